@@ -1,0 +1,31 @@
+//! Which sub-segment of a TCP path, or which host on it, adds the delay - and which one's delay has grown?
+//!
+//! A chain of small proxies, A -> B -> C -> Z, carries blocks of bytes. Every node stamps every marked block with its
+//! wall-clock time on the way out and on the way back; the source reads all stamps and splits the delay into
+//! sub-segments and hosts, without synchronised clocks.
+//!
+//! # The map
+//!
+//! ```text
+//! argv ──► cli ──► main ──► node ◄──bytes──► wire ◄──frames──► session ──measurements──► measure ──► report ──► out
+//! ```
+//!
+//! | module | turns | into | lacks on purpose |
+//! |---|---|---|---|
+//! | [`time`] | integers | instants and spans that name their clock | a clock |
+//! | [`wire`] | bytes | frames, and back | sockets, policy |
+//! | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | sockets, clocks, names of frames |
+//! | [`session`] | events of one connection | decisions and measurements | sockets, threads, clocks |
+//! | [`report`] | one `Report` value | text, JSON, JSON lines, CSV | files, statistics of its own |
+//! | [`sys`] | system calls | plain values | policy; it alone holds `unsafe` |
+//! | [`node`] | sockets, threads, channels | calls into the core | arithmetic on delays |
+//! | [`cli`] | argv | a checked `Config`, or help text | anything that opens something |
+//!
+//! `wire`, `session`, `measure` and `report` are the core: no sockets, threads, files or clocks. Time is an argument,
+//! so an eight-hop path with clocks hours apart is tested in a millisecond.
+
+#![deny(unsafe_code)]
+
+pub mod measure;
+pub mod report;
+pub mod time;

@@ -1,0 +1,259 @@
+//! Stamps of one block in; delays, statistics and the verdict out. Pure: time is an argument.
+//!
+//! Read RFC 2681 (round-trip delay), RFC 7679 (one-way delay) and RFC 5905 §8 (clock offset) first.
+
+use crate::time::{Nanos, SignedNanos, WallTime};
+use std::fmt;
+
+/// The random identity of a node's process; `Display` writes 16 hex digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A direction of the path: away from the source, or back to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From the source to the reflector or exit.
+    Forward,
+    /// Back to the source.
+    Return,
+}
+
+/// How a block went through a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Passage {
+    /// Passed on, away from the source. At an exit: handed to the server.
+    Forward,
+    /// Passed on, towards the source. At an exit: the report of a block; its ingress is the forward egress.
+    Return,
+    /// Reflected: came in forward, left in the return direction.
+    Turn,
+}
+
+/// One node's stamp on one block: what `wire` carries in a stamp, as a value.
+///
+/// All times are the node's own wall clock, in user space: ingress follows the `read` that completed the frame, egress
+/// precedes the `write` of its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// Who stamped.
+    pub node: NodeId,
+    /// Its place on the path; the source is 0. Hops that do not stamp leave gaps.
+    pub hop: u8,
+    /// Which way.
+    pub passage: Passage,
+    /// Raised by the node at each step of its clock; crossings of one node with different generations make no pair.
+    pub generation: u8,
+    /// The node's clock was stepped between ingress and egress of this very crossing.
+    pub stepped: bool,
+    /// The node's kernel calls its clock synchronised.
+    pub synchronised: bool,
+    /// How long the stamping pump was blocked in `write` since its previous stamp; saturates at 71 minutes.
+    pub held: Nanos,
+    /// Kernel receive time of the last byte; `None` where the kernel does not tell.
+    pub arrival: Option<WallTime>,
+    /// The frame was completely read. At the source of a path: when the block was due (its scheduled time).
+    pub ingress: WallTime,
+    /// Just before the frame was handed to the kernel.
+    pub egress: WallTime,
+}
+
+/// The moment a block came back to the node that keeps the statistics (the origin).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Homecoming {
+    /// The frame was completely read, on the origin's wall clock.
+    pub ingress: WallTime,
+    /// Just before it was passed on further back; `None` at the source and at an entry, where the frame ends.
+    pub egress: Option<WallTime>,
+    /// The origin's clock generation then.
+    pub generation: u8,
+    /// How long the origin's return pump was blocked in `write` since its previous stamp.
+    pub held: Nanos,
+}
+
+/// What a set of measurements says of itself; exists only where at least one value does.
+///
+/// Percentiles come from a log-linear histogram with at most 1 % relative error; the others are exact.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// How many values.
+    pub count: u64,
+    /// The least.
+    pub min: SignedNanos,
+    /// The arithmetic mean.
+    pub mean: SignedNanos,
+    /// The standard deviation (of the sample; 0 for one value).
+    pub stddev: Nanos,
+    /// The median.
+    pub p50: SignedNanos,
+    /// 90 % are at or below it.
+    pub p90: SignedNanos,
+    /// 95 % are at or below it.
+    pub p95: SignedNanos,
+    /// 99 % are at or below it.
+    pub p99: SignedNanos,
+    /// The greatest.
+    pub max: SignedNanos,
+    /// The most recent one; for people, not in the JSON.
+    pub last: SignedNanos,
+}
+
+/// What the verdict names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerdictKind {
+    /// A stretch between two neighbouring nodes.
+    Segment,
+    /// A node's residence time.
+    Host,
+    /// The source's own delay between the scheduled time and the send.
+    Source,
+    /// The server behind an exit, and the network to it.
+    Server,
+    /// A clock was stepped: the figures beside it are not network delay.
+    Clock,
+    /// Nothing stands out, or nothing was measured.
+    None,
+}
+
+/// Which way the increase of a segment lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerdictDirection {
+    /// Away from the source.
+    Forward,
+    /// Back to the source.
+    Return,
+    /// Some of it each way.
+    Both,
+}
+
+/// What the verdict was reached by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Growth over the baseline.
+    Increase,
+    /// The largest part of the whole, for want of a baseline.
+    Share,
+}
+
+/// The quantile that a verdict's figure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// The median.
+    P50,
+    /// The 95th percentile.
+    P95,
+}
+
+/// How far the verdict can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confidence {
+    /// Its interval is clear of the runner-up's.
+    High,
+    /// Read the reason.
+    Low,
+}
+
+/// The answer to the question the program exists for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// What is named.
+    pub kind: VerdictKind,
+    /// Index of a segment, or hop of a host; `None` for the others.
+    pub index: Option<usize>,
+    /// `B -> C`, `C`, `server`; `none` where nothing stands out.
+    pub name: String,
+    /// `None` where it cannot be told from unsynchronised clocks, or has no meaning.
+    pub direction: Option<VerdictDirection>,
+    /// Increase or share.
+    pub basis: Basis,
+    /// The quantile that decided.
+    pub figure: Figure,
+    /// The named part's share of the sum of all totals; `None` where nothing is named.
+    pub share: Option<f64>,
+    /// Median of the differences between current and baseline batches.
+    pub increase: Option<SignedNanos>,
+    /// Low end of its interval (about 99 %).
+    pub increase_low: Option<SignedNanos>,
+    /// High end of its interval.
+    pub increase_high: Option<SignedNanos>,
+    /// High or low.
+    pub confidence: Confidence,
+    /// Why, in a few words: the rule that decided and what limits the confidence.
+    pub reason: String,
+    /// One sentence for people.
+    pub text: String,
+}
+
+/// Figures of one segment over a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SegmentStatistics {
+    /// Hop of the near node.
+    pub from_hop: u8,
+    /// Hop of the far node.
+    pub to_hop: u8,
+    /// Round-trip delay, the far node's share taken out.
+    pub round_trip: Option<Summary>,
+    /// One-way delay above its own minimum, away from the source, after offset and skew; `None` where the clocks forbid it.
+    pub forward_excess: Option<Summary>,
+    /// The same on the way back.
+    pub return_excess: Option<Summary>,
+    /// Share of the time in which the far node was blocked writing further on (0 to 1); `None` where it is unknown.
+    pub held_share: Option<f64>,
+    /// Clock of the far node minus clock of the near node.
+    pub clock_offset: Option<SignedNanos>,
+    /// Bound of the offset's error.
+    pub clock_offset_error: Option<Nanos>,
+    /// Rate of the far clock against the near one, in parts per million.
+    pub clock_skew_ppm: Option<f64>,
+    /// Sum of this part / sum of the totals.
+    pub share: Option<f64>,
+    /// Median of the baseline batches' quantile (the figure that stands out most, else p50).
+    pub baseline: Option<SignedNanos>,
+    /// Growth over it.
+    pub increase: Option<SignedNanos>,
+    /// Round trips below zero: a clock was stepped in flight; kept, and counted here.
+    pub negative: u64,
+}
+
+/// Figures of one node over a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostStatistics {
+    /// Its place on the path.
+    pub hop: u8,
+    /// The identities seen at this hop, in order of appearance; more than one is a pool behind a balancer.
+    pub nodes: Vec<NodeId>,
+    /// Egress minus ingress on the way out; for a reflector its whole residence.
+    pub forward_residence: Option<Summary>,
+    /// The same on the way back; `None` at a reflector and at the source.
+    pub return_residence: Option<Summary>,
+    /// Sum of this part / sum of the totals.
+    pub share: Option<f64>,
+    /// Median of the baseline batches' quantile.
+    pub baseline: Option<SignedNanos>,
+    /// Growth over it.
+    pub increase: Option<SignedNanos>,
+    /// Clock steps seen at this node.
+    pub clock_steps: u64,
+}
+
+/// All figures of a run; what a report is rendered from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// From the scheduled time to the return ingress at the origin.
+    pub round_trip: Option<Summary>,
+    /// In order of the path.
+    pub segments: Vec<SegmentStatistics>,
+    /// In order of the path; one more than the segments.
+    pub hosts: Vec<HostStatistics>,
+    /// First reply byte minus last forward write, at an exit: the server and the network to it.
+    pub behind_exit: Option<Summary>,
+    /// How often a node id changed at a hop, or the path its shape.
+    pub path_changes: u64,
+    /// The answer.
+    pub verdict: Verdict,
+}

@@ -1,0 +1,266 @@
+//! Time as types that say which clock it is from: integers in, integers and text out; no clock is read here.
+//!
+//! [`WallTime`] is what stamps carry (RFC 2330 §10: host time, not wire time), [`MonoTime`] is what schedules and
+//! deadlines use. Differences of wall times are [`SignedNanos`]: two clocks meet in them, or one clock that was stepped,
+//! so a negative one is a finding and not a zero. [`Nanos`] is a length of time that cannot be negative.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Neg, Sub};
+use std::time::Duration;
+
+/// Nanoseconds in one second.
+pub const NANOS_PER_SEC: u64 = 1_000_000_000;
+
+/// A length of time in nanoseconds, never negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    /// No time at all.
+    pub const ZERO: Self = Self(0);
+
+    /// Whole milliseconds.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis.saturating_mul(1_000_000))
+    }
+
+    /// Whole microseconds.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros.saturating_mul(1_000))
+    }
+
+    /// The same length in whole microseconds, rounded down and saturating at `u32::MAX` (71 minutes).
+    pub fn as_micros_u32(self) -> u32 {
+        u32::try_from(self.0 / 1_000).unwrap_or(u32::MAX)
+    }
+
+    /// The same length as a signed one; saturates after 292 years.
+    pub fn signed(self) -> SignedNanos {
+        SignedNanos(i64::try_from(self.0).unwrap_or(i64::MAX))
+    }
+
+    /// The same length in milliseconds, for people.
+    pub fn as_millis_f64(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+}
+
+impl From<Duration> for Nanos {
+    fn from(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Nanos> for Duration {
+    fn from(nanos: Nanos) -> Self {
+        Self::from_nanos(nanos.0)
+    }
+}
+
+impl Add for Nanos {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl AddAssign for Nanos {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+/// A difference in nanoseconds that may be negative: between two clocks, or on one that was stepped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SignedNanos(pub i64);
+
+impl SignedNanos {
+    /// No difference.
+    pub const ZERO: Self = Self(0);
+
+    /// Whole milliseconds.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis.saturating_mul(1_000_000))
+    }
+
+    /// The size without the sign.
+    pub fn abs(self) -> Nanos {
+        Nanos(self.0.unsigned_abs())
+    }
+
+    /// The same difference in milliseconds, for people.
+    pub fn as_millis_f64(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+}
+
+// Wrapping, not saturating: the parts of a block then add up to the whole exactly, whatever a peer wrote into its stamps.
+impl Add for SignedNanos {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+}
+
+impl AddAssign for SignedNanos {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sub for SignedNanos {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.wrapping_sub(other.0))
+    }
+}
+
+impl Neg for SignedNanos {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Self(self.0.wrapping_neg())
+    }
+}
+
+impl Sum for SignedNanos {
+    fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
+        items.fold(Self::ZERO, Add::add)
+    }
+}
+
+/// An instant of the monotonic clock: nanoseconds since a point that only this process knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MonoTime(pub u64);
+
+impl MonoTime {
+    /// Time since `earlier`; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Nanos {
+        Nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Nanos> for MonoTime {
+    type Output = Self;
+    fn add(self, span: Nanos) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+}
+
+/// An instant of a node's wall clock: unsigned nanoseconds since the Unix epoch, good until the year 2554.
+///
+/// `Display` writes RFC 3339 in UTC with nine digits: `2026-11-21T09:30:00.000000001Z`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime(pub u64);
+
+impl WallTime {
+    /// This instant moved back by `span`, not before the epoch.
+    pub fn before(self, span: Nanos) -> Self {
+        Self(self.0.saturating_sub(span.0))
+    }
+}
+
+impl Sub for WallTime {
+    type Output = SignedNanos;
+    /// `self - other`, negative where `other` is later on its own clock.
+    fn sub(self, other: Self) -> SignedNanos {
+        SignedNanos(self.0.wrapping_sub(other.0) as i64)
+    }
+}
+
+impl Add<SignedNanos> for WallTime {
+    type Output = Self;
+    fn add(self, span: SignedNanos) -> Self {
+        Self(self.0.wrapping_add_signed(span.0))
+    }
+}
+
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0 / NANOS_PER_SEC;
+        let (year, month, day) = civil_from_days((seconds / 86_400) as i64);
+        let second_of_day = seconds % 86_400;
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
+            second_of_day / 3_600,
+            second_of_day / 60 % 60,
+            second_of_day % 60,
+            self.0 % NANOS_PER_SEC
+        )
+    }
+}
+
+/// Days since 1970-01-01 as year, month and day of the proleptic Gregorian calendar.
+///
+/// The era arithmetic of H. Hinnant, "chrono-compatible low-level date algorithms": years begin in March, so the leap
+/// day is the last of its year and needs no case of its own.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+/// Both clocks of one node read together; what the core gets as `now`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// For schedules, deadlines and the watch for clock steps.
+    pub mono: MonoTime,
+    /// For stamps.
+    pub wall: WallTime,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_prints_rfc_3339_with_nine_digits() {
+        for (nanos, text) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (
+                951_782_400 * NANOS_PER_SEC + 1,
+                "2000-02-29T00:00:00.000000001Z",
+            ),
+            (
+                1_795_253_399 * NANOS_PER_SEC + 999_999_999,
+                "2026-11-21T09:29:59.999999999Z",
+            ),
+            (
+                4_107_542_400 * NANOS_PER_SEC,
+                "2100-03-01T00:00:00.000000000Z",
+            ),
+        ] {
+            assert_eq!(WallTime(nanos).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_difference_of_wall_times_keeps_its_sign() {
+        assert_eq!(WallTime(5) - WallTime(7), SignedNanos(-2));
+        assert_eq!(WallTime(7) + SignedNanos(-2), WallTime(5));
+    }
+
+    #[test]
+    fn sums_of_differences_are_exact_even_when_stamps_are_nonsense() {
+        let (a, b, c) = (WallTime(u64::MAX), WallTime(3), WallTime(1 << 63));
+        assert_eq!((a - b) + (b - c), a - c);
+    }
+
+    #[test]
+    fn monotonic_spans_never_go_below_zero() {
+        assert_eq!(MonoTime(5).since(MonoTime(9)), Nanos::ZERO);
+    }
+}
