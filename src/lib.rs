@@ -29,3 +29,4 @@
 pub mod measure;
 pub mod report;
 pub mod time;
+pub mod wire;
