@@ -5,7 +5,7 @@
 //! then the parts in the order of the path, then `flags` (separated by spaces):
 //!
 //! ```text
-//! A_forward_residence_ns,A_return_residence_ns,A_B_round_trip_ns,A_B_forward_ns,A_B_return_ns,B_forward_residence_ns,...
+//! A_forward_residence_ns,A_return_residence_ns,A_B_round_trip_ns,A_B_forward_ns,A_B_return_ns,...
 //! ```
 //!
 //! In a row, all `_round_trip_ns` and `_residence_ns` cells add up to `total_ns`.

@@ -250,8 +250,8 @@ mod tests {
             for (path, keys) in [
                 (
                     "",
-                    "schema tool started ended path blocks round_trip segments hosts behind_exit verdict role \
-                     dropped_measurements notices",
+                    "schema tool started ended path blocks round_trip segments hosts \
+                     behind_exit verdict role dropped_measurements notices",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),
@@ -260,15 +260,17 @@ mod tests {
                 ("round_trip", SUMMARY_KEYS),
                 (
                     "segments/*",
-                    "index from to round_trip forward_excess return_excess held_share clock_offset_ns \
-                     clock_offset_error_ns clock_skew_ppm connect_ns share baseline_ns increase_ns sla",
+                    "index from to round_trip forward_excess return_excess held_share \
+                     clock_offset_ns clock_offset_error_ns clock_skew_ppm connect_ns share \
+                     baseline_ns increase_ns sla",
                 ),
                 ("segments/*/round_trip", SUMMARY_KEYS),
                 ("segments/*/forward_excess", SUMMARY_KEYS),
                 ("segments/*/return_excess", SUMMARY_KEYS),
                 (
                     "hosts/*",
-                    "hop name forward_residence return_residence share baseline_ns increase_ns sla annotations",
+                    "hop name forward_residence return_residence share baseline_ns \
+                     increase_ns sla annotations",
                 ),
                 ("hosts/*/forward_residence", SUMMARY_KEYS),
                 ("hosts/*/return_residence", SUMMARY_KEYS),
@@ -276,8 +278,8 @@ mod tests {
                 ("behind_exit", SUMMARY_KEYS),
                 (
                     "verdict",
-                    "kind index name direction basis figure share increase_ns increase_low_ns increase_high_ns \
-                     confidence reason text",
+                    "kind index name direction basis figure share increase_ns \
+                     increase_low_ns increase_high_ns confidence reason text",
                 ),
             ] {
                 let keys: Vec<_> = keys.split_whitespace().collect();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! {"sequence":0,"scheduled":"RFC 3339","total_ns":N|null,
-//!  "segments":[{"from":"A","to":"B","round_trip_ns":N|null,"forward_ns":N|null,"return_ns":N|null}],
+//!  "segments":[{"from":"A","to":"B",
+//!               "round_trip_ns":N|null,"forward_ns":N|null,"return_ns":N|null}],
 //!  "hosts":[{"hop":0,"name":"A","forward_residence_ns":N|null,"return_residence_ns":N|null}],
 //!  "flags":["lost"|"late"|"duplicate"|"clock_step"|"negative"]}
 //! ```

@@ -1,4 +1,5 @@
-//! One [`Report`] value in; text, JSON, JSON lines or CSV out, as bytes. No files, no clock, no statistics of its own.
+//! One [`Report`] value in; text, JSON, JSON lines or CSV out, as bytes. No files, no clock, no
+//! statistics of its own.
 
 pub mod block;
 pub mod csv;
@@ -74,7 +75,8 @@ pub struct Report {
     pub statistics: Statistics,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
-    /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an error).
+    /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an
+    /// error).
     pub notices: Vec<String>,
 }
 
@@ -84,7 +86,8 @@ impl Report {
         self.path.nodes.iter().find(|node| node.hop == hop)
     }
 
-    /// The name of the node at `hop`, as its owner wrote it; `hop 3` where it never introduced itself.
+    /// The name of the node at `hop`, as its owner wrote it; `hop 3` where it never introduced
+    /// itself.
     pub fn name_at(&self, hop: u8) -> String {
         name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
     }
@@ -105,7 +108,8 @@ enum Place<H, S> {
     Segment(S),
 }
 
-/// Hosts and segments interleaved by hop, as the bytes meet them. None is left out where one kind has gaps.
+/// Hosts and segments interleaved by hop, as the bytes meet them. None is left out where one kind
+/// has gaps.
 fn in_path_order<'a, H, S>(
     hosts: &'a [H],
     hop: impl Fn(&H) -> u8,
@@ -121,26 +125,30 @@ fn in_path_order<'a, H, S>(
     places.into_iter().map(|(_, place)| place).collect()
 }
 
-/// `text` with everything escaped that could move a cursor, recolour, reorder or hide what a terminal shows.
+/// `text` with everything escaped that could move a cursor, recolour, reorder or hide what a
+/// terminal shows.
 ///
-/// Names, tags and error texts are written by peers, so no renderer for people passes them on as they are.
+/// Names, tags and error texts are written by peers, so no renderer for people passes them on as
+/// they are.
 fn printable(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut out, c| {
-            if is_unprintable(c) {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-            } else {
-                out.push(c);
-            }
-            out
-        })
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unprintable(c) {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
-/// C0 and C1 controls (U+009B begins an escape sequence too), zero-width and bidirectional formatting, line separators.
+/// C0 and C1 controls (U+009B begins an escape sequence too), zero-width and bidirectional
+/// formatting, line separators.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ pub(super) fn assert_same(expected: &str, got: &str) {
         let (expected_line, got_line) = (expected_lines.next(), got_lines.next());
         assert!(
             expected_line == got_line,
-            "line {number} differs (None: the text ends before it)\nexpected: {expected_line:?}\ngot:      {got_line:?}\n\
+            "line {number} differs (None: the text ends before it)\n\
+             expected: {expected_line:?}\ngot:      {got_line:?}\n\
              all of it:\n{got}"
         );
         if expected_line.is_none() {
@@ -155,8 +156,18 @@ pub(super) fn full() -> Report {
         started: STARTED,
         ended: WallTime(STARTED.0 + 99 * NANOS_PER_SEC + 400_000_000),
         role: "source".to_owned(),
-        path: PathReport { cookie: Some(0x00c0_ffee_00c0_ffee), nodes },
-        blocks: Blocks { sent: 103, received: 100, lost: 3, late: 1, duplicate: 2, payload_bytes: 6592 },
+        path: PathReport {
+            cookie: Some(0x00c0_ffee_00c0_ffee),
+            nodes,
+        },
+        blocks: Blocks {
+            sent: 103,
+            received: 100,
+            lost: 3,
+            late: 1,
+            duplicate: 2,
+            payload_bytes: 6592,
+        },
         statistics: Statistics {
             round_trip: Some(summary(2_970_000)),
             segments: vec![ab, bc, cz],
@@ -173,16 +184,20 @@ pub(super) fn full() -> Report {
                 increase_low: Some(SignedNanos(2_120_000)),
                 increase_high: Some(SignedNanos(2_480_000)),
                 confidence: Confidence::High,
-                reason: "p95 of 8 x 8 batches, interval 2.12 to 2.48 ms, clear of the next (A -> B, 0.002 ms)"
+                reason: "p95 of 8 x 8 batches, interval 2.12 to 2.48 ms, clear of the next \
+                         (A -> B, 0.002 ms)"
                     .to_owned(),
-                text: "B -> C adds 2.31 ms over its baseline of 0.320 ms, on the way forward, and is 89 % of the \
-                       total delay"
-                    .to_owned(),
+                text:
+                    "B -> C adds 2.31 ms over its baseline of 0.320 ms, on the way forward, and is \
+                       89 % of the total delay"
+                        .to_owned(),
                 ..verdict_of(VerdictKind::Segment, "B -> C")
             },
         },
         dropped: 4,
-        notices: vec!["10.0.0.7:9000 closed the connection once; connected again after 0.3 s".to_owned()],
+        notices: vec![
+            "10.0.0.7:9000 closed the connection once; connected again after 0.3 s".to_owned(),
+        ],
     }
 }
 
@@ -409,7 +424,7 @@ fn sum(parts: &Parts) -> SignedNanos {
 /// Renders a run: a block lost before any answer, one answered, a late duplicate, one lost, one
 /// over a stepped clock, and two over a changed path on which a name needs quotes and two hops
 /// share one.
-pub(super) fn with_blocks(mut render: impl FnMut(&BlockLine<'_>) -> String) -> String {
+pub(super) fn with_blocks(render: impl FnMut(&BlockLine<'_>) -> String) -> String {
     let names = |names: &[(u8, &str)]| -> BTreeMap<u8, String> {
         names
             .iter()

@@ -345,16 +345,14 @@ impl Page<'_> {
             match place {
                 Place::Host(host) => {
                     let name = Name::of_host(self.report, host.hop);
-                    let way_back = host.return_residence.map(|summary| {
-                        let (name, note) = (self.name_at(host.hop), " (return)".to_owned());
-                        Row::new(Name::One { name, note }, Some(summary))
-                    });
                     let mut row = Row::new(name, host.forward_residence);
                     row.growth = Some((host.share, host.increase));
                     row.hop = Some(host.hop);
                     row.is_named = named_host == Some(usize::from(host.hop));
                     rows.push(row);
-                    rows.extend(way_back);
+                    if let Some(summary) = host.return_residence {
+                        rows.push(Row::new(Name::Back(self.name_at(host.hop)), Some(summary)));
+                    }
                 }
                 Place::Segment(segment) => {
                     let name = Name::of_segment(self.report, segment);
@@ -447,7 +445,8 @@ impl Page<'_> {
         }
         if let Some(held) = segment.held_share.filter(|&held| held > HELD_SHARE) {
             notes.push(format!(
-                "{name}: backed up from downstream, {far} was blocked in writing for {} of the time",
+                "{name}: backed up from downstream, {far} was blocked in writing for {} of the \
+                 time",
                 percent(held)
             ));
         }
@@ -549,11 +548,14 @@ impl Page<'_> {
 enum Name {
     /// A host or another single thing; the note goes first where room is short.
     One { name: String, note: String },
+    /// A host's row for the way back; what tells it from the row above stays.
+    Back(String),
     /// A segment.
     Two { from: String, to: String },
 }
 
 const ARROW: &str = " -> ";
+const BACK: &str = " (return)";
 
 impl Name {
     fn plain(name: &str) -> Self {
@@ -594,6 +596,7 @@ impl Name {
         match self {
             _ if self.width() <= room => self.to_string(),
             Self::One { name, .. } => fit(name, room),
+            Self::Back(name) => fit(name, room.saturating_sub(BACK.len())) + BACK,
             Self::Two { from, to } => {
                 let room = room.saturating_sub(ARROW.len());
                 let for_from = (room / 2)
@@ -609,6 +612,7 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One { name, note } => write!(f, "{name}{note}"),
+            Self::Back(name) => write!(f, "{name}{BACK}"),
             Self::Two { from, to } => write!(f, "{from}{ARROW}{to}"),
         }
     }
@@ -892,6 +896,10 @@ mod tests {
         assert_eq!(
             segment("berlin-router-1", "munich-router-1").fit(14),
             "berl~ -> muni~"
+        );
+        assert_eq!(
+            Name::Back("berlin-router-1".to_owned()).fit(14),
+            "berl~ (return)"
         );
         let host = Name::One {
             name: "berlin".to_owned(),

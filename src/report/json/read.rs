@@ -349,8 +349,11 @@ mod tests {
 
     #[test]
     fn values_of_every_kind_are_read() {
-        let value = parse(br#" {"a":[null,true,false,-0.5e+3],"b":{"c":"x\u00e9\ud83d\ude00\n\/"},"n":18446744073709551615} "#)
-            .expect("it is JSON");
+        let value = parse(
+            br#" {"a":[null,true,false,-0.5e+3],
+                "b":{"c":"x\u00e9\ud83d\ude00\n\/"},"n":18446744073709551615} "#,
+        )
+        .expect("it is JSON");
         assert_eq!(value.keys(), Some(vec!["a", "b", "n"]));
         assert_eq!(value.at("a/0"), Some(&Value::Null));
         assert_eq!(value.at("a/1"), Some(&Value::Bool(true)));
