@@ -2,6 +2,8 @@
 //!
 //! Read RFC 2681 (round-trip delay), RFC 7679 (one-way delay) and RFC 5905 §8 (clock offset) first.
 
+pub mod trip;
+
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt;
 
