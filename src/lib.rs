@@ -26,6 +26,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod measure;
 pub mod report;
 pub mod time;
