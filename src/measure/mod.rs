@@ -2,6 +2,24 @@
 //!
 //! Read RFC 2681 (round-trip delay), RFC 7679 (one-way delay) and RFC 5905 §8 (clock offset) first.
 
+mod clock;
+mod held;
+mod histogram;
+mod model;
+#[cfg(test)]
+mod scenarios;
+mod series;
+#[cfg(test)]
+mod simulator;
+pub mod state;
+mod trip;
+mod verdict;
+
+pub use histogram::Histogram;
+pub use model::{Baseline, Model};
+pub use state::{RunRecord, StateError};
+pub use trip::{HostPart, Parts, SegmentPart, Trip, TripError};
+
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt;
 
