@@ -31,11 +31,11 @@ struct Sample {
 /// The rate of the far clock against the near one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Skew {
-    /// Nanoseconds per nanosecond; 0 where it is only assumed.
+    /// Nanoseconds per nanosecond.
     pub(super) rate: f64,
     /// Bound of its error.
     pub(super) error: f64,
-    /// Measured, not assumed.
+    /// Told by the samples: fit to be reported.
     pub(super) known: bool,
 }
 
@@ -126,18 +126,22 @@ impl Clock {
         Some((SignedNanos(best.offset), Nanos(error(best).ceil() as u64)))
     }
 
-    /// The skew where the samples tell it, else an assumption of none with a generous error.
+    /// The skew where the samples tell it; else whichever has the smaller error, their slope or an assumption of none.
     pub(super) fn skew(&self) -> Skew {
         let error = if self.synchronised() {
             SYNCHRONISED_RATE
         } else {
             FREE_RATE
         };
-        self.slope().unwrap_or(Skew {
+        let assumed = Skew {
             rate: 0.0,
             error,
             known: false,
-        })
+        };
+        let slope = self.slope();
+        slope
+            .filter(|slope| slope.known || slope.error < error)
+            .unwrap_or(assumed)
     }
 
     fn slope(&self) -> Option<Skew> {
@@ -159,10 +163,10 @@ impl Clock {
         }
         let (rate, error) = (slope / square, error / square);
         let told = error * run <= NEGLIGIBLE_NS || rate.abs() >= 2.0 * error;
-        (spread * 5.0 >= run && square > 0.0 && told).then_some(Skew {
+        (spread * 5.0 >= run && square > 0.0).then_some(Skew {
             rate,
             error,
-            known: true,
+            known: told,
         })
     }
 }

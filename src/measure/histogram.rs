@@ -191,7 +191,9 @@ mod tests {
     fn a_summary_has_the_textbook_figures() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.summary(), None);
-        [2, 4, 4, 4, 5, 5, 7, 9].map(|v| histogram.record(SignedNanos(v)));
+        [2, 4, 4, 4, 5, 5, 7, 9]
+            .into_iter()
+            .for_each(|v| histogram.record(SignedNanos(v)));
         let summary = histogram.summary().unwrap();
         assert_eq!((summary.count, summary.mean.0, summary.stddev.0), (8, 5, 2));
         assert_eq!((summary.p50.0, summary.p99.0, summary.last.0), (4, 9, 9));

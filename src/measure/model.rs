@@ -686,7 +686,8 @@ impl Path {
         }
     }
 
-    /// One-way delays above their own minimum, of the blocks that were kept; `None` where the skew is unknown and could matter.
+    /// One-way delays above their own minimum, of the blocks that were kept; `None` where the skew is
+    /// unknown and could be a quarter of how much the round trip varies.
     fn excess(&self, place: usize, direction: Direction) -> Option<Summary> {
         let clock = &self.segments[place].clock;
         let skew = clock.skew();
@@ -696,7 +697,10 @@ impl Path {
             .last()?
             .end
             .saturating_sub(read.since.0.max(windows.first()?.start));
-        if !skew.known && !clock.synchronised() && skew.error * run as f64 > NEGLIGIBLE_NS {
+        let variation = self.segments[place].round_trip.summary()?;
+        let least = (variation.p95 - variation.min).0 as f64 / 4.0;
+        let told = skew.known || clock.synchronised();
+        if !told && skew.error * run as f64 > least.max(NEGLIGIBLE_NS) {
             return None;
         }
         let values = || {

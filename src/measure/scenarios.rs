@@ -465,6 +465,7 @@ fn state_run(seed: u64, extra_ms: f64, runs: &mut Vec<RunRecord>) -> Verdict {
 
 #[test]
 fn earlier_runs_are_the_baseline_and_one_bad_one_does_not_blind_it() {
+    let mut holding = 0;
     for seed in 0..10 {
         let mut runs = Vec::new();
         for i in 0..5 {
@@ -479,9 +480,10 @@ fn earlier_runs_are_the_baseline_and_one_bad_one_does_not_blind_it() {
             (VerdictKind::Segment, Some(1)),
             "{bad:?}"
         );
-        let (low, high) = (bad.increase_low.unwrap().0, bad.increase_high.unwrap().0);
+        let (low, high) = (bad.increase_low.unwrap(), bad.increase_high.unwrap());
+        holding += u32::from((low.0..=high.0).contains(&3_000_000));
         assert!(
-            (2_800_000..3_000_000).contains(&low) && (3_000_000..3_200_000).contains(&high),
+            near(Some(low), 3.0, 0.4) && near(Some(high), 3.0, 0.4),
             "{bad:?}"
         );
         assert_eq!(
@@ -503,6 +505,7 @@ fn earlier_runs_are_the_baseline_and_one_bad_one_does_not_blind_it() {
         );
         assert_eq!(again.confidence, Confidence::High, "{again:?}");
     }
+    assert!(holding >= 9, "3 ms is in {holding} of 10 intervals");
 }
 
 #[test]

@@ -9,7 +9,9 @@ pub(super) struct Random(u64);
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        (0..8).for_each(|_| drop(random.bits()));
+        for _ in 0..8 {
+            random.bits();
+        }
         random
     }
 

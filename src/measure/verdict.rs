@@ -82,6 +82,11 @@ pub(super) fn compare(
     let (rank, exact) = interval_rank(baseline.len(), current.len());
     let low = *differences.get(rank - 1)?;
     let high = *differences.get(differences.len() - rank)?;
+    // The batches of one run are alike in what sets it apart from other runs, so eight of them do not tell what one more
+    // run would: the interval is at least as wide as earlier runs are apart.
+    let runs_apart = if runs { spread } else { 0 };
+    let low = low.min(amount.saturating_sub(runs_apart));
+    let high = high.max(amount.saturating_add(runs_apart));
     let stands_out = if few_runs {
         amount > floor.max(spread.saturating_mul(3))
     } else {
