@@ -1,9 +1,11 @@
-//! Offset and skew of the far clock of a segment against the near one, from both directions of each block.
+//! Offset and skew of the far clock of a segment against the near one, from both directions of each
+//! block.
 //!
-//! Read RFC 5905 §10 (the clock filter: the sample of least round trip has the least error) and RFC 2330 §10.1 first.
-//! Skew is the slope of offset samples and never of one direction alone: a real one-way rise of 3 ms in mid-run
-//! would read as 600 ppm, and half of the rise would be lost. Here such a rise lengthens the round trip of its samples, and each
-//! sample can be wrong by half of what its round trip is above the least one; the slope is believed only beyond that.
+//! Read RFC 5905 §10 (the clock filter: the sample of least round trip has the least error) and RFC
+//! 2330 §10.1 first. Skew is the slope of offset samples and never of one direction alone: a real
+//! one-way rise of 3 ms in mid-run would read as 600 ppm, and half of the rise would be lost. Here
+//! such a rise lengthens the round trip of its samples, and each sample can be wrong by half of
+//! what its round trip is above the least one; the slope is believed only beyond that.
 
 use super::NodeId;
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -12,7 +14,8 @@ use crate::time::{MonoTime, Nanos, SignedNanos};
 const SLOTS: u64 = 256;
 /// Fewer samples make no slope.
 const MIN_SAMPLES: usize = 20;
-/// Rates that clocks of unknown and of synchronised state are assumed to keep (the latter is PHI of RFC 5905).
+/// Rates that clocks of unknown and of synchronised state are assumed to keep (the latter is PHI of
+/// RFC 5905).
 const FREE_RATE: f64 = 100e-6;
 const SYNCHRONISED_RATE: f64 = 15e-6;
 /// A slope whose error moves no figure by more than this is as good as exact.
@@ -110,7 +113,8 @@ impl Clock {
         self.synchronised && self.pair.is_some()
     }
 
-    /// Far clock minus near clock, and the bound of its error: half the round trip, and what skew adds with age.
+    /// Far clock minus near clock, and the bound of its error: half the round trip, and what skew
+    /// adds with age.
     pub(super) fn offset(&self) -> Option<(SignedNanos, Nanos)> {
         let skew = self.skew();
         let rate = skew.rate.abs() + skew.error;
@@ -126,7 +130,8 @@ impl Clock {
         Some((SignedNanos(best.offset), Nanos(error(best).ceil() as u64)))
     }
 
-    /// The skew where the samples tell it; else whichever has the smaller error, their slope or an assumption of none.
+    /// The skew where the samples tell it; else whichever has the smaller error, their slope or an
+    /// assumption of none.
     pub(super) fn skew(&self) -> Skew {
         let error = if self.synchronised() {
             SYNCHRONISED_RATE
@@ -182,7 +187,8 @@ mod tests {
 
     const HOUR: i64 = 3_600_000_000_000;
 
-    /// A run of `blocks` every 10 ms; `rise` is what the forward direction is slower by at a share (0 to 1) of the run.
+    /// A run of `blocks` every 10 ms; `rise` is what the forward direction is slower by at a share
+    /// (0 to 1) of the run.
     fn run(seed: u64, blocks: u64, ppm: f64, noise: f64, rise: impl Fn(f64) -> f64) -> Clock {
         let (mut clock, mut random) = (Clock::default(), Random::new(seed));
         for block in 0..blocks {

@@ -1,6 +1,8 @@
-//! How long each pump of the path was blocked in `write`, over the run or since a moment of it, in bounded memory.
+//! How long each pump of the path was blocked in `write`, over the run or since a moment of it, in
+//! bounded memory.
 //!
-//! Sums only grow, so the share since a moment is the difference of two readings; 64 readings at most are kept.
+//! Sums only grow, so the share since a moment is the difference of two readings; 64 readings at
+//! most are kept.
 
 use super::NodeId;
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -79,7 +81,8 @@ impl Held {
         self.next = now + self.step;
     }
 
-    /// Share of the time (0 to 1) in which a pump was blocked since about `since`; `None` where that is unknown.
+    /// Share of the time (0 to 1) in which a pump was blocked since about `since`; `None` where
+    /// that is unknown.
     pub(super) fn share(&self, pump: usize, since: Option<MonoTime>) -> Option<f64> {
         let now = self.pumps.get(pump)?;
         let then = since.and_then(|since| self.readings.iter().rev().find(|(at, _)| *at <= since));

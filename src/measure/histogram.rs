@@ -1,7 +1,9 @@
-//! Signed nanoseconds in, their distribution out: log-linear buckets, at most 1 % relative error, bounded memory.
+//! Signed nanoseconds in, their distribution out: log-linear buckets, at most 1 % relative error,
+//! bounded memory.
 //!
-//! Each power of two is cut into 64 buckets and a bucket answers with its middle, so a quantile is off by at most
-//! 1/128 of itself; below 128 ns it is exact. Memory grows with the largest magnitude seen, to 60 KiB at most.
+//! Each power of two is cut into 64 buckets and a bucket answers with its middle, so a quantile is
+//! off by at most 1/128 of itself; below 128 ns it is exact. Memory grows with the largest
+//! magnitude seen, to 60 KiB at most.
 
 use super::Summary;
 use crate::time::{Nanos, SignedNanos};
@@ -16,7 +18,8 @@ pub struct Histogram {
     negative: Vec<u64>,
     count: u64,
     sum: i128,
-    // Welford's running mean and sum of squared deviations: stable where a sum of squares cancels out.
+    // Welford's running mean and sum of squared deviations: stable where a sum of squares cancels
+    // out.
     mean: f64,
     deviation: f64,
     min: i64,
@@ -66,7 +69,8 @@ impl Histogram {
         self.mean
     }
 
-    /// The least value that at least `share` (0 to 1) of all values do not exceed, to 1 %; `None` without values.
+    /// The least value that at least `share` (0 to 1) of all values do not exceed, to 1 %; `None`
+    /// without values.
     pub fn quantile(&self, share: f64) -> Option<SignedNanos> {
         let rank = nearest_rank(share, self.count)?;
         let negative = (0..self.negative.len())
@@ -104,7 +108,8 @@ impl Histogram {
     }
 }
 
-/// The rank, from 1, of the value that `share` of `count` values do not exceed; `None` for no values.
+/// The rank, from 1, of the value that `share` of `count` values do not exceed; `None` for no
+/// values.
 pub(super) fn nearest_rank(share: f64, count: u64) -> Option<u64> {
     // The small allowance keeps 0.95 x 20 at 19, whatever the rounding of the product.
     (count > 0).then(|| ((share * count as f64 - 1e-9).ceil() as u64).clamp(1, count))
@@ -113,7 +118,8 @@ pub(super) fn nearest_rank(share: f64, count: u64) -> Option<u64> {
 fn bucket(magnitude: u64) -> usize {
     let exponent = 63 - (magnitude | 1).leading_zeros();
     let shift = exponent.saturating_sub(PRECISION);
-    // Below 2^6 the value itself; above, 64 buckets per power of two follow each other without a gap.
+    // Below 2^6 the value itself; above, 64 buckets per power of two follow each other without a
+    // gap.
     (magnitude >> shift) as usize + ((shift as usize) << PRECISION)
 }
 

@@ -1,8 +1,10 @@
-//! Trips in, one after the other; statistics and the verdict out whenever asked. Ties the files beside it together.
+//! Trips in, one after the other; statistics and the verdict out whenever asked. Ties the files
+//! beside it together.
 //!
-//! Memory is bounded whatever comes in: by hops (one byte), histograms (60 KiB each), rows ([`super::series`]), 64 identities per hop.
-//! A part that cannot be compared with itself of before starts anew: another shape of the path or an identity not seen
-//! at its hop before begins a new baseline, with its own warm-up. A pool whose members are all known does not.
+//! Memory is bounded whatever comes in: by hops (one byte), histograms (60 KiB each), rows
+//! ([`super::series`]), 64 identities per hop. A part that cannot be compared with itself of before
+//! starts anew: another shape of the path or an identity not seen at its hop before begins a new
+//! baseline, with its own warm-up. A pool whose members are all known does not.
 
 use super::clock::{Clock, NEGLIGIBLE_NS};
 use super::held::Held;
@@ -17,7 +19,8 @@ use super::{
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use std::collections::BTreeMap;
 
-/// Identities remembered per hop; a larger pool is counted on, but its later members start no new baseline.
+/// Identities remembered per hop; a larger pool is counted on, but its later members start no new
+/// baseline.
 const POOL: usize = 64;
 
 /// What a run is compared with.
@@ -26,7 +29,8 @@ pub enum Baseline {
     /// The first half of the run, after 3 warm-up blocks.
     #[default]
     FirstHalf,
-    /// The first span of a run without end; the current part is then the most recent span of that length.
+    /// The first span of a run without end; the current part is then the most recent span of that
+    /// length.
     FirstSpan(Nanos),
     /// Earlier runs, oldest first, from a state file; those of other paths are left out.
     Runs(Vec<RunRecord>),
@@ -91,7 +95,8 @@ impl Path {
         3 * self.segments.len() + host
     }
 
-    /// A path of the shape of `parts`; histograms of parts between the same hops are carried over from `old`.
+    /// A path of the shape of `parts`; histograms of parts between the same hops are carried over
+    /// from `old`.
     fn new(parts: &Parts, old: Option<Self>, span_ns: Option<u64>) -> Self {
         let (mut old_hosts, mut old_segments) =
             old.map_or_else(Default::default, |path| (path.hosts, path.segments));
@@ -134,7 +139,8 @@ impl Path {
         self.hosts.iter().map(|host| host.hop).eq(hops)
     }
 
-    /// Notes who is at each hop; returns how many are another node than before, and whether one is new to its hop.
+    /// Notes who is at each hop; returns how many are another node than before, and whether one is
+    /// new to its hop.
     fn meet(&mut self, pairs: &[Pair<'_>]) -> (u64, bool) {
         let (mut changes, mut new) = (0, false);
         for (host, pair) in self.hosts.iter_mut().zip(pairs) {
@@ -229,8 +235,9 @@ impl Path {
         self.history.push(at, &self.row);
     }
 
-    /// A round trip well below zero that a part beside it makes up for: the clock between them was stepped, though its
-    /// generation does not say so. The figures are kept, but the verdict does not rest on them.
+    /// A round trip well below zero that a part beside it makes up for: the clock between them was
+    /// stepped, though its generation does not say so. The figures are kept, but the verdict does
+    /// not rest on them.
     fn mask_unreported_steps(&mut self, at: MonoTime, parts: &Parts) {
         // Clocks at 200 ppm of each other may show as little as this below zero.
         let total = parts.total.unwrap_or_default().abs().0;
@@ -284,7 +291,8 @@ impl Host {
         }
     }
 
-    /// A step that the generation did not count; blocks within a second of each other tell of the same one.
+    /// A step that the generation did not count; blocks within a second of each other tell of the
+    /// same one.
     fn suspect(&mut self, at: MonoTime) {
         let same = self
             .last_step
@@ -355,7 +363,8 @@ impl Model {
         Ok(parts)
     }
 
-    /// Takes in the residence of a node that sees no trips (a plain proxy, raw on both sides); it is shown as hop 0.
+    /// Takes in the residence of a node that sees no trips (a plain proxy, raw on both sides); it
+    /// is shown as hop 0.
     pub fn residence(&mut self, direction: Direction, residence: SignedNanos) {
         self.own[usize::from(direction == Direction::Return)].record(residence);
     }
@@ -407,7 +416,8 @@ impl Model {
         }
     }
 
-    /// What later runs are compared with: the quantiles of every part. `started` is when the run began.
+    /// What later runs are compared with: the quantiles of every part. `started` is when the run
+    /// began.
     pub fn run_record(&self, started: WallTime, names: &BTreeMap<u8, String>) -> RunRecord {
         let mut parts = BTreeMap::new();
         let mut add = |part, history: &History, column| {
@@ -499,7 +509,8 @@ impl Model {
             }
         }
         if self.server.count() > 0 {
-            // The server's time is not in the totals: an exit reports a block before it is answered.
+            // The server's time is not in the totals: an exit reports a block before it is
+            // answered.
             let mean = self.server.mean_ns();
             let with_server = self.total.mean_ns().max(0.0) + mean;
             candidates.push(Candidate {
@@ -686,8 +697,8 @@ impl Path {
         }
     }
 
-    /// One-way delays above their own minimum, of the blocks that were kept; `None` where the skew is
-    /// unknown and could be a quarter of how much the round trip varies.
+    /// One-way delays above their own minimum, of the blocks that were kept; `None` where the skew
+    /// is unknown and could be a quarter of how much the round trip varies.
     fn excess(&self, place: usize, direction: Direction) -> Option<Summary> {
         let clock = &self.segments[place].clock;
         let skew = clock.skew();
@@ -715,8 +726,9 @@ impl Path {
         excess.summary()
     }
 
-    /// Which way at least three quarters of a segment's increase lie. Known only for clocks that were not stepped, and
-    /// that cannot have drifted apart by a quarter of the increase; across runs only for synchronised ones.
+    /// Which way at least three quarters of a segment's increase lie. Known only for clocks that
+    /// were not stepped, and that cannot have drifted apart by a quarter of the increase; across
+    /// runs only for synchronised ones.
     fn direction(
         &self,
         place: usize,
@@ -734,9 +746,13 @@ impl Path {
                         Direction::Forward => Part::Forward(hops.0, hops.1),
                         Direction::Return => Part::Return(hops.0, hops.1),
                     };
-                    // Across runs the offset itself is trusted, so the drift within this one stays in.
+                    // Across runs the offset itself is trusted, so the drift within this one stays
+                    // in.
                     let read = Reading { rate: 0.0, ..read };
                     let baseline = of_runs(runs, part, increase.figure);
+                    if baseline.len() < MIN_RUNS {
+                        return None;
+                    }
                     (baseline, self.history.run()?.quantiles(read, 1, share, 5))
                 }
                 None => {

@@ -99,6 +99,24 @@ fn one_block_in_ten_at_30_ms_is_found_by_the_95th_percentile() {
 }
 
 #[test]
+fn one_block_in_ten_by_chance_is_found_in_a_longer_run() {
+    let mut found = 0;
+    for seed in 0..20 {
+        let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
+        let verdict = verdict_of(&mut path, 6_000, |block, path| {
+            let slow = block >= 3_000 && random.below(10) == 0;
+            path.delays_ns[1][1] = if slow { 30.2 * MS } else { 0.2 * MS };
+        });
+        assert!(
+            matches!(verdict.index, None | Some(1)),
+            "seed {seed}: {verdict:?}"
+        );
+        found += u32::from((verdict.index, verdict.figure) == (Some(1), Figure::P95));
+    }
+    assert!(found >= 19, "{found} of 20");
+}
+
+#[test]
 fn hosts_and_the_source_are_named_by_their_residence() {
     for (place, kind, index) in [
         (0, VerdictKind::Source, None),
@@ -352,23 +370,42 @@ fn opposite_increases_beside_a_node_are_its_clock() {
 }
 
 #[test]
-fn normal_noise_raises_no_alarm_however_it_wanders() {
-    // (correlation, noise in ms) over 100 runs each; the bound is what this seed gives, so that a worse rule is noticed.
-    let mut report = Vec::new();
-    for (correlation, noise) in [(0.0, 0.05), (0.5, 0.3), (0.9, 0.3), (0.98, 0.3)] {
+fn normal_noise_raises_hardly_an_alarm_however_it_wanders() {
+    // AR(1) noise of 0.3 ms each way on 3 ms: false alarms in 100 runs of 100, 300 or 1000 blocks
+    // and 7 parts. Up to 0.9 none; beyond, the path does change in the course of a run, and some
+    // are bound to be named. The last two have a tail: so many blocks in 100 take 10 ms more on
+    // average, about the 95th percentile.
+    for (correlation, tail, most) in [
+        (0.0, 0, 0),
+        (0.5, 0, 0),
+        (0.9, 0, 1),
+        (0.98, 0, 10),
+        (0.995, 0, 15),
+        (0.5, 4, 1),
+        (0.5, 6, 1),
+    ] {
         let mut alarms = 0;
         for seed in 0..100 {
-            let mut path = SimPath::new(4, seed);
-            (path.correlation, path.noise_ns) = (correlation, noise * MS);
-            path.delays_ns = vec![[5.0 * MS; 2]; 3];
-            let verdict = verdict_of(&mut path, [100, 300, 1_000][seed as usize % 3], |_, _| ());
+            let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
+            (path.correlation, path.noise_ns) = (correlation, 0.3 * MS);
+            let blocks = [100, 300, 1_000][seed as usize % 3];
+            let verdict = verdict_of(&mut path, blocks, |_, path| {
+                let mut delay = || match random.below(100) < tail {
+                    true => (1.5 + 10.0 * random.exponential()) * MS,
+                    false => 1.5 * MS,
+                };
+                path.delays_ns
+                    .iter_mut()
+                    .for_each(|both| *both = [delay(), delay()]);
+            });
             alarms += u64::from(verdict.kind != VerdictKind::None);
         }
-        report.push((correlation, alarms));
+        eprintln!("{correlation} {tail} {alarms}");
+        assert!(
+            alarms <= most,
+            "{alarms} at correlation {correlation}, tail {tail}"
+        );
     }
-    let total: u64 = report.iter().map(|(_, alarms)| alarms).sum();
-    eprintln!("{report:?}");
-    assert!(total <= 40, "false alarms in 100 runs each: {report:?}");
 }
 
 #[test]

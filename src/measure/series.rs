@@ -1,7 +1,9 @@
-//! Rows in the order of time - one value per part of the path - kept in bounded memory, and cut into time batches.
+//! Rows in the order of time - one value per part of the path - kept in bounded memory, and cut
+//! into time batches.
 //!
-//! A full store is thinned by a seeded random half, and from then on takes every second row (fourth, ...) by chance.
-//! Never every second one by count: a delay that hits each second block would then be all or nothing.
+//! A full store is thinned by a seeded random half, and from then on takes every second row
+//! (fourth, ...) by chance. Never every second one by count: a delay that hits each second block
+//! would then be all or nothing.
 
 use super::histogram::nearest_rank;
 use crate::time::MonoTime;
@@ -166,7 +168,8 @@ impl<'a> Window<'a> {
         })
     }
 
-    /// The quantile of each of `batches` equal time batches that has `needed` values; none if too many have not.
+    /// The quantile of each of `batches` equal time batches that has `needed` values; none if too
+    /// many have not.
     pub(super) fn quantiles(
         self,
         read: Reading,
@@ -200,7 +203,8 @@ pub(super) fn exact_quantile(values: &mut [i64], share: f64) -> Option<i64> {
     values.get(rank as usize - 1).copied()
 }
 
-/// What is kept of a run to compare its parts: one store, or a frozen baseline and the most recent span.
+/// What is kept of a run to compare its parts: one store, or a frozen baseline and the most recent
+/// span.
 #[derive(Debug)]
 pub(super) struct History {
     whole: Series,
@@ -210,7 +214,8 @@ pub(super) struct History {
 }
 
 impl History {
-    /// `span_ns`: freeze the first span as the baseline and keep the most recent one; `None`: keep the whole run.
+    /// `span_ns`: freeze the first span as the baseline and keep the most recent one; `None`: keep
+    /// the whole run.
     pub(super) fn new(columns: usize, span_ns: Option<u64>) -> Self {
         let recent = span_ns.map(|span| (span.max(1), Series::new(columns)));
         Self {

@@ -1,4 +1,5 @@
-//! A path as data, for tests: one-way delays, clocks, residences and noise in; trips with their stamps out.
+//! A path as data, for tests: one-way delays, clocks, residences and noise in; trips with their
+//! stamps out.
 
 use super::{Crossing, Homecoming, NodeId, Passage, Trip};
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -81,7 +82,8 @@ pub(super) struct SimPath {
     pub(super) nodes: Vec<SimNode>,
     /// One-way delays of each segment, forward and return.
     pub(super) delays_ns: Vec<[f64; 2]>,
-    /// Standard deviation of the noise in each direction, and its autocorrelation from block to block.
+    /// Standard deviation of the noise in each direction, and its autocorrelation from block to
+    /// block.
     pub(super) noise_ns: f64,
     pub(super) correlation: f64,
     pub(super) exit: bool,
@@ -104,7 +106,8 @@ impl std::fmt::Debug for Random {
 }
 
 impl SimPath {
-    /// `nodes` nodes with clocks hours apart and up to 50 ppm off, 0.2 ms each way, 20 us noise, a block every 100 ms.
+    /// `nodes` nodes with clocks hours apart and up to 50 ppm off, 0.2 ms each way, 20 us noise, a
+    /// block every 100 ms.
     pub(super) fn new(nodes: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let node = |i: usize| SimNode {

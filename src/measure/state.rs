@@ -1,12 +1,14 @@
-//! The text of a `--state` file: earlier runs in, earlier runs out. One line per run, so a cut file is noticed.
+//! The text of a `--state` file: earlier runs in, earlier runs out. One line per run, so a cut file
+//! is noticed.
 //!
 //! ```text
 //! subsegment-tcp-speeds state 1
 //! run 1795253399000000000 97 0=A,1=B,2=Z source=3000/5000 segment:0-1=410000/520000 host:1=2500/-
 //! ```
 //!
-//! After `run`: start (nanoseconds since the epoch), blocks, the path (hops and names), and for each part its median and 95th
-//! percentile in nanoseconds, `-` where too few blocks tell. Runs are compared only with runs of the same path.
+//! After `run`: start (nanoseconds since the epoch), blocks, the path (hops and names), and for
+//! each part its median and 95th percentile in nanoseconds, `-` where too few blocks tell. Runs are
+//! compared only with runs of the same path.
 
 use crate::time::{SignedNanos, WallTime};
 use std::collections::{BTreeMap, HashMap};
@@ -100,7 +102,8 @@ pub fn path_key<'a>(nodes: impl IntoIterator<Item = (u8, &'a str)>) -> String {
 ///
 /// # Errors
 ///
-/// [`StateError`] names the first line that is not as [`emit`] writes it; a file that was cut off is an error too.
+/// [`StateError`] names the first line that is not as [`emit`] writes it; a file that was cut off
+/// is an error too.
 pub fn parse(text: &str) -> Result<Vec<RunRecord>, StateError> {
     let mut runs = Vec::new();
     for (number, line) in text.split_inclusive('\n').enumerate() {
@@ -206,7 +209,8 @@ impl fmt::Display for Part {
     }
 }
 
-/// Writes a state file of the last [`RUNS_KEPT`] runs of each path, in the order given (oldest first).
+/// Writes a state file of the last [`RUNS_KEPT`] runs of each path, in the order given (oldest
+/// first).
 pub fn emit(runs: &[RunRecord]) -> String {
     let mut of_path: HashMap<&str, usize> = HashMap::new();
     let newest_first = runs.iter().rev().filter(|run| {

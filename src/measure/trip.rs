@@ -1,7 +1,9 @@
-//! The stamps of one block in, the parts of its delay out: residences, round trips, raw one-way differences.
+//! The stamps of one block in, the parts of its delay out: residences, round trips, raw one-way
+//! differences.
 //!
-//! Read RFC 2681 (round-trip delay) first. Every span is taken on one clock, so an offset between clocks cancels out. All
-//! arithmetic wraps: the parts add up to the whole exactly, whatever a peer wrote into its stamps.
+//! Read RFC 2681 (round-trip delay) first. Every span is taken on one clock, so an offset between
+//! clocks cancels out. All arithmetic wraps: the parts add up to the whole exactly, whatever a peer
+//! wrote into its stamps.
 
 use super::{Crossing, Homecoming, NodeId, Passage};
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -14,12 +16,13 @@ pub struct Trip {
     pub sequence: u64,
     /// When it was due at the origin.
     pub at: MonoTime,
-    /// In the order of the frame: the origin's forward crossing, the nodes outward, `Turn` at a reflector or `Forward` and
-    /// `Return` at an exit, then the return crossings homeward.
+    /// In the order of the frame: the origin's forward crossing, the nodes outward, `Turn` at a
+    /// reflector or `Forward` and `Return` at an exit, then the return crossings homeward.
     pub crossings: Vec<Crossing>,
     /// When it was back at the origin.
     pub home: Homecoming,
-    /// Answered after the timeout. Its delay counts like any other: to leave it out would flatter the path.
+    /// Answered after the timeout. Its delay counts like any other: to leave it out would flatter
+    /// the path.
     pub late: bool,
     /// First reply byte minus last forward write at an exit; `None` where that is unknown.
     pub behind_exit: Option<Nanos>,
@@ -32,7 +35,8 @@ pub struct HostPart {
     pub hop: u8,
     /// Its identity.
     pub node: NodeId,
-    /// Egress minus ingress on the way out, a reflector's whole residence; `None` if its clock was stepped meanwhile.
+    /// Egress minus ingress on the way out, a reflector's whole residence; `None` if its clock was
+    /// stepped meanwhile.
     pub forward_residence: Option<SignedNanos>,
     /// The same on the way back; `None` also at a reflector, and at an origin where the frame ends.
     pub return_residence: Option<SignedNanos>,
@@ -63,17 +67,19 @@ pub struct SegmentPart {
     pub back: Option<SignedNanos>,
 }
 
-/// The parts of one block's delay. Where nothing is `None` that should be there, they add up to the total exactly.
+/// The parts of one block's delay. Where nothing is `None` that should be there, they add up to the
+/// total exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// From the scheduled time to the return at the origin, its return residence included; `None` if its clock was stepped.
+    /// From the scheduled time to the return at the origin, its return residence included; `None`
+    /// if its clock was stepped.
     pub total: Option<SignedNanos>,
     /// The nodes that stamped both ways, in order of the path.
     pub hosts: Vec<HostPart>,
     /// Between them, in order of the path.
     pub segments: Vec<SegmentPart>,
-    /// The time behind the last node that stamped: zero at an exit, more if nodes farther out do not stamp. `None` at a
-    /// reflector, which ends the path, and where a clock step hides it.
+    /// The time behind the last node that stamped: zero at an exit, more if nodes farther out do
+    /// not stamp. `None` at a reflector, which ends the path, and where a clock step hides it.
     pub beyond: Option<SignedNanos>,
     /// Hops whose clock was stepped while the block was under way.
     pub stepped: Vec<u8>,
@@ -86,7 +92,8 @@ pub struct Parts {
 pub enum TripError {
     /// The first stamp is not the origin's own, in forward direction.
     NoOrigin,
-    /// Hops do not rise on the way out and fall on the way back, or a direction follows that cannot.
+    /// Hops do not rise on the way out and fall on the way back, or a direction follows that
+    /// cannot.
     OutOfOrder {
         /// The hop of the stamp that does not fit.
         hop: u8,
@@ -104,7 +111,8 @@ impl fmt::Display for TripError {
 
 impl std::error::Error for TripError {}
 
-/// A node's two crossings of one block; a reflector has its `Turn` alone, and so has the origin its way out.
+/// A node's two crossings of one block; a reflector has its `Turn` alone, and so has the origin its
+/// way out.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'a> {
     pub(super) out: &'a Crossing,
@@ -116,7 +124,8 @@ impl Trip {
     ///
     /// # Errors
     ///
-    /// [`TripError`] if the order of the stamps is impossible; any times at all are taken as they are.
+    /// [`TripError`] if the order of the stamps is impossible; any times at all are taken as they
+    /// are.
     pub fn split(&self) -> Result<Parts, TripError> {
         let mut pairs = Vec::new();
         let unpaired = self.pair(&mut pairs)?;
@@ -194,7 +203,8 @@ impl Trip {
                 parts.stepped.push(pair.out.hop);
             }
             let home_residence = if place == 0 {
-                // A step between the last two stamps of a block shows in the next one's generation only.
+                // A step between the last two stamps of a block shows in the next one's generation
+                // only.
                 self.home.egress.map(|egress| egress - self.home.ingress)
             } else {
                 pair.home.map(|home| home.egress - home.ingress)
@@ -341,7 +351,8 @@ mod tests {
             (None, None)
         );
 
-        // Its clock was stepped between its two stamps: no pair, and both segments beside it are unknown.
+        // Its clock was stepped between its two stamps: no pair, and both segments beside it are
+        // unknown.
         trip.crossings[3].generation = 1;
         let parts = trip.split().unwrap();
         assert_eq!(

@@ -1,8 +1,9 @@
 //! Batches of a baseline and of the current part in; increases and the verdict out.
 //!
-//! The differences of all pairs of batches give the increase and its interval (Hodges-Lehmann estimate with the ranks of the
-//! Mann-Whitney test). Blocks in a row are not independent, so eight batches count as eight values however many blocks
-//! they hold, and an increase has to exceed what the baseline's batches differ by among themselves.
+//! The differences of all pairs of batches give the increase and its interval (Hodges-Lehmann
+//! estimate with the ranks of the Mann-Whitney test). Blocks in a row are not independent, so eight
+//! batches count as eight values however many blocks they hold, and an increase has to exceed what
+//! the baseline's batches differ by among themselves.
 
 use super::series::exact_quantile;
 use super::{Basis, Confidence, Figure, Verdict, VerdictDirection, VerdictKind};
@@ -50,12 +51,15 @@ pub(super) struct Increase {
     pub(super) doubts: Vec<String>,
 }
 
-/// Compares the quantiles of batches, in the order of time; `runs`: the baseline's batches are earlier runs.
+/// Compares the quantiles of batches, in the order of time; `runs`: the baseline's batches are
+/// earlier runs.
 ///
-/// The spread that an increase has to exceed is the range of the baseline's batches without outliers (beyond 5 robust
-/// standard deviations, MAD x 1.4826, of their median). The range, because delays are autocorrelated: a drift between batches widens the
-/// range, while the MAD of eight values is often small by luck. Without outliers, because one bad hour, or one earlier
-/// run that was itself an alarm, would otherwise hide every later one. Such a run is not compared with either.
+/// The spread that an increase has to exceed is the range of the baseline's batches without
+/// outliers (beyond 5 robust standard deviations, MAD x 1.4826, of their median). The range,
+/// because delays are autocorrelated: a drift between batches widens the range, while the MAD of
+/// eight values is often small by luck. Without outliers, because one bad hour, or one earlier run
+/// that was itself an alarm, would otherwise hide every later one; such a run is not compared with
+/// either. More than a quarter of the batches are no outliers but what is normal.
 pub(super) fn compare(
     figure: Figure,
     mut baseline: Vec<i64>,
@@ -68,11 +72,14 @@ pub(super) fn compare(
     let mut deviations: Vec<i64> = baseline.iter().map(|v| distance(*v, middle)).collect();
     let limit = exact_quantile(&mut deviations, 0.5)? as f64 * 1.4826 * 5.0;
     let usual = |v: &i64| distance(*v, middle) as f64 <= limit.max(floor as f64);
-    let mut range = baseline.iter().copied().filter(usual);
-    let least = range.next()?;
-    let spread = range.last().unwrap_or(least).saturating_sub(least);
+    let outliers = baseline.iter().filter(|v| !usual(v)).count();
+    let mut kept = baseline.clone();
+    if outliers <= (baseline.len() / 4).max(1) {
+        kept.retain(usual);
+    }
+    let spread = kept.last()?.saturating_sub(*kept.first()?);
     if runs {
-        baseline.retain(usual);
+        baseline = kept;
     }
     let mut differences: Vec<i64> = current
         .iter()
@@ -82,8 +89,8 @@ pub(super) fn compare(
     let (rank, exact) = interval_rank(baseline.len(), current.len());
     let low = *differences.get(rank - 1)?;
     let high = *differences.get(differences.len() - rank)?;
-    // The batches of one run are alike in what sets it apart from other runs, so eight of them do not tell what one more
-    // run would: the interval is at least as wide as earlier runs are apart.
+    // The batches of one run are alike in what sets it apart from other runs, so eight of them do
+    // not tell what one more run would: the interval is at least as wide as earlier runs are apart.
     let runs_apart = if runs { spread } else { 0 };
     let low = low.min(amount.saturating_sub(runs_apart));
     let high = high.max(amount.saturating_add(runs_apart));
@@ -116,7 +123,8 @@ fn distance(a: i64, b: i64) -> i64 {
     a.saturating_sub(b).saturating_abs()
 }
 
-/// The later half of the batches lies wholly to one side of the earlier half, and by more than `least`.
+/// The later half of the batches lies wholly to one side of the earlier half, and by more than
+/// `least`.
 fn still_drifts(batches: &[i64], least: i64) -> bool {
     let (early, late) = batches.split_at(batches.len() / 2);
     let range = |half: &[i64]| Some((*half.iter().min()?, *half.iter().max()?));
@@ -127,8 +135,8 @@ fn still_drifts(batches: &[i64], least: i64) -> bool {
     apart && batches.len() >= 6 && distance(late.0, early.0).max(distance(late.1, early.1)) > least
 }
 
-/// Which of the sorted differences, from either end and counted from 1, ends the interval of 99 % - by the
-/// normal approximation of Mann-Whitney's U - and whether there are batches enough for one.
+/// Which of the sorted differences, from either end and counted from 1, ends the interval of 99 % -
+/// by the normal approximation of Mann-Whitney's U - and whether there are batches enough for one.
 fn interval_rank(m: usize, n: usize) -> (usize, bool) {
     let (m, n) = (m as f64, n as f64);
     let rank = (m * n / 2.0 - Z_99 * (m * n * (m + n + 1.0) / 12.0).sqrt()).ceil();
@@ -155,7 +163,8 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// The increase to show: one that stands out, the median's unless the other is clearly larger; else the median's.
+    /// The increase to show: one that stands out, the median's unless the other is clearly larger;
+    /// else the median's.
     pub(super) fn best(&self) -> Option<&Increase> {
         let [p50, p95] = &self.increases;
         match (p50, p95) {
@@ -184,7 +193,8 @@ pub(super) struct Evidence<'a> {
     pub(super) source: bool,
     /// The last node reflects, so that its answers are written by the pump that reads.
     pub(super) reflected: bool,
-    /// Shares of time in which pumps were held: forward pumps in order of the path, then return pumps.
+    /// Shares of time in which pumps were held: forward pumps in order of the path, then return
+    /// pumps.
     pub(super) held: Vec<f64>,
     /// Places of nodes whose clock was stepped.
     pub(super) stepped: Vec<usize>,
@@ -218,7 +228,11 @@ impl Evidence<'_> {
         }
         let largest = self.candidates.iter().filter(|c| c.mean > 0.0);
         let Some(largest) = largest.max_by(|a, b| a.mean.total_cmp(&b.mean)) else {
-            return self.nothing("nothing was measured", Basis::Share);
+            let nothing = self.nothing("nothing was measured", Basis::Share);
+            return Verdict {
+                confidence: Confidence::Low,
+                ..nothing
+            };
         };
         if let Some(bottleneck) = self.bottleneck(largest.subject, false) {
             return self.backed_up(largest, None, bottleneck);
@@ -284,6 +298,9 @@ impl Evidence<'_> {
     }
 
     fn grown(&self, winner: &Candidate, increase: &Increase) -> Verdict {
+        if let Some(bottleneck) = self.bottleneck(winner.subject, true) {
+            return self.backed_up(winner, Some(increase), bottleneck);
+        }
         if let Some((place, other)) = self.opposite(winner.subject, increase) {
             let (one, other) = (self.name(winner.subject), self.name(other));
             let why = format!("{one} and {other} changed by the same amount with opposite signs");
@@ -291,9 +308,6 @@ impl Evidence<'_> {
                 confidence: Confidence::Low,
                 ..self.clock(place, &why)
             };
-        }
-        if let Some(bottleneck) = self.bottleneck(winner.subject, true) {
-            return self.backed_up(winner, Some(increase), bottleneck);
         }
         let mut doubts = increase.doubts.clone();
         // A part whose far end was held only queues for another one, so it is no rival.
@@ -326,7 +340,16 @@ impl Evidence<'_> {
             Some(VerdictDirection::Both) => ", both directions.",
             None => ".",
         };
-        let why = format!("largest increase over the baseline{}", self.steps());
+        let unknown = matches!(winner.subject, Subject::Segment(_)) && direction.is_none();
+        let unknown = if unknown {
+            "; direction unknown: the clocks are not known well enough"
+        } else {
+            ""
+        };
+        let why = format!(
+            "largest increase over the baseline{unknown}{}",
+            self.steps()
+        );
         Verdict {
             text,
             direction,
@@ -499,7 +522,8 @@ impl Evidence<'_> {
         }
     }
 
-    /// A neighbour that shrank by as much as `subject` grew: the clock of the node between them was stepped.
+    /// A neighbour that shrank by as much as `subject` grew: the clock of the node between them was
+    /// stepped.
     fn opposite(&self, subject: Subject, grown: &Increase) -> Option<(usize, Subject)> {
         let beside = match subject {
             Subject::Segment(place) => {
