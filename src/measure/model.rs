@@ -727,7 +727,7 @@ impl Path {
     }
 
     /// Which way at least three quarters of a segment's increase lie. Known only for clocks that
-    /// were not stepped, and that cannot have drifted apart by a quarter of the increase; across
+    /// were not stepped, and that cannot have drifted apart by half of the increase; across
     /// runs only for synchronised ones.
     fn direction(
         &self,
@@ -759,7 +759,7 @@ impl Path {
                     let (before, now) = self.history.parts()?;
                     let far = (now.start + (now.end - now.start) / 2)
                         .saturating_sub(before.start + (before.end - before.start) / 2);
-                    if segment.clock.skew().error * far as f64 * 4.0 > increase.amount as f64 {
+                    if segment.clock.skew().error * far as f64 * 2.0 > increase.amount as f64 {
                         return None;
                     }
                     let batches = |part: Window<'_>| part.quantiles(read, BATCHES, share, 5);

@@ -41,40 +41,58 @@ fn three_milliseconds_more_on_one_direction_are_found_with_their_direction() {
         VerdictDirection::Return,
         VerdictDirection::Both,
     ];
-    for seed in 0..30 {
+    for seed in 0..54 {
         let mut path = SimPath::new(4, seed);
         let (segment, way) = (seed as usize % 3, seed as usize / 3 % 3);
-        let verdict = verdict_of(&mut path, 400, |block, path| {
-            if block == 200 {
-                let add = [[3.0, 0.0], [0.0, 3.0], [1.5, 1.5]][way];
-                path.delays_ns[segment][0] += add[0] * MS;
-                path.delays_ns[segment][1] += add[1] * MS;
-            }
+        let blocks = [100, 400, 1_500][seed as usize / 9 % 3];
+        path.interval_ns = [20.0, 100.0, 1_000.0][seed as usize / 3 % 3] * MS;
+        path.noise_ns = [0.02, 0.2][seed as usize / 27] * MS;
+        let tolerance = 4.0 * path.noise_ns / MS;
+        let short = blocks as f64 * path.interval_ns < 17e9;
+        let verdict = verdict_of(&mut path, blocks, |block, path| {
+            // The halves are of the blocks after the warm-up.
+            let add = if block < (blocks + 3) / 2 {
+                [0.0; 2]
+            } else {
+                [[3.0, 0.0], [0.0, 3.0], [1.5, 1.5]][way]
+            };
+            path.delays_ns[segment] = add.map(|add| (1.0 + add) * MS);
         });
+        let what = format!("seed {seed}: {verdict:?}");
         assert_eq!(
             (verdict.kind, verdict.index),
             (VerdictKind::Segment, Some(segment)),
-            "seed {seed}"
+            "{what}"
         );
-        assert_eq!(
-            verdict.direction,
-            Some(directions[way]),
-            "seed {seed}: {verdict:?}"
-        );
-        assert!(near(verdict.increase, 3.0, 0.1), "seed {seed}: {verdict:?}");
-        assert!(near(verdict.increase_low, 3.0, 0.2) && near(verdict.increase_high, 3.0, 0.2));
+        assert_eq!(verdict.direction, Some(directions[way]), "{what}");
+        for figure in [
+            verdict.increase,
+            verdict.increase_low,
+            verdict.increase_high,
+        ] {
+            assert!(near(figure, 3.0, tolerance), "{what}");
+        }
         assert_eq!(
             (verdict.basis, verdict.figure),
-            (Basis::Increase, Figure::P50)
+            (Basis::Increase, Figure::P50),
+            "{what}"
         );
-        assert_eq!(
-            verdict.confidence,
-            Confidence::High,
-            "seed {seed}: {verdict:?}"
-        );
-        assert!(verdict.text.contains(" adds the delay: +3.0") || verdict.text.contains("+2.9"));
-        assert!(verdict.text.ends_with(" direction.") || verdict.text.ends_with(" directions."));
+        assert_eq!(verdict.confidence == Confidence::Low, short, "{what}");
     }
+}
+
+#[test]
+fn the_verdict_is_a_sentence() {
+    let mut path = SimPath::new(4, 1);
+    path.noise_ns = 0.0;
+    let verdict = verdict_of(&mut path, 400, |block, path| {
+        path.delays_ns[1][0] = if block < 200 { 0.21 * MS } else { 3.23 * MS };
+    });
+    let text = "B -> C adds the delay: +3.02 ms (p50, 3.02 to 3.02) over its baseline of 0.41 ms, \
+                forward direction.";
+    assert_eq!(verdict.text, text);
+    let none = verdict_of(&mut SimPath::new(4, 1), 400, |_, _| ());
+    assert_eq!(none.text, "none: nothing stands out over the baseline");
 }
 
 #[test]
@@ -400,7 +418,6 @@ fn normal_noise_raises_hardly_an_alarm_however_it_wanders() {
             });
             alarms += u64::from(verdict.kind != VerdictKind::None);
         }
-        eprintln!("{correlation} {tail} {alarms}");
         assert!(
             alarms <= most,
             "{alarms} at correlation {correlation}, tail {tail}"
@@ -543,6 +560,36 @@ fn earlier_runs_are_the_baseline_and_one_bad_one_does_not_blind_it() {
         assert_eq!(again.confidence, Confidence::High, "{again:?}");
     }
     assert!(holding >= 9, "3 ms is in {holding} of 10 intervals");
+}
+
+#[test]
+fn earlier_runs_that_differ_among_themselves_raise_hardly_an_alarm() {
+    // Each run has its own 0.3 ms (standard deviation) per segment. Three runs tell little of that,
+    // and the rule for few runs lets about one alarm in eight through, with low confidence.
+    let (mut of_three, mut later) = (0, 0);
+    for seed in 0..25 {
+        let (mut runs, mut random) = (Vec::new(), Random::new(seed + 1_000));
+        for count in 0..14 {
+            let mut path = SimPath::new(4, random.bits());
+            for delay in &mut path.delays_ns {
+                delay[1] += (2.0 + random.normal() * 0.3) * MS;
+            }
+            let mut model = Model::new(Baseline::Runs(runs.clone()));
+            run(&mut path, &mut model, 50, |_, _| ());
+            let verdict = model.statistics(&names()).verdict;
+            let alarm = u32::from(verdict.kind != VerdictKind::None);
+            match count {
+                0..=2 => assert_eq!(verdict.basis, Basis::Share),
+                3 => of_three += alarm,
+                _ => later += alarm,
+            }
+            runs.push(model.run_record(WallTime(count), &names()));
+        }
+    }
+    assert!(
+        of_three <= 5 && later <= 8,
+        "{of_three} of 25, then {later} of 250"
+    );
 }
 
 #[test]
