@@ -184,30 +184,30 @@ fn a_slow_reader_is_named_although_the_queue_stands_before_it() {
         }
     };
     for seed in 0..20 {
-        for blocks in [30, 200, 2_000, 20_000] {
-            for from in [0, blocks / 2] {
-                let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
-                if blocks == 20_000 && seed > 3 {
-                    continue;
+        // The long ones only for some seeds: they cost the most and vary the least.
+        let sizes: &[u64] = if seed % 10 == 0 {
+            &[30, 200, 2_000, 20_000]
+        } else {
+            &[30, 200]
+        };
+        for (blocks, from) in sizes
+            .iter()
+            .flat_map(|size| [(*size, 0), (*size, size / 2)])
+        {
+            let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
+            let verdict = verdict_of(&mut path, blocks, |block, path| {
+                if block >= from {
+                    slow(path, &mut random);
                 }
-                let verdict = verdict_of(&mut path, blocks, |block, path| {
-                    if block >= from {
-                        slow(path, &mut random);
-                    }
-                });
-                let what = format!("seed {seed}, {blocks} blocks, from {from}: {verdict:?}");
-                assert_eq!(
-                    (verdict.kind, verdict.index),
-                    (VerdictKind::Segment, Some(2)),
-                    "{what}"
-                );
-                assert!(
-                    verdict
-                        .text
-                        .starts_with("C -> Z drains slowly, or Z reads slowly"),
-                    "{what}"
-                );
-            }
+            });
+            let what = format!("seed {seed}, {blocks} blocks, from {from}: {verdict:?}");
+            assert_eq!(
+                (verdict.kind, verdict.index),
+                (VerdictKind::Segment, Some(2)),
+                "{what}"
+            );
+            let text = "C -> Z drains slowly, or Z reads slowly";
+            assert!(verdict.text.starts_with(text), "{what}");
         }
     }
 }
@@ -613,9 +613,9 @@ fn another_node_at_a_hop_is_a_change_and_a_new_baseline() {
     let (mut path, mut model) = (SimPath::new(4, 8), Model::new(Baseline::FirstHalf));
     run(&mut path, &mut model, 600, |block, path| {
         // The second member of the pool is slower: no increase of either.
-        let second = (200..400).contains(&block);
+        let second = (300..450).contains(&block);
         path.nodes[2].id = if second { 900 } else { 102 };
-        path.delays_ns[1][0] = if block >= 200 { 5.0 * MS } else { 0.2 * MS };
+        path.delays_ns[1][0] = if block >= 300 { 5.0 * MS } else { 0.2 * MS };
     });
     let statistics = model.statistics(&names());
     assert_eq!(statistics.path_changes, 2);

@@ -375,8 +375,20 @@ mod tests {
             (None, None)
         );
         assert_eq!(parts.segments[1].round_trip, Some(SignedNanos(33)));
+        // Within the last stamp, with the generation of before: the time it was away is sound, its whole is not.
+        (trip.crossings[1].stepped, trip.crossings[3].stepped) = (false, true);
+        let parts = trip.split().unwrap();
+        assert_eq!(
+            (
+                parts.segments[0].round_trip,
+                parts.hosts[1].return_residence
+            ),
+            (None, None)
+        );
+        assert_eq!(parts.segments[1].round_trip, Some(SignedNanos(33)));
+        trip.crossings[3].stepped = false;
         // At the origin there is no whole either.
-        (trip.crossings[1].stepped, trip.home.generation) = (false, 1);
+        trip.home.generation = 1;
         assert_eq!(trip.split().unwrap().total, None);
     }
 
