@@ -49,14 +49,15 @@ impl Held {
             return;
         };
         let (node, generation) = clock;
+        let mut latest = egress;
         if let Some((_, _, last)) = pump.last.filter(|last| (last.0, last.1) == clock) {
-            // Stamps of several connections may overtake each other; those tell nothing here.
-            if let Ok(span @ 1..) = u64::try_from((egress - last).0) {
-                pump.span = pump.span.saturating_add(span);
-                pump.held = pump.held.saturating_add(held.0.min(span));
-            }
+            // Stamps of several connections may overtake each other: time passes once.
+            let span = u64::try_from((egress - last).0).unwrap_or(0);
+            latest = if span > 0 { egress } else { last };
+            pump.span = pump.span.saturating_add(span);
+            pump.held = pump.held.saturating_add(held.0);
         }
-        pump.last = Some((node, generation, egress));
+        pump.last = Some((node, generation, latest));
     }
 
     /// Takes a reading of all sums, if it is time.
@@ -90,7 +91,7 @@ impl Held {
             .and_then(|(_, sums)| sums.get(pump).copied())
             .unwrap_or_default();
         let span = now.span.saturating_sub(span);
-        (span > 0).then(|| now.held.saturating_sub(held) as f64 / span as f64)
+        (span > 0).then(|| (now.held.saturating_sub(held) as f64 / span as f64).min(1.0))
     }
 }
 

@@ -250,6 +250,40 @@ fn a_source_that_reads_its_answers_slowly_is_named_itself() {
 }
 
 #[test]
+fn a_bulk_transfer_that_fills_a_pipe_now_and_then_is_no_finding() {
+    let (mut path, mut model) = (SimPath::new(4, 5), Model::new(Baseline::FirstHalf));
+    let bulk = |_: u64, path: &mut SimPath| {
+        path.delays_ns[0][0] = 9.0 * MS;
+        path.nodes[0].held[0] = 0.3;
+    };
+    run(&mut path, &mut model, 400, bulk);
+    let statistics = model.statistics(&names());
+    assert_eq!(
+        statistics.verdict.kind,
+        VerdictKind::None,
+        "{:?}",
+        statistics.verdict
+    );
+    assert_eq!(
+        statistics.segments[0].held_share,
+        Some(0.0),
+        "B is not held"
+    );
+    // Without a baseline it is what there is to say.
+    let verdict = verdict_of(&mut SimPath::new(4, 5), 30, bulk);
+    assert!(
+        verdict
+            .text
+            .starts_with("A -> B drains slowly, or B reads slowly"),
+        "{verdict:?}"
+    );
+    assert_eq!(
+        (verdict.basis, verdict.confidence),
+        (Basis::Share, Confidence::Low)
+    );
+}
+
+#[test]
 fn a_slow_server_behind_an_exit_is_named_when_the_exit_is_held() {
     let mut path = SimPath::new(4, 5);
     path.exit = true;

@@ -375,7 +375,8 @@ mod tests {
             (None, None)
         );
         assert_eq!(parts.segments[1].round_trip, Some(SignedNanos(33)));
-        // Within the last stamp, with the generation of before: the time it was away is sound, its whole is not.
+        // Within the last stamp, with the generation of before: the time it was away is sound, its
+        // whole is not.
         (trip.crossings[1].stepped, trip.crossings[3].stepped) = (false, true);
         let parts = trip.split().unwrap();
         assert_eq!(

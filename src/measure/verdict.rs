@@ -15,6 +15,8 @@ const FLOOR_NS: i64 = 100_000;
 const Z_99: f64 = 2.576;
 /// A pump that was blocked in `write` for more than this share of the time was held.
 const HELD: f64 = 0.10;
+/// Held for more than this it is the bottleneck, whatever else there is.
+const MOSTLY_HELD: f64 = 0.50;
 /// Earlier runs below which there is no baseline, and below which it is a weak one.
 pub(super) const MIN_RUNS: usize = 3;
 const FEW_RUNS: usize = 8;
@@ -235,7 +237,15 @@ impl Evidence<'_> {
                 ..nothing
             };
         };
-        if let Some(bottleneck) = self.bottleneck(largest.subject, false) {
+        // Bulk traffic always fills some pipe. Where nothing grew that is worth a verdict only if
+        // it was full mostly.
+        let bottleneck = self
+            .bottleneck(largest.subject, false)
+            .filter(|bottleneck| {
+                let share = self.held.get(bottleneck.pump).copied().unwrap_or(0.0);
+                !has_baseline || share > MOSTLY_HELD
+            });
+        if let Some(bottleneck) = bottleneck {
             return self.backed_up(largest, None, bottleneck);
         }
         if !has_baseline {
@@ -433,7 +443,7 @@ impl Evidence<'_> {
             }
         };
         let mut doubts = Vec::new();
-        if share < 0.5 {
+        if share < MOSTLY_HELD {
             doubts.push("blocked less than half of the time".to_owned());
         }
         verdict.direction = direction;
