@@ -2,7 +2,7 @@
 //! on.
 
 use super::name_or_hop;
-use crate::measure::trip::Parts;
+use crate::measure::Parts;
 use crate::time::{SignedNanos, WallTime};
 use std::collections::BTreeMap;
 

@@ -18,7 +18,7 @@
 
 use super::block::BlockLine;
 use super::{in_path_order, printable, Place};
-use crate::measure::trip::Parts;
+use crate::measure::Parts;
 use crate::time::SignedNanos;
 
 /// Writes the rows of one run; remembers which header is in force.

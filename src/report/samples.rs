@@ -2,11 +2,11 @@
 
 use super::block::BlockLine;
 use super::{Blocks, PathNode, PathReport, Report};
-use crate::measure::trip::{HostPart, Parts, SegmentPart};
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, NodeId, SegmentStatistics, Statistics, Summary,
     Verdict, VerdictDirection, VerdictKind,
 };
+use crate::measure::{HostPart, Parts, SegmentPart};
 use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
 use std::collections::BTreeMap;
 
@@ -405,6 +405,7 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
         total: None,
         hosts,
         segments,
+        ..Parts::default()
     };
     parts.total = Some(sum(&parts));
     parts
