@@ -2,7 +2,7 @@
 
 use super::annotation::Annotations;
 use super::header::{Flags, Header, HEADER_LEN};
-use super::stamp::{Stamp, EGRESS_OFFSET, STAMP_LEN};
+use super::stamp::{Stamp, STAMP_LEN};
 use super::{ParseError, MAX_ERROR_TEXT, MAX_STAMPS};
 use byteorder::{BigEndian, ByteOrder};
 
@@ -97,8 +97,8 @@ pub fn set_hop(frame: &mut [u8], header: &mut Header, hop: u8) {
 /// Appends `stamp` to the frame that begins at `start`: what lies before the annotations moves down by one stamp, so
 /// the payload stays where it is. Writes the header anew.
 ///
-/// Returns the new start, and where the egress time is to be written just before the frame is sent; `None` (and the
-/// overflow flag in the header) where the frame carries [`MAX_STAMPS`] already.
+/// Returns the new start, and where the stamp lies, for [`set_egress`](super::set_egress); `None` (and the overflow
+/// flag in the header) where the frame carries [`MAX_STAMPS`] already.
 ///
 /// # Panics
 ///
@@ -121,7 +121,7 @@ pub fn push_stamp(
     stamp.emit(&mut buffer[stamp_at..]);
     header.stamps += 1;
     header.emit(&mut buffer[new_start..]);
-    (new_start, Some(stamp_at + EGRESS_OFFSET))
+    (new_start, Some(stamp_at))
 }
 
 /// What an ERROR frame says went wrong.
@@ -294,7 +294,7 @@ mod tests {
         buffer.extend_from_slice(&frame);
         let mut header = Header::parse(&frame).unwrap();
         header.hop = 1;
-        let (start, egress_at) = push_stamp(&mut buffer, STAMP_LEN, &mut header, &stamp(1));
+        let (start, stamp_at) = push_stamp(&mut buffer, STAMP_LEN, &mut header, &stamp(1));
         assert_eq!(start, 0);
         let view = FrameView::parse(&buffer).unwrap();
         assert_eq!(
@@ -303,9 +303,7 @@ mod tests {
         );
         assert_eq!((view.header.hop, view.payload()), (1, &b"payload"[..]));
         assert_eq!(view.annotations().count(), 1);
-        let at = egress_at.unwrap();
-        assert_eq!(BigEndian::read_u64(&buffer[at..]), 2);
-        assert_eq!(at, HEADER_LEN + STAMP_LEN + EGRESS_OFFSET);
+        assert_eq!(stamp_at, Some(HEADER_LEN + STAMP_LEN));
     }
 
     #[test]
@@ -317,8 +315,8 @@ mod tests {
         let mut buffer = vec![0; STAMP_LEN];
         buffer.extend_from_slice(&frame);
         let mut header = Header::parse(&frame).unwrap();
-        let (start, egress_at) = push_stamp(&mut buffer, STAMP_LEN, &mut header, &stamp(1));
-        assert_eq!((start, egress_at), (STAMP_LEN, None));
+        let (start, stamp_at) = push_stamp(&mut buffer, STAMP_LEN, &mut header, &stamp(1));
+        assert_eq!((start, stamp_at), (STAMP_LEN, None));
         let view = FrameView::parse(&buffer[start..]).unwrap();
         assert!(view.header.flags.has(Flags::STAMPS_OVERFLOW));
         assert_eq!(view.payload(), b"x");

@@ -44,7 +44,7 @@ pub use annotation::{
 pub use error::ParseError;
 pub use frame::{build, push_stamp, set_hop, ErrorCode, ErrorInfo, FrameView};
 pub use header::{frame_type, Flags, Header, HEADER_LEN, MAGIC, VERSION};
-pub use stamp::{Stamp, StampDirection, StampFlags, EGRESS_OFFSET, STAMP_LEN};
+pub use stamp::{set_egress, Stamp, StampDirection, StampFlags, STAMP_LEN};
 
 /// Most payload bytes in a frame.
 pub const MAX_PAYLOAD: usize = 1 << 20;

@@ -6,9 +6,6 @@ use byteorder::{BigEndian, ByteOrder};
 
 /// Length of a stamp.
 pub const STAMP_LEN: usize = 40;
-/// Where the egress time lies in a stamp: the last thing that is written before the frame goes to the kernel.
-pub const EGRESS_OFFSET: usize = field::EGRESS.start;
-
 mod field {
     use std::ops::Range;
     pub(super) const NODE: Range<usize> = 0..8;
@@ -140,6 +137,23 @@ impl Stamp {
     }
 }
 
+/// Writes the egress time into a stamp that is otherwise complete: the last thing before the frame is sent.
+///
+/// `generation` is the clock's at that moment; where it is not the one that stands in the stamp, the clock was stepped
+/// in between, and the stamp says so.
+///
+/// # Panics
+///
+/// If `stamp` is shorter than [`STAMP_LEN`].
+pub fn set_egress(stamp: &mut [u8], egress: WallTime, generation: u8) {
+    let stamp = &mut stamp[..STAMP_LEN];
+    BigEndian::write_u64(&mut stamp[field::EGRESS], egress.0);
+    if stamp[field::GENERATION] != generation {
+        stamp[field::GENERATION] = generation;
+        stamp[field::FLAGS] |= StampFlags::STEPPED;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +208,18 @@ mod tests {
             bytes[9] = byte;
             assert_eq!(Stamp::parse(&bytes).is_ok(), (1..=3).contains(&byte));
         }
+    }
+
+    #[test]
+    fn the_egress_is_set_last_and_tells_of_a_step_in_between() {
+        let mut bytes = GOLDEN;
+        set_egress(&mut bytes, WallTime(77), 5);
+        let stamp = Stamp::parse(&bytes).unwrap();
+        assert_eq!(stamp.egress, WallTime(77));
+        assert!(!stamp.flags.has(StampFlags::STEPPED) && stamp.generation == 5);
+        set_egress(&mut bytes, WallTime(78), 6);
+        let stamp = Stamp::parse(&bytes).unwrap();
+        assert!(stamp.flags.has(StampFlags::STEPPED) && stamp.generation == 6);
     }
 
     #[test]
