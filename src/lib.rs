@@ -28,6 +28,9 @@
 
 pub mod cli;
 pub mod measure;
+pub mod node;
 pub mod report;
+pub mod session;
+pub mod sys;
 pub mod time;
 pub mod wire;
