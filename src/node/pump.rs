@@ -586,6 +586,8 @@ impl<'a> Pump<'a> {
         let egress = self.clock.read();
         self.pair.exchange.ask(header.sequence, egress.mono);
         self.send(Side::Server, frame.payload())?;
+        // It was this pump's write to the server that blocked: the forward stamp's, not the way back's.
+        forward.held += std::mem::take(&mut self.held);
         forward.egress = egress.wall;
         if egress.generation != forward.generation {
             forward.generation = egress.generation;
@@ -596,12 +598,12 @@ impl<'a> Pump<'a> {
     }
 
     /// Sends the stamps of a block that the server has been given back to the source. The turn begins where the payload
-    /// was handed to the kernel: the time the server made us wait counts as the exit's, and its `held` says so.
+    /// was handed to the kernel: the time the server made us wait counts as the exit's, and the `held` of `forward` says so.
     #[inline(never)]
     fn report(&mut self, frame: &FrameView<'_>, forward: &Stamp, egress: Moment) {
         let back = Stamp {
             direction: StampDirection::Return,
-            held: std::mem::take(&mut self.held),
+            held: Nanos::ZERO,
             generation: egress.generation,
             ingress: egress.wall,
             flags: StampFlags(forward.flags.0 & !StampFlags::STEPPED),

@@ -1,14 +1,12 @@
 //! Clocks that are wrong: nodes under libfaketime, 1000 s ahead and behind.
 
 use crate::support::{alone, median, ms, Chain, EXACT_NS};
-use crate::util::need;
 use std::path::PathBuf;
 
 const STEP_NS: i64 = 1_000_000_000_000;
 
 /// Debian and others keep it in a directory of the architecture.
 fn libfaketime() -> PathBuf {
-    need("faketime"); // The program of the same package.
     let roots = ["/usr/lib", "/usr/lib64", "/usr/local/lib"];
     let dirs = roots.iter().flat_map(|root| {
         let below = std::fs::read_dir(root).into_iter().flatten().flatten();
@@ -17,7 +15,9 @@ fn libfaketime() -> PathBuf {
     let mut found = dirs
         .map(|dir| dir.join("faketime/libfaketime.so.1"))
         .filter(|path| path.exists());
-    found.next().expect("faketime is there, its library is not")
+    found
+        .next()
+        .expect("libfaketime is not installed: run scripts/check, or apt-get install libfaketime")
 }
 
 #[test]

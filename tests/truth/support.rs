@@ -37,7 +37,7 @@ pub const EXACT_NS: i64 = 200_000;
 
 /// The nodes B, C and Z, each behind a link: `links[0]` lies between A and B.
 pub struct Chain {
-    pub nodes: [Node; 3],
+    _nodes: [Node; 3],
     pub links: [Link; 3],
 }
 
@@ -64,7 +64,7 @@ impl Chain {
         let (c, to_c) = start("C", Some(to_z.address));
         let (b, to_b) = start("B", Some(to_c.address));
         Self {
-            nodes: [b, c, z],
+            _nodes: [b, c, z],
             links: [to_b, to_c, to_z],
         }
     }

@@ -22,6 +22,7 @@ fn a_segment_slower_than_in_earlier_runs_is_named_and_normal_runs_are_not() {
     chain.links[1].forward.set_delay(ms(4));
     let slow = go();
     let own = recorded(&chain.links[1]) - before;
+    eprintln!("{}", slow.text("verdict/text"));
     let interval = [
         slow.int("verdict/increase_low_ns"),
         slow.int("verdict/increase_high_ns"),
