@@ -386,7 +386,7 @@ fn collect(
 fn describe(totals: &Totals) -> String {
     let traffic = &totals.traffic;
     let mut text = format!(
-        "{} connections, {} of them ended by a reset or an error; {} bytes in {} blocks forward, {} bytes in {} blocks back",
+        "connections: {}, of which ended by a reset or an error: {}; forward {} bytes in {} blocks, back {} bytes in {} blocks",
         totals.connections,
         totals.failed,
         traffic.forward_bytes,

@@ -35,7 +35,7 @@ use crate::wire::{NodeInfo, Role, VERSION};
 use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,8 +80,9 @@ pub struct Node {
     pub collector: collect::Collector,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
-    /// The local ends of our own onward connections: a client with such an address is ourselves.
-    own_ends: Mutex<HashSet<SocketAddr>>,
+    /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
+    /// ends count, for on one host several connections may share a local port.
+    own_ends: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
     /// Greatest error of the wall clock as the kernel states it, at start.
     pub clock_error: Option<Nanos>,
 }
@@ -123,32 +124,32 @@ impl Node {
         }
     }
 
-    /// Registers the local end of an onward connection; the guard takes it off again.
-    fn own_end(&self, address: Option<SocketAddr>) -> OwnEnd<'_> {
-        if let Some(address) = address {
-            lock(&self.own_ends).insert(address);
+    /// Registers an onward connection; the guard takes it off again.
+    fn own_end(&self, socket: &TcpStream, peer: SocketAddr) -> OwnEnd<'_> {
+        let ends = socket.local_addr().ok().map(|local| (local, peer));
+        if let Some(ends) = ends {
+            lock(&self.own_ends).insert(ends);
         }
-        OwnEnd {
-            node: self,
-            address,
-        }
+        OwnEnd { node: self, ends }
     }
 
-    /// Whether `peer` is the local end of one of our own onward connections: a loop.
-    fn is_own_end(&self, peer: SocketAddr) -> bool {
-        lock(&self.own_ends).contains(&peer)
+    /// Whether a client is one of our own onward connections: a loop.
+    fn is_own_end(&self, client: &TcpStream, peer: SocketAddr) -> bool {
+        client
+            .local_addr()
+            .is_ok_and(|local| lock(&self.own_ends).contains(&(peer, local)))
     }
 }
 
 struct OwnEnd<'a> {
     node: &'a Node,
-    address: Option<SocketAddr>,
+    ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Drop for OwnEnd<'_> {
     fn drop(&mut self) {
-        if let Some(address) = self.address {
-            lock(&self.node.own_ends).remove(&address);
+        if let Some(ends) = self.ends {
+            lock(&self.node.own_ends).remove(&ends);
         }
     }
 }

@@ -386,7 +386,9 @@ impl<'a> Pump<'a> {
         ingress: Option<Moment>,
         way: Way,
     ) -> Ready {
-        self.count(header.payload_len);
+        if header.kind == frame_type::BLOCK {
+            self.count(header.payload_len);
+        }
         header.hop = self.session.hop;
         if way == Way::Turn {
             header.flags = header.flags.with(Flags::RETURN);

@@ -300,7 +300,7 @@ fn serve(
     session: &mut Option<Session>,
 ) -> Result<(), Fault> {
     let node = &shared.node;
-    if node.is_own_end(pair.client.peer) {
+    if node.is_own_end(&pair.client.socket, pair.client.peer) {
         return Err(own_loop(node, pair));
     }
     let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
@@ -362,7 +362,7 @@ fn connect<'a>(node: &'a Node, pair: &Pair, hop: u8) -> Result<Standing<'a>, Fau
     } = onward
         .connect(node.settings.timeout)
         .map_err(|error: DialError| failed(format!("cannot {error}")))?;
-    let own = node.own_end(socket.local_addr().ok());
+    let own = node.own_end(&socket, address);
     let end = End::new(socket, address, node.settings.timeout)
         .map_err(|error| failed(format!("connect to {}: {error}", onward.target())))?;
     if !node.settings.remove {
@@ -372,7 +372,7 @@ fn connect<'a>(node: &'a Node, pair: &Pair, hop: u8) -> Result<Standing<'a>, Fau
         .set(end)
         .expect("a pair is connected onward once");
     // Our own onward connection may have been accepted here before its address was registered; look again.
-    if node.is_own_end(pair.client.peer) {
+    if node.is_own_end(&pair.client.socket, pair.client.peer) {
         return Err(own_loop(node, pair));
     }
     Ok(Standing {
