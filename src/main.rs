@@ -316,8 +316,8 @@ fn start_node(
     let listen = &config.listen;
     let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
         .map_err(|error| format!("resolve {listen}: {error}"))?;
-    let listeners =
-        bind(&addresses).map_err(|(address, error)| format!("listen on {address}: {error}"))?;
+    let listeners = bind(&addresses, common.timeout)
+        .map_err(|(address, error)| format!("listen on {address}: {error}"))?;
     let mut text = String::new();
     for listener in &listeners {
         let address = listener

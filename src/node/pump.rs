@@ -252,11 +252,9 @@ impl<'a> Pump<'a> {
     }
 
     fn intake(&self) -> Intake<'a> {
-        Intake::new(
-            self.pair,
-            self.end(self.source),
-            self.node.settings.idle_timeout,
-        )
+        let source = self.end(self.source);
+        let frames = source.is_framed();
+        Intake::new(self.pair, source, self.node.settings.idle_timeout, frames)
     }
 
     /// The source came to its end: pass it on, then wait until its socket is closed for good, so that a reset that comes
