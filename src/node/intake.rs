@@ -15,9 +15,15 @@ use std::time::{Duration, Instant};
 
 /// Room in front of what is read: a header and a stamp.
 pub const HEADROOM: usize = HEADER_LEN + STAMP_LEN;
+/// Holds an OPEN frame of a short path and its first block.
 const SMALL: usize = 1024;
+/// Holds what a person types, and most requests.
+const SMALL_RAW: usize = 512;
+const MEDIUM: usize = 4096;
 /// How much plain bytes a proxy reads at once.
 pub const READ_SIZE: usize = 256 << 10;
+/// Room for that in one frame, with stamps and annotations.
+const BIG: usize = HEADROOM + READ_SIZE + 4096;
 const TICK: Duration = Duration::from_secs(1);
 /// Frames from this size on are read exactly, so that no left-over has to be copied; smaller ones greedily.
 const EXACT: usize = 16 << 10;
@@ -44,6 +50,8 @@ pub enum ReadFault {
 pub struct Intake<'a> {
     pair: &'a Pair,
     end: &'a End,
+    /// Length of the buffer while little comes.
+    small: usize,
     buffer: Vec<u8>,
     start: usize,
     filled: usize,
@@ -59,12 +67,14 @@ pub struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    /// Nothing read yet.
-    pub fn new(pair: &'a Pair, end: &'a End, idle_timeout: Option<Duration>) -> Self {
+    /// Nothing read yet; `frames` says that frames may come.
+    pub fn new(pair: &'a Pair, end: &'a End, idle_timeout: Option<Duration>, frames: bool) -> Self {
+        let small = if frames { SMALL } else { SMALL_RAW };
         Self {
             pair,
             end,
-            buffer: vec![0; SMALL],
+            small,
+            buffer: vec![0; small],
             start: HEADROOM,
             filled: HEADROOM,
             last_frame: SMALL,
@@ -92,7 +102,7 @@ impl<'a> Intake<'a> {
     }
 
     fn is_big(&self) -> bool {
-        self.buffer.len() > SMALL
+        self.buffer.len() > self.small
     }
 
     /// Makes room for `len` bytes behind what is pending.
@@ -102,7 +112,12 @@ impl<'a> Intake<'a> {
         }
         let pending = self.filled - self.start;
         if self.buffer.len() < HEADROOM + pending + len {
-            self.grow(HEADROOM + pending + len);
+            let needed = HEADROOM + pending + len;
+            self.grow(if needed <= MEDIUM {
+                MEDIUM
+            } else {
+                needed.max(BIG)
+            });
         } else {
             self.buffer.copy_within(self.start..self.filled, HEADROOM);
         }
@@ -112,7 +127,7 @@ impl<'a> Intake<'a> {
 
     #[inline(never)]
     fn grow(&mut self, len: usize) {
-        let mut bigger = vec![0; len.max(HEADROOM + READ_SIZE + 4096)];
+        let mut bigger = vec![0; len];
         let pending = self.pending();
         bigger[HEADROOM..HEADROOM + pending.len()].copy_from_slice(pending);
         self.buffer = bigger;
@@ -120,7 +135,7 @@ impl<'a> Intake<'a> {
 
     #[inline(never)]
     fn shrink(&mut self) {
-        self.buffer = vec![0; SMALL];
+        self.buffer = vec![0; self.small];
         self.start = HEADROOM;
         self.filled = HEADROOM;
         self.last_frame = SMALL;
@@ -211,8 +226,8 @@ impl<'a> Intake<'a> {
         if self.start == self.filled {
             self.start = HEADROOM;
             self.filled = HEADROOM;
-            if self.full && !self.is_big() {
-                self.grow(0);
+            if self.full && self.buffer.len() < BIG {
+                self.grow(BIG);
             }
             if self.read(READ_SIZE, false)? == 0 {
                 return Ok(None);
@@ -255,8 +270,8 @@ impl<'a> Intake<'a> {
             } else if pending == 0 {
                 self.start = HEADROOM;
                 self.filled = HEADROOM;
-                if self.full && !self.is_big() {
-                    self.grow(0);
+                if self.full && self.buffer.len() < BIG {
+                    self.grow(BIG);
                 }
                 let most = if self.last_frame >= EXACT {
                     self.last_frame

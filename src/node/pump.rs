@@ -252,11 +252,9 @@ impl<'a> Pump<'a> {
     }
 
     fn intake(&self) -> Intake<'a> {
-        Intake::new(
-            self.pair,
-            self.end(self.source),
-            self.node.settings.idle_timeout,
-        )
+        let source = self.end(self.source);
+        let frames = source.is_framed();
+        Intake::new(self.pair, source, self.node.settings.idle_timeout, frames)
     }
 
     /// The source came to its end: pass it on, then wait until its socket is closed for good, so that a reset that comes
@@ -386,7 +384,9 @@ impl<'a> Pump<'a> {
         ingress: Option<Moment>,
         way: Way,
     ) -> Ready {
-        self.count(header.payload_len);
+        if header.kind == frame_type::BLOCK {
+            self.count(header.payload_len);
+        }
         header.hop = self.session.hop;
         if way == Way::Turn {
             header.flags = header.flags.with(Flags::RETURN);
