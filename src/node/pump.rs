@@ -1124,10 +1124,20 @@ pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault
 /// The path of an OPENED frame, to the collector.
 #[inline(never)]
 pub(super) fn tell_path(node: &Node, view: &FrameView<'_>) {
-    let nodes = path::nodes(view.annotations())
-        .into_iter()
-        .map(|(hop, info)| path_node(hop, info))
-        .collect();
+    let introductions = path::nodes(view.annotations());
+    let nodes = introductions.iter().map(|(hop, info)| {
+        // Behind a balancer a node does not know what its neighbour connected to; the neighbour does.
+        let called = introductions.iter().find_map(|(near, neighbour)| {
+            let before = near.checked_add(1) == Some(*hop) && !neighbour.onward.is_empty();
+            before.then(|| neighbour.onward.clone())
+        });
+        let node = path_node(*hop, info.clone());
+        PathNode {
+            address: called.or(node.address),
+            ..node
+        }
+    });
+    let nodes = nodes.collect();
     node.collector.offer(Measurement::Path(Box::new(Path {
         cookie: view.header.cookie,
         nodes,

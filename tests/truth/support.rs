@@ -6,9 +6,10 @@ use crate::util::{program, run, text, Node, LONG};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::node::link::{Link, Way};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 
@@ -37,7 +38,7 @@ pub const EXACT_NS: i64 = 200_000;
 
 /// The nodes B, C and Z, each behind a link: `links[0]` lies between A and B.
 pub struct Chain {
-    _nodes: [Node; 3],
+    nodes: [Node; 3],
     pub links: [Link; 3],
 }
 
@@ -64,7 +65,7 @@ impl Chain {
         let (c, to_c) = start("C", Some(to_z.address));
         let (b, to_b) = start("B", Some(to_c.address));
         Self {
-            _nodes: [b, c, z],
+            nodes: [b, c, z],
             links: [to_b, to_c, to_z],
         }
     }
@@ -92,6 +93,22 @@ impl Chain {
     #[track_caller]
     pub fn probe(&self, args: &[&str]) -> Report {
         probe(&self.entry(), args)
+    }
+}
+
+/// What went wrong is often best told by the nodes.
+impl Drop for Chain {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &mut self.nodes {
+                let said = node.process.stderr().join("\n");
+                eprintln!(
+                    "{}: {:?}\n{said}",
+                    node.address,
+                    node.process.child.try_wait()
+                );
+            }
+        }
     }
 }
 
@@ -204,6 +221,37 @@ impl Report {
 pub fn median(mut values: Vec<i64>) -> i64 {
     values.sort_unstable();
     values[values.len() / 2]
+}
+
+/// A witness of its own for how busy the machine is: how late a thread is woken up.
+pub struct Witness {
+    stop: Sender<()>,
+    watch: JoinHandle<Vec<Duration>>,
+}
+
+impl Witness {
+    pub fn start() -> Self {
+        let (stop, stopped) = channel();
+        let watch = std::thread::spawn(move || {
+            let mut late = Vec::new();
+            loop {
+                let begun = Instant::now();
+                if stopped.recv_timeout(ms(4)) != Err(RecvTimeoutError::Timeout) {
+                    return late;
+                }
+                late.push(begun.elapsed().saturating_sub(ms(4)));
+            }
+        });
+        Self { stop, watch }
+    }
+
+    /// How late one in twenty wake-ups was, at least.
+    pub fn lateness(self) -> Duration {
+        drop(self.stop);
+        let mut late = self.watch.join().unwrap();
+        late.sort_unstable();
+        late[late.len() * 95 / 100]
+    }
 }
 
 /// A TCP forwarder that takes connections to its targets in turn, tells of the bytes that come back, and can be cut.
