@@ -245,12 +245,12 @@ impl Witness {
         Self { stop, watch }
     }
 
-    /// How late one in twenty wake-ups was, at least.
+    /// How late one in fifty wake-ups was, at least.
     pub fn lateness(self) -> Duration {
         drop(self.stop);
         let mut late = self.watch.join().unwrap();
         late.sort_unstable();
-        late[late.len() * 95 / 100]
+        late[late.len() * 98 / 100]
     }
 }
 
