@@ -251,7 +251,7 @@ impl Caller {
     ) -> Result<(), Stop<E>> {
         let timeout = self.node.settings.timeout;
         let end = &line.pair.client;
-        let mut intake = Intake::new(&line.pair, end, Some(TICK.min(timeout)), true);
+        let mut intake = Intake::new(&line.pair, end, Some(TICK.min(timeout)));
         let mut inbound = Inbound::returning(line.session.cookie);
         let mut clock = self.node.clock.pump();
         let breaks = |text: String| Stop::Path(Break::own(text));

@@ -17,8 +17,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 /// Reports that wait for the write half of a framed end while the other pump is in it. With one report per 10 ms a
-/// connection fills this in 0.16 s of a blocked write; more would be old news, and cost every connection memory.
-const REPORTS: usize = 16;
+/// connection fills this in 80 ms of a blocked write; more would be old news, and cost every connection memory.
+const REPORTS: usize = 8;
 
 /// How long a blocked send sleeps before it looks whether the pair has failed.
 const LONGEST_TICK: Duration = Duration::from_secs(1);

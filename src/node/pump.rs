@@ -253,8 +253,7 @@ impl<'a> Pump<'a> {
 
     fn intake(&self) -> Intake<'a> {
         let source = self.end(self.source);
-        let frames = source.is_framed();
-        Intake::new(self.pair, source, self.node.settings.idle_timeout, frames)
+        Intake::new(self.pair, source, self.node.settings.idle_timeout)
     }
 
     /// The source came to its end: pass it on, then wait until its socket is closed for good, so that a reset that comes
@@ -285,7 +284,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn relay(&mut self, intake: Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
+    pub fn relay(&mut self, intake: &mut Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
         let way = match self.source {
             Side::Client => Way::Forward,
             Side::Server => Way::Return,
@@ -299,7 +298,7 @@ impl<'a> Pump<'a> {
     ///
     /// [`Fault`], for [`conclude`].
     pub fn relay_back(&mut self) -> Result<(), Fault> {
-        let intake = self.intake();
+        let intake = &mut self.intake();
         self.relay(intake, Inbound::returning(self.session.cookie))
     }
 
@@ -308,14 +307,14 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn reflect(&mut self, intake: Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
+    pub fn reflect(&mut self, intake: &mut Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
         self.sink = Side::Client;
         self.pass_frames(intake, inbound, Way::Turn)
     }
 
     fn pass_frames(
         &mut self,
-        mut intake: Intake<'a>,
+        intake: &mut Intake<'a>,
         mut inbound: Inbound,
         way: Way,
     ) -> Result<(), Fault> {
@@ -333,7 +332,7 @@ impl<'a> Pump<'a> {
                 .check(&header)
                 .map_err(|violation| self.violation(self.source, violation))?;
             if !gatherable(header.kind) {
-                self.pass_special(&mut intake, header, ingress, way)?;
+                self.pass_special(intake, header, ingress, way)?;
                 continue;
             }
             let single = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
@@ -538,7 +537,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn deliver(&mut self, mut intake: Intake<'a>, mut inbound: Inbound) -> Result<(), Fault> {
+    pub fn deliver(&mut self, intake: &mut Intake<'a>, mut inbound: Inbound) -> Result<(), Fault> {
         let server = self.end(Side::Server);
         loop {
             let next = intake
@@ -715,7 +714,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn wrap(&mut self, mut intake: Intake<'a>, open: Vec<u8>) -> Result<(), Fault> {
+    pub fn wrap(&mut self, intake: &mut Intake<'a>, open: Vec<u8>) -> Result<(), Fault> {
         let server = self.end(Side::Server);
         let mut open = Some(open);
         if intake.pending().is_empty() {
@@ -862,7 +861,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn splice(&mut self, mut intake: Intake<'a>) -> Result<(), Fault> {
+    pub fn splice(&mut self, intake: &mut Intake<'a>) -> Result<(), Fault> {
         let sink = self.end(self.sink);
         let direction = match self.source {
             Side::Client => Direction::Forward,
@@ -925,7 +924,7 @@ impl<'a> Pump<'a> {
     ///
     /// [`Fault`], for [`conclude`].
     pub fn splice_back(&mut self) -> Result<(), Fault> {
-        let intake = self.intake();
+        let intake = &mut self.intake();
         self.splice(intake)
     }
 
@@ -934,7 +933,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn reflect_raw(&mut self, intake: Intake<'a>) -> Result<(), Fault> {
+    pub fn reflect_raw(&mut self, intake: &mut Intake<'a>) -> Result<(), Fault> {
         self.sink = Side::Client;
         self.splice(intake)
     }

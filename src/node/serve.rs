@@ -7,7 +7,7 @@ use super::ends::{End, Pair};
 use super::intake::{Intake, ReadFault};
 use super::pump::{conclude, explain, introduce, opened, Fault, Pump, Session, Side};
 use super::{lock, random, Ends, Node, STACK};
-use crate::session::admission::{judge, Accept, Admission};
+use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::sys;
@@ -311,16 +311,16 @@ fn serve(connection: &Arc<Connection>, session: &mut Option<Session>) -> Result<
     if node.is_own(&ends) {
         return Err(own_loop(node, pair));
     }
-    let frames = node.settings.accept != Accept::Raw;
-    let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout, frames);
+    let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
     if admit(node, pair, &mut intake)? {
         pair.client.set_framed();
-        serve_framed(connection, session, intake, local)
+        serve_framed(connection, session, &mut intake, local)
     } else {
-        serve_raw(connection, session, intake, local)
+        serve_raw(connection, session, &mut intake, local)
     }
 }
 
+#[inline(never)]
 fn own_loop(node: &Node, pair: &Pair) -> Fault {
     Fault::error(
         node,
@@ -334,6 +334,7 @@ fn own_loop(node: &Node, pair: &Pair) -> Fault {
 }
 
 /// Whether the client is another node; reads as much as it takes to know.
+#[inline(never)]
 fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Fault> {
     let accept = node.settings.accept;
     let mut ended = false;
@@ -361,6 +362,7 @@ fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Faul
 }
 
 /// Connects onward and puts the connection's other end into the pair.
+#[inline(never)]
 fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standing, Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
@@ -440,10 +442,11 @@ fn settle(connection: &Connection, session: Session, pump: &Pump<'_>, outcome: R
     lock(&shared.totals).traffic.add(&pump.traffic());
 }
 
+#[inline(never)]
 fn serve_raw<'a>(
     connection: &'a Arc<Connection>,
     session: &mut Option<Session>,
-    intake: Intake<'a>,
+    intake: &mut Intake<'a>,
     local: SocketAddr,
 ) -> Result<(), Fault> {
     let node = &connection.shared.node;
@@ -471,19 +474,24 @@ fn serve_raw<'a>(
     own_session.cookie = random();
     *session = Some(own_session);
     let standing = connect(connection, local, 0)?;
-    let info = node.info(
-        Role::Entry,
-        Some(standing.took),
-        local.to_string(),
-        standing.address.to_string(),
-    );
-    let open = opening(node, own_session, &info);
+    let open = open_as_entry(node, own_session, local, &standing);
     pump_both(
         connection,
         own_session,
         |down| down.deliver_back(),
         |up| up.wrap(intake, open),
     )
+}
+
+#[inline(never)]
+fn open_as_entry(node: &Node, session: Session, local: SocketAddr, standing: &Standing) -> Vec<u8> {
+    let info = node.info(
+        Role::Entry,
+        Some(standing.took),
+        local.to_string(),
+        standing.address.to_string(),
+    );
+    opening(node, session, &info)
 }
 
 /// The OPEN frame of a node that begins a path.
@@ -513,10 +521,11 @@ pub(super) fn opening(node: &Node, session: Session, info: &crate::wire::NodeInf
     build(header, &stamp, &annotations, &[])
 }
 
+#[inline(never)]
 fn serve_framed<'a>(
     connection: &'a Arc<Connection>,
     session: &mut Option<Session>,
-    mut intake: Intake<'a>,
+    intake: &mut Intake<'a>,
     local: SocketAddr,
 ) -> Result<(), Fault> {
     let node = &connection.shared.node;

@@ -114,6 +114,8 @@ extern "C" {
     fn pthread_sigmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
     fn sigwait(set: *const SigSet, signal: *mut c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
+    #[cfg(target_env = "gnu")]
+    fn mallopt(parameter: c_int, value: c_int) -> c_int;
     #[cfg(target_os = "linux")]
     fn prctl(option: c_int, ...) -> c_int;
 }
@@ -346,6 +348,19 @@ pub fn clock_error() -> Option<Duration> {
     u64::try_from(timex.0[TIMEX_MAXERROR])
         .ok()
         .map(Duration::from_micros)
+}
+
+/// Makes glibc give a large buffer back to the kernel when it is freed. By default the first one that is freed teaches it
+/// to keep all later ones of that size, and a thousand connections that were busy once stay large for ever.
+pub fn return_large_buffers() {
+    #[cfg(target_env = "gnu")]
+    {
+        const M_MMAP_THRESHOLD: c_int = -3;
+        // SAFETY: sets a number inside malloc; called before any thread is started.
+        unsafe {
+            mallopt(M_MMAP_THRESHOLD, 128 << 10);
+        }
+    }
 }
 
 /// Lets the calling thread's timed waits end when they are due, not up to 50 us later (the kernel's timer slack).
