@@ -45,8 +45,14 @@ pub enum Side {
 }
 
 /// Why a connection ends before its time, and what its two peers are to hear.
+///
+/// Boxed: results that may carry one pass through every frame of a pump's stack, whose depth is what an idle connection
+/// costs.
 #[derive(Debug)]
-pub struct Fault {
+pub struct Fault(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     level: log::Level,
     text: String,
     last: Last,
@@ -63,39 +69,34 @@ enum Last {
 }
 
 impl Fault {
+    #[inline(never)]
+    fn new(level: log::Level, text: String, last: Last) -> Self {
+        Self(Box::new(Inner { level, text, last }))
+    }
+
     pub(super) fn silent() -> Self {
-        Self {
-            level: log::Level::Debug,
-            text: String::new(),
-            last: Last::Silent,
-        }
+        Self::new(log::Level::Debug, String::new(), Last::Silent)
     }
 
     fn reset(level: log::Level, text: String) -> Self {
-        Self {
-            level,
-            text,
-            last: Last::Reset,
-        }
+        Self::new(level, text, Last::Reset)
     }
 
+    #[inline(never)]
     pub(super) fn error(node: &Node, hop: u8, code: ErrorCode, text: String) -> Self {
-        Self {
-            level: log::Level::Error,
-            last: Last::Error(ErrorInfo {
-                code,
-                hop,
-                node: node.id,
-                text: text.clone(),
-            }),
-            text,
-        }
+        let info = ErrorInfo {
+            code,
+            hop,
+            node: node.id,
+            text: text.clone(),
+        };
+        Self::new(log::Level::Error, text, Last::Error(info))
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0.text)
     }
 }
 
@@ -516,11 +517,10 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     fn passed_error(&self, payload: &[u8]) -> Fault {
         match ErrorInfo::parse(payload) {
-            Ok(info) => Fault {
-                level: log::Level::Error,
-                text: format!("hop {} reports: {}", info.hop, info.text.escape_debug()),
-                last: Last::Error(info),
-            },
+            Ok(info) => {
+                let text = format!("hop {} reports: {}", info.hop, info.text.escape_debug());
+                Fault::new(log::Level::Error, text, Last::Error(info))
+            }
             Err(error) => self.read_fault(self.source, ReadFault::Parse(error)),
         }
     }
@@ -1069,6 +1069,7 @@ fn vanished(node: &Node, pair: &Pair, hop: u8, side: Side) -> Fault {
 /// here does it; the other finds the pair failed.
 #[inline(never)]
 pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault) {
+    let fault = *fault.0;
     if matches!(fault.last, Last::Silent) || !pair.fail() {
         return;
     }

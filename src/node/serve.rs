@@ -402,7 +402,9 @@ struct Standing {
     took: Nanos,
 }
 
-/// Runs both pumps of a pair; the down pump on a thread of its own.
+/// Runs both pumps of a pair; the down pump on a thread of its own. Never inlined: what it keeps on the stack is not
+/// there yet while connecting, which goes deepest.
+#[inline(never)]
 fn pump_both<'a>(
     connection: &'a Arc<Connection>,
     session: Session,
@@ -434,6 +436,19 @@ fn pump_both<'a>(
     Ok(())
 }
 
+/// Runs a reflector's only pump.
+#[inline(never)]
+fn reflect<'a>(
+    connection: &'a Connection,
+    session: Session,
+    run: impl FnOnce(&mut Pump<'a>) -> Result<(), Fault>,
+) {
+    let shared = &connection.shared;
+    let mut pump = Pump::new(&shared.node, &connection.pair, session, Side::Client);
+    let outcome = run(&mut pump);
+    settle(connection, session, &pump, outcome);
+}
+
 fn settle(connection: &Connection, session: Session, pump: &Pump<'_>, outcome: Result<(), Fault>) {
     let shared = &connection.shared;
     if let Err(fault) = outcome {
@@ -450,16 +465,13 @@ fn serve_raw<'a>(
     local: SocketAddr,
 ) -> Result<(), Fault> {
     let node = &connection.shared.node;
-    let pair = &connection.pair;
     let mut own_session = Session {
         cookie: 0,
         hop: 0,
         hop_limit: node.settings.hop_limit,
     };
     if node.onward.is_none() {
-        let mut pump = Pump::new(node, pair, own_session, Side::Client);
-        let outcome = pump.reflect_raw(intake);
-        settle(connection, own_session, &pump, outcome);
+        reflect(connection, own_session, |pump| pump.reflect_raw(intake));
         return Ok(());
     }
     if node.settings.remove {
@@ -587,12 +599,11 @@ fn serve_framed<'a>(
     intake.consume(&header);
     match role {
         Role::Echo => {
-            let mut pump = Pump::new(node, pair, own_session, Side::Client);
             let answer = opened(own_session, &open.annotations);
-            let outcome = pump
-                .say(Side::Client, &answer)
-                .and_then(|()| pump.reflect(intake, inbound));
-            settle(connection, own_session, &pump, outcome);
+            reflect(connection, own_session, |pump| {
+                pump.say(Side::Client, &answer)?;
+                pump.reflect(intake, inbound)
+            });
             Ok(())
         }
         Role::Exit => {
