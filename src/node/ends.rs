@@ -264,7 +264,10 @@ impl End {
             let Some(guard) = self.try_lock() else {
                 return;
             };
-            while sys::is_writable(&self.socket) {
+            while !reports.is_empty() {
+                if !sys::is_writable(&self.socket) {
+                    return; // The next write of the other pump takes them along.
+                }
                 let Ok(mut report) = reports.try_recv() else {
                     break;
                 };
@@ -274,9 +277,6 @@ impl End {
                 }
             }
             drop(guard);
-            if !sys::is_writable(&self.socket) {
-                return;
-            }
         }
     }
 
@@ -336,6 +336,17 @@ fn log_stall(peer: SocketAddr, timeout: Duration) {
     );
 }
 
+/// What all frames of a connection have in common, from this node's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Its identifier.
+    pub cookie: u64,
+    /// This node's hop.
+    pub hop: u8,
+    /// As the source set it.
+    pub hop_limit: u8,
+}
+
 /// What the two pumps of a connection share.
 #[derive(Debug)]
 pub struct Pair {
@@ -343,6 +354,8 @@ pub struct Pair {
     pub id: usize,
     /// Where the bytes came from.
     pub client: End,
+    /// The path session it carries; `None` until OPEN was read or made.
+    pub session: OnceLock<Session>,
     /// Where they go; `None` at a reflector and until the onward connection stands.
     pub server: OnceLock<End>,
     /// `-t`.
@@ -360,6 +373,7 @@ impl Pair {
         Self {
             id,
             client,
+            session: OnceLock::new(),
             server: OnceLock::new(),
             timeout,
             failed: AtomicBool::new(false),

@@ -6,7 +6,7 @@
 
 use super::clock::{Moment, PumpClock};
 use super::collect::{Measurement, Path, Traffic};
-use super::ends::{End, Pair, Patience, WriteFault};
+use super::ends::{End, Pair, Patience, Session, WriteFault};
 use super::intake::{Chunk, Intake, ReadFault, HEADROOM};
 use super::{random, Node};
 use crate::measure::{Direction, Homecoming};
@@ -23,17 +23,6 @@ use crate::wire::{
     STAMP_LEN,
 };
 use std::fmt;
-
-/// What all frames of a connection have in common, from this node's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// Its identifier.
-    pub cookie: u64,
-    /// This node's hop.
-    pub hop: u8,
-    /// As the source set it.
-    pub hop_limit: u8,
-}
 
 /// An end of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -1068,7 +1057,7 @@ fn vanished(node: &Node, pair: &Pair, hop: u8, side: Side) -> Fault {
 /// Ends a connection after a fault: one log line, a last word to each side, and both sockets gone. The first pump to come
 /// here does it; the other finds the pair failed.
 #[inline(never)]
-pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault) {
+pub fn conclude(node: &Node, pair: &Pair, fault: Fault) {
     let fault = *fault.0;
     if matches!(fault.last, Last::Silent) || !pair.fail() {
         return;
@@ -1081,11 +1070,21 @@ pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault
         pair.client.peer,
         fault.text
     );
-    let session = session.unwrap_or(Session {
-        cookie: 0,
-        hop: 0,
-        hop_limit: crate::wire::DEFAULT_HOP_LIMIT,
-    });
+    let told = last_words(pair, &fault.last);
+    if matches!(fault.last, Last::Error(_)) {
+        node.collector.offer(Measurement::Notice(fault.text));
+    }
+    pair.abort_server();
+    if told {
+        pair.close_client();
+    }
+    pair.abort();
+}
+
+/// RESET to a node behind; to one before ERROR, or RESET too. Whether there is an ERROR under way to the client, which a
+/// reset must not overtake.
+fn last_words(pair: &Pair, last: &Last) -> bool {
+    let session = pair.session.get().copied().unwrap_or_default();
     let frame = |kind, flags, payload: &[u8]| {
         let header = Header {
             flags: Flags(flags),
@@ -1098,24 +1097,29 @@ pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault
     if let Some(server) = pair.server.get() {
         server.send_last(&frame(frame_type::RESET, 0, &[]));
     }
-    match fault.last {
+    match last {
         Last::Error(info) => {
-            node.collector.offer(Measurement::Notice(fault.text));
-            pair.abort_server();
-            if pair
-                .client
-                .send_last(&frame(frame_type::ERROR, Flags::RETURN, &info.emit()))
-            {
-                pair.close_client();
-            } else {
-                pair.abort();
-            }
+            let error = frame(frame_type::ERROR, Flags::RETURN, &info.emit());
+            pair.client.send_last(&error)
         }
         _ => {
-            pair.client
-                .send_last(&frame(frame_type::RESET, Flags::RETURN, &[]));
-            pair.abort();
+            let reset = frame(frame_type::RESET, Flags::RETURN, &[]);
+            pair.client.send_last(&reset);
+            false
         }
+    }
+}
+
+/// Ends a connection because the node ends: nobody is to take what was cut off for complete.
+pub(super) fn cut_off(node: &Node, pair: &Pair) {
+    if pair.fail() {
+        let hop = pair.session.get().copied().unwrap_or_default().hop;
+        let text = "this node was told to end".into();
+        last_words(
+            pair,
+            &Fault::error(node, hop, ErrorCode::Refused, text).0.last,
+        );
+        pair.abort();
     }
 }
 

@@ -3,9 +3,9 @@
 
 use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
-use super::ends::{End, Pair};
+use super::ends::{End, Pair, Session};
 use super::intake::{Intake, ReadFault};
-use super::pump::{conclude, explain, introduce, opened, Fault, Pump, Session, Side};
+use super::pump::{conclude, cut_off, explain, introduce, opened, Fault, Pump, Side};
 use super::{lock, random, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
@@ -177,17 +177,31 @@ impl Server {
             }
             moved = now;
         }
+        let left = self.shared.connections();
+        if !left.is_empty() {
+            log::warn!("main: connections still open, reset: {}", left.len());
+        }
+        for connection in left {
+            cut_off(&self.shared.node, &connection.pair);
+        }
         *lock(&self.shared.totals)
     }
 }
 
 impl Shared {
-    /// How often something was read on the connections that are open now; `None` where there are none.
-    fn moved(&self) -> Option<usize> {
-        let open = lock(&self.open);
-        let reads = open
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        lock(&self.open)
             .values()
             .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// How often something was read on the connections that are open now; `None` where there are none.
+    fn moved(&self) -> Option<usize> {
+        // An upgraded one may turn out to be the last reference, whose drop takes the lock again: not under it.
+        let open = self.connections();
+        let reads = open
+            .iter()
             .map(|connection| connection.pair.moved.load(Ordering::Relaxed));
         (!open.is_empty()).then(|| reads.fold(0, usize::wrapping_add))
     }
@@ -248,9 +262,8 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         .stack_size(STACK)
         .spawn(move || {
             let _guard = OnPanic(&pumped.pair);
-            let mut session = None;
-            if let Err(fault) = serve(&pumped, &mut session) {
-                conclude(&pumped.shared.node, &pumped.pair, session, fault);
+            if let Err(fault) = serve(&pumped) {
+                conclude(&pumped.shared.node, &pumped.pair, fault);
             }
         });
     if spawned.is_err() {
@@ -295,7 +308,7 @@ impl Drop for OnPanic<'_> {
 }
 
 /// The whole life of a connection, seen from its first thread.
-fn serve(connection: &Arc<Connection>, session: &mut Option<Session>) -> Result<(), Fault> {
+fn serve(connection: &Arc<Connection>) -> Result<(), Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let Ok(local) = pair.client.socket.local_addr() else {
@@ -314,9 +327,9 @@ fn serve(connection: &Arc<Connection>, session: &mut Option<Session>) -> Result<
     let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
     if admit(node, pair, &mut intake)? {
         pair.client.set_framed();
-        serve_framed(connection, session, &mut intake, local)
+        serve_framed(connection, &mut intake, local)
     } else {
-        serve_raw(connection, session, &mut intake, local)
+        serve_raw(connection, &mut intake, local)
     }
 }
 
@@ -420,7 +433,7 @@ fn pump_both<'a>(
             let _guard = OnPanic(&back.pair);
             let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
             let outcome = down(&mut pump);
-            settle(&back, session, &pump, outcome);
+            settle(&back, &pump, outcome);
         })
         .map_err(|error| {
             Fault::error(
@@ -432,7 +445,7 @@ fn pump_both<'a>(
         })?;
     let mut pump = Pump::new(node, &connection.pair, session, Side::Client);
     let outcome = up(&mut pump);
-    settle(connection, session, &pump, outcome);
+    settle(connection, &pump, outcome);
     Ok(())
 }
 
@@ -446,13 +459,13 @@ fn reflect<'a>(
     let shared = &connection.shared;
     let mut pump = Pump::new(&shared.node, &connection.pair, session, Side::Client);
     let outcome = run(&mut pump);
-    settle(connection, session, &pump, outcome);
+    settle(connection, &pump, outcome);
 }
 
-fn settle(connection: &Connection, session: Session, pump: &Pump<'_>, outcome: Result<(), Fault>) {
+fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Fault>) {
     let shared = &connection.shared;
     if let Err(fault) = outcome {
-        conclude(&shared.node, &connection.pair, Some(session), fault);
+        conclude(&shared.node, &connection.pair, fault);
     }
     lock(&shared.totals).traffic.add(&pump.traffic());
 }
@@ -460,7 +473,6 @@ fn settle(connection: &Connection, session: Session, pump: &Pump<'_>, outcome: R
 #[inline(never)]
 fn serve_raw<'a>(
     connection: &'a Arc<Connection>,
-    session: &mut Option<Session>,
     intake: &mut Intake<'a>,
     local: SocketAddr,
 ) -> Result<(), Fault> {
@@ -484,7 +496,8 @@ fn serve_raw<'a>(
         );
     }
     own_session.cookie = random();
-    *session = Some(own_session);
+    // Set once: a connection carries one session.
+    let _ = connection.pair.session.set(own_session);
     let standing = connect(connection, local, 0)?;
     let open = open_as_entry(node, own_session, local, &standing);
     pump_both(
@@ -536,7 +549,6 @@ pub(super) fn opening(node: &Node, session: Session, info: &crate::wire::NodeInf
 #[inline(never)]
 fn serve_framed<'a>(
     connection: &'a Arc<Connection>,
-    session: &mut Option<Session>,
     intake: &mut Intake<'a>,
     local: SocketAddr,
 ) -> Result<(), Fault> {
@@ -555,7 +567,8 @@ fn serve_framed<'a>(
         hop: header.hop.saturating_add(1),
         hop_limit: header.hop_limit,
     };
-    *session = Some(own_session);
+    // Set once: a connection carries one session.
+    let _ = connection.pair.session.set(own_session);
     inbound.check(&header).map_err(|violation: Violation| {
         Fault::error(
             node,
@@ -608,15 +621,14 @@ fn serve_framed<'a>(
         }
         Role::Exit => {
             pair.client.queue_reports();
+            // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
             let answer = opened(own_session, &open.annotations);
+            Pump::new(node, pair, own_session, Side::Client).say(Side::Client, &answer)?;
             pump_both(
                 connection,
                 own_session,
                 |down| down.wrap_back(),
-                |up| {
-                    up.say(Side::Client, &answer)?;
-                    up.deliver(intake, inbound)
-                },
+                |up| up.deliver(intake, inbound),
             )
         }
         _ => pump_both(
