@@ -141,7 +141,6 @@ impl<'a> Intake<'a> {
     /// Reads at most `most` bytes behind what is pending; 0 at the end of the stream. `within` says that a frame has
     /// begun, so that waiting is bounded.
     fn read(&mut self, most: usize, within: bool) -> Result<usize, ReadFault> {
-        let room = self.buffer.len().min(self.filled.saturating_add(most));
         self.waits = 0;
         loop {
             if within || self.is_big() || self.idle_timeout.is_some() {
@@ -150,6 +149,8 @@ impl<'a> Intake<'a> {
                     .min(self.idle_timeout.unwrap_or(TICK));
                 self.arm(Some(tick))?;
             }
+            // Looked up anew each time: a wait may have shrunk the buffer.
+            let room = self.buffer.len().min(self.filled.saturating_add(most));
             match (&self.end.socket).read(&mut self.buffer[self.filled..room]) {
                 Ok(0) if self.pair.has_failed() => return Err(ReadFault::Aborted),
                 Ok(0) if self.end.is_reset() => {
