@@ -6,7 +6,7 @@ mod util;
 
 use faces::{
     accept, connect, echo_server, listener, read_nothing_more, read_out, read_stream, reset,
-    write_stream, Chain, Ending, Shape, SHAPES,
+    start_traced, stop_traced, write_stream, Chain, Ending, Shape, SHAPES,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::sys::wait_closed;
-use util::{need, program, Node, Process, LONG};
+use util::{program, Node, Process, LONG};
 
 /// Bytes of a bulk test: 64 MiB, or 1 GiB where STS_BIG is set.
 fn bulk() -> usize {
@@ -32,7 +32,16 @@ fn on_every_shape(
     client: impl Fn(TcpStream),
     server: impl Fn(TcpStream) + Send + Sync,
 ) {
-    for shape in SHAPES {
+    on_shapes(&SHAPES, rounds, client, server);
+}
+
+fn on_shapes(
+    shapes: &[Shape],
+    rounds: usize,
+    client: impl Fn(TcpStream),
+    server: impl Fn(TcpStream) + Send + Sync,
+) {
+    for &shape in shapes {
         let (listener, address) = listener();
         let mut chain = Chain::start(shape, address);
         for round in 0..rounds {
@@ -132,6 +141,34 @@ fn a_server_may_speak_first_and_a_client_need_not_speak_at_all() {
             socket.write_all(b"220 ready\r\n").unwrap();
             socket.shutdown(Shutdown::Write).unwrap();
             assert_eq!(read_out(&socket), (vec![], Ending::Orderly));
+        },
+    );
+}
+
+#[test]
+fn a_bulk_connection_goes_on_after_an_idle_while() {
+    // An idle connection gives its large buffers back after a second: what comes then has to find room again.
+    const BULK: usize = 3 << 20;
+    const IDLE: Duration = Duration::from_millis(1500);
+    on_shapes(
+        &[Shape::EntryRelayExit],
+        1,
+        |socket| {
+            for seed in 20..22 {
+                write_stream(&mut &socket, seed, BULK);
+                read_stream(&mut &socket, seed, BULK);
+                socket.set_read_timeout(Some(IDLE)).unwrap();
+                let nothing = (&socket).read(&mut [0]).unwrap_err();
+                assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+                socket.set_read_timeout(Some(LONG)).unwrap();
+            }
+        },
+        |socket| {
+            for seed in 20..22 {
+                read_stream(&mut &socket, seed, BULK);
+                write_stream(&mut &socket, seed, BULK);
+            }
+            read_nothing_more(&mut &socket);
         },
     );
 }
@@ -406,23 +443,21 @@ fn both_sockets_of_a_proxied_connection_send_small_blocks_at_once() {
     let dir = util::Dir::new("nodelay");
     let log = dir.file("strace");
     let server = echo_server();
-    let mut command = std::process::Command::new(need("strace"));
-    command
-        .args(["-f", "-qq", "-e", "trace=setsockopt,listen", "-o"])
-        .arg(&log)
-        .arg(program().get_program())
-        .args(["-l", "127.0.0.1:0", "--accept", "raw", "-r", "-f"])
-        .arg(server.to_string());
-    let mut node = Node::start_command(&mut command);
+    let mut node = start_traced(
+        &log,
+        &["-e", "trace=setsockopt,listen"],
+        &[
+            "-l",
+            "127.0.0.1:0",
+            "--accept",
+            "raw",
+            "-r",
+            "-f",
+            &server.to_string(),
+        ],
+    );
     answers(node.address);
-    // The signal goes to strace's child: strace itself would detach and leave it running.
-    let children = format!("/proc/{0}/task/{0}/children", node.process.child.id());
-    let child = std::fs::read_to_string(children).unwrap();
-    let killed = std::process::Command::new("kill")
-        .arg(child.trim())
-        .status();
-    assert!(killed.unwrap().success());
-    node.process.wait();
+    stop_traced(&mut node);
     let calls = std::fs::read_to_string(&log).unwrap();
     let nodelay = calls.matches("TCP_NODELAY, [1]").count();
     let keepalive = calls.matches("SO_KEEPALIVE, [1]").count();

@@ -3,9 +3,11 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
-use super::util::{Node, LONG};
+use super::util::{need, program, Node, LONG};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 
 /// What stands between a plain client and a plain server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,30 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
+}
+
+/// A port that was free a moment ago, for programs that cannot be given port 0.
+pub fn free_port() -> u16 {
+    listener().1.port()
+}
+
+/// A node under strace, which writes to `log`.
+#[track_caller]
+pub fn start_traced(log: &Path, strace: &[&str], args: &[&str]) -> Node {
+    let mut command = Command::new(need("strace"));
+    command.args(["-f", "-qq"]).args(strace).arg("-o").arg(log);
+    command.arg(program().get_program()).args(args);
+    Node::start_command(&mut command)
+}
+
+/// Ends the node that is strace's child: strace itself would detach and leave it running.
+#[track_caller]
+pub fn stop_traced(node: &mut Node) {
+    let children = format!("/proc/{0}/task/{0}/children", node.process.child.id());
+    let child = std::fs::read_to_string(children).unwrap();
+    let killed = Command::new("kill").arg(child.trim()).status();
+    assert!(killed.unwrap().success());
+    node.process.wait();
 }
 
 /// A server that sends back what it gets on every connection, for as long as the test binary lives.
