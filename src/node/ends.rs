@@ -312,6 +312,9 @@ impl End {
         // Both fail only on a socket that is gone already.
         let _ = sys::reset_on_close(&self.socket);
         let _ = self.socket.shutdown(Shutdown::Read); // wakes a reader and sends nothing
+                                                      // A pump that waits for the close of a half-closed socket is woken by nothing less, and the reset would leave
+                                                      // only when its tick ends. Where the kernel refuses, the close does it.
+        let _ = sys::reset_now(&self.socket);
     }
 }
 

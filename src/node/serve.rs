@@ -155,7 +155,8 @@ impl Server {
 
     /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
     ///
-    /// A connection on which nothing moves has nothing in flight and is not waited for.
+    /// A connection on which nothing moves has nothing in flight and is not waited for. What is open then is reset: an end
+    /// of file would look like one that the other application made.
     pub fn stop(self) -> Totals {
         self.shared.stopping.store(true, Ordering::Release);
         lock(&self.shared.stopper).take();
@@ -181,9 +182,13 @@ impl Server {
         if !left.is_empty() {
             log::warn!("main: connections still open, reset: {}", left.len());
         }
-        for connection in left {
+        for connection in &left {
             cut_off(&self.shared.node, &connection.pair);
         }
+        drop(left);
+        // Their pumps wake at once and count what they moved; one that is still connecting has moved nothing.
+        let deadline = Instant::now() + QUIET;
+        while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
         *lock(&self.shared.totals)
     }
 }

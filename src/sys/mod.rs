@@ -104,6 +104,7 @@ extern "C" {
     fn send(fd: c_int, buffer: *const c_void, len: usize, flags: c_int) -> isize;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
     fn shutdown(fd: c_int, how: c_int) -> c_int;
+    fn connect(fd: c_int, address: *const c_void, len: c_uint) -> c_int;
     fn listen(fd: c_int, backlog: c_int) -> c_int;
     fn gethostname(name: *mut c_char, len: usize) -> c_int;
     fn getrlimit(resource: c_int, limit: *mut RLimit) -> c_int;
@@ -186,6 +187,19 @@ pub fn reset_on_close(socket: &TcpStream) -> io::Result<()> {
         linger: 0,
     };
     set_option(socket.as_raw_fd(), SOL_SOCKET, SO_LINGER, &linger)
+}
+
+/// Resets the connection now, whoever else holds the socket, and wakes those who wait for it: a connect to no address
+/// (connect(2), AF_UNSPEC) does at once what a close with SO_LINGER of 0 does when the last holder lets go.
+///
+/// # Errors
+///
+/// As connect(2); kernels 6.4 to 6.6 refuse while another thread is blocked in a receive or a send.
+pub fn reset_now(socket: &TcpStream) -> io::Result<()> {
+    let unspecified = [0_u8; 16]; // A struct sockaddr of the family AF_UNSPEC, which is 0 everywhere.
+    let len = unspecified.len() as c_uint;
+    // SAFETY: the descriptor stays open while `socket` is borrowed; the kernel reads `len` bytes that are there.
+    check(unsafe { connect(socket.as_raw_fd(), unspecified.as_ptr().cast(), len) })
 }
 
 /// Lets the kernel probe an idle peer, so that one that vanished without a word is noticed (SO_KEEPALIVE).
@@ -463,6 +477,21 @@ mod tests {
             "a reset is an error"
         );
         assert_eq!(is_closed(&far), Some(true));
+    }
+
+    #[test]
+    fn a_reset_now_needs_no_close_and_wakes_who_waits() {
+        let (near, far) = pair();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!((&near).read(&mut [0; 8]).unwrap(), 0);
+        std::thread::scope(|scope| {
+            // Half-closed: nothing is left to read, and only the reset ends the wait.
+            let waiter = scope.spawn(|| wait_closed(&near, LONG).unwrap());
+            reset_now(&near).unwrap();
+            assert!(waiter.join().unwrap().is_some());
+        });
+        let error = (&far).read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]
