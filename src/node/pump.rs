@@ -574,6 +574,8 @@ impl<'a> Pump<'a> {
         let egress = self.clock.read();
         self.pair.exchange.ask(header.sequence, egress.mono);
         self.send(Side::Server, frame.payload())?;
+        // It was this pump's write to the server that blocked: the forward stamp's, not the way back's.
+        forward.held += std::mem::take(&mut self.held);
         forward.egress = egress.wall;
         if egress.generation != forward.generation {
             forward.generation = egress.generation;
@@ -584,12 +586,12 @@ impl<'a> Pump<'a> {
     }
 
     /// Sends the stamps of a block that the server has been given back to the source. The turn begins where the payload
-    /// was handed to the kernel: the time the server made us wait counts as the exit's, and its `held` says so.
+    /// was handed to the kernel: the time the server made us wait counts as the exit's, and the `held` of `forward` says so.
     #[inline(never)]
     fn report(&mut self, frame: &FrameView<'_>, forward: &Stamp, egress: Moment) {
         let back = Stamp {
             direction: StampDirection::Return,
-            held: std::mem::take(&mut self.held),
+            held: Nanos::ZERO,
             generation: egress.generation,
             ingress: egress.wall,
             flags: StampFlags(forward.flags.0 & !StampFlags::STEPPED),
@@ -1126,10 +1128,20 @@ pub(super) fn cut_off(node: &Node, pair: &Pair) {
 /// The path of an OPENED frame, to the collector.
 #[inline(never)]
 pub(super) fn tell_path(node: &Node, view: &FrameView<'_>) {
-    let nodes = path::nodes(view.annotations())
-        .into_iter()
-        .map(|(hop, info)| path_node(hop, info))
-        .collect();
+    let introductions = path::nodes(view.annotations());
+    let nodes = introductions.iter().map(|(hop, info)| {
+        // Behind a balancer a node does not know what its neighbour connected to; the neighbour does.
+        let called = introductions.iter().find_map(|(near, neighbour)| {
+            let before = near.checked_add(1) == Some(*hop) && !neighbour.onward.is_empty();
+            before.then(|| neighbour.onward.clone())
+        });
+        let node = path_node(*hop, info.clone());
+        PathNode {
+            address: called.or(node.address),
+            ..node
+        }
+    });
+    let nodes = nodes.collect();
     node.collector.offer(Measurement::Path(Box::new(Path {
         cookie: view.header.cookie,
         nodes,
