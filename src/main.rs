@@ -123,10 +123,14 @@ fn watch_signals(signals: StopSignals, stop: &Arc<StopFlag>, collector: Option<C
     }
 }
 
-fn settings(common: &Common, role: Role) -> Settings {
+fn node_name(common: &Common) -> String {
     let name = common.node.clone().or_else(sys::host_name);
+    name.unwrap_or_else(|| "unnamed".into())
+}
+
+fn settings(common: &Common, role: Role) -> Settings {
     Settings {
-        name: name.unwrap_or_else(|| "unnamed".into()),
+        name: node_name(common),
         role,
         tags: common.tags.clone(),
         stamp: common.stamp,
@@ -161,11 +165,11 @@ fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
 
 fn ledger(common: &Common, role: Role, endless: bool) -> Result<Ledger, OutputError> {
     let started = sys::clock::read().wall;
-    Ok(Ledger::new(
-        role.name(),
-        started,
-        baseline(common, endless)?,
-    ))
+    let ledger = Ledger::new(role.name(), started, baseline(common, endless)?);
+    Ok(match role {
+        Role::Source | Role::Entry | Role::Proxy => ledger.named(&node_name(common)),
+        _ => ledger, // Their hop is known when a path goes through them.
+    })
 }
 
 /// The near end of a path, ready to call.

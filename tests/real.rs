@@ -303,7 +303,7 @@ fn an_interrupt_in_mid_traffic_ends_every_role_in_order_with_its_statistics() {
             let status = node.process.wait();
             let stderr = node.process.stderr().join("\n");
             assert_eq!(status.code(), Some(0), "{shape:?}: {stderr}");
-            assert!(stdout.contains("1 connections, "), "{shape:?}: {stdout}");
+            assert!(stdout.contains("connections: 1, "), "{shape:?}: {stdout}");
             assert!(stdout.contains("bytes in"), "{shape:?}: {stdout}");
             assert!(!stderr.contains("panicked"), "{stderr}");
         }
@@ -371,7 +371,7 @@ fn an_interrupt_stays_ignored_where_it_was_ignored_at_the_start() {
     let (status, statistics) = node.process.stop();
     assert!(status.success());
     assert!(
-        statistics.contains("2 connections, 0 of them"),
+        statistics.contains("connections: 2, of which ended by a reset or an error: 0"),
         "{statistics}"
     );
 }
