@@ -15,6 +15,7 @@ use crate::session::admission::{judge, Accept, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::session::trips::{trip, Origin};
+use crate::sys;
 use crate::time::{Nanos, SignedNanos};
 use crate::wire::{
     build, frame_type, push_annotation, push_stamp, set_egress, set_hop, BehindExit, ErrorCode,
@@ -708,7 +709,7 @@ impl<'a> Pump<'a> {
     pub fn wrap(&mut self, intake: &mut Intake<'a>, open: Vec<u8>) -> Result<(), Fault> {
         let server = self.end(Side::Server);
         let mut open = Some(open);
-        if intake.pending().is_empty() {
+        if intake.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
             // The server may be the one to speak first.
             self.send(Side::Server, &open.take().unwrap_or_default())?;
         }

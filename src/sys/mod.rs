@@ -275,13 +275,9 @@ pub fn is_writable(socket: &TcpStream) -> bool {
         .is_ok_and(|seen| seen & POLLOUT != 0)
 }
 
-/// Waits until there is something to read from `fd` (or its end), at most `timeout`; whether there is.
-///
-/// # Errors
-///
-/// As poll(2).
-pub fn wait_readable(fd: &impl AsRawFd, timeout: Option<Duration>) -> io::Result<bool> {
-    Ok(poll_one(fd.as_raw_fd(), POLLIN, timeout)? != 0)
+/// Whether a read would not wait: there are bytes, or the end.
+pub fn is_readable(socket: &TcpStream) -> bool {
+    poll_one(socket.as_raw_fd(), POLLIN, Some(Duration::ZERO)).is_ok_and(|seen| seen != 0)
 }
 
 /// Waits, at most `timeout`, until both directions of the socket are shut or it failed: `None` where neither came, else
