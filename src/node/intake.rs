@@ -141,9 +141,10 @@ impl<'a> Intake<'a> {
     /// Reads at most `most` bytes behind what is pending; 0 at the end of the stream. `within` says that a frame has
     /// begun, so that waiting is bounded.
     fn read(&mut self, most: usize, within: bool) -> Result<usize, ReadFault> {
-        let room = self.buffer.len().min(self.filled.saturating_add(most));
         self.waits = 0;
         loop {
+            // Each time anew: a wait may have given the large buffer back.
+            let room = self.buffer.len().min(self.filled.saturating_add(most));
             if within || self.is_big() || self.idle_timeout.is_some() {
                 let tick = TICK
                     .min(self.pair.timeout)
