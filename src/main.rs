@@ -47,6 +47,7 @@ fn failed(text: &str, code: ExitCode) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    sys::return_large_buffers();
     start_log(config.common.debug);
     // Before any thread: all of them inherit the mask.
     let signals = match StopSignals::block() {
@@ -316,8 +317,8 @@ fn start_node(
     let listen = &config.listen;
     let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
         .map_err(|error| format!("resolve {listen}: {error}"))?;
-    let listeners =
-        bind(&addresses).map_err(|(address, error)| format!("listen on {address}: {error}"))?;
+    let listeners = bind(&addresses, common.timeout)
+        .map_err(|(address, error)| format!("listen on {address}: {error}"))?;
     let mut text = String::new();
     for listener in &listeners {
         let address = listener
@@ -386,7 +387,7 @@ fn collect(
 fn describe(totals: &Totals) -> String {
     let traffic = &totals.traffic;
     let mut text = format!(
-        "{} connections, {} of them ended by a reset or an error; {} bytes in {} blocks forward, {} bytes in {} blocks back",
+        "connections: {}, of which ended by a reset or an error: {}; forward {} bytes in {} blocks, back {} bytes in {} blocks",
         totals.connections,
         totals.failed,
         traffic.forward_bytes,

@@ -80,8 +80,9 @@ pub struct Node {
     pub collector: collect::Collector,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
-    /// The local ends of our own onward connections: a client with such an address is ourselves.
-    own_ends: Mutex<HashSet<SocketAddr>>,
+    /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
+    /// ends count, for on one host several connections may share a local port.
+    own_ends: Mutex<HashSet<Ends>>,
     /// Greatest error of the wall clock as the kernel states it, at start.
     pub clock_error: Option<Nanos>,
 }
@@ -123,35 +124,23 @@ impl Node {
         }
     }
 
-    /// Registers the local end of an onward connection; the guard takes it off again.
-    fn own_end(&self, address: Option<SocketAddr>) -> OwnEnd<'_> {
-        if let Some(address) = address {
-            lock(&self.own_ends).insert(address);
-        }
-        OwnEnd {
-            node: self,
-            address,
-        }
+    /// Registers an onward connection.
+    fn remember_own(&self, ends: Ends) {
+        lock(&self.own_ends).insert(ends);
     }
 
-    /// Whether `peer` is the local end of one of our own onward connections: a loop.
-    fn is_own_end(&self, peer: SocketAddr) -> bool {
-        lock(&self.own_ends).contains(&peer)
+    fn forget_own(&self, ends: &Ends) {
+        lock(&self.own_ends).remove(ends);
+    }
+
+    /// Whether a client's connection (its end, then ours) is one of our own onward connections: a loop.
+    fn is_own(&self, ends: &Ends) -> bool {
+        lock(&self.own_ends).contains(ends)
     }
 }
 
-struct OwnEnd<'a> {
-    node: &'a Node,
-    address: Option<SocketAddr>,
-}
-
-impl Drop for OwnEnd<'_> {
-    fn drop(&mut self) {
-        if let Some(address) = self.address {
-            lock(&self.node.own_ends).remove(&address);
-        }
-    }
-}
+/// The two ends of a connection, that of the side which connected first.
+type Ends = (SocketAddr, SocketAddr);
 
 /// Locks, whether or not another thread panicked: what our locks guard is valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

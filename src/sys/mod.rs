@@ -24,6 +24,7 @@ mod constants {
         pub(super) const SOL_SOCKET: c_int = 0xffff;
         pub(super) const SO_KEEPALIVE: c_int = 0x0008;
         pub(super) const SO_LINGER: c_int = 0x0080;
+        pub(super) const SO_SNDTIMEO: c_int = 0x1005;
         pub(super) const RLIMIT_NOFILE: c_int = 5;
         pub(super) const SIG_BLOCK: c_int = 1;
     }
@@ -33,15 +34,19 @@ mod constants {
         pub(super) const SOL_SOCKET: c_int = 1;
         pub(super) const SO_KEEPALIVE: c_int = 9;
         pub(super) const SO_LINGER: c_int = 13;
+        pub(super) const SO_SNDTIMEO: c_int = 21;
         pub(super) const RLIMIT_NOFILE: c_int = 7;
         pub(super) const SIG_BLOCK: c_int = 0;
     }
     pub(super) const SOL_SOCKET: c_int = arch::SOL_SOCKET;
     pub(super) const SO_KEEPALIVE: c_int = arch::SO_KEEPALIVE;
     pub(super) const SO_LINGER: c_int = arch::SO_LINGER;
+    /// The option that takes the kernel's own struct of two longs, whatever time_t the C library has.
+    pub(super) const SO_SNDTIMEO: c_int = arch::SO_SNDTIMEO;
     pub(super) const RLIMIT_NOFILE: c_int = arch::RLIMIT_NOFILE;
     pub(super) const SIG_BLOCK: c_int = arch::SIG_BLOCK;
     pub(super) const IPPROTO_TCP: c_int = 6;
+    pub(super) const TCP_NODELAY: c_int = 1;
     pub(super) const TCP_INFO: c_int = 11;
     pub(super) const MSG_DONTWAIT: c_int = 0x40;
     pub(super) const MSG_NOSIGNAL: c_int = 0x4000;
@@ -109,6 +114,8 @@ extern "C" {
     fn pthread_sigmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
     fn sigwait(set: *const SigSet, signal: *mut c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
+    #[cfg(target_env = "gnu")]
+    fn mallopt(parameter: c_int, value: c_int) -> c_int;
     #[cfg(target_os = "linux")]
     fn prctl(option: c_int, ...) -> c_int;
 }
@@ -189,6 +196,30 @@ pub fn reset_on_close(socket: &TcpStream) -> io::Result<()> {
 pub fn keep_alive(fd: &impl AsRawFd) -> io::Result<()> {
     let on: c_int = 1;
     set_option(fd.as_raw_fd(), SOL_SOCKET, SO_KEEPALIVE, &on)
+}
+
+/// Sends small segments at once (TCP_NODELAY); a listener hands it down to what it accepts.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn no_delay(fd: &impl AsRawFd) -> io::Result<()> {
+    let on: c_int = 1;
+    set_option(fd.as_raw_fd(), IPPROTO_TCP, TCP_NODELAY, &on)
+}
+
+/// Lets a blocked send come back after `timeout` without progress (SO_SNDTIMEO); handed down by a listener too.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn send_timeout(fd: &impl AsRawFd, timeout: Duration) -> io::Result<()> {
+    let micros = timeout
+        .subsec_micros()
+        .max(u32::from(timeout.as_secs() == 0)); // 0 would mean for ever.
+    let seconds = c_long::try_from(timeout.as_secs()).unwrap_or(c_long::MAX);
+    let value: [c_long; 2] = [seconds, micros as c_long];
+    set_option(fd.as_raw_fd(), SOL_SOCKET, SO_SNDTIMEO, &value)
 }
 
 /// Whether the kernel calls the socket closed: then an end of file is not a half-close. `None` where it does not tell.
@@ -317,6 +348,19 @@ pub fn clock_error() -> Option<Duration> {
     u64::try_from(timex.0[TIMEX_MAXERROR])
         .ok()
         .map(Duration::from_micros)
+}
+
+/// Makes glibc give a large buffer back to the kernel when it is freed. By default the first one that is freed teaches it
+/// to keep all later ones of that size, and a thousand connections that were busy once stay large for ever.
+pub fn return_large_buffers() {
+    #[cfg(target_env = "gnu")]
+    {
+        const M_MMAP_THRESHOLD: c_int = -3;
+        // SAFETY: sets a number inside malloc; called before any thread is started.
+        unsafe {
+            mallopt(M_MMAP_THRESHOLD, 128 << 10);
+        }
+    }
 }
 
 /// Lets the calling thread's timed waits end when they are due, not up to 50 us later (the kernel's timer slack).

@@ -1,6 +1,6 @@
 //! Harness of the chain tests: the real binary on port 0, waited for by what it says, never by sleeping.
 
-#![allow(dead_code)] // Each test binary uses its own part of it.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
