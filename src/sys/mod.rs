@@ -1,7 +1,7 @@
 //! System calls in, plain values out: what std cannot do. The only `unsafe` of the program.
 //!
 //! The C functions declared here are in the C library that std links already. Constants differ per architecture (mips
-//! above all), so they stand in one table, [`constants`]. Functions take sockets by reference, so a descriptor cannot
+//! above all), so they stand in one table, `constants`. Functions take sockets by reference, so a descriptor cannot
 //! be closed under them, and return `io::Result` or `Option`: what a kernel does not tell is `None`.
 
 #![allow(unsafe_code)]
