@@ -27,5 +27,9 @@
 #![deny(unsafe_code)]
 
 pub mod measure;
+pub mod node;
+pub mod passive;
+pub mod passive_cli;
 pub mod report;
+pub mod sys;
 pub mod time;

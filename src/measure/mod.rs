@@ -2,6 +2,10 @@
 //!
 //! Read RFC 2681 (round-trip delay), RFC 7679 (one-way delay) and RFC 5905 §8 (clock offset) first.
 
+mod histogram;
+
+pub use histogram::Histogram;
+
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt;
 

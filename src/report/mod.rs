@@ -1,5 +1,7 @@
 //! One [`Report`] value in; text, JSON, JSON lines or CSV out, as bytes. No files, no clock, no statistics of its own.
 
+pub mod passive;
+
 use crate::measure::Statistics;
 use crate::time::{Nanos, WallTime};
 
