@@ -103,7 +103,7 @@ const FLAGS: &[Flag] = &[
         long: "format",
         short: None,
         value: "FORMAT",
-        brief: "text, lines, json, jsonl, csv or prometheus [text]",
+        brief: "text|lines|json|jsonl|csv|prometheus [text]",
         help: "text: a small table per flow; lines: a line per round trip, with the time, \
                milliseconds, the least so far, the direction and how it was measured; json, \
                jsonl and csv: all figures, durations in nanoseconds; prometheus: the metrics at \
@@ -127,7 +127,7 @@ const FLAGS: &[Flag] = &[
         long: "interface",
         short: Some('I'),
         value: "IF",
-        brief: "capture here, in place of FILE (needs CAP_NET_RAW)",
+        brief: "capture here instead (needs CAP_NET_RAW)",
         help: "Linux only. Elsewhere, or without the right: tcpdump -U -w - | ... passive -",
         set: |given, text| {
             given.interface = Some(string(text)?);
@@ -149,7 +149,7 @@ const FLAGS: &[Flag] = &[
         long: "peer",
         short: None,
         value: "FILE",
-        brief: "a capture of the same traffic at the other end",
+        brief: "a capture of the same made at the other end",
         help: "Gives the one-way delay of each packet found in both, by the two clocks as they \
                are, and the times at both ends.",
         set: |given, text| {
@@ -161,7 +161,7 @@ const FLAGS: &[Flag] = &[
         long: "at",
         short: None,
         value: "END",
-        brief: "client or server: where it was captured [told by delay]",
+        brief: "client or server: where it was captured",
         help: "Decides which of the HTTP times are the client's and which the server's. Without \
                it: the end with the shorter round trips, per flow.",
         set: |given, text| {
@@ -176,7 +176,7 @@ const FLAGS: &[Flag] = &[
         long: "interval",
         short: Some('i'),
         value: "SECONDS",
-        brief: "length of a snapshot in json and jsonl, 0 for none [1]",
+        brief: "length of snapshots in json, 0: none [1]",
         help: "The latest 3600 snapshots of a flow are kept, 200000 of all.",
         set: |given, text| {
             given.interval = Some(seconds(&text)?);
@@ -198,9 +198,9 @@ const FLAGS: &[Flag] = &[
         long: "group-by",
         short: None,
         value: "GROUP",
-        brief: "flow, remote, subnet or none: a time series each [remote]",
-        help: "For the metrics. remote: the address that round trips go to; subnet: its /24 or \
-               /64.",
+        brief: "flow|remote|subnet|none: series of metrics",
+        help: "remote: the address that round trips go to; subnet: its /24 or \
+               /64. Default: remote.",
         set: |given, text| {
             given.group_by = choice(
                 &text,
@@ -218,7 +218,7 @@ const FLAGS: &[Flag] = &[
         long: "max-groups",
         short: None,
         value: "N",
-        brief: "groups at most, the rest in \"other\" [1000]",
+        brief: "groups at most, the rest in other [1000]",
         help: "Bounds what the monitoring system has to store.",
         set: |given, text| {
             given.max_groups = Some(number(&text, 1)?);
@@ -240,8 +240,10 @@ const FLAGS: &[Flag] = &[
         long: "metrics-file",
         short: None,
         value: "FILE",
-        brief: "keep the metrics in a file (node_exporter's textfile)",
-        help: "Written beside it and renamed, so no reader sees half of it.",
+        brief: "keep the metrics in this file",
+        help:
+            "For node_exporter's textfile collector: written beside it and renamed, so no reader \
+               sees half of it.",
         set: |given, text| {
             given.metrics_file = Some(text.into());
             Ok(())
@@ -396,7 +398,7 @@ fn synopsis(flag: &Flag) -> String {
 fn short_help() -> String {
     let mut text = USAGE.to_owned();
     for flag in FLAGS {
-        let _ = writeln!(text, "{:<30}{}", synopsis(flag), flag.brief);
+        let _ = writeln!(text, "{:<34}{}", synopsis(flag), flag.brief);
     }
     text
 }

@@ -288,7 +288,7 @@ fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<u8, String> {
     let session = Arc::new(Mutex::new(Session::new(config)));
     if let Some(listener) = listener {
         spawn("metrics", &session, move |session| {
-            serve(&listener, session)
+            serve(&listener, session);
         })?;
     }
     let every = config
@@ -297,7 +297,7 @@ fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<u8, String> {
         .map(|_| config.metrics_interval);
     let name = source.name().to_owned();
     spawn("passive", &session, move |session| {
-        watch(session, &stop, every, &name)
+        watch(session, &stop, every, &name);
     })?;
     let fault = match source {
         Source::Bytes(mut reader, name) => {

@@ -502,6 +502,12 @@ impl Flow {
         let length = segment.sequence_len();
         if length > 0 {
             self.data(now, sender, segment, length, &mut findings);
+        } else {
+            // Where the capture begins midstream a pure ACK says where its sender stands.
+            self.sent[sender as usize]
+                .track
+                .next
+                .get_or_insert(segment.seq);
         }
         self.sent[sender as usize].track.window = segment.window;
         findings

@@ -203,7 +203,7 @@ impl Http {
                     }
                     return Some(all);
                 };
-                self.message(side, &head[..end]);
+                self.message(now, side, &head[..end]);
                 Some(end.saturating_sub(known))
             }
             State::Body(left) => {
@@ -259,7 +259,7 @@ impl Http {
     }
 
     /// Takes a complete head.
-    fn message(&mut self, side: Side, head: &[u8]) {
+    fn message(&mut self, now: WallTime, side: Side, head: &[u8]) {
         let parser = &mut self.parsers[side as usize];
         let length = Length::of(head);
         let blank = Exchange {
@@ -284,6 +284,7 @@ impl Http {
             self.exchanges.push(Exchange {
                 method: method(head),
                 request_first: Some(parser.began),
+                request_last: Some(now),
                 ..blank
             });
             return;
@@ -304,6 +305,7 @@ impl Http {
         if let Some(exchange) = self.exchanges.get_mut(self.answered) {
             exchange.status = Some(status);
             exchange.response_first = Some(parser.began);
+            exchange.response_last = Some(now);
             method = exchange.method;
             parser.current = Some(self.answered);
             self.answered += 1;

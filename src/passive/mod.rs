@@ -37,3 +37,6 @@ pub use packet::{
     parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, LINK_ETHERNET, LINK_RAW, RST, SYN,
 };
 pub use peer::{pair_flows, OneWay, Pairing, Which};
+
+#[cfg(test)]
+mod tests;
