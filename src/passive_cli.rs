@@ -274,7 +274,7 @@ const EXAMPLES: &str = "
 Examples:
     tcpdump -i eth0 -s 128 -w capture.pcap tcp
     subsegment-tcp-speeds passive capture.pcap
-    tcpdump -i eth0 -U -w - tcp | subsegment-tcp-speeds passive - --format lines
+    tcpdump -i eth0 -U -w - | subsegment-tcp-speeds passive - --format lines
     subsegment-tcp-speeds passive client.pcap --peer server.pcap --format json
     subsegment-tcp-speeds passive -I eth0 --metrics-listen localhost:9876
 ";
@@ -406,8 +406,8 @@ fn short_help() -> String {
 fn long_help() -> String {
     let mut text = USAGE.to_owned();
     text.push_str(
-        "\nReads what tcpdump writes; tells, per TCP connection and direction, the round-trip\n\
-         delay seen from the capture point, and the events of the connection.\n\n",
+        "\nReads what tcpdump writes; tells, per TCP connection and direction, the\n\
+         round-trip delay seen from the capture point, and the connection's events.\n\n",
     );
     for flag in FLAGS {
         let _ = writeln!(text, "{}\n        {}.", synopsis(flag), flag.brief);

@@ -95,8 +95,7 @@ impl Histogram {
 
     /// The least value that `percent` of all values do not exceed (nearest rank), to the middle of its bucket.
     fn quantile(&self, percent: u64) -> SignedNanos {
-        let total: u64 = self.buckets.iter().map(|&(_, n)| u64::from(n)).sum();
-        let rank = (total.saturating_mul(percent).div_ceil(100)).max(1);
+        let rank = (self.count.saturating_mul(percent).div_ceil(100)).max(1);
         let mut seen = 0;
         for &(index, n) in &self.buckets {
             seen += u64::from(n);

@@ -4,8 +4,8 @@
 //! reader holds for a chunk of packets and never while it waits for more.
 
 use crate::passive::{
-    pair_flows, Analyzer, FaultKind, Findings, Flow, Groups, Limits, Next, Observer, Packet,
-    Pairing, Sample, Side, Stream, TcpSegment, Which,
+    pair_flows, Analyzer, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet, Pairing,
+    Sample, Side, Stream, TcpSegment, Which,
 };
 use crate::passive_cli::{self, Action, Input, PassiveConfig};
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
@@ -204,9 +204,11 @@ impl Session {
     }
 
     #[inline]
-    fn packet(&mut self, packet: &Packet<'_>) {
-        self.left -= 1;
-        self.analyzer.packet(packet, &mut self.printer);
+    fn packets(&mut self, packets: &[Packet<'_>]) {
+        let wanted =
+            usize::try_from(self.left).map_or(packets.len(), |left| left.min(packets.len()));
+        self.left -= wanted as u64;
+        self.analyzer.packets(&packets[..wanted], &mut self.printer);
     }
 
     /// Whether there is a reason to read on.
@@ -222,7 +224,7 @@ impl Session {
         prometheus(&Metrics {
             groups,
             tally: self.analyzer.tally(),
-            flows: self.analyzer.open_flows(),
+            flows: self.analyzer.flows_held(),
             kernel_dropped,
         })
     }
@@ -374,9 +376,9 @@ fn read(reader: &mut dyn Read, session: &Mutex<Session>) -> Option<String> {
             if !session.goes_on() {
                 return None;
             }
-            match stream.next() {
-                Ok(Next::Packet(packet)) => session.packet(&packet),
-                Ok(Next::More) => break,
+            match stream.batch() {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => session.packets(&batch),
                 Err(fault) => return Some(fault.to_string()),
             }
         }
@@ -419,7 +421,7 @@ fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) 
             continue;
         }
         let mut session = lock(session);
-        session.packet(&Packet {
+        session.packets(&[Packet {
             time: received.time,
             link: match received.hardware {
                 ARPHRD_ETHER | ARPHRD_LOOPBACK => LINK_ETHERNET,
@@ -429,7 +431,7 @@ fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) 
             },
             original: received.original,
             data: &frame[..received.kept],
-        });
+        }]);
         session.printer.flush();
         if !session.goes_on() {
             return None;
@@ -615,9 +617,9 @@ impl End {
         };
         match fill(&mut self.file, &mut self.stream) {
             Ok(true) => loop {
-                match self.stream.next() {
-                    Ok(Next::Packet(packet)) => self.analyzer.packet(&packet, &mut gather),
-                    Ok(Next::More) => return,
+                match self.stream.batch() {
+                    Ok(batch) if batch.is_empty() => return,
+                    Ok(batch) => self.analyzer.packets(&batch, &mut gather),
                     Err(fault) => {
                         self.fault = Some(fault.to_string());
                         break;

@@ -1,15 +1,16 @@
 //! Packets in; flows and round trips to an [`Observer`] out. The table of flows and its bounds.
 
-use super::capture::Packet;
+use super::capture::{Packet, BATCH};
 use super::flow::{Ended, Findings, Flow, Sample, Side};
 use super::http::looks_like_http;
 use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, SYN};
 use crate::time::WallTime;
 use std::collections::hash_map::{HashMap, RandomState};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
-/// How long a closed connection stays in the table: repeated FINs and late ACKs belong to it (RFC 9293 §3.3.2).
-const LINGER_NS: u64 = 30 * 1_000_000_000;
+/// How long a closed connection stays in the table after its last packet: repeated FINs and late ACKs belong to it.
+/// Less than the TIME-WAIT of RFC 9293 §3.3.2, for it costs memory; more than any usual pause between two repeats.
+const LINGER_NS: u64 = 10 * 1_000_000_000;
 
 /// Interval snapshots and HTTP exchanges kept over all open flows.
 const HISTORY: usize = 200_000;
@@ -84,12 +85,35 @@ impl Key {
     }
 }
 
-impl Hash for Key {
+impl Key {
+    /// 64 bits that stand for it in the index.
     #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u128(self.low.address);
-        state.write_u128(self.high.address);
-        state.write_u32(u32::from(self.low.port) << 16 | u32::from(self.high.port));
+    fn print(&self, keyed: Keyed) -> u64 {
+        let mut hasher = keyed.build_hasher();
+        hasher.write_u128(self.low.address);
+        hasher.write_u128(self.high.address);
+        hasher.write_u32(u32::from(self.low.port) << 16 | u32::from(self.high.port));
+        hasher.finish()
+    }
+}
+
+/// Hands a number on that is a hash already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Printed(u64);
+
+impl Hasher for Printed {
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("the index has keys of 64 bits only");
     }
 }
 
@@ -187,19 +211,28 @@ struct Slot {
     closed: bool,
 }
 
+/// A segment and where it belongs.
+#[derive(Clone, Copy)]
+struct Parsed<'a> {
+    time: WallTime,
+    segment: TcpSegment<'a>,
+    key: Key,
+    print: u64,
+}
+
 /// The table of flows.
 #[derive(Debug)]
 pub struct Analyzer {
     limits: Limits,
     tally: Tally,
-    index: HashMap<Key, u32, Keyed>,
-    slots: Vec<Option<Slot>>,
+    keyed: Keyed,
+    /// Slots by [`Key::print`]: a quarter of the size of an index by keys, and the slot is looked at anyway.
+    index: HashMap<u64, u32, BuildHasherDefault<Printed>>,
+    slots: Vec<Option<Box<Slot>>>,
     links: Vec<Links>,
     free: Vec<u32>,
     /// Open flows, and closed ones.
     lists: [Recency; 2],
-    /// The slot of the latest packet: the next one is often of the same flow.
-    latest: Option<(Key, u32)>,
     history: usize,
 }
 
@@ -216,12 +249,12 @@ impl Analyzer {
                 interval_ns: limits.interval_ns.filter(|ns| *ns > 0),
             },
             tally: Tally::default(),
-            index: HashMap::with_hasher(Keyed::new()),
+            keyed: Keyed::new(),
+            index: HashMap::default(),
             slots: Vec::new(),
             links: Vec::new(),
             free: Vec::new(),
             lists: [empty; 2],
-            latest: None,
             history: 0,
         }
     }
@@ -232,26 +265,65 @@ impl Analyzer {
     }
 
     /// Flows in the table.
-    pub fn open_flows(&self) -> usize {
+    pub fn flows_held(&self) -> usize {
         self.index.len()
     }
 
-    /// Takes one packet in.
+    /// Takes packets in, in their order.
+    ///
+    /// With thousands of flows every packet's flow has to be fetched from memory, and waiting for that is half of the
+    /// work. So it goes by batches: all are parsed and all flows looked at, which the processor does side by side, before
+    /// the first is worked on.
     #[inline]
-    pub fn packet(&mut self, packet: &Packet<'_>, observer: &mut impl Observer) {
+    pub fn packets(&mut self, packets: &[Packet<'_>], observer: &mut impl Observer) {
+        for batch in packets.chunks(BATCH) {
+            let mut parsed = [None; BATCH];
+            for (place, packet) in parsed.iter_mut().zip(batch) {
+                *place = self.parse(packet);
+            }
+            let slots = parsed.map(|place| self.index.get(&place?.print).copied());
+            let warm = slots.map(|at| {
+                self.slots
+                    .get(at? as usize)?
+                    .as_ref()
+                    .map(|slot| slot.flow.warm())
+            });
+            std::hint::black_box(warm);
+            for (time, segment, key, print) in parsed
+                .iter()
+                .flatten()
+                .map(|of| (of.time, &of.segment, of.key, of.print))
+            {
+                self.segment(time, segment, key, print, observer);
+            }
+        }
+    }
+
+    /// Counts a packet; its segment, if it has one that can be used.
+    #[inline]
+    fn parse<'a>(&mut self, packet: &Packet<'a>) -> Option<Parsed<'a>> {
         self.tally.packets += 1;
-        let Some(now) = packet.time else {
+        let Some(time) = packet.time else {
             self.tally.skipped[Skip::NoTime as usize] += 1;
-            return;
+            return None;
         };
-        self.tally.first.get_or_insert(now);
-        self.tally.last = self.tally.last.max(Some(now));
+        self.tally.first.get_or_insert(time);
+        self.tally.last = self.tally.last.max(Some(time));
         match packet::parse(packet) {
             Ok(segment) => {
                 self.tally.tcp_packets += 1;
-                self.segment(now, &segment, observer);
+                let key = Key::of(&segment);
+                Some(Parsed {
+                    time,
+                    segment,
+                    key,
+                    print: key.print(self.keyed),
+                })
             }
-            Err(skip) => self.tally.skipped[skip as usize] += 1,
+            Err(skip) => {
+                self.tally.skipped[skip as usize] += 1;
+                None
+            }
         }
     }
 
@@ -273,14 +345,17 @@ impl Analyzer {
     }
 
     #[inline]
-    fn segment(&mut self, now: WallTime, segment: &TcpSegment<'_>, observer: &mut impl Observer) {
+    fn segment(
+        &mut self,
+        now: WallTime,
+        segment: &TcpSegment<'_>,
+        key: Key,
+        print: u64,
+        observer: &mut impl Observer,
+    ) {
         self.retire_closed(now, observer);
-        let key = Key::of(segment);
         let from_low = segment.source == key.low;
-        let known = match self.latest {
-            Some((latest, at)) if latest == key => Some(at),
-            _ => self.index.get(&key).copied(),
-        };
+        let known = self.find(key, print, observer);
         let begins = segment.has(SYN) && !segment.has(ACK);
         let at = match known {
             Some(at) if begins && self.reused(at, from_low, segment.seq) => {
@@ -293,7 +368,6 @@ impl Analyzer {
             }
             None => self.open(now, key, segment, observer),
         };
-        self.latest = Some((key, at));
         let Some(slot) = self.slots[at as usize].as_mut() else {
             return;
         };
@@ -332,6 +406,19 @@ impl Analyzer {
         }
     }
 
+    #[inline]
+    fn find(&mut self, key: Key, print: u64, observer: &mut impl Observer) -> Option<u32> {
+        let at = *self.index.get(&print)?;
+        let found = self.slots[at as usize]
+            .as_ref()
+            .is_some_and(|slot| slot.key == key);
+        if !found {
+            // Two keys with one print: once in 2^64 / 100 000 flows, and not at anybody's will. The older one goes.
+            self.retire(at, observer);
+        }
+        found.then_some(at)
+    }
+
     fn reused(&self, at: u32, from_low: bool, seq: u32) -> bool {
         let Some(slot) = &self.slots[at as usize] else {
             return false;
@@ -365,12 +452,12 @@ impl Analyzer {
         } else {
             [destination, source]
         };
-        let slot = Slot {
+        let slot = Box::new(Slot {
             flow: Flow::new(self.tally.flows, ends, now),
             key,
             client_is_low: ends[0] == key.low,
             closed: false,
-        };
+        });
         self.tally.flows += 1;
         let at = match self.free.pop() {
             Some(at) => {
@@ -386,7 +473,7 @@ impl Analyzer {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.index.insert(key, at);
+        self.index.insert(key.print(self.keyed), at);
         self.link(at, 0);
         at
     }
@@ -469,9 +556,8 @@ impl Analyzer {
             return;
         };
         self.unlink(at, usize::from(slot.closed));
-        self.index.remove(&slot.key);
+        self.index.remove(&slot.key.print(self.keyed));
         self.free.push(at);
-        self.latest = None;
         let exchanges = slot
             .flow
             .http

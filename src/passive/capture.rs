@@ -7,6 +7,7 @@
 
 use crate::time::WallTime;
 use std::fmt;
+use std::ops::Deref;
 
 /// The greatest packet or block that is kept in memory; libpcap's own bound for a packet is 256 KiB.
 pub const MAX_BLOCK: usize = 1 << 20;
@@ -437,13 +438,13 @@ fn interface(order: Order, body: &[u8]) -> Result<Interface, FaultKind> {
 /// A capture as it comes in: the edge fills, the analysis takes packets out.
 ///
 /// ```
-/// use subsegment_tcp_speeds::passive::{Next, Stream};
+/// use subsegment_tcp_speeds::passive::Stream;
 ///
 /// let mut stream = Stream::new(4096);
 /// let capture = [0_u8; 3]; // What a read brought.
 /// stream.space()[..3].copy_from_slice(&capture);
 /// stream.filled(3);
-/// assert!(matches!(stream.next(), Ok(Next::More)));
+/// assert!(stream.batch().unwrap().is_empty());
 /// assert_eq!(stream.end().unwrap().offset, 0); // Cut off in its first header.
 /// ```
 #[derive(Debug)]
@@ -459,13 +460,23 @@ pub struct Stream {
     packets: u64,
 }
 
-/// What a stream has to give.
+/// How many packets are handed out at once: enough for the processor to fetch their flows side by side.
+pub const BATCH: usize = 16;
+
+/// The packets that come next, as far as they are there as a whole. If there are none: fill [`Stream::space`] first, or
+/// call [`Stream::end`] where there is no more.
 #[derive(Debug)]
-pub enum Next<'a> {
-    /// The next packet.
-    Packet(Packet<'a>),
-    /// Fill [`Stream::space`] first, or call [`Stream::end`] where there is no more.
-    More,
+pub struct Batch<'a> {
+    packets: [Packet<'a>; BATCH],
+    length: usize,
+}
+
+impl<'a> Deref for Batch<'a> {
+    type Target = [Packet<'a>];
+    #[inline]
+    fn deref(&self) -> &[Packet<'a>] {
+        &self.packets[..self.length]
+    }
 }
 
 impl Stream {
@@ -509,33 +520,43 @@ impl Stream {
         self.offset
     }
 
-    /// The next packet, where it is there as a whole.
+    /// The next packets.
     ///
     /// # Errors
     /// A capture that is not one, or is damaged; nothing can be read after that.
     #[inline]
-    #[allow(clippy::should_implement_trait)] // Lending: the packet borrows the buffer.
-    pub fn next(&mut self) -> Result<Next<'_>, Fault> {
-        loop {
-            let bytes = &self.buffer[self.start..self.end];
-            match self.decoder.step(bytes) {
+    pub fn batch(&mut self) -> Result<Batch<'_>, Fault> {
+        const BLANK: Packet<'_> = Packet {
+            time: None,
+            link: 0,
+            original: 0,
+            data: &[],
+        };
+        let mut batch = Batch {
+            packets: [BLANK; BATCH],
+            length: 0,
+        };
+        while let Some(place) = batch.packets.get_mut(batch.length) {
+            let used = match self.decoder.step(&self.buffer[self.start..self.end]) {
                 Ok(Step::Packet(used, packet)) => {
-                    self.start += used;
-                    self.offset += used as u64;
+                    *place = packet;
+                    batch.length += 1;
                     self.packets += 1;
-                    return Ok(Next::Packet(packet));
+                    used
                 }
-                Ok(Step::Used(used)) => {
-                    self.start += used;
-                    self.offset += used as u64;
-                }
+                Ok(Step::Used(used)) => used,
                 Ok(Step::Need(need)) => {
                     self.need = need;
-                    return Ok(Next::More);
+                    break;
                 }
+                // It is found again after the packets before it.
+                Err(_) if batch.length > 0 => break,
                 Err(kind) => return Err(self.fault(kind)),
-            }
+            };
+            self.start += used;
+            self.offset += used as u64;
         }
+        Ok(batch)
     }
 
     /// What is amiss where the capture ends here; `None` between two packets.

@@ -29,7 +29,7 @@ mod packet;
 mod peer;
 
 pub use analyzer::{Analyzer, Limits, Observer, Tally};
-pub use capture::{Fault, FaultKind, Next, Packet, Stream, MAX_BLOCK};
+pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use flow::{Basis, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent, Side};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};

@@ -332,10 +332,10 @@ pub(super) fn read(
     let mut analyzer = Analyzer::new(limits);
     let mut rest = capture;
     let fault = loop {
-        match stream.next() {
-            Ok(Next::Packet(packet)) => analyzer.packet(&packet, told),
-            Ok(Next::More) if rest.is_empty() => break stream.end(),
-            Ok(Next::More) => {
+        match stream.batch() {
+            Ok(batch) if !batch.is_empty() => analyzer.packets(&batch, told),
+            Ok(_) if rest.is_empty() => break stream.end(),
+            Ok(_) => {
                 let space = stream.space();
                 assert!(
                     !space.is_empty() && space.len() <= 4 * MAX_BLOCK,

@@ -18,23 +18,24 @@ fn packets(capture: &[u8], chunk: usize) -> Vec<(Option<WallTime>, u16, u32, Vec
     let mut found = Vec::new();
     let mut rest = capture;
     loop {
-        match stream.next().unwrap() {
-            Next::Packet(packet) => {
-                found.push((
-                    packet.time,
-                    packet.link,
-                    packet.original,
-                    packet.data.to_vec(),
-                ));
+        let batch = stream.batch().unwrap();
+        for packet in batch.iter() {
+            found.push((
+                packet.time,
+                packet.link,
+                packet.original,
+                packet.data.to_vec(),
+            ));
+        }
+        if batch.is_empty() {
+            if rest.is_empty() {
+                break;
             }
-            Next::More if rest.is_empty() => break,
-            Next::More => {
-                let space = stream.space();
-                let bytes = space.len().min(chunk).min(rest.len());
-                space[..bytes].copy_from_slice(&rest[..bytes]);
-                stream.filled(bytes);
-                rest = &rest[bytes..];
-            }
+            let space = stream.space();
+            let bytes = space.len().min(chunk).min(rest.len());
+            space[..bytes].copy_from_slice(&rest[..bytes]);
+            stream.filled(bytes);
+            rest = &rest[bytes..];
         }
     }
     assert_eq!(stream.end(), None);

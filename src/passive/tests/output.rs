@@ -177,12 +177,12 @@ fn metrics(by: GroupBy, max: usize, text: &str) -> String {
             original: data.len() as u32,
             data: &data,
         };
-        analyzer.packet(&packet, &mut filled);
+        analyzer.packets(&[packet], &mut filled);
     }
     prometheus(&Metrics {
         groups: &filled.0,
         tally: analyzer.tally(),
-        flows: analyzer.open_flows(),
+        flows: analyzer.flows_held(),
         kernel_dropped: None,
     })
 }
