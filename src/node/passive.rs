@@ -4,8 +4,8 @@
 //! reader holds for a chunk of packets and never while it waits for more.
 
 use crate::passive::{
-    pair_flows, Analyzer, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet, Pairing,
-    Sample, Side, Stream, TcpSegment, Which,
+    pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
+    Pairing, Sample, Side, Stream, TcpSegment, Which,
 };
 use crate::passive_cli::{self, Action, Input, PassiveConfig};
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
@@ -154,7 +154,7 @@ impl Observer for Printer {
         }
     }
 
-    fn ended(&mut self, flow: Flow) {
+    fn ended(&mut self, flow: BoxedFlow) {
         self.alone(&flow);
     }
 }
@@ -550,7 +550,7 @@ struct End {
     file: File,
     stream: Stream,
     analyzer: Analyzer,
-    flows: Vec<Flow>,
+    flows: Vec<BoxedFlow>,
     fault: Option<String>,
     done: bool,
 }
@@ -559,7 +559,7 @@ struct End {
 struct Gather<'a> {
     which: Which,
     max: usize,
-    flows: &'a mut Vec<Flow>,
+    flows: &'a mut Vec<BoxedFlow>,
     pairing: &'a mut Pairing,
     printer: &'a mut Printer,
 }
@@ -582,7 +582,7 @@ impl Observer for Gather<'_> {
         self.pairing.packet(self.which, flow, sender, now, segment);
     }
 
-    fn ended(&mut self, flow: Flow) {
+    fn ended(&mut self, flow: BoxedFlow) {
         // Beyond the bound flows of the file are printed without their other half, and those of the peer are gone.
         if self.flows.len() < self.max {
             self.flows.push(flow);
@@ -674,7 +674,7 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<u8, String> {
             .unwrap_or(Side::Client);
         printer.record(&Record {
             flow,
-            peer: other.as_ref(),
+            peer: other.as_deref(),
             one_way: Some(one_way),
             at,
         });

@@ -1,7 +1,7 @@
 //! Packets in; flows and round trips to an [`Observer`] out. The table of flows and its bounds.
 
 use super::capture::{Packet, BATCH};
-use super::flow::{Ended, Findings, Flow, Sample, Side};
+use super::flow::{BoxedFlow, Ended, Findings, Flow, Sample, Side};
 use super::http::looks_like_http;
 use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, SYN};
 use crate::time::WallTime;
@@ -44,7 +44,7 @@ pub trait Observer {
     }
 
     /// A flow's record is complete: closed for a while, replaced, evicted, or the capture has ended.
-    fn ended(&mut self, flow: Flow);
+    fn ended(&mut self, flow: BoxedFlow);
 }
 
 /// Counts over a whole capture.
@@ -204,7 +204,7 @@ struct Links {
 
 #[derive(Debug)]
 struct Slot {
-    flow: Flow,
+    flow: BoxedFlow,
     key: Key,
     /// Whether the client is the key's lower end.
     client_is_low: bool,
@@ -228,7 +228,7 @@ pub struct Analyzer {
     keyed: Keyed,
     /// Slots by [`Key::print`]: a quarter of the size of an index by keys, and the slot is looked at anyway.
     index: HashMap<u64, u32, BuildHasherDefault<Printed>>,
-    slots: Vec<Option<Box<Slot>>>,
+    slots: Vec<Option<Slot>>,
     links: Vec<Links>,
     free: Vec<u32>,
     /// Open flows, and closed ones.
@@ -329,7 +329,7 @@ impl Analyzer {
 
     /// Hands out all flows that are left, in the order of their first packets.
     pub fn finish(&mut self, observer: &mut impl Observer) {
-        let mut left: Vec<Flow> = self
+        let mut left: Vec<BoxedFlow> = self
             .slots
             .drain(..)
             .flatten()
@@ -452,12 +452,12 @@ impl Analyzer {
         } else {
             [destination, source]
         };
-        let slot = Box::new(Slot {
-            flow: Flow::new(self.tally.flows, ends, now),
+        let slot = Slot {
+            flow: Box::new(Flow::new(self.tally.flows, ends, now)),
             key,
             client_is_low: ends[0] == key.low,
             closed: false,
-        });
+        };
         self.tally.flows += 1;
         let at = match self.free.pop() {
             Some(at) => {

@@ -366,6 +366,9 @@ pub struct Findings {
     pub payload: u32,
 }
 
+/// A record as it is handed about: a kilobyte that is not to be copied.
+pub type BoxedFlow = Box<Flow>;
+
 /// A connection's record.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -442,7 +445,7 @@ impl Flow {
                 .by_ts_val
                 .front()
                 .map_or(0, |(ts_val, _)| *ts_val);
-            sent.packets ^ sent.round_trip.count() ^ u64::from(waiting) ^ sent.fin.count
+            sent.packets ^ sent.round_trip.warm() ^ u64::from(waiting) ^ sent.fin.count
         };
         of(client) ^ of(server) ^ self.last.0
     }

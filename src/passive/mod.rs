@@ -30,13 +30,15 @@ mod peer;
 
 pub use analyzer::{Analyzer, Limits, Observer, Tally};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
-pub use flow::{Basis, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent, Side};
+pub use flow::{
+    Basis, BoxedFlow, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent, Side,
+};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
 pub use packet::{
     parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, LINK_ETHERNET, LINK_RAW, RST, SYN,
 };
-pub use peer::{pair_flows, OneWay, Pairing, Which};
+pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
 
 #[cfg(test)]
 mod tests;

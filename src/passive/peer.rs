@@ -3,7 +3,7 @@
 //! Read RFC 7679 first: the two clocks are compared as they are, so every delay holds their offset, and may be negative.
 
 use super::analyzer::Keyed;
-use super::flow::{Flow, Side};
+use super::flow::{BoxedFlow, Flow, Side};
 use super::packet::TcpSegment;
 use crate::measure::{Histogram, Summary};
 use crate::time::{SignedNanos, WallTime};
@@ -158,16 +158,19 @@ impl Pairing {
     }
 }
 
+/// A flow of the file, and the same one as the peer's capture has it.
+pub type Paired = (BoxedFlow, Option<BoxedFlow>);
+
 /// Finds each flow of the file in the peer's capture: same ends, and the same connection where both saw its SYN. Also
 /// tells how many of the peer's flows are left over.
-pub fn pair_flows(file: Vec<Flow>, peer: Vec<Flow>) -> (Vec<(Flow, Option<Flow>)>, usize) {
+pub fn pair_flows(file: Vec<BoxedFlow>, peer: Vec<BoxedFlow>) -> (Vec<Paired>, usize) {
     let mut left = peer.len();
-    let mut by_ends: HashMap<_, Vec<Flow>> = HashMap::new();
+    let mut by_ends: HashMap<_, Vec<BoxedFlow>> = HashMap::new();
     for flow in peer {
         by_ends.entry(flow.ends).or_default().push(flow);
     }
     let paired = file.into_iter().map(|flow| {
-        let same = |other: &Flow| match (flow.initial_sequence(), other.initial_sequence()) {
+        let same = |other: &BoxedFlow| match (flow.initial_sequence(), other.initial_sequence()) {
             (Some(own), Some(others)) => own == others,
             _ => true,
         };

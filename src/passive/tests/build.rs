@@ -291,7 +291,7 @@ pub(super) fn pcapng(segments: &[Built], big: bool) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     pub samples: Vec<Sample>,
-    pub flows: Vec<Flow>,
+    pub flows: Vec<BoxedFlow>,
 }
 
 impl Observer for Told {
@@ -299,7 +299,7 @@ impl Observer for Told {
         self.samples.push(*sample);
     }
 
-    fn ended(&mut self, flow: Flow) {
+    fn ended(&mut self, flow: BoxedFlow) {
         self.flows.push(flow);
     }
 }

@@ -163,7 +163,7 @@ impl Observer for Filled {
         self.0.segment(flow, sender, findings);
     }
 
-    fn ended(&mut self, _flow: Flow) {}
+    fn ended(&mut self, _flow: BoxedFlow) {}
 }
 
 fn metrics(by: GroupBy, max: usize, text: &str) -> String {

@@ -290,7 +290,10 @@ fn a_four_tuple_used_again_starts_anew() {
     let told = play(first);
     assert_eq!(told.flows.len(), 2);
     assert_eq!(
-        told.flows.iter().map(Flow::ended).collect::<Vec<_>>(),
+        told.flows
+            .iter()
+            .map(|flow| flow.ended())
+            .collect::<Vec<_>>(),
         [Ended::Fin, Ended::Open]
     );
     assert_eq!(

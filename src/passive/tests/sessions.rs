@@ -147,7 +147,7 @@ fn the_table_lets_the_least_recently_seen_flow_go() {
 fn a_closed_connection_leaves_the_table_after_a_while() {
     struct Open(Vec<u64>);
     impl Observer for Open {
-        fn ended(&mut self, flow: Flow) {
+        fn ended(&mut self, flow: BoxedFlow) {
             self.0.push(flow.id);
         }
     }
@@ -322,7 +322,7 @@ fn one_way_delays_hold_the_offset_of_the_clocks_and_their_sum_does_not() {
         ) {
             self.pairing.packet(self.which, flow, sender, now, segment);
         }
-        fn ended(&mut self, flow: Flow) {
+        fn ended(&mut self, flow: BoxedFlow) {
             self.told.flows.push(flow);
         }
     }
