@@ -178,7 +178,10 @@ fn a_closed_connection_leaves_the_table_after_a_while() {
     assert_eq!(open.0, [0]);
 }
 
-fn exchanges(text: &str) -> Vec<(Option<&'static str>, Option<u16>, [Option<WallTime>; 4])> {
+/// Method, status and the four times.
+type Seen = (Option<&'static str>, Option<u16>, [Option<WallTime>; 4]);
+
+fn exchanges(text: &str) -> Vec<Seen> {
     let told = play(text);
     let http = told.flows[0].http.as_ref().expect("HTTP was seen");
     let times = |of: &Exchange| {
