@@ -1,14 +1,433 @@
-//! Dispatches `passive`; the other commands join at the merge.
+//! `Config` in; threads started, an exit code out. Only here are errors printed with their causes.
 
-use std::process::ExitCode;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+use subsegment_tcp_speeds::cli::{
+    self, level_filter, Action, Command, Common, Config, Endpoint, ExitCode, Format, NodeConfig,
+    ProbeConfig, SourceConfig, PROGRAM,
+};
+use subsegment_tcp_speeds::measure::Baseline;
+use subsegment_tcp_speeds::node::caller::Caller;
+use subsegment_tcp_speeds::node::collect::{Collector, Queue};
+use subsegment_tcp_speeds::node::demo;
+use subsegment_tcp_speeds::node::dial::Onward;
+use subsegment_tcp_speeds::node::ledger::Ledger;
+use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
+use subsegment_tcp_speeds::node::passive;
+use subsegment_tcp_speeds::node::print::{read_state, Printer};
+use subsegment_tcp_speeds::node::probe::{self, Plan};
+use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
+use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
+use subsegment_tcp_speeds::report::Blocks;
+use subsegment_tcp_speeds::session::admission::Accept;
+use subsegment_tcp_speeds::sys::{self, StopSignals};
+use subsegment_tcp_speeds::time::Nanos;
+use subsegment_tcp_speeds::wire::Role;
 
-fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    match args.next() {
-        Some(word) if word == "passive" => {
-            let stop = crossbeam_channel::never();
-            ExitCode::from(subsegment_tcp_speeds::node::passive::run(args, stop))
-        }
-        _ => ExitCode::from(2),
+/// A run without end compares with its first five minutes.
+const FIRST_SPAN: Duration = Duration::from_secs(300);
+
+fn main() -> std::process::ExitCode {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.peek().is_some_and(|word| word == "passive") {
+        return run_passive(args.skip(1));
     }
+    let code = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Action::Run(config)) => run(*config),
+        Ok(Action::Print(text)) => match Output::Stdout.write(&text) {
+            Ok(()) => ExitCode::Done,
+            Err(error) if error.is_closed_pipe() => ExitCode::Done,
+            Err(error) => failed(&error.to_string(), ExitCode::Failed),
+        },
+        Err(error) => failed(&error.to_string(), error.exit_code()),
+    };
+    code.into()
+}
+
+/// The command `passive`, which has a command line of its own.
+fn run_passive(args: impl Iterator<Item = OsString>) -> std::process::ExitCode {
+    start_log(None);
+    let signals = match StopSignals::block() {
+        Ok(signals) => signals,
+        Err(error) => {
+            return failed(&format!("block signals: {error}"), ExitCode::Failed).into();
+        }
+    };
+    let (sender, stop) = crossbeam_channel::bounded(1); // The first signal; the second ends at once.
+    let watching = Builder::new().name("signal".into()).spawn(move || {
+        signals.wait();
+        // Nobody listens any more: it is at its end.
+        let _ = sender.send(());
+        signals.wait();
+        std::process::exit(ExitCode::Failed.number().into());
+    });
+    if let Err(error) = watching {
+        log::error!("main: cannot start a thread: {error}; signals will not be heard");
+    }
+    passive::run(args, stop).into()
+}
+
+fn failed(text: &str, code: ExitCode) -> ExitCode {
+    tell(&format!("{PROGRAM}: {text}\n"));
+    code
+}
+
+fn run(config: Config) -> ExitCode {
+    start_log(config.common.debug);
+    // Before any thread: all of them inherit the mask.
+    let signals = match StopSignals::block() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("block signals: {error}"), ExitCode::Failed),
+    };
+    if let Err(error) = sys::raise_descriptor_limit() {
+        log::info!("main: cannot raise the limit of open descriptors: {error}");
+    }
+    let Config { common, command } = config;
+    let stop = Arc::new(StopFlag::default());
+    match command {
+        Command::Source(config) => run_source(&common, &config, signals, &stop),
+        Command::Node(config) => run_node(&common, &config, signals, &stop),
+        Command::Probe(config) => run_probe(&common, &config, signals, &stop),
+        Command::Demo(config) => {
+            let seed = config.seed.unwrap_or_else(random);
+            let given = demo::run(seed, &stop, |collector| {
+                watch_signals(signals, &stop, Some(collector));
+            });
+            match given {
+                Ok(true) => ExitCode::Done,
+                Ok(false) => ExitCode::Failed,
+                Err(demo::DemoError::Output(error)) if error.is_closed_pipe() => ExitCode::Done,
+                Err(error) => failed(&error.to_string(), ExitCode::Failed),
+            }
+        }
+    }
+}
+
+/// `-d` wins over RUST_LOG; without both, warnings and errors are shown.
+fn start_log(severity: Option<u8>) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level_filter(severity));
+    if severity.is_none() {
+        if let Ok(filter) = std::env::var("RUST_LOG") {
+            builder.parse_filters(&filter);
+        }
+    }
+    builder.format(|out, record| {
+        let now = sys::clock::read().wall.to_string();
+        // A peer's words are in some lines: control characters would let it forge others.
+        let text: String = record
+            .args()
+            .to_string()
+            .chars()
+            .flat_map(|c| {
+                let escaped = c.is_control().then(|| c.escape_default());
+                let plain = (!c.is_control()).then_some(c);
+                escaped.into_iter().flatten().chain(plain)
+            })
+            .collect();
+        let millis = now.get(..23).unwrap_or(&now);
+        writeln!(out, "{millis}Z {:5} {text}", record.level())
+    });
+    builder.init();
+}
+
+/// The first signal asks to end, the second ends.
+fn watch_signals(signals: StopSignals, stop: &Arc<StopFlag>, collector: Option<Collector>) {
+    let stop = Arc::clone(stop);
+    let watching = Builder::new().name("signal".into()).spawn(move || {
+        signals.wait();
+        stop.set();
+        if let Some(collector) = collector {
+            collector.wake();
+        }
+        signals.wait();
+        std::process::exit(ExitCode::Failed.number().into());
+    });
+    if let Err(error) = watching {
+        log::error!("main: cannot start a thread: {error}; signals will not be heard");
+    }
+}
+
+fn settings(common: &Common, role: Role) -> Settings {
+    let name = common.node.clone().or_else(sys::host_name);
+    Settings {
+        name: name.unwrap_or_else(|| "unnamed".into()),
+        role,
+        tags: common.tags.clone(),
+        stamp: common.stamp,
+        accept: Accept::Auto,
+        remove: false,
+        timeout: common.timeout,
+        idle_timeout: common.idle_timeout,
+        sample: common.sample,
+        hop_limit: common.hop_limit,
+    }
+}
+
+fn onward(common: &Common, endpoint: &Endpoint) -> Result<Onward, String> {
+    let host = endpoint.host.as_deref().unwrap_or("localhost");
+    Onward::resolve(host, endpoint.port, common.timeout).map_err(|error| format!("cannot {error}"))
+}
+
+/// What the user wants to see, opened before anything is measured.
+fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
+    let output = Output::open(common.report.as_deref(), otherwise)?;
+    let format = common.format.unwrap_or(Format::Text);
+    Ok(Printer::new(output, format, common.state.clone()))
+}
+
+fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
+    Ok(match &common.state {
+        Some(path) => Baseline::Runs(read_state(path)?),
+        None if endless => Baseline::FirstSpan(Nanos::from(FIRST_SPAN)),
+        None => Baseline::FirstHalf,
+    })
+}
+
+fn ledger(common: &Common, role: Role, endless: bool) -> Result<Ledger, OutputError> {
+    let started = sys::clock::read().wall;
+    Ok(Ledger::new(
+        role.name(),
+        started,
+        baseline(common, endless)?,
+    ))
+}
+
+/// The near end of a path, ready to call.
+fn caller(common: &Common, target: &Endpoint) -> Result<(Caller, Queue), String> {
+    let onward = onward(common, target)?;
+    let (node, queue) = Node::new(settings(common, Role::Source), Some(onward));
+    Ok((Caller::new(node), queue))
+}
+
+fn run_source(
+    common: &Common,
+    config: &SourceConfig,
+    signals: StopSignals,
+    stop: &Arc<StopFlag>,
+) -> ExitCode {
+    let prepared = ledger(common, Role::Source, false)
+        .and_then(|ledger| Ok((ledger, printer(common, Output::Stderr)?)));
+    let (ledger, printer) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return failed(&error.to_string(), ExitCode::Failed),
+    };
+    let (caller, queue) = match caller(common, &config.forward_to) {
+        Ok(caller) => caller,
+        Err(text) => return failed(&text, ExitCode::Failed),
+    };
+    watch_signals(signals, stop, Some(caller.node.collector.clone()));
+    match source::run(caller, queue, ledger, config.block, printer, stop) {
+        Ok(code) => code,
+        Err(error) => failed(&error.to_string(), ExitCode::Failed),
+    }
+}
+
+fn run_probe(
+    common: &Common,
+    config: &ProbeConfig,
+    signals: StopSignals,
+    stop: &Arc<StopFlag>,
+) -> ExitCode {
+    let count = (config.count > 0).then_some(config.count);
+    let prepared = ledger(common, Role::Source, count.is_none())
+        .and_then(|ledger| Ok((ledger, printer(common, Output::Stdout)?)));
+    let (mut ledger, mut printer) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return failed(&error.to_string(), ExitCode::ProbeUnknown),
+    };
+    let (caller, queue) = match caller(common, &config.target) {
+        Ok(caller) => caller,
+        Err(text) => return failed(&text, ExitCode::ProbeCritical),
+    };
+    watch_signals(signals, stop, Some(caller.node.collector.clone()));
+    let lasts = count.map_or(Duration::MAX, |count| {
+        config
+            .interval
+            .saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
+    });
+    if lasts > Duration::from_secs(1) {
+        printer = printer.with_live_line(count);
+    }
+    let plan = Plan {
+        count,
+        interval: config.interval,
+        size: config.size,
+    };
+    match probe::run(caller, queue, &mut ledger, plan, &mut printer, stop) {
+        Ok(outcome) if outcome.measured && !outcome.broken => ExitCode::ProbeOk,
+        Ok(_) => ExitCode::ProbeCritical,
+        Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
+        Err(error) => failed(&error.to_string(), ExitCode::ProbeUnknown),
+    }
+}
+
+fn role(config: &NodeConfig) -> Role {
+    match (&config.forward_to, config.accept, config.remove) {
+        (None, ..) => Role::Echo,
+        (Some(_), cli::Accept::Raw, true) => Role::Proxy,
+        (Some(_), cli::Accept::Raw, false) => Role::Entry,
+        (Some(_), _, true) => Role::Exit,
+        (Some(_), _, false) => Role::Relay,
+    }
+}
+
+fn run_node(
+    common: &Common,
+    config: &NodeConfig,
+    signals: StopSignals,
+    stop: &Arc<StopFlag>,
+) -> ExitCode {
+    let role = role(config);
+    let prepared = ledger(common, role, true)
+        .and_then(|ledger| Ok((ledger, printer(common, Output::Stdout)?)));
+    let (ledger, printer) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return failed(&error.to_string(), ExitCode::Failed),
+    };
+    let started = start_node(common, config, role);
+    let (server, queue, described) = match started {
+        Ok(started) => started,
+        Err(text) => return failed(&text, ExitCode::Failed),
+    };
+    tell(&described);
+    watch_signals(signals, stop, None);
+    let collecting = Builder::new().name("collect".into()).spawn({
+        let stop = Arc::clone(stop);
+        move || collect(queue, ledger, printer, &stop)
+    });
+    let collecting = match collecting {
+        Ok(collecting) => collecting,
+        Err(error) => return failed(&format!("start a thread: {error}"), ExitCode::Failed),
+    };
+    stop.wait_set();
+    let collector = server.node().collector.clone();
+    let totals = server.stop();
+    stop.finish();
+    collector.wake();
+    let Ok(collected) = collecting.join() else {
+        return ExitCode::Failed; // Its panic has been reported on stderr.
+    };
+    let finished = collected.and_then(|(queue, mut ledger, mut printer)| {
+        let mut queue = queue;
+        printer.drain(&mut queue, &mut ledger)?;
+        ledger.notice(describe(&totals));
+        let measured = ledger.measured();
+        let blocks = Blocks {
+            sent: measured,
+            received: measured,
+            payload_bytes: totals.traffic.forward_bytes,
+            ..Blocks::default()
+        };
+        printer.finish(&ledger, blocks, queue.dropped())
+    });
+    match finished {
+        Ok(()) => ExitCode::Done,
+        Err(error) if error.is_closed_pipe() => ExitCode::Done,
+        Err(error) => failed(&error.to_string(), ExitCode::Failed),
+    }
+}
+
+/// Binds, starts accepting, and says where.
+fn start_node(
+    common: &Common,
+    config: &NodeConfig,
+    role: Role,
+) -> Result<(Server, Queue, String), String> {
+    let next = config
+        .forward_to
+        .as_ref()
+        .map(|endpoint| onward(common, endpoint))
+        .transpose()?;
+    let listen = &config.listen;
+    let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
+        .map_err(|error| format!("resolve {listen}: {error}"))?;
+    let listeners =
+        bind(&addresses).map_err(|(address, error)| format!("listen on {address}: {error}"))?;
+    let mut text = String::new();
+    for listener in &listeners {
+        let address = listener
+            .local_addr()
+            .map_err(|error| format!("listen on {listen}: {error}"))?;
+        if next
+            .as_ref()
+            .is_some_and(|next| next.addresses().contains(&address))
+        {
+            return Err(format!(
+                "--forward-to leads back to --listen {address}: a loop"
+            ));
+        }
+        let onward = next
+            .as_ref()
+            .map_or_else(String::new, |next| format!(" to {}", next.target()));
+        text.push_str(&format!(
+            "{PROGRAM}: listening on {address} ({}{onward})\n",
+            role.name()
+        ));
+    }
+    let (node, queue) = Node::new(
+        Settings {
+            accept: match config.accept {
+                cli::Accept::Auto => Accept::Auto,
+                cli::Accept::Framed => Accept::Framed,
+                cli::Accept::Raw => Accept::Raw,
+            },
+            remove: config.remove,
+            ..settings(common, role)
+        },
+        next,
+    );
+    let server =
+        Server::start(node, listeners).map_err(|error| format!("start a thread: {error}"))?;
+    Ok((server, queue, text))
+}
+
+type Collected = Result<(Queue, Ledger, Printer), OutputError>;
+
+/// The `collect` thread of a node. Where its output fails it goes on collecting without.
+fn collect(
+    mut queue: Queue,
+    mut ledger: Ledger,
+    mut printer: Printer,
+    stop: &StopFlag,
+) -> Collected {
+    let mut outcome = Ok(());
+    while !stop.is_finished() {
+        queue.batch(|measurement| {
+            let printed = if outcome.is_ok() {
+                printer.take(&mut ledger, measurement)
+            } else {
+                ledger.take(measurement);
+                Ok(())
+            };
+            if let Err(error) = printed {
+                log::error!("collect: {error}");
+                outcome = Err(error);
+            }
+        });
+    }
+    outcome.map(|()| (queue, ledger, printer))
+}
+
+fn describe(totals: &Totals) -> String {
+    let traffic = &totals.traffic;
+    let mut text = format!(
+        "connections: {}, of which ended by a reset or an error: {}; forward {} bytes in {} blocks, back {} bytes in {} blocks",
+        totals.connections,
+        totals.failed,
+        traffic.forward_bytes,
+        traffic.forward_blocks,
+        traffic.return_bytes,
+        traffic.return_blocks
+    );
+    if traffic.reports_dropped > 0 {
+        text.push_str(&format!(
+            "; {} reports found their queue full",
+            traffic.reports_dropped
+        ));
+    }
+    text
 }

@@ -1,10 +1,33 @@
 //! Stamps of one block in; delays, statistics and the verdict out. Pure: time is an argument.
 //!
 //! Read RFC 2681 (round-trip delay), RFC 7679 (one-way delay) and RFC 5905 §8 (clock offset) first.
+//!
+//! ```text
+//! Trip ──split──► Parts ──┬─► histogram   distribution of each part over the run
+//!                         ├─► clock       offset and skew of each segment's far clock
+//!                         ├─► held        how long each pump was blocked in write
+//!                         └─► series      bounded rows in order of time ──batches──► verdict
+//! ```
+//!
+//! `model` ties them together; `state` is the text in which a run is kept for later ones.
 
+mod clock;
+mod held;
 mod histogram;
+mod model;
+#[cfg(test)]
+mod scenarios;
+mod series;
+#[cfg(test)]
+mod simulator;
+pub mod state;
+mod trip;
+mod verdict;
 
 pub use histogram::Histogram;
+pub use model::{Baseline, Model};
+pub use state::{RunRecord, StateError};
+pub use trip::{HostPart, Parts, SegmentPart, Trip, TripError};
 
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt;

@@ -1,3 +1,169 @@
-//! The edges: sockets, files and threads in; calls into the core out.
+//! Sockets, threads and channels in; calls into the core. The roles of design section 3 are assembled here.
+//!
+//! # Threads
+//!
+//! One `accept` thread per listening address. Per connection a pair of threads: `up#N` moves bytes from the client to
+//! the server, `down#N` back; a reflector needs `up#N` alone. Both hand finished measurements to one `collect` thread
+//! over a bounded channel and never wait for it.
+//!
+//! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
+//! write of its sink. So an application that works directly works through the chain.
 
+pub mod caller;
+pub mod clock;
+pub mod collect;
+pub mod demo;
+pub mod dial;
+pub mod ends;
+pub mod intake;
+pub mod ledger;
+pub mod link;
+pub mod output;
 pub mod passive;
+pub mod print;
+pub mod probe;
+pub mod pump;
+pub mod serve;
+pub mod source;
+mod stop;
+
+pub use stop::StopFlag;
+
+use crate::session::admission::Accept;
+use crate::sys;
+use crate::time::Nanos;
+use crate::wire::{NodeInfo, Role, VERSION};
+use std::collections::hash_map::RandomState;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Enough for the deepest pump and the formatting of a log line; what is touched counts, not what is reserved.
+const STACK: usize = 64 << 10;
+
+/// What a node was told to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `--node NAME`.
+    pub name: String,
+    /// Its part on the path; a relay that meets a raw client acts as an entry for it.
+    pub role: Role,
+    /// `--add-static-tags`.
+    pub tags: Vec<String>,
+    /// Whether it stamps (not with `-n`).
+    pub stamp: bool,
+    /// `--accept`.
+    pub accept: Accept,
+    /// Whether the next hop is a plain server (`-r`).
+    pub remove: bool,
+    /// `-t`: per operation.
+    pub timeout: Duration,
+    /// Ends a connection on which no byte moved for so long; `None` is never.
+    pub idle_timeout: Option<Duration>,
+    /// Least time between two marked blocks of a connection at an entry; zero marks every block.
+    pub sample: Duration,
+    /// Greatest number of hops that a path opened here may have.
+    pub hop_limit: u8,
+}
+
+/// One node of a path: what its threads share.
+#[derive(Debug)]
+pub struct Node {
+    /// Random per node; what stamps carry.
+    pub id: u64,
+    /// What it was told to do.
+    pub settings: Settings,
+    /// Its clock generations.
+    pub clock: clock::NodeClock,
+    /// Where measurements go.
+    pub collector: collect::Collector,
+    /// The next hop; `None` at a reflector.
+    pub onward: Option<dial::Onward>,
+    /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
+    /// ends count, for on one host several connections may share a local port.
+    own_ends: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
+    /// Greatest error of the wall clock as the kernel states it, at start.
+    pub clock_error: Option<Nanos>,
+}
+
+impl Node {
+    /// A node, and the queue of its collector, which the caller has to drain.
+    pub fn new(settings: Settings, onward: Option<dial::Onward>) -> (Self, collect::Queue) {
+        let (collector, queue) = collect::channel(settings.sample);
+        let node = Self {
+            id: random(),
+            clock: clock::NodeClock::new(),
+            collector,
+            onward,
+            own_ends: Mutex::default(),
+            clock_error: sys::clock_error().map(Nanos::from),
+            settings,
+        };
+        (node, queue)
+    }
+
+    /// How it introduces itself in OPEN, in the role it has on that connection.
+    pub fn info(
+        &self,
+        role: Role,
+        connect: Option<Nanos>,
+        address: String,
+        onward: String,
+    ) -> NodeInfo {
+        NodeInfo {
+            id: self.id,
+            role,
+            versions: (VERSION, VERSION),
+            clock_error: self.clock_error,
+            connect,
+            name: self.settings.name.clone(),
+            address,
+            onward,
+            tags: self.settings.tags.clone(),
+        }
+    }
+
+    /// Registers an onward connection; the guard takes it off again.
+    fn own_end(&self, socket: &TcpStream, peer: SocketAddr) -> OwnEnd<'_> {
+        let ends = socket.local_addr().ok().map(|local| (local, peer));
+        if let Some(ends) = ends {
+            lock(&self.own_ends).insert(ends);
+        }
+        OwnEnd { node: self, ends }
+    }
+
+    /// Whether a client is one of our own onward connections: a loop.
+    fn is_own_end(&self, client: &TcpStream, peer: SocketAddr) -> bool {
+        client
+            .local_addr()
+            .is_ok_and(|local| lock(&self.own_ends).contains(&(peer, local)))
+    }
+}
+
+struct OwnEnd<'a> {
+    node: &'a Node,
+    ends: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl Drop for OwnEnd<'_> {
+    fn drop(&mut self) {
+        if let Some(ends) = self.ends {
+            lock(&self.node.own_ends).remove(&ends);
+        }
+    }
+}
+
+/// Locks, whether or not another thread panicked: what our locks guard is valid between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// 64 bits from the random keys that std takes from the kernel: for node ids, cookies and nonces, which have to be
+/// unlikely to collide, not secret.
+pub fn random() -> u64 {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u64(sys::clock::mono().0);
+    hasher.finish()
+}

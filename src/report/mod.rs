@@ -1,9 +1,18 @@
-//! One [`Report`] value in; text, JSON, JSON lines or CSV out, as bytes. No files, no clock, no statistics of its own.
+//! One [`Report`] value in; text, JSON, JSON lines or CSV out, as bytes. No files, no clock, no
+//! statistics of its own.
 
+pub mod block;
+pub mod csv;
+pub mod json;
+pub mod jsonl;
 pub mod passive;
+#[cfg(test)]
+mod samples;
+pub mod text;
 
 use crate::measure::Statistics;
 use crate::time::{Nanos, WallTime};
+use std::fmt::Write as _;
 
 /// A node of the path, as it introduced itself in its OPEN annotation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +76,105 @@ pub struct Report {
     pub statistics: Statistics,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
-    /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an error).
+    /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an
+    /// error).
     pub notices: Vec<String>,
+}
+
+impl Report {
+    /// The node at `hop` as it introduced itself; the first of them where a pool answers.
+    pub fn node_at(&self, hop: u8) -> Option<&PathNode> {
+        self.path.nodes.iter().find(|node| node.hop == hop)
+    }
+
+    /// The name of the node at `hop`, as its owner wrote it; `hop 3` where it never introduced
+    /// itself.
+    pub fn name_at(&self, hop: u8) -> String {
+        name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
+    }
+}
+
+/// What the node at `hop` is called: its name, or `hop 3` where it has none.
+fn name_or_hop(name: Option<&str>, hop: u8) -> String {
+    match name {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => format!("hop {hop}"),
+    }
+}
+
+/// A node of the path or a stretch between two of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place<H, S> {
+    Host(H),
+    Segment(S),
+}
+
+/// Hosts and segments interleaved by hop, as the bytes meet them. None is left out where one kind
+/// has gaps.
+fn in_path_order<'a, H, S>(
+    hosts: &'a [H],
+    hop: impl Fn(&H) -> u8,
+    segments: &'a [S],
+    from_hop: impl Fn(&S) -> u8,
+) -> Vec<Place<&'a H, &'a S>> {
+    let hosts = hosts.iter().map(|host| ((hop(host), 0), Place::Host(host)));
+    let segments = segments
+        .iter()
+        .map(|segment| ((from_hop(segment), 1), Place::Segment(segment)));
+    let mut places: Vec<_> = hosts.chain(segments).collect();
+    places.sort_by_key(|&(key, _)| key);
+    places.into_iter().map(|(_, place)| place).collect()
+}
+
+/// `text` with everything escaped that could move a cursor, recolour, reorder or hide what a
+/// terminal shows.
+///
+/// Names, tags and error texts are written by peers, so no renderer for people passes them on as
+/// they are.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unprintable(c) {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// C0 and C1 controls (U+009B begins an escape sequence too), zero-width and bidirectional
+/// formatting, line separators.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_steers_a_terminal_stays_printable() {
+        assert_eq!(
+            printable("a\x1b[31m\u{9b}2J\u{202e}\r\n"),
+            "a\\u{1b}[31m\\u{9b}2J\\u{202e}\\u{d}\\u{a}"
+        );
+        assert_eq!(printable("Zürich-北京"), "Zürich-北京");
+    }
+
+    #[test]
+    fn hosts_and_segments_alternate_also_over_a_hop_that_does_not_stamp() {
+        let places = in_path_order(&[3, 0, 1], |hop| *hop, &[1, 0], |hop| *hop);
+        let expected = [
+            Place::Host(&0),
+            Place::Segment(&0),
+            Place::Host(&1),
+            Place::Segment(&1),
+            Place::Host(&3),
+        ];
+        assert_eq!(places, expected);
+    }
 }

@@ -6,7 +6,6 @@
 use crate::time::WallTime;
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void, CString};
 use std::io;
-use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 const AF_PACKET: c_int = 17;

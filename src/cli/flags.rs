@@ -1,0 +1,589 @@
+//! Every option and command word, each once: the parser, the help and the test of the README read
+//! these tables.
+//!
+//! To add a command: a [`Role`], a row in [`WORDS`], a variant of `config::Command` and an arm in
+//! `parse::command`.
+
+use super::config::{Accept, Common, Endpoint, Format};
+use super::value;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+use Role::{Demo, Echo, Entry, Exit, Probe, Proxy, Relay, Source};
+
+/// Most payload bytes of a block, as on the wire.
+const BLOCK_MAX_BYTES: usize = 1 << 20;
+
+/// Least time between two probes: the schedule has to stay one that a host can keep.
+const INTERVAL_MIN: Duration = Duration::from_micros(100);
+
+/// Most tags of a node, so that their annotations leave room for those of other nodes.
+const TAGS_MAX: usize = 16;
+
+/// What the process is to be; follows from the command word and from which addresses are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Reads stdin.
+    Source,
+    /// Framed in, framed out.
+    Relay,
+    /// Reflects.
+    Echo,
+    /// Raw in, framed out.
+    Entry,
+    /// Framed in, raw out.
+    Exit,
+    /// Raw in, raw out.
+    Proxy,
+    /// Makes its own blocks.
+    Probe,
+    /// A whole path in one process.
+    Demo,
+}
+
+impl Role {
+    /// What on the command line makes this role.
+    pub(super) fn made_by(self) -> &'static str {
+        match self {
+            Self::Source => "--forward-to without --listen",
+            Self::Relay => "--listen with --forward-to",
+            Self::Echo => "--listen without --forward-to",
+            Self::Entry => "--accept raw with --forward-to",
+            Self::Exit => "--remove-perf-headers",
+            Self::Proxy => "--accept raw with --remove-perf-headers",
+            Self::Probe => "the word probe",
+            Self::Demo => "the word demo",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Relay => "relay",
+            Self::Echo => "echo",
+            Self::Entry => "entry",
+            Self::Exit => "exit",
+            Self::Proxy => "proxy",
+            Self::Probe => "probe",
+            Self::Demo => "demo",
+        })
+    }
+}
+
+// Who has a use for an option. A relay stands in most lists beside the entry: with --accept auto it
+// serves raw clients too.
+const EVERY: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const LISTENING: &[Role] = &[Relay, Echo, Entry, Exit, Proxy];
+const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
+const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
+const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
+const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
+const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
+const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
+
+/// A word that stands first among the arguments that are no options.
+#[derive(Debug)]
+pub struct Word {
+    /// As it is typed.
+    pub name: &'static str,
+    /// The role it makes.
+    pub role: Role,
+    /// The one argument that has to follow, as the help names it; `None` = none may.
+    pub operand: Option<&'static str>,
+    /// One line for the help.
+    pub brief: &'static str,
+}
+
+/// Every command word.
+pub const WORDS: &[Word] = &[
+    Word {
+        name: "probe",
+        role: Probe,
+        operand: Some("ADDR"),
+        brief: "send blocks to ADDR on a schedule and report where time went",
+    },
+    Word {
+        name: "demo",
+        role: Demo,
+        operand: None,
+        brief: "a whole path in one process, with a delay to be found",
+    },
+];
+
+/// Heading under which the help lists an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Which role this is.
+    Role,
+    /// How traffic is carried.
+    Traffic,
+    /// `probe` and `demo`.
+    Probe,
+    /// What is written.
+    Report,
+}
+
+impl Group {
+    pub(super) const ALL: &'static [Self] = &[Self::Role, Self::Traffic, Self::Probe, Self::Report];
+
+    pub(super) fn heading(self) -> &'static str {
+        match self {
+            Self::Role => "Role",
+            Self::Traffic => "Traffic",
+            Self::Probe => "Probe and demo",
+            Self::Report => "Report and log",
+        }
+    }
+}
+
+/// What was given so far; starts with the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub(super) common: Common,
+    pub(super) listen: Option<Endpoint>,
+    pub(super) forward_to: Option<Endpoint>,
+    pub(super) accept: Accept,
+    pub(super) remove: bool,
+    pub(super) block: usize,
+    pub(super) count: u64,
+    pub(super) interval: Duration,
+    pub(super) size: usize,
+    pub(super) seed: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            common: Common::default(),
+            listen: None,
+            forward_to: None,
+            accept: Accept::Auto,
+            remove: false,
+            block: 16_384,
+            count: 10,
+            interval: Duration::from_secs(1),
+            size: 64,
+            seed: None,
+        }
+    }
+}
+
+/// What an option does with its value. Setters check and store; they open nothing.
+#[derive(Clone, Copy, Debug)]
+pub enum Set {
+    /// Takes no value.
+    Switch(fn(&mut Settings)),
+    /// Takes text. The error completes the sentence "--option VALUE ...".
+    Text(fn(&mut Settings, &str) -> Result<(), String>),
+    /// Takes the name of a file, which need not be UTF-8.
+    Path(fn(&mut Settings, PathBuf)),
+    /// Prints the help, the short one for the short option.
+    Help,
+    /// Prints the version.
+    Version,
+}
+
+/// One option. Given twice, the last one counts (tags are collected).
+#[derive(Debug)]
+pub struct Flag {
+    /// Long name without dashes, words joined by `-`; the parser takes `_` as well.
+    pub long: &'static str,
+    /// Short name without its dash; `None` = no short one.
+    pub short: Option<char>,
+    /// What the value is, for the help; `None` for a switch.
+    pub value: Option<&'static str>,
+    /// Where the help lists it.
+    pub group: Group,
+    /// The default as one would type it; `None` where there is no value without the option.
+    pub default: Option<&'static str>,
+    /// For `-h`: a few words.
+    pub brief: &'static str,
+    /// For `--help`: sentences that follow the brief text, wrapped when shown. Empty = it says it
+    /// all.
+    pub help: &'static str,
+    /// Who has a use for it; for everyone else it is a usage error.
+    pub roles: &'static [Role],
+    /// What it does.
+    pub set: Set,
+}
+
+/// Every option, in the order of the help.
+pub fn all() -> &'static [Flag] {
+    FLAGS
+}
+
+const FLAGS: &[Flag] = &[
+    Flag {
+        long: "listen",
+        short: Some('l'),
+        value: Some("ADDR"),
+        group: Group::Role,
+        default: None,
+        brief: "accept connections here",
+        help: "host:port, [v6]:port, or :port and *:port for both families; a name with several \
+            addresses listens on all of them. Port 0 lets the kernel choose; the log says which. \
+            Without --listen, stdin is the input.",
+        roles: LISTENING,
+        set: Set::Text(|s, text| {
+            s.listen = Some(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "forward-to",
+        short: Some('f'),
+        value: Some("ADDR"),
+        group: Group::Role,
+        default: None,
+        brief: "the next hop",
+        help: "host:port or [v6]:port. A name with several addresses is tried address by address. \
+            Without --forward-to, blocks are echoed to where they came from.",
+        roles: FORWARDING,
+        set: Set::Text(|s, text| {
+            s.forward_to = Some(hop(text)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "accept",
+        short: None,
+        value: Some("KIND"),
+        group: Group::Role,
+        default: Some("auto"),
+        brief: "clients: auto, framed or raw",
+        help: "auto: a client that begins with our magic is framed, any other is plain TCP. raw: \
+            plain clients only, needed where the server speaks first (ssh, SMTP, MySQL). framed: \
+            nothing but our frames.",
+        roles: LISTENING,
+        set: Set::Text(|s, text| {
+            s.accept = text.parse()?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "remove-perf-headers",
+        short: Some('r'),
+        value: None,
+        group: Group::Role,
+        default: None,
+        brief: "the next hop is a plain server",
+        help: "Plain bytes go out to it, and its answers are framed on the way back. With \
+            --accept raw: one plain proxy that measures itself.",
+        roles: &[Exit, Proxy],
+        set: Set::Switch(|s| s.remove = true),
+    },
+    Flag {
+        long: "timeout",
+        short: Some('t'),
+        value: Some("SECONDS"),
+        group: Group::Traffic,
+        default: Some("10"),
+        brief: "longest wait of one operation",
+        help: "Holds for each of: connecting (all addresses of a name together), a frame header \
+            once begun, progress of a payload; at source and probe also a write and an outstanding \
+            answer. Durations are seconds (2, 0.002) or have a unit (2s, 10ms, 5m).",
+        roles: EVERY,
+        set: Set::Text(|s, text| {
+            s.common.timeout = value::positive_duration(text)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "idle-timeout",
+        short: None,
+        value: Some("SECONDS"),
+        group: Group::Traffic,
+        default: Some("0"),
+        brief: "end a connection without bytes; 0 = never",
+        help: "Counts bytes of either direction; a new client that says nothing is ended too.",
+        roles: CARRYING,
+        set: Set::Text(|s, text| {
+            s.common.idle_timeout = Some(value::duration(text)?).filter(|span| !span.is_zero());
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "block",
+        short: Some('b'),
+        value: Some("BYTES"),
+        group: Group::Traffic,
+        default: Some("16384"),
+        brief: "the source's block size; 16k, 1M",
+        help: "What one read of stdin may bring at most: 1 to 1M, with suffixes k (1024) and M.",
+        roles: &[Source],
+        set: Set::Text(|s, text| {
+            s.block = value::bytes(text, 1..=BLOCK_MAX_BYTES)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "dont-add-perf-headers",
+        short: Some('n'),
+        value: None,
+        group: Group::Traffic,
+        default: None,
+        brief: "add no stamps; the hop still counts",
+        help: "Frames are passed on without this node's stamps; it still shows in the path.",
+        roles: SEEING_FRAMES,
+        set: Set::Switch(|s| s.common.stamp = false),
+    },
+    Flag {
+        long: "sample",
+        short: None,
+        value: Some("SECONDS"),
+        group: Group::Traffic,
+        default: Some("0.01"),
+        brief: "mark one block per so long; 0 = each",
+        help: "Where raw clients come in: the first block of a connection is measured, then at \
+            most one per so many seconds (and 1000 per second in the whole process). The others \
+            carry no stamps and read no clock, so that measuring does not slow bulk traffic.",
+        roles: PROXYING,
+        set: Set::Text(|s, text| {
+            s.common.sample = value::duration(text)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "hop-limit",
+        short: None,
+        value: Some("HOPS"),
+        group: Group::Traffic,
+        default: Some("32"),
+        brief: "most nodes on a path that starts here",
+        help: "",
+        roles: OPENING,
+        set: Set::Text(|s, text| {
+            s.common.hop_limit = value::integer(text, 1..=u8::MAX)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "count",
+        short: Some('c'),
+        value: Some("COUNT"),
+        group: Group::Probe,
+        default: Some("10"),
+        brief: "blocks to send; 0 = until stopped",
+        help: "",
+        roles: &[Probe],
+        set: Set::Text(|s, text| {
+            s.count = value::integer(text, 0..=u64::MAX)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "interval",
+        short: Some('i'),
+        value: Some("SECONDS"),
+        group: Group::Probe,
+        default: Some("1"),
+        brief: "time between two blocks",
+        help: "The schedule is kept whatever the answers do: a path that stalls is measured for \
+            as long as it stalls. At least 100us.",
+        roles: &[Probe],
+        set: Set::Text(|s, text| {
+            let interval = value::duration(text)?;
+            if interval < INTERVAL_MIN {
+                return Err(format!("is too short: at least {INTERVAL_MIN:?}"));
+            }
+            s.interval = interval;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "size",
+        short: Some('s'),
+        value: Some("BYTES"),
+        group: Group::Probe,
+        default: Some("64"),
+        brief: "payload of a block, up to 1M",
+        help: "",
+        roles: &[Probe],
+        set: Set::Text(|s, text| {
+            s.size = value::bytes(text, 0..=BLOCK_MAX_BYTES)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "seed",
+        short: None,
+        value: Some("NUMBER"),
+        group: Group::Probe,
+        default: None,
+        brief: "repeat the demo that had this seed",
+        help: "",
+        roles: &[Demo],
+        set: Set::Text(|s, text| {
+            s.seed = Some(value::integer(text, 0..=u64::MAX)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "node",
+        short: None,
+        value: Some("NAME"),
+        group: Group::Report,
+        default: None,
+        brief: "this node's name (default: host name)",
+        help: "",
+        roles: EVERY,
+        set: Set::Text(|s, text| {
+            s.common.node = Some(value::label(text)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "add-static-tags",
+        short: None,
+        value: Some("TAG"),
+        group: Group::Report,
+        default: None,
+        brief: "text shown with this node; repeatable",
+        help: "Travels along the path and stands beside the node in every report: a site, a rack, \
+            a release. At most 16.",
+        roles: EVERY,
+        set: Set::Text(|s, text| {
+            if s.common.tags.len() >= TAGS_MAX {
+                return Err(format!("is one too many: at most {TAGS_MAX} tags"));
+            }
+            s.common.tags.push(value::label(text)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "report",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "write the report to FILE",
+        help: "By default probe and demo write it to stdout; the source, whose stdout is the \
+            answer, and the nodes that listen write it to stderr when they end.",
+        roles: EVERY,
+        set: Set::Path(|s, path| s.common.report = Some(path)),
+    },
+    Flag {
+        long: "format",
+        short: None,
+        value: Some("F"),
+        group: Group::Report,
+        default: None,
+        brief: "text (default), json, jsonl or csv",
+        help:
+            "text is for people, json is one object for the run, jsonl and csv have one line per \
+            block.",
+        roles: EVERY,
+        set: Set::Text(|s, text| {
+            s.common.format = Some(text.parse::<Format>()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "state",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "keep the baseline of earlier runs in FILE",
+        help: "The last 20 runs are what this one is compared with, so that a short run from cron \
+            can name the part whose delay has grown. Without it the first half of a run is the \
+            baseline of the second.",
+        roles: WITH_BASELINE,
+        set: Set::Path(|s, path| s.common.state = Some(path)),
+    },
+    Flag {
+        long: "debug",
+        short: Some('d'),
+        value: Some("LEVEL"),
+        group: Group::Report,
+        default: None,
+        brief: "log up to syslog level 0..7 (default 4)",
+        help: "3 is errors, 4 warnings too, 5 and 6 life of connections, 7 single \
+            frames. Wins over the environment variable RUST_LOG.",
+        roles: EVERY,
+        set: Set::Text(|s, text| {
+            s.common.debug = Some(value::integer(text, 0..=7)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "help",
+        short: Some('h'),
+        value: None,
+        group: Group::Report,
+        default: None,
+        brief: "-h this page, --help more, with examples",
+        help: "",
+        roles: EVERY,
+        set: Set::Help,
+    },
+    Flag {
+        long: "version",
+        short: Some('V'),
+        value: None,
+        group: Group::Report,
+        default: None,
+        brief: "print name and version",
+        help: "",
+        roles: EVERY,
+        set: Set::Version,
+    },
+];
+
+/// An address to connect to: with a host, and with a port that exists.
+pub(super) fn hop(text: &str) -> Result<Endpoint, String> {
+    let endpoint: Endpoint = text.parse()?;
+    if endpoint.host.is_none() {
+        return Err("names no host to connect to: write host:port".into());
+    }
+    if endpoint.port == 0 {
+        return Err("has port 0, which cannot be connected to: write 1 to 65535".into());
+    }
+    Ok(endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn long_and_short_names_are_unique_and_well_formed() {
+        let longs: BTreeSet<_> = all().iter().map(|flag| flag.long).collect();
+        assert_eq!(longs.len(), all().len());
+        let shorts: Vec<_> = all().iter().filter_map(|flag| flag.short).collect();
+        assert_eq!(shorts.iter().collect::<BTreeSet<_>>().len(), shorts.len());
+        for flag in all() {
+            let plain = |c: char| c.is_ascii_lowercase() || c == '-';
+            assert!(
+                flag.long.len() > 1 && flag.long.chars().all(plain),
+                "{}",
+                flag.long
+            );
+            let takes_value = matches!(flag.set, Set::Text(_) | Set::Path(_));
+            assert_eq!(flag.value.is_some(), takes_value, "{}", flag.long);
+            assert!(!flag.roles.is_empty(), "{}", flag.long);
+        }
+    }
+
+    #[test]
+    fn the_defaults_that_help_shows_are_the_ones_in_force() {
+        for flag in all() {
+            let (Some(default), Set::Text(set)) = (flag.default, flag.set) else {
+                assert!(flag.default.is_none(), "{}", flag.long);
+                continue;
+            };
+            let mut settings = Settings::default();
+            set(&mut settings, default).expect(flag.long);
+            assert_eq!(settings, Settings::default(), "--{} {default}", flag.long);
+        }
+    }
+
+    #[test]
+    fn command_words_are_unique() {
+        let names: BTreeSet<_> = WORDS.iter().map(|word| word.name).collect();
+        assert_eq!(names.len(), WORDS.len());
+    }
+}

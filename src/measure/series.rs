@@ -1,0 +1,355 @@
+//! Rows in the order of time - one value per part of the path - kept in bounded memory, and cut
+//! into time batches.
+//!
+//! A full store is thinned by a seeded random half, and from then on takes every second row
+//! (fourth, ...) by chance. Never every second one by count: a delay that hits each second block
+//! would then be all or nothing.
+
+use super::histogram::nearest_rank;
+use crate::time::MonoTime;
+
+/// Rows kept at most; fewer on paths of very many nodes, where [`CELLS`] is the bound.
+const ROWS: usize = 16_384;
+/// Values kept at most in one store (8 MiB).
+const CELLS: usize = 1 << 20;
+/// Blocks left out at the start of a path: connects, cold caches.
+pub(super) const WARM_UP: u32 = 3;
+/// Equal time batches of the baseline and of the current part.
+pub(super) const BATCHES: usize = 8;
+/// A part that was quiet in more batches than two is not compared.
+const MIN_BATCHES: usize = 6;
+/// Stands for a value that does not exist: no delay is minus 292 years.
+pub(super) const NONE: i64 = i64::MIN;
+
+/// A bounded store of rows.
+#[derive(Debug)]
+pub(super) struct Series {
+    columns: usize,
+    limit: usize,
+    times: Vec<u64>,
+    values: Vec<i64>,
+    /// A row is kept with probability 1 / 2^halvings.
+    halvings: u32,
+    random: u64,
+}
+
+impl Series {
+    pub(super) fn new(columns: usize) -> Self {
+        let limit = ROWS.min(CELLS / columns.max(1)).max(BATCHES);
+        let random = 0x9e37_79b9_7f4a_7c15;
+        Self {
+            columns,
+            limit,
+            times: Vec::new(),
+            values: Vec::new(),
+            halvings: 0,
+            random,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    fn push(&mut self, at: u64, row: &[i64]) {
+        debug_assert_eq!(row.len(), self.columns);
+        if self.halvings > 0 && self.coins() & ((1 << self.halvings) - 1) != 0 {
+            return;
+        }
+        if self.times.len() >= self.limit {
+            self.thin();
+        }
+        self.times.push(at);
+        self.values.extend_from_slice(row);
+    }
+
+    fn thin(&mut self) {
+        let mut kept = 0;
+        for row in 0..self.times.len() {
+            if self.coins() & 1 == 0 {
+                self.times[kept] = self.times[row];
+                let from = row * self.columns;
+                self.values
+                    .copy_within(from..from + self.columns, kept * self.columns);
+                kept += 1;
+            }
+        }
+        kept = kept.min(self.limit - 1);
+        self.times.truncate(kept);
+        self.values.truncate(kept * self.columns);
+        self.halvings = (self.halvings + 1).min(62);
+    }
+
+    /// Drops rows from before `start`, once they are a quarter of the store.
+    fn forget_before(&mut self, start: u64) {
+        let len = self.times.len();
+        if self.times.get(len / 4).map_or(true, |time| *time >= start) {
+            return;
+        }
+        let old = self.times.iter().take_while(|time| **time < start).count();
+        self.times.drain(..old);
+        self.values.drain(..old * self.columns);
+        if self.times.len() < self.limit / 4 {
+            self.halvings = self.halvings.saturating_sub(1);
+        }
+    }
+
+    /// xorshift64*: good enough to pick rows, and the same on every run.
+    fn coins(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 1
+    }
+
+    fn window(&self) -> Option<Window<'_>> {
+        let start = *self.times.iter().min()?;
+        let end = *self.times.iter().max()?;
+        Some(Window {
+            series: self,
+            start,
+            end,
+        })
+    }
+}
+
+/// The rows of a store from `start` to `end`, both included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window<'a> {
+    series: &'a Series,
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+/// How a column is read: raw, or a one-way difference with the skew of its clocks taken out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reading {
+    pub(super) column: usize,
+    /// Rows from before this time are of another pair of clocks.
+    pub(super) since: MonoTime,
+    /// Nanoseconds per nanosecond after `since`, subtracted.
+    pub(super) rate: f64,
+}
+
+impl<'a> Window<'a> {
+    /// Rows in it.
+    pub(super) fn rows(self) -> usize {
+        let times = self.series.times.iter();
+        times
+            .filter(|time| (self.start..=self.end).contains(*time))
+            .count()
+    }
+
+    pub(super) fn values(self, read: Reading) -> impl Iterator<Item = (u64, i64)> + 'a {
+        let cells = self
+            .series
+            .values
+            .iter()
+            .skip(read.column)
+            .step_by(self.series.columns.max(1));
+        let rows = self
+            .series
+            .times
+            .iter()
+            .zip(cells)
+            .map(|(time, value)| (*time, *value));
+        rows.filter(move |(time, value)| {
+            *value != NONE && *time >= read.since.0 && (self.start..=self.end).contains(time)
+        })
+        .map(move |(time, value)| {
+            let age = time - read.since.0;
+            // A rate of 0 has to leave the value as it is: f64 has 53 bits.
+            let drift = if read.rate == 0.0 {
+                0.0
+            } else {
+                age as f64 * read.rate
+            };
+            (time, value.saturating_sub(drift.round() as i64))
+        })
+    }
+
+    /// The quantile of each of `batches` equal time batches that has `needed` values; none if too
+    /// many have not.
+    pub(super) fn quantiles(
+        self,
+        read: Reading,
+        batches: usize,
+        share: f64,
+        needed: usize,
+    ) -> Vec<i64> {
+        let mut sorted = vec![Vec::new(); batches];
+        let length = u128::from(self.end - self.start) + 1;
+        for (time, value) in self.values(read) {
+            let batch = u128::from(time - self.start) * batches as u128 / length;
+            sorted[batch as usize].push(value);
+        }
+        let quantiles = sorted.iter_mut().filter(|values| values.len() >= needed);
+        let quantiles: Vec<i64> = quantiles
+            .filter_map(|values| exact_quantile(values, share))
+            .collect();
+        let usable = quantiles.len() >= batches.min(MIN_BATCHES);
+        if usable {
+            quantiles
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+/// The exact quantile, by nearest rank; sorts `values`.
+pub(super) fn exact_quantile(values: &mut [i64], share: f64) -> Option<i64> {
+    values.sort_unstable();
+    let rank = nearest_rank(share, values.len() as u64)?;
+    values.get(rank as usize - 1).copied()
+}
+
+/// What is kept of a run to compare its parts: one store, or a frozen baseline and the most recent
+/// span.
+#[derive(Debug)]
+pub(super) struct History {
+    whole: Series,
+    recent: Option<(u64, Series)>,
+    skipped: u32,
+    first: Option<u64>,
+}
+
+impl History {
+    /// `span_ns`: freeze the first span as the baseline and keep the most recent one; `None`: keep
+    /// the whole run.
+    pub(super) fn new(columns: usize, span_ns: Option<u64>) -> Self {
+        let recent = span_ns.map(|span| (span.max(1), Series::new(columns)));
+        Self {
+            whole: Series::new(columns),
+            recent,
+            skipped: 0,
+            first: None,
+        }
+    }
+
+    pub(super) fn push(&mut self, at: MonoTime, row: &[i64]) {
+        if self.skipped < WARM_UP {
+            self.skipped += 1;
+            return;
+        }
+        let age = at.0.saturating_sub(*self.first.get_or_insert(at.0));
+        match &mut self.recent {
+            Some((span, recent)) if age >= *span => {
+                recent.push(at.0, row);
+                recent.forget_before(at.0.saturating_sub(*span));
+            }
+            _ => self.whole.push(at.0, row),
+        }
+    }
+
+    /// Everything kept, store by store.
+    pub(super) fn all(&self) -> impl Iterator<Item = Window<'_>> {
+        let recent = self.recent.iter().filter_map(|(_, recent)| recent.window());
+        self.whole.window().into_iter().chain(recent)
+    }
+
+    /// The baseline and the current part of the run.
+    pub(super) fn parts(&self) -> Option<(Window<'_>, Window<'_>)> {
+        let whole = self.whole.window()?;
+        if let Some((span, recent)) = &self.recent {
+            if let Some(now) = recent.window().filter(|_| recent.len() >= BATCHES * 5) {
+                let start = now.start.max(now.end.saturating_sub(*span));
+                return Some((whole, Window { start, ..now }));
+            }
+        }
+        let middle = whole.start + (whole.end - whole.start) / 2;
+        let end = middle.saturating_sub(1).max(whole.start);
+        Some((
+            Window { end, ..whole },
+            Window {
+                start: middle,
+                ..whole
+            },
+        ))
+    }
+
+    /// The whole run as the current part, where the baseline comes from earlier runs.
+    pub(super) fn run(&self) -> Option<Window<'_>> {
+        self.whole.window()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_store_is_thinned_evenly_and_stays_within_its_bound() {
+        let mut history = History::new(2, None);
+        for block in 0..1_000_000 {
+            history.push(MonoTime(block), &[i64::from(block % 2 == 0), NONE]);
+            assert!(history.whole.len() <= ROWS);
+        }
+        assert!(history.whole.values.capacity() <= 4 * ROWS);
+        let run = history.run().unwrap();
+        let mut ones = 0;
+        let mut batches = [0; BATCHES];
+        for (time, value) in run.values(Reading::default()) {
+            ones += value;
+            batches[time as usize * BATCHES / 1_000_000] += 1;
+        }
+        let share = ones as f64 / history.whole.len() as f64;
+        assert!((0.47..0.53).contains(&share), "every second block: {share}");
+        let (least, most) = (batches.iter().min().unwrap(), batches.iter().max().unwrap());
+        assert!(most * 4 < least * 5, "{batches:?}");
+        assert_eq!(
+            run.values(Reading {
+                column: 1,
+                ..Reading::default()
+            })
+            .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_wide_path_keeps_fewer_rows() {
+        let mut series = Series::new(500);
+        (0..20_000).for_each(|at| series.push(at, &[1; 500]));
+        assert!(series.values.len() <= CELLS && series.len() > 500);
+    }
+
+    #[test]
+    fn a_frozen_baseline_stays_and_the_most_recent_span_slides() {
+        let mut history = History::new(1, Some(10_000));
+        for at in 0..100_000 {
+            history.push(MonoTime(at), &[at as i64]);
+        }
+        let (baseline, current) = history.parts().unwrap();
+        assert_eq!((baseline.start, baseline.end), (3, 10_002));
+        assert_eq!((current.start, current.end), (89_999, 99_999));
+        assert!(history.recent.as_ref().unwrap().1.len() < 15_000);
+        assert_eq!(
+            baseline
+                .quantiles(Reading::default(), BATCHES, 0.5, 5)
+                .len(),
+            BATCHES
+        );
+    }
+
+    #[test]
+    fn the_run_is_halved_by_time_and_a_batch_without_enough_blocks_is_left_out() {
+        let mut history = History::new(1, None);
+        let times = (0..WARM_UP.into())
+            .chain(100..180)
+            .chain((180..260).filter(|t| t % 10 < 4));
+        times.for_each(|at| history.push(MonoTime(at), &[7]));
+        let (baseline, current) = history.parts().unwrap();
+        assert_eq!(
+            (baseline.start, baseline.end, current.start),
+            (100, 175, 176)
+        );
+        assert_eq!(
+            baseline.quantiles(Reading::default(), BATCHES, 0.5, 5),
+            [7; BATCHES]
+        );
+        assert!(current
+            .quantiles(Reading::default(), BATCHES, 0.5, 5)
+            .is_empty());
+        assert_eq!(exact_quantile(&mut [], 0.5), None);
+    }
+}

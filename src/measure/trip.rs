@@ -1,0 +1,428 @@
+//! The stamps of one block in, the parts of its delay out: residences, round trips, raw one-way
+//! differences.
+//!
+//! Read RFC 2681 (round-trip delay) first. Every span is taken on one clock, so an offset between
+//! clocks cancels out. All arithmetic wraps: the parts add up to the whole exactly, whatever a peer
+//! wrote into its stamps.
+
+use super::{Crossing, Homecoming, NodeId, Passage};
+use crate::time::{MonoTime, Nanos, SignedNanos};
+use std::fmt;
+
+/// One answered, marked block, as the origin (the node that keeps the statistics) got it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trip {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// When it was due at the origin.
+    pub at: MonoTime,
+    /// In the order of the frame: the origin's forward crossing, the nodes outward, `Turn` at a
+    /// reflector or `Forward` and `Return` at an exit, then the return crossings homeward.
+    pub crossings: Vec<Crossing>,
+    /// When it was back at the origin.
+    pub home: Homecoming,
+    /// Answered after the timeout. Its delay counts like any other: to leave it out would flatter
+    /// the path.
+    pub late: bool,
+    /// First reply byte minus last forward write at an exit; `None` where that is unknown.
+    pub behind_exit: Option<Nanos>,
+}
+
+/// What one node added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPart {
+    /// Its place on the path.
+    pub hop: u8,
+    /// Its identity.
+    pub node: NodeId,
+    /// Egress minus ingress on the way out, a reflector's whole residence; `None` if its clock was
+    /// stepped meanwhile.
+    pub forward_residence: Option<SignedNanos>,
+    /// The same on the way back; `None` also at a reflector, and at an origin where the frame ends.
+    pub return_residence: Option<SignedNanos>,
+}
+
+impl HostPart {
+    /// Both residences together; `None` where there is neither.
+    pub fn residence(&self) -> Option<SignedNanos> {
+        match (self.forward_residence, self.return_residence) {
+            (None, None) => None,
+            (forward, back) => Some(forward.unwrap_or_default() + back.unwrap_or_default()),
+        }
+    }
+}
+
+/// What the stretch between two neighbouring nodes added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentPart {
+    /// Hop of the near node.
+    pub from_hop: u8,
+    /// Hop of the far node.
+    pub to_hop: u8,
+    /// `(x_i - x_e) - (y_e - y_i)`; `None` if the clock of either end was stepped in between.
+    pub round_trip: Option<SignedNanos>,
+    /// The raw one-way difference `y_i - x_e` of two clocks; `None` where the round trip is.
+    pub forward: Option<SignedNanos>,
+    /// The raw one-way difference `x_i - y_e`; forward and back together are the round trip.
+    pub back: Option<SignedNanos>,
+}
+
+/// The parts of one block's delay. Where nothing is `None` that should be there, they add up to the
+/// total exactly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// From the scheduled time to the return at the origin, its return residence included; `None`
+    /// if its clock was stepped.
+    pub total: Option<SignedNanos>,
+    /// The nodes that stamped both ways, in order of the path.
+    pub hosts: Vec<HostPart>,
+    /// Between them, in order of the path.
+    pub segments: Vec<SegmentPart>,
+    /// The time behind the last node that stamped: zero at an exit, more if nodes farther out do
+    /// not stamp. `None` at a reflector, which ends the path, and where a clock step hides it.
+    pub beyond: Option<SignedNanos>,
+    /// Hops whose clock was stepped while the block was under way.
+    pub stepped: Vec<u8>,
+    /// Crossings left out because their node stamped in one direction only.
+    pub unpaired: usize,
+}
+
+/// Stamps that cannot come from one walk along a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TripError {
+    /// The first stamp is not the origin's own, in forward direction.
+    NoOrigin,
+    /// Hops do not rise on the way out and fall on the way back, or a direction follows that
+    /// cannot.
+    OutOfOrder {
+        /// The hop of the stamp that does not fit.
+        hop: u8,
+    },
+}
+
+impl fmt::Display for TripError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoOrigin => f.write_str("stamps of a block do not begin with the origin's"),
+            Self::OutOfOrder { hop } => write!(f, "stamp of hop {hop} is out of order"),
+        }
+    }
+}
+
+impl std::error::Error for TripError {}
+
+/// A node's two crossings of one block; a reflector has its `Turn` alone, and so has the origin its
+/// way out.
+#[derive(Clone, Copy)]
+pub(super) struct Pair<'a> {
+    pub(super) out: &'a Crossing,
+    pub(super) home: Option<&'a Crossing>,
+}
+
+impl Trip {
+    /// Splits the delay into what each host and each segment added.
+    ///
+    /// # Errors
+    ///
+    /// [`TripError`] if the order of the stamps is impossible; any times at all are taken as they
+    /// are.
+    pub fn split(&self) -> Result<Parts, TripError> {
+        let mut pairs = Vec::new();
+        let unpaired = self.pair(&mut pairs)?;
+        Ok(self.parts(&pairs, unpaired))
+    }
+
+    /// Finds the nodes that stamped both ways; returns how many crossings were left out.
+    pub(super) fn pair<'a>(&'a self, pairs: &mut Vec<Pair<'a>>) -> Result<usize, TripError> {
+        let (origin, others) = self.crossings.split_first().ok_or(TripError::NoOrigin)?;
+        if origin.passage != Passage::Forward {
+            return Err(TripError::NoOrigin);
+        }
+        let outward = others.iter().take_while(|c| c.passage == Passage::Forward);
+        let (outward, rest) = others.split_at(outward.count());
+        let (turn, homeward) = match rest.split_first() {
+            Some((first, rest)) if first.passage == Passage::Turn => (Some(first), rest),
+            _ => (None, rest),
+        };
+        let mut last = origin.hop;
+        for crossing in outward.iter().chain(turn) {
+            if crossing.hop <= last {
+                return Err(TripError::OutOfOrder { hop: crossing.hop });
+            }
+            last = crossing.hop;
+        }
+        let mut limit = turn.map_or(256, |turn| u16::from(turn.hop));
+        for crossing in homeward {
+            let hop = crossing.hop;
+            if crossing.passage != Passage::Return || u16::from(hop) >= limit || hop <= origin.hop {
+                return Err(TripError::OutOfOrder { hop });
+            }
+            limit = u16::from(hop);
+        }
+        pairs.push(Pair {
+            out: origin,
+            home: None,
+        });
+        let mut homeward = homeward.iter().rev().peekable();
+        for out in outward {
+            while homeward.next_if(|home| home.hop < out.hop).is_some() {}
+            if let Some(home) =
+                homeward.next_if(|home| home.hop == out.hop && home.node == out.node)
+            {
+                pairs.push(Pair {
+                    out,
+                    home: Some(home),
+                });
+            }
+        }
+        pairs.extend(turn.map(|out| Pair { out, home: None }));
+        let used: usize = pairs
+            .iter()
+            .map(|pair| 1 + usize::from(pair.home.is_some()))
+            .sum();
+        Ok(self.crossings.len() - used)
+    }
+
+    pub(super) fn parts(&self, pairs: &[Pair<'_>], unpaired: usize) -> Parts {
+        let mut parts = Parts {
+            hosts: Vec::with_capacity(pairs.len()),
+            segments: Vec::with_capacity(pairs.len().saturating_sub(1)),
+            unpaired,
+            ..Parts::default()
+        };
+        for (place, pair) in pairs.iter().enumerate() {
+            let turn = pair.out.passage == Passage::Turn;
+            let same_clock = if place == 0 {
+                pair.out.generation == self.home.generation
+            } else {
+                pair.home
+                    .map_or(true, |home| home.generation == pair.out.generation)
+            };
+            let home_stepped = pair.home.is_some_and(|home| home.stepped);
+            if !same_clock || pair.out.stepped || home_stepped {
+                parts.stepped.push(pair.out.hop);
+            }
+            let home_residence = if place == 0 {
+                // A step between the last two stamps of a block shows in the next one's generation
+                // only.
+                self.home.egress.map(|egress| egress - self.home.ingress)
+            } else {
+                pair.home.map(|home| home.egress - home.ingress)
+            };
+            parts.hosts.push(HostPart {
+                hop: pair.out.hop,
+                node: pair.out.node,
+                forward_residence: (!pair.out.stepped).then(|| pair.out.egress - pair.out.ingress),
+                return_residence: home_residence.filter(|_| !home_stepped),
+            });
+            if place == 0 {
+                let total = self.home.ingress - pair.out.ingress;
+                parts.total = (same_clock && !pair.out.stepped)
+                    .then(|| total + home_residence.unwrap_or_default());
+            }
+            // From here to the next node; the time between our two stamps that look downstream.
+            let back_in = match pair.home {
+                _ if place == 0 => self.home.ingress,
+                Some(home) => home.ingress,
+                None => continue,
+            };
+            let Some(far) = pairs.get(place + 1) else {
+                parts.beyond = (!turn && same_clock).then(|| back_in - pair.out.egress);
+                continue;
+            };
+            let far_out = far.home.unwrap_or(far.out);
+            let known = same_clock
+                && far.out.generation == far_out.generation
+                && !far.out.stepped
+                && !far_out.stepped;
+            let forward = far.out.ingress - pair.out.egress;
+            let back = back_in - far_out.egress;
+            parts.segments.push(SegmentPart {
+                from_hop: pair.out.hop,
+                to_hop: far.out.hop,
+                round_trip: known.then(|| forward + back),
+                forward: known.then_some(forward),
+                back: known.then_some(back),
+            });
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulator::{Random, SimPath};
+    use super::*;
+    use crate::time::WallTime;
+
+    fn sum(parts: &Parts) -> SignedNanos {
+        let hosts = parts.hosts.iter().filter_map(HostPart::residence);
+        let segments = parts.segments.iter().filter_map(|part| part.round_trip);
+        hosts.chain(segments).chain(parts.beyond).sum()
+    }
+
+    #[test]
+    fn parts_add_up_to_the_whole_whatever_the_clocks_and_the_stamps_say() {
+        let mut random = Random::new(2);
+        for seed in 0..5_000 {
+            let mut path = SimPath::new(2 + random.below(7) as usize, seed);
+            path.exit = random.below(2) == 0;
+            let mut trip = path.trip(random.below(1_000));
+            let whole = trip.home.ingress - trip.crossings[0].ingress;
+            if seed % 3 == 0 {
+                // Unreported steps and plain garbage.
+                for crossing in &mut trip.crossings {
+                    crossing.ingress = WallTime(random.bits());
+                    crossing.egress = WallTime(random.bits());
+                }
+            }
+            if seed % 5 == 0 {
+                trip.home.egress = Some(trip.home.ingress + SignedNanos(77));
+            }
+            if seed % 7 == 0 {
+                let gone = 1 + random.below(trip.crossings.len() as u64 - 1) as usize;
+                trip.crossings.remove(gone);
+            }
+            let parts = trip.split().unwrap();
+            assert_eq!(parts.total, Some(sum(&parts)), "seed {seed}: {trip:?}");
+            if seed % 3 != 0 && seed % 5 != 0 {
+                assert_eq!(parts.total, Some(whole), "seed {seed}");
+            }
+            for part in &parts.segments {
+                let (forward, back) = (part.forward.unwrap(), part.back.unwrap());
+                assert_eq!(part.round_trip, Some(forward + back), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_is_measured_between_its_own_stamps() {
+        let stamp = |hop, passage, ingress, egress| Crossing {
+            node: NodeId(u64::from(hop)),
+            hop,
+            passage,
+            generation: 0,
+            stepped: false,
+            synchronised: false,
+            held: Nanos::ZERO,
+            arrival: None,
+            ingress: WallTime(ingress),
+            egress: WallTime(egress),
+        };
+        let home = Homecoming {
+            ingress: WallTime(200),
+            egress: None,
+            generation: 0,
+            held: Nanos::ZERO,
+        };
+        let crossings = vec![
+            stamp(0, Passage::Forward, 100, 103),
+            stamp(2, Passage::Forward, 5_010, 5_011),
+            stamp(5, Passage::Turn, 30, 37),
+            stamp(2, Passage::Return, 5_051, 5_053),
+        ];
+        let (at, behind_exit) = (MonoTime(0), None);
+        let mut trip = Trip {
+            sequence: 0,
+            at,
+            crossings,
+            home,
+            late: false,
+            behind_exit,
+        };
+        let parts = trip.split().unwrap();
+        let round_trips: Vec<_> = parts
+            .segments
+            .iter()
+            .map(|s| s.round_trip.unwrap().0)
+            .collect();
+        assert_eq!(round_trips, [97 - 43, 40 - 7]);
+        let residences: Vec<_> = parts
+            .hosts
+            .iter()
+            .map(|h| h.residence().unwrap().0)
+            .collect();
+        assert_eq!(
+            (residences, parts.total),
+            (vec![3, 3, 7], Some(SignedNanos(100)))
+        );
+        assert_eq!(
+            (parts.hosts[2].return_residence, parts.beyond),
+            (None, None)
+        );
+
+        // Its clock was stepped between its two stamps: no pair, and both segments beside it are
+        // unknown.
+        trip.crossings[3].generation = 1;
+        let parts = trip.split().unwrap();
+        assert_eq!(
+            (parts.segments[0].round_trip, parts.segments[1].forward),
+            (None, None)
+        );
+        assert_eq!(
+            (parts.stepped, parts.total),
+            (vec![2], Some(SignedNanos(100)))
+        );
+        assert_eq!(parts.hosts[1].return_residence, Some(SignedNanos(2)));
+        // Within the first stamp: what follows it is sound.
+        (trip.crossings[3].generation, trip.crossings[1].stepped) = (0, true);
+        let parts = trip.split().unwrap();
+        assert_eq!(
+            (
+                parts.segments[0].round_trip,
+                parts.hosts[1].forward_residence
+            ),
+            (None, None)
+        );
+        assert_eq!(parts.segments[1].round_trip, Some(SignedNanos(33)));
+        // Within the last stamp, with the generation of before: the time it was away is sound, its
+        // whole is not.
+        (trip.crossings[1].stepped, trip.crossings[3].stepped) = (false, true);
+        let parts = trip.split().unwrap();
+        assert_eq!(
+            (
+                parts.segments[0].round_trip,
+                parts.hosts[1].return_residence
+            ),
+            (None, None)
+        );
+        assert_eq!(parts.segments[1].round_trip, Some(SignedNanos(33)));
+        trip.crossings[3].stepped = false;
+        // At the origin there is no whole either.
+        trip.home.generation = 1;
+        assert_eq!(trip.split().unwrap().total, None);
+    }
+
+    #[test]
+    fn a_node_alone_has_only_what_is_beyond_it() {
+        let mut trip = SimPath::new(2, 1).trip(0);
+        trip.crossings.truncate(1);
+        let parts = trip.split().unwrap();
+        assert!(parts.segments.is_empty() && parts.total == Some(sum(&parts)));
+        assert!(parts.beyond > Some(SignedNanos(300_000)));
+    }
+
+    #[test]
+    fn an_impossible_order_of_stamps_is_an_error() {
+        let trip = SimPath::new(4, 1).trip(0);
+        let order = |places: &[usize]| {
+            let crossings = places.iter().map(|place| trip.crossings[*place]).collect();
+            Trip {
+                crossings,
+                ..trip.clone()
+            }
+            .split()
+        };
+        assert!(order(&[0, 1, 2, 3, 4, 5]).is_ok());
+        assert_eq!(order(&[]), Err(TripError::NoOrigin));
+        assert_eq!(order(&[5, 0]), Err(TripError::NoOrigin));
+        assert_eq!(order(&[0, 2, 1]), Err(TripError::OutOfOrder { hop: 1 }));
+        assert_eq!(order(&[0, 1, 1]), Err(TripError::OutOfOrder { hop: 1 }));
+        assert_eq!(order(&[0, 1, 3, 3]), Err(TripError::OutOfOrder { hop: 3 }));
+        assert_eq!(order(&[0, 1, 3, 2]), Err(TripError::OutOfOrder { hop: 2 }));
+        assert_eq!(order(&[0, 1, 5, 4]), Err(TripError::OutOfOrder { hop: 2 }));
+        assert_eq!(order(&[0, 0]), Err(TripError::OutOfOrder { hop: 0 }));
+        let error = order(&[0, 0]).unwrap_err().to_string();
+        assert_eq!(error, "stamp of hop 0 is out of order");
+    }
+}

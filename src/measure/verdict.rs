@@ -1,0 +1,677 @@
+//! Batches of a baseline and of the current part in; increases and the verdict out.
+//!
+//! The differences of all pairs of batches give the increase and its interval (Hodges-Lehmann
+//! estimate with the ranks of the Mann-Whitney test). Blocks in a row are not independent, so eight
+//! batches count as eight values however many blocks they hold, and an increase has to exceed what
+//! the baseline's batches differ by among themselves.
+
+use super::series::exact_quantile;
+use super::{Basis, Confidence, Figure, Verdict, VerdictDirection, VerdictKind};
+use crate::time::SignedNanos;
+
+/// Less than this is nothing that user space can blame a network for.
+const FLOOR_NS: i64 = 100_000;
+/// Normal quantile of a two-sided interval of 99 %.
+const Z_99: f64 = 2.576;
+/// A pump that was blocked in `write` for more than this share of the time was held.
+const HELD: f64 = 0.10;
+/// Held for more than this it is the bottleneck, whatever else there is.
+const MOSTLY_HELD: f64 = 0.50;
+/// Earlier runs below which there is no baseline, and below which it is a weak one.
+pub(super) const MIN_RUNS: usize = 3;
+const FEW_RUNS: usize = 8;
+
+impl Figure {
+    /// The quantile as a share, and how many blocks a batch needs for it.
+    pub(super) fn rule(self) -> (f64, usize) {
+        match self {
+            Self::P50 => (0.50, 5),
+            Self::P95 => (0.95, 20),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::P50 => "p50",
+            Self::P95 => "p95",
+        }
+    }
+}
+
+/// Growth of one part at one quantile, in nanoseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Increase {
+    pub(super) figure: Figure,
+    /// Median of the baseline's batches.
+    pub(super) baseline: i64,
+    /// Median of the differences, and its interval.
+    pub(super) amount: i64,
+    pub(super) low: i64,
+    pub(super) high: i64,
+    pub(super) stands_out: bool,
+    /// What keeps the confidence low.
+    pub(super) doubts: Vec<String>,
+}
+
+/// Compares the quantiles of batches, in the order of time; `runs`: the baseline's batches are
+/// earlier runs.
+///
+/// The spread that an increase has to exceed is the range of the baseline's batches without
+/// outliers (beyond 5 robust standard deviations, MAD x 1.4826, of their median). The range,
+/// because delays are autocorrelated: a drift between batches widens the range, while the MAD of
+/// eight values is often small by luck. Without outliers, because one bad hour, or one earlier run
+/// that was itself an alarm, would otherwise hide every later one; such a run is not compared with
+/// either. More than a fifth of the batches are no outliers but what is normal, so three or four
+/// runs have none.
+pub(super) fn compare(
+    figure: Figure,
+    mut baseline: Vec<i64>,
+    current: &[i64],
+    runs: bool,
+) -> Option<Increase> {
+    let few_runs = runs && baseline.len() < FEW_RUNS;
+    let middle = exact_quantile(&mut baseline, 0.5)?;
+    let floor = FLOOR_NS.max(middle / 20);
+    let mut deviations: Vec<i64> = baseline.iter().map(|v| distance(*v, middle)).collect();
+    let limit = exact_quantile(&mut deviations, 0.5)? as f64 * 1.4826 * 5.0;
+    let usual = |v: &i64| distance(*v, middle) as f64 <= limit.max(floor as f64);
+    let outliers = baseline.iter().filter(|v| !usual(v)).count();
+    let mut kept = baseline.clone();
+    if outliers <= baseline.len() / 5 {
+        kept.retain(usual);
+    }
+    let spread = kept.last()?.saturating_sub(*kept.first()?);
+    if runs {
+        baseline = kept;
+    }
+    let mut differences: Vec<i64> = current
+        .iter()
+        .flat_map(|now| baseline.iter().map(|then| now.saturating_sub(*then)))
+        .collect();
+    let amount = exact_quantile(&mut differences, 0.5)?;
+    let (rank, exact) = interval_rank(baseline.len(), current.len());
+    let low = *differences.get(rank - 1)?;
+    let high = *differences.get(differences.len() - rank)?;
+    // The batches of one run are alike in what sets it apart from other runs, so eight of them do
+    // not tell what one more run would: the interval is at least as wide as earlier runs are apart.
+    let runs_apart = if runs { spread } else { 0 };
+    let low = low.min(amount.saturating_sub(runs_apart));
+    let high = high.max(amount.saturating_add(runs_apart));
+    let stands_out = if few_runs {
+        amount > floor.max(spread.saturating_mul(3))
+    } else {
+        low > floor && amount > spread
+    };
+    let mut doubts = Vec::new();
+    if few_runs {
+        doubts.push("fewer than 8 earlier runs".to_owned());
+    } else if !exact {
+        doubts.push("too few batches for an interval of 99 %".to_owned());
+    }
+    if still_drifts(current, floor.max(amount / 4)) {
+        doubts.push("it still drifts".to_owned());
+    }
+    Some(Increase {
+        figure,
+        baseline: middle,
+        amount,
+        low,
+        high,
+        stands_out,
+        doubts,
+    })
+}
+
+fn distance(a: i64, b: i64) -> i64 {
+    a.saturating_sub(b).saturating_abs()
+}
+
+/// The later half of the batches lies wholly to one side of the earlier half, and by more than
+/// `least`.
+fn still_drifts(batches: &[i64], least: i64) -> bool {
+    let (early, late) = batches.split_at(batches.len() / 2);
+    let range = |half: &[i64]| Some((*half.iter().min()?, *half.iter().max()?));
+    let (Some(early), Some(late)) = (range(early), range(late)) else {
+        return false;
+    };
+    let apart = late.0 > early.1 || late.1 < early.0;
+    apart && batches.len() >= 6 && distance(late.0, early.0).max(distance(late.1, early.1)) > least
+}
+
+/// Which of the sorted differences, from either end and counted from 1, ends the interval of 99 % -
+/// by the normal approximation of Mann-Whitney's U - and whether there are batches enough for one.
+fn interval_rank(m: usize, n: usize) -> (usize, bool) {
+    let (m, n) = (m as f64, n as f64);
+    let rank = (m * n / 2.0 - Z_99 * (m * n * (m + n + 1.0) / 12.0).sqrt()).ceil();
+    (rank.max(1.0) as usize, rank >= 1.0)
+}
+
+/// A part of the path by its place on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    Segment(usize),
+    Host(usize),
+    Server,
+}
+
+/// A part of the path with what is known of its delay.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) subject: Subject,
+    /// Mean delay per block, and its share of the whole.
+    pub(super) mean: f64,
+    pub(super) share: Option<f64>,
+    /// At the median and at the 95th percentile.
+    pub(super) increases: [Option<Increase>; 2],
+}
+
+impl Candidate {
+    /// The increase to show: one that stands out, the median's unless the other is clearly larger;
+    /// else the median's.
+    pub(super) fn best(&self) -> Option<&Increase> {
+        let [p50, p95] = &self.increases;
+        match (p50, p95) {
+            (Some(p50), Some(p95)) if p95.stands_out => {
+                let larger = p95.low > p50.high.saturating_mul(2);
+                Some(if larger || !p50.stands_out { p95 } else { p50 })
+            }
+            (p50, _) => p50.as_ref(),
+        }
+    }
+
+    fn at(&self, figure: Figure) -> Option<&Increase> {
+        self.increases
+            .iter()
+            .flatten()
+            .find(|increase| increase.figure == figure)
+    }
+}
+
+/// Everything the verdict is reached from.
+pub(super) struct Evidence<'a> {
+    pub(super) candidates: Vec<Candidate>,
+    /// Names and hops of the nodes, in order of the path.
+    pub(super) nodes: Vec<(u8, String)>,
+    /// The first node is where blocks begin and end, not one on the way.
+    pub(super) source: bool,
+    /// The last node reflects, so that its answers are written by the pump that reads.
+    pub(super) reflected: bool,
+    /// Shares of time in which pumps were held: forward pumps in order of the path, then return
+    /// pumps.
+    pub(super) held: Vec<f64>,
+    /// Places of nodes whose clock was stepped.
+    pub(super) stepped: Vec<usize>,
+    /// Why there is no baseline, if there is none.
+    pub(super) no_baseline: String,
+    /// What keeps the confidence low whatever is found.
+    pub(super) doubts: Vec<String>,
+    /// Which way the increase of a segment lies, where the clocks tell.
+    pub(super) direction: &'a dyn Fn(usize, &Increase) -> Option<VerdictDirection>,
+}
+
+/// Where a chain of held pumps ends: the part after the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bottleneck {
+    /// `None`: what the origin writes its answers to.
+    subject: Option<(Subject, Option<VerdictDirection>)>,
+    /// The last held pump.
+    pump: usize,
+}
+
+impl Evidence<'_> {
+    /// Names the part that adds the delay.
+    pub(super) fn judge(&self) -> Verdict {
+        let has_baseline = self.candidates.iter().any(|c| c.best().is_some());
+        let standing = self.candidates.iter().filter_map(|c| {
+            let increase = c.best().filter(|increase| increase.stands_out)?;
+            Some((c, increase))
+        });
+        if let Some((winner, increase)) = standing.max_by_key(|(_, increase)| increase.amount) {
+            return self.grown(winner, increase);
+        }
+        let largest = self.candidates.iter().filter(|c| c.mean > 0.0);
+        let Some(largest) = largest.max_by(|a, b| a.mean.total_cmp(&b.mean)) else {
+            let nothing = self.nothing("nothing was measured", Basis::Share);
+            return Verdict {
+                confidence: Confidence::Low,
+                ..nothing
+            };
+        };
+        // Bulk traffic always fills some pipe. Where nothing grew that is worth a verdict only if
+        // it was full mostly.
+        let bottleneck = self
+            .bottleneck(largest.subject, false)
+            .filter(|bottleneck| {
+                let share = self.held.get(bottleneck.pump).copied().unwrap_or(0.0);
+                !has_baseline || share > MOSTLY_HELD
+            });
+        if let Some(bottleneck) = bottleneck {
+            return self.backed_up(largest, None, bottleneck);
+        }
+        if !has_baseline {
+            return self.largest(largest);
+        }
+        match self.stepped.first() {
+            Some(place) => {
+                let text = "the blocks under way were left out, and nothing else stands out";
+                self.clock(*place, &format!("{text} over the baseline"))
+            }
+            None => self.nothing("nothing stands out over the baseline", Basis::Increase),
+        }
+    }
+
+    fn nothing(&self, why: &str, basis: Basis) -> Verdict {
+        Verdict {
+            kind: VerdictKind::None,
+            index: None,
+            name: "none".to_owned(),
+            direction: None,
+            basis,
+            figure: Figure::P50,
+            share: None,
+            increase: None,
+            increase_low: None,
+            increase_high: None,
+            confidence: self.confidence(&[]),
+            reason: self.reason(why, &[]),
+            text: format!("none: {why}"),
+        }
+    }
+
+    fn clock(&self, place: usize, why: &str) -> Verdict {
+        let name = self.node(place);
+        let text = format!("clock step at {name}: {why}");
+        Verdict {
+            kind: VerdictKind::Clock,
+            name,
+            text,
+            ..self.nothing(why, Basis::Increase)
+        }
+    }
+
+    /// By share, for want of a baseline.
+    fn largest(&self, part: &Candidate) -> Verdict {
+        let why = format!("no baseline: {}", self.no_baseline);
+        let of_delay = part.share.map_or(String::new(), |s| {
+            format!(" with {:.0} % of the delay", s * 100.0)
+        });
+        let text = format!(
+            "largest part: {}{of_delay} ({why}){}",
+            self.name(part.subject),
+            self.steps()
+        );
+        let why = format!("largest part; {why}{}", self.steps());
+        Verdict {
+            text,
+            confidence: Confidence::Low,
+            ..self.named(part, Basis::Share, &why)
+        }
+    }
+
+    fn grown(&self, winner: &Candidate, increase: &Increase) -> Verdict {
+        if let Some(bottleneck) = self.bottleneck(winner.subject, true) {
+            return self.backed_up(winner, Some(increase), bottleneck);
+        }
+        if let Some((place, other)) = self.opposite(winner.subject, increase) {
+            let (one, other) = (self.name(winner.subject), self.name(other));
+            let why = format!("{one} and {other} changed by the same amount with opposite signs");
+            return Verdict {
+                confidence: Confidence::Low,
+                ..self.clock(place, &why)
+            };
+        }
+        let mut doubts = increase.doubts.clone();
+        // A part whose far end was held only queues for another one, so it is no rival.
+        let rivals = self
+            .candidates
+            .iter()
+            .filter(|c| c.subject != winner.subject);
+        let rivals = rivals.filter(|c| self.bottleneck(c.subject, true).is_none());
+        let rivals = rivals.filter_map(|c| Some((c, c.best()?)));
+        if let Some((rival, theirs)) = rivals.max_by_key(|(_, theirs)| theirs.amount) {
+            if theirs.stands_out && theirs.high >= increase.low {
+                let (one, other) = (self.name(winner.subject), self.name(rival.subject));
+                doubts.push(format!("{one} and {other} grew alike"));
+            }
+        }
+        let direction = match winner.subject {
+            Subject::Segment(place) => (self.direction)(place, increase),
+            _ => None,
+        };
+        let (amount, low, high) = (ms(increase.amount), ms(increase.low), ms(increase.high));
+        let mut text = format!(
+            "{} adds the delay: +{amount} ms ({}, {low} to {high}) over its baseline of {} ms",
+            self.described(winner.subject),
+            increase.figure.name(),
+            ms(increase.baseline),
+        );
+        text += match direction {
+            Some(VerdictDirection::Forward) => ", forward direction.",
+            Some(VerdictDirection::Return) => ", return direction.",
+            Some(VerdictDirection::Both) => ", both directions.",
+            None => ".",
+        };
+        let unknown = matches!(winner.subject, Subject::Segment(_)) && direction.is_none();
+        let unknown = if unknown {
+            "; direction unknown: the clocks are not known well enough"
+        } else {
+            ""
+        };
+        let why = format!(
+            "largest increase over the baseline{unknown}{}",
+            self.steps()
+        );
+        Verdict {
+            text,
+            direction,
+            confidence: self.confidence(&doubts),
+            reason: self.reason(&why, &doubts),
+            ..self.with_increase(winner, increase)
+        }
+    }
+
+    /// The delay queues before a part that drains slowly; `seen` is where it shows.
+    fn backed_up(&self, seen: &Candidate, grown: Option<&Increase>, to: Bottleneck) -> Verdict {
+        let places = self.nodes.len();
+        let (writer, share) = (
+            to.pump % places,
+            self.held.get(to.pump).copied().unwrap_or(0.0),
+        );
+        let direction = to.subject.and_then(|(_, direction)| direction);
+        let part = self
+            .candidates
+            .iter()
+            .find(|c| Some(c.subject) == to.subject.map(|s| s.0));
+        let slow = match to.subject {
+            Some((Subject::Segment(place), Some(VerdictDirection::Return))) => {
+                let (near, far) = (self.node(place), self.node(place + 1));
+                format!("{near} -> {far} drains slowly in return direction, or {near} reads slowly")
+            }
+            Some((Subject::Segment(place), _)) => {
+                format!(
+                    "{} drains slowly, or {} reads slowly",
+                    self.name(Subject::Segment(place)),
+                    self.node(place + 1)
+                )
+            }
+            Some(_) => "the server (or the network to it) reads slowly".to_owned(),
+            None => format!(
+                "{} reads its answers slowly, or what it writes them to does",
+                self.node(0)
+            ),
+        };
+        let held = format!(
+            "{} was blocked writing {:.0} % of the time",
+            self.node(writer),
+            share * 100.0
+        );
+        let queue = match grown {
+            Some(increase) => format!(
+                "the queue shows in {} with +{} ms",
+                self.name(seen.subject),
+                ms(increase.amount)
+            ),
+            None => format!(
+                "the queue shows in {}, the largest part",
+                self.name(seen.subject)
+            ),
+        };
+        let text = format!("{slow}: {held}; {queue}.");
+        let own = grown.and_then(|_| part?.best());
+        let basis = if grown.is_some() {
+            Basis::Increase
+        } else {
+            Basis::Share
+        };
+        let mut verdict = match (part, own) {
+            (Some(part), Some(own)) => self.with_increase(part, own),
+            (Some(part), None) => self.named(part, basis, ""),
+            (None, _) => {
+                let server = to.subject.is_some();
+                let subject = if server {
+                    Subject::Server
+                } else {
+                    Subject::Host(0)
+                };
+                let part = Candidate {
+                    subject,
+                    mean: 0.0,
+                    share: None,
+                    increases: [None, None],
+                };
+                self.named(&part, basis, "")
+            }
+        };
+        let mut doubts = Vec::new();
+        if share < MOSTLY_HELD {
+            doubts.push("blocked less than half of the time".to_owned());
+        }
+        verdict.direction = direction;
+        verdict.confidence = self.confidence(&doubts);
+        verdict.reason = self.reason(&format!("backed up from downstream: {held}"), &doubts);
+        verdict.text = text;
+        verdict
+    }
+
+    fn named(&self, part: &Candidate, basis: Basis, why: &str) -> Verdict {
+        let (kind, index) = match part.subject {
+            Subject::Segment(place) => (VerdictKind::Segment, Some(place)),
+            Subject::Host(0) if self.source => (VerdictKind::Source, None),
+            Subject::Host(place) => (
+                VerdictKind::Host,
+                self.nodes.get(place).map(|(hop, _)| usize::from(*hop)),
+            ),
+            Subject::Server => (VerdictKind::Server, None),
+        };
+        let name = self.name(part.subject);
+        Verdict {
+            kind,
+            index,
+            name,
+            share: part.share,
+            ..self.nothing(why, basis)
+        }
+    }
+
+    fn with_increase(&self, part: &Candidate, increase: &Increase) -> Verdict {
+        Verdict {
+            figure: increase.figure,
+            increase: Some(SignedNanos(increase.amount)),
+            increase_low: Some(SignedNanos(increase.low)),
+            increase_high: Some(SignedNanos(increase.high)),
+            ..self.named(part, Basis::Increase, "")
+        }
+    }
+
+    fn confidence(&self, doubts: &[String]) -> Confidence {
+        let certain = doubts.is_empty() && self.doubts.is_empty();
+        if certain {
+            Confidence::High
+        } else {
+            Confidence::Low
+        }
+    }
+
+    fn reason(&self, why: &str, doubts: &[String]) -> String {
+        let all = [why]
+            .into_iter()
+            .chain(doubts.iter().chain(&self.doubts).map(String::as_str));
+        all.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Mentions clock steps beside a verdict on something else.
+    fn steps(&self) -> String {
+        let name = |place: &usize| {
+            format!(
+                "; clock step at {}, blocks under way left out",
+                self.node(*place)
+            )
+        };
+        self.stepped.first().map_or(String::new(), name)
+    }
+
+    fn node(&self, place: usize) -> String {
+        self.nodes
+            .get(place)
+            .map_or("?".to_owned(), |(_, name)| name.clone())
+    }
+
+    fn name(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Segment(place) => format!("{} -> {}", self.node(place), self.node(place + 1)),
+            Subject::Host(place) => self.node(place),
+            Subject::Server => "server".to_owned(),
+        }
+    }
+
+    fn described(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Segment(_) => self.name(subject),
+            Subject::Host(0) if self.source => format!("source {}", self.node(0)),
+            Subject::Host(_) => format!("host {}", self.name(subject)),
+            Subject::Server => "server (or the network to it)".to_owned(),
+        }
+    }
+
+    /// A neighbour that shrank by as much as `subject` grew: the clock of the node between them was
+    /// stepped.
+    fn opposite(&self, subject: Subject, grown: &Increase) -> Option<(usize, Subject)> {
+        let beside = match subject {
+            Subject::Segment(place) => {
+                let before = place
+                    .checked_sub(1)
+                    .map(|before| (place, Subject::Segment(before)));
+                let hosts = [place, place + 1].map(|host| (host, Subject::Host(host)));
+                let after = (place + 1, Subject::Segment(place + 1));
+                before.into_iter().chain([after]).chain(hosts).collect()
+            }
+            Subject::Host(place) => {
+                let before = place
+                    .checked_sub(1)
+                    .map(|before| (place, Subject::Segment(before)));
+                before
+                    .into_iter()
+                    .chain([(place, Subject::Segment(place))])
+                    .collect::<Vec<_>>()
+            }
+            Subject::Server => Vec::new(),
+        };
+        beside.into_iter().find(|(_, other)| {
+            let part = self.candidates.iter().find(|c| c.subject == *other);
+            part.and_then(|part| part.at(grown.figure))
+                .is_some_and(|other| {
+                    let floor = FLOOR_NS.max(other.baseline / 20);
+                    let unlike = grown.amount.saturating_add(other.amount).saturating_abs();
+                    other.high < -floor && unlike < grown.amount / 4
+                })
+        })
+    }
+
+    fn is_held(&self, pump: usize) -> bool {
+        self.held.get(pump).is_some_and(|share| *share > HELD)
+    }
+
+    /// What a chain of held pumps, from the far end of `subject` onward, ends at.
+    ///
+    /// With `!moved_only`, also a part that is itself the end of the chain: its near pump is held.
+    fn bottleneck(&self, subject: Subject, moved_only: bool) -> Option<Bottleneck> {
+        let places = self.nodes.len();
+        let (far, near) = match subject {
+            Subject::Segment(place) => {
+                let last = self.reflected && place + 2 == places;
+                let back = if last { place + 1 } else { places + place + 1 };
+                ([place + 1, places + place], [place, back])
+            }
+            Subject::Host(place) => ([place, places + place], [place, places + place]),
+            Subject::Server => return None,
+        };
+        let near = near.into_iter().filter(|_| !moved_only);
+        let first = far
+            .into_iter()
+            .chain(near)
+            .find(|pump| self.is_held(*pump))?;
+        let mut pump = first;
+        loop {
+            let (next, subject) = self.after(pump);
+            match next {
+                Some(next) if self.is_held(next) => pump = next,
+                _ => return Some(Bottleneck { subject, pump }),
+            }
+        }
+    }
+
+    /// What follows a pump in the way of the data: the next pump, and the part between them.
+    fn after(&self, pump: usize) -> (Option<usize>, Option<(Subject, Option<VerdictDirection>)>) {
+        let places = self.nodes.len();
+        let segment = |place, direction| Some((Subject::Segment(place), Some(direction)));
+        match pump.checked_sub(places) {
+            Some(0) => (None, None),
+            Some(place) => (Some(pump - 1), segment(place - 1, VerdictDirection::Return)),
+            None if pump + 1 < places => (Some(pump + 1), segment(pump, VerdictDirection::Forward)),
+            None if self.reflected && pump > 0 => (
+                Some(places + pump - 1),
+                segment(pump - 1, VerdictDirection::Return),
+            ),
+            None => (None, Some((Subject::Server, None))),
+        }
+    }
+}
+
+/// Milliseconds for people; microseconds show only where there is little else.
+fn ms(nanos: i64) -> String {
+    let decimals = if nanos.unsigned_abs() < 100_000 { 3 } else { 2 };
+    format!("{:.decimals$}", SignedNanos(nanos).as_millis_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_by_eight_batches_take_the_8th_smallest_and_few_batches_tell_no_99_percent() {
+        assert_eq!(interval_rank(8, 8), (8, true));
+        assert_eq!(interval_rank(20, 8), (30, true));
+        assert_eq!(interval_rank(5, 8), (3, true));
+        assert_eq!(interval_rank(3, 1), (1, false));
+    }
+
+    #[test]
+    fn one_bad_earlier_run_does_not_hide_an_increase() {
+        const MS: i64 = 1_000_000;
+        for runs in [5, 8, 20] {
+            let mut baseline: Vec<i64> = (0..runs).map(|i| 10 * MS + i * 10_000).collect();
+            baseline[1] = 90 * MS;
+            let current = [13 * MS; 8];
+            let increase = compare(Figure::P50, baseline.clone(), &current, true).unwrap();
+            assert!(increase.stands_out, "{runs}: {increase:?}");
+            assert!(
+                (2_800_000..=3_000_000).contains(&increase.amount),
+                "{increase:?}"
+            );
+            assert_eq!(increase.doubts.is_empty(), runs >= 8);
+            let normal = compare(Figure::P50, baseline, &[10 * MS + 50_000; 8], true).unwrap();
+            assert!(!normal.stands_out, "{runs}: {normal:?}");
+        }
+    }
+
+    #[test]
+    fn batches_that_rise_throughout_are_called_drifting() {
+        let rising: Vec<i64> = (1..9).map(|i| i * 1_000_000).collect();
+        let increase = compare(Figure::P50, vec![0; 8], &rising, false).unwrap();
+        assert!(increase.stands_out);
+        assert_eq!(increase.doubts, ["it still drifts"]);
+    }
+
+    #[test]
+    fn extreme_values_do_not_overflow() {
+        let (low, high) = (vec![i64::MIN; 8], [i64::MAX; 8]);
+        assert!(compare(Figure::P95, low, &high, false).unwrap().stands_out);
+        assert!(
+            !compare(Figure::P95, high.to_vec(), &[i64::MIN; 8], true)
+                .unwrap()
+                .stands_out
+        );
+        assert_eq!(compare(Figure::P50, Vec::new(), &high, false), None);
+        assert_eq!(compare(Figure::P50, vec![1], &[], false), None);
+    }
+}

@@ -1,0 +1,504 @@
+//! The near end of a path: what the source and the probe have in common. They open a session, send marked blocks and
+//! read what comes back; the block itself carries its scheduled time, so reader and writer share only counts.
+
+use super::clock::{Moment, PumpClock};
+use super::collect::Measurement;
+use super::dial::DialError;
+use super::ends::{End, Pair, Patience, WriteFault};
+use super::intake::{Intake, ReadFault, HEADROOM};
+use super::pump::{tell_path, Session};
+use super::serve::opening;
+use super::{lock, random, Node};
+use crate::measure::Homecoming;
+use crate::report::Blocks;
+use crate::session::answers::{Answer, Answers};
+use crate::session::inbound::Inbound;
+use crate::session::trips::{trip, Origin};
+use crate::sys;
+use crate::time::{MonoTime, Nanos};
+use crate::wire::{
+    frame_type, ErrorInfo, Flags, FrameView, Header, ParseError, Role, Stamp, StampDirection,
+    StampFlags, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
+};
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// How often a reader that hears nothing looks whether an answer is overdue.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Why a path broke.
+#[derive(Debug)]
+pub struct Break {
+    /// The hop that noticed: 0 is this node.
+    pub hop: u8,
+    /// What it noticed.
+    pub text: String,
+}
+
+impl Break {
+    /// Noticed by this node itself.
+    pub fn own(text: String) -> Self {
+        Self { hop: 0, text }
+    }
+}
+
+impl fmt::Display for Break {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.hop {
+            0 => f.write_str(&self.text),
+            hop => write!(f, "hop {hop} reports: {}", self.text),
+        }
+    }
+}
+
+/// Why reading ended early.
+#[derive(Debug)]
+pub enum Stop<E> {
+    /// The path broke.
+    Path(Break),
+    /// The payload could not be handed on.
+    Sink(E),
+    /// The writer has given up already, and has told why.
+    Aborted,
+}
+
+/// What was sent and answered, over all sessions of a run.
+#[derive(Debug)]
+pub struct Progress(Mutex<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    sent: u64,
+    payload_bytes: u64,
+    /// Answers that are still expected on the present session.
+    outstanding: u64,
+    /// When something was last heard, or the first of the outstanding blocks sent.
+    since: MonoTime,
+    answers: Answers,
+    late: u64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self(Mutex::new(Counts {
+            sent: 0,
+            payload_bytes: 0,
+            outstanding: 0,
+            since: MonoTime::default(),
+            answers: Answers::new(),
+            late: 0,
+        }))
+    }
+
+    /// A block is about to be sent; its number.
+    fn send(&self, now: MonoTime, payload: usize) -> u64 {
+        let mut counts = lock(&self.0);
+        if counts.outstanding == 0 {
+            counts.since = now;
+        }
+        counts.outstanding += 1;
+        counts.payload_bytes += payload as u64;
+        counts.sent += 1;
+        counts.sent - 1
+    }
+
+    /// Blocks fell due while there was no path: they count as lost.
+    pub fn skip(&self, blocks: u64) {
+        lock(&self.0).sent += blocks;
+    }
+
+    fn answer(&self, sequence: u64, now: MonoTime, late: bool) -> Answer {
+        let mut counts = lock(&self.0);
+        let sent = counts.sent;
+        let answer = counts.answers.take(sequence, sent);
+        if answer == Answer::First {
+            counts.outstanding = counts.outstanding.saturating_sub(1);
+            counts.late += u64::from(late);
+        }
+        counts.since = now;
+        answer
+    }
+
+    /// Whether an answer has been outstanding for longer than `timeout`.
+    fn is_overdue(&self, now: MonoTime, timeout: Duration) -> bool {
+        let counts = lock(&self.0);
+        counts.outstanding > 0 && now.since(counts.since) >= timeout.into()
+    }
+
+    /// A new session begins: what is outstanding on the old one is lost.
+    fn begin(&self) {
+        lock(&self.0).outstanding = 0;
+    }
+
+    /// The counts for a report. Lost is everything unanswered: ask when the run is over.
+    pub fn blocks(&self) -> Blocks {
+        let counts = lock(&self.0);
+        Blocks {
+            sent: counts.sent,
+            received: counts.answers.received(),
+            lost: counts.sent - counts.answers.received(),
+            late: counts.late,
+            duplicate: counts.answers.duplicates(),
+            payload_bytes: counts.payload_bytes,
+        }
+    }
+
+    /// As [`blocks`](Self::blocks), for a run that goes on: what is under way is not lost yet.
+    pub fn blocks_so_far(&self) -> Blocks {
+        let outstanding = lock(&self.0).outstanding;
+        let blocks = self.blocks();
+        Blocks {
+            lost: blocks.lost.saturating_sub(outstanding),
+            ..blocks
+        }
+    }
+
+    /// The numbers of the blocks without an answer.
+    pub fn unanswered(&self) -> Vec<u64> {
+        let counts = lock(&self.0);
+        counts.answers.open(counts.sent).collect()
+    }
+}
+
+/// The node that begins a path.
+#[derive(Debug)]
+pub struct Caller {
+    /// Itself; it has an onward hop.
+    pub node: Node,
+    /// Over all sessions.
+    pub progress: Progress,
+    down: AtomicBool,
+}
+
+/// An open session.
+#[derive(Debug)]
+pub struct Line {
+    pair: Pair,
+    session: Session,
+}
+
+impl Caller {
+    /// A caller that has not called yet.
+    pub fn new(node: Node) -> Self {
+        Self {
+            node,
+            progress: Progress::new(),
+            down: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the last session broke and none has followed.
+    pub fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire)
+    }
+
+    /// A session broke, or works.
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Release);
+    }
+
+    /// Connects and sends OPEN; costs no round trip beyond the connect.
+    ///
+    /// # Errors
+    ///
+    /// [`Break`] where nobody can be reached.
+    pub fn open(&self) -> Result<Line, Break> {
+        let node = &self.node;
+        let settings = &node.settings;
+        let onward = node
+            .onward
+            .as_ref()
+            .ok_or_else(|| Break::own("there is no next hop".into()))?;
+        let dialled = onward
+            .connect(settings.timeout)
+            .map_err(|error: DialError| Break::own(format!("cannot {error}")))?;
+        let peer = dialled.address;
+        let lost = |error: io::Error| Break::own(format!("connect to {peer}: {error}"));
+        let end = End::new(dialled.socket, peer, settings.timeout).map_err(lost)?;
+        end.set_framed();
+        let session = Session {
+            cookie: random(),
+            hop: 0,
+            hop_limit: settings.hop_limit,
+        };
+        let info = node.info(
+            Role::Source,
+            Some(dialled.took),
+            String::new(),
+            peer.to_string(),
+        );
+        let line = Line {
+            pair: Pair::new(1, end, settings.timeout),
+            session,
+        };
+        self.progress.begin();
+        line.send(&opening(node, session, &info), &mut Nanos::default())?;
+        Ok(line)
+    }
+
+    /// Reads until the far end has said END, handing the application's bytes to `payload`.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop`].
+    pub fn read<E>(
+        &self,
+        line: &Line,
+        mut payload: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), Stop<E>> {
+        let timeout = self.node.settings.timeout;
+        let end = &line.pair.client;
+        let mut intake = Intake::new(&line.pair, end, Some(TICK.min(timeout)));
+        let mut inbound = Inbound::returning(line.session.cookie);
+        let mut clock = self.node.clock.pump();
+        let breaks = |text: String| Stop::Path(Break::own(text));
+        loop {
+            let header = match intake.frame() {
+                Ok(Some(header)) => header,
+                Ok(None) => {
+                    return Err(breaks(format!(
+                        "next hop {} closed the connection without END",
+                        end.peer
+                    )))
+                }
+                Err(ReadFault::Idle) => {
+                    if self.progress.is_overdue(sys::clock::mono(), timeout) {
+                        return Err(breaks(format!(
+                            "no answer through {} for {:.1} s (--timeout)",
+                            end.peer,
+                            timeout.as_secs_f64()
+                        )));
+                    }
+                    continue;
+                }
+                Err(ReadFault::Aborted) => return Err(Stop::Aborted),
+                Err(fault) => return Err(breaks(explain(end, timeout, fault))),
+            };
+            let ingress = header.marked().then(|| clock.read());
+            inbound
+                .check(&header)
+                .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;
+            let view = intake.view(header);
+            if let Some(ingress) = ingress {
+                self.answered(&view, ingress);
+            }
+            match header.kind {
+                frame_type::BLOCK => payload(view.payload()).map_err(Stop::Sink)?,
+                frame_type::OPENED => tell_path(&self.node, &view),
+                frame_type::END => return Ok(()),
+                frame_type::RESET => {
+                    return Err(breaks(format!("the path was reset, through {}", end.peer)))
+                }
+                frame_type::ERROR => {
+                    return Err(match ErrorInfo::parse(view.payload()) {
+                        Ok(info) => Stop::Path(Break {
+                            hop: info.hop,
+                            text: info.text.escape_debug().to_string(),
+                        }),
+                        Err(error) => breaks(format!("next hop {} {error}", end.peer)),
+                    })
+                }
+                _ => {}
+            }
+            intake.consume(&header);
+        }
+    }
+
+    /// A marked frame is back: the block itself, or an exit's report of it.
+    fn answered(&self, view: &FrameView<'_>, ingress: Moment) {
+        let origin = Origin {
+            node: self.node.id,
+            hop: 0,
+        };
+        let home = Homecoming {
+            ingress: ingress.wall,
+            egress: None,
+            generation: ingress.generation,
+            held: Nanos::ZERO,
+        };
+        let Some(mut trip) = trip(view, origin, ingress.mono, home) else {
+            return;
+        };
+        let total = trip.crossings.first().map(|own| ingress.wall - own.ingress);
+        let timeout = Nanos::from(self.node.settings.timeout).signed();
+        trip.late = total.is_some_and(|total| total > timeout);
+        let measurement = match self.progress.answer(trip.sequence, ingress.mono, trip.late) {
+            Answer::First => Measurement::Trip(Box::new(trip)),
+            Answer::Duplicate => Measurement::Duplicate(Box::new(trip)),
+            Answer::Unknown => Measurement::Notice(format!(
+                "an answer to block {} came, which was never sent",
+                trip.sequence
+            )),
+        };
+        self.node.collector.offer(measurement);
+    }
+}
+
+#[inline(never)]
+fn explain(end: &End, timeout: Duration, fault: ReadFault) -> String {
+    let peer = end.peer;
+    match fault {
+        ReadFault::Parse(error @ ParseError::Magic { .. }) => format!(
+            "peer {peer} {error}; if it is a plain TCP server use --remove-perf-headers at a node before it"
+        ),
+        ReadFault::Parse(error) => format!("peer {peer} {error}"),
+        ReadFault::Truncated => format!("next hop {peer} closed the connection within a frame"),
+        ReadFault::Stalled => format!(
+            "next hop {peer} began a frame and did not go on for {:.1} s (--timeout)",
+            timeout.as_secs_f64()
+        ),
+        ReadFault::Reset(error) => format!("next hop {peer} broke the connection: {error}"),
+        ReadFault::Idle | ReadFault::Aborted => format!("next hop {peer} is silent"),
+    }
+}
+
+impl Line {
+    fn send(&self, bytes: &[u8], held: &mut Nanos) -> Result<(), Break> {
+        let end = &self.pair.client;
+        end.send(&self.pair, bytes, held, Patience::Limited)
+            .map_err(|fault| {
+                Break::own(match fault {
+                    WriteFault::Timeout => format!(
+                        "next hop {} has read nothing for {:.1} s (--timeout)",
+                        end.peer,
+                        self.pair.timeout.as_secs_f64()
+                    ),
+                    WriteFault::Dead { error, .. } => {
+                        format!("next hop {} broke the connection: {error}", end.peer)
+                    }
+                    WriteFault::Aborted => "the session was given up".into(),
+                })
+            })
+    }
+
+    /// Says END, once: no more blocks will come. The answers still do.
+    pub fn end(&self) {
+        let end = &self.pair.client;
+        let guard = end.lock();
+        if end.is_writing_over() {
+            return;
+        }
+        let mut frame = [0; HEADER_LEN];
+        Header {
+            hop_limit: self.session.hop_limit,
+            ..Header::new(frame_type::END, self.session.cookie, 0)
+        }
+        .emit(&mut frame);
+        // Where it cannot be sent the reader finds out why.
+        let _ = self.send(&frame, &mut Nanos::default());
+        drop(guard);
+        end.shut_writing();
+    }
+
+    /// Gives the session up: both directions end now.
+    pub fn give_up(&self) {
+        self.pair.fail();
+        self.pair.abort();
+    }
+}
+
+/// When a block was due.
+#[derive(Clone, Copy, Debug)]
+pub enum Due {
+    /// At a scheduled time, which may have passed.
+    At(MonoTime),
+    /// When its bytes had been read.
+    Read(Moment),
+}
+
+/// The write half of a session.
+#[derive(Debug)]
+pub struct BlockWriter<'a> {
+    caller: &'a Caller,
+    line: &'a Line,
+    clock: PumpClock<'a>,
+    held: Nanos,
+    buffer: Vec<u8>,
+}
+
+impl<'a> BlockWriter<'a> {
+    /// For blocks of at most `block` bytes.
+    pub fn new(caller: &'a Caller, line: &'a Line, block: usize) -> Self {
+        Self {
+            caller,
+            line,
+            clock: caller.node.clock.pump(),
+            held: Nanos::ZERO,
+            buffer: vec![0; HEADROOM + block.min(MAX_PAYLOAD)],
+        }
+    }
+
+    /// Where the payload goes.
+    pub fn payload(&mut self) -> &mut [u8] {
+        &mut self.buffer[HEADROOM..]
+    }
+
+    /// Reads the clocks, for [`Due::Read`].
+    pub fn now(&mut self) -> Moment {
+        self.clock.read()
+    }
+
+    /// Sends the first `len` bytes of the payload as a marked block; `false` where the session was ended meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Break`].
+    pub fn send(&mut self, len: usize, due: Due) -> Result<bool, Break> {
+        let node = &self.caller.node;
+        let marked = node.settings.stamp;
+        let now = sys::clock::mono();
+        let end = &self.line.pair.client;
+        let guard = end.lock();
+        if end.is_writing_over() {
+            return Ok(false);
+        }
+        let sequence = self.caller.progress.send(now, len);
+        let mut header = Header {
+            hop_limit: self.line.session.hop_limit,
+            payload_len: len,
+            ..Header::new(frame_type::BLOCK, self.line.session.cookie, sequence)
+        };
+        let stamp_at = HEADROOM - STAMP_LEN;
+        let mut start = HEADROOM - HEADER_LEN;
+        let mut stamp = Stamp {
+            node: node.id,
+            hop: 0,
+            direction: StampDirection::Forward,
+            generation: 0,
+            flags: StampFlags(if node.clock_error.is_some() {
+                StampFlags::SYNCHRONISED
+            } else {
+                0
+            }),
+            held: std::mem::take(&mut self.held),
+            arrival: None,
+            ingress: Default::default(),
+            egress: Default::default(),
+        };
+        if marked {
+            start = stamp_at - HEADER_LEN;
+            header.flags = Flags(Flags::MARKED);
+            header.stamps = 1;
+        }
+        header.emit(&mut self.buffer[start..]);
+        if marked {
+            let egress = self.clock.read();
+            stamp.generation = egress.generation;
+            stamp.egress = egress.wall;
+            stamp.ingress = match due {
+                // What lies between the due time and now is this host's share, on the clock that no step moves.
+                Due::At(at) => egress.wall.before(egress.mono.since(at)),
+                Due::Read(read) if read.generation == egress.generation => read.wall,
+                Due::Read(read) => egress.wall.before(egress.mono.since(read.mono)),
+            };
+            stamp.emit(&mut self.buffer[stamp_at..]);
+        }
+        self.line
+            .send(&self.buffer[start..HEADROOM + len], &mut self.held)?;
+        drop(guard);
+        Ok(true)
+    }
+}

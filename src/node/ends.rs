@@ -1,0 +1,442 @@
+//! The two ends of a proxied connection, and how it ends: half-close, reset, error.
+//!
+//! A socket's error is consumed by whichever pump's call meets it first. So a pump whose write fails says nothing by
+//! itself: it marks the end as dead, and the pump that reads there finds what the peer had still to say, then the death.
+//! Only where reading was over already does the writer speak. A read of 0 is a half-close only if the pair has not
+//! failed and the kernel does not call the socket closed.
+
+use super::lock;
+use crate::sys;
+use crate::time::{MonoTime, Nanos};
+use crossbeam_channel::{bounded, Receiver, Sender};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{fence, AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
+use std::time::{Duration, Instant};
+
+/// Reports that wait for the write half of a framed end while the other pump is in it. With one report per 10 ms a
+/// connection fills this in 0.6 s of a blocked write; more would be old news.
+const REPORTS: usize = 64;
+
+/// How long a blocked send sleeps before it looks whether the pair has failed.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+const READING_OVER: u8 = 1;
+const DEAD: u8 = 2;
+const WRITING_OVER: u8 = 4;
+const TORN: u8 = 8;
+const FRAMED: u8 = 16;
+const HALF_DONE: u8 = 32;
+
+/// Why a write ended early.
+#[derive(Debug)]
+pub enum WriteFault {
+    /// The other pump failed the pair.
+    Aborted,
+    /// The peer is gone; the pump that reads this end tells why, unless `alone`.
+    Dead {
+        /// Reading is over, so nobody else will tell.
+        alone: bool,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// No byte moved for the time allowed (only where [`Patience::Limited`]).
+    Timeout,
+}
+
+/// What a write does when the peer does not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Logs it once and goes on: a proxied connection whose reader pauses.
+    Unlimited,
+    /// Gives up: source and probe.
+    Limited,
+}
+
+type ReportQueue = (Sender<Vec<u8>>, Receiver<Vec<u8>>);
+
+/// One socket of a pair.
+#[derive(Debug)]
+pub struct End {
+    /// The socket, shared by reference: a second descriptor would keep it open after a reset.
+    pub socket: TcpStream,
+    /// Its peer, for messages.
+    pub peer: SocketAddr,
+    state: AtomicU8,
+    writing: Mutex<()>,
+    reports: OnceLock<ReportQueue>,
+}
+
+impl End {
+    /// Takes a connected socket; sets no-delay, keep-alive and the tick at which blocked writes look up.
+    ///
+    /// # Errors
+    ///
+    /// Where the socket takes no options: it is closed already.
+    pub fn new(socket: TcpStream, peer: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(timeout.min(LONGEST_TICK)))?;
+        sys::keep_alive(&socket)?;
+        Ok(Self {
+            socket,
+            peer,
+            state: AtomicU8::new(0),
+            writing: Mutex::new(()),
+            reports: OnceLock::new(),
+        })
+    }
+
+    /// The peer is another node; without this it is sent plain bytes only.
+    pub fn set_framed(&self) {
+        self.mark(FRAMED);
+    }
+
+    /// Whether the peer is another node.
+    pub fn is_framed(&self) -> bool {
+        self.is(FRAMED)
+    }
+
+    /// Gives a framed end a queue for reports: an exit's has two writers.
+    pub fn queue_reports(&self) {
+        self.reports.get_or_init(|| bounded(REPORTS));
+    }
+
+    fn mark(&self, bit: u8) -> u8 {
+        self.state.fetch_or(bit, Ordering::SeqCst)
+    }
+
+    fn is(&self, bit: u8) -> bool {
+        self.state.load(Ordering::SeqCst) & bit != 0
+    }
+
+    /// Reading came to an end of file; `true` where a writer has found the peer dead before: then it was no half-close.
+    pub fn reading_over(&self) -> bool {
+        self.mark(READING_OVER) & DEAD != 0
+    }
+
+    /// Whether a read of 0 bytes here is the remains of a reset that a writer consumed.
+    pub fn is_reset(&self) -> bool {
+        self.is(DEAD) || (!self.is(WRITING_OVER) && sys::is_closed(&self.socket) == Some(true))
+    }
+
+    /// Whether an end was passed on here.
+    pub fn is_writing_over(&self) -> bool {
+        self.is(WRITING_OVER)
+    }
+
+    /// Passes a half-close on.
+    pub fn shut_writing(&self) {
+        self.mark(WRITING_OVER);
+        // Fails only where the peer is gone; the reader finds that out.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// One of the two writers is done; the second to say so passes the end on.
+    pub fn writer_done(&self) {
+        if self.mark(HALF_DONE) & HALF_DONE != 0 {
+            self.shut_writing();
+        }
+    }
+
+    /// The write half, for whole frames.
+    pub fn lock(&self) -> MutexGuard<'_, ()> {
+        lock(&self.writing)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.writing.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Sends all of `bytes`; adds the time it was blocked to `held`. The caller holds the lock where there are two
+    /// writers.
+    ///
+    /// The first call never waits and needs no clock; only where the kernel has no room is the waiting timed.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteFault`].
+    pub fn send(
+        &self,
+        pair: &Pair,
+        bytes: &[u8],
+        held: &mut Nanos,
+        patience: Patience,
+    ) -> Result<(), WriteFault> {
+        match sys::send_now(&self.socket, bytes) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(sent) => self.send_blocked(pair, &bytes[sent..], held, patience),
+            Err(error) if is_passing(&error) => self.send_blocked(pair, bytes, held, patience),
+            Err(error) => Err(self.dead(error)),
+        }
+    }
+
+    #[inline(never)]
+    fn send_blocked(
+        &self,
+        pair: &Pair,
+        mut bytes: &[u8],
+        held: &mut Nanos,
+        patience: Patience,
+    ) -> Result<(), WriteFault> {
+        let begun = Instant::now();
+        let mut progress = begun;
+        let mut told = false;
+        let outcome = loop {
+            if bytes.is_empty() {
+                break Ok(());
+            }
+            if pair.has_failed() {
+                self.mark(TORN);
+                break Err(WriteFault::Aborted);
+            }
+            match sys::send_waiting(&self.socket, bytes) {
+                Ok(sent) => {
+                    bytes = &bytes[sent..];
+                    progress = Instant::now();
+                }
+                Err(error) if is_passing(&error) => {
+                    if progress.elapsed() >= pair.timeout {
+                        if patience == Patience::Limited {
+                            self.mark(TORN);
+                            break Err(WriteFault::Timeout);
+                        }
+                        if !told {
+                            told = true;
+                            log_stall(self.peer, pair.timeout);
+                        }
+                    }
+                }
+                Err(error) => break Err(self.dead(error)),
+            }
+        };
+        *held += begun.elapsed().into();
+        outcome
+    }
+
+    fn dead(&self, error: io::Error) -> WriteFault {
+        WriteFault::Dead {
+            alone: self.mark(DEAD) & READING_OVER != 0,
+            error,
+        }
+    }
+
+    /// Offers a report to the write half; `false` where the queue is full and it was dropped. Never waits.
+    pub fn offer(&self, report: Vec<u8>) -> bool {
+        self.reports
+            .get()
+            .is_some_and(|(offer, _)| offer.try_send(report).is_ok())
+    }
+
+    /// Sends the reports that wait, as long as nobody else is writing and the kernel has room; `finish` is called on
+    /// each just before it is sent, for its egress stamp.
+    pub fn drain_reports(&self, mut finish: impl FnMut(&mut [u8])) {
+        let Some((_, reports)) = self.reports.get() else {
+            return;
+        };
+        // Whoever finds the lock taken leaves its report to the holder, who looks at the queue again after unlocking.
+        // The fences order "queue, then lock" here against "unlock, then queue" there.
+        loop {
+            fence(Ordering::SeqCst);
+            if reports.is_empty() {
+                return;
+            }
+            let Some(guard) = self.try_lock() else {
+                return;
+            };
+            while sys::is_writable(&self.socket) {
+                let Ok(mut report) = reports.try_recv() else {
+                    break;
+                };
+                finish(&mut report);
+                if !self.send_whole_now(&report) {
+                    return;
+                }
+            }
+            drop(guard);
+            if !sys::is_writable(&self.socket) {
+                return;
+            }
+        }
+    }
+
+    /// Sends a frame without waiting; a frame sent by half tears the stream, and nothing may follow.
+    fn send_whole_now(&self, frame: &[u8]) -> bool {
+        match sys::send_now(&self.socket, frame) {
+            Ok(sent) if sent == frame.len() => true,
+            Ok(_) => {
+                self.mark(TORN);
+                false
+            }
+            Err(error) => {
+                if !is_passing(&error) {
+                    self.mark(DEAD);
+                }
+                false
+            }
+        }
+    }
+
+    /// A last word to a framed peer, if the write half is free and whole.
+    pub fn send_last(&self, frame: &[u8]) -> bool {
+        if !self.is_framed() || self.is(TORN | DEAD | WRITING_OVER) {
+            return false;
+        }
+        let Some(_guard) = self.try_lock() else {
+            return false;
+        };
+        self.send_whole_now(frame)
+    }
+
+    fn abort(&self) {
+        // Both fail only on a socket that is gone already.
+        let _ = sys::reset_on_close(&self.socket);
+        let _ = self.socket.shutdown(Shutdown::Read); // wakes a reader and sends nothing
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    ) && error.raw_os_error() != Some(ETIMEDOUT)
+        && error.raw_os_error() != Some(ETIMEDOUT_MIPS)
+}
+
+/// The kernel's own timeout of a connection, which ends it, shares its kind with a receive timeout, which does not.
+const ETIMEDOUT: i32 = 110;
+const ETIMEDOUT_MIPS: i32 = 145;
+
+#[cold]
+#[inline(never)]
+fn log_stall(peer: SocketAddr, timeout: Duration) {
+    log::warn!(
+        "peer {peer}: has read nothing for {:.1} s, still waiting",
+        timeout.as_secs_f64()
+    );
+}
+
+/// What the two pumps of a connection share.
+#[derive(Debug)]
+pub struct Pair {
+    /// The connection's number, as in the names of its threads.
+    pub id: usize,
+    /// Where the bytes came from.
+    pub client: End,
+    /// Where they go; `None` at a reflector and until the onward connection stands.
+    pub server: OnceLock<End>,
+    /// `-t`.
+    pub timeout: Duration,
+    failed: AtomicBool,
+    /// Counts the reads of both pumps: whether anything moves.
+    pub moved: AtomicUsize,
+    /// Whether the server has answered what it was sent.
+    pub exchange: Exchange,
+}
+
+impl Pair {
+    /// A pair whose onward side is not there yet.
+    pub fn new(id: usize, client: End, timeout: Duration) -> Self {
+        Self {
+            id,
+            client,
+            server: OnceLock::new(),
+            timeout,
+            failed: AtomicBool::new(false),
+            moved: AtomicUsize::new(0),
+            exchange: Exchange::default(),
+        }
+    }
+
+    /// Whether one of the pumps has given up.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Marks the pair; `true` for the first who does, whose business the last words are.
+    pub fn fail(&self) -> bool {
+        !self.failed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends both connections with a reset once both pumps let go of them. After [`fail`](Self::fail).
+    pub fn abort(&self) {
+        self.client.abort();
+        self.abort_server();
+    }
+
+    /// Waits until both directions of `end` are shut, once nothing more can be read there.
+    ///
+    /// # Errors
+    ///
+    /// `Err(true)` where the peer reset it instead; `Err(false)` where the other pump failed the pair.
+    pub fn wait_closed(&self, end: &End) -> Result<(), bool> {
+        loop {
+            if self.has_failed() {
+                return Err(false);
+            }
+            match sys::wait_closed(&end.socket, LONGEST_TICK) {
+                Ok(None) => {}
+                Ok(Some(true)) if !self.has_failed() => return Err(true),
+                Ok(Some(_)) | Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Ends the onward connection with a reset. After [`fail`](Self::fail).
+    pub fn abort_server(&self) {
+        if let Some(server) = self.server.get() {
+            server.abort();
+        }
+    }
+
+    /// Lets the last word reach the client before its connection goes: shuts the write half and waits a moment for the
+    /// peer to do the same, since a reset may overtake what was sent.
+    pub fn close_client(&self) {
+        let _ = self.client.socket.shutdown(Shutdown::Write);
+        sys::wait_peer_shut(&self.client.socket, self.timeout.min(LONGEST_TICK));
+        self.client.abort();
+    }
+}
+
+const ANSWERED: u8 = 0;
+const TIMED: u8 = 1;
+const UNTIMED: u8 = 2;
+
+/// Measures how long the server takes: first reply byte minus last forward write, only where the connection was quiet
+/// before (everything sent earlier had been answered) and only for marked blocks, since others read no clock.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    state: AtomicU8,
+    asked: Mutex<(u64, MonoTime)>,
+}
+
+impl Exchange {
+    /// The up pump is about to write a marked block.
+    pub fn ask(&self, sequence: u64, at: MonoTime) {
+        if self.state.load(Ordering::Acquire) == ANSWERED {
+            *lock(&self.asked) = (sequence, at);
+            self.state.store(TIMED, Ordering::Release);
+        } else {
+            self.state.store(UNTIMED, Ordering::Release);
+        }
+    }
+
+    /// The up pump is about to write an unmarked block: what comes back may belong to it.
+    pub fn ask_untimed(&self) {
+        self.state.store(UNTIMED, Ordering::Release);
+    }
+
+    /// The down pump has read reply bytes; the block they answer and when it was written, where that is known.
+    pub fn answered(&self) -> Option<(u64, MonoTime)> {
+        if self.state.load(Ordering::Acquire) == ANSWERED
+            || self.state.swap(ANSWERED, Ordering::AcqRel) != TIMED
+        {
+            return None;
+        }
+        Some(*lock(&self.asked))
+    }
+}

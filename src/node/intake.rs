@@ -1,0 +1,339 @@
+//! The read half of a pump: bytes of a socket in, whole frames or chunks of plain bytes out, in one buffer.
+//!
+//! The buffer begins small (most connections idle most of the time), grows when a read fills it or a header asks for
+//! more, and shrinks again after about a second of idling. There is always room for [`HEADROOM`] bytes in front of what
+//! was read, so that a header or a stamp can be put there without moving the payload.
+//!
+//! A receive timeout is armed only where something may have to be done without a byte arriving: a large buffer to give
+//! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
+
+use super::ends::{End, Pair};
+use crate::wire::{FrameView, Header, ParseError, HEADER_LEN, STAMP_LEN};
+use std::io::{self, Read};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Room in front of what is read: a header and a stamp.
+pub const HEADROOM: usize = HEADER_LEN + STAMP_LEN;
+const SMALL: usize = 1024;
+/// How much plain bytes a proxy reads at once.
+pub const READ_SIZE: usize = 256 << 10;
+const TICK: Duration = Duration::from_secs(1);
+/// Frames from this size on are read exactly, so that no left-over has to be copied; smaller ones greedily.
+const EXACT: usize = 16 << 10;
+
+/// Why there are no more bytes.
+#[derive(Debug)]
+pub enum ReadFault {
+    /// The other pump failed the pair.
+    Aborted,
+    /// The peer reset the connection, or it broke.
+    Reset(io::Error),
+    /// Nothing moved for `--timeout` within a frame.
+    Stalled,
+    /// Nothing moved for `--idle-timeout`.
+    Idle,
+    /// The bytes are no frame.
+    Parse(ParseError),
+    /// The end of the stream within a frame.
+    Truncated,
+}
+
+/// The read half of one end.
+#[derive(Debug)]
+pub struct Intake<'a> {
+    pair: &'a Pair,
+    end: &'a End,
+    buffer: Vec<u8>,
+    start: usize,
+    filled: usize,
+    last_frame: usize,
+    armed: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    /// Consecutive waits without a byte.
+    waits: u32,
+    /// A read has filled the small buffer: the next one gets a big one.
+    full: bool,
+    moved: usize,
+    header_begun: Option<Instant>,
+}
+
+impl<'a> Intake<'a> {
+    /// Nothing read yet.
+    pub fn new(pair: &'a Pair, end: &'a End, idle_timeout: Option<Duration>) -> Self {
+        Self {
+            pair,
+            end,
+            buffer: vec![0; SMALL],
+            start: HEADROOM,
+            filled: HEADROOM,
+            last_frame: SMALL,
+            armed: None,
+            idle_timeout,
+            waits: 0,
+            full: false,
+            moved: 0,
+            header_begun: None,
+        }
+    }
+
+    /// What was read and not consumed.
+    pub fn pending(&self) -> &[u8] {
+        &self.buffer[self.start..self.filled]
+    }
+
+    /// Reads once more behind what is pending, for the judgement of a first few bytes; `false` at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadFault`].
+    pub fn read_more(&mut self) -> Result<bool, ReadFault> {
+        Ok(self.read(usize::MAX, self.start < self.filled)? > 0)
+    }
+
+    fn is_big(&self) -> bool {
+        self.buffer.len() > SMALL
+    }
+
+    /// Makes room for `len` bytes behind what is pending.
+    fn make_room(&mut self, len: usize) {
+        if self.buffer.len() - self.filled >= len {
+            return;
+        }
+        let pending = self.filled - self.start;
+        if self.buffer.len() < HEADROOM + pending + len {
+            self.grow(HEADROOM + pending + len);
+        } else {
+            self.buffer.copy_within(self.start..self.filled, HEADROOM);
+        }
+        self.start = HEADROOM;
+        self.filled = HEADROOM + pending;
+    }
+
+    #[inline(never)]
+    fn grow(&mut self, len: usize) {
+        let mut bigger = vec![0; len.max(HEADROOM + READ_SIZE + 4096)];
+        let pending = self.pending();
+        bigger[HEADROOM..HEADROOM + pending.len()].copy_from_slice(pending);
+        self.buffer = bigger;
+    }
+
+    #[inline(never)]
+    fn shrink(&mut self) {
+        self.buffer = vec![0; SMALL];
+        self.start = HEADROOM;
+        self.filled = HEADROOM;
+        self.last_frame = SMALL;
+        self.full = false;
+    }
+
+    fn arm(&mut self, timeout: Option<Duration>) -> Result<(), ReadFault> {
+        if self.armed != timeout {
+            self.end
+                .socket
+                .set_read_timeout(timeout)
+                .map_err(ReadFault::Reset)?;
+            self.armed = timeout;
+        }
+        Ok(())
+    }
+
+    /// Reads at most `most` bytes behind what is pending; 0 at the end of the stream. `within` says that a frame has
+    /// begun, so that waiting is bounded.
+    fn read(&mut self, most: usize, within: bool) -> Result<usize, ReadFault> {
+        let room = self.buffer.len().min(self.filled.saturating_add(most));
+        self.waits = 0;
+        loop {
+            if within || self.is_big() || self.idle_timeout.is_some() {
+                let tick = TICK
+                    .min(self.pair.timeout)
+                    .min(self.idle_timeout.unwrap_or(TICK));
+                self.arm(Some(tick))?;
+            }
+            match (&self.end.socket).read(&mut self.buffer[self.filled..room]) {
+                Ok(0) if self.pair.has_failed() => return Err(ReadFault::Aborted),
+                Ok(0) if self.end.is_reset() => {
+                    return Err(ReadFault::Reset(io::ErrorKind::ConnectionReset.into()))
+                }
+                Ok(read) => {
+                    self.filled += read;
+                    self.full |= self.filled == self.buffer.len();
+                    self.pair.moved.fetch_add(1, Ordering::Relaxed);
+                    return Ok(read);
+                }
+                Err(error) => self.waited(error, within)?,
+            }
+        }
+    }
+
+    /// A read came back without bytes: a tick, or the end of the connection.
+    #[inline(never)]
+    fn waited(&mut self, error: io::Error, within: bool) -> Result<(), ReadFault> {
+        if self.pair.has_failed() {
+            return Err(ReadFault::Aborted);
+        }
+        match error.kind() {
+            io::ErrorKind::Interrupted => return Ok(()),
+            io::ErrorKind::WouldBlock => {}
+            _ => return Err(ReadFault::Reset(error)),
+        }
+        let moved = self.pair.moved.load(Ordering::Relaxed);
+        if self.idle_timeout.is_some() && moved != self.moved {
+            self.moved = moved;
+            self.waits = 0;
+        }
+        self.waits += 1;
+        let waited = self.armed.unwrap_or(TICK) * self.waits;
+        if within && waited >= self.pair.timeout {
+            return Err(ReadFault::Stalled);
+        }
+        if self.idle_timeout.is_some_and(|limit| waited >= limit) {
+            return Err(ReadFault::Idle);
+        }
+        if !within && self.start == self.filled {
+            if self.is_big() {
+                self.shrink();
+            }
+            if self.idle_timeout.is_none() {
+                self.arm(None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads plain bytes: at most [`READ_SIZE`] at once, into a place with [`HEADROOM`] before it. Whatever was pending
+    /// comes first. `None` at the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadFault`].
+    pub fn chunk(&mut self) -> Result<Option<Chunk<'_>>, ReadFault> {
+        if self.start == self.filled {
+            self.start = HEADROOM;
+            self.filled = HEADROOM;
+            if self.full && !self.is_big() {
+                self.grow(0);
+            }
+            if self.read(READ_SIZE, false)? == 0 {
+                return Ok(None);
+            }
+        }
+        let range = (self.start, self.filled);
+        self.start = self.filled;
+        Ok(Some(Chunk {
+            buffer: &mut self.buffer,
+            start: range.0,
+            end: range.1,
+        }))
+    }
+
+    /// Waits until at least one whole frame is pending; its header. `None` at an end of the stream between frames.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadFault`].
+    pub fn frame(&mut self) -> Result<Option<Header>, ReadFault> {
+        loop {
+            let pending = self.filled - self.start;
+            let missing = match Header::parse(self.pending()) {
+                Ok(header) if pending >= header.frame_len() => {
+                    self.header_begun = None;
+                    self.last_frame = header.frame_len();
+                    return Ok(Some(header));
+                }
+                Ok(header) => {
+                    self.header_begun = None;
+                    header.frame_len() - pending
+                }
+                Err(ParseError::Incomplete { .. }) => 0,
+                Err(error) => return Err(ReadFault::Parse(error)),
+            };
+            let read = if missing > 0 {
+                // The rest of this frame and no more: what follows is read with the next one.
+                self.make_room(missing);
+                self.read(missing, true)?
+            } else if pending == 0 {
+                self.start = HEADROOM;
+                self.filled = HEADROOM;
+                if self.full && !self.is_big() {
+                    self.grow(0);
+                }
+                let most = if self.last_frame >= EXACT {
+                    self.last_frame
+                } else {
+                    usize::MAX
+                };
+                self.read(most, false)?
+            } else {
+                self.header_deadline()?;
+                self.make_room(HEADER_LEN);
+                self.read(usize::MAX, true)?
+            };
+            if read == 0 {
+                return if pending == 0 {
+                    Ok(None)
+                } else {
+                    Err(ReadFault::Truncated)
+                };
+            }
+        }
+    }
+
+    /// A header once begun has `--timeout` to be complete, however its bytes trickle.
+    #[inline(never)]
+    fn header_deadline(&mut self) -> Result<(), ReadFault> {
+        let begun = *self.header_begun.get_or_insert_with(Instant::now);
+        if begun.elapsed() >= self.pair.timeout {
+            return Err(ReadFault::Stalled);
+        }
+        Ok(())
+    }
+
+    /// The header of the next pending frame, if it is whole. What is wrong with it [`frame`](Self::frame) tells.
+    pub fn next_whole(&self) -> Option<Header> {
+        let header = Header::parse(self.pending()).ok()?;
+        (self.pending().len() >= header.frame_len()).then_some(header)
+    }
+
+    /// The pending frame that `header` was returned for.
+    pub fn view(&self, header: Header) -> FrameView<'_> {
+        FrameView::of(header, self.pending()).expect("frame() returned it as whole")
+    }
+
+    /// The pending frame's bytes, with [`HEADROOM`] or more (or what is left of an earlier frame) before them.
+    pub fn chunk_of(&mut self, header: &Header) -> Chunk<'_> {
+        Chunk {
+            start: self.start,
+            end: self.start + header.frame_len(),
+            buffer: &mut self.buffer,
+        }
+    }
+
+    /// The whole buffer, for frames that were made ready where they lie.
+    pub fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    /// The pending frame is done with.
+    pub fn consume(&mut self, header: &Header) {
+        self.start += header.frame_len();
+    }
+}
+
+/// A stretch of a buffer with room before it that may be overwritten.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    /// The whole buffer.
+    pub buffer: &'a mut Vec<u8>,
+    /// Where the stretch begins.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+}
+
+impl Chunk<'_> {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+}

@@ -1,0 +1,262 @@
+//! The probe: blocks of its own on a fixed schedule, for cron and for monitoring.
+//!
+//! `up#1` keeps the schedule, opens sessions and opens them again; `down#1` reads answers; the calling thread collects
+//! and prints, so that a slow terminal delays no probe.
+
+use super::caller::{BlockWriter, Break, Caller, Due, Line, Stop};
+use super::collect::Queue;
+use super::ledger::Ledger;
+use super::output::OutputError;
+use super::print::{name_break, Printer};
+use super::{StopFlag, STACK};
+use crate::session::schedule::Schedule;
+use crate::sys;
+use crate::time::{MonoTime, Nanos, WallTime};
+use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
+use std::io;
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+/// What to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// `None` until stopped.
+    pub count: Option<u64>,
+    /// Between two blocks.
+    pub interval: Duration,
+    /// Payload bytes.
+    pub size: usize,
+}
+
+/// Longest pause between two attempts to reach a path that is down.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// What happened to the run.
+#[derive(Debug)]
+enum Event {
+    /// A session broke.
+    Broken(Break),
+    /// The run is over.
+    Over,
+}
+
+/// How a run went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// At least one block was answered.
+    pub measured: bool,
+    /// The path was broken at the end of the run.
+    pub broken: bool,
+}
+
+/// Runs probes to the end of the plan, or until stopped.
+///
+/// # Errors
+///
+/// [`OutputError`] where results cannot be written; a closed stdout among them.
+pub fn run(
+    caller: Caller,
+    mut queue: Queue,
+    ledger: &mut Ledger,
+    plan: Plan,
+    printer: &mut Printer,
+    stop: &Arc<StopFlag>,
+) -> Result<Outcome, OutputError> {
+    let caller = Arc::new(caller);
+    let (say, events) = unbounded(); // At most one per session, and sessions are spaced in time.
+    let start = sys::clock::mono() + Nanos::from_millis(1);
+    let clock = sys::clock::read();
+    let scheduled = |sequence: u64| {
+        let due = start + Nanos(Nanos::from(plan.interval).0.saturating_mul(sequence));
+        WallTime(clock.wall.0.wrapping_add(due.0.wrapping_sub(clock.mono.0)))
+    };
+    let driver = {
+        let (caller, stop) = (Arc::clone(&caller), Arc::clone(stop));
+        Builder::new()
+            .name("up#1".into())
+            .spawn(move || drive(&caller, plan, start, &stop, &say))
+    };
+    let mut outcome = Outcome::default();
+    if let Err(error) = driver {
+        log::error!("probe: cannot start a thread: {error}");
+        outcome.broken = true;
+        return Ok(outcome);
+    }
+    loop {
+        let mut fault = None;
+        queue.batch(|measurement| {
+            if let Err(error) = printer.take(ledger, measurement) {
+                fault = Some(error);
+            }
+        });
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        printer.tick(ledger, caller.progress.blocks_so_far());
+        match events.try_recv() {
+            Ok(Event::Broken(broken)) => {
+                printer.drain(&mut queue, ledger)?;
+                let text = name_break(ledger, &broken);
+                log::error!("probe: the path is broken: {text}");
+                ledger.notice(text);
+                outcome.broken = true;
+            }
+            Ok(Event::Over) => break,
+            Err(_) => {}
+        }
+    }
+    printer.drain(&mut queue, ledger)?;
+    let blocks = caller.progress.blocks();
+    for sequence in caller.progress.unanswered() {
+        printer.lost(ledger, sequence, scheduled(sequence))?;
+    }
+    outcome.measured = blocks.received > 0;
+    if plan.count.is_none() && !caller.is_down() {
+        outcome.broken = false; // A run without end heals.
+    }
+    printer.finish(ledger, blocks, queue.dropped())?;
+    Ok(outcome)
+}
+
+/// The whole run, on the scheduling thread.
+fn drive(
+    caller: &Arc<Caller>,
+    plan: Plan,
+    start: MonoTime,
+    stop: &Arc<StopFlag>,
+    say: &Sender<Event>,
+) {
+    sys::precise_timers();
+    let mut schedule = Schedule::new(start, plan.interval.into(), plan.count);
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        match session(caller, plan, &mut schedule, stop) {
+            Ok(()) => {
+                caller.set_down(false);
+                break;
+            }
+            Err((broken, heard)) => {
+                caller.set_down(true);
+                let _ = say.send(Event::Broken(broken)); // The run is over where nobody listens.
+                caller.node.collector.wake();
+                if plan.count.is_some() || stop.is_set() {
+                    break;
+                }
+                pause = if heard {
+                    SHORTEST_PAUSE
+                } else {
+                    (pause * 2).min(LONGEST_PAUSE)
+                };
+                stop.wait(pause);
+                let missed = schedule.skip_to(sys::clock::mono());
+                caller.progress.skip(missed);
+                if stop.is_set() {
+                    break;
+                }
+            }
+        }
+    }
+    if let Some(count) = plan.count {
+        // What a broken path kept from being sent was due all the same.
+        if !stop.is_set() {
+            caller.progress.skip(schedule.left(count));
+        }
+    }
+    let _ = say.send(Event::Over);
+    caller.node.collector.wake();
+}
+
+/// One session: until the plan is done, the path breaks, or the user stops it. The second value of an error tells
+/// whether the path had worked before.
+fn session(
+    caller: &Arc<Caller>,
+    plan: Plan,
+    schedule: &mut Schedule,
+    stop: &Arc<StopFlag>,
+) -> Result<(), (Break, bool)> {
+    let before = caller.progress.blocks().received;
+    let line = Arc::new(caller.open().map_err(|broken| (broken, false))?);
+    let heard = |broken| (broken, caller.progress.blocks().received > before);
+    let (say, ended) = bounded(1);
+    read_in_background(caller, &line, say, stop)
+        .map_err(|error| heard(Break::own(format!("cannot start a thread: {error}"))))?;
+    let mut writer = BlockWriter::new(caller, &line, plan.size);
+    fill(writer.payload());
+    let mut unsent = None;
+    while let Some(due) = schedule.due() {
+        while sys::clock::mono() < due && !stop.is_set() && ended.is_empty() {
+            stop.wait_until(due);
+        }
+        if stop.is_set() || !ended.is_empty() {
+            break;
+        }
+        match writer.send(plan.size, Due::At(due)) {
+            Ok(_) => schedule.sent(),
+            Err(broken) => {
+                schedule.sent();
+                unsent = Some(broken);
+                break;
+            }
+        }
+    }
+    if unsent.is_none() {
+        line.end();
+    }
+    wait_for_reader(caller, &line, &ended, unsent).map_err(heard)
+}
+
+/// The reader ends by itself: with the far end's END, which follows the last answer, or by its own timeout.
+fn wait_for_reader(
+    caller: &Caller,
+    line: &Line,
+    ended: &Receiver<Result<(), Stop<()>>>,
+    unsent: Option<Break>,
+) -> Result<(), Break> {
+    let patience = caller.node.settings.timeout + Duration::from_secs(1);
+    match (ended.recv_timeout(patience), unsent) {
+        (Ok(Ok(())), None) => Ok(()),
+        (Ok(Err(Stop::Path(broken))), _) | (_, Some(broken)) => {
+            line.give_up();
+            Err(broken)
+        }
+        (Ok(Err(_)), None) => Ok(()),
+        (Err(_), None) => {
+            line.give_up();
+            Err(Break::own(format!(
+                "the far end did not say END within {:.1} s (--timeout)",
+                caller.node.settings.timeout.as_secs_f64()
+            )))
+        }
+    }
+}
+
+fn read_in_background(
+    caller: &Arc<Caller>,
+    line: &Arc<Line>,
+    say: Sender<Result<(), Stop<()>>>,
+    stop: &Arc<StopFlag>,
+) -> io::Result<()> {
+    let (caller, line, stop) = (Arc::clone(caller), Arc::clone(line), Arc::clone(stop));
+    Builder::new()
+        .name("down#1".into())
+        .stack_size(STACK)
+        .spawn(move || {
+            let outcome = caller.read(&line, |_| Ok(()));
+            let _ = say.send(outcome); // The session is over where nobody listens.
+            stop.wake();
+        })?;
+    Ok(())
+}
+
+/// A payload that compresses badly, so that a compressing tunnel does not make it smaller than it is.
+fn fill(payload: &mut [u8]) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for byte in payload {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *byte = state as u8;
+    }
+}

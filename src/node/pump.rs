@@ -1,0 +1,1182 @@
+//! The pumps: one direction of one connection each, and how a connection ends.
+//!
+//! The way of a marked block through a pump: the read that completes it, *ingress*, stamp and header written, the write
+//! half locked, *egress*, the send. Logging, allocation and the hand-over to the collector come after the send. Frames
+//! that are ready together go out in one send, with one egress time.
+
+use super::clock::{Moment, PumpClock};
+use super::collect::{Measurement, Path, Traffic};
+use super::ends::{End, Pair, Patience, WriteFault};
+use super::intake::{Chunk, Intake, ReadFault, HEADROOM};
+use super::{random, Node};
+use crate::measure::{Direction, Homecoming};
+use crate::report::PathNode;
+use crate::session::admission::{judge, Accept, Admission};
+use crate::session::inbound::{Inbound, Violation};
+use crate::session::path;
+use crate::session::trips::{trip, Origin};
+use crate::time::{Nanos, SignedNanos};
+use crate::wire::{
+    build, frame_type, push_annotation, push_stamp, set_egress, set_hop, BehindExit, ErrorCode,
+    ErrorInfo, Flags, FrameView, Header, NodeInfo, ParseError, Stamp, StampDirection, StampFlags,
+    ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE, HEADER_LEN,
+    STAMP_LEN,
+};
+use std::fmt;
+
+/// What all frames of a connection have in common, from this node's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its identifier.
+    pub cookie: u64,
+    /// This node's hop.
+    pub hop: u8,
+    /// As the source set it.
+    pub hop_limit: u8,
+}
+
+/// An end of the pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where the connection came from.
+    Client,
+    /// Where it goes.
+    Server,
+}
+
+/// Why a connection ends before its time, and what its two peers are to hear.
+#[derive(Debug)]
+pub struct Fault {
+    level: log::Level,
+    text: String,
+    last: Last,
+}
+
+#[derive(Debug)]
+enum Last {
+    /// The other pump tells, or has told.
+    Silent,
+    /// A reset, both ways: as RESET to a node, as RST to an application.
+    Reset,
+    /// An ERROR to the source; a reset to everybody else.
+    Error(ErrorInfo),
+}
+
+impl Fault {
+    pub(super) fn silent() -> Self {
+        Self {
+            level: log::Level::Debug,
+            text: String::new(),
+            last: Last::Silent,
+        }
+    }
+
+    fn reset(level: log::Level, text: String) -> Self {
+        Self {
+            level,
+            text,
+            last: Last::Reset,
+        }
+    }
+
+    pub(super) fn error(node: &Node, hop: u8, code: ErrorCode, text: String) -> Self {
+        Self {
+            level: log::Level::Error,
+            last: Last::Error(ErrorInfo {
+                code,
+                hop,
+                node: node.id,
+                text: text.clone(),
+            }),
+            text,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// One direction of one connection.
+#[derive(Debug)]
+pub struct Pump<'a> {
+    node: &'a Node,
+    pair: &'a Pair,
+    session: Session,
+    source: Side,
+    sink: Side,
+    clock: PumpClock<'a>,
+    held: Nanos,
+    traffic: Traffic,
+    sequence: u64,
+    epoch: usize,
+}
+
+/// Which way frames go through a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Forward,
+    Return,
+    Turn,
+}
+
+impl Way {
+    fn stamp(self) -> StampDirection {
+        match self {
+            Self::Forward => StampDirection::Forward,
+            Self::Return => StampDirection::Return,
+            Self::Turn => StampDirection::Turn,
+        }
+    }
+}
+
+/// A frame that is ready to be sent, in some buffer.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    start: usize,
+    end: usize,
+    stamp_at: Option<usize>,
+    header: Header,
+}
+
+/// Several small frames that go out together are gathered up to this size.
+const GATHER: usize = 64 << 10;
+
+impl<'a> Pump<'a> {
+    /// The pump that reads at `source` and writes to the other side.
+    pub fn new(node: &'a Node, pair: &'a Pair, session: Session, source: Side) -> Self {
+        Self {
+            node,
+            pair,
+            session,
+            source,
+            sink: match source {
+                Side::Client => Side::Server,
+                Side::Server => Side::Client,
+            },
+            clock: node.clock.pump(),
+            held: Nanos::ZERO,
+            traffic: Traffic::default(),
+            sequence: 0,
+            epoch: 0,
+        }
+    }
+
+    /// What it has moved.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    fn end(&self, side: Side) -> &'a End {
+        match side {
+            Side::Client => &self.pair.client,
+            Side::Server => self
+                .pair
+                .server
+                .get()
+                .expect("a pump starts when both ends are there"),
+        }
+    }
+
+    fn count(&mut self, payload: usize) {
+        let traffic = &mut self.traffic;
+        let (blocks, bytes) = match self.source {
+            Side::Client => (&mut traffic.forward_blocks, &mut traffic.forward_bytes),
+            Side::Server => (&mut traffic.return_blocks, &mut traffic.return_bytes),
+        };
+        *blocks += 1;
+        *bytes += payload as u64;
+    }
+
+    fn stamp(&mut self, ingress: Moment, direction: StampDirection) -> Stamp {
+        Stamp {
+            node: self.node.id,
+            hop: self.session.hop,
+            direction,
+            generation: ingress.generation,
+            flags: StampFlags(if self.node.clock_error.is_some() {
+                StampFlags::SYNCHRONISED
+            } else {
+                0
+            }),
+            held: std::mem::take(&mut self.held),
+            arrival: None,
+            ingress: ingress.wall,
+            egress: ingress.wall,
+        }
+    }
+
+    fn send(&mut self, side: Side, bytes: &[u8]) -> Result<(), Fault> {
+        let end = self.end(side);
+        let sent = end.send(self.pair, bytes, &mut self.held, Patience::Unlimited);
+        sent.map_err(|fault| self.write_fault(side, fault))
+    }
+
+    /// Sends a frame that is no block: OPEN onward, OPENED back.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn say(&mut self, side: Side, frame: &[u8]) -> Result<(), Fault> {
+        let guard = self.end(side).lock();
+        let said = self.send(side, frame);
+        drop(guard);
+        said
+    }
+
+    #[inline(never)]
+    fn write_fault(&self, side: Side, fault: WriteFault) -> Fault {
+        match fault {
+            WriteFault::Dead { alone, error } if alone || self.source == side => {
+                self.read_fault(side, ReadFault::Reset(error))
+            }
+            _ => Fault::silent(),
+        }
+    }
+
+    #[inline(never)]
+    fn read_fault(&self, side: Side, fault: ReadFault) -> Fault {
+        explain(self.node, self.pair, self.session.hop, side, fault)
+    }
+
+    #[inline(never)]
+    fn violation(&self, side: Side, violation: Violation) -> Fault {
+        Fault::error(
+            self.node,
+            self.session.hop,
+            violation.code(),
+            format!("peer {} {violation}", self.end(side).peer),
+        )
+    }
+
+    fn intake(&self) -> Intake<'a> {
+        Intake::new(
+            self.pair,
+            self.end(self.source),
+            self.node.settings.idle_timeout,
+        )
+    }
+
+    /// The source came to its end: pass it on, then wait until its socket is closed for good, so that a reset that comes
+    /// still is passed on too.
+    fn finish(&self, pass_on: impl FnOnce()) -> Result<(), Fault> {
+        let source = self.end(self.source);
+        if source.reading_over() {
+            return Err(self.read_fault(
+                self.source,
+                ReadFault::Reset(std::io::ErrorKind::ConnectionReset.into()),
+            ));
+        }
+        pass_on();
+        match self.pair.wait_closed(source) {
+            Ok(()) => Ok(()),
+            Err(false) => Err(Fault::silent()),
+            Err(true) => Err(self.read_fault(
+                self.source,
+                ReadFault::Reset(std::io::ErrorKind::ConnectionReset.into()),
+            )),
+        }
+    }
+
+    // --- framed in, framed out -------------------------------------------------------------------------------------
+
+    /// A relay's pump in either direction.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn relay(&mut self, intake: Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
+        let way = match self.source {
+            Side::Client => Way::Forward,
+            Side::Server => Way::Return,
+        };
+        self.pass_frames(intake, inbound, way)
+    }
+
+    /// A relay's down pump, from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn relay_back(&mut self) -> Result<(), Fault> {
+        let intake = self.intake();
+        self.relay(intake, Inbound::returning(self.session.cookie))
+    }
+
+    /// A reflector's only pump.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn reflect(&mut self, intake: Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
+        self.sink = Side::Client;
+        self.pass_frames(intake, inbound, Way::Turn)
+    }
+
+    fn pass_frames(
+        &mut self,
+        mut intake: Intake<'a>,
+        mut inbound: Inbound,
+        way: Way,
+    ) -> Result<(), Fault> {
+        let mut gathered = Vec::new();
+        let mut ready = Vec::new();
+        loop {
+            let next = intake
+                .frame()
+                .map_err(|fault| self.read_fault(self.source, fault))?;
+            let Some(header) = next else {
+                break;
+            };
+            let mut ingress = self.ingress(&header);
+            inbound
+                .check(&header)
+                .map_err(|violation| self.violation(self.source, violation))?;
+            if !gatherable(header.kind) {
+                self.pass_special(&mut intake, header, ingress, way)?;
+                continue;
+            }
+            let single = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+            intake.consume(&header);
+            // Most often that was all there is: it goes out from where it lies.
+            let more = intake.next_whole().filter(|next| gatherable(next.kind));
+            let Some(mut next) = more else {
+                self.dispatch(intake.buffer(), &[single], ingress, way)?;
+                continue;
+            };
+            gather(&mut gathered, &mut ready, intake.buffer(), single);
+            loop {
+                inbound
+                    .check(&next)
+                    .map_err(|violation| self.violation(self.source, violation))?;
+                if ingress.is_none() {
+                    ingress = self.ingress(&next); // The same read completed both.
+                }
+                let following = self.prepare(&mut intake.chunk_of(&next), next, ingress, way);
+                intake.consume(&next);
+                gather(&mut gathered, &mut ready, intake.buffer(), following);
+                match intake.next_whole().filter(|next| gatherable(next.kind)) {
+                    Some(another) if gathered.len() < GATHER => next = another,
+                    _ => break,
+                }
+            }
+            self.dispatch(&mut gathered, &ready, ingress, way)?;
+            ready.clear();
+            gathered.clear();
+            gathered.shrink_to(2 * GATHER);
+        }
+        if !inbound.ended() {
+            return Err(self.vanished());
+        }
+        let sink = self.end(self.sink);
+        self.finish(|| sink.shut_writing())
+    }
+
+    fn ingress(&mut self, header: &Header) -> Option<Moment> {
+        (header.marked() && self.node.settings.stamp).then(|| self.clock.read())
+    }
+
+    /// Makes the pending frame ready where it lies: hop, stamp.
+    fn prepare(
+        &mut self,
+        chunk: &mut Chunk<'_>,
+        mut header: Header,
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Ready {
+        if header.kind == frame_type::BLOCK {
+            self.count(header.payload_len);
+        }
+        header.hop = self.session.hop;
+        if way == Way::Turn {
+            header.flags = header.flags.with(Flags::RETURN);
+        }
+        let (start, stamp_at) = match ingress.filter(|_| header.marked()) {
+            Some(ingress) => {
+                let stamp = self.stamp(ingress, way.stamp());
+                push_stamp(chunk.buffer, chunk.start, &mut header, &stamp)
+            }
+            None => {
+                set_hop(
+                    &mut chunk.buffer[chunk.start..],
+                    &mut header,
+                    self.session.hop,
+                );
+                (chunk.start, None)
+            }
+        };
+        Ready {
+            start,
+            end: chunk.end,
+            stamp_at,
+            header,
+        }
+    }
+
+    /// Sends frames that lie one behind the other, then hands what came back to the collector.
+    fn dispatch(
+        &mut self,
+        buffer: &mut [u8],
+        frames: &[Ready],
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Result<(), Fault> {
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+            return Ok(());
+        };
+        let guard = self.end(self.sink).lock();
+        let mut egress = None;
+        if frames.iter().any(|frame| frame.stamp_at.is_some()) {
+            let moment = self.clock.read();
+            for at in frames.iter().filter_map(|frame| frame.stamp_at) {
+                set_egress(&mut buffer[at..], moment.wall, moment.generation);
+            }
+            egress = Some(moment);
+        }
+        self.send(self.sink, &buffer[first.start..last.end])?;
+        drop(guard);
+        if way == Way::Return {
+            if let (Some(ingress), Some(egress)) = (ingress, egress) {
+                for frame in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
+                    self.tell_trip(
+                        &buffer[frame.start..frame.end],
+                        frame.header,
+                        ingress,
+                        Some(egress),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a block that came back to the collector.
+    fn tell_trip(&self, frame: &[u8], header: Header, ingress: Moment, egress: Option<Moment>) {
+        let Ok(view) = FrameView::of(header, frame) else {
+            return;
+        };
+        let home = Homecoming {
+            ingress: ingress.wall,
+            // Across a step of the clock the residence is no span of time.
+            egress: egress
+                .filter(|egress| egress.generation == ingress.generation)
+                .map(|egress| egress.wall),
+            generation: ingress.generation,
+            held: Nanos::ZERO,
+        };
+        let origin = Origin {
+            node: self.node.id,
+            hop: self.session.hop,
+        };
+        if let Some(trip) = trip(&view, origin, ingress.mono, home) {
+            self.node.collector.offer(Measurement::Trip(Box::new(trip)));
+        }
+    }
+
+    /// Frames that are more than bytes on their way: OPENED, RESET, ERROR, and what only a later version knows.
+    #[inline(never)]
+    fn pass_special(
+        &mut self,
+        intake: &mut Intake<'a>,
+        header: Header,
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Result<(), Fault> {
+        let fault = match header.kind {
+            frame_type::RESET => Some(self.passed_reset()),
+            frame_type::ERROR => Some(self.passed_error(intake.view(header).payload())),
+            frame_type::OPENED => {
+                tell_path(self.node, &intake.view(header));
+                None
+            }
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        let ready = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+        intake.consume(&header);
+        self.dispatch(intake.buffer(), &[ready], ingress, way)
+    }
+
+    #[inline(never)]
+    fn passed_reset(&self) -> Fault {
+        let side = match self.source {
+            Side::Client => "the client's side",
+            Side::Server => "the server's side",
+        };
+        Fault::reset(
+            log::Level::Info,
+            format!(
+                "a reset came from {side} through {}",
+                self.end(self.source).peer
+            ),
+        )
+    }
+
+    #[inline(never)]
+    fn passed_error(&self, payload: &[u8]) -> Fault {
+        match ErrorInfo::parse(payload) {
+            Ok(info) => Fault {
+                level: log::Level::Error,
+                text: format!("hop {} reports: {}", info.hop, info.text.escape_debug()),
+                last: Last::Error(info),
+            },
+            Err(error) => self.read_fault(self.source, ReadFault::Parse(error)),
+        }
+    }
+
+    #[inline(never)]
+    fn vanished(&self) -> Fault {
+        vanished(self.node, self.pair, self.session.hop, self.source)
+    }
+
+    // --- framed in, plain bytes out --------------------------------------------------------------------------------
+
+    /// An exit's up pump: payload to the server, reports back.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn deliver(&mut self, mut intake: Intake<'a>, mut inbound: Inbound) -> Result<(), Fault> {
+        let server = self.end(Side::Server);
+        loop {
+            let next = intake
+                .frame()
+                .map_err(|fault| self.read_fault(self.source, fault))?;
+            let Some(header) = next else {
+                break;
+            };
+            let ingress = self.ingress(&header);
+            inbound
+                .check(&header)
+                .map_err(|violation| self.violation(self.source, violation))?;
+            match header.kind {
+                frame_type::BLOCK => {
+                    self.deliver_block(&intake.view(header), ingress)?;
+                }
+                frame_type::END => {
+                    server.shut_writing();
+                    self.drain_reports();
+                    self.pair.client.writer_done();
+                }
+                frame_type::RESET => return Err(self.passed_reset()),
+                _ => {} // What only a later version knows ends here, as the path does.
+            }
+            intake.consume(&header);
+        }
+        if !inbound.ended() {
+            return Err(self.vanished());
+        }
+        self.finish(|| ())
+    }
+
+    fn deliver_block(
+        &mut self,
+        frame: &FrameView<'_>,
+        ingress: Option<Moment>,
+    ) -> Result<(), Fault> {
+        let header = frame.header;
+        self.count(header.payload_len);
+        let Some(ingress) = ingress else {
+            self.pair.exchange.ask_untimed();
+            return self.send(Side::Server, frame.payload());
+        };
+        let mut forward = self.stamp(ingress, StampDirection::Forward);
+        let egress = self.clock.read();
+        self.pair.exchange.ask(header.sequence, egress.mono);
+        self.send(Side::Server, frame.payload())?;
+        forward.egress = egress.wall;
+        if egress.generation != forward.generation {
+            forward.generation = egress.generation;
+            forward.flags.0 |= StampFlags::STEPPED;
+        }
+        self.report(frame, &forward, egress);
+        Ok(())
+    }
+
+    /// Sends the stamps of a block that the server has been given back to the source. The turn begins where the payload
+    /// was handed to the kernel: the time the server made us wait counts as the exit's, and its `held` says so.
+    #[inline(never)]
+    fn report(&mut self, frame: &FrameView<'_>, forward: &Stamp, egress: Moment) {
+        let back = Stamp {
+            direction: StampDirection::Return,
+            held: std::mem::take(&mut self.held),
+            generation: egress.generation,
+            ingress: egress.wall,
+            flags: StampFlags(forward.flags.0 & !StampFlags::STEPPED),
+            ..*forward
+        };
+        let room = crate::wire::MAX_STAMPS.saturating_sub(usize::from(frame.header.stamps));
+        if room < 2 {
+            return; // The path is too long for its stamps; the source sees the flag on its blocks.
+        }
+        let mut stamps = frame.stamp_bytes().to_vec();
+        let at = stamps.len();
+        stamps.resize(at + 2 * STAMP_LEN, 0);
+        forward.emit(&mut stamps[at..]);
+        back.emit(&mut stamps[at + STAMP_LEN..]);
+        let header = Header {
+            flags: Flags(Flags::MARKED | Flags::RETURN),
+            hop: self.session.hop,
+            hop_limit: self.session.hop_limit,
+            ..Header::new(
+                frame_type::REPORT,
+                self.session.cookie,
+                frame.header.sequence,
+            )
+        };
+        if !self.pair.client.offer(build(header, &stamps, &[], &[])) {
+            self.traffic.reports_dropped += 1;
+        }
+        self.drain_reports();
+    }
+
+    fn drain_reports(&mut self) {
+        let clock = &mut self.clock;
+        self.pair.client.drain_reports(|report| {
+            let moment = clock.read();
+            let at = report.len() - STAMP_LEN;
+            set_egress(&mut report[at..], moment.wall, moment.generation);
+        });
+    }
+
+    /// An entry's down pump: payload to the client, reports to the collector.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn deliver_back(&mut self) -> Result<(), Fault> {
+        let mut intake = self.intake();
+        let mut inbound = Inbound::returning(self.session.cookie);
+        let client = self.end(Side::Client);
+        loop {
+            let next = intake
+                .frame()
+                .map_err(|fault| self.read_fault(self.source, fault))?;
+            let Some(header) = next else {
+                break;
+            };
+            let ingress = self.ingress(&header);
+            inbound
+                .check(&header)
+                .map_err(|violation| self.violation(self.source, violation))?;
+            match header.kind {
+                frame_type::BLOCK => {
+                    self.count(header.payload_len);
+                    let view = intake.view(header);
+                    self.send(Side::Client, view.payload())?;
+                    // A reflector at the end of the path answers in blocks, an exit in reports.
+                    if let Some(ingress) = ingress {
+                        self.tell_trip(view.bytes(), header, ingress, None);
+                    }
+                    if header.annotations_len > 0 {
+                        self.tell_annotations(&view);
+                    }
+                }
+                frame_type::REPORT => {
+                    if let Some(ingress) = ingress {
+                        self.tell_trip(intake.view(header).bytes(), header, ingress, None);
+                    }
+                }
+                frame_type::END => client.shut_writing(),
+                frame_type::OPENED => tell_path(self.node, &intake.view(header)),
+                frame_type::RESET => return Err(self.passed_reset()),
+                frame_type::ERROR => return Err(self.passed_error(intake.view(header).payload())),
+                _ => {}
+            }
+            intake.consume(&header);
+        }
+        if !inbound.ended() {
+            return Err(self.vanished());
+        }
+        self.finish(|| ())
+    }
+
+    #[inline(never)]
+    fn tell_annotations(&mut self, view: &FrameView<'_>) {
+        let behind = view
+            .annotations()
+            .map_while(Result::ok)
+            .filter(|annotation| annotation.kind == ANNOTATION_BEHIND_EXIT)
+            .find_map(|annotation| BehindExit::parse(annotation.value).ok());
+        if let Some(behind) = behind {
+            let now = self.clock.read().mono;
+            self.node
+                .collector
+                .offer(Measurement::BehindExit(now, behind.span));
+        }
+    }
+
+    // --- plain bytes in, framed out --------------------------------------------------------------------------------
+
+    /// An entry's up pump. `open` is the OPEN frame, which shares a send with the first block if that is there already.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn wrap(&mut self, mut intake: Intake<'a>, open: Vec<u8>) -> Result<(), Fault> {
+        let server = self.end(Side::Server);
+        let mut open = Some(open);
+        if intake.pending().is_empty() {
+            // The server may be the one to speak first.
+            self.send(Side::Server, &open.take().unwrap_or_default())?;
+        }
+        loop {
+            let chunk = intake.chunk();
+            let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
+                break;
+            };
+            let marked = self.node.settings.stamp && self.node.collector.may_mark(&mut self.epoch);
+            if self.traffic.forward_blocks == 0 {
+                refuse_greeting(self.node, self.pair, chunk.bytes())?;
+            }
+            let payload_len = chunk.end - chunk.start;
+            self.count(payload_len);
+            let mut header = Header {
+                hop: self.session.hop,
+                hop_limit: self.session.hop_limit,
+                payload_len,
+                ..Header::new(frame_type::BLOCK, self.session.cookie, self.sequence)
+            };
+            self.sequence += 1;
+            let mut start = chunk.start - HEADER_LEN;
+            if marked {
+                let ingress = self.clock.read();
+                let stamp = self.stamp(ingress, StampDirection::Forward);
+                start -= STAMP_LEN;
+                header.flags = Flags(Flags::MARKED);
+                header.stamps = 1;
+                stamp.emit(&mut chunk.buffer[start + HEADER_LEN..]);
+            }
+            header.emit(&mut chunk.buffer[start..]);
+            let mut together;
+            let (frame, at) = match open.take() {
+                None => (&mut chunk.buffer[start..chunk.end], 0),
+                Some(open) => {
+                    together = open;
+                    let at = together.len();
+                    together.extend_from_slice(&chunk.buffer[start..chunk.end]);
+                    (&mut together[..], at)
+                }
+            };
+            let guard = server.lock();
+            if marked {
+                let moment = self.clock.read();
+                set_egress(
+                    &mut frame[at + HEADER_LEN..],
+                    moment.wall,
+                    moment.generation,
+                );
+            }
+            self.send(Side::Server, frame)?;
+            drop(guard);
+        }
+        if let Some(open) = open {
+            self.send(Side::Server, &open)?;
+        }
+        let mut end = [0; HEADER_LEN];
+        self.end_frame(Flags::default()).emit(&mut end);
+        self.send(Side::Server, &end)?;
+        self.finish(|| server.shut_writing())
+    }
+
+    fn end_frame(&self, flags: Flags) -> Header {
+        Header {
+            flags,
+            hop: self.session.hop,
+            hop_limit: self.session.hop_limit,
+            ..Header::new(frame_type::END, self.session.cookie, self.sequence)
+        }
+    }
+
+    /// An exit's down pump. Its blocks are not marked: the way back is measured by the reports, which queue behind them.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn wrap_back(&mut self) -> Result<(), Fault> {
+        const ANNOTATION_LEN: usize = ANNOTATION_HEADER_LEN + BehindExit::LEN;
+        const _: () = assert!(HEADER_LEN + ANNOTATION_LEN <= HEADROOM);
+        let mut intake = self.intake();
+        let client = self.end(Side::Client);
+        loop {
+            let chunk = intake.chunk();
+            let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
+                break;
+            };
+            let asked = self.pair.exchange.answered();
+            let payload_len = chunk.end - chunk.start;
+            self.count(payload_len);
+            let mut header = Header {
+                flags: Flags(Flags::RETURN),
+                hop: self.session.hop,
+                hop_limit: self.session.hop_limit,
+                payload_len,
+                ..Header::new(frame_type::BLOCK, self.session.cookie, self.sequence)
+            };
+            self.sequence += 1;
+            let mut start = chunk.start - HEADER_LEN;
+            if let Some((sequence, since)) = asked {
+                let span = self.clock.read().mono.since(since);
+                start -= ANNOTATION_LEN;
+                header.annotations_len = ANNOTATION_LEN;
+                self.behind_exit(sequence, span, &mut chunk.buffer[start + HEADER_LEN..]);
+            }
+            header.emit(&mut chunk.buffer[start..]);
+            let guard = client.lock();
+            self.send(Side::Client, &chunk.buffer[start..chunk.end])?;
+            drop(guard);
+            self.drain_reports();
+        }
+        let mut end = [0; HEADER_LEN];
+        self.end_frame(Flags(Flags::RETURN)).emit(&mut end);
+        let guard = client.lock();
+        self.send(Side::Client, &end)?;
+        drop(guard);
+        self.drain_reports();
+        self.finish(|| client.writer_done())
+    }
+
+    #[inline(never)]
+    fn behind_exit(&self, sequence: u64, span: Nanos, out: &mut [u8]) {
+        let mut annotation = Vec::new();
+        let value = BehindExit { sequence, span }.emit();
+        push_annotation(
+            &mut annotation,
+            ANNOTATION_BEHIND_EXIT,
+            self.session.hop,
+            &value,
+        );
+        out[..annotation.len()].copy_from_slice(&annotation);
+        let now = self.node.clock.pump().read().mono;
+        self.node
+            .collector
+            .offer(Measurement::BehindExit(now, span));
+    }
+
+    // --- plain bytes in, plain bytes out ---------------------------------------------------------------------------
+
+    /// A plain proxy's pump in either direction; also a reflector's for a raw client.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn splice(&mut self, mut intake: Intake<'a>) -> Result<(), Fault> {
+        let sink = self.end(self.sink);
+        let direction = match self.source {
+            Side::Client => Direction::Forward,
+            Side::Server => Direction::Return,
+        };
+        loop {
+            let chunk = intake.chunk();
+            let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
+                break;
+            };
+            let asked = match self.source {
+                Side::Client => None,
+                Side::Server => self.pair.exchange.answered(),
+            };
+            if self.source == Side::Client && self.traffic.forward_blocks == 0 {
+                refuse_greeting(self.node, self.pair, chunk.bytes())?;
+            }
+            self.count(chunk.end - chunk.start);
+            if !self.node.settings.stamp || !self.node.collector.may_mark(&mut self.epoch) {
+                if self.source == Side::Client {
+                    self.pair.exchange.ask_untimed();
+                }
+                self.send(self.sink, chunk.bytes())?;
+                if let Some((_, since)) = asked {
+                    self.tell_behind(since);
+                }
+                continue;
+            }
+            let ingress = self.clock.read();
+            let behind = asked.map(|(_, since)| ingress.mono.since(since));
+            let egress = self.clock.read();
+            if self.source == Side::Client {
+                self.pair.exchange.ask(self.sequence, egress.mono);
+            }
+            self.send(self.sink, chunk.bytes())?;
+            self.sequence += 1;
+            let residence = SignedNanos(egress.mono.since(ingress.mono).0 as i64);
+            self.node
+                .collector
+                .offer(Measurement::Residence(direction, residence));
+            if let Some(behind) = behind {
+                self.node
+                    .collector
+                    .offer(Measurement::BehindExit(ingress.mono, behind));
+            }
+        }
+        self.finish(|| sink.shut_writing())
+    }
+
+    fn tell_behind(&mut self, since: crate::time::MonoTime) {
+        let now = self.clock.read().mono;
+        self.node
+            .collector
+            .offer(Measurement::BehindExit(now, now.since(since)));
+    }
+
+    /// A plain proxy's down pump, from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn splice_back(&mut self) -> Result<(), Fault> {
+        let intake = self.intake();
+        self.splice(intake)
+    }
+
+    /// A reflector for a raw client, so that a person with `nc` can try it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`].
+    pub fn reflect_raw(&mut self, intake: Intake<'a>) -> Result<(), Fault> {
+        self.sink = Side::Client;
+        self.splice(intake)
+    }
+}
+
+/// A raw listener that is greeted with the magic refuses: a loop, or an entry where a relay was meant.
+#[inline(never)]
+fn refuse_greeting(node: &Node, pair: &Pair, first: &[u8]) -> Result<(), Fault> {
+    match judge(Accept::Raw, first, false) {
+        Admission::Refused(text) => {
+            pair.client.set_framed(); // so that it is told
+            let text = format!("peer {} {text}", pair.client.peer);
+            Err(Fault::error(node, 0, ErrorCode::Protocol, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn gatherable(kind: u8) -> bool {
+    matches!(
+        kind,
+        frame_type::BLOCK | frame_type::REPORT | frame_type::END
+    )
+}
+
+/// Copies a frame that is ready behind those gathered before.
+fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: Ready) {
+    let at = gathered.len();
+    gathered.extend_from_slice(&buffer[frame.start..frame.end]);
+    ready.push(Ready {
+        start: at,
+        end: gathered.len(),
+        stamp_at: frame.stamp_at.map(|stamp| stamp - frame.start + at),
+        header: frame.header,
+    });
+}
+
+/// What an end of reading means, by the side it happened on and who speaks there.
+#[inline(never)]
+pub(super) fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: ReadFault) -> Fault {
+    let end = match side {
+        Side::Client => Some(&pair.client),
+        Side::Server => pair.server.get(),
+    };
+    let Some(end) = end else {
+        return Fault::silent();
+    };
+    let peer = end.peer;
+    match fault {
+        ReadFault::Aborted => Fault::silent(),
+        ReadFault::Idle => Fault::reset(
+            log::Level::Info,
+            format!("peer {peer}: no byte moved for --idle-timeout, closed"),
+        ),
+        ReadFault::Stalled => Fault::error(
+            node,
+            hop,
+            ErrorCode::Timeout,
+            format!(
+                "peer {peer} began a frame and did not go on for {:.1} s (--timeout)",
+                pair.timeout.as_secs_f64()
+            ),
+        ),
+        ReadFault::Parse(error) => {
+            let remedy = match (&error, side) {
+                (ParseError::Magic { .. }, Side::Server) => {
+                    "; if it is a plain TCP server use --remove-perf-headers"
+                }
+                (ParseError::Magic { .. }, Side::Client) => {
+                    "; is something between the nodes rewriting the stream?"
+                }
+                _ => "",
+            };
+            Fault::error(
+                node,
+                hop,
+                ErrorCode::Protocol,
+                format!("peer {peer} {error}{remedy}"),
+            )
+        }
+        ReadFault::Truncated => Fault::error(
+            node,
+            hop,
+            ErrorCode::Broken,
+            format!("peer {peer} closed the connection within a frame"),
+        ),
+        ReadFault::Reset(_) if !end.is_framed() => {
+            let who = match side {
+                Side::Client => "client",
+                Side::Server => "server",
+            };
+            Fault::reset(
+                log::Level::Info,
+                format!("{who} {peer} reset the connection"),
+            )
+        }
+        ReadFault::Reset(error) => match side {
+            Side::Client => Fault::reset(
+                log::Level::Warn,
+                format!("peer {peer} broke the connection: {error}"),
+            ),
+            Side::Server => Fault::error(
+                node,
+                hop,
+                ErrorCode::Broken,
+                format!("next hop {peer} broke the connection: {error}"),
+            ),
+        },
+    }
+}
+
+/// A node that went without END.
+#[inline(never)]
+fn vanished(node: &Node, pair: &Pair, hop: u8, side: Side) -> Fault {
+    match (side, pair.server.get()) {
+        (Side::Server, Some(server)) => Fault::error(
+            node,
+            hop,
+            ErrorCode::Broken,
+            format!("next hop {} closed the connection without END", server.peer),
+        ),
+        _ => Fault::reset(
+            log::Level::Warn,
+            format!(
+                "peer {} closed the connection without END",
+                pair.client.peer
+            ),
+        ),
+    }
+}
+
+/// Ends a connection after a fault: one log line, a last word to each side, and both sockets gone. The first pump to come
+/// here does it; the other finds the pair failed.
+#[inline(never)]
+pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault) {
+    if matches!(fault.last, Last::Silent) || !pair.fail() {
+        return;
+    }
+    let thread = std::thread::current();
+    log::log!(
+        fault.level,
+        "{} {}: {}",
+        thread.name().unwrap_or("pump"),
+        pair.client.peer,
+        fault.text
+    );
+    let session = session.unwrap_or(Session {
+        cookie: 0,
+        hop: 0,
+        hop_limit: crate::wire::DEFAULT_HOP_LIMIT,
+    });
+    let frame = |kind, flags, payload: &[u8]| {
+        let header = Header {
+            flags: Flags(flags),
+            hop: session.hop,
+            hop_limit: session.hop_limit,
+            ..Header::new(kind, session.cookie, 0)
+        };
+        build(header, &[], &[], payload)
+    };
+    if let Some(server) = pair.server.get() {
+        server.send_last(&frame(frame_type::RESET, 0, &[]));
+    }
+    match fault.last {
+        Last::Error(info) => {
+            node.collector.offer(Measurement::Notice(fault.text));
+            pair.abort_server();
+            if pair
+                .client
+                .send_last(&frame(frame_type::ERROR, Flags::RETURN, &info.emit()))
+            {
+                pair.close_client();
+            } else {
+                pair.abort();
+            }
+        }
+        _ => {
+            pair.client
+                .send_last(&frame(frame_type::RESET, Flags::RETURN, &[]));
+            pair.abort();
+        }
+    }
+}
+
+/// The path of an OPENED frame, to the collector.
+#[inline(never)]
+pub(super) fn tell_path(node: &Node, view: &FrameView<'_>) {
+    let nodes = path::nodes(view.annotations())
+        .into_iter()
+        .map(|(hop, info)| path_node(hop, info))
+        .collect();
+    node.collector.offer(Measurement::Path(Box::new(Path {
+        cookie: view.header.cookie,
+        nodes,
+    })));
+}
+
+/// A node's introduction as the report shows it.
+pub(super) fn path_node(hop: u8, info: NodeInfo) -> PathNode {
+    PathNode {
+        hop,
+        id: info.id,
+        name: info.name,
+        role: info.role.name().into(),
+        address: (!info.address.is_empty()).then_some(info.address),
+        tags: info.tags,
+        connect: info.connect,
+    }
+}
+
+/// The far end's answer to OPEN: all introductions, its own among them, and a nonce.
+#[inline(never)]
+pub(super) fn opened(session: Session, annotations: &[u8]) -> Vec<u8> {
+    let mut annotations = annotations.to_vec();
+    push_annotation(
+        &mut annotations,
+        ANNOTATION_NONCE,
+        session.hop,
+        &random().to_be_bytes(),
+    );
+    let header = Header {
+        flags: Flags(Flags::RETURN),
+        hop: session.hop,
+        hop_limit: session.hop_limit,
+        ..Header::new(frame_type::OPENED, session.cookie, 0)
+    };
+    build(header, &[], &annotations, &[])
+}
+
+/// An introduction appended to those of the nodes before; the flags say where there was no room.
+#[inline(never)]
+pub(super) fn introduce(
+    annotations: &mut Vec<u8>,
+    flags: Flags,
+    hop: u8,
+    info: &NodeInfo,
+) -> Flags {
+    if push_annotation(annotations, ANNOTATION_NODE, hop, &info.emit()) {
+        flags
+    } else {
+        flags.with(Flags::ANNOTATIONS_OVERFLOW)
+    }
+}

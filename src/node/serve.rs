@@ -1,0 +1,677 @@
+//! Listening: accept threads, and the setting-up of each connection on its own `up` thread, so that a slow connect or a
+//! silent client stops nobody else.
+
+use super::collect::Traffic;
+use super::dial::{DialError, Dialled};
+use super::ends::{End, Pair};
+use super::intake::{Intake, ReadFault};
+use super::pump::{conclude, explain, introduce, opened, Fault, Pump, Session, Side};
+use super::{lock, random, Node, OwnEnd, STACK};
+use crate::session::admission::{judge, Admission};
+use crate::session::inbound::{Inbound, Violation};
+use crate::session::path;
+use crate::sys;
+use crate::time::Nanos;
+use crate::wire::{
+    build, frame_type, push_stamp, set_egress, ErrorCode, Flags, FrameView, Header, Role, Stamp,
+    StampDirection, StampFlags, STAMP_LEN,
+};
+use crossbeam_channel::{bounded, Receiver, Sender};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long accepting rests when descriptors or threads are short.
+const REST: Duration = Duration::from_millis(100);
+/// At the end, connections on which nothing has moved for so long have nothing in flight.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// A node that listens.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    listeners: Vec<Arc<TcpListener>>,
+    accepting: Vec<JoinHandle<()>>,
+    ended: Receiver<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    node: Node,
+    stopping: AtomicBool,
+    stop: Receiver<()>,
+    /// Dropped to wake accept threads that rest.
+    stopper: Mutex<Option<Sender<()>>>,
+    next_id: AtomicUsize,
+    open: Mutex<BTreeMap<usize, Weak<Pair>>>,
+    ended: Sender<()>,
+    totals: Mutex<Totals>,
+    short: AtomicBool,
+}
+
+/// What a node has seen of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Accepted.
+    pub connections: u64,
+    /// Ended otherwise than by an orderly end.
+    pub failed: u64,
+    /// Moved.
+    pub traffic: Traffic,
+}
+
+/// Binds every address.
+///
+/// # Errors
+///
+/// As bind(2) and listen(2), for the first address that fails.
+pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    addresses
+        .iter()
+        .map(|&address| {
+            let listener = TcpListener::bind(address).map_err(|error| (address, error))?;
+            // A shorter backlog than we would like still works.
+            let _ = sys::widen_backlog(&listener);
+            Ok(listener)
+        })
+        .collect()
+}
+
+/// The addresses that a listening endpoint stands for; no host means all of both families.
+///
+/// # Errors
+///
+/// As the resolver.
+pub fn listen_addresses(
+    host: Option<&str>,
+    port: u16,
+    timeout: Duration,
+) -> io::Result<Vec<SocketAddr>> {
+    match host {
+        Some(host) => super::dial::resolve(host, port, timeout),
+        // The wildcard of IPv6 takes IPv4 too, where the kernel has IPv6 at all.
+        None if TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() => Ok(vec![SocketAddr::new(
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            port,
+        )]),
+        None => Ok(vec![SocketAddr::new(
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port,
+        )]),
+    }
+}
+
+impl Server {
+    /// Starts an accept thread for each listener.
+    ///
+    /// # Errors
+    ///
+    /// Where a thread cannot be started.
+    pub fn start(node: Node, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let (stopper, stop) = bounded(0);
+        let (ended_tx, ended) = bounded(1); // One signal is as good as many.
+        let shared = Arc::new(Shared {
+            node,
+            stopping: AtomicBool::new(false),
+            stop,
+            stopper: Mutex::new(Some(stopper)),
+            next_id: AtomicUsize::new(1),
+            open: Mutex::default(),
+            ended: ended_tx,
+            totals: Mutex::default(),
+            short: AtomicBool::new(false),
+        });
+        let listeners: Vec<_> = listeners.into_iter().map(Arc::new).collect();
+        let accepting = listeners
+            .iter()
+            .map(|listener| {
+                let (shared, listener) = (Arc::clone(&shared), Arc::clone(listener));
+                Builder::new()
+                    .name("accept".into())
+                    .stack_size(STACK)
+                    .spawn(move || accept(&shared, &listener))
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            shared,
+            listeners,
+            accepting,
+            ended,
+        })
+    }
+
+    /// The node that serves.
+    pub fn node(&self) -> &Node {
+        &self.shared.node
+    }
+
+    /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
+    ///
+    /// A connection on which nothing moves has nothing in flight and is not waited for.
+    pub fn stop(self) -> Totals {
+        self.shared.stopping.store(true, Ordering::Release);
+        lock(&self.shared.stopper).take();
+        for listener in &self.listeners {
+            sys::stop_accepting(listener);
+        }
+        for thread in self.accepting {
+            // A panic has been reported on stderr.
+            let _ = thread.join();
+        }
+        let deadline = Instant::now() + self.shared.node.settings.timeout;
+        let mut moved = self.shared.moved();
+        while moved.is_some() && Instant::now() < deadline {
+            let quiet = QUIET.min(deadline.saturating_duration_since(Instant::now()));
+            let ended = self.ended.recv_timeout(quiet).is_ok();
+            let now = self.shared.moved();
+            if now == moved && !ended {
+                break;
+            }
+            moved = now;
+        }
+        *lock(&self.shared.totals)
+    }
+}
+
+impl Shared {
+    /// How often something was read on the connections that are open now; `None` where there are none.
+    fn moved(&self) -> Option<usize> {
+        let open = lock(&self.open);
+        let reads = open
+            .values()
+            .filter_map(Weak::upgrade)
+            .map(|pair| pair.moved.load(Ordering::Relaxed));
+        (!open.is_empty()).then(|| reads.fold(0, usize::wrapping_add))
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+    loop {
+        let accepted = listener.accept();
+        if shared.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        match accepted {
+            Ok((socket, peer)) => {
+                if let Err(error) = spawn_up(shared, socket, peer) {
+                    rest(shared, "start a thread for a connection", &error);
+                } else {
+                    recovered(shared);
+                }
+            }
+            Err(error) if sys::is_shortage(&error) => rest(shared, "accept a connection", &error),
+            // The client was gone before we came: nothing to do for us.
+            Err(error) => log::debug!("accept: {error}"),
+        }
+    }
+}
+
+/// Out of descriptors, threads or memory: say so once, and try again when some may be free.
+#[cold]
+fn rest(shared: &Shared, what: &str, error: &io::Error) {
+    if !shared.short.swap(true, Ordering::Relaxed) {
+        log::error!(
+            "accept: cannot {what}: {error}; resting until some are free \
+             (raise ulimit -n, ulimit -u or vm.max_map_count)"
+        );
+    }
+    // The stopper is never sent to: this ends with the timeout, or when it is dropped.
+    let _ = shared.stop.recv_timeout(REST);
+}
+
+fn recovered(shared: &Shared) {
+    if shared.short.load(Ordering::Relaxed) && shared.short.swap(false, Ordering::Relaxed) {
+        log::info!("accept: goes on");
+    }
+}
+
+fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
+    let timeout = shared.node.settings.timeout;
+    let end = match End::new(socket, peer, timeout) {
+        Ok(end) => end,
+        Err(error) => {
+            log::debug!("accept: {peer} was gone at once: {error}");
+            return Ok(());
+        }
+    };
+    let pair = Arc::new(Pair::new(id, end, timeout));
+    lock(&shared.open).insert(id, Arc::downgrade(&pair));
+    let open = Open {
+        shared: Arc::clone(shared),
+        id,
+    };
+    Builder::new()
+        .name(format!("up#{id}"))
+        .stack_size(STACK)
+        .spawn(move || {
+            let _guard = OnPanic(&pair);
+            up(&open.shared, &pair);
+        })?;
+    Ok(())
+}
+
+/// An open connection, counted as long as its `up` thread lives.
+struct Open {
+    shared: Arc<Shared>,
+    id: usize,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        lock(&self.shared.open).remove(&self.id);
+        let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
+    }
+}
+
+/// A pump that panics takes its own connection with it, the other pump included, and nothing else.
+struct OnPanic<'a>(&'a Pair);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail();
+            self.0.abort();
+        }
+    }
+}
+
+/// The whole life of a connection, seen from its first thread.
+fn up(shared: &Arc<Shared>, pair: &Arc<Pair>) {
+    let node = &shared.node;
+    let mut session = None;
+    let outcome = serve(shared, pair, &mut session);
+    let failed = outcome.is_err() || pair.has_failed();
+    if let Err(fault) = outcome {
+        conclude(node, pair, session, fault);
+    }
+    let mut totals = lock(&shared.totals);
+    totals.connections += 1;
+    totals.failed += u64::from(failed);
+}
+
+fn serve(
+    shared: &Arc<Shared>,
+    pair: &Arc<Pair>,
+    session: &mut Option<Session>,
+) -> Result<(), Fault> {
+    let node = &shared.node;
+    if node.is_own_end(&pair.client.socket, pair.client.peer) {
+        return Err(own_loop(node, pair));
+    }
+    let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
+    if admit(node, pair, &mut intake)? {
+        pair.client.set_framed();
+        serve_framed(shared, pair, session, intake)
+    } else {
+        serve_raw(shared, pair, session, intake)
+    }
+}
+
+fn own_loop(node: &Node, pair: &Pair) -> Fault {
+    Fault::error(
+        node,
+        0,
+        ErrorCode::Loop,
+        format!(
+            "client {} is this node itself: --forward-to leads back to --listen",
+            pair.client.peer
+        ),
+    )
+}
+
+/// Whether the client is another node; reads as much as it takes to know.
+fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Fault> {
+    let accept = node.settings.accept;
+    let mut ended = false;
+    loop {
+        // A raw entry waits for nothing: the server may be the one to speak first.
+        let verdict = judge(accept, intake.pending(), ended);
+        match verdict {
+            Admission::Framed => return Ok(true),
+            Admission::Raw => return Ok(false),
+            Admission::Refused(text) => {
+                return Err(Fault::error(
+                    node,
+                    0,
+                    ErrorCode::Protocol,
+                    format!("peer {} {text}", pair.client.peer),
+                ))
+            }
+            Admission::Undecided => {
+                ended = !intake
+                    .read_more()
+                    .map_err(|fault| explain(node, pair, 0, Side::Client, fault))?;
+            }
+        }
+    }
+}
+
+/// Connects onward and puts the connection's other end into the pair.
+fn connect<'a>(node: &'a Node, pair: &Pair, hop: u8) -> Result<Standing<'a>, Fault> {
+    let onward = node.onward.as_ref().expect("only reflectors have none");
+    let failed = |text: String| Fault::error(node, hop, ErrorCode::Connect, text);
+    let Dialled {
+        socket,
+        address,
+        took,
+    } = onward
+        .connect(node.settings.timeout)
+        .map_err(|error: DialError| failed(format!("cannot {error}")))?;
+    let own = node.own_end(&socket, address);
+    let end = End::new(socket, address, node.settings.timeout)
+        .map_err(|error| failed(format!("connect to {}: {error}", onward.target())))?;
+    if !node.settings.remove {
+        end.set_framed();
+    }
+    pair.server
+        .set(end)
+        .expect("a pair is connected onward once");
+    // Our own onward connection may have been accepted here before its address was registered; look again.
+    if node.is_own_end(&pair.client.socket, pair.client.peer) {
+        return Err(own_loop(node, pair));
+    }
+    Ok(Standing {
+        address,
+        took,
+        _own: own,
+    })
+}
+
+/// An onward connection.
+struct Standing<'a> {
+    address: SocketAddr,
+    took: Nanos,
+    _own: OwnEnd<'a>,
+}
+
+/// Runs both pumps of a pair; the down pump on a thread of its own.
+fn pump_both<'a>(
+    shared: &'a Arc<Shared>,
+    pair: &'a Arc<Pair>,
+    session: Session,
+    down: fn(&mut Pump<'_>) -> Result<(), Fault>,
+    up: impl FnOnce(&mut Pump<'a>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let node = &shared.node;
+    let back = {
+        let (shared, pair) = (Arc::clone(shared), Arc::clone(pair));
+        Builder::new()
+            .name(format!("down#{}", pair.id))
+            .stack_size(STACK)
+            .spawn(move || {
+                let _guard = OnPanic(&pair);
+                let mut pump = Pump::new(&shared.node, &pair, session, Side::Server);
+                let outcome = down(&mut pump);
+                settle(&shared, &pair, session, &pump, outcome);
+            })
+    };
+    let back = back.map_err(|error| {
+        Fault::error(
+            node,
+            session.hop,
+            ErrorCode::Refused,
+            format!("cannot start a thread: {error} (raise ulimit -u or vm.max_map_count)"),
+        )
+    })?;
+    let mut pump = Pump::new(node, pair, session, Side::Client);
+    let outcome = up(&mut pump);
+    settle(shared, pair, session, &pump, outcome);
+    // A panic has been reported on stderr, and has failed the pair.
+    let _ = back.join();
+    Ok(())
+}
+
+fn settle(
+    shared: &Shared,
+    pair: &Pair,
+    session: Session,
+    pump: &Pump<'_>,
+    outcome: Result<(), Fault>,
+) {
+    if let Err(fault) = outcome {
+        conclude(&shared.node, pair, Some(session), fault);
+    }
+    lock(&shared.totals).traffic.add(&pump.traffic());
+}
+
+fn serve_raw<'a>(
+    shared: &'a Arc<Shared>,
+    pair: &'a Arc<Pair>,
+    session: &mut Option<Session>,
+    intake: Intake<'a>,
+) -> Result<(), Fault> {
+    let node = &shared.node;
+    let mut own_session = Session {
+        cookie: 0,
+        hop: 0,
+        hop_limit: node.settings.hop_limit,
+    };
+    if node.onward.is_none() {
+        let mut pump = Pump::new(node, pair, own_session, Side::Client);
+        let outcome = pump.reflect_raw(intake);
+        settle(shared, pair, own_session, &pump, outcome);
+        return Ok(());
+    }
+    if node.settings.remove {
+        let _standing = connect(node, pair, 0)?;
+        return pump_both(
+            shared,
+            pair,
+            own_session,
+            |down| down.splice_back(),
+            |up| up.splice(intake),
+        );
+    }
+    own_session.cookie = random();
+    *session = Some(own_session);
+    let standing = connect(node, pair, 0)?;
+    let info = node.info(
+        Role::Entry,
+        Some(standing.took),
+        local_address(pair),
+        standing.address.to_string(),
+    );
+    let open = opening(node, own_session, &info);
+    pump_both(
+        shared,
+        pair,
+        own_session,
+        |down| down.deliver_back(),
+        |up| up.wrap(intake, open),
+    )
+}
+
+fn local_address(pair: &Pair) -> String {
+    pair.client
+        .socket
+        .local_addr()
+        .map_or_else(|_| String::new(), |address| address.to_string())
+}
+
+/// The OPEN frame of a node that begins a path.
+pub(super) fn opening(node: &Node, session: Session, info: &crate::wire::NodeInfo) -> Vec<u8> {
+    let mut annotations = Vec::new();
+    let flags = introduce(&mut annotations, Flags(Flags::MARKED), session.hop, info);
+    let now = node.clock.pump().read();
+    let mut stamp = [0; STAMP_LEN];
+    Stamp {
+        node: node.id,
+        hop: session.hop,
+        direction: StampDirection::Forward,
+        generation: now.generation,
+        flags: StampFlags::default(),
+        held: Nanos::ZERO,
+        arrival: None,
+        ingress: now.wall,
+        egress: now.wall,
+    }
+    .emit(&mut stamp);
+    let header = Header {
+        flags,
+        hop: session.hop,
+        hop_limit: session.hop_limit,
+        ..Header::new(frame_type::OPEN, session.cookie, 0)
+    };
+    build(header, &stamp, &annotations, &[])
+}
+
+fn serve_framed<'a>(
+    shared: &'a Arc<Shared>,
+    pair: &'a Arc<Pair>,
+    session: &mut Option<Session>,
+    mut intake: Intake<'a>,
+) -> Result<(), Fault> {
+    let node = &shared.node;
+    let mut inbound = Inbound::forward();
+    let next = intake
+        .frame()
+        .map_err(|fault| explain(node, pair, 0, Side::Client, fault))?;
+    let Some(header) = next else {
+        return Err(explain(node, pair, 0, Side::Client, ReadFault::Truncated));
+    };
+    let ingress = node.clock.pump().read();
+    let own_session = Session {
+        cookie: header.cookie,
+        hop: header.hop.saturating_add(1),
+        hop_limit: header.hop_limit,
+    };
+    *session = Some(own_session);
+    inbound.check(&header).map_err(|violation: Violation| {
+        Fault::error(
+            node,
+            own_session.hop,
+            violation.code(),
+            format!("peer {} {violation}", pair.client.peer),
+        )
+    })?;
+    let view = intake.view(header);
+    if let Some(hop) = path::find(view.annotations(), node.id) {
+        return Err(Fault::error(
+            node,
+            own_session.hop,
+            ErrorCode::Loop,
+            format!(
+                "loop: this node is on the path of {} already, as hop {hop}; check --forward-to along the chain",
+                pair.client.peer
+            ),
+        ));
+    }
+    let reflects = node.onward.is_none();
+    let standing = if reflects {
+        None
+    } else {
+        Some(connect(node, pair, own_session.hop)?)
+    };
+    let role = match (reflects, node.settings.remove) {
+        (true, _) => Role::Echo,
+        (false, true) => Role::Exit,
+        (false, false) => Role::Relay,
+    };
+    let open = pass_open(
+        node,
+        pair,
+        own_session,
+        &view,
+        role,
+        standing.as_ref(),
+        ingress,
+    );
+    intake.consume(&header);
+    match role {
+        Role::Echo => {
+            let mut pump = Pump::new(node, pair, own_session, Side::Client);
+            let answer = opened(own_session, &open.annotations);
+            let outcome = pump
+                .say(Side::Client, &answer)
+                .and_then(|()| pump.reflect(intake, inbound));
+            settle(shared, pair, own_session, &pump, outcome);
+            Ok(())
+        }
+        Role::Exit => {
+            pair.client.queue_reports();
+            let answer = opened(own_session, &open.annotations);
+            pump_both(
+                shared,
+                pair,
+                own_session,
+                |down| down.wrap_back(),
+                |up| {
+                    up.say(Side::Client, &answer)?;
+                    up.deliver(intake, inbound)
+                },
+            )
+        }
+        _ => pump_both(
+            shared,
+            pair,
+            own_session,
+            |down| down.relay_back(),
+            |up| {
+                up.say(Side::Server, &open.frame)?;
+                up.relay(intake, inbound)
+            },
+        ),
+    }
+}
+
+struct Opening {
+    annotations: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+/// The OPEN frame as this node passes it on: introduced and stamped, unless it was told to add nothing.
+#[inline(never)]
+fn pass_open(
+    node: &Node,
+    pair: &Pair,
+    session: Session,
+    view: &FrameView<'_>,
+    role: Role,
+    standing: Option<&Standing<'_>>,
+    ingress: super::clock::Moment,
+) -> Opening {
+    let mut annotations = view.annotation_bytes().to_vec();
+    let mut header = Header {
+        hop: session.hop,
+        ..view.header
+    };
+    if node.settings.stamp {
+        let info = node.info(
+            role,
+            standing.map(|standing| standing.took),
+            local_address(pair),
+            standing.map_or_else(String::new, |standing| standing.address.to_string()),
+        );
+        header.flags = introduce(&mut annotations, header.flags, session.hop, &info);
+    }
+    let mut frame = vec![0; STAMP_LEN];
+    frame.extend_from_slice(&build(header, view.stamp_bytes(), &annotations, &[]));
+    if !node.settings.stamp {
+        frame.drain(..STAMP_LEN);
+        return Opening { annotations, frame };
+    }
+    let stamp = Stamp {
+        node: node.id,
+        hop: session.hop,
+        direction: StampDirection::Forward,
+        generation: ingress.generation,
+        flags: StampFlags::default(),
+        held: Nanos::ZERO,
+        arrival: None,
+        ingress: ingress.wall,
+        egress: ingress.wall,
+    };
+    let mut header = Header::parse(&frame[STAMP_LEN..]).expect("it was built above");
+    let (start, stamp_at) = push_stamp(&mut frame, STAMP_LEN, &mut header, &stamp);
+    if let Some(at) = stamp_at {
+        let egress = node.clock.pump().read();
+        set_egress(&mut frame[at..], egress.wall, egress.generation);
+    }
+    frame.drain(..start);
+    Opening { annotations, frame }
+}

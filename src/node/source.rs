@@ -1,0 +1,170 @@
+//! The source: stdin goes out in marked blocks, what comes back goes to stdout byte for byte, statistics to stderr or
+//! `--report FILE`.
+
+use super::caller::{BlockWriter, Break, Caller, Due, Line, Stop};
+use super::collect::Queue;
+use super::ledger::Ledger;
+use super::output::{raw_stdin, raw_stdout, OutputError};
+use super::print::{name_break, Printer};
+use super::{StopFlag, STACK};
+use crate::cli::ExitCode;
+use crossbeam_channel::{bounded, Sender};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::thread::Builder;
+
+/// How a pump of the source ended.
+enum Ended {
+    /// Everything was read from stdin and sent, END included.
+    Sent,
+    /// stdin failed.
+    Stdin(io::Error),
+    /// The path broke under the writer; the reader knows more.
+    Unsent(Break),
+    /// Everything came back, END included.
+    Received,
+    /// The reader stopped early.
+    Stopped(Stop<io::Error>),
+}
+
+/// Runs the source until stdin and the path have ended.
+///
+/// # Errors
+///
+/// [`OutputError`] where the report cannot be written.
+pub fn run(
+    caller: Caller,
+    mut queue: Queue,
+    ledger: Ledger,
+    block: usize,
+    mut printer: Printer,
+    stop: &StopFlag,
+) -> Result<ExitCode, OutputError> {
+    let caller = Arc::new(caller);
+    let mut ledger = ledger;
+    let line = match caller.open() {
+        Ok(line) => Arc::new(line),
+        Err(broken) => {
+            log::error!("source: {broken}");
+            return Ok(ExitCode::Failed);
+        }
+    };
+    let (say, ended) = bounded(2); // Each pump ends once.
+    let writer = spawn("up#1", &caller, &line, say.clone(), move |caller, line| {
+        pump_out(caller, line, block)
+    });
+    let reader = spawn("down#1", &caller, &line, say, pump_back);
+    if let Err(error) = writer.and(reader) {
+        log::error!("source: cannot start a thread: {error}");
+        return Ok(ExitCode::Failed);
+    }
+    let mut code = ExitCode::Done;
+    let mut deadline = None;
+    loop {
+        let mut fault = None;
+        queue.batch(|measurement| {
+            if let Err(error) = printer.take(&mut ledger, measurement) {
+                fault = Some(error);
+            }
+        });
+        if let Some(fault) = fault {
+            line.give_up();
+            return Err(fault);
+        }
+        if stop.is_set() && deadline.is_none() {
+            deadline = Some(std::time::Instant::now() + caller.node.settings.timeout);
+            line.end();
+        }
+        if deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
+            line.give_up();
+        }
+        match ended.try_recv() {
+            Ok(Ended::Sent) | Err(_) => {}
+            Ok(Ended::Stdin(error)) => {
+                log::error!("source: read standard input: {error}");
+                code = ExitCode::Failed;
+                line.end();
+            }
+            // The reader finds what the path had to say last, then the same end.
+            Ok(Ended::Unsent(broken)) => log::debug!("source: {broken}"),
+            Ok(Ended::Received) => break,
+            Ok(Ended::Stopped(Stop::Aborted)) => break,
+            Ok(Ended::Stopped(Stop::Path(broken))) => {
+                printer.drain(&mut queue, &mut ledger)?;
+                let text = name_break(&ledger, &broken);
+                log::error!("source: the path broke: {text}");
+                ledger.notice(text);
+                code = ExitCode::Failed;
+                break;
+            }
+            Ok(Ended::Stopped(Stop::Sink(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
+                line.give_up();
+                break; // Whoever read our output has enough: a normal end.
+            }
+            Ok(Ended::Stopped(Stop::Sink(error))) => {
+                log::error!("source: write standard output: {error}");
+                line.give_up();
+                code = ExitCode::Failed;
+                break;
+            }
+        }
+    }
+    printer.drain(&mut queue, &mut ledger)?;
+    let blocks = caller.progress.blocks();
+    printer.finish(&ledger, blocks, queue.dropped())?;
+    Ok(code)
+}
+
+fn spawn(
+    name: &str,
+    caller: &Arc<Caller>,
+    line: &Arc<Line>,
+    say: Sender<Ended>,
+    pump: impl FnOnce(&Caller, &Line) -> Ended + Send + 'static,
+) -> io::Result<()> {
+    let (caller, line) = (Arc::clone(caller), Arc::clone(line));
+    Builder::new()
+        .name(name.into())
+        .stack_size(STACK)
+        .spawn(move || {
+            let ended = pump(&caller, &line);
+            let _ = say.send(ended); // Nobody listens where the run is over.
+            caller.node.collector.wake();
+        })?;
+    Ok(())
+}
+
+fn pump_out(caller: &Caller, line: &Line, block: usize) -> Ended {
+    let mut stdin = match raw_stdin() {
+        Ok(stdin) => stdin,
+        Err(error) => return Ended::Stdin(error),
+    };
+    let mut writer = BlockWriter::new(caller, line, block);
+    loop {
+        let read = match stdin.read(writer.payload()) {
+            Ok(0) => {
+                line.end();
+                return Ended::Sent;
+            }
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Ended::Stdin(error),
+        };
+        let due = Due::Read(writer.now());
+        match writer.send(read, due) {
+            Ok(true) => {}
+            Ok(false) => return Ended::Sent,
+            Err(broken) => return Ended::Unsent(broken),
+        }
+    }
+}
+
+fn pump_back(caller: &Caller, line: &Line) -> Ended {
+    let read = raw_stdout()
+        .map_err(Stop::Sink)
+        .and_then(|mut stdout| caller.read(line, |payload| stdout.write_all(payload)));
+    match read {
+        Ok(()) => Ended::Received,
+        Err(stop) => Ended::Stopped(stop),
+    }
+}

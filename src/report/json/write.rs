@@ -1,0 +1,250 @@
+//! Values in, JSON text out (RFC 8259); as much of it as our reports need.
+
+use super::super::is_unprintable;
+use crate::time::{Nanos, SignedNanos, WallTime};
+use std::fmt::Write as _;
+
+/// Something that has a JSON form.
+pub trait ToJson {
+    /// Appends itself to `w`.
+    fn to_json(self, w: &mut Writer);
+}
+
+/// An object, filled by a function that calls [`Writer::pair`].
+pub struct Object<F: FnOnce(&mut Writer)>(pub F);
+
+/// An array of everything that the iterator yields.
+pub struct Array<I>(pub I);
+
+/// A JSON text in the making.
+///
+/// Separators follow from the order of calls, so what comes out is well formed if every object is
+/// filled by pairs only.
+pub struct Writer {
+    out: String,
+    /// Containers down to this depth have a line per member; 0 is one line for all, without spaces.
+    broken_depth: usize,
+    depth: usize,
+    is_first: bool,
+}
+
+impl Writer {
+    /// One line, without spaces.
+    pub fn compact() -> Self {
+        Self {
+            out: String::new(),
+            broken_depth: 0,
+            depth: 0,
+            is_first: true,
+        }
+    }
+
+    /// Indented by two spaces down to `depth` containers; what is deeper stays on one line.
+    pub fn indented(depth: usize) -> Self {
+        Self {
+            broken_depth: depth,
+            ..Self::compact()
+        }
+    }
+
+    /// Writes `value` as the whole text.
+    pub fn finish(mut self, value: impl ToJson) -> String {
+        value.to_json(&mut self);
+        self.out
+    }
+
+    /// A member of the object that is being filled.
+    pub fn pair(&mut self, key: &str, value: impl ToJson) {
+        self.separate();
+        key.to_json(self);
+        self.out
+            .push_str(if self.broken_depth > 0 { ": " } else { ":" });
+        value.to_json(self);
+    }
+
+    fn container(&mut self, brackets: [char; 2], fill: impl FnOnce(&mut Self)) {
+        self.out.push(brackets[0]);
+        self.depth += 1;
+        self.is_first = true;
+        fill(self);
+        self.depth -= 1;
+        if !self.is_first && self.depth < self.broken_depth {
+            self.start_line();
+        }
+        self.is_first = false;
+        self.out.push(brackets[1]);
+    }
+
+    fn separate(&mut self) {
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        if !is_first {
+            self.out.push(',');
+        }
+        if self.depth <= self.broken_depth {
+            if self.broken_depth > 0 {
+                self.start_line();
+            }
+        } else if !is_first && self.broken_depth > 0 {
+            self.out.push(' ');
+        }
+    }
+
+    fn start_line(&mut self) {
+        self.out.push('\n');
+        self.out.extend(std::iter::repeat("  ").take(self.depth));
+    }
+
+    /// Appends what is a JSON token as it is displayed.
+    fn token(&mut self, token: impl std::fmt::Display) {
+        // Writing to a String cannot fail.
+        let _ = write!(self.out, "{token}");
+    }
+}
+
+impl<F: FnOnce(&mut Writer)> ToJson for Object<F> {
+    fn to_json(self, w: &mut Writer) {
+        w.container(['{', '}'], self.0);
+    }
+}
+
+impl<I: IntoIterator> ToJson for Array<I>
+where
+    I::Item: ToJson,
+{
+    fn to_json(self, w: &mut Writer) {
+        w.container(['[', ']'], |w| {
+            for item in self.0 {
+                w.separate();
+                item.to_json(w);
+            }
+        });
+    }
+}
+
+impl<T: ToJson> ToJson for Option<T> {
+    fn to_json(self, w: &mut Writer) {
+        match self {
+            Some(value) => value.to_json(w),
+            None => w.token("null"),
+        }
+    }
+}
+
+impl ToJson for &str {
+    /// Escapes what RFC 8259 §7 demands, and what would steer a terminal that the text is shown on
+    /// (C1 controls, bidirectional formatting). Bytes that are no UTF-8 cannot be in a `str`: who
+    /// reads them from a peer replaces them.
+    fn to_json(self, w: &mut Writer) {
+        w.out.push('"');
+        for c in self.chars() {
+            match c {
+                '"' => w.out.push_str("\\\""),
+                '\\' => w.out.push_str("\\\\"),
+                '\n' => w.out.push_str("\\n"),
+                '\r' => w.out.push_str("\\r"),
+                '\t' => w.out.push_str("\\t"),
+                // All of these lie below U+10000 and need no surrogate pair.
+                c if is_unprintable(c) => w.token(format_args!("\\u{:04x}", u32::from(c))),
+                c => w.out.push(c),
+            }
+        }
+        w.out.push('"');
+    }
+}
+
+impl ToJson for &String {
+    fn to_json(self, w: &mut Writer) {
+        self.as_str().to_json(w);
+    }
+}
+
+impl ToJson for u64 {
+    fn to_json(self, w: &mut Writer) {
+        w.token(self);
+    }
+}
+
+impl ToJson for f64 {
+    /// At most six digits after the point; null where it is not finite, for JSON has no such
+    /// numbers.
+    fn to_json(self, w: &mut Writer) {
+        if !self.is_finite() {
+            return w.token("null");
+        }
+        let digits = format!("{self:.6}");
+        let digits = digits.trim_end_matches('0').trim_end_matches('.');
+        w.token(if digits == "-0" { "0" } else { digits });
+    }
+}
+
+impl ToJson for Nanos {
+    fn to_json(self, w: &mut Writer) {
+        w.token(self.0);
+    }
+}
+
+impl ToJson for SignedNanos {
+    fn to_json(self, w: &mut Writer) {
+        w.token(self.0);
+    }
+}
+
+impl ToJson for WallTime {
+    fn to_json(self, w: &mut Writer) {
+        w.token(format_args!("\"{self}\""));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::{parse, Value};
+    use super::*;
+
+    #[test]
+    fn strings_come_back_as_they_were_and_leave_no_control_character_in_the_text() {
+        let text: String = (0..0x300)
+            .chain(0x2000..0x2100)
+            .chain([0xfeff, 0x1f600])
+            .filter_map(char::from_u32)
+            .collect();
+        let json = Writer::compact().finish(&text);
+        assert!(!json.chars().any(char::is_control), "{json:?}");
+        assert_eq!(parse(json.as_bytes()), Ok(Value::String(text)));
+    }
+
+    #[test]
+    fn floats_have_six_digits_at_most_and_are_finite() {
+        for (number, text) in [
+            (0.0, "0"),
+            (-0.000_000_1, "0"),
+            (0.92, "0.92"),
+            (1.0 / 3.0, "0.333333"),
+            (100.0, "100"),
+            (1e-6, "0.000001"),
+            (-12.5, "-12.5"),
+            (f64::NAN, "null"),
+            (f64::NEG_INFINITY, "null"),
+        ] {
+            assert_eq!(Writer::compact().finish(number), text);
+        }
+    }
+
+    #[test]
+    fn containers_are_broken_into_lines_down_to_the_given_depth() {
+        let write = |w: Writer| {
+            w.finish(Object(|w| {
+                w.pair("a", Array([1u64, 2]));
+                w.pair("b", Object(|_| {}));
+                w.pair("c", Array([Array([3u64, 4])]));
+            }))
+        };
+        assert_eq!(
+            write(Writer::compact()),
+            r#"{"a":[1,2],"b":{},"c":[[3,4]]}"#
+        );
+        assert_eq!(
+            write(Writer::indented(2)),
+            "{\n  \"a\": [\n    1,\n    2\n  ],\n  \"b\": {},\n  \"c\": [\n    [3, 4]\n  ]\n}"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! The watch for steps of the wall clock.
+//!
+//! Slewing (NTP, adjtime) bends the wall clock and the monotonic one alike, so their difference changes only when the
+//! wall clock is stepped. Two pumps of one node have to agree on the generation, so it is decided in one place
+//! ([`Generations`], behind a lock that is taken only when a step is seen); each pump keeps a copy ([`ClockWatch`]).
+
+use crate::time::{Nanos, Now, SignedNanos};
+
+/// A change of more than this is a step.
+pub const STEP: Nanos = Nanos::from_millis(1);
+/// A reading that took longer than this was preempted in the middle and tells nothing.
+pub const LONGEST_READING: Nanos = Nanos::from_micros(200);
+
+/// Wall clock minus monotonic clock: constant but for steps.
+fn distance(now: Now) -> SignedNanos {
+    SignedNanos((now.wall.0.wrapping_sub(now.mono.0)) as i64)
+}
+
+/// The node's one count of clock steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Generations {
+    distance: SignedNanos,
+    generation: u8,
+}
+
+impl Generations {
+    /// Begins at generation 0 with a first reading of both clocks.
+    pub fn new(now: Now) -> Self {
+        Self {
+            distance: distance(now),
+            generation: 0,
+        }
+    }
+
+    /// Looks at a reading that a watch found stepped; the step is counted once, whichever pump saw it first.
+    fn settle(&mut self, seen: SignedNanos) -> ClockWatch {
+        if (seen - self.distance).abs() > STEP {
+            self.distance = seen;
+            self.generation = self.generation.wrapping_add(1);
+        }
+        ClockWatch {
+            distance: self.distance,
+            generation: self.generation,
+        }
+    }
+
+    /// A watch that starts from here.
+    pub fn watch(&self) -> ClockWatch {
+        ClockWatch {
+            distance: self.distance,
+            generation: self.generation,
+        }
+    }
+}
+
+/// One pump's copy.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockWatch {
+    distance: SignedNanos,
+    generation: u8,
+}
+
+impl ClockWatch {
+    /// The generation as far as this pump knows.
+    pub fn generation(&self) -> u8 {
+        self.generation
+    }
+
+    /// Whether the reading, which took `took`, shows a step that this pump does not know of.
+    pub fn is_stepped(&self, now: Now, took: Nanos) -> bool {
+        took <= LONGEST_READING && (distance(now) - self.distance).abs() > STEP
+    }
+
+    /// Takes the step into account.
+    pub fn settle(&mut self, now: Now, generations: &mut Generations) {
+        *self = generations.settle(distance(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{MonoTime, WallTime};
+
+    const QUICK: Nanos = Nanos(80);
+
+    fn at(mono_ms: u64, wall_ms: u64) -> Now {
+        Now {
+            mono: MonoTime(mono_ms * 1_000_000),
+            wall: WallTime(wall_ms * 1_000_000),
+        }
+    }
+
+    #[test]
+    fn a_step_is_counted_once_for_all_pumps_and_both_agree() {
+        let mut node = Generations::new(at(0, 1_000));
+        let (mut up, mut down) = (node.watch(), node.watch());
+        assert!(!up.is_stepped(at(10, 1_010), QUICK));
+        let after = at(20, 1_520);
+        assert!(up.is_stepped(after, QUICK));
+        up.settle(after, &mut node);
+        assert!(!up.is_stepped(at(21, 1_521), QUICK));
+        let later = at(30, 1_530);
+        assert!(down.is_stepped(later, QUICK));
+        down.settle(later, &mut node);
+        assert_eq!((up.generation(), down.generation()), (1, 1));
+    }
+
+    #[test]
+    fn steps_back_count_and_preempted_readings_do_not() {
+        let mut node = Generations::new(at(0, 10_000));
+        let mut pump = node.watch();
+        let back = at(10, 2_010);
+        assert!(!pump.is_stepped(back, Nanos::from_millis(5)));
+        assert!(pump.is_stepped(back, QUICK));
+        pump.settle(back, &mut node);
+        assert_eq!(pump.generation(), 1);
+    }
+
+    #[test]
+    fn drift_below_the_bound_does_not_add_up_to_a_step() {
+        let node = Generations::new(at(0, 1_000));
+        assert!(!node.watch().is_stepped(at(1_000, 2_001), QUICK));
+    }
+}

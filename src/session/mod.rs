@@ -1,0 +1,18 @@
+//! Events of one connection in; decisions and measurements out. No sockets, threads or clocks: bytes and times are
+//! arguments.
+//!
+//! - [`admission`]: what speaks on a new connection: a framed peer, a raw client, or something to refuse.
+//! - [`inbound`]: whether a frame may come now: OPEN first, one cookie, hops within the limit, nothing after END.
+//! - [`path`]: the nodes that introduced themselves; the loop.
+//! - [`trips`]: a frame that came back, as a `measure::Trip` of the node that reads it.
+//! - [`answers`]: which blocks were answered, late, twice, or never.
+//! - [`clock`]: the watch for steps of the wall clock.
+//! - [`schedule`]: when the next probe is due.
+
+pub mod admission;
+pub mod answers;
+pub mod clock;
+pub mod inbound;
+pub mod path;
+pub mod schedule;
+pub mod trips;

@@ -1,0 +1,59 @@
+//! The nodes of a path, as they introduced themselves in OPEN.
+
+use crate::wire::{Annotations, NodeInfo, ANNOTATION_NODE};
+
+/// All nodes that introduced themselves, with their hops, in the order of the path. What is malformed is passed over:
+/// it is another node's business.
+pub fn nodes(annotations: Annotations<'_>) -> Vec<(u8, NodeInfo)> {
+    let mut nodes: Vec<_> = annotations
+        .map_while(Result::ok)
+        .filter(|annotation| annotation.kind == ANNOTATION_NODE)
+        .filter_map(|annotation| Some((annotation.hop, NodeInfo::parse(annotation.value).ok()?)))
+        .collect();
+    nodes.sort_by_key(|node| node.0);
+    nodes
+}
+
+/// The hop at which the node `id` is on the path already: a loop.
+pub fn find(annotations: Annotations<'_>, id: u64) -> Option<u8> {
+    nodes(annotations)
+        .into_iter()
+        .find(|(_, node)| node.id == id)
+        .map(|(hop, _)| hop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{push_annotation, Role};
+
+    fn node(id: u64) -> NodeInfo {
+        NodeInfo {
+            id,
+            role: Role::Relay,
+            versions: (1, 1),
+            clock_error: None,
+            connect: None,
+            name: format!("n{id}"),
+            address: String::new(),
+            onward: String::new(),
+            tags: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn nodes_come_in_the_order_of_the_path_and_a_loop_is_found() {
+        let mut bytes = Vec::new();
+        push_annotation(&mut bytes, ANNOTATION_NODE, 1, &node(11).emit());
+        push_annotation(&mut bytes, 99, 1, b"unknown");
+        push_annotation(&mut bytes, ANNOTATION_NODE, 2, b"malformed");
+        push_annotation(&mut bytes, ANNOTATION_NODE, 0, &node(10).emit());
+        let found = nodes(Annotations::new(&bytes));
+        assert_eq!(
+            found.iter().map(|n| (n.0, n.1.id)).collect::<Vec<_>>(),
+            [(0, 10), (1, 11)]
+        );
+        assert_eq!(find(Annotations::new(&bytes), 11), Some(1));
+        assert_eq!(find(Annotations::new(&bytes), 12), None);
+    }
+}

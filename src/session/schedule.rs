@@ -1,0 +1,87 @@
+//! When the next probe is due: a fixed schedule, whatever the answers do (no coordinated omission).
+
+use crate::time::{MonoTime, Nanos};
+
+/// An open-loop schedule.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    start: MonoTime,
+    interval: Nanos,
+    count: Option<u64>,
+    next: u64,
+}
+
+impl Schedule {
+    /// The first probe is due at `start`; `count` of `None` goes on for ever.
+    pub fn new(start: MonoTime, interval: Nanos, count: Option<u64>) -> Self {
+        Self {
+            start,
+            interval,
+            count,
+            next: 0,
+        }
+    }
+
+    /// When the next probe is due; `None` when all were. A time that has passed means: at once.
+    ///
+    /// The delay of a probe that is sent late counts from its due time all the same.
+    pub fn due(&self) -> Option<MonoTime> {
+        if self.count == Some(self.next) {
+            return None;
+        }
+        Some(self.start + Nanos(self.interval.0.saturating_mul(self.next)))
+    }
+
+    /// The probe that was due has been sent.
+    pub fn sent(&mut self) {
+        self.next += 1;
+    }
+
+    /// How many of `count` were not sent.
+    pub fn left(&self, count: u64) -> u64 {
+        count.saturating_sub(self.next)
+    }
+
+    /// After an outage: what fell due by `now` is passed over; how many that were.
+    pub fn skip_to(&mut self, now: MonoTime) -> u64 {
+        let elapsed = now.since(self.start).0;
+        let due = elapsed
+            .checked_div(self.interval.0)
+            .map_or(self.next, |whole| whole + 1);
+        let due = self.count.map_or(due, |count| due.min(count));
+        let skipped = due.saturating_sub(self.next);
+        self.next += skipped;
+        skipped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_sends_do_not_move_the_schedule() {
+        let mut schedule = Schedule::new(MonoTime(100), Nanos(10), Some(3));
+        let mut due = Vec::new();
+        while let Some(at) = schedule.due() {
+            due.push(at.0);
+            schedule.sent();
+        }
+        assert_eq!(due, [100, 110, 120]);
+    }
+
+    #[test]
+    fn an_outage_is_passed_over_and_counted() {
+        let mut schedule = Schedule::new(MonoTime(0), Nanos(10), None);
+        schedule.sent();
+        assert_eq!(schedule.skip_to(MonoTime(35)), 3);
+        assert_eq!(schedule.due(), Some(MonoTime(40)));
+        assert_eq!(schedule.skip_to(MonoTime(35)), 0);
+        let mut bounded = Schedule::new(MonoTime(0), Nanos(10), Some(2));
+        assert_eq!(bounded.skip_to(MonoTime(1_000)), 2);
+        assert_eq!((bounded.due(), bounded.left(2)), (None, 0));
+        assert_eq!(bounded.left(7), 5);
+        let mut flood = Schedule::new(MonoTime(0), Nanos::ZERO, None);
+        assert_eq!(flood.skip_to(MonoTime(1_000)), 0);
+    }
+}

@@ -1,0 +1,376 @@
+//! Annotations: type-length-value, each naming the hop that wrote it; the drawing is in `wire/mod.rs`.
+//!
+//! Unknown types are passed on untouched. When the room ([`MAX_ANNOTATIONS`]) is used up, a node sets
+//! [`Flags::ANNOTATIONS_OVERFLOW`](super::Flags::ANNOTATIONS_OVERFLOW) and goes on.
+
+use super::{ParseError, MAX_ANNOTATIONS};
+use crate::time::Nanos;
+use byteorder::{BigEndian, ByteOrder};
+
+/// Type, hop and length.
+pub const ANNOTATION_HEADER_LEN: usize = 4;
+/// A node introduces itself: [`NodeInfo`].
+pub const ANNOTATION_NODE: u8 = 1;
+/// The far end's nonce, 8 bytes, in OPENED.
+pub const ANNOTATION_NONCE: u8 = 2;
+/// How long the server behind an exit took: [`BehindExit`].
+pub const ANNOTATION_BEHIND_EXIT: u8 = 3;
+
+/// One annotation, its value not yet interpreted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Annotation<'a> {
+    /// One of the `ANNOTATION_` constants, or one this version does not know.
+    pub kind: u8,
+    /// Hop of the node that wrote it.
+    pub hop: u8,
+    /// Its content.
+    pub value: &'a [u8],
+}
+
+/// Walks over a frame's annotations; ends at the first malformed one, after an error.
+#[derive(Clone, Debug)]
+pub struct Annotations<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Annotations<'a> {
+    /// Over the annotation bytes of a frame.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for Annotations<'a> {
+    type Item = Result<Annotation<'a>, ParseError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let malformed = ParseError::Content { part: "annotation" };
+        if rest.len() < ANNOTATION_HEADER_LEN {
+            return Some(Err(malformed));
+        }
+        let (head, rest) = rest.split_at(ANNOTATION_HEADER_LEN);
+        let len = usize::from(BigEndian::read_u16(&head[2..]));
+        if rest.len() < len {
+            return Some(Err(malformed));
+        }
+        let (value, rest) = rest.split_at(len);
+        self.rest = rest;
+        Some(Ok(Annotation {
+            kind: head[0],
+            hop: head[1],
+            value,
+        }))
+    }
+}
+
+/// Appends an annotation; `false` (and nothing appended) where the room is used up.
+pub fn push_annotation(annotations: &mut Vec<u8>, kind: u8, hop: u8, value: &[u8]) -> bool {
+    if annotations.len() + ANNOTATION_HEADER_LEN + value.len() > MAX_ANNOTATIONS {
+        return false;
+    }
+    annotations.extend_from_slice(&[kind, hop]);
+    annotations.extend_from_slice(&(value.len() as u16).to_be_bytes());
+    annotations.extend_from_slice(value);
+    true
+}
+
+/// What a node does on the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Makes blocks: from stdin, or a probe's own.
+    Source,
+    /// Framed in, framed out.
+    Relay,
+    /// Reflects every block.
+    Echo,
+    /// Plain TCP in, framed out.
+    Entry,
+    /// Framed in, plain TCP out.
+    Exit,
+    /// Plain TCP on both sides.
+    Proxy,
+    /// A role of a later version.
+    Unknown,
+}
+
+impl Role {
+    const ALL: [(Self, u8, &'static str); 6] = [
+        (Self::Source, 1, "source"),
+        (Self::Relay, 2, "relay"),
+        (Self::Echo, 3, "echo"),
+        (Self::Entry, 4, "entry"),
+        (Self::Exit, 5, "exit"),
+        (Self::Proxy, 6, "proxy"),
+    ];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|row| row.0 == self)
+            .map_or("unknown", |row| row.2)
+    }
+
+    fn to_wire(self) -> u8 {
+        Self::ALL
+            .iter()
+            .find(|row| row.0 == self)
+            .map_or(0, |row| row.1)
+    }
+
+    fn from_wire(byte: u8) -> Self {
+        Self::ALL
+            .iter()
+            .find(|row| row.1 == byte)
+            .map_or(Self::Unknown, |row| row.0)
+    }
+}
+
+/// How a node introduces itself in OPEN.
+///
+/// ```text
+/// | id 8 | role 1 | version least 1 | version most 1 | reserved 1 | clock error us 4 | connect ns 8 |
+/// | name: length 1, bytes | address: likewise | onward: likewise | tags: count 1, each length 1, bytes |
+/// ```
+/// Unknown is all ones in `clock error` and 0 in `connect`. Texts are UTF-8, cut at 255 bytes; a reader shows them
+/// escaped. Bytes behind the tags belong to a later version and are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Random per process.
+    pub id: u64,
+    /// What it does.
+    pub role: Role,
+    /// Least and greatest version it speaks.
+    pub versions: (u8, u8),
+    /// Greatest error of its wall clock as its kernel states it; `None` where the clock is not synchronised.
+    pub clock_error: Option<Nanos>,
+    /// How long its connect to the next node took; `None` where it has none.
+    pub connect: Option<Nanos>,
+    /// `--node NAME`.
+    pub name: String,
+    /// The address its upstream neighbour reached it at; empty at the source.
+    pub address: String,
+    /// The address it connected to; empty at a reflector.
+    pub onward: String,
+    /// Its static tags.
+    pub tags: Vec<String>,
+}
+
+const FIXED_LEN: usize = 24;
+const UNKNOWN_CLOCK_ERROR: u32 = u32::MAX;
+
+impl NodeInfo {
+    /// Reads the value of an [`ANNOTATION_NODE`].
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError::Content`] where an inner length exceeds the value.
+    pub fn parse(value: &[u8]) -> Result<Self, ParseError> {
+        let malformed = ParseError::Content {
+            part: "node annotation",
+        };
+        if value.len() < FIXED_LEN {
+            return Err(malformed);
+        }
+        let (fixed, mut rest) = value.split_at(FIXED_LEN);
+        let mut text = || {
+            let (&len, tail) = rest.split_first()?;
+            let text = tail.get(..usize::from(len))?;
+            rest = &tail[usize::from(len)..];
+            Some(String::from_utf8_lossy(text).into_owned())
+        };
+        let (Some(name), Some(address), Some(onward)) = (text(), text(), text()) else {
+            return Err(malformed);
+        };
+        let (&count, tail) = rest.split_first().ok_or_else(|| malformed.clone())?;
+        rest = tail;
+        let mut tags = Vec::new();
+        for _ in 0..count {
+            let (&len, tail) = rest.split_first().ok_or_else(|| malformed.clone())?;
+            let tag = tail
+                .get(..usize::from(len))
+                .ok_or_else(|| malformed.clone())?;
+            tags.push(String::from_utf8_lossy(tag).into_owned());
+            rest = &tail[usize::from(len)..];
+        }
+        let clock_error = BigEndian::read_u32(&fixed[12..16]);
+        let connect = BigEndian::read_u64(&fixed[16..24]);
+        Ok(Self {
+            id: BigEndian::read_u64(&fixed[0..8]),
+            role: Role::from_wire(fixed[8]),
+            versions: (fixed[9], fixed[10]),
+            clock_error: (clock_error != UNKNOWN_CLOCK_ERROR)
+                .then(|| Nanos::from_micros(u64::from(clock_error))),
+            connect: (connect != 0).then_some(Nanos(connect)),
+            name,
+            address,
+            onward,
+            tags,
+        })
+    }
+
+    /// The value of an [`ANNOTATION_NODE`]. Texts are cut at 255 bytes, tags at 255.
+    pub fn emit(&self) -> Vec<u8> {
+        let mut out = vec![0; FIXED_LEN];
+        BigEndian::write_u64(&mut out[0..8], self.id);
+        out[8] = self.role.to_wire();
+        out[9] = self.versions.0;
+        out[10] = self.versions.1;
+        let clock_error = self.clock_error.map_or(UNKNOWN_CLOCK_ERROR, |error| {
+            error.as_micros_u32().min(UNKNOWN_CLOCK_ERROR - 1)
+        });
+        BigEndian::write_u32(&mut out[12..16], clock_error);
+        BigEndian::write_u64(&mut out[16..24], self.connect.map_or(0, |span| span.0));
+        let text = |out: &mut Vec<u8>, text: &str| {
+            let bytes = &text.as_bytes()[..text.len().min(255)];
+            out.push(bytes.len() as u8);
+            out.extend_from_slice(bytes);
+        };
+        text(&mut out, &self.name);
+        text(&mut out, &self.address);
+        text(&mut out, &self.onward);
+        let tags = &self.tags[..self.tags.len().min(255)];
+        out.push(tags.len() as u8);
+        for tag in tags {
+            text(&mut out, tag);
+        }
+        out
+    }
+}
+
+/// First reply byte minus last forward write at an exit whose connection was quiet before; rides on the reply's block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BehindExit {
+    /// The forward block that was answered.
+    pub sequence: u64,
+    /// The server's time, and the network's to it and back.
+    pub span: Nanos,
+}
+
+impl BehindExit {
+    /// Length of the value.
+    pub const LEN: usize = 16;
+
+    /// Reads the value of an [`ANNOTATION_BEHIND_EXIT`].
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError::Content`] where it is too short.
+    pub fn parse(value: &[u8]) -> Result<Self, ParseError> {
+        if value.len() < Self::LEN {
+            return Err(ParseError::Content {
+                part: "behind-exit annotation",
+            });
+        }
+        Ok(Self {
+            sequence: BigEndian::read_u64(&value[..8]),
+            span: Nanos(BigEndian::read_u64(&value[8..16])),
+        })
+    }
+
+    /// The value.
+    pub fn emit(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        BigEndian::write_u64(&mut out[..8], self.sequence);
+        BigEndian::write_u64(&mut out[8..], self.span.0);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> NodeInfo {
+        NodeInfo {
+            id: 0x0102_0304_0506_0708,
+            role: Role::Relay,
+            versions: (1, 1),
+            clock_error: Some(Nanos::from_micros(0x0a0b)),
+            connect: Some(Nanos(0x0c0d)),
+            name: "B".into(),
+            address: "b:1".into(),
+            onward: String::new(),
+            tags: vec!["x".into()],
+        }
+    }
+
+    const GOLDEN: &[u8] = &[
+        1, 2, 3, 4, 5, 6, 7, 8, 2, 1, 1, 0, // id, role, versions, reserved
+        0, 0, 0x0a, 0x0b, 0, 0, 0, 0, 0, 0, 0x0c, 0x0d, // clock error, connect
+        1, b'B', 3, b'b', b':', b'1', 0, 1, 1, b'x', // name, address, onward, tags
+    ];
+
+    #[test]
+    fn golden_bytes_of_a_node_are_written_and_read() {
+        assert_eq!(sample().emit(), GOLDEN);
+        assert_eq!(NodeInfo::parse(GOLDEN), Ok(sample()));
+        let unknown = NodeInfo {
+            clock_error: None,
+            connect: None,
+            ..sample()
+        };
+        assert_eq!(NodeInfo::parse(&unknown.emit()), Ok(unknown));
+    }
+
+    #[test]
+    fn every_truncation_of_a_node_is_an_error() {
+        for len in 0..GOLDEN.len() {
+            assert!(
+                matches!(
+                    NodeInfo::parse(&GOLDEN[..len]),
+                    Err(ParseError::Content { .. })
+                ),
+                "{len} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_later_version_may_append_to_a_node() {
+        let mut longer = GOLDEN.to_vec();
+        longer.extend_from_slice(b"more");
+        assert_eq!(NodeInfo::parse(&longer), Ok(sample()));
+    }
+
+    #[test]
+    fn annotations_of_unknown_types_are_walked_over_and_truncations_told() {
+        let mut bytes = Vec::new();
+        assert!(push_annotation(&mut bytes, 200, 3, b"whatever"));
+        assert!(push_annotation(&mut bytes, ANNOTATION_NONCE, 4, &[]));
+        assert_eq!(&bytes[..4], &[200, 3, 0, 8]);
+        let seen: Vec<_> = Annotations::new(&bytes).map(Result::unwrap).collect();
+        assert_eq!(
+            seen.iter().map(|a| (a.kind, a.hop)).collect::<Vec<_>>(),
+            [(200, 3), (ANNOTATION_NONCE, 4)]
+        );
+        for len in 1..bytes.len() {
+            let cut = Annotations::new(&bytes[..len]).last();
+            assert_eq!(cut.unwrap().is_err(), len != 12, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn used_up_room_refuses_without_appending() {
+        let mut bytes = vec![0; MAX_ANNOTATIONS - 5];
+        assert!(!push_annotation(&mut bytes, 1, 1, b"ab"));
+        assert!(push_annotation(&mut bytes, 1, 1, b"a"));
+        assert_eq!(bytes.len(), MAX_ANNOTATIONS);
+    }
+
+    #[test]
+    fn behind_exit_is_sixteen_bytes() {
+        let value = BehindExit {
+            sequence: 1,
+            span: Nanos(2),
+        };
+        let bytes = value.emit();
+        assert_eq!(bytes, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(BehindExit::parse(&bytes), Ok(value));
+        assert!(BehindExit::parse(&bytes[..15]).is_err());
+    }
+}

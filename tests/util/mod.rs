@@ -1,0 +1,222 @@
+//! Harness of the chain tests: the real binary on port 0, waited for by what it says, never by sleeping.
+
+#![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes on a busy machine; only a failing test waits for it.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"))
+}
+
+/// A directory of this test's own, removed at its end.
+pub struct Dir(pub PathBuf);
+
+impl Dir {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("sts-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running process whose stderr is read line by line.
+pub struct Process {
+    pub child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+        let (say, lines) = channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if say.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            child,
+            lines,
+            seen: Vec::new(),
+        }
+    }
+
+    /// Waits for a line on stderr that contains `part`.
+    #[track_caller]
+    pub fn wait_line(&mut self, part: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(part)) {
+            return line.clone();
+        }
+        let deadline = Instant::now() + LONG;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                Err(error) => {
+                    let what = match error {
+                        RecvTimeoutError::Timeout => "no such line in time",
+                        RecvTimeoutError::Disconnected => "stderr ended without such a line",
+                    };
+                    panic!("{part:?}: {what}; seen:\n{}", self.seen.join("\n"));
+                }
+            }
+        }
+    }
+
+    /// Everything said on stderr so far (all of it once the process has ended).
+    pub fn stderr(&mut self) -> Vec<String> {
+        self.seen.extend(self.lines.try_iter());
+        self.seen.clone()
+    }
+
+    /// The address in its `listening on` line.
+    #[track_caller]
+    pub fn address(&mut self) -> SocketAddr {
+        let line = self.wait_line(": listening on ");
+        let rest = line.split(": listening on ").nth(1).unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Sends a signal by its name: `TERM`, `INT`, `STOP`, `CONT`, `KILL`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("stdout was piped")
+    }
+
+    /// Waits for the end, which is expected to come by itself.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LONG;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                // The reader of stderr ends with the pipe.
+                while let Ok(line) = self.lines.recv_timeout(LONG) {
+                    self.seen.push(line);
+                }
+                return status;
+            }
+            // stderr closes with the process: an event, not a sleep.
+            match self.lines.recv_timeout(Duration::from_millis(20)) {
+                Ok(line) => self.seen.push(line),
+                Err(_) => std::thread::yield_now(),
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+        }
+    }
+
+    /// Ends a node in order; its exit status and what it wrote to a piped stdout.
+    #[track_caller]
+    pub fn stop(&mut self) -> (ExitStatus, String) {
+        self.signal("TERM");
+        let mut text = String::new();
+        if let Some(mut stdout) = self.child.stdout.take() {
+            stdout.read_to_string(&mut text).unwrap();
+        }
+        (self.wait(), text)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A node under test.
+pub struct Node {
+    pub process: Process,
+    pub address: SocketAddr,
+}
+
+impl Node {
+    /// Starts `--node NAME -l 127.0.0.1:0` with further arguments, and waits until it listens.
+    #[track_caller]
+    pub fn start(name: &str, args: &[&str]) -> Self {
+        Self::start_command(
+            program()
+                .args(["--node", name, "-l", "127.0.0.1:0"])
+                .args(args),
+        )
+    }
+
+    #[track_caller]
+    pub fn start_command(command: &mut Command) -> Self {
+        let mut process = Process::start(command.stdout(Stdio::piped()).stdin(Stdio::null()));
+        let address = process.address();
+        Self { process, address }
+    }
+
+    /// A relay, or with other arguments what they make of it, to `next`.
+    #[track_caller]
+    pub fn to(name: &str, next: SocketAddr, args: &[&str]) -> Self {
+        let next = next.to_string();
+        Self::start(name, &[&["-f", next.as_str()], args].concat())
+    }
+}
+
+/// Runs the program to its end.
+#[track_caller]
+pub fn run(args: &[&str]) -> Output {
+    program()
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("run {args:?}: {error}"))
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether a real program is there; a test that needs one fails without it, since `scripts/check` installs them.
+#[track_caller]
+pub fn need(program: &str) -> PathBuf {
+    for dir in ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"] {
+        let path = Path::new(dir).join(program);
+        if path.exists() {
+            return path;
+        }
+    }
+    panic!(
+        "{program} is not installed: run scripts/check, which installs it, or apt-get install it"
+    );
+}
