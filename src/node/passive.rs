@@ -3,6 +3,8 @@
 //! One thread reads and analyses. Where metrics are served, their threads look at the same state under a lock, which the
 //! reader holds for a chunk of packets and never while it waits for more.
 
+use crate::cli::PROGRAM;
+use crate::node::output::{replace, tell};
 use crate::passive::{
     pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
     Pairing, Sample, Side, Stream, TcpSegment, Which,
@@ -61,9 +63,8 @@ fn start(config: &PassiveConfig, stop: Receiver<()>) -> Result<u8, String> {
     }
 }
 
-/// stderr may be closed as well; there is nobody left to tell then.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "subsegment-tcp-speeds: {message}");
+    tell(&format!("{PROGRAM}: {message}\n"));
 }
 
 /// A closed pipe is how a reader says that it has seen enough.
@@ -248,7 +249,7 @@ impl Session {
         let mut code = 0;
         if let Some(path) = &self.metrics_file {
             if let Err(error) = replace(path, &metrics) {
-                complain(&format!("write {}: {error}", path.display()));
+                complain(&error.to_string());
                 code = 1;
             }
         }
@@ -463,26 +464,12 @@ fn watch(session: &Mutex<Session>, stop: &Receiver<()>, every: Option<Duration>,
                 };
                 if let Some(path) = path {
                     if let Err(error) = replace(&path, &text) {
-                        log::warn!("metrics: write {}: {error}", path.display());
+                        log::warn!("metrics: {error}");
                     }
                 }
             }
         }
     }
-}
-
-/// Writes a file beside `path` and renames it, so that readers see the old one or the new one.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let beside = path.with_file_name(name);
-    let written = File::create(&beside).and_then(|mut file| file.write_all(text.as_bytes()));
-    written
-        .and_then(|()| std::fs::rename(&beside, path))
-        .map_err(|error| {
-            let _ = std::fs::remove_file(&beside);
-            error
-        })
 }
 
 fn listen(address: &str) -> Result<TcpListener, String> {
