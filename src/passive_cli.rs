@@ -331,6 +331,9 @@ impl Given {
             if matches!(input, Input::Interface(_)) {
                 return Err(usage("--peer needs a capture file, not --interface"));
             }
+            if self.count.is_some() {
+                return Err(usage("--peer and --count do not go together"));
+            }
             if matches!(self.format, Format::Prometheus)
                 || self.metrics_listen.is_some()
                 || self.metrics_file.is_some()
@@ -514,6 +517,7 @@ mod tests {
             (&["a", "--format", "xml"], "is not one of text, lines, json"),
             (&["a", "--nonsense"], "--nonsense"),
             (&["-I", "lo", "--peer", "b"], "--peer needs a capture file"),
+            (&["a", "--peer", "b", "-c", "1"], "--peer and --count"),
             (&["a", "--metrics-interval", "0"], "more than 0"),
         ] {
             let error = run(args).unwrap_err();

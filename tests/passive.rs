@@ -15,6 +15,7 @@ use std::time::Duration;
 use subsegment_tcp_speeds::passive::{
     Analyzer, Basis, BoxedFlow, Ended, Event, Flow, Limits, Observer, Sample, Side, Stream,
 };
+use subsegment_tcp_speeds::report::json::read;
 use subsegment_tcp_speeds::time::SignedNanos;
 
 /// Not a test: the other processes of the lab.
@@ -597,37 +598,50 @@ fn an_interface_is_captured_without_tcpdump_and_drops_are_reported() {
         .map(|sent| sent.packets)
         .sum();
     // All that the capture beside it saw, and perhaps a last ACK.
-    let seen = loop {
+    let mut seen = 0.0;
+    poll("the endpoint to catch up", || {
         let metrics = scrape(&address);
-        let seen = value(&metrics, "subsegment_passive_tcp_packets_total");
-        if seen >= packets as f64 {
-            assert_eq!(
-                value(&metrics, "subsegment_passive_kernel_dropped_packets_total"),
-                0.0
-            );
-            assert_eq!(value(&metrics, "subsegment_passive_flows_total"), 20.0);
-            break seen;
-        }
-    };
-    loop {
-        // The file appears as a whole, and follows.
+        seen = value(&metrics, "subsegment_passive_tcp_packets_total");
+        assert_eq!(
+            value(&metrics, "subsegment_passive_kernel_dropped_packets_total"),
+            0.0
+        );
+        seen >= packets as f64
+    });
+    assert_eq!(
+        value(&scrape(&address), "subsegment_passive_flows_total"),
+        20.0
+    );
+    // The file appears as a whole, and follows.
+    poll("the file to catch up", || {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
-        if text.contains("tcp_packets_total")
-            && value(&text, "subsegment_passive_tcp_packets_total") >= seen
-        {
-            assert!(text.ends_with('\n'));
-            break;
-        }
-    }
-    let leftovers: Vec<_> = std::fs::read_dir(file.parent().unwrap())
+        assert!(text.is_empty() || text.ends_with('\n'));
+        !text.is_empty() && value(&text, "subsegment_passive_tcp_packets_total") >= seen
+    });
+    // A signal ends it in order: what is left is printed.
+    run("kill", &["-INT", &child.id().to_string()]);
+    let mut json = String::new();
+    child
+        .stdout
+        .take()
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".tmp"))
-        .collect();
-    assert!(leftovers.len() <= 1, "{leftovers:?}");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    println!("interface: {seen} TCP packets, 20 flows, no drops");
+        .read_to_string(&mut json)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let json = read::parse(json.as_bytes()).unwrap_or_else(|error| panic!("{error:?}\n{json}"));
+    let read::Value::Object(members) = json else {
+        panic!("not an object")
+    };
+    assert_eq!(
+        members
+            .iter()
+            .map(|member| &member.0[..])
+            .collect::<Vec<_>>(),
+        ["schema", "flows", "capture"]
+    );
+    let left = std::fs::read_dir(file.parent().unwrap()).unwrap().count();
+    assert_eq!(left, 2, "the capture and the metrics, nothing temporary");
+    println!("interface: {seen} TCP packets, 20 flows, no drops; SIGINT printed the rest");
 
     // A count ends it in order, and the summary is printed.
     let lab = Lab::new(false, Wire::delay(1, 1));
@@ -688,6 +702,13 @@ fn an_interface_without_the_right_or_that_is_not_there_is_said_so() {
         said.contains("capture on nosuch0: No such device"),
         "{said}"
     );
+}
+
+/// Looks every 20 ms, for a minute at most.
+fn poll(what: &str, mut done: impl FnMut() -> bool) {
+    let tick = crossbeam_channel::tick(Duration::from_millis(20));
+    let met = tick.iter().take(3000).any(|_| done());
+    assert!(met, "waited a minute for {what}");
 }
 
 /// The body that the metrics endpoint answers with.

@@ -391,8 +391,7 @@ impl Analyzer {
             }
             if let Some(http) = flow.http.as_mut().filter(|_| self.history < HISTORY) {
                 let length = segment.payload_len;
-                self.history +=
-                    usize::from(http.feed(now, sender, segment.seq, length, segment.payload));
+                self.history += http.feed(now, sender, segment.seq, length, segment.payload);
             }
         }
         observer.segment(now, flow, sender, segment, &findings);

@@ -522,10 +522,11 @@ impl Flow {
             self.data(now, sender, segment, length, &mut findings);
         } else {
             // Where the capture begins midstream a pure ACK says where its sender stands.
-            self.sent[sender as usize]
-                .track
-                .next
-                .get_or_insert(segment.seq);
+            let sent = &mut self.sent[sender as usize];
+            let next = *sent.track.next.get_or_insert(segment.seq);
+            // Linux's probe has no byte at all, but the number before the next.
+            let probe = next.wrapping_sub(1) == segment.seq && sent.track.quiet();
+            sent.keep_alives += u64::from(probe);
         }
         self.sent[sender as usize].track.window = segment.window;
         findings

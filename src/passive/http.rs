@@ -119,8 +119,8 @@ fn method(payload: &[u8]) -> Option<&'static str> {
 }
 
 impl Http {
-    /// Takes payload as it passed: `length` bytes from `seq`, of which `payload` was captured. Whether an exchange
-    /// was added.
+    /// Takes payload as it passed: `length` bytes from `seq`, of which `payload` was captured. How many
+    /// exchanges were added.
     pub(super) fn feed(
         &mut self,
         now: WallTime,
@@ -128,7 +128,7 @@ impl Http {
         seq: u32,
         length: u32,
         payload: &[u8],
-    ) -> bool {
+    ) -> usize {
         let before = self.exchanges.len();
         let parser = &mut self.parsers[side as usize];
         let end = seq.wrapping_add(length);
@@ -143,7 +143,7 @@ impl Http {
             }
             let known = next.wrapping_sub(seq);
             if known >= length {
-                return false;
+                return 0;
             }
             payload = payload.get(known as usize..).unwrap_or(&[]);
             left -= u64::from(known);
@@ -164,7 +164,7 @@ impl Http {
         if let Some(current) = self.parsers[side as usize].current {
             touch(&mut self.exchanges, current, side, now);
         }
-        self.exchanges.len() > before
+        self.exchanges.len() - before
     }
 
     /// `bytes` bytes that were not captured: harmless within a body, else the place is lost.

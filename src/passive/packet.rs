@@ -157,16 +157,11 @@ pub fn parse<'a>(packet: &Packet<'a>) -> Result<TcpSegment<'a>, Skip> {
     // Bytes of the packet after the link header, on the network: a floor for what an IP length of zero means.
     let after = |header: usize| (packet.original as usize).saturating_sub(header);
     match packet.link {
-        LINK_ETHERNET => {
-            let mut header = 14;
-            let mut kind = be16(data, 12).ok_or(Skip::CutShort)?;
-            // VLAN, QinQ and its two older numbers; the bound is the frame itself.
-            while matches!(kind, 0x8100 | 0x88a8 | 0x9100 | 0x9200) {
-                kind = be16(data, header + 2).ok_or(Skip::CutShort)?;
-                header += 4;
-            }
-            network(kind, data.get(header..), after(header))
-        }
+        LINK_ETHERNET => network(
+            be16(data, 12).ok_or(Skip::CutShort)?,
+            data.get(14..),
+            after(14),
+        ),
         // Linux cooked captures, versions 1 and 2.
         113 => network(
             be16(data, 14).ok_or(Skip::CutShort)?,
@@ -198,11 +193,21 @@ fn by_version(data: Option<&[u8]>, original: usize) -> Result<TcpSegment<'_>, Sk
 /// `original` is the length on the network after the link header, padding included.
 #[inline]
 fn network(kind: u16, data: Option<&[u8]>, original: usize) -> Result<TcpSegment<'_>, Skip> {
-    let data = data.ok_or(Skip::CutShort)?;
-    match kind {
-        ETHERTYPE_IPV4 => ipv4(data, original),
-        ETHERTYPE_IPV6 => ipv6(data, original),
-        _ => Err(Skip::NotIp),
+    let mut kind = kind;
+    let mut data = data.ok_or(Skip::CutShort)?;
+    let mut original = original;
+    loop {
+        match kind {
+            ETHERTYPE_IPV4 => return ipv4(data, original),
+            ETHERTYPE_IPV6 => return ipv6(data, original),
+            // VLAN, QinQ and its two older numbers; the packet bounds the loop.
+            0x8100 | 0x88a8 | 0x9100 | 0x9200 => {
+                kind = be16(data, 2).ok_or(Skip::CutShort)?;
+                data = data.get(4..).ok_or(Skip::CutShort)?;
+                original = original.saturating_sub(4);
+            }
+            _ => return Err(Skip::NotIp),
+        }
     }
 }
 
