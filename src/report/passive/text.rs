@@ -6,10 +6,13 @@ use crate::passive::{Side, Skip};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
+/// Above the two rows of a flow.
+const HEAD: &str = "  towards     packets        bytes    resent dupacks  zerow    trips    min_ms    p50_ms    p99_ms    max_ms\n";
+
 /// One flow.
 pub(super) fn flow(record: &Record<'_>) -> String {
     let flow = record.flow;
-    let mut out = String::new();
+    let mut out = String::with_capacity(512);
     let begins = if flow.begins_with_syn() {
         "SYN"
     } else {
@@ -20,13 +23,15 @@ pub(super) fn flow(record: &Record<'_>) -> String {
     } else {
         "sequence numbers (no timestamps)"
     };
+    let millis = flow.duration().0.unsigned_abs() / 1_000_000;
     let _ = writeln!(
         out,
-        "{} > {}  from {} ({begins}) for {:.3} s, ended: {}",
+        "{} > {}  from {} ({begins}) for {}.{:03} s, ended: {}",
         flow.ends[0],
         flow.ends[1],
         flow.first,
-        flow.duration().0 as f64 / 1e9,
+        millis / 1000,
+        millis % 1000,
         flow.ended().name(),
     );
     let _ = writeln!(
@@ -35,21 +40,7 @@ pub(super) fn flow(record: &Record<'_>) -> String {
         maybe_millis(flow.syn_to_synack),
         maybe_millis(flow.synack_to_ack),
     );
-    let _ = writeln!(
-        out,
-        "  {:9} {:>9} {:>12} {:>9} {:>7} {:>6} {:>8} {:>9} {:>9} {:>9} {:>9}",
-        "towards",
-        "packets",
-        "bytes",
-        "resent",
-        "dupacks",
-        "zerow",
-        "trips",
-        "min_ms",
-        "p50_ms",
-        "p99_ms",
-        "max_ms"
-    );
+    out.push_str(HEAD);
     for side in Side::BOTH {
         let sent = flow.of(side);
         let trips = sent.round_trip.summary();
