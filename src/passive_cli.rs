@@ -163,7 +163,8 @@ const FLAGS: &[Flag] = &[
         value: "END",
         brief: "client or server: where it was captured",
         help: "Decides which of the HTTP times are the client's and which the server's. Without \
-               it: the end with the shorter round trips, per flow.",
+               it: the end with the shorter round trips, per flow; with --peer by the order in \
+               which packets passed, but the lines of --format lines take the client's.",
         set: |given, text| {
             given.at = Some(choice(
                 &text,

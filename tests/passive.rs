@@ -464,6 +464,22 @@ fn captures_of_both_ends_give_one_way_delays_and_all_eight_http_times() {
         );
         assert!(!http.contains("null"), "{http}");
     }
+    let lines = passive(&[near, "--peer", far, "--format", "lines"], 0);
+    let one_way: Vec<&str> = lines
+        .lines()
+        .filter(|line| line.ends_with(" one_way"))
+        .collect();
+    assert!(one_way.len() > 20, "{lines}");
+    for line in one_way {
+        let words: Vec<&str> = line.split(' ').collect();
+        let least = if words[3].starts_with("10.77.0.1:") {
+            5.0
+        } else {
+            15.0
+        };
+        let delay: f64 = words[1].parse().unwrap();
+        assert!((least..least + 100.0).contains(&delay), "{line}");
+    }
     let alone = passive(&[near, "--format", "json"], 0);
     let http = alone
         .split("\"http\":[")

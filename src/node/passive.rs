@@ -566,7 +566,13 @@ impl Observer for Gather<'_> {
         segment: &TcpSegment<'_>,
         _findings: &Findings,
     ) {
-        self.pairing.packet(self.which, flow, sender, now, segment);
+        let found = self.pairing.packet(self.which, flow, sender, now, segment);
+        if let Some(difference) = found {
+            let forth = self.printer.at.unwrap_or(Side::Client) == sender;
+            let delay = if forth { difference } else { -difference };
+            let text = self.printer.format.one_way(now, flow, sender, delay);
+            self.printer.write(&text);
+        }
     }
 
     fn ended(&mut self, flow: BoxedFlow) {

@@ -72,7 +72,8 @@ impl Pairing {
         self.dropped
     }
 
-    /// Takes a packet of `flow`, by that capture's own count, that passed `now`.
+    /// Takes a packet of `flow`, by that capture's own count, that passed `now`. Where its like is found: the time in
+    /// the peer's capture minus that in the file.
     pub fn packet(
         &mut self,
         which: Which,
@@ -80,7 +81,7 @@ impl Pairing {
         sender: Side,
         now: WallTime,
         segment: &TcpSegment<'_>,
-    ) {
+    ) -> Option<SignedNanos> {
         let print = self.fingerprint(segment);
         let (own, other) = match which {
             Which::File => (0, 1),
@@ -89,7 +90,7 @@ impl Pairing {
         // A twin in its own capture (a repeated ACK within one tick) leaves nothing certain about either.
         if let Some(twin) = self.waiting[own].get_mut(&print) {
             *twin = None;
-            return;
+            return None;
         }
         match self.waiting[other].remove(&print) {
             Some(Some((then, its_flow))) => {
@@ -100,6 +101,7 @@ impl Pairing {
                 let both = &mut self.differences.entry(id).or_default()[sender as usize];
                 both.forth.record(difference);
                 both.back.record(-difference);
+                return Some(difference);
             }
             Some(None) => {}
             None => {
@@ -112,6 +114,7 @@ impl Pairing {
                 }
             }
         }
+        None
     }
 
     /// What a router leaves as it is.

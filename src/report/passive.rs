@@ -12,7 +12,7 @@ pub use json::SCHEMA;
 pub use prometheus::{prometheus, Metrics};
 
 use crate::passive::{Flow, OneWay, Sample, Side, Tally};
-use crate::time::SignedNanos;
+use crate::time::{SignedNanos, WallTime};
 
 /// How to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,20 +83,18 @@ impl Format {
             return String::new();
         }
         let sent = flow.of(sample.sender);
-        let least = sent
-            .round_trip
-            .min()
-            .unwrap_or(sample.round_trip)
-            .min(sample.round_trip);
-        format!(
-            "{} {} {} {} > {} {}\n",
-            sample.time,
-            millis(sample.round_trip),
-            millis(least),
-            flow.ends[sample.sender as usize],
-            flow.ends[sample.sender.other() as usize],
-            sample.basis.name(),
-        )
+        let least = sent.round_trip.min().unwrap_or(sample.round_trip);
+        let least = millis(least.min(sample.round_trip));
+        let (time, basis) = (sample.time, sample.basis.name());
+        line(time, sample.round_trip, &least, flow, sample.sender, basis)
+    }
+
+    /// One packet found in both captures; `time` is that of the capture in which it was found later.
+    pub fn one_way(self, time: WallTime, flow: &Flow, sender: Side, delay: SignedNanos) -> String {
+        if self != Self::Lines {
+            return String::new();
+        }
+        line(time, delay, "-", flow, sender, "one_way")
     }
 
     /// What follows the last flow.
@@ -108,6 +106,22 @@ impl Format {
             Self::Lines | Self::Csv | Self::Prometheus => String::new(),
         }
     }
+}
+
+/// `TIME MS LEAST_MS FROM > TO BASIS`.
+fn line(
+    time: WallTime,
+    delay: SignedNanos,
+    least: &str,
+    flow: &Flow,
+    sender: Side,
+    basis: &str,
+) -> String {
+    let (from, to) = (
+        flow.ends[sender as usize],
+        flow.ends[sender.other() as usize],
+    );
+    format!("{time} {} {least} {from} > {to} {basis}\n", millis(delay))
 }
 
 fn millis(span: SignedNanos) -> String {

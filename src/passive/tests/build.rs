@@ -354,6 +354,18 @@ pub(super) fn read(
     (analyzer.tally().clone(), fault)
 }
 
+/// Hands one segment to an analysis.
+pub(super) fn hand(analyzer: &mut Analyzer, segment: &Built, observer: &mut impl Observer) {
+    let data = segment.frame();
+    let packet = Packet {
+        time: Some(segment.time),
+        link: LINK_ETHERNET,
+        original: data.len() as u32,
+        data: &data,
+    };
+    analyzer.packets(&[packet], observer);
+}
+
 /// Plays a script through an analysis.
 pub(super) fn play(text: &str) -> Told {
     play_with(&script(text), LIMITS)

@@ -170,14 +170,7 @@ fn metrics(by: GroupBy, max: usize, text: &str) -> String {
     let mut filled = Filled(Groups::new(by, max));
     let mut analyzer = Analyzer::new(LIMITS);
     for segment in script(text) {
-        let data = segment.frame();
-        let packet = Packet {
-            time: Some(segment.time),
-            link: LINK_ETHERNET,
-            original: data.len() as u32,
-            data: &data,
-        };
-        analyzer.packets(&[packet], &mut filled);
+        hand(&mut analyzer, &segment, &mut filled);
     }
     prometheus(&Metrics {
         groups: &filled.0,

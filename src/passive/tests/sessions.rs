@@ -163,14 +163,7 @@ fn a_closed_connection_leaves_the_table_after_a_while() {
     let mut open = Open(Vec::new());
     let mut held = Vec::new();
     for segment in &segments {
-        let data = segment.frame();
-        let packet = Packet {
-            time: Some(segment.time),
-            link: LINK_ETHERNET,
-            original: data.len() as u32,
-            data: &data,
-        };
-        analyzer.packets(&[packet], &mut open);
+        hand(&mut analyzer, segment, &mut open);
         held.push(analyzer.flows_held());
     }
     // A late packet of it begins its lingering anew.
@@ -343,14 +336,7 @@ fn one_way_delays_hold_the_offset_of_the_clocks_and_their_sum_does_not() {
                 };
                 let mut analyzer = Analyzer::new(LIMITS);
                 for segment in segments {
-                    let data = segment.frame();
-                    let packet = Packet {
-                        time: Some(segment.time),
-                        link: LINK_ETHERNET,
-                        original: data.len() as u32,
-                        data: &data,
-                    };
-                    analyzer.packets(&[packet], &mut both);
+                    hand(&mut analyzer, segment, &mut both);
                 }
                 analyzer.finish(&mut both);
                 both.told.flows
