@@ -197,7 +197,7 @@ impl Http {
                 let known = head.len();
                 let room = MAX_HEAD - known;
                 head.extend_from_slice(&payload[..all.min(room)]);
-                let Some(end) = end_of_head(&head) else {
+                let Some(end) = end_of_head(&head, known) else {
                     if head.len() < MAX_HEAD {
                         parser.state = State::Head(head);
                     }
@@ -334,18 +334,14 @@ fn touch(exchanges: &mut [Exchange], current: usize, side: Side, now: WallTime) 
     *last = (*last).max(Some(now));
 }
 
-/// One past the empty line that ends a head.
-fn end_of_head(head: &[u8]) -> Option<usize> {
-    let mut line = 0;
-    for (at, byte) in head.iter().enumerate() {
-        if *byte == b'\n' {
-            if matches!(&head[line..at], b"" | b"\r") && line > 0 {
-                return Some(at + 1);
-            }
-            line = at + 1;
-        }
-    }
-    None
+/// One past the empty line that ends a head, of which the first `known` bytes were looked at before.
+fn end_of_head(head: &[u8], known: usize) -> Option<usize> {
+    let line_ends = (known..head.len()).filter(|at| head[*at] == b'\n');
+    let mut empty = line_ends.filter(|at| {
+        let before = &head[..*at];
+        before.ends_with(b"\n") || before.ends_with(b"\n\r")
+    });
+    empty.next().map(|at| at + 1)
 }
 
 /// `HTTP/1.1 200 OK`.

@@ -168,18 +168,27 @@ pub type Paired = (BoxedFlow, Option<BoxedFlow>);
 /// tells how many of the peer's flows are left over.
 pub fn pair_flows(file: Vec<BoxedFlow>, peer: Vec<BoxedFlow>) -> (Vec<Paired>, usize) {
     let mut left = peer.len();
-    let mut by_ends: HashMap<_, Vec<BoxedFlow>> = HashMap::new();
-    for flow in peer {
-        by_ends.entry(flow.ends).or_default().push(flow);
+    // Queues of places in `peer`; a flow stands in two of them and is taken from one, so the other may name it in vain.
+    let mut exact: HashMap<_, VecDeque<usize>> = HashMap::new();
+    let mut any: HashMap<_, VecDeque<usize>> = HashMap::new();
+    for (at, flow) in peer.iter().enumerate() {
+        exact
+            .entry((flow.ends, flow.initial_sequence()))
+            .or_default()
+            .push_back(at);
+        any.entry(flow.ends).or_default().push_back(at);
     }
+    let mut peer: Vec<Option<BoxedFlow>> = peer.into_iter().map(Some).collect();
+    let mut take = |queue: Option<&mut VecDeque<usize>>| {
+        let queue = queue?;
+        std::iter::from_fn(|| queue.pop_front()).find_map(|at| peer[at].take())
+    };
     let paired = file.into_iter().map(|flow| {
-        let same = |other: &BoxedFlow| match (flow.initial_sequence(), other.initial_sequence()) {
-            (Some(own), Some(others)) => own == others,
-            _ => true,
-        };
-        let found = by_ends.get_mut(&flow.ends).and_then(|others| {
-            let at = others.iter().position(same)?;
-            Some(others.remove(at))
+        let initial = flow.initial_sequence();
+        let found = take(exact.get_mut(&(flow.ends, initial))).or_else(|| match initial {
+            // One of the two captures began midstream.
+            Some(_) => take(exact.get_mut(&(flow.ends, None))),
+            None => take(any.get_mut(&flow.ends)),
         });
         left -= usize::from(found.is_some());
         (flow, found)
