@@ -394,25 +394,33 @@ fn without_timestamps_round_trips_are_a_part_of_tsharks() {
     );
 }
 
-#[test]
-fn loopback_with_segments_of_64_kib_equals_tshark() {
-    require(&["tcpdump", "tshark"]);
-    let scratch = Scratch::new("loopback");
-    let path = scratch.file("lo.pcap");
+/// A client that sends `bytes` over loopback while captures run, each with tcpdump's arguments; `path` and arguments.
+fn send_over_loopback(bytes: usize, captures: &[(&Path, &[&str])]) {
+    require(&["tcpdump", "tshark", "editcap"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let filter = format!("port {} or udp port 9", address.port());
-    let capture = Capture::start_with("lo", &path, &["-s", "200", &filter]);
+    let running: Vec<Capture> = captures
+        .iter()
+        .map(|(path, args)| Capture::start_with(args[0], path, &[&args[1..], &[&filter]].concat()))
+        .collect();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
     });
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(&vec![b'x'; 2_000_000]).unwrap();
+    stream.write_all(&vec![b'x'; bytes]).unwrap();
     drop(stream);
-    assert_eq!(server.join().unwrap(), 2_000_000);
+    assert_eq!(server.join().unwrap(), bytes as u64);
     lab::mark(address);
-    capture.finish();
+    running.into_iter().for_each(Capture::finish);
+}
+
+#[test]
+fn loopback_with_segments_of_64_kib_equals_tshark() {
+    let scratch = Scratch::new("loopback");
+    let path = scratch.file("lo.pcap");
+    send_over_loopback(2_000_000, &[(&path, &["lo", "-s", "200"])]);
     let told = Told::of(&path);
     assert_eq!(told.flows[0].of(Side::Client).payload_bytes, 2_000_000);
     assert!(
@@ -422,6 +430,45 @@ fn loopback_with_segments_of_64_kib_equals_tshark() {
     assert_equal_to_tshark(&path, &told);
     let trips = told.trips(Side::Client);
     assert!(!trips.is_empty() && trips[0] < 10.0, "{trips:?}");
+}
+
+#[test]
+fn cooked_captures_and_pcapng_of_other_tools_tell_the_same() {
+    let scratch = Scratch::new("cooked");
+    let [plain, sll, sll2] = ["plain", "sll", "sll2"].map(|name| scratch.file(name));
+    send_over_loopback(
+        100_000,
+        &[
+            (&plain, &["lo"]),
+            (&sll, &["any", "-y", "LINUX_SLL"]),
+            (&sll2, &["any", "-y", "LINUX_SLL2"]),
+        ],
+    );
+    let ng = scratch.file("ng");
+    run(
+        "editcap",
+        &[
+            "-F",
+            "pcapng",
+            plain.to_str().unwrap(),
+            ng.to_str().unwrap(),
+        ],
+    );
+    let told = Told::of(&plain);
+    assert_eq!(told.flows[0].of(Side::Client).payload_bytes, 100_000);
+    // The very same packets, so to the nanosecond.
+    assert_eq!(Told::of(&ng).samples, told.samples);
+    let counts = |told: &Told| -> Vec<_> {
+        let sent = told.flows.iter().flat_map(|flow| &flow.sent);
+        sent.map(|of| (of.packets, of.payload_bytes, of.syn.count, of.fin.count))
+            .collect()
+    };
+    for cooked in [sll, sll2] {
+        let other = Told::of(&cooked);
+        assert_eq!(counts(&other), counts(&told));
+        assert_eq!(other.samples.len(), told.samples.len());
+        assert_equal_to_tshark(&cooked, &other);
+    }
 }
 
 /// What the binary prints; it has to end with this code.
