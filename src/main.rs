@@ -76,6 +76,7 @@ fn failed(text: &str, code: ExitCode) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    sys::return_large_buffers();
     start_log(config.common.debug);
     // Before any thread: all of them inherit the mask.
     let signals = match StopSignals::block() {
@@ -151,10 +152,14 @@ fn watch_signals(signals: StopSignals, stop: &Arc<StopFlag>, collector: Option<C
     }
 }
 
-fn settings(common: &Common, role: Role) -> Settings {
+fn node_name(common: &Common) -> String {
     let name = common.node.clone().or_else(sys::host_name);
+    name.unwrap_or_else(|| "unnamed".into())
+}
+
+fn settings(common: &Common, role: Role) -> Settings {
     Settings {
-        name: name.unwrap_or_else(|| "unnamed".into()),
+        name: node_name(common),
         role,
         tags: common.tags.clone(),
         stamp: common.stamp,
@@ -189,11 +194,11 @@ fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
 
 fn ledger(common: &Common, role: Role, endless: bool) -> Result<Ledger, OutputError> {
     let started = sys::clock::read().wall;
-    Ok(Ledger::new(
-        role.name(),
-        started,
-        baseline(common, endless)?,
-    ))
+    let ledger = Ledger::new(role.name(), started, baseline(common, endless)?);
+    Ok(match role {
+        Role::Source | Role::Entry | Role::Proxy => ledger.named(&node_name(common)),
+        _ => ledger, // Their hop is known when a path goes through them.
+    })
 }
 
 /// The near end of a path, ready to call.
@@ -345,8 +350,8 @@ fn start_node(
     let listen = &config.listen;
     let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
         .map_err(|error| format!("resolve {listen}: {error}"))?;
-    let listeners =
-        bind(&addresses).map_err(|(address, error)| format!("listen on {address}: {error}"))?;
+    let listeners = bind(&addresses, common.timeout)
+        .map_err(|(address, error)| format!("listen on {address}: {error}"))?;
     let mut text = String::new();
     for listener in &listeners {
         let address = listener

@@ -4,9 +4,9 @@
 use super::clock::{Moment, PumpClock};
 use super::collect::Measurement;
 use super::dial::DialError;
-use super::ends::{End, Pair, Patience, WriteFault};
+use super::ends::{End, Pair, Patience, Session, WriteFault};
 use super::intake::{Intake, ReadFault, HEADROOM};
-use super::pump::{tell_path, Session};
+use super::pump::tell_path;
 use super::serve::opening;
 use super::{lock, random, Node};
 use crate::measure::Homecoming;

@@ -129,7 +129,7 @@ fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoE
         Role::Echo
     };
     let next = next.map(onward).transpose()?;
-    let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))])
+    let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], TIMEOUT)
         .map_err(|(address, error)| DemoError::Setup(format!("listen on {address}: {error}")))?;
     let address = listeners[0].local_addr().map_err(setup)?;
     // Nobody reads this node's own statistics here: its queue goes at once, and its pumps drop what they have to say.

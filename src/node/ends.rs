@@ -11,13 +11,14 @@ use crate::time::{MonoTime, Nanos};
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{fence, AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 /// Reports that wait for the write half of a framed end while the other pump is in it. With one report per 10 ms a
-/// connection fills this in 0.6 s of a blocked write; more would be old news.
-const REPORTS: usize = 64;
+/// connection fills this in 80 ms of a blocked write; more would be old news, and cost every connection memory.
+const REPORTS: usize = 8;
 
 /// How long a blocked send sleeps before it looks whether the pair has failed.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
@@ -69,22 +70,37 @@ pub struct End {
 }
 
 impl End {
-    /// Takes a connected socket; sets no-delay, keep-alive and the tick at which blocked writes look up.
+    /// Takes a socket that we connected; sets no-delay, keep-alive and the tick at which blocked writes look up.
     ///
     /// # Errors
     ///
     /// Where the socket takes no options: it is closed already.
     pub fn new(socket: TcpStream, peer: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        socket.set_nodelay(true)?;
-        socket.set_write_timeout(Some(timeout.min(LONGEST_TICK)))?;
-        sys::keep_alive(&socket)?;
-        Ok(Self {
+        Self::prepare(&socket, timeout)?;
+        Ok(Self::accepted(socket, peer))
+    }
+
+    /// Sets what every connection needs; a listener hands it down to what it accepts, which saves each connection the
+    /// three calls.
+    ///
+    /// # Errors
+    ///
+    /// As setsockopt(2).
+    pub fn prepare(socket: &impl AsRawFd, timeout: Duration) -> io::Result<()> {
+        sys::no_delay(socket)?;
+        sys::keep_alive(socket)?;
+        sys::send_timeout(socket, timeout.min(LONGEST_TICK))
+    }
+
+    /// Takes a socket whose listener was [prepared](Self::prepare).
+    pub fn accepted(socket: TcpStream, peer: SocketAddr) -> Self {
+        Self {
             socket,
             peer,
             state: AtomicU8::new(0),
             writing: Mutex::new(()),
             reports: OnceLock::new(),
-        })
+        }
     }
 
     /// The peer is another node; without this it is sent plain bytes only.
@@ -248,7 +264,10 @@ impl End {
             let Some(guard) = self.try_lock() else {
                 return;
             };
-            while sys::is_writable(&self.socket) {
+            while !reports.is_empty() {
+                if !sys::is_writable(&self.socket) {
+                    return; // The next write of the other pump takes them along.
+                }
                 let Ok(mut report) = reports.try_recv() else {
                     break;
                 };
@@ -258,9 +277,6 @@ impl End {
                 }
             }
             drop(guard);
-            if !sys::is_writable(&self.socket) {
-                return;
-            }
         }
     }
 
@@ -296,6 +312,9 @@ impl End {
         // Both fail only on a socket that is gone already.
         let _ = sys::reset_on_close(&self.socket);
         let _ = self.socket.shutdown(Shutdown::Read); // wakes a reader and sends nothing
+                                                      // A pump that waits for the close of a half-closed socket is woken by nothing less, and the reset would leave
+                                                      // only when its tick ends. Where the kernel refuses, the close does it.
+        let _ = sys::reset_now(&self.socket);
     }
 }
 
@@ -320,6 +339,17 @@ fn log_stall(peer: SocketAddr, timeout: Duration) {
     );
 }
 
+/// What all frames of a connection have in common, from this node's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Its identifier.
+    pub cookie: u64,
+    /// This node's hop.
+    pub hop: u8,
+    /// As the source set it.
+    pub hop_limit: u8,
+}
+
 /// What the two pumps of a connection share.
 #[derive(Debug)]
 pub struct Pair {
@@ -327,6 +357,8 @@ pub struct Pair {
     pub id: usize,
     /// Where the bytes came from.
     pub client: End,
+    /// The path session it carries; `None` until OPEN was read or made.
+    pub session: OnceLock<Session>,
     /// Where they go; `None` at a reflector and until the onward connection stands.
     pub server: OnceLock<End>,
     /// `-t`.
@@ -344,6 +376,7 @@ impl Pair {
         Self {
             id,
             client,
+            session: OnceLock::new(),
             server: OnceLock::new(),
             timeout,
             failed: AtomicBool::new(false),

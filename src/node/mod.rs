@@ -36,7 +36,7 @@ use crate::wire::{NodeInfo, Role, VERSION};
 use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ pub struct Node {
     pub onward: Option<dial::Onward>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
     /// ends count, for on one host several connections may share a local port.
-    own_ends: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
+    own_ends: Mutex<HashSet<Ends>>,
     /// Greatest error of the wall clock as the kernel states it, at start.
     pub clock_error: Option<Nanos>,
 }
@@ -125,35 +125,23 @@ impl Node {
         }
     }
 
-    /// Registers an onward connection; the guard takes it off again.
-    fn own_end(&self, socket: &TcpStream, peer: SocketAddr) -> OwnEnd<'_> {
-        let ends = socket.local_addr().ok().map(|local| (local, peer));
-        if let Some(ends) = ends {
-            lock(&self.own_ends).insert(ends);
-        }
-        OwnEnd { node: self, ends }
+    /// Registers an onward connection.
+    fn remember_own(&self, ends: Ends) {
+        lock(&self.own_ends).insert(ends);
     }
 
-    /// Whether a client is one of our own onward connections: a loop.
-    fn is_own_end(&self, client: &TcpStream, peer: SocketAddr) -> bool {
-        client
-            .local_addr()
-            .is_ok_and(|local| lock(&self.own_ends).contains(&(peer, local)))
+    fn forget_own(&self, ends: &Ends) {
+        lock(&self.own_ends).remove(ends);
+    }
+
+    /// Whether a client's connection (its end, then ours) is one of our own onward connections: a loop.
+    fn is_own(&self, ends: &Ends) -> bool {
+        lock(&self.own_ends).contains(ends)
     }
 }
 
-struct OwnEnd<'a> {
-    node: &'a Node,
-    ends: Option<(SocketAddr, SocketAddr)>,
-}
-
-impl Drop for OwnEnd<'_> {
-    fn drop(&mut self) {
-        if let Some(ends) = self.ends {
-            lock(&self.node.own_ends).remove(&ends);
-        }
-    }
-}
+/// The two ends of a connection, that of the side which connected first.
+type Ends = (SocketAddr, SocketAddr);
 
 /// Locks, whether or not another thread panicked: what our locks guard is valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

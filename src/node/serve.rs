@@ -3,10 +3,10 @@
 
 use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
-use super::ends::{End, Pair};
+use super::ends::{End, Pair, Session};
 use super::intake::{Intake, ReadFault};
-use super::pump::{conclude, explain, introduce, opened, Fault, Pump, Session, Side};
-use super::{lock, random, Node, OwnEnd, STACK};
+use super::pump::{conclude, cut_off, explain, introduce, opened, Fault, Pump, Side};
+use super::{lock, random, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ struct Shared {
     /// Dropped to wake accept threads that rest.
     stopper: Mutex<Option<Sender<()>>>,
     next_id: AtomicUsize,
-    open: Mutex<BTreeMap<usize, Weak<Pair>>>,
+    open: Mutex<BTreeMap<usize, Weak<Connection>>>,
     ended: Sender<()>,
     totals: Mutex<Totals>,
     short: AtomicBool,
@@ -64,18 +64,22 @@ pub struct Totals {
     pub traffic: Traffic,
 }
 
-/// Binds every address.
+/// Binds every address; `timeout` is the node's `-t`.
 ///
 /// # Errors
 ///
 /// As bind(2) and listen(2), for the first address that fails.
-pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+pub fn bind(
+    addresses: &[SocketAddr],
+    timeout: Duration,
+) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     addresses
         .iter()
         .map(|&address| {
             let listener = TcpListener::bind(address).map_err(|error| (address, error))?;
             // A shorter backlog than we would like still works.
             let _ = sys::widen_backlog(&listener);
+            End::prepare(&listener, timeout).map_err(|error| (address, error))?;
             Ok(listener)
         })
         .collect()
@@ -151,7 +155,8 @@ impl Server {
 
     /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
     ///
-    /// A connection on which nothing moves has nothing in flight and is not waited for.
+    /// A connection on which nothing moves has nothing in flight and is not waited for. What is open then is reset: an end
+    /// of file would look like one that the other application made.
     pub fn stop(self) -> Totals {
         self.shared.stopping.store(true, Ordering::Release);
         lock(&self.shared.stopper).take();
@@ -173,18 +178,36 @@ impl Server {
             }
             moved = now;
         }
+        let left = self.shared.connections();
+        if !left.is_empty() {
+            log::warn!("main: connections still open, reset: {}", left.len());
+        }
+        for connection in &left {
+            cut_off(&self.shared.node, &connection.pair);
+        }
+        drop(left);
+        // Their pumps wake at once and count what they moved; one that is still connecting has moved nothing.
+        let deadline = Instant::now() + QUIET;
+        while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
         *lock(&self.shared.totals)
     }
 }
 
 impl Shared {
-    /// How often something was read on the connections that are open now; `None` where there are none.
-    fn moved(&self) -> Option<usize> {
-        let open = lock(&self.open);
-        let reads = open
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        lock(&self.open)
             .values()
             .filter_map(Weak::upgrade)
-            .map(|pair| pair.moved.load(Ordering::Relaxed));
+            .collect()
+    }
+
+    /// How often something was read on the connections that are open now; `None` where there are none.
+    fn moved(&self) -> Option<usize> {
+        // An upgraded one may turn out to be the last reference, whose drop takes the lock again: not under it.
+        let open = self.connections();
+        let reads = open
+            .iter()
+            .map(|connection| connection.pair.moved.load(Ordering::Relaxed));
         (!open.is_empty()).then(|| reads.fold(0, usize::wrapping_add))
     }
 }
@@ -232,38 +255,47 @@ fn recovered(shared: &Shared) {
 fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
     let timeout = shared.node.settings.timeout;
-    let end = match End::new(socket, peer, timeout) {
-        Ok(end) => end,
-        Err(error) => {
-            log::debug!("accept: {peer} was gone at once: {error}");
-            return Ok(());
-        }
-    };
-    let pair = Arc::new(Pair::new(id, end, timeout));
-    lock(&shared.open).insert(id, Arc::downgrade(&pair));
-    let open = Open {
+    let connection = Arc::new(Connection {
         shared: Arc::clone(shared),
-        id,
-    };
-    Builder::new()
+        pair: Pair::new(id, End::accepted(socket, peer), timeout),
+        own_ends: OnceLock::new(),
+    });
+    lock(&shared.open).insert(id, Arc::downgrade(&connection));
+    let pumped = Arc::clone(&connection);
+    let spawned = Builder::new()
         .name(format!("up#{id}"))
         .stack_size(STACK)
         .spawn(move || {
-            let _guard = OnPanic(&pair);
-            up(&open.shared, &pair);
-        })?;
-    Ok(())
+            let _guard = OnPanic(&pumped.pair);
+            if let Err(fault) = serve(&pumped) {
+                conclude(&pumped.shared.node, &pumped.pair, fault);
+            }
+        });
+    if spawned.is_err() {
+        connection.pair.fail();
+        connection.pair.abort(); // The client is to hear of it as of a failure, not as of an orderly end.
+    }
+    spawned.map(|_| ())
 }
 
-/// An open connection, counted as long as its `up` thread lives.
-struct Open {
+/// A connection and its place in the books; whichever of its two threads ends last takes it out of them.
+struct Connection {
     shared: Arc<Shared>,
-    id: usize,
+    pair: Pair,
+    own_ends: OnceLock<Ends>,
 }
 
-impl Drop for Open {
+impl Drop for Connection {
     fn drop(&mut self) {
-        lock(&self.shared.open).remove(&self.id);
+        if let Some(ends) = self.own_ends.get() {
+            self.shared.node.forget_own(ends);
+        }
+        {
+            let mut totals = lock(&self.shared.totals);
+            totals.connections += 1;
+            totals.failed += u64::from(self.pair.has_failed());
+        }
+        lock(&self.shared.open).remove(&self.pair.id);
         let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
     }
 }
@@ -281,37 +313,32 @@ impl Drop for OnPanic<'_> {
 }
 
 /// The whole life of a connection, seen from its first thread.
-fn up(shared: &Arc<Shared>, pair: &Arc<Pair>) {
-    let node = &shared.node;
-    let mut session = None;
-    let outcome = serve(shared, pair, &mut session);
-    let failed = outcome.is_err() || pair.has_failed();
-    if let Err(fault) = outcome {
-        conclude(node, pair, session, fault);
-    }
-    let mut totals = lock(&shared.totals);
-    totals.connections += 1;
-    totals.failed += u64::from(failed);
-}
-
-fn serve(
-    shared: &Arc<Shared>,
-    pair: &Arc<Pair>,
-    session: &mut Option<Session>,
-) -> Result<(), Fault> {
-    let node = &shared.node;
-    if node.is_own_end(&pair.client.socket, pair.client.peer) {
+fn serve(connection: &Arc<Connection>) -> Result<(), Fault> {
+    let node = &connection.shared.node;
+    let pair = &connection.pair;
+    let Ok(local) = pair.client.socket.local_addr() else {
+        return Err(explain(
+            node,
+            pair,
+            0,
+            Side::Client,
+            ReadFault::Reset(io::ErrorKind::NotConnected.into()),
+        ));
+    };
+    let ends = (pair.client.peer, local);
+    if node.is_own(&ends) {
         return Err(own_loop(node, pair));
     }
     let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
     if admit(node, pair, &mut intake)? {
         pair.client.set_framed();
-        serve_framed(shared, pair, session, intake)
+        serve_framed(connection, &mut intake, local)
     } else {
-        serve_raw(shared, pair, session, intake)
+        serve_raw(connection, &mut intake, local)
     }
 }
 
+#[inline(never)]
 fn own_loop(node: &Node, pair: &Pair) -> Fault {
     Fault::error(
         node,
@@ -325,6 +352,7 @@ fn own_loop(node: &Node, pair: &Pair) -> Fault {
 }
 
 /// Whether the client is another node; reads as much as it takes to know.
+#[inline(never)]
 fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Fault> {
     let accept = node.settings.accept;
     let mut ended = false;
@@ -352,7 +380,10 @@ fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Faul
 }
 
 /// Connects onward and puts the connection's other end into the pair.
-fn connect<'a>(node: &'a Node, pair: &Pair, hop: u8) -> Result<Standing<'a>, Fault> {
+#[inline(never)]
+fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standing, Fault> {
+    let node = &connection.shared.node;
+    let pair = &connection.pair;
     let onward = node.onward.as_ref().expect("only reflectors have none");
     let failed = |text: String| Fault::error(node, hop, ErrorCode::Connect, text);
     let Dialled {
@@ -362,135 +393,135 @@ fn connect<'a>(node: &'a Node, pair: &Pair, hop: u8) -> Result<Standing<'a>, Fau
     } = onward
         .connect(node.settings.timeout)
         .map_err(|error: DialError| failed(format!("cannot {error}")))?;
-    let own = node.own_end(&socket, address);
-    let end = End::new(socket, address, node.settings.timeout)
-        .map_err(|error| failed(format!("connect to {}: {error}", onward.target())))?;
+    let lost = |error: io::Error| failed(format!("connect to {}: {error}", onward.target()));
+    let ends = (socket.local_addr().map_err(lost)?, address);
+    node.remember_own(ends);
+    connection
+        .own_ends
+        .set(ends)
+        .expect("a pair is connected onward once");
+    let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
     if !node.settings.remove {
         end.set_framed();
     }
-    pair.server
-        .set(end)
-        .expect("a pair is connected onward once");
+    if pair.server.set(end).is_err() {
+        unreachable!("a pair is connected onward once");
+    }
     // Our own onward connection may have been accepted here before its address was registered; look again.
-    if node.is_own_end(&pair.client.socket, pair.client.peer) {
+    if node.is_own(&(pair.client.peer, local)) {
         return Err(own_loop(node, pair));
     }
-    Ok(Standing {
-        address,
-        took,
-        _own: own,
-    })
+    Ok(Standing { address, took })
 }
 
 /// An onward connection.
-struct Standing<'a> {
+struct Standing {
     address: SocketAddr,
     took: Nanos,
-    _own: OwnEnd<'a>,
 }
 
-/// Runs both pumps of a pair; the down pump on a thread of its own.
+/// Runs both pumps of a pair; the down pump on a thread of its own. Never inlined: what it keeps on the stack is not
+/// there yet while connecting, which goes deepest.
+#[inline(never)]
 fn pump_both<'a>(
-    shared: &'a Arc<Shared>,
-    pair: &'a Arc<Pair>,
+    connection: &'a Arc<Connection>,
     session: Session,
     down: fn(&mut Pump<'_>) -> Result<(), Fault>,
     up: impl FnOnce(&mut Pump<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let node = &shared.node;
-    let back = {
-        let (shared, pair) = (Arc::clone(shared), Arc::clone(pair));
-        Builder::new()
-            .name(format!("down#{}", pair.id))
-            .stack_size(STACK)
-            .spawn(move || {
-                let _guard = OnPanic(&pair);
-                let mut pump = Pump::new(&shared.node, &pair, session, Side::Server);
-                let outcome = down(&mut pump);
-                settle(&shared, &pair, session, &pump, outcome);
-            })
-    };
-    let back = back.map_err(|error| {
-        Fault::error(
-            node,
-            session.hop,
-            ErrorCode::Refused,
-            format!("cannot start a thread: {error} (raise ulimit -u or vm.max_map_count)"),
-        )
-    })?;
-    let mut pump = Pump::new(node, pair, session, Side::Client);
+    let node = &connection.shared.node;
+    let back = Arc::clone(connection);
+    Builder::new()
+        .name(format!("down#{}", connection.pair.id))
+        .stack_size(STACK)
+        .spawn(move || {
+            let _guard = OnPanic(&back.pair);
+            let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
+            let outcome = down(&mut pump);
+            settle(&back, &pump, outcome);
+        })
+        .map_err(|error| {
+            Fault::error(
+                node,
+                session.hop,
+                ErrorCode::Refused,
+                format!("cannot start a thread: {error} (raise ulimit -u or vm.max_map_count)"),
+            )
+        })?;
+    let mut pump = Pump::new(node, &connection.pair, session, Side::Client);
     let outcome = up(&mut pump);
-    settle(shared, pair, session, &pump, outcome);
-    // A panic has been reported on stderr, and has failed the pair.
-    let _ = back.join();
+    settle(connection, &pump, outcome);
     Ok(())
 }
 
-fn settle(
-    shared: &Shared,
-    pair: &Pair,
+/// Runs a reflector's only pump.
+#[inline(never)]
+fn reflect<'a>(
+    connection: &'a Connection,
     session: Session,
-    pump: &Pump<'_>,
-    outcome: Result<(), Fault>,
+    run: impl FnOnce(&mut Pump<'a>) -> Result<(), Fault>,
 ) {
+    let shared = &connection.shared;
+    let mut pump = Pump::new(&shared.node, &connection.pair, session, Side::Client);
+    let outcome = run(&mut pump);
+    settle(connection, &pump, outcome);
+}
+
+fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Fault>) {
+    let shared = &connection.shared;
     if let Err(fault) = outcome {
-        conclude(&shared.node, pair, Some(session), fault);
+        conclude(&shared.node, &connection.pair, fault);
     }
     lock(&shared.totals).traffic.add(&pump.traffic());
 }
 
+#[inline(never)]
 fn serve_raw<'a>(
-    shared: &'a Arc<Shared>,
-    pair: &'a Arc<Pair>,
-    session: &mut Option<Session>,
-    intake: Intake<'a>,
+    connection: &'a Arc<Connection>,
+    intake: &mut Intake<'a>,
+    local: SocketAddr,
 ) -> Result<(), Fault> {
-    let node = &shared.node;
+    let node = &connection.shared.node;
     let mut own_session = Session {
         cookie: 0,
         hop: 0,
         hop_limit: node.settings.hop_limit,
     };
     if node.onward.is_none() {
-        let mut pump = Pump::new(node, pair, own_session, Side::Client);
-        let outcome = pump.reflect_raw(intake);
-        settle(shared, pair, own_session, &pump, outcome);
+        reflect(connection, own_session, |pump| pump.reflect_raw(intake));
         return Ok(());
     }
     if node.settings.remove {
-        let _standing = connect(node, pair, 0)?;
+        connect(connection, local, 0)?;
         return pump_both(
-            shared,
-            pair,
+            connection,
             own_session,
             |down| down.splice_back(),
             |up| up.splice(intake),
         );
     }
     own_session.cookie = random();
-    *session = Some(own_session);
-    let standing = connect(node, pair, 0)?;
-    let info = node.info(
-        Role::Entry,
-        Some(standing.took),
-        local_address(pair),
-        standing.address.to_string(),
-    );
-    let open = opening(node, own_session, &info);
+    // Set once: a connection carries one session.
+    let _ = connection.pair.session.set(own_session);
+    let standing = connect(connection, local, 0)?;
+    let open = open_as_entry(node, own_session, local, &standing);
     pump_both(
-        shared,
-        pair,
+        connection,
         own_session,
         |down| down.deliver_back(),
         |up| up.wrap(intake, open),
     )
 }
 
-fn local_address(pair: &Pair) -> String {
-    pair.client
-        .socket
-        .local_addr()
-        .map_or_else(|_| String::new(), |address| address.to_string())
+#[inline(never)]
+fn open_as_entry(node: &Node, session: Session, local: SocketAddr, standing: &Standing) -> Vec<u8> {
+    let info = node.info(
+        Role::Entry,
+        Some(standing.took),
+        local.to_string(),
+        standing.address.to_string(),
+    );
+    opening(node, session, &info)
 }
 
 /// The OPEN frame of a node that begins a path.
@@ -520,13 +551,14 @@ pub(super) fn opening(node: &Node, session: Session, info: &crate::wire::NodeInf
     build(header, &stamp, &annotations, &[])
 }
 
+#[inline(never)]
 fn serve_framed<'a>(
-    shared: &'a Arc<Shared>,
-    pair: &'a Arc<Pair>,
-    session: &mut Option<Session>,
-    mut intake: Intake<'a>,
+    connection: &'a Arc<Connection>,
+    intake: &mut Intake<'a>,
+    local: SocketAddr,
 ) -> Result<(), Fault> {
-    let node = &shared.node;
+    let node = &connection.shared.node;
+    let pair = &connection.pair;
     let mut inbound = Inbound::forward();
     let next = intake
         .frame()
@@ -540,7 +572,8 @@ fn serve_framed<'a>(
         hop: header.hop.saturating_add(1),
         hop_limit: header.hop_limit,
     };
-    *session = Some(own_session);
+    // Set once: a connection carries one session.
+    let _ = connection.pair.session.set(own_session);
     inbound.check(&header).map_err(|violation: Violation| {
         Fault::error(
             node,
@@ -565,7 +598,7 @@ fn serve_framed<'a>(
     let standing = if reflects {
         None
     } else {
-        Some(connect(node, pair, own_session.hop)?)
+        Some(connect(connection, local, own_session.hop)?)
     };
     let role = match (reflects, node.settings.remove) {
         (true, _) => Role::Echo,
@@ -574,7 +607,7 @@ fn serve_framed<'a>(
     };
     let open = pass_open(
         node,
-        pair,
+        local,
         own_session,
         &view,
         role,
@@ -584,31 +617,27 @@ fn serve_framed<'a>(
     intake.consume(&header);
     match role {
         Role::Echo => {
-            let mut pump = Pump::new(node, pair, own_session, Side::Client);
             let answer = opened(own_session, &open.annotations);
-            let outcome = pump
-                .say(Side::Client, &answer)
-                .and_then(|()| pump.reflect(intake, inbound));
-            settle(shared, pair, own_session, &pump, outcome);
+            reflect(connection, own_session, |pump| {
+                pump.say(Side::Client, &answer)?;
+                pump.reflect(intake, inbound)
+            });
             Ok(())
         }
         Role::Exit => {
             pair.client.queue_reports();
+            // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
             let answer = opened(own_session, &open.annotations);
+            Pump::new(node, pair, own_session, Side::Client).say(Side::Client, &answer)?;
             pump_both(
-                shared,
-                pair,
+                connection,
                 own_session,
                 |down| down.wrap_back(),
-                |up| {
-                    up.say(Side::Client, &answer)?;
-                    up.deliver(intake, inbound)
-                },
+                |up| up.deliver(intake, inbound),
             )
         }
         _ => pump_both(
-            shared,
-            pair,
+            connection,
             own_session,
             |down| down.relay_back(),
             |up| {
@@ -628,11 +657,11 @@ struct Opening {
 #[inline(never)]
 fn pass_open(
     node: &Node,
-    pair: &Pair,
+    local: SocketAddr,
     session: Session,
     view: &FrameView<'_>,
     role: Role,
-    standing: Option<&Standing<'_>>,
+    standing: Option<&Standing>,
     ingress: super::clock::Moment,
 ) -> Opening {
     let mut annotations = view.annotation_bytes().to_vec();
@@ -644,7 +673,7 @@ fn pass_open(
         let info = node.info(
             role,
             standing.map(|standing| standing.took),
-            local_address(pair),
+            local.to_string(),
             standing.map_or_else(String::new, |standing| standing.address.to_string()),
         );
         header.flags = introduce(&mut annotations, header.flags, session.hop, &info);

@@ -26,6 +26,7 @@ mod constants {
         pub(super) const SOL_SOCKET: c_int = 0xffff;
         pub(super) const SO_KEEPALIVE: c_int = 0x0008;
         pub(super) const SO_LINGER: c_int = 0x0080;
+        pub(super) const SO_SNDTIMEO: c_int = 0x1005;
         pub(super) const RLIMIT_NOFILE: c_int = 5;
         pub(super) const SIG_BLOCK: c_int = 1;
     }
@@ -35,15 +36,19 @@ mod constants {
         pub(super) const SOL_SOCKET: c_int = 1;
         pub(super) const SO_KEEPALIVE: c_int = 9;
         pub(super) const SO_LINGER: c_int = 13;
+        pub(super) const SO_SNDTIMEO: c_int = 21;
         pub(super) const RLIMIT_NOFILE: c_int = 7;
         pub(super) const SIG_BLOCK: c_int = 0;
     }
     pub(super) const SOL_SOCKET: c_int = arch::SOL_SOCKET;
     pub(super) const SO_KEEPALIVE: c_int = arch::SO_KEEPALIVE;
     pub(super) const SO_LINGER: c_int = arch::SO_LINGER;
+    /// The option that takes the kernel's own struct of two longs, whatever time_t the C library has.
+    pub(super) const SO_SNDTIMEO: c_int = arch::SO_SNDTIMEO;
     pub(super) const RLIMIT_NOFILE: c_int = arch::RLIMIT_NOFILE;
     pub(super) const SIG_BLOCK: c_int = arch::SIG_BLOCK;
     pub(super) const IPPROTO_TCP: c_int = 6;
+    pub(super) const TCP_NODELAY: c_int = 1;
     pub(super) const TCP_INFO: c_int = 11;
     pub(super) const MSG_DONTWAIT: c_int = 0x40;
     pub(super) const MSG_NOSIGNAL: c_int = 0x4000;
@@ -101,6 +106,7 @@ extern "C" {
     fn send(fd: c_int, buffer: *const c_void, len: usize, flags: c_int) -> isize;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
     fn shutdown(fd: c_int, how: c_int) -> c_int;
+    fn connect(fd: c_int, address: *const c_void, len: c_uint) -> c_int;
     fn listen(fd: c_int, backlog: c_int) -> c_int;
     fn gethostname(name: *mut c_char, len: usize) -> c_int;
     fn getrlimit(resource: c_int, limit: *mut RLimit) -> c_int;
@@ -111,6 +117,8 @@ extern "C" {
     fn pthread_sigmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
     fn sigwait(set: *const SigSet, signal: *mut c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
+    #[cfg(target_env = "gnu")]
+    fn mallopt(parameter: c_int, value: c_int) -> c_int;
     #[cfg(target_os = "linux")]
     fn prctl(option: c_int, ...) -> c_int;
 }
@@ -183,6 +191,19 @@ pub fn reset_on_close(socket: &TcpStream) -> io::Result<()> {
     set_option(socket.as_raw_fd(), SOL_SOCKET, SO_LINGER, &linger)
 }
 
+/// Resets the connection now, whoever else holds the socket, and wakes those who wait for it: a connect to no address
+/// (connect(2), AF_UNSPEC) does at once what a close with SO_LINGER of 0 does when the last holder lets go.
+///
+/// # Errors
+///
+/// As connect(2); kernels 6.4 to 6.6 refuse while another thread is blocked in a receive or a send.
+pub fn reset_now(socket: &TcpStream) -> io::Result<()> {
+    let unspecified = [0_u8; 16]; // A struct sockaddr of the family AF_UNSPEC, which is 0 everywhere.
+    let len = unspecified.len() as c_uint;
+    // SAFETY: the descriptor stays open while `socket` is borrowed; the kernel reads `len` bytes that are there.
+    check(unsafe { connect(socket.as_raw_fd(), unspecified.as_ptr().cast(), len) })
+}
+
 /// Lets the kernel probe an idle peer, so that one that vanished without a word is noticed (SO_KEEPALIVE).
 ///
 /// # Errors
@@ -191,6 +212,30 @@ pub fn reset_on_close(socket: &TcpStream) -> io::Result<()> {
 pub fn keep_alive(fd: &impl AsRawFd) -> io::Result<()> {
     let on: c_int = 1;
     set_option(fd.as_raw_fd(), SOL_SOCKET, SO_KEEPALIVE, &on)
+}
+
+/// Sends small segments at once (TCP_NODELAY); a listener hands it down to what it accepts.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn no_delay(fd: &impl AsRawFd) -> io::Result<()> {
+    let on: c_int = 1;
+    set_option(fd.as_raw_fd(), IPPROTO_TCP, TCP_NODELAY, &on)
+}
+
+/// Lets a blocked send come back after `timeout` without progress (SO_SNDTIMEO); handed down by a listener too.
+///
+/// # Errors
+///
+/// As setsockopt(2).
+pub fn send_timeout(fd: &impl AsRawFd, timeout: Duration) -> io::Result<()> {
+    let micros = timeout
+        .subsec_micros()
+        .max(u32::from(timeout.as_secs() == 0)); // 0 would mean for ever.
+    let seconds = c_long::try_from(timeout.as_secs()).unwrap_or(c_long::MAX);
+    let value: [c_long; 2] = [seconds, micros as c_long];
+    set_option(fd.as_raw_fd(), SOL_SOCKET, SO_SNDTIMEO, &value)
 }
 
 /// Whether the kernel calls the socket closed: then an end of file is not a half-close. `None` where it does not tell.
@@ -321,6 +366,19 @@ pub fn clock_error() -> Option<Duration> {
         .map(Duration::from_micros)
 }
 
+/// Makes glibc give a large buffer back to the kernel when it is freed. By default the first one that is freed teaches it
+/// to keep all later ones of that size, and a thousand connections that were busy once stay large for ever.
+pub fn return_large_buffers() {
+    #[cfg(target_env = "gnu")]
+    {
+        const M_MMAP_THRESHOLD: c_int = -3;
+        // SAFETY: sets a number inside malloc; called before any thread is started.
+        unsafe {
+            mallopt(M_MMAP_THRESHOLD, 128 << 10);
+        }
+    }
+}
+
 /// Lets the calling thread's timed waits end when they are due, not up to 50 us later (the kernel's timer slack).
 pub fn precise_timers() {
     const PR_SET_TIMERSLACK: c_int = 29;
@@ -421,6 +479,21 @@ mod tests {
             "a reset is an error"
         );
         assert_eq!(is_closed(&far), Some(true));
+    }
+
+    #[test]
+    fn a_reset_now_needs_no_close_and_wakes_who_waits() {
+        let (near, far) = pair();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!((&near).read(&mut [0; 8]).unwrap(), 0);
+        std::thread::scope(|scope| {
+            // Half-closed: nothing is left to read, and only the reset ends the wait.
+            let waiter = scope.spawn(|| wait_closed(&near, LONG).unwrap());
+            reset_now(&near).unwrap();
+            assert!(waiter.join().unwrap().is_some());
+        });
+        let error = (&far).read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]
