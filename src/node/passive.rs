@@ -14,6 +14,7 @@ use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
 use crate::time::WallTime;
 use crossbeam_channel::{after, never, select, Receiver};
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -100,13 +101,13 @@ impl Printer {
             is_first: true,
             groups: metrics.then(|| Groups::new(config.group_by, config.max_groups)),
         };
-        printer.write(&config.format.begin());
+        printer.write(config.format.begin());
         printer
     }
 
-    fn write(&mut self, text: &str) {
-        if self.failed.is_none() && !text.is_empty() {
-            self.failed = self.out.write_all(text.as_bytes()).err();
+    fn write(&mut self, text: impl Display) {
+        if self.failed.is_none() {
+            self.failed = write!(self.out, "{text}").err();
         }
     }
 
@@ -135,9 +136,8 @@ impl Printer {
 
 impl Observer for Printer {
     fn sample(&mut self, flow: &Flow, sample: &Sample) {
-        if self.format == Format::Lines {
-            let text = self.format.sample(flow, sample);
-            self.write(&text);
+        if let Some(line) = self.format.sample(flow, sample) {
+            self.write(line);
         }
     }
 
@@ -570,8 +570,9 @@ impl Observer for Gather<'_> {
         if let Some(difference) = found {
             let forth = self.printer.at.unwrap_or(Side::Client) == sender;
             let delay = if forth { difference } else { -difference };
-            let text = self.printer.format.one_way(now, flow, sender, delay);
-            self.printer.write(&text);
+            if let Some(line) = self.printer.format.one_way(now, flow, sender, delay) {
+                self.printer.write(line);
+            }
         }
     }
 

@@ -11,8 +11,9 @@ mod text;
 pub use json::SCHEMA;
 pub use prometheus::{prometheus, Metrics};
 
-use crate::passive::{Flow, OneWay, Sample, Side, Tally};
+use crate::passive::{Endpoint, Flow, OneWay, Sample, Side, Tally};
 use crate::time::{SignedNanos, WallTime};
+use std::fmt::{self, Display, Formatter};
 
 /// How to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,24 +78,36 @@ impl Format {
         }
     }
 
-    /// One round trip.
-    pub fn sample(self, flow: &Flow, sample: &Sample) -> String {
-        if self != Self::Lines {
-            return String::new();
-        }
+    /// One round trip; `None` where the format does not tell them one by one.
+    pub fn sample(self, flow: &Flow, sample: &Sample) -> Option<Line> {
         let sent = flow.of(sample.sender);
         let least = sent.round_trip.min().unwrap_or(sample.round_trip);
-        let least = millis(least.min(sample.round_trip));
-        let (time, basis) = (sample.time, sample.basis.name());
-        line(time, sample.round_trip, &least, flow, sample.sender, basis)
+        (self == Self::Lines).then(|| Line {
+            time: sample.time,
+            delay: sample.round_trip,
+            least: Some(least.min(sample.round_trip)),
+            from: flow.ends[sample.sender as usize],
+            to: flow.ends[sample.sender.other() as usize],
+            basis: sample.basis.name(),
+        })
     }
 
     /// One packet found in both captures; `time` is that of the capture in which it was found later.
-    pub fn one_way(self, time: WallTime, flow: &Flow, sender: Side, delay: SignedNanos) -> String {
-        if self != Self::Lines {
-            return String::new();
-        }
-        line(time, delay, "-", flow, sender, "one_way")
+    pub fn one_way(
+        self,
+        time: WallTime,
+        flow: &Flow,
+        sender: Side,
+        delay: SignedNanos,
+    ) -> Option<Line> {
+        (self == Self::Lines).then(|| Line {
+            time,
+            delay,
+            least: None,
+            from: flow.ends[sender as usize],
+            to: flow.ends[sender.other() as usize],
+            basis: "one_way",
+        })
     }
 
     /// What follows the last flow.
@@ -108,29 +121,40 @@ impl Format {
     }
 }
 
-/// `TIME MS LEAST_MS FROM > TO BASIS`.
-fn line(
+/// A line of `--format lines`; `Display` writes `TIME MS LEAST_MS FROM > TO BASIS`.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
     time: WallTime,
     delay: SignedNanos,
-    least: &str,
-    flow: &Flow,
-    sender: Side,
-    basis: &str,
-) -> String {
-    let (from, to) = (
-        flow.ends[sender as usize],
-        flow.ends[sender.other() as usize],
-    );
-    format!("{time} {} {least} {from} > {to} {basis}\n", millis(delay))
+    least: Option<SignedNanos>,
+    from: Endpoint,
+    to: Endpoint,
+    basis: &'static str,
 }
 
-fn millis(span: SignedNanos) -> String {
-    // In whole numbers: a tenth of the time that printing a float takes, and flows have twenty of these.
-    let micros = (span.0.unsigned_abs() + 500) / 1000;
-    let sign = if span.0 < 0 && micros > 0 { "-" } else { "" };
-    format!("{sign}{}.{:03}", micros / 1000, micros % 1000)
+impl Display for Line {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ", self.time, Millis(self.delay))?;
+        match self.least {
+            Some(least) => Millis(least).fmt(f)?,
+            None => f.write_str("-")?,
+        }
+        writeln!(f, " {} > {} {}", self.from, self.to, self.basis)
+    }
+}
+
+/// Milliseconds with three digits, in whole numbers: a tenth of the time that printing a float takes, and flows have
+/// twenty of these.
+struct Millis(SignedNanos);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let micros = (self.0 .0.unsigned_abs() + 500) / 1000;
+        let sign = if self.0 .0 < 0 && micros > 0 { "-" } else { "" };
+        write!(f, "{sign}{}.{:03}", micros / 1000, micros % 1000)
+    }
 }
 
 fn maybe_millis(span: Option<SignedNanos>) -> String {
-    span.map_or_else(|| "-".to_owned(), millis)
+    span.map_or_else(|| "-".to_owned(), |span| Millis(span).to_string())
 }

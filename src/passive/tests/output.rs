@@ -20,7 +20,8 @@ fn rendered(format: Format) -> String {
     let fault = fault.map(|fault| fault.to_string());
     let mut out = format.begin();
     for sample in &told.samples {
-        out += &format.sample(&told.flows[0], sample);
+        let line = format.sample(&told.flows[0], sample);
+        out += &line.map_or_else(String::new, |line| line.to_string());
     }
     for (at, flow) in told.flows.iter().enumerate() {
         let record = Record {
