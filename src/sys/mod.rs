@@ -13,6 +13,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 pub mod clock;
+#[cfg(target_os = "linux")]
+pub mod packet;
 
 /// Linux's numbers, of the architecture we are built for.
 mod constants {
