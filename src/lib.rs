@@ -16,12 +16,13 @@
 //! | [`wire`] | bytes | frames, and back | sockets, policy |
 //! | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | sockets, clocks, names of frames |
 //! | [`session`] | events of one connection | decisions and measurements | sockets, threads, clocks |
+//! | [`passive`] | capture bytes | packets, flows, session events, round trips | files, clocks |
 //! | [`report`] | one `Report` value | text, JSON, JSON lines, CSV | files, statistics of its own |
 //! | [`sys`] | system calls | plain values | policy; it alone holds `unsafe` |
 //! | [`node`] | sockets, threads, channels | calls into the core | arithmetic on delays |
-//! | [`cli`] | argv | a checked `Config`, or help text | anything that opens something |
+//! | [`cli`], [`passive_cli`] | argv | a checked `Config`, or help text | anything that opens something |
 //!
-//! `wire`, `session`, `measure` and `report` are the core: no sockets, threads, files or clocks. Time is an argument,
+//! `wire`, `session`, `passive`, `measure` and `report` are the core: no sockets, threads, files or clocks. Time is an argument,
 //! so an eight-hop path with clocks hours apart is tested in a millisecond.
 
 #![deny(unsafe_code)]
@@ -29,6 +30,8 @@
 pub mod cli;
 pub mod measure;
 pub mod node;
+pub mod passive;
+pub mod passive_cli;
 pub mod report;
 pub mod session;
 pub mod sys;

@@ -1,5 +1,6 @@
 //! `Config` in; threads started, an exit code out. Only here are errors printed with their causes.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::thread::Builder;
@@ -15,6 +16,7 @@ use subsegment_tcp_speeds::node::demo;
 use subsegment_tcp_speeds::node::dial::Onward;
 use subsegment_tcp_speeds::node::ledger::Ledger;
 use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
+use subsegment_tcp_speeds::node::passive;
 use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
@@ -29,6 +31,10 @@ use subsegment_tcp_speeds::wire::Role;
 const FIRST_SPAN: Duration = Duration::from_secs(300);
 
 fn main() -> std::process::ExitCode {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.peek().is_some_and(|word| word == "passive") {
+        return run_passive(args.skip(1));
+    }
     let code = match cli::parse(std::env::args_os().skip(1)) {
         Ok(Action::Run(config)) => run(*config),
         Ok(Action::Print(text)) => match Output::Stdout.write(&text) {
@@ -41,12 +47,36 @@ fn main() -> std::process::ExitCode {
     code.into()
 }
 
+/// The command `passive`, which has a command line of its own.
+fn run_passive(args: impl Iterator<Item = OsString>) -> std::process::ExitCode {
+    start_log(None);
+    let signals = match StopSignals::block() {
+        Ok(signals) => signals,
+        Err(error) => {
+            return failed(&format!("block signals: {error}"), ExitCode::Failed).into();
+        }
+    };
+    let (sender, stop) = crossbeam_channel::bounded(1); // The first signal; the second ends at once.
+    let watching = Builder::new().name("signal".into()).spawn(move || {
+        signals.wait();
+        // Nobody listens any more: it is at its end.
+        let _ = sender.send(());
+        signals.wait();
+        std::process::exit(ExitCode::Failed.number().into());
+    });
+    if let Err(error) = watching {
+        log::error!("main: cannot start a thread: {error}; signals will not be heard");
+    }
+    passive::run(args, stop).into()
+}
+
 fn failed(text: &str, code: ExitCode) -> ExitCode {
     tell(&format!("{PROGRAM}: {text}\n"));
     code
 }
 
 fn run(config: Config) -> ExitCode {
+    sys::return_large_buffers();
     start_log(config.common.debug);
     // Before any thread: all of them inherit the mask.
     let signals = match StopSignals::block() {
@@ -122,10 +152,14 @@ fn watch_signals(signals: StopSignals, stop: &Arc<StopFlag>, collector: Option<C
     }
 }
 
-fn settings(common: &Common, role: Role) -> Settings {
+fn node_name(common: &Common) -> String {
     let name = common.node.clone().or_else(sys::host_name);
+    name.unwrap_or_else(|| "unnamed".into())
+}
+
+fn settings(common: &Common, role: Role) -> Settings {
     Settings {
-        name: name.unwrap_or_else(|| "unnamed".into()),
+        name: node_name(common),
         role,
         tags: common.tags.clone(),
         stamp: common.stamp,
@@ -160,11 +194,11 @@ fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
 
 fn ledger(common: &Common, role: Role, endless: bool) -> Result<Ledger, OutputError> {
     let started = sys::clock::read().wall;
-    Ok(Ledger::new(
-        role.name(),
-        started,
-        baseline(common, endless)?,
-    ))
+    let ledger = Ledger::new(role.name(), started, baseline(common, endless)?);
+    Ok(match role {
+        Role::Source | Role::Entry | Role::Proxy => ledger.named(&node_name(common)),
+        _ => ledger, // Their hop is known when a path goes through them.
+    })
 }
 
 /// The near end of a path, ready to call.

@@ -459,8 +459,8 @@ const FLAGS: &[Flag] = &[
         group: Group::Report,
         default: None,
         brief: "write the report to FILE",
-        help: "By default probe and demo write it to stdout; the source, whose stdout is the \
-            answer, and the nodes that listen write it to stderr when they end.",
+        help: "By default it goes to stdout, and to stderr at the source, whose stdout is the answer. \
+            Nodes that listen write it when they end.",
         roles: EVERY,
         set: Set::Path(|s, path| s.common.report = Some(path)),
     },

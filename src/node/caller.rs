@@ -4,9 +4,9 @@
 use super::clock::{Moment, PumpClock};
 use super::collect::Measurement;
 use super::dial::DialError;
-use super::ends::{End, Pair, Patience, WriteFault};
+use super::ends::{End, Pair, Patience, Session, WriteFault};
 use super::intake::{Intake, ReadFault, HEADROOM};
-use super::pump::{tell_path, Session};
+use super::pump::tell_path;
 use super::serve::opening;
 use super::{lock, random, Node};
 use crate::measure::Homecoming;
@@ -251,7 +251,7 @@ impl Caller {
     ) -> Result<(), Stop<E>> {
         let timeout = self.node.settings.timeout;
         let end = &line.pair.client;
-        let mut intake = Intake::new(&line.pair, end, Some(TICK.min(timeout)), true);
+        let mut intake = Intake::new(&line.pair, end, Some(TICK.min(timeout)));
         let mut inbound = Inbound::returning(line.session.cookie);
         let mut clock = self.node.clock.pump();
         let breaks = |text: String| Stop::Path(Break::own(text));

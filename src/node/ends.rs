@@ -17,8 +17,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 /// Reports that wait for the write half of a framed end while the other pump is in it. With one report per 10 ms a
-/// connection fills this in 0.16 s of a blocked write; more would be old news, and cost every connection memory.
-const REPORTS: usize = 16;
+/// connection fills this in 80 ms of a blocked write; more would be old news, and cost every connection memory.
+const REPORTS: usize = 8;
 
 /// How long a blocked send sleeps before it looks whether the pair has failed.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
@@ -264,7 +264,10 @@ impl End {
             let Some(guard) = self.try_lock() else {
                 return;
             };
-            while sys::is_writable(&self.socket) {
+            while !reports.is_empty() {
+                if !sys::is_writable(&self.socket) {
+                    return; // The next write of the other pump takes them along.
+                }
                 let Ok(mut report) = reports.try_recv() else {
                     break;
                 };
@@ -274,9 +277,6 @@ impl End {
                 }
             }
             drop(guard);
-            if !sys::is_writable(&self.socket) {
-                return;
-            }
         }
     }
 
@@ -312,6 +312,9 @@ impl End {
         // Both fail only on a socket that is gone already.
         let _ = sys::reset_on_close(&self.socket);
         let _ = self.socket.shutdown(Shutdown::Read); // wakes a reader and sends nothing
+                                                      // A pump that waits for the close of a half-closed socket is woken by nothing less, and the reset would leave
+                                                      // only when its tick ends. Where the kernel refuses, the close does it.
+        let _ = sys::reset_now(&self.socket);
     }
 }
 
@@ -336,6 +339,17 @@ fn log_stall(peer: SocketAddr, timeout: Duration) {
     );
 }
 
+/// What all frames of a connection have in common, from this node's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Its identifier.
+    pub cookie: u64,
+    /// This node's hop.
+    pub hop: u8,
+    /// As the source set it.
+    pub hop_limit: u8,
+}
+
 /// What the two pumps of a connection share.
 #[derive(Debug)]
 pub struct Pair {
@@ -343,6 +357,8 @@ pub struct Pair {
     pub id: usize,
     /// Where the bytes came from.
     pub client: End,
+    /// The path session it carries; `None` until OPEN was read or made.
+    pub session: OnceLock<Session>,
     /// Where they go; `None` at a reflector and until the onward connection stands.
     pub server: OnceLock<End>,
     /// `-t`.
@@ -360,6 +376,7 @@ impl Pair {
         Self {
             id,
             client,
+            session: OnceLock::new(),
             server: OnceLock::new(),
             timeout,
             failed: AtomicBool::new(false),

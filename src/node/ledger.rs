@@ -48,6 +48,13 @@ impl Ledger {
         }
     }
 
+    /// Names the node at the beginning of the path, until the path itself tells.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.names.insert(0, name.into());
+        self
+    }
+
     /// Enters a measurement; a trip's parts come back, for those who print a line for each.
     pub fn take(&mut self, measurement: Measurement) -> Option<Taken> {
         match measurement {

@@ -19,6 +19,7 @@ pub mod intake;
 pub mod ledger;
 pub mod link;
 pub mod output;
+pub mod passive;
 pub mod print;
 pub mod probe;
 pub mod pump;

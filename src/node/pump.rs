@@ -6,7 +6,7 @@
 
 use super::clock::{Moment, PumpClock};
 use super::collect::{Measurement, Path, Traffic};
-use super::ends::{End, Pair, Patience, WriteFault};
+use super::ends::{End, Pair, Patience, Session, WriteFault};
 use super::intake::{Chunk, Intake, ReadFault, HEADROOM};
 use super::{random, Node};
 use crate::measure::{Direction, Homecoming};
@@ -15,6 +15,7 @@ use crate::session::admission::{judge, Accept, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::session::trips::{trip, Origin};
+use crate::sys;
 use crate::time::{Nanos, SignedNanos};
 use crate::wire::{
     build, frame_type, push_annotation, push_stamp, set_egress, set_hop, BehindExit, ErrorCode,
@@ -23,17 +24,6 @@ use crate::wire::{
     STAMP_LEN,
 };
 use std::fmt;
-
-/// What all frames of a connection have in common, from this node's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// Its identifier.
-    pub cookie: u64,
-    /// This node's hop.
-    pub hop: u8,
-    /// As the source set it.
-    pub hop_limit: u8,
-}
 
 /// An end of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +35,14 @@ pub enum Side {
 }
 
 /// Why a connection ends before its time, and what its two peers are to hear.
+///
+/// Boxed: results that may carry one pass through every frame of a pump's stack, whose depth is what an idle connection
+/// costs.
 #[derive(Debug)]
-pub struct Fault {
+pub struct Fault(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     level: log::Level,
     text: String,
     last: Last,
@@ -63,39 +59,34 @@ enum Last {
 }
 
 impl Fault {
+    #[inline(never)]
+    fn new(level: log::Level, text: String, last: Last) -> Self {
+        Self(Box::new(Inner { level, text, last }))
+    }
+
     pub(super) fn silent() -> Self {
-        Self {
-            level: log::Level::Debug,
-            text: String::new(),
-            last: Last::Silent,
-        }
+        Self::new(log::Level::Debug, String::new(), Last::Silent)
     }
 
     fn reset(level: log::Level, text: String) -> Self {
-        Self {
-            level,
-            text,
-            last: Last::Reset,
-        }
+        Self::new(level, text, Last::Reset)
     }
 
+    #[inline(never)]
     pub(super) fn error(node: &Node, hop: u8, code: ErrorCode, text: String) -> Self {
-        Self {
-            level: log::Level::Error,
-            last: Last::Error(ErrorInfo {
-                code,
-                hop,
-                node: node.id,
-                text: text.clone(),
-            }),
-            text,
-        }
+        let info = ErrorInfo {
+            code,
+            hop,
+            node: node.id,
+            text: text.clone(),
+        };
+        Self::new(log::Level::Error, text, Last::Error(info))
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0.text)
     }
 }
 
@@ -253,8 +244,7 @@ impl<'a> Pump<'a> {
 
     fn intake(&self) -> Intake<'a> {
         let source = self.end(self.source);
-        let frames = source.is_framed();
-        Intake::new(self.pair, source, self.node.settings.idle_timeout, frames)
+        Intake::new(self.pair, source, self.node.settings.idle_timeout)
     }
 
     /// The source came to its end: pass it on, then wait until its socket is closed for good, so that a reset that comes
@@ -285,7 +275,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn relay(&mut self, intake: Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
+    pub fn relay(&mut self, intake: &mut Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
         let way = match self.source {
             Side::Client => Way::Forward,
             Side::Server => Way::Return,
@@ -299,7 +289,7 @@ impl<'a> Pump<'a> {
     ///
     /// [`Fault`], for [`conclude`].
     pub fn relay_back(&mut self) -> Result<(), Fault> {
-        let intake = self.intake();
+        let intake = &mut self.intake();
         self.relay(intake, Inbound::returning(self.session.cookie))
     }
 
@@ -308,14 +298,14 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn reflect(&mut self, intake: Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
+    pub fn reflect(&mut self, intake: &mut Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
         self.sink = Side::Client;
         self.pass_frames(intake, inbound, Way::Turn)
     }
 
     fn pass_frames(
         &mut self,
-        mut intake: Intake<'a>,
+        intake: &mut Intake<'a>,
         mut inbound: Inbound,
         way: Way,
     ) -> Result<(), Fault> {
@@ -333,7 +323,7 @@ impl<'a> Pump<'a> {
                 .check(&header)
                 .map_err(|violation| self.violation(self.source, violation))?;
             if !gatherable(header.kind) {
-                self.pass_special(&mut intake, header, ingress, way)?;
+                self.pass_special(intake, header, ingress, way)?;
                 continue;
             }
             let single = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
@@ -517,11 +507,10 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     fn passed_error(&self, payload: &[u8]) -> Fault {
         match ErrorInfo::parse(payload) {
-            Ok(info) => Fault {
-                level: log::Level::Error,
-                text: format!("hop {} reports: {}", info.hop, info.text.escape_debug()),
-                last: Last::Error(info),
-            },
+            Ok(info) => {
+                let text = format!("hop {} reports: {}", info.hop, info.text.escape_debug());
+                Fault::new(log::Level::Error, text, Last::Error(info))
+            }
             Err(error) => self.read_fault(self.source, ReadFault::Parse(error)),
         }
     }
@@ -538,7 +527,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn deliver(&mut self, mut intake: Intake<'a>, mut inbound: Inbound) -> Result<(), Fault> {
+    pub fn deliver(&mut self, intake: &mut Intake<'a>, mut inbound: Inbound) -> Result<(), Fault> {
         let server = self.end(Side::Server);
         loop {
             let next = intake
@@ -717,10 +706,10 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn wrap(&mut self, mut intake: Intake<'a>, open: Vec<u8>) -> Result<(), Fault> {
+    pub fn wrap(&mut self, intake: &mut Intake<'a>, open: Vec<u8>) -> Result<(), Fault> {
         let server = self.end(Side::Server);
         let mut open = Some(open);
-        if intake.pending().is_empty() {
+        if intake.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
             // The server may be the one to speak first.
             self.send(Side::Server, &open.take().unwrap_or_default())?;
         }
@@ -864,7 +853,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn splice(&mut self, mut intake: Intake<'a>) -> Result<(), Fault> {
+    pub fn splice(&mut self, intake: &mut Intake<'a>) -> Result<(), Fault> {
         let sink = self.end(self.sink);
         let direction = match self.source {
             Side::Client => Direction::Forward,
@@ -927,7 +916,7 @@ impl<'a> Pump<'a> {
     ///
     /// [`Fault`], for [`conclude`].
     pub fn splice_back(&mut self) -> Result<(), Fault> {
-        let intake = self.intake();
+        let intake = &mut self.intake();
         self.splice(intake)
     }
 
@@ -936,7 +925,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn reflect_raw(&mut self, intake: Intake<'a>) -> Result<(), Fault> {
+    pub fn reflect_raw(&mut self, intake: &mut Intake<'a>) -> Result<(), Fault> {
         self.sink = Side::Client;
         self.splice(intake)
     }
@@ -1071,7 +1060,8 @@ fn vanished(node: &Node, pair: &Pair, hop: u8, side: Side) -> Fault {
 /// Ends a connection after a fault: one log line, a last word to each side, and both sockets gone. The first pump to come
 /// here does it; the other finds the pair failed.
 #[inline(never)]
-pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault) {
+pub fn conclude(node: &Node, pair: &Pair, fault: Fault) {
+    let fault = *fault.0;
     if matches!(fault.last, Last::Silent) || !pair.fail() {
         return;
     }
@@ -1083,11 +1073,21 @@ pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault
         pair.client.peer,
         fault.text
     );
-    let session = session.unwrap_or(Session {
-        cookie: 0,
-        hop: 0,
-        hop_limit: crate::wire::DEFAULT_HOP_LIMIT,
-    });
+    let told = last_words(pair, &fault.last);
+    if matches!(fault.last, Last::Error(_)) {
+        node.collector.offer(Measurement::Notice(fault.text));
+    }
+    pair.abort_server();
+    if told {
+        pair.close_client();
+    }
+    pair.abort();
+}
+
+/// RESET to a node behind; to one before ERROR, or RESET too. Whether there is an ERROR under way to the client, which a
+/// reset must not overtake.
+fn last_words(pair: &Pair, last: &Last) -> bool {
+    let session = pair.session.get().copied().unwrap_or_default();
     let frame = |kind, flags, payload: &[u8]| {
         let header = Header {
             flags: Flags(flags),
@@ -1100,24 +1100,29 @@ pub fn conclude(node: &Node, pair: &Pair, session: Option<Session>, fault: Fault
     if let Some(server) = pair.server.get() {
         server.send_last(&frame(frame_type::RESET, 0, &[]));
     }
-    match fault.last {
+    match last {
         Last::Error(info) => {
-            node.collector.offer(Measurement::Notice(fault.text));
-            pair.abort_server();
-            if pair
-                .client
-                .send_last(&frame(frame_type::ERROR, Flags::RETURN, &info.emit()))
-            {
-                pair.close_client();
-            } else {
-                pair.abort();
-            }
+            let error = frame(frame_type::ERROR, Flags::RETURN, &info.emit());
+            pair.client.send_last(&error)
         }
         _ => {
-            pair.client
-                .send_last(&frame(frame_type::RESET, Flags::RETURN, &[]));
-            pair.abort();
+            let reset = frame(frame_type::RESET, Flags::RETURN, &[]);
+            pair.client.send_last(&reset);
+            false
         }
+    }
+}
+
+/// Ends a connection because the node ends: nobody is to take what was cut off for complete.
+pub(super) fn cut_off(node: &Node, pair: &Pair) {
+    if pair.fail() {
+        let hop = pair.session.get().copied().unwrap_or_default().hop;
+        let text = "this node was told to end".into();
+        last_words(
+            pair,
+            &Fault::error(node, hop, ErrorCode::Refused, text).0.last,
+        );
+        pair.abort();
     }
 }
 

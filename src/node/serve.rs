@@ -3,11 +3,11 @@
 
 use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
-use super::ends::{End, Pair};
+use super::ends::{End, Pair, Session};
 use super::intake::{Intake, ReadFault};
-use super::pump::{conclude, explain, introduce, opened, Fault, Pump, Session, Side};
+use super::pump::{conclude, cut_off, explain, introduce, opened, Fault, Pump, Side};
 use super::{lock, random, Ends, Node, STACK};
-use crate::session::admission::{judge, Accept, Admission};
+use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::sys;
@@ -155,7 +155,8 @@ impl Server {
 
     /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
     ///
-    /// A connection on which nothing moves has nothing in flight and is not waited for.
+    /// A connection on which nothing moves has nothing in flight and is not waited for. What is open then is reset: an end
+    /// of file would look like one that the other application made.
     pub fn stop(self) -> Totals {
         self.shared.stopping.store(true, Ordering::Release);
         lock(&self.shared.stopper).take();
@@ -177,17 +178,35 @@ impl Server {
             }
             moved = now;
         }
+        let left = self.shared.connections();
+        if !left.is_empty() {
+            log::warn!("main: connections still open, reset: {}", left.len());
+        }
+        for connection in &left {
+            cut_off(&self.shared.node, &connection.pair);
+        }
+        drop(left);
+        // Their pumps wake at once and count what they moved; one that is still connecting has moved nothing.
+        let deadline = Instant::now() + QUIET;
+        while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
         *lock(&self.shared.totals)
     }
 }
 
 impl Shared {
-    /// How often something was read on the connections that are open now; `None` where there are none.
-    fn moved(&self) -> Option<usize> {
-        let open = lock(&self.open);
-        let reads = open
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        lock(&self.open)
             .values()
             .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// How often something was read on the connections that are open now; `None` where there are none.
+    fn moved(&self) -> Option<usize> {
+        // An upgraded one may turn out to be the last reference, whose drop takes the lock again: not under it.
+        let open = self.connections();
+        let reads = open
+            .iter()
             .map(|connection| connection.pair.moved.load(Ordering::Relaxed));
         (!open.is_empty()).then(|| reads.fold(0, usize::wrapping_add))
     }
@@ -248,9 +267,8 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         .stack_size(STACK)
         .spawn(move || {
             let _guard = OnPanic(&pumped.pair);
-            let mut session = None;
-            if let Err(fault) = serve(&pumped, &mut session) {
-                conclude(&pumped.shared.node, &pumped.pair, session, fault);
+            if let Err(fault) = serve(&pumped) {
+                conclude(&pumped.shared.node, &pumped.pair, fault);
             }
         });
     if spawned.is_err() {
@@ -295,7 +313,7 @@ impl Drop for OnPanic<'_> {
 }
 
 /// The whole life of a connection, seen from its first thread.
-fn serve(connection: &Arc<Connection>, session: &mut Option<Session>) -> Result<(), Fault> {
+fn serve(connection: &Arc<Connection>) -> Result<(), Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let Ok(local) = pair.client.socket.local_addr() else {
@@ -311,16 +329,16 @@ fn serve(connection: &Arc<Connection>, session: &mut Option<Session>) -> Result<
     if node.is_own(&ends) {
         return Err(own_loop(node, pair));
     }
-    let frames = node.settings.accept != Accept::Raw;
-    let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout, frames);
+    let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
     if admit(node, pair, &mut intake)? {
         pair.client.set_framed();
-        serve_framed(connection, session, intake, local)
+        serve_framed(connection, &mut intake, local)
     } else {
-        serve_raw(connection, session, intake, local)
+        serve_raw(connection, &mut intake, local)
     }
 }
 
+#[inline(never)]
 fn own_loop(node: &Node, pair: &Pair) -> Fault {
     Fault::error(
         node,
@@ -334,6 +352,7 @@ fn own_loop(node: &Node, pair: &Pair) -> Fault {
 }
 
 /// Whether the client is another node; reads as much as it takes to know.
+#[inline(never)]
 fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Fault> {
     let accept = node.settings.accept;
     let mut ended = false;
@@ -361,6 +380,7 @@ fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Faul
 }
 
 /// Connects onward and puts the connection's other end into the pair.
+#[inline(never)]
 fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standing, Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
@@ -400,7 +420,9 @@ struct Standing {
     took: Nanos,
 }
 
-/// Runs both pumps of a pair; the down pump on a thread of its own.
+/// Runs both pumps of a pair; the down pump on a thread of its own. Never inlined: what it keeps on the stack is not
+/// there yet while connecting, which goes deepest.
+#[inline(never)]
 fn pump_both<'a>(
     connection: &'a Arc<Connection>,
     session: Session,
@@ -416,7 +438,7 @@ fn pump_both<'a>(
             let _guard = OnPanic(&back.pair);
             let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
             let outcome = down(&mut pump);
-            settle(&back, session, &pump, outcome);
+            settle(&back, &pump, outcome);
         })
         .map_err(|error| {
             Fault::error(
@@ -428,35 +450,45 @@ fn pump_both<'a>(
         })?;
     let mut pump = Pump::new(node, &connection.pair, session, Side::Client);
     let outcome = up(&mut pump);
-    settle(connection, session, &pump, outcome);
+    settle(connection, &pump, outcome);
     Ok(())
 }
 
-fn settle(connection: &Connection, session: Session, pump: &Pump<'_>, outcome: Result<(), Fault>) {
+/// Runs a reflector's only pump.
+#[inline(never)]
+fn reflect<'a>(
+    connection: &'a Connection,
+    session: Session,
+    run: impl FnOnce(&mut Pump<'a>) -> Result<(), Fault>,
+) {
+    let shared = &connection.shared;
+    let mut pump = Pump::new(&shared.node, &connection.pair, session, Side::Client);
+    let outcome = run(&mut pump);
+    settle(connection, &pump, outcome);
+}
+
+fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Fault>) {
     let shared = &connection.shared;
     if let Err(fault) = outcome {
-        conclude(&shared.node, &connection.pair, Some(session), fault);
+        conclude(&shared.node, &connection.pair, fault);
     }
     lock(&shared.totals).traffic.add(&pump.traffic());
 }
 
+#[inline(never)]
 fn serve_raw<'a>(
     connection: &'a Arc<Connection>,
-    session: &mut Option<Session>,
-    intake: Intake<'a>,
+    intake: &mut Intake<'a>,
     local: SocketAddr,
 ) -> Result<(), Fault> {
     let node = &connection.shared.node;
-    let pair = &connection.pair;
     let mut own_session = Session {
         cookie: 0,
         hop: 0,
         hop_limit: node.settings.hop_limit,
     };
     if node.onward.is_none() {
-        let mut pump = Pump::new(node, pair, own_session, Side::Client);
-        let outcome = pump.reflect_raw(intake);
-        settle(connection, own_session, &pump, outcome);
+        reflect(connection, own_session, |pump| pump.reflect_raw(intake));
         return Ok(());
     }
     if node.settings.remove {
@@ -469,21 +501,27 @@ fn serve_raw<'a>(
         );
     }
     own_session.cookie = random();
-    *session = Some(own_session);
+    // Set once: a connection carries one session.
+    let _ = connection.pair.session.set(own_session);
     let standing = connect(connection, local, 0)?;
-    let info = node.info(
-        Role::Entry,
-        Some(standing.took),
-        local.to_string(),
-        standing.address.to_string(),
-    );
-    let open = opening(node, own_session, &info);
+    let open = open_as_entry(node, own_session, local, &standing);
     pump_both(
         connection,
         own_session,
         |down| down.deliver_back(),
         |up| up.wrap(intake, open),
     )
+}
+
+#[inline(never)]
+fn open_as_entry(node: &Node, session: Session, local: SocketAddr, standing: &Standing) -> Vec<u8> {
+    let info = node.info(
+        Role::Entry,
+        Some(standing.took),
+        local.to_string(),
+        standing.address.to_string(),
+    );
+    opening(node, session, &info)
 }
 
 /// The OPEN frame of a node that begins a path.
@@ -513,10 +551,10 @@ pub(super) fn opening(node: &Node, session: Session, info: &crate::wire::NodeInf
     build(header, &stamp, &annotations, &[])
 }
 
+#[inline(never)]
 fn serve_framed<'a>(
     connection: &'a Arc<Connection>,
-    session: &mut Option<Session>,
-    mut intake: Intake<'a>,
+    intake: &mut Intake<'a>,
     local: SocketAddr,
 ) -> Result<(), Fault> {
     let node = &connection.shared.node;
@@ -534,7 +572,8 @@ fn serve_framed<'a>(
         hop: header.hop.saturating_add(1),
         hop_limit: header.hop_limit,
     };
-    *session = Some(own_session);
+    // Set once: a connection carries one session.
+    let _ = connection.pair.session.set(own_session);
     inbound.check(&header).map_err(|violation: Violation| {
         Fault::error(
             node,
@@ -578,25 +617,23 @@ fn serve_framed<'a>(
     intake.consume(&header);
     match role {
         Role::Echo => {
-            let mut pump = Pump::new(node, pair, own_session, Side::Client);
             let answer = opened(own_session, &open.annotations);
-            let outcome = pump
-                .say(Side::Client, &answer)
-                .and_then(|()| pump.reflect(intake, inbound));
-            settle(connection, own_session, &pump, outcome);
+            reflect(connection, own_session, |pump| {
+                pump.say(Side::Client, &answer)?;
+                pump.reflect(intake, inbound)
+            });
             Ok(())
         }
         Role::Exit => {
             pair.client.queue_reports();
+            // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
             let answer = opened(own_session, &open.annotations);
+            Pump::new(node, pair, own_session, Side::Client).say(Side::Client, &answer)?;
             pump_both(
                 connection,
                 own_session,
                 |down| down.wrap_back(),
-                |up| {
-                    up.say(Side::Client, &answer)?;
-                    up.deliver(intake, inbound)
-                },
+                |up| up.deliver(intake, inbound),
             )
         }
         _ => pump_both(

@@ -5,6 +5,7 @@ pub mod block;
 pub mod csv;
 pub mod json;
 pub mod jsonl;
+pub mod passive;
 #[cfg(test)]
 mod samples;
 pub mod text;

@@ -1,7 +1,7 @@
 //! System calls in, plain values out: what std cannot do. The only `unsafe` of the program.
 //!
 //! The C functions declared here are in the C library that std links already. Constants differ per architecture (mips
-//! above all), so they stand in one table, [`constants`]. Functions take sockets by reference, so a descriptor cannot
+//! above all), so they stand in one table, `constants`. Functions take sockets by reference, so a descriptor cannot
 //! be closed under them, and return `io::Result` or `Option`: what a kernel does not tell is `None`.
 
 #![allow(unsafe_code)]
@@ -13,6 +13,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 pub mod clock;
+#[cfg(target_os = "linux")]
+pub mod packet;
 
 /// Linux's numbers, of the architecture we are built for.
 mod constants {
@@ -104,6 +106,7 @@ extern "C" {
     fn send(fd: c_int, buffer: *const c_void, len: usize, flags: c_int) -> isize;
     fn poll(fds: *mut PollFd, count: c_ulong, timeout_ms: c_int) -> c_int;
     fn shutdown(fd: c_int, how: c_int) -> c_int;
+    fn connect(fd: c_int, address: *const c_void, len: c_uint) -> c_int;
     fn listen(fd: c_int, backlog: c_int) -> c_int;
     fn gethostname(name: *mut c_char, len: usize) -> c_int;
     fn getrlimit(resource: c_int, limit: *mut RLimit) -> c_int;
@@ -114,6 +117,8 @@ extern "C" {
     fn pthread_sigmask(how: c_int, set: *const SigSet, old: *mut SigSet) -> c_int;
     fn sigwait(set: *const SigSet, signal: *mut c_int) -> c_int;
     fn signal(signal: c_int, handler: usize) -> usize;
+    #[cfg(target_env = "gnu")]
+    fn mallopt(parameter: c_int, value: c_int) -> c_int;
     #[cfg(target_os = "linux")]
     fn prctl(option: c_int, ...) -> c_int;
 }
@@ -184,6 +189,19 @@ pub fn reset_on_close(socket: &TcpStream) -> io::Result<()> {
         linger: 0,
     };
     set_option(socket.as_raw_fd(), SOL_SOCKET, SO_LINGER, &linger)
+}
+
+/// Resets the connection now, whoever else holds the socket, and wakes those who wait for it: a connect to no address
+/// (connect(2), AF_UNSPEC) does at once what a close with SO_LINGER of 0 does when the last holder lets go.
+///
+/// # Errors
+///
+/// As connect(2); kernels 6.4 to 6.6 refuse while another thread is blocked in a receive or a send.
+pub fn reset_now(socket: &TcpStream) -> io::Result<()> {
+    let unspecified = [0_u8; 16]; // A struct sockaddr of the family AF_UNSPEC, which is 0 everywhere.
+    let len = unspecified.len() as c_uint;
+    // SAFETY: the descriptor stays open while `socket` is borrowed; the kernel reads `len` bytes that are there.
+    check(unsafe { connect(socket.as_raw_fd(), unspecified.as_ptr().cast(), len) })
 }
 
 /// Lets the kernel probe an idle peer, so that one that vanished without a word is noticed (SO_KEEPALIVE).
@@ -259,13 +277,9 @@ pub fn is_writable(socket: &TcpStream) -> bool {
         .is_ok_and(|seen| seen & POLLOUT != 0)
 }
 
-/// Waits until there is something to read from `fd` (or its end), at most `timeout`; whether there is.
-///
-/// # Errors
-///
-/// As poll(2).
-pub fn wait_readable(fd: &impl AsRawFd, timeout: Option<Duration>) -> io::Result<bool> {
-    Ok(poll_one(fd.as_raw_fd(), POLLIN, timeout)? != 0)
+/// Whether a read would not wait: there are bytes, or the end.
+pub fn is_readable(socket: &TcpStream) -> bool {
+    poll_one(socket.as_raw_fd(), POLLIN, Some(Duration::ZERO)).is_ok_and(|seen| seen != 0)
 }
 
 /// Waits, at most `timeout`, until both directions of the socket are shut or it failed: `None` where neither came, else
@@ -346,6 +360,19 @@ pub fn clock_error() -> Option<Duration> {
     u64::try_from(timex.0[TIMEX_MAXERROR])
         .ok()
         .map(Duration::from_micros)
+}
+
+/// Makes glibc give a large buffer back to the kernel when it is freed. By default the first one that is freed teaches it
+/// to keep all later ones of that size, and a thousand connections that were busy once stay large for ever.
+pub fn return_large_buffers() {
+    #[cfg(target_env = "gnu")]
+    {
+        const M_MMAP_THRESHOLD: c_int = -3;
+        // SAFETY: sets a number inside malloc; called before any thread is started.
+        unsafe {
+            mallopt(M_MMAP_THRESHOLD, 128 << 10);
+        }
+    }
 }
 
 /// Lets the calling thread's timed waits end when they are due, not up to 50 us later (the kernel's timer slack).
@@ -448,6 +475,21 @@ mod tests {
             "a reset is an error"
         );
         assert_eq!(is_closed(&far), Some(true));
+    }
+
+    #[test]
+    fn a_reset_now_needs_no_close_and_wakes_who_waits() {
+        let (near, far) = pair();
+        far.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!((&near).read(&mut [0; 8]).unwrap(), 0);
+        std::thread::scope(|scope| {
+            // Half-closed: nothing is left to read, and only the reset ends the wait.
+            let waiter = scope.spawn(|| wait_closed(&near, LONG).unwrap());
+            reset_now(&near).unwrap();
+            assert!(waiter.join().unwrap().is_some());
+        });
+        let error = (&far).read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]

@@ -158,6 +158,12 @@ impl ToJson for &String {
     }
 }
 
+impl ToJson for bool {
+    fn to_json(self, w: &mut Writer) {
+        w.token(self);
+    }
+}
+
 impl ToJson for u64 {
     fn to_json(self, w: &mut Writer) {
         w.token(self);

@@ -1,0 +1,329 @@
+//! Capture formats, link types and headers.
+
+use super::build::*;
+use crate::passive::*;
+use crate::time::WallTime;
+
+const EXCHANGE: &str = "
+    0     c S  seq=100 ts=1,0
+    20.5  s SA seq=500 ack=101 ts=7,1
+    20.75 c A  seq=101 ack=501 ts=2,7
+    21    c A  seq=101 ack=501 len=10 ts=3,7
+    41.25 s A  seq=501 ack=111 ts=8,3
+";
+
+/// The packets of a capture as time, link type, original length and data.
+fn packets(capture: &[u8], chunk: usize) -> Vec<(Option<WallTime>, u16, u32, Vec<u8>)> {
+    let mut stream = Stream::new(chunk);
+    let mut found = Vec::new();
+    let mut rest = capture;
+    loop {
+        let batch = stream.batch().unwrap();
+        for packet in batch.iter() {
+            found.push((
+                packet.time,
+                packet.link,
+                packet.original,
+                packet.data.to_vec(),
+            ));
+        }
+        if batch.is_empty() {
+            if rest.is_empty() {
+                break;
+            }
+            let space = stream.space();
+            let bytes = space.len().min(chunk).min(rest.len());
+            space[..bytes].copy_from_slice(&rest[..bytes]);
+            stream.filled(bytes);
+            rest = &rest[bytes..];
+        }
+    }
+    assert_eq!(stream.end(), None);
+    found
+}
+
+#[test]
+fn golden_bytes_of_pcap_in_both_orders_and_resolutions() {
+    // One packet of two bytes at 1 s and 2 ticks, four bytes long on the network; link type 113.
+    const LITTLE_MICRO: &[u8] =
+        b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\xff\xff\0\0\x71\0\0\0\
+        \x01\0\0\0\x02\0\0\0\x02\0\0\0\x04\0\0\0\xaa\xbb";
+    const BIG_NANO: &[u8] = b"\xa1\xb2\x3c\x4d\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\xff\xff\0\0\0\x71\
+        \0\0\0\x01\0\0\0\x02\0\0\0\x02\0\0\0\x04\xaa\xbb";
+    for (capture, nanos) in [(LITTLE_MICRO, 2_000), (BIG_NANO, 2)] {
+        let time = Some(WallTime(1_000_000_000 + nanos));
+        assert_eq!(packets(capture, 1), [(time, 113, 4, vec![0xaa, 0xbb])]);
+    }
+}
+
+#[test]
+fn golden_bytes_of_pcapng_with_an_enhanced_packet() {
+    const SECTION: &[u8] = b"\x0a\x0d\x0d\x0a\0\0\0\x1c\x1a\x2b\x3c\x4d\0\x01\0\0\
+        \xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\x1c";
+    // Link type 1, no snap length, if_tsresol 9.
+    const INTERFACE: &[u8] =
+        b"\0\0\0\x01\0\0\0\x1c\0\x01\0\0\0\0\0\0\0\x09\0\x01\x09\0\0\0\0\0\0\x1c";
+    const PACKET: &[u8] = b"\0\0\0\x06\0\0\0\x24\0\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0\x02\0\0\0\x09\
+        \xaa\xbb\0\0\0\0\0\x24";
+    let capture = [SECTION, INTERFACE, PACKET].concat();
+    let time = Some(WallTime((1 << 32) + 5));
+    for chunk in [1, 7, 4096] {
+        assert_eq!(packets(&capture, chunk), [(time, 1, 9, vec![0xaa, 0xbb])]);
+    }
+}
+
+#[test]
+fn pcapng_clocks_follow_resolution_and_offset_of_each_interface_and_section() {
+    for big in [false, true] {
+        let bytes = Bytes { big };
+        let offset = if big {
+            1000_i64.to_be_bytes()
+        } else {
+            1000_i64.to_le_bytes()
+        };
+        let mut capture = bytes.section();
+        capture.extend(bytes.interface(1, 0, &[]));
+        capture.extend(bytes.interface(101, 0, &[(9, &[3]), (14, &offset)]));
+        capture.extend(bytes.interface(101, 3, &[(9, &[0x80 | 10])]));
+        capture.extend(bytes.enhanced(0, 5, 1, b"a"));
+        capture.extend(bytes.enhanced(1, 5, 1, b"b"));
+        capture.extend(bytes.enhanced(2, 512, 1, b"c"));
+        // An obsolete packet block: 16 bits of interface, 16 of drops.
+        let number: [u8; 4] = if big { [0, 1, 0, 9] } else { [1, 0, 9, 0] };
+        let words = [0, 6, 1, 1].map(|word| bytes.u32(word)).concat();
+        capture.extend(bytes.block(2, &[&number[..], &words[..], b"d"].concat()));
+        // A simple one: no time, the first interface.
+        capture.extend(bytes.block(3, &[&bytes.u32(2)[..], b"ef"].concat()));
+        // Another section begins in the other order, and its interfaces anew.
+        let other = Bytes { big: !big };
+        capture.extend(other.section());
+        capture.extend(other.interface(113, 1, &[]));
+        capture.extend(other.block(3, &[&other.u32(4)[..], b"g"].concat()));
+        let second = 1_000_000_000;
+        let expected = [
+            (Some(WallTime(5_000)), 1, 1, b"a".to_vec()),
+            (
+                Some(WallTime(1000 * second + 5_000_000)),
+                101,
+                1,
+                b"b".to_vec(),
+            ),
+            (Some(WallTime(second / 2)), 101, 1, b"c".to_vec()),
+            (
+                Some(WallTime(1000 * second + 6_000_000)),
+                101,
+                1,
+                b"d".to_vec(),
+            ),
+            (None, 1, 2, b"ef".to_vec()),
+            (None, 113, 4, b"g".to_vec()),
+        ];
+        assert_eq!(packets(&capture, 5), expected);
+    }
+}
+
+#[test]
+fn every_format_and_piece_size_gives_the_same_round_trips() {
+    let segments = script(EXCHANGE);
+    let mut captures: Vec<Vec<u8>> = Vec::new();
+    for big in [false, true] {
+        captures.extend([false, true].map(|nanos| pcap(&segments, big, nanos)));
+        captures.push(pcapng(&segments, big));
+    }
+    for capture in captures {
+        for chunk in [1, 100, 1 << 16] {
+            let mut told = Told::default();
+            let (tally, fault) = read(&capture, chunk, LIMITS, &mut told);
+            assert_eq!((tally.packets, tally.tcp_packets, fault), (5, 5, None));
+            assert_eq!(told.trips(Side::Client), [20.25]);
+            let handshake = (told.flows[0].syn_to_synack, told.flows[0].synack_to_ack);
+            assert_eq!(handshake.0.map(|span| span.0), Some(20_500_000));
+            assert_eq!(handshake.1.map(|span| span.0), Some(250_000));
+        }
+    }
+}
+
+fn parsed(link: u16, data: &[u8]) -> Result<TcpSegment<'_>, Skip> {
+    let packet = Packet {
+        time: None,
+        link,
+        original: data.len() as u32,
+        data,
+    };
+    parse(&packet)
+}
+
+#[test]
+fn each_link_type_leads_to_the_same_segment() {
+    let mut built = script("0 c A seq=9 ack=8 len=3 ts=1,2").remove(0);
+    for v6 in [false, true] {
+        built.v6 = v6;
+        let (ip, frame) = (built.ip(), built.frame());
+        let expected = parsed(101, &ip).unwrap();
+        assert_eq!((expected.payload_len, expected.payload), (3, &b"xxx"[..]));
+        let kind = &frame[12..14];
+        let behind = |header: &[u8]| [header, &ip].concat();
+        let vlan = [&frame[..12], b"\x81\0\0\x05", kind].concat();
+        let qinq = [&frame[..12], b"\x88\xa8\0\x05\x81\0\0\x06", kind].concat();
+        let cooked = [&[0; 14][..], kind].concat();
+        let cooked2 = [kind, &[0; 18][..]].concat();
+        let family: [&[u8]; 2] = if v6 {
+            [b"\0\0\0\x1c", b"\x1e\0\0\0"]
+        } else {
+            [b"\0\0\0\x02", b"\x02\0\0\0"]
+        };
+        for (link, data) in [
+            (1, frame.clone()),
+            (1, behind(&vlan)),
+            (1, behind(&qinq)),
+            (113, behind(&cooked)),
+            (276, behind(&cooked2)),
+            (108, behind(family[0])),
+            (0, behind(family[1])),
+            (12, ip.clone()),
+            (if v6 { 229 } else { 228 }, ip.clone()),
+        ] {
+            assert_eq!(parsed(link, &data), Ok(expected), "link type {link}");
+            for cut in 0..data.len() {
+                match parsed(link, &data[..cut]) {
+                    Err(skip) => assert_eq!(skip, Skip::CutShort, "{cut} bytes"),
+                    Ok(cut) => assert_eq!((cut.seq, cut.payload_len), (9, 3)),
+                }
+            }
+        }
+    }
+    assert_eq!(
+        parsed(
+            1,
+            b"\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x08\x06"
+        ),
+        Err(Skip::NotIp)
+    );
+    assert_eq!(parsed(105, &[0; 64]), Err(Skip::LinkType));
+}
+
+#[test]
+fn ethernet_padding_is_no_payload_and_a_cut_packet_keeps_its_length() {
+    let built = script("0 c A seq=9 ack=8").remove(0);
+    let mut frame = built.frame();
+    frame.resize(60, 0xee);
+    let segment = parsed(1, &frame).unwrap();
+    assert_eq!((segment.payload_len, segment.payload), (0, &b""[..]));
+
+    let frame = script("0 c A seq=9 ack=8 len=1000 ts=3,4")
+        .remove(0)
+        .frame();
+    let segment = parsed(1, &frame[..70]).unwrap();
+    assert_eq!((segment.payload_len, segment.payload.len()), (1000, 4));
+    // Cut within the options: no timestamps, but the length is known.
+    let segment = parsed(1, &frame[..60]).unwrap();
+    assert_eq!((segment.payload_len, segment.timestamps), (1000, None));
+}
+
+#[test]
+fn an_ip_length_of_zero_means_the_whole_packet() {
+    let mut built = script("0 c A seq=9 ack=8 len=3000").remove(0);
+    for (v6, length) in [(false, 16), (true, 18)] {
+        built.v6 = v6;
+        let mut frame = built.frame();
+        frame[length..length + 2].fill(0);
+        assert_eq!(parsed(1, &frame).unwrap().payload_len, 3000);
+    }
+}
+
+#[test]
+fn ipv6_extension_headers_are_passed_over_and_later_fragments_left_out() {
+    let mut built = script("0 c A seq=9 ack=8 len=3").remove(0);
+    built.v6 = true;
+    let ip = built.ip();
+    let expected = parsed(101, &ip).unwrap();
+    let with = |headers: &[u8], first: u8| {
+        let mut out = ip[..40].to_vec();
+        let length = (ip.len() - 40 + headers.len()) as u16;
+        out[4..6].copy_from_slice(&length.to_be_bytes());
+        out[6] = first;
+        [&out[..], headers, &ip[40..]].concat()
+    };
+    // Hop-by-hop of 8 bytes, routing of 16, first fragment, authentication of 12, destination options.
+    let chain = [
+        &[43, 0, 0, 0, 0, 0, 0, 0][..],
+        &[44, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[51, 0, 0, 1, 0, 0, 0, 0],
+        &[60, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[6, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    assert_eq!(parsed(101, &with(&chain, 0)), Ok(expected));
+    let later = [6, 0, 0x01, 0x01, 0, 0, 0, 0];
+    assert_eq!(parsed(101, &with(&later, 44)), Err(Skip::Fragment));
+    assert_eq!(
+        parsed(101, &with(&[17, 0, 0, 0, 0, 0, 0, 0], 0)),
+        Err(Skip::NotTcp)
+    );
+
+    built.v6 = false;
+    let mut ip = built.ip();
+    ip[6] = 0x20; // More fragments: the first one.
+    assert_eq!(parsed(101, &ip).map(|segment| segment.seq), Ok(9));
+    ip[7] = 0x01;
+    assert_eq!(parsed(101, &ip), Err(Skip::Fragment));
+}
+
+#[test]
+fn lengths_that_contradict_each_other_are_malformed() {
+    let frame = script("0 c A seq=9 ack=8 len=3").remove(0).frame();
+    for (at, value) in [
+        (14, 0x44), // An IPv4 header of 16 bytes.
+        (14, 0x65), // Version 6 in an IPv4 frame.
+        (17, 19),   // A packet shorter than its header.
+        (17, 39),   // Shorter than both headers.
+        (46, 0x40), // A TCP header of 16 bytes.
+    ] {
+        let mut frame = frame.clone();
+        frame[at] = value;
+        assert_eq!(
+            parsed(1, &frame),
+            Err(Skip::Malformed),
+            "byte {at} = {value}"
+        );
+    }
+}
+
+#[test]
+fn faults_name_packet_and_offset_and_what_precedes_them_counts() {
+    let segments = script(EXCHANGE);
+    let whole = pcap(&segments, false, false);
+    let after_two = 24 + 2 * (16 + segments[0].frame().len());
+    let mut damaged = whole.clone();
+    damaged[after_two + 8..after_two + 12].copy_from_slice(&u32::MAX.to_le_bytes());
+    for (capture, text) in [
+        (
+            &whole[..after_two + 17],
+            format!(
+                "packet 3 at offset {after_two}: the capture is cut off, 17 of 82 bytes are there"
+            ),
+        ),
+        (
+            &damaged,
+            format!("packet 3 at offset {after_two}: 4294967295 bytes in one piece, over 1048576"),
+        ),
+        (
+            b"GET /",
+            "packet 1 at offset 0: not a pcap or pcapng capture, it begins with [47, 45, 54, 20]"
+                .into(),
+        ),
+        (
+            b"",
+            "packet 1 at offset 0: the capture is cut off, 0 of 4 bytes are there".into(),
+        ),
+    ] {
+        let mut told = Told::default();
+        let (tally, fault) = read(capture, 1000, LIMITS, &mut told);
+        assert_eq!(fault.unwrap().to_string(), text);
+        assert_eq!(
+            tally.packets,
+            if text.starts_with("packet 3") { 2 } else { 0 }
+        );
+        assert_eq!(told.flows.len() as u64, tally.packets / 2);
+    }
+}

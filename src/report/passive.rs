@@ -1,0 +1,160 @@
+//! Flows, round trips and counts of a capture in; text, lines, JSON, JSON lines, CSV or Prometheus text out.
+//!
+//! Flows are rendered one by one as they end, so a long capture takes no memory; that is why `capture`, which is known
+//! last, stands last in the JSON.
+
+mod csv;
+mod json;
+mod prometheus;
+mod text;
+
+pub use json::SCHEMA;
+pub use prometheus::{prometheus, Metrics};
+
+use crate::passive::{Endpoint, Flow, OneWay, Sample, Side, Tally};
+use crate::time::{SignedNanos, WallTime};
+use std::fmt::{self, Display, Formatter};
+
+/// How to write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A small table per flow.
+    #[default]
+    Text,
+    /// A line per round trip.
+    Lines,
+    /// One object.
+    Json,
+    /// An object per flow, and one for the capture.
+    JsonLines,
+    /// A row per flow and direction.
+    Csv,
+    /// Metrics, at the end.
+    Prometheus,
+}
+
+/// A flow and what is known of it from elsewhere.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// As the first capture saw it.
+    pub flow: &'a Flow,
+    /// As the capture of `--peer` saw it.
+    pub peer: Option<&'a Flow>,
+    /// Delays between the two; `None` without `--peer`.
+    pub one_way: Option<OneWay>,
+    /// The end that the first capture was made at.
+    pub at: Side,
+}
+
+/// What is known of a capture at its end.
+#[derive(Debug)]
+pub struct Capture<'a> {
+    /// Counts.
+    pub tally: &'a Tally,
+    /// Why it could not be read on.
+    pub fault: Option<&'a str>,
+    /// Packets that the kernel dropped; `None` where it was not asked.
+    pub kernel_dropped: Option<u64>,
+}
+
+impl Format {
+    /// What precedes the first flow.
+    pub fn begin(self) -> String {
+        match self {
+            Self::Json => json::begin(),
+            Self::Csv => csv::head(),
+            Self::Text | Self::Lines | Self::JsonLines | Self::Prometheus => String::new(),
+        }
+    }
+
+    /// One flow.
+    pub fn flow(self, record: &Record<'_>, is_first: bool) -> String {
+        match self {
+            Self::Text => text::flow(record),
+            Self::Json => json::flow(record, is_first),
+            Self::JsonLines => json::flow_line(record),
+            Self::Csv => csv::rows(record.flow),
+            Self::Lines | Self::Prometheus => String::new(),
+        }
+    }
+
+    /// One round trip; `None` where the format does not tell them one by one.
+    pub fn sample(self, flow: &Flow, sample: &Sample) -> Option<Line> {
+        let sent = flow.of(sample.sender);
+        let least = sent.round_trip.min().unwrap_or(sample.round_trip);
+        (self == Self::Lines).then(|| Line {
+            time: sample.time,
+            delay: sample.round_trip,
+            least: Some(least.min(sample.round_trip)),
+            from: flow.ends[sample.sender as usize],
+            to: flow.ends[sample.sender.other() as usize],
+            basis: sample.basis.name(),
+        })
+    }
+
+    /// One packet found in both captures; `time` is that of the capture in which it was found later.
+    pub fn one_way(
+        self,
+        time: WallTime,
+        flow: &Flow,
+        sender: Side,
+        delay: SignedNanos,
+    ) -> Option<Line> {
+        (self == Self::Lines).then(|| Line {
+            time,
+            delay,
+            least: None,
+            from: flow.ends[sender as usize],
+            to: flow.ends[sender.other() as usize],
+            basis: "one_way",
+        })
+    }
+
+    /// What follows the last flow.
+    pub fn end(self, whole: &Capture<'_>) -> String {
+        match self {
+            Self::Text => text::end(whole),
+            Self::Json => json::end(whole),
+            Self::JsonLines => json::capture_line(whole),
+            Self::Lines | Self::Csv | Self::Prometheus => String::new(),
+        }
+    }
+}
+
+/// A line of `--format lines`; `Display` writes `TIME MS LEAST_MS FROM > TO BASIS`.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    time: WallTime,
+    delay: SignedNanos,
+    least: Option<SignedNanos>,
+    from: Endpoint,
+    to: Endpoint,
+    basis: &'static str,
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ", self.time, Millis(self.delay))?;
+        match self.least {
+            Some(least) => Millis(least).fmt(f)?,
+            None => f.write_str("-")?,
+        }
+        writeln!(f, " {} > {} {}", self.from, self.to, self.basis)
+    }
+}
+
+/// Milliseconds with three digits, in whole numbers: a tenth of the time that printing a float takes, and flows have
+/// twenty of these.
+struct Millis(SignedNanos);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let micros = (self.0 .0.unsigned_abs() + 500) / 1000;
+        let sign = if self.0 .0 < 0 && micros > 0 { "-" } else { "" };
+        write!(f, "{sign}{}.{:03}", micros / 1000, micros % 1000)
+    }
+}
+
+fn maybe_millis(span: Option<SignedNanos>) -> String {
+    span.map_or_else(|| "-".to_owned(), |span| Millis(span).to_string())
+}

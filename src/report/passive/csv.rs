@@ -1,0 +1,99 @@
+//! A flow in, two rows of CSV (RFC 4180) out.
+
+use crate::passive::{Flow, Side};
+use std::fmt::Display;
+
+const COLUMNS: [&str; 30] = [
+    "client",
+    "server",
+    "begins",
+    "ended",
+    "first",
+    "established",
+    "last",
+    "timestamps",
+    "towards",
+    "packets",
+    "payload_bytes",
+    "retransmitted_bytes",
+    "syn",
+    "syn_ack",
+    "fin",
+    "rst",
+    "first_data",
+    "last_data",
+    "duplicate_acks",
+    "zero_windows",
+    "handshake_ns",
+    "count",
+    "min_ns",
+    "mean_ns",
+    "stddev_ns",
+    "p50_ns",
+    "p90_ns",
+    "p95_ns",
+    "p99_ns",
+    "max_ns",
+];
+
+/// The names of the columns.
+pub(super) fn head() -> String {
+    format!("{}\n", COLUMNS.join(","))
+}
+
+/// A row for each direction. No value needs quotes; what is absent is empty.
+pub(super) fn rows(flow: &Flow) -> String {
+    fn cell(value: Option<impl Display>) -> String {
+        value.map_or_else(String::new, |value| value.to_string())
+    }
+    let mut out = String::new();
+    for side in Side::BOTH {
+        let sent = flow.of(side);
+        let handshake = match side {
+            Side::Client => flow.syn_to_synack,
+            Side::Server => flow.synack_to_ack,
+        };
+        let mut cells = vec![
+            flow.ends[0].to_string(),
+            flow.ends[1].to_string(),
+            if flow.begins_with_syn() {
+                "syn"
+            } else {
+                "midstream"
+            }
+            .to_owned(),
+            flow.ended().name().to_owned(),
+            flow.first.to_string(),
+            cell(flow.established),
+            flow.last.to_string(),
+            flow.timestamps.to_string(),
+            side.other().name().to_owned(),
+            sent.packets.to_string(),
+            sent.payload_bytes.to_string(),
+            sent.retransmitted_bytes.to_string(),
+            sent.syn.count.to_string(),
+            sent.syn_ack.count.to_string(),
+            sent.fin.count.to_string(),
+            sent.rst.count.to_string(),
+            cell(sent.first_data),
+            cell(sent.last_data),
+            sent.duplicate_acks.to_string(),
+            sent.zero_windows.to_string(),
+            cell(handshake.map(|span| span.0)),
+        ];
+        match sent.round_trip.summary() {
+            Some(of) => {
+                cells.push(of.count.to_string());
+                cells.push(of.min.0.to_string());
+                cells.push(of.mean.0.to_string());
+                cells.push(of.stddev.0.to_string());
+                let quantiles = [of.p50, of.p90, of.p95, of.p99, of.max];
+                cells.extend(quantiles.map(|span| span.0.to_string()));
+            }
+            None => cells.resize(COLUMNS.len(), String::new()),
+        }
+        out.push_str(&cells.join(","));
+        out.push('\n');
+    }
+    out
+}

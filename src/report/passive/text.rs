@@ -1,0 +1,109 @@
+//! Flows and counts in, small tables for people out.
+
+use super::{maybe_millis, Capture, Record};
+use crate::measure::Summary;
+use crate::passive::{Side, Skip};
+use crate::time::SignedNanos;
+use std::fmt::Write as _;
+
+/// Above the two rows of a flow.
+const HEAD: &str = "  towards     packets        bytes    resent dupacks  zerow    trips    min_ms    p50_ms    p99_ms    max_ms\n";
+
+/// One flow.
+pub(super) fn flow(record: &Record<'_>) -> String {
+    let flow = record.flow;
+    let mut out = String::with_capacity(512);
+    let begins = if flow.begins_with_syn() {
+        "SYN"
+    } else {
+        "midstream"
+    };
+    let by = if flow.timestamps {
+        "timestamps"
+    } else {
+        "sequence numbers (no timestamps)"
+    };
+    let millis = flow.duration().0.unsigned_abs() / 1_000_000;
+    let _ = writeln!(
+        out,
+        "{} > {}  from {} ({begins}) for {}.{:03} s, ended: {}",
+        flow.ends[0],
+        flow.ends[1],
+        flow.first,
+        millis / 1000,
+        millis % 1000,
+        flow.ended().name(),
+    );
+    let _ = writeln!(
+        out,
+        "  handshake ms: to server {}, to client {}; round trips by {by}",
+        maybe_millis(flow.syn_to_synack),
+        maybe_millis(flow.synack_to_ack),
+    );
+    out.push_str(HEAD);
+    for side in Side::BOTH {
+        let sent = flow.of(side);
+        let trips = sent.round_trip.summary();
+        let figure = |pick: fn(&Summary) -> SignedNanos| maybe_millis(trips.as_ref().map(pick));
+        let _ = writeln!(
+            out,
+            "  {:9} {:>9} {:>12} {:>9} {:>7} {:>6} {:>8} {:>9} {:>9} {:>9} {:>9}",
+            side.other().name(),
+            sent.packets,
+            sent.payload_bytes,
+            sent.retransmitted_bytes,
+            sent.duplicate_acks,
+            sent.zero_windows,
+            sent.round_trip.count(),
+            figure(|of| of.min),
+            figure(|of| of.p50),
+            figure(|of| of.p99),
+            figure(|of| of.max),
+        );
+    }
+    if let Some(one_way) = record.one_way {
+        for (side, delay) in Side::BOTH.into_iter().zip(one_way.delays) {
+            let figure = |pick: fn(&Summary) -> SignedNanos| maybe_millis(delay.as_ref().map(pick));
+            let _ = writeln!(
+                out,
+                "  one-way delay to {} ms, by two clocks: min {}, p50 {}, max {} of {} packets",
+                side.other().name(),
+                figure(|of| of.min),
+                figure(|of| of.p50),
+                figure(|of| of.max),
+                delay.map_or(0, |of| of.count),
+            );
+        }
+    }
+    for of in flow.http.iter().flat_map(|http| &http.exchanges) {
+        let status = of
+            .status
+            .map_or_else(|| "-".to_owned(), |status| status.to_string());
+        let _ = writeln!(
+            out,
+            "  HTTP {} {status}: first byte after {} ms",
+            of.method.unwrap_or("-"),
+            maybe_millis(of.time_to_first_byte()),
+        );
+    }
+    out
+}
+
+/// The counts.
+pub(super) fn end(whole: &Capture<'_>) -> String {
+    let tally = whole.tally;
+    let mut out = format!(
+        "capture: packets={} tcp={} flows={} evicted={}",
+        tally.packets, tally.tcp_packets, tally.flows, tally.evicted
+    );
+    for (skip, count) in Skip::ALL.iter().zip(tally.skipped) {
+        if count > 0 {
+            let _ = write!(out, " {}={count}", skip.name());
+        }
+    }
+    if let Some(dropped) = whole.kernel_dropped {
+        let _ = write!(out, " kernel_dropped={dropped}");
+    }
+    out.push('\n');
+    out
+}
