@@ -1,6 +1,6 @@
 //! Clocks that are wrong: nodes under libfaketime, 1000 s ahead and behind.
 
-use crate::support::{alone, median, ms, Chain, EXACT_NS};
+use crate::support::{alone, median, ms, undisturbed, Chain, EXACT_NS};
 use std::path::PathBuf;
 
 const STEP_NS: i64 = 1_000_000_000_000;
@@ -35,13 +35,15 @@ fn clocks_1000_s_apart_move_no_round_trip_and_their_offsets_are_found() {
             }
         })
     };
+    let medians =
+        |chain: &Chain| undisturbed(|| chain.medians(&["-c", "200", "-i", "0.003"]), drop);
     let right = clocks([0; 3]);
     for ahead in [[1000, 0, 0], [0, -1000, 0], [-1000, 1000, 0], [0, 0, 1000]] {
         let wrong = clocks(ahead);
         let mut moved = [const { Vec::new() }; 3];
         for _ in 0..3 {
-            let before = right.medians(&["-c", "200", "-i", "0.003"]);
-            let after = wrong.medians(&["-c", "200", "-i", "0.003"]);
+            let before = medians(&right);
+            let after = medians(&wrong);
             for (moved, (before, after)) in moved.iter_mut().zip(before.iter().zip(after)) {
                 moved.push(after - before);
             }

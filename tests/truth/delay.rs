@@ -1,6 +1,6 @@
 //! Parts add up, and a delay shows where it is, as long as it is.
 
-use crate::support::{alone, lines_of, median, ms, recorded, Chain, EXACT_NS};
+use crate::support::{alone, lines_of, median, ms, recorded, undisturbed, Chain, EXACT_NS};
 use crate::util::Node;
 use std::time::Duration;
 use subsegment_tcp_speeds::report::json::read::Value;
@@ -68,9 +68,9 @@ fn a_delay_shows_in_its_own_segment_as_the_link_recorded_it_and_in_no_other() {
     // For each setting and segment, how far the figure is from what it should be, once per round.
     let mut errors = vec![[const { Vec::new() }; 3]; settings.len()];
     for _ in 0..3 {
-        let base = measure(&chain, None);
+        let base = undisturbed(|| measure(&chain, None), drop);
         for (setting, errors) in settings.iter().zip(&mut errors) {
-            let seen = measure(&chain, Some(*setting));
+            let seen = undisturbed(|| measure(&chain, Some(*setting)), drop);
             for (place, errors) in errors.iter_mut().enumerate() {
                 let grown = seen.segments[place] - base.segments[place];
                 let own = seen.recorded[place] - base.recorded[place];

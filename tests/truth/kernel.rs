@@ -4,7 +4,7 @@
 //! The delay is a token bucket's and not netem's: kernels of small virtual machines lack netem, and none of the delay is
 //! made by code of ours either way. A block of 12000 bytes then takes milliseconds, a `ping` of as many bytes too.
 
-use crate::support::{alone, lines_from, median};
+use crate::support::{alone, lines_from, median, undisturbed};
 use crate::util::{need, program, text, Node};
 use std::process::Command;
 
@@ -116,11 +116,12 @@ fn a_delay_made_by_the_kernel_is_what_ping_says_it_is() {
     let mut apart = Vec::new();
     let mut grown = Vec::new();
     for _ in 0..3 {
-        let (before, ping_before) = (segment(), spaces.ping());
+        let both = || undisturbed(|| (segment(), spaces.ping()), drop);
+        let (before, ping_before) = both();
         spaces.tc(&format!(
             "add dev v0 root tbf rate {RATE} burst 1600 limit 1m"
         ));
-        let (after, ping_after) = (segment(), spaces.ping());
+        let (after, ping_after) = both();
         spaces.tc("del dev v0 root");
         eprintln!("B -> Z {before} to {after} ns, ping {ping_before} to {ping_after} ns");
         apart.push(after - ping_after);
