@@ -98,7 +98,8 @@ pub(super) fn compare(
     let low = low.min(amount.saturating_sub(runs_apart));
     let high = high.max(amount.saturating_add(runs_apart));
     let stands_out = if few_runs {
-        amount > floor.max(spread.saturating_mul(3))
+        // Of few runs the spread is small by luck now and then; an interval that holds 0 tells of no growth.
+        low > 0 && amount > floor.max(spread.saturating_mul(3))
     } else {
         low > floor && amount > spread
     };
@@ -652,6 +653,20 @@ mod tests {
             let normal = compare(Figure::P50, baseline, &[10 * MS + 50_000; 8], true).unwrap();
             assert!(!normal.stands_out, "{runs}: {normal:?}");
         }
+    }
+
+    #[test]
+    fn an_interval_that_holds_zero_is_no_increase_however_alike_a_few_runs_are() {
+        let runs: Vec<i64> = (220..225).map(|v| v * 10_000).collect();
+        let noisy = [210, 215, 220, 250, 250, 260, 320, 330].map(|v| v * 10_000);
+        let increase = compare(Figure::P95, runs.clone(), &noisy, true).unwrap();
+        assert!(
+            increase.amount > 200_000 && increase.low < 0,
+            "{increase:?}"
+        );
+        assert!(!increase.stands_out, "{increase:?}");
+        let grown = noisy.map(|v| v + 300_000);
+        assert!(compare(Figure::P95, runs, &grown, true).unwrap().stands_out);
     }
 
     #[test]
