@@ -800,23 +800,3 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
         assert!(model.statistics(&names()).round_trip.is_some());
     }
 }
-
-#[test]
-#[ignore = "a figure for people: cargo test --release -- --ignored --nocapture cost"]
-fn cost_of_recording_a_trip() {
-    let mut path = SimPath::new(4, 1);
-    path.interval_ns = 16_000.0;
-    let trips: Vec<_> = (0..200_000).map(|block| path.trip(block)).collect();
-    let mut model = Model::new(Baseline::FirstHalf);
-    let started = std::time::Instant::now();
-    trips.iter().for_each(|trip| drop(model.record(trip)));
-    let each = started.elapsed().as_nanos() / trips.len() as u128;
-    let started = std::time::Instant::now();
-    let verdict = model.statistics(&names()).verdict;
-    eprintln!(
-        "{each} ns per trip, statistics in {:?}: {}",
-        started.elapsed(),
-        verdict.text
-    );
-    assert!(each < 100_000);
-}
