@@ -194,11 +194,12 @@ fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
 
 fn ledger(common: &Common, role: Role, endless: bool) -> Result<Ledger, OutputError> {
     let started = sys::clock::read().wall;
-    let ledger = Ledger::new(role.name(), started, baseline(common, endless)?);
-    Ok(match role {
-        Role::Source | Role::Entry | Role::Proxy => ledger.named(&node_name(common)),
-        _ => ledger, // Their hop is known when a path goes through them.
-    })
+    Ok(Ledger::new(
+        &node_name(common),
+        role.name(),
+        started,
+        baseline(common, endless)?,
+    ))
 }
 
 /// The near end of a path, ready to call.
@@ -245,7 +246,7 @@ fn run_probe(
         Err(error) => return failed(&error.to_string(), ExitCode::ProbeUnknown),
     };
     let (caller, queue) = match caller(common, &config.target) {
-        Ok(caller) => caller,
+        Ok((caller, queue)) => (caller.probing(), queue),
         Err(text) => return failed(&text, ExitCode::ProbeCritical),
     };
     watch_signals(signals, stop, Some(caller.node.collector.clone()));

@@ -8,7 +8,7 @@
 
 use super::clock::{Clock, NEGLIGIBLE_NS};
 use super::held::Held;
-use super::series::{exact_quantile, History, Reading, Window, BATCHES, NONE};
+use super::series::{exact_quantile, History, Reading, Window, BATCHES, NONE, WARM_UP};
 use super::state::{path_key, Part, Quantiles, RunRecord, RUNS_KEPT};
 use super::trip::{HostPart, Pair, Parts, SegmentPart, Trip, TripError};
 use super::verdict::{compare, Candidate, Evidence, Increase, Subject, MIN_RUNS};
@@ -44,6 +44,7 @@ pub struct Model {
     server: Histogram,
     server_history: History,
     own: [Histogram; 2],
+    own_hop: u8,
     path: Option<Path>,
     path_changes: u64,
     unpaired: u64,
@@ -320,6 +321,7 @@ impl Model {
             server: Histogram::default(),
             server_history,
             own: Default::default(),
+            own_hop: 0,
             path: None,
             path_changes: 0,
             unpaired: 0,
@@ -363,9 +365,9 @@ impl Model {
         Ok(parts)
     }
 
-    /// Takes in the residence of a node that sees no trips (a plain proxy, raw on both sides); it
-    /// is shown as hop 0.
-    pub fn residence(&mut self, direction: Direction, residence: SignedNanos) {
+    /// Takes in the residence of a node that sees no trips: a plain proxy, a reflector, an exit.
+    pub fn residence(&mut self, hop: u8, direction: Direction, residence: SignedNanos) {
+        self.own_hop = hop;
         self.own[usize::from(direction == Direction::Return)].record(residence);
     }
 
@@ -467,7 +469,7 @@ impl Model {
         let own = self.own.iter().any(|own| own.count() > 0) || self.server.count() > 0;
         let hops = match &self.path {
             Some(path) => path.hosts.iter().map(|host| host.hop).collect(),
-            None if own => vec![0],
+            None if own => vec![self.own_hop],
             None => Vec::new(),
         };
         let name = |hop| {
@@ -547,13 +549,13 @@ impl Model {
         let per_batch = history.all().map(Window::rows).sum::<usize>() / (2 * BATCHES);
         let no_baseline = match earlier {
             Some(runs) if runs.len() < MIN_RUNS => {
-                format!(
-                    "{} earlier runs of this path, {MIN_RUNS} needed",
-                    runs.len()
-                )
+                format!("{} of {MIN_RUNS} earlier runs of this path", runs.len())
             }
             Some(_) => "too few blocks".to_owned(),
-            None if per_batch < 5 => format!("{per_batch} blocks per batch, 5 needed"),
+            None if per_batch < 5 => format!(
+                "{per_batch} blocks per batch, 5 needed: send {} or more",
+                WARM_UP as usize + 2 * BATCHES * 5
+            ),
             None => "blocks too unevenly spread over the run".to_owned(),
         };
         // A run without end does not speak for ever of a step that was long ago.
@@ -597,6 +599,7 @@ impl Model {
             return Vec::new();
         }
         let host = Host {
+            hop: self.own_hop,
             forward: forward.clone(),
             back: back.clone(),
             ..Host::default()

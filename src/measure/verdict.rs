@@ -98,8 +98,7 @@ pub(super) fn compare(
     let low = low.min(amount.saturating_sub(runs_apart));
     let high = high.max(amount.saturating_add(runs_apart));
     let stands_out = if few_runs {
-        // Of few runs the spread is small by luck now and then; an interval that holds 0 tells of no growth.
-        low > 0 && amount > floor.max(spread.saturating_mul(3))
+        amount > floor.max(spread.saturating_mul(3)) && low > 0
     } else {
         low > floor && amount > spread
     };
@@ -249,6 +248,10 @@ impl Evidence<'_> {
         if let Some(bottleneck) = bottleneck {
             return self.backed_up(largest, None, bottleneck);
         }
+        if self.nodes.len() < 2 && !has_baseline {
+            let why = "no segment of the path is seen from here; its source has the whole";
+            return self.nothing(why, Basis::Share);
+        }
         if !has_baseline {
             return self.largest(largest);
         }
@@ -257,7 +260,26 @@ impl Evidence<'_> {
                 let text = "the blocks under way were left out, and nothing else stands out";
                 self.clock(*place, &format!("{text} over the baseline"))
             }
-            None => self.nothing("nothing stands out over the baseline", Basis::Increase),
+            None => self.unchanged(),
+        }
+    }
+
+    /// Nothing stands out; the reason names what came nearest.
+    fn unchanged(&self) -> Verdict {
+        let compared = self.candidates.iter().filter_map(|c| Some((c, c.best()?)));
+        let nearest = compared.max_by_key(|(_, increase)| increase.amount);
+        let (why, doubts) = nearest.map_or_else(Default::default, |(part, increase)| {
+            let why = format!(
+                "most, {} by {:+.3} ms",
+                self.name(part.subject),
+                SignedNanos(increase.amount).as_millis_f64()
+            );
+            (why, increase.doubts.clone())
+        });
+        Verdict {
+            confidence: self.confidence(&doubts),
+            reason: self.reason(&why, &doubts),
+            ..self.nothing("nothing stands out over the baseline", Basis::Increase)
         }
     }
 

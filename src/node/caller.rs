@@ -6,13 +6,14 @@ use super::collect::Measurement;
 use super::dial::DialError;
 use super::ends::{End, Pair, Patience, Session, WriteFault};
 use super::intake::{Intake, ReadFault, HEADROOM};
-use super::pump::tell_path;
+use super::pump::tell_nodes;
 use super::serve::opening;
 use super::{lock, random, Node};
 use crate::measure::Homecoming;
 use crate::report::Blocks;
 use crate::session::answers::{Answer, Answers};
 use crate::session::inbound::Inbound;
+use crate::session::path;
 use crate::session::trips::{trip, Origin};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
@@ -171,6 +172,8 @@ pub struct Caller {
     /// Over all sessions.
     pub progress: Progress,
     down: AtomicBool,
+    /// The blocks are made here and mean nothing to a server.
+    probes: bool,
 }
 
 /// An open session.
@@ -187,7 +190,15 @@ impl Caller {
             node,
             progress: Progress::new(),
             down: AtomicBool::new(false),
+            probes: false,
         }
+    }
+
+    /// One that sends blocks of its own making.
+    #[must_use]
+    pub fn probing(mut self) -> Self {
+        self.probes = true;
+        self
     }
 
     /// Whether the last session broke and none has followed.
@@ -287,7 +298,10 @@ impl Caller {
             }
             match header.kind {
                 frame_type::BLOCK => payload(view.payload()).map_err(Stop::Sink)?,
-                frame_type::OPENED => tell_path(&self.node, &view),
+                frame_type::OPENED => {
+                    self.warn_of_exit(&view);
+                    tell_nodes(&self.node, line.session, view.annotations());
+                }
                 frame_type::END => return Ok(()),
                 frame_type::RESET => {
                     return Err(breaks(format!("the path was reset, through {}", end.peer)))
@@ -304,6 +318,23 @@ impl Caller {
                 _ => {}
             }
             intake.consume(&header);
+        }
+    }
+
+    /// An exit hands probes to a real server, as it does with any bytes: not what the user of a probe expects.
+    fn warn_of_exit(&self, view: &FrameView<'_>) {
+        let nodes = path::nodes(view.annotations());
+        let Some((_, exit)) = nodes.last().filter(|(_, last)| last.role == Role::Exit) else {
+            return;
+        };
+        if self.probes {
+            let text = format!(
+                "the path ends at the exit {}: what the probes carry went into the server behind it; \
+                 let the path end at an echo node",
+                exit.name.escape_debug()
+            );
+            log::warn!("probe: {text}");
+            self.node.collector.offer(Measurement::Notice(text));
         }
     }
 

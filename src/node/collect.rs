@@ -32,10 +32,10 @@ pub enum Measurement {
     Trip(Box<Trip>),
     /// A block came back that had come back before.
     Duplicate(Box<Trip>),
-    /// A plain proxy passed a block on.
-    Residence(Direction, SignedNanos),
-    /// The server behind an exit answered.
-    BehindExit(MonoTime, Nanos),
+    /// A node from which no trip is seen (plain proxy, reflector, exit) passed a block on; its hop comes first.
+    Residence(u8, Direction, SignedNanos),
+    /// The server behind an exit answered; the hop of the node that tells comes first.
+    BehindExit(u8, MonoTime, Nanos),
     /// The far end told who is on the path.
     Path(Box<Path>),
     /// A failure that belongs into the report.
@@ -47,7 +47,9 @@ pub enum Measurement {
 pub struct Path {
     /// Its identifier.
     pub cookie: u64,
-    /// In the order of hops.
+    /// Hop of the node that tells.
+    pub hop: u8,
+    /// From there on, in the order of hops.
     pub nodes: Vec<PathNode>,
 }
 

@@ -153,7 +153,8 @@ pub fn run(
     let mut out = Output::Stdout;
     out.write(&format!(
         "demo: four nodes on loopback, A -> B -> C -> Z, with delay links between them; {BLOCKS} probes, one every \
-         {} ms.\nHalf way through, one direction of one link is slowed. Which one is printed after the verdict.\n\n",
+         {} ms.\nHalf way through, one direction of one link is slowed. Which one is printed after the verdict. (A demo \
+         is\nshort: its batches last less than the second that a confidence of \"high\" takes.)\n\n",
         INTERVAL.as_millis()
     ))
     .map_err(DemoError::Output)?;
@@ -167,7 +168,7 @@ pub fn run(
     );
     wake(node.collector.clone());
     let caller = Caller::new(node);
-    let mut ledger = Ledger::new("source", sys::clock::read().wall, Baseline::FirstHalf);
+    let mut ledger = Ledger::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
     let mut printer =
         Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
     let way = match hidden.back {

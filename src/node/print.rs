@@ -84,7 +84,7 @@ impl Printer {
                 .first()
                 .map_or(WallTime::default(), |own| own.ingress),
             parts: Some(&parts),
-            names: ledger.names(),
+            names: ledger.names_of(&trip),
             late: trip.late,
             duplicate,
             clock_step: !parts.stepped.is_empty(),

@@ -16,12 +16,12 @@ use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::session::trips::{trip, Origin};
 use crate::sys;
-use crate::time::{Nanos, SignedNanos};
+use crate::time::Nanos;
 use crate::wire::{
-    build, frame_type, push_annotation, push_stamp, set_egress, set_hop, BehindExit, ErrorCode,
-    ErrorInfo, Flags, FrameView, Header, NodeInfo, ParseError, Stamp, StampDirection, StampFlags,
-    ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE, HEADER_LEN,
-    STAMP_LEN,
+    build, frame_type, push_annotation, push_stamp, set_egress, set_hop, Annotations, BehindExit,
+    ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo, ParseError, Stamp, StampDirection,
+    StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
+    HEADER_LEN, STAMP_LEN,
 };
 use std::fmt;
 
@@ -425,6 +425,11 @@ impl<'a> Pump<'a> {
         }
         self.send(self.sink, &buffer[first.start..last.end])?;
         drop(guard);
+        if let (Way::Turn, Some(ingress), Some(egress)) = (way, ingress, egress) {
+            for _ in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
+                self.tell_residence(Direction::Forward, ingress, egress);
+            }
+        }
         if way == Way::Return {
             if let (Some(ingress), Some(egress)) = (ingress, egress) {
                 for frame in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
@@ -438,6 +443,15 @@ impl<'a> Pump<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Hands the node's own share of a block to the collector, on the clock that no step moves.
+    fn tell_residence(&self, direction: Direction, ingress: Moment, egress: Moment) {
+        let residence = egress.mono.since(ingress.mono).signed();
+        let hop = self.session.hop;
+        self.node
+            .collector
+            .offer(Measurement::Residence(hop, direction, residence));
     }
 
     /// Hands a block that came back to the collector.
@@ -476,7 +490,7 @@ impl<'a> Pump<'a> {
             frame_type::RESET => Some(self.passed_reset()),
             frame_type::ERROR => Some(self.passed_error(intake.view(header).payload())),
             frame_type::OPENED => {
-                tell_path(self.node, &intake.view(header));
+                tell_nodes(self.node, self.session, intake.view(header).annotations());
                 None
             }
             _ => None,
@@ -583,6 +597,7 @@ impl<'a> Pump<'a> {
             forward.flags.0 |= StampFlags::STEPPED;
         }
         self.report(frame, &forward, egress);
+        self.tell_residence(Direction::Forward, ingress, egress);
         Ok(())
     }
 
@@ -671,7 +686,9 @@ impl<'a> Pump<'a> {
                     }
                 }
                 frame_type::END => client.shut_writing(),
-                frame_type::OPENED => tell_path(self.node, &intake.view(header)),
+                frame_type::OPENED => {
+                    tell_nodes(self.node, self.session, intake.view(header).annotations());
+                }
                 frame_type::RESET => return Err(self.passed_reset()),
                 frame_type::ERROR => return Err(self.passed_error(intake.view(header).payload())),
                 _ => {}
@@ -695,7 +712,7 @@ impl<'a> Pump<'a> {
             let now = self.clock.read().mono;
             self.node
                 .collector
-                .offer(Measurement::BehindExit(now, behind.span));
+                .offer(Measurement::BehindExit(self.session.hop, now, behind.span));
         }
     }
 
@@ -843,7 +860,7 @@ impl<'a> Pump<'a> {
         let now = self.node.clock.pump().read().mono;
         self.node
             .collector
-            .offer(Measurement::BehindExit(now, span));
+            .offer(Measurement::BehindExit(self.session.hop, now, span));
     }
 
     // --- plain bytes in, plain bytes out ---------------------------------------------------------------------------
@@ -890,14 +907,13 @@ impl<'a> Pump<'a> {
             }
             self.send(self.sink, chunk.bytes())?;
             self.sequence += 1;
-            let residence = SignedNanos(egress.mono.since(ingress.mono).0 as i64);
-            self.node
-                .collector
-                .offer(Measurement::Residence(direction, residence));
+            self.tell_residence(direction, ingress, egress);
             if let Some(behind) = behind {
-                self.node
-                    .collector
-                    .offer(Measurement::BehindExit(ingress.mono, behind));
+                self.node.collector.offer(Measurement::BehindExit(
+                    self.session.hop,
+                    ingress.mono,
+                    behind,
+                ));
             }
         }
         self.finish(|| sink.shut_writing())
@@ -905,9 +921,11 @@ impl<'a> Pump<'a> {
 
     fn tell_behind(&mut self, since: crate::time::MonoTime) {
         let now = self.clock.read().mono;
-        self.node
-            .collector
-            .offer(Measurement::BehindExit(now, now.since(since)));
+        self.node.collector.offer(Measurement::BehindExit(
+            self.session.hop,
+            now,
+            now.since(since),
+        ));
     }
 
     /// A plain proxy's down pump, from the beginning.
@@ -1126,10 +1144,10 @@ pub(super) fn cut_off(node: &Node, pair: &Pair) {
     }
 }
 
-/// The path of an OPENED frame, to the collector.
+/// The path from this node on, to the collector.
 #[inline(never)]
-pub(super) fn tell_path(node: &Node, view: &FrameView<'_>) {
-    let introductions = path::nodes(view.annotations());
+pub(super) fn tell_nodes(node: &Node, session: Session, annotations: Annotations<'_>) {
+    let introductions = path::nodes(annotations);
     let nodes = introductions.iter().map(|(hop, info)| {
         // Behind a balancer a node does not know what its neighbour connected to; the neighbour does.
         let called = introductions.iter().find_map(|(near, neighbour)| {
@@ -1142,11 +1160,12 @@ pub(super) fn tell_path(node: &Node, view: &FrameView<'_>) {
             ..node
         }
     });
-    let nodes = nodes.collect();
-    node.collector.offer(Measurement::Path(Box::new(Path {
-        cookie: view.header.cookie,
-        nodes,
-    })));
+    let path = Path {
+        cookie: session.cookie,
+        hop: session.hop,
+        nodes: nodes.filter(|node| node.hop >= session.hop).collect(),
+    };
+    node.collector.offer(Measurement::Path(Box::new(path)));
 }
 
 /// A node's introduction as the report shows it.

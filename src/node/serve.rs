@@ -5,7 +5,7 @@ use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
 use super::ends::{End, Pair, Session};
 use super::intake::{Intake, ReadFault};
-use super::pump::{conclude, cut_off, explain, introduce, opened, Fault, Pump, Side};
+use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
 use super::{lock, random, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
@@ -13,8 +13,8 @@ use crate::session::path;
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::{
-    build, frame_type, push_stamp, set_egress, ErrorCode, Flags, FrameView, Header, Role, Stamp,
-    StampDirection, StampFlags, STAMP_LEN,
+    build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
+    Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::collections::BTreeMap;
@@ -615,6 +615,9 @@ fn serve_framed<'a>(
         ingress,
     );
     intake.consume(&header);
+    if role != Role::Relay {
+        tell_nodes(node, own_session, Annotations::new(&open.annotations));
+    }
     match role {
         Role::Echo => {
             let answer = opened(own_session, &open.annotations);

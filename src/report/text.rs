@@ -96,6 +96,9 @@ impl TextStyle {
     }
 }
 
+/// Runs shorter than this show no skew.
+const LEAST_FOR_SKEW: SignedNanos = SignedNanos(30_000_000_000);
+
 /// The report for people: head, table, notes, and last the verdict.
 pub fn render(report: &Report, style: &TextStyle) -> String {
     let page = Page {
@@ -227,11 +230,10 @@ impl Page<'_> {
         );
         match (path.nodes.first(), path.nodes.last()) {
             (Some(first), Some(last)) => {
-                line += &format!(
-                    "{} -> {}",
-                    Name::of_host(self.report, first.hop),
-                    Name::of_host(self.report, last.hop)
-                );
+                line += &Name::of_host(self.report, first.hop).to_string();
+                if last.hop != first.hop {
+                    line += &format!(" -> {}", Name::of_host(self.report, last.hop));
+                }
                 if let Some(address) = &last.address {
                     line += &format!(" at {}", printable(address));
                 }
@@ -438,7 +440,9 @@ impl Page<'_> {
             if let Some(error) = segment.clock_offset_error {
                 note += &format!(", +- {}", with_unit(error.signed()));
             }
-            if let Some(skew) = segment.clock_skew_ppm {
+            // Over less than that the rate of two clocks is noise.
+            let long = self.report.ended - self.report.started >= LEAST_FOR_SKEW;
+            if let Some(skew) = segment.clock_skew_ppm.filter(|_| long) {
                 note += &format!(", skew {skew:+.2} ppm");
             }
             notes.push(note);
