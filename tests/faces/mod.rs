@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use subsegment_tcp_speeds::sys::wait_readable;
 
 /// What stands between a plain client and a plain server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,12 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// The next connection to a test's own server.
+#[track_caller]
 pub fn accept(listener: &TcpListener) -> TcpStream {
+    assert!(
+        wait_readable(listener, Some(LONG)).unwrap(),
+        "no connection came"
+    );
     let (socket, _) = listener.accept().unwrap();
     bounded(&socket);
     socket
