@@ -522,7 +522,7 @@ impl<'a> Pump<'a> {
     fn passed_error(&self, payload: &[u8]) -> Fault {
         match ErrorInfo::parse(payload) {
             Ok(info) => {
-                let text = format!("hop {} reports: {}", info.hop, info.text.escape_debug());
+                let text = format!("hop {} reports: {}", info.hop, info.shown());
                 Fault::new(log::Level::Error, text, Last::Error(info))
             }
             Err(error) => self.read_fault(self.source, ReadFault::Parse(error)),
