@@ -5,14 +5,14 @@
 mod faces;
 mod util;
 
-use faces::{accept, connect, echo_server, free_port, listener, read_out, Chain, Random, Shape};
+use faces::{accept, connect, echo_server, free_port, listener, Chain, Random, Shape};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::wire::{
     build, frame_type, ErrorInfo, Flags, FrameView, Header, HEADER_LEN,
 };
@@ -95,13 +95,20 @@ impl Witness {
         witness
     }
 
+    /// Whether a raw witness is answered.
+    fn is_answered(&mut self) -> bool {
+        let mut answer = [0; 4];
+        let asked = self.socket.write_all(b"ping");
+        asked
+            .and_then(|()| self.socket.read_exact(&mut answer))
+            .is_ok()
+            && &answer == b"ping"
+    }
+
     #[track_caller]
     fn asks(&mut self) {
         if !self.framed {
-            let mut answer = [0; 4];
-            self.socket.write_all(b"ping").unwrap();
-            self.socket.read_exact(&mut answer).unwrap();
-            assert_eq!(&answer, b"ping");
+            assert!(self.is_answered());
             return;
         }
         self.socket.write_all(&block()).unwrap();
@@ -131,7 +138,8 @@ fn said_only(node: &mut Node, part: &str) {
     let (status, _) = node.process.stop();
     assert!(status.success());
     let stderr = node.process.stderr();
-    let complaints = complaints(&stderr);
+    let mut complaints = complaints(&stderr);
+    complaints.retain(|line| !line.contains("connections still open")); // The witness, at the end.
     assert_eq!(complaints.len(), 1, "{stderr:#?}");
     assert!(complaints[0].contains(part), "{stderr:#?}");
     println!("LINE {}", complaints[0]);
@@ -348,9 +356,13 @@ fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
                 }
                 socket.write_all(&answer).unwrap();
                 if close {
-                    socket.shutdown(Shutdown::Write).unwrap();
+                    // The node may have gone already: it has seen enough.
+                    let _ = socket.shutdown(Shutdown::Write);
                 }
                 let _ = std::io::copy(&mut socket, &mut std::io::sink());
+                while !close {
+                    thread::park(); // It neither speaks nor closes, whatever the node does.
+                }
             });
         }
     });
@@ -611,13 +623,9 @@ fn a_node_that_leads_back_to_itself_under_another_name_refuses() {
         // However often it went round: an end, and no flood of connections.
         let mut rest = Vec::new();
         let ended = (&client).read_to_end(&mut rest);
-        assert_eq!(
-            ended.unwrap_err().kind(),
-            ErrorKind::ConnectionReset,
-            "{args:?}"
-        );
         node.process.stop();
         let stderr = node.process.stderr();
+        assert!(ended.is_err(), "{args:?}: {rest:?} {stderr:#?}");
         let complaints = complaints(&stderr);
         assert!((1..=4).contains(&complaints.len()), "{args:?}: {stderr:#?}");
         let named = complaints
@@ -786,8 +794,15 @@ fn runs_short(node: &mut Node, part: &str) {
         "{spent} of 100 ticks, while it rested ({quiet:?})"
     );
     drop(clients);
-    let mut later = Witness::new(node.address, false);
-    later.asks();
+    // Those in the backlog are still on their way through: who comes between them may be refused once more.
+    let deadline = Instant::now() + LONG;
+    let later = || Witness {
+        socket: connect(node.address),
+        framed: false,
+    };
+    while !later().is_answered() {
+        assert!(Instant::now() < deadline, "it does not recover");
+    }
     witness.asks();
     let (status, _) = node.process.stop();
     assert!(status.success());
@@ -897,13 +912,13 @@ fn mutated_streams_leave_no_thread_no_descriptor_and_no_panic_behind() {
     for node in [&b, &z] {
         Witness::new(node.address, true).asks();
         let proc = format!("/proc/{}", node.process.child.id());
-        let deadline = std::time::Instant::now() + LONG;
+        let deadline = Instant::now() + LONG;
         // main, accept, signal, collect; standard streams, listener, and a spare each for a witness on its way out.
         while count(Path::new(&format!("{proc}/task"))) > 4
             || count(Path::new(&format!("{proc}/fd"))) > 8
         {
             assert!(
-                std::time::Instant::now() < deadline,
+                Instant::now() < deadline,
                 "{} threads",
                 count(Path::new(&format!("{proc}/task")))
             );
@@ -917,7 +932,6 @@ fn mutated_streams_leave_no_thread_no_descriptor_and_no_panic_behind() {
     }
 }
 
-/// Nothing else is connected: what a test takes for a refused connection is one.
 #[test]
 fn a_header_that_trickles_is_cut_off_too() {
     let z = Node::start("Z", &["-t", "0.3"]);
@@ -925,7 +939,7 @@ fn a_header_that_trickles_is_cut_off_too() {
     client
         .set_read_timeout(Some(Duration::from_millis(50)))
         .unwrap();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     for byte in open().iter().chain(block().iter().cycle()) {
         if client.write_all(&[*byte]).is_err() {
             break;
@@ -942,6 +956,4 @@ fn a_header_that_trickles_is_cut_off_too() {
         "{:?}",
         begun.elapsed()
     );
-    let _ = read_out;
-    let _: Option<TcpListener> = None;
 }
