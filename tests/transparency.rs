@@ -12,6 +12,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::sys::wait_closed;
@@ -370,16 +371,19 @@ fn a_reset_by_the_server_arrives_at_the_client_as_a_reset() {
 #[test]
 fn a_reset_within_the_answer_reaches_a_client_that_has_shut_down() {
     // The client has to see that the answer is not whole.
+    let shut = Barrier::new(2);
     on_every_shape(
         ROUNDS,
         |mut socket| {
             socket.write_all(b"ab").unwrap();
             socket.shutdown(Shutdown::Write).unwrap();
+            shut.wait();
             assert_eq!(read_out(&socket).1, Ending::Reset);
         },
         |mut socket| {
             let mut byte = [0];
             socket.read_exact(&mut byte).unwrap();
+            shut.wait();
             write_stream(&mut socket, 9, 100_000);
             reset(socket); // "b" is unread.
         },

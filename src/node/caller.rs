@@ -310,7 +310,7 @@ impl Caller {
                     return Err(match ErrorInfo::parse(view.payload()) {
                         Ok(info) => Stop::Path(Break {
                             hop: info.hop,
-                            text: info.text.escape_debug().to_string(),
+                            text: info.shown(),
                         }),
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
                     })

@@ -297,23 +297,26 @@ impl End {
         }
     }
 
-    /// A last word to a framed peer, if the write half is free and whole.
-    pub fn send_last(&self, frame: &[u8]) -> bool {
+    /// A last word to a framed peer, if the write half is whole, and free, or `wait` says to wait for it: once the pair has
+    /// failed, whoever is in it leaves with its frame sent or within [`LONGEST_TICK`].
+    pub fn send_last(&self, frame: &[u8], wait: bool) -> bool {
         if !self.is_framed() || self.is(TORN | DEAD | WRITING_OVER) {
             return false;
         }
-        let Some(_guard) = self.try_lock() else {
-            return false;
+        let guard = if wait {
+            Some(self.lock())
+        } else {
+            self.try_lock()
         };
-        self.send_whole_now(frame)
+        guard.is_some() && !self.is(TORN | DEAD | WRITING_OVER) && self.send_whole_now(frame)
     }
 
     fn abort(&self) {
-        // Both fail only on a socket that is gone already.
+        // All of these fail only on a socket that is gone already. The shutdown wakes a reader and sends nothing; a pump
+        // that waits for the close of a half-closed socket is woken by the reset alone, which would leave only when its
+        // tick ends. Where the kernel refuses that, the close does it.
         let _ = sys::reset_on_close(&self.socket);
-        let _ = self.socket.shutdown(Shutdown::Read); // wakes a reader and sends nothing
-                                                      // A pump that waits for the close of a half-closed socket is woken by nothing less, and the reset would leave
-                                                      // only when its tick ends. Where the kernel refuses, the close does it.
+        let _ = self.socket.shutdown(Shutdown::Read);
         let _ = sys::reset_now(&self.socket);
     }
 }

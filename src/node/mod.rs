@@ -127,21 +127,27 @@ impl Node {
 
     /// Registers an onward connection.
     fn remember_own(&self, ends: Ends) {
-        lock(&self.own_ends).insert(ends);
+        lock(&self.own_ends).insert(canonical(ends));
     }
 
     fn forget_own(&self, ends: &Ends) {
-        lock(&self.own_ends).remove(ends);
+        lock(&self.own_ends).remove(&canonical(*ends));
     }
 
     /// Whether a client's connection (its end, then ours) is one of our own onward connections: a loop.
     fn is_own(&self, ends: &Ends) -> bool {
-        lock(&self.own_ends).contains(ends)
+        lock(&self.own_ends).contains(&canonical(*ends))
     }
 }
 
 /// The two ends of a connection, that of the side which connected first.
 type Ends = (SocketAddr, SocketAddr);
+
+/// A listener of both families sees an IPv4 client as an IPv6 address (::ffff:192.0.2.1), the client itself does not.
+fn canonical((first, second): Ends) -> Ends {
+    let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+    (plain(first), plain(second))
+}
 
 /// Locks, whether or not another thread panicked: what our locks guard is valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -522,7 +522,7 @@ impl<'a> Pump<'a> {
     fn passed_error(&self, payload: &[u8]) -> Fault {
         match ErrorInfo::parse(payload) {
             Ok(info) => {
-                let text = format!("hop {} reports: {}", info.hop, info.text.escape_debug());
+                let text = format!("hop {} reports: {}", info.hop, info.shown());
                 Fault::new(log::Level::Error, text, Last::Error(info))
             }
             Err(error) => self.read_fault(self.source, ReadFault::Parse(error)),
@@ -1091,7 +1091,7 @@ pub fn conclude(node: &Node, pair: &Pair, fault: Fault) {
         pair.client.peer,
         fault.text
     );
-    let told = last_words(pair, &fault.last);
+    let told = last_words(pair, &fault.last, true);
     if matches!(fault.last, Last::Error(_)) {
         node.collector.offer(Measurement::Notice(fault.text));
     }
@@ -1103,8 +1103,9 @@ pub fn conclude(node: &Node, pair: &Pair, fault: Fault) {
 }
 
 /// RESET to a node behind; to one before ERROR, or RESET too. Whether there is an ERROR under way to the client, which a
-/// reset must not overtake.
-fn last_words(pair: &Pair, last: &Last) -> bool {
+/// reset must not overtake. An ERROR is worth waiting for the other pump's frame (`wait`), a RESET says no more than the
+/// reset that follows it.
+fn last_words(pair: &Pair, last: &Last, wait: bool) -> bool {
     let session = pair.session.get().copied().unwrap_or_default();
     let frame = |kind, flags, payload: &[u8]| {
         let header = Header {
@@ -1116,16 +1117,16 @@ fn last_words(pair: &Pair, last: &Last) -> bool {
         build(header, &[], &[], payload)
     };
     if let Some(server) = pair.server.get() {
-        server.send_last(&frame(frame_type::RESET, 0, &[]));
+        server.send_last(&frame(frame_type::RESET, 0, &[]), false);
     }
     match last {
         Last::Error(info) => {
             let error = frame(frame_type::ERROR, Flags::RETURN, &info.emit());
-            pair.client.send_last(&error)
+            pair.client.send_last(&error, wait)
         }
         _ => {
             let reset = frame(frame_type::RESET, Flags::RETURN, &[]);
-            pair.client.send_last(&reset);
+            pair.client.send_last(&reset, false);
             false
         }
     }
@@ -1139,6 +1140,7 @@ pub(super) fn cut_off(node: &Node, pair: &Pair) {
         last_words(
             pair,
             &Fault::error(node, hop, ErrorCode::Refused, text).0.last,
+            false,
         );
         pair.abort();
     }

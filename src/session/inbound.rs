@@ -108,7 +108,8 @@ impl Inbound {
         match self.cookie {
             None if kind != frame_type::OPEN => return Err(Violation::NotOpen { kind }),
             None => self.cookie = Some(header.cookie),
-            Some(expected) if expected != header.cookie => {
+            // A node that refuses us may not know our cookie.
+            Some(expected) if expected != header.cookie && kind != frame_type::ERROR => {
                 return Err(Violation::Cookie {
                     seen: header.cookie,
                     expected,
@@ -167,6 +168,8 @@ mod tests {
         for kind in [OPENED, BLOCK, REPORT, END, REPORT, ERROR] {
             assert_eq!(inbound.check(&back(kind)), Ok(()), "type {kind}");
         }
+        let of_nobody = Header::new(ERROR, 0, 0);
+        assert_eq!(inbound.check(&of_nobody), Ok(()), "whoever refuses");
     }
 
     #[test]

@@ -183,7 +183,7 @@ pub struct ErrorInfo {
     pub hop: u8,
     /// The node that noticed.
     pub node: u64,
-    /// One line for people, at most [`MAX_ERROR_TEXT`] bytes; escape it before showing it.
+    /// One line for people, at most [`MAX_ERROR_TEXT`] bytes; show it as [`shown`](Self::shown).
     pub text: String,
 }
 
@@ -209,6 +209,18 @@ impl ErrorInfo {
             node: BigEndian::read_u64(&fixed[4..]),
             text: String::from_utf8_lossy(text).into_owned(),
         })
+    }
+
+    /// The text for people: what could forge other lines is escaped, quotation marks and escapes stay as they are.
+    pub fn shown(&self) -> String {
+        let mut shown = String::with_capacity(self.text.len());
+        for c in self.text.chars() {
+            match c {
+                '"' | '\'' | '\\' => shown.push(c),
+                _ => shown.extend(c.escape_debug()),
+            }
+        }
+        shown
     }
 
     /// The payload.
@@ -339,6 +351,12 @@ mod tests {
         for len in 0..ERROR_FIXED_LEN {
             assert!(ErrorInfo::parse(&bytes[..len]).is_err());
         }
+        let hostile = ErrorInfo {
+            text: "it sent \"GET\\r\"\n\x1b[2J\u{202e}".into(),
+            ..error.clone()
+        };
+        let shown = "it sent \"GET\\r\"\\n\\u{1b}[2J\\u{202e}";
+        assert_eq!(hostile.shown(), shown);
         let long = ErrorInfo {
             code: ErrorCode::Other(999),
             text: "x".repeat(9999),

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::channel;
 
 /// What stands between a plain client and a plain server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +94,15 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// The next connection to a test's own server.
+#[track_caller]
 pub fn accept(listener: &TcpListener) -> TcpStream {
-    let (socket, _) = listener.accept().unwrap();
+    let (say, accepted) = channel();
+    let listening = listener.try_clone().unwrap();
+    std::thread::spawn(move || say.send(listening.accept()));
+    let (socket, _) = accepted
+        .recv_timeout(LONG)
+        .expect("no connection came")
+        .unwrap();
     bounded(&socket);
     socket
 }

@@ -1,0 +1,979 @@
+//! Bad input and bad surroundings: one clear line, the right exit status, and everything else goes on.
+//!
+//! `cargo test --test bad_input -- --nocapture | grep '^LINE'` shows the lines as users see them.
+
+mod faces;
+mod util;
+
+use faces::{
+    accept, connect, echo_server, free_port, listener, read_stream, write_stream, Chain, Random,
+    Shape,
+};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use subsegment_tcp_speeds::wire::{
+    build, frame_type, ErrorInfo, Flags, FrameView, Header, HEADER_LEN,
+};
+use util::{need, program, run, text, Dir, Node, Process, LONG};
+
+const COOKIE: u64 = 0x1122_3344_5566_7788;
+
+fn framed(kind: u8, flags: u16, cookie: u64, payload: &[u8]) -> Vec<u8> {
+    let header = Header {
+        flags: Flags(flags),
+        ..Header::new(kind, cookie, 0)
+    };
+    build(header, &[], &[], payload)
+}
+
+fn open() -> Vec<u8> {
+    framed(frame_type::OPEN, Flags::MARKED, COOKIE, &[])
+}
+
+fn block() -> Vec<u8> {
+    framed(frame_type::BLOCK, 0, COOKIE, b"payload")
+}
+
+/// A header whose field at `at` is overwritten, with or without the check computed anew.
+fn bent(frame: &[u8], at: usize, value: &[u8], checked: bool) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[at..at + value.len()].copy_from_slice(value);
+    if checked {
+        let check = crc32(&frame[..44]);
+        frame[44..48].copy_from_slice(&check.to_be_bytes());
+    }
+    frame
+}
+
+/// CRC-32 (IEEE), bit by bit: independent of the one under test.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+/// The next frame; `None` at an end or a reset.
+fn next_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
+    let mut bytes = vec![0; HEADER_LEN];
+    socket.read_exact(&mut bytes).ok()?;
+    let header = Header::parse(&bytes).unwrap();
+    bytes.resize(header.frame_len(), 0);
+    socket.read_exact(&mut bytes[HEADER_LEN..]).ok()?;
+    let payload = FrameView::parse(&bytes).unwrap().payload().to_vec();
+    Some((header, payload))
+}
+
+/// The text of the ERROR frame that comes before the end, if one does.
+fn told(socket: &mut TcpStream) -> Option<String> {
+    while let Some((header, payload)) = next_frame(socket) {
+        if header.kind == frame_type::ERROR {
+            return Some(ErrorInfo::parse(&payload).unwrap().text);
+        }
+    }
+    None
+}
+
+/// Another connection through the same node, which must not notice anything.
+struct Witness {
+    socket: TcpStream,
+    framed: bool,
+}
+
+impl Witness {
+    #[track_caller]
+    fn new(address: SocketAddr, framed: bool) -> Self {
+        let mut socket = connect(address);
+        if framed {
+            socket.write_all(&open()).unwrap();
+        }
+        let mut witness = Self { socket, framed };
+        witness.asks();
+        witness
+    }
+
+    /// Says END and hears it, so that its node has nothing to complain about.
+    fn leaves(mut self) {
+        if self.framed {
+            self.socket
+                .write_all(&framed(frame_type::END, 0, COOKIE, &[]))
+                .unwrap();
+        }
+        self.socket.shutdown(Shutdown::Write).unwrap();
+        self.socket.read_to_end(&mut Vec::new()).unwrap();
+    }
+
+    /// Whether a raw witness is answered.
+    fn is_answered(&mut self) -> bool {
+        let mut answer = [0; 4];
+        let asked = self.socket.write_all(b"ping");
+        asked
+            .and_then(|()| self.socket.read_exact(&mut answer))
+            .is_ok()
+            && &answer == b"ping"
+    }
+
+    #[track_caller]
+    fn asks(&mut self) {
+        if !self.framed {
+            assert!(self.is_answered());
+            return;
+        }
+        self.socket.write_all(&block()).unwrap();
+        let answer = loop {
+            let frame = next_frame(&mut self.socket).expect("the witness was cut off");
+            if frame.0.kind == frame_type::BLOCK {
+                break frame.1;
+            }
+        };
+        assert_eq!(answer, b"payload");
+    }
+}
+
+/// Complaints on stderr, without dates.
+fn complaints(stderr: &[String]) -> Vec<&str> {
+    stderr
+        .iter()
+        .filter_map(|line| line.split_once("Z ").map(|halves| halves.1))
+        .filter(|line| line.starts_with("ERROR") || line.starts_with("WARN"))
+        .collect()
+}
+
+/// Ends `node`, which has to have said one thing: a line with `part`.
+#[track_caller]
+fn said_only(node: &mut Node, part: &str) {
+    node.process.wait_line(part);
+    let (status, _) = node.process.stop();
+    assert!(status.success());
+    let stderr = node.process.stderr();
+    let complaints = complaints(&stderr);
+    assert_eq!(complaints.len(), 1, "{stderr:#?}");
+    assert!(complaints[0].contains(part), "{stderr:#?}");
+    println!("LINE {}", complaints[0]);
+}
+
+// --- what a client may send ----------------------------------------------------------------------------------------
+
+#[test]
+fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_notices() {
+    let z = Node::start("Z", &[]);
+    let auto: &[&str] = &["-t", "0.3"];
+    let only_framed: &[&str] = &["--accept", "framed"];
+    let with_open = |frame: Vec<u8>| [open(), frame].concat();
+    let payload_length = 16;
+    let cases: Vec<(&[&str], Vec<u8>, bool, &str)> = vec![
+        (
+            only_framed,
+            b"GET / HTTP/1.0\r\n\r\n".to_vec(),
+            false,
+            r#"does not speak this protocol: it sent "GET / HTTP/1.0\r\n\r\n"; if it is a plain TCP"#,
+        ),
+        (
+            only_framed,
+            b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n".to_vec(),
+            false,
+            "PROXY protocol preamble",
+        ),
+        (
+            auto,
+            b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n".to_vec(),
+            false,
+            "no send-proxy",
+        ),
+        (
+            auto,
+            b"\r\n\r\n\0\r\nQUIT\n!!".to_vec(),
+            false,
+            "no send-proxy",
+        ),
+        (auto, open()[..20].to_vec(), true, "within a frame"),
+        (
+            auto,
+            with_open(block()[..50].to_vec()),
+            true,
+            "closed the connection within a frame",
+        ),
+        (
+            auto,
+            with_open(block()[..30].to_vec()),
+            false,
+            "did not go on for 0.3 s (--timeout)",
+        ),
+        (
+            auto,
+            with_open(block()[..50].to_vec()),
+            false,
+            "did not go on for 0.3 s (--timeout)",
+        ),
+        (
+            auto,
+            open()[..12].to_vec(),
+            false,
+            "did not go on for 0.3 s (--timeout)",
+        ),
+        (
+            auto,
+            with_open(bent(&block(), payload_length, &[0xff; 4], true)),
+            false,
+            "payload length is 4294967295, outside 0 to 1048576",
+        ),
+        (
+            auto,
+            bent(&open(), 14, &[0xff; 2], true),
+            false,
+            "annotations length is 65535",
+        ),
+        (
+            auto,
+            bent(&open(), 20, &[129], true),
+            false,
+            "stamp count is 129, outside 0 to 128",
+        ),
+        (
+            auto,
+            bent(&open(), 12, &[0, 4], true),
+            false,
+            "header length is 4, outside 48",
+        ),
+        (
+            auto,
+            with_open(bent(&block(), 30, &[1], false)),
+            false,
+            "damaged header",
+        ),
+        (
+            auto,
+            bent(&open(), 8, &[9], true),
+            false,
+            "speaks version 9",
+        ),
+        (
+            auto,
+            with_open(bent(&block(), 9, &[0x55], true)),
+            false,
+            "unknown type 85",
+        ),
+        (auto, block(), false, "not with OPEN"),
+        (
+            auto,
+            with_open(open()),
+            false,
+            "type 1, which does not belong here",
+        ),
+        (
+            auto,
+            with_open(framed(frame_type::BLOCK, 0, 7, b"other")),
+            false,
+            "a second cookie: 0000000000000007 on the connection of 1122334455667788",
+        ),
+        (
+            auto,
+            with_open(bent(&block(), 21, &[32], true)),
+            false,
+            "hop limit of 32 is used up",
+        ),
+        (
+            auto,
+            with_open(framed(frame_type::REPORT, 2, COOKIE, &[])),
+            false,
+            "type 4, which does not",
+        ),
+        (
+            auto,
+            with_open([framed(frame_type::END, 0, COOKIE, &[]), block()].concat()),
+            false,
+            "type 3 after its END",
+        ),
+    ];
+    for (args, bytes, shut, part) in cases {
+        let mut b = Node::to("B", z.address, args);
+        let mut witness = Witness::new(b.address, true);
+        let mut bad = connect(b.address);
+        bad.write_all(&bytes).unwrap();
+        if shut {
+            bad.shutdown(Shutdown::Write).unwrap();
+        }
+        b.process.wait_line(part);
+        // Only who has spoken as a node is answered as one.
+        let told = told(&mut bad);
+        // After END both directions may have ended in order before this was read.
+        if bytes.starts_with(&open()[..8]) && !part.contains("after its END") {
+            let told = told.unwrap_or_else(|| panic!("{part}: no ERROR frame"));
+            assert!(told.contains(part), "{told}");
+        }
+        witness.asks();
+        witness.leaves();
+        said_only(&mut b, part);
+    }
+}
+
+#[test]
+fn a_node_that_comes_to_a_raw_listener_is_refused_and_told() {
+    for shape in [Shape::Proxy, Shape::EntryExit] {
+        let mut chain = Chain::start(shape, echo_server());
+        let mut witness = Witness::new(chain.address, false);
+        let probe = run(&["probe", &chain.address.to_string(), "-c", "1", "-t", "5"]);
+        assert_eq!(probe.status.code(), Some(2));
+        let stderr = text(&probe.stderr);
+        assert!(stderr.contains("takes raw clients only"), "{stderr}");
+        witness.asks();
+        witness.leaves();
+        said_only(
+            &mut chain.nodes[0],
+            "takes raw clients only: a loop, or an entry",
+        );
+    }
+}
+
+// --- what a next hop may send --------------------------------------------------------------------------------------
+
+/// A next hop that serves its first connection well, by way of `z`, and answers all others with `answer`.
+fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
+    let (listener, address) = listener();
+    thread::spawn(move || {
+        let (first, onward) = (accept(&listener), connect(z));
+        let pass = |from: &TcpStream, to: &TcpStream| {
+            let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            thread::spawn(move || {
+                std::io::copy(&mut from, &mut to).unwrap();
+                to.shutdown(Shutdown::Write).unwrap();
+            });
+        };
+        pass(&first, &onward);
+        pass(&onward, &first);
+        drop((first, onward));
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            thread::spawn(move || {
+                // The OPEN is read whole, so that nothing unread makes the close a reset.
+                next_frame(&mut socket).unwrap();
+                let opened = next_frame(&mut socket).unwrap().0;
+                let mut answer = answer;
+                if answer.len() >= HEADER_LEN
+                    && answer.starts_with(&open()[..8])
+                    && answer[24..32] == COOKIE.to_be_bytes()
+                {
+                    let cookie = opened.cookie.to_be_bytes();
+                    let good = crc32(&answer[..44]).to_be_bytes() == answer[44..48];
+                    answer = bent(&answer, 24, &cookie, good);
+                }
+                socket.write_all(&answer).unwrap();
+                if close {
+                    // The node may have gone already: it has seen enough.
+                    let _ = socket.shutdown(Shutdown::Write);
+                }
+                let _ = std::io::copy(&mut socket, &mut std::io::sink());
+                if !close {
+                    // It neither speaks nor closes, whatever the node does.
+                    loop {
+                        thread::park();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_notices() {
+    let z = Node::start("Z", &[]);
+    let back = framed(frame_type::BLOCK, Flags::RETURN, COOKIE, b"payload");
+    let http = b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n".to_vec();
+    let cases = [
+        (
+            http,
+            true,
+            r#"does not speak this protocol: it sent "HTTP/1.1 400 Bad Request"; if it is a plain TCP server use --remove-perf-headers"#,
+        ),
+        (
+            b"SSH-2.0-OpenSSH".to_vec(),
+            false,
+            r#"it sent "SSH-2.0-OpenSSH""#,
+        ),
+        (
+            back[..20].to_vec(),
+            true,
+            "closed the connection within a frame",
+        ),
+        (
+            back[..50].to_vec(),
+            true,
+            "closed the connection within a frame",
+        ),
+        (
+            back[..20].to_vec(),
+            false,
+            "began a frame and did not go on for 1.0 s",
+        ),
+        (
+            bent(&back, 16, &[0xff; 4], true),
+            false,
+            "payload length is 4294967295",
+        ),
+        (bent(&back, 30, &[1], false), false, "damaged header"),
+        (
+            framed(frame_type::BLOCK, Flags::RETURN, 7, b"x"),
+            false,
+            "a second cookie: 0000000000000007",
+        ),
+        (block(), false, "type 3, which does not belong here"),
+        (Vec::new(), true, "closed the connection without END"),
+    ];
+    for (answer, close, part) in cases {
+        for probe in [true, false] {
+            let mut b = Node::to("B", bad_hop(z.address, answer.clone(), close), &["-t", "1"]);
+            let mut witness = Witness::new(b.address, true);
+            let to_b = b.address.to_string();
+            let (args, status): (&[&str], i32) = match probe {
+                true => (&["probe", &to_b, "-c", "2", "-i", "0.1", "-t", "20"], 2),
+                false => (&["-f", &to_b, "-t", "20"], 1),
+            };
+            let mut source = Process::start(
+                program()
+                    .args(args)
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::null()),
+            );
+            let mut stdin = source.child.stdin.take().unwrap();
+            // A probe does not read it; the source's path may be gone.
+            let _ = stdin.write_all(b"hello");
+            let line = source.wait_line(part);
+            println!(
+                "LINE (source) {}",
+                line.split_once("Z ").map_or(&*line, |halves| halves.1)
+            );
+            assert_eq!(source.wait().code(), Some(status), "{part}");
+            drop(stdin);
+            witness.asks();
+            witness.leaves();
+            said_only(&mut b, part);
+        }
+    }
+}
+
+#[test]
+fn a_source_pointed_at_a_plain_server_says_so_itself() {
+    let (listener, address) = listener();
+    let server = thread::spawn(move || {
+        let mut socket = accept(&listener);
+        next_frame(&mut socket).unwrap();
+        socket
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .unwrap();
+        let _ = std::io::copy(&mut socket, &mut std::io::sink());
+    });
+    let probe = run(&["probe", &address.to_string(), "-c", "1", "-t", "5"]);
+    assert_eq!(probe.status.code(), Some(2));
+    let stderr = text(&probe.stderr);
+    assert!(
+        stderr.contains(r#"it sent "HTTP/1.1 400 Bad Request"; if it is a plain TCP server use"#),
+        "{stderr}"
+    );
+    server.join().unwrap();
+}
+
+#[test]
+fn a_next_hop_that_stops_reading_or_answering_breaks_a_source_within_its_timeout() {
+    let (listener, address) = listener();
+    let silent = thread::spawn(move || [accept(&listener), accept(&listener)]);
+    // It never answers.
+    let probe = run(&["probe", &address.to_string(), "-c", "1", "-t", "0.3"]);
+    let stderr = text(&probe.stderr);
+    assert_eq!(probe.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("for 0.3 s (--timeout)"), "{stderr}");
+    // It never reads, and stdin never ends.
+    let mut source = Process::start(
+        program()
+            .args(["-f", &address.to_string(), "-t", "0.5", "-b", "1M"])
+            .stdin(fs::File::open("/dev/zero").unwrap())
+            .stdout(Stdio::null()),
+    );
+    let line = source.wait_line("s (--timeout)");
+    println!("LINE {line}");
+    assert_eq!(source.wait().code(), Some(1));
+    silent.join().unwrap();
+}
+
+#[test]
+fn a_client_that_pauses_is_waited_for_and_said_once() {
+    const MUCH: usize = 32 << 20; // More than the sockets between hold.
+    let (listener, address) = listener();
+    let mut chain = Chain::start_with(Shape::Proxy, address, &["-t", "0.3"]);
+    let mut client = chain.client();
+    let server = thread::spawn(move || write_stream(&mut accept(&listener), 30, MUCH));
+    let line = chain.nodes[0]
+        .process
+        .wait_line("has read nothing for 0.3 s, still waiting");
+    println!("LINE {line}");
+    read_stream(&mut client, 30, MUCH);
+    server.join().unwrap();
+    drop(client);
+    said_only(&mut chain.nodes[0], "still waiting");
+}
+
+// --- names, addresses, ports ---------------------------------------------------------------------------------------
+
+/// It ends with `status` and says `part`, in one line.
+#[track_caller]
+fn fails(output: &Output, status: i32, part: &str) {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{part}: {stderr}");
+    let lines: Vec<_> = stderr.lines().filter(|line| line.contains(part)).collect();
+    assert_eq!(lines.len(), 1, "{part}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    println!("LINE {}", lines[0]);
+}
+
+#[test]
+fn a_name_that_does_not_resolve_ends_every_role_at_once() {
+    let name = "no-such-host.invalid:9";
+    let part = "cannot resolve no-such-host.invalid:9: ";
+    fails(&run(&["-f", name]), 1, part);
+    fails(&run(&["-l", "127.0.0.1:0", "-f", name]), 1, part);
+    fails(&run(&["probe", name]), 2, part);
+    fails(&run(&["-l", name]), 1, "resolve no-such-host.invalid:9: ");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let (_listener, address) = listener();
+    let address = address.to_string();
+    let part = format!("listen on {address}: Address already in use");
+    fails(&run(&["-l", &address]), 1, &part);
+}
+
+#[test]
+fn a_refused_next_hop_is_named_to_the_source_until_it_is_there() {
+    let port = free_port();
+    let hop: SocketAddr = ([127, 0, 0, 1], port).into();
+    let mut b = Node::to("B", hop, &[]);
+    let part = format!("cannot connect to {hop}: Connection refused");
+    let probe = [
+        "probe",
+        &b.address.to_string(),
+        "-c",
+        "2",
+        "-i",
+        "0.01",
+        "-t",
+        "5",
+    ];
+    fails(&run(&probe), 2, &part);
+    fails(&run(&["-f", &hop.to_string()]), 1, &part);
+    let raw = connect(b.address);
+    (&raw).write_all(b"hello").unwrap();
+    // The application finds a reset where it would have found a refusal.
+    assert_eq!(
+        (&raw).read(&mut [0]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    let z = Node::start_command(program().args(["-l", &hop.to_string()]));
+    assert!(run(&probe).status.success());
+    drop(z);
+    b.process.stop();
+    assert_eq!(complaints(&b.process.stderr()).len(), 2);
+}
+
+#[test]
+fn a_black_holed_next_hop_is_given_up_after_the_timeout() {
+    // A listener whose backlog is full drops what else comes, as a firewall does.
+    let (listener, address) = listener();
+    let mut waiting = Vec::new();
+    while let Ok(socket) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        waiting.push(socket);
+    }
+    let mut b = Node::to("B", address, &["-t", "0.3"]);
+    let probe = run(&["probe", &b.address.to_string(), "-c", "1", "-t", "10"]);
+    let part = format!("cannot connect to {address}: connection timed out");
+    fails(&probe, 2, &part);
+    said_only(&mut b, &part);
+    drop(listener);
+}
+
+// --- loops ---------------------------------------------------------------------------------------------------------
+
+/// B -> C -> B; the probe's stderr, and what B and C said.
+fn looped(args: &[&str]) -> (Output, Vec<String>, Vec<String>) {
+    let port = free_port();
+    let mut c = Node::to("C", ([127, 0, 0, 1], port).into(), args);
+    let listen = format!("127.0.0.1:{port}");
+    let to_c = c.address.to_string();
+    let mut b = Node::start_command(
+        program()
+            .args(["--node", "B", "-l", &listen, "-f", &to_c])
+            .args(args),
+    );
+    let probe = run(&["probe", &listen, "-c", "1", "-t", "10"]);
+    b.process.stop();
+    c.process.stop();
+    (probe, b.process.stderr(), c.process.stderr())
+}
+
+#[test]
+fn a_loop_of_nodes_is_found_at_once_and_told_at_every_hop() {
+    let (probe, b, c) = looped(&[]);
+    fails(&probe, 2, "loop: this node is on the path");
+    for stderr in [&b, &c] {
+        let told = complaints(stderr)
+            .iter()
+            .any(|line| line.contains("loop: this node"));
+        assert!(told, "{stderr:#?}");
+    }
+}
+
+#[test]
+fn a_loop_of_nodes_that_do_not_stamp_ends_at_the_hop_limit() {
+    let (probe, b, c) = looped(&["-n"]);
+    fails(&probe, 2, "hop limit of 32 is used up");
+    // Every hop says so once; the loop is not walked again.
+    let count = complaints(&b).len() + complaints(&c).len();
+    assert!((1..=33).contains(&count), "{b:#?} {c:#?}");
+}
+
+#[test]
+fn a_node_that_leads_back_to_itself_under_another_name_refuses() {
+    for args in [&["--accept", "raw", "-r"][..], &["--accept", "raw"], &[]] {
+        let port = free_port();
+        let listen = format!("*:{port}");
+        let to_self = format!("localhost:{port}");
+        let mut node = Node::start_command(
+            program()
+                .args(["-l", &listen, "-f", &to_self, "-t", "3"])
+                .args(args),
+        );
+        let client = connect(([127, 0, 0, 1], port).into());
+        (&client).write_all(b"hello").unwrap();
+        // However often it went round: an end, and no flood of connections.
+        let mut rest = Vec::new();
+        let ended = (&client).read_to_end(&mut rest);
+        node.process.stop();
+        let stderr = node.process.stderr();
+        assert!(ended.is_err(), "{args:?}: {rest:?} {stderr:#?}");
+        let complaints = complaints(&stderr);
+        assert!((1..=4).contains(&complaints.len()), "{args:?}: {stderr:#?}");
+        let named = complaints
+            .iter()
+            .any(|line| line.contains("loop") || line.contains("itself"));
+        assert!(named, "{args:?}: {stderr:#?}");
+        println!("LINE {}", complaints[0]);
+    }
+}
+
+// --- outputs -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_full_disk_is_told_and_fails() {
+    let z = Node::start("Z", &[]);
+    let to_z = z.address.to_string();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut source = program();
+    source.args(["-f", &to_z]).stdout(full());
+    let mut source = source
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    source.stdin.take().unwrap().write_all(b"hello").unwrap();
+    let part = "write standard output: No space left on device";
+    fails(&source.wait_with_output().unwrap(), 1, part);
+    let source = ["-f", &to_z, "--report", "/dev/full"];
+    let part_report = "write /dev/full: No space left on device";
+    fails(&run(&source), 1, part_report);
+    let probe = ["probe", &to_z, "-c", "1"];
+    fails(
+        &run(&[&probe[..], &["--report", "/dev/full"]].concat()),
+        3,
+        part_report,
+    );
+    fails(
+        &program().args(probe).stdout(full()).output().unwrap(),
+        3,
+        part,
+    );
+    fails(
+        &program().arg("--help").stdout(full()).output().unwrap(),
+        1,
+        part,
+    );
+    let mut node = program();
+    node.args(["-l", "127.0.0.1:0", "--report", "/dev/full"]);
+    let mut node = Node::start_command(&mut node);
+    assert_eq!(node.process.stop().0.code(), Some(1));
+    node.process.wait_line(part_report);
+}
+
+#[test]
+fn a_closed_stdout_is_a_normal_end() {
+    let z = Node::start("Z", &[]);
+    let to_z = z.address.to_string();
+    for args in [
+        &["--help"][..],
+        &["probe", &to_z, "-c", "3", "-i", "0.01", "--format", "jsonl"],
+        &["-f", &to_z],
+    ] {
+        // Nobody reads at all.
+        let mut command = program();
+        command
+            .args(args)
+            .stdin(fs::File::open("/dev/zero").unwrap());
+        let output = command.stdout(closed_pipe()).output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(!text(&output.stderr).contains("panicked"), "{args:?}");
+        // The reader has enough after a byte.
+        let mut head = Command::new("bash");
+        let words = args.join(" ");
+        let bin = program().get_program().to_str().unwrap().to_owned();
+        head.args([
+            "-c",
+            &format!("'{bin}' {words} < /dev/zero | head -c 1; exit ${{PIPESTATUS[0]}}"),
+        ]);
+        let output = head.output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+    }
+}
+
+/// A pipe whose reader has gone. std cannot make one yet: it is the standard input of a process that has ended.
+fn closed_pipe() -> Stdio {
+    let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
+    let writer = reader.stdin.take().unwrap();
+    reader.wait().unwrap();
+    writer.into()
+}
+
+#[test]
+fn a_state_that_is_broken_or_cannot_be_written_is_named() {
+    let z = Node::start("Z", &[]);
+    let to_z = z.address.to_string();
+    let dir = Dir::new("state");
+    let broken = dir.file("state");
+    fs::write(&broken, "\0\u{7f}not a state\n{").unwrap();
+    let path = broken.to_str().unwrap();
+    let part = format!("read {path}: ");
+    fails(
+        &run(&["probe", &to_z, "-c", "1", "--state", path]),
+        3,
+        &part,
+    );
+    fails(&run(&["-f", &to_z, "--state", path]), 1, &part);
+    assert!(
+        fs::read_to_string(&broken).unwrap().contains("not a state"),
+        "it was overwritten"
+    );
+    let nowhere = dir.file("no/such/dir/state");
+    let path = nowhere.to_str().unwrap();
+    let part = format!("write {path}: ");
+    fails(
+        &run(&["probe", &to_z, "-c", "1", "--state", path]),
+        3,
+        &part,
+    );
+    fails(&run(&["-f", &to_z, "--report", path]), 1, &part);
+}
+
+// --- shortages -----------------------------------------------------------------------------------------------------
+
+/// User and system time of a process, in ticks of 10 ms.
+fn cpu_ticks(process: &Process) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// More clients than `node` can take; it says `part`, does not spin, and takes clients again when some have gone.
+fn runs_short(node: &mut Node, part: &str) {
+    let mut witness = Witness::new(node.address, false);
+    let clients: Vec<_> = (0..40).map(|_| connect(node.address)).collect();
+    println!("LINE {}", node.process.wait_line(part));
+    witness.asks();
+    let before = cpu_ticks(&node.process);
+    // For a second nothing happens: a client in the backlog hears nothing.
+    let last = clients.last().unwrap();
+    last.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let quiet = { last }.read(&mut [0]);
+    let spent = cpu_ticks(&node.process) - before;
+    assert!(
+        spent <= 20,
+        "{spent} of 100 ticks, while it rested ({quiet:?})"
+    );
+    drop(clients);
+    // Those in the backlog are still on their way through: who comes between them may be refused once more.
+    let deadline = Instant::now() + LONG;
+    let later = || Witness {
+        socket: connect(node.address),
+        framed: false,
+    };
+    while !later().is_answered() {
+        assert!(Instant::now() < deadline, "it does not recover");
+    }
+    witness.asks();
+    witness.leaves();
+    let (status, _) = node.process.stop();
+    assert!(status.success());
+    let stderr = node.process.stderr().join("\n");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn out_of_descriptors_a_node_rests_and_recovers() {
+    let server = echo_server();
+    let mut limited = Command::new(need("prlimit"));
+    limited.arg("--nofile=24:24").arg(program().get_program());
+    limited.args([
+        "-l",
+        "127.0.0.1:0",
+        "--accept",
+        "raw",
+        "-r",
+        "-f",
+        &server.to_string(),
+    ]);
+    runs_short(
+        &mut Node::start_command(&mut limited),
+        "Too many open files",
+    );
+}
+
+#[test]
+fn out_of_threads_a_node_rests_and_recovers() {
+    // The limit of processes binds no root: another user's process, and its binary where that user may read.
+    let dir = Dir::new("threads");
+    let copy = dir.file("program");
+    fs::copy(program().get_program(), &copy).unwrap();
+    let server = echo_server();
+    let mut limited = Command::new(need("prlimit"));
+    limited.arg("--nproc=16:16").arg(need("setpriv"));
+    limited
+        .args(["--reuid=54321", "--regid=54321", "--clear-groups"])
+        .arg(&copy);
+    limited.args([
+        "-l",
+        "127.0.0.1:0",
+        "--accept",
+        "raw",
+        "-r",
+        "-f",
+        &server.to_string(),
+    ]);
+    runs_short(&mut Node::start_command(&mut limited), "start a thread");
+}
+
+// --- mutations -----------------------------------------------------------------------------------------------------
+
+fn count(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
+
+#[test]
+fn mutated_streams_leave_no_thread_no_descriptor_and_no_panic_behind() {
+    const SEED: u64 = 0x5eed_0001;
+    let mut z = Node::start("Z", &["-t", "0.2"]);
+    let mut b = Node::to("B", z.address, &["-t", "0.2"]);
+    let stream = [
+        open(),
+        block(),
+        block(),
+        framed(0x81, 0, COOKIE, b"?"),
+        block(),
+        framed(frame_type::END, 0, COOKIE, &[]),
+    ]
+    .concat();
+    let mut random = Random::new(SEED);
+    drop(Witness::new(b.address, true));
+    for round in 0..300 {
+        let mut bytes = stream.clone();
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len());
+            match random.below(5) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => bytes[at] = random.next() as u8,
+                2 => bytes.truncate(at + 1),
+                3 => drop(bytes.splice(at..at, [random.next() as u8])),
+                _ => {
+                    let end = (at + 1 + random.below(60)).min(bytes.len());
+                    let piece = bytes[at..end].to_vec();
+                    drop(bytes.splice(at..at, piece));
+                }
+            }
+        }
+        // Half of the time the check is right all the same, so that what lies behind it is tried too.
+        if random.below(2) == 0 && bytes.len() >= HEADER_LEN {
+            bytes = bent(&bytes, 0, &open()[..9], true);
+        }
+        let mut client = connect(b.address);
+        // A node that has seen enough resets in the middle of it.
+        let sent = client.write_all(&bytes);
+        let half = client.shutdown(Shutdown::Write);
+        let mut answer = Vec::new();
+        let ended = client.read_to_end(&mut answer);
+        let in_time = !matches!(&ended, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        assert!(
+            in_time,
+            "seed {SEED:#x}, round {round}: it hangs ({sent:?} {half:?} {bytes:02x?})"
+        );
+    }
+    // Alive, and nothing left over: the threads of the last connections may still be on their way out.
+    for node in [&b, &z] {
+        Witness::new(node.address, true).asks();
+        let proc = format!("/proc/{}", node.process.child.id());
+        let deadline = Instant::now() + LONG;
+        // main, accept, signal, collect; standard streams, listener, and a spare each for a witness on its way out.
+        while count(Path::new(&format!("{proc}/task"))) > 4
+            || count(Path::new(&format!("{proc}/fd"))) > 8
+        {
+            assert!(
+                Instant::now() < deadline,
+                "{} threads",
+                count(Path::new(&format!("{proc}/task")))
+            );
+            thread::yield_now();
+        }
+    }
+    for node in [&mut b, &mut z] {
+        assert!(node.process.stop().0.success());
+        let stderr = node.process.stderr().join("\n");
+        assert!(!stderr.contains("panicked"), "seed {SEED:#x}: {stderr}");
+    }
+}
+
+#[test]
+fn a_header_that_trickles_is_cut_off_too() {
+    let z = Node::start("Z", &["-t", "0.3"]);
+    let mut client = connect(z.address);
+    client
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let begun = Instant::now();
+    for byte in open().iter().chain(block().iter().cycle()) {
+        if client.write_all(&[*byte]).is_err() {
+            break;
+        }
+        // A byte every 50 ms: each read makes progress, the header does not.
+        match client.read(&mut [0; 512]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            _ => break,
+        }
+    }
+    // 48 bytes would take 2.4 s.
+    assert!(
+        begun.elapsed() < Duration::from_millis(2000),
+        "{:?}",
+        begun.elapsed()
+    );
+}
