@@ -93,10 +93,15 @@ pub(super) fn compare(
     let low = *differences.get(rank - 1)?;
     let high = *differences.get(differences.len() - rank)?;
     // The batches of one run are alike in what sets it apart from other runs, so eight of them do
-    // not tell what one more run would: the interval is at least as wide as earlier runs are apart.
-    let runs_apart = if runs { spread } else { 0 };
-    let low = low.min(amount.saturating_sub(runs_apart));
-    let high = high.max(amount.saturating_add(runs_apart));
+    // not tell what one more run would: the interval is at least as wide as a run of its own may
+    // be away from the earlier ones.
+    let run_apart = if runs {
+        (spread as f64 * ranges_to_one_more_run(baseline.len())) as i64
+    } else {
+        0
+    };
+    let low = low.min(amount.saturating_sub(run_apart));
+    let high = high.max(amount.saturating_add(run_apart));
     let stands_out = if few_runs {
         amount > floor.max(spread.saturating_mul(3)) && low > 0
     } else {
@@ -120,6 +125,20 @@ pub(super) fn compare(
         stands_out,
         doubts,
     })
+}
+
+/// How far one more run may be from the median of `n` earlier ones, in 99 of 100 cases, as a multiple of their range:
+/// Student's t of n - 1 degrees, times sqrt(1 + pi / 2n), over the mean range of n normal values. At most 3, the
+/// multiple that the rule for few runs asks of an increase.
+fn ranges_to_one_more_run(n: usize) -> f64 {
+    const FROM_FIVE: [f64; 16] = [
+        2.27, 1.79, 1.52, 1.34, 1.22, 1.14, 1.07, 1.01, 0.97, 0.93, 0.90, 0.87, 0.85, 0.83, 0.81,
+        0.80,
+    ];
+    match n.checked_sub(5) {
+        None => 3.0,
+        Some(place) => FROM_FIVE[place.min(FROM_FIVE.len() - 1)],
+    }
 }
 
 fn distance(a: i64, b: i64) -> i64 {

@@ -298,7 +298,7 @@ impl End {
     }
 
     /// A last word to a framed peer, if the write half is whole, and free, or `wait` says to wait for it: once the pair has
-    /// failed, whoever is in it leaves with its frame sent or within [`LONGEST_TICK`].
+    /// failed, whoever is in it leaves with its frame sent or within a second.
     pub fn send_last(&self, frame: &[u8], wait: bool) -> bool {
         if !self.is_framed() || self.is(TORN | DEAD | WRITING_OVER) {
             return false;
