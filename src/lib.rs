@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! argv ──► cli ──► main ──► node ◄──bytes──► wire ◄──frames──► session ──measurements──► measure ──► report ──► out
+//! argv ──► passive_cli ──► node::passive ◄──capture──► passive ──flows, round trips──► report::passive ──► out
 //! ```
 //!
 //! | module | turns | into | lacks on purpose |
@@ -17,7 +18,7 @@
 //! | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | sockets, clocks, names of frames |
 //! | [`session`] | events of one connection | decisions and measurements | sockets, threads, clocks |
 //! | [`passive`] | capture bytes | packets, flows, session events, round trips | files, clocks |
-//! | [`report`] | one `Report` value | text, JSON, JSON lines, CSV | files, statistics of its own |
+//! | [`report`] | one `Report`, or the flows of a capture | text, lines, JSON, JSON lines, CSV, Prometheus text | files, statistics of its own |
 //! | [`sys`] | system calls | plain values | policy; it alone holds `unsafe` |
 //! | [`node`] | sockets, threads, channels | calls into the core | arithmetic on delays |
 //! | [`cli`], [`passive_cli`] | argv | a checked `Config`, or help text | anything that opens something |

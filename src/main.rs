@@ -32,7 +32,7 @@ const FIRST_SPAN: Duration = Duration::from_secs(300);
 
 fn main() -> std::process::ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
-    if args.peek().is_some_and(|word| word == "passive") {
+    if args.peek().is_some_and(|word| word == cli::flags::PASSIVE) {
         return run_passive(args.skip(1));
     }
     let code = match cli::parse(std::env::args_os().skip(1)) {

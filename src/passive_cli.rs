@@ -89,16 +89,32 @@ struct Given {
 
 type Set = fn(&mut Given, OsString) -> Result<(), String>;
 
-struct Flag {
-    long: &'static str,
-    short: Option<char>,
-    value: &'static str,
-    brief: &'static str,
-    help: &'static str,
+/// One option; all of them take a value.
+#[derive(Debug)]
+pub struct Flag {
+    /// Long name without dashes.
+    pub long: &'static str,
+    /// Short name without its dash; `None` = no short one.
+    pub short: Option<char>,
+    /// What the value is, for the help.
+    pub value: &'static str,
+    /// For `-h`: a few words, with the default in brackets at the end where there is one.
+    pub brief: &'static str,
+    /// For `--help`: sentences that follow the brief text.
+    pub help: &'static str,
     set: Set,
 }
 
-const FLAGS: &[Flag] = &[
+impl Flag {
+    /// The default as one would type it; `None` where nothing is done without the option.
+    pub fn default(&self) -> Option<&'static str> {
+        let (_, rest) = self.brief.rsplit_once('[')?;
+        rest.strip_suffix(']')
+    }
+}
+
+/// Every option of `passive`, for the parser, the help and the test of the README.
+pub const FLAGS: &[Flag] = &[
     Flag {
         long: "format",
         short: None,
@@ -199,9 +215,8 @@ const FLAGS: &[Flag] = &[
         long: "group-by",
         short: None,
         value: "GROUP",
-        brief: "flow|remote|subnet|none: series of metrics",
-        help: "remote: the address that round trips go to; subnet: its /24 or \
-               /64. Default: remote.",
+        brief: "flow|remote|subnet|none: metrics [remote]",
+        help: "remote: the address that round trips go to; subnet: its /24 or /64.",
         set: |given, text| {
             given.group_by = choice(
                 &text,

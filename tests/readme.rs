@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 use subsegment_tcp_speeds::cli::{self, flags, Action, PROGRAM};
+use subsegment_tcp_speeds::passive_cli;
 use subsegment_tcp_speeds::report::json::read::{self, Value};
 
 const README: &str = include_str!("../README.md");
 const CHECK: &str = include_str!("../scripts/check");
 
-/// The options as its table has them: `` `-l`, `--listen ADDR` ``, the default, the meaning.
-fn rows() -> Vec<Vec<&'static str>> {
-    let section = README.split("\n## Options\n").nth(1).expect("a section");
+/// The options as the table of a section has them: `` `-l`, `--listen ADDR` ``, the default, the meaning.
+fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+    let section = README.split(&format!("\n{heading}\n")).nth(1);
+    let section = section.unwrap_or_else(|| panic!("no section {heading}"));
     let section = section.split("\n## ").next().unwrap_or(section);
     section
         .lines()
@@ -22,25 +24,42 @@ fn rows() -> Vec<Vec<&'static str>> {
 
 #[test]
 fn every_option_has_its_row_and_every_row_its_option() {
-    let rows = rows();
-    for flag in flags::all() {
-        let value = flag.value.map_or_else(String::new, |v| format!(" {v}"));
-        let long = format!("`--{}{value}`", flag.long);
-        let cell = match flag.short {
+    let main = flags::all().iter();
+    let main = main.map(|f| (f.short, f.long, f.value, f.default));
+    assert_table("## Options", main.collect());
+    let passive = passive_cli::FLAGS.iter();
+    let passive = passive.map(|f| (f.short, f.long, Some(f.value), f.default()));
+    assert_table("## From a capture: passive", passive.collect());
+}
+
+/// Short name, long name, value and default.
+type Described = (
+    Option<char>,
+    &'static str,
+    Option<&'static str>,
+    Option<&'static str>,
+);
+
+fn assert_table(heading: &str, flags: Vec<Described>) {
+    let rows = rows(heading);
+    for (short, long, value, default) in &flags {
+        let value = value.map_or_else(String::new, |v| format!(" {v}"));
+        let long = format!("`--{long}{value}`");
+        let cell = match short {
             Some(short) => format!("`-{short}`, {long}"),
             None => long,
         };
         let row = rows.iter().find(|row| row[0] == cell);
-        let row = row.unwrap_or_else(|| panic!("the table of options lacks {cell}"));
-        if let Some(default) = flag.default {
+        let row = row.unwrap_or_else(|| panic!("{heading} lacks {cell}"));
+        if let Some(default) = default {
             assert_eq!(row[1], format!("`{default}`"), "default of {cell}");
         }
         assert!(row[2].len() > 4, "{cell} says nothing");
     }
     assert_eq!(
         rows.len(),
-        flags::all().len(),
-        "a row for what is no option"
+        flags.len(),
+        "{heading}: a row for what is no option"
     );
 }
 
@@ -70,6 +89,7 @@ fn every_command_can_be_typed_as_it_stands() {
         "-f B:9000",
         "--accept raw",
         " -r",
+        "passive -",
         "probe ",
         "--state",
     ] {
@@ -77,7 +97,16 @@ fn every_command_can_be_typed_as_it_stands() {
         assert!(found, "no command with {role}, of {commands:#?}");
     }
     for command in commands {
-        match cli::parse(arguments(command)) {
+        let mut words = arguments(command);
+        // As `main` does.
+        if words[0] == flags::PASSIVE {
+            match passive_cli::parse(words.split_off(1)) {
+                Ok(passive_cli::Action::Run(_)) => {}
+                other => panic!("{command}: {other:?}"),
+            }
+            continue;
+        }
+        match cli::parse(words) {
             Ok(Action::Run(_)) => {}
             other => panic!("{command}: {other:?}"),
         }
@@ -141,9 +170,17 @@ fn scripts_check_installs_every_program_that_a_test_asks_for() {
         .collect();
     assert!(installed.contains("cc"), "{installed:?}");
     let tests = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
-    // Split so that this line does not ask for anything itself.
-    for asked in tests.split(concat!("need", "(\"")).skip(1) {
-        let program = asked.split('"').next().unwrap_or(asked);
+    // Split so that these lines do not ask for anything themselves.
+    let single = tests.split(concat!("need", "(\"")).skip(1);
+    let mut asked: BTreeSet<_> = single.filter_map(|rest| rest.split('"').next()).collect();
+    for rest in tests.split(concat!("require", "(&[")).skip(1) {
+        let list = rest.split(']').next().unwrap_or(rest);
+        asked.extend(list.split('"').skip(1).step_by(2));
+    }
+    for program in ["promtool", "tshark", "nginx"] {
+        assert!(asked.contains(program), "nothing asks for {program} now");
+    }
+    for program in asked {
         assert!(installed.contains(program), "the table lacks {program}");
     }
 }

@@ -112,6 +112,12 @@ pub const WORDS: &[Word] = &[
     },
 ];
 
+/// The command with a command line of its own, `passive_cli`; `main` looks for it before it parses.
+pub const PASSIVE: &str = "passive";
+
+/// What the help says of it.
+pub(super) const PASSIVE_BRIEF: &str = "round trips and events in a capture; more: passive --help";
+
 /// Heading under which the help lists an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {

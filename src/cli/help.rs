@@ -103,6 +103,9 @@ fn usage() -> String {
         let _ = writeln!(text, "       {PROGRAM} {call} [OPTION]...");
         let _ = writeln!(text, "           {}", word.brief);
     }
+    let (word, brief) = (flags::PASSIVE, flags::PASSIVE_BRIEF);
+    let _ = writeln!(text, "       {PROGRAM} {word} FILE|- [OPTION]...");
+    let _ = writeln!(text, "           {brief}");
     text
 }
 
@@ -185,6 +188,9 @@ mod tests {
         }
         for word in flags::WORDS {
             assert!(text.contains(word.brief), "no {}", word.name);
+        }
+        for text in [&text, &short()] {
+            assert!(text.contains("passive --help"), "{text}");
         }
         for code in ExitCode::ALL {
             assert!(text.contains(code.meaning()), "no {code:?}");

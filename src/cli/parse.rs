@@ -267,6 +267,9 @@ fn unknown_word(text: &OsStr) -> String {
             "{text:?} needs --listen, --forward-to or the word probe before it"
         ));
     }
+    if text == flags::PASSIVE {
+        return remedied(format_args!("{text:?} has to be the first argument"));
+    }
     let words: Vec<&str> = flags::WORDS.iter().map(|word| word.name).collect();
     let words = words.join(" and ");
     remedied(format_args!("unknown command {text:?}: there are {words}"))
