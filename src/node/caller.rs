@@ -265,6 +265,7 @@ impl Caller {
         let mut intake = Intake::new(&line.pair, end, Some(TICK.min(timeout)));
         let mut inbound = Inbound::returning(line.session.cookie);
         let mut clock = self.node.clock.pump();
+        let mut read_at = None;
         let breaks = |text: String| Stop::Path(Break::own(text));
         loop {
             let header = match intake.frame() {
@@ -288,7 +289,13 @@ impl Caller {
                 Err(ReadFault::Aborted) => return Err(Stop::Aborted),
                 Err(fault) => return Err(breaks(explain(end, timeout, fault))),
             };
-            let ingress = header.marked().then(|| clock.read());
+            // An answer that needed no read of its own was complete when the one before it was.
+            if intake.take_fresh() {
+                read_at = None;
+            }
+            let ingress = header
+                .marked()
+                .then(|| *read_at.get_or_insert_with(|| clock.read()));
             inbound
                 .check(&header)
                 .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;

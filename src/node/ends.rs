@@ -23,6 +23,9 @@ const REPORTS: usize = 8;
 /// How long a blocked send sleeps before it looks whether the pair has failed.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
+/// Reports are gathered into one send up to this size; even a socket that is hardly writable takes as much.
+const SMALL_SEND: usize = 2048;
+
 const READING_OVER: u8 = 1;
 const DEAD: u8 = 2;
 const WRITING_OVER: u8 = 4;
@@ -65,7 +68,8 @@ pub struct End {
     /// Its peer, for messages.
     pub peer: SocketAddr,
     state: AtomicU8,
-    writing: Mutex<()>,
+    /// The write half; inside, what a send of reports left over: it has to go out before anything else does.
+    writing: Mutex<Vec<u8>>,
     reports: OnceLock<ReportQueue>,
 }
 
@@ -98,7 +102,7 @@ impl End {
             socket,
             peer,
             state: AtomicU8::new(0),
-            writing: Mutex::new(()),
+            writing: Mutex::default(),
             reports: OnceLock::new(),
         }
     }
@@ -156,11 +160,11 @@ impl End {
     }
 
     /// The write half, for whole frames.
-    pub fn lock(&self) -> MutexGuard<'_, ()> {
+    pub fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
         lock(&self.writing)
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, ()>> {
+    fn try_lock(&self) -> Option<MutexGuard<'_, Vec<u8>>> {
         match self.writing.try_lock() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -261,40 +265,47 @@ impl End {
             if reports.is_empty() {
                 return;
             }
-            let Some(guard) = self.try_lock() else {
+            let Some(mut rest) = self.try_lock() else {
                 return;
             };
             while !reports.is_empty() {
                 if !sys::is_writable(&self.socket) {
                     return; // The next write of the other pump takes them along.
                 }
-                let Ok(mut report) = reports.try_recv() else {
-                    break;
-                };
-                finish(&mut report);
-                if !self.send_whole_now(&report) {
-                    return;
+                // All that wait, in one send, as far as they fit a socket that has little room.
+                let mut frames = std::mem::take(&mut *rest);
+                let mut start = frames.len();
+                let mut ends = Vec::new();
+                while frames.len() < SMALL_SEND {
+                    let Ok(report) = reports.try_recv() else {
+                        break;
+                    };
+                    frames.extend_from_slice(&report);
+                    ends.push(frames.len());
+                }
+                for end in ends {
+                    finish(&mut frames[start..end]);
+                    start = end;
+                }
+                match sys::send_now(&self.socket, &frames) {
+                    Ok(sent) => *rest = frames.split_off(sent),
+                    Err(error) if is_passing(&error) => *rest = frames,
+                    Err(_) => {
+                        self.mark(DEAD);
+                        return;
+                    }
+                }
+                if !rest.is_empty() {
+                    return; // Likewise.
                 }
             }
-            drop(guard);
+            drop(rest);
         }
     }
 
-    /// Sends a frame without waiting; a frame sent by half tears the stream, and nothing may follow.
-    fn send_whole_now(&self, frame: &[u8]) -> bool {
-        match sys::send_now(&self.socket, frame) {
-            Ok(sent) if sent == frame.len() => true,
-            Ok(_) => {
-                self.mark(TORN);
-                false
-            }
-            Err(error) => {
-                if !is_passing(&error) {
-                    self.mark(DEAD);
-                }
-                false
-            }
-        }
+    /// The next report that waits; for the holder of the write half.
+    pub fn take_report(&self) -> Option<Vec<u8>> {
+        self.reports.get()?.1.try_recv().ok()
     }
 
     /// A last word to a framed peer, if the write half is whole, and free, or `wait` says to wait for it: once the pair has
@@ -308,7 +319,10 @@ impl End {
         } else {
             self.try_lock()
         };
-        guard.is_some() && !self.is(TORN | DEAD | WRITING_OVER) && self.send_whole_now(frame)
+        // Nothing follows it, so a part of it does no harm; nor does it behind a part of something else.
+        guard.is_some_and(|rest| rest.is_empty())
+            && !self.is(TORN | DEAD | WRITING_OVER)
+            && sys::send_now(&self.socket, frame).is_ok_and(|sent| sent == frame.len())
     }
 
     fn abort(&self) {

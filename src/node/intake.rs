@@ -62,6 +62,8 @@ pub struct Intake<'a> {
     /// A read has filled the small buffer: the next one gets a big one.
     full: bool,
     moved: usize,
+    /// The frame at hand took a read; one that did not was complete when an earlier one was.
+    fresh: bool,
     header_begun: Option<Instant>,
 }
 
@@ -81,6 +83,7 @@ impl<'a> Intake<'a> {
             waits: 0,
             full: false,
             moved: 0,
+            fresh: false,
             header_begun: None,
         }
     }
@@ -197,6 +200,7 @@ impl<'a> Intake<'a> {
                 }
                 Ok(read) => {
                     self.filled += read;
+                    self.fresh = true;
                     self.full |= self.filled == self.len();
                     self.pair.moved.fetch_add(1, Ordering::Relaxed);
                     return Ok(read);
@@ -323,6 +327,17 @@ impl<'a> Intake<'a> {
             return Err(ReadFault::Stalled);
         }
         Ok(())
+    }
+
+    /// Whether a read has come since this was asked last: if not, the frame at hand was complete when the one before was.
+    pub fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Whether a marked frame follows the one of `header`, whole already.
+    pub fn marked_follows(&self, header: &Header) -> bool {
+        let rest = self.pending().get(header.frame_len()..).unwrap_or(&[]);
+        Header::parse(rest).is_ok_and(|next| next.marked() && rest.len() >= next.frame_len())
     }
 
     /// The header of the next pending frame, if it is whole. What is wrong with it [`frame`](Self::frame) tells.

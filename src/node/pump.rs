@@ -24,6 +24,7 @@ use crate::wire::{
     HEADER_LEN, STAMP_LEN,
 };
 use std::fmt;
+use std::sync::MutexGuard;
 
 /// An end of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct Pump<'a> {
     traffic: Traffic,
     sequence: u64,
     epoch: usize,
+    /// When the frames that are pending were completely read, if one of them is marked.
+    read_at: Option<Moment>,
 }
 
 /// Which way frames go through a node.
@@ -152,6 +155,7 @@ impl<'a> Pump<'a> {
             traffic: Traffic::default(),
             sequence: 0,
             epoch: 0,
+            read_at: None,
         }
     }
 
@@ -270,17 +274,18 @@ impl<'a> Pump<'a> {
 
     // --- framed in, framed out -------------------------------------------------------------------------------------
 
-    /// A relay's pump in either direction.
+    /// A relay's up pump, behind the OPEN frame it passes on.
     ///
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn relay(&mut self, intake: &mut Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
-        let way = match self.source {
-            Side::Client => Way::Forward,
-            Side::Server => Way::Return,
-        };
-        self.pass_frames(intake, inbound, way)
+    pub fn relay(
+        &mut self,
+        intake: &mut Intake<'a>,
+        inbound: Inbound,
+        open: Vec<u8>,
+    ) -> Result<(), Fault> {
+        self.pass_frames(intake, inbound, Way::Forward, open)
     }
 
     /// A relay's down pump, from the beginning.
@@ -290,7 +295,8 @@ impl<'a> Pump<'a> {
     /// [`Fault`], for [`conclude`].
     pub fn relay_back(&mut self) -> Result<(), Fault> {
         let intake = &mut self.intake();
-        self.relay(intake, Inbound::returning(self.session.cookie))
+        let inbound = Inbound::returning(self.session.cookie);
+        self.pass_frames(intake, inbound, Way::Return, Vec::new())
     }
 
     /// A reflector's only pump.
@@ -300,17 +306,31 @@ impl<'a> Pump<'a> {
     /// [`Fault`], for [`conclude`].
     pub fn reflect(&mut self, intake: &mut Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
         self.sink = Side::Client;
-        self.pass_frames(intake, inbound, Way::Turn)
+        self.pass_frames(intake, inbound, Way::Turn, Vec::new())
     }
 
+    /// `opening` is a relay's OPEN frame, which goes out together with what came behind it.
     fn pass_frames(
         &mut self,
         intake: &mut Intake<'a>,
         mut inbound: Inbound,
         way: Way,
+        opening: Vec<u8>,
     ) -> Result<(), Fault> {
-        let mut gathered = Vec::new();
+        let mut gathered = opening;
         let mut ready = Vec::new();
+        if let Ok(header) = Header::parse(&gathered) {
+            let open = Ready {
+                start: 0,
+                end: gathered.len(),
+                stamp_at: None, // It has its stamp.
+                header,
+            };
+            ready.push(open);
+            if next_gatherable(intake).is_none() {
+                self.flush(&mut gathered, &mut ready, None, way)?;
+            }
+        }
         loop {
             let next = intake
                 .frame()
@@ -318,7 +338,7 @@ impl<'a> Pump<'a> {
             let Some(header) = next else {
                 break;
             };
-            let mut ingress = self.ingress(&header);
+            let mut ingress = self.ingress(intake, &header);
             inbound
                 .check(&header)
                 .map_err(|violation| self.violation(self.source, violation))?;
@@ -326,34 +346,26 @@ impl<'a> Pump<'a> {
                 self.pass_special(intake, header, ingress, way)?;
                 continue;
             }
-            let single = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+            let first = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
             intake.consume(&header);
-            // Most often that was all there is: it goes out from where it lies.
-            let more = intake.next_whole().filter(|next| gatherable(next.kind));
-            let Some(mut next) = more else {
-                self.dispatch(intake.buffer(), &[single], ingress, way)?;
+            let mut more = next_gatherable(intake);
+            if more.is_none() && ready.is_empty() {
+                // Most often that was all there is: it goes out from where it lies.
+                self.dispatch(intake.buffer(), &[first], ingress, way)?;
                 continue;
-            };
-            gather(&mut gathered, &mut ready, intake.buffer(), single);
-            loop {
+            }
+            gather(&mut gathered, &mut ready, intake.buffer(), first);
+            while let Some(next) = more.filter(|_| gathered.len() < GATHER) {
                 inbound
                     .check(&next)
                     .map_err(|violation| self.violation(self.source, violation))?;
-                if ingress.is_none() {
-                    ingress = self.ingress(&next); // The same read completed both.
-                }
+                ingress = ingress.or(self.ingress(intake, &next));
                 let following = self.prepare(&mut intake.chunk_of(&next), next, ingress, way);
                 intake.consume(&next);
                 gather(&mut gathered, &mut ready, intake.buffer(), following);
-                match intake.next_whole().filter(|next| gatherable(next.kind)) {
-                    Some(another) if gathered.len() < GATHER => next = another,
-                    _ => break,
-                }
+                more = next_gatherable(intake);
             }
-            self.dispatch(&mut gathered, &ready, ingress, way)?;
-            ready.clear();
-            gathered.clear();
-            gathered.shrink_to(2 * GATHER);
+            self.flush(&mut gathered, &mut ready, ingress, way)?;
         }
         if !inbound.ended() {
             return Err(self.vanished());
@@ -362,8 +374,32 @@ impl<'a> Pump<'a> {
         self.finish(|| sink.shut_writing())
     }
 
-    fn ingress(&mut self, header: &Header) -> Option<Moment> {
-        (header.marked() && self.node.settings.stamp).then(|| self.clock.read())
+    /// Sends what was gathered, and gives its memory back: a connection that idles next keeps none.
+    fn flush(
+        &mut self,
+        gathered: &mut Vec<u8>,
+        ready: &mut Vec<Ready>,
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Result<(), Fault> {
+        let mut frames = std::mem::take(gathered);
+        self.dispatch(&mut frames, &std::mem::take(ready), ingress, way)
+    }
+
+    /// When the frame at hand was completely read, if it is to be stamped. One that needed no read of its own was
+    /// complete when the one before it was: what it waited for since is this node's doing, not the network's.
+    fn ingress(&mut self, intake: &mut Intake<'_>, header: &Header) -> Option<Moment> {
+        if !self.node.settings.stamp {
+            return None;
+        }
+        if intake.take_fresh() {
+            let soon = header.marked() || intake.marked_follows(header);
+            self.read_at = soon.then(|| self.clock.read());
+        }
+        let clock = &mut self.clock;
+        header
+            .marked()
+            .then(|| *self.read_at.get_or_insert_with(|| clock.read()))
     }
 
     /// Makes the pending frame ready where it lies: hop, stamp.
@@ -425,6 +461,11 @@ impl<'a> Pump<'a> {
         }
         self.send(self.sink, &buffer[first.start..last.end])?;
         drop(guard);
+        for frame in frames {
+            if frame.header.kind == frame_type::OPENED && way == Way::Return {
+                self.tell_opened(&buffer[frame.start..frame.end], frame.header);
+            }
+        }
         if let (Way::Turn, Some(ingress), Some(egress)) = (way, ingress, egress) {
             for _ in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
                 self.tell_residence(Direction::Forward, ingress, egress);
@@ -443,6 +484,13 @@ impl<'a> Pump<'a> {
             }
         }
         Ok(())
+    }
+
+    #[inline(never)]
+    fn tell_opened(&self, frame: &[u8], header: Header) {
+        if let Ok(view) = FrameView::of(header, frame) {
+            tell_nodes(self.node, self.session, view.annotations());
+        }
     }
 
     /// Hands the node's own share of a block to the collector, on the clock that no step moves.
@@ -477,7 +525,7 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Frames that are more than bytes on their way: OPENED, RESET, ERROR, and what only a later version knows.
+    /// Frames that are more than bytes on their way: RESET, ERROR, and what only a later version knows.
     #[inline(never)]
     fn pass_special(
         &mut self,
@@ -489,10 +537,6 @@ impl<'a> Pump<'a> {
         let fault = match header.kind {
             frame_type::RESET => Some(self.passed_reset()),
             frame_type::ERROR => Some(self.passed_error(intake.view(header).payload())),
-            frame_type::OPENED => {
-                tell_nodes(self.node, self.session, intake.view(header).annotations());
-                None
-            }
             _ => None,
         };
         if let Some(fault) = fault {
@@ -550,7 +594,7 @@ impl<'a> Pump<'a> {
             let Some(header) = next else {
                 break;
             };
-            let ingress = self.ingress(&header);
+            let ingress = self.ingress(intake, &header);
             inbound
                 .check(&header)
                 .map_err(|violation| self.violation(self.source, violation))?;
@@ -560,7 +604,7 @@ impl<'a> Pump<'a> {
                 }
                 frame_type::END => {
                     server.shut_writing();
-                    self.drain_reports();
+                    self.flush_reports()?;
                     self.pair.client.writer_done();
                 }
                 frame_type::RESET => return Err(self.passed_reset()),
@@ -640,11 +684,20 @@ impl<'a> Pump<'a> {
 
     fn drain_reports(&mut self) {
         let clock = &mut self.clock;
-        self.pair.client.drain_reports(|report| {
-            let moment = clock.read();
-            let at = report.len() - STAMP_LEN;
-            set_egress(&mut report[at..], moment.wall, moment.generation);
-        });
+        self.pair
+            .client
+            .drain_reports(|frame| stamp_report(frame, clock));
+    }
+
+    /// Sends what reports are left at the end of a direction, waiting for the client to take them.
+    fn flush_reports(&mut self) -> Result<(), Fault> {
+        let guard = self.lock_client()?;
+        while let Some(mut report) = self.pair.client.take_report() {
+            stamp_report(&mut report, &mut self.clock);
+            self.send(Side::Client, &report)?;
+        }
+        drop(guard);
+        Ok(())
     }
 
     /// An entry's down pump: payload to the client, reports to the collector.
@@ -653,7 +706,7 @@ impl<'a> Pump<'a> {
     ///
     /// [`Fault`], for [`conclude`].
     pub fn deliver_back(&mut self) -> Result<(), Fault> {
-        let mut intake = self.intake();
+        let intake = &mut self.intake();
         let mut inbound = Inbound::returning(self.session.cookie);
         let client = self.end(Side::Client);
         loop {
@@ -663,7 +716,7 @@ impl<'a> Pump<'a> {
             let Some(header) = next else {
                 break;
             };
-            let ingress = self.ingress(&header);
+            let ingress = self.ingress(intake, &header);
             inbound
                 .check(&header)
                 .map_err(|violation| self.violation(self.source, violation))?;
@@ -832,18 +885,28 @@ impl<'a> Pump<'a> {
                 self.behind_exit(sequence, span, &mut chunk.buffer[start + HEADER_LEN..]);
             }
             header.emit(&mut chunk.buffer[start..]);
-            let guard = client.lock();
+            let guard = self.lock_client()?;
             self.send(Side::Client, &chunk.buffer[start..chunk.end])?;
             drop(guard);
             self.drain_reports();
         }
         let mut end = [0; HEADER_LEN];
         self.end_frame(Flags(Flags::RETURN)).emit(&mut end);
-        let guard = client.lock();
+        let guard = self.lock_client()?;
         self.send(Side::Client, &end)?;
         drop(guard);
-        self.drain_reports();
+        self.flush_reports()?;
         self.finish(|| client.writer_done())
+    }
+
+    /// The write half of the exit's framed end, clear of what a send of reports may have left over.
+    fn lock_client(&mut self) -> Result<MutexGuard<'a, Vec<u8>>, Fault> {
+        let mut rest = self.end(Side::Client).lock();
+        if !rest.is_empty() {
+            let rest = std::mem::take(&mut *rest);
+            self.send(Side::Client, &rest)?;
+        }
+        Ok(rest)
     }
 
     #[inline(never)]
@@ -965,8 +1028,12 @@ fn refuse_greeting(node: &Node, pair: &Pair, first: &[u8]) -> Result<(), Fault> 
 fn gatherable(kind: u8) -> bool {
     matches!(
         kind,
-        frame_type::BLOCK | frame_type::REPORT | frame_type::END
+        frame_type::BLOCK | frame_type::REPORT | frame_type::END | frame_type::OPENED
     )
+}
+
+fn next_gatherable(intake: &Intake<'_>) -> Option<Header> {
+    intake.next_whole().filter(|next| gatherable(next.kind))
 }
 
 /// Copies a frame that is ready behind those gathered before.
@@ -979,6 +1046,15 @@ fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: 
         stamp_at: frame.stamp_at.map(|stamp| stamp - frame.start + at),
         header: frame.header,
     });
+}
+
+/// The egress time of a report; OPENED waits in the same queue, but carries no stamp.
+fn stamp_report(frame: &mut [u8], clock: &mut PumpClock<'_>) {
+    if Header::parse(frame).is_ok_and(|header| header.marked()) {
+        let moment = clock.read();
+        let at = frame.len() - STAMP_LEN;
+        set_egress(&mut frame[at..], moment.wall, moment.generation);
+    }
 }
 
 /// What an end of reading means, by the side it happened on and who speaks there.

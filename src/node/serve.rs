@@ -621,17 +621,26 @@ fn serve_framed<'a>(
     match role {
         Role::Echo => {
             let answer = opened(own_session, &open.annotations);
-            reflect(connection, own_session, |pump| {
+            drop(open);
+            reflect(connection, own_session, move |pump| {
                 pump.say(Side::Client, &answer)?;
+                drop(answer);
                 pump.reflect(intake, inbound)
             });
             Ok(())
         }
         Role::Exit => {
             pair.client.queue_reports();
-            // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
             let answer = opened(own_session, &open.annotations);
-            Pump::new(node, pair, own_session, Side::Client).say(Side::Client, &answer)?;
+            drop(open);
+            if intake.next_whole().is_some() {
+                // The first block came along: OPENED goes out with its report.
+                pair.client.offer(answer);
+            } else {
+                // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
+                Pump::new(node, pair, own_session, Side::Client).say(Side::Client, &answer)?;
+                drop(answer);
+            }
             pump_both(
                 connection,
                 own_session,
@@ -639,15 +648,16 @@ fn serve_framed<'a>(
                 |up| up.deliver(intake, inbound),
             )
         }
-        _ => pump_both(
-            connection,
-            own_session,
-            |down| down.relay_back(),
-            |up| {
-                up.say(Side::Server, &open.frame)?;
-                up.relay(intake, inbound)
-            },
-        ),
+        _ => {
+            let Opening { frame, annotations } = open;
+            drop(annotations);
+            pump_both(
+                connection,
+                own_session,
+                |down| down.relay_back(),
+                |up| up.relay(intake, inbound, frame),
+            )
+        }
     }
 }
 

@@ -16,10 +16,11 @@ pub fn nodes(annotations: Annotations<'_>) -> Vec<(u8, NodeInfo)> {
 
 /// The hop at which the node `id` is on the path already: a loop.
 pub fn find(annotations: Annotations<'_>, id: u64) -> Option<u8> {
-    nodes(annotations)
-        .into_iter()
-        .find(|(_, node)| node.id == id)
-        .map(|(hop, _)| hop)
+    annotations
+        .map_while(Result::ok)
+        .filter(|annotation| annotation.kind == ANNOTATION_NODE)
+        .find(|annotation| NodeInfo::id_of(annotation.value) == Some(id))
+        .map(|annotation| annotation.hop)
 }
 
 #[cfg(test)]

@@ -213,9 +213,15 @@ impl NodeInfo {
         })
     }
 
+    /// The identity alone; `None` where `value` is too short to hold one.
+    pub fn id_of(value: &[u8]) -> Option<u64> {
+        Some(BigEndian::read_u64(value.get(..8)?))
+    }
+
     /// The value of an [`ANNOTATION_NODE`]. Texts are cut at 255 bytes, tags at 255.
     pub fn emit(&self) -> Vec<u8> {
-        let mut out = vec![0; FIXED_LEN];
+        let mut out = Vec::with_capacity(128);
+        out.resize(FIXED_LEN, 0);
         BigEndian::write_u64(&mut out[0..8], self.id);
         out[8] = self.role.to_wire();
         out[9] = self.versions.0;
@@ -309,6 +315,8 @@ mod tests {
     fn golden_bytes_of_a_node_are_written_and_read() {
         assert_eq!(sample().emit(), GOLDEN);
         assert_eq!(NodeInfo::parse(GOLDEN), Ok(sample()));
+        assert_eq!(NodeInfo::id_of(GOLDEN), Some(sample().id));
+        assert_eq!(NodeInfo::id_of(&GOLDEN[..7]), None);
         let unknown = NodeInfo {
             clock_error: None,
             connect: None,
