@@ -30,6 +30,9 @@ use std::time::Duration;
 /// How often a reader that hears nothing looks whether an answer is overdue.
 const TICK: Duration = Duration::from_millis(250);
 
+/// A write of an answer that took longer than this was blocked by whoever reads our output.
+const BLOCKED: Nanos = Nanos::from_micros(200);
+
 /// Why a path broke.
 #[derive(Debug)]
 pub struct Break {
@@ -37,12 +40,26 @@ pub struct Break {
     pub hop: u8,
     /// What it noticed.
     pub text: String,
+    /// It noticed only silence: whose, it cannot know.
+    pub silent: bool,
 }
 
 impl Break {
     /// Noticed by this node itself.
     pub fn own(text: String) -> Self {
-        Self { hop: 0, text }
+        Self {
+            hop: 0,
+            text,
+            silent: false,
+        }
+    }
+
+    /// Nothing was heard, from wherever on the path.
+    pub fn silence(text: String) -> Self {
+        Self {
+            silent: true,
+            ..Self::own(text)
+        }
     }
 }
 
@@ -116,11 +133,18 @@ impl Progress {
         let sent = counts.sent;
         let answer = counts.answers.take(sequence, sent);
         if answer == Answer::First {
-            counts.outstanding = counts.outstanding.saturating_sub(1);
+            // Frames keep their order: what was sent before it and is not answered by now will not be (an exit drops
+            // reports rather than hold up data).
+            counts.outstanding = counts.outstanding.min(sent - 1 - sequence);
             counts.late += u64::from(late);
         }
         counts.since = now;
         answer
+    }
+
+    /// Something was heard, if not an answer: the path lives.
+    fn heard(&self, now: MonoTime) {
+        lock(&self.0).since = now;
     }
 
     /// Whether an answer has been outstanding for longer than `timeout`.
@@ -129,8 +153,8 @@ impl Progress {
         counts.outstanding > 0 && now.since(counts.since) >= timeout.into()
     }
 
-    /// A new session begins: what is outstanding on the old one is lost.
-    fn begin(&self) {
+    /// No answer is expected any more: a new session begins, or an exit has dropped a report.
+    fn forget(&self) {
         lock(&self.0).outstanding = 0;
     }
 
@@ -157,10 +181,15 @@ impl Progress {
         }
     }
 
-    /// The numbers of the blocks without an answer.
-    pub fn unanswered(&self) -> Vec<u64> {
+    /// Whether all that was sent has its answer, or will never have one.
+    fn is_settled(&self) -> bool {
+        lock(&self.0).outstanding == 0
+    }
+
+    /// The number of the next block from `from` on that has no answer.
+    pub fn next_unanswered(&self, from: u64) -> Option<u64> {
         let counts = lock(&self.0);
-        counts.answers.open(counts.sent).collect()
+        counts.answers.next_open(from, counts.sent)
     }
 }
 
@@ -174,6 +203,15 @@ pub struct Caller {
     down: AtomicBool,
     /// The blocks are made here and mean nothing to a server.
     probes: bool,
+    /// The present path ends at an exit, whose reports may be dropped.
+    exits: AtomicBool,
+}
+
+/// Since when nothing moved.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    moved: u64,
+    since: MonoTime,
 }
 
 /// An open session.
@@ -191,6 +229,7 @@ impl Caller {
             progress: Progress::new(),
             down: AtomicBool::new(false),
             probes: false,
+            exits: AtomicBool::new(false),
         }
     }
 
@@ -245,7 +284,7 @@ impl Caller {
             pair: Pair::new(1, end, settings.timeout),
             session,
         };
-        self.progress.begin();
+        self.progress.forget();
         line.send(&opening(node, session, &info), &mut Nanos::default())?;
         Ok(line)
     }
@@ -266,10 +305,17 @@ impl Caller {
         let mut inbound = Inbound::returning(line.session.cookie);
         let mut clock = self.node.clock.pump();
         let mut read_at = None;
+        let mut heard = false;
+        let mut held = Nanos::ZERO;
+        let mut idle = Idle {
+            moved: 0,
+            since: sys::clock::mono(),
+        };
         let breaks = |text: String| Stop::Path(Break::own(text));
         loop {
             let header = match intake.frame() {
                 Ok(Some(header)) => header,
+                Ok(None) if inbound.ended() && end.is_writing_over() => return Ok(()),
                 Ok(None) => {
                     return Err(breaks(format!(
                         "next hop {} closed the connection without END",
@@ -277,18 +323,18 @@ impl Caller {
                     )))
                 }
                 Err(ReadFault::Idle) => {
-                    if self.progress.is_overdue(sys::clock::mono(), timeout) {
-                        return Err(breaks(format!(
-                            "no answer through {} for {:.1} s (--timeout)",
-                            end.peer,
-                            timeout.as_secs_f64()
-                        )));
+                    let now = sys::clock::mono();
+                    if std::mem::take(&mut heard) {
+                        self.progress.heard(now);
                     }
+                    self.check_silence(line, now, &mut idle)
+                        .map_err(Stop::Path)?;
                     continue;
                 }
                 Err(ReadFault::Aborted) => return Err(Stop::Aborted),
                 Err(fault) => return Err(breaks(explain(end, timeout, fault))),
             };
+            heard = true;
             // An answer that needed no read of its own was complete when the one before it was.
             if intake.take_fresh() {
                 read_at = None;
@@ -301,15 +347,26 @@ impl Caller {
                 .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;
             let view = intake.view(header);
             if let Some(ingress) = ingress {
-                self.answered(&view, ingress);
+                self.answered(&view, ingress, std::mem::take(&mut held));
             }
             match header.kind {
-                frame_type::BLOCK => payload(view.payload()).map_err(Stop::Sink)?,
+                frame_type::BLOCK => {
+                    let begun = sys::clock::mono();
+                    payload(view.payload()).map_err(Stop::Sink)?;
+                    let took = sys::clock::mono().since(begun);
+                    if took > BLOCKED {
+                        held += took;
+                    }
+                }
                 frame_type::OPENED => {
                     self.warn_of_exit(&view);
                     tell_nodes(&self.node, line.session, view.annotations());
                 }
-                frame_type::END => return Ok(()),
+                // Reports of what the server has taken may follow; without any to come, and with our own END said, the
+                // rest is the closing of connections.
+                frame_type::END if end.is_writing_over() && self.progress.is_settled() => {
+                    return Ok(())
+                }
                 frame_type::RESET => {
                     return Err(breaks(format!("the path was reset, through {}", end.peer)))
                 }
@@ -318,6 +375,7 @@ impl Caller {
                         Ok(info) => Stop::Path(Break {
                             hop: info.hop,
                             text: info.shown(),
+                            silent: false,
                         }),
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
                     })
@@ -328,12 +386,40 @@ impl Caller {
         }
     }
 
+    /// Nothing has come for a tick: whether that is too long.
+    fn check_silence(&self, line: &Line, now: MonoTime, idle: &mut Idle) -> Result<(), Break> {
+        let settings = &self.node.settings;
+        let peer = line.pair.client.peer;
+        if self.progress.is_overdue(now, settings.timeout) {
+            if self.exits.load(Ordering::Acquire) {
+                self.progress.forget(); // Its report was dropped on the way: lost, but no sign of a broken path.
+            } else {
+                return Err(Break::silence(format!(
+                    "no answer through {peer} for {:.1} s (--timeout)",
+                    settings.timeout.as_secs_f64()
+                )));
+            }
+        }
+        let moved = line.pair.moved.load(Ordering::Relaxed) as u64 + self.progress.blocks().sent;
+        if moved != idle.moved {
+            *idle = Idle { moved, since: now };
+        }
+        match settings.idle_timeout {
+            Some(limit) if now.since(idle.since) >= limit.into() => Err(Break::silence(format!(
+                "no byte moved through {peer} for {:.1} s (--idle-timeout)",
+                limit.as_secs_f64()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// An exit hands probes to a real server, as it does with any bytes: not what the user of a probe expects.
     fn warn_of_exit(&self, view: &FrameView<'_>) {
         let nodes = path::nodes(view.annotations());
         let Some((_, exit)) = nodes.last().filter(|(_, last)| last.role == Role::Exit) else {
             return;
         };
+        self.exits.store(true, Ordering::Release);
         if self.probes {
             let text = format!(
                 "the path ends at the exit {}: what the probes carry went into the server behind it; \
@@ -346,7 +432,7 @@ impl Caller {
     }
 
     /// A marked frame is back: the block itself, or an exit's report of it.
-    fn answered(&self, view: &FrameView<'_>, ingress: Moment) {
+    fn answered(&self, view: &FrameView<'_>, ingress: Moment, held: Nanos) {
         let origin = Origin {
             node: self.node.id,
             hop: 0,
@@ -355,7 +441,7 @@ impl Caller {
             ingress: ingress.wall,
             egress: None,
             generation: ingress.generation,
-            held: Nanos::ZERO,
+            held,
         };
         let Some(mut trip) = trip(view, origin, ingress.mono, home) else {
             return;
@@ -399,6 +485,7 @@ impl Line {
         end.send(&self.pair, bytes, held, Patience::Limited)
             .map_err(|fault| {
                 Break::own(match fault {
+                    WriteFault::SourceReset => "the session was given up".into(),
                     WriteFault::Timeout => format!(
                         "next hop {} has read nothing for {:.1} s (--timeout)",
                         end.peer,

@@ -109,6 +109,7 @@ pub struct Queue {
     shared: Arc<Shared>,
     beat: Duration,
     quiet: u32,
+    awake: bool,
 }
 
 /// Both sides; `sample` is the entry's `--sample`.
@@ -140,6 +141,7 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
         shared,
         beat,
         quiet: 0,
+        awake: false,
     };
     queue.raise_epoch();
     (collector, queue)
@@ -206,10 +208,15 @@ impl Queue {
         self.shared.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// From now on no batch is waited for without a limit: there is a deadline to watch.
+    pub fn keep_awake(&mut self) {
+        self.awake = true;
+    }
+
     /// Waits for the next batch and takes all of it. Wakes by itself only while there is traffic.
     pub fn batch(&mut self, mut take: impl FnMut(Measurement)) {
         let shared = &self.shared;
-        if self.quiet >= IDLE_BATCHES {
+        if self.quiet >= IDLE_BATCHES && !self.awake {
             self.quiet = 0;
             self.raise_epoch(); // The first block after the quiet is to be marked.
             shared.asleep.store(true, Ordering::SeqCst);

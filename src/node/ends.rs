@@ -47,6 +47,8 @@ pub enum WriteFault {
     },
     /// No byte moved for the time allowed (only where [`Patience::Limited`]).
     Timeout,
+    /// The client reset the connection while the server would not take more.
+    SourceReset,
 }
 
 /// What a write does when the peer does not read.
@@ -68,8 +70,7 @@ pub struct End {
     /// Its peer, for messages.
     pub peer: SocketAddr,
     state: AtomicU8,
-    /// The write half; inside, what a send of reports left over: it has to go out before anything else does.
-    writing: Mutex<Vec<u8>>,
+    writing: Mutex<()>,
     reports: OnceLock<ReportQueue>,
 }
 
@@ -102,7 +103,7 @@ impl End {
             socket,
             peer,
             state: AtomicU8::new(0),
-            writing: Mutex::default(),
+            writing: Mutex::new(()),
             reports: OnceLock::new(),
         }
     }
@@ -160,11 +161,11 @@ impl End {
     }
 
     /// The write half, for whole frames.
-    pub fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+    pub fn lock(&self) -> MutexGuard<'_, ()> {
         lock(&self.writing)
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, Vec<u8>>> {
+    fn try_lock(&self) -> Option<MutexGuard<'_, ()>> {
         match self.writing.try_lock() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -204,6 +205,7 @@ impl End {
         patience: Patience,
     ) -> Result<(), WriteFault> {
         let begun = Instant::now();
+        pair.blocked.fetch_add(1, Ordering::AcqRel);
         let mut progress = begun;
         let mut told = false;
         let outcome = loop {
@@ -218,8 +220,15 @@ impl End {
                 Ok(sent) => {
                     bytes = &bytes[sent..];
                     progress = Instant::now();
+                    pair.moved.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) if is_passing(&error) => {
+                    // Nobody reads from the client while its pump is here. (A server that reset is different: what it
+                    // had said before is still to be delivered.)
+                    if !std::ptr::eq(self, &pair.client) && pair.client.is_reset() {
+                        self.mark(TORN);
+                        break Err(WriteFault::SourceReset);
+                    }
                     if progress.elapsed() >= pair.timeout {
                         if patience == Patience::Limited {
                             self.mark(TORN);
@@ -234,6 +243,7 @@ impl End {
                 Err(error) => break Err(self.dead(error)),
             }
         };
+        pair.blocked.fetch_sub(1, Ordering::AcqRel);
         *held += begun.elapsed().into();
         outcome
     }
@@ -254,7 +264,7 @@ impl End {
 
     /// Sends the reports that wait, as long as nobody else is writing and the kernel has room; `finish` is called on
     /// each just before it is sent, for its egress stamp.
-    pub fn drain_reports(&self, mut finish: impl FnMut(&mut [u8])) {
+    pub fn drain_reports(&self, pair: &Pair, mut finish: impl FnMut(&mut [u8])) {
         let Some((_, reports)) = self.reports.get() else {
             return;
         };
@@ -265,7 +275,7 @@ impl End {
             if reports.is_empty() {
                 return;
             }
-            let Some(mut rest) = self.try_lock() else {
+            let Some(guard) = self.try_lock() else {
                 return;
             };
             while !reports.is_empty() {
@@ -273,8 +283,8 @@ impl End {
                     return; // The next write of the other pump takes them along.
                 }
                 // All that wait, in one send, as far as they fit a socket that has little room.
-                let mut frames = std::mem::take(&mut *rest);
-                let mut start = frames.len();
+                let mut frames = Vec::new();
+                let mut start = 0;
                 let mut ends = Vec::new();
                 while frames.len() < SMALL_SEND {
                     let Ok(report) = reports.try_recv() else {
@@ -287,19 +297,13 @@ impl End {
                     finish(&mut frames[start..end]);
                     start = end;
                 }
-                match sys::send_now(&self.socket, &frames) {
-                    Ok(sent) => *rest = frames.split_off(sent),
-                    Err(error) if is_passing(&error) => *rest = frames,
-                    Err(_) => {
-                        self.mark(DEAD);
-                        return;
-                    }
-                }
-                if !rest.is_empty() {
-                    return; // Likewise.
+                // There is room, so this waits, if ever, for the end of a frame. A fault is the reader's to tell.
+                let (held, patience) = (&mut Nanos::default(), Patience::Unlimited);
+                if self.send(pair, &frames, held, patience).is_err() {
+                    return;
                 }
             }
-            drop(rest);
+            drop(guard);
         }
     }
 
@@ -319,8 +323,8 @@ impl End {
         } else {
             self.try_lock()
         };
-        // Nothing follows it, so a part of it does no harm; nor does it behind a part of something else.
-        guard.is_some_and(|rest| rest.is_empty())
+        // Nothing follows it, so a part of it does no harm.
+        guard.is_some()
             && !self.is(TORN | DEAD | WRITING_OVER)
             && sys::send_now(&self.socket, frame).is_ok_and(|sent| sent == frame.len())
     }
@@ -381,8 +385,10 @@ pub struct Pair {
     /// `-t`.
     pub timeout: Duration,
     failed: AtomicBool,
-    /// Counts the reads of both pumps: whether anything moves.
+    /// Counts the reads of both pumps, and what a blocked write gets rid of: whether anything moves.
     pub moved: AtomicUsize,
+    /// How many pumps are blocked in a write, and so have something in flight.
+    pub blocked: AtomicUsize,
     /// Whether the server has answered what it was sent.
     pub exchange: Exchange,
 }
@@ -398,6 +404,7 @@ impl Pair {
             timeout,
             failed: AtomicBool::new(false),
             moved: AtomicUsize::new(0),
+            blocked: AtomicUsize::new(0),
             exchange: Exchange::default(),
         }
     }
@@ -465,13 +472,13 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The up pump is about to write a marked block.
-    pub fn ask(&self, sequence: u64, at: MonoTime) {
-        if self.state.load(Ordering::Acquire) == ANSWERED {
-            *lock(&self.asked) = (sequence, at);
-            self.state.store(TIMED, Ordering::Release);
-        } else {
-            self.state.store(UNTIMED, Ordering::Release);
+    /// The up pump is about to write a marked block; its egress time goes into what is returned. So the lock is taken
+    /// before that time is.
+    pub fn ask(&self, sequence: u64) -> Question<'_> {
+        Question {
+            exchange: self,
+            asked: lock(&self.asked),
+            sequence,
         }
     }
 
@@ -488,5 +495,25 @@ impl Exchange {
             return None;
         }
         Some(*lock(&self.asked))
+    }
+}
+
+/// A block that is about to be written.
+#[derive(Debug)]
+pub struct Question<'a> {
+    exchange: &'a Exchange,
+    asked: MutexGuard<'a, (u64, MonoTime)>,
+    sequence: u64,
+}
+
+impl Question<'_> {
+    /// It is written at `at`.
+    pub fn at(mut self, at: MonoTime) {
+        let quiet = self.exchange.state.load(Ordering::Acquire) == ANSWERED;
+        if quiet {
+            *self.asked = (self.sequence, at);
+        }
+        let state = if quiet { TIMED } else { UNTIMED };
+        self.exchange.state.store(state, Ordering::Release);
     }
 }

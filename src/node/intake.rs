@@ -231,7 +231,8 @@ impl<'a> Intake<'a> {
         if within && waited >= self.pair.timeout {
             return Err(ReadFault::Stalled);
         }
-        if self.idle_timeout.is_some_and(|limit| waited >= limit) {
+        // Within a frame the other limit holds.
+        if !within && self.idle_timeout.is_some_and(|limit| waited >= limit) {
             return Err(ReadFault::Idle);
         }
         if !within && self.start == self.filled {

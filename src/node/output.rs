@@ -57,22 +57,33 @@ pub enum Output {
     Stdout,
     /// Standard error: where stdout carries payload.
     Stderr,
-    /// `--report FILE`, open from the start, so that a bad path is told before anything is measured.
-    File(PathBuf, fs::File),
+    /// `--report FILE` of a format with a line per block, written as they come.
+    Stream(PathBuf, fs::File),
+    /// `--report FILE` of one report at the end: the last one stays whole until the new one is.
+    Whole(PathBuf),
 }
 
 impl Output {
-    /// The named file, truncated; else `otherwise`.
+    /// The named file; else `otherwise`. It is opened now, so that a bad path is told before anything is measured; only a
+    /// `stream` is emptied now.
     ///
     /// # Errors
     ///
     /// As open(2).
-    pub fn open(path: Option<&Path>, otherwise: Self) -> Result<Self, OutputError> {
+    pub fn open(path: Option<&Path>, otherwise: Self, stream: bool) -> Result<Self, OutputError> {
         let Some(path) = path else {
             return Ok(otherwise);
         };
-        match fs::File::create(path) {
-            Ok(file) => Ok(Self::File(path.into(), file)),
+        let opened = if stream {
+            fs::File::create(path)
+        } else {
+            fs::OpenOptions::new().append(true).create(true).open(path)
+        };
+        let regular = fs::metadata(path).is_ok_and(|data| data.is_file());
+        match opened {
+            // What is no regular file (a pipe, a device) can only be written to.
+            Ok(file) if stream || !regular => Ok(Self::Stream(path.into(), file)),
+            Ok(_) => Ok(Self::Whole(path.into())),
             Err(cause) => Err(OutputError::writing(path.display().to_string(), cause)),
         }
     }
@@ -93,7 +104,10 @@ impl Output {
                 "standard error".to_owned(),
                 io::stderr().write_all(text.as_bytes()),
             ),
-            Self::File(path, file) => (path.display().to_string(), file.write_all(text.as_bytes())),
+            Self::Stream(path, file) => {
+                (path.display().to_string(), file.write_all(text.as_bytes()))
+            }
+            Self::Whole(path) => return replace(path, text),
         };
         written.map_err(|cause| OutputError::writing(target, cause))
     }
@@ -132,6 +146,13 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
+    // A directory that takes no new files may hold one that can be written.
+    if let Err(error) = fs::File::create(&beside) {
+        if error.kind() == io::ErrorKind::PermissionDenied && path.exists() {
+            return fs::write(path, content)
+                .map_err(|cause| OutputError::writing(path.display().to_string(), cause));
+        }
+    }
     let replaced = fs::File::create(&beside)
         .and_then(|mut file| {
             file.write_all(content.as_bytes())?;

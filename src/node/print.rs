@@ -91,7 +91,8 @@ impl Printer {
         })
     }
 
-    fn has_lines(&self) -> bool {
+    /// Whether each block has a line of its own in the format.
+    pub fn has_lines(&self) -> bool {
         matches!(self.format, Format::Jsonl | Format::Csv)
     }
 
@@ -191,7 +192,7 @@ impl Printer {
                 let terminal = match &self.output {
                     Output::Stdout => std::io::stdout().is_terminal(),
                     Output::Stderr => std::io::stderr().is_terminal(),
-                    Output::File(..) => false,
+                    Output::Stream(..) | Output::Whole(_) => false,
                 };
                 let no_color = std::env::var_os("NO_COLOR");
                 let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
@@ -243,6 +244,9 @@ pub fn name_break(ledger: &Ledger, broken: &Break) -> String {
     let names = ledger.names();
     let next = broken.hop.saturating_add(1);
     match (names.get(&broken.hop), names.get(&next)) {
+        (Some(near), _) if broken.silent => {
+            format!("somewhere behind {}: {}", near.escape_debug(), broken.text)
+        }
         (Some(near), Some(far)) => {
             format!(
                 "between {} (hop {}) and {} (hop {next}): {}",

@@ -95,22 +95,34 @@ pub fn run(
             return Err(fault);
         }
         printer.tick(ledger, caller.progress.blocks_so_far());
-        match events.try_recv() {
-            Ok(Event::Broken(broken)) => {
-                printer.drain(&mut queue, ledger)?;
-                let text = name_break(ledger, &broken);
-                log::error!("probe: the path is broken: {text}");
-                ledger.notice(text);
-                outcome.broken = true;
+        // All that there are: one knock may stand for several.
+        let mut over = false;
+        for event in events.try_iter() {
+            match event {
+                Event::Broken(broken) => {
+                    printer.drain(&mut queue, ledger)?;
+                    let text = name_break(ledger, &broken);
+                    log::error!("probe: the path is broken: {text}");
+                    ledger.notice(text);
+                    outcome.broken = true;
+                }
+                Event::Over => over = true,
             }
-            Ok(Event::Over) => break,
-            Err(_) => {}
+        }
+        if over {
+            break;
         }
     }
     printer.drain(&mut queue, ledger)?;
     let blocks = caller.progress.blocks();
-    for sequence in caller.progress.unanswered() {
+    let mut from = 0;
+    while let Some(sequence) = caller
+        .progress
+        .next_unanswered(from)
+        .filter(|_| printer.has_lines())
+    {
         printer.lost(ledger, sequence, scheduled(sequence))?;
+        from = sequence + 1;
     }
     outcome.measured = blocks.received > 0;
     if plan.count.is_none() && !caller.is_down() {
@@ -215,7 +227,16 @@ fn wait_for_reader(
     unsent: Option<Break>,
 ) -> Result<(), Break> {
     let patience = caller.node.settings.timeout + Duration::from_secs(1);
-    match (ended.recv_timeout(patience), unsent) {
+    let mut received = caller.progress.blocks().received;
+    let outcome = loop {
+        let outcome = ended.recv_timeout(patience);
+        let now = caller.progress.blocks().received;
+        if outcome.is_ok() || now == received {
+            break outcome;
+        }
+        received = now; // Answers still come.
+    };
+    match (outcome, unsent) {
         (Ok(Ok(())), None) => Ok(()),
         (Ok(Err(Stop::Path(broken))), _) | (_, Some(broken)) => {
             line.give_up();
@@ -224,7 +245,7 @@ fn wait_for_reader(
         (Ok(Err(_)), None) => Ok(()),
         (Err(_), None) => {
             line.give_up();
-            Err(Break::own(format!(
+            Err(Break::silence(format!(
                 "the far end did not say END within {:.1} s (--timeout)",
                 caller.node.settings.timeout.as_secs_f64()
             )))

@@ -24,7 +24,6 @@ use crate::wire::{
     HEADER_LEN, STAMP_LEN,
 };
 use std::fmt;
-use std::sync::MutexGuard;
 
 /// An end of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +132,8 @@ struct Ready {
     end: usize,
     stamp_at: Option<usize>,
     header: Header,
+    /// What its stamp says of this pump's blocked writes.
+    held: Nanos,
 }
 
 /// Several small frames that go out together are gathered up to this size.
@@ -224,6 +225,10 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     fn write_fault(&self, side: Side, fault: WriteFault) -> Fault {
         match fault {
+            WriteFault::SourceReset => self.read_fault(
+                self.source,
+                ReadFault::Reset(std::io::ErrorKind::ConnectionReset.into()),
+            ),
             WriteFault::Dead { alone, error } if alone || self.source == side => {
                 self.read_fault(side, ReadFault::Reset(error))
             }
@@ -325,6 +330,7 @@ impl<'a> Pump<'a> {
                 end: gathered.len(),
                 stamp_at: None, // It has its stamp.
                 header,
+                held: Nanos::ZERO,
             };
             ready.push(open);
             if next_gatherable(intake).is_none() {
@@ -417,9 +423,11 @@ impl<'a> Pump<'a> {
         if way == Way::Turn {
             header.flags = header.flags.with(Flags::RETURN);
         }
+        let mut held = Nanos::ZERO;
         let (start, stamp_at) = match ingress.filter(|_| header.marked()) {
             Some(ingress) => {
                 let stamp = self.stamp(ingress, way.stamp());
+                held = stamp.held;
                 push_stamp(chunk.buffer, chunk.start, &mut header, &stamp)
             }
             None => {
@@ -436,6 +444,7 @@ impl<'a> Pump<'a> {
             end: chunk.end,
             stamp_at,
             header,
+            held,
         }
     }
 
@@ -479,6 +488,7 @@ impl<'a> Pump<'a> {
                         frame.header,
                         ingress,
                         Some(egress),
+                        frame.held,
                     );
                 }
             }
@@ -503,7 +513,14 @@ impl<'a> Pump<'a> {
     }
 
     /// Hands a block that came back to the collector.
-    fn tell_trip(&self, frame: &[u8], header: Header, ingress: Moment, egress: Option<Moment>) {
+    fn tell_trip(
+        &self,
+        frame: &[u8],
+        header: Header,
+        ingress: Moment,
+        egress: Option<Moment>,
+        held: Nanos,
+    ) {
         let Ok(view) = FrameView::of(header, frame) else {
             return;
         };
@@ -514,7 +531,7 @@ impl<'a> Pump<'a> {
                 .filter(|egress| egress.generation == ingress.generation)
                 .map(|egress| egress.wall),
             generation: ingress.generation,
-            held: Nanos::ZERO,
+            held,
         };
         let origin = Origin {
             node: self.node.id,
@@ -630,8 +647,9 @@ impl<'a> Pump<'a> {
             return self.send(Side::Server, frame.payload());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
+        let question = self.pair.exchange.ask(header.sequence);
         let egress = self.clock.read();
-        self.pair.exchange.ask(header.sequence, egress.mono);
+        question.at(egress.mono);
         self.send(Side::Server, frame.payload())?;
         // It was this pump's write to the server that blocked: the forward stamp's, not the way back's.
         forward.held += std::mem::take(&mut self.held);
@@ -686,12 +704,12 @@ impl<'a> Pump<'a> {
         let clock = &mut self.clock;
         self.pair
             .client
-            .drain_reports(|frame| stamp_report(frame, clock));
+            .drain_reports(self.pair, |frame| stamp_report(frame, clock));
     }
 
     /// Sends what reports are left at the end of a direction, waiting for the client to take them.
     fn flush_reports(&mut self) -> Result<(), Fault> {
-        let guard = self.lock_client()?;
+        let guard = self.end(Side::Client).lock();
         while let Some(mut report) = self.pair.client.take_report() {
             stamp_report(&mut report, &mut self.clock);
             self.send(Side::Client, &report)?;
@@ -727,7 +745,8 @@ impl<'a> Pump<'a> {
                     self.send(Side::Client, view.payload())?;
                     // A reflector at the end of the path answers in blocks, an exit in reports.
                     if let Some(ingress) = ingress {
-                        self.tell_trip(view.bytes(), header, ingress, None);
+                        let held = std::mem::take(&mut self.held);
+                        self.tell_trip(view.bytes(), header, ingress, None, held);
                     }
                     if header.annotations_len > 0 {
                         self.tell_annotations(&view);
@@ -735,7 +754,8 @@ impl<'a> Pump<'a> {
                 }
                 frame_type::REPORT => {
                     if let Some(ingress) = ingress {
-                        self.tell_trip(intake.view(header).bytes(), header, ingress, None);
+                        let held = std::mem::take(&mut self.held);
+                        self.tell_trip(intake.view(header).bytes(), header, ingress, None, held);
                     }
                 }
                 frame_type::END => client.shut_writing(),
@@ -885,28 +905,18 @@ impl<'a> Pump<'a> {
                 self.behind_exit(sequence, span, &mut chunk.buffer[start + HEADER_LEN..]);
             }
             header.emit(&mut chunk.buffer[start..]);
-            let guard = self.lock_client()?;
+            let guard = self.end(Side::Client).lock();
             self.send(Side::Client, &chunk.buffer[start..chunk.end])?;
             drop(guard);
             self.drain_reports();
         }
         let mut end = [0; HEADER_LEN];
         self.end_frame(Flags(Flags::RETURN)).emit(&mut end);
-        let guard = self.lock_client()?;
+        let guard = self.end(Side::Client).lock();
         self.send(Side::Client, &end)?;
         drop(guard);
         self.flush_reports()?;
         self.finish(|| client.writer_done())
-    }
-
-    /// The write half of the exit's framed end, clear of what a send of reports may have left over.
-    fn lock_client(&mut self) -> Result<MutexGuard<'a, Vec<u8>>, Fault> {
-        let mut rest = self.end(Side::Client).lock();
-        if !rest.is_empty() {
-            let rest = std::mem::take(&mut *rest);
-            self.send(Side::Client, &rest)?;
-        }
-        Ok(rest)
     }
 
     #[inline(never)]
@@ -964,9 +974,13 @@ impl<'a> Pump<'a> {
             }
             let ingress = self.clock.read();
             let behind = asked.map(|(_, since)| ingress.mono.since(since));
+            let question = match self.source {
+                Side::Client => Some(self.pair.exchange.ask(self.sequence)),
+                Side::Server => None,
+            };
             let egress = self.clock.read();
-            if self.source == Side::Client {
-                self.pair.exchange.ask(self.sequence, egress.mono);
+            if let Some(question) = question {
+                question.at(egress.mono);
             }
             self.send(self.sink, chunk.bytes())?;
             self.sequence += 1;
@@ -1045,6 +1059,7 @@ fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: 
         end: gathered.len(),
         stamp_at: frame.stamp_at.map(|stamp| stamp - frame.start + at),
         header: frame.header,
+        held: frame.held,
     });
 }
 

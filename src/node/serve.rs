@@ -173,7 +173,7 @@ impl Server {
             let quiet = QUIET.min(deadline.saturating_duration_since(Instant::now()));
             let ended = self.ended.recv_timeout(quiet).is_ok();
             let now = self.shared.moved();
-            if now == moved && !ended {
+            if now == moved && !ended && !self.shared.is_blocked() {
                 break;
             }
             moved = now;
@@ -194,6 +194,13 @@ impl Server {
 }
 
 impl Shared {
+    /// Whether a pump is in the middle of a write whose reader is slow: that is in flight, however long nothing moves.
+    fn is_blocked(&self) -> bool {
+        let open = self.connections();
+        open.iter()
+            .any(|connection| connection.pair.blocked.load(Ordering::Acquire) > 0)
+    }
+
     fn connections(&self) -> Vec<Arc<Connection>> {
         lock(&self.open)
             .values()
@@ -633,7 +640,8 @@ fn serve_framed<'a>(
             pair.client.queue_reports();
             let answer = opened(own_session, &open.annotations);
             drop(open);
-            if intake.next_whole().is_some() {
+            let first = intake.next_whole();
+            if first.is_some_and(|first| first.marked()) && node.settings.stamp {
                 // The first block came along: OPENED goes out with its report.
                 pair.client.offer(answer);
             } else {

@@ -12,6 +12,7 @@ use crossbeam_channel::{bounded, Sender};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::thread::Builder;
+use std::time::Instant;
 
 /// How a pump of the source ended.
 enum Ended {
@@ -60,7 +61,7 @@ pub fn run(
     }
     let mut code = ExitCode::Done;
     let mut deadline = None;
-    loop {
+    'run: loop {
         let mut fault = None;
         queue.batch(|measurement| {
             if let Err(error) = printer.take(&mut ledger, measurement) {
@@ -72,40 +73,47 @@ pub fn run(
             return Err(fault);
         }
         if stop.is_set() && deadline.is_none() {
-            deadline = Some(std::time::Instant::now() + caller.node.settings.timeout);
+            deadline = Some(Instant::now() + caller.node.settings.timeout);
+            queue.keep_awake();
             line.end();
         }
-        if deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            log::error!("source: told to end, but not all answers came within --timeout");
             line.give_up();
+            code = ExitCode::Failed;
+            break;
         }
-        match ended.try_recv() {
-            Ok(Ended::Sent) | Err(_) => {}
-            Ok(Ended::Stdin(error)) => {
-                log::error!("source: read standard input: {error}");
-                code = ExitCode::Failed;
-                line.end();
-            }
-            // The reader finds what the path had to say last, then the same end.
-            Ok(Ended::Unsent(broken)) => log::debug!("source: {broken}"),
-            Ok(Ended::Received) => break,
-            Ok(Ended::Stopped(Stop::Aborted)) => break,
-            Ok(Ended::Stopped(Stop::Path(broken))) => {
-                printer.drain(&mut queue, &mut ledger)?;
-                let text = name_break(&ledger, &broken);
-                log::error!("source: the path broke: {text}");
-                ledger.notice(text);
-                code = ExitCode::Failed;
-                break;
-            }
-            Ok(Ended::Stopped(Stop::Sink(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
-                line.give_up();
-                break; // Whoever read our output has enough: a normal end.
-            }
-            Ok(Ended::Stopped(Stop::Sink(error))) => {
-                log::error!("source: write standard output: {error}");
-                line.give_up();
-                code = ExitCode::Failed;
-                break;
+        // All that there are: one knock may stand for several.
+        for event in ended.try_iter() {
+            match event {
+                Ended::Sent => {}
+                Ended::Stdin(error) => {
+                    log::error!("source: read standard input: {error}");
+                    code = ExitCode::Failed;
+                    line.end();
+                }
+                // The reader finds what the path had to say last, then the same end.
+                Ended::Unsent(broken) => log::debug!("source: {broken}"),
+                Ended::Received => break 'run,
+                Ended::Stopped(Stop::Aborted) => break 'run,
+                Ended::Stopped(Stop::Path(broken)) => {
+                    printer.drain(&mut queue, &mut ledger)?;
+                    let text = name_break(&ledger, &broken);
+                    log::error!("source: the path broke: {text}");
+                    ledger.notice(text);
+                    code = ExitCode::Failed;
+                    break 'run;
+                }
+                Ended::Stopped(Stop::Sink(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    line.give_up();
+                    break 'run; // Whoever read our output has enough: a normal end.
+                }
+                Ended::Stopped(Stop::Sink(error)) => {
+                    log::error!("source: write standard output: {error}");
+                    line.give_up();
+                    code = ExitCode::Failed;
+                    break 'run;
+                }
             }
         }
     }

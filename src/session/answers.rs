@@ -72,12 +72,14 @@ impl Answers {
         self.duplicates
     }
 
-    /// The numbers below `sent` that have no answer yet and are within the window.
-    pub fn open(&self, sent: u64) -> impl Iterator<Item = u64> + '_ {
-        (self.floor..sent).filter(|sequence| {
-            let index = (sequence - self.floor) as usize;
-            !self.window.get(index).copied().unwrap_or(false)
-        })
+    /// The first number from `from` on and below `sent` that has no answer and is within the window.
+    pub fn next_open(&self, from: u64, sent: u64) -> Option<u64> {
+        let from = from.max(self.floor);
+        let behind = self.floor + self.window.len() as u64;
+        let within = (from..behind).find(|sequence| !self.window[(sequence - self.floor) as usize]);
+        within
+            .or(Some(from.max(behind)))
+            .filter(|open| *open < sent)
     }
 }
 
@@ -100,7 +102,12 @@ mod tests {
             assert_eq!(answers.take(sequence, 5), expected, "sequence {sequence}");
         }
         assert_eq!((answers.received(), answers.duplicates()), (3, 2));
-        assert_eq!(answers.open(5).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(answers.next_open(0, 5), Some(3));
+        assert_eq!(answers.next_open(4, 5), Some(4));
+        assert_eq!(answers.next_open(5, 5), None);
+        answers.take(4, 5);
+        assert_eq!(answers.next_open(4, 5), None);
+        assert_eq!(answers.next_open(4, 6), Some(5));
     }
 
     #[test]
