@@ -1,0 +1,352 @@
+//! How things end: by themselves, by a signal, by silence - and what must not be taken for an end.
+
+mod faces;
+mod util;
+
+use faces::{accept, connect, listener, read_out, read_stream, reset, write_stream, Ending};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+use subsegment_tcp_speeds::node::link::Link;
+use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use subsegment_tcp_speeds::sys;
+use util::{need, program, run, text, Dir, Node, Process, LONG};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Lets time pass where that nothing happens, or happens slowly, is what is tested.
+fn pass(time: Duration) {
+    let (_keep, nothing) = channel::<()>();
+    let _ = nothing.recv_timeout(time);
+}
+
+/// A running source with both of its streams.
+struct Source {
+    process: Process,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
+impl Source {
+    fn start(next: SocketAddr, args: &[&str]) -> Self {
+        let mut command = program();
+        command.args(["--node", "A", "-f", &next.to_string()]);
+        command.args(args).stdin(Stdio::piped());
+        let mut process = Process::start(command.stdout(Stdio::piped()));
+        let stdin = process.child.stdin.take().unwrap();
+        let stdout = process.stdout();
+        Self {
+            process,
+            stdin,
+            stdout,
+        }
+    }
+
+    /// Closes stdin, reads the rest of stdout, and waits for the end; the exit code.
+    #[track_caller]
+    fn finish(mut self) -> Option<i32> {
+        drop(self.stdin);
+        let mut rest = Vec::new();
+        self.stdout.read_to_end(&mut rest).unwrap();
+        assert_eq!(text(&rest), "", "more than the server said");
+        self.process.wait().code()
+    }
+}
+
+/// A server, an exit before it, and a source before that.
+#[track_caller]
+fn source_and_server(args: &[&str]) -> (Source, Node, TcpStream) {
+    let (listener, address) = listener();
+    let exit = Node::to("X", address, &["-r"]);
+    let source = Source::start(exit.address, args);
+    let server = accept(&listener);
+    (source, exit, server)
+}
+
+/// Fills `socket` until it takes no more for a while; how much it took.
+#[track_caller]
+fn fill(mut socket: &TcpStream) -> usize {
+    socket.set_write_timeout(Some(ms(300))).unwrap();
+    let chunk = vec![b'z'; 64 << 10];
+    let mut taken = 0;
+    loop {
+        match socket.write(&chunk) {
+            Ok(written) => taken += written,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return taken,
+            Err(error) => panic!("after {taken} bytes: {error}"),
+        }
+    }
+}
+
+#[track_caller]
+fn json(bytes: &[u8]) -> Value {
+    parse(bytes).unwrap_or_else(|error| panic!("{error}: {}", text(bytes)))
+}
+
+#[track_caller]
+fn int(report: &Value, path: &str) -> i64 {
+    let value = report.at(path).and_then(Value::as_i64);
+    value.unwrap_or_else(|| panic!("no integer at {path}"))
+}
+
+#[test]
+fn an_upload_goes_on_after_the_server_has_said_its_last_word() {
+    const HALF: usize = 2 << 20;
+    let (mut source, _exit, mut server) = source_and_server(&[]);
+    server.write_all(b"hi").unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    source.stdout.read_exact(&mut [0; 2]).unwrap();
+    // The server's end is on its way, and is there before the second half is.
+    for seed in [1, 2] {
+        let reader = std::thread::spawn(move || {
+            read_stream(&mut server, seed, HALF);
+            server
+        });
+        write_stream(&mut source.stdin, seed, HALF);
+        server = reader.join().unwrap();
+    }
+    assert_eq!(source.finish(), Some(0));
+    assert_eq!(read_out(&server), (Vec::new(), Ending::Orderly));
+}
+
+#[test]
+fn reports_that_follow_the_end_of_the_servers_stream_are_waited_for() {
+    let dir = Dir::new("ends-reports");
+    let file = dir.file("report.json");
+    let (listener, address) = listener();
+    let exit = Node::to("X", address, &["-r"]);
+    let relay = Node::to("B", exit.address, &[]);
+    // Whether the END overtakes a report is a race: often enough to be lost in one of them.
+    for round in 0..12 {
+        let path = file.to_str().unwrap();
+        let mut source = Source::start(relay.address, &["--report", path, "--format", "json"]);
+        source.stdin.write_all(b"q").unwrap();
+        let mut server = accept(&listener);
+        server.read_exact(&mut [0]).unwrap();
+        server.write_all(b"bye").unwrap();
+        drop(server);
+        source.stdout.read_exact(&mut [0; 3]).unwrap();
+        assert_eq!(source.finish(), Some(0), "round {round}");
+        let report = json(&std::fs::read(&file).unwrap());
+        assert_eq!(int(&report, "blocks/lost"), 0, "round {round}");
+    }
+}
+
+#[test]
+fn a_probe_of_a_silent_next_hop_ends_whenever_its_timeout_falls() {
+    // Its connections come about in the kernel, and nobody ever answers.
+    let (_silent, address) = listener();
+    let address = address.to_string();
+    // The collector goes to sleep about a second after the start: before, at and after that.
+    let timeouts = ["0.7", "0.8", "0.9", "0.95", "1", "1.05", "1.1", "1.2"];
+    let probes = timeouts.map(|timeout| {
+        let mut command = program();
+        command.args(["probe", &address, "-c", "1", "-t", timeout]);
+        (timeout, Process::start(command.stdout(Stdio::null())))
+    });
+    for (timeout, mut probe) in probes {
+        let status = probe.wait();
+        assert_eq!(status.code(), Some(2), "-t {timeout}");
+    }
+}
+
+#[test]
+fn a_source_that_is_interrupted_does_not_wait_for_a_server_that_never_closes() {
+    let (mut source, _exit, mut server) = source_and_server(&["-t", "0.4"]);
+    source.stdin.write_all(b"hello").unwrap();
+    server.read_exact(&mut [0; 5]).unwrap();
+    source.process.signal("INT");
+    source.process.wait_line("told to end, but not all answers");
+    assert_eq!(source.process.wait().code(), Some(1));
+}
+
+#[test]
+fn a_source_that_is_interrupted_does_not_wait_for_a_reader_of_its_output() {
+    let echo = Node::start("Z", &[]);
+    let mut source = Source::start(echo.address, &["-t", "0.4"]);
+    let mut stdin = source.stdin;
+    // Ends with the source.
+    let writer = std::thread::spawn(move || while stdin.write_all(&[7; 64 << 10]).is_ok() {});
+    source.stdout.read_exact(&mut [0; 1000]).unwrap();
+    source.process.signal("INT");
+    source.process.wait_line("told to end, but not all answers");
+    assert_eq!(source.process.wait().code(), Some(1));
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_source_gives_up_when_no_byte_moves_for_its_idle_timeout() {
+    let echo = Node::start("Z", &[]);
+    let mut source = Source::start(echo.address, &["--idle-timeout", "0.3"]);
+    source.process.wait_line("(--idle-timeout)");
+    assert_eq!(source.process.wait().code(), Some(1));
+}
+
+#[test]
+fn a_connection_whose_reader_is_slow_is_not_idle() {
+    const LEN: usize = 4 << 20;
+    // std cannot make a receive buffer small, and with a large one bytes move in jumps.
+    let port = faces::free_port();
+    let mut socat = std::process::Command::new(need("socat"));
+    let listen = format!("TCP-LISTEN:{port},bind=127.0.0.1,rcvbuf=8192");
+    socat.args(["-d", "-d", "-u", &listen, "STDOUT"]);
+    let mut socat = Process::start(socat.stdout(Stdio::piped()));
+    socat.wait_line("listening on");
+    let server = SocketAddr::from(([127, 0, 0, 1], port));
+    let args = ["--accept", "raw", "-r", "--idle-timeout", "0.8"];
+    let proxy = Node::to("P", server, &args);
+    let mut client = connect(proxy.address);
+    let writer = std::thread::spawn(move || {
+        write_stream(&mut client, 3, LEN);
+        client.shutdown(Shutdown::Write).unwrap();
+        client
+    });
+    let mut slow = SlowReader {
+        inner: socat.stdout(),
+        until: Instant::now() + ms(2_500),
+    };
+    read_stream(&mut slow, 3, LEN);
+    writer.join().unwrap();
+}
+
+/// Takes 80 kB/s for a while, then all that there is.
+struct SlowReader {
+    inner: ChildStdout,
+    until: Instant,
+}
+
+impl Read for SlowReader {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        if Instant::now() >= self.until {
+            return self.inner.read(bytes);
+        }
+        pass(ms(50));
+        let most = bytes.len().min(4_000);
+        self.inner.read(&mut bytes[..most])
+    }
+}
+
+#[test]
+fn a_reset_by_the_client_reaches_a_server_that_reads_nothing() {
+    let (listener, address) = listener();
+    let proxy = Node::to("P", address, &["--accept", "raw", "-r"]);
+    let client = connect(proxy.address);
+    let mut server = accept(&listener);
+    server.write_all(b"x").unwrap();
+    client.peek(&mut [0]).unwrap();
+    fill(&client); // Now the pump is blocked in writing.
+    reset(client);
+    assert_eq!(sys::wait_closed(&server, LONG).unwrap(), Some(true));
+}
+
+#[test]
+fn silence_is_not_blamed_on_the_first_segment() {
+    let far = Node::start("Z", &[]);
+    let near = Node::to("B", far.address, &[]);
+    let address = near.address.to_string();
+    let mut command = program();
+    command.args(["--node", "A", "probe", &address, "--format", "jsonl"]);
+    command.args(["-c", "1000", "-i", "0.02", "-t", "0.4"]);
+    let mut probe = Process::start(command.stdout(Stdio::piped()));
+    let mut lines = BufReader::new(probe.stdout()).lines();
+    for _ in 0..5 {
+        lines.next().unwrap().unwrap();
+    }
+    far.process.signal("STOP");
+    let told = probe.wait_line("the path is broken");
+    far.process.signal("CONT");
+    assert!(told.contains("somewhere behind A: no answer"), "{told}");
+    assert!(!told.contains("between"), "{told}");
+}
+
+#[test]
+fn what_a_slow_server_has_yet_to_read_is_in_flight_when_a_proxy_is_told_to_end() {
+    let (listener, address) = listener();
+    let args = ["--accept", "raw", "-r", "-t", "20"];
+    let mut proxy = Node::to("P", address, &args);
+    let client = connect(proxy.address);
+    let server = accept(&listener);
+    let sent = fill(&client);
+    client.shutdown(Shutdown::Write).unwrap();
+    proxy.process.signal("TERM");
+    // Three times as long as a connection has to be still to count as one with nothing in flight.
+    pass(ms(1_500));
+    let (received, ending) = read_out(&server);
+    assert_eq!((received.len(), ending), (sent, Ending::Orderly));
+    drop(server);
+    assert!(proxy.process.wait().success());
+    let said = proxy.process.stderr().join("\n");
+    assert!(!said.contains("still open, reset"), "{said}");
+}
+
+#[test]
+fn a_report_that_an_exit_had_to_drop_is_no_broken_path() {
+    const BULK: usize = 12 << 20;
+    let (mut source, _exit, mut server) = source_and_server(&["-t", "0.4"]);
+    let mut reader = server.try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        write_stream(&mut server, 4, BULK);
+        server
+    });
+    source.stdout.read_exact(&mut [0; 1]).unwrap();
+    pass(ms(200)); // Nobody reads on, so everything up to the server fills, and no report gets through.
+    for _ in 0..60 {
+        source.stdin.write_all(b"q\n").unwrap();
+        reader.read_exact(&mut [0; 2]).unwrap();
+    }
+    let mut rest = vec![0; BULK - 1];
+    source.stdout.read_exact(&mut rest).unwrap();
+    let mut server = writer.join().unwrap();
+    pass(ms(1_000)); // Longer than the timeout and the ticks in which it is looked at.
+    server.write_all(b"last").unwrap();
+    let mut last = [0; 4];
+    source.stdout.read_exact(&mut last).unwrap();
+    assert_eq!(&last, b"last");
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(source.finish(), Some(0));
+}
+
+#[test]
+fn a_probe_that_has_sent_everything_goes_on_while_answers_still_come() {
+    let echo = Node::start("Z", &[]);
+    let link = Link::start(echo.address, Duration::ZERO).unwrap();
+    // 2 s for all of it, more than the timeout and the second that the far end has to say END.
+    link.forward.set_rate(250_000);
+    let address = link.address.to_string();
+    let args = ["-c", "25", "-i", "0.001", "-s", "20000", "-t", "0.6"];
+    let output = run(&[&["probe", &address, "--format", "json"], &args[..]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(int(&json(&output.stdout), "blocks/received"), 25, "{said}");
+}
+
+#[test]
+fn a_slow_client_of_an_entry_is_told_as_that_and_not_as_the_way_back() {
+    let echo = Node::start("Z", &[]);
+    let relay = Node::to("B", echo.address, &[]);
+    let args = ["--accept", "raw", "--format", "json"];
+    let mut entry = Node::to("A", relay.address, &args);
+    let mut client = connect(entry.address);
+    let mut sink = client.try_clone().unwrap();
+    // Ends with the connection.
+    let writer = std::thread::spawn(move || while sink.write_all(&[b'u'; 20_000]).is_ok() {});
+    let until = Instant::now() + ms(2_500);
+    let mut chunk = [0; 100_000];
+    while Instant::now() < until {
+        assert!(client.read(&mut chunk).unwrap() > 0);
+        pass(ms(10));
+    }
+    client.shutdown(Shutdown::Both).unwrap();
+    drop(client);
+    let (status, report) = entry.process.stop();
+    assert!(status.success(), "{status}");
+    writer.join().unwrap();
+    let report = json(report.as_bytes());
+    let verdict = ["verdict/kind", "verdict/name"].map(|path| report.at(path));
+    let verdict = verdict.map(|value| value.and_then(Value::as_str));
+    assert_eq!(verdict, [Some("source"), Some("A")]);
+}
