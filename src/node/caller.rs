@@ -400,7 +400,7 @@ impl Caller {
                 )));
             }
         }
-        let moved = line.pair.moved.load(Ordering::Relaxed) as u64 + self.progress.blocks().sent;
+        let moved = line.pair.movement() as u64 + self.progress.blocks().sent;
         if moved != idle.moved {
             *idle = Idle { moved, since: now };
         }

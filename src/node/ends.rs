@@ -409,6 +409,17 @@ impl Pair {
         }
     }
 
+    /// A number that changes when bytes move: when a pump reads or gets rid of some, and when a peer takes some of what
+    /// the kernel holds for it - a slow reader's queue may be that long that no pump moves for minutes.
+    pub fn movement(&self) -> usize {
+        let ends = [Some(&self.client), self.server.get()];
+        let queued = ends
+            .into_iter()
+            .flatten()
+            .map(|end| sys::unacknowledged(&end.socket));
+        queued.fold(self.moved.load(Ordering::Relaxed), usize::wrapping_add)
+    }
+
     /// Whether one of the pumps has given up.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)

@@ -189,7 +189,8 @@ impl<'a> Intake<'a> {
             if within || self.is_big() || self.idle_timeout.is_some() {
                 let tick = TICK
                     .min(self.pair.timeout)
-                    .min(self.idle_timeout.unwrap_or(TICK));
+                    .min(self.idle_timeout.map_or(TICK, |limit| limit / 4))
+                    .max(Duration::from_millis(1));
                 self.arm(Some(tick))?;
             }
             let (mut socket, filled) = (&self.end.socket, self.filled);
@@ -221,12 +222,14 @@ impl<'a> Intake<'a> {
             io::ErrorKind::WouldBlock => {}
             _ => return Err(ReadFault::Reset(error)),
         }
-        let moved = self.pair.moved.load(Ordering::Relaxed);
-        if self.idle_timeout.is_some() && moved != self.moved {
-            self.moved = moved;
-            self.waits = 0;
-        }
         self.waits += 1;
+        if !within && self.idle_timeout.is_some() {
+            let moved = self.pair.movement();
+            if moved != self.moved {
+                self.moved = moved;
+                self.waits = 0; // This one saw bytes move.
+            }
+        }
         let waited = self.armed.unwrap_or(TICK) * self.waits;
         if within && waited >= self.pair.timeout {
             return Err(ReadFault::Stalled);

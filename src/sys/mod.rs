@@ -121,6 +121,8 @@ extern "C" {
     fn mallopt(parameter: c_int, value: c_int) -> c_int;
     #[cfg(target_os = "linux")]
     fn prctl(option: c_int, ...) -> c_int;
+    #[cfg(target_os = "linux")]
+    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
 }
 
 const SIG_DFL: usize = 0;
@@ -269,6 +271,20 @@ fn poll_one(fd: RawFd, events: c_short, timeout: Option<Duration>) -> io::Result
     } else {
         Ok(entry.revents)
     }
+}
+
+/// Bytes that were sent and that the peer has not acknowledged; 0 where the kernel does not tell.
+pub fn unacknowledged(socket: &TcpStream) -> usize {
+    let mut bytes: c_int = 0;
+    #[cfg(target_os = "linux")]
+    {
+        const SIOCOUTQ: c_ulong = 0x5411;
+        // SAFETY: the descriptor stays open while `socket` is borrowed; the request writes one int, which `bytes` is.
+        unsafe { ioctl(socket.as_raw_fd(), SIOCOUTQ, &mut bytes as *mut c_int) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, &mut bytes);
+    usize::try_from(bytes).unwrap_or(0)
 }
 
 /// Whether a send of a few kilobytes would find room now.
