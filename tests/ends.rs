@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::sys;
-use util::{need, program, run, text, Dir, Node, Process, LONG};
+use util::{need, program, run, text, Node, Process, LONG};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -53,7 +53,11 @@ impl Source {
         let mut rest = Vec::new();
         self.stdout.read_to_end(&mut rest).unwrap();
         assert_eq!(text(&rest), "", "more than the server said");
-        self.process.wait().code()
+        let code = self.process.wait().code();
+        if code != Some(0) {
+            eprintln!("{}", self.process.stderr().join("\n"));
+        }
+        code
     }
 }
 
@@ -114,48 +118,6 @@ fn an_upload_goes_on_after_the_server_has_said_its_last_word() {
 }
 
 #[test]
-fn reports_that_follow_the_end_of_the_servers_stream_are_waited_for() {
-    let dir = Dir::new("ends-reports");
-    let file = dir.file("report.json");
-    let (listener, address) = listener();
-    let exit = Node::to("X", address, &["-r"]);
-    let relay = Node::to("B", exit.address, &[]);
-    // Whether the END overtakes a report is a race: often enough to be lost in one of them.
-    for round in 0..12 {
-        let path = file.to_str().unwrap();
-        let mut source = Source::start(relay.address, &["--report", path, "--format", "json"]);
-        source.stdin.write_all(b"q").unwrap();
-        let mut server = accept(&listener);
-        server.read_exact(&mut [0]).unwrap();
-        server.write_all(b"bye").unwrap();
-        drop(server);
-        source.stdout.read_exact(&mut [0; 3]).unwrap();
-        assert_eq!(source.finish(), Some(0), "round {round}");
-        let report = json(&std::fs::read(&file).unwrap());
-        assert_eq!(int(&report, "blocks/lost"), 0, "round {round}");
-    }
-}
-
-#[test]
-fn a_probe_of_a_silent_next_hop_ends_whenever_its_timeout_falls() {
-    // Its connections come about in the kernel, and nobody ever answers.
-    let (_silent, address) = listener();
-    let address = address.to_string();
-    // The collector goes to sleep about a second after the last block: before that and at it.
-    let timeouts = ["0.75", "0.8", "0.85", "0.9", "0.95", "1"];
-    let probes = timeouts.map(|timeout| {
-        let mut command = program();
-        command.args(["probe", &address, "-c", "3", "-i", "0.1", "-t", timeout]);
-        pass(ms(50)); // Not all at once: a busy machine would hide what is looked for.
-        (timeout, Process::start(command.stdout(Stdio::null())))
-    });
-    for (timeout, mut probe) in probes {
-        let status = probe.wait();
-        assert_eq!(status.code(), Some(2), "-t {timeout}");
-    }
-}
-
-#[test]
 fn a_source_that_is_interrupted_does_not_wait_for_a_server_that_never_closes() {
     let (mut source, _exit, mut server) = source_and_server(&["-t", "0.4"]);
     source.stdin.write_all(b"hello").unwrap();
@@ -185,30 +147,6 @@ fn a_source_gives_up_when_no_byte_moves_for_its_idle_timeout() {
     let mut source = Source::start(echo.address, &["--idle-timeout", "0.3"]);
     source.process.wait_line("(--idle-timeout)");
     assert_eq!(source.process.wait().code(), Some(1));
-}
-
-#[test]
-fn a_connection_whose_reader_is_slow_is_not_idle() {
-    // std cannot make a receive buffer small, and with a large one bytes move in jumps.
-    let port = faces::free_port();
-    let mut socat = std::process::Command::new(need("socat"));
-    let listen = format!("TCP-LISTEN:{port},bind=127.0.0.1,rcvbuf=8192");
-    socat.args(["-d", "-d", "-u", &listen, "STDOUT"]);
-    let mut socat = Process::start(socat.stdout(Stdio::piped()));
-    socat.wait_line("listening on");
-    let server = SocketAddr::from(([127, 0, 0, 1], port));
-    let args = ["--accept", "raw", "-r", "--idle-timeout", "0.8"];
-    let proxy = Node::to("P", server, &args);
-    let client = connect(proxy.address);
-    fill(&client);
-    // 80 kB/s, for two and a half times the idle timeout; in buffers of the kernel's size, no pump moves meanwhile.
-    let mut stdout = socat.stdout();
-    for _ in 0..40 {
-        stdout.read_exact(&mut [0; 4_000]).unwrap();
-        pass(ms(50));
-    }
-    // What socat had read before it was cut off would still come, but not so much.
-    stdout.read_exact(&mut [0; 60_000]).unwrap();
 }
 
 #[test]

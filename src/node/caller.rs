@@ -301,7 +301,7 @@ impl Caller {
     ) -> Result<(), Stop<E>> {
         let timeout = self.node.settings.timeout;
         let end = &line.pair.client;
-        let mut intake = Intake::new(&line.pair, end, Some(TICK.min(timeout)));
+        let mut intake = Intake::ticking(&line.pair, end, TICK.min(timeout));
         let mut inbound = Inbound::returning(line.session.cookie);
         let mut clock = self.node.clock.pump();
         let mut read_at = None;

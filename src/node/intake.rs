@@ -57,6 +57,8 @@ pub struct Intake<'a> {
     last_frame: usize,
     armed: Option<Duration>,
     idle_timeout: Option<Duration>,
+    /// Say [`ReadFault::Idle`] after each wait of this length between frames, whatever moves elsewhere.
+    tick: Option<Duration>,
     /// Consecutive waits without a byte.
     waits: u32,
     /// A read has filled the small buffer: the next one gets a big one.
@@ -80,6 +82,7 @@ impl<'a> Intake<'a> {
             last_frame: SMALL,
             armed: None,
             idle_timeout,
+            tick: None,
             waits: 0,
             full: false,
             moved: 0,
@@ -108,6 +111,14 @@ impl<'a> Intake<'a> {
     /// [`ReadFault`].
     pub fn read_more(&mut self) -> Result<bool, ReadFault> {
         Ok(self.read(usize::MAX, self.start < self.filled)? > 0)
+    }
+
+    /// For a reader that has deadlines of its own: waits come back as [`ReadFault::Idle`] after `tick`.
+    pub fn ticking(pair: &'a Pair, end: &'a End, tick: Duration) -> Self {
+        Self {
+            tick: Some(tick),
+            ..Self::new(pair, end, None)
+        }
     }
 
     fn is_big(&self) -> bool {
@@ -186,8 +197,10 @@ impl<'a> Intake<'a> {
         loop {
             // Anew each time: a wait may have given the large buffer back.
             let room = self.len().min(self.filled.saturating_add(most));
-            if within || self.is_big() || self.idle_timeout.is_some() {
-                let tick = TICK
+            if within || self.is_big() || self.idle_timeout.is_some() || self.tick.is_some() {
+                let tick = self
+                    .tick
+                    .unwrap_or(TICK)
                     .min(self.pair.timeout)
                     .min(self.idle_timeout.map_or(TICK, |limit| limit / 4))
                     .max(Duration::from_millis(1));
@@ -239,6 +252,9 @@ impl<'a> Intake<'a> {
             return Err(ReadFault::Idle);
         }
         if !within && self.start == self.filled {
+            if self.tick.is_some() {
+                return Err(ReadFault::Idle);
+            }
             if self.is_big() {
                 self.shrink();
             }

@@ -29,6 +29,7 @@ mod constants {
         pub(super) const SO_SNDTIMEO: c_int = 0x1005;
         pub(super) const RLIMIT_NOFILE: c_int = 5;
         pub(super) const SIG_BLOCK: c_int = 1;
+        pub(super) const SIOCOUTQ: u32 = 0x7472;
     }
     #[cfg(not(any(target_arch = "mips", target_arch = "mips64")))]
     mod arch {
@@ -39,6 +40,7 @@ mod constants {
         pub(super) const SO_SNDTIMEO: c_int = 21;
         pub(super) const RLIMIT_NOFILE: c_int = 7;
         pub(super) const SIG_BLOCK: c_int = 0;
+        pub(super) const SIOCOUTQ: u32 = 0x5411;
     }
     pub(super) const SOL_SOCKET: c_int = arch::SOL_SOCKET;
     pub(super) const SO_KEEPALIVE: c_int = arch::SO_KEEPALIVE;
@@ -47,6 +49,7 @@ mod constants {
     pub(super) const SO_SNDTIMEO: c_int = arch::SO_SNDTIMEO;
     pub(super) const RLIMIT_NOFILE: c_int = arch::RLIMIT_NOFILE;
     pub(super) const SIG_BLOCK: c_int = arch::SIG_BLOCK;
+    pub(super) const SIOCOUTQ: u32 = arch::SIOCOUTQ;
     pub(super) const IPPROTO_TCP: c_int = 6;
     pub(super) const TCP_NODELAY: c_int = 1;
     pub(super) const TCP_INFO: c_int = 11;
@@ -278,9 +281,14 @@ pub fn unacknowledged(socket: &TcpStream) -> usize {
     let mut bytes: c_int = 0;
     #[cfg(target_os = "linux")]
     {
-        const SIOCOUTQ: c_ulong = 0x5411;
         // SAFETY: the descriptor stays open while `socket` is borrowed; the request writes one int, which `bytes` is.
-        unsafe { ioctl(socket.as_raw_fd(), SIOCOUTQ, &mut bytes as *mut c_int) };
+        unsafe {
+            ioctl(
+                socket.as_raw_fd(),
+                c_ulong::from(SIOCOUTQ),
+                &mut bytes as *mut c_int,
+            )
+        };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (socket, &mut bytes);
