@@ -289,7 +289,7 @@ impl Evidence<'_> {
         let nearest = compared.max_by_key(|(_, increase)| increase.amount);
         let (why, doubts) = nearest.map_or_else(Default::default, |(part, increase)| {
             let why = format!(
-                "most, {} by {:+.3} ms",
+                "largest change: {} {:+.3} ms",
                 self.name(part.subject),
                 SignedNanos(increase.amount).as_millis_f64()
             );
