@@ -94,9 +94,11 @@ pub(super) fn compare(
     let high = *differences.get(differences.len() - rank)?;
     // The batches of one run are alike in what sets it apart from other runs, so eight of them do
     // not tell what one more run would: the interval is at least as wide as a run of its own may
-    // be away from the earlier ones.
+    // be away from the earlier ones. Nor is it finer than hosts are alike from run to run: how long
+    // they take to wake up depends on how long they slept, by tens of microseconds.
     let run_apart = if runs {
-        (spread as f64 * ranges_to_one_more_run(baseline.len())) as i64
+        let apart = spread as f64 * ranges_to_one_more_run(baseline.len());
+        (apart as i64).max(FLOOR_NS / 2)
     } else {
         0
     };
