@@ -14,6 +14,7 @@ use subsegment_tcp_speeds::node::caller::Caller;
 use subsegment_tcp_speeds::node::collect::{Collector, Queue};
 use subsegment_tcp_speeds::node::demo;
 use subsegment_tcp_speeds::node::dial::Onward;
+use subsegment_tcp_speeds::node::gate::Limits;
 use subsegment_tcp_speeds::node::ledger::Ledger;
 use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
 use subsegment_tcp_speeds::node::passive;
@@ -21,7 +22,7 @@ use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
-use subsegment_tcp_speeds::report::Blocks;
+use subsegment_tcp_speeds::report::{is_unprintable, Blocks};
 use subsegment_tcp_speeds::session::admission::Accept;
 use subsegment_tcp_speeds::sys::{self, StopSignals};
 use subsegment_tcp_speeds::time::Nanos;
@@ -118,14 +119,15 @@ fn start_log(severity: Option<u8>) {
     }
     builder.format(|out, record| {
         let now = sys::clock::read().wall.to_string();
-        // A peer's words are in some lines: control characters would let it forge others.
+        // A peer's words are in some lines: control characters would let it forge others, and some that are no
+        // control characters hide or reorder what a terminal shows.
         let text: String = record
             .args()
             .to_string()
             .chars()
             .flat_map(|c| {
-                let escaped = c.is_control().then(|| c.escape_default());
-                let plain = (!c.is_control()).then_some(c);
+                let escaped = is_unprintable(c).then(|| c.escape_default());
+                let plain = (!is_unprintable(c)).then_some(c);
                 escaped.into_iter().flatten().chain(plain)
             })
             .collect();
@@ -169,6 +171,7 @@ fn settings(common: &Common, role: Role) -> Settings {
         idle_timeout: common.idle_timeout,
         sample: common.sample,
         hop_limit: common.hop_limit,
+        limits: Limits::default(),
     }
 }
 
@@ -383,6 +386,7 @@ fn start_node(
                 cli::Accept::Raw => Accept::Raw,
             },
             remove: config.remove,
+            limits: limits(config),
             ..settings(common, role)
         },
         next,
@@ -390,6 +394,18 @@ fn start_node(
     let server =
         Server::start(node, listeners).map_err(|error| format!("start a thread: {error}"))?;
     Ok((server, queue, text))
+}
+
+/// Who may connect to a node and how many at once. A reflector's connection has one descriptor, any other two.
+fn limits(config: &NodeConfig) -> Limits {
+    let each = 1 + u64::from(config.forward_to.is_some());
+    let descriptors = sys::raise_descriptor_limit().ok();
+    Limits::new(
+        config.allow.clone(),
+        config.max_connections,
+        descriptors,
+        each,
+    )
 }
 
 type Collected = Result<(Queue, Ledger, Printer), OutputError>;
@@ -430,6 +446,9 @@ fn describe(totals: &Totals) -> String {
         traffic.return_bytes,
         traffic.return_blocks
     );
+    if totals.refused > 0 {
+        text.push_str(&format!("; {} refused by --allow", totals.refused));
+    }
     if traffic.reports_dropped > 0 {
         text.push_str(&format!(
             "; {} reports found their queue full",

@@ -1,6 +1,7 @@
 //! The checked values of a command line: what the rest of the program is started with.
 
 use super::value;
+use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -95,6 +96,10 @@ pub struct NodeConfig {
     pub accept: Accept,
     /// Whether plain bytes go out (`--remove-perf-headers`); only with `forward_to`.
     pub remove: bool,
+    /// `--allow`: who may connect; empty = everybody.
+    pub allow: Vec<Network>,
+    /// `--max-connections`: how many may be open at once; `None` = as many as descriptors allow.
+    pub max_connections: Option<usize>,
 }
 
 /// Options of `probe`.

@@ -17,6 +17,7 @@ pub mod collect;
 pub mod demo;
 pub mod dial;
 pub mod ends;
+pub mod gate;
 pub mod intake;
 pub mod ledger;
 pub mod link;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub sample: Duration,
     /// Greatest number of hops that a path opened here may have.
     pub hop_limit: u8,
+    /// Who may connect, and how many at once.
+    pub limits: gate::Limits,
 }
 
 /// One node of a path: what its threads share.

@@ -4,6 +4,7 @@
 use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
 use super::ends::{End, Pair, Session};
+use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
 use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
 use super::{lock, random, Ends, Node, STACK};
@@ -51,6 +52,7 @@ struct Shared {
     ended: Sender<()>,
     totals: Mutex<Totals>,
     short: AtomicBool,
+    gate: Gate,
 }
 
 /// What a node has seen of connections.
@@ -60,6 +62,8 @@ pub struct Totals {
     pub connections: u64,
     /// Ended otherwise than by an orderly end.
     pub failed: u64,
+    /// Reset at once for not being in a network of `--allow`.
+    pub refused: u64,
     /// Moved.
     pub traffic: Traffic,
 }
@@ -119,6 +123,7 @@ impl Server {
         let (stopper, stop) = bounded(0);
         let (ended_tx, ended) = bounded(1); // One signal is as good as many.
         let shared = Arc::new(Shared {
+            gate: Gate::new(node.settings.limits.clone()),
             node,
             stopping: AtomicBool::new(false),
             stop,
@@ -160,6 +165,7 @@ impl Server {
     pub fn stop(self) -> Totals {
         self.shared.stopping.store(true, Ordering::Release);
         lock(&self.shared.stopper).take();
+        self.shared.gate.close();
         for listener in &self.listeners {
             sys::stop_accepting(listener);
         }
@@ -189,7 +195,11 @@ impl Server {
         // Their pumps wake at once and count what they moved; one that is still connecting has moved nothing.
         let deadline = Instant::now() + QUIET;
         while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
-        *lock(&self.shared.totals)
+        let totals = *lock(&self.shared.totals);
+        Totals {
+            refused: self.shared.gate.refused(),
+            ..totals
+        }
     }
 }
 
@@ -220,13 +230,19 @@ impl Shared {
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    loop {
+    while shared.gate.wait() {
         let accepted = listener.accept();
         if shared.stopping.load(Ordering::Acquire) {
             return;
         }
         match accepted {
             Ok((socket, peer)) => {
+                if !shared.gate.admits(&socket, peer) {
+                    continue;
+                }
+                if !shared.gate.enter() {
+                    return;
+                }
                 if let Err(error) = spawn_up(shared, socket, peer) {
                     rest(shared, "start a thread for a connection", &error);
                 } else {
@@ -303,6 +319,7 @@ impl Drop for Connection {
             totals.failed += u64::from(self.pair.has_failed());
         }
         lock(&self.shared.open).remove(&self.pair.id);
+        self.shared.gate.leave();
         let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
     }
 }
@@ -724,4 +741,42 @@ fn pass_open(
     }
     frame.drain(..start);
     Opening { annotations, frame }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn pair(listener: &TcpListener, id: usize) -> (TcpStream, Pair) {
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, peer) = listener.accept().unwrap();
+        let end = End::new(far, peer, Duration::from_secs(10)).unwrap();
+        (near, Pair::new(id, end, Duration::from_secs(10)))
+    }
+
+    #[test]
+    fn a_pump_that_panics_takes_its_own_connection_with_it_and_no_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut near, own) = pair(&listener, 1);
+        let (mut bystander, other) = pair(&listener, 2);
+        std::thread::scope(|scope| {
+            // The other pump of the pair, which waits for bytes: it has to come to its end too.
+            let reader = scope.spawn(|| Intake::new(&own, &own.client, None).chunk().is_err());
+            let panicking = scope.spawn(|| {
+                let _guard = OnPanic(&own);
+                let _locked = own.client.lock(); // A lock that is held then must not stop those who come after.
+                panic!("on purpose");
+            });
+            assert!(panicking.join().is_err());
+            assert!(reader.join().unwrap(), "it was told");
+        });
+        assert!(own.has_failed() && !other.has_failed());
+        drop(own.client.lock());
+        let error = near.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        bystander.write_all(b"x").unwrap();
+        let mut intake = Intake::new(&other, &other.client, None);
+        assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");
+    }
 }
