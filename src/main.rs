@@ -15,6 +15,7 @@ use subsegment_tcp_speeds::node::collect::{Collector, Queue};
 use subsegment_tcp_speeds::node::demo;
 use subsegment_tcp_speeds::node::dial::Onward;
 use subsegment_tcp_speeds::node::gate::Limits;
+use subsegment_tcp_speeds::node::key;
 use subsegment_tcp_speeds::node::ledger::Ledger;
 use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
 use subsegment_tcp_speeds::node::passive;
@@ -26,6 +27,7 @@ use subsegment_tcp_speeds::report::{is_unprintable, Blocks};
 use subsegment_tcp_speeds::session::admission::Accept;
 use subsegment_tcp_speeds::sys::{self, StopSignals};
 use subsegment_tcp_speeds::time::Nanos;
+use subsegment_tcp_speeds::wire::siphash::Key;
 use subsegment_tcp_speeds::wire::Role;
 
 /// A run without end compares with its first five minutes.
@@ -171,8 +173,14 @@ fn settings(common: &Common, role: Role) -> Settings {
         idle_timeout: common.idle_timeout,
         sample: common.sample,
         hop_limit: common.hop_limit,
+        key: None,
         limits: Limits::default(),
     }
+}
+
+fn key(common: &Common) -> Result<Option<Key>, String> {
+    let path = common.key_file.as_deref();
+    path.map(key::read).transpose()
 }
 
 fn onward(common: &Common, endpoint: &Endpoint) -> Result<Onward, String> {
@@ -208,8 +216,13 @@ fn ledger(common: &Common, role: Role, endless: bool) -> Result<Ledger, OutputEr
 
 /// The near end of a path, ready to call.
 fn caller(common: &Common, target: &Endpoint) -> Result<(Caller, Queue), String> {
+    let key = key(common)?;
     let onward = onward(common, target)?;
-    let (node, queue) = Node::new(settings(common, Role::Source), Some(onward));
+    let settings = Settings {
+        key,
+        ..settings(common, Role::Source)
+    };
+    let (node, queue) = Node::new(settings, Some(onward));
     Ok((Caller::new(node), queue))
 }
 
@@ -347,6 +360,7 @@ fn start_node(
     config: &NodeConfig,
     role: Role,
 ) -> Result<(Server, Queue, String), String> {
+    let key = key(common)?;
     let next = config
         .forward_to
         .as_ref()
@@ -381,12 +395,15 @@ fn start_node(
     let (node, queue) = Node::new(
         Settings {
             accept: match config.accept {
+                // Who holds no key is not to use the chain by leaving frames out.
+                cli::Accept::Auto if key.is_some() => Accept::Framed,
                 cli::Accept::Auto => Accept::Auto,
                 cli::Accept::Framed => Accept::Framed,
                 cli::Accept::Raw => Accept::Raw,
             },
             remove: config.remove,
             limits: limits(config),
+            key,
             ..settings(common, role)
         },
         next,

@@ -41,6 +41,8 @@ pub struct Common {
     pub sample: Duration,
     /// `--state`: file with the baseline of earlier runs; `None` = this run is its own.
     pub state: Option<PathBuf>,
+    /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
+    pub key_file: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
 }
@@ -58,6 +60,7 @@ impl Default for Common {
             format: None,
             sample: Duration::from_millis(10),
             state: None,
+            key_file: None,
             hop_limit: 32,
         }
     }

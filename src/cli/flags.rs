@@ -84,6 +84,7 @@ const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
+const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
@@ -403,6 +404,20 @@ const FLAGS: &[Flag] = &[
             s.max_connections = Some(value::integer::<u32>(text, 1..=CONNECTIONS_MAX)? as usize);
             Ok(())
         }),
+    },
+    Flag {
+        long: "key-file",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Traffic,
+        default: None,
+        brief: "shared key: only its holders are peers",
+        help: "The same 32 hexadecimal digits at every node of the chain, readable by their owner \
+            alone (chmod 600). Frames of anybody else are refused; plain clients only get in with \
+            --accept raw. It keeps others from using the chain and from faking times; it hides \
+            nothing: for that there are WireGuard and ssh.",
+        roles: FRAMING,
+        set: Set::Path(|s, path| s.common.key_file = Some(path)),
     },
     Flag {
         long: "count",

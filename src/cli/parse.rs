@@ -358,6 +358,7 @@ mod tests {
         ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| c.common.hop_limit = 255),
         ("allow", "-l :1 --allow 10.0.0.0/8 --allow ::1", "-l :1", |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),
         ("max-connections", "-l :1 --max_connections 7", "-l :1", |c| node(c).max_connections = Some(7)),
+        ("key-file", "-f b:1 --key-file k", SOURCE, |c| c.common.key_file = Some("k".into())),
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
         ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
         ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),

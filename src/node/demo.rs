@@ -111,6 +111,7 @@ fn settings(name: &str, role: Role) -> Settings {
         idle_timeout: None,
         sample: Duration::from_millis(10),
         hop_limit: DEFAULT_HOP_LIMIT,
+        key: None,
         limits: Limits::default(),
     }
 }

@@ -6,6 +6,7 @@ use super::dial::{DialError, Dialled};
 use super::ends::{End, Pair, Session};
 use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
+use super::key::{self, NoLink};
 use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
 use super::{lock, random, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
@@ -15,7 +16,7 @@ use crate::sys;
 use crate::time::Nanos;
 use crate::wire::{
     build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
-    Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
+    ParseError, Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::collections::BTreeMap;
@@ -405,7 +406,12 @@ fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Faul
 
 /// Connects onward and puts the connection's other end into the pair.
 #[inline(never)]
-fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standing, Fault> {
+fn connect(
+    connection: &Connection,
+    local: SocketAddr,
+    session: Session,
+) -> Result<Standing, Fault> {
+    let hop = session.hop;
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let onward = node.onward.as_ref().expect("only reflectors have none");
@@ -425,17 +431,49 @@ fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standi
         .set(ends)
         .expect("a pair is connected onward once");
     let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
-    if !node.settings.remove {
-        end.set_framed();
-    }
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
+    }
+    if !node.settings.remove {
+        greet(node, pair, session)?;
     }
     // Our own onward connection may have been accepted here before its address was registered; look again.
     if node.is_own(&(pair.client.peer, local)) {
         return Err(own_loop(node, pair));
     }
     Ok(Standing { address, took })
+}
+
+/// The next hop is a node: agrees with it on the link's authentication, if there is to be one.
+#[inline(never)]
+fn greet(node: &Node, pair: &Pair, session: Session) -> Result<(), Fault> {
+    let server = pair.server.get().expect("it was connected");
+    if let Some(key) = &node.settings.key {
+        // Not framed before the link stands: there is no last word that it would believe.
+        key::connect(
+            server,
+            key,
+            session.cookie,
+            session.hop,
+            node.settings.timeout,
+        )
+        .map_err(|error| no_link(node, pair, session.hop, Side::Server, error))?;
+    }
+    server.set_framed();
+    Ok(())
+}
+
+#[inline(never)]
+fn no_link(node: &Node, pair: &Pair, hop: u8, side: Side, error: NoLink) -> Fault {
+    match error {
+        NoLink::Parse(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
+        NoLink::Io(error) => explain(node, pair, hop, side, ReadFault::Reset(error)),
+        NoLink::Refused(text) => {
+            let peer = pair.server.get().map_or(pair.client.peer, |end| end.peer);
+            let text = format!("next hop {peer} {text}");
+            Fault::error(node, hop, ErrorCode::Refused, text)
+        }
+    }
 }
 
 /// An onward connection.
@@ -516,7 +554,7 @@ fn serve_raw<'a>(
         return Ok(());
     }
     if node.settings.remove {
-        connect(connection, local, 0)?;
+        connect(connection, local, own_session)?;
         return pump_both(
             connection,
             own_session,
@@ -527,7 +565,7 @@ fn serve_raw<'a>(
     own_session.cookie = random();
     // Set once: a connection carries one session.
     let _ = connection.pair.session.set(own_session);
-    let standing = connect(connection, local, 0)?;
+    let standing = connect(connection, local, own_session)?;
     let open = open_as_entry(node, own_session, local, &standing);
     pump_both(
         connection,
@@ -575,6 +613,45 @@ pub(super) fn opening(node: &Node, session: Session, info: &crate::wire::NodeInf
     build(header, &stamp, &annotations, &[])
 }
 
+/// The next frame, of which there has to be one.
+#[inline(never)]
+fn first_frame(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<Header, Fault> {
+    intake
+        .frame()
+        .and_then(|header| header.ok_or(ReadFault::Truncated))
+        .map_err(|fault| explain(node, pair, 0, Side::Client, fault))
+}
+
+/// Whether the first frame was a HELLO, which is answered and done with; it has to be one where there is a key.
+#[inline(never)]
+fn is_greeted(
+    node: &Node,
+    pair: &Pair,
+    intake: &mut Intake<'_>,
+    header: &Header,
+) -> Result<bool, Fault> {
+    let hop = header.hop.saturating_add(1);
+    let fault = |error| no_link(node, pair, hop, Side::Client, error);
+    match (&node.settings.key, header.kind == frame_type::HELLO) {
+        (None, false) => Ok(false),
+        (Some(_), false) => Err(fault(NoLink::Parse(ParseError::Unauthenticated))),
+        (None, true) => Err(Fault::error(
+            node,
+            hop,
+            ErrorCode::Refused,
+            format!(
+                "peer {} has a --key-file, and this node has none: give both ends of the link the same key, or none",
+                pair.client.peer
+            ),
+        )),
+        (Some(key), true) => {
+            key::accept(&pair.client, key, &intake.view(*header)).map_err(fault)?;
+            intake.consume(header);
+            Ok(true)
+        }
+    }
+}
+
 #[inline(never)]
 fn serve_framed<'a>(
     connection: &'a Arc<Connection>,
@@ -584,13 +661,20 @@ fn serve_framed<'a>(
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let mut inbound = Inbound::forward();
-    let next = intake
-        .frame()
-        .map_err(|fault| explain(node, pair, 0, Side::Client, fault))?;
-    let Some(header) = next else {
-        return Err(explain(node, pair, 0, Side::Client, ReadFault::Truncated));
-    };
+    let mut header = first_frame(node, pair, intake)?;
+    if is_greeted(node, pair, intake, &header)? {
+        header = first_frame(node, pair, intake)?;
+    }
     let ingress = node.clock.pump().read();
+    intake.verify(&header).map_err(|fault| {
+        explain(
+            node,
+            pair,
+            header.hop.saturating_add(1),
+            Side::Client,
+            fault,
+        )
+    })?;
     let own_session = Session {
         cookie: header.cookie,
         hop: header.hop.saturating_add(1),
@@ -622,7 +706,7 @@ fn serve_framed<'a>(
     let standing = if reflects {
         None
     } else {
-        Some(connect(connection, local, own_session.hop)?)
+        Some(connect(connection, local, own_session)?)
     };
     let role = match (reflects, node.settings.remove) {
         (true, _) => Role::Echo,
@@ -647,8 +731,7 @@ fn serve_framed<'a>(
             let answer = opened(own_session, &open.annotations);
             drop(open);
             reflect(connection, own_session, move |pump| {
-                pump.say(Side::Client, &answer)?;
-                drop(answer);
+                pump.say(Side::Client, answer)?;
                 pump.reflect(intake, inbound)
             });
             Ok(())
@@ -660,11 +743,10 @@ fn serve_framed<'a>(
             let first = intake.next_whole();
             if first.is_some_and(|first| first.marked()) && node.settings.stamp {
                 // The first block came along: OPENED goes out with its report.
-                pair.client.offer(answer);
+                pair.client.offer(pair.client.with_room(answer));
             } else {
                 // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
-                Pump::new(node, pair, own_session, Side::Client).say(Side::Client, &answer)?;
-                drop(answer);
+                Pump::new(node, pair, own_session, Side::Client).say(Side::Client, answer)?;
             }
             pump_both(
                 connection,
@@ -676,6 +758,8 @@ fn serve_framed<'a>(
         _ => {
             let Opening { frame, annotations } = open;
             drop(annotations);
+            let server = pair.server.get().expect("it was connected");
+            let frame = server.with_room(frame);
             pump_both(
                 connection,
                 own_session,

@@ -119,6 +119,7 @@ impl Inbound {
             Some(_) => {}
         }
         let wrong_way = match kind {
+            frame_type::HELLO => true, // It belongs before OPEN, and is taken there.
             frame_type::OPENED | frame_type::REPORT | frame_type::ERROR => !self.returning,
             frame_type::BLOCK | frame_type::END => {
                 header.flags.has(Flags::RETURN) != self.returning
