@@ -148,8 +148,10 @@ mod tests {
     use super::super::samples;
     use super::*;
 
+    type Pairs = Vec<(String, String)>;
+
     /// What the line protocol's grammar makes of a line: measurement, tags, fields, time.
-    fn read(line: &str) -> (String, Vec<(String, String)>, Vec<(String, String)>, u64) {
+    fn read(line: &str) -> (String, Pairs, Pairs, u64) {
         let mut parts = vec![String::new()];
         let mut chars = line.chars();
         let mut quoted = false;
@@ -176,7 +178,7 @@ mod tests {
         let [head, fields, time] = &parts[..] else {
             panic!("three parts: {line}");
         };
-        let pairs = |text: &str| -> Vec<(String, String)> {
+        let pairs = |text: &str| -> Pairs {
             let pairs = text.split('\u{1}').map(|pair| {
                 let (key, value) = pair.split_once('\u{2}').expect(line);
                 assert!(!key.is_empty() && !value.is_empty(), "{line}");
