@@ -543,3 +543,77 @@ fn nothing_is_different_on_the_wire_without_a_key() {
         assert_eq!((header.kind, header.authentication_len), (kind, 0));
     }
 }
+
+#[test]
+fn nothing_made_of_a_recorded_session_gets_an_answer_or_brings_the_node_down() {
+    const SEED: u64 = 0x5eed_0005;
+    let keys = Keys::new("mutated");
+    let key = [keys.args("good"), vec!["-t", "0.2"]].concat();
+    let mut z = Node::start("Z", &key);
+    let (between, recorded) = middle(z.address, |_, _, _| {});
+    works(between, &key);
+    let recorded = recorded.lock().unwrap().clone();
+    let mut random = faces::Random::new(SEED);
+    for round in 0..150 {
+        let mut bytes = recorded.clone();
+        for _ in 0..=random.below(3) {
+            let at = random.below(bytes.len());
+            match random.below(4) {
+                0 => bytes[at] ^= 1 << random.below(8),
+                1 => bytes[at] = random.next() as u8,
+                2 => bytes.truncate(at + 1),
+                _ => drop(
+                    bytes.drain(at..(at + random.below(60)).min(recorded.len()).min(bytes.len())),
+                ),
+            }
+        }
+        let mut client = connect(z.address);
+        let _ = client.write_all(&bytes); // A node that has seen enough resets in the middle of it.
+        let _ = client.shutdown(Shutdown::Write);
+        while let Some((header, _)) = next_frame(&mut client) {
+            let kind = header.kind;
+            assert!(
+                [frame_type::HELLO, frame_type::ERROR].contains(&kind),
+                "seed {SEED:#x}, round {round}: type {kind}"
+            );
+        }
+    }
+    works(z.address, &key);
+    assert!(z.process.stop().0.success());
+    let stderr = z.process.stderr().join("\n");
+    assert!(!stderr.contains("panicked"), "seed {SEED:#x}: {stderr}");
+}
+
+#[test]
+fn what_hashing_takes_is_the_time_of_hosts_and_not_of_segments() {
+    let keys = Keys::new("time");
+    let measure = |key: &[&str]| {
+        let z = Node::start("Z", key);
+        let b = Node::to("B", z.address, key);
+        let to_b = b.address.to_string();
+        let args = [
+            "probe", &to_b, "-c", "8", "-i", "0.2", "-s", "1M", "--format", "json",
+        ];
+        let probe = run(&[&args[..], key].concat());
+        assert!(probe.status.success(), "{}", text(&probe.stderr));
+        let report = json(&probe.stdout);
+        let least = |path: &str| int(&report, &format!("{path}/min_ns"));
+        let hosts = least("hosts/0/forward_residence")
+            + least("hosts/1/forward_residence")
+            + least("hosts/1/return_residence")
+            + least("hosts/2/forward_residence");
+        let segments = least("segments/0/round_trip") + least("segments/1/round_trip");
+        (hosts, segments)
+    };
+    let (plain, keyed) = (measure(&[]), measure(&keys.args("good")));
+    let (hosts, segments) = (keyed.0 - plain.0, keyed.1 - plain.1);
+    println!("LINE hashing: hosts {hosts} ns more, segments {segments} ns");
+    assert!(
+        hosts > 1_000_000,
+        "a megabyte is hashed seven times: {hosts} ns"
+    );
+    assert!(
+        segments < hosts / 2,
+        "segments {segments} ns, hosts {hosts} ns"
+    );
+}

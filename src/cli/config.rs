@@ -43,6 +43,8 @@ pub struct Common {
     pub state: Option<PathBuf>,
     /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
     pub key_file: Option<PathBuf>,
+    /// `--sessions`: where the lives of connections are written; `None` = nowhere.
+    pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
 }
@@ -61,6 +63,7 @@ impl Default for Common {
             sample: Duration::from_millis(10),
             state: None,
             key_file: None,
+            sessions: None,
             hop_limit: 32,
         }
     }
@@ -163,6 +166,10 @@ pub enum Format {
     Jsonl,
     /// One line per block.
     Csv,
+    /// Influx line protocol, a line per part.
+    Influx,
+    /// OTLP/JSON, one trace per block and line.
+    Otlp,
 }
 
 impl FromStr for Format {
@@ -175,6 +182,8 @@ impl FromStr for Format {
                 ("json", Self::Json),
                 ("jsonl", Self::Jsonl),
                 ("csv", Self::Csv),
+                ("influx", Self::Influx),
+                ("otlp", Self::Otlp),
             ],
         )
     }

@@ -119,13 +119,6 @@ fn fill(end: &End, frame: &mut [u8], mut filled: usize, deadline: Instant) -> Re
             .map_err(NoLink::Io)?;
         match (&end.socket).read(&mut frame[filled..]) {
             Ok(0) => {
-                // A plain server says in these few bytes what it thinks of ours.
-                Header::parse(&frame[..filled])
-                    .map(|_| ())
-                    .or_else(|error| match error {
-                        ParseError::Incomplete { .. } => Ok(()),
-                        error => Err(error),
-                    })?;
                 return Err(NoLink::Refused(
                     "closed the connection instead of answering HELLO: is it a node with the same --key-file?"
                         .into(),

@@ -8,7 +8,7 @@ use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
 use super::key::{self, NoLink};
 use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
-use super::{lock, random, Ends, Node, STACK};
+use super::{lock, random, sessions, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
@@ -285,6 +285,9 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         own_ends: OnceLock::new(),
     });
     lock(&shared.open).insert(id, Arc::downgrade(&connection));
+    if let Some(sessions) = &shared.node.sessions {
+        sessions.accepted(&connection);
+    }
     let pumped = Arc::clone(&connection);
     let spawned = Builder::new()
         .name(format!("up#{id}"))
@@ -314,6 +317,9 @@ impl Drop for Connection {
         if let Some(ends) = self.own_ends.get() {
             self.shared.node.forget_own(ends);
         }
+        if let Some(sessions) = &self.shared.node.sessions {
+            sessions.ended(&self.pair);
+        }
         {
             let mut totals = lock(&self.shared.totals);
             totals.connections += 1;
@@ -322,6 +328,12 @@ impl Drop for Connection {
         lock(&self.shared.open).remove(&self.pair.id);
         self.shared.gate.leave();
         let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
+    }
+}
+
+impl sessions::HasPair for Connection {
+    fn pair(&self) -> &Pair {
+        &self.pair
     }
 }
 
@@ -431,6 +443,7 @@ fn connect(
         .set(ends)
         .expect("a pair is connected onward once");
     let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
+    sessions::connected(pair, &end, took);
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
     }

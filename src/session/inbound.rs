@@ -187,6 +187,7 @@ mod tests {
         let other = Header::new(BLOCK, 8, 0);
         for (inbound, header, violation) in [
             (open, frame(OPEN), Violation::Unexpected { kind: OPEN }),
+            (open, frame(HELLO), Violation::Unexpected { kind: HELLO }),
             (open, frame(REPORT), Violation::Unexpected { kind: REPORT }),
             (open, back(BLOCK), Violation::Unexpected { kind: BLOCK }),
             (
