@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
+pub mod framed;
+
 use super::util::{need, program, Node, LONG};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

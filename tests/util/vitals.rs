@@ -1,0 +1,46 @@
+//! What procfs says of a process: threads, descriptors, memory, time on a processor.
+
+#![allow(dead_code, unreachable_pub)] // As in `util`.
+
+use std::fs;
+use std::time::Duration;
+
+/// A process at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    pub threads: usize,
+    pub descriptors: usize,
+    /// Pages that are its own and written to (`Private_Dirty` of smaps_rollup): heap and stacks, not its code.
+    pub memory_kib: u64,
+}
+
+impl Vitals {
+    /// `None` where there is no such process (any more).
+    pub fn of(pid: u32) -> Option<Self> {
+        let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let dirty = smaps
+            .lines()
+            .find_map(|line| line.strip_prefix("Private_Dirty:"))?;
+        Some(Self {
+            threads: threads(pid)?,
+            descriptors: descriptors(pid)?,
+            memory_kib: dirty.split_whitespace().next()?.parse().ok()?,
+        })
+    }
+}
+
+pub fn threads(pid: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
+}
+
+pub fn descriptors(pid: u32) -> Option<usize> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
+}
+
+/// User and system time, in ticks of 10 ms.
+pub fn cpu(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<_> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
+    Some(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+}
