@@ -11,6 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
+use subsegment_tcp_speeds::sys;
 
 /// What stands between a plain client and a plain server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +148,7 @@ pub fn stop_traced(node: &mut Node) {
 /// A server that sends back what it gets on every connection, for as long as the test binary lives.
 pub fn echo_server() -> SocketAddr {
     let (listener, address) = listener();
+    sys::widen_backlog(&listener).unwrap();
     std::thread::spawn(move || {
         for socket in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {

@@ -6,7 +6,7 @@ use crate::faces::framed::{check, next_frame, open, Witness, COOKIE};
 use crate::faces::{accept, connect, listener, Random};
 use crate::hops::pass_on;
 use crate::peers::cast;
-use crate::util::vitals::Vitals;
+use crate::util::vitals::{wait_started, Vitals};
 use crate::util::{pass, program, Node, Process, LONG};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ use subsegment_tcp_speeds::wire::{Header, HEADER_LEN, STAMP_LEN};
 
 const SEED: u64 = 0x5eed_0005;
 /// How many streams each node gets.
-const RUNS: u64 = 800;
+const RUNS: u64 = 600;
 /// How many a probe gets, which is a process for each.
 const PROBES: u64 = 60;
 
@@ -210,6 +210,7 @@ struct Victim {
 impl Victim {
     fn new(role: &'static str, (beyond, node): (Vec<Node>, Node), framed: bool) -> Self {
         let (address, pid) = (node.address, node.process.child.id());
+        wait_started(pid);
         Self {
             role,
             node,

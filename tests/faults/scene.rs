@@ -2,7 +2,7 @@
 
 use crate::faces::framed::{complaints, Witness};
 use crate::faces::Random;
-use crate::util::vitals::{cpu, Vitals};
+use crate::util::vitals::{cpu, wait_started, Vitals};
 use crate::util::{pass, Node, LONG};
 use std::any::Any;
 use std::fmt;
@@ -14,7 +14,7 @@ use subsegment_tcp_speeds::cli::PROGRAM;
 
 /// What memory may grow by from the end of the first time to the end of the last, in KiB: what malloc keeps differs by
 /// how many threads happened to be there at once.
-const TOLERANCE_KIB: u64 = 256;
+const TOLERANCE_KIB: u64 = 384;
 /// What it may keep of the first time.
 const FIRST_KIB: u64 = 1024;
 /// Time on the processor in the idle second after a fault.
@@ -44,6 +44,7 @@ pub(crate) struct Subject {
 
 impl Subject {
     pub(crate) fn new(role: &'static str, node: Node) -> Self {
+        wait_started(node.process.child.id());
         Self {
             role,
             node,
@@ -57,7 +58,11 @@ impl Subject {
         self.says_times(1..=1, part)
     }
 
-    pub(crate) fn says_times(mut self, times: RangeInclusive<usize>, part: impl Into<String>) -> Self {
+    pub(crate) fn says_times(
+        mut self,
+        times: RangeInclusive<usize>,
+        part: impl Into<String>,
+    ) -> Self {
         self.says.push((times, part.into()));
         self
     }

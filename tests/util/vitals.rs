@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // As in `util`.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A process at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,30 @@ impl Vitals {
 }
 
 pub fn threads(pid: u32) -> Option<usize> {
-    Some(fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
+    // Not the directory of tasks: while one ends, others may be missing there.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let count = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Threads:"));
+    count?.trim().parse().ok()
+}
+
+/// Waits until a listening node has started all of its own threads: it says where it listens before that.
+pub fn wait_started(pid: u32) {
+    let deadline = Instant::now() + super::LONG;
+    let is_there = || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten();
+        let mut names = tasks
+            .flatten()
+            .filter_map(|task| fs::read(task.path().join("comm")).ok());
+        names.any(|name| name == b"collect\n")
+    };
+    while !is_there() {
+        assert!(Instant::now() < deadline, "no thread `collect` in {pid}");
+        super::pass(Duration::from_millis(2));
+    }
 }
 
 pub fn descriptors(pid: u32) -> Option<usize> {
