@@ -9,8 +9,7 @@ use faces::framed::{
     bent, block, complaints, crc32, framed, next_frame, open, told, Witness, COOKIE,
 };
 use faces::{
-    accept, connect, echo_server, free_port, listener, read_stream, write_stream, Chain, Random,
-    Shape,
+    accept, connect, echo_server, free_port, listener, read_stream, write_stream, Chain, Shape,
 };
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -19,7 +18,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
-use util::vitals::{cpu, descriptors, threads};
+use util::vitals::cpu;
 use util::{need, program, run, text, Dir, Node, Process, LONG};
 
 /// Ends `node`, which has to have said one thing: a line with `part`.
@@ -739,102 +738,4 @@ fn out_of_threads_a_node_rests_and_recovers() {
         &server.to_string(),
     ]);
     runs_short(&mut Node::start_command(&mut limited), "start a thread");
-}
-
-// --- mutations -----------------------------------------------------------------------------------------------------
-
-#[test]
-fn mutated_streams_leave_no_thread_no_descriptor_and_no_panic_behind() {
-    const SEED: u64 = 0x5eed_0001;
-    let mut z = Node::start("Z", &["-t", "0.2"]);
-    let mut b = Node::to("B", z.address, &["-t", "0.2"]);
-    let stream = [
-        open(),
-        block(),
-        block(),
-        framed(0x81, 0, COOKIE, b"?"),
-        block(),
-        framed(frame_type::END, 0, COOKIE, &[]),
-    ]
-    .concat();
-    let mut random = Random::new(SEED);
-    drop(Witness::new(b.address, true));
-    for round in 0..300 {
-        let mut bytes = stream.clone();
-        for _ in 0..=random.below(4) {
-            let at = random.below(bytes.len());
-            match random.below(5) {
-                0 => bytes[at] ^= 1 << random.below(8),
-                1 => bytes[at] = random.next() as u8,
-                2 => bytes.truncate(at + 1),
-                3 => drop(bytes.splice(at..at, [random.next() as u8])),
-                _ => {
-                    let end = (at + 1 + random.below(60)).min(bytes.len());
-                    let piece = bytes[at..end].to_vec();
-                    drop(bytes.splice(at..at, piece));
-                }
-            }
-        }
-        // Half of the time the check is right all the same, so that what lies behind it is tried too.
-        if random.below(2) == 0 && bytes.len() >= HEADER_LEN {
-            bytes = bent(&bytes, 0, &open()[..9], true);
-        }
-        let mut client = connect(b.address);
-        // A node that has seen enough resets in the middle of it.
-        let sent = client.write_all(&bytes);
-        let half = client.shutdown(Shutdown::Write);
-        let mut answer = Vec::new();
-        let ended = client.read_to_end(&mut answer);
-        let in_time = !matches!(&ended, Err(error) if error.kind() == ErrorKind::WouldBlock);
-        assert!(
-            in_time,
-            "seed {SEED:#x}, round {round}: it hangs ({sent:?} {half:?} {bytes:02x?})"
-        );
-    }
-    // Alive, and nothing left over: the threads of the last connections may still be on their way out.
-    for node in [&b, &z] {
-        Witness::new(node.address, true).asks();
-        let pid = node.process.child.id();
-        let deadline = Instant::now() + LONG;
-        // main, accept, signal, collect; standard streams, listener, and a spare each for a witness on its way out.
-        while threads(pid).unwrap() > 4 || descriptors(pid).unwrap() > 8 {
-            assert!(
-                Instant::now() < deadline,
-                "{} threads",
-                threads(pid).unwrap()
-            );
-            thread::yield_now();
-        }
-    }
-    for node in [&mut b, &mut z] {
-        assert!(node.process.stop().0.success());
-        let stderr = node.process.stderr().join("\n");
-        assert!(!stderr.contains("panicked"), "seed {SEED:#x}: {stderr}");
-    }
-}
-
-#[test]
-fn a_header_that_trickles_is_cut_off_too() {
-    let z = Node::start("Z", &["-t", "0.3"]);
-    let mut client = connect(z.address);
-    client
-        .set_read_timeout(Some(Duration::from_millis(50)))
-        .unwrap();
-    let begun = Instant::now();
-    for byte in open().iter().chain(block().iter().cycle()) {
-        if client.write_all(&[*byte]).is_err() {
-            break;
-        }
-        // A byte every 50 ms: each read makes progress, the header does not.
-        match client.read(&mut [0; 512]) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            _ => break,
-        }
-    }
-    // 48 bytes would take 2.4 s.
-    assert!(
-        begun.elapsed() < Duration::from_millis(2000),
-        "{:?}",
-        begun.elapsed()
-    );
 }
