@@ -1,6 +1,7 @@
 //! What the collector keeps: measurements in, the report out.
 
 use super::collect::{Measurement, Path};
+use crate::measure::facts::Facts;
 use crate::measure::{Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{Blocks, PathReport, Report};
 use crate::time::WallTime;
@@ -40,7 +41,11 @@ struct Book {
     model: Model,
     names: BTreeMap<u8, String>,
     path: PathReport,
+    /// The latest answer of each hop.
+    facts: BTreeMap<u8, Facts>,
     sessions: u64,
+    /// Of the latest session.
+    cookie: u64,
     measured: u64,
 }
 
@@ -67,7 +72,9 @@ impl Ledger {
             model: Model::new(baseline.clone()),
             names: BTreeMap::from([(hop, name.clone())]),
             path: PathReport::default(),
+            facts: BTreeMap::new(),
             sessions: 0,
+            cookie: 0,
             measured: 0,
         })
     }
@@ -99,6 +106,9 @@ impl Ledger {
             }
             Measurement::BehindExit(hop, at, span) => self.book(hop).model.behind_exit(at, span),
             Measurement::Path(path) => self.learn(*path),
+            Measurement::Facts(hop, facts) => {
+                self.book(hop).facts.insert(facts.hop, *facts);
+            }
             Measurement::Notice(text) => self.notice(text),
         }
         None
@@ -151,6 +161,7 @@ impl Ledger {
             .map(|node| (node.hop, node.name.clone()))
             .collect();
         book.sessions += 1;
+        book.cookie = path.cookie;
         book.path = PathReport {
             cookie: (book.sessions == 1).then_some(path.cookie),
             nodes,
@@ -166,6 +177,17 @@ impl Ledger {
     pub fn names_of(&self, trip: &Trip) -> &BTreeMap<u8, String> {
         let book = self.books.get(&origin(trip));
         book.map_or(self.names(), |book| &book.names)
+    }
+
+    /// The model of the path of `trip`.
+    pub fn model_of(&self, trip: &Trip) -> &Model {
+        let book = self.books.get(&origin(trip));
+        &book.unwrap_or(self.main()).model
+    }
+
+    /// Identifier of the session of the path that the report is about; 0 where none is known.
+    pub fn cookie(&self) -> u64 {
+        self.main().cookie
     }
 
     /// Blocks that were measured here, in the place that the report is about.
@@ -211,6 +233,7 @@ impl Ledger {
             path: main.path.clone(),
             blocks,
             statistics: main.model.statistics(&main.names),
+            facts: main.facts.values().cloned().collect(),
             dropped,
             notices,
         }

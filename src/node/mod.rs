@@ -9,6 +9,8 @@
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
 
+pub mod asking;
+pub mod board;
 pub mod caller;
 pub mod clock;
 pub mod collect;
@@ -24,6 +26,7 @@ pub mod print;
 pub mod probe;
 pub mod pump;
 pub mod serve;
+pub mod sessions;
 pub mod source;
 mod stop;
 
@@ -79,6 +82,10 @@ pub struct Node {
     pub clock: clock::NodeClock,
     /// Where measurements go.
     pub collector: collect::Collector,
+    /// What blocks that begin here ask for.
+    pub asking: asking::Asking,
+    /// Where the lives of connections are written; `None` without `--sessions`.
+    pub sessions: Option<sessions::Sessions>,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
@@ -96,6 +103,8 @@ impl Node {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
+            asking: asking::Asking::default(),
+            sessions: None,
             onward,
             own_ends: Mutex::default(),
             clock_error: sys::clock_error().map(Nanos::from),

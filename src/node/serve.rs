@@ -6,7 +6,7 @@ use super::dial::{DialError, Dialled};
 use super::ends::{End, Pair, Session};
 use super::intake::{Intake, ReadFault};
 use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
-use super::{lock, random, Ends, Node, STACK};
+use super::{lock, random, sessions, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
@@ -283,6 +283,9 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         open.insert(id, Arc::downgrade(&connection));
         shared.most_open.fetch_max(open.len(), Ordering::Relaxed);
     }
+    if let Some(sessions) = &shared.node.sessions {
+        sessions.accepted(&connection);
+    }
     let pumped = Arc::clone(&connection);
     let spawned = Builder::new()
         .name(format!("up#{id}"))
@@ -315,6 +318,9 @@ impl Drop for Connection {
         if let Some(ends) = self.own_ends.get() {
             self.shared.node.forget_own(ends);
         }
+        if let Some(sessions) = &self.shared.node.sessions {
+            sessions.ended(&self.pair);
+        }
         {
             let mut totals = lock(&self.shared.totals);
             totals.connections += 1;
@@ -344,6 +350,12 @@ fn part_with(connection: Arc<Connection>) {
         // Ends with the timeout, or at once where the node ends.
         let _ = shared.stop.recv_timeout(SETTLED);
         sys::return_free_memory();
+    }
+}
+
+impl sessions::HasPair for Connection {
+    fn pair(&self) -> &Pair {
+        &self.pair
     }
 }
 
@@ -451,6 +463,7 @@ fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standi
     if !node.settings.remove {
         end.set_framed();
     }
+    sessions::connected(pair, &end, took);
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
     }
