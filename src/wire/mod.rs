@@ -20,6 +20,12 @@
 //! annotation:
 //!   0      1     2        4
 //!   | type 1 | hop 1 | length 2 | value |
+//!
+//! value of FACTS, for each fact (value kind 1: number, an f64; 2: text):
+//!   | bytes shared with the name before 1 | bytes of name that follow 1 | those | kind 1 | value length 1 | value |
+//!
+//! value of ASK, for each hop (255: all that are not listed):
+//!   | hop 1 | classes 4 |
 //! ```
 //!
 //! Bytes 0..24 of the header and the types OPEN, OPENED and ERROR never change between versions; `header length` lets a
@@ -33,6 +39,7 @@
 mod annotation;
 mod crc;
 mod error;
+pub mod facts;
 mod frame;
 mod header;
 mod stamp;
