@@ -198,6 +198,9 @@ pub enum Value {
     Text(String),
 }
 
+/// Objects by their numbers, with what was told of them.
+pub type Bindings = Vec<(Vec<u32>, Value)>;
+
 /// The GET of `objects` as a message.
 pub fn emit_get(community: &str, id: i32, objects: &[Object]) -> Vec<u8> {
     let mut bindings = Vec::new();
@@ -224,10 +227,7 @@ pub fn emit_get(community: &str, id: i32, objects: &[Object]) -> Vec<u8> {
 /// # Errors
 ///
 /// [`SnmpError::Malformed`] and [`SnmpError::Status`].
-pub fn parse_response(
-    message: &[u8],
-    id: i32,
-) -> Result<Option<Vec<(Vec<u32>, Value)>>, SnmpError> {
+pub fn parse_response(message: &[u8], id: i32) -> Result<Option<Bindings>, SnmpError> {
     let wrong = SnmpError::Malformed;
     let mut message = Values(Values(message).expect(SEQUENCE).map_err(wrong)?);
     if message.integer().map_err(wrong)? != i64::from(VERSION_2C) {
@@ -323,11 +323,7 @@ impl Agent {
 }
 
 /// Sends `request` and waits for the answer with the same `id`. The socket is connected: the kernel lets nobody else answer.
-fn exchange(
-    address: SocketAddr,
-    request: &[u8],
-    id: i32,
-) -> Result<Vec<(Vec<u32>, Value)>, SnmpError> {
+fn exchange(address: SocketAddr, request: &[u8], id: i32) -> Result<Bindings, SnmpError> {
     let failed = SnmpError::Socket;
     let any: IpAddr = if address.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()

@@ -5,6 +5,7 @@
 //! - [`inbound`]: whether a frame may come now: OPEN first, one cookie, hops within the limit, nothing after END.
 //! - [`path`]: the nodes that introduced themselves; the loop.
 //! - [`trips`]: a frame that came back, as a `measure::Trip` of the node that reads it.
+//! - [`facts`]: what a frame asks a node for, and what nodes told in one that came back.
 //! - [`answers`]: which blocks were answered, late, twice, or never.
 //! - [`clock`]: the watch for steps of the wall clock.
 //! - [`schedule`]: when the next probe is due.
@@ -12,6 +13,7 @@
 pub mod admission;
 pub mod answers;
 pub mod clock;
+pub mod facts;
 pub mod inbound;
 pub mod path;
 pub mod schedule;

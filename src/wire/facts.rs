@@ -19,6 +19,9 @@ pub const ASK_OTHERS: u8 = u8::MAX;
 /// Most hops in an [`ANNOTATION_ASK`](super::ANNOTATION_ASK).
 pub const MAX_ASKED: usize = 64;
 
+/// Most bytes of the value of an [`ANNOTATION_ASK`](super::ANNOTATION_ASK).
+pub const MAX_ASK_LEN: usize = MAX_ASKED * ASK_LEN;
+
 const NUMBER: u8 = 1;
 const TEXT: u8 = 2;
 const ASK_LEN: usize = 5;
