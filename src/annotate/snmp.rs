@@ -363,7 +363,7 @@ mod tests {
     use super::*;
     use crate::measure::facts::{Fact, FactValue};
 
-    /// GET of sysUpTime.0 and laLoad.1 with request-id 0x1234; checked against tshark's dissection of snmpget's.
+    /// GET of sysUpTime.0 and laLoad.1 with request-id 0x1234, as Net-SNMP's snmpget sends it but for a longer id.
     #[rustfmt::skip]
     const GOLDEN_GET: &[u8] = &[
         0x30, 0x38, 0x02, 0x01, 0x01, 0x04, 0x06, b'p', b'u', b'b', b'l', b'i', b'c',
