@@ -42,6 +42,8 @@ pub struct Common {
     pub sample: Duration,
     /// `--state`: file with the baseline of earlier runs; `None` = this run is its own.
     pub state: Option<PathBuf>,
+    /// `--sessions`: where the lives of connections are written; `None` = nowhere.
+    pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
     /// `--ask`: what all nodes are asked for in every marked block of a path that starts here.
@@ -69,6 +71,7 @@ impl Default for Common {
             format: None,
             sample: Duration::from_millis(10),
             state: None,
+            sessions: None,
             hop_limit: 32,
             ask: Classes::default(),
             annotate: None,

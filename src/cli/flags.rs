@@ -588,6 +588,20 @@ const FLAGS: &[Flag] = &[
         set: Set::Path(|s, path| s.common.state = Some(path)),
     },
     Flag {
+        long: "sessions",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "write what happens to each connection to FILE",
+        help: "JSON lines: one when a connection begins, one when it ends, and one for each second \
+            in which something moved on it. They hold, for both ends, the times of connect, first \
+            and last byte, FIN and RST, the kernel's round trips, retransmissions and bytes; where \
+            plain HTTP/1.x is seen, its requests and responses too.",
+        roles: LISTENING,
+        set: Set::Path(|s, path| s.common.sessions = Some(path)),
+    },
+    Flag {
         long: "debug",
         short: Some('d'),
         value: Some("LEVEL"),

@@ -28,6 +28,7 @@ pub mod print;
 pub mod probe;
 pub mod pump;
 pub mod serve;
+pub mod sessions;
 pub mod source;
 mod stop;
 
@@ -92,6 +93,8 @@ pub struct Node {
     pub asking: asking::Asking,
     /// What it answers when a block asks.
     pub annotator: annotator::Annotator,
+    /// Where the lives of connections are written; `None` without `--sessions`.
+    pub sessions: Option<sessions::Sessions>,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
@@ -113,6 +116,7 @@ impl Node {
             collector,
             asking,
             annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
+            sessions: None,
             onward,
             own_ends: Mutex::default(),
             clock_error: sys::clock_error().map(Nanos::from),

@@ -8,6 +8,7 @@ pub mod jsonl;
 pub mod passive;
 #[cfg(test)]
 mod samples;
+pub mod session;
 pub mod text;
 
 use crate::measure::facts::Facts;
