@@ -7,6 +7,7 @@
 //! takes itself, after the send, for the next block. A block that asks for nothing costs none of this.
 
 use super::collect::Measurement;
+use super::intake::HEADROOM;
 use super::{lock, Node, STACK};
 use crate::annotate::procfs::Reader;
 use crate::annotate::snmp::Agent;
@@ -15,8 +16,10 @@ use crate::measure::facts::{Classes, Fact, FactValue, Facts};
 use crate::session::facts::told;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
-use crate::wire::facts::{emit_facts, parse_facts};
-use crate::wire::{Flags, FrameView};
+use crate::wire::facts::{cut_facts, emit_facts, parse_facts, with_annotation};
+use crate::wire::{
+    Flags, FrameView, Header, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS,
+};
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -352,5 +355,173 @@ pub(super) fn tell_own_facts(node: &Node, sequence: u64, value: &[u8]) {
             facts,
         };
         node.collector.offer(Measurement::Facts(0, Box::new(facts)));
+    }
+}
+
+/// Copies a frame into `own` with this node's facts in it, as far as there is room; its header then. Where there is
+/// nothing to add it stays where it is.
+#[inline(never)]
+pub(super) fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -> Header {
+    let mut header = frame.header;
+    let fits = cut_to_room(value, header.annotations_len);
+    if !fits.is_empty() {
+        let copy = with_annotation(frame, HEADROOM, (ANNOTATION_FACTS, hop), fits);
+        if let Some((bytes, longer)) = copy {
+            *own = bytes;
+            header = longer;
+        }
+    }
+    if fits.len() < value.len() {
+        header.flags = header.flags.with(Flags::ANNOTATIONS_OVERFLOW);
+    }
+    header
+}
+
+/// The facts that fit beside `taken` bytes of annotations.
+pub(super) fn cut_to_room(value: &[u8], taken: usize) -> &[u8] {
+    let room = MAX_ANNOTATIONS.saturating_sub(taken + ANNOTATION_HEADER_LEN);
+    cut_facts(value, room)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{build, frame_type};
+
+    fn numbers(count: usize) -> Vec<Fact> {
+        (0..count)
+            .map(|n| Fact {
+                name: format!("n{n}"),
+                value: FactValue::Number(n as f64),
+            })
+            .collect()
+    }
+
+    fn annotator(classes: Classes) -> Annotator {
+        let offer = Offer {
+            classes,
+            agent: None,
+        };
+        Annotator::new(offer, vec!["rack 7".into()])
+    }
+
+    fn names(value: &[u8]) -> Vec<String> {
+        let facts = parse_facts(value).unwrap();
+        facts.into_iter().map(|fact| fact.name).collect()
+    }
+
+    /// Asks as blocks do, one every millisecond of `now`, until the answer has what it was asked for.
+    fn ask(
+        annotator: &Annotator,
+        telling: &mut Telling,
+        classes: Classes,
+        last: &str,
+    ) -> Vec<String> {
+        let (_never, nothing) = bounded::<()>(0);
+        for _ in 0..30_000 {
+            let now = sys::clock::mono();
+            let names = names(&telling.answer(annotator, classes, now));
+            telling.follow(annotator, now, None, None);
+            if names.iter().any(|name| name == last) {
+                return names;
+            }
+            let _ = nothing.recv_timeout(std::time::Duration::from_millis(1));
+        }
+        panic!("{last} was never told");
+    }
+
+    #[test]
+    fn the_first_block_is_not_answered_and_one_of_the_next_is() {
+        let annotator = annotator(Classes::all());
+        let classes = Classes::LOAD.and(Classes::TAGS);
+        let mut telling = Telling::default();
+        let now = sys::clock::mono();
+        assert!(telling.answer(&annotator, classes, now).is_empty());
+        let told = ask(&annotator, &mut telling, classes, "tag.0");
+        assert_eq!(
+            told,
+            ["age_s", "load1", "load5", "load15", "cpus", "uptime_s", "tag.0"]
+        );
+    }
+
+    #[test]
+    fn a_class_that_is_not_offered_is_refused_and_an_agent_that_is_not_there_is_told_of() {
+        let annotator = annotator(Classes::SNMP);
+        let mut telling = Telling::default();
+        let both = Classes::LOAD.and(Classes::SNMP);
+        let told = ask(&annotator, &mut telling, both, "error.snmp");
+        assert_eq!(told, ["age_s", "error.load", "error.snmp"]);
+    }
+
+    #[test]
+    fn what_was_read_for_an_earlier_question_is_no_answer_to_a_new_one() {
+        let annotator = annotator(Classes::all());
+        let mut telling = Telling::default();
+        ask(&annotator, &mut telling, Classes::LOAD, "load1");
+        let now = sys::clock::mono();
+        let later = now + Nanos::from_millis(60_000);
+        lock(&annotator.slots)[0].since = None; // As when the thread has come back.
+        let again = telling.answer(&annotator, Classes::LOAD, later);
+        assert!(
+            names(&again).contains(&"load1".into()),
+            "asked all the time"
+        );
+        let mut other = Telling::default();
+        assert!(
+            other.answer(&annotator, Classes::LOAD, later).is_empty(),
+            "asked anew"
+        );
+        telling.rest();
+        assert!(telling.answer(&annotator, Classes::LOAD, later).is_empty());
+        let soon = other.answer(&annotator, Classes::LOAD, now);
+        assert!(names(&soon).contains(&"load1".into()), "read a moment ago");
+    }
+
+    #[test]
+    fn a_source_that_does_not_come_back_is_told_of_and_not_waited_for() {
+        let annotator = annotator(Classes::all());
+        let mut telling = Telling::default();
+        let begun = sys::clock::mono();
+        lock(&annotator.slots)[0].since = Some(begun); // As if the thread hung in the first class.
+        assert!(telling.answer(&annotator, Classes::LOAD, begun).is_empty());
+        let later = begun + Nanos::from_millis(2500);
+        let value = telling.answer(&annotator, Classes::LOAD, later);
+        let facts = parse_facts(&value).unwrap();
+        let text = FactValue::Text("no answer from the source for 2.5 s".into());
+        assert_eq!(
+            (facts[1].name.as_str(), &facts[1].value),
+            ("error.load", &text)
+        );
+    }
+
+    #[test]
+    fn facts_fill_the_room_there_is_and_a_flag_says_that_some_are_missing() {
+        let value = emit_facts(&numbers(200));
+        let header = Header::new(frame_type::BLOCK, 1, 2);
+        let mut own = Vec::new();
+        let mut bytes = build(header, &[], &[], b"payload");
+        let mut hops = Vec::new();
+        for hop in 1..10 {
+            let header = append(&FrameView::parse(&bytes).unwrap(), hop, &value, &mut own);
+            if !own.is_empty() {
+                bytes = own.split_off(HEADROOM);
+                own.clear();
+            }
+            header.emit(&mut bytes);
+            hops.push(header.flags.has(Flags::ANNOTATIONS_OVERFLOW));
+        }
+        let frame = FrameView::parse(&bytes).unwrap();
+        assert_eq!(frame.payload(), b"payload");
+        let told: Vec<_> = told(&frame, 0)
+            .iter()
+            .map(|facts| facts.facts.len())
+            .collect();
+        let whole = told.iter().filter(|&&count| count == 200).count();
+        assert!(
+            (5..9).contains(&whole) && told.len() == whole + 1,
+            "{told:?}"
+        );
+        let full = hops.iter().position(|&full| full);
+        assert_eq!(full, Some(whole), "{hops:?}");
     }
 }

@@ -4,7 +4,7 @@
 //! half locked, *egress*, the send. Logging, allocation and the hand-over to the collector come after the send. Frames
 //! that are ready together go out in one send, with one egress time.
 
-use super::annotator::{tell_facts, tell_own_facts, Telling};
+use super::annotator::{append, cut_to_room, tell_facts, tell_own_facts, Telling};
 use super::asking::Question;
 use super::clock::{Moment, PumpClock};
 use super::collect::{Measurement, Path, Traffic};
@@ -22,10 +22,10 @@ use crate::session::trips::{trip, Origin};
 use crate::sys;
 use crate::time::{Nanos, WallTime};
 use crate::wire::{
-    build, facts, frame_type, push_annotation, push_stamp, set_egress, set_hop, Annotations,
-    BehindExit, ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo, ParseError, Stamp,
-    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN,
-    ANNOTATION_NODE, ANNOTATION_NONCE, HEADER_LEN, MAX_ANNOTATIONS, STAMP_LEN,
+    build, frame_type, push_annotation, push_stamp, set_egress, set_hop, Annotations, BehindExit,
+    ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo, ParseError, Stamp, StampDirection,
+    StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE,
+    ANNOTATION_NONCE, HEADER_LEN, STAMP_LEN,
 };
 use std::fmt;
 use std::net::TcpStream;
@@ -1212,31 +1212,6 @@ fn either<'b>(own: &'b mut [u8], intake: &'b mut Intake<'_>) -> &'b mut [u8] {
     } else {
         own
     }
-}
-
-/// Copies a frame into `own` with this node's facts in it, as far as there is room; its header then. Where there is
-/// nothing to add it stays where it is.
-#[inline(never)]
-fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -> Header {
-    let mut header = frame.header;
-    let fits = cut_to_room(value, header.annotations_len);
-    if !fits.is_empty() {
-        let copy = facts::with_annotation(frame, HEADROOM, (ANNOTATION_FACTS, hop), fits);
-        if let Some((bytes, longer)) = copy {
-            *own = bytes;
-            header = longer;
-        }
-    }
-    if fits.len() < value.len() {
-        header.flags = header.flags.with(Flags::ANNOTATIONS_OVERFLOW);
-    }
-    header
-}
-
-/// The facts that fit beside `taken` bytes of annotations.
-fn cut_to_room(value: &[u8], taken: usize) -> &[u8] {
-    let room = MAX_ANNOTATIONS.saturating_sub(taken + ANNOTATION_HEADER_LEN);
-    facts::cut_facts(value, room)
 }
 
 /// The egress time of a report; OPENED waits in the same queue, but carries no stamp.
