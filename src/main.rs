@@ -200,7 +200,7 @@ fn onward(common: &Common, endpoint: &Endpoint) -> Result<Onward, String> {
 /// What the user wants to see, opened before anything is measured.
 fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
-    let stream = matches!(format, Format::Jsonl | Format::Csv);
+    let stream = matches!(format, Format::Jsonl | Format::Csv | Format::Otlp);
     let output = Output::open(common.report.as_deref(), otherwise, stream)?;
     Ok(Printer::new(output, format, common.state.clone()))
 }

@@ -175,6 +175,10 @@ pub enum Format {
     Jsonl,
     /// One line per block.
     Csv,
+    /// Influx line protocol, a line per part.
+    Influx,
+    /// OTLP/JSON, one trace per block and line.
+    Otlp,
 }
 
 impl FromStr for Format {
@@ -187,6 +191,8 @@ impl FromStr for Format {
                 ("json", Self::Json),
                 ("jsonl", Self::Jsonl),
                 ("csv", Self::Csv),
+                ("influx", Self::Influx),
+                ("otlp", Self::Otlp),
             ],
         )
     }

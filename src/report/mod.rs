@@ -3,8 +3,10 @@
 
 pub mod block;
 pub mod csv;
+pub mod influx;
 pub mod json;
 pub mod jsonl;
+pub mod otlp;
 pub mod passive;
 #[cfg(test)]
 mod samples;
