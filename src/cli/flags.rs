@@ -503,9 +503,9 @@ const FLAGS: &[Flag] = &[
         short: None,
         value: Some("LIST"),
         group: Group::Annotations,
-        default: Some(snmp::DEFAULT_OBJECTS),
-        brief: "what the agent is asked for",
-        help: "At most 32, joined by commas: numbers (1.3.6.1.2.1.1.5.0) or names, those of tables \
+        default: None,
+        brief: "what to ask it for (default: load)",
+        help: "Without it sysUpTime,laLoad.1,laLoad.2,laLoad.3. At most 32, joined by commas: numbers (1.3.6.1.2.1.1.5.0) or names, those of tables \
             with the number of the row: sysUpTime, sysName, laLoad.1, ssCpuIdle, memAvailReal, \
             ifInOctets.2, ifHCInOctets.2, ifInErrors.2, ifOutDiscards.2, hrProcessorLoad.1 and others.",
         roles: TELLING,

@@ -1,4 +1,4 @@
-//! What the next marked blocks ask the nodes of the path for: set by the rules or by the user, read by the thread that
+//! What the next marked blocks ask the nodes of the path for: set by the user and by the rules, read by the thread that
 //! sends blocks.
 
 use super::lock;
@@ -21,9 +21,22 @@ pub struct Asking {
 struct Asked {
     /// Of everybody, in every block.
     always: Classes,
-    hops: BTreeMap<u8, Classes>,
+    by_user: BTreeMap<u8, Classes>,
+    by_rules: BTreeMap<u8, Classes>,
     /// For a block to carry; `None` while all hops are asked for the same.
     annotation: Option<Arc<[u8]>>,
+}
+
+impl Asked {
+    /// Single hops, by whomever.
+    fn together(&self) -> BTreeMap<u8, Classes> {
+        let mut hops = self.by_user.clone();
+        for (&hop, &classes) in &self.by_rules {
+            let asked = hops.entry(hop).or_default();
+            *asked = asked.and(classes);
+        }
+        hops
+    }
 }
 
 /// What one block asks for.
@@ -44,25 +57,28 @@ impl Question {
 }
 
 impl Asking {
-    /// From the next block on, each of these hops is asked for its classes, and nobody else for anything but what is
-    /// [always](Self::always) asked for.
-    pub fn set(&self, hops: BTreeMap<u8, Classes>) {
-        let mut asked = lock(&self.asked);
-        asked.hops = hops;
-        self.settle(&mut asked);
-    }
-
     /// From the next block on, all hops are asked for `classes`, whatever else some are asked for.
     pub fn always(&self, classes: Classes) {
-        let mut asked = lock(&self.asked);
-        asked.always = classes;
-        self.settle(&mut asked);
+        self.change(|asked| asked.always = classes);
     }
 
-    fn settle(&self, asked: &mut Asked) {
-        let always = asked.always;
-        let union = asked.hops.values().fold(always, |all, &some| all.and(some));
-        let rows = asked.hops.iter();
+    /// From the next block on, each of these hops is asked for its classes too, and nobody else for anything but what
+    /// everybody is, or what the rules ask.
+    pub fn set(&self, hops: BTreeMap<u8, Classes>) {
+        self.change(|asked| asked.by_user = hops);
+    }
+
+    /// The same for what the rules ask, in the place of what they asked before.
+    pub fn set_by_rules(&self, hops: BTreeMap<u8, Classes>) {
+        self.change(|asked| asked.by_rules = hops);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Asked)) {
+        let mut asked = lock(&self.asked);
+        change(&mut asked);
+        let (always, hops) = (asked.always, asked.together());
+        let union = hops.values().fold(always, |all, &some| all.and(some));
+        let rows = hops.iter();
         let rows = rows.map(|(&hop, &classes)| (hop, classes.and(always)));
         let others = (!always.is_empty()).then_some((ASK_OTHERS, always));
         // The row of the others comes first, so that no bound cuts it off.
@@ -84,7 +100,7 @@ impl Asking {
             return Question::default();
         }
         let asked = lock(&self.asked);
-        let own = asked.hops.get(&0).copied().unwrap_or_default();
+        let own = asked.together().get(&0).copied().unwrap_or_default();
         Question {
             classes: self.union(),
             own: own.and(asked.always),
@@ -94,7 +110,7 @@ impl Asking {
 
     /// What single hops are asked for, besides what everybody is.
     pub fn hops(&self) -> BTreeMap<u8, Classes> {
-        lock(&self.asked).hops.clone()
+        lock(&self.asked).together()
     }
 }
 
@@ -112,6 +128,22 @@ mod tests {
         assert_eq!(asking.union(), Classes::LOAD.and(Classes::TCP));
         asking.set(BTreeMap::new());
         assert!(asking.union().is_empty() && asking.hops().is_empty());
+    }
+
+    #[test]
+    fn what_rules_ask_comes_and_goes_beside_what_the_user_asks() {
+        let asking = Asking::default();
+        asking.set(BTreeMap::from([(1, Classes::LOAD)]));
+        asking.set_by_rules(BTreeMap::from([(1, Classes::TCP), (2, Classes::CPU)]));
+        let both = Classes::LOAD.and(Classes::TCP);
+        assert_eq!(
+            asking.hops(),
+            BTreeMap::from([(1, both), (2, Classes::CPU)])
+        );
+        assert_eq!(asking.union(), both.and(Classes::CPU));
+        asking.set_by_rules(BTreeMap::new());
+        assert_eq!(asking.hops(), BTreeMap::from([(1, Classes::LOAD)]));
+        assert_eq!(asking.union(), Classes::LOAD);
     }
 
     #[test]
