@@ -1,7 +1,7 @@
 //! What nodes tell and what they are asked for: the values of two annotations. The drawing is in `wire/mod.rs`.
 //!
 //! A name is written as what it shares with the name before it and the rest, for a class's names begin alike and the
-//! annotations of all nodes share [`MAX_ANNOTATIONS`](super::MAX_ANNOTATIONS). The first of a list shares nothing, so lists
+//! annotations of all nodes share [`MAX_ANNOTATIONS`]. The first of a list shares nothing, so lists
 //! can be joined.
 
 use super::{FrameView, Header, ParseError, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS};
