@@ -797,13 +797,13 @@ impl<'a> Pump<'a> {
             if !fits.is_empty() {
                 push_annotation(&mut annotations, ANNOTATION_FACTS, self.session.hop, fits);
             }
-            self.follow(egress);
         }
         let report = build(header, &stamps, &annotations, &[]);
         if !self.pair.client.offer(report) {
             self.traffic.reports_dropped += 1;
         }
         self.drain_reports();
+        self.follow(egress);
     }
 
     fn drain_reports(&mut self) {
