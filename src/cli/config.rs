@@ -1,6 +1,7 @@
 //! The checked values of a command line: what the rest of the program is started with.
 
 use super::value;
+use crate::measure::sla::Rule;
 use log::LevelFilter;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -9,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// A command line that makes sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What every command takes.
     pub common: Common,
@@ -18,7 +19,7 @@ pub struct Config {
 }
 
 /// Options that do not belong to one command. `Default` is what an empty command line gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Common {
     /// `--timeout`: longest wait of one operation; more than 0.
     pub timeout: Duration,
@@ -40,6 +41,10 @@ pub struct Common {
     pub sample: Duration,
     /// `--state`: file with the baseline of earlier runs; `None` = this run is its own.
     pub state: Option<PathBuf>,
+    /// `--rules`: file of limits and questions; `None` = no such file.
+    pub rules: Option<PathBuf>,
+    /// `--warning` and `--critical`, as rules.
+    pub limits: Vec<Rule>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
 }
@@ -57,6 +62,8 @@ impl Default for Common {
             format: None,
             sample: Duration::from_millis(10),
             state: None,
+            rules: None,
+            limits: Vec::new(),
             hop_limit: 32,
         }
     }
@@ -73,6 +80,8 @@ pub enum Command {
     Probe(ProbeConfig),
     /// Show a whole path in one process.
     Demo(DemoConfig),
+    /// Test a file of rules.
+    CheckRules(PathBuf),
 }
 
 /// Options of the source.
@@ -155,6 +164,8 @@ pub enum Format {
     Jsonl,
     /// One line per block.
     Csv,
+    /// One line for a monitoring plugin.
+    Nagios,
 }
 
 impl FromStr for Format {
@@ -167,6 +178,7 @@ impl FromStr for Format {
                 ("json", Self::Json),
                 ("jsonl", Self::Jsonl),
                 ("csv", Self::Csv),
+                ("nagios", Self::Nagios),
             ],
         )
     }

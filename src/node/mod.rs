@@ -39,7 +39,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Enough for the deepest pump and the formatting of a log line; what is touched counts, not what is reserved.
@@ -82,7 +82,7 @@ pub struct Node {
     /// Where measurements go.
     pub collector: collect::Collector,
     /// What blocks that begin here ask for.
-    pub asking: asking::Asking,
+    pub asking: Arc<asking::Asking>,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
@@ -100,7 +100,7 @@ impl Node {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
-            asking: asking::Asking::default(),
+            asking: Arc::default(),
             onward,
             own_ends: Mutex::default(),
             clock_error: sys::clock_error().map(Nanos::from),
