@@ -45,6 +45,8 @@ pub struct Common {
     pub rules: Option<PathBuf>,
     /// `--warning` and `--critical`, as rules.
     pub limits: Vec<Rule>,
+    /// `--sessions`: where the lives of connections are written; `None` = nowhere.
+    pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
 }
@@ -64,6 +66,7 @@ impl Default for Common {
             state: None,
             rules: None,
             limits: Vec::new(),
+            sessions: None,
             hop_limit: 32,
         }
     }
@@ -166,6 +169,10 @@ pub enum Format {
     Csv,
     /// One line for a monitoring plugin.
     Nagios,
+    /// Influx line protocol, a line per part.
+    Influx,
+    /// OTLP/JSON, one trace per block and line.
+    Otlp,
 }
 
 impl FromStr for Format {
@@ -178,6 +185,8 @@ impl FromStr for Format {
                 ("json", Self::Json),
                 ("jsonl", Self::Jsonl),
                 ("csv", Self::Csv),
+                ("influx", Self::Influx),
+                ("otlp", Self::Otlp),
                 ("nagios", Self::Nagios),
             ],
         )

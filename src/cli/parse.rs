@@ -370,6 +370,7 @@ mod tests {
         ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
         ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
         ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
+        ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),
         ("state", "probe b:1 --state s", PROBE, |c| c.common.state = Some("s".into())),
         ("rules", "probe b:1 --rules r", PROBE, |c| c.common.rules = Some("r".into())),
         ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| c.common.limits = simple("5ms,1%", Sla::Warning).unwrap()),
@@ -463,7 +464,7 @@ mod tests {
 -l :1 --accept any
     --accept "any" is none of auto, framed, raw
 -f b:1 --format xml
-    --format "xml" is none of text, json, jsonl, csv, nagios
+    --format "xml" is none of text, json, jsonl, csv, influx, otlp, nagios
 -f b:1 --warning 5
     --warning "5" has "5" for a limit: write a span, a share of lost blocks or both: 100ms,20%
 -l :1 --rules r
