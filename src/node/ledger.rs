@@ -4,7 +4,7 @@ use super::asking::Asking;
 use super::collect::{Measurement, Path};
 use crate::measure::facts::{Classes, Facts};
 use crate::measure::sla::{Place, Rule, Watch};
-use crate::measure::{Baseline, Direction, Model, Parts, Sla, Trip, TripError};
+use crate::measure::{why, Baseline, Direction, Model, Parts, Sla, Trip, TripError};
 use crate::report::{place_name, Blocks, PathReport, Report};
 use crate::time::WallTime;
 use std::collections::BTreeMap;
@@ -340,6 +340,16 @@ impl Ledger {
         for host in &mut statistics.hosts {
             host.sla = main.watch.state(Place::Host(host.hop));
         }
+        let facts: Vec<_> = main.facts.values().cloned().collect();
+        let first_facts: Vec<_> = main.first_facts.values().cloned().collect();
+        statistics.verdict.cause = why::cause(
+            &statistics,
+            &why::Told {
+                latest: &facts,
+                first: &first_facts,
+                name: &|hop| place_name(&main.names, Place::Host(hop)),
+            },
+        );
         let (events, forgotten) = main.watch.events();
         if forgotten > 0 {
             notices.push(format!("{forgotten} events before the first one shown"));
@@ -354,8 +364,8 @@ impl Ledger {
             limits: main.watch.limits(),
             events,
             broken: self.broken,
-            facts: main.facts.values().cloned().collect(),
-            first_facts: main.first_facts.values().cloned().collect(),
+            facts,
+            first_facts,
             dropped,
             notices,
         }

@@ -246,6 +246,10 @@ pub(super) fn full() -> Report {
                     "B -> C adds 2.31 ms over its baseline of 0.320 ms, on the way forward, and is \
                        89 % of the total delay"
                         .to_owned(),
+                cause: Some(
+                    "network: both round trip and the kernel's RTT rose, 12 retransmissions"
+                        .to_owned(),
+                ),
                 ..verdict_of(VerdictKind::Segment, "B -> C")
             },
         },
