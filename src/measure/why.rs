@@ -626,7 +626,7 @@ mod tests {
         );
         assert!(why(&statistics, &told(6e6), &[]).starts_with("network"));
         assert_eq!(
-            why(&statistics, &[busy.clone()], &[]),
+            why(&statistics, std::slice::from_ref(&busy), &[]),
             "host C is busy: load 9.1 on 2 CPUs"
         );
         assert_eq!(
