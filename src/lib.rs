@@ -21,6 +21,7 @@
 //! | [`report`] | one `Report`, or the flows of a capture | text, lines, JSON, JSON lines, CSV, Prometheus text | files, statistics of its own |
 //! | [`sys`] | system calls | plain values | policy; it alone holds `unsafe` |
 //! | [`node`] | sockets, threads, channels | calls into the core | arithmetic on delays |
+//! | [`metrics_http`] | requests of HTTP | what routes answer | what they answer |
 //! | [`cli`], [`passive_cli`] | argv | a checked `Config`, or help text | anything that opens something |
 //!
 //! `wire`, `session`, `passive`, `measure` and `report` are the core: no sockets, threads, files or clocks. Time is an argument,
@@ -30,6 +31,7 @@
 
 pub mod cli;
 pub mod measure;
+pub mod metrics_http;
 pub mod node;
 pub mod passive;
 pub mod passive_cli;

@@ -9,7 +9,7 @@ use super::value;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
-use Role::{Demo, Echo, Entry, Exit, Probe, Proxy, Relay, Source};
+use Role::{Demo, Echo, Entry, Exit, Exporter, Probe, Proxy, Relay, Source};
 
 /// Most payload bytes of a block, as on the wire.
 const BLOCK_MAX_BYTES: usize = 1 << 20;
@@ -39,6 +39,8 @@ pub enum Role {
     Probe,
     /// A whole path in one process.
     Demo,
+    /// Probes what it is asked for over HTTP.
+    Exporter,
 }
 
 impl Role {
@@ -53,6 +55,7 @@ impl Role {
             Self::Proxy => "--accept raw with --remove-perf-headers",
             Self::Probe => "the word probe",
             Self::Demo => "the word demo",
+            Self::Exporter => "the word exporter",
         }
     }
 }
@@ -68,13 +71,19 @@ impl fmt::Display for Role {
             Self::Proxy => "proxy",
             Self::Probe => "probe",
             Self::Demo => "demo",
+            Self::Exporter => "exporter",
         })
     }
 }
 
 // Who has a use for an option. A relay stands in most lists beside the entry: with --accept auto it
 // serves raw clients too.
-const EVERY: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const EVERY: &[Role] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter,
+];
+const REPORTING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const REPORTING_METRICS: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe];
+const WATCHED: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
 const LISTENING: &[Role] = &[Relay, Echo, Entry, Exit, Proxy];
 const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
@@ -110,6 +119,12 @@ pub const WORDS: &[Word] = &[
         operand: None,
         brief: "a whole path in one process, with a delay to be found",
     },
+    Word {
+        name: "exporter",
+        role: Exporter,
+        operand: None,
+        brief: "probe what Prometheus asks for: --metrics-listen, --probe-allow",
+    },
 ];
 
 /// The command with a command line of its own, `passive_cli`; `main` looks for it before it parses.
@@ -129,10 +144,18 @@ pub enum Group {
     Probe,
     /// What is written.
     Report,
+    /// What a monitoring system reads.
+    Metrics,
 }
 
 impl Group {
-    pub(super) const ALL: &'static [Self] = &[Self::Role, Self::Traffic, Self::Probe, Self::Report];
+    pub(super) const ALL: &'static [Self] = &[
+        Self::Role,
+        Self::Traffic,
+        Self::Probe,
+        Self::Metrics,
+        Self::Report,
+    ];
 
     pub(super) fn heading(self) -> &'static str {
         match self {
@@ -140,6 +163,7 @@ impl Group {
             Self::Traffic => "Traffic",
             Self::Probe => "Probe and demo",
             Self::Report => "Report and log",
+            Self::Metrics => "Metrics",
         }
     }
 }
@@ -157,6 +181,7 @@ pub struct Settings {
     pub(super) interval: Duration,
     pub(super) size: usize,
     pub(super) seed: Option<u64>,
+    pub(super) targets: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -172,6 +197,7 @@ impl Default for Settings {
             interval: Duration::from_secs(1),
             size: 64,
             seed: None,
+            targets: None,
         }
     }
 }
@@ -427,6 +453,63 @@ const FLAGS: &[Flag] = &[
         }),
     },
     Flag {
+        long: "targets",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Probe,
+        default: None,
+        brief: "probe every target of FILE, not ADDR",
+        help: "A target per line, host:port and perhaps a name; # begins a comment. Each has a \
+            schedule of its own, begun at a time of its own within the interval. The report has a \
+            line for each path, and metrics have the label path.",
+        roles: &[Probe],
+        set: Set::Path(|s, path| s.targets = Some(path)),
+    },
+    Flag {
+        long: "metrics-listen",
+        short: None,
+        value: Some("ADDR"),
+        group: Group::Metrics,
+        default: None,
+        brief: "serve /metrics and /healthz here",
+        help: "For Prometheus, in its text format or OpenMetrics; without a login, so choose an \
+            address that only your monitoring reaches. Port 0 lets the kernel choose; stderr \
+            says which. Costs nothing while nobody asks.",
+        roles: WATCHED,
+        set: Set::Text(|s, text| {
+            s.common.metrics_listen = Some(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "metrics-file",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Metrics,
+        default: None,
+        brief: "write the metrics to FILE",
+        help: "For node_exporter's textfile collector, from cron too: at the end, and every 15 s \
+            where there is none. A reader sees it whole.",
+        roles: REPORTING_METRICS,
+        set: Set::Path(|s, path| s.common.metrics_file = Some(path)),
+    },
+    Flag {
+        long: "probe-allow",
+        short: None,
+        value: Some("TARGETS"),
+        group: Group::Metrics,
+        default: None,
+        brief: "allow /probe of these; repeatable",
+        help: "host:port, host:* or a network, 10.0.0.0/8:9000 or [2001:db8::/32]:*. A request \
+            /probe?target=host:port&count=N&interval=SECONDS&size=BYTES to --metrics-listen then \
+            probes that target and answers its metrics. Without it none is allowed.",
+        roles: WATCHED,
+        set: Set::Text(|s, text| {
+            s.common.probe_allow.push(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
         long: "node",
         short: None,
         value: Some("NAME"),
@@ -467,7 +550,7 @@ const FLAGS: &[Flag] = &[
         brief: "write the report to FILE",
         help: "By default it goes to stdout, and to stderr at the source, whose stdout is the answer. \
             Nodes that listen write it when they end.",
-        roles: EVERY,
+        roles: REPORTING,
         set: Set::Path(|s, path| s.common.report = Some(path)),
     },
     Flag {
@@ -480,7 +563,7 @@ const FLAGS: &[Flag] = &[
         help:
             "text is for people, json is one object for the run, jsonl and csv have one line per \
             block.",
-        roles: EVERY,
+        roles: REPORTING,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
             Ok(())

@@ -1,6 +1,9 @@
 //! The lexopt loop, and the rules that make a role out of what was given.
 
-use super::config::{Accept, Command, Config, DemoConfig, NodeConfig, ProbeConfig, SourceConfig};
+use super::config::{
+    Accept, Command, Config, DemoConfig, Format, NodeConfig, ProbeConfig, SourceConfig,
+    TargetsConfig,
+};
 use super::flags::{self, Flag, Role, Set, Settings, Word};
 use super::{help, ExitCode, PROGRAM};
 use lexopt::Arg;
@@ -160,9 +163,15 @@ impl Given {
                     ..
                 }),
                 None,
-            ) => {
+            ) if self.settings.targets.is_none() => {
                 return Err(remedied(format_args!(
                     "{name} needs {operand}: {name} host:port"
+                )));
+            }
+            (Some(word), Some(operand)) if self.settings.targets.is_some() => {
+                return Err(remedied(format_args!(
+                    "{} {operand:?} is one target too many: --targets names them",
+                    word.name
                 )));
             }
             (_, operand) => operand,
@@ -176,10 +185,38 @@ impl Given {
                 role.made_by()
             )));
         }
+        self.check_metrics(role)?;
         Ok(Config {
             common: self.settings.common.clone(),
             command: command(self.settings, role, target)?,
         })
+    }
+
+    /// Which options of the metrics, and of many targets, need which others.
+    fn check_metrics(&self, role: Role) -> Result<(), String> {
+        let common = &self.settings.common;
+        if common.metrics_listen.is_none() {
+            if role == Role::Exporter {
+                return Err(remedied("exporter needs --metrics-listen ADDR"));
+            }
+            if !common.probe_allow.is_empty() {
+                return Err(remedied("--probe-allow needs --metrics-listen ADDR"));
+            }
+        }
+        if role == Role::Exporter && common.probe_allow.is_empty() {
+            return Err(remedied("exporter needs --probe-allow TARGETS"));
+        }
+        if self.settings.targets.is_some() {
+            if !matches!(common.format, None | Some(Format::Text)) {
+                return Err(remedied(
+                    "--targets has a line for each path: only --format text",
+                ));
+            }
+            if common.state.is_some() {
+                return Err(remedied("--targets and --state do not go together"));
+            }
+        }
+        Ok(())
     }
 
     fn role(&self) -> Result<Role, String> {
@@ -220,6 +257,13 @@ impl Given {
 /// What the role does, with the settings that belong to it.
 fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<Command, String> {
     Ok(match (role, settings.listen, settings.forward_to) {
+        (Role::Exporter, ..) => Command::Exporter,
+        (Role::Probe, ..) if settings.targets.is_some() => Command::Targets(TargetsConfig {
+            file: settings.targets.unwrap_or_default(),
+            count: settings.count,
+            interval: settings.interval,
+            size: settings.size,
+        }),
         (Role::Probe, ..) => Command::Probe(ProbeConfig {
             target: checked("probe", &operand.unwrap_or_default(), flags::hop)?,
             count: settings.count,
@@ -271,7 +315,7 @@ fn unknown_word(text: &OsStr) -> String {
         return remedied(format_args!("{text:?} has to be the first argument"));
     }
     let words: Vec<&str> = flags::WORDS.iter().map(|word| word.name).collect();
-    let words = words.join(" and ");
+    let words = words.join(", ");
     remedied(format_args!("unknown command {text:?}: there are {words}"))
 }
 
@@ -282,7 +326,7 @@ fn remedied(message: impl fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Common, Endpoint, Format};
+    use super::super::{Common, Endpoint};
     use super::*;
     use std::time::Duration;
 
@@ -357,6 +401,13 @@ mod tests {
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
         ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
         ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
+        ("targets", "probe --targets t", PROBE, |c| c.command = Command::Targets(TargetsConfig {
+            file: "t".into(), count: 10, interval: Duration::from_secs(1), size: 64,
+        })),
+        ("metrics-listen", "-l :1 --metrics-listen :9", "-l :1", |c| c.common.metrics_listen = Some(endpoint(":9"))),
+        ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| c.common.metrics_file = Some("m".into())),
+        ("probe-allow", "exporter --metrics-listen :9 --probe-allow b:1 --probe-allow c:*", "exporter --metrics-listen :9 --probe-allow b:1",
+            |c| c.common.probe_allow.push("c:*".parse().unwrap())),
         ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
         ("node", "-f b:1 --node A", SOURCE, |c| c.common.node = Some("A".into())),
         ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
@@ -484,7 +535,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 prob b:1
-    unknown command "prob": there are probe and demo
+    unknown command "prob": there are probe, demo, exporter
 demo again
     "again" is one argument too many for demo
 "#;

@@ -17,9 +17,13 @@ pub mod collect;
 pub mod demo;
 pub mod dial;
 pub mod ends;
+pub mod exporter;
+pub mod fleet;
 pub mod intake;
 pub mod ledger;
 pub mod link;
+pub mod metrics;
+pub mod notify;
 pub mod output;
 pub mod passive;
 pub mod print;
@@ -39,7 +43,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Enough for the deepest pump and the formatting of a log line; what is touched counts, not what is reserved.
@@ -81,6 +85,8 @@ pub struct Node {
     pub clock: clock::NodeClock,
     /// Where measurements go.
     pub collector: collect::Collector,
+    /// Where the newest report is, for those who ask.
+    pub board: Arc<board::Board>,
     /// What blocks that begin here ask for.
     pub asking: asking::Asking,
     /// The next hop; `None` at a reflector.
@@ -100,6 +106,7 @@ impl Node {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
+            board: Arc::default(),
             asking: asking::Asking::default(),
             onward,
             own_ends: Mutex::default(),

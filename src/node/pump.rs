@@ -24,6 +24,7 @@ use crate::wire::{
     HEADER_LEN, STAMP_LEN,
 };
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 /// An end of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +161,11 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// The end that it reads.
+    pub fn source(&self) -> Side {
+        self.source
+    }
+
     /// What it has moved.
     pub fn traffic(&self) -> Traffic {
         self.traffic
@@ -184,6 +190,7 @@ impl<'a> Pump<'a> {
         };
         *blocks += 1;
         *bytes += payload as u64;
+        self.pair.carried[self.source as usize].show(*blocks, *bytes);
     }
 
     fn stamp(&mut self, ingress: Moment, direction: StampDirection) -> Stamp {
@@ -696,6 +703,8 @@ impl<'a> Pump<'a> {
         };
         if !self.pair.client.offer(build(header, &stamps, &[], &[])) {
             self.traffic.reports_dropped += 1;
+            let shown = &self.pair.carried[self.source as usize].reports_dropped;
+            shown.fetch_add(1, Ordering::Relaxed);
         }
         self.drain_reports();
     }

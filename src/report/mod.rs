@@ -1,4 +1,4 @@
-//! One [`Report`] value in; text, JSON, JSON lines or CSV out, as bytes. No files, no clock, no
+//! One [`Report`] value in; text, JSON, JSON lines, CSV or metrics out, as bytes. No files, no clock, no
 //! statistics of its own.
 
 pub mod block;
@@ -6,6 +6,8 @@ pub mod csv;
 pub mod json;
 pub mod jsonl;
 pub mod passive;
+pub mod paths;
+pub mod prometheus;
 #[cfg(test)]
 mod samples;
 pub mod text;
