@@ -15,6 +15,9 @@ use std::time::Duration;
 pub mod clock;
 #[cfg(target_os = "linux")]
 pub mod packet;
+mod tcp_info;
+
+pub use tcp_info::{tcp_info, TcpInfo};
 
 /// Linux's numbers, of the architecture we are built for.
 mod constants {
