@@ -256,7 +256,7 @@ fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<Publ
         let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
             .map_err(|error| format!("resolve {listen}: {error}"))?;
         let listeners = metrics_http::bind(PROGRAM, &addresses)?;
-        metrics_http::serve(listeners, routes(common, &metrics)).map_err(thread)?;
+        metrics_http::serve(listeners, routes(common, &metrics)?).map_err(thread)?;
     }
     if let Some(file) = &file {
         // Now, so that a bad path is told before anything is measured.
@@ -269,14 +269,17 @@ fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<Publ
 }
 
 /// What is answered over HTTP.
-fn routes(common: &Common, metrics: &Arc<Metrics>) -> Routes {
+fn routes(common: &Common, metrics: &Arc<Metrics>) -> Result<Routes, String> {
     let mut routes = metrics.routes();
     if !common.probe_allow.is_empty() {
-        let settings = settings(common, Role::Source);
+        let settings = Settings {
+            key: key(common)?,
+            ..settings(common, Role::Source)
+        };
         let exporter = Exporter::new(settings, common.probe_allow.clone());
         routes = routes.with("/probe", move |request| exporter.answer(request));
     }
-    routes
+    Ok(routes)
 }
 
 /// The file of metrics, to be written at the end too.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -622,6 +623,31 @@ fn a_probe_asked_for_over_http_ends_in_time_and_only_allowed_targets_are_tried()
         "{body}"
     );
     assert!(took < Duration::from_secs(2), "{took:?}");
+
+    // Where frames are authenticated, the probe has the node's key.
+    let dir = Dir::new("probe-key");
+    let key = dir.file("key");
+    std::fs::write(&key, "00112233445566778899aabbccddeeff\n").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let key = ["--key-file", key.to_str().unwrap()];
+    let closed = Node::start("K", &key);
+    let target = closed.address.to_string();
+    let asked = format!("/probe?target={target}");
+    for (key, success) in [(&key[..], 1.0), (&[], 0.0)] {
+        let mut exporter = Process::start(
+            program()
+                .arg("exporter")
+                .args(METRICS)
+                .args(["--probe-allow", &target])
+                .args(key),
+        );
+        let (_, body) = ask(metrics_of(&mut exporter), &asked, "");
+        assert_eq!(
+            value(&body, "subsegment_probe_success", ""),
+            Some(success),
+            "{body}"
+        );
+    }
 
     // A node without that option offers none, and says what there is.
     let mut plain = Node::start("Y", &METRICS);

@@ -93,7 +93,7 @@ const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
-const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
+const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 

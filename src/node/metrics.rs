@@ -47,6 +47,7 @@ impl Watched {
                     open,
                     connections: totals.connections,
                     failed: totals.failed,
+                    refused: totals.refused,
                     bytes: [traffic.forward_bytes, traffic.return_bytes],
                     blocks: [traffic.forward_blocks, traffic.return_blocks],
                     reports_dropped: traffic.reports_dropped,

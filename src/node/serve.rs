@@ -238,6 +238,7 @@ impl Watch {
                     reports_dropped: up[2] + down[2],
                 });
             }
+            totals.refused = shared.gate.refused();
             totals.connections = shared.next_id.load(Ordering::Relaxed) as u64 - 1;
             totals
         };

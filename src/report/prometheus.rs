@@ -113,6 +113,7 @@ families! {
     Open Gauge "connections_open" "1" "" "Connections that are open, at a node that listens."
     Connections Counter "connections_total" "1" "" "Connections accepted."
     Failed Counter "connections_failed_total" "1" "" "Connections ended by a reset or an error."
+    Refused Counter "connections_refused_total" "1" "" "Connections from networks that --allow does not name."
     CarriedBytes Counter "carried_bytes_total" "bytes" "direction" "Payload moved by a node that listens."
     CarriedBlocks Counter "carried_blocks_total" "1" "direction" "Blocks, or pieces of plain traffic, moved."
     ReportsDropped Counter "reports_dropped_total" "1" "" "Reports to the source that an exit had no room for."
@@ -173,6 +174,8 @@ pub struct Carried {
     pub connections: u64,
     /// Ended otherwise than by an orderly end.
     pub failed: u64,
+    /// Reset at once for their address.
+    pub refused: u64,
     /// Payload moved away from the source, and back.
     pub bytes: [u64; 2],
     /// Blocks likewise.
@@ -316,6 +319,7 @@ impl Path<'_> {
             self.number(Id::Open, &[], carried.open);
             self.number(Id::Connections, &[], carried.connections);
             self.number(Id::Failed, &[], carried.failed);
+            self.number(Id::Refused, &[], carried.refused);
             for (place, direction) in ["forward", "return"].into_iter().enumerate() {
                 let labels = [("direction", direction)];
                 self.number(Id::CarriedBytes, &labels, carried.bytes[place]);
