@@ -1,4 +1,4 @@
-//! One [`Report`] value in; text, JSON, JSON lines, CSV or a plugin's line out, as bytes. No files, no clock, no
+//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics or a plugin's line out, as bytes. No files, no clock, no
 //! statistics of its own.
 
 pub mod block;
@@ -9,6 +9,8 @@ pub mod jsonl;
 pub mod nagios;
 pub mod otlp;
 pub mod passive;
+pub mod paths;
+pub mod prometheus;
 #[cfg(test)]
 mod samples;
 pub mod session;
