@@ -94,7 +94,8 @@ fn run(config: Config) -> ExitCode {
         Command::Probe(config) => run_probe(&common, &config, signals, &stop),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);
-            let given = demo::run(seed, &stop, |collector| {
+            let page = common.report_html.as_deref();
+            let given = demo::run(seed, page, &stop, |collector| {
                 watch_signals(signals, &stop, Some(collector));
             });
             match given {
@@ -182,7 +183,8 @@ fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
     let stream = matches!(format, Format::Jsonl | Format::Csv);
     let output = Output::open(common.report.as_deref(), otherwise, stream)?;
-    Ok(Printer::new(output, format, common.state.clone()))
+    let printer = Printer::new(output, format, common.state.clone());
+    printer.with_page(common.report_html.as_deref())
 }
 
 fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
@@ -321,20 +323,25 @@ fn run_node(
     let finished = collected.and_then(|(queue, mut ledger, mut printer)| {
         let mut queue = queue;
         printer.drain(&mut queue, &mut ledger)?;
-        ledger.notice(describe(&totals));
-        let measured = ledger.measured();
-        let blocks = Blocks {
-            sent: measured,
-            received: measured,
-            payload_bytes: totals.traffic.forward_bytes,
-            ..Blocks::default()
-        };
+        ledger.remark(describe(&totals));
+        let blocks = measured_here(&ledger, totals.traffic.forward_bytes);
         printer.finish(&ledger, blocks, queue.dropped())
     });
     match finished {
         Ok(()) => ExitCode::Done,
         Err(error) if error.is_closed_pipe() => ExitCode::Done,
         Err(error) => failed(&error.to_string(), ExitCode::Failed),
+    }
+}
+
+/// The blocks of a node that makes none itself.
+fn measured_here(ledger: &Ledger, payload_bytes: u64) -> Blocks {
+    let measured = ledger.measured();
+    Blocks {
+        sent: measured,
+        received: measured,
+        payload_bytes,
+        ..Blocks::default()
     }
 }
 
@@ -415,6 +422,9 @@ fn collect(
                 outcome = Err(error);
             }
         });
+        // What the connections still carry is counted at the end.
+        let blocks = measured_here(&ledger, 0);
+        printer.tick_page(&ledger, blocks, queue.dropped());
     }
     outcome.map(|()| (queue, ledger, printer))
 }

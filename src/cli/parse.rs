@@ -360,6 +360,7 @@ mod tests {
         ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
         ("node", "-f b:1 --node A", SOURCE, |c| c.common.node = Some("A".into())),
         ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
+        ("report-html", "-f b:1 --report-html p", SOURCE, |c| c.common.report_html = Some("p".into())),
         ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
         ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
         ("state", "probe b:1 --state s", PROBE, |c| c.common.state = Some("s".into())),

@@ -7,6 +7,7 @@
 //!                         ├─► clock       offset and skew of each segment's far clock
 //!                         ├─► held        how long each pump was blocked in write
 //!                         └─► series      bounded rows in order of time ──batches──► verdict
+//!                                                                       └─slots───► timeline
 //! ```
 //!
 //! `model` ties them together; `state` is the text in which a run is kept for later ones.
@@ -22,6 +23,7 @@ mod series;
 #[cfg(test)]
 mod simulator;
 pub mod state;
+pub mod timeline;
 mod trip;
 mod verdict;
 

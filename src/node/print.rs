@@ -7,7 +7,7 @@ use super::output::{replace, tell, Output, OutputError};
 use crate::cli::Format;
 use crate::measure::{state, RunRecord};
 use crate::report::block::BlockLine;
-use crate::report::{csv, json, jsonl, text, Blocks};
+use crate::report::{csv, html, json, jsonl, text, Blocks, Report};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::io::IsTerminal;
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// How often the live line is drawn.
 const LIVE: Nanos = Nanos::from_millis(200);
+/// How often a page is written while a run goes on.
+const PAGE: Nanos = Nanos::from_millis(10_000);
 
 /// The way out of results.
 #[derive(Debug)]
@@ -24,6 +26,14 @@ pub struct Printer {
     state: Option<PathBuf>,
     table: csv::Table,
     live: Option<Live>,
+    page: Option<PageFile>,
+}
+
+/// `--report-html`.
+#[derive(Debug)]
+struct PageFile {
+    output: Output,
+    written: MonoTime,
 }
 
 #[derive(Debug)]
@@ -42,7 +52,23 @@ impl Printer {
             state,
             table: csv::Table::default(),
             live: None,
+            page: None,
         }
+    }
+
+    /// Writes a page with pictures to `path` too, at the end and now and then before.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] where it cannot be opened.
+    pub fn with_page(mut self, path: Option<&Path>) -> Result<Self, OutputError> {
+        if path.is_some() {
+            self.page = Some(PageFile {
+                output: Output::open(path, Output::Stderr, false)?,
+                written: sys::clock::mono(),
+            });
+        }
+        Ok(self)
     }
 
     /// Draws a live line on stderr, if that is a terminal.
@@ -129,6 +155,26 @@ impl Printer {
         self.output.write(&text)
     }
 
+    /// Writes the page anew, if there is one and it is time. That it cannot be written is said then and does not end the
+    /// run; at the end of the run it does.
+    pub fn tick_page(&mut self, ledger: &Ledger, blocks: Blocks, dropped: u64) {
+        let now = sys::clock::mono();
+        let due = |page: &PageFile| now.since(page.written) >= PAGE;
+        if !self.page.as_ref().is_some_and(due) {
+            return;
+        }
+        let report = ledger.report(sys::clock::read().wall, blocks, dropped);
+        if let Some(page) = &mut self.page {
+            page.written = now;
+            // What can only be written to, once, is written at the end.
+            if let Output::Whole(_) = page.output {
+                if let Err(error) = page.write(ledger, report) {
+                    log::error!("report: {error}");
+                }
+            }
+        }
+    }
+
     /// Draws the live line, if there is one and it is time.
     pub fn tick(&mut self, ledger: &Ledger, blocks: Blocks) {
         let Some(live) = &mut self.live else {
@@ -202,6 +248,9 @@ impl Printer {
             Format::Jsonl | Format::Csv => String::new(),
         };
         self.output.write(&rendered)?;
+        if let Some(page) = &mut self.page {
+            page.write(ledger, report)?;
+        }
         self.remember(ledger, blocks)
     }
 
@@ -216,6 +265,13 @@ impl Printer {
         let mut runs = read_state(path)?;
         runs.push(ledger.model().run_record(ledger.started(), ledger.names()));
         replace(path, &state::emit(&runs))
+    }
+}
+
+impl PageFile {
+    fn write(&mut self, ledger: &Ledger, mut report: Report) -> Result<(), OutputError> {
+        report.timeline = ledger.timeline(sys::clock::read().now());
+        self.output.write(&html::render(&report, html::Page::File))
     }
 }
 

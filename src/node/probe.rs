@@ -94,7 +94,9 @@ pub fn run(
         if let Some(fault) = fault {
             return Err(fault);
         }
-        printer.tick(ledger, caller.progress.blocks_so_far());
+        let blocks = caller.progress.blocks_so_far();
+        printer.tick(ledger, blocks);
+        printer.tick_page(ledger, blocks, queue.dropped());
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {

@@ -72,6 +72,8 @@ pub fn run(
             line.give_up();
             return Err(fault);
         }
+        let blocks = caller.progress.blocks_so_far();
+        printer.tick_page(&ledger, blocks, queue.dropped());
         if stop.is_set() && deadline.is_none() {
             deadline = Some(Instant::now() + caller.node.settings.timeout);
             queue.keep_awake();

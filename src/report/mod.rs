@@ -1,8 +1,9 @@
-//! One [`Report`] value in; text, JSON, JSON lines or CSV out, as bytes. No files, no clock, no
+//! One [`Report`] value in; text, JSON, JSON lines, CSV or a page of HTML out, as bytes. No files, no clock, no
 //! statistics of its own.
 
 pub mod block;
 pub mod csv;
+pub mod html;
 pub mod json;
 pub mod jsonl;
 pub mod passive;
@@ -11,7 +12,8 @@ mod samples;
 pub mod text;
 
 use crate::measure::facts::Facts;
-use crate::measure::Statistics;
+use crate::measure::timeline::Timeline;
+use crate::measure::{Statistics, VerdictKind};
 use crate::time::{Nanos, WallTime};
 use std::fmt::Write as _;
 
@@ -77,6 +79,8 @@ pub struct Report {
     pub statistics: Statistics,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
     pub facts: Vec<Facts>,
+    /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
+    pub timeline: Option<Timeline>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an
@@ -94,6 +98,17 @@ impl Report {
     /// itself.
     pub fn name_at(&self, hop: u8) -> String {
         name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
+    }
+
+    /// What the verdict names, if that is on the path: a host by its hop, a segment by its index.
+    fn named(&self) -> Option<Place<u8, usize>> {
+        let verdict = &self.statistics.verdict;
+        match verdict.kind {
+            VerdictKind::Host => verdict.index?.try_into().ok().map(Place::Host),
+            VerdictKind::Source => Some(Place::Host(self.statistics.hosts.first()?.hop)),
+            VerdictKind::Segment => verdict.index.map(Place::Segment),
+            VerdictKind::Server | VerdictKind::Clock | VerdictKind::None => None,
+        }
     }
 }
 
