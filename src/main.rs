@@ -19,6 +19,7 @@ use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
 use subsegment_tcp_speeds::node::passive;
 use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
+use subsegment_tcp_speeds::node::screen;
 use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
 use subsegment_tcp_speeds::report::Blocks;
@@ -146,6 +147,7 @@ fn watch_signals(signals: StopSignals, stop: &Arc<StopFlag>, collector: Option<C
             collector.wake();
         }
         signals.wait();
+        screen::restore();
         std::process::exit(ExitCode::Failed.number().into());
     });
     if let Err(error) = watching {
@@ -261,12 +263,17 @@ fn run_probe(
     if lasts > Duration::from_secs(1) {
         printer = printer.with_live_line(count);
     }
+    if count.is_none() {
+        printer = printer.with_screen(caller.node.collector.clone(), stop);
+    }
     let plan = Plan {
         count,
         interval: config.interval,
         size: config.size,
     };
-    match probe::run(caller, queue, &mut ledger, plan, &mut printer, stop) {
+    let outcome = probe::run(caller, queue, &mut ledger, plan, &mut printer, stop);
+    drop(printer); // Gives a terminal back before anything is said on it.
+    match outcome {
         Ok(outcome) if outcome.measured && !outcome.broken => ExitCode::ProbeOk,
         Ok(_) => ExitCode::ProbeCritical,
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,

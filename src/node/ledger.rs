@@ -138,6 +138,18 @@ impl Ledger {
         }
     }
 
+    /// Forgets all figures and notices; the path and its names stay known.
+    pub fn reset(&mut self, now: WallTime) {
+        self.started = now;
+        self.notices.clear();
+        self.noticed.clear();
+        (self.more_notices, self.malformed) = (0, 0);
+        for book in self.books.values_mut() {
+            book.model = Model::new(self.baseline.clone());
+            book.measured = 0;
+        }
+    }
+
     /// Adds a sentence to the report, on something that happened just now.
     pub fn notice(&mut self, text: String) {
         self.say(text, Some(sys::clock::read().wall));

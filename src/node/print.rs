@@ -1,17 +1,20 @@
 //! What a run shows: a line per block while it goes on, a live line on a terminal, the report at its end.
 
 use super::caller::Break;
-use super::collect::{Measurement, Queue};
+use super::collect::{Collector, Measurement, Queue};
 use super::ledger::{Ledger, Taken};
 use super::output::{replace, tell, Output, OutputError};
+use super::screen::Terminal;
+use super::StopFlag;
 use crate::cli::Format;
 use crate::measure::{state, RunRecord};
 use crate::report::block::BlockLine;
-use crate::report::{csv, html, json, jsonl, text, Blocks, Report};
+use crate::report::{csv, html, json, jsonl, screen, text, Blocks, Report};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How often the live line is drawn.
 const LIVE: Nanos = Nanos::from_millis(200);
@@ -27,6 +30,9 @@ pub struct Printer {
     table: csv::Table,
     live: Option<Live>,
     page: Option<PageFile>,
+    screen: Option<Terminal>,
+    /// What had been counted when the user began anew.
+    base: Blocks,
 }
 
 /// `--report-html`.
@@ -53,6 +59,8 @@ impl Printer {
             table: csv::Table::default(),
             live: None,
             page: None,
+            screen: None,
+            base: Blocks::default(),
         }
     }
 
@@ -80,6 +88,50 @@ impl Printer {
             width: 0,
         });
         self
+    }
+
+    /// Shows a live screen instead, where the format is text and there is a terminal for keys and for lines.
+    #[must_use]
+    pub fn with_screen(mut self, collector: Collector, stop: &Arc<StopFlag>) -> Self {
+        if self.format == Format::Text {
+            self.screen = Terminal::open(collector, stop);
+        }
+        if self.screen.is_some() {
+            self.live = None;
+        }
+        self
+    }
+
+    /// Whether there is a live screen, which has to be drawn also while nothing comes in.
+    pub fn has_screen(&self) -> bool {
+        self.screen.is_some()
+    }
+
+    fn tick_screen(&mut self, ledger: &mut Ledger, blocks: Blocks) {
+        let Some(screen) = &mut self.screen else {
+            return;
+        };
+        let wish = screen.tick();
+        if wish.reset {
+            ledger.reset(sys::clock::read().wall);
+            self.base = blocks;
+        }
+        if !wish.draw {
+            return;
+        }
+        let report = ledger.report(sys::clock::read().wall, since(blocks, self.base), 0);
+        let (width, height) = screen.size;
+        let no_color = std::env::var_os("NO_COLOR");
+        let lines = screen::lines(
+            &report,
+            &screen::Screen {
+                width,
+                height,
+                colour: no_color.map_or(true, |value| value.is_empty()),
+                paused: screen.paused,
+            },
+        );
+        screen.draw(&lines);
     }
 
     /// Enters a measurement, and prints the line of an answered block where the format has one.
@@ -163,6 +215,7 @@ impl Printer {
         if !self.page.as_ref().is_some_and(due) {
             return;
         }
+        let blocks = since(blocks, self.base);
         let report = ledger.report(sys::clock::read().wall, blocks, dropped);
         if let Some(page) = &mut self.page {
             page.written = now;
@@ -175,8 +228,9 @@ impl Printer {
         }
     }
 
-    /// Draws the live line, if there is one and it is time.
-    pub fn tick(&mut self, ledger: &Ledger, blocks: Blocks) {
+    /// Draws the live line or screen, if there is one and it is time.
+    pub fn tick(&mut self, ledger: &mut Ledger, blocks: Blocks) {
+        self.tick_screen(ledger, blocks);
         let Some(live) = &mut self.live else {
             return;
         };
@@ -197,6 +251,7 @@ impl Printer {
     }
 
     fn clear(&mut self) {
+        self.screen = None;
         if let Some(live) = self.live.take() {
             if live.width > 0 {
                 tell(&format!("\r{:1$}\r", "", live.width));
@@ -231,6 +286,7 @@ impl Printer {
         dropped: u64,
     ) -> Result<(), OutputError> {
         self.clear();
+        let blocks = since(blocks, self.base);
         let report = ledger.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format {
             Format::Json => json::render(&report),
@@ -265,6 +321,19 @@ impl Printer {
         let mut runs = read_state(path)?;
         runs.push(ledger.model().run_record(ledger.started(), ledger.names()));
         replace(path, &state::emit(&runs))
+    }
+}
+
+/// What was counted since `base`. An answer to a block from before counts now; there are never more of them than blocks.
+fn since(blocks: Blocks, base: Blocks) -> Blocks {
+    let sent = blocks.sent.saturating_sub(base.sent);
+    Blocks {
+        sent,
+        received: blocks.received.saturating_sub(base.received).min(sent),
+        lost: blocks.lost.saturating_sub(base.lost),
+        late: blocks.late.saturating_sub(base.late),
+        duplicate: blocks.duplicate.saturating_sub(base.duplicate),
+        payload_bytes: blocks.payload_bytes.saturating_sub(base.payload_bytes),
     }
 }
 

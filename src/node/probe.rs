@@ -79,6 +79,9 @@ pub fn run(
             .spawn(move || drive(&caller, plan, start, &stop, &say))
     };
     let mut outcome = Outcome::default();
+    if printer.has_screen() {
+        queue.keep_awake();
+    }
     if let Err(error) = driver {
         log::error!("probe: cannot start a thread: {error}");
         outcome.broken = true;

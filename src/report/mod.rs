@@ -9,6 +9,7 @@ pub mod jsonl;
 pub mod passive;
 #[cfg(test)]
 mod samples;
+pub mod screen;
 pub mod text;
 
 use crate::measure::facts::Facts;

@@ -101,12 +101,13 @@ const LEAST_FOR_SKEW: SignedNanos = SignedNanos(30_000_000_000);
 
 /// The report for people: head, table, notes, and last the verdict.
 pub fn render(report: &Report, style: &TextStyle) -> String {
-    let page = Page {
-        report,
-        colour: style.colour,
-        width: style.width.clamp(MIN_WIDTH, MAX_WIDTH),
-    };
-    let sections = [page.head(), page.table(), page.notes(), page.verdict()];
+    let Sections {
+        head,
+        table,
+        notes,
+        verdict,
+    } = sections(report, style);
+    let sections = [head, table, notes, verdict];
     let mut text = String::new();
     for lines in sections.iter().filter(|lines| !lines.is_empty()) {
         if !text.is_empty() {
@@ -118,6 +119,29 @@ pub fn render(report: &Report, style: &TextStyle) -> String {
         }
     }
     text
+}
+
+/// The sections of a report, each a list of lines.
+pub(super) struct Sections {
+    pub(super) head: Vec<String>,
+    pub(super) table: Vec<String>,
+    pub(super) notes: Vec<String>,
+    pub(super) verdict: Vec<String>,
+}
+
+/// The sections, for those who put them together otherwise.
+pub(super) fn sections(report: &Report, style: &TextStyle) -> Sections {
+    let page = Page {
+        report,
+        colour: style.colour,
+        width: style.width.clamp(MIN_WIDTH, MAX_WIDTH),
+    };
+    Sections {
+        head: page.head(),
+        table: page.table(),
+        notes: page.notes(),
+        verdict: page.verdict(),
+    }
 }
 
 /// What there is to say beside the table, a sentence each, with everything escaped.
