@@ -7,9 +7,9 @@ use super::output::{replace, tell, Output, OutputError};
 use super::screen::Terminal;
 use super::StopFlag;
 use crate::cli::Format;
-use crate::measure::{state, RunRecord};
+use crate::measure::{state, RunRecord, Trip};
 use crate::report::block::BlockLine;
-use crate::report::{csv, html, json, jsonl, screen, text, Blocks, Report};
+use crate::report::{csv, html, influx, json, jsonl, otlp, screen, text, Blocks, Report};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::io::IsTerminal;
@@ -155,7 +155,7 @@ impl Printer {
         if !self.has_lines() {
             return Ok(());
         }
-        self.line(&BlockLine {
+        let line = BlockLine {
             sequence: trip.sequence,
             scheduled: trip
                 .crossings
@@ -166,12 +166,13 @@ impl Printer {
             late: trip.late,
             duplicate,
             clock_step: !parts.stepped.is_empty(),
-        })
+        };
+        self.line(line, ledger, Some(&trip))
     }
 
     /// Whether each block has a line of its own in the format.
     pub fn has_lines(&self) -> bool {
-        matches!(self.format, Format::Jsonl | Format::Csv)
+        matches!(self.format, Format::Jsonl | Format::Csv | Format::Otlp)
     }
 
     /// Prints the line of a block that was never answered.
@@ -188,7 +189,7 @@ impl Printer {
         if !self.has_lines() {
             return Ok(());
         }
-        self.line(&BlockLine {
+        let line = BlockLine {
             sequence,
             scheduled,
             parts: None,
@@ -196,13 +197,25 @@ impl Printer {
             late: false,
             duplicate: false,
             clock_step: false,
-        })
+        };
+        self.line(line, ledger, None)
     }
 
-    fn line(&mut self, line: &BlockLine<'_>) -> Result<(), OutputError> {
+    fn line(
+        &mut self,
+        line: BlockLine<'_>,
+        ledger: &Ledger,
+        trip: Option<&Trip>,
+    ) -> Result<(), OutputError> {
         let text = match self.format {
-            Format::Csv => self.table.line(line),
-            _ => jsonl::line(line),
+            Format::Csv => self.table.line(&line),
+            Format::Otlp => otlp::line(&otlp::Block {
+                line,
+                cookie: ledger.cookie(),
+                crossings: trip.map_or(&[], |trip| &trip.crossings),
+                offsets: &trip.map_or(Vec::new(), |trip| ledger.model_of(trip).offsets()),
+            }),
+            _ => jsonl::line(&line),
         };
         self.output.write(&text)
     }
@@ -301,7 +314,8 @@ impl Printer {
                 let style = text::TextStyle::for_output(terminal, no_color.as_deref(), columns);
                 text::render(&report, &style)
             }
-            Format::Jsonl | Format::Csv => String::new(),
+            Format::Influx => influx::render(&report),
+            Format::Jsonl | Format::Csv | Format::Otlp => String::new(),
         };
         self.output.write(&rendered)?;
         if let Some(page) = &mut self.page {
