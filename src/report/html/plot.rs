@@ -6,6 +6,7 @@ use super::chart::{
     axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, Part,
 };
 use crate::measure::timeline::{Event, EventKind, Line, Slot, Timeline};
+use crate::measure::Figure;
 use crate::time::{SignedNanos, WallTime, NANOS_PER_SEC};
 use std::fmt::Write as _;
 
@@ -14,8 +15,9 @@ const HEIGHT: u32 = 58;
 /// A panel's scale is at least this share of the largest one's, so that the noise of a part that hardly matters does not
 /// look like a mountain.
 const LEAST_SCALE: f64 = 0.05;
-/// The greatest median has so much room above it at least.
-const ROOM: f64 = 1.25;
+/// The greatest median has so much room above it, and at most so much: the line is the message, what is above it is
+/// weather, unless the verdict is on just that.
+const ROOM: (f64, f64) = (1.25, 2.2);
 /// Events that are numbered in the picture.
 const EVENTS: usize = 12;
 
@@ -25,6 +27,8 @@ struct Panel<'a> {
     name: &'a str,
     line: &'a Line,
     baseline: Option<SignedNanos>,
+    /// Its 95th percentile is what the verdict is on.
+    tail: bool,
 }
 
 /// The section; nothing where there is no timeline.
@@ -43,6 +47,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
             name: &part.name,
             line: panel(part)?,
             baseline: part.baseline(),
+            tail: part.is_named && report.statistics.verdict.figure == Figure::P95,
         })
     });
     let total = Panel {
@@ -50,11 +55,12 @@ pub(super) fn section(report: &Report, out: &mut String) {
         name: "Total",
         line: &timeline.total,
         baseline: None,
+        tail: false,
     };
     let panels: Vec<_> = std::iter::once(total).chain(panels).collect();
     let greatest = panels
         .iter()
-        .map(|panel| top(panel.line))
+        .map(|panel| top(panel.line, panel.tail))
         .fold(0.0, f64::max);
     if greatest <= 0.0 {
         return;
@@ -97,7 +103,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     }
     let times = moments(timeline);
     for panel in &panels {
-        let scale = top(panel.line).max(greatest * LEAST_SCALE) * 1.05;
+        let scale = top(panel.line, panel.tail).max(greatest * LEAST_SCALE) * 1.05;
         let mut picture = String::new();
         times
             .iter()
@@ -174,13 +180,18 @@ fn names(left: &[String]) -> String {
 }
 
 /// Where the scale of a line has to end: a few slots far above all others do not squeeze the rest, their bands are cut.
-fn top(line: &Line) -> f64 {
+fn top(line: &Line, tail: bool) -> f64 {
     let slots = || line.iter().flatten();
     let p50 = slots().map(|slot| slot.p50.0 as f64).fold(0.0, f64::max);
     let mut p95: Vec<_> = slots().map(|slot| slot.p95.0 as f64).collect();
     p95.sort_by(f64::total_cmp);
     let most = p95.get(p95.len() * 9 / 10).copied().unwrap_or(0.0);
-    most.max(p50 * ROOM)
+    let cut = if p50 > 0.0 && !tail {
+        p50 * ROOM.1
+    } else {
+        most
+    };
+    most.min(cut).max(p50 * ROOM.0)
 }
 
 /// Band and median in a square of 1000; a gap where nothing was answered.
@@ -292,7 +303,12 @@ mod tests {
     fn a_lone_spike_does_not_flatten_all_the_rest() {
         let mut line: Line = vec![slot(10); 50];
         line[7].as_mut().unwrap().p95 = SignedNanos(5_000);
-        assert_eq!(top(&line), 20.0);
+        assert_eq!(top(&line, true), 20.0);
+        line.iter_mut()
+            .flatten()
+            .for_each(|slot| slot.p95 = SignedNanos(90));
+        assert_eq!(top(&line, true), 90.0);
+        assert_eq!(top(&line, false), 22.0);
     }
 
     #[test]
