@@ -1,6 +1,8 @@
 //! The checked values of a command line: what the rest of the program is started with.
 
 use super::value;
+use crate::annotate::snmp::{self, Object};
+use crate::measure::facts::Classes;
 use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
@@ -49,6 +51,16 @@ pub struct Common {
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
+    /// `--ask`: what all nodes are asked for in every marked block of a path that starts here.
+    pub ask: Classes,
+    /// `--annotate`: what this node tells when asked; `None` = not given, so everything it has.
+    pub annotate: Option<Classes>,
+    /// `--snmp`: where its agent listens; has a host and a port above 0.
+    pub snmp: Option<Endpoint>,
+    /// `--snmp-community`.
+    pub snmp_community: String,
+    /// `--snmp-objects`.
+    pub snmp_objects: Vec<Object>,
 }
 
 impl Default for Common {
@@ -68,6 +80,11 @@ impl Default for Common {
             key_file: None,
             sessions: None,
             hop_limit: 32,
+            ask: Classes::default(),
+            annotate: None,
+            snmp: None,
+            snmp_community: "public".into(),
+            snmp_objects: snmp::objects(snmp::DEFAULT_OBJECTS).unwrap_or_default(),
         }
     }
 }
