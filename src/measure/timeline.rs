@@ -134,6 +134,8 @@ fn slot_of(values: &mut [i64]) -> Option<Slot> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::simulator::{SimPath, MS};
+    use super::super::{Baseline, Model};
     use super::*;
 
     #[test]
@@ -173,5 +175,56 @@ mod tests {
         assert_eq!(wall(MonoTime(400), now), WallTime(899_400));
         let one = Cut::new(400, 400, 1, 200);
         assert_eq!(one.on(now), (WallTime(899_400), Nanos(1)));
+    }
+
+    /// 1000 blocks over 100 s; at half time B -> C takes 3 ms more, and the clock of Z is stepped at 70 s.
+    fn stepped(baseline: Baseline) -> Timeline {
+        let mut path = SimPath::new(4, 1);
+        path.interval_ns = 100.0 * MS;
+        path.nodes[3].steps.push((70_000.0 * MS, 5.0 * MS, true));
+        let mut model = Model::new(baseline);
+        let mut now = Now::default();
+        for block in 0..1000 {
+            path.delays_ns[1][0] = if block < 500 { 1.0 * MS } else { 4.0 * MS };
+            let trip = path.trip(block);
+            now.mono = trip.at;
+            model.record(&trip).expect("a walk along the path");
+        }
+        now.wall = WallTime(1_795_253_400_000_000_000);
+        model.timeline(100, now).expect("there are rows")
+    }
+
+    #[test]
+    fn a_change_shows_where_and_when_it_happened() {
+        let timeline = stepped(Baseline::FirstHalf);
+        assert_eq!((timeline.segments.len(), timeline.hosts.len()), (3, 4));
+        let median =
+            |line: &Line, slot: usize| line[slot].expect("blocks are even").p50.0 as f64 / MS;
+        for (segment, line) in timeline.segments.iter().enumerate() {
+            let grown = median(line, 80) - median(line, 20);
+            let expected = if segment == 1 { 3.0 } else { 0.0 };
+            assert!((grown - expected).abs() < 0.5, "segment {segment}: {grown}");
+        }
+        // It happened from one slot to the next, in the middle.
+        assert!(median(&timeline.segments[1], 46) < 3.0 && median(&timeline.segments[1], 53) > 4.0);
+        let parts = timeline.segments.iter().chain(&timeline.hosts);
+        let sum: f64 = parts.map(|line| median(line, 20)).sum();
+        let total = median(&timeline.total, 20);
+        assert!((total - sum).abs() < 0.3, "{total} against {sum}");
+        let [step] = &timeline.events[..] else {
+            panic!("{:?}", timeline.events);
+        };
+        assert_eq!(step.kind, EventKind::ClockStep(3));
+        let seconds = (step.at - timeline.start).as_millis_f64() / 1e3;
+        assert!((68.0..71.0).contains(&seconds), "{seconds}");
+    }
+
+    #[test]
+    fn a_run_without_end_shows_its_most_recent_span() {
+        let timeline = stepped(Baseline::FirstSpan(Nanos::from_millis(10_000)));
+        let length = (timeline.end() - timeline.start).as_millis_f64() / 1e3;
+        assert!((9.0..16.0).contains(&length), "{length} s");
+        let first = timeline.segments[1].iter().flatten().next().expect("rows");
+        assert!(first.p50.0 as f64 > 4.0 * MS, "{first:?}");
     }
 }
