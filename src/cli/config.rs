@@ -3,6 +3,7 @@
 use super::value;
 use crate::annotate::snmp::{self, Object};
 use crate::measure::facts::Classes;
+use crate::measure::sla::Rule;
 use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// A command line that makes sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What every command takes.
     pub common: Common,
@@ -21,7 +22,7 @@ pub struct Config {
 }
 
 /// Options that do not belong to one command. `Default` is what an empty command line gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Common {
     /// `--timeout`: longest wait of one operation; more than 0.
     pub timeout: Duration,
@@ -47,6 +48,10 @@ pub struct Common {
     pub state: Option<PathBuf>,
     /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
     pub key_file: Option<PathBuf>,
+    /// `--rules`: file of limits and questions; `None` = no such file.
+    pub rules: Option<PathBuf>,
+    /// `--warning` and `--critical`, as rules.
+    pub limits: Vec<Rule>,
     /// `--sessions`: where the lives of connections are written; `None` = nowhere.
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
@@ -78,6 +83,8 @@ impl Default for Common {
             sample: Duration::from_millis(10),
             state: None,
             key_file: None,
+            rules: None,
+            limits: Vec::new(),
             sessions: None,
             hop_limit: 32,
             ask: Classes::default(),
@@ -100,6 +107,8 @@ pub enum Command {
     Probe(ProbeConfig),
     /// Show a whole path in one process.
     Demo(DemoConfig),
+    /// Test a file of rules.
+    CheckRules(PathBuf),
 }
 
 /// Options of the source.
@@ -186,6 +195,8 @@ pub enum Format {
     Jsonl,
     /// One line per block.
     Csv,
+    /// One line for a monitoring plugin.
+    Nagios,
     /// Influx line protocol, a line per part.
     Influx,
     /// OTLP/JSON, one trace per block and line.
@@ -204,6 +215,7 @@ impl FromStr for Format {
                 ("csv", Self::Csv),
                 ("influx", Self::Influx),
                 ("otlp", Self::Otlp),
+                ("nagios", Self::Nagios),
             ],
         )
     }

@@ -7,11 +7,12 @@
 use super::config::{Accept, Common, Endpoint, Format};
 use super::value;
 use crate::annotate::snmp;
+use crate::measure::{sla, Sla};
 use crate::session::allow::Network;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
-use Role::{Demo, Echo, Entry, Exit, Probe, Proxy, Relay, Source};
+use Role::{CheckRules, Demo, Echo, Entry, Exit, Probe, Proxy, Relay, Source};
 
 /// Most payload bytes of a block, as on the wire.
 const BLOCK_MAX_BYTES: usize = 1 << 20;
@@ -44,6 +45,8 @@ pub enum Role {
     Probe,
     /// A whole path in one process.
     Demo,
+    /// Tests a file of rules.
+    CheckRules,
 }
 
 impl Role {
@@ -58,6 +61,7 @@ impl Role {
             Self::Proxy => "--accept raw with --remove-perf-headers",
             Self::Probe => "the word probe",
             Self::Demo => "the word demo",
+            Self::CheckRules => "the word check-rules",
         }
     }
 }
@@ -73,6 +77,7 @@ impl fmt::Display for Role {
             Self::Proxy => "proxy",
             Self::Probe => "probe",
             Self::Demo => "demo",
+            Self::CheckRules => "check of rules",
         })
     }
 }
@@ -116,6 +121,12 @@ pub const WORDS: &[Word] = &[
         role: Demo,
         operand: None,
         brief: "a whole path in one process, with a delay to be found",
+    },
+    Word {
+        name: "check-rules",
+        role: CheckRules,
+        operand: Some("FILE"),
+        brief: "test a file for --rules, and print it as it is understood",
     },
 ];
 
@@ -161,7 +172,7 @@ impl Group {
 }
 
 /// What was given so far; starts with the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub(super) common: Common,
     pub(super) listen: Option<Endpoint>,
@@ -634,7 +645,8 @@ const FLAGS: &[Flag] = &[
         brief: "text (default), json, csv, ...; see --help",
         help:
             "text is for people, json is one object for the run, influx the same as lines for \
-            Telegraf; jsonl, csv and otlp (OpenTelemetry traces) have one line per block.",
+            Telegraf, nagios the line of a monitoring plugin; jsonl, csv and otlp (OpenTelemetry \
+            traces) have one line per block.",
         roles: EVERY,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
@@ -653,6 +665,42 @@ const FLAGS: &[Flag] = &[
             baseline of the second.",
         roles: WITH_BASELINE,
         set: Set::Path(|s, path| s.common.state = Some(path)),
+    },
+    Flag {
+        long: "rules",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "limits, and what to ask nodes beyond them",
+        help: "One rule per line, as in: segment B->C round_trip p95 > 5ms for 3 of 5 critical \
+            ask load,tcp at B,C. What turns stands in the report and in the log; the exit code of \
+            probe is the state at its end. The README has the grammar; check-rules tests a file.",
+        roles: OPENING,
+        set: Set::Path(|s, path| s.common.rules = Some(path)),
+    },
+    Flag {
+        long: "warning",
+        short: None,
+        value: Some("LIMIT"),
+        group: Group::Report,
+        default: None,
+        brief: "warn above 100ms,20%: mean, loss",
+        help: "The simple case without a file, as check_ping has it: the mean of the total, the \
+            share of lost blocks, or both.",
+        roles: OPENING,
+        set: Set::Text(|s, text| limits(s, text, Sla::Warning)),
+    },
+    Flag {
+        long: "critical",
+        short: None,
+        value: Some("LIMIT"),
+        group: Group::Report,
+        default: None,
+        brief: "the same, for the state critical",
+        help: "",
+        roles: OPENING,
+        set: Set::Text(|s, text| limits(s, text, Sla::Critical)),
     },
     Flag {
         long: "sessions",
@@ -706,6 +754,15 @@ const FLAGS: &[Flag] = &[
         set: Set::Version,
     },
 ];
+
+/// Limits of the command line; a second `--warning` takes the place of the first.
+fn limits(settings: &mut Settings, text: &str, severity: Sla) -> Result<(), String> {
+    let rules = sla::simple(text, severity)?;
+    let limits = &mut settings.common.limits;
+    limits.retain(|rule| rule.severity != severity);
+    limits.extend(rules);
+    Ok(())
+}
 
 /// An address to connect to: with a host, and with a port that exists.
 pub(super) fn hop(text: &str) -> Result<Endpoint, String> {

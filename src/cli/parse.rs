@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 
 /// What the command line asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Start.
     Run(Box<Config>),
@@ -161,8 +161,13 @@ impl Given {
                 }),
                 None,
             ) => {
+                let example = if *operand == "ADDR" {
+                    "host:port"
+                } else {
+                    "name"
+                };
                 return Err(remedied(format_args!(
-                    "{name} needs {operand}: {name} host:port"
+                    "{name} needs {operand}: {name} {example}"
                 )));
             }
             (_, operand) => operand,
@@ -231,6 +236,7 @@ fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<
             interval: settings.interval,
             size: settings.size,
         }),
+        (Role::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
         (Role::Demo, ..) => Command::Demo(DemoConfig {
             seed: settings.seed,
         }),
@@ -278,7 +284,7 @@ fn unknown_word(text: &OsStr) -> String {
         return remedied(format_args!("{text:?} has to be the first argument"));
     }
     let words: Vec<&str> = flags::WORDS.iter().map(|word| word.name).collect();
-    let words = words.join(" and ");
+    let words = words.join(", ");
     remedied(format_args!("unknown command {text:?}: there are {words}"))
 }
 
@@ -292,6 +298,8 @@ mod tests {
     use super::super::{Common, Endpoint, Format};
     use super::*;
     use crate::measure::facts::Classes;
+    use crate::measure::sla::simple;
+    use crate::measure::Sla;
     use std::time::Duration;
 
     fn args(line: &str) -> impl Iterator<Item = OsString> + '_ {
@@ -383,6 +391,9 @@ mod tests {
         ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
         ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),
         ("state", "probe b:1 --state s", PROBE, |c| c.common.state = Some("s".into())),
+        ("rules", "probe b:1 --rules r", PROBE, |c| c.common.rules = Some("r".into())),
+        ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| c.common.limits = simple("5ms,1%", Sla::Warning).unwrap()),
+        ("critical", "-f b:1 --critical 9% --critical 5ms", SOURCE, |c| c.common.limits = simple("5ms", Sla::Critical).unwrap()),
         ("debug", "-f b:1 -d7", SOURCE, |c| c.common.debug = Some(7)),
     ];
 
@@ -477,8 +488,16 @@ mod tests {
     --max-connections "0" is not a whole number from 1 to 1000000
 -l :1 --accept any
     --accept "any" is none of auto, framed, raw
--f b:1 --format nagios
-    --format "nagios" is none of text, json, jsonl, csv, influx, otlp
+-f b:1 --format xml
+    --format "xml" is none of text, json, jsonl, csv, influx, otlp, nagios
+-f b:1 --warning 5
+    --warning "5" has "5" for a limit: write a span, a share of lost blocks or both: 100ms,20%
+-l :1 --rules r
+    --rules is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
+check-rules r -c 3
+    --count is for probe, and the word check-rules makes this the check of rules
+check-rules
+    check-rules needs FILE: check-rules name
 -f b:1 --report=
     --report "" names no file
 -f ::1
@@ -520,7 +539,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 prob b:1
-    unknown command "prob": there are probe and demo
+    unknown command "prob": there are probe, demo, check-rules
 demo again
     "again" is one argument too many for demo
 "#;

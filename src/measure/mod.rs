@@ -10,7 +10,7 @@
 //!                                                                       └─slots───► timeline
 //! ```
 //!
-//! `model` ties them together; `state` is the text in which a run is kept for later ones.
+//! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
 
 mod clock;
 pub mod facts;
@@ -22,10 +22,12 @@ mod scenarios;
 mod series;
 #[cfg(test)]
 mod simulator;
+pub mod sla;
 pub mod state;
 pub mod timeline;
 mod trip;
 mod verdict;
+pub mod why;
 
 pub use histogram::Histogram;
 pub use model::{Baseline, Model};

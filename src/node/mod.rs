@@ -47,7 +47,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Enough for the deepest pump and the formatting of a log line; what is touched counts, not what is reserved.
@@ -98,7 +98,7 @@ pub struct Node {
     /// Where measurements go.
     pub collector: collect::Collector,
     /// What blocks that begin here ask for.
-    pub asking: asking::Asking,
+    pub asking: Arc<asking::Asking>,
     /// What it answers when a block asks.
     pub annotator: annotator::Annotator,
     /// Where the lives of connections are written; `None` without `--sessions`.
@@ -122,7 +122,7 @@ impl Node {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
-            asking,
+            asking: Arc::new(asking),
             annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
             onward,

@@ -9,7 +9,7 @@ use super::StopFlag;
 use crate::cli::Format;
 use crate::measure::{state, RunRecord, Trip};
 use crate::report::block::BlockLine;
-use crate::report::{csv, html, influx, json, jsonl, otlp, screen, text, Blocks, Report};
+use crate::report::{csv, html, influx, json, jsonl, nagios, otlp, screen, text, Blocks, Report};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::io::IsTerminal;
@@ -303,6 +303,7 @@ impl Printer {
         let report = ledger.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format {
             Format::Json => json::render(&report),
+            Format::Nagios => nagios::render(&report),
             Format::Text => {
                 let terminal = match &self.output {
                     Output::Stdout => std::io::stdout().is_terminal(),

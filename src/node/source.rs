@@ -73,6 +73,7 @@ pub fn run(
             return Err(fault);
         }
         let blocks = caller.progress.blocks_so_far();
+        ledger.counts(blocks);
         printer.tick_page(&ledger, blocks, queue.dropped());
         if stop.is_set() && deadline.is_none() {
             deadline = Some(Instant::now() + caller.node.settings.timeout);
@@ -103,6 +104,7 @@ pub fn run(
                     let text = name_break(&ledger, &broken);
                     log::error!("source: the path broke: {text}");
                     ledger.notice(text);
+                    ledger.set_broken(true);
                     code = ExitCode::Failed;
                     break 'run;
                 }
@@ -121,6 +123,7 @@ pub fn run(
     }
     printer.drain(&mut queue, &mut ledger)?;
     let blocks = caller.progress.blocks();
+    ledger.finish(blocks, true);
     printer.finish(&ledger, blocks, queue.dropped())?;
     Ok(code)
 }

@@ -191,7 +191,7 @@ fn table(report: &Report, out: &mut String) {
         let _ = write!(out, "<th>{name}</th>");
     }
     let rows = text::rows(report);
-    let state = |row: &text::Row| row.sla.filter(|sla| *sla != Sla::None);
+    let state = |row: &text::Row| Some(row.sla).filter(|sla| *sla != Sla::None);
     let limited = rows.iter().any(|row| state(row).is_some());
     out.push_str("<th>Share</th><th>Incr</th><th>Dir</th>");
     out.push_str(if limited { "<th>SLA</th>" } else { "" });

@@ -1,4 +1,4 @@
-//! One [`Report`] value in; text, JSON, JSON lines, CSV or a page of HTML out, as bytes. No files, no clock, no
+//! One [`Report`] value in; text, JSON, JSON lines, CSV, a plugin's line or a page of HTML out, as bytes. No files, no clock, no
 //! statistics of its own.
 
 pub mod block;
@@ -7,6 +7,7 @@ pub mod html;
 pub mod influx;
 pub mod json;
 pub mod jsonl;
+pub mod nagios;
 pub mod otlp;
 pub mod passive;
 #[cfg(test)]
@@ -16,9 +17,11 @@ pub mod session;
 pub mod text;
 
 use crate::measure::facts::Facts;
+use crate::measure::sla::{Event, LimitState, Place as Part};
 use crate::measure::timeline::Timeline;
-use crate::measure::{Statistics, VerdictKind};
+use crate::measure::{Sla, Statistics, VerdictKind};
 use crate::time::{Nanos, WallTime};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// A node of the path, as it introduced itself in its OPEN annotation.
@@ -81,10 +84,18 @@ pub struct Report {
     pub blocks: Blocks,
     /// Figures and verdict.
     pub statistics: Statistics,
+    /// How each part stands to each of its limits; empty without rules.
+    pub limits: Vec<LimitState>,
+    /// What turned, oldest first; the latest 100.
+    pub events: Vec<Event>,
+    /// The path was broken at the end.
+    pub broken: bool,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
     pub facts: Vec<Facts>,
     /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
     pub timeline: Option<Timeline>,
+    /// The first answers since the same was asked: what counters have grown from.
+    pub first_facts: Vec<Facts>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an
@@ -113,6 +124,32 @@ impl Report {
             VerdictKind::Segment => verdict.index.map(Place::Segment),
             VerdictKind::Server | VerdictKind::Clock | VerdictKind::None => None,
         }
+    }
+
+    /// How it all stands, in the words of a monitoring plugin: a path that is broken, or on which nothing was measured, is
+    /// critical; else the worst of all limits, and `Ok` without limits.
+    pub fn state(&self) -> Sla {
+        if self.broken || self.blocks.received == 0 {
+            return Sla::Critical;
+        }
+        self.statistics.sla.max(Sla::Ok)
+    }
+
+    /// What a part of the path is called, as [`place_name`] says.
+    pub fn place_name(&self, place: Part) -> String {
+        let nodes = self.path.nodes.iter().rev(); // Of a pool the first counts.
+        let names = nodes.map(|node| (node.hop, node.name.clone())).collect();
+        place_name(&names, place)
+    }
+}
+
+/// What a part of the path is called, its nodes' names as their owners wrote them: `B -> C`, `C`, `total`.
+pub fn place_name(names: &BTreeMap<u8, String>, place: Part) -> String {
+    let name = |hop| name_or_hop(names.get(&hop).map(String::as_str), hop);
+    match place {
+        Part::Segment { from, to } => format!("{} -> {}", name(from), name(to)),
+        Part::Host(hop) => name(hop),
+        Part::Total => "total".to_owned(),
     }
 }
 

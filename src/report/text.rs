@@ -14,14 +14,17 @@
 //! - `Dir` is the direction in which a segment queues: the verdict's for the segment it names, else
 //!   the one whose one-way excess is larger (`both` where the lesser is more than half of the
 //!   greater), at the 95th percentile.
+//! - In the place of the bar stands `WARNING` or `CRITICAL` where the part is beyond such a limit; below the table stand
+//!   those limits and what turned when, with the block that decided.
 //! - `-` is a figure that is not known; a blank one has no meaning in that row.
 //!
 //! A terminal under 90 columns gets no `Last` and `StDev`; the bar takes what the names leave, and
 //! goes if that is too little. Nothing is wider than the given width, and what peers wrote is
 //! escaped, so it cannot steer a terminal.
 
-use super::{in_path_order, printable, Place, Report};
+use super::{in_path_order, printable, Report};
 use crate::measure::facts::FactValue;
+use crate::measure::sla::Place;
 use crate::measure::{
     Confidence, HostStatistics, SegmentStatistics, Sla, Summary, VerdictDirection, VerdictKind,
 };
@@ -96,6 +99,9 @@ impl TextStyle {
         }
     }
 }
+
+/// Events under the table; the JSON has more.
+const MOST_EVENTS: usize = 20;
 
 /// Runs shorter than this show no skew.
 const LEAST_FOR_SKEW: SignedNanos = SignedNanos(30_000_000_000);
@@ -233,8 +239,7 @@ pub(super) struct Row {
     /// Share and increase, each `None` where it is unknown.
     pub(super) growth: Option<(Option<f64>, Option<SignedNanos>)>,
     pub(super) direction: Option<&'static str>,
-    /// `None` where a row has no limits of its own.
-    pub(super) sla: Option<Sla>,
+    pub(super) sla: Sla,
 }
 
 impl Row {
@@ -246,7 +251,7 @@ impl Row {
             figures,
             growth: None,
             direction: None,
-            sla: None,
+            sla: Sla::None,
         }
     }
 }
@@ -345,7 +350,10 @@ impl Page<'_> {
                 )
             });
             let (share, increase) = growth.unwrap_or_default();
-            let bar = bar(row.growth.and_then(|(share, _)| share), bar_width);
+            let bar = match row.sla {
+                Sla::Warning | Sla::Critical if bar_width > 0 => row.sla.name().to_uppercase(),
+                _ => bar(row.growth.and_then(|(share, _)| share), bar_width),
+            };
             line += &format!(
                 "{share:>6}{increase:>7}{:>5} {bar}",
                 row.direction.unwrap_or("")
@@ -376,7 +384,7 @@ impl Page<'_> {
             notices,
             ..
         } = self.report;
-        let mut notes = Vec::new();
+        let mut notes = self.limits();
         for segment in &statistics.segments {
             self.note_segment(segment, &mut notes);
         }
@@ -418,6 +426,28 @@ impl Page<'_> {
             ));
         }
         notes
+    }
+
+    /// What is beyond a limit, and what turned when.
+    fn limits(&self) -> Vec<String> {
+        let Report { limits, events, .. } = self.report;
+        let beyond = limits.iter().filter(|limit| limit.state > Sla::Ok);
+        let beyond = beyond.map(|limit| {
+            let place = printable(&self.report.place_name(limit.place));
+            format!("SLA, {place}: {limit}")
+        });
+        let latest = &events[events.len().saturating_sub(MOST_EVENTS)..];
+        let earlier = events.len() - latest.len();
+        let earlier =
+            (earlier > 0).then(|| format!("{} before these:", counted(earlier as u64, "event")));
+        let events = latest.iter().map(|event| {
+            let at = event.at.to_string();
+            let at = at.get(11..23).unwrap_or(&at);
+            let place = printable(&self.report.place_name(event.now.place));
+            let sequence = event.sequence;
+            format!("{at} {place}: {event}, block {sequence}")
+        });
+        beyond.chain(earlier).chain(events).collect()
     }
 
     fn note_segment(&self, segment: &SegmentStatistics, notes: &mut Vec<String>) {
@@ -493,7 +523,14 @@ impl Page<'_> {
         let sentence = sentence
             .into_iter()
             .map(|line| self.paint(self.verdict_colour(), line));
-        sentence.chain(reason).collect()
+        let cause = verdict.cause.as_ref().map(|cause| {
+            let cause = format!("  Why: {}", printable(cause));
+            self.wrap(&cause)
+        });
+        sentence
+            .chain(reason)
+            .chain(cause.unwrap_or_default())
+            .collect()
     }
 
     fn name_at(&self, hop: u8) -> String {
@@ -557,24 +594,24 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
     let mut rows = Vec::new();
     for place in places {
         match place {
-            Place::Host(host) => {
+            super::Place::Host(host) => {
                 let mut row = Row::new(Name::of_host(report, host.hop), host.forward_residence);
                 row.growth = Some((host.share, host.increase));
                 row.hop = Some(host.hop);
-                row.sla = Some(host.sla);
-                row.is_named = named == Some(Place::Host(host.hop));
+                row.sla = host.sla;
+                row.is_named = named == Some(super::Place::Host(host.hop));
                 rows.push(row);
                 if let Some(summary) = host.return_residence {
                     let name = printable(&report.name_at(host.hop));
                     rows.push(Row::new(Name::Back(name), Some(summary)));
                 }
             }
-            Place::Segment(segment) => {
+            super::Place::Segment(segment) => {
                 let mut row = Row::new(Name::of_segment(report, segment), segment.round_trip);
                 row.growth = Some((segment.share, segment.increase));
-                row.sla = Some(segment.sla);
+                row.sla = segment.sla;
                 row.is_named = match named {
-                    Some(Place::Segment(index)) => statistics
+                    Some(super::Place::Segment(index)) => statistics
                         .segments
                         .get(index)
                         .is_some_and(|named| std::ptr::eq(named, segment)),
@@ -589,7 +626,9 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
         }
     }
     let mut total = Row::new(Name::plain("total"), statistics.round_trip);
-    total.sla = Some(statistics.sla);
+    let limits = report.limits.iter();
+    let limits = limits.filter(|limit| limit.place == Place::Total);
+    total.sla = limits.map(|limit| limit.state).max().unwrap_or_default();
     rows.push(total);
     if let Some(summary) = statistics.behind_exit {
         let mut row = Row::new(Name::plain("behind exit"), Some(summary));
