@@ -93,6 +93,8 @@ fn descriptors(what: &'static str) -> Vec<Row> {
     let mut limited = Command::new(need("prlimit"));
     limited.arg("--nofile=24:24").arg(program().get_program());
     limited.args(["-l", "127.0.0.1:0", "-f", &z.address.to_string()]);
+    // By itself it would accept no more than there is room for.
+    limited.args(["--max-connections", "1000"]);
     let node = Node::start_command(&mut limited);
     short("relay", what, node, "resting until some are free")
 }
