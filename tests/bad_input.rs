@@ -707,6 +707,8 @@ fn out_of_descriptors_a_node_rests_and_recovers() {
         "--accept",
         "raw",
         "-r",
+        "--max-connections",
+        "1000",
         "-f",
         &server.to_string(),
     ]);

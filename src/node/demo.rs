@@ -2,8 +2,10 @@
 //!
 //! The nodes are real ones, with their own ids, threads and sockets. What was hidden is printed only after the verdict.
 
+use super::annotator::Offer;
 use super::caller::Caller;
 use super::dial::Onward;
+use super::gate::Limits;
 use super::ledger::Ledger;
 use super::link::Link;
 use super::output::{Output, OutputError};
@@ -11,6 +13,7 @@ use super::print::Printer;
 use super::probe::{run as probe, Plan};
 use super::serve::{bind, Server};
 use super::{Node, Settings, StopFlag};
+use crate::measure::facts::Classes;
 use crate::measure::{Baseline, Verdict, VerdictDirection, VerdictKind};
 use crate::session::admission::Accept;
 use crate::sys;
@@ -110,6 +113,10 @@ fn settings(name: &str, role: Role) -> Settings {
         idle_timeout: None,
         sample: Duration::from_millis(10),
         hop_limit: DEFAULT_HOP_LIMIT,
+        key: None,
+        limits: Limits::default(),
+        ask: Classes::default(),
+        offer: Offer::default(),
     }
 }
 

@@ -4,6 +4,8 @@
 //! half locked, *egress*, the send. Logging, allocation and the hand-over to the collector come after the send. Frames
 //! that are ready together go out in one send, with one egress time.
 
+use super::annotator::{append, cut_to_room, tell_facts, tell_own_facts, Telling};
+use super::asking::Question;
 use super::clock::{Moment, PumpClock};
 use super::collect::{Measurement, Path, Traffic};
 use super::ends::{End, Pair, Patience, Session, WriteFault};
@@ -12,6 +14,7 @@ use super::{random, Node};
 use crate::measure::{Direction, Homecoming};
 use crate::report::PathNode;
 use crate::session::admission::{judge, Accept, Admission};
+use crate::session::facts::asked;
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::journal::Place;
 use crate::session::path;
@@ -21,10 +24,11 @@ use crate::time::{Nanos, WallTime};
 use crate::wire::{
     build, frame_type, push_annotation, push_stamp, set_egress, set_hop, Annotations, BehindExit,
     ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo, ParseError, Stamp, StampDirection,
-    StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
-    HEADER_LEN, STAMP_LEN,
+    StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE,
+    ANNOTATION_NONCE, HEADER_LEN, STAMP_LEN,
 };
 use std::fmt;
+use std::net::TcpStream;
 
 /// An end of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +110,7 @@ pub struct Pump<'a> {
     epoch: usize,
     /// When the frames that are pending were completely read, if one of them is marked.
     read_at: Option<Moment>,
+    telling: Telling,
 }
 
 /// Which way frames go through a node.
@@ -158,6 +163,7 @@ impl<'a> Pump<'a> {
             sequence: 0,
             epoch: 0,
             read_at: None,
+            telling: Telling::default(),
         }
     }
 
@@ -224,9 +230,12 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn say(&mut self, side: Side, frame: &[u8]) -> Result<(), Fault> {
-        let guard = self.end(side).lock();
-        let said = self.send(side, frame);
+    pub fn say(&mut self, side: Side, frame: Vec<u8>) -> Result<(), Fault> {
+        let end = self.end(side);
+        let mut frame = end.with_room(frame);
+        let guard = end.lock();
+        end.seal(&mut frame);
+        let said = self.send(side, &frame);
         drop(guard);
         said
     }
@@ -333,6 +342,7 @@ impl<'a> Pump<'a> {
     ) -> Result<(), Fault> {
         let mut gathered = opening;
         let mut ready = Vec::new();
+        let mut own = Vec::new();
         if let Ok(header) = Header::parse(&gathered) {
             let open = Ready {
                 start: 0,
@@ -354,30 +364,31 @@ impl<'a> Pump<'a> {
                 break;
             };
             let mut ingress = self.ingress(intake, &header);
-            inbound
-                .check(&header)
-                .map_err(|violation| self.violation(self.source, violation))?;
+            self.check(intake, &mut inbound, &header)?;
             if !gatherable(header.kind) {
                 self.pass_special(intake, header, ingress, way)?;
                 continue;
             }
-            let first = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+            let first = self.make_ready(intake, header, ingress, way, &mut own);
             intake.consume(&header);
             let mut more = next_gatherable(intake);
             if more.is_none() && ready.is_empty() {
                 // Most often that was all there is: it goes out from where it lies.
-                self.dispatch(intake.buffer(), &[first], ingress, way)?;
+                self.dispatch(either(&mut own, intake), &[first], ingress, way)?;
                 continue;
             }
-            gather(&mut gathered, &mut ready, intake.buffer(), first);
+            gather(&mut gathered, &mut ready, either(&mut own, intake), first);
             while let Some(next) = more.filter(|_| gathered.len() < GATHER) {
-                inbound
-                    .check(&next)
-                    .map_err(|violation| self.violation(self.source, violation))?;
                 ingress = ingress.or(self.ingress(intake, &next));
-                let following = self.prepare(&mut intake.chunk_of(&next), next, ingress, way);
+                self.check(intake, &mut inbound, &next)?;
+                let following = self.make_ready(intake, next, ingress, way, &mut own);
                 intake.consume(&next);
-                gather(&mut gathered, &mut ready, intake.buffer(), following);
+                gather(
+                    &mut gathered,
+                    &mut ready,
+                    either(&mut own, intake),
+                    following,
+                );
                 more = next_gatherable(intake);
             }
             self.flush(&mut gathered, &mut ready, ingress, way)?;
@@ -415,6 +426,75 @@ impl<'a> Pump<'a> {
         header
             .marked()
             .then(|| *self.read_at.get_or_insert_with(|| clock.read()))
+    }
+
+    /// Whether the pending frame is genuine and may come now. After its ingress was read: what this takes is the host's.
+    fn check(
+        &self,
+        intake: &Intake<'_>,
+        inbound: &mut Inbound,
+        header: &Header,
+    ) -> Result<(), Fault> {
+        let verified = intake.verify(header);
+        verified.map_err(|fault| self.read_fault(self.source, fault))?;
+        let checked = inbound.check(header);
+        checked.map_err(|violation| self.violation(self.source, violation))
+    }
+
+    /// Makes the pending frame ready: where it lies, or in `own`, which is empty otherwise, where it asks for facts.
+    fn make_ready(
+        &mut self,
+        intake: &mut Intake<'a>,
+        mut header: Header,
+        ingress: Option<Moment>,
+        way: Way,
+        own: &mut Vec<u8>,
+    ) -> Ready {
+        if !own.is_empty() {
+            *own = Vec::new();
+        }
+        if way != Way::Return && header.kind == frame_type::BLOCK && header.marked() {
+            match ingress {
+                Some(ingress) if header.classes != 0 => {
+                    let value = self.answer(&intake.view(header), ingress);
+                    header = append(&intake.view(header), self.session.hop, &value, own);
+                }
+                _ => self.telling.rest(),
+            }
+        }
+        if own.is_empty() {
+            return self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+        }
+        let mut chunk = Chunk {
+            start: HEADROOM,
+            end: own.len(),
+            buffer: own,
+            read_at: None,
+        };
+        self.prepare(&mut chunk, header, ingress, way)
+    }
+
+    /// What this node says to a block that asks for facts; empty where it knows nothing yet, or was not meant.
+    #[inline(never)]
+    fn answer(&mut self, frame: &FrameView<'_>, ingress: Moment) -> Vec<u8> {
+        let classes = asked(frame, self.session.hop);
+        self.telling
+            .answer(&self.node.annotator, classes, ingress.mono)
+    }
+
+    /// After a send: what the block has asked for is found out, for the next one.
+    fn follow(&mut self, at: Moment) {
+        let client = self.socket(Side::Client);
+        let server = self.socket(Side::Server);
+        self.telling
+            .follow(&self.node.annotator, at.mono, client, server);
+    }
+
+    fn socket(&self, side: Side) -> Option<&'a TcpStream> {
+        match side {
+            Side::Client => Some(&self.pair.client.socket),
+            Side::Server => self.pair.server.get().map(|end| &end.socket),
+        }
     }
 
     /// Makes the pending frame ready where it lies: hop, stamp.
@@ -468,7 +548,15 @@ impl<'a> Pump<'a> {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
             return Ok(());
         };
-        let guard = self.end(self.sink).lock();
+        let end = self.end(self.sink);
+        let guard = end.lock();
+        let seal = |frame: &Ready| end.begin_seal(&frame.header, &buffer[frame.start..frame.end]);
+        let first_seal = seal(first);
+        // Empty, and without memory of its own, where there is no key or only one frame.
+        let mut more_seals = Vec::new();
+        if first_seal.is_some() {
+            more_seals.extend(frames[1..].iter().filter_map(seal));
+        }
         let mut egress = None;
         if frames.iter().any(|frame| frame.stamp_at.is_some()) {
             let moment = self.clock.read();
@@ -476,6 +564,9 @@ impl<'a> Pump<'a> {
                 set_egress(&mut buffer[at..], moment.wall, moment.generation);
             }
             egress = Some(moment);
+        }
+        for (frame, seal) in frames.iter().zip(first_seal.into_iter().chain(more_seals)) {
+            seal.finish(&mut buffer[frame.start..frame.end]);
         }
         self.send(self.sink, &buffer[first.start..last.end])?;
         drop(guard);
@@ -501,6 +592,9 @@ impl<'a> Pump<'a> {
                     );
                 }
             }
+        }
+        if let Some(ingress) = ingress {
+            self.follow(ingress);
         }
         Ok(())
     }
@@ -548,6 +642,9 @@ impl<'a> Pump<'a> {
         };
         if let Some(trip) = trip(&view, origin, ingress.mono, home) {
             self.node.collector.offer(Measurement::Trip(Box::new(trip)));
+        }
+        if header.classes != 0 {
+            tell_facts(self.node, self.session.hop, &view);
         }
     }
 
@@ -621,9 +718,7 @@ impl<'a> Pump<'a> {
                 break;
             };
             let ingress = self.ingress(intake, &header);
-            inbound
-                .check(&header)
-                .map_err(|violation| self.violation(self.source, violation))?;
+            self.check(intake, &mut inbound, &header)?;
             match header.kind {
                 frame_type::BLOCK => {
                     self.deliver_block(&intake.view(header), ingress)?;
@@ -696,34 +791,54 @@ impl<'a> Pump<'a> {
         stamps.resize(at + 2 * STAMP_LEN, 0);
         forward.emit(&mut stamps[at..]);
         back.emit(&mut stamps[at + STAMP_LEN..]);
-        let header = Header {
+        let mut header = Header {
             flags: Flags(Flags::MARKED | Flags::RETURN),
             hop: self.session.hop,
             hop_limit: self.session.hop_limit,
+            classes: frame.header.classes,
             ..Header::new(
                 frame_type::REPORT,
                 self.session.cookie,
                 frame.header.sequence,
             )
         };
-        if !self.pair.client.offer(build(header, &stamps, &[], &[])) {
+        let mut annotations = Vec::new();
+        if header.classes == 0 {
+            self.telling.rest();
+        } else {
+            // What the nodes before told is to go back, and what this one tells.
+            let overflow = frame.header.flags.0 & Flags::ANNOTATIONS_OVERFLOW;
+            header.flags = header.flags.with(overflow);
+            annotations = frame.annotation_bytes().to_vec();
+            let value = self.answer(frame, egress);
+            let fits = cut_to_room(&value, annotations.len());
+            if fits.len() < value.len() {
+                header.flags = header.flags.with(Flags::ANNOTATIONS_OVERFLOW);
+            }
+            if !fits.is_empty() {
+                push_annotation(&mut annotations, ANNOTATION_FACTS, self.session.hop, fits);
+            }
+        }
+        let client = &self.pair.client;
+        let report = client.with_room(build(header, &stamps, &annotations, &[]));
+        if !client.offer(report) {
             self.traffic.reports_dropped += 1;
         }
         self.drain_reports();
+        self.follow(egress);
     }
 
     fn drain_reports(&mut self) {
+        let client = &self.pair.client;
         let clock = &mut self.clock;
-        self.pair
-            .client
-            .drain_reports(self.pair, |frame| stamp_report(frame, clock));
+        client.drain_reports(self.pair, |frame| stamp_report(client, frame, clock));
     }
 
     /// Sends what reports are left at the end of a direction, waiting for the client to take them.
     fn flush_reports(&mut self) -> Result<(), Fault> {
         let guard = self.end(Side::Client).lock();
         while let Some(mut report) = self.pair.client.take_report() {
-            stamp_report(&mut report, &mut self.clock);
+            stamp_report(&self.pair.client, &mut report, &mut self.clock);
             self.send(Side::Client, &report)?;
         }
         drop(guard);
@@ -747,9 +862,7 @@ impl<'a> Pump<'a> {
                 break;
             };
             let ingress = self.ingress(intake, &header);
-            inbound
-                .check(&header)
-                .map_err(|violation| self.violation(self.source, violation))?;
+            self.check(intake, &mut inbound, &header)?;
             match header.kind {
                 frame_type::BLOCK => {
                     self.count(header.payload_len);
@@ -814,8 +927,9 @@ impl<'a> Pump<'a> {
         let mut open = Some(open);
         if intake.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
             // The server may be the one to speak first.
-            self.send(Side::Server, &open.take().unwrap_or_default())?;
+            self.say(Side::Server, open.take().unwrap_or_default())?;
         }
+        let tag = server.tag_len();
         loop {
             let chunk = intake.chunk();
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
@@ -831,30 +945,44 @@ impl<'a> Pump<'a> {
                 hop: self.session.hop,
                 hop_limit: self.session.hop_limit,
                 payload_len,
+                authentication_len: tag as u8,
                 ..Header::new(frame_type::BLOCK, self.session.cookie, self.sequence)
             };
             self.sequence += 1;
             let mut start = chunk.start - HEADER_LEN;
+            let mut question = Question::default();
+            let mut ingress = Moment::default();
             if marked {
-                let ingress = self.clock.read();
+                ingress = self.clock.read();
+                question = self.node.asking.question();
                 let stamp = self.stamp(ingress, StampDirection::Forward);
                 start -= STAMP_LEN;
                 header.flags = Flags(Flags::MARKED);
                 header.stamps = 1;
+                header.classes = question.classes.0;
+                header.annotations_len = question.annotation().len();
                 stamp.emit(&mut chunk.buffer[start + HEADER_LEN..]);
             }
             header.emit(&mut chunk.buffer[start..]);
             let mut together;
             let (frame, at) = match open.take() {
-                None => (&mut chunk.buffer[start..chunk.end], 0),
-                Some(open) => {
-                    together = open;
+                None if header.annotations_len == 0 => {
+                    (&mut chunk.buffer[start..chunk.end + tag], 0)
+                }
+                open => {
+                    together = open.map_or_else(Vec::new, |open| server.with_room(open));
                     let at = together.len();
-                    together.extend_from_slice(&chunk.buffer[start..chunk.end]);
+                    together.extend_from_slice(&chunk.buffer[start..chunk.start]);
+                    together.extend_from_slice(question.annotation());
+                    together.extend_from_slice(&chunk.buffer[chunk.start..chunk.end + tag]);
                     (&mut together[..], at)
                 }
             };
             let guard = server.lock();
+            if at > 0 {
+                server.seal(&mut frame[..at]);
+            }
+            let seal = server.begin_seal(&header, &frame[at..]);
             if marked {
                 let moment = self.clock.read();
                 set_egress(
@@ -863,27 +991,44 @@ impl<'a> Pump<'a> {
                     moment.generation,
                 );
             }
+            if let Some(seal) = seal {
+                seal.finish(&mut frame[at..]);
+            }
             self.send(Side::Server, frame)?;
             drop(guard);
-            let payload = &frame[frame.len() - payload_len..];
+            let end = frame.len() - tag;
+            let payload = &frame[end - payload_len..end];
             self.note_payload(Place::Client, chunk.read_at, payload);
+            if marked {
+                self.tell_own(&question, header.sequence, ingress);
+            }
         }
         if let Some(open) = open {
-            self.send(Side::Server, &open)?;
+            self.say(Side::Server, open)?;
         }
-        let mut end = [0; HEADER_LEN];
-        self.end_frame(Flags::default()).emit(&mut end);
-        self.send(Side::Server, &end)?;
+        self.say(Side::Server, self.end_frame(Flags::default()))?;
         self.finish(|| server.shut_writing())
     }
 
-    fn end_frame(&self, flags: Flags) -> Header {
-        Header {
+    /// An entry is a node of the path too, and answers what its own blocks ask.
+    fn tell_own(&mut self, question: &Question, sequence: u64, at: Moment) {
+        if question.classes.is_empty() {
+            return self.telling.rest();
+        }
+        let (node, own) = (self.node, question.own);
+        let value = self.telling.answer(&node.annotator, own, at.mono);
+        tell_own_facts(node, sequence, &value);
+        self.follow(at);
+    }
+
+    fn end_frame(&self, flags: Flags) -> Vec<u8> {
+        let header = Header {
             flags,
             hop: self.session.hop,
             hop_limit: self.session.hop_limit,
             ..Header::new(frame_type::END, self.session.cookie, self.sequence)
-        }
+        };
+        build(header, &[], &[], &[])
     }
 
     /// An exit's down pump. Its blocks are not marked: the way back is measured by the reports, which queue behind them.
@@ -909,6 +1054,7 @@ impl<'a> Pump<'a> {
                 hop: self.session.hop,
                 hop_limit: self.session.hop_limit,
                 payload_len,
+                authentication_len: client.tag_len() as u8,
                 ..Header::new(frame_type::BLOCK, self.session.cookie, self.sequence)
             };
             self.sequence += 1;
@@ -920,18 +1066,18 @@ impl<'a> Pump<'a> {
                 self.behind_exit(sequence, span, &mut chunk.buffer[start + HEADER_LEN..]);
             }
             header.emit(&mut chunk.buffer[start..]);
-            let guard = self.end(Side::Client).lock();
-            self.send(Side::Client, &chunk.buffer[start..chunk.end])?;
+            let frame = &mut chunk.buffer[start..chunk.end + client.tag_len()];
+            let guard = client.lock();
+            if let Some(seal) = client.begin_seal(&header, frame) {
+                seal.finish(frame);
+            }
+            self.send(Side::Client, frame)?;
             drop(guard);
             self.drain_reports();
             let payload = &chunk.buffer[chunk.end - payload_len..chunk.end];
             self.note_payload(Place::Server, chunk.read_at, payload);
         }
-        let mut end = [0; HEADER_LEN];
-        self.end_frame(Flags(Flags::RETURN)).emit(&mut end);
-        let guard = self.end(Side::Client).lock();
-        self.send(Side::Client, &end)?;
-        drop(guard);
+        self.say(Side::Client, self.end_frame(Flags(Flags::RETURN)))?;
         self.flush_reports()?;
         self.finish(|| client.writer_done())
     }
@@ -1090,12 +1236,28 @@ fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: 
     });
 }
 
-/// The egress time of a report; OPENED waits in the same queue, but carries no stamp.
-fn stamp_report(frame: &mut [u8], clock: &mut PumpClock<'_>) {
-    if Header::parse(frame).is_ok_and(|header| header.marked()) {
+/// The buffer that a frame lies in which [`Pump::make_ready`] returned.
+fn either<'b>(own: &'b mut [u8], intake: &'b mut Intake<'_>) -> &'b mut [u8] {
+    if own.is_empty() {
+        intake.buffer()
+    } else {
+        own
+    }
+}
+
+/// The egress time of a report, and its trailer; OPENED waits in the same queue, but carries no stamp.
+fn stamp_report(client: &End, frame: &mut [u8], clock: &mut PumpClock<'_>) {
+    let Ok(header) = Header::parse(frame) else {
+        return;
+    };
+    let seal = client.begin_seal(&header, frame);
+    if header.marked() {
         let moment = clock.read();
-        let at = frame.len() - STAMP_LEN;
+        let at = header.annotations_at() - STAMP_LEN;
         set_egress(&mut frame[at..], moment.wall, moment.generation);
+    }
+    if let Some(seal) = seal {
+        seal.finish(frame);
     }
 }
 
@@ -1235,16 +1397,16 @@ fn last_words(pair: &Pair, last: &Last, wait: bool) -> bool {
         build(header, &[], &[], payload)
     };
     if let Some(server) = pair.server.get() {
-        server.send_last(&frame(frame_type::RESET, 0, &[]), false);
+        server.send_last(frame(frame_type::RESET, 0, &[]), false);
     }
     match last {
         Last::Error(info) => {
             let error = frame(frame_type::ERROR, Flags::RETURN, &info.emit());
-            pair.client.send_last(&error, wait)
+            pair.client.send_last(error, wait)
         }
         _ => {
             let reset = frame(frame_type::RESET, Flags::RETURN, &[]);
-            pair.client.send_last(&reset, false);
+            pair.client.send_last(reset, false);
             false
         }
     }
