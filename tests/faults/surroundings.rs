@@ -54,9 +54,8 @@ fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
     let address = node.address;
     // A line when it begins; those that the shortage hits within an accepted connection have one each.
     let subject = Subject::new(role, node)
-        .says_times(0..=3, part)
+        .says_times(1..=3, "accept: ")
         .says_times(0..=40, "cannot start a thread: ")
-        .says_times(0..=3, "further clients wait until one ends")
         .says_times(0..=40, "cannot connect to ")
         // Clients that go while they wait.
         .says_times(0..=40, "the connection");
