@@ -88,17 +88,16 @@ impl Annotator {
         }
     }
 
-    /// Has `classes` read, soon.
+    /// Has those of `classes` read that were not read, or asked for, a moment ago.
     fn request(&self, classes: Classes, now: MonoTime) {
-        let threads = Classes(classes.0 & !self.own_calls().0);
-        {
-            let mut slots = lock(&self.slots);
-            for (slot, _) in slots
-                .iter_mut()
-                .zip(Classes::ALL)
-                .filter(|row| threads.has(row.1 .0))
-            {
-                slot.since.get_or_insert(now);
+        let mut threads = Classes(0);
+        for (slot, (class, _)) in lock(&self.slots).iter_mut().zip(Classes::ALL) {
+            let last = slot.read.as_ref().map(|section| section.at);
+            let young = last.is_some_and(|last| now.since(last) < SHORTEST);
+            let ours = classes.has(class) && !self.own_calls().has(class);
+            if ours && !young && slot.since.is_none() {
+                slot.since = Some(now);
+                threads = threads.and(class);
             }
         }
         let agent = match self.offer.agent {
@@ -134,15 +133,11 @@ impl Annotator {
                 if !wanted.has(class) {
                     continue;
                 }
-                let last = lock(&slots)[index].read.as_ref().map(|section| section.at);
-                let begun = sys::clock::mono();
-                // A reading that is as young as this answers the request too.
-                if last.map_or(true, |last| begun.since(last) >= SHORTEST) {
-                    let facts = emit_facts(&read(class).facts()).into();
-                    let at = sys::clock::mono();
-                    lock(&slots)[index].read = Some(Section { at, facts });
-                }
-                lock(&slots)[index].since = None;
+                let facts = emit_facts(&read(class).facts()).into();
+                let at = sys::clock::mono();
+                let slot = &mut lock(&slots)[index];
+                slot.read = Some(Section { at, facts });
+                slot.since = None;
             }
         }
     }
