@@ -19,7 +19,9 @@ pub mod collect;
 pub mod demo;
 pub mod dial;
 pub mod ends;
+pub mod gate;
 pub mod intake;
+pub mod key;
 pub mod ledger;
 pub mod link;
 pub mod output;
@@ -38,6 +40,7 @@ use crate::measure::facts::Classes;
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::time::Nanos;
+use crate::wire::siphash::Key;
 use crate::wire::{NodeInfo, Role, VERSION};
 use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
@@ -72,6 +75,10 @@ pub struct Settings {
     pub sample: Duration,
     /// Greatest number of hops that a path opened here may have.
     pub hop_limit: u8,
+    /// `--key-file`: what frames between nodes are authenticated with; `None` leaves them as they are.
+    pub key: Option<Key>,
+    /// Who may connect, and how many at once.
+    pub limits: gate::Limits,
     /// `--ask`: what every node is asked for in every marked block of a path opened here.
     pub ask: Classes,
     /// What it tells of itself when it is asked.
