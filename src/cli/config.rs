@@ -2,6 +2,9 @@
 
 use super::targets::Allowed;
 use super::value;
+use crate::annotate::snmp::{self, Object};
+use crate::measure::facts::Classes;
+use crate::measure::sla::Rule;
 use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
@@ -11,7 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// A command line that makes sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What every command takes.
     pub common: Common,
@@ -20,7 +23,7 @@ pub struct Config {
 }
 
 /// Options that do not belong to one command. `Default` is what an empty command line gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Common {
     /// `--timeout`: longest wait of one operation; more than 0.
     pub timeout: Duration,
@@ -44,6 +47,10 @@ pub struct Common {
     pub state: Option<PathBuf>,
     /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
     pub key_file: Option<PathBuf>,
+    /// `--rules`: file of limits and questions; `None` = no such file.
+    pub rules: Option<PathBuf>,
+    /// `--warning` and `--critical`, as rules.
+    pub limits: Vec<Rule>,
     /// `--sessions`: where the lives of connections are written; `None` = nowhere.
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
@@ -54,6 +61,16 @@ pub struct Common {
     pub metrics_file: Option<PathBuf>,
     /// `--probe-allow`: which targets may be probed over HTTP.
     pub probe_allow: Vec<Allowed>,
+    /// `--ask`: what all nodes are asked for in every marked block of a path that starts here.
+    pub ask: Classes,
+    /// `--annotate`: what this node tells when asked; `None` = not given, so everything it has.
+    pub annotate: Option<Classes>,
+    /// `--snmp`: where its agent listens; has a host and a port above 0.
+    pub snmp: Option<Endpoint>,
+    /// `--snmp-community`.
+    pub snmp_community: String,
+    /// `--snmp-objects`.
+    pub snmp_objects: Vec<Object>,
 }
 
 impl Default for Common {
@@ -70,11 +87,18 @@ impl Default for Common {
             sample: Duration::from_millis(10),
             state: None,
             key_file: None,
+            rules: None,
+            limits: Vec::new(),
             sessions: None,
             hop_limit: 32,
             metrics_listen: None,
             metrics_file: None,
             probe_allow: Vec::new(),
+            ask: Classes::default(),
+            annotate: None,
+            snmp: None,
+            snmp_community: "public".into(),
+            snmp_objects: snmp::objects(snmp::DEFAULT_OBJECTS).unwrap_or_default(),
         }
     }
 }
@@ -94,6 +118,8 @@ pub enum Command {
     Demo(DemoConfig),
     /// Probe what is asked for over HTTP.
     Exporter,
+    /// Test a file of rules.
+    CheckRules(PathBuf),
 }
 
 /// Options of the source.
@@ -193,6 +219,8 @@ pub enum Format {
     Jsonl,
     /// One line per block.
     Csv,
+    /// One line for a monitoring plugin.
+    Nagios,
     /// Influx line protocol, a line per part.
     Influx,
     /// OTLP/JSON, one trace per block and line.
@@ -211,6 +239,7 @@ impl FromStr for Format {
                 ("csv", Self::Csv),
                 ("influx", Self::Influx),
                 ("otlp", Self::Otlp),
+                ("nagios", Self::Nagios),
             ],
         )
     }

@@ -111,13 +111,18 @@ impl<'a> Intake<'a> {
         &self.whole()[self.start..self.filled]
     }
 
-    /// Reads once more behind what is pending, for the judgement of a first few bytes; `false` at the end.
+    /// Reads once more behind what is pending, for the judgement of a first few bytes; `false` at the end. These belong to
+    /// the first header, whose deadline runs from the first of them.
     ///
     /// # Errors
     ///
     /// [`ReadFault`].
     pub fn read_more(&mut self) -> Result<bool, ReadFault> {
-        Ok(self.read(usize::MAX, self.start < self.filled)? > 0)
+        let begun = self.start < self.filled;
+        if begun {
+            self.header_deadline()?;
+        }
+        Ok(self.read(usize::MAX, begun)? > 0)
     }
 
     /// For a reader that has deadlines of its own: waits come back as [`ReadFault::Idle`] after `tick`.

@@ -32,6 +32,11 @@ const REST: Duration = Duration::from_millis(100);
 /// At the end, connections on which nothing has moved for so long have nothing in flight.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// How long that waits: for the last threads to end and the collector to have taken what they said.
+const SETTLED: Duration = Duration::from_millis(400);
+/// From so many connections on, what a crowd leaves free in the heap is given back when three quarters of it have gone.
+const CROWD: usize = 16;
+
 /// A node that listens.
 #[derive(Debug)]
 pub struct Server {
@@ -50,6 +55,10 @@ struct Shared {
     stopper: Mutex<Option<Sender<()>>>,
     next_id: AtomicUsize,
     open: Mutex<BTreeMap<usize, Weak<Connection>>>,
+    /// The most that were open since memory was given back; changes under the lock of `open`.
+    most_open: AtomicUsize,
+    /// Most of them have ended since.
+    crowd_has_gone: AtomicBool,
     ended: Sender<()>,
     totals: Mutex<Totals>,
     short: AtomicBool,
@@ -131,6 +140,8 @@ impl Server {
             stopper: Mutex::new(Some(stopper)),
             next_id: AtomicUsize::new(1),
             open: Mutex::default(),
+            most_open: AtomicUsize::new(0),
+            crowd_has_gone: AtomicBool::new(false),
             ended: ended_tx,
             totals: Mutex::default(),
             short: AtomicBool::new(false),
@@ -326,7 +337,11 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         pair: Pair::new(id, End::accepted(socket, peer), timeout),
         own_ends: OnceLock::new(),
     });
-    lock(&shared.open).insert(id, Arc::downgrade(&connection));
+    {
+        let mut open = lock(&shared.open);
+        open.insert(id, Arc::downgrade(&connection));
+        shared.most_open.fetch_max(open.len(), Ordering::Relaxed);
+    }
     if let Some(sessions) = &shared.node.sessions {
         sessions.accepted(&connection);
     }
@@ -335,10 +350,13 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         .name(format!("up#{id}"))
         .stack_size(STACK)
         .spawn(move || {
-            let _guard = OnPanic(&pumped.pair);
-            if let Err(fault) = serve(&pumped) {
-                conclude(&pumped.shared.node, &pumped.pair, fault);
+            {
+                let _guard = OnPanic(&pumped.pair);
+                if let Err(fault) = serve(&pumped) {
+                    conclude(&pumped.shared.node, &pumped.pair, fault);
+                }
             }
+            part_with(pumped);
         });
     if spawned.is_err() {
         connection.pair.fail();
@@ -367,9 +385,31 @@ impl Drop for Connection {
             totals.connections += 1;
             totals.failed += u64::from(self.pair.has_failed());
         }
-        lock(&self.shared.open).remove(&self.pair.id);
+        {
+            let mut open = lock(&self.shared.open);
+            open.remove(&self.pair.id);
+            let most = self.shared.most_open.load(Ordering::Relaxed);
+            if most >= CROWD && open.len() <= most / 4 {
+                self.shared.most_open.store(open.len(), Ordering::Relaxed);
+                self.shared.crowd_has_gone.store(true, Ordering::Relaxed);
+            }
+        }
         self.shared.gate.leave();
         let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
+    }
+}
+
+/// The last thing a connection's thread does. One of a crowd's last threads gives back what the crowd left free in the
+/// heap: a moment later, when the others have ended, whose last pieces would keep it from going.
+fn part_with(connection: Arc<Connection>) {
+    let shared = Arc::clone(&connection.shared);
+    drop(connection);
+    if shared.crowd_has_gone.load(Ordering::Relaxed)
+        && shared.crowd_has_gone.swap(false, Ordering::Relaxed)
+    {
+        // Ends with the timeout, or at once where the node ends.
+        let _ = shared.stop.recv_timeout(SETTLED);
+        sys::return_free_memory();
     }
 }
 
@@ -552,10 +592,13 @@ fn pump_both<'a>(
         .name(format!("down#{}", connection.pair.id))
         .stack_size(STACK)
         .spawn(move || {
-            let _guard = OnPanic(&back.pair);
-            let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
-            let outcome = down(&mut pump);
-            settle(&back, &pump, outcome);
+            {
+                let _guard = OnPanic(&back.pair);
+                let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
+                let outcome = down(&mut pump);
+                settle(&back, &pump, outcome);
+            }
+            part_with(back);
         })
         .map_err(|error| {
             Fault::error(

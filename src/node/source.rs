@@ -74,10 +74,9 @@ pub fn run(
             line.give_up();
             return Err(fault);
         }
-        board.answer(|| {
-            let blocks = caller.progress.blocks_so_far();
-            ledger.report(sys::clock::read().wall, blocks, queue.dropped())
-        });
+        let blocks = caller.progress.blocks_so_far();
+        ledger.counts(blocks);
+        board.answer(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
         if stop.is_set() && deadline.is_none() {
             deadline = Some(Instant::now() + caller.node.settings.timeout);
             queue.keep_awake();
@@ -107,6 +106,7 @@ pub fn run(
                     let text = name_break(&ledger, &broken);
                     log::error!("source: the path broke: {text}");
                     ledger.notice(text);
+                    ledger.set_broken(true);
                     code = ExitCode::Failed;
                     break 'run;
                 }
@@ -125,6 +125,7 @@ pub fn run(
     }
     printer.drain(&mut queue, &mut ledger)?;
     let blocks = caller.progress.blocks();
+    ledger.finish(blocks, true);
     board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
     printer.finish(&ledger, blocks, queue.dropped())?;
     Ok(code)
