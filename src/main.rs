@@ -434,13 +434,17 @@ fn run_probe(
     let outcome = probe::run(&caller, queue, &mut ledger, plan, &mut printer, stop);
     match outcome.and_then(|outcome| published.finish().map(|()| outcome)) {
         Ok(outcome) if outcome.broken || !outcome.measured => ExitCode::ProbeCritical,
-        Ok(outcome) => match outcome.sla {
-            Sla::None | Sla::Ok => ExitCode::ProbeOk,
-            Sla::Warning => ExitCode::ProbeWarning,
-            Sla::Critical => ExitCode::ProbeCritical,
-        },
+        Ok(outcome) => sla_code(outcome.sla),
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
         Err(error) => failed(&error.to_string(), ExitCode::ProbeUnknown),
+    }
+}
+
+fn sla_code(sla: Sla) -> ExitCode {
+    match sla {
+        Sla::None | Sla::Ok => ExitCode::ProbeOk,
+        Sla::Warning => ExitCode::ProbeWarning,
+        Sla::Critical => ExitCode::ProbeCritical,
     }
 }
 
@@ -461,6 +465,10 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
         Ok(output) => output,
         Err(error) => return unknown(error.to_string()),
     };
+    let rules = match rules(common) {
+        Ok(rules) => rules,
+        Err(text) => return unknown(text),
+    };
     let (mut members, mut watched, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     for target in targets {
         let prepared = ledger(common, Role::Source, count.is_none())
@@ -469,6 +477,7 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
         match prepared {
             Ok((ledger, (caller, queue))) => {
                 let caller = Arc::new(caller.probing());
+                let ledger = watching(ledger, rules.clone(), &caller.node);
                 watched.push(Watched::caller(&caller, "probe", Some(target.name.clone())));
                 members.push(Member {
                     name: target.name,
@@ -514,8 +523,12 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
         Ok(probed) => probed,
         Err(error) => return unknown(format!("start a thread: {error}")),
     };
-    let well = |probed: &fleet::Probed| probed.outcome.measured && !probed.outcome.broken;
-    let all_well = lines.is_empty() && probed.iter().all(well);
+    let state = |probed: &fleet::Probed| match probed.outcome {
+        outcome if outcome.broken || !outcome.measured => Sla::Critical,
+        outcome => outcome.sla,
+    };
+    let unreached = lines.iter().map(|_| Sla::Critical);
+    let worst = unreached.chain(probed.iter().map(state)).max();
     lines.extend(
         probed
             .into_iter()
@@ -523,8 +536,7 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
     );
     let summary = paths::render(&lines);
     match output.write(&summary).and_then(|()| published.finish()) {
-        Ok(()) if all_well => ExitCode::ProbeOk,
-        Ok(()) => ExitCode::ProbeCritical,
+        Ok(()) => sla_code(worst.unwrap_or_default()),
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
         Err(error) => unknown(error.to_string()),
     }
