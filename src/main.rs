@@ -108,9 +108,9 @@ fn run(config: Config) -> ExitCode {
         Command::Source(config) => run_source(&common, &config, signals, &stop),
         Command::Node(config) => run_node(&common, &config, signals, &stop),
         Command::Probe(config) => run_probe(&common, &config, signals, &stop),
+        Command::CheckRules(path) => check_rules(&path),
         Command::Targets(config) => run_targets(&common, &config, signals),
         Command::Exporter => run_exporter(&common, signals, &stop),
-        Command::CheckRules(path) => check_rules(&path),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);
             let given = demo::run(seed, &stop, |collector| {
@@ -434,18 +434,32 @@ fn run_probe(
     let outcome = probe::run(&caller, queue, &mut ledger, plan, &mut printer, stop);
     match outcome.and_then(|outcome| published.finish().map(|()| outcome)) {
         Ok(outcome) if outcome.broken || !outcome.measured => ExitCode::ProbeCritical,
-        Ok(outcome) => sla_code(outcome.sla),
+        Ok(outcome) => of_sla(outcome.sla),
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
         Err(error) => failed(&error.to_string(), ExitCode::ProbeUnknown),
     }
 }
 
-fn sla_code(sla: Sla) -> ExitCode {
+/// A plugin's word for how the path stands to its limits.
+fn of_sla(sla: Sla) -> ExitCode {
     match sla {
         Sla::None | Sla::Ok => ExitCode::ProbeOk,
         Sla::Warning => ExitCode::ProbeWarning,
         Sla::Critical => ExitCode::ProbeCritical,
     }
+}
+
+/// What reads a plugin's stdout finds the reason there as well.
+fn probe_failed(common: &Common, text: &str, code: ExitCode) -> ExitCode {
+    if common.format == Some(Format::Nagios) {
+        let state = match code {
+            ExitCode::ProbeCritical => "CRITICAL",
+            _ => "UNKNOWN",
+        };
+        // Where even that fails, stderr and the exit code remain.
+        let _ = Output::Stdout.write(&nagios::failure(state, text));
+    }
+    failed(text, code)
 }
 
 /// Many paths, each with a probe of its own.
@@ -460,14 +474,14 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
         Ok(targets) => targets,
         Err(text) => return unknown(text),
     };
+    let rules = match rules(common) {
+        Ok(rules) => rules,
+        Err(text) => return unknown(text),
+    };
     let count = (config.count > 0).then_some(config.count);
     let mut output = match Output::open(common.report.as_deref(), Output::Stdout, false) {
         Ok(output) => output,
         Err(error) => return unknown(error.to_string()),
-    };
-    let rules = match rules(common) {
-        Ok(rules) => rules,
-        Err(text) => return unknown(text),
     };
     let (mut members, mut watched, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     for target in targets {
@@ -523,12 +537,9 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
         Ok(probed) => probed,
         Err(error) => return unknown(format!("start a thread: {error}")),
     };
-    let state = |probed: &fleet::Probed| match probed.outcome {
-        outcome if outcome.broken || !outcome.measured => Sla::Critical,
-        outcome => outcome.sla,
-    };
-    let unreached = lines.iter().map(|_| Sla::Critical);
-    let worst = unreached.chain(probed.iter().map(state)).max();
+    let well = |probed: &fleet::Probed| probed.outcome.measured && !probed.outcome.broken;
+    let all_well = lines.is_empty() && probed.iter().all(well);
+    let worst = probed.iter().map(|probed| probed.outcome.sla).max();
     lines.extend(
         probed
             .into_iter()
@@ -536,7 +547,8 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
     );
     let summary = paths::render(&lines);
     match output.write(&summary).and_then(|()| published.finish()) {
-        Ok(()) => sla_code(worst.unwrap_or_default()),
+        Ok(()) if all_well => of_sla(worst.unwrap_or_default()),
+        Ok(()) => ExitCode::ProbeCritical,
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
         Err(error) => unknown(error.to_string()),
     }
@@ -551,19 +563,6 @@ fn run_exporter(common: &Common, signals: StopSignals, stop: &Arc<StopFlag>) -> 
     notify::ready();
     stop.wait_set();
     ExitCode::Done
-}
-
-/// What reads a plugin's stdout finds the reason there as well.
-fn probe_failed(common: &Common, text: &str, code: ExitCode) -> ExitCode {
-    if common.format == Some(Format::Nagios) {
-        let state = match code {
-            ExitCode::ProbeCritical => "CRITICAL",
-            _ => "UNKNOWN",
-        };
-        // Where even that fails, stderr and the exit code remain.
-        let _ = Output::Stdout.write(&nagios::failure(state, text));
-    }
-    failed(text, code)
 }
 
 fn role(config: &NodeConfig) -> Role {

@@ -55,12 +55,6 @@ pub struct Common {
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
-    /// `--metrics-listen`: where metrics are served; `None` = nowhere.
-    pub metrics_listen: Option<Endpoint>,
-    /// `--metrics-file`: where metrics are written; `None` = nowhere.
-    pub metrics_file: Option<PathBuf>,
-    /// `--probe-allow`: which targets may be probed over HTTP.
-    pub probe_allow: Vec<Allowed>,
     /// `--ask`: what all nodes are asked for in every marked block of a path that starts here.
     pub ask: Classes,
     /// `--annotate`: what this node tells when asked; `None` = not given, so everything it has.
@@ -71,6 +65,12 @@ pub struct Common {
     pub snmp_community: String,
     /// `--snmp-objects`.
     pub snmp_objects: Vec<Object>,
+    /// `--metrics-listen`: where metrics are served; `None` = nowhere.
+    pub metrics_listen: Option<Endpoint>,
+    /// `--metrics-file`: where metrics are written; `None` = nowhere.
+    pub metrics_file: Option<PathBuf>,
+    /// `--probe-allow`: which targets may be probed over HTTP.
+    pub probe_allow: Vec<Allowed>,
 }
 
 impl Default for Common {
@@ -91,14 +91,14 @@ impl Default for Common {
             limits: Vec::new(),
             sessions: None,
             hop_limit: 32,
-            metrics_listen: None,
-            metrics_file: None,
-            probe_allow: Vec::new(),
             ask: Classes::default(),
             annotate: None,
             snmp: None,
             snmp_community: "public".into(),
             snmp_objects: snmp::objects(snmp::DEFAULT_OBJECTS).unwrap_or_default(),
+            metrics_listen: None,
+            metrics_file: None,
+            probe_allow: Vec::new(),
         }
     }
 }
@@ -116,10 +116,10 @@ pub enum Command {
     Targets(TargetsConfig),
     /// Show a whole path in one process.
     Demo(DemoConfig),
-    /// Probe what is asked for over HTTP.
-    Exporter,
     /// Test a file of rules.
     CheckRules(PathBuf),
+    /// Probe what is asked for over HTTP.
+    Exporter,
 }
 
 /// Options of the source.

@@ -45,10 +45,10 @@ pub enum Role {
     Probe,
     /// A whole path in one process.
     Demo,
-    /// Probes what it is asked for over HTTP.
-    Exporter,
     /// Tests a file of rules.
     CheckRules,
+    /// Probes what it is asked for over HTTP.
+    Exporter,
 }
 
 impl Role {
@@ -63,8 +63,8 @@ impl Role {
             Self::Proxy => "--accept raw with --remove-perf-headers",
             Self::Probe => "the word probe",
             Self::Demo => "the word demo",
-            Self::Exporter => "the word exporter",
             Self::CheckRules => "the word check-rules",
+            Self::Exporter => "the word exporter",
         }
     }
 }
@@ -80,8 +80,8 @@ impl fmt::Display for Role {
             Self::Proxy => "proxy",
             Self::Probe => "probe",
             Self::Demo => "demo",
-            Self::Exporter => "exporter",
             Self::CheckRules => "check of rules",
+            Self::Exporter => "exporter",
         })
     }
 }
@@ -132,16 +132,16 @@ pub const WORDS: &[Word] = &[
         brief: "a whole path in one process, with a delay to be found",
     },
     Word {
-        name: "exporter",
-        role: Exporter,
-        operand: None,
-        brief: "probe what Prometheus asks for: --metrics-listen, --probe-allow",
-    },
-    Word {
         name: "check-rules",
         role: CheckRules,
         operand: Some("FILE"),
         brief: "test a file for --rules, and print it as it is understood",
+    },
+    Word {
+        name: "exporter",
+        role: Exporter,
+        operand: None,
+        brief: "probe what Prometheus asks for: --metrics-listen, --probe-allow",
     },
 ];
 
@@ -173,8 +173,8 @@ impl Group {
         Self::Role,
         Self::Traffic,
         Self::Probe,
-        Self::Metrics,
         Self::Annotations,
+        Self::Metrics,
         Self::Report,
     ];
 
@@ -524,35 +524,6 @@ const FLAGS: &[Flag] = &[
         }),
     },
     Flag {
-        long: "targets",
-        short: None,
-        value: Some("FILE"),
-        group: Group::Probe,
-        default: None,
-        brief: "probe every target of FILE, not ADDR",
-        help: "A target per line, host:port and perhaps a name; # begins a comment. Each has a \
-            schedule of its own, begun at a time of its own within the interval. The report has a \
-            line for each path, and metrics have the label path.",
-        roles: &[Probe],
-        set: Set::Path(|s, path| s.targets = Some(path)),
-    },
-    Flag {
-        long: "metrics-listen",
-        short: None,
-        value: Some("ADDR"),
-        group: Group::Metrics,
-        default: None,
-        brief: "serve /metrics and /healthz here",
-        help: "For Prometheus, in its text format or OpenMetrics; without a login, so choose an \
-            address that only your monitoring reaches. Port 0 lets the kernel choose; stderr \
-            says which. Costs nothing while nobody asks.",
-        roles: WATCHED,
-        set: Set::Text(|s, text| {
-            s.common.metrics_listen = Some(text.parse()?);
-            Ok(())
-        }),
-    },
-    Flag {
         long: "ask",
         short: None,
         value: Some("CLASSES"),
@@ -600,34 +571,6 @@ const FLAGS: &[Flag] = &[
         }),
     },
     Flag {
-        long: "metrics-file",
-        short: None,
-        value: Some("FILE"),
-        group: Group::Metrics,
-        default: None,
-        brief: "write the metrics to FILE",
-        help: "For node_exporter's textfile collector, from cron too: at the end, and every 15 s \
-            where there is none. A reader sees it whole.",
-        roles: REPORTING_METRICS,
-        set: Set::Path(|s, path| s.common.metrics_file = Some(path)),
-    },
-    Flag {
-        long: "probe-allow",
-        short: None,
-        value: Some("TARGETS"),
-        group: Group::Metrics,
-        default: None,
-        brief: "allow /probe of these; repeatable",
-        help: "host:port, host:* or a network, 10.0.0.0/8:9000 or [2001:db8::/32]:*. A request \
-            /probe?target=host:port&count=N&interval=SECONDS&size=BYTES to --metrics-listen then \
-            probes that target and answers its metrics. Without it none is allowed.",
-        roles: WATCHED,
-        set: Set::Text(|s, text| {
-            s.common.probe_allow.push(text.parse()?);
-            Ok(())
-        }),
-    },
-    Flag {
         long: "snmp-community",
         short: None,
         value: Some("TEXT"),
@@ -654,6 +597,63 @@ const FLAGS: &[Flag] = &[
         roles: TELLING,
         set: Set::Text(|s, text| {
             s.common.snmp_objects = snmp::objects(text)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "targets",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Probe,
+        default: None,
+        brief: "probe every target of FILE, not ADDR",
+        help: "A target per line, host:port and perhaps a name; # begins a comment. Each has a \
+            schedule of its own, begun at a time of its own within the interval. The report has a \
+            line for each path, and metrics have the label path.",
+        roles: &[Probe],
+        set: Set::Path(|s, path| s.targets = Some(path)),
+    },
+    Flag {
+        long: "metrics-listen",
+        short: None,
+        value: Some("ADDR"),
+        group: Group::Metrics,
+        default: None,
+        brief: "serve /metrics and /healthz here",
+        help: "For Prometheus, in its text format or OpenMetrics; without a login, so choose an \
+            address that only your monitoring reaches. Port 0 lets the kernel choose; stderr \
+            says which. Costs nothing while nobody asks.",
+        roles: WATCHED,
+        set: Set::Text(|s, text| {
+            s.common.metrics_listen = Some(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "metrics-file",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Metrics,
+        default: None,
+        brief: "write the metrics to FILE",
+        help: "For node_exporter's textfile collector, from cron too: at the end, and every 15 s \
+            where there is none. A reader sees it whole.",
+        roles: REPORTING_METRICS,
+        set: Set::Path(|s, path| s.common.metrics_file = Some(path)),
+    },
+    Flag {
+        long: "probe-allow",
+        short: None,
+        value: Some("TARGETS"),
+        group: Group::Metrics,
+        default: None,
+        brief: "allow /probe of these; repeatable",
+        help: "host:port, host:* or a network, 10.0.0.0/8:9000 or [2001:db8::/32]:*. A request \
+            /probe?target=host:port&count=N&interval=SECONDS&size=BYTES to --metrics-listen then \
+            probes that target and answers its metrics. Without it none is allowed.",
+        roles: WATCHED,
+        set: Set::Text(|s, text| {
+            s.common.probe_allow.push(text.parse()?);
             Ok(())
         }),
     },

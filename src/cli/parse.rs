@@ -190,12 +190,12 @@ impl Given {
                 role.made_by()
             )));
         }
-        self.check_metrics(role)?;
         if let Some(flag) = self.seen.iter().find(|flag| flag.long.starts_with("snmp-")) {
             if self.settings.common.snmp.is_none() {
                 return Err(remedied(format_args!("--{} needs --snmp ADDR", flag.long)));
             }
         }
+        self.check_metrics(role)?;
         Ok(Config {
             common: self.settings.common.clone(),
             command: command(self.settings, role, target)?,
@@ -589,7 +589,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 prob b:1
-    unknown command "prob": there are probe, demo, exporter, check-rules
+    unknown command "prob": there are probe, demo, check-rules, exporter
 demo again
     "again" is one argument too many for demo
 "#;

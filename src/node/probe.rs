@@ -101,7 +101,10 @@ pub fn run(
         let blocks = caller.progress.blocks_so_far();
         ledger.counts(blocks);
         printer.tick(ledger, blocks);
-        board.answer(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
+        board.answer(|| {
+            let blocks = caller.progress.blocks_so_far();
+            ledger.report(sys::clock::read().wall, blocks, queue.dropped())
+        });
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {

@@ -74,9 +74,11 @@ pub fn run(
             line.give_up();
             return Err(fault);
         }
-        let blocks = caller.progress.blocks_so_far();
-        ledger.counts(blocks);
-        board.answer(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
+        ledger.counts(caller.progress.blocks_so_far());
+        board.answer(|| {
+            let blocks = caller.progress.blocks_so_far();
+            ledger.report(sys::clock::read().wall, blocks, queue.dropped())
+        });
         if stop.is_set() && deadline.is_none() {
             deadline = Some(Instant::now() + caller.node.settings.timeout);
             queue.keep_awake();
