@@ -2,11 +2,17 @@
 
 mod util;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{channel, Receiver};
 use std::time::Duration;
+use subsegment_tcp_speeds::measure::Baseline;
+use subsegment_tcp_speeds::node::ledger::Ledger;
 use subsegment_tcp_speeds::node::link::Link;
+use subsegment_tcp_speeds::report::{html, Blocks};
+use subsegment_tcp_speeds::time::WallTime;
 use util::{need, program, text, Dir, Node, Process};
 
 /// What Chromium makes of an address: the document after `millis` of its own time, and what its console said.
@@ -89,14 +95,30 @@ fn slowed(dir: &Dir) -> PathBuf {
     let chain = Chain::start();
     let page = dir.file("page.html");
     let count = (seconds * 100).to_string();
-    let args = ["-c", &count, "-i", "0.01", "--report-html"];
+    let rules = dir.file("rules");
+    std::fs::write(
+        &rules,
+        "segment B->C round_trip p50 > 5ms critical ask load at B,C\n",
+    )
+    .unwrap();
+    let rules = rules.to_str().unwrap();
+    let args = [
+        "-c",
+        &count,
+        "-i",
+        "0.01",
+        "--rules",
+        rules,
+        "--report-html",
+    ];
     let mut probe = chain.probe(&[&args[..], &[page.to_str().unwrap()]].concat());
     pass(Duration::from_secs(seconds) / 2);
     chain.links[1]
         .forward
         .set_delay(Duration::from_micros(4_900));
     let status = probe.wait();
-    assert_eq!(status.code(), Some(0), "{:?}", probe.stderr());
+    // Beyond its limit.
+    assert_eq!(status.code(), Some(2), "{:?}", probe.stderr());
     if let Some(keep) = std::env::var_os("STS_PAGE_KEEP") {
         std::fs::copy(&page, keep).unwrap();
     }
@@ -120,6 +142,8 @@ fn the_page_of_a_slowed_path_names_the_segment_and_a_browser_finds_no_fault() {
         "forward direction",
         "rack=12",
         "Over time",
+        "critical 5 ms",
+        "load1",
     ] {
         assert!(html.contains(part), "{part:?} is missing");
     }
@@ -179,4 +203,59 @@ fn nodes_that_listen_write_pages_too() {
     assert!(read(&echo_page).contains("All figures"));
     // A relay sees the round trip to what is downstream.
     assert!(read(&relay_page).contains("B \u{2192} Z"));
+}
+
+/// Serves live pages, each with one block more than the one before, until the process ends; the paths that were asked for.
+fn serve_live() -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (say, asked) = channel();
+    std::thread::spawn(move || {
+        let ledger = Ledger::new("A", "source", WallTime(0), Baseline::FirstHalf);
+        for (sent, stream) in (1..).zip(listener.incoming()) {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap();
+            let line = text(&request[..read]);
+            let path = line.split(' ').nth(1).unwrap_or("").to_owned();
+            let blocks = Blocks {
+                sent,
+                ..Blocks::default()
+            };
+            let body = html::render(&ledger.report(WallTime(1), blocks, 0), html::Page::Live);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            // A browser that is at its end takes no more.
+            let _ = stream.write_all((head + &body).as_bytes());
+            if say.send(path).is_err() {
+                return;
+            }
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_live_page_renews_itself_in_the_browser_and_asks_for_nothing_else() {
+    let dir = Dir::new("page-live");
+    let (address, asked) = serve_live();
+    let (dom, console) = browse(&dir, &format!("http://{address}/"), 9_000);
+    assert_eq!(console, [""; 0]);
+    let asked: Vec<_> = asked.try_iter().collect();
+    assert!(asked.len() >= 3, "{asked:?}");
+    assert!(asked.iter().all(|path| path == "/"), "{asked:?}");
+    let shown = dom
+        .split("<dd>0 of ")
+        .nth(1)
+        .and_then(|rest| rest.split('<').next());
+    let shown: usize = shown
+        .and_then(|shown| shown.parse().ok())
+        .expect("a count of blocks");
+    assert!(shown >= 3, "page {shown} of {} is shown", asked.len());
+    assert!(
+        dom.contains("id=\"stale\" hidden"),
+        "it says that it is old"
+    );
 }
