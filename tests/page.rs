@@ -3,16 +3,12 @@
 mod util;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
 use std::time::Duration;
-use subsegment_tcp_speeds::measure::Baseline;
-use subsegment_tcp_speeds::node::ledger::Ledger;
 use subsegment_tcp_speeds::node::link::Link;
-use subsegment_tcp_speeds::report::{html, Blocks};
-use subsegment_tcp_speeds::time::WallTime;
 use util::{need, program, text, Dir, Node, Process};
 
 /// What Chromium makes of an address: the document after `millis` of its own time, and what its console said.
@@ -205,31 +201,25 @@ fn nodes_that_listen_write_pages_too() {
     assert!(read(&relay_page).contains("B \u{2192} Z"));
 }
 
-/// Serves live pages, each with one block more than the one before, until the process ends; the paths that were asked for.
-fn serve_live() -> (SocketAddr, Receiver<String>) {
+/// Passes requests on to `target`; what was asked for, and how many blocks the answer counted.
+fn watch_requests(target: SocketAddr) -> (SocketAddr, Receiver<(String, u64)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (say, asked) = channel();
     std::thread::spawn(move || {
-        let ledger = Ledger::new("A", "source", WallTime(0), Baseline::FirstHalf);
-        for (sent, stream) in (1..).zip(listener.incoming()) {
-            let mut stream = stream.unwrap();
+        for stream in listener.incoming() {
+            let mut near = stream.unwrap();
             let mut request = [0; 4096];
-            let read = stream.read(&mut request).unwrap();
+            let read = near.read(&mut request).unwrap();
             let line = text(&request[..read]);
             let path = line.split(' ').nth(1).unwrap_or("").to_owned();
-            let blocks = Blocks {
-                sent,
-                ..Blocks::default()
-            };
-            let body = html::render(&ledger.report(WallTime(1), blocks, 0), html::Page::Live);
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
+            let mut far = TcpStream::connect(target).unwrap();
+            far.write_all(&request[..read]).unwrap();
+            let mut answer = Vec::new();
+            far.read_to_end(&mut answer).unwrap();
             // A browser that is at its end takes no more.
-            let _ = stream.write_all((head + &body).as_bytes());
-            if say.send(path).is_err() {
+            let _ = near.write_all(&answer);
+            if say.send((path, answered(&text(&answer)))).is_err() {
                 return;
             }
         }
@@ -237,25 +227,47 @@ fn serve_live() -> (SocketAddr, Receiver<String>) {
     (address, asked)
 }
 
+/// The count in `Answered`; 0 where it is missing.
+fn answered(page: &str) -> u64 {
+    let count = page.split("<dt>Answered</dt><dd>").nth(1);
+    let count = count.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    count.unwrap_or(0)
+}
+
 #[test]
-fn a_live_page_renews_itself_in_the_browser_and_asks_for_nothing_else() {
+fn the_live_page_renews_itself_in_the_browser_and_asks_for_nothing_else() {
     let dir = Dir::new("page-live");
-    let (address, asked) = serve_live();
+    let chain = Chain::start();
+    let mut probe = chain.probe(&["-c", "0", "-i", "0.01", "--metrics-listen", "127.0.0.1:0"]);
+    let line = probe.wait_line("metrics at http://");
+    let at = line
+        .split("http://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next());
+    let (address, asked) = watch_requests(at.unwrap().parse().unwrap());
+    // So that there is something to be drawn.
+    pass(Duration::from_secs(1));
     let (dom, console) = browse(&dir, &format!("http://{address}/"), 9_000);
     assert_eq!(console, [""; 0]);
     let asked: Vec<_> = asked.try_iter().collect();
     assert!(asked.len() >= 3, "{asked:?}");
-    assert!(asked.iter().all(|path| path == "/"), "{asked:?}");
-    let shown = dom
-        .split("<dd>0 of ")
-        .nth(1)
-        .and_then(|rest| rest.split('<').next());
-    let shown: usize = shown
-        .and_then(|shown| shown.parse().ok())
-        .expect("a count of blocks");
-    assert!(shown >= 3, "page {shown} of {} is shown", asked.len());
+    assert!(asked.iter().all(|(path, _)| path == "/"), "{asked:?}");
+    let (first, shown) = (asked[0].1, answered(&dom));
+    assert!(first > 0 && shown > first, "{shown} is shown of {asked:?}");
+    assert!(
+        asked.iter().any(|(_, count)| *count == shown),
+        "{shown} is shown of {asked:?}"
+    );
     assert!(
         dom.contains("id=\"stale\" hidden"),
         "it says that it is old"
     );
+    for part in [
+        "The path, to scale",
+        "Over time",
+        "How delays are distributed",
+    ] {
+        assert!(dom.contains(part), "{part}");
+    }
+    assert_eq!(probe.stop().0.code(), Some(0));
 }

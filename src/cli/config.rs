@@ -1,5 +1,6 @@
 //! The checked values of a command line: what the rest of the program is started with.
 
+use super::targets::Allowed;
 use super::value;
 use crate::annotate::snmp::{self, Object};
 use crate::measure::facts::Classes;
@@ -66,6 +67,12 @@ pub struct Common {
     pub snmp_community: String,
     /// `--snmp-objects`.
     pub snmp_objects: Vec<Object>,
+    /// `--metrics-listen`: where metrics are served; `None` = nowhere.
+    pub metrics_listen: Option<Endpoint>,
+    /// `--metrics-file`: where metrics are written; `None` = nowhere.
+    pub metrics_file: Option<PathBuf>,
+    /// `--probe-allow`: which targets may be probed over HTTP.
+    pub probe_allow: Vec<Allowed>,
 }
 
 impl Default for Common {
@@ -92,6 +99,9 @@ impl Default for Common {
             snmp: None,
             snmp_community: "public".into(),
             snmp_objects: snmp::objects(snmp::DEFAULT_OBJECTS).unwrap_or_default(),
+            metrics_listen: None,
+            metrics_file: None,
+            probe_allow: Vec::new(),
         }
     }
 }
@@ -105,10 +115,14 @@ pub enum Command {
     Node(NodeConfig),
     /// Send blocks of our own on a schedule.
     Probe(ProbeConfig),
+    /// The same to many targets.
+    Targets(TargetsConfig),
     /// Show a whole path in one process.
     Demo(DemoConfig),
     /// Test a file of rules.
     CheckRules(PathBuf),
+    /// Probe what is asked for over HTTP.
+    Exporter,
 }
 
 /// Options of the source.
@@ -145,6 +159,19 @@ pub struct ProbeConfig {
     /// How many blocks; 0 = until stopped.
     pub count: u64,
     /// Time between two blocks, by the schedule; at least 100 us.
+    pub interval: Duration,
+    /// Payload bytes of a block: 0 to 1 MiB.
+    pub size: usize,
+}
+
+/// Options of `probe --targets`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetsConfig {
+    /// A target per line.
+    pub file: PathBuf,
+    /// How many blocks to each; 0 = until stopped.
+    pub count: u64,
+    /// Time between two blocks to one target, by the schedule; at least 100 us.
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,

@@ -1,5 +1,5 @@
-//! One [`Report`] value in; text, JSON, JSON lines, CSV, a plugin's line or a page of HTML out, as bytes. No files, no clock, no
-//! statistics of its own.
+//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics, a plugin's line or a page of HTML out, as bytes. No files,
+//! no clock, no statistics of its own.
 
 pub mod block;
 pub mod csv;
@@ -10,6 +10,8 @@ pub mod jsonl;
 pub mod nagios;
 pub mod otlp;
 pub mod passive;
+pub mod paths;
+pub mod prometheus;
 #[cfg(test)]
 mod samples;
 pub mod screen;
