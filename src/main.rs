@@ -766,13 +766,14 @@ fn collect(
                 outcome = Err(error);
             }
         });
-        board.answer(|| {
-            let now = sys::clock::read().wall;
-            ledger.report(now, Blocks::default(), queue.dropped())
-        });
         // What the connections still carry is counted at the end.
         let blocks = measured_here(&ledger, 0);
         printer.tick_page(&ledger, blocks, queue.dropped());
+        board.answer(|pictures| {
+            // Only a page shows the blocks of a node that makes none.
+            let blocks = if pictures { blocks } else { Blocks::default() };
+            ledger.look(blocks, queue.dropped(), pictures)
+        });
     }
     outcome.map(|()| (queue, ledger, printer))
 }
