@@ -13,7 +13,7 @@ use crate::time::{Nanos, SignedNanos};
 const PRECISION: u32 = 6;
 
 /// A distribution of signed delays.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     /// Index and count of each bucket that holds something, in rising order of the values.
     buckets: Vec<(i16, u32)>,
@@ -71,6 +71,18 @@ impl Histogram {
     pub fn warm(&self) -> u64 {
         let middle = self.buckets.get(self.buckets.len() / 2);
         self.count ^ middle.map_or(0, |bucket| u64::from(bucket.1))
+    }
+
+    /// How many values lie at or below `bound`, to the 1 % that a bucket is wide.
+    pub fn count_up_to(&self, bound: SignedNanos) -> u64 {
+        let below = self.buckets.iter().take_while(|b| value(b.0) <= bound.0);
+        below.map(|bucket| u64::from(bucket.1)).sum()
+    }
+
+    /// The middle of each bucket that holds something, in rising order, and how many values it holds.
+    pub fn rows(&self) -> impl Iterator<Item = (SignedNanos, u64)> + '_ {
+        let rows = self.buckets.iter();
+        rows.map(|&(index, count)| (SignedNanos(value(index)), u64::from(count)))
     }
 
     /// Their exact sum in nanoseconds.

@@ -12,6 +12,7 @@
 //! `model` ties them together; `state` is the text in which a run is kept for later ones.
 
 mod clock;
+pub mod facts;
 mod held;
 mod histogram;
 mod model;
@@ -185,6 +186,32 @@ pub enum Confidence {
     Low,
 }
 
+/// How a part stands to the limits that the user gave (a service level agreement).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sla {
+    /// There is no limit for it.
+    #[default]
+    None,
+    /// Within all its limits.
+    Ok,
+    /// Beyond a limit of severity warning.
+    Warning,
+    /// Beyond a limit of severity critical.
+    Critical,
+}
+
+impl Sla {
+    /// The word for it: `none`, `ok`, `warning`, `critical`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// The answer to the question the program exists for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -214,6 +241,9 @@ pub struct Verdict {
     pub reason: String,
     /// One sentence for people.
     pub text: String,
+    /// What lies behind it, by what nodes and kernels told: `network`, `host C is busy: ...`; `unknown` where the rules do
+    /// not decide; `None` where nothing was asked.
+    pub cause: Option<String>,
 }
 
 /// Figures of one segment over a run.
@@ -225,6 +255,11 @@ pub struct SegmentStatistics {
     pub to_hop: u8,
     /// Round-trip delay, the far node's share taken out.
     pub round_trip: Option<Summary>,
+    /// All of those round trips.
+    pub distribution: Histogram,
+    /// Round-trip delay without the wake-up delays at its two ends: from a hand-over to the kernel to the arrival in the
+    /// other's; `None` where a kernel told no arrival.
+    pub network: Option<Summary>,
     /// One-way delay above its own minimum, away from the source, after offset and skew; `None` where the clocks forbid it.
     pub forward_excess: Option<Summary>,
     /// The same on the way back.
@@ -245,6 +280,8 @@ pub struct SegmentStatistics {
     pub increase: Option<SignedNanos>,
     /// Round trips below zero: a clock was stepped in flight; kept, and counted here.
     pub negative: u64,
+    /// How it stands to its limits.
+    pub sla: Sla,
 }
 
 /// Figures of one node over a run.
@@ -256,8 +293,17 @@ pub struct HostStatistics {
     pub nodes: Vec<NodeId>,
     /// Egress minus ingress on the way out; for a reflector its whole residence.
     pub forward_residence: Option<Summary>,
+    /// All of those.
+    pub forward_distribution: Histogram,
     /// The same on the way back; `None` at a reflector and at the source.
     pub return_residence: Option<Summary>,
+    /// All of those.
+    pub return_distribution: Histogram,
+    /// Ingress minus the kernel's receive time on the way out: how late the process reads; `None` where the kernel tells
+    /// none.
+    pub forward_wake_up: Option<Summary>,
+    /// The same on the way back.
+    pub return_wake_up: Option<Summary>,
     /// Sum of this part / sum of the totals.
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile.
@@ -266,6 +312,8 @@ pub struct HostStatistics {
     pub increase: Option<SignedNanos>,
     /// Clock steps seen at this node.
     pub clock_steps: u64,
+    /// How it stands to its limits.
+    pub sla: Sla,
 }
 
 /// All figures of a run; what a report is rendered from.
@@ -273,6 +321,10 @@ pub struct HostStatistics {
 pub struct Statistics {
     /// From the scheduled time to the return ingress at the origin.
     pub round_trip: Option<Summary>,
+    /// All of those.
+    pub distribution: Histogram,
+    /// How the total stands to its limits, and the worst of all parts.
+    pub sla: Sla,
     /// In order of the path.
     pub segments: Vec<SegmentStatistics>,
     /// In order of the path; one more than the segments.

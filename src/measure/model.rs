@@ -12,6 +12,7 @@ use super::series::{exact_quantile, History, Reading, Window, BATCHES, NONE, WAR
 use super::state::{path_key, Part, Quantiles, RunRecord, RUNS_KEPT};
 use super::trip::{HostPart, Pair, Parts, SegmentPart, Trip, TripError};
 use super::verdict::{compare, Candidate, Evidence, Increase, Subject, MIN_RUNS};
+use super::Sla;
 use super::{
     Direction, Figure, Histogram, HostStatistics, NodeId, Passage, SegmentStatistics, Statistics,
     Summary, Verdict, VerdictDirection,
@@ -410,6 +411,8 @@ impl Model {
         };
         Statistics {
             round_trip: self.total.summary(),
+            distribution: self.total.clone(),
+            sla: Sla::None,
             segments,
             hosts,
             behind_exit: self.server.summary(),
@@ -617,11 +620,16 @@ impl Host {
             hop: self.hop,
             nodes: self.nodes.iter().map(|(node, _)| *node).collect(),
             forward_residence: self.forward.summary(),
+            forward_distribution: self.forward.clone(),
             return_residence: self.back.summary(),
+            return_distribution: self.back.clone(),
+            forward_wake_up: None,
+            return_wake_up: None,
             share,
             baseline: growth.map(|(baseline, _)| SignedNanos(baseline)),
             increase: growth.map(|(_, increase)| SignedNanos(increase)),
             clock_steps: self.steps,
+            sla: Sla::None,
         }
     }
 }
@@ -669,6 +677,8 @@ impl Path {
             from_hop: segment.from_hop,
             to_hop: segment.to_hop,
             round_trip: segment.round_trip.summary(),
+            distribution: segment.round_trip.clone(),
+            network: None,
             forward_excess: self.excess(place, Direction::Forward),
             return_excess: self.excess(place, Direction::Return),
             held_share: held.into_iter().flatten().reduce(f64::max),
@@ -679,6 +689,7 @@ impl Path {
             baseline: growth.map(|(baseline, _)| SignedNanos(baseline)),
             increase: growth.map(|(_, increase)| SignedNanos(increase)),
             negative: segment.negative,
+            sla: Sla::None,
         }
     }
 

@@ -319,6 +319,7 @@ impl Evidence<'_> {
             confidence: self.confidence(&[]),
             reason: self.reason(why, &[]),
             text: format!("none: {why}"),
+            cause: None,
         }
     }
 
@@ -329,6 +330,7 @@ impl Evidence<'_> {
             kind: VerdictKind::Clock,
             name,
             text,
+            cause: None,
             ..self.nothing(why, Basis::Increase)
         }
     }
@@ -347,6 +349,7 @@ impl Evidence<'_> {
         let why = format!("largest part; {why}{}", self.steps());
         Verdict {
             text,
+            cause: None,
             confidence: Confidence::Low,
             ..self.named(part, Basis::Share, &why)
         }
@@ -407,6 +410,7 @@ impl Evidence<'_> {
         );
         Verdict {
             text,
+            cause: None,
             direction,
             confidence: self.confidence(&doubts),
             reason: self.reason(&why, &doubts),

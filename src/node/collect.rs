@@ -6,6 +6,7 @@
 //! The same thread gives the beat by which an entry marks blocks: while there is traffic it raises `epoch` once per
 //! `--sample`, and a pump marks the first block it sees in an epoch. So an unmarked block reads no clock.
 
+use crate::measure::facts::Facts;
 use crate::measure::{Direction, Trip};
 use crate::report::PathNode;
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -38,6 +39,8 @@ pub enum Measurement {
     BehindExit(u8, MonoTime, Nanos),
     /// The far end told who is on the path.
     Path(Box<Path>),
+    /// A node answered what it was asked; the hop of the node that asked comes first.
+    Facts(u8, Box<Facts>),
     /// A failure that belongs into the report.
     Notice(String),
 }

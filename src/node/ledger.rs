@@ -1,6 +1,7 @@
 //! What the collector keeps: measurements in, the report out.
 
 use super::collect::{Measurement, Path};
+use crate::measure::facts::Facts;
 use crate::measure::{Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{Blocks, PathReport, Report};
 use crate::time::WallTime;
@@ -40,6 +41,8 @@ struct Book {
     model: Model,
     names: BTreeMap<u8, String>,
     path: PathReport,
+    /// The latest answer of each hop.
+    facts: BTreeMap<u8, Facts>,
     sessions: u64,
     measured: u64,
 }
@@ -67,6 +70,7 @@ impl Ledger {
             model: Model::new(baseline.clone()),
             names: BTreeMap::from([(hop, name.clone())]),
             path: PathReport::default(),
+            facts: BTreeMap::new(),
             sessions: 0,
             measured: 0,
         })
@@ -99,6 +103,9 @@ impl Ledger {
             }
             Measurement::BehindExit(hop, at, span) => self.book(hop).model.behind_exit(at, span),
             Measurement::Path(path) => self.learn(*path),
+            Measurement::Facts(hop, facts) => {
+                self.book(hop).facts.insert(facts.hop, *facts);
+            }
             Measurement::Notice(text) => self.notice(text),
         }
         None
@@ -211,6 +218,7 @@ impl Ledger {
             path: main.path.clone(),
             blocks,
             statistics: main.model.statistics(&main.names),
+            facts: main.facts.values().cloned().collect(),
             dropped,
             notices,
         }

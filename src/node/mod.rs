@@ -9,6 +9,8 @@
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
 
+pub mod asking;
+pub mod board;
 pub mod caller;
 pub mod clock;
 pub mod collect;
@@ -79,6 +81,8 @@ pub struct Node {
     pub clock: clock::NodeClock,
     /// Where measurements go.
     pub collector: collect::Collector,
+    /// What blocks that begin here ask for.
+    pub asking: asking::Asking,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
@@ -96,6 +100,7 @@ impl Node {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
+            asking: asking::Asking::default(),
             onward,
             own_ends: Mutex::default(),
             clock_error: sys::clock_error().map(Nanos::from),

@@ -9,6 +9,7 @@ pub mod read;
 pub mod write;
 
 use super::{PathNode, Report};
+use crate::measure::facts::FactValue;
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, SegmentStatistics, Summary, Verdict,
     VerdictDirection, VerdictKind,
@@ -56,6 +57,7 @@ pub fn render(report: &Report) -> String {
             }),
         );
         w.pair("round_trip", statistics.round_trip);
+        w.pair("sla", statistics.sla.name());
         let segments = (0..).zip(&statistics.segments);
         w.pair(
             "segments",
@@ -94,6 +96,7 @@ fn segment_object<'a>(
         w.pair("from", &report.name_at(segment.from_hop));
         w.pair("to", &report.name_at(segment.to_hop));
         w.pair("round_trip", segment.round_trip);
+        w.pair("network", segment.network);
         w.pair("forward_excess", segment.forward_excess);
         w.pair("return_excess", segment.return_excess);
         w.pair("held_share", segment.held_share);
@@ -109,7 +112,7 @@ fn segment_object<'a>(
         w.pair("share", segment.share);
         w.pair("baseline_ns", segment.baseline);
         w.pair("increase_ns", segment.increase);
-        w.pair("sla", "none");
+        w.pair("sla", segment.sla.name());
     })
 }
 
@@ -119,11 +122,24 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         w.pair("name", &report.name_at(host.hop));
         w.pair("forward_residence", host.forward_residence);
         w.pair("return_residence", host.return_residence);
+        w.pair("forward_wake_up", host.forward_wake_up);
+        w.pair("return_wake_up", host.return_wake_up);
         w.pair("share", host.share);
         w.pair("baseline_ns", host.baseline);
         w.pair("increase_ns", host.increase);
-        w.pair("sla", "none");
-        w.pair("annotations", Object(|_| {}));
+        w.pair("sla", host.sla.name());
+        let told = report.facts.iter().filter(|told| told.hop == host.hop);
+        w.pair(
+            "annotations",
+            Object(|w| {
+                for fact in told.flat_map(|told| &told.facts) {
+                    match &fact.value {
+                        FactValue::Number(number) => w.pair(&fact.name, *number),
+                        FactValue::Text(text) => w.pair(&fact.name, text),
+                    }
+                }
+            }),
+        );
     })
 }
 
@@ -208,6 +224,7 @@ impl ToJson for &Verdict {
             );
             w.pair("reason", &self.reason);
             w.pair("text", &self.text);
+            w.pair("cause", self.cause.as_deref());
         })
         .to_json(w);
     }
@@ -250,7 +267,7 @@ mod tests {
             for (path, keys) in [
                 (
                     "",
-                    "schema tool started ended path blocks round_trip segments hosts \
+                    "schema tool started ended path blocks round_trip sla segments hosts \
                      behind_exit verdict role dropped_measurements notices",
                 ),
                 ("tool", "name version"),
@@ -260,7 +277,7 @@ mod tests {
                 ("round_trip", SUMMARY_KEYS),
                 (
                     "segments/*",
-                    "index from to round_trip forward_excess return_excess held_share \
+                    "index from to round_trip network forward_excess return_excess held_share \
                      clock_offset_ns clock_offset_error_ns clock_skew_ppm connect_ns share \
                      baseline_ns increase_ns sla",
                 ),
@@ -269,17 +286,16 @@ mod tests {
                 ("segments/*/return_excess", SUMMARY_KEYS),
                 (
                     "hosts/*",
-                    "hop name forward_residence return_residence share baseline_ns \
+                    "hop name forward_residence return_residence forward_wake_up return_wake_up share baseline_ns \
                      increase_ns sla annotations",
                 ),
                 ("hosts/*/forward_residence", SUMMARY_KEYS),
                 ("hosts/*/return_residence", SUMMARY_KEYS),
-                ("hosts/*/annotations", ""),
                 ("behind_exit", SUMMARY_KEYS),
                 (
                     "verdict",
                     "kind index name direction basis figure share increase_ns \
-                     increase_low_ns increase_high_ns confidence reason text",
+                     increase_low_ns increase_high_ns confidence reason text cause",
                 ),
             ] {
                 let keys: Vec<_> = keys.split_whitespace().collect();

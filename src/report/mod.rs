@@ -10,6 +10,7 @@ pub mod passive;
 mod samples;
 pub mod text;
 
+use crate::measure::facts::Facts;
 use crate::measure::Statistics;
 use crate::time::{Nanos, WallTime};
 use std::fmt::Write as _;
@@ -74,6 +75,8 @@ pub struct Report {
     pub blocks: Blocks,
     /// Figures and verdict.
     pub statistics: Statistics,
+    /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
+    pub facts: Vec<Facts>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an

@@ -2,11 +2,12 @@
 
 use super::block::BlockLine;
 use super::{Blocks, PathNode, PathReport, Report};
+use crate::measure::facts::{Fact, FactValue, Facts};
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, NodeId, SegmentStatistics, Statistics, Summary,
     Verdict, VerdictDirection, VerdictKind,
 };
-use crate::measure::{HostPart, Parts, SegmentPart};
+use crate::measure::{Histogram, HostPart, Parts, SegmentPart, Sla};
 use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
 use std::collections::BTreeMap;
 
@@ -62,6 +63,7 @@ fn verdict_of(kind: VerdictKind, name: &str) -> Verdict {
         increase_high: None,
         confidence: Confidence::Low,
         reason: String::new(),
+        cause: None,
         text: String::new(),
     }
 }
@@ -88,6 +90,11 @@ fn host(hop: u8, forward: i64, back: Option<i64>, share: f64) -> HostStatistics 
         baseline: Some(SignedNanos(forward)),
         increase: Some(SignedNanos(forward / -50)),
         clock_steps: 0,
+        forward_distribution: Histogram::default(),
+        return_distribution: Histogram::default(),
+        forward_wake_up: Some(summary(14_000)),
+        return_wake_up: None,
+        sla: Sla::None,
     }
 }
 
@@ -115,6 +122,9 @@ pub(super) fn full() -> Report {
         baseline: Some(SignedNanos(90_000)),
         increase: Some(SignedNanos(2_000)),
         negative: 0,
+        distribution: Histogram::default(),
+        network: Some(summary(61_000)),
+        sla: Sla::Ok,
     };
     let bc = SegmentStatistics {
         from_hop: 1,
@@ -129,6 +139,7 @@ pub(super) fn full() -> Report {
         baseline: Some(SignedNanos(320_000)),
         increase: Some(SignedNanos(2_310_000)),
         negative: 1,
+        sla: Sla::Critical,
         ..ab.clone()
     };
     let cz = SegmentStatistics {
@@ -170,6 +181,8 @@ pub(super) fn full() -> Report {
         },
         statistics: Statistics {
             round_trip: Some(summary(2_970_000)),
+            distribution: Histogram::default(),
+            sla: Sla::Critical,
             segments: vec![ab, bc, cz],
             hosts,
             behind_exit: Some(summary(412_000)),
@@ -194,6 +207,20 @@ pub(super) fn full() -> Report {
                 ..verdict_of(VerdictKind::Segment, "B -> C")
             },
         },
+        facts: vec![Facts {
+            hop: 2,
+            sequence: 99,
+            facts: vec![
+                Fact {
+                    name: "load1".to_owned(),
+                    value: FactValue::Number(0.4),
+                },
+                Fact {
+                    name: "error.snmp".to_owned(),
+                    value: FactValue::Text("no answer from \u{1b}[31m".to_owned()),
+                },
+            ],
+        }],
         dropped: 4,
         notices: vec![
             "10.0.0.7:9000 closed the connection once; connected again after 0.3 s".to_owned(),
@@ -211,6 +238,8 @@ pub(super) fn empty() -> Report {
         blocks: Blocks::default(),
         statistics: Statistics {
             round_trip: None,
+            distribution: Histogram::default(),
+            sla: Sla::None,
             segments: Vec::new(),
             hosts: Vec::new(),
             behind_exit: None,
@@ -221,6 +250,7 @@ pub(super) fn empty() -> Report {
                 ..verdict_of(VerdictKind::None, "none")
             },
         },
+        facts: Vec::new(),
         dropped: 0,
         notices: vec!["connect to 10.0.0.7:9000: connection refused".to_owned()],
     }
@@ -321,6 +351,9 @@ pub(super) fn random(seed: u64) -> Report {
         baseline: r.maybe(Random::span),
         increase: r.maybe(Random::span),
         negative: r.below(3),
+        distribution: Histogram::default(),
+        network: r.maybe(Random::summary),
+        sla: Sla::None,
     });
     let segments: Vec<_> = segments.collect();
     let hosts = hops.iter().map(|&hop| HostStatistics {
@@ -332,6 +365,11 @@ pub(super) fn random(seed: u64) -> Report {
         baseline: r.maybe(Random::span),
         increase: r.maybe(Random::span),
         clock_steps: r.below(3),
+        forward_distribution: Histogram::default(),
+        return_distribution: Histogram::default(),
+        forward_wake_up: r.maybe(Random::summary),
+        return_wake_up: r.maybe(Random::summary),
+        sla: Sla::Warning,
     });
     let hosts = hosts.collect();
     let kinds = [
@@ -366,12 +404,15 @@ pub(super) fn random(seed: u64) -> Report {
         },
         statistics: Statistics {
             round_trip: r.maybe(Random::summary),
+            distribution: Histogram::default(),
+            sla: Sla::None,
             segments,
             hosts,
             behind_exit: r.maybe(Random::summary),
             path_changes: r.next(),
             verdict,
         },
+        facts: Vec::new(),
         dropped: r.next(),
         notices: (0..r.below(3)).map(|_| r.name()).collect(),
     }

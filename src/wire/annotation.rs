@@ -16,6 +16,11 @@ pub const ANNOTATION_NONCE: u8 = 2;
 /// How long the server behind an exit took: [`BehindExit`].
 pub const ANNOTATION_BEHIND_EXIT: u8 = 3;
 
+/// Values that a node tells of itself, having been asked: `wire/facts.rs`.
+pub const ANNOTATION_FACTS: u8 = 4;
+/// Which hop is asked for which classes, where not all are asked for the same.
+pub const ANNOTATION_ASK: u8 = 5;
+
 /// One annotation, its value not yet interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Annotation<'a> {

@@ -38,8 +38,9 @@ mod header;
 mod stamp;
 
 pub use annotation::{
-    push_annotation, Annotation, Annotations, BehindExit, NodeInfo, Role, ANNOTATION_BEHIND_EXIT,
-    ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
+    push_annotation, Annotation, Annotations, BehindExit, NodeInfo, Role, ANNOTATION_ASK,
+    ANNOTATION_BEHIND_EXIT, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE,
+    ANNOTATION_NONCE,
 };
 pub use error::ParseError;
 pub use frame::{build, push_stamp, set_hop, ErrorCode, ErrorInfo, FrameView};
