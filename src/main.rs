@@ -19,7 +19,7 @@ use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
 use subsegment_tcp_speeds::node::passive;
 use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
-use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
+use subsegment_tcp_speeds::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
 use subsegment_tcp_speeds::report::Blocks;
 use subsegment_tcp_speeds::session::admission::Accept;
@@ -288,6 +288,7 @@ fn run_node(
     signals: StopSignals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
+    contain_panics();
     let role = role(config);
     let prepared = ledger(common, role, true)
         .and_then(|ledger| Ok((ledger, printer(common, Output::Stdout)?)));

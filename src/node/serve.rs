@@ -273,7 +273,7 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         .name(format!("up#{id}"))
         .stack_size(STACK)
         .spawn(move || {
-            let _guard = OnPanic(&pumped.pair);
+            let _guard = OnPanic::new(&pumped);
             if let Err(fault) = serve(&pumped) {
                 conclude(&pumped.shared.node, &pumped.pair, fault);
             }
@@ -310,12 +310,46 @@ impl Drop for Connection {
 /// A pump that panics takes its own connection with it, the other pump included, and nothing else.
 struct OnPanic<'a>(&'a Pair);
 
+#[cfg(panic = "abort")]
+thread_local!(static SERVED: std::cell::OnceCell<Weak<Connection>> = const { std::cell::OnceCell::new() });
+
+impl<'a> OnPanic<'a> {
+    fn new(connection: &'a Arc<Connection>) -> Self {
+        #[cfg(panic = "abort")]
+        // Set once: a thread serves one connection.
+        let _ = SERVED.with(|served| served.set(Arc::downgrade(connection)));
+        Self(&connection.pair)
+    }
+}
+
 impl Drop for OnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.fail();
             self.0.abort();
         }
+    }
+}
+
+/// Makes a panic end its own connection alone also where panics abort (the profile `small`, without the tables that
+/// unwinding needs): what [`OnPanic`] does is done in the hook, which then keeps the thread for ever instead of going on
+/// to the abort. That costs its stack and two descriptors for each panic. Any other thread's panic ends the process, and
+/// so does any panic in another command than a node's. Call before any connection; where panics unwind it does nothing.
+pub fn contain_panics() {
+    #[cfg(panic = "abort")]
+    {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            report(panic);
+            let served = SERVED.try_with(|served| served.get().and_then(Weak::upgrade));
+            if let Ok(Some(connection)) = served {
+                connection.pair.fail();
+                connection.pair.abort();
+                loop {
+                    std::thread::park();
+                }
+            }
+        }));
     }
 }
 
@@ -442,7 +476,7 @@ fn pump_both<'a>(
         .name(format!("down#{}", connection.pair.id))
         .stack_size(STACK)
         .spawn(move || {
-            let _guard = OnPanic(&back.pair);
+            let _guard = OnPanic::new(&back);
             let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
             let outcome = down(&mut pump);
             settle(&back, &pump, outcome);
