@@ -6,6 +6,7 @@
 
 use super::config::{Accept, Common, Endpoint, Format};
 use super::value;
+use crate::session::allow::Network;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,9 @@ const BLOCK_MAX_BYTES: usize = 1 << 20;
 
 /// Least time between two probes: the schedule has to stay one that a host can keep.
 const INTERVAL_MIN: Duration = Duration::from_micros(100);
+
+/// Far above what threads and descriptors allow.
+const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// Most tags of a node, so that their annotations leave room for those of other nodes.
 const TAGS_MAX: usize = 16;
@@ -80,6 +84,7 @@ const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
+const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
@@ -152,6 +157,8 @@ pub struct Settings {
     pub(super) forward_to: Option<Endpoint>,
     pub(super) accept: Accept,
     pub(super) remove: bool,
+    pub(super) allow: Vec<Network>,
+    pub(super) max_connections: Option<usize>,
     pub(super) block: usize,
     pub(super) count: u64,
     pub(super) interval: Duration,
@@ -167,6 +174,8 @@ impl Default for Settings {
             forward_to: None,
             accept: Accept::Auto,
             remove: false,
+            allow: Vec::new(),
+            max_connections: None,
             block: 16_384,
             count: 10,
             interval: Duration::from_secs(1),
@@ -366,6 +375,51 @@ const FLAGS: &[Flag] = &[
         }),
     },
     Flag {
+        long: "allow",
+        short: None,
+        value: Some("CIDR"),
+        group: Group::Traffic,
+        default: None,
+        brief: "who may connect; repeatable",
+        help: "10.0.0.0/8, 2001:db8::/32 or one address. Anybody else is reset at once; the log says \
+            so, at most every 10 s. Without it everybody may connect.",
+        roles: LISTENING,
+        set: Set::Text(|s, text| {
+            s.allow.push(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "max-connections",
+        short: None,
+        value: Some("COUNT"),
+        group: Group::Traffic,
+        default: None,
+        brief: "open at once; others wait",
+        help: "Beyond it nobody is accepted: further clients stand in the kernel's queue until a \
+            connection ends. By default as many as the limit of open descriptors (ulimit -n) leaves \
+            room for.",
+        roles: LISTENING,
+        set: Set::Text(|s, text| {
+            s.max_connections = Some(value::integer::<u32>(text, 1..=CONNECTIONS_MAX)? as usize);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "key-file",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Traffic,
+        default: None,
+        brief: "shared key: only its holders are peers",
+        help: "The same 32 hexadecimal digits at every node of the chain, readable by their owner \
+            alone (chmod 600). Frames of anybody else are refused; plain clients only get in with \
+            --accept raw. It keeps others from using the chain and from faking times; it hides \
+            nothing: for that there are WireGuard and ssh.",
+        roles: FRAMING,
+        set: Set::Path(|s, path| s.common.key_file = Some(path)),
+    },
+    Flag {
         long: "count",
         short: Some('c'),
         value: Some("COUNT"),
@@ -476,10 +530,10 @@ const FLAGS: &[Flag] = &[
         value: Some("F"),
         group: Group::Report,
         default: None,
-        brief: "text (default), json, jsonl or csv",
+        brief: "text (default), json, csv, ...; see --help",
         help:
-            "text is for people, json is one object for the run, jsonl and csv have one line per \
-            block.",
+            "text is for people, json is one object for the run, influx the same as lines for \
+            Telegraf; jsonl, csv and otlp (OpenTelemetry traces) have one line per block.",
         roles: EVERY,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
@@ -498,6 +552,20 @@ const FLAGS: &[Flag] = &[
             baseline of the second.",
         roles: WITH_BASELINE,
         set: Set::Path(|s, path| s.common.state = Some(path)),
+    },
+    Flag {
+        long: "sessions",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "the life of each connection, JSON lines",
+        help: "JSON lines: one when a connection begins, one when it ends, and one for each second \
+            in which something moved on it. They hold, for both ends, the times of connect, first \
+            and last byte, FIN and RST, the kernel's round trips, retransmissions and bytes; where \
+            plain HTTP/1.x is seen, its requests and responses too.",
+        roles: LISTENING,
+        set: Set::Path(|s, path| s.common.sessions = Some(path)),
     },
     Flag {
         long: "debug",

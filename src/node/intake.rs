@@ -8,6 +8,9 @@
 //! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
 
 use super::ends::{End, Pair};
+use crate::sys;
+use crate::time::WallTime;
+use crate::wire::authentication::TAG_LEN;
 use crate::wire::{FrameView, Header, ParseError, HEADER_LEN, STAMP_LEN};
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
@@ -49,7 +52,8 @@ pub enum ReadFault {
 pub struct Intake<'a> {
     pair: &'a Pair,
     end: &'a End,
-    small: [u8; SMALL],
+    /// Behind either buffer there is room for a trailer.
+    small: [u8; SMALL + TAG_LEN],
     /// Empty while little comes.
     big: Vec<u8>,
     start: usize,
@@ -67,6 +71,8 @@ pub struct Intake<'a> {
     /// The frame at hand took a read; one that did not was complete when an earlier one was.
     fresh: bool,
     header_begun: Option<Instant>,
+    /// The latest read, not noted yet: when, and how much.
+    unnoted: Option<(WallTime, usize)>,
 }
 
 impl<'a> Intake<'a> {
@@ -75,7 +81,7 @@ impl<'a> Intake<'a> {
         Self {
             pair,
             end,
-            small: [0; SMALL],
+            small: [0; SMALL + TAG_LEN],
             big: Vec::new(),
             start: HEADROOM,
             filled: HEADROOM,
@@ -88,6 +94,7 @@ impl<'a> Intake<'a> {
             moved: 0,
             fresh: false,
             header_begun: None,
+            unnoted: None,
         }
     }
 
@@ -104,13 +111,18 @@ impl<'a> Intake<'a> {
         &self.whole()[self.start..self.filled]
     }
 
-    /// Reads once more behind what is pending, for the judgement of a first few bytes; `false` at the end.
+    /// Reads once more behind what is pending, for the judgement of a first few bytes; `false` at the end. These belong to
+    /// the first header, whose deadline runs from the first of them.
     ///
     /// # Errors
     ///
     /// [`ReadFault`].
     pub fn read_more(&mut self) -> Result<bool, ReadFault> {
-        Ok(self.read(usize::MAX, self.start < self.filled)? > 0)
+        let begun = self.start < self.filled;
+        if begun {
+            self.header_deadline()?;
+        }
+        Ok(self.read(usize::MAX, begun)? > 0)
     }
 
     /// For a reader that has deadlines of its own: waits come back as [`ReadFault::Idle`] after `tick`.
@@ -127,7 +139,7 @@ impl<'a> Intake<'a> {
 
     fn len(&self) -> usize {
         if self.is_big() {
-            self.big.len()
+            self.big.len() - TAG_LEN
         } else {
             SMALL
         }
@@ -163,7 +175,7 @@ impl<'a> Intake<'a> {
 
     #[inline(never)]
     fn grow(&mut self, len: usize) {
-        let mut bigger = vec![0; len];
+        let mut bigger = vec![0; len + TAG_LEN];
         let pending = self.pending();
         bigger[HEADROOM..HEADROOM + pending.len()].copy_from_slice(pending);
         self.big = bigger;
@@ -194,6 +206,7 @@ impl<'a> Intake<'a> {
     /// begun, so that waiting is bounded.
     fn read(&mut self, most: usize, within: bool) -> Result<usize, ReadFault> {
         self.waits = 0;
+        self.note_read();
         loop {
             // Anew each time: a wait may have given the large buffer back.
             let room = self.len().min(self.filled.saturating_add(most));
@@ -210,18 +223,50 @@ impl<'a> Intake<'a> {
             match socket.read(&mut self.buffer()[filled..room]) {
                 Ok(0) if self.pair.has_failed() => return Err(ReadFault::Aborted),
                 Ok(0) if self.end.is_reset() => {
-                    return Err(ReadFault::Reset(io::ErrorKind::ConnectionReset.into()))
+                    self.note_reset();
+                    return Err(ReadFault::Reset(io::ErrorKind::ConnectionReset.into()));
                 }
                 Ok(read) => {
                     self.filled += read;
                     self.fresh = true;
                     self.full |= self.filled == self.len();
                     self.pair.moved.fetch_add(1, Ordering::Relaxed);
+                    if self.end.diary().is_some() {
+                        self.unnoted = Some((sys::clock::read().wall, read));
+                        if read == 0 {
+                            self.note_read(); // Nothing follows that would be stamped.
+                        }
+                    }
                     return Ok(read);
                 }
                 Err(error) => self.waited(error, within)?,
             }
         }
+    }
+
+    /// Notes the latest read, where books are kept: not when it came, for its frame is to be stamped first.
+    #[inline]
+    fn note_read(&mut self) {
+        if let Some((then, read)) = self.unnoted.take() {
+            self.end.note(|end, _| match read {
+                0 => {
+                    end.fin_received.get_or_insert(then);
+                }
+                read => end.receive(then, read),
+            });
+        }
+    }
+
+    #[inline(never)]
+    fn note_reset(&mut self) {
+        self.end.note(|end, now| {
+            end.rst_received.get_or_insert(now);
+        });
+    }
+
+    /// When the latest read came, where books are kept and it is not noted yet.
+    fn read_time(&self) -> Option<WallTime> {
+        self.unnoted.map(|(then, _)| then)
     }
 
     /// A read came back without bytes: a tick, or the end of the connection.
@@ -233,7 +278,10 @@ impl<'a> Intake<'a> {
         match error.kind() {
             io::ErrorKind::Interrupted => return Ok(()),
             io::ErrorKind::WouldBlock => {}
-            _ => return Err(ReadFault::Reset(error)),
+            _ => {
+                self.note_reset();
+                return Err(ReadFault::Reset(error));
+            }
         }
         self.waits += 1;
         if !within && self.idle_timeout.is_some() {
@@ -265,7 +313,8 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Reads plain bytes: at most [`READ_SIZE`] at once, into a place with [`HEADROOM`] before it. Whatever was pending
+    /// Reads plain bytes: at most [`READ_SIZE`] at once, into a place with [`HEADROOM`] before it and room for a trailer
+    /// behind it. Whatever was pending
     /// comes first. `None` at the end of the stream.
     ///
     /// # Errors
@@ -283,9 +332,10 @@ impl<'a> Intake<'a> {
         let range = (self.start, self.filled);
         self.start = self.filled;
         Ok(Some(Chunk {
-            buffer: self.buffer(),
+            read_at: self.read_time(),
             start: range.0,
             end: range.1,
+            buffer: self.buffer(),
         }))
     }
 
@@ -366,6 +416,16 @@ impl<'a> Intake<'a> {
         (self.pending().len() >= header.frame_len()).then_some(header)
     }
 
+    /// Whether the pending frame is what the peer has sent; once for each frame, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadFault::Parse`] where its trailer says otherwise; without a key, never.
+    pub fn verify(&self, header: &Header) -> Result<(), ReadFault> {
+        let verified = self.end.verify(header, self.pending());
+        verified.map_err(ReadFault::Parse)
+    }
+
     /// The pending frame that `header` was returned for.
     pub fn view(&self, header: Header) -> FrameView<'_> {
         FrameView::of(header, self.pending()).expect("frame() returned it as whole")
@@ -377,6 +437,7 @@ impl<'a> Intake<'a> {
         Chunk {
             start,
             end: start + header.frame_len(),
+            read_at: self.read_time(),
             buffer: self.buffer(),
         }
     }
@@ -405,6 +466,8 @@ pub struct Chunk<'a> {
     pub start: usize,
     /// Where it ends.
     pub end: usize,
+    /// When it was read, where books are kept of the connection.
+    pub read_at: Option<WallTime>,
 }
 
 impl Chunk<'_> {
@@ -441,7 +504,7 @@ mod tests {
             assert!(chunk.start >= HEADROOM && chunk.bytes().iter().all(|&byte| byte == 7));
             got += chunk.bytes().len();
         }
-        assert_eq!(intake.big.len(), BIG);
+        assert_eq!(intake.len(), BIG);
         intake.start = HEADROOM; // As when the next read has begun.
         intake.filled = HEADROOM;
         intake

@@ -17,7 +17,9 @@ pub mod collect;
 pub mod demo;
 pub mod dial;
 pub mod ends;
+pub mod gate;
 pub mod intake;
+pub mod key;
 pub mod ledger;
 pub mod link;
 pub mod output;
@@ -26,6 +28,7 @@ pub mod print;
 pub mod probe;
 pub mod pump;
 pub mod serve;
+pub mod sessions;
 pub mod source;
 mod stop;
 
@@ -34,6 +37,7 @@ pub use stop::StopFlag;
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::time::Nanos;
+use crate::wire::siphash::Key;
 use crate::wire::{NodeInfo, Role, VERSION};
 use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
@@ -68,6 +72,10 @@ pub struct Settings {
     pub sample: Duration,
     /// Greatest number of hops that a path opened here may have.
     pub hop_limit: u8,
+    /// `--key-file`: what frames between nodes are authenticated with; `None` leaves them as they are.
+    pub key: Option<Key>,
+    /// Who may connect, and how many at once.
+    pub limits: gate::Limits,
 }
 
 /// One node of a path: what its threads share.
@@ -83,6 +91,8 @@ pub struct Node {
     pub collector: collect::Collector,
     /// What blocks that begin here ask for.
     pub asking: asking::Asking,
+    /// Where the lives of connections are written; `None` without `--sessions`.
+    pub sessions: Option<sessions::Sessions>,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
@@ -101,6 +111,7 @@ impl Node {
             clock: clock::NodeClock::new(),
             collector,
             asking: asking::Asking::default(),
+            sessions: None,
             onward,
             own_ends: Mutex::default(),
             clock_error: sys::clock_error().map(Nanos::from),
