@@ -417,9 +417,9 @@ impl Drop for OnPanic<'_> {
 
 /// Makes a panic end its own connection alone also where panics abort (the profile `small`, without the tables that
 /// unwinding needs): what [`OnPanic`] does is done in the hook, which then keeps the thread for ever instead of going on
-/// to the abort. Each such panic costs a stack and two descriptors, and a lock that was held stays so: the connection's
-/// other pump may be kept with it. Any other thread's panic ends the process, and so
-/// does any panic in another command than a node's. Call before any connection; where panics unwind it does nothing.
+/// to the abort. Each such panic costs a stack, two descriptors and a place of `--max-connections`, and a lock that was
+/// held stays so: the connection's other pump may be kept with it. Any other thread's panic ends the process, and so does
+/// any panic in another command than a node's. Call before any connection; where panics unwind it does nothing.
 pub fn contain_panics() {
     if cfg!(panic = "abort") {
         keep_panicked_pumps(|| loop {
@@ -985,6 +985,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(LONG)).unwrap();
         let (socket, peer) = listener.accept().unwrap();
+        assert!(shared.gate.enter());
         let connection = Connection::new(&shared, socket, peer);
         let thread = std::thread::spawn(move || {
             let _guard = OnPanic::new(&connection);
