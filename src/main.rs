@@ -169,6 +169,7 @@ fn settings(common: &Common, role: Role) -> Settings {
         idle_timeout: common.idle_timeout,
         sample: common.sample,
         hop_limit: common.hop_limit,
+        kernel_times: common.kernel_times,
     }
 }
 

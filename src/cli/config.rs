@@ -42,6 +42,8 @@ pub struct Common {
     pub state: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
+    /// Whether the kernel is asked when blocks arrive; `false` with `--no-kernel-times`.
+    pub kernel_times: bool,
 }
 
 impl Default for Common {
@@ -58,6 +60,7 @@ impl Default for Common {
             sample: Duration::from_millis(10),
             state: None,
             hop_limit: 32,
+            kernel_times: true,
         }
     }
 }

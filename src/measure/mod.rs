@@ -94,6 +94,8 @@ pub struct Crossing {
 /// The moment a block came back to the node that keeps the statistics (the origin).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Homecoming {
+    /// Kernel receive time of the last byte; `None` where the kernel does not tell.
+    pub arrival: Option<WallTime>,
     /// The frame was completely read, on the origin's wall clock.
     pub ingress: WallTime,
     /// Just before it was passed on further back; `None` at the source and at an entry, where the frame ends.

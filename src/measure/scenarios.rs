@@ -775,6 +775,7 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
                 ..c
             }));
             let home = Homecoming {
+                arrival: None,
                 ingress: WallTime(any()),
                 egress: (any() % 2 == 0).then(|| WallTime(any())),
                 generation: any() as u8,

@@ -217,6 +217,7 @@ impl SimPath {
             at: MonoTime(due as u64),
             crossings,
             home: Homecoming {
+                arrival: None,
                 ingress: origin.clock(t),
                 egress: None,
                 generation: origin.generation(t),

@@ -310,6 +310,7 @@ mod tests {
             egress: WallTime(egress),
         };
         let home = Homecoming {
+            arrival: None,
             ingress: WallTime(200),
             egress: None,
             generation: 0,

@@ -269,6 +269,9 @@ impl Caller {
         let lost = |error: io::Error| Break::own(format!("connect to {peer}: {error}"));
         let end = End::new(dialled.socket, peer, settings.timeout).map_err(lost)?;
         end.set_framed();
+        if settings.wants_arrivals() {
+            end.keep_arrivals();
+        }
         let session = Session {
             cookie: random(),
             hop: 0,
@@ -341,7 +344,8 @@ impl Caller {
             }
             let ingress = header
                 .marked()
-                .then(|| *read_at.get_or_insert_with(|| clock.read()));
+                .then(|| *read_at.get_or_insert_with(|| clock.read()))
+                .map(|read_at| read_at.after(intake.arrival(&header)));
             inbound
                 .check(&header)
                 .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;
@@ -438,6 +442,7 @@ impl Caller {
             hop: 0,
         };
         let home = Homecoming {
+            arrival: ingress.arrival,
             ingress: ingress.wall,
             egress: None,
             generation: ingress.generation,

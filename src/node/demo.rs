@@ -110,6 +110,7 @@ fn settings(name: &str, role: Role) -> Settings {
         idle_timeout: None,
         sample: Duration::from_millis(10),
         hop_limit: DEFAULT_HOP_LIMIT,
+        kernel_times: true,
     }
 }
 

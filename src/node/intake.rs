@@ -8,6 +8,8 @@
 //! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
 
 use super::ends::{End, Pair};
+use crate::sys::receive::receive;
+use crate::time::WallTime;
 use crate::wire::{FrameView, Header, ParseError, HEADER_LEN, STAMP_LEN};
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
@@ -66,6 +68,13 @@ pub struct Intake<'a> {
     moved: usize,
     /// The frame at hand took a read; one that did not was complete when an earlier one was.
     fresh: bool,
+    /// Ask the kernel when things came, as long as frames are read.
+    arrivals: bool,
+    /// When the last byte that was read had come, if nothing was left behind it; `None` where that is not known.
+    arrival: Option<WallTime>,
+    /// How much more than a frame to read, so that a receive can be seen to have emptied the socket. That is a header, so
+    /// that nothing but one is ever left over of a larger frame: it is copied, the rest of its frame is not.
+    slack: usize,
     header_begun: Option<Instant>,
 }
 
@@ -87,6 +96,9 @@ impl<'a> Intake<'a> {
             full: false,
             moved: 0,
             fresh: false,
+            arrivals: end.tells_arrivals(),
+            arrival: None,
+            slack: 0,
             header_begun: None,
         }
     }
@@ -206,14 +218,23 @@ impl<'a> Intake<'a> {
                     .max(Duration::from_millis(1));
                 self.arm(Some(tick))?;
             }
-            let (mut socket, filled) = (&self.end.socket, self.filled);
-            match socket.read(&mut self.buffer()[filled..room]) {
+            let (mut socket, filled, asks) = (&self.end.socket, self.filled, self.arrivals);
+            let place = &mut self.buffer()[filled..room];
+            let (received, arrival) = if asks {
+                receive(socket, place)
+                    .map_or_else(|error| (Err(error), None), |(n, at)| (Ok(n), at))
+            } else {
+                (socket.read(place), None)
+            };
+            match received {
                 Ok(0) if self.pair.has_failed() => return Err(ReadFault::Aborted),
                 Ok(0) if self.end.is_reset() => {
                     return Err(ReadFault::Reset(io::ErrorKind::ConnectionReset.into()))
                 }
                 Ok(read) => {
                     self.filled += read;
+                    // Where there was room for more, nothing more was there.
+                    self.arrival = arrival.filter(|_| self.filled < room);
                     self.fresh = true;
                     self.full |= self.filled == self.len();
                     self.pair.moved.fetch_add(1, Ordering::Relaxed);
@@ -272,6 +293,7 @@ impl<'a> Intake<'a> {
     ///
     /// [`ReadFault`].
     pub fn chunk(&mut self) -> Result<Option<Chunk<'_>>, ReadFault> {
+        self.arrivals = false; // Plain bytes carry no stamps.
         if self.start == self.filled {
             self.start = HEADROOM;
             self.filled = HEADROOM;
@@ -297,29 +319,33 @@ impl<'a> Intake<'a> {
     pub fn frame(&mut self) -> Result<Option<Header>, ReadFault> {
         loop {
             let pending = self.filled - self.start;
+            let mut slack = 0;
             let missing = match Header::parse(self.pending()) {
                 Ok(header) if pending >= header.frame_len() => {
                     self.header_begun = None;
                     self.last_frame = header.frame_len();
+                    self.slack = self.slack_behind(&header);
                     return Ok(Some(header));
                 }
                 Ok(header) => {
                     self.header_begun = None;
+                    slack = self.slack_behind(&header);
                     header.frame_len() - pending
                 }
                 Err(ParseError::Incomplete { .. }) => 0,
                 Err(error) => return Err(ReadFault::Parse(error)),
             };
             let read = if missing > 0 {
-                // The rest of this frame and no more: what follows is read with the next one.
-                self.make_room(missing);
-                self.read(missing, true)?
+                // The rest of this frame and hardly more: what follows is read with the next one.
+                let most = missing + slack;
+                self.make_room(most);
+                self.read(most, true)?
             } else if pending == 0 {
                 self.start = HEADROOM;
                 self.filled = HEADROOM;
                 self.grow_if_full();
                 let most = if self.last_frame >= EXACT {
-                    self.last_frame
+                    self.last_frame + self.slack
                 } else {
                     usize::MAX
                 };
@@ -347,6 +373,21 @@ impl<'a> Intake<'a> {
             return Err(ReadFault::Stalled);
         }
         Ok(())
+    }
+
+    fn slack_behind(&self, header: &Header) -> usize {
+        if self.arrivals && header.marked() {
+            HEADER_LEN
+        } else {
+            0
+        }
+    }
+
+    /// When the last byte of the frame at hand came, by the kernel's wall clock. Known only of the last frame of a read
+    /// that left nothing behind: the time that the kernel tells is that of the last byte in the socket.
+    pub fn arrival(&self, header: &Header) -> Option<WallTime> {
+        self.arrival
+            .filter(|_| self.start + header.frame_len() == self.filled)
     }
 
     /// Whether a read has come since this was asked last: if not, the frame at hand was complete when the one before was.

@@ -68,6 +68,20 @@ pub struct Settings {
     pub sample: Duration,
     /// Greatest number of hops that a path opened here may have.
     pub hop_limit: u8,
+    /// Whether the kernel is asked when blocks arrive (not with `--no-kernel-times`).
+    pub kernel_times: bool,
+}
+
+impl Settings {
+    /// Whether arrivals are wanted where frames come in: only a stamp has a place for them.
+    fn wants_arrivals(&self) -> bool {
+        self.kernel_times && self.stamp
+    }
+
+    /// Whether a listener is to ask for them, for all that it accepts.
+    fn listens_for_arrivals(&self) -> bool {
+        self.wants_arrivals() && self.accept != Accept::Raw
+    }
 }
 
 /// One node of a path: what its threads share.

@@ -16,7 +16,7 @@ use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::session::trips::{trip, Origin};
 use crate::sys;
-use crate::time::Nanos;
+use crate::time::{Nanos, WallTime};
 use crate::wire::{
     build, frame_type, push_annotation, push_stamp, set_egress, set_hop, Annotations, BehindExit,
     ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo, ParseError, Stamp, StampDirection,
@@ -134,6 +134,8 @@ struct Ready {
     header: Header,
     /// What its stamp says of this pump's blocked writes.
     held: Nanos,
+    /// What its stamp says of the kernel's receive time.
+    arrival: Option<WallTime>,
 }
 
 /// Several small frames that go out together are gathered up to this size.
@@ -198,7 +200,7 @@ impl<'a> Pump<'a> {
                 0
             }),
             held: std::mem::take(&mut self.held),
-            arrival: None,
+            arrival: ingress.arrival,
             ingress: ingress.wall,
             egress: ingress.wall,
         }
@@ -331,6 +333,7 @@ impl<'a> Pump<'a> {
                 stamp_at: None, // It has its stamp.
                 header,
                 held: Nanos::ZERO,
+                arrival: None,
             };
             ready.push(open);
             if next_gatherable(intake).is_none() {
@@ -365,7 +368,7 @@ impl<'a> Pump<'a> {
                 inbound
                     .check(&next)
                     .map_err(|violation| self.violation(self.source, violation))?;
-                ingress = ingress.or(self.ingress(intake, &next));
+                ingress = self.ingress(intake, &next).or(ingress);
                 let following = self.prepare(&mut intake.chunk_of(&next), next, ingress, way);
                 intake.consume(&next);
                 gather(&mut gathered, &mut ready, intake.buffer(), following);
@@ -403,9 +406,9 @@ impl<'a> Pump<'a> {
             self.read_at = soon.then(|| self.clock.read());
         }
         let clock = &mut self.clock;
-        header
-            .marked()
-            .then(|| *self.read_at.get_or_insert_with(|| clock.read()))
+        let marked = header.marked();
+        let read_at = marked.then(|| *self.read_at.get_or_insert_with(|| clock.read()))?;
+        Some(read_at.after(intake.arrival(header)))
     }
 
     /// Makes the pending frame ready where it lies: hop, stamp.
@@ -445,6 +448,7 @@ impl<'a> Pump<'a> {
             stamp_at,
             header,
             held,
+            arrival: ingress.and_then(|ingress| ingress.arrival),
         }
     }
 
@@ -483,10 +487,11 @@ impl<'a> Pump<'a> {
         if way == Way::Return {
             if let (Some(ingress), Some(egress)) = (ingress, egress) {
                 for frame in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
+                    let arrival = frame.arrival;
                     self.tell_trip(
                         &buffer[frame.start..frame.end],
                         frame.header,
-                        ingress,
+                        Moment { arrival, ..ingress },
                         Some(egress),
                         frame.held,
                     );
@@ -525,6 +530,7 @@ impl<'a> Pump<'a> {
             return;
         };
         let home = Homecoming {
+            arrival: ingress.arrival,
             ingress: ingress.wall,
             // Across a step of the clock the residence is no span of time.
             egress: egress
@@ -671,6 +677,7 @@ impl<'a> Pump<'a> {
             direction: StampDirection::Return,
             held: Nanos::ZERO,
             generation: egress.generation,
+            arrival: None,
             ingress: egress.wall,
             flags: StampFlags(forward.flags.0 & !StampFlags::STEPPED),
             ..*forward
@@ -1058,8 +1065,7 @@ fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: 
         start: at,
         end: gathered.len(),
         stamp_at: frame.stamp_at.map(|stamp| stamp - frame.start + at),
-        header: frame.header,
-        held: frame.held,
+        ..frame
     });
 }
 

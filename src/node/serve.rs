@@ -116,6 +116,12 @@ impl Server {
     ///
     /// Where a thread cannot be started.
     pub fn start(node: Node, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        if node.settings.listens_for_arrivals() {
+            // A kernel that does not tell leaves them unknown.
+            listeners
+                .iter()
+                .for_each(|listener| drop(sys::receive::keep_arrivals(listener)));
+        }
         let (stopper, stop) = bounded(0);
         let (ended_tx, ended) = bounded(1); // One signal is as good as many.
         let shared = Arc::new(Shared {
@@ -262,9 +268,11 @@ fn recovered(shared: &Shared) {
 fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
     let timeout = shared.node.settings.timeout;
+    let kept = shared.node.settings.listens_for_arrivals();
+    let client = End::accepted(socket, peer).with_arrivals(kept);
     let connection = Arc::new(Connection {
         shared: Arc::clone(shared),
-        pair: Pair::new(id, End::accepted(socket, peer), timeout),
+        pair: Pair::new(id, client, timeout),
         own_ends: OnceLock::new(),
     });
     lock(&shared.open).insert(id, Arc::downgrade(&connection));
@@ -410,6 +418,9 @@ fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standi
     let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
     if !node.settings.remove {
         end.set_framed();
+        if node.settings.wants_arrivals() {
+            end.keep_arrivals();
+        }
     }
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
