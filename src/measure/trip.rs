@@ -40,6 +40,11 @@ pub struct HostPart {
     pub forward_residence: Option<SignedNanos>,
     /// The same on the way back; `None` also at a reflector, and at an origin where the frame ends.
     pub return_residence: Option<SignedNanos>,
+    /// Ingress minus the kernel's receive time on the way out, between 0 and 1 s; a share of the segment before. `None`
+    /// where the kernel did not tell, and at the origin, where the total begins with the ingress.
+    pub forward_wake_up: Option<SignedNanos>,
+    /// The same on the way back; a share of the segment behind. `None` also at the end of the path.
+    pub return_wake_up: Option<SignedNanos>,
 }
 
 impl HostPart {
@@ -61,6 +66,9 @@ pub struct SegmentPart {
     pub to_hop: u8,
     /// `(x_i - x_e) - (y_e - y_i)`; `None` if the clock of either end was stepped in between.
     pub round_trip: Option<SignedNanos>,
+    /// The round trip without the wake-up delays of the far node on the way out and of the near node on the way back;
+    /// `None` where one of the three is unknown.
+    pub network: Option<SignedNanos>,
     /// The raw one-way difference `y_i - x_e` of two clocks; `None` where the round trip is.
     pub forward: Option<SignedNanos>,
     /// The raw one-way difference `x_i - y_e`; forward and back together are the round trip.
@@ -209,11 +217,19 @@ impl Trip {
             } else {
                 pair.home.map(|home| home.egress - home.ingress)
             };
+            let home_wake_up = match pair.home {
+                _ if place == 0 => self.home.wake_up(),
+                // Behind the last node that stamped there is no segment that it could be a share of.
+                Some(home) if place + 1 < pairs.len() => home.wake_up(),
+                _ => None,
+            };
             parts.hosts.push(HostPart {
                 hop: pair.out.hop,
                 node: pair.out.node,
                 forward_residence: (!pair.out.stepped).then(|| pair.out.egress - pair.out.ingress),
                 return_residence: home_residence.filter(|_| !home_stepped),
+                forward_wake_up: pair.out.wake_up().filter(|_| place > 0),
+                return_wake_up: home_wake_up,
             });
             if place == 0 {
                 let total = self.home.ingress - pair.out.ingress;
@@ -237,7 +253,9 @@ impl Trip {
                 && !far_out.stepped;
             let forward = far.out.ingress - pair.out.egress;
             let back = back_in - far_out.egress;
+            let network = || Some(forward - far.out.wake_up()? + (back - home_wake_up?));
             parts.segments.push(SegmentPart {
+                network: known.then(network).flatten(),
                 from_hop: pair.out.hop,
                 to_hop: far.out.hop,
                 round_trip: known.then(|| forward + back),

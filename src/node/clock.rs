@@ -1,6 +1,7 @@
 //! The wall clock with its generation, as pumps read it.
 
 use super::lock;
+use crate::measure::LATEST;
 use crate::session::clock::{ClockWatch, Generations};
 use crate::sys;
 use crate::time::{MonoTime, SignedNanos, WallTime};
@@ -53,9 +54,6 @@ pub struct Moment {
     /// When what was read at this moment had come, as the kernel told on the same wall clock; `None` where it did not.
     pub arrival: Option<WallTime>,
 }
-
-/// A process that reads later than this after its kernel was stopped or stepped over, not late.
-const LATEST: SignedNanos = SignedNanos::from_millis(1_000);
 
 impl Moment {
     /// The same moment for a frame that had come at `arrival`, if that can be true.

@@ -64,6 +64,7 @@ fn verdict_of(kind: VerdictKind, name: &str) -> Verdict {
         confidence: Confidence::Low,
         reason: String::new(),
         cause: None,
+        reads_late: false,
         text: String::new(),
     }
 }
@@ -94,6 +95,9 @@ fn host(hop: u8, forward: i64, back: Option<i64>, share: f64) -> HostStatistics 
         return_distribution: Histogram::default(),
         forward_wake_up: Some(summary(14_000)),
         return_wake_up: None,
+        wake_up_share: Some(0.005),
+        wake_up_baseline: Some(SignedNanos(12_000)),
+        wake_up_increase: None,
         sla: Sla::None,
     }
 }
@@ -369,6 +373,9 @@ pub(super) fn random(seed: u64) -> Report {
         return_distribution: Histogram::default(),
         forward_wake_up: r.maybe(Random::summary),
         return_wake_up: r.maybe(Random::summary),
+        wake_up_share: r.maybe(Random::float),
+        wake_up_baseline: r.maybe(Random::span),
+        wake_up_increase: r.maybe(Random::span),
         sla: Sla::Warning,
     });
     let hosts = hosts.collect();
@@ -430,6 +437,8 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
             node: NodeId(u64::from(hop)),
             forward_residence: residence(hop),
             return_residence: residence(hop).filter(|_| hop > 0 && Some(hop) != last),
+            forward_wake_up: Some(SignedNanos(700)).filter(|_| hop > 0),
+            return_wake_up: Some(SignedNanos(300)).filter(|_| Some(hop) != last),
         })
         .collect();
     let segments: Vec<_> = hops
@@ -438,6 +447,7 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
             from_hop: pair[0],
             to_hop: pair[1],
             round_trip: Some(SignedNanos(50_000)),
+            network: Some(SignedNanos(49_000)),
             forward: Some(SignedNanos(20_000 + offset)),
             back: Some(SignedNanos(30_000 - offset)),
         })
