@@ -526,6 +526,7 @@ impl Model {
                 let without = path.without_wake_ups(subject, &windows, earlier);
                 let parts = path.histograms(subject, without.is_some());
                 let mean = parts.iter().map(|part| part.mean_ns()).sum();
+                let round_trip = matches!(subject, Subject::Segment(_)) && without.is_none();
                 let (part, read) = without.unwrap_or_else(|| path.plain(subject));
                 candidates.push(Candidate {
                     subject,
@@ -536,6 +537,7 @@ impl Model {
                         _ => share(mean * path.blocks(subject) as f64),
                     },
                     increases: increases(&path.history, read, part, earlier),
+                    round_trip,
                 });
             }
         }
@@ -554,6 +556,7 @@ impl Model {
                     Part::Server,
                     earlier,
                 ),
+                round_trip: false,
             });
         }
         candidates

@@ -285,6 +285,10 @@ mod tests {
         for seed in 0..5_000 {
             let mut path = SimPath::new(2 + random.below(7) as usize, seed);
             path.exit = random.below(2) == 0;
+            path.arrivals = seed % 2 == 0;
+            for node in &mut path.nodes {
+                node.wake_up_ns = [(); 2].map(|()| random.below(2_000_000) as f64);
+            }
             let mut trip = path.trip(random.below(1_000));
             let whole = trip.home.ingress - trip.crossings[0].ingress;
             if seed % 3 == 0 {
@@ -303,6 +307,33 @@ mod tests {
             }
             let parts = trip.split().unwrap();
             assert_eq!(parts.total, Some(sum(&parts)), "seed {seed}: {trip:?}");
+            let mut split = 0;
+            for part in &parts.segments {
+                let wake_ups = |hop, of: fn(&HostPart) -> Option<SignedNanos>| {
+                    let host = parts.hosts.iter().find(|host| host.hop == hop);
+                    host.and_then(of)
+                };
+                let out = wake_ups(part.to_hop, |host| host.forward_wake_up);
+                let back = wake_ups(part.from_hop, |host| host.return_wake_up);
+                let whole = part
+                    .network
+                    .map(|network| network + out.unwrap() + back.unwrap());
+                assert!(whole.is_none() || whole == part.round_trip, "seed {seed}");
+                split += usize::from(whole.is_some());
+                assert_eq!(
+                    whole.is_some(),
+                    out.is_some() && back.is_some(),
+                    "seed {seed}"
+                );
+            }
+            if seed % 3 != 0 {
+                let all = if seed % 2 == 0 {
+                    parts.segments.len()
+                } else {
+                    0
+                };
+                assert_eq!(split, all, "seed {seed}: {parts:?}");
+            }
             if seed % 3 != 0 && seed % 5 != 0 {
                 assert_eq!(parts.total, Some(whole), "seed {seed}");
             }

@@ -186,6 +186,8 @@ pub(super) struct Candidate {
     pub(super) share: Option<f64>,
     /// At the median and at the 95th percentile.
     pub(super) increases: [Option<Increase>; 2],
+    /// A segment with the wake-up delays at its ends in it: they are not known of enough blocks.
+    pub(super) round_trip: bool,
 }
 
 impl Candidate {
@@ -250,6 +252,7 @@ impl Evidence<'_> {
             Some((c, increase))
         });
         if let Some((winner, increase)) = standing.max_by_key(|(_, increase)| increase.amount) {
+            let (winner, increase) = self.within(winner, increase).unwrap_or((winner, increase));
             return self.grown(winner, increase);
         }
         let largest = self.candidates.iter().filter(|c| c.mean > 0.0);
@@ -285,6 +288,16 @@ impl Evidence<'_> {
             }
             None => self.unchanged(),
         }
+    }
+
+    /// The wake-up delay that makes up most of the growth of a segment that has it in it.
+    fn within(&self, segment: &Candidate, grown: &Increase) -> Option<(&Candidate, &Increase)> {
+        let inner = self.candidates.iter().filter(|c| is_within(c, segment));
+        let inner = inner.filter_map(|c| Some((c, c.at(grown.figure)?)));
+        let most = grown.amount / 4 * 3;
+        inner
+            .filter(|(_, own)| own.stands_out && own.amount >= most)
+            .max_by_key(|(_, own)| own.amount)
     }
 
     /// Nothing stands out; the reason names what came nearest.
@@ -375,7 +388,7 @@ impl Evidence<'_> {
         let rivals = self
             .candidates
             .iter()
-            .filter(|c| c.subject != winner.subject);
+            .filter(|c| c.subject != winner.subject && !is_within(winner, c));
         let rivals = rivals.filter(|c| self.bottleneck(c.subject, true).is_none());
         let rivals = rivals.filter_map(|c| Some((c, c.best()?)));
         if let Some((rival, theirs)) = rivals.max_by_key(|(_, theirs)| theirs.amount) {
@@ -490,6 +503,7 @@ impl Evidence<'_> {
                     mean: 0.0,
                     share: None,
                     increases: [None, None],
+                    round_trip: false,
                 };
                 self.named(&part, basis, "")
             }
@@ -679,6 +693,16 @@ impl Evidence<'_> {
             ),
             None => (None, Some((Subject::Server, None))),
         }
+    }
+}
+
+/// Whether `inner` is a wake-up delay, and a share of the round trip that `outer` is.
+fn is_within(inner: &Candidate, outer: &Candidate) -> bool {
+    match (inner.subject, outer.subject) {
+        (Subject::WakeUp(host), Subject::Segment(place)) => {
+            outer.round_trip && (host == place || host == place + 1)
+        }
+        _ => false,
     }
 }
 

@@ -489,12 +489,15 @@ pub(super) fn with_blocks(render: impl FnMut(&BlockLine<'_>) -> String) -> Strin
     let mut stepped = plain.clone();
     // B's clock went 9.05 ms ahead between the block's way out and its way back.
     stepped.segments[0].round_trip = Some(SignedNanos(-9_000_000));
+    stepped.segments[0].network = Some(SignedNanos(-9_001_000));
     stepped.segments[0].back = Some(SignedNanos(-14_020_000));
     stepped.segments[1].round_trip = Some(SignedNanos(9_100_000));
+    stepped.segments[1].network = Some(SignedNanos(9_099_000));
     stepped.segments[1].back = Some(SignedNanos(4_080_000));
     stepped.total = Some(sum(&stepped));
     let mut spoilt = parts(&[0, 1, 3, 4], 0);
     spoilt.segments[1].round_trip = None;
+    spoilt.segments[1].network = None;
     spoilt.total = None;
     let changed = parts(&[0, 1, 3, 4], 0);
     let block = |sequence: u64, parts, names| BlockLine {

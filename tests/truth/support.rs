@@ -75,6 +75,11 @@ impl Chain {
         self.links[0].address.to_string()
     }
 
+    /// The process of the node at `hop`.
+    pub fn pid(&self, hop: usize) -> u32 {
+        self.nodes[hop - 1].process.child.id()
+    }
+
     /// Both directions of all links.
     pub fn ways(&self) -> impl Iterator<Item = &Way> {
         self.links
