@@ -240,7 +240,7 @@ fn the_split_by_kernel_times_is_in_the_figures() {
     let (mut path, mut model) = (with_arrivals(5), Model::new(Baseline::FirstHalf));
     path.exit = true;
     run(&mut path, &mut model, 200, |_, path| {
-        path.nodes[2].wake_up_ns[0] = 2.0 * MS
+        path.nodes[2].wake_up_ns[0] = 2.0 * MS;
     });
     let statistics = model.statistics(&names());
     let mean = |summary: Option<Summary>| summary.map(|s| (s.mean.0 + 500) / 10_000);
@@ -262,7 +262,7 @@ fn the_split_by_kernel_times_is_in_the_figures() {
     // Its largest part, too: no baseline is needed for that.
     let (mut path, mut model) = (with_arrivals(5), Model::new(Baseline::FirstHalf));
     run(&mut path, &mut model, 60, |_, path| {
-        path.nodes[2].wake_up_ns[0] = 2.0 * MS
+        path.nodes[2].wake_up_ns[0] = 2.0 * MS;
     });
     let verdict = model.statistics(&names()).verdict;
     assert_eq!(

@@ -516,14 +516,61 @@ mod tests {
         assert!(!intake.is_big());
     }
 
+    fn frame(payload: usize) -> Vec<u8> {
+        let header = Header {
+            flags: crate::wire::Flags(crate::wire::Flags::MARKED),
+            ..Header::new(crate::wire::frame_type::BLOCK, 1, 2)
+        };
+        crate::wire::build(header, &[], &[], &vec![5; payload])
+    }
+
+    #[test]
+    fn an_arrival_is_told_of_the_last_frame_of_a_read_that_left_nothing_behind() {
+        let (mut near, pair) = pair();
+        let mut intake = Intake::new(&pair, &pair.client, None);
+        // Not asked for: unknown.
+        near.write_all(&frame(10)).unwrap();
+        let header = intake.frame().unwrap().unwrap();
+        assert_eq!(intake.arrival(&header), None);
+        intake.consume(&header);
+        pair.client.keep_arrivals();
+        let mut intake = Intake::new(&pair, &pair.client, None);
+        let known = |intake: &mut Intake<'_>| {
+            let header = intake.frame().unwrap().unwrap();
+            let known = intake.arrival(&header).is_some();
+            intake.consume(&header);
+            known
+        };
+        // Small and large, alone in the socket: all of them, whatever the buffer had to grow to. (The first large one
+        // comes in pieces, and the last of them counts.)
+        for payload in [10, 10, 3000, 40_000, 40_000, 10, 200_000, 10] {
+            near.write_all(&frame(payload)).unwrap();
+            assert!(known(&mut intake), "{payload}");
+        }
+        // Two that met: the time is the second one's.
+        near.write_all(&[frame(10), frame(20)].concat()).unwrap();
+        assert_eq!([known(&mut intake), known(&mut intake)], [false, true]);
+        // A large one that was read exactly, with the beginning of the next one: its own time is not known.
+        let two = [frame(40_000), frame(40_000)].concat();
+        let (begun, rest) = two.split_at(60_000);
+        near.write_all(begun).unwrap();
+        assert!(!known(&mut intake));
+        near.write_all(rest).unwrap();
+        assert!(known(&mut intake));
+        // What was in the buffer when the last read came is not of that read: the end of a frame decides.
+        near.write_all(&frame(10)[..50]).unwrap();
+        assert!(intake.read_more().unwrap());
+        near.write_all(&frame(10)[50..]).unwrap();
+        assert!(known(&mut intake));
+        // Plain bytes are received without.
+        near.write_all(b"x").unwrap();
+        assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");
+        assert!(!intake.arrivals);
+    }
+
     #[test]
     fn the_end_within_a_frame_is_not_the_end_between_frames() {
-        let frame = crate::wire::build(
-            Header::new(crate::wire::frame_type::BLOCK, 1, 2),
-            &[],
-            &[],
-            &[5; 3000],
-        );
+        let frame = frame(3000);
         let (mut near, pair) = pair();
         let mut intake = Intake::new(&pair, &pair.client, None);
         near.write_all(&frame).unwrap();

@@ -1,7 +1,7 @@
 //! A host whose process reads late what its kernel has, and a network that is as late: the kernel's receive times tell
 //! them apart.
 
-use crate::support::{alone, ms, probe, repeats, Chain, Report};
+use crate::support::{alone, ms, probe, repeats, undisturbed, Chain, Report};
 use crate::util::need;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -59,12 +59,13 @@ fn half_disturbed(chain: &Chain, disturb: impl FnOnce()) -> Report {
     })
 }
 
-/// Judges the verdicts of `repeats` runs; all have to be right.
+/// Judges the verdicts of `repeats` undisturbed runs; all have to be right.
 fn all_right(name: &str, run: impl Fn() -> Report, right: impl Fn(&Report) -> bool) {
     let count = repeats(1);
     let mut wrong = Vec::new();
     for round in 1..=count {
-        let report = run();
+        let forget = |report: Report| eprintln!("forgotten: {}", report.text("verdict/text"));
+        let report = undisturbed(&run, forget);
         let said = report.text("verdict/text").to_owned();
         let is_right = right(&report) && report.text("verdict/figure") == "p95";
         eprintln!(
