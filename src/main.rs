@@ -20,6 +20,7 @@ use subsegment_tcp_speeds::node::passive;
 use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
+use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
 use subsegment_tcp_speeds::report::Blocks;
 use subsegment_tcp_speeds::session::admission::Accept;
@@ -181,7 +182,7 @@ fn onward(common: &Common, endpoint: &Endpoint) -> Result<Onward, String> {
 /// What the user wants to see, opened before anything is measured.
 fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
-    let stream = matches!(format, Format::Jsonl | Format::Csv);
+    let stream = matches!(format, Format::Jsonl | Format::Csv | Format::Otlp);
     let output = Output::open(common.report.as_deref(), otherwise, stream)?;
     Ok(Printer::new(output, format, common.state.clone()))
 }
@@ -296,7 +297,15 @@ fn run_node(
         Ok(prepared) => prepared,
         Err(error) => return failed(&error.to_string(), ExitCode::Failed),
     };
-    let started = start_node(common, config, role);
+    let sessions = common
+        .sessions
+        .as_deref()
+        .map(|path| sessions::start(path, &node_name(common), role.name()));
+    let (sessions, writer) = match sessions.transpose() {
+        Ok(started) => started.unzip(),
+        Err(error) => return failed(&error.to_string(), ExitCode::Failed),
+    };
+    let started = start_node(common, config, role, sessions);
     let (server, queue, described) = match started {
         Ok(started) => started,
         Err(text) => return failed(&text, ExitCode::Failed),
@@ -332,6 +341,7 @@ fn run_node(
         };
         printer.finish(&ledger, blocks, queue.dropped())
     });
+    let finished = finished.and(writer.map_or(Ok(()), sessions::Writer::finish));
     match finished {
         Ok(()) => ExitCode::Done,
         Err(error) if error.is_closed_pipe() => ExitCode::Done,
@@ -344,6 +354,7 @@ fn start_node(
     common: &Common,
     config: &NodeConfig,
     role: Role,
+    sessions: Option<Sessions>,
 ) -> Result<(Server, Queue, String), String> {
     let next = config
         .forward_to
@@ -376,7 +387,7 @@ fn start_node(
             role.name()
         ));
     }
-    let (node, queue) = Node::new(
+    let (mut node, queue) = Node::new(
         Settings {
             accept: match config.accept {
                 cli::Accept::Auto => Accept::Auto,
@@ -388,6 +399,7 @@ fn start_node(
         },
         next,
     );
+    node.sessions = sessions;
     let server =
         Server::start(node, listeners).map_err(|error| format!("start a thread: {error}"))?;
     Ok((server, queue, text))

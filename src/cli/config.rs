@@ -40,6 +40,8 @@ pub struct Common {
     pub sample: Duration,
     /// `--state`: file with the baseline of earlier runs; `None` = this run is its own.
     pub state: Option<PathBuf>,
+    /// `--sessions`: where the lives of connections are written; `None` = nowhere.
+    pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
     /// Whether the kernel is asked when blocks arrive; `false` with `--no-kernel-times`.
@@ -59,6 +61,7 @@ impl Default for Common {
             format: None,
             sample: Duration::from_millis(10),
             state: None,
+            sessions: None,
             hop_limit: 32,
             kernel_times: true,
         }
@@ -158,6 +161,10 @@ pub enum Format {
     Jsonl,
     /// One line per block.
     Csv,
+    /// Influx line protocol, a line per part.
+    Influx,
+    /// OTLP/JSON, one trace per block and line.
+    Otlp,
 }
 
 impl FromStr for Format {
@@ -170,6 +177,8 @@ impl FromStr for Format {
                 ("json", Self::Json),
                 ("jsonl", Self::Jsonl),
                 ("csv", Self::Csv),
+                ("influx", Self::Influx),
+                ("otlp", Self::Otlp),
             ],
         )
     }

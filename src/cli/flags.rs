@@ -489,10 +489,10 @@ const FLAGS: &[Flag] = &[
         value: Some("F"),
         group: Group::Report,
         default: None,
-        brief: "text (default), json, jsonl or csv",
+        brief: "text (default), json, csv, ...; see --help",
         help:
-            "text is for people, json is one object for the run, jsonl and csv have one line per \
-            block.",
+            "text is for people, json is one object for the run, influx the same as lines for \
+            Telegraf; jsonl, csv and otlp (OpenTelemetry traces) have one line per block.",
         roles: EVERY,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
@@ -511,6 +511,20 @@ const FLAGS: &[Flag] = &[
             baseline of the second.",
         roles: WITH_BASELINE,
         set: Set::Path(|s, path| s.common.state = Some(path)),
+    },
+    Flag {
+        long: "sessions",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "the life of each connection, JSON lines",
+        help: "JSON lines: one when a connection begins, one when it ends, and one for each second \
+            in which something moved on it. They hold, for both ends, the times of connect, first \
+            and last byte, FIN and RST, the kernel's round trips, retransmissions and bytes; where \
+            plain HTTP/1.x is seen, its requests and responses too.",
+        roles: LISTENING,
+        set: Set::Path(|s, path| s.common.sessions = Some(path)),
     },
     Flag {
         long: "debug",

@@ -362,6 +362,7 @@ mod tests {
         ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
         ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
         ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
+        ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),
         ("state", "probe b:1 --state s", PROBE, |c| c.common.state = Some("s".into())),
         ("debug", "-f b:1 -d7", SOURCE, |c| c.common.debug = Some(7)),
     ];
@@ -452,7 +453,7 @@ mod tests {
 -l :1 --accept any
     --accept "any" is none of auto, framed, raw
 -f b:1 --format nagios
-    --format "nagios" is none of text, json, jsonl, csv
+    --format "nagios" is none of text, json, jsonl, csv, influx, otlp
 -f b:1 --report=
     --report "" names no file
 -f ::1

@@ -398,6 +398,14 @@ impl Model {
         self.server_history.push(at, &[delay.signed().0]);
     }
 
+    /// Far clock minus near clock of each segment, as far as it is known now.
+    pub fn offsets(&self) -> Vec<Option<SignedNanos>> {
+        let segments = self.path.iter().flat_map(|path| &path.segments);
+        segments
+            .map(|segment| segment.clock.offset().map(|(offset, _)| offset))
+            .collect()
+    }
+
     /// Crossings left out so far, because their node stamped in one direction only.
     pub fn unpaired(&self) -> u64 {
         self.unpaired

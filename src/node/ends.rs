@@ -6,14 +6,16 @@
 //! failed and the kernel does not call the socket closed.
 
 use super::lock;
+use super::sessions::Diary;
+use crate::session::journal::{EndJournal, Place};
 use crate::sys::{self, receive};
-use crate::time::{MonoTime, Nanos};
+use crate::time::{MonoTime, Nanos, WallTime};
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{fence, AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 /// Reports that wait for the write half of a framed end while the other pump is in it. With one report per 10 ms a
@@ -73,6 +75,7 @@ pub struct End {
     state: AtomicU8,
     writing: Mutex<()>,
     reports: OnceLock<ReportQueue>,
+    diary: OnceLock<(Place, Arc<Diary>)>,
 }
 
 impl End {
@@ -106,6 +109,26 @@ impl End {
             state: AtomicU8::new(0),
             writing: Mutex::new(()),
             reports: OnceLock::new(),
+            diary: OnceLock::new(),
+        }
+    }
+
+    /// From now on what happens here is noted.
+    pub(super) fn keep_diary(&self, place: Place, diary: &Arc<Diary>) {
+        // Set once: an end has one life.
+        let _ = self.diary.set((place, Arc::clone(diary)));
+    }
+
+    /// The books of its connection; `None` where none are kept.
+    pub(super) fn diary(&self) -> Option<&Arc<Diary>> {
+        self.diary.get().map(|(_, diary)| diary)
+    }
+
+    /// Notes an event, where books are kept.
+    #[inline]
+    pub(super) fn note(&self, what: impl FnOnce(&mut EndJournal, WallTime)) {
+        if let Some((place, diary)) = self.diary.get() {
+            diary.note(*place, what);
         }
     }
 
@@ -173,6 +196,9 @@ impl End {
         self.mark(WRITING_OVER);
         // Fails only where the peer is gone; the reader finds that out.
         let _ = self.socket.shutdown(Shutdown::Write);
+        self.note(|end, now| {
+            end.fin_sent.get_or_insert(now);
+        });
     }
 
     /// One of the two writers is done; the second to say so passes the end on.
@@ -215,7 +241,9 @@ impl End {
             Ok(sent) => self.send_blocked(pair, &bytes[sent..], held, patience),
             Err(error) if is_passing(&error) => self.send_blocked(pair, bytes, held, patience),
             Err(error) => Err(self.dead(error)),
-        }
+        }?;
+        self.note(|end, now| end.send(now, bytes.len()));
+        Ok(())
     }
 
     #[inline(never)]
@@ -271,6 +299,9 @@ impl End {
     }
 
     fn dead(&self, error: io::Error) -> WriteFault {
+        self.note(|end, now| {
+            end.rst_received.get_or_insert(now);
+        });
         WriteFault::Dead {
             alone: self.mark(DEAD) & READING_OVER != 0,
             error,
@@ -358,6 +389,12 @@ impl End {
         let _ = sys::reset_on_close(&self.socket);
         let _ = self.socket.shutdown(Shutdown::Read);
         let _ = sys::reset_now(&self.socket);
+        self.note(|end, now| {
+            let over = end.fin_received.is_some() && end.fin_sent.is_some();
+            if end.rst_received.is_none() && !over {
+                end.rst_sent.get_or_insert(now);
+            }
+        });
     }
 }
 

@@ -8,7 +8,7 @@
 //! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
 
 use super::ends::{End, Pair};
-use crate::sys::receive::receive;
+use crate::sys::{self, receive::receive};
 use crate::time::WallTime;
 use crate::wire::{FrameView, Header, ParseError, HEADER_LEN, STAMP_LEN};
 use std::io::{self, Read};
@@ -76,6 +76,8 @@ pub struct Intake<'a> {
     /// that nothing but one is ever left over of a larger frame: it is copied, the rest of its frame is not.
     slack: usize,
     header_begun: Option<Instant>,
+    /// The latest read, not noted yet: when, and how much.
+    unnoted: Option<(WallTime, usize)>,
 }
 
 impl<'a> Intake<'a> {
@@ -100,6 +102,7 @@ impl<'a> Intake<'a> {
             arrival: None,
             slack: 0,
             header_begun: None,
+            unnoted: None,
         }
     }
 
@@ -206,6 +209,7 @@ impl<'a> Intake<'a> {
     /// begun, so that waiting is bounded.
     fn read(&mut self, most: usize, within: bool) -> Result<usize, ReadFault> {
         self.waits = 0;
+        self.note_read();
         loop {
             // Anew each time: a wait may have given the large buffer back.
             let room = self.len().min(self.filled.saturating_add(most));
@@ -229,7 +233,8 @@ impl<'a> Intake<'a> {
             match received {
                 Ok(0) if self.pair.has_failed() => return Err(ReadFault::Aborted),
                 Ok(0) if self.end.is_reset() => {
-                    return Err(ReadFault::Reset(io::ErrorKind::ConnectionReset.into()))
+                    self.note_reset();
+                    return Err(ReadFault::Reset(io::ErrorKind::ConnectionReset.into()));
                 }
                 Ok(read) => {
                     self.filled += read;
@@ -238,11 +243,42 @@ impl<'a> Intake<'a> {
                     self.fresh = true;
                     self.full |= self.filled == self.len();
                     self.pair.moved.fetch_add(1, Ordering::Relaxed);
+                    if self.end.diary().is_some() {
+                        self.unnoted = Some((sys::clock::read().wall, read));
+                        if read == 0 {
+                            self.note_read(); // Nothing follows that would be stamped.
+                        }
+                    }
                     return Ok(read);
                 }
                 Err(error) => self.waited(error, within)?,
             }
         }
+    }
+
+    /// Notes the latest read, where books are kept: not when it came, for its frame is to be stamped first.
+    #[inline]
+    fn note_read(&mut self) {
+        if let Some((then, read)) = self.unnoted.take() {
+            self.end.note(|end, _| match read {
+                0 => {
+                    end.fin_received.get_or_insert(then);
+                }
+                read => end.receive(then, read),
+            });
+        }
+    }
+
+    #[inline(never)]
+    fn note_reset(&mut self) {
+        self.end.note(|end, now| {
+            end.rst_received.get_or_insert(now);
+        });
+    }
+
+    /// When the latest read came, where books are kept and it is not noted yet.
+    fn read_time(&self) -> Option<WallTime> {
+        self.unnoted.map(|(then, _)| then)
     }
 
     /// A read came back without bytes: a tick, or the end of the connection.
@@ -254,7 +290,10 @@ impl<'a> Intake<'a> {
         match error.kind() {
             io::ErrorKind::Interrupted => return Ok(()),
             io::ErrorKind::WouldBlock => {}
-            _ => return Err(ReadFault::Reset(error)),
+            _ => {
+                self.note_reset();
+                return Err(ReadFault::Reset(error));
+            }
         }
         self.waits += 1;
         if !within && self.idle_timeout.is_some() {
@@ -305,9 +344,10 @@ impl<'a> Intake<'a> {
         let range = (self.start, self.filled);
         self.start = self.filled;
         Ok(Some(Chunk {
-            buffer: self.buffer(),
+            read_at: self.read_time(),
             start: range.0,
             end: range.1,
+            buffer: self.buffer(),
         }))
     }
 
@@ -418,6 +458,7 @@ impl<'a> Intake<'a> {
         Chunk {
             start,
             end: start + header.frame_len(),
+            read_at: self.read_time(),
             buffer: self.buffer(),
         }
     }
@@ -446,6 +487,8 @@ pub struct Chunk<'a> {
     pub start: usize,
     /// Where it ends.
     pub end: usize,
+    /// When it was read, where books are kept of the connection.
+    pub read_at: Option<WallTime>,
 }
 
 impl Chunk<'_> {

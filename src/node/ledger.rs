@@ -44,6 +44,8 @@ struct Book {
     /// The latest answer of each hop.
     facts: BTreeMap<u8, Facts>,
     sessions: u64,
+    /// Of the latest session.
+    cookie: u64,
     measured: u64,
 }
 
@@ -72,6 +74,7 @@ impl Ledger {
             path: PathReport::default(),
             facts: BTreeMap::new(),
             sessions: 0,
+            cookie: 0,
             measured: 0,
         })
     }
@@ -158,6 +161,7 @@ impl Ledger {
             .map(|node| (node.hop, node.name.clone()))
             .collect();
         book.sessions += 1;
+        book.cookie = path.cookie;
         book.path = PathReport {
             cookie: (book.sessions == 1).then_some(path.cookie),
             nodes,
@@ -173,6 +177,17 @@ impl Ledger {
     pub fn names_of(&self, trip: &Trip) -> &BTreeMap<u8, String> {
         let book = self.books.get(&origin(trip));
         book.map_or(self.names(), |book| &book.names)
+    }
+
+    /// The model of the path of `trip`.
+    pub fn model_of(&self, trip: &Trip) -> &Model {
+        let book = self.books.get(&origin(trip));
+        &book.unwrap_or(self.main()).model
+    }
+
+    /// Identifier of the session of the path that the report is about; 0 where none is known.
+    pub fn cookie(&self) -> u64 {
+        self.main().cookie
     }
 
     /// Blocks that were measured here, in the place that the report is about.

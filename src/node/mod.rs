@@ -26,6 +26,7 @@ pub mod print;
 pub mod probe;
 pub mod pump;
 pub mod serve;
+pub mod sessions;
 pub mod source;
 mod stop;
 
@@ -97,6 +98,8 @@ pub struct Node {
     pub collector: collect::Collector,
     /// What blocks that begin here ask for.
     pub asking: asking::Asking,
+    /// Where the lives of connections are written; `None` without `--sessions`.
+    pub sessions: Option<sessions::Sessions>,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
@@ -115,6 +118,7 @@ impl Node {
             clock: clock::NodeClock::new(),
             collector,
             asking: asking::Asking::default(),
+            sessions: None,
             onward,
             own_ends: Mutex::default(),
             clock_error: sys::clock_error().map(Nanos::from),

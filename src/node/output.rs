@@ -27,7 +27,7 @@ impl std::error::Error for OutputError {
 }
 
 impl OutputError {
-    fn writing(target: impl Into<String>, cause: io::Error) -> Self {
+    pub(super) fn writing(target: impl Into<String>, cause: io::Error) -> Self {
         Self {
             action: "write",
             target: target.into(),

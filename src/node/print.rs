@@ -5,9 +5,9 @@ use super::collect::{Measurement, Queue};
 use super::ledger::{Ledger, Taken};
 use super::output::{replace, tell, Output, OutputError};
 use crate::cli::Format;
-use crate::measure::{state, RunRecord};
+use crate::measure::{state, RunRecord, Trip};
 use crate::report::block::BlockLine;
-use crate::report::{csv, json, jsonl, text, Blocks};
+use crate::report::{csv, influx, json, jsonl, otlp, text, Blocks};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::io::IsTerminal;
@@ -77,7 +77,7 @@ impl Printer {
         if !self.has_lines() {
             return Ok(());
         }
-        self.line(&BlockLine {
+        let line = BlockLine {
             sequence: trip.sequence,
             scheduled: trip
                 .crossings
@@ -88,12 +88,13 @@ impl Printer {
             late: trip.late,
             duplicate,
             clock_step: !parts.stepped.is_empty(),
-        })
+        };
+        self.line(line, ledger, Some(&trip))
     }
 
     /// Whether each block has a line of its own in the format.
     pub fn has_lines(&self) -> bool {
-        matches!(self.format, Format::Jsonl | Format::Csv)
+        matches!(self.format, Format::Jsonl | Format::Csv | Format::Otlp)
     }
 
     /// Prints the line of a block that was never answered.
@@ -110,7 +111,7 @@ impl Printer {
         if !self.has_lines() {
             return Ok(());
         }
-        self.line(&BlockLine {
+        let line = BlockLine {
             sequence,
             scheduled,
             parts: None,
@@ -118,13 +119,25 @@ impl Printer {
             late: false,
             duplicate: false,
             clock_step: false,
-        })
+        };
+        self.line(line, ledger, None)
     }
 
-    fn line(&mut self, line: &BlockLine<'_>) -> Result<(), OutputError> {
+    fn line(
+        &mut self,
+        line: BlockLine<'_>,
+        ledger: &Ledger,
+        trip: Option<&Trip>,
+    ) -> Result<(), OutputError> {
         let text = match self.format {
-            Format::Csv => self.table.line(line),
-            _ => jsonl::line(line),
+            Format::Csv => self.table.line(&line),
+            Format::Otlp => otlp::line(&otlp::Block {
+                line,
+                cookie: ledger.cookie(),
+                crossings: trip.map_or(&[], |trip| &trip.crossings),
+                offsets: &trip.map_or(Vec::new(), |trip| ledger.model_of(trip).offsets()),
+            }),
+            _ => jsonl::line(&line),
         };
         self.output.write(&text)
     }
@@ -199,7 +212,8 @@ impl Printer {
                 let style = text::TextStyle::for_output(terminal, no_color.as_deref(), columns);
                 text::render(&report, &style)
             }
-            Format::Jsonl | Format::Csv => String::new(),
+            Format::Influx => influx::render(&report),
+            Format::Jsonl | Format::Csv | Format::Otlp => String::new(),
         };
         self.output.write(&rendered)?;
         self.remember(ledger, blocks)

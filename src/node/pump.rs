@@ -13,6 +13,7 @@ use crate::measure::{Direction, Homecoming};
 use crate::report::PathNode;
 use crate::session::admission::{judge, Accept, Admission};
 use crate::session::inbound::{Inbound, Violation};
+use crate::session::journal::Place;
 use crate::session::path;
 use crate::session::trips::{trip, Origin};
 use crate::sys;
@@ -203,6 +204,14 @@ impl<'a> Pump<'a> {
             arrival: ingress.arrival,
             ingress: ingress.wall,
             egress: ingress.wall,
+        }
+    }
+
+    /// Notes plain bytes from `from`, where books are kept; `when` they were read, or now that they are written.
+    #[inline]
+    fn note_payload(&self, from: Place, when: Option<WallTime>, bytes: &[u8]) {
+        if let Some(diary) = self.pair.client.diary() {
+            diary.payload(from, when, bytes);
         }
     }
 
@@ -650,7 +659,9 @@ impl<'a> Pump<'a> {
         self.count(header.payload_len);
         let Some(ingress) = ingress else {
             self.pair.exchange.ask_untimed();
-            return self.send(Side::Server, frame.payload());
+            self.send(Side::Server, frame.payload())?;
+            self.note_payload(Place::Client, None, frame.payload());
+            return Ok(());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
         let question = self.pair.exchange.ask(header.sequence);
@@ -665,6 +676,7 @@ impl<'a> Pump<'a> {
             forward.flags.0 |= StampFlags::STEPPED;
         }
         self.report(frame, &forward, egress);
+        self.note_payload(Place::Client, None, frame.payload());
         self.tell_residence(Direction::Forward, ingress, egress);
         Ok(())
     }
@@ -750,6 +762,7 @@ impl<'a> Pump<'a> {
                     self.count(header.payload_len);
                     let view = intake.view(header);
                     self.send(Side::Client, view.payload())?;
+                    self.note_payload(Place::Server, None, view.payload());
                     // A reflector at the end of the path answers in blocks, an exit in reports.
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);
@@ -859,6 +872,8 @@ impl<'a> Pump<'a> {
             }
             self.send(Side::Server, frame)?;
             drop(guard);
+            let payload = &frame[frame.len() - payload_len..];
+            self.note_payload(Place::Client, chunk.read_at, payload);
         }
         if let Some(open) = open {
             self.send(Side::Server, &open)?;
@@ -916,6 +931,8 @@ impl<'a> Pump<'a> {
             self.send(Side::Client, &chunk.buffer[start..chunk.end])?;
             drop(guard);
             self.drain_reports();
+            let payload = &chunk.buffer[chunk.end - payload_len..chunk.end];
+            self.note_payload(Place::Server, chunk.read_at, payload);
         }
         let mut end = [0; HEADER_LEN];
         self.end_frame(Flags(Flags::RETURN)).emit(&mut end);
@@ -977,6 +994,7 @@ impl<'a> Pump<'a> {
                 if let Some((_, since)) = asked {
                     self.tell_behind(since);
                 }
+                self.note_spliced(&chunk);
                 continue;
             }
             let ingress = self.clock.read();
@@ -991,6 +1009,7 @@ impl<'a> Pump<'a> {
             }
             self.send(self.sink, chunk.bytes())?;
             self.sequence += 1;
+            self.note_spliced(&chunk);
             self.tell_residence(direction, ingress, egress);
             if let Some(behind) = behind {
                 self.node.collector.offer(Measurement::BehindExit(
@@ -1001,6 +1020,14 @@ impl<'a> Pump<'a> {
             }
         }
         self.finish(|| sink.shut_writing())
+    }
+
+    /// Both directions as the client sees them: what it sent when it was read, what it gets when it is written.
+    fn note_spliced(&self, chunk: &Chunk<'_>) {
+        match self.source {
+            Side::Client => self.note_payload(Place::Client, chunk.read_at, chunk.bytes()),
+            Side::Server => self.note_payload(Place::Server, None, chunk.bytes()),
+        }
     }
 
     fn tell_behind(&mut self, since: crate::time::MonoTime) {

@@ -6,7 +6,7 @@ use super::dial::{DialError, Dialled};
 use super::ends::{End, Pair, Session};
 use super::intake::{Intake, ReadFault};
 use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
-use super::{lock, random, Ends, Node, STACK};
+use super::{lock, random, sessions, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
@@ -276,6 +276,9 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         own_ends: OnceLock::new(),
     });
     lock(&shared.open).insert(id, Arc::downgrade(&connection));
+    if let Some(sessions) = &shared.node.sessions {
+        sessions.accepted(&connection);
+    }
     let pumped = Arc::clone(&connection);
     let spawned = Builder::new()
         .name(format!("up#{id}"))
@@ -305,6 +308,9 @@ impl Drop for Connection {
         if let Some(ends) = self.own_ends.get() {
             self.shared.node.forget_own(ends);
         }
+        if let Some(sessions) = &self.shared.node.sessions {
+            sessions.ended(&self.pair);
+        }
         {
             let mut totals = lock(&self.shared.totals);
             totals.connections += 1;
@@ -312,6 +318,12 @@ impl Drop for Connection {
         }
         lock(&self.shared.open).remove(&self.pair.id);
         let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
+    }
+}
+
+impl sessions::HasPair for Connection {
+    fn pair(&self) -> &Pair {
+        &self.pair
     }
 }
 
@@ -422,6 +434,7 @@ fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standi
             end.keep_arrivals();
         }
     }
+    sessions::connected(pair, &end, took);
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
     }

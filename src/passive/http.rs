@@ -119,6 +119,12 @@ fn method(payload: &[u8]) -> Option<&'static str> {
 }
 
 impl Http {
+    /// Takes payload as a process reads it: all of it, in order. How many exchanges were added.
+    pub fn read(&mut self, now: WallTime, side: Side, payload: &[u8]) -> usize {
+        let seq = self.parsers[side as usize].next.unwrap_or(0);
+        self.feed(now, side, seq, payload.len() as u32, payload)
+    }
+
     /// Takes payload as it passed: `length` bytes from `seq`, of which `payload` was captured. How many
     /// exchanges were added.
     pub(super) fn feed(

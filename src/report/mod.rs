@@ -3,11 +3,14 @@
 
 pub mod block;
 pub mod csv;
+pub mod influx;
 pub mod json;
 pub mod jsonl;
+pub mod otlp;
 pub mod passive;
 #[cfg(test)]
 mod samples;
+pub mod session;
 pub mod text;
 
 use crate::measure::facts::Facts;

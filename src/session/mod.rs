@@ -3,6 +3,7 @@
 //!
 //! - [`admission`]: what speaks on a new connection: a framed peer, a raw client, or something to refuse.
 //! - [`inbound`]: whether a frame may come now: OPEN first, one cookie, hops within the limit, nothing after END.
+//! - [`journal`]: what happened to the two ends of a connection, and when.
 //! - [`path`]: the nodes that introduced themselves; the loop.
 //! - [`trips`]: a frame that came back, as a `measure::Trip` of the node that reads it.
 //! - [`answers`]: which blocks were answered, late, twice, or never.
@@ -13,6 +14,7 @@ pub mod admission;
 pub mod answers;
 pub mod clock;
 pub mod inbound;
+pub mod journal;
 pub mod path;
 pub mod schedule;
 pub mod trips;

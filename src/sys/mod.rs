@@ -16,6 +16,9 @@ pub mod clock;
 #[cfg(target_os = "linux")]
 pub mod packet;
 pub mod receive;
+mod tcp_info;
+
+pub use tcp_info::{tcp_info, TcpInfo};
 
 /// Linux's numbers, of the architecture we are built for.
 mod constants {

@@ -1,0 +1,276 @@
+//! `--sessions`: the lives of connections, read through a pipe as they are written.
+
+mod util;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::{channel, Receiver};
+use std::time::{Duration, Instant};
+use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use util::{Dir, Node, LONG};
+
+/// A file that hands each line over as it is written.
+struct Lines {
+    path: PathBuf,
+    lines: Receiver<String>,
+}
+
+impl Lines {
+    fn new(dir: &Dir) -> Self {
+        let path = dir.file("sessions.jsonl");
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let (say, lines) = channel();
+        let read = path.clone();
+        std::thread::spawn(move || {
+            let file = BufReader::new(std::fs::File::open(read).unwrap());
+            for line in file.lines().map_while(Result::ok) {
+                if say.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { path, lines }
+    }
+
+    #[track_caller]
+    fn next(&self) -> Value {
+        let line = self.lines.recv_timeout(LONG).expect("a line in time");
+        parse(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    /// The next line of that event; what comes before it is passed over.
+    #[track_caller]
+    fn wait(&self, event: &str) -> Value {
+        loop {
+            let value = self.next();
+            if value.at("event").and_then(Value::as_str) == Some(event) {
+                return value;
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn text<'a>(value: &'a Value, path: &str) -> &'a str {
+    let found = value.at(path).and_then(Value::as_str);
+    found.unwrap_or_else(|| panic!("{path}: {value:?}"))
+}
+
+#[track_caller]
+fn number(value: &Value, path: &str) -> u64 {
+    let found = value.at(path).and_then(Value::as_u64);
+    found.unwrap_or_else(|| panic!("{path}: {value:?}"))
+}
+
+/// The events at these paths happened in this order (RFC 3339 in one zone sorts as text).
+#[track_caller]
+fn in_order(value: &Value, paths: &[&str]) {
+    for pair in paths.windows(2) {
+        let [first, second] = [pair[0], pair[1]];
+        assert!(
+            text(value, first) <= text(value, second),
+            "{first} after {second}: {value:?}"
+        );
+    }
+}
+
+const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: z\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345";
+
+/// How long the server takes.
+const THINKING: Duration = Duration::from_millis(300);
+
+/// An HTTP server that answers one request of one client, half-closing after it, when told.
+fn server(listener: TcpListener, go: Receiver<()>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.read_exact(&mut [0; REQUEST.len()]).unwrap();
+        go.recv_timeout(LONG).unwrap();
+        let _ = go.recv_timeout(THINKING); // Nothing more is said: this passes the time.
+        socket.write_all(RESPONSE).unwrap();
+        socket.read_to_end(&mut Vec::new()).unwrap();
+    })
+}
+
+#[test]
+fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_both() {
+    let dirs = [Dir::new("sessions-entry"), Dir::new("sessions-exit")];
+    let lines = dirs.each_ref().map(Lines::new);
+    let files = lines
+        .each_ref()
+        .map(|l| l.path.to_str().unwrap().to_owned());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let (tell, go) = channel();
+    let served = server(listener, go);
+    let exit = Node::to("Z", target, &["-r", "--sessions", &files[1]]);
+    let mut entry = Node::to(
+        "A",
+        exit.address,
+        &["--accept", "raw", "--sessions", &files[0]],
+    );
+    let mut client = TcpStream::connect(entry.address).unwrap();
+    let asked = Instant::now();
+    client.write_all(REQUEST).unwrap();
+    // The request is through when both have told of a second in which it moved.
+    for (lines, moved) in lines
+        .iter()
+        .zip(["client/received_bytes", "server/sent_bytes"])
+    {
+        while lines.next().at(moved).and_then(Value::as_u64) != Some(REQUEST.len() as u64) {}
+    }
+    tell.send(()).unwrap();
+    let mut answer = vec![0; RESPONSE.len()];
+    client.read_exact(&mut answer).unwrap();
+    let answered = asked.elapsed();
+    assert_eq!(answer, RESPONSE);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    served.join().unwrap();
+    let [a, z] = lines.each_ref().map(|lines| lines.wait("end"));
+    for (value, name, role) in [(&a, "A", "entry"), (&z, "Z", "exit")] {
+        assert_eq!((text(value, "node"), text(value, "role")), (name, role));
+        assert_eq!(value.at("failed"), Some(&Value::Bool(false)), "{value:?}");
+        for end in ["client", "server"] {
+            let at = |key: &str| format!("{end}/{key}");
+            in_order(
+                value,
+                &[
+                    &at("established"),
+                    &at("first_received"),
+                    &at("last_received"),
+                    &at("fin_received"),
+                ],
+            );
+            in_order(
+                value,
+                &[&at("first_sent"), &at("last_sent"), &at("fin_sent")],
+            );
+            for none in ["rst_received", "rst_sent"] {
+                assert!(value.at(&at(none)).unwrap().is_null(), "{none}: {value:?}");
+            }
+            assert_eq!(number(value, &at("retransmits")), 0);
+            assert_eq!(number(value, &at("syn_retransmits")), 0);
+            let least = number(value, &at("rtt_min_ns"));
+            assert!(least > 0 && least <= number(value, &at("rtt_max_ns")));
+        }
+        in_order(value, &["server/connect_started", "server/established"]);
+        assert!(number(value, "server/connect_ns") < LONG.as_nanos() as u64);
+        let [exchange] = value.at("http").unwrap().as_array().unwrap() else {
+            panic!("one exchange: {value:?}");
+        };
+        assert_eq!(text(exchange, "method"), "GET");
+        assert_eq!(number(exchange, "status"), 200);
+        let waited = Duration::from_nanos(number(exchange, "time_to_first_byte_ns"));
+        assert!(waited >= THINKING && waited <= answered, "{waited:?}");
+    }
+    // Both carry the same session, and each plain side has exactly the application's bytes.
+    assert_eq!(text(&a, "cookie"), text(&z, "cookie"));
+    assert_eq!((number(&a, "hop"), number(&z, "hop")), (0, 1));
+    for (value, end, received, sent) in [
+        (&a, "client", REQUEST.len(), RESPONSE.len()),
+        (&z, "server", RESPONSE.len(), REQUEST.len()),
+    ] {
+        let count = |key: &str| number(value, &format!("{end}/{key}_bytes"));
+        assert_eq!(count("received"), received as u64);
+        assert_eq!(count("sent"), sent as u64);
+    }
+    // The framed sides are each other's mirror.
+    for (here, there) in [("received", "sent"), ("sent", "received")] {
+        assert_eq!(
+            number(&a, &format!("server/{here}_bytes")),
+            number(&z, &format!("client/{there}_bytes"))
+        );
+    }
+    assert!(entry.process.stop().0.success());
+}
+
+#[test]
+fn a_reset_is_told_as_one_and_a_failed_connect_as_a_failure() {
+    let dir = Dir::new("sessions-reset");
+    let lines = Lines::new(&dir);
+    let file = lines.path.to_str().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let proxy = Node::to("P", target, &["--accept", "raw", "-r", "--sessions", file]);
+    let mut client = TcpStream::connect(proxy.address).unwrap();
+    client.write_all(b"ping").unwrap();
+    let (server, _) = listener.accept().unwrap();
+    server.peek(&mut [0; 1]).unwrap();
+    drop(server); // With "ping" unread: a reset.
+    assert!(client.read(&mut [0; 1]).is_err());
+    let end = lines.wait("end");
+    assert_eq!(end.at("failed"), Some(&Value::Bool(true)), "{end:?}");
+    in_order(&end, &["server/established", "server/rst_received"]);
+    in_order(&end, &["server/rst_received", "client/rst_sent"]);
+    assert!(end.at("server/rst_sent").unwrap().is_null(), "{end:?}");
+    assert!(end.at("client/rst_received").unwrap().is_null(), "{end:?}");
+    assert!(
+        end.at("cookie").unwrap().is_null(),
+        "a proxy has no session"
+    );
+    drop(listener);
+    let mut client = TcpStream::connect(proxy.address).unwrap();
+    assert!(client.read(&mut [0; 1]).is_err());
+    let end = lines.wait("end");
+    assert_eq!(end.at("failed"), Some(&Value::Bool(true)), "{end:?}");
+    assert!(end.at("server").unwrap().is_null(), "{end:?}");
+}
+
+/// Whether somebody waits for the answer to a SYN to this port.
+fn knocks(port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let sought = format!(":{port:04X} 02 "); // Remote port, SYN_SENT.
+    table.contains(&sought)
+}
+
+#[test]
+fn a_syn_that_was_lost_is_counted_and_shows_in_the_time_to_connect() {
+    let dir = Dir::new("sessions-syn");
+    let lines = Lines::new(&dir);
+    let full = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = full.local_addr().unwrap();
+    // A full backlog drops what comes: nothing is accepted until our SYN is under way.
+    let mut waiting = Vec::new();
+    while let Ok(one) = TcpStream::connect_timeout(&target, Duration::from_millis(200)) {
+        waiting.push(one);
+        assert!(waiting.len() < 100_000, "the backlog has no end");
+    }
+    let proxy = Node::to(
+        "P",
+        target,
+        &[
+            "--accept",
+            "raw",
+            "-r",
+            "--sessions",
+            lines.path.to_str().unwrap(),
+        ],
+    );
+    let mut client = TcpStream::connect(proxy.address).unwrap();
+    lines.wait("start");
+    while !knocks(target.port()) {
+        std::thread::yield_now();
+    }
+    let accepting = std::thread::spawn(move || {
+        for socket in full.incoming().map_while(Result::ok) {
+            let mut socket = socket;
+            if std::io::copy(&mut socket, &mut Vec::new()).is_ok_and(|read| read > 0) {
+                return;
+            }
+        }
+    });
+    drop(waiting);
+    client.write_all(b"x").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    client.read_to_end(&mut Vec::new()).unwrap();
+    accepting.join().unwrap();
+    let end = lines.wait("end");
+    let again = number(&end, "server/syn_retransmits");
+    assert!((1..6).contains(&again), "{end:?}");
+    // The first is repeated after a second (RFC 6298 §2).
+    assert!(number(&end, "server/connect_ns") > 900_000_000, "{end:?}");
+}
