@@ -265,12 +265,22 @@ const BUSY: Duration = Duration::from_micros(300);
 
 /// Repeats `run` until a witness calls it undisturbed; what a disturbed one gave goes to `forget`.
 #[track_caller]
-pub fn undisturbed<T>(mut run: impl FnMut() -> T, mut forget: impl FnMut(T)) -> T {
+pub fn undisturbed<T>(run: impl FnMut() -> T, forget: impl FnMut(T)) -> T {
+    undisturbed_by(BUSY, run, forget)
+}
+
+/// As `undisturbed`, for figures that a lateness of up to `limit` does not spoil.
+#[track_caller]
+pub fn undisturbed_by<T>(
+    limit: Duration,
+    mut run: impl FnMut() -> T,
+    mut forget: impl FnMut(T),
+) -> T {
     for _ in 0..100 {
         let witness = Witness::start();
         let outcome = run();
         let late = witness.lateness();
-        if late < BUSY {
+        if late < limit {
             return outcome;
         }
         eprintln!("disturbed: wake-ups are late by {late:?}");
