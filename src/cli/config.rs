@@ -1,6 +1,7 @@
 //! The checked values of a command line: what the rest of the program is started with.
 
 use super::value;
+use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -40,6 +41,8 @@ pub struct Common {
     pub sample: Duration,
     /// `--state`: file with the baseline of earlier runs; `None` = this run is its own.
     pub state: Option<PathBuf>,
+    /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
+    pub key_file: Option<PathBuf>,
     /// `--sessions`: where the lives of connections are written; `None` = nowhere.
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
@@ -61,6 +64,7 @@ impl Default for Common {
             format: None,
             sample: Duration::from_millis(10),
             state: None,
+            key_file: None,
             sessions: None,
             hop_limit: 32,
             kernel_times: true,
@@ -101,6 +105,10 @@ pub struct NodeConfig {
     pub accept: Accept,
     /// Whether plain bytes go out (`--remove-perf-headers`); only with `forward_to`.
     pub remove: bool,
+    /// `--allow`: who may connect; empty = everybody.
+    pub allow: Vec<Network>,
+    /// `--max-connections`: how many may be open at once; `None` = as many as descriptors allow.
+    pub max_connections: Option<usize>,
 }
 
 /// Options of `probe`.

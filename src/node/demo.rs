@@ -4,6 +4,7 @@
 
 use super::caller::Caller;
 use super::dial::Onward;
+use super::gate::Limits;
 use super::ledger::Ledger;
 use super::link::Link;
 use super::output::{Output, OutputError};
@@ -111,6 +112,8 @@ fn settings(name: &str, role: Role) -> Settings {
         sample: Duration::from_millis(10),
         hop_limit: DEFAULT_HOP_LIMIT,
         kernel_times: true,
+        key: None,
+        limits: Limits::default(),
     }
 }
 
