@@ -250,12 +250,12 @@ impl Witness {
         Self { stop, watch }
     }
 
-    /// How late one in fifty wake-ups was, at least.
-    fn lateness(self) -> Duration {
+    /// How late `per_mille` of the wake-ups were, at most.
+    fn lateness(self, per_mille: usize) -> Duration {
         drop(self.stop);
         let mut late = self.watch.join().unwrap();
         late.sort_unstable();
-        late[late.len() * 98 / 100]
+        late[late.len() * per_mille / 1000]
     }
 }
 
@@ -266,20 +266,20 @@ const BUSY: Duration = Duration::from_micros(300);
 /// Repeats `run` until a witness calls it undisturbed; what a disturbed one gave goes to `forget`.
 #[track_caller]
 pub fn undisturbed<T>(run: impl FnMut() -> T, forget: impl FnMut(T)) -> T {
-    undisturbed_by(BUSY, run, forget)
+    undisturbed_by((980, BUSY), run, forget)
 }
 
-/// As `undisturbed`, for figures that a lateness of up to `limit` does not spoil.
+/// As `undisturbed`, where so many in a thousand of the wake-ups have to be less late than a limit.
 #[track_caller]
 pub fn undisturbed_by<T>(
-    limit: Duration,
+    (per_mille, limit): (usize, Duration),
     mut run: impl FnMut() -> T,
     mut forget: impl FnMut(T),
 ) -> T {
     for _ in 0..100 {
         let witness = Witness::start();
         let outcome = run();
-        let late = witness.lateness();
+        let late = witness.lateness(per_mille);
         if late < limit {
             return outcome;
         }
