@@ -2,14 +2,19 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
+use subsegment_tcp_speeds::annotate::snmp::Agent;
 use subsegment_tcp_speeds::cli::{
     self, level_filter, Action, Command, Common, Config, Endpoint, ExitCode, Format, NodeConfig,
     ProbeConfig, SourceConfig, PROGRAM,
 };
-use subsegment_tcp_speeds::measure::Baseline;
+use subsegment_tcp_speeds::measure::facts::Classes;
+use subsegment_tcp_speeds::measure::sla::{self, Rule};
+use subsegment_tcp_speeds::measure::{Baseline, Sla};
+use subsegment_tcp_speeds::node::annotator::Offer;
 use subsegment_tcp_speeds::node::caller::Caller;
 use subsegment_tcp_speeds::node::collect::{Collector, Queue};
 use subsegment_tcp_speeds::node::demo;
@@ -24,7 +29,7 @@ use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
-use subsegment_tcp_speeds::report::{is_unprintable, Blocks};
+use subsegment_tcp_speeds::report::{is_unprintable, nagios, Blocks};
 use subsegment_tcp_speeds::session::admission::Accept;
 use subsegment_tcp_speeds::sys::{self, StopSignals};
 use subsegment_tcp_speeds::time::Nanos;
@@ -96,6 +101,7 @@ fn run(config: Config) -> ExitCode {
         Command::Source(config) => run_source(&common, &config, signals, &stop),
         Command::Node(config) => run_node(&common, &config, signals, &stop),
         Command::Probe(config) => run_probe(&common, &config, signals, &stop),
+        Command::CheckRules(path) => check_rules(&path),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);
             let given = demo::run(seed, &stop, |collector| {
@@ -177,6 +183,22 @@ fn settings(common: &Common, role: Role) -> Settings {
         kernel_times: common.kernel_times,
         key: None,
         limits: Limits::default(),
+        ask: common.ask,
+        offer: offer(common),
+    }
+}
+
+/// What this node tells when it is asked: without `--annotate` all that it has.
+fn offer(common: &Common) -> Offer {
+    let agent = common.snmp.as_ref().map(|endpoint| Agent {
+        host: endpoint.host.clone().unwrap_or_default(),
+        port: endpoint.port,
+        community: common.snmp_community.clone(),
+        objects: common.snmp_objects.clone(),
+    });
+    Offer {
+        classes: common.annotate.unwrap_or(Classes::all()),
+        agent,
     }
 }
 
@@ -216,6 +238,44 @@ fn ledger(common: &Common, role: Role, endless: bool) -> Result<Ledger, OutputEr
     ))
 }
 
+/// The rules of a file, then the limits of the command line.
+fn rules(common: &Common) -> Result<Vec<Rule>, String> {
+    let mut rules = Vec::new();
+    if let Some(path) = &common.rules {
+        rules = read_rules(path)?;
+    }
+    rules.extend(common.limits.iter().cloned());
+    Ok(rules)
+}
+
+fn read_rules(path: &Path) -> Result<Vec<Rule>, String> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("read {name}: {error}"))?;
+    sla::parse(&text).map_err(|error| format!("{name}: {error}"))
+}
+
+/// As other tools do: 0 and what was understood, or 1 and where it is wrong.
+fn check_rules(path: &Path) -> ExitCode {
+    let rules = match read_rules(path) {
+        Ok(rules) => rules,
+        Err(text) => return failed(&text, ExitCode::Failed),
+    };
+    let lines = rules.iter().map(|rule| format!("{rule}\n"));
+    let text = lines.collect::<String>() + &format!("# valid, rules: {}\n", rules.len());
+    match Output::Stdout.write(&text) {
+        Err(error) if !error.is_closed_pipe() => failed(&error.to_string(), ExitCode::Failed),
+        _ => ExitCode::Done,
+    }
+}
+
+/// Has the ledger hold the path against the rules; where they ask something, measurements are looked at one by one.
+fn watching(ledger: Ledger, rules: Vec<Rule>, node: &Node) -> Ledger {
+    if rules.iter().any(|rule| !rule.asks.is_empty()) {
+        node.collector.be_prompt();
+    }
+    ledger.watching(rules.into(), &node.asking)
+}
+
 /// The near end of a path, ready to call.
 fn caller(common: &Common, target: &Endpoint) -> Result<(Caller, Queue), String> {
     let key = key(common)?;
@@ -234,6 +294,10 @@ fn run_source(
     signals: StopSignals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
+    let rules = match rules(common) {
+        Ok(rules) => rules,
+        Err(text) => return failed(&text, ExitCode::Usage),
+    };
     let prepared = ledger(common, Role::Source, false)
         .and_then(|ledger| Ok((ledger, printer(common, Output::Stderr)?)));
     let (ledger, printer) = match prepared {
@@ -244,6 +308,7 @@ fn run_source(
         Ok(caller) => caller,
         Err(text) => return failed(&text, ExitCode::Failed),
     };
+    let ledger = watching(ledger, rules, &caller.node);
     watch_signals(signals, stop, Some(caller.node.collector.clone()));
     match source::run(caller, queue, ledger, config.block, printer, stop) {
         Ok(code) => code,
@@ -258,9 +323,14 @@ fn run_probe(
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let count = (config.count > 0).then_some(config.count);
+    let failed = |text: &str, code: ExitCode| probe_failed(common, text, code);
+    let rules = match rules(common) {
+        Ok(rules) => rules,
+        Err(text) => return failed(&text, ExitCode::ProbeUnknown),
+    };
     let prepared = ledger(common, Role::Source, count.is_none())
         .and_then(|ledger| Ok((ledger, printer(common, Output::Stdout)?)));
-    let (mut ledger, mut printer) = match prepared {
+    let (ledger, mut printer) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return failed(&error.to_string(), ExitCode::ProbeUnknown),
     };
@@ -268,6 +338,7 @@ fn run_probe(
         Ok((caller, queue)) => (caller.probing(), queue),
         Err(text) => return failed(&text, ExitCode::ProbeCritical),
     };
+    let mut ledger = watching(ledger, rules, &caller.node);
     watch_signals(signals, stop, Some(caller.node.collector.clone()));
     let lasts = count.map_or(Duration::MAX, |count| {
         config
@@ -283,11 +354,28 @@ fn run_probe(
         size: config.size,
     };
     match probe::run(caller, queue, &mut ledger, plan, &mut printer, stop) {
-        Ok(outcome) if outcome.measured && !outcome.broken => ExitCode::ProbeOk,
-        Ok(_) => ExitCode::ProbeCritical,
+        Ok(outcome) if outcome.broken || !outcome.measured => ExitCode::ProbeCritical,
+        Ok(outcome) => match outcome.sla {
+            Sla::None | Sla::Ok => ExitCode::ProbeOk,
+            Sla::Warning => ExitCode::ProbeWarning,
+            Sla::Critical => ExitCode::ProbeCritical,
+        },
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
         Err(error) => failed(&error.to_string(), ExitCode::ProbeUnknown),
     }
+}
+
+/// What reads a plugin's stdout finds the reason there as well.
+fn probe_failed(common: &Common, text: &str, code: ExitCode) -> ExitCode {
+    if common.format == Some(Format::Nagios) {
+        let state = match code {
+            ExitCode::ProbeCritical => "CRITICAL",
+            _ => "UNKNOWN",
+        };
+        // Where even that fails, stderr and the exit code remain.
+        let _ = Output::Stdout.write(&nagios::failure(state, text));
+    }
+    failed(text, code)
 }
 
 fn role(config: &NodeConfig) -> Role {
@@ -307,6 +395,10 @@ fn run_node(
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let role = role(config);
+    let rules = match rules(common) {
+        Ok(rules) => rules,
+        Err(text) => return failed(&text, ExitCode::Usage),
+    };
     let prepared = ledger(common, role, true)
         .and_then(|ledger| Ok((ledger, printer(common, Output::Stdout)?)));
     let (ledger, printer) = match prepared {
@@ -327,6 +419,7 @@ fn run_node(
         Err(text) => return failed(&text, ExitCode::Failed),
     };
     tell(&described);
+    let ledger = watching(ledger, rules, server.node());
     watch_signals(signals, stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
         let stop = Arc::clone(stop);
@@ -355,6 +448,7 @@ fn run_node(
             payload_bytes: totals.traffic.forward_bytes,
             ..Blocks::default()
         };
+        ledger.finish(blocks, false);
         printer.finish(&ledger, blocks, queue.dropped())
     });
     let finished = finished.and(writer.map_or(Ok(()), sessions::Writer::finish));

@@ -1,6 +1,9 @@
 //! The checked values of a command line: what the rest of the program is started with.
 
 use super::value;
+use crate::annotate::snmp::{self, Object};
+use crate::measure::facts::Classes;
+use crate::measure::sla::Rule;
 use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
@@ -10,7 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// A command line that makes sense.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// What every command takes.
     pub common: Common,
@@ -19,7 +22,7 @@ pub struct Config {
 }
 
 /// Options that do not belong to one command. `Default` is what an empty command line gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Common {
     /// `--timeout`: longest wait of one operation; more than 0.
     pub timeout: Duration,
@@ -43,12 +46,26 @@ pub struct Common {
     pub state: Option<PathBuf>,
     /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
     pub key_file: Option<PathBuf>,
+    /// `--rules`: file of limits and questions; `None` = no such file.
+    pub rules: Option<PathBuf>,
+    /// `--warning` and `--critical`, as rules.
+    pub limits: Vec<Rule>,
     /// `--sessions`: where the lives of connections are written; `None` = nowhere.
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
     /// Whether the kernel is asked when blocks arrive; `false` with `--no-kernel-times`.
     pub kernel_times: bool,
+    /// `--ask`: what all nodes are asked for in every marked block of a path that starts here.
+    pub ask: Classes,
+    /// `--annotate`: what this node tells when asked; `None` = not given, so everything it has.
+    pub annotate: Option<Classes>,
+    /// `--snmp`: where its agent listens; has a host and a port above 0.
+    pub snmp: Option<Endpoint>,
+    /// `--snmp-community`.
+    pub snmp_community: String,
+    /// `--snmp-objects`.
+    pub snmp_objects: Vec<Object>,
 }
 
 impl Default for Common {
@@ -65,9 +82,16 @@ impl Default for Common {
             sample: Duration::from_millis(10),
             state: None,
             key_file: None,
+            rules: None,
+            limits: Vec::new(),
             sessions: None,
             hop_limit: 32,
             kernel_times: true,
+            ask: Classes::default(),
+            annotate: None,
+            snmp: None,
+            snmp_community: "public".into(),
+            snmp_objects: snmp::objects(snmp::DEFAULT_OBJECTS).unwrap_or_default(),
         }
     }
 }
@@ -83,6 +107,8 @@ pub enum Command {
     Probe(ProbeConfig),
     /// Show a whole path in one process.
     Demo(DemoConfig),
+    /// Test a file of rules.
+    CheckRules(PathBuf),
 }
 
 /// Options of the source.
@@ -169,6 +195,8 @@ pub enum Format {
     Jsonl,
     /// One line per block.
     Csv,
+    /// One line for a monitoring plugin.
+    Nagios,
     /// Influx line protocol, a line per part.
     Influx,
     /// OTLP/JSON, one trace per block and line.
@@ -187,6 +215,7 @@ impl FromStr for Format {
                 ("csv", Self::Csv),
                 ("influx", Self::Influx),
                 ("otlp", Self::Otlp),
+                ("nagios", Self::Nagios),
             ],
         )
     }

@@ -6,11 +6,13 @@
 
 use super::config::{Accept, Common, Endpoint, Format};
 use super::value;
+use crate::annotate::snmp;
+use crate::measure::{sla, Sla};
 use crate::session::allow::Network;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
-use Role::{Demo, Echo, Entry, Exit, Probe, Proxy, Relay, Source};
+use Role::{CheckRules, Demo, Echo, Entry, Exit, Probe, Proxy, Relay, Source};
 
 /// Most payload bytes of a block, as on the wire.
 const BLOCK_MAX_BYTES: usize = 1 << 20;
@@ -43,6 +45,8 @@ pub enum Role {
     Probe,
     /// A whole path in one process.
     Demo,
+    /// Tests a file of rules.
+    CheckRules,
 }
 
 impl Role {
@@ -57,6 +61,7 @@ impl Role {
             Self::Proxy => "--accept raw with --remove-perf-headers",
             Self::Probe => "the word probe",
             Self::Demo => "the word demo",
+            Self::CheckRules => "the word check-rules",
         }
     }
 }
@@ -72,6 +77,7 @@ impl fmt::Display for Role {
             Self::Proxy => "proxy",
             Self::Probe => "probe",
             Self::Demo => "demo",
+            Self::CheckRules => "check of rules",
         })
     }
 }
@@ -87,6 +93,7 @@ const STAMPING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
 const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
+const TELLING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
 /// A word that stands first among the arguments that are no options.
@@ -116,6 +123,12 @@ pub const WORDS: &[Word] = &[
         operand: None,
         brief: "a whole path in one process, with a delay to be found",
     },
+    Word {
+        name: "check-rules",
+        role: CheckRules,
+        operand: Some("FILE"),
+        brief: "test a file for --rules, and print it as it is understood",
+    },
 ];
 
 /// The command with a command line of its own, `passive_cli`; `main` looks for it before it parses.
@@ -133,25 +146,34 @@ pub enum Group {
     Traffic,
     /// `probe` and `demo`.
     Probe,
+    /// What nodes tell of themselves.
+    Annotations,
     /// What is written.
     Report,
 }
 
 impl Group {
-    pub(super) const ALL: &'static [Self] = &[Self::Role, Self::Traffic, Self::Probe, Self::Report];
+    pub(super) const ALL: &'static [Self] = &[
+        Self::Role,
+        Self::Traffic,
+        Self::Probe,
+        Self::Annotations,
+        Self::Report,
+    ];
 
     pub(super) fn heading(self) -> &'static str {
         match self {
             Self::Role => "Role",
             Self::Traffic => "Traffic",
             Self::Probe => "Probe and demo",
+            Self::Annotations => "What nodes tell of themselves",
             Self::Report => "Report and log",
         }
     }
 }
 
 /// What was given so far; starts with the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub(super) common: Common,
     pub(super) listen: Option<Endpoint>,
@@ -494,6 +516,83 @@ const FLAGS: &[Flag] = &[
         }),
     },
     Flag {
+        long: "ask",
+        short: None,
+        value: Some("CLASSES"),
+        group: Group::Annotations,
+        default: Some("none"),
+        brief: "ask each node about itself: load,tcp",
+        help: "Every marked block asks all nodes of the path, and each answers in the next one; the \
+            report has the latest. all, none, or some of load, cpu, memory, files, mib, interfaces, \
+            tcp (what the kernel knows of the node's own connections), tags, snmp.",
+        roles: OPENING,
+        set: Set::Text(|s, text| {
+            s.common.ask = text.parse()?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "annotate",
+        short: None,
+        value: Some("CLASSES"),
+        group: Group::Annotations,
+        default: None,
+        brief: "what to tell when asked (default: all)",
+        help: "The same words as for --ask; whoever asks for another class is told that it is not \
+            offered.",
+        roles: TELLING,
+        set: Set::Text(|s, text| {
+            s.common.annotate = Some(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "snmp",
+        short: None,
+        value: Some("ADDR"),
+        group: Group::Annotations,
+        default: None,
+        brief: "an SNMP agent whose values to tell",
+        help: "host, host:port or [v6]:port of an agent on this host or on a router beside it; port \
+            161 where none is given. It is asked (SNMPv2c, one GET) when a block asks this node for \
+            the class snmp, by nobody else and for nothing else than --snmp-objects.",
+        roles: TELLING,
+        set: Set::Text(|s, text| {
+            s.common.snmp = Some(agent(text)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "snmp-community",
+        short: None,
+        value: Some("TEXT"),
+        group: Group::Annotations,
+        default: Some("public"),
+        brief: "the agent's community",
+        help: "It is no secret: it goes over the network in the clear, and the process list shows it.",
+        roles: TELLING,
+        set: Set::Text(|s, text| {
+            s.common.snmp_community = value::label(text)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "snmp-objects",
+        short: None,
+        value: Some("LIST"),
+        group: Group::Annotations,
+        default: None,
+        brief: "what to ask it for (default: load)",
+        help: "Without it sysUpTime,laLoad.1,laLoad.2,laLoad.3. At most 32, joined by commas: numbers (1.3.6.1.2.1.1.5.0) or names, those of tables \
+            with the number of the row: sysUpTime, sysName, laLoad.1, ssCpuIdle, memAvailReal, \
+            ifInOctets.2, ifHCInOctets.2, ifInErrors.2, ifOutDiscards.2, hrProcessorLoad.1 and others.",
+        roles: TELLING,
+        set: Set::Text(|s, text| {
+            s.common.snmp_objects = snmp::objects(text)?;
+            Ok(())
+        }),
+    },
+    Flag {
         long: "node",
         short: None,
         value: Some("NAME"),
@@ -546,7 +645,8 @@ const FLAGS: &[Flag] = &[
         brief: "text (default), json, csv, ...; see --help",
         help:
             "text is for people, json is one object for the run, influx the same as lines for \
-            Telegraf; jsonl, csv and otlp (OpenTelemetry traces) have one line per block.",
+            Telegraf, nagios the line of a monitoring plugin; jsonl, csv and otlp (OpenTelemetry \
+            traces) have one line per block.",
         roles: EVERY,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
@@ -565,6 +665,42 @@ const FLAGS: &[Flag] = &[
             baseline of the second.",
         roles: WITH_BASELINE,
         set: Set::Path(|s, path| s.common.state = Some(path)),
+    },
+    Flag {
+        long: "rules",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "limits, and what to ask nodes beyond them",
+        help: "One rule per line, as in: segment B->C round_trip p95 > 5ms for 3 of 5 critical \
+            ask load,tcp at B,C. What turns stands in the report and in the log; the exit code of \
+            probe is the state at its end. The README has the grammar; check-rules tests a file.",
+        roles: OPENING,
+        set: Set::Path(|s, path| s.common.rules = Some(path)),
+    },
+    Flag {
+        long: "warning",
+        short: None,
+        value: Some("LIMIT"),
+        group: Group::Report,
+        default: None,
+        brief: "warn above 100ms,20%: mean, loss",
+        help: "The simple case without a file, as check_ping has it: the mean of the total, the \
+            share of lost blocks, or both.",
+        roles: OPENING,
+        set: Set::Text(|s, text| limits(s, text, Sla::Warning)),
+    },
+    Flag {
+        long: "critical",
+        short: None,
+        value: Some("LIMIT"),
+        group: Group::Report,
+        default: None,
+        brief: "the same, for the state critical",
+        help: "",
+        roles: OPENING,
+        set: Set::Text(|s, text| limits(s, text, Sla::Critical)),
     },
     Flag {
         long: "sessions",
@@ -619,6 +755,15 @@ const FLAGS: &[Flag] = &[
     },
 ];
 
+/// Limits of the command line; a second `--warning` takes the place of the first.
+fn limits(settings: &mut Settings, text: &str, severity: Sla) -> Result<(), String> {
+    let rules = sla::simple(text, severity)?;
+    let limits = &mut settings.common.limits;
+    limits.retain(|rule| rule.severity != severity);
+    limits.extend(rules);
+    Ok(())
+}
+
 /// An address to connect to: with a host, and with a port that exists.
 pub(super) fn hop(text: &str) -> Result<Endpoint, String> {
     let endpoint: Endpoint = text.parse()?;
@@ -629,6 +774,12 @@ pub(super) fn hop(text: &str) -> Result<Endpoint, String> {
         return Err("has port 0, which cannot be connected to: write 1 to 65535".into());
     }
     Ok(endpoint)
+}
+
+/// Where an SNMP agent is; the port may be left out.
+fn agent(text: &str) -> Result<Endpoint, String> {
+    let with_port = format!("{text}:{}", snmp::PORT);
+    hop(text).or_else(|error| hop(&with_port).map_err(|_| error))
 }
 
 #[cfg(test)]

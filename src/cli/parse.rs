@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 
 /// What the command line asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Start.
     Run(Box<Config>),
@@ -161,8 +161,13 @@ impl Given {
                 }),
                 None,
             ) => {
+                let example = if *operand == "ADDR" {
+                    "host:port"
+                } else {
+                    "name"
+                };
                 return Err(remedied(format_args!(
-                    "{name} needs {operand}: {name} host:port"
+                    "{name} needs {operand}: {name} {example}"
                 )));
             }
             (_, operand) => operand,
@@ -175,6 +180,11 @@ impl Given {
                 roles.join(", "),
                 role.made_by()
             )));
+        }
+        if let Some(flag) = self.seen.iter().find(|flag| flag.long.starts_with("snmp-")) {
+            if self.settings.common.snmp.is_none() {
+                return Err(remedied(format_args!("--{} needs --snmp ADDR", flag.long)));
+            }
         }
         Ok(Config {
             common: self.settings.common.clone(),
@@ -226,6 +236,7 @@ fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<
             interval: settings.interval,
             size: settings.size,
         }),
+        (Role::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
         (Role::Demo, ..) => Command::Demo(DemoConfig {
             seed: settings.seed,
         }),
@@ -273,7 +284,7 @@ fn unknown_word(text: &OsStr) -> String {
         return remedied(format_args!("{text:?} has to be the first argument"));
     }
     let words: Vec<&str> = flags::WORDS.iter().map(|word| word.name).collect();
-    let words = words.join(" and ");
+    let words = words.join(", ");
     remedied(format_args!("unknown command {text:?}: there are {words}"))
 }
 
@@ -286,6 +297,9 @@ fn remedied(message: impl fmt::Display) -> String {
 mod tests {
     use super::super::{Common, Endpoint, Format};
     use super::*;
+    use crate::measure::facts::Classes;
+    use crate::measure::sla::simple;
+    use crate::measure::Sla;
     use std::time::Duration;
 
     fn args(line: &str) -> impl Iterator<Item = OsString> + '_ {
@@ -354,6 +368,7 @@ mod tests {
         ("idle-timeout", "-f b:1 --idle-timeout 5 --idle_timeout 0", SOURCE, |_| {}),
         ("block", "-f b:1 -b 1M", SOURCE, |c| source(c).block = 1 << 20),
         ("dont-add-perf-headers", "-nl :1 -f b:1", RELAY, |c| c.common.stamp = false),
+        ("no-kernel-times", "-f b:1 --no-kernel-times", SOURCE, |c| c.common.kernel_times = false),
         ("sample", "-l :1 -f b:1 --sample 0", RELAY, |c| c.common.sample = Duration::ZERO),
         ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| c.common.hop_limit = 255),
         ("allow", "-l :1 --allow 10.0.0.0/8 --allow ::1", "-l :1", |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),
@@ -363,12 +378,22 @@ mod tests {
         ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
         ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
         ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
+        ("ask", "probe b:1 --ask load,tcp", PROBE, |c| c.common.ask = Classes::LOAD.and(Classes::TCP)),
+        ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| c.common.annotate = Some(Classes(0))),
+        ("snmp", "-l :1 -f b:1 --snmp router", RELAY, |c| c.common.snmp = Some(endpoint("router:161"))),
+        ("snmp", "-l :1 -f b:1 --snmp [::1]", RELAY, |c| c.common.snmp = Some(endpoint("[::1]:161"))),
+        ("snmp", "-l :1 -f b:1 --snmp r:7", RELAY, |c| c.common.snmp = Some(endpoint("r:7"))),
+        ("snmp-community", "-l :1 -f b:1 --snmp r --snmp-community x", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_community = "x".into()),
+        ("snmp-objects", "-l :1 -f b:1 --snmp r --snmp-objects laLoad.1", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1")),
         ("node", "-f b:1 --node A", SOURCE, |c| c.common.node = Some("A".into())),
         ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
         ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
         ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
         ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),
         ("state", "probe b:1 --state s", PROBE, |c| c.common.state = Some("s".into())),
+        ("rules", "probe b:1 --rules r", PROBE, |c| c.common.rules = Some("r".into())),
+        ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| c.common.limits = simple("5ms,1%", Sla::Warning).unwrap()),
+        ("critical", "-f b:1 --critical 9% --critical 5ms", SOURCE, |c| c.common.limits = simple("5ms", Sla::Critical).unwrap()),
         ("debug", "-f b:1 -d7", SOURCE, |c| c.common.debug = Some(7)),
     ];
 
@@ -463,8 +488,16 @@ mod tests {
     --max-connections "0" is not a whole number from 1 to 1000000
 -l :1 --accept any
     --accept "any" is none of auto, framed, raw
--f b:1 --format nagios
-    --format "nagios" is none of text, json, jsonl, csv, influx, otlp
+-f b:1 --format xml
+    --format "xml" is none of text, json, jsonl, csv, influx, otlp, nagios
+-f b:1 --warning 5
+    --warning "5" has "5" for a limit: write a span, a share of lost blocks or both: 100ms,20%
+-l :1 --rules r
+    --rules is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
+check-rules r -c 3
+    --count is for probe, and the word check-rules makes this the check of rules
+check-rules
+    check-rules needs FILE: check-rules name
 -f b:1 --report=
     --report "" names no file
 -f ::1
@@ -479,6 +512,16 @@ mod tests {
     --remove-perf-headers needs both --listen and --forward-to
 -r -f b:1
     --remove-perf-headers needs both --listen and --forward-to
+-l :1 --snmp ::1
+    --snmp "::1" is ambiguous: write an IPv6 address in brackets, [2001:db8::1]:9000
+-l :1 --snmp-community x
+    --snmp-community needs --snmp ADDR
+-l :1 --snmp r --snmp-objects laLoad
+    --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
+-l :1 --ask load
+    --ask is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
+-f b:1 --annotate lod
+    --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory, files, mib, interfaces, tcp, tags, snmp, joined by commas
 -f b:1 --accept raw
     --accept is for relay, echo, entry, exit, proxy, and --forward-to without --listen makes this the source
 -l :1 -b 9
@@ -496,7 +539,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 prob b:1
-    unknown command "prob": there are probe and demo
+    unknown command "prob": there are probe, demo, check-rules
 demo again
     "again" is one argument too many for demo
 "#;

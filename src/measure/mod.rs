@@ -9,7 +9,7 @@
 //!                         └─► series      bounded rows in order of time ──batches──► verdict
 //! ```
 //!
-//! `model` ties them together; `state` is the text in which a run is kept for later ones.
+//! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
 
 mod clock;
 pub mod facts;
@@ -21,9 +21,11 @@ mod scenarios;
 mod series;
 #[cfg(test)]
 mod simulator;
+pub mod sla;
 pub mod state;
 mod trip;
 mod verdict;
+pub mod why;
 
 pub use histogram::Histogram;
 pub use model::{Baseline, Model};

@@ -9,6 +9,7 @@
 use super::clock::{Clock, NEGLIGIBLE_NS};
 use super::held::Held;
 use super::series::{exact_quantile, History, Reading, Window, BATCHES, NONE, WARM_UP};
+use super::sla::{self, Place};
 use super::state::{path_key, Part, Quantiles, RunRecord, RUNS_KEPT};
 use super::trip::{HostPart, Pair, Parts, SegmentPart, Trip, TripError};
 use super::verdict::{compare, Candidate, Evidence, Increase, Subject, MIN_RUNS};
@@ -449,6 +450,43 @@ impl Model {
             path_changes: self.path_changes,
             verdict: self.verdict(candidates, named, earlier.as_deref()),
         }
+    }
+
+    /// Baseline and increase of each part that has them, as [`statistics`](Self::statistics) shows them.
+    pub fn growth(&self, names: &BTreeMap<u8, String>) -> BTreeMap<Place, sla::Growth> {
+        let Some(path) = &self.path else {
+            return BTreeMap::new();
+        };
+        let earlier = self.earlier(&self.named(names));
+        let candidates = self.candidates(earlier.as_deref()).into_iter();
+        let growth = candidates.filter_map(|candidate| {
+            let place = match candidate.subject {
+                Subject::Segment(place) => Place::Segment {
+                    from: path.segments[place].from_hop,
+                    to: path.segments[place].to_hop,
+                },
+                Subject::Host(place) => Place::Host(path.hosts[place].hop),
+                Subject::WakeUp(_) | Subject::Server => return None,
+            };
+            // A limit on a round trip is one on all of it.
+            let whole = match candidate.subject {
+                Subject::Segment(_) if !candidate.round_trip => {
+                    let (part, read) = path.plain(candidate.subject);
+                    &increases(&path.history, read, part, earlier.as_deref())
+                }
+                _ => &candidate.increases,
+            };
+            let baseline = |increase: &Option<Increase>| {
+                let increase = increase.as_ref();
+                increase.map(|increase| SignedNanos(increase.baseline))
+            };
+            let growth = sla::Growth {
+                baselines: [0, 1].map(|figure| baseline(&whole[figure])),
+                increase: candidate.best().map(|best| SignedNanos(best.amount)),
+            };
+            Some((place, growth))
+        });
+        growth.collect()
     }
 
     /// What later runs are compared with: the quantiles of every part. `started` is when the run

@@ -94,6 +94,8 @@ struct Shared {
     epoch: AtomicUsize,
     budget: AtomicIsize,
     every_block: bool,
+    /// Every offer knocks: what comes in decides what the next block asks.
+    prompt: AtomicBool,
 }
 
 /// The pumps' side.
@@ -127,6 +129,7 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
         epoch: AtomicUsize::new(1),
         budget: AtomicIsize::new(1),
         every_block: sample.is_zero(),
+        prompt: AtomicBool::new(false),
     });
     let beat = if sample.is_zero() {
         DEFAULT_BEAT
@@ -157,9 +160,15 @@ impl Collector {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.stir();
-        if self.offers.len() >= CAPACITY / 2 {
+        if self.offers.len() >= CAPACITY / 2 || self.shared.prompt.load(Ordering::Relaxed) {
             self.wake();
         }
+    }
+
+    /// From now on every measurement is taken at once, for a wake-up each: before the next block is sent, if that is not
+    /// under way already.
+    pub fn be_prompt(&self) {
+        self.shared.prompt.store(true, Ordering::Relaxed);
     }
 
     /// Whether the block at hand is to be marked, at an entry; `last` is the pump's own memory, 0 at first.

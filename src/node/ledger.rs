@@ -1,11 +1,14 @@
 //! What the collector keeps: measurements in, the report out.
 
+use super::asking::Asking;
 use super::collect::{Measurement, Path};
-use crate::measure::facts::Facts;
-use crate::measure::{Baseline, Direction, Model, Parts, Trip, TripError};
-use crate::report::{Blocks, PathReport, Report};
+use crate::measure::facts::{Classes, Facts};
+use crate::measure::sla::{Place, Rule, Watch};
+use crate::measure::{why, Baseline, Direction, Model, Parts, Sla, Trip, TripError};
+use crate::report::{place_name, Blocks, PathReport, Report};
 use crate::time::WallTime;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Notices kept word by word; a fault that repeats all night is counted beyond that.
 const NOTICES: usize = 20;
@@ -28,6 +31,11 @@ pub struct Ledger {
     /// the ones and hop 1 or more for the others, and their figures do not mix.
     books: BTreeMap<u8, Book>,
     baseline: Baseline,
+    rules: Arc<[Rule]>,
+    /// Where the rules' questions go.
+    asking: Option<Arc<Asking>>,
+    /// The path was broken when it was last looked at.
+    broken: bool,
     name: String,
     role: String,
     started: WallTime,
@@ -41,8 +49,12 @@ struct Book {
     model: Model,
     names: BTreeMap<u8, String>,
     path: PathReport,
-    /// The latest answer of each hop.
+    watch: Watch,
+    /// What the rules ask now.
+    asked: BTreeMap<u8, Classes>,
+    /// The latest answer of each hop, and the first since it was asked for what it is asked now.
     facts: BTreeMap<u8, Facts>,
+    first_facts: BTreeMap<u8, Facts>,
     sessions: u64,
     /// Of the latest session.
     cookie: u64,
@@ -55,6 +67,9 @@ impl Ledger {
         let mut ledger = Self {
             books: BTreeMap::new(),
             baseline,
+            rules: Arc::new([]),
+            asking: None,
+            broken: false,
             name: name.into(),
             role: role.into(),
             started,
@@ -66,13 +81,27 @@ impl Ledger {
         ledger
     }
 
+    /// Holds the parts of the path against these rules, and asks nodes through `asking` what the rules say.
+    #[must_use]
+    pub fn watching(mut self, rules: Arc<[Rule]>, asking: &Arc<Asking>) -> Self {
+        self.rules = rules;
+        self.asking = Some(Arc::clone(asking));
+        for book in self.books.values_mut() {
+            book.watch = Watch::new(Arc::clone(&self.rules));
+        }
+        self
+    }
+
     fn book(&mut self, hop: u8) -> &mut Book {
-        let (baseline, name) = (&self.baseline, &self.name);
+        let (baseline, name, rules) = (&self.baseline, &self.name, &self.rules);
         self.books.entry(hop).or_insert_with(|| Book {
             model: Model::new(baseline.clone()),
             names: BTreeMap::from([(hop, name.clone())]),
             path: PathReport::default(),
+            watch: Watch::new(Arc::clone(rules)),
+            asked: BTreeMap::new(),
             facts: BTreeMap::new(),
+            first_facts: BTreeMap::new(),
             sessions: 0,
             cookie: 0,
             measured: 0,
@@ -85,6 +114,11 @@ impl Ledger {
         fullest.expect("hop 0 has a book from the start")
     }
 
+    fn main_hop(&self) -> u8 {
+        let fullest = self.books.iter().max_by_key(|(_, book)| book.measured);
+        *fullest.expect("hop 0 has a book from the start").0
+    }
+
     /// Enters a measurement; a trip's parts come back, for those who print a line for each.
     pub fn take(&mut self, measurement: Measurement) -> Option<Taken> {
         match measurement {
@@ -92,6 +126,13 @@ impl Ledger {
                 let book = self.book(origin(&trip));
                 let parts = book.model.record(&trip);
                 book.measured += u64::from(parts.is_ok());
+                if let (Ok(parts), false) = (&parts, book.watch.is_empty()) {
+                    book.watch.block(&book.names, &trip, parts);
+                    if book.watch.wants_growth(trip.at) {
+                        book.watch.grow(trip.at, &book.model.growth(&book.names));
+                    }
+                    self.act(origin(&trip));
+                }
                 return self.taken(*trip, parts, false);
             }
             // Counted, and shown where every block is, but no delay of the path.
@@ -107,11 +148,67 @@ impl Ledger {
             Measurement::BehindExit(hop, at, span) => self.book(hop).model.behind_exit(at, span),
             Measurement::Path(path) => self.learn(*path),
             Measurement::Facts(hop, facts) => {
-                self.book(hop).facts.insert(facts.hop, *facts);
+                let book = self.book(hop);
+                let first = book.first_facts.entry(facts.hop);
+                first.or_insert_with(|| (*facts).clone());
+                book.facts.insert(facts.hop, *facts);
             }
             Measurement::Notice(text) => self.notice(text),
         }
         None
+    }
+
+    /// Tells what turned, and asks what is to be asked from now on.
+    fn act(&mut self, hop: u8) {
+        let Some(book) = self.books.get_mut(&hop) else {
+            return;
+        };
+        for event in book.watch.fresh_events() {
+            let place = place_name(&book.names, event.now.place);
+            log::warn!("sla: {place}: {event}");
+        }
+        let Some(asking) = &self.asking else {
+            return;
+        };
+        // Only where something is to be asked, or was: the map is empty otherwise.
+        let asks = book.watch.asks();
+        if asks != book.asked {
+            // What a node told an earlier time is no beginning for this one.
+            let goes_on = |hop: &u8| book.asked.contains_key(hop) && asks.contains_key(hop);
+            book.first_facts.retain(|hop, _| goes_on(hop));
+            asking.set_by_rules(asks.clone());
+            book.asked = asks;
+        }
+    }
+
+    /// Takes in the counts of a run that goes on.
+    pub fn counts(&mut self, blocks: Blocks) {
+        let hop = self.main_hop();
+        let book = self.book(hop);
+        if !book.watch.is_empty() {
+            book.watch.counts(blocks.sent, blocks.lost);
+            self.act(hop);
+        }
+    }
+
+    /// The run is over; `planned`: its end was known from the start.
+    pub fn finish(&mut self, blocks: Blocks, planned: bool) {
+        let hop = self.main_hop();
+        let book = self.book(hop);
+        if !book.watch.is_empty() {
+            book.watch.finish(planned, blocks.sent, blocks.lost);
+            self.act(hop);
+        }
+    }
+
+    /// Says whether the path is broken.
+    pub fn set_broken(&mut self, broken: bool) {
+        self.broken = broken;
+    }
+
+    /// How the path stands to the rules: the worst of all its parts.
+    pub fn sla(&self) -> Sla {
+        self.main().watch.worst()
     }
 
     fn taken(
@@ -226,14 +323,49 @@ impl Ledger {
                 ));
             }
         }
+        if main.measured > 0 {
+            let unmatched = main.watch.unmatched();
+            notices.extend(
+                unmatched.map(|rule| format!("no part of the path matches the rule: {rule}")),
+            );
+        }
+        let mut statistics = main.model.statistics(&main.names);
+        statistics.sla = main.watch.worst();
+        for segment in &mut statistics.segments {
+            segment.sla = main.watch.state(Place::Segment {
+                from: segment.from_hop,
+                to: segment.to_hop,
+            });
+        }
+        for host in &mut statistics.hosts {
+            host.sla = main.watch.state(Place::Host(host.hop));
+        }
+        let facts: Vec<_> = main.facts.values().cloned().collect();
+        let first_facts: Vec<_> = main.first_facts.values().cloned().collect();
+        statistics.verdict.cause = why::cause(
+            &statistics,
+            &why::Told {
+                latest: &facts,
+                first: &first_facts,
+                name: &|hop| place_name(&main.names, Place::Host(hop)),
+            },
+        );
+        let (events, forgotten) = main.watch.events();
+        if forgotten > 0 {
+            notices.push(format!("{forgotten} events before the first one shown"));
+        }
         Report {
             started: self.started,
             ended,
             role: self.role.clone(),
             path: main.path.clone(),
             blocks,
-            statistics: main.model.statistics(&main.names),
-            facts: main.facts.values().cloned().collect(),
+            statistics,
+            limits: main.watch.limits(),
+            events,
+            broken: self.broken,
+            facts,
+            first_facts,
             dropped,
             notices,
         }

@@ -7,7 +7,7 @@ use super::output::{replace, tell, Output, OutputError};
 use crate::cli::Format;
 use crate::measure::{state, RunRecord, Trip};
 use crate::report::block::BlockLine;
-use crate::report::{csv, influx, json, jsonl, otlp, text, Blocks};
+use crate::report::{csv, influx, json, jsonl, nagios, otlp, text, Blocks};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::io::IsTerminal;
@@ -201,6 +201,7 @@ impl Printer {
         let report = ledger.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format {
             Format::Json => json::render(&report),
+            Format::Nagios => nagios::render(&report),
             Format::Text => {
                 let terminal = match &self.output {
                     Output::Stdout => std::io::stdout().is_terminal(),

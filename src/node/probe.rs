@@ -9,6 +9,7 @@ use super::ledger::Ledger;
 use super::output::OutputError;
 use super::print::{name_break, Printer};
 use super::{StopFlag, STACK};
+use crate::measure::Sla;
 use crate::session::schedule::Schedule;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -49,6 +50,8 @@ pub struct Outcome {
     pub measured: bool,
     /// The path was broken at the end of the run.
     pub broken: bool,
+    /// The worst of all limits at the end of the run.
+    pub sla: Sla,
 }
 
 /// Runs probes to the end of the plan, or until stopped.
@@ -94,7 +97,9 @@ pub fn run(
         if let Some(fault) = fault {
             return Err(fault);
         }
-        printer.tick(ledger, caller.progress.blocks_so_far());
+        let blocks = caller.progress.blocks_so_far();
+        ledger.counts(blocks);
+        printer.tick(ledger, blocks);
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {
@@ -128,6 +133,9 @@ pub fn run(
     if plan.count.is_none() && !caller.is_down() {
         outcome.broken = false; // A run without end heals.
     }
+    ledger.set_broken(outcome.broken);
+    ledger.finish(blocks, plan.count.is_some());
+    outcome.sla = ledger.sla();
     printer.finish(ledger, blocks, queue.dropped())?;
     Ok(outcome)
 }

@@ -72,6 +72,7 @@ pub fn run(
             line.give_up();
             return Err(fault);
         }
+        ledger.counts(caller.progress.blocks_so_far());
         if stop.is_set() && deadline.is_none() {
             deadline = Some(Instant::now() + caller.node.settings.timeout);
             queue.keep_awake();
@@ -101,6 +102,7 @@ pub fn run(
                     let text = name_break(&ledger, &broken);
                     log::error!("source: the path broke: {text}");
                     ledger.notice(text);
+                    ledger.set_broken(true);
                     code = ExitCode::Failed;
                     break 'run;
                 }
@@ -119,6 +121,7 @@ pub fn run(
     }
     printer.drain(&mut queue, &mut ledger)?;
     let blocks = caller.progress.blocks();
+    ledger.finish(blocks, true);
     printer.finish(&ledger, blocks, queue.dropped())?;
     Ok(code)
 }

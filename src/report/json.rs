@@ -10,6 +10,7 @@ pub mod write;
 
 use super::{PathNode, Report};
 use crate::measure::facts::FactValue;
+use crate::measure::sla::{Amount, LimitState, Statistic};
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, SegmentStatistics, Summary, Verdict,
     VerdictDirection, VerdictKind,
@@ -73,6 +74,22 @@ pub fn render(report: &Report) -> String {
             ),
         );
         w.pair("behind_exit", statistics.behind_exit);
+        let limits = report.limits.iter();
+        w.pair(
+            "limits",
+            Array(limits.map(|limit| Object(|w| limit_pairs(w, report, limit)))),
+        );
+        let events = report.events.iter();
+        w.pair(
+            "events",
+            Array(events.map(|event| {
+                Object(|w| {
+                    w.pair("at", event.at);
+                    w.pair("sequence", event.sequence);
+                    limit_pairs(w, report, &event.now);
+                })
+            })),
+        );
         w.pair("verdict", &statistics.verdict);
         w.pair("role", &report.role);
         w.pair("dropped_measurements", report.dropped);
@@ -80,6 +97,28 @@ pub fn render(report: &Report) -> String {
     }));
     text.push('\n');
     text
+}
+
+fn limit_pairs(w: &mut Writer, report: &Report, limit: &LimitState) {
+    let span = |amount| match amount {
+        Some(Amount::Span(span)) => Some(span),
+        _ => None,
+    };
+    let share = |amount| match amount {
+        Some(Amount::Share(share)) => Some(share),
+        _ => None,
+    };
+    w.pair("part", limit.part());
+    w.pair("name", &report.place_name(limit.place));
+    w.pair("line", limit.line.map(u64::from));
+    w.pair("figure", limit.figure.word());
+    w.pair("statistic", limit.statistic.map(Statistic::word));
+    w.pair("severity", limit.severity.name());
+    w.pair("limit_ns", span(limit.limit));
+    w.pair("limit_share", share(limit.limit));
+    w.pair("value_ns", span(limit.value));
+    w.pair("value_share", share(limit.value));
+    w.pair("state", limit.state.name());
 }
 
 fn hex(identifier: u64) -> String {
@@ -131,6 +170,9 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         w.pair("baseline_ns", host.baseline);
         w.pair("increase_ns", host.increase);
         w.pair("sla", host.sla.name());
+        let mut first = report.first_facts.iter();
+        let first = first.find(|told| told.hop == host.hop);
+        w.pair("annotated_since", first.map(|told| told.sequence));
         let told = report.facts.iter().filter(|told| told.hop == host.hop);
         w.pair(
             "annotations",
@@ -271,7 +313,7 @@ mod tests {
                 (
                     "",
                     "schema tool started ended path blocks round_trip sla segments hosts \
-                     behind_exit verdict role dropped_measurements notices",
+                     behind_exit limits events verdict role dropped_measurements notices",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),
@@ -291,11 +333,21 @@ mod tests {
                     "hosts/*",
                     "hop name forward_residence return_residence forward_wake_up return_wake_up \
                      wake_up_share wake_up_baseline_ns wake_up_increase_ns share baseline_ns \
-                     increase_ns sla annotations",
+                     increase_ns sla annotated_since annotations",
                 ),
                 ("hosts/*/forward_residence", SUMMARY_KEYS),
                 ("hosts/*/return_residence", SUMMARY_KEYS),
                 ("behind_exit", SUMMARY_KEYS),
+                (
+                    "limits/*",
+                    "part name line figure statistic severity limit_ns limit_share value_ns \
+                     value_share state",
+                ),
+                (
+                    "events/*",
+                    "at sequence part name line figure statistic severity limit_ns limit_share \
+                     value_ns value_share state",
+                ),
                 (
                     "verdict",
                     "kind index name direction basis figure share increase_ns \

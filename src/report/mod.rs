@@ -1,4 +1,4 @@
-//! One [`Report`] value in; text, JSON, JSON lines or CSV out, as bytes. No files, no clock, no
+//! One [`Report`] value in; text, JSON, JSON lines, CSV or a plugin's line out, as bytes. No files, no clock, no
 //! statistics of its own.
 
 pub mod block;
@@ -6,6 +6,7 @@ pub mod csv;
 pub mod influx;
 pub mod json;
 pub mod jsonl;
+pub mod nagios;
 pub mod otlp;
 pub mod passive;
 #[cfg(test)]
@@ -14,8 +15,10 @@ pub mod session;
 pub mod text;
 
 use crate::measure::facts::Facts;
-use crate::measure::Statistics;
+use crate::measure::sla::{Event, LimitState, Place as Part};
+use crate::measure::{Sla, Statistics};
 use crate::time::{Nanos, WallTime};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// A node of the path, as it introduced itself in its OPEN annotation.
@@ -78,8 +81,16 @@ pub struct Report {
     pub blocks: Blocks,
     /// Figures and verdict.
     pub statistics: Statistics,
+    /// How each part stands to each of its limits; empty without rules.
+    pub limits: Vec<LimitState>,
+    /// What turned, oldest first; the latest 100.
+    pub events: Vec<Event>,
+    /// The path was broken at the end.
+    pub broken: bool,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
     pub facts: Vec<Facts>,
+    /// The first answers since the same was asked: what counters have grown from.
+    pub first_facts: Vec<Facts>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an
@@ -97,6 +108,32 @@ impl Report {
     /// itself.
     pub fn name_at(&self, hop: u8) -> String {
         name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
+    }
+
+    /// How it all stands, in the words of a monitoring plugin: a path that is broken, or on which nothing was measured, is
+    /// critical; else the worst of all limits, and `Ok` without limits.
+    pub fn state(&self) -> Sla {
+        if self.broken || self.blocks.received == 0 {
+            return Sla::Critical;
+        }
+        self.statistics.sla.max(Sla::Ok)
+    }
+
+    /// What a part of the path is called, as [`place_name`] says.
+    pub fn place_name(&self, place: Part) -> String {
+        let nodes = self.path.nodes.iter().rev(); // Of a pool the first counts.
+        let names = nodes.map(|node| (node.hop, node.name.clone())).collect();
+        place_name(&names, place)
+    }
+}
+
+/// What a part of the path is called, its nodes' names as their owners wrote them: `B -> C`, `C`, `total`.
+pub fn place_name(names: &BTreeMap<u8, String>, place: Part) -> String {
+    let name = |hop| name_or_hop(names.get(&hop).map(String::as_str), hop);
+    match place {
+        Part::Segment { from, to } => format!("{} -> {}", name(from), name(to)),
+        Part::Host(hop) => name(hop),
+        Part::Total => "total".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::block::BlockLine;
 use super::{Blocks, PathNode, PathReport, Report};
 use crate::measure::facts::{Fact, FactValue, Facts};
+use crate::measure::sla::{self, Amount, Event, LimitState, Place, Statistic};
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, NodeId, SegmentStatistics, Statistics, Summary,
     Verdict, VerdictDirection, VerdictKind,
@@ -100,6 +101,47 @@ fn host(hop: u8, forward: i64, back: Option<i64>, share: f64) -> HostStatistics 
         wake_up_increase: None,
         sla: Sla::None,
     }
+}
+
+/// B -> C is beyond its critical limit, the total within both of its own.
+fn limits() -> Vec<LimitState> {
+    let total = LimitState {
+        place: Place::Total,
+        line: None,
+        figure: sla::Figure::RoundTrip,
+        statistic: Some(Statistic::Mean),
+        severity: Sla::Warning,
+        limit: Some(Amount::Span(SignedNanos(100_000_000))),
+        value: Some(Amount::Span(SignedNanos(2_970_000))),
+        state: Sla::Ok,
+    };
+    let segment = LimitState {
+        place: Place::Segment { from: 1, to: 2 },
+        line: Some(3),
+        statistic: Some(Statistic::P95),
+        severity: Sla::Critical,
+        limit: Some(Amount::Span(SignedNanos(5_000_000))),
+        value: Some(Amount::Span(SignedNanos(5_258_000))),
+        state: Sla::Critical,
+        ..total.clone()
+    };
+    let loss = LimitState {
+        figure: sla::Figure::Loss,
+        statistic: None,
+        severity: Sla::Critical,
+        limit: Some(Amount::Share(0.2)),
+        value: Some(Amount::Share(0.03)),
+        ..total.clone()
+    };
+    vec![segment, total, loss]
+}
+
+fn events() -> Vec<Event> {
+    vec![Event {
+        at: WallTime(STARTED.0 + 61 * NANOS_PER_SEC),
+        sequence: 60,
+        now: limits().swap_remove(0),
+    }]
 }
 
 /// Four nodes, A to Z, every field set: B -> C has grown, C is a pool whose clock was stepped, Z is
@@ -208,9 +250,17 @@ pub(super) fn full() -> Report {
                     "B -> C adds 2.31 ms over its baseline of 0.320 ms, on the way forward, and is \
                        89 % of the total delay"
                         .to_owned(),
+                cause: Some(
+                    "network: both round trip and the kernel's RTT rose, 12 retransmissions"
+                        .to_owned(),
+                ),
                 ..verdict_of(VerdictKind::Segment, "B -> C")
             },
         },
+        limits: limits(),
+        events: events(),
+        broken: false,
+        first_facts: Vec::new(),
         facts: vec![Facts {
             hop: 2,
             sequence: 99,
@@ -254,6 +304,10 @@ pub(super) fn empty() -> Report {
                 ..verdict_of(VerdictKind::None, "none")
             },
         },
+        limits: Vec::new(),
+        events: Vec::new(),
+        broken: false,
+        first_facts: Vec::new(),
         facts: Vec::new(),
         dropped: 0,
         notices: vec!["connect to 10.0.0.7:9000: connection refused".to_owned()],
@@ -419,6 +473,10 @@ pub(super) fn random(seed: u64) -> Report {
             path_changes: r.next(),
             verdict,
         },
+        limits: Vec::new(),
+        events: Vec::new(),
+        broken: false,
+        first_facts: Vec::new(),
         facts: Vec::new(),
         dropped: r.next(),
         notices: (0..r.below(3)).map(|_| r.name()).collect(),

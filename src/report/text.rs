@@ -17,15 +17,19 @@
 //! - `Dir` is the direction in which a segment queues: the verdict's for the segment it names, else
 //!   the one whose one-way excess is larger (`both` where the lesser is more than half of the
 //!   greater), at the 95th percentile.
+//! - In the place of the bar stands `WARNING` or `CRITICAL` where the part is beyond such a limit; below the table stand
+//!   those limits and what turned when, with the block that decided.
 //! - `-` is a figure that is not known; a blank one has no meaning in that row.
 //!
 //! A terminal under 90 columns gets no `Last` and `StDev`; the bar takes what the names leave, and
 //! goes if that is too little. Nothing is wider than the given width, and what peers wrote is
 //! escaped, so it cannot steer a terminal.
 
-use super::{in_path_order, printable, Place, Report};
+use super::{in_path_order, printable, Report};
+use crate::measure::facts::FactValue;
+use crate::measure::sla::Place;
 use crate::measure::{
-    Confidence, HostStatistics, SegmentStatistics, Summary, VerdictDirection, VerdictKind,
+    Confidence, HostStatistics, SegmentStatistics, Sla, Summary, VerdictDirection, VerdictKind,
 };
 use crate::time::{Nanos, SignedNanos};
 use std::ffi::OsStr;
@@ -100,6 +104,9 @@ impl TextStyle {
         }
     }
 }
+
+/// Events under the table; the JSON has more.
+const MOST_EVENTS: usize = 20;
 
 /// Runs shorter than this show no skew.
 const LEAST_FOR_SKEW: SignedNanos = SignedNanos(30_000_000_000);
@@ -203,6 +210,7 @@ struct Row {
     /// Share and increase, each `None` where it is unknown.
     growth: Option<(Option<f64>, Option<SignedNanos>)>,
     direction: Option<&'static str>,
+    sla: Sla,
 }
 
 impl Row {
@@ -214,6 +222,7 @@ impl Row {
             figures,
             growth: None,
             direction: None,
+            sla: Sla::None,
         }
     }
 }
@@ -312,7 +321,10 @@ impl Page<'_> {
                 )
             });
             let (share, increase) = growth.unwrap_or_default();
-            let bar = bar(row.growth.and_then(|(share, _)| share), bar_width);
+            let bar = match row.sla {
+                Sla::Warning | Sla::Critical if bar_width > 0 => row.sla.name().to_uppercase(),
+                _ => bar(row.growth.and_then(|(share, _)| share), bar_width),
+            };
             line += &format!(
                 "{share:>6}{increase:>7}{:>5} {bar}",
                 row.direction.unwrap_or("")
@@ -350,11 +362,12 @@ impl Page<'_> {
         let mut rows = Vec::new();
         for place in places {
             match place {
-                Place::Host(host) => {
+                super::Place::Host(host) => {
                     let name = Name::of_host(self.report, host.hop);
                     let mut row = Row::new(name, host.forward_residence);
                     row.growth = Some((host.share, host.increase));
                     row.hop = Some(host.hop);
+                    row.sla = host.sla;
                     let is_named = named_host == Some(usize::from(host.hop));
                     row.is_named = is_named && !verdict.reads_late;
                     rows.push(row);
@@ -364,10 +377,11 @@ impl Page<'_> {
                     }
                     rows.extend(self.late_rows(host, &name, is_named && verdict.reads_late));
                 }
-                Place::Segment(segment) => {
+                super::Place::Segment(segment) => {
                     let name = Name::of_segment(self.report, segment);
                     let mut row = Row::new(name, segment.round_trip);
                     row.growth = Some((segment.share, segment.increase));
+                    row.sla = segment.sla;
                     row.is_named = named_segment.is_some_and(|named| std::ptr::eq(named, segment));
                     row.direction = Some(match (row.is_named, verdict.direction) {
                         (true, direction) => direction.map_or("-", direction_word),
@@ -377,7 +391,11 @@ impl Page<'_> {
                 }
             }
         }
-        rows.push(Row::new(Name::plain("total"), statistics.round_trip));
+        let mut total = Row::new(Name::plain("total"), statistics.round_trip);
+        let limits = self.report.limits.iter();
+        let limits = limits.filter(|limit| limit.place == Place::Total);
+        total.sla = limits.map(|limit| limit.state).max().unwrap_or_default();
+        rows.push(total);
         if let Some(summary) = statistics.behind_exit {
             let mut row = Row::new(Name::plain("behind exit"), Some(summary));
             row.is_named = verdict.kind == VerdictKind::Server;
@@ -414,12 +432,21 @@ impl Page<'_> {
             notices,
             ..
         } = self.report;
-        let mut notes = Vec::new();
+        let mut notes = self.limits();
         for segment in &statistics.segments {
             self.note_segment(segment, &mut notes);
         }
         for host in &statistics.hosts {
             self.note_host(host, &mut notes);
+        }
+        for told in &self.report.facts {
+            let facts = told.facts.iter().map(|fact| match &fact.value {
+                FactValue::Number(number) => format!("{} {}", fact.name, plain_number(*number)),
+                FactValue::Text(text) => format!("{} \"{text}\"", fact.name),
+            });
+            let facts = facts.collect::<Vec<_>>().join(", ");
+            let name = self.name_at(told.hop);
+            notes.push(format!("{name} tells of itself: {}", printable(&facts)));
         }
         if statistics.path_changes > 0 {
             notes.push(format!(
@@ -450,6 +477,28 @@ impl Page<'_> {
             .iter()
             .flat_map(|note| self.wrap(&format!("- {note}")))
             .collect()
+    }
+
+    /// What is beyond a limit, and what turned when.
+    fn limits(&self) -> Vec<String> {
+        let Report { limits, events, .. } = self.report;
+        let beyond = limits.iter().filter(|limit| limit.state > Sla::Ok);
+        let beyond = beyond.map(|limit| {
+            let place = printable(&self.report.place_name(limit.place));
+            format!("SLA, {place}: {limit}")
+        });
+        let latest = &events[events.len().saturating_sub(MOST_EVENTS)..];
+        let earlier = events.len() - latest.len();
+        let earlier =
+            (earlier > 0).then(|| format!("{} before these:", counted(earlier as u64, "event")));
+        let events = latest.iter().map(|event| {
+            let at = event.at.to_string();
+            let at = at.get(11..23).unwrap_or(&at);
+            let place = printable(&self.report.place_name(event.now.place));
+            let sequence = event.sequence;
+            format!("{at} {place}: {event}, block {sequence}")
+        });
+        beyond.chain(earlier).chain(events).collect()
     }
 
     fn note_segment(&self, segment: &SegmentStatistics, notes: &mut Vec<String>) {
@@ -525,7 +574,14 @@ impl Page<'_> {
         let sentence = sentence
             .into_iter()
             .map(|line| self.paint(self.verdict_colour(), line));
-        sentence.chain(reason).collect()
+        let cause = verdict.cause.as_ref().map(|cause| {
+            let cause = format!("  Why: {}", printable(cause));
+            self.wrap(&cause)
+        });
+        sentence
+            .chain(reason)
+            .chain(cause.unwrap_or_default())
+            .collect()
     }
 
     fn name_at(&self, hop: u8) -> String {
@@ -753,6 +809,12 @@ fn bar(share: Option<f64>, width: usize) -> String {
 
 fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Three digits behind the point, as far as they say something.
+fn plain_number(number: f64) -> String {
+    let text = format!("{number:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

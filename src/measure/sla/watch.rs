@@ -1,0 +1,1008 @@
+//! Blocks in, transitions and questions out: the rules at work on one path.
+//!
+//! Memory is bounded by rules and parts of the path: a window, a distribution and at most [`MOST_OF`](super::MOST_OF)
+//! evaluations each; of the events the latest [`EVENTS`] are kept.
+
+use super::{figure_text, Amount, Figure, Limit, Node, Nodes, Part, Place, Rule, Statistic};
+use crate::measure::facts::Classes;
+use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
+use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+/// Events kept; what is older is counted.
+const EVENTS: usize = 100;
+/// How often the baseline and the increase are asked of the model.
+const GROWTH_EVERY: Nanos = Nanos::from_millis(1_000);
+/// The least one-way delay is that of one to two such spans, and of as many blocks.
+const EXCESS_SPAN: Nanos = Nanos::from_millis(10_000);
+const EXCESS_BLOCKS: u32 = 16;
+
+/// What the model knows of a part's growth, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Growth {
+    /// Median of the baseline's batches at p50 and at p95; `None` without a baseline.
+    pub baselines: [Option<SignedNanos>; 2],
+    /// The increase as the report shows it.
+    pub increase: Option<SignedNanos>,
+}
+
+/// A rule turned, for one part of the path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When the block that decided came back, on the clock of the node that reports.
+    pub at: WallTime,
+    /// That block.
+    pub sequence: u64,
+    /// Which rule, and how the part stands to it now; `None` where it is no longer on the path.
+    pub now: LimitState,
+}
+
+/// As its [`LimitState`].
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.now.fmt(f)
+    }
+}
+
+/// How one part stands to one rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitState {
+    /// Where.
+    pub place: Place,
+    /// The rule's line; `None` for a limit of the command line.
+    pub line: Option<u32>,
+    /// What is measured.
+    pub figure: Figure,
+    /// What of it; `None` each block's own value.
+    pub statistic: Option<Statistic>,
+    /// How bad it is beyond the limit.
+    pub severity: Sla,
+    /// The limit in force; `None` while it waits for a baseline.
+    pub limit: Option<Amount>,
+    /// The latest evaluation; `None` before the first.
+    pub value: Option<Amount>,
+    /// `Ok`, or the severity while the rule has turned.
+    pub state: Sla,
+}
+
+/// `critical, round_trip p95 7.3 ms, limit 5 ms (line 3)`: all but the place, whose name others know.
+impl fmt::Display for LimitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            Sla::None => "gone from the path",
+            state => state.name(),
+        };
+        write!(f, "{state}, {}", self.figure_text())?;
+        if let Some(value) = self.value {
+            write!(f, " {value}")?;
+        }
+        if let Some(limit) = self.limit {
+            write!(f, ", limit {limit}")?;
+        }
+        match self.line {
+            Some(line) => write!(f, " (line {line})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl LimitState {
+    /// `round_trip p95`
+    pub fn figure_text(&self) -> String {
+        figure_text(self.figure, self.statistic)
+    }
+}
+
+/// One rule for one part.
+#[derive(Clone, Debug)]
+struct Track {
+    rule: usize,
+    place: Place,
+    /// Index among the parts of its kind.
+    index: usize,
+    window: Histogram,
+    whole: Histogram,
+    /// Blocks sent and lost before the present window.
+    counted: (u64, u64),
+    /// The latest evaluations, and whether they exceeded the limit.
+    recent: VecDeque<(f64, bool)>,
+    evaluations: u64,
+    within: u32,
+    turned: bool,
+    value: Option<f64>,
+    limit: Option<f64>,
+    growth: Growth,
+}
+
+/// The least one-way delays of a segment lately.
+#[derive(Debug)]
+struct Least {
+    ends: [(NodeId, u8); 2],
+    since: MonoTime,
+    blocks: u32,
+    /// Of the last span and of this one, forward and back.
+    last: [i64; 2],
+    this: [i64; 2],
+}
+
+/// The rules at work.
+#[derive(Debug)]
+pub struct Watch {
+    rules: Arc<[Rule]>,
+    names: BTreeMap<u8, String>,
+    hops: Vec<u8>,
+    tracks: Vec<Track>,
+    matched: Vec<bool>,
+    least: Vec<Option<Least>>,
+    excess: Vec<Option<[i64; 2]>>,
+    needs_growth: bool,
+    grown: Option<MonoTime>,
+    events: VecDeque<Event>,
+    forgotten: u64,
+    fresh: usize,
+    latest: (WallTime, u64),
+}
+
+impl Watch {
+    /// Before the first block.
+    pub fn new(rules: Arc<[Rule]>) -> Self {
+        let mut watch = Self {
+            needs_growth: rules.iter().any(Rule::needs_growth),
+            matched: vec![false; rules.len()],
+            rules,
+            names: BTreeMap::new(),
+            hops: Vec::new(),
+            tracks: Vec::new(),
+            least: Vec::new(),
+            excess: Vec::new(),
+            grown: None,
+            events: VecDeque::new(),
+            forgotten: 0,
+            fresh: 0,
+            latest: Default::default(),
+        };
+        watch.bind(); // The total is there before any block.
+        watch
+    }
+
+    /// Whether there is nothing to watch.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Finds the parts that each rule is about; what goes on being there keeps its state.
+    fn bind(&mut self) {
+        let mut old = std::mem::take(&mut self.tracks);
+        let rules = Arc::clone(&self.rules);
+        let segments = self.hops.windows(2).enumerate();
+        let segments = segments.map(|(index, ends)| {
+            let (from, to) = (ends[0], ends[1]);
+            (index, Place::Segment { from, to })
+        });
+        let hosts = self.hops.iter().enumerate();
+        let hosts = hosts.map(|(index, &hop)| (index, Place::Host(hop)));
+        let places: Vec<_> = segments.chain(hosts).chain([(0, Place::Total)]).collect();
+        for (number, rule) in rules.iter().enumerate() {
+            for &(index, place) in &places {
+                if !self.is_about(&rule.part, place) {
+                    continue;
+                }
+                self.matched[number] = true;
+                let known = old
+                    .iter()
+                    .position(|track| (track.rule, track.place) == (number, place));
+                let mut track = known.map_or_else(
+                    || Track {
+                        rule: number,
+                        place,
+                        index,
+                        window: Histogram::default(),
+                        whole: Histogram::default(),
+                        counted: (0, 0),
+                        recent: VecDeque::new(),
+                        evaluations: 0,
+                        within: 0,
+                        turned: false,
+                        value: None,
+                        limit: None,
+                        growth: Growth::default(),
+                    },
+                    |known| old.swap_remove(known),
+                );
+                track.index = index;
+                self.tracks.push(track);
+            }
+        }
+        for track in old.into_iter().filter(|track| track.turned) {
+            self.tell(&track, Sla::None);
+        }
+        self.least = self.hops.windows(2).map(|_| None).collect();
+        self.excess = vec![None; self.least.len()];
+    }
+
+    fn is_about(&self, part: &Part, place: Place) -> bool {
+        let is_called = |hop: u8, name: &str| match self.names.get(&hop) {
+            Some(known) if !known.is_empty() => known == name,
+            _ => *name == format!("hop {hop}"),
+        };
+        match (part, place) {
+            (Part::Total, Place::Total)
+            | (Part::Host(None), Place::Host(_))
+            | (Part::Segment(None), Place::Segment { .. }) => true,
+            (Part::Host(Some(name)), Place::Host(hop)) => is_called(hop, name),
+            (Part::Segment(Some((near, far))), Place::Segment { from, to }) => {
+                is_called(from, near) && is_called(to, far)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in a block that came back on the path of these names.
+    pub fn block(&mut self, names: &BTreeMap<u8, String>, trip: &Trip, parts: &Parts) {
+        self.latest = (trip.home.ingress, trip.sequence);
+        let hops = parts.hosts.iter().map(|host| host.hop);
+        if !hops.clone().eq(self.hops.iter().copied()) || self.names != *names {
+            self.hops = hops.collect();
+            self.names.clone_from(names);
+            self.bind();
+        }
+        for index in 0..self.least.len() {
+            self.look_at_excess(index, trip, parts);
+        }
+        for index in 0..self.tracks.len() {
+            let track = &self.tracks[index];
+            let rule = &self.rules[track.rule];
+            let Some(value) = self.delay(rule.figure, track, trip, parts) else {
+                continue;
+            };
+            let Some(statistic) = rule.statistic else {
+                self.evaluate(index, value.0 as f64);
+                continue;
+            };
+            let over = u64::from(rule.over);
+            let track = &mut self.tracks[index];
+            track.window.record(value);
+            track.whole.record(value);
+            if track.window.count() >= over {
+                let window = std::mem::take(&mut track.window);
+                if let Some(value) = statistic.of(&window) {
+                    self.evaluate(index, value);
+                }
+            }
+        }
+    }
+
+    /// What a block says of a part.
+    fn delay(
+        &self,
+        figure: Figure,
+        track: &Track,
+        trip: &Trip,
+        parts: &Parts,
+    ) -> Option<SignedNanos> {
+        match track.place {
+            Place::Total => parts.total.filter(|_| figure == Figure::RoundTrip),
+            Place::Segment { .. } => {
+                let segment = parts.segments.get(track.index)?;
+                let excess = self.excess.get(track.index).copied().flatten();
+                match figure {
+                    Figure::RoundTrip => segment.round_trip,
+                    Figure::Network => {
+                        let late = [
+                            wake_up(trip, segment.to_hop, true)?,
+                            wake_up(trip, segment.from_hop, false)?,
+                        ];
+                        Some(segment.round_trip? - late[0] - late[1])
+                    }
+                    Figure::ForwardExcess => excess.map(|excess| SignedNanos(excess[0])),
+                    Figure::ReturnExcess => excess.map(|excess| SignedNanos(excess[1])),
+                    _ => None,
+                }
+            }
+            Place::Host(hop) => match figure {
+                Figure::Residence => parts.hosts.get(track.index)?.residence(),
+                Figure::WakeUp => {
+                    let late = [wake_up(trip, hop, true), wake_up(trip, hop, false)];
+                    late.into_iter().flatten().reduce(|one, other| one + other)
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// One-way delays above their least. The clocks' offset is in all of them alike; a rate that differs adds 0.4 ms at
+    /// 20 ppm over the longest span.
+    fn look_at_excess(&mut self, index: usize, trip: &Trip, parts: &Parts) {
+        self.excess[index] = None;
+        let Some(segment) = parts.segments.get(index) else {
+            return;
+        };
+        let end = |hop| {
+            let crossing = trip.crossings.iter().find(|crossing| crossing.hop == hop);
+            crossing.map(|crossing| (crossing.node, crossing.generation))
+        };
+        let ends = (end(segment.from_hop), end(segment.to_hop));
+        let (Some(near), Some(far)) = ends else {
+            return;
+        };
+        let (Some(forward), Some(back)) = (segment.forward, segment.back) else {
+            return;
+        };
+        let now = [forward.0, back.0];
+        let ends = [near, far];
+        let fresh = || Least {
+            ends,
+            since: trip.at,
+            blocks: 0,
+            last: now,
+            this: now,
+        };
+        let least = self.least[index].get_or_insert_with(fresh);
+        if least.ends != ends {
+            *least = fresh();
+        }
+        least.blocks = least.blocks.saturating_add(1);
+        if least.blocks > EXCESS_BLOCKS && trip.at.since(least.since) >= EXCESS_SPAN {
+            (least.last, least.this) = (least.this, now);
+            (least.since, least.blocks) = (trip.at, 1);
+        }
+        let mut excess = [0; 2];
+        for way in 0..2 {
+            least.this[way] = least.this[way].min(now[way]);
+            excess[way] = now[way].saturating_sub(least.this[way].min(least.last[way]));
+        }
+        self.excess[index] = Some(excess);
+    }
+
+    /// Whether it is time to ask the model for baselines and increases.
+    pub fn wants_growth(&self, at: MonoTime) -> bool {
+        let due = |then| at.since(then) >= GROWTH_EVERY;
+        self.needs_growth && self.grown.map_or(true, due)
+    }
+
+    /// Takes in what the model says of each part's growth.
+    pub fn grow(&mut self, at: MonoTime, growth: &BTreeMap<Place, Growth>) {
+        self.grown = Some(at);
+        for index in 0..self.tracks.len() {
+            let track = &mut self.tracks[index];
+            track.growth = growth.get(&track.place).copied().unwrap_or_default();
+            if self.rules[track.rule].figure == Figure::Increase {
+                if let Some(increase) = track.growth.increase {
+                    self.evaluate(index, increase.0 as f64);
+                }
+            }
+        }
+    }
+
+    /// Takes in how many blocks were sent so far, and how many of them are lost for good.
+    pub fn counts(&mut self, sent: u64, lost: u64) {
+        for index in 0..self.tracks.len() {
+            let track = &mut self.tracks[index];
+            let rule = &self.rules[track.rule];
+            let (sent_before, lost_before) = track.counted;
+            let blocks = sent.saturating_sub(sent_before);
+            if rule.figure == Figure::Loss && blocks >= u64::from(rule.over) {
+                track.counted = (sent, lost);
+                let lost = lost.saturating_sub(lost_before);
+                self.evaluate(index, lost as f64 / blocks as f64);
+            }
+        }
+    }
+
+    /// The run is over: what the windows did not decide, the whole run does. `planned`: its end was known from the start.
+    pub fn finish(&mut self, planned: bool, sent: u64, lost: u64) {
+        for index in 0..self.tracks.len() {
+            let track = &self.tracks[index];
+            let rule = &self.rules[track.rule];
+            let whole = match rule.statistic {
+                Some(statistic) => statistic.of(&track.whole),
+                None if rule.figure == Figure::Loss && sent > 0 => Some(lost as f64 / sent as f64),
+                None => None,
+            };
+            let decides = track.evaluations < u64::from(rule.of) || planned && rule.of == 1;
+            let limit = self.limit(track, rule.limit);
+            let (Some(value), Some(limit), true) = (whole, limit, decides) else {
+                continue;
+            };
+            let track = &mut self.tracks[index];
+            (track.value, track.limit) = (Some(value), Some(limit));
+            track.recent.clear();
+            track.recent.push_back((value, value > limit));
+            self.turn(index, value > limit);
+        }
+    }
+
+    fn limit(&self, track: &Track, limit: Limit) -> Option<f64> {
+        match limit {
+            Limit::Absolute(amount) => Some(amount.number()),
+            Limit::Times(times) => {
+                let statistic = self.rules[track.rule].statistic;
+                let [middle, upper] = track.growth.baselines;
+                let upper = upper.filter(|_| statistic.is_some_and(Statistic::is_upper));
+                // A baseline of nothing has no multiple.
+                let baseline = upper.or(middle).filter(|baseline| baseline.0 > 0)?;
+                Some(baseline.0 as f64 * times)
+            }
+        }
+    }
+
+    fn evaluate(&mut self, index: usize, value: f64) {
+        let track = &self.tracks[index];
+        let rule = &self.rules[track.rule];
+        let Some(limit) = self.limit(track, rule.limit) else {
+            return;
+        };
+        let below = rule.clear.below.and_then(|below| self.limit(track, below));
+        let (hits, of, after) = (rule.hits, rule.of, rule.clear.after);
+        let track = &mut self.tracks[index];
+        (track.value, track.limit) = (Some(value), Some(limit));
+        track.evaluations += 1;
+        track.recent.push_back((value, value > limit));
+        while track.recent.len() > of as usize {
+            track.recent.pop_front();
+        }
+        let exceeded = track
+            .recent
+            .iter()
+            .filter(|(_, exceeded)| *exceeded)
+            .count();
+        let holds = exceeded >= hits as usize;
+        let is_within = value <= below.unwrap_or(limit).min(limit);
+        track.within = if is_within { track.within + 1 } else { 0 };
+        let turned = match (track.turned, after, below) {
+            (false, ..) => holds,
+            (true, None, None) => holds,
+            (true, after, _) => track.within < after.unwrap_or(1),
+        };
+        if track.turned && !turned && holds {
+            // What it was turned by is over: it takes as much to turn it again.
+            track.recent.clear();
+        }
+        self.turn(index, turned);
+    }
+
+    fn turn(&mut self, index: usize, turned: bool) {
+        let track = &mut self.tracks[index];
+        if track.turned == turned {
+            return;
+        }
+        track.turned = turned;
+        track.within = 0;
+        let severity = self.rules[track.rule].severity;
+        let track = track.clone();
+        self.tell(&track, if turned { severity } else { Sla::Ok });
+    }
+
+    fn tell(&mut self, track: &Track, state: Sla) {
+        let (at, sequence) = self.latest;
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
+            self.forgotten += 1;
+        }
+        self.fresh = (self.fresh + 1).min(EVENTS);
+        let now = LimitState {
+            state,
+            ..self.limit_state(track)
+        };
+        self.events.push_back(Event { at, sequence, now });
+    }
+
+    /// The events since this was last called.
+    pub fn fresh_events(&mut self) -> Vec<Event> {
+        let fresh = std::mem::take(&mut self.fresh);
+        let known = self.events.len().saturating_sub(fresh);
+        self.events.iter().skip(known).cloned().collect()
+    }
+
+    /// The events, oldest first, and how many older ones were dropped.
+    pub fn events(&self) -> (Vec<Event>, u64) {
+        (self.events.iter().cloned().collect(), self.forgotten)
+    }
+
+    /// What is to be asked now, by hop.
+    pub fn asks(&self) -> BTreeMap<u8, Classes> {
+        let mut asks = BTreeMap::new();
+        for track in self.tracks.iter().filter(|track| track.turned) {
+            let rule = &self.rules[track.rule];
+            let values = track.recent.iter().map(|(value, _)| *value);
+            let worst = values.fold(f64::NEG_INFINITY, f64::max);
+            for ask in &rule.asks {
+                let beyond = match ask.beyond {
+                    None => f64::NEG_INFINITY,
+                    Some(Limit::Absolute(amount)) => amount.number(),
+                    Some(Limit::Times(times)) => track.limit.unwrap_or(f64::INFINITY) * times,
+                };
+                if ask.beyond.is_some() && worst <= beyond {
+                    continue;
+                }
+                for hop in self.whom(&ask.at, track.place) {
+                    let classes = asks.entry(hop).or_insert(Classes(0));
+                    *classes = classes.and(ask.classes);
+                }
+            }
+        }
+        asks
+    }
+
+    fn whom(&self, nodes: &Nodes, place: Place) -> Vec<u8> {
+        let all = || {
+            let mut all = self.hops.clone();
+            all.extend(self.names.keys());
+            all
+        };
+        let Nodes::Some(nodes) = nodes else {
+            return all();
+        };
+        let mut hops = Vec::new();
+        for node in nodes {
+            match (node, place) {
+                (Node::Here, Place::Segment { from, to }) => hops.extend([from, to]),
+                (Node::Here, Place::Host(hop)) => hops.push(hop),
+                (Node::Here, Place::Total) => hops.extend(all()),
+                (Node::Named(name), _) => {
+                    let part = Part::Host(Some(name.clone()));
+                    let named = all().into_iter();
+                    hops.extend(named.filter(|&hop| self.is_about(&part, Place::Host(hop))));
+                }
+            }
+        }
+        hops
+    }
+
+    /// How a part stands to all its limits.
+    pub fn state(&self, place: Place) -> Sla {
+        let own = self.tracks.iter().filter(|track| track.place == place);
+        own.map(|track| self.track_state(track))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// The worst of all parts.
+    pub fn worst(&self) -> Sla {
+        let states = self.tracks.iter().map(|track| self.track_state(track));
+        states.max().unwrap_or_default()
+    }
+
+    fn track_state(&self, track: &Track) -> Sla {
+        if track.turned {
+            self.rules[track.rule].severity
+        } else {
+            Sla::Ok
+        }
+    }
+
+    /// How each part stands to each rule.
+    pub fn limits(&self) -> Vec<LimitState> {
+        let states = self.tracks.iter().map(|track| self.limit_state(track));
+        states.collect()
+    }
+
+    fn limit_state(&self, track: &Track) -> LimitState {
+        let rule = &self.rules[track.rule];
+        // Of a baseline that has moved since, the limit that decided.
+        let limit = track.limit.or_else(|| self.limit(track, rule.limit));
+        LimitState {
+            place: track.place,
+            line: rule.line,
+            figure: rule.figure,
+            statistic: rule.statistic,
+            severity: rule.severity,
+            limit: limit.map(|limit| rule.amount(limit)),
+            value: track.value.map(|value| rule.amount(value)),
+            state: self.track_state(track),
+        }
+    }
+
+    /// Rules that no part of the path has matched so far.
+    pub fn unmatched(&self) -> impl Iterator<Item = &Rule> {
+        let rules = self.rules.iter().zip(&self.matched);
+        rules
+            .filter(|(_, matched)| !**matched)
+            .map(|(rule, _)| rule)
+    }
+}
+
+impl Rule {
+    fn amount(&self, value: f64) -> Amount {
+        if self.figure == Figure::Loss {
+            Amount::Share(value)
+        } else {
+            Amount::Span(SignedNanos(value as i64))
+        }
+    }
+}
+
+impl Statistic {
+    fn of(self, values: &Histogram) -> Option<f64> {
+        let quantile = |share| values.quantile(share).map(|value| value.0 as f64);
+        match self {
+            Self::Min => values.min().map(|value| value.0 as f64),
+            Self::Mean => (values.count() > 0).then(|| values.mean_ns()),
+            Self::P50 => quantile(0.50),
+            Self::P90 => quantile(0.90),
+            Self::P95 => quantile(0.95),
+            Self::P99 => quantile(0.99),
+            Self::Max => values.summary().map(|summary| summary.max.0 as f64),
+        }
+    }
+}
+
+/// How late the process at `hop` read the block, on the way out or back; `None` where its kernel did not tell.
+fn wake_up(trip: &Trip, hop: u8, out: bool) -> Option<SignedNanos> {
+    let mut own = trip.crossings.iter().filter(|crossing| crossing.hop == hop);
+    let crossing = if out { own.next() } else { own.nth(1) };
+    crossing.and_then(|crossing| Some(crossing.ingress - crossing.arrival?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+    use crate::measure::{Crossing, Homecoming, HostPart, Passage, SegmentPart};
+
+    /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each way.
+    struct Bench {
+        watch: Watch,
+        names: BTreeMap<u8, String>,
+        sequence: u64,
+        generation: u8,
+    }
+
+    fn ms(span: f64) -> SignedNanos {
+        SignedNanos((span * 1e6) as i64)
+    }
+
+    impl Bench {
+        fn new(rules: &str) -> Self {
+            let names = [(0, "A"), (1, "B"), (2, "C")];
+            let names = names.map(|(hop, name)| (hop, name.to_owned()));
+            Self {
+                watch: Watch::new(parse(rules).unwrap().into()),
+                names: names.into(),
+                sequence: 0,
+                generation: 0,
+            }
+        }
+
+        /// A block each 100 ms; how long A -> B and B -> C take forward and back, in ms.
+        fn block(&mut self, ways: [(f64, f64); 2]) -> Vec<String> {
+            let at = self.sequence * 100_000_000;
+            let wall = |offset: i64| WallTime(1_000_000_000_000 + at) + SignedNanos(offset);
+            let crossing = |hop: u8| Crossing {
+                node: NodeId(u64::from(hop)),
+                hop,
+                passage: if hop == 2 {
+                    Passage::Turn
+                } else {
+                    Passage::Forward
+                },
+                generation: if hop == 2 { self.generation } else { 0 },
+                stepped: false,
+                synchronised: false,
+                held: Nanos::ZERO,
+                arrival: (hop > 0).then(|| wall(-200_000)),
+                ingress: wall(0),
+                egress: wall(100_000),
+            };
+            let back = Crossing {
+                passage: Passage::Return,
+                ..crossing(1)
+            };
+            let total: f64 = ways.iter().map(|way| way.0 + way.1).sum();
+            let trip = Trip {
+                sequence: self.sequence,
+                at: MonoTime(at),
+                crossings: vec![crossing(0), crossing(1), crossing(2), back],
+                home: Homecoming {
+                    arrival: None,
+                    ingress: wall(ms(total).0),
+                    egress: None,
+                    generation: 0,
+                    held: Nanos::ZERO,
+                },
+                late: false,
+                behind_exit: None,
+            };
+            let host = |hop: u8| HostPart {
+                hop,
+                node: NodeId(u64::from(hop)),
+                forward_residence: Some(ms(0.1)),
+                return_residence: (hop == 1).then(|| ms(0.1)),
+                forward_wake_up: None,
+                return_wake_up: None,
+            };
+            let segment = |(from_hop, (forward, back)): (u8, (f64, f64))| SegmentPart {
+                from_hop,
+                to_hop: from_hop + 1,
+                round_trip: Some(ms(forward) + ms(back)),
+                network: None,
+                forward: Some(ms(forward)),
+                back: Some(ms(back)),
+            };
+            let parts = Parts {
+                total: Some(ms(total) + ms(0.4)),
+                hosts: (0..3).map(host).collect(),
+                segments: (0..).zip(ways).map(segment).collect(),
+                ..Parts::default()
+            };
+            self.sequence += 1;
+            self.watch.block(&self.names, &trip, &parts);
+            self.told()
+        }
+
+        /// B -> C takes so many milliseconds.
+        fn far(&mut self, span: f64) -> Vec<String> {
+            self.block([(0.5, 0.5), (span / 2.0, span / 2.0)])
+        }
+
+        fn told(&mut self) -> Vec<String> {
+            let events = self.watch.fresh_events().into_iter();
+            let told = events.map(|event| {
+                let place = crate::report::place_name(&self.names, event.now.place);
+                format!("{place} {event}")
+            });
+            told.collect()
+        }
+    }
+
+    #[test]
+    fn a_rule_turns_at_the_block_that_fulfils_it_and_back_when_it_no_longer_holds() {
+        let mut bench = Bench::new("segment B->C round_trip > 5ms for 3 of 5 critical");
+        for span in [5.0, 5.1, 5.1, 5.0, 4.0, 4.0] {
+            assert!(bench.far(span).is_empty(), "{span} ms");
+        }
+        assert!(bench.far(6.0).is_empty());
+        assert!(bench.far(6.0).is_empty());
+        assert_eq!(
+            bench.far(7.0),
+            ["B -> C critical, round_trip 7 ms, limit 5 ms (line 1)"]
+        );
+        assert_eq!(bench.watch.worst(), Sla::Critical);
+        let (from, to) = (1, 2);
+        assert_eq!(
+            bench.watch.state(Place::Segment { from, to }),
+            Sla::Critical
+        );
+        assert_eq!(
+            bench.watch.state(Place::Segment { from: 0, to: 1 }),
+            Sla::None
+        );
+        assert!(bench.far(1.0).is_empty(), "3 of 5 still");
+        assert!(bench.far(1.0).is_empty(), "3 of 5 still");
+        assert_eq!(
+            bench.far(1.0),
+            ["B -> C ok, round_trip 1 ms, limit 5 ms (line 1)"]
+        );
+        assert_eq!(bench.watch.worst(), Sla::Ok);
+        let (events, forgotten) = bench.watch.events();
+        assert_eq!((events.len(), forgotten), (2, 0));
+        assert_eq!(events[0].sequence, 8);
+    }
+
+    #[test]
+    fn hysteresis_keeps_a_rule_turned_until_it_was_within_for_long_enough() {
+        let mut bench = Bench::new("segment * round_trip > 5ms clear 3 below 3ms");
+        assert_eq!(bench.far(6.0).len(), 1);
+        for span in [4.0, 2.0, 2.0, 4.0, 2.0, 2.0] {
+            assert!(bench.far(span).is_empty(), "{span} ms");
+        }
+        assert_eq!(bench.far(3.0).len(), 1);
+        assert_eq!(bench.watch.worst(), Sla::Ok);
+        let mut bench = Bench::new("segment * round_trip > 5ms for 2 of 4 clear 2");
+        bench.far(6.0);
+        assert_eq!(bench.far(6.0).len(), 1);
+        assert!(bench.far(1.0).is_empty());
+        assert_eq!(bench.far(1.0).len(), 1);
+        assert!(bench.far(6.0).is_empty(), "it takes two again");
+    }
+
+    #[test]
+    fn statistics_are_those_of_windows_of_blocks() {
+        let mut bench =
+            Bench::new("segment B->C round_trip p90 > 5ms over 10\nsegment B->C round_trip max > 5ms over 10 critical");
+        // One in ten is beyond: the p90 is not, the greatest is.
+        for block in 0..9 {
+            assert!(bench.far(if block == 4 { 9.0 } else { 1.0 }).is_empty());
+        }
+        assert_eq!(
+            bench.far(1.0),
+            ["B -> C critical, round_trip max 9 ms, limit 5 ms (line 2)"]
+        );
+        for _ in 0..9 {
+            assert!(bench.far(1.0).is_empty());
+        }
+        assert_eq!(bench.far(1.0).len(), 1);
+    }
+
+    #[test]
+    fn hosts_and_their_wake_ups_and_the_total_have_limits_too() {
+        let mut bench = Bench::new(
+            "host * residence > 150us\nhost C wake_up > 199us\ntotal round_trip > 3ms\nsegment B->C network > 1.7ms",
+        );
+        let told = bench.far(2.0);
+        assert_eq!(
+            told,
+            [
+                "B warning, residence 200 us, limit 150 us (line 1)",
+                "C warning, wake_up 200 us, limit 199 us (line 2)",
+                "total warning, round_trip 3.4 ms, limit 3 ms (line 3)"
+            ]
+        );
+        // 2.2 ms less 0.2 ms at each end.
+        let told = bench.far(2.2);
+        assert_eq!(
+            told,
+            ["B -> C warning, network 1.8 ms, limit 1.7 ms (line 4)"]
+        );
+        assert!(bench.watch.unmatched().next().is_none());
+    }
+
+    #[test]
+    fn excess_is_told_by_direction_and_begins_anew_with_another_clock() {
+        let mut bench = Bench::new("segment * forward_excess > 2ms\nsegment * return_excess > 2ms");
+        for _ in 0..5 {
+            assert!(bench.block([(0.5, 0.5), (1.0, 1.0)]).is_empty());
+        }
+        assert_eq!(
+            bench.block([(0.5, 0.5), (4.0, 1.0)]),
+            ["B -> C warning, forward_excess 3 ms, limit 2 ms (line 1)"]
+        );
+        assert_eq!(bench.block([(0.5, 0.5), (1.0, 1.0)]).len(), 1);
+        // C's clock is set: an hour of offset is no delay.
+        bench.generation = 1;
+        assert!(bench.block([(0.5, 0.5), (3.6e6, -3.6e6)]).is_empty());
+        // A rise that lasts is the new normal after two spans of 10 s.
+        assert_eq!(bench.block([(4.5, 0.5), (3.6e6, -3.6e6)]).len(), 1);
+        let mut told = Vec::new();
+        for _ in 0..300 {
+            told.extend(bench.block([(4.5, 0.5), (3.6e6, -3.6e6)]));
+        }
+        assert_eq!(
+            told,
+            ["A -> B ok, forward_excess 0 ns, limit 2 ms (line 1)"]
+        );
+    }
+
+    #[test]
+    fn multiples_wait_for_a_baseline_and_increases_come_from_the_model() {
+        let mut bench = Bench::new(
+            "segment * round_trip > 2x\nsegment B->C increase > 3ms\nhost C residence p95 > 3x over 1",
+        );
+        assert!(bench.far(100.0).is_empty(), "there is no baseline");
+        assert!(bench.watch.wants_growth(MonoTime(0)));
+        let growth = |baselines: [Option<SignedNanos>; 2], increase| Growth {
+            baselines,
+            increase,
+        };
+        let far = Place::Segment { from: 1, to: 2 };
+        let both = [Some(ms(0.03)), Some(ms(0.02))];
+        bench.watch.grow(
+            MonoTime(5),
+            &BTreeMap::from([
+                (far, growth([Some(ms(1.0)), Some(ms(9.0))], Some(ms(2.0)))),
+                (Place::Host(2), growth(both, None)),
+            ]),
+        );
+        assert!(!bench.watch.wants_growth(MonoTime(999_999_999)));
+        assert!(bench.watch.wants_growth(MonoTime(1_000_000_005)));
+        assert_eq!(
+            bench.far(2.1),
+            [
+                "B -> C warning, round_trip 2.1 ms, limit 2 ms (line 1)",
+                "C warning, residence p95 100 us, limit 60 us (line 3)"
+            ]
+        );
+        let grown = growth([Some(ms(1.0)), None], Some(ms(4.0)));
+        bench
+            .watch
+            .grow(MonoTime(6), &BTreeMap::from([(far, grown)]));
+        assert_eq!(
+            bench.told(),
+            ["B -> C warning, increase 4 ms, limit 3 ms (line 2)"]
+        );
+    }
+
+    #[test]
+    fn loss_is_a_share_of_the_blocks_sent_since_the_last_look() {
+        let mut bench = Bench::new("total loss > 10% over 10");
+        bench.watch.counts(5, 5);
+        assert!(bench.told().is_empty(), "too few to say");
+        bench.watch.counts(10, 1);
+        assert!(bench.told().is_empty());
+        bench.watch.counts(20, 3);
+        assert_eq!(
+            bench.told(),
+            ["total warning, loss 20 %, limit 10 % (line 1)"]
+        );
+        bench.watch.counts(45, 3);
+        assert_eq!(bench.told().len(), 1);
+    }
+
+    #[test]
+    fn at_the_end_the_whole_run_decides_what_its_windows_did_not() {
+        let rules = "segment B->C round_trip p90 > 5ms over 4\nsegment B->C round_trip max > 8ms over 4 for 2 of 3\ntotal loss > 1%";
+        // Three windows; the last is within, the whole run is not.
+        let run = |planned| {
+            let mut bench = Bench::new(rules);
+            for span in [6.0, 6.0, 6.0, 6.0, 7.0, 7.0, 9.0, 7.0, 1.0, 1.0, 1.0, 1.0] {
+                bench.far(span);
+            }
+            bench.watch.finish(planned, 12, 0);
+            bench.watch.limits()
+        };
+        let states = |limits: Vec<LimitState>| limits.iter().map(|l| l.state).collect::<Vec<_>>();
+        assert_eq!(states(run(true)), [Sla::Warning, Sla::Ok, Sla::Ok]);
+        assert_eq!(states(run(false)), [Sla::Ok, Sla::Ok, Sla::Ok]);
+        // One window of the three that `for` looks at: the whole run stands for them.
+        let mut bench = Bench::new(rules);
+        for span in [1.0, 9.0, 1.0, 1.0, 1.0] {
+            bench.far(span);
+        }
+        bench.watch.finish(false, 100, 2);
+        assert_eq!(
+            bench.told(),
+            [
+                "B -> C warning, round_trip max 9 ms, limit 8 ms (line 2)",
+                "total warning, loss 2 %, limit 1 % (line 3)"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_playbook_asks_more_of_more_nodes_the_further_it_is() {
+        let mut bench = Bench::new(
+            "segment B->C round_trip > 5ms ask load at C ask tcp at here beyond 2x ask cpu at A beyond 20ms ask all at *\n\
+             host B residence > 1s ask snmp at *",
+        );
+        bench.far(4.0);
+        assert!(bench.watch.asks().is_empty());
+        bench.far(6.0);
+        let (load, tcp, cpu) = (Classes::LOAD, Classes::TCP, Classes::CPU);
+        assert_eq!(
+            bench.watch.asks(),
+            BTreeMap::from([(1, tcp), (2, load.and(tcp))])
+        );
+        bench.far(11.0);
+        assert_eq!(
+            bench.watch.asks(),
+            BTreeMap::from([(0, cpu), (1, tcp), (2, load.and(tcp))])
+        );
+        bench.far(21.0);
+        let all: Classes = "all".parse().unwrap();
+        assert_eq!(
+            bench.watch.asks(),
+            BTreeMap::from([(0, all), (1, all), (2, all)])
+        );
+        bench.far(5.0);
+        assert!(bench.watch.asks().is_empty());
+    }
+
+    #[test]
+    fn a_part_that_goes_away_is_told_and_its_questions_end() {
+        let mut bench =
+            Bench::new("segment B->C round_trip > 5ms ask load at *\nhost X residence > 1s");
+        bench.far(6.0);
+        assert!(!bench.watch.asks().is_empty());
+        bench.names.insert(2, "D".into());
+        assert_eq!(
+            bench.far(6.0),
+            ["B -> D gone from the path, round_trip 6 ms, limit 5 ms (line 1)"]
+        );
+        assert!(bench.watch.asks().is_empty());
+        let unmatched: Vec<_> = bench.watch.unmatched().map(|rule| rule.line).collect();
+        assert_eq!(unmatched, [Some(2)]);
+    }
+
+    #[test]
+    fn events_are_bounded() {
+        let mut bench = Bench::new("segment B->C round_trip > 5ms");
+        for block in 0..300 {
+            bench.far(if block % 2 == 0 { 6.0 } else { 1.0 });
+        }
+        let (events, forgotten) = bench.watch.events();
+        assert_eq!((events.len(), forgotten), (EVENTS, 200));
+        assert_eq!(events[EVENTS - 1].sequence, 299);
+    }
+}

@@ -1,0 +1,695 @@
+//! Statistics and what nodes and kernels told of themselves in, the likely cause of the delay out.
+//!
+//! What is explained is the part that the verdict names; where it names none, the part that is furthest beyond its limits.
+//! Its delay is the verdict's increase, or, for want of a baseline, the median of the part. The first rule that decides
+//! speaks; where none does the cause is `unknown`, and where nobody was asked there is none.
+//!
+//! | rule | says | of | where |
+//! |---|---|---|---|
+//! | 1 | `receiver-limited` | segment | an end had its peer's window full (`rwnd_limited_ns`) for 20 % or more of the time that it had data under way (`busy_ns`) |
+//! | 2 | `sender-limited` | segment | the same of its own send buffer (`sndbuf_limited_ns`) |
+//! | 3 | `network` | segment | the kernel's RTT makes up half of the delay or more; or the connection retransmitted twice or more |
+//! | 4 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` is 0.1 or more |
+//! | 5 | `host C is busy` | segment (its ends), host | `load1` is 1.5 per CPU or more, or `cpu_busy` 0.9, or `cpu_pressure_some10` 0.3 |
+//! | 6 | `host C reads late` | segment (its ends), host | the wake-up delay at p95 is half of the delay or more |
+//! | 7 | `application` | host, server | the host told its load and none of the above holds; the server: the exit's kernel has an RTT to it of less than half of the delay |
+//! | - | `unknown` | | no rule decides, or the kernel's RTT of the server is as long as its answer |
+//!
+//! The kernel's RTT of a segment B -> C is `downstream.rtt_ns` of B, and `upstream.rtt_ns` of C where B did not tell. For an
+//! increase it counts from the least that the kernel knows (`min_rtt_ns`, or the first that was told). An RTT of more than
+//! 1.75 times the round trip (its p95) holds an acknowledgement that was delayed, by 40 ms or more, as they are where data
+//! goes one way only: it says nothing. Counters are compared with the first answer of the same question; with one answer
+//! alone they are those of the connection's life.
+
+use super::facts::Facts;
+use super::sla::Amount;
+use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};
+use crate::time::SignedNanos;
+
+/// Share of the busy time from which on a connection is called limited.
+const LIMITED: f64 = 0.2;
+/// Share of the delay that a cause has to make up.
+const MOST: f64 = 0.5;
+/// A kernel's RTT beyond that many round trips is a delayed acknowledgement.
+const DELAYED_ACK: f64 = 1.75;
+const RETRANSMISSIONS: f64 = 2.0;
+const MEMORY_PRESSURE: f64 = 0.1;
+const LOAD_PER_CPU: f64 = 1.5;
+const CPU_BUSY: f64 = 0.9;
+const CPU_PRESSURE: f64 = 0.3;
+
+/// What nodes told, the latest and the first since the same was asked; and what they are called.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    /// A row per hop.
+    pub latest: &'a [Facts],
+    /// The same, or fewer.
+    pub first: &'a [Facts],
+    /// By hop.
+    pub name: &'a dyn Fn(u8) -> String,
+}
+
+/// The likely cause; `unknown` where the rules do not decide, `None` where nobody told anything.
+pub fn cause(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
+    if told.latest.iter().all(|told| told.facts.is_empty()) {
+        return None;
+    }
+    let decided = match subject(statistics) {
+        Subject::Segment(segment) => of_segment(statistics, segment, told),
+        Subject::Host(host) => of_host(statistics, host, told),
+        Subject::Server => of_server(statistics, told),
+        Subject::None => None,
+    };
+    Some(decided.unwrap_or_else(|| "unknown".to_owned()))
+}
+
+enum Subject<'a> {
+    Segment(&'a SegmentStatistics),
+    Host(&'a HostStatistics),
+    Server,
+    None,
+}
+
+fn subject(statistics: &Statistics) -> Subject<'_> {
+    let verdict = &statistics.verdict;
+    let (segments, hosts) = (&statistics.segments, &statistics.hosts);
+    let named = match verdict.kind {
+        VerdictKind::Segment => verdict
+            .index
+            .and_then(|i| segments.get(i))
+            .map(Subject::Segment),
+        VerdictKind::Host => {
+            let mut hosts = hosts.iter();
+            let named = hosts.find(|host| Some(usize::from(host.hop)) == verdict.index);
+            named.map(Subject::Host)
+        }
+        VerdictKind::Source => hosts.first().map(Subject::Host),
+        VerdictKind::Server => Some(Subject::Server),
+        // A stepped clock is its own cause.
+        VerdictKind::Clock => Some(Subject::None),
+        VerdictKind::None => None,
+    };
+    let beyond =
+        |sla: Sla, share: Option<f64>| (sla > Sla::Ok).then(|| (sla, share.unwrap_or(0.0)));
+    let segment = segments
+        .iter()
+        .map(|s| (beyond(s.sla, s.share), Subject::Segment(s)));
+    let host = hosts
+        .iter()
+        .map(|h| (beyond(h.sla, h.share), Subject::Host(h)));
+    let worst = segment
+        .chain(host)
+        .filter_map(|(beyond, subject)| Some((beyond?, subject)));
+    let worst = worst
+        .max_by(|((one, share), _), ((other, than), _)| one.cmp(other).then(share.total_cmp(than)));
+    named
+        .or_else(|| worst.map(|(_, subject)| subject))
+        .unwrap_or(Subject::None)
+}
+
+/// What is to be explained, in nanoseconds, and whether it is growth.
+fn delay(statistics: &Statistics, part: Option<Summary>) -> Option<(f64, bool)> {
+    let verdict = &statistics.verdict;
+    let grown = verdict.increase.filter(|increase| {
+        verdict.basis == Basis::Increase && verdict.kind != VerdictKind::None && increase.0 > 0
+    });
+    let whole = part.map(|part| (part.p50.0 as f64, false));
+    grown.map(|increase| (increase.0 as f64, true)).or(whole)
+}
+
+impl Told<'_> {
+    fn number(&self, hop: u8, name: &str) -> Option<f64> {
+        let told = self.latest.iter().find(|told| told.hop == hop)?;
+        told.number(name)
+    }
+
+    /// What a counter has grown by, or what it is where it was told once only.
+    fn grown(&self, hop: u8, name: &str) -> Option<f64> {
+        let latest = self.latest.iter().find(|told| told.hop == hop)?;
+        let first = self.first.iter().find(|told| told.hop == hop);
+        let first = first.filter(|first| first.sequence != latest.sequence);
+        let now = latest.number(name)?;
+        match first.and_then(|first| first.number(name)) {
+            // Less than before is another connection.
+            Some(before) if before <= now => Some(now - before),
+            _ => Some(now),
+        }
+    }
+
+    /// The least RTT that the kernel of `hop` knows of that connection.
+    fn least_rtt(&self, hop: u8, side: &str) -> Option<f64> {
+        let first = self.first.iter().find(|told| told.hop == hop);
+        let first = first.and_then(|first| first.number(&format!("{side}.rtt_ns")));
+        let least = self.number(hop, &format!("{side}.min_rtt_ns"));
+        least.into_iter().chain(first).reduce(f64::min)
+    }
+}
+
+/// What the kernel says of a segment: how much of the delay its RTT is.
+fn kernel_part(segment: &SegmentStatistics, told: &Told<'_>, grown: bool) -> Option<f64> {
+    let near = (segment.from_hop, "downstream");
+    let far = (segment.to_hop, "upstream");
+    let longest = segment
+        .round_trip
+        .map(|trip| trip.p95.0 as f64 * DELAYED_ACK);
+    let believed = |&(hop, side): &(u8, &str)| {
+        let rtt = told.number(hop, &format!("{side}.rtt_ns"))?;
+        if longest.is_some_and(|longest| rtt > longest) {
+            return None;
+        }
+        Some(if grown {
+            (rtt - told.least_rtt(hop, side)?).max(0.0)
+        } else {
+            rtt
+        })
+    };
+    [near, far].iter().find_map(believed)
+}
+
+fn of_segment(
+    statistics: &Statistics,
+    segment: &SegmentStatistics,
+    told: &Told<'_>,
+) -> Option<String> {
+    let (near, far) = (segment.from_hop, segment.to_hop);
+    // Each end sends: the near one its blocks, the far one what comes back.
+    let sides = [(near, "downstream", far), (far, "upstream", near)];
+    for (counter, says) in [
+        ("rwnd_limited_ns", "receiver-limited"),
+        ("sndbuf_limited_ns", "sender-limited"),
+    ] {
+        for (hop, side, peer) in sides {
+            let grown = |name: &str| told.grown(hop, &format!("{side}.{name}"));
+            let (Some(limited), Some(busy)) = (grown(counter), grown("busy_ns")) else {
+                continue;
+            };
+            if busy > 0.0 && limited / busy >= LIMITED {
+                let percent = (limited / busy * 100.0).min(100.0);
+                let (own, peer) = ((told.name)(hop), (told.name)(peer));
+                let what = if counter.starts_with("rwnd") {
+                    format!("{peer}'s window was full")
+                } else {
+                    format!("{own}'s send buffer was full")
+                };
+                let when = format!("for {percent:.0} % of the time that {own} had data for {peer}");
+                return Some(format!("{says}: {what} {when}"));
+            }
+        }
+    }
+    let delay = delay(statistics, segment.round_trip);
+    let kernel = delay.and_then(|(_, grown)| kernel_part(segment, told, grown));
+    let share = delay
+        .zip(kernel)
+        .map(|((delay, _), kernel)| kernel / delay.max(1.0));
+    let retransmissions =
+        sides.map(|(hop, side, _)| told.grown(hop, &format!("{side}.retransmits")));
+    let retransmissions: f64 = retransmissions.into_iter().flatten().sum();
+    let is_network = share.is_some_and(|share| share >= MOST);
+    if is_network || retransmissions >= RETRANSMISSIONS {
+        let mut text = "network: ".to_owned();
+        if let (true, Some((delay, grown)), Some(kernel)) = (is_network, delay, kernel) {
+            text += &if grown {
+                "both round trip and the kernel's RTT rose".to_owned()
+            } else {
+                format!("the kernel's RTT is {} of {}", span(kernel), span(delay))
+            };
+        }
+        if retransmissions > 0.0 {
+            let comma = if is_network { ", " } else { "" };
+            let plural = if retransmissions == 1.0 { "" } else { "s" };
+            text += &format!("{comma}{retransmissions:.0} retransmission{plural}");
+        }
+        return Some(text);
+    }
+    let unchanged = match (kernel, delay) {
+        (Some(_), Some((_, true))) => ", kernel RTT unchanged".to_owned(),
+        (Some(kernel), _) => format!(", the kernel's RTT is {}", span(kernel)),
+        _ => String::new(),
+    };
+    // What comes in waits at the far end first.
+    let ends = [far, near];
+    let hosts = ends.map(|hop| statistics.hosts.iter().find(|host| host.hop == hop));
+    let late = |host: &HostStatistics| {
+        let summary = if host.hop == far {
+            host.forward_wake_up
+        } else {
+            host.return_wake_up
+        };
+        reads_late(host.hop, summary.into_iter(), delay, told)
+    };
+    ends.iter()
+        .find_map(|&hop| memory(hop, told))
+        .or_else(|| busiest(&ends, told))
+        .map(|text| text + &unchanged)
+        .or_else(|| hosts.into_iter().flatten().find_map(late))
+}
+
+fn of_host(statistics: &Statistics, host: &HostStatistics, told: &Told<'_>) -> Option<String> {
+    let hop = host.hop;
+    let delay = delay(statistics, host.forward_residence);
+    let late = [host.forward_wake_up, host.return_wake_up];
+    memory(hop, told)
+        .or_else(|| busiest(&[hop], told))
+        .or_else(|| reads_late(hop, late.into_iter().flatten(), delay, told))
+        .or_else(|| {
+            let (delay, _) = delay?;
+            let load = load(hop, told)?;
+            let name = (told.name)(hop);
+            Some(format!(
+                "application: {name} took {}, and is not busy: {load}",
+                span(delay)
+            ))
+        })
+}
+
+fn of_server(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
+    let exit = statistics.hosts.last()?.hop;
+    let (delay, _) = delay(statistics, statistics.behind_exit)?;
+    let rtt = told.number(exit, "downstream.rtt_ns")?;
+    (rtt < delay * MOST).then(|| {
+        let name = (told.name)(exit);
+        format!(
+            "application: the server behind {name} took {}, the kernel's RTT to it is {}",
+            span(delay),
+            span(rtt)
+        )
+    })
+}
+
+fn memory(hop: u8, told: &Told<'_>) -> Option<String> {
+    let pressure = told.number(hop, "memory_pressure_some10")?;
+    (pressure >= MEMORY_PRESSURE).then(|| {
+        let (name, percent) = ((told.name)(hop), pressure * 100.0);
+        format!("memory pressure at {name}: tasks waited for memory for {percent:.0} % of the last 10 s")
+    })
+}
+
+/// The one of these hosts that is busiest, if it is busy.
+fn busiest(hops: &[u8], told: &Told<'_>) -> Option<String> {
+    let busy = hops.iter().filter_map(|&hop| {
+        let load = told.number(hop, "load1").zip(told.number(hop, "cpus"));
+        let load = load.map(|(load, cpus)| load / cpus.max(1.0) / LOAD_PER_CPU);
+        let busy = told.number(hop, "cpu_busy").map(|busy| busy / CPU_BUSY);
+        let pressure = told.number(hop, "cpu_pressure_some10");
+        let pressure = pressure.map(|pressure| pressure / CPU_PRESSURE);
+        let degree = [load, busy, pressure]
+            .into_iter()
+            .flatten()
+            .reduce(f64::max)?;
+        (degree >= 1.0).then_some((degree, hop))
+    });
+    let (_, hop) = busy.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    let told_load = load(hop, told)?;
+    Some(format!("host {} is busy: {told_load}", (told.name)(hop)))
+}
+
+/// What a host told of its load, in words.
+fn load(hop: u8, told: &Told<'_>) -> Option<String> {
+    let mut texts = Vec::new();
+    if let Some(load) = told.number(hop, "load1") {
+        let cpus = told.number(hop, "cpus");
+        let plural = if cpus == Some(1.0) { "" } else { "s" };
+        let cpus = cpus.map_or_else(String::new, |cpus| format!(" on {cpus} CPU{plural}"));
+        texts.push(format!("load {load:.1}{cpus}"));
+    }
+    for (name, words) in [
+        ("cpu_busy", "CPUs busy for"),
+        ("cpu_pressure_some10", "tasks waited for a CPU for"),
+    ] {
+        let share = told.number(hop, name).map(|share| share * 100.0);
+        texts.extend(share.map(|percent| format!("{words} {percent:.0} % of the time")));
+    }
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+fn reads_late(
+    hop: u8,
+    wake_ups: impl Iterator<Item = Summary>,
+    delay: Option<(f64, bool)>,
+    told: &Told<'_>,
+) -> Option<String> {
+    let (delay, _) = delay?;
+    let worst = wake_ups
+        .map(|summary| summary.p95.0 as f64)
+        .reduce(f64::max)?;
+    (worst >= delay * MOST).then(|| {
+        let (name, worst) = ((told.name)(hop), span(worst));
+        format!("host {name} reads late: {worst} after its kernel has the data (p95)")
+    })
+}
+
+fn span(nanos: f64) -> String {
+    Amount::Span(SignedNanos(nanos as i64)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{Fact, FactValue};
+    use super::super::{Confidence, Figure, Histogram, Verdict};
+    use super::*;
+    use crate::time::Nanos;
+
+    fn summary(ms: f64) -> Option<Summary> {
+        let value = SignedNanos((ms * 1e6) as i64);
+        Some(Summary {
+            count: 100,
+            min: value,
+            mean: value,
+            stddev: Nanos::ZERO,
+            p50: value,
+            p90: value,
+            p95: value,
+            p99: value,
+            max: value,
+            last: value,
+        })
+    }
+
+    /// A -> B -> C: A -> B takes 1 ms, B -> C 10 ms, 5 ms of that for an increase. Nothing is named.
+    fn path() -> Statistics {
+        let segment = |from_hop: u8, ms| SegmentStatistics {
+            from_hop,
+            to_hop: from_hop + 1,
+            round_trip: summary(ms),
+            distribution: Histogram::default(),
+            network: None,
+            forward_excess: None,
+            return_excess: None,
+            held_share: None,
+            clock_offset: None,
+            clock_offset_error: None,
+            clock_skew_ppm: None,
+            share: None,
+            baseline: None,
+            increase: None,
+            negative: 0,
+            sla: Sla::None,
+        };
+        let host = |hop| HostStatistics {
+            hop,
+            nodes: Vec::new(),
+            forward_residence: summary(3.0),
+            forward_distribution: Histogram::default(),
+            return_residence: None,
+            return_distribution: Histogram::default(),
+            forward_wake_up: summary(0.02),
+            return_wake_up: summary(0.02),
+            wake_up_share: None,
+            wake_up_baseline: None,
+            wake_up_increase: None,
+            share: None,
+            baseline: None,
+            increase: None,
+            clock_steps: 0,
+            sla: Sla::None,
+        };
+        Statistics {
+            round_trip: summary(20.0),
+            distribution: Histogram::default(),
+            sla: Sla::None,
+            segments: vec![segment(0, 1.0), segment(1, 10.0)],
+            hosts: (0..3).map(host).collect(),
+            behind_exit: summary(30.0),
+            path_changes: 0,
+            verdict: Verdict {
+                kind: VerdictKind::None,
+                index: None,
+                name: "none".into(),
+                direction: None,
+                basis: Basis::Share,
+                figure: Figure::P50,
+                share: None,
+                increase: None,
+                increase_low: None,
+                increase_high: None,
+                confidence: Confidence::Low,
+                reason: String::new(),
+                text: String::new(),
+                cause: None,
+                reads_late: false,
+            },
+        }
+    }
+
+    /// The verdict names this part, for an increase of 5 ms.
+    fn grown(kind: VerdictKind, index: usize) -> Statistics {
+        let mut statistics = path();
+        statistics.verdict.kind = kind;
+        statistics.verdict.index = Some(index);
+        statistics.verdict.basis = Basis::Increase;
+        statistics.verdict.increase = Some(SignedNanos(5_000_000));
+        statistics
+    }
+
+    fn largest(kind: VerdictKind, index: usize) -> Statistics {
+        let mut statistics = grown(kind, index);
+        statistics.verdict.basis = Basis::Share;
+        statistics.verdict.increase = None;
+        statistics
+    }
+
+    fn facts(hop: u8, sequence: u64, facts: &[(&str, f64)]) -> Facts {
+        let fact = |&(name, value): &(&str, f64)| Fact {
+            name: name.into(),
+            value: FactValue::Number(value),
+        };
+        Facts {
+            hop,
+            sequence,
+            facts: facts.iter().map(fact).collect(),
+        }
+    }
+
+    fn name(hop: u8) -> String {
+        char::from(b'A' + hop).to_string()
+    }
+
+    fn why(statistics: &Statistics, latest: &[Facts], first: &[Facts]) -> String {
+        let told = Told {
+            latest,
+            first,
+            name: &name,
+        };
+        cause(statistics, &told).expect("something was told")
+    }
+
+    const IDLE: [(&str, f64); 3] = [("load1", 0.3), ("cpus", 4.0), ("cpu_busy", 0.1)];
+
+    #[test]
+    fn without_an_answer_there_is_no_cause_and_without_a_subject_it_is_unknown() {
+        let none = Told {
+            latest: &[],
+            first: &[],
+            name: &name,
+        };
+        assert_eq!(cause(&grown(VerdictKind::Segment, 1), &none), None);
+        let told = [facts(2, 1, &[("load1", 99.0), ("cpus", 1.0)])];
+        assert_eq!(why(&path(), &told, &[]), "unknown");
+        assert_eq!(why(&grown(VerdictKind::Clock, 1), &told, &[]), "unknown");
+    }
+
+    #[test]
+    fn where_the_verdict_names_nothing_the_part_beyond_its_limits_is_explained() {
+        let mut statistics = path();
+        statistics.segments[0].sla = Sla::Warning;
+        statistics.segments[1].sla = Sla::Critical;
+        let told = [facts(1, 1, &[("downstream.rtt_ns", 9e6)])];
+        assert_eq!(
+            why(&statistics, &told, &[]),
+            "network: the kernel's RTT is 9 ms of 10 ms"
+        );
+        statistics.segments[1].sla = Sla::Ok;
+        assert_eq!(why(&statistics, &told, &[]), "unknown");
+    }
+
+    #[test]
+    fn rule_1_and_2_a_full_window_is_the_receivers_and_a_full_buffer_the_senders() {
+        let statistics = grown(VerdictKind::Segment, 1);
+        let first = facts(
+            1,
+            5,
+            &[
+                ("downstream.busy_ns", 9e9),
+                ("downstream.rwnd_limited_ns", 0.0),
+            ],
+        );
+        let now = |limited, sndbuf| {
+            let row = [
+                ("downstream.busy_ns", 10e9),
+                ("downstream.rwnd_limited_ns", limited),
+                ("downstream.sndbuf_limited_ns", sndbuf),
+                ("downstream.rtt_ns", 6e6),
+                ("downstream.min_rtt_ns", 1e6),
+            ];
+            [facts(1, 9, &row)]
+        };
+        let first = [first];
+        assert_eq!(
+            why(&statistics, &now(0.45e9, 0.0), &first),
+            "receiver-limited: C's window was full for 45 % of the time that B had data for C"
+        );
+        // Of the whole life it is 5 %: an old connection's past says nothing of now.
+        assert!(why(&statistics, &now(0.45e9, 0.0), &[]).starts_with("network"));
+        assert!(why(&statistics, &now(0.19e9, 0.0), &first).starts_with("network"));
+        assert_eq!(
+            why(&statistics, &now(0.0, 3e9), &[]),
+            "sender-limited: B's send buffer was full for 30 % of the time that B had data for C"
+        );
+        let back = [("upstream.busy_ns", 1e9), ("upstream.rwnd_limited_ns", 1e9)];
+        assert_eq!(
+            why(&statistics, &[facts(2, 9, &back)], &[]),
+            "receiver-limited: B's window was full for 100 % of the time that C had data for B"
+        );
+    }
+
+    #[test]
+    fn rule_3_the_network_is_what_the_kernel_sees_too() {
+        let statistics = grown(VerdictKind::Segment, 1);
+        let near = |rtt: f64, retransmits| {
+            let row = [
+                ("downstream.rtt_ns", rtt),
+                ("downstream.min_rtt_ns", 1e6),
+                ("downstream.retransmits", retransmits),
+            ];
+            [facts(1, 9, &row)]
+        };
+        assert_eq!(
+            why(&statistics, &near(6e6, 12.0), &[]),
+            "network: both round trip and the kernel's RTT rose, 12 retransmissions"
+        );
+        assert_eq!(
+            why(&statistics, &near(3.5e6, 0.0), &[]),
+            "network: both round trip and the kernel's RTT rose"
+        );
+        assert_eq!(why(&statistics, &near(3.4e6, 0.0), &[]), "unknown");
+        assert_eq!(why(&statistics, &near(1e6, 1.0), &[]), "unknown");
+        assert_eq!(
+            why(&statistics, &near(1e6, 2.0), &[]),
+            "network: 2 retransmissions"
+        );
+        let first = [facts(1, 5, &[("downstream.retransmits", 11.0)])];
+        assert_eq!(why(&statistics, &near(1e6, 12.0), &first), "unknown");
+        // The far end's view, where the near one said nothing.
+        let far = [facts(
+            2,
+            9,
+            &[("upstream.rtt_ns", 6e6), ("upstream.min_rtt_ns", 1e6)],
+        )];
+        assert!(why(&statistics, &far, &[]).starts_with("network: both"));
+        assert_eq!(
+            why(&largest(VerdictKind::Segment, 1), &near(9.5e6, 0.0), &[]),
+            "network: the kernel's RTT is 9.5 ms of 10 ms"
+        );
+    }
+
+    #[test]
+    fn rule_3_a_delayed_acknowledgement_is_not_the_network() {
+        let statistics = grown(VerdictKind::Segment, 1);
+        let row = [("downstream.rtt_ns", 44e6), ("downstream.min_rtt_ns", 1e6)];
+        assert_eq!(why(&statistics, &[facts(1, 9, &row)], &[]), "unknown");
+        let far = facts(
+            2,
+            9,
+            &[("upstream.rtt_ns", 6e6), ("upstream.min_rtt_ns", 1e6)],
+        );
+        assert!(why(&statistics, &[facts(1, 9, &row), far], &[]).starts_with("network"));
+    }
+
+    #[test]
+    fn rule_4_memory_pressure_is_told_of_the_end_that_has_it() {
+        let row = [
+            ("memory_pressure_some10", 0.23),
+            ("load1", 30.0),
+            ("cpus", 2.0),
+        ];
+        let told = [facts(2, 9, &row)];
+        let says = "memory pressure at C: tasks waited for memory for 23 % of the last 10 s";
+        assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), says);
+        assert_eq!(why(&grown(VerdictKind::Host, 2), &told, &[]), says);
+        let row = [("memory_pressure_some10", 0.09)];
+        let told = [facts(2, 9, &row)];
+        assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), "unknown");
+        // An end of another segment.
+        let row = [("memory_pressure_some10", 0.5)];
+        let told = [facts(0, 9, &row)];
+        assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), "unknown");
+    }
+
+    #[test]
+    fn rule_5_a_busy_host_is_one_while_the_kernel_sees_no_change() {
+        let statistics = grown(VerdictKind::Segment, 1);
+        let busy = facts(2, 9, &[("load1", 9.1), ("cpus", 2.0)]);
+        let kernel = |rtt: f64| {
+            let row = [("downstream.rtt_ns", rtt), ("downstream.min_rtt_ns", 1e6)];
+            facts(1, 9, &row)
+        };
+        let told = |rtt| [kernel(rtt), busy.clone()];
+        assert_eq!(
+            why(&statistics, &told(1.1e6), &[]),
+            "host C is busy: load 9.1 on 2 CPUs, kernel RTT unchanged"
+        );
+        assert!(why(&statistics, &told(6e6), &[]).starts_with("network"));
+        assert_eq!(
+            why(&statistics, std::slice::from_ref(&busy), &[]),
+            "host C is busy: load 9.1 on 2 CPUs"
+        );
+        assert_eq!(
+            why(&grown(VerdictKind::Host, 2), &[busy], &[]),
+            "host C is busy: load 9.1 on 2 CPUs"
+        );
+        for (row, says) in [
+            (
+                ("cpu_busy", 0.95),
+                "host C is busy: CPUs busy for 95 % of the time",
+            ),
+            (
+                ("cpu_pressure_some10", 0.4),
+                "host C is busy: tasks waited for a CPU for 40 % of the time",
+            ),
+            (("cpu_busy", 0.8), "unknown"),
+            (("cpu_pressure_some10", 0.2), "unknown"),
+        ] {
+            assert_eq!(why(&statistics, &[facts(2, 9, &[row])], &[]), says);
+        }
+    }
+
+    #[test]
+    fn rule_6_a_late_reader_is_told_by_its_wake_up_delay() {
+        let mut statistics = grown(VerdictKind::Segment, 1);
+        let told = [facts(2, 9, &IDLE)];
+        statistics.hosts[2].forward_wake_up = summary(2.4);
+        assert_eq!(why(&statistics, &told, &[]), "unknown");
+        statistics.hosts[2].forward_wake_up = summary(2.6);
+        assert_eq!(
+            why(&statistics, &told, &[]),
+            "host C reads late: 2.6 ms after its kernel has the data (p95)"
+        );
+        // The return path of C -> D is not of this segment.
+        let mut statistics = grown(VerdictKind::Segment, 1);
+        statistics.hosts[2].return_wake_up = summary(9.0);
+        assert_eq!(why(&statistics, &told, &[]), "unknown");
+        statistics.hosts[1].return_wake_up = summary(9.0);
+        assert!(why(&statistics, &told, &[]).starts_with("host B reads late: 9 ms"));
+    }
+
+    #[test]
+    fn rule_7_what_an_idle_host_or_a_near_server_takes_is_the_applications() {
+        let told = [facts(2, 9, &IDLE)];
+        assert_eq!(
+            why(&grown(VerdictKind::Host, 2), &told, &[]),
+            "application: C took 5 ms, and is not busy: load 0.3 on 4 CPUs, CPUs busy for 10 % of the time"
+        );
+        assert_eq!(
+            why(&grown(VerdictKind::Host, 1), &told, &[]),
+            "unknown",
+            "B did not tell"
+        );
+        let server = largest(VerdictKind::Server, 0);
+        let rtt = |rtt| [facts(2, 9, &[("downstream.rtt_ns", rtt)])];
+        assert_eq!(
+            why(&server, &rtt(0.2e6), &[]),
+            "application: the server behind C took 30 ms, the kernel's RTT to it is 200 us"
+        );
+        assert_eq!(why(&server, &rtt(29e6), &[]), "unknown");
+    }
+}

@@ -1,0 +1,275 @@
+//! A [`Report`] in, the one line of a monitoring plugin out (`--format nagios`).
+//!
+//! `STS CRITICAL - B -> C: critical, round_trip p95 7.3 ms, limit 5 ms (line 3); ... | 'total_p95'=0.0073s;0.1;0.2;0; ...`
+//!
+//! Read the Monitoring Plugins Development Guidelines, "Performance data" first: `'label'=value[unit];[warn];[crit];[min];[max]`.
+//! Delays are in seconds (`s`), loss in `%`; a value that is not known is `U`. A limit `0.1` is a range that alerts above
+//! 0.1 (and below 0, which no delay of a path with steady clocks is). Beside the usual figures each limit of the rules has
+//! its value.
+//!
+//! Names are written by peers: `|`, `'`, `=` and what steers a terminal do not get into the line.
+
+use super::{printable, Report};
+use crate::measure::sla::{Amount, Figure, LimitState, Place, Statistic};
+use crate::measure::{Sla, Summary};
+use crate::time::SignedNanos;
+use std::fmt::Write as _;
+
+/// Limits that are told in words; all of them are in the performance data.
+const TOLD: usize = 3;
+
+/// The line, with its line feed.
+pub fn render(report: &Report) -> String {
+    let state = match report.state() {
+        Sla::Critical => "CRITICAL",
+        Sla::Warning => "WARNING",
+        Sla::Ok | Sla::None => "OK",
+    };
+    let beyond = report.limits.iter().filter(|limit| limit.state > Sla::Ok);
+    let mut beyond: Vec<_> = beyond.collect();
+    beyond.sort_by_key(|limit| std::cmp::Reverse(limit.state));
+    let mut texts: Vec<String> = beyond
+        .iter()
+        .take(TOLD)
+        .map(|limit| format!("{}: {limit}", report.place_name(limit.place)))
+        .collect();
+    if beyond.len() > TOLD {
+        texts.push(format!("{} limits more", beyond.len() - TOLD));
+    }
+    if report.broken || report.blocks.received == 0 {
+        texts.insert(0, report.notices.last().cloned().unwrap_or_default());
+    }
+    let verdict = &report.statistics.verdict;
+    texts.push(verdict.text.clone());
+    texts.extend(verdict.cause.iter().map(|cause| format!("why: {cause}")));
+    texts.retain(|text| !text.is_empty());
+    format!(
+        "STS {state} - {} | {}\n",
+        clean(&texts.join("; ")),
+        performance(report).join(" ")
+    )
+}
+
+/// The line of a run that could not even begin; `state` as the exit code says.
+pub fn failure(state: &str, text: &str) -> String {
+    format!("STS {state} - {}\n", clean(text))
+}
+
+/// Text that ends neither the line nor its first half.
+fn clean(text: &str) -> String {
+    printable(text).replace('|', "/")
+}
+
+/// What a value is of.
+type Key = (Place, Figure, Option<Statistic>);
+
+fn performance(report: &Report) -> Vec<String> {
+    let statistics = &report.statistics;
+    let mut values: Vec<(Key, Option<Amount>)> = Vec::new();
+    let mut add = |place, figure, summary: Option<Summary>, which: &[Statistic]| {
+        values.extend(which.iter().map(|&statistic| {
+            let value = summary.map(|summary| Amount::Span(of(&summary, statistic)));
+            ((place, figure, Some(statistic)), value)
+        }));
+    };
+    let usual = [Statistic::P50, Statistic::P95];
+    let total = [
+        Statistic::Mean,
+        Statistic::P50,
+        Statistic::P95,
+        Statistic::P99,
+    ];
+    add(
+        Place::Total,
+        Figure::RoundTrip,
+        statistics.round_trip,
+        &total,
+    );
+    for segment in &statistics.segments {
+        let place = Place::Segment {
+            from: segment.from_hop,
+            to: segment.to_hop,
+        };
+        add(place, Figure::RoundTrip, segment.round_trip, &usual);
+    }
+    for host in &statistics.hosts {
+        // Both ways together have no summary of their own; where there is one way it is the whole.
+        if host.return_residence.is_none() {
+            let place = Place::Host(host.hop);
+            add(place, Figure::Residence, host.forward_residence, &usual);
+        }
+    }
+    let blocks = &report.blocks;
+    let loss = (blocks.sent > 0).then(|| blocks.lost as f64 / blocks.sent as f64);
+    let loss = loss.map(Amount::Share);
+    values.push(((Place::Total, Figure::Loss, None), loss));
+    for limit in &report.limits {
+        if !values.iter().any(|(key, _)| *key == key_of(limit)) {
+            values.push((key_of(limit), limit.value));
+        }
+    }
+    let values = values.into_iter();
+    values
+        .map(|(key, value)| entry(report, key, value))
+        .collect()
+}
+
+fn key_of(limit: &LimitState) -> Key {
+    (limit.place, limit.figure, limit.statistic)
+}
+
+fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
+    let (place, figure, statistic) = key;
+    let place = match place {
+        Place::Segment { from, to } => {
+            format!("{}->{}", report.name_at(from), report.name_at(to))
+        }
+        place => report.place_name(place),
+    };
+    let usual = matches!(figure, Figure::RoundTrip | Figure::Residence);
+    let figure = Some(figure.word()).filter(|_| !usual || statistic.is_none());
+    let words = figure.into_iter().chain(statistic.map(Statistic::word));
+    let label = printable(&place) + "_" + &words.collect::<Vec<_>>().join("_");
+    let label: String = label
+        .chars()
+        .map(|c| if "|'=".contains(c) { '_' } else { c })
+        .collect();
+    let limit = |severity| {
+        let own = report.limits.iter().filter(|limit| {
+            key_of(limit) == key && limit.severity == severity && limit.limit.is_some()
+        });
+        let least = own.filter_map(|limit| limit.limit.map(number));
+        let least = least.reduce(f64::min);
+        least.map_or_else(String::new, plain)
+    };
+    let share = matches!(value, Some(Amount::Share(_)));
+    let (unit, most) = if share { ("%", "100") } else { ("s", "") };
+    let mut text = format!("'{label}'=");
+    // Writing to a String cannot fail.
+    let _ = match value {
+        Some(value) => write!(text, "{}{unit}", plain(number(value))),
+        None => write!(text, "U"),
+    };
+    let (warning, critical) = (limit(Sla::Warning), limit(Sla::Critical));
+    let _ = write!(text, ";{warning};{critical};0;{most}");
+    text
+}
+
+/// In seconds, or in percent.
+fn number(amount: Amount) -> f64 {
+    match amount {
+        Amount::Span(span) => span.0 as f64 / 1e9,
+        Amount::Share(share) => share * 100.0,
+    }
+}
+
+/// To the nanosecond, without an exponent, which parsers do not take.
+fn plain(number: f64) -> String {
+    let text = format!("{number:.9}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn of(summary: &Summary, statistic: Statistic) -> SignedNanos {
+    match statistic {
+        Statistic::Min => summary.min,
+        Statistic::Mean => summary.mean,
+        Statistic::P50 => summary.p50,
+        Statistic::P90 => summary.p90,
+        Statistic::P95 => summary.p95,
+        Statistic::P99 => summary.p99,
+        Statistic::Max => summary.max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    /// An entry of performance data as a monitoring system reads it: label, value, unit, warn, crit, min, max.
+    type Entry = (String, Option<f64>, String, [Option<f64>; 4]);
+
+    /// Reads a plugin's line as the guidelines say; panics where it is none.
+    fn read(line: &str) -> (String, Vec<Entry>) {
+        let line = line.strip_suffix('\n').expect("a line feed ends it");
+        assert!(!line.contains('\n') && !line.chars().any(char::is_control));
+        let (text, data) = line.split_once('|').expect("performance data");
+        let mut rest = data.trim();
+        let mut entries = Vec::new();
+        while !rest.is_empty() {
+            let (label, after) = rest[1..].split_once('\'').expect("a quoted label");
+            assert!(rest.starts_with('\'') && !label.contains(['=', '|']));
+            let after = after.strip_prefix('=').expect("=");
+            let (entry, next) = after.split_once(' ').unwrap_or((after, ""));
+            rest = next;
+            let fields: Vec<_> = entry.split(';').collect();
+            assert_eq!(fields.len(), 5, "{entry}");
+            let numeric = |c: char| c.is_ascii_digit() || c == '.' || c == '-';
+            let end = fields[0].find(|c| !numeric(c)).unwrap_or(fields[0].len());
+            let (value, unit) = fields[0].split_at(end);
+            let number = |text: &str| {
+                let none = text.is_empty() || text == "U";
+                (!none).then(|| text.parse().unwrap_or_else(|_| panic!("{entry}: {text}")))
+            };
+            let ranges = [1, 2, 3, 4].map(|field| number(fields[field]));
+            entries.push((label.to_owned(), number(value), unit.to_owned(), ranges));
+        }
+        (text.trim().to_owned(), entries)
+    }
+
+    #[test]
+    fn the_line_has_state_text_values_units_and_limits() {
+        let (text, entries) = read(&render(&samples::full()));
+        assert!(
+            text.starts_with(
+                "STS CRITICAL - B -> C: critical, round_trip p95 5.258 ms, limit 5 ms (line 3); B -> C adds"
+            ),
+            "{text}"
+        );
+        let entry = |label: &str| {
+            let found = entries.iter().find(|entry| entry.0 == label);
+            let (_, value, unit, ranges) =
+                found.unwrap_or_else(|| panic!("{label} in {entries:?}"));
+            (value.unwrap(), unit.as_str(), *ranges)
+        };
+        let (zero, none) = (Some(0.0), None);
+        assert_eq!(
+            entry("total_mean"),
+            (0.002_97, "s", [Some(0.1), none, zero, none])
+        );
+        assert_eq!(
+            entry("B->C_p95"),
+            (0.005_258, "s", [none, Some(0.005), zero, none])
+        );
+        let (value, unit, ranges) = entry("total_loss");
+        assert!((value - 300.0 / 103.0).abs() < 1e-6, "{value}");
+        assert_eq!((unit, ranges), ("%", [none, Some(20.0), zero, Some(100.0)]));
+        assert_eq!(entry("A_p50").1, "s");
+    }
+
+    #[test]
+    fn nothing_that_a_peer_is_called_breaks_the_line() {
+        for seed in 0..200 {
+            let report = samples::random(seed);
+            let (text, _) = read(&render(&report));
+            assert!(text.starts_with("STS "), "seed {seed}: {text}");
+        }
+        let mut report = samples::full();
+        report.path.nodes[1].name = "x'|=1;2 y\n\u{1b}[2J".into();
+        let (_, entries) = read(&render(&report));
+        let named = entries.iter().filter(|entry| entry.0.contains("x___1;2 y"));
+        assert!(named.count() >= 4, "{entries:?}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_critical_and_unknown() {
+        let (text, entries) = read(&render(&samples::empty()));
+        assert_eq!(
+            text,
+            "STS CRITICAL - connect to 10.0.0.7:9000: connection refused; nothing was measured"
+        );
+        let unknown = ("total_p50".to_owned(), None, "U".to_owned());
+        let first = &entries[1];
+        assert_eq!((first.0.clone(), first.1, first.2.clone()), unknown);
+    }
+}

@@ -1,0 +1,207 @@
+//! Rules at work on chains of the real binary: a link slows one segment in the middle of a run.
+
+mod util;
+
+use std::process::Stdio;
+use std::time::Duration;
+use subsegment_tcp_speeds::node::link::Link;
+use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use util::{program, run, text, Dir, Node, Process};
+
+const SLOW: Duration = Duration::from_millis(15);
+
+/// A -> B -> C, with a link between B and C.
+struct Chain {
+    b: Node,
+    _c: Node,
+    link: Link,
+}
+
+impl Chain {
+    fn start() -> Self {
+        let c = Node::start("C", &[]);
+        let link = Link::start(c.address, Duration::ZERO).unwrap();
+        let b = Node::to("B", link.address, &[]);
+        Self { b, _c: c, link }
+    }
+
+    fn probe(&self, args: &[&str]) -> Process {
+        let address = self.b.address.to_string();
+        let command = ["--node", "A", "probe", &address];
+        Process::start(
+            program()
+                .args(command)
+                .args(args)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped()),
+        )
+    }
+}
+
+fn rules(dir: &Dir, text: &str) -> String {
+    let path = dir.file("rules");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn str_at<'a>(value: &'a Value, path: &str) -> &'a str {
+    value.at(path).and_then(Value::as_str).unwrap_or("-")
+}
+
+fn events(report: &Value) -> Vec<(&str, &str, i64)> {
+    let events = report.at("events").and_then(Value::as_array).unwrap();
+    let event = |event| {
+        let sequence = Value::at(event, "sequence").and_then(Value::as_i64);
+        (
+            str_at(event, "name"),
+            str_at(event, "state"),
+            sequence.unwrap(),
+        )
+    };
+    events.iter().map(event).collect()
+}
+
+#[test]
+fn a_segment_that_is_slowed_turns_its_rule_and_back_when_it_is_not() {
+    let dir = Dir::new("rules-turn");
+    // The second is a witness that blocks come back.
+    let rules = rules(
+        &dir,
+        "segment B->C round_trip > 10ms for 3 of 5 clear 3 critical\ntotal round_trip > 1ns\nsegment A->B round_trip > 10ms\n",
+    );
+    let chain = Chain::start();
+    let mut probe = chain.probe(&["-c0", "-i0.05", "--rules", &rules, "--format=json"]);
+    probe.wait_line("sla: total: warning, round_trip");
+    chain.link.forward.set_delay(SLOW);
+    probe.wait_line("sla: B -> C: critical, round_trip");
+    chain.link.forward.set_delay(Duration::ZERO);
+    probe.wait_line("sla: B -> C: ok, round_trip");
+    let (status, report) = probe.stop();
+    let report = parse(report.as_bytes()).unwrap();
+    // The witness is a warning at the end, and nothing else is anything.
+    assert_eq!(status.code(), Some(1), "{report:?}");
+    let events = events(&report);
+    let [witness, turned, back] = events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!((witness.0, witness.1), ("total", "warning"));
+    assert_eq!((turned.0, turned.1), ("B -> C", "critical"));
+    assert_eq!((back.0, back.1), ("B -> C", "ok"));
+    assert!(witness.2 < turned.2 && turned.2 + 3 <= back.2, "{events:?}");
+    let states = ["sla", "segments/0/sla", "segments/1/sla", "hosts/0/sla"];
+    let states = states.map(|path| str_at(&report, path));
+    assert_eq!(states, ["warning", "ok", "ok", "none"]);
+}
+
+#[test]
+fn the_exit_code_of_a_short_run_is_that_of_the_whole_run() {
+    let dir = Dir::new("rules-exit");
+    let chain = Chain::start();
+    let b = chain.b.address.to_string();
+    let within = ["--critical", "30s,50%", "--format", "nagios"];
+    let probe = |args: &[&str]| {
+        let own = ["--node", "A", "probe", &b, "-c5", "-i0.01"];
+        let output = run(&[&own, args].concat());
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, line) = probe(&[&["--warning", "20s"], &within[..]].concat());
+    assert_eq!(code, Some(0), "{line}");
+    assert!(
+        line.starts_with("STS OK - ") && line.lines().count() == 1,
+        "{line}"
+    );
+    assert!(
+        line.contains("'total_mean'=0.") && line.contains("s;20;30;0;"),
+        "{line}"
+    );
+    assert!(line.contains("'total_loss'=0%;;50;0;100"), "{line}");
+    let (code, line) = probe(&[&["--warning", "1ns"], &within[..]].concat());
+    assert_eq!(code, Some(1), "{line}");
+    assert!(
+        line.starts_with("STS WARNING - total: warning, round_trip mean "),
+        "{line}"
+    );
+    let path = rules(&dir, "segment B->C round_trip p99 > 1us critical\n");
+    let (code, shown) = probe(&["--rules", &path, "--warning", "1ns"]);
+    assert_eq!(code, Some(2), "{shown}");
+    assert!(
+        shown.contains("CRITICAL") && shown.contains("- SLA, B -> C: critical, round_trip p99"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_path_that_is_down_is_critical_in_the_plugins_line() {
+    // Bound and closed again: nobody listens there.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = gone.local_addr().unwrap().to_string();
+    drop(gone);
+    let output = run(&["probe", &address, "-c3", "-i0.01", "--format", "nagios"]);
+    let line = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{line}");
+    assert!(
+        line.starts_with("STS CRITICAL - ") && line.contains("refused"),
+        "{line}"
+    );
+    assert!(
+        line.contains("'total_p95'=U;") && line.contains("'total_loss'=100%;"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_file_of_rules_is_tested_and_read_before_anything_is_opened() {
+    let dir = Dir::new("rules-check");
+    let good = rules(&dir, "# SLA\nsegment B->C round_trip>5ms for 3 of 5\n");
+    let output = run(&["check-rules", &good]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        text(&output.stdout),
+        "segment B->C round_trip > 5ms for 3 of 5 warning\n# valid, rules: 1\n"
+    );
+    let bad = rules(
+        &dir,
+        "total loss > 1%\nsegment B->C round_trip > 5 critical\n",
+    );
+    let expected = "line 2, column 27: expected a span such as 5ms (units ns, us, ms, s), or a multiple such as 2x, found \"5\"";
+    // Nobody listens at that address, and the listener would never end: neither is got to.
+    for (args, code) in [
+        (&["check-rules", &bad][..], 1),
+        (&["probe", "127.0.0.1:1", "--rules", &bad], 3),
+        (&["-f", "127.0.0.1:1", "--rules", &bad], 2),
+        (
+            &["-l", "127.0.0.1:0", "-f", "127.0.0.1:1", "--rules", &bad],
+            2,
+        ),
+    ] {
+        let output = run(args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(expected), "{args:?}: {said}");
+        assert!(!said.contains("listening"), "{said}");
+    }
+    let output = run(&[
+        "probe",
+        "127.0.0.1:1",
+        "--rules",
+        "/nowhere",
+        "--format=nagios",
+    ]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stdout).starts_with("STS UNKNOWN - read /nowhere: "));
+}
+
+#[test]
+fn the_rules_of_the_readme_are_valid() {
+    let dir = Dir::new("rules-readme");
+    let parts = ["    segment ", "    host ", "    total "];
+    let readme = include_str!("../README.md");
+    let section = readme.split("\n## Limits and the playbook\n").nth(1);
+    let section = section.and_then(|rest| rest.split("\n## ").next());
+    let lines = section.expect("a section").lines();
+    let lines = lines.filter(|line| parts.iter().any(|part| line.starts_with(part)));
+    let lines: Vec<_> = lines.collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    let output = run(&["check-rules", &rules(&dir, &lines.join("\n"))]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
