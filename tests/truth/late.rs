@@ -13,9 +13,9 @@ use std::time::Duration;
 const COUNT: u32 = 480;
 const INTERVAL: Duration = ms(33);
 
-/// A run in which a wake-up is as late as a third of what is looked for, more often than twice in a thousand, is not
+/// A run in which a wake-up is as late as half of what is looked for, more often than twice in a thousand, is not
 /// judged: two of the 30 blocks of a batch that something else delays are its p95.
-const CALM: (usize, Duration) = (998, ms(10));
+const CALM: (usize, Duration) = (998, ms(15));
 
 /// Holds a process for 30 ms in every 300 ms; what ends it is that its input ends.
 const STOPPER: &str = "
