@@ -16,6 +16,8 @@ use subsegment_tcp_speeds::node::caller::Caller;
 use subsegment_tcp_speeds::node::collect::{Collector, Queue};
 use subsegment_tcp_speeds::node::demo;
 use subsegment_tcp_speeds::node::dial::Onward;
+use subsegment_tcp_speeds::node::gate::Limits;
+use subsegment_tcp_speeds::node::key;
 use subsegment_tcp_speeds::node::ledger::Ledger;
 use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
 use subsegment_tcp_speeds::node::passive;
@@ -24,10 +26,11 @@ use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
-use subsegment_tcp_speeds::report::{nagios, Blocks};
+use subsegment_tcp_speeds::report::{is_unprintable, nagios, Blocks};
 use subsegment_tcp_speeds::session::admission::Accept;
 use subsegment_tcp_speeds::sys::{self, StopSignals};
 use subsegment_tcp_speeds::time::Nanos;
+use subsegment_tcp_speeds::wire::siphash::Key;
 use subsegment_tcp_speeds::wire::Role;
 
 /// A run without end compares with its first five minutes.
@@ -122,14 +125,15 @@ fn start_log(severity: Option<u8>) {
     }
     builder.format(|out, record| {
         let now = sys::clock::read().wall.to_string();
-        // A peer's words are in some lines: control characters would let it forge others.
+        // A peer's words are in some lines: control characters would let it forge others, and some that are no
+        // control characters hide or reorder what a terminal shows.
         let text: String = record
             .args()
             .to_string()
             .chars()
             .flat_map(|c| {
-                let escaped = c.is_control().then(|| c.escape_default());
-                let plain = (!c.is_control()).then_some(c);
+                let escaped = is_unprintable(c).then(|| c.escape_default());
+                let plain = (!is_unprintable(c)).then_some(c);
                 escaped.into_iter().flatten().chain(plain)
             })
             .collect();
@@ -173,7 +177,14 @@ fn settings(common: &Common, role: Role) -> Settings {
         idle_timeout: common.idle_timeout,
         sample: common.sample,
         hop_limit: common.hop_limit,
+        key: None,
+        limits: Limits::default(),
     }
+}
+
+fn key(common: &Common) -> Result<Option<Key>, String> {
+    let path = common.key_file.as_deref();
+    path.map(key::read).transpose()
 }
 
 fn onward(common: &Common, endpoint: &Endpoint) -> Result<Onward, String> {
@@ -247,8 +258,13 @@ fn watching(ledger: Ledger, rules: Vec<Rule>, node: &Node) -> Ledger {
 
 /// The near end of a path, ready to call.
 fn caller(common: &Common, target: &Endpoint) -> Result<(Caller, Queue), String> {
+    let key = key(common)?;
     let onward = onward(common, target)?;
-    let (node, queue) = Node::new(settings(common, Role::Source), Some(onward));
+    let settings = Settings {
+        key,
+        ..settings(common, Role::Source)
+    };
+    let (node, queue) = Node::new(settings, Some(onward));
     Ok((Caller::new(node), queue))
 }
 
@@ -430,6 +446,7 @@ fn start_node(
     role: Role,
     sessions: Option<Sessions>,
 ) -> Result<(Server, Queue, String), String> {
+    let key = key(common)?;
     let next = config
         .forward_to
         .as_ref()
@@ -464,11 +481,15 @@ fn start_node(
     let (mut node, queue) = Node::new(
         Settings {
             accept: match config.accept {
+                // Who holds no key is not to use the chain by leaving frames out.
+                cli::Accept::Auto if key.is_some() => Accept::Framed,
                 cli::Accept::Auto => Accept::Auto,
                 cli::Accept::Framed => Accept::Framed,
                 cli::Accept::Raw => Accept::Raw,
             },
             remove: config.remove,
+            limits: limits(config),
+            key,
             ..settings(common, role)
         },
         next,
@@ -477,6 +498,18 @@ fn start_node(
     let server =
         Server::start(node, listeners).map_err(|error| format!("start a thread: {error}"))?;
     Ok((server, queue, text))
+}
+
+/// Who may connect to a node and how many at once. A reflector's connection has one descriptor, any other two.
+fn limits(config: &NodeConfig) -> Limits {
+    let each = 1 + u64::from(config.forward_to.is_some());
+    let descriptors = sys::raise_descriptor_limit().ok();
+    Limits::new(
+        config.allow.clone(),
+        config.max_connections,
+        descriptors,
+        each,
+    )
 }
 
 type Collected = Result<(Queue, Ledger, Printer), OutputError>;
@@ -517,6 +550,9 @@ fn describe(totals: &Totals) -> String {
         traffic.return_bytes,
         traffic.return_blocks
     );
+    if totals.refused > 0 {
+        text.push_str(&format!("; {} refused by --allow", totals.refused));
+    }
     if traffic.reports_dropped > 0 {
         text.push_str(&format!(
             "; {} reports found their queue full",

@@ -7,21 +7,14 @@ use faces::{accept, connect, listener, read_out, read_stream, reset, write_strea
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{ChildStdin, ChildStdout, Stdio};
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::sys;
-use util::{need, program, run, text, Node, Process, LONG};
+use util::{need, pass, program, run, text, Node, Process, LONG};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
-}
-
-/// Lets time pass where that nothing happens, or happens slowly, is what is tested.
-fn pass(time: Duration) {
-    let (_keep, nothing) = channel::<()>();
-    let _ = nothing.recv_timeout(time);
 }
 
 /// A running source with both of its streams.

@@ -2,6 +2,7 @@
 
 use super::value;
 use crate::measure::sla::Rule;
+use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -45,6 +46,8 @@ pub struct Common {
     pub rules: Option<PathBuf>,
     /// `--warning` and `--critical`, as rules.
     pub limits: Vec<Rule>,
+    /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
+    pub key_file: Option<PathBuf>,
     /// `--sessions`: where the lives of connections are written; `None` = nowhere.
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
@@ -66,6 +69,7 @@ impl Default for Common {
             state: None,
             rules: None,
             limits: Vec::new(),
+            key_file: None,
             sessions: None,
             hop_limit: 32,
         }
@@ -107,6 +111,10 @@ pub struct NodeConfig {
     pub accept: Accept,
     /// Whether plain bytes go out (`--remove-perf-headers`); only with `forward_to`.
     pub remove: bool,
+    /// `--allow`: who may connect; empty = everybody.
+    pub allow: Vec<Network>,
+    /// `--max-connections`: how many may be open at once; `None` = as many as descriptors allow.
+    pub max_connections: Option<usize>,
 }
 
 /// Options of `probe`.

@@ -7,6 +7,7 @@
 use super::config::{Accept, Common, Endpoint, Format};
 use super::value;
 use crate::measure::{sla, Sla};
+use crate::session::allow::Network;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,9 @@ const BLOCK_MAX_BYTES: usize = 1 << 20;
 
 /// Least time between two probes: the schedule has to stay one that a host can keep.
 const INTERVAL_MIN: Duration = Duration::from_micros(100);
+
+/// Far above what threads and descriptors allow.
+const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// Most tags of a node, so that their annotations leave room for those of other nodes.
 const TAGS_MAX: usize = 16;
@@ -85,6 +89,7 @@ const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
+const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
@@ -163,6 +168,8 @@ pub struct Settings {
     pub(super) forward_to: Option<Endpoint>,
     pub(super) accept: Accept,
     pub(super) remove: bool,
+    pub(super) allow: Vec<Network>,
+    pub(super) max_connections: Option<usize>,
     pub(super) block: usize,
     pub(super) count: u64,
     pub(super) interval: Duration,
@@ -178,6 +185,8 @@ impl Default for Settings {
             forward_to: None,
             accept: Accept::Auto,
             remove: false,
+            allow: Vec::new(),
+            max_connections: None,
             block: 16_384,
             count: 10,
             interval: Duration::from_secs(1),
@@ -375,6 +384,51 @@ const FLAGS: &[Flag] = &[
             s.common.hop_limit = value::integer(text, 1..=u8::MAX)?;
             Ok(())
         }),
+    },
+    Flag {
+        long: "allow",
+        short: None,
+        value: Some("CIDR"),
+        group: Group::Traffic,
+        default: None,
+        brief: "who may connect; repeatable",
+        help: "10.0.0.0/8, 2001:db8::/32 or one address. Anybody else is reset at once; the log says \
+            so, at most every 10 s. Without it everybody may connect.",
+        roles: LISTENING,
+        set: Set::Text(|s, text| {
+            s.allow.push(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "max-connections",
+        short: None,
+        value: Some("COUNT"),
+        group: Group::Traffic,
+        default: None,
+        brief: "open at once; others wait",
+        help: "Beyond it nobody is accepted: further clients stand in the kernel's queue until a \
+            connection ends. By default as many as the limit of open descriptors (ulimit -n) leaves \
+            room for.",
+        roles: LISTENING,
+        set: Set::Text(|s, text| {
+            s.max_connections = Some(value::integer::<u32>(text, 1..=CONNECTIONS_MAX)? as usize);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "key-file",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Traffic,
+        default: None,
+        brief: "shared key: only its holders are peers",
+        help: "The same 32 hexadecimal digits at every node of the chain, readable by their owner \
+            alone (chmod 600). Frames of anybody else are refused; plain clients only get in with \
+            --accept raw. It keeps others from using the chain and from faking times; it hides \
+            nothing: for that there are WireGuard and ssh.",
+        roles: FRAMING,
+        set: Set::Path(|s, path| s.common.key_file = Some(path)),
     },
     Flag {
         long: "count",

@@ -240,6 +240,8 @@ fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<
             forward_to,
             accept: settings.accept,
             remove: settings.remove,
+            allow: settings.allow,
+            max_connections: settings.max_connections,
         }),
         (_, None, Some(forward_to)) => Command::Source(SourceConfig {
             forward_to,
@@ -362,6 +364,9 @@ mod tests {
         ("dont-add-perf-headers", "-nl :1 -f b:1", RELAY, |c| c.common.stamp = false),
         ("sample", "-l :1 -f b:1 --sample 0", RELAY, |c| c.common.sample = Duration::ZERO),
         ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| c.common.hop_limit = 255),
+        ("allow", "-l :1 --allow 10.0.0.0/8 --allow ::1", "-l :1", |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),
+        ("max-connections", "-l :1 --max_connections 7", "-l :1", |c| node(c).max_connections = Some(7)),
+        ("key-file", "-f b:1 --key-file k", SOURCE, |c| c.common.key_file = Some("k".into())),
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
         ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
         ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
@@ -410,6 +415,8 @@ mod tests {
                     forward_to: Some(endpoint("b:1")),
                     accept: Accept::Auto,
                     remove: false,
+                    allow: Vec::new(),
+                    max_connections: None,
                 }),
             ),
             (
@@ -461,6 +468,10 @@ mod tests {
     --block "0" is out of range: 1 to 1048576 bytes
 -f b:1 -d 8
     --debug "8" is not a whole number from 0 to 7
+-l :1 --allow 10.0.0.7/8
+    --allow "10.0.0.7/8" has bits beyond its prefix: write 10.0.0.0/8 for the network, 10.0.0.7 for one address
+-l :1 --max-connections 0
+    --max-connections "0" is not a whole number from 1 to 1000000
 -l :1 --accept any
     --accept "any" is none of auto, framed, raw
 -f b:1 --format xml

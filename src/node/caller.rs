@@ -6,6 +6,7 @@ use super::collect::Measurement;
 use super::dial::DialError;
 use super::ends::{End, Pair, Patience, Session, WriteFault};
 use super::intake::{Intake, ReadFault, HEADROOM};
+use super::key::{self, NoLink};
 use super::pump::tell_nodes;
 use super::serve::opening;
 use super::{lock, random, Node};
@@ -17,9 +18,10 @@ use crate::session::path;
 use crate::session::trips::{trip, Origin};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
+use crate::wire::authentication::TAG_LEN;
 use crate::wire::{
-    frame_type, ErrorInfo, Flags, FrameView, Header, ParseError, Role, Stamp, StampDirection,
-    StampFlags, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
+    build, frame_type, set_egress, ErrorInfo, Flags, FrameView, Header, ParseError, Role, Stamp,
+    StampDirection, StampFlags, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
 };
 use std::fmt;
 use std::io;
@@ -268,12 +270,16 @@ impl Caller {
         let peer = dialled.address;
         let lost = |error: io::Error| Break::own(format!("connect to {peer}: {error}"));
         let end = End::new(dialled.socket, peer, settings.timeout).map_err(lost)?;
-        end.set_framed();
         let session = Session {
             cookie: random(),
             hop: 0,
             hop_limit: settings.hop_limit,
         };
+        if let Some(key) = &settings.key {
+            key::connect(&end, key, session.cookie, session.hop, settings.timeout)
+                .map_err(|error| no_link(&end, settings.timeout, error))?;
+        }
+        end.set_framed();
         let info = node.info(
             Role::Source,
             Some(dialled.took),
@@ -285,7 +291,10 @@ impl Caller {
             session,
         };
         self.progress.forget();
-        line.send(&opening(node, session, &info), &mut Nanos::default())?;
+        let end = &line.pair.client;
+        let mut open = end.with_room(opening(node, session, &info));
+        end.seal(&mut open);
+        line.send(&open, &mut Nanos::default())?;
         Ok(line)
     }
 
@@ -342,6 +351,9 @@ impl Caller {
             let ingress = header
                 .marked()
                 .then(|| *read_at.get_or_insert_with(|| clock.read()));
+            intake
+                .verify(&header)
+                .map_err(|fault| breaks(explain(end, timeout, fault)))?;
             inbound
                 .check(&header)
                 .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;
@@ -461,6 +473,16 @@ impl Caller {
     }
 }
 
+/// The link with the next hop was not agreed on.
+#[inline(never)]
+fn no_link(end: &End, timeout: Duration, error: NoLink) -> Break {
+    Break::own(match error {
+        NoLink::Parse(error) => explain(end, timeout, ReadFault::Parse(error)),
+        NoLink::Io(error) => explain(end, timeout, ReadFault::Reset(error)),
+        NoLink::Refused(text) => format!("next hop {} {text}", end.peer),
+    })
+}
+
 #[inline(never)]
 fn explain(end: &End, timeout: Duration, fault: ReadFault) -> String {
     let peer = end.peer;
@@ -506,12 +528,12 @@ impl Line {
         if end.is_writing_over() {
             return;
         }
-        let mut frame = [0; HEADER_LEN];
-        Header {
+        let header = Header {
             hop_limit: self.session.hop_limit,
             ..Header::new(frame_type::END, self.session.cookie, 0)
-        }
-        .emit(&mut frame);
+        };
+        let mut frame = end.with_room(build(header, &[], &[], &[]));
+        end.seal(&mut frame);
         // Where it cannot be sent the reader finds out why.
         let _ = self.send(&frame, &mut Nanos::default());
         drop(guard);
@@ -552,13 +574,14 @@ impl<'a> BlockWriter<'a> {
             line,
             clock: caller.node.clock.pump(),
             held: Nanos::ZERO,
-            buffer: vec![0; HEADROOM + block.min(MAX_PAYLOAD)],
+            buffer: vec![0; HEADROOM + block.min(MAX_PAYLOAD) + TAG_LEN],
         }
     }
 
     /// Where the payload goes.
     pub fn payload(&mut self) -> &mut [u8] {
-        &mut self.buffer[HEADROOM..]
+        let end = self.buffer.len() - TAG_LEN;
+        &mut self.buffer[HEADROOM..end]
     }
 
     /// Reads the clocks, for [`Due::Read`].
@@ -584,6 +607,7 @@ impl<'a> BlockWriter<'a> {
         let mut header = Header {
             hop_limit: self.line.session.hop_limit,
             payload_len: len,
+            authentication_len: end.tag_len() as u8,
             ..Header::new(frame_type::BLOCK, self.line.session.cookie, sequence)
         };
         let stamp_at = HEADROOM - STAMP_LEN;
@@ -621,8 +645,20 @@ impl<'a> BlockWriter<'a> {
             };
             stamp.emit(&mut self.buffer[stamp_at..]);
         }
-        self.line
-            .send(&self.buffer[start..HEADROOM + len], &mut self.held)?;
+        let frame = &mut self.buffer[start..HEADROOM + len + end.tag_len()];
+        if let Some(seal) = end.begin_seal(&header, frame) {
+            if marked {
+                // Hashing took its time, which is this host's share too.
+                let egress = self.clock.read();
+                set_egress(
+                    &mut frame[stamp_at - start..],
+                    egress.wall,
+                    egress.generation,
+                );
+            }
+            seal.finish(frame);
+        }
+        self.line.send(frame, &mut self.held)?;
         drop(guard);
         Ok(true)
     }

@@ -66,9 +66,8 @@ impl PumpClock<'_> {
     #[cold]
     #[inline(never)]
     fn settle(&mut self, reading: &sys::clock::Reading) {
-        let known = self.watch.generation();
-        self.watch.settle(reading.now(), &mut lock(&self.node.0));
-        if self.watch.generation() != known {
+        // Every pump comes to see a step; it is one event, and one line, of the node.
+        if self.watch.settle(reading.now(), &mut lock(&self.node.0)) {
             log::warn!(
                 "clock: stepped, generation={}; figures across the step are left out",
                 self.watch.generation()

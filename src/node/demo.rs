@@ -4,6 +4,7 @@
 
 use super::caller::Caller;
 use super::dial::Onward;
+use super::gate::Limits;
 use super::ledger::Ledger;
 use super::link::Link;
 use super::output::{Output, OutputError};
@@ -110,6 +111,8 @@ fn settings(name: &str, role: Role) -> Settings {
         idle_timeout: None,
         sample: Duration::from_millis(10),
         hop_limit: DEFAULT_HOP_LIMIT,
+        key: None,
+        limits: Limits::default(),
     }
 }
 

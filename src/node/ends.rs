@@ -10,6 +10,8 @@ use super::sessions::Diary;
 use crate::session::journal::{EndJournal, Place};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
+use crate::wire::authentication::{make_room, Sealer, Sealing, Verifier, TAG_LEN};
+use crate::wire::{Header, ParseError};
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -74,7 +76,24 @@ pub struct End {
     state: AtomicU8,
     writing: Mutex<()>,
     reports: OnceLock<ReportQueue>,
+    link: OnceLock<Link>,
     diary: OnceLock<(Place, Arc<Diary>)>,
+}
+
+/// The authentication of a link, where both of its nodes have a key.
+#[derive(Debug)]
+pub struct Link {
+    sealer: Mutex<Sealer>,
+    verifier: Mutex<Verifier>,
+}
+
+impl Link {
+    pub(super) fn new(sealer: Sealer, verifier: Verifier) -> Self {
+        Self {
+            sealer: Mutex::new(sealer),
+            verifier: Mutex::new(verifier),
+        }
+    }
 }
 
 impl End {
@@ -108,6 +127,7 @@ impl End {
             state: AtomicU8::new(0),
             writing: Mutex::new(()),
             reports: OnceLock::new(),
+            link: OnceLock::new(),
             diary: OnceLock::new(),
         }
     }
@@ -139,6 +159,51 @@ impl End {
     /// Whether the peer is another node.
     pub fn is_framed(&self) -> bool {
         self.is(FRAMED)
+    }
+
+    /// From now on every frame in and out has its trailer.
+    pub(super) fn set_link(&self, link: Link) {
+        // A connection has one handshake.
+        let _ = self.link.set(link);
+    }
+
+    /// Bytes of the trailer of the frames that go out here.
+    pub fn tag_len(&self) -> usize {
+        self.link.get().map_or(0, |_| TAG_LEN)
+    }
+
+    /// `frame` with room for the trailer, if there is one.
+    pub fn with_room(&self, mut frame: Vec<u8>) -> Vec<u8> {
+        if self.link.get().is_some() {
+            make_room(&mut frame);
+        }
+        frame
+    }
+
+    /// Hashes a frame for its trailer, all but its egress time. The holder of the write half calls this, in the order in
+    /// which frames are sent; `None` where the link has no key.
+    pub fn begin_seal(&self, header: &Header, frame: &[u8]) -> Option<Sealing> {
+        let link = self.link.get()?;
+        Some(lock(&link.sealer).begin(header, frame))
+    }
+
+    /// Writes the trailer of a frame whose egress time stands, if it has one; as [`begin_seal`](Self::begin_seal).
+    pub fn seal(&self, frame: &mut [u8]) {
+        if let Some(link) = self.link.get() {
+            lock(&link.sealer).seal(frame);
+        }
+    }
+
+    /// Whether the next frame that was read is what the peer has sealed; `frame` may be longer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Verifier::check`].
+    pub fn verify(&self, header: &Header, frame: &[u8]) -> Result<(), ParseError> {
+        match self.link.get() {
+            Some(link) => lock(&link.verifier).check(header, &frame[..header.frame_len()]),
+            None => Ok(()),
+        }
     }
 
     /// Gives a framed end a queue for reports: an exit's has two writers.
@@ -294,7 +359,7 @@ impl End {
     }
 
     /// Sends the reports that wait, as long as nobody else is writing and the kernel has room; `finish` is called on
-    /// each just before it is sent, for its egress stamp.
+    /// each just before it is sent, for its egress stamp and its trailer.
     pub fn drain_reports(&self, pair: &Pair, mut finish: impl FnMut(&mut [u8])) {
         let Some((_, reports)) = self.reports.get() else {
             return;
@@ -345,7 +410,7 @@ impl End {
 
     /// A last word to a framed peer, if the write half is whole, and free, or `wait` says to wait for it: once the pair has
     /// failed, whoever is in it leaves with its frame sent or within a second.
-    pub fn send_last(&self, frame: &[u8], wait: bool) -> bool {
+    pub fn send_last(&self, frame: Vec<u8>, wait: bool) -> bool {
         if !self.is_framed() || self.is(TORN | DEAD | WRITING_OVER) {
             return false;
         }
@@ -354,10 +419,13 @@ impl End {
         } else {
             self.try_lock()
         };
+        if guard.is_none() || self.is(TORN | DEAD | WRITING_OVER) {
+            return false;
+        }
+        let mut frame = self.with_room(frame);
+        self.seal(&mut frame);
         // Nothing follows it, so a part of it does no harm.
-        guard.is_some()
-            && !self.is(TORN | DEAD | WRITING_OVER)
-            && sys::send_now(&self.socket, frame).is_ok_and(|sent| sent == frame.len())
+        sys::send_now(&self.socket, &frame).is_ok_and(|sent| sent == frame.len())
     }
 
     fn abort(&self) {

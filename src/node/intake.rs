@@ -10,6 +10,7 @@
 use super::ends::{End, Pair};
 use crate::sys;
 use crate::time::WallTime;
+use crate::wire::authentication::TAG_LEN;
 use crate::wire::{FrameView, Header, ParseError, HEADER_LEN, STAMP_LEN};
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
@@ -51,7 +52,8 @@ pub enum ReadFault {
 pub struct Intake<'a> {
     pair: &'a Pair,
     end: &'a End,
-    small: [u8; SMALL],
+    /// Behind either buffer there is room for a trailer.
+    small: [u8; SMALL + TAG_LEN],
     /// Empty while little comes.
     big: Vec<u8>,
     start: usize,
@@ -79,7 +81,7 @@ impl<'a> Intake<'a> {
         Self {
             pair,
             end,
-            small: [0; SMALL],
+            small: [0; SMALL + TAG_LEN],
             big: Vec::new(),
             start: HEADROOM,
             filled: HEADROOM,
@@ -109,13 +111,18 @@ impl<'a> Intake<'a> {
         &self.whole()[self.start..self.filled]
     }
 
-    /// Reads once more behind what is pending, for the judgement of a first few bytes; `false` at the end.
+    /// Reads once more behind what is pending, for the judgement of a first few bytes; `false` at the end. These belong to
+    /// the first header, whose deadline runs from the first of them.
     ///
     /// # Errors
     ///
     /// [`ReadFault`].
     pub fn read_more(&mut self) -> Result<bool, ReadFault> {
-        Ok(self.read(usize::MAX, self.start < self.filled)? > 0)
+        let begun = self.start < self.filled;
+        if begun {
+            self.header_deadline()?;
+        }
+        Ok(self.read(usize::MAX, begun)? > 0)
     }
 
     /// For a reader that has deadlines of its own: waits come back as [`ReadFault::Idle`] after `tick`.
@@ -132,7 +139,7 @@ impl<'a> Intake<'a> {
 
     fn len(&self) -> usize {
         if self.is_big() {
-            self.big.len()
+            self.big.len() - TAG_LEN
         } else {
             SMALL
         }
@@ -168,7 +175,7 @@ impl<'a> Intake<'a> {
 
     #[inline(never)]
     fn grow(&mut self, len: usize) {
-        let mut bigger = vec![0; len];
+        let mut bigger = vec![0; len + TAG_LEN];
         let pending = self.pending();
         bigger[HEADROOM..HEADROOM + pending.len()].copy_from_slice(pending);
         self.big = bigger;
@@ -306,7 +313,8 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Reads plain bytes: at most [`READ_SIZE`] at once, into a place with [`HEADROOM`] before it. Whatever was pending
+    /// Reads plain bytes: at most [`READ_SIZE`] at once, into a place with [`HEADROOM`] before it and room for a trailer
+    /// behind it. Whatever was pending
     /// comes first. `None` at the end of the stream.
     ///
     /// # Errors
@@ -408,6 +416,16 @@ impl<'a> Intake<'a> {
         (self.pending().len() >= header.frame_len()).then_some(header)
     }
 
+    /// Whether the pending frame is what the peer has sent; once for each frame, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadFault::Parse`] where its trailer says otherwise; without a key, never.
+    pub fn verify(&self, header: &Header) -> Result<(), ReadFault> {
+        let verified = self.end.verify(header, self.pending());
+        verified.map_err(ReadFault::Parse)
+    }
+
     /// The pending frame that `header` was returned for.
     pub fn view(&self, header: Header) -> FrameView<'_> {
         FrameView::of(header, self.pending()).expect("frame() returned it as whole")
@@ -486,7 +504,7 @@ mod tests {
             assert!(chunk.start >= HEADROOM && chunk.bytes().iter().all(|&byte| byte == 7));
             got += chunk.bytes().len();
         }
-        assert_eq!(intake.big.len(), BIG);
+        assert_eq!(intake.len(), BIG);
         intake.start = HEADROOM; // As when the next read has begun.
         intake.filled = HEADROOM;
         intake

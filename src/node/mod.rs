@@ -17,7 +17,9 @@ pub mod collect;
 pub mod demo;
 pub mod dial;
 pub mod ends;
+pub mod gate;
 pub mod intake;
+pub mod key;
 pub mod ledger;
 pub mod link;
 pub mod output;
@@ -35,6 +37,7 @@ pub use stop::StopFlag;
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::time::Nanos;
+use crate::wire::siphash::Key;
 use crate::wire::{NodeInfo, Role, VERSION};
 use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
@@ -69,6 +72,10 @@ pub struct Settings {
     pub sample: Duration,
     /// Greatest number of hops that a path opened here may have.
     pub hop_limit: u8,
+    /// `--key-file`: what frames between nodes are authenticated with; `None` leaves them as they are.
+    pub key: Option<Key>,
+    /// Who may connect, and how many at once.
+    pub limits: gate::Limits,
 }
 
 /// One node of a path: what its threads share.

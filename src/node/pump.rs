@@ -224,9 +224,12 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`].
-    pub fn say(&mut self, side: Side, frame: &[u8]) -> Result<(), Fault> {
-        let guard = self.end(side).lock();
-        let said = self.send(side, frame);
+    pub fn say(&mut self, side: Side, frame: Vec<u8>) -> Result<(), Fault> {
+        let end = self.end(side);
+        let mut frame = end.with_room(frame);
+        let guard = end.lock();
+        end.seal(&mut frame);
+        let said = self.send(side, &frame);
         drop(guard);
         said
     }
@@ -354,9 +357,7 @@ impl<'a> Pump<'a> {
                 break;
             };
             let mut ingress = self.ingress(intake, &header);
-            inbound
-                .check(&header)
-                .map_err(|violation| self.violation(self.source, violation))?;
+            self.check(intake, &mut inbound, &header)?;
             if !gatherable(header.kind) {
                 self.pass_special(intake, header, ingress, way)?;
                 continue;
@@ -371,10 +372,8 @@ impl<'a> Pump<'a> {
             }
             gather(&mut gathered, &mut ready, intake.buffer(), first);
             while let Some(next) = more.filter(|_| gathered.len() < GATHER) {
-                inbound
-                    .check(&next)
-                    .map_err(|violation| self.violation(self.source, violation))?;
                 ingress = ingress.or(self.ingress(intake, &next));
+                self.check(intake, &mut inbound, &next)?;
                 let following = self.prepare(&mut intake.chunk_of(&next), next, ingress, way);
                 intake.consume(&next);
                 gather(&mut gathered, &mut ready, intake.buffer(), following);
@@ -415,6 +414,19 @@ impl<'a> Pump<'a> {
         header
             .marked()
             .then(|| *self.read_at.get_or_insert_with(|| clock.read()))
+    }
+
+    /// Whether the pending frame is genuine and may come now. After its ingress was read: what this takes is the host's.
+    fn check(
+        &self,
+        intake: &Intake<'_>,
+        inbound: &mut Inbound,
+        header: &Header,
+    ) -> Result<(), Fault> {
+        let verified = intake.verify(header);
+        verified.map_err(|fault| self.read_fault(self.source, fault))?;
+        let checked = inbound.check(header);
+        checked.map_err(|violation| self.violation(self.source, violation))
     }
 
     /// Makes the pending frame ready where it lies: hop, stamp.
@@ -468,7 +480,15 @@ impl<'a> Pump<'a> {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
             return Ok(());
         };
-        let guard = self.end(self.sink).lock();
+        let end = self.end(self.sink);
+        let guard = end.lock();
+        let seal = |frame: &Ready| end.begin_seal(&frame.header, &buffer[frame.start..frame.end]);
+        let first_seal = seal(first);
+        // Empty, and without memory of its own, where there is no key or only one frame.
+        let mut more_seals = Vec::new();
+        if first_seal.is_some() {
+            more_seals.extend(frames[1..].iter().filter_map(seal));
+        }
         let mut egress = None;
         if frames.iter().any(|frame| frame.stamp_at.is_some()) {
             let moment = self.clock.read();
@@ -476,6 +496,9 @@ impl<'a> Pump<'a> {
                 set_egress(&mut buffer[at..], moment.wall, moment.generation);
             }
             egress = Some(moment);
+        }
+        for (frame, seal) in frames.iter().zip(first_seal.into_iter().chain(more_seals)) {
+            seal.finish(&mut buffer[frame.start..frame.end]);
         }
         self.send(self.sink, &buffer[first.start..last.end])?;
         drop(guard);
@@ -621,9 +644,7 @@ impl<'a> Pump<'a> {
                 break;
             };
             let ingress = self.ingress(intake, &header);
-            inbound
-                .check(&header)
-                .map_err(|violation| self.violation(self.source, violation))?;
+            self.check(intake, &mut inbound, &header)?;
             match header.kind {
                 frame_type::BLOCK => {
                     self.deliver_block(&intake.view(header), ingress)?;
@@ -706,24 +727,24 @@ impl<'a> Pump<'a> {
                 frame.header.sequence,
             )
         };
-        if !self.pair.client.offer(build(header, &stamps, &[], &[])) {
+        let client = &self.pair.client;
+        if !client.offer(client.with_room(build(header, &stamps, &[], &[]))) {
             self.traffic.reports_dropped += 1;
         }
         self.drain_reports();
     }
 
     fn drain_reports(&mut self) {
+        let client = &self.pair.client;
         let clock = &mut self.clock;
-        self.pair
-            .client
-            .drain_reports(self.pair, |frame| stamp_report(frame, clock));
+        client.drain_reports(self.pair, |frame| stamp_report(client, frame, clock));
     }
 
     /// Sends what reports are left at the end of a direction, waiting for the client to take them.
     fn flush_reports(&mut self) -> Result<(), Fault> {
         let guard = self.end(Side::Client).lock();
         while let Some(mut report) = self.pair.client.take_report() {
-            stamp_report(&mut report, &mut self.clock);
+            stamp_report(&self.pair.client, &mut report, &mut self.clock);
             self.send(Side::Client, &report)?;
         }
         drop(guard);
@@ -747,9 +768,7 @@ impl<'a> Pump<'a> {
                 break;
             };
             let ingress = self.ingress(intake, &header);
-            inbound
-                .check(&header)
-                .map_err(|violation| self.violation(self.source, violation))?;
+            self.check(intake, &mut inbound, &header)?;
             match header.kind {
                 frame_type::BLOCK => {
                     self.count(header.payload_len);
@@ -814,8 +833,9 @@ impl<'a> Pump<'a> {
         let mut open = Some(open);
         if intake.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
             // The server may be the one to speak first.
-            self.send(Side::Server, &open.take().unwrap_or_default())?;
+            self.say(Side::Server, open.take().unwrap_or_default())?;
         }
+        let tag = server.tag_len();
         loop {
             let chunk = intake.chunk();
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
@@ -831,6 +851,7 @@ impl<'a> Pump<'a> {
                 hop: self.session.hop,
                 hop_limit: self.session.hop_limit,
                 payload_len,
+                authentication_len: tag as u8,
                 ..Header::new(frame_type::BLOCK, self.session.cookie, self.sequence)
             };
             self.sequence += 1;
@@ -846,15 +867,19 @@ impl<'a> Pump<'a> {
             header.emit(&mut chunk.buffer[start..]);
             let mut together;
             let (frame, at) = match open.take() {
-                None => (&mut chunk.buffer[start..chunk.end], 0),
+                None => (&mut chunk.buffer[start..chunk.end + tag], 0),
                 Some(open) => {
-                    together = open;
+                    together = server.with_room(open);
                     let at = together.len();
-                    together.extend_from_slice(&chunk.buffer[start..chunk.end]);
+                    together.extend_from_slice(&chunk.buffer[start..chunk.end + tag]);
                     (&mut together[..], at)
                 }
             };
             let guard = server.lock();
+            if at > 0 {
+                server.seal(&mut frame[..at]);
+            }
+            let seal = server.begin_seal(&header, &frame[at..]);
             if marked {
                 let moment = self.clock.read();
                 set_egress(
@@ -863,27 +888,29 @@ impl<'a> Pump<'a> {
                     moment.generation,
                 );
             }
+            if let Some(seal) = seal {
+                seal.finish(&mut frame[at..]);
+            }
             self.send(Side::Server, frame)?;
             drop(guard);
             let payload = &frame[frame.len() - payload_len..];
             self.note_payload(Place::Client, chunk.read_at, payload);
         }
         if let Some(open) = open {
-            self.send(Side::Server, &open)?;
+            self.say(Side::Server, open)?;
         }
-        let mut end = [0; HEADER_LEN];
-        self.end_frame(Flags::default()).emit(&mut end);
-        self.send(Side::Server, &end)?;
+        self.say(Side::Server, self.end_frame(Flags::default()))?;
         self.finish(|| server.shut_writing())
     }
 
-    fn end_frame(&self, flags: Flags) -> Header {
-        Header {
+    fn end_frame(&self, flags: Flags) -> Vec<u8> {
+        let header = Header {
             flags,
             hop: self.session.hop,
             hop_limit: self.session.hop_limit,
             ..Header::new(frame_type::END, self.session.cookie, self.sequence)
-        }
+        };
+        build(header, &[], &[], &[])
     }
 
     /// An exit's down pump. Its blocks are not marked: the way back is measured by the reports, which queue behind them.
@@ -909,6 +936,7 @@ impl<'a> Pump<'a> {
                 hop: self.session.hop,
                 hop_limit: self.session.hop_limit,
                 payload_len,
+                authentication_len: client.tag_len() as u8,
                 ..Header::new(frame_type::BLOCK, self.session.cookie, self.sequence)
             };
             self.sequence += 1;
@@ -920,18 +948,18 @@ impl<'a> Pump<'a> {
                 self.behind_exit(sequence, span, &mut chunk.buffer[start + HEADER_LEN..]);
             }
             header.emit(&mut chunk.buffer[start..]);
-            let guard = self.end(Side::Client).lock();
-            self.send(Side::Client, &chunk.buffer[start..chunk.end])?;
+            let frame = &mut chunk.buffer[start..chunk.end + client.tag_len()];
+            let guard = client.lock();
+            if let Some(seal) = client.begin_seal(&header, frame) {
+                seal.finish(frame);
+            }
+            self.send(Side::Client, frame)?;
             drop(guard);
             self.drain_reports();
             let payload = &chunk.buffer[chunk.end - payload_len..chunk.end];
             self.note_payload(Place::Server, chunk.read_at, payload);
         }
-        let mut end = [0; HEADER_LEN];
-        self.end_frame(Flags(Flags::RETURN)).emit(&mut end);
-        let guard = self.end(Side::Client).lock();
-        self.send(Side::Client, &end)?;
-        drop(guard);
+        self.say(Side::Client, self.end_frame(Flags(Flags::RETURN)))?;
         self.flush_reports()?;
         self.finish(|| client.writer_done())
     }
@@ -1090,12 +1118,19 @@ fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: 
     });
 }
 
-/// The egress time of a report; OPENED waits in the same queue, but carries no stamp.
-fn stamp_report(frame: &mut [u8], clock: &mut PumpClock<'_>) {
-    if Header::parse(frame).is_ok_and(|header| header.marked()) {
+/// The egress time of a report, and its trailer; OPENED waits in the same queue, but carries no stamp.
+fn stamp_report(client: &End, frame: &mut [u8], clock: &mut PumpClock<'_>) {
+    let Ok(header) = Header::parse(frame) else {
+        return;
+    };
+    let seal = client.begin_seal(&header, frame);
+    if header.marked() {
         let moment = clock.read();
-        let at = frame.len() - STAMP_LEN;
+        let at = header.annotations_at() - STAMP_LEN;
         set_egress(&mut frame[at..], moment.wall, moment.generation);
+    }
+    if let Some(seal) = seal {
+        seal.finish(frame);
     }
 }
 
@@ -1235,16 +1270,16 @@ fn last_words(pair: &Pair, last: &Last, wait: bool) -> bool {
         build(header, &[], &[], payload)
     };
     if let Some(server) = pair.server.get() {
-        server.send_last(&frame(frame_type::RESET, 0, &[]), false);
+        server.send_last(frame(frame_type::RESET, 0, &[]), false);
     }
     match last {
         Last::Error(info) => {
             let error = frame(frame_type::ERROR, Flags::RETURN, &info.emit());
-            pair.client.send_last(&error, wait)
+            pair.client.send_last(error, wait)
         }
         _ => {
             let reset = frame(frame_type::RESET, Flags::RETURN, &[]);
-            pair.client.send_last(&reset, false);
+            pair.client.send_last(reset, false);
             false
         }
     }

@@ -4,7 +4,9 @@
 use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
 use super::ends::{End, Pair, Session};
+use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
+use super::key::{self, NoLink};
 use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
 use super::{lock, random, sessions, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
@@ -14,7 +16,7 @@ use crate::sys;
 use crate::time::Nanos;
 use crate::wire::{
     build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
-    Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
+    ParseError, Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::collections::BTreeMap;
@@ -29,6 +31,11 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_millis(100);
 /// At the end, connections on which nothing has moved for so long have nothing in flight.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// How long that waits: for the last threads to end and the collector to have taken what they said.
+const SETTLED: Duration = Duration::from_millis(400);
+/// From so many connections on, what a crowd leaves free in the heap is given back when three quarters of it have gone.
+const CROWD: usize = 16;
 
 /// A node that listens.
 #[derive(Debug)]
@@ -48,9 +55,14 @@ struct Shared {
     stopper: Mutex<Option<Sender<()>>>,
     next_id: AtomicUsize,
     open: Mutex<BTreeMap<usize, Weak<Connection>>>,
+    /// The most that were open since memory was given back; changes under the lock of `open`.
+    most_open: AtomicUsize,
+    /// Most of them have ended since.
+    crowd_has_gone: AtomicBool,
     ended: Sender<()>,
     totals: Mutex<Totals>,
     short: AtomicBool,
+    gate: Gate,
 }
 
 /// What a node has seen of connections.
@@ -60,6 +72,8 @@ pub struct Totals {
     pub connections: u64,
     /// Ended otherwise than by an orderly end.
     pub failed: u64,
+    /// Reset at once for not being in a network of `--allow`.
+    pub refused: u64,
     /// Moved.
     pub traffic: Traffic,
 }
@@ -119,12 +133,15 @@ impl Server {
         let (stopper, stop) = bounded(0);
         let (ended_tx, ended) = bounded(1); // One signal is as good as many.
         let shared = Arc::new(Shared {
+            gate: Gate::new(node.settings.limits.clone()),
             node,
             stopping: AtomicBool::new(false),
             stop,
             stopper: Mutex::new(Some(stopper)),
             next_id: AtomicUsize::new(1),
             open: Mutex::default(),
+            most_open: AtomicUsize::new(0),
+            crowd_has_gone: AtomicBool::new(false),
             ended: ended_tx,
             totals: Mutex::default(),
             short: AtomicBool::new(false),
@@ -160,6 +177,7 @@ impl Server {
     pub fn stop(self) -> Totals {
         self.shared.stopping.store(true, Ordering::Release);
         lock(&self.shared.stopper).take();
+        self.shared.gate.close();
         for listener in &self.listeners {
             sys::stop_accepting(listener);
         }
@@ -189,7 +207,11 @@ impl Server {
         // Their pumps wake at once and count what they moved; one that is still connecting has moved nothing.
         let deadline = Instant::now() + QUIET;
         while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
-        *lock(&self.shared.totals)
+        let totals = *lock(&self.shared.totals);
+        Totals {
+            refused: self.shared.gate.refused(),
+            ..totals
+        }
     }
 }
 
@@ -220,13 +242,19 @@ impl Shared {
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    loop {
+    while shared.gate.wait() {
         let accepted = listener.accept();
         if shared.stopping.load(Ordering::Acquire) {
             return;
         }
         match accepted {
             Ok((socket, peer)) => {
+                if !shared.gate.admits(&socket, peer) {
+                    continue;
+                }
+                if !shared.gate.enter() {
+                    return;
+                }
                 if let Err(error) = spawn_up(shared, socket, peer) {
                     rest(shared, "start a thread for a connection", &error);
                 } else {
@@ -267,7 +295,11 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         pair: Pair::new(id, End::accepted(socket, peer), timeout),
         own_ends: OnceLock::new(),
     });
-    lock(&shared.open).insert(id, Arc::downgrade(&connection));
+    {
+        let mut open = lock(&shared.open);
+        open.insert(id, Arc::downgrade(&connection));
+        shared.most_open.fetch_max(open.len(), Ordering::Relaxed);
+    }
     if let Some(sessions) = &shared.node.sessions {
         sessions.accepted(&connection);
     }
@@ -276,10 +308,13 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         .name(format!("up#{id}"))
         .stack_size(STACK)
         .spawn(move || {
-            let _guard = OnPanic(&pumped.pair);
-            if let Err(fault) = serve(&pumped) {
-                conclude(&pumped.shared.node, &pumped.pair, fault);
+            {
+                let _guard = OnPanic(&pumped.pair);
+                if let Err(fault) = serve(&pumped) {
+                    conclude(&pumped.shared.node, &pumped.pair, fault);
+                }
             }
+            part_with(pumped);
         });
     if spawned.is_err() {
         connection.pair.fail();
@@ -308,8 +343,31 @@ impl Drop for Connection {
             totals.connections += 1;
             totals.failed += u64::from(self.pair.has_failed());
         }
-        lock(&self.shared.open).remove(&self.pair.id);
+        {
+            let mut open = lock(&self.shared.open);
+            open.remove(&self.pair.id);
+            let most = self.shared.most_open.load(Ordering::Relaxed);
+            if most >= CROWD && open.len() <= most / 4 {
+                self.shared.most_open.store(open.len(), Ordering::Relaxed);
+                self.shared.crowd_has_gone.store(true, Ordering::Relaxed);
+            }
+        }
+        self.shared.gate.leave();
         let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
+    }
+}
+
+/// The last thing a connection's thread does. One of a crowd's last threads gives back what the crowd left free in the
+/// heap: a moment later, when the others have ended, whose last pieces would keep it from going.
+fn part_with(connection: Arc<Connection>) {
+    let shared = Arc::clone(&connection.shared);
+    drop(connection);
+    if shared.crowd_has_gone.load(Ordering::Relaxed)
+        && shared.crowd_has_gone.swap(false, Ordering::Relaxed)
+    {
+        // Ends with the timeout, or at once where the node ends.
+        let _ = shared.stop.recv_timeout(SETTLED);
+        sys::return_free_memory();
     }
 }
 
@@ -400,7 +458,12 @@ fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Faul
 
 /// Connects onward and puts the connection's other end into the pair.
 #[inline(never)]
-fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standing, Fault> {
+fn connect(
+    connection: &Connection,
+    local: SocketAddr,
+    session: Session,
+) -> Result<Standing, Fault> {
+    let hop = session.hop;
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let onward = node.onward.as_ref().expect("only reflectors have none");
@@ -420,18 +483,50 @@ fn connect(connection: &Connection, local: SocketAddr, hop: u8) -> Result<Standi
         .set(ends)
         .expect("a pair is connected onward once");
     let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
-    if !node.settings.remove {
-        end.set_framed();
-    }
     sessions::connected(pair, &end, took);
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
+    }
+    if !node.settings.remove {
+        greet(node, pair, session)?;
     }
     // Our own onward connection may have been accepted here before its address was registered; look again.
     if node.is_own(&(pair.client.peer, local)) {
         return Err(own_loop(node, pair));
     }
     Ok(Standing { address, took })
+}
+
+/// The next hop is a node: agrees with it on the link's authentication, if there is to be one.
+#[inline(never)]
+fn greet(node: &Node, pair: &Pair, session: Session) -> Result<(), Fault> {
+    let server = pair.server.get().expect("it was connected");
+    if let Some(key) = &node.settings.key {
+        // Not framed before the link stands: there is no last word that it would believe.
+        key::connect(
+            server,
+            key,
+            session.cookie,
+            session.hop,
+            node.settings.timeout,
+        )
+        .map_err(|error| no_link(node, pair, session.hop, Side::Server, error))?;
+    }
+    server.set_framed();
+    Ok(())
+}
+
+#[inline(never)]
+fn no_link(node: &Node, pair: &Pair, hop: u8, side: Side, error: NoLink) -> Fault {
+    match error {
+        NoLink::Parse(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
+        NoLink::Io(error) => explain(node, pair, hop, side, ReadFault::Reset(error)),
+        NoLink::Refused(text) => {
+            let peer = pair.server.get().map_or(pair.client.peer, |end| end.peer);
+            let text = format!("next hop {peer} {text}");
+            Fault::error(node, hop, ErrorCode::Refused, text)
+        }
+    }
 }
 
 /// An onward connection.
@@ -455,10 +550,13 @@ fn pump_both<'a>(
         .name(format!("down#{}", connection.pair.id))
         .stack_size(STACK)
         .spawn(move || {
-            let _guard = OnPanic(&back.pair);
-            let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
-            let outcome = down(&mut pump);
-            settle(&back, &pump, outcome);
+            {
+                let _guard = OnPanic(&back.pair);
+                let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
+                let outcome = down(&mut pump);
+                settle(&back, &pump, outcome);
+            }
+            part_with(back);
         })
         .map_err(|error| {
             Fault::error(
@@ -512,7 +610,7 @@ fn serve_raw<'a>(
         return Ok(());
     }
     if node.settings.remove {
-        connect(connection, local, 0)?;
+        connect(connection, local, own_session)?;
         return pump_both(
             connection,
             own_session,
@@ -523,7 +621,7 @@ fn serve_raw<'a>(
     own_session.cookie = random();
     // Set once: a connection carries one session.
     let _ = connection.pair.session.set(own_session);
-    let standing = connect(connection, local, 0)?;
+    let standing = connect(connection, local, own_session)?;
     let open = open_as_entry(node, own_session, local, &standing);
     pump_both(
         connection,
@@ -571,6 +669,45 @@ pub(super) fn opening(node: &Node, session: Session, info: &crate::wire::NodeInf
     build(header, &stamp, &annotations, &[])
 }
 
+/// The next frame, of which there has to be one.
+#[inline(never)]
+fn first_frame(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<Header, Fault> {
+    intake
+        .frame()
+        .and_then(|header| header.ok_or(ReadFault::Truncated))
+        .map_err(|fault| explain(node, pair, 0, Side::Client, fault))
+}
+
+/// Whether the first frame was a HELLO, which is answered and done with; it has to be one where there is a key.
+#[inline(never)]
+fn is_greeted(
+    node: &Node,
+    pair: &Pair,
+    intake: &mut Intake<'_>,
+    header: &Header,
+) -> Result<bool, Fault> {
+    let hop = header.hop.saturating_add(1);
+    let fault = |error| no_link(node, pair, hop, Side::Client, error);
+    match (&node.settings.key, header.kind == frame_type::HELLO) {
+        (None, false) => Ok(false),
+        (Some(_), false) => Err(fault(NoLink::Parse(ParseError::Unauthenticated))),
+        (None, true) => Err(Fault::error(
+            node,
+            hop,
+            ErrorCode::Refused,
+            format!(
+                "peer {} has a --key-file, and this node has none: give both ends of the link the same key, or none",
+                pair.client.peer
+            ),
+        )),
+        (Some(key), true) => {
+            key::accept(&pair.client, key, &intake.view(*header)).map_err(fault)?;
+            intake.consume(header);
+            Ok(true)
+        }
+    }
+}
+
 #[inline(never)]
 fn serve_framed<'a>(
     connection: &'a Arc<Connection>,
@@ -580,13 +717,20 @@ fn serve_framed<'a>(
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let mut inbound = Inbound::forward();
-    let next = intake
-        .frame()
-        .map_err(|fault| explain(node, pair, 0, Side::Client, fault))?;
-    let Some(header) = next else {
-        return Err(explain(node, pair, 0, Side::Client, ReadFault::Truncated));
-    };
+    let mut header = first_frame(node, pair, intake)?;
+    if is_greeted(node, pair, intake, &header)? {
+        header = first_frame(node, pair, intake)?;
+    }
     let ingress = node.clock.pump().read();
+    intake.verify(&header).map_err(|fault| {
+        explain(
+            node,
+            pair,
+            header.hop.saturating_add(1),
+            Side::Client,
+            fault,
+        )
+    })?;
     let own_session = Session {
         cookie: header.cookie,
         hop: header.hop.saturating_add(1),
@@ -618,7 +762,7 @@ fn serve_framed<'a>(
     let standing = if reflects {
         None
     } else {
-        Some(connect(connection, local, own_session.hop)?)
+        Some(connect(connection, local, own_session)?)
     };
     let role = match (reflects, node.settings.remove) {
         (true, _) => Role::Echo,
@@ -643,8 +787,7 @@ fn serve_framed<'a>(
             let answer = opened(own_session, &open.annotations);
             drop(open);
             reflect(connection, own_session, move |pump| {
-                pump.say(Side::Client, &answer)?;
-                drop(answer);
+                pump.say(Side::Client, answer)?;
                 pump.reflect(intake, inbound)
             });
             Ok(())
@@ -656,11 +799,10 @@ fn serve_framed<'a>(
             let first = intake.next_whole();
             if first.is_some_and(|first| first.marked()) && node.settings.stamp {
                 // The first block came along: OPENED goes out with its report.
-                pair.client.offer(answer);
+                pair.client.offer(pair.client.with_room(answer));
             } else {
                 // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
-                Pump::new(node, pair, own_session, Side::Client).say(Side::Client, &answer)?;
-                drop(answer);
+                Pump::new(node, pair, own_session, Side::Client).say(Side::Client, answer)?;
             }
             pump_both(
                 connection,
@@ -672,6 +814,8 @@ fn serve_framed<'a>(
         _ => {
             let Opening { frame, annotations } = open;
             drop(annotations);
+            let server = pair.server.get().expect("it was connected");
+            let frame = server.with_room(frame);
             pump_both(
                 connection,
                 own_session,
@@ -737,4 +881,42 @@ fn pass_open(
     }
     frame.drain(..start);
     Opening { annotations, frame }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    fn pair(listener: &TcpListener, id: usize) -> (TcpStream, Pair) {
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, peer) = listener.accept().unwrap();
+        let end = End::new(far, peer, Duration::from_secs(10)).unwrap();
+        (near, Pair::new(id, end, Duration::from_secs(10)))
+    }
+
+    #[test]
+    fn a_pump_that_panics_takes_its_own_connection_with_it_and_no_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut near, own) = pair(&listener, 1);
+        let (mut bystander, other) = pair(&listener, 2);
+        std::thread::scope(|scope| {
+            // The other pump of the pair, which waits for bytes: it has to come to its end too.
+            let reader = scope.spawn(|| Intake::new(&own, &own.client, None).chunk().is_err());
+            let panicking = scope.spawn(|| {
+                let _guard = OnPanic(&own);
+                let _locked = own.client.lock(); // A lock that is held then must not stop those who come after.
+                panic!("on purpose");
+            });
+            assert!(panicking.join().is_err());
+            assert!(reader.join().unwrap(), "it was told");
+        });
+        assert!(own.has_failed() && !other.has_failed());
+        drop(own.client.lock());
+        let error = near.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        bystander.write_all(b"x").unwrap();
+        let mut intake = Intake::new(&other, &other.client, None);
+        assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");
+    }
 }

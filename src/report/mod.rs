@@ -189,7 +189,7 @@ fn printable(text: &str) -> String {
 
 /// C0 and C1 controls (U+009B begins an escape sequence too), zero-width and bidirectional
 /// formatting, line separators.
-fn is_unprintable(c: char) -> bool {
+pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')

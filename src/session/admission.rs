@@ -51,7 +51,7 @@ pub fn judge(accept: Accept, bytes: &[u8], ended: bool) -> Admission {
         ),
         _ if fits && !ended => Admission::Undecided,
         Accept::Framed => Admission::Refused(format!(
-            "{}; if it is a plain TCP client use --accept raw (or auto)",
+            "{}; if it is a plain TCP client use --accept raw (or auto, where there is no --key-file)",
             ParseError::Magic {
                 seen: bytes[..bytes.len().min(24)].to_vec()
             }

@@ -32,16 +32,15 @@ impl Generations {
         }
     }
 
-    /// Looks at a reading that a watch found stepped; the step is counted once, whichever pump saw it first.
-    fn settle(&mut self, seen: SignedNanos) -> ClockWatch {
-        if (seen - self.distance).abs() > STEP {
+    /// Looks at a reading that a watch found stepped; the step is counted once, whichever pump saw it first, and that one
+    /// gets `true`.
+    fn settle(&mut self, seen: SignedNanos) -> bool {
+        let is_new = (seen - self.distance).abs() > STEP;
+        if is_new {
             self.distance = seen;
             self.generation = self.generation.wrapping_add(1);
         }
-        ClockWatch {
-            distance: self.distance,
-            generation: self.generation,
-        }
+        is_new
     }
 
     /// A watch that starts from here.
@@ -71,9 +70,11 @@ impl ClockWatch {
         took <= LONGEST_READING && (distance(now) - self.distance).abs() > STEP
     }
 
-    /// Takes the step into account.
-    pub fn settle(&mut self, now: Now, generations: &mut Generations) {
-        *self = generations.settle(distance(now));
+    /// Takes the step into account; `true` for the first pump that does.
+    pub fn settle(&mut self, now: Now, generations: &mut Generations) -> bool {
+        let is_new = generations.settle(distance(now));
+        *self = generations.watch();
+        is_new
     }
 }
 
@@ -98,11 +99,11 @@ mod tests {
         assert!(!up.is_stepped(at(10, 1_010), QUICK));
         let after = at(20, 1_520);
         assert!(up.is_stepped(after, QUICK));
-        up.settle(after, &mut node);
+        assert!(up.settle(after, &mut node));
         assert!(!up.is_stepped(at(21, 1_521), QUICK));
         let later = at(30, 1_530);
         assert!(down.is_stepped(later, QUICK));
-        down.settle(later, &mut node);
+        assert!(!down.settle(later, &mut node));
         assert_eq!((up.generation(), down.generation()), (1, 1));
     }
 
@@ -113,7 +114,7 @@ mod tests {
         let back = at(10, 2_010);
         assert!(!pump.is_stepped(back, Nanos::from_millis(5)));
         assert!(pump.is_stepped(back, QUICK));
-        pump.settle(back, &mut node);
+        assert!(pump.settle(back, &mut node));
         assert_eq!(pump.generation(), 1);
     }
 

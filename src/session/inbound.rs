@@ -119,6 +119,7 @@ impl Inbound {
             Some(_) => {}
         }
         let wrong_way = match kind {
+            frame_type::HELLO => true, // It belongs before OPEN, and is taken there.
             frame_type::OPENED | frame_type::REPORT | frame_type::ERROR => !self.returning,
             frame_type::BLOCK | frame_type::END => {
                 header.flags.has(Flags::RETURN) != self.returning
@@ -186,6 +187,7 @@ mod tests {
         let other = Header::new(BLOCK, 8, 0);
         for (inbound, header, violation) in [
             (open, frame(OPEN), Violation::Unexpected { kind: OPEN }),
+            (open, frame(HELLO), Violation::Unexpected { kind: HELLO }),
             (open, frame(REPORT), Violation::Unexpected { kind: REPORT }),
             (open, back(BLOCK), Violation::Unexpected { kind: BLOCK }),
             (

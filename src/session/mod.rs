@@ -2,6 +2,7 @@
 //! arguments.
 //!
 //! - [`admission`]: what speaks on a new connection: a framed peer, a raw client, or something to refuse.
+//! - [`allow`]: who may connect, and how seldom it is said that others tried.
 //! - [`inbound`]: whether a frame may come now: OPEN first, one cookie, hops within the limit, nothing after END.
 //! - [`journal`]: what happened to the two ends of a connection, and when.
 //! - [`path`]: the nodes that introduced themselves; the loop.
@@ -11,6 +12,7 @@
 //! - [`schedule`]: when the next probe is due.
 
 pub mod admission;
+pub mod allow;
 pub mod answers;
 pub mod clock;
 pub mod inbound;

@@ -125,6 +125,8 @@ extern "C" {
     fn signal(signal: c_int, handler: usize) -> usize;
     #[cfg(target_env = "gnu")]
     fn mallopt(parameter: c_int, value: c_int) -> c_int;
+    #[cfg(target_env = "gnu")]
+    fn malloc_trim(keep: usize) -> c_int;
     #[cfg(target_os = "linux")]
     fn prctl(option: c_int, ...) -> c_int;
     #[cfg(target_os = "linux")]
@@ -399,6 +401,16 @@ pub fn return_large_buffers() {
         unsafe {
             mallopt(M_MMAP_THRESHOLD, 128 << 10);
         }
+    }
+}
+
+/// Makes glibc give back what lies free between pieces that are in use. It walks the whole heap: milliseconds for tens of
+/// megabytes, while others may wait for the heap. Other C libraries do it by themselves, or do not.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, locks the heaps itself, and moves nothing that is in use.
+    unsafe {
+        malloc_trim(0);
     }
 }
 

@@ -44,6 +44,10 @@ pub enum ParseError {
         /// As sent.
         seen: u8,
     },
+    /// A frame without a tag on a link whose frames have one.
+    Unauthenticated,
+    /// A tag that is not the one of this frame, at this place on this link, under our key.
+    Tag,
     /// An annotation or an ERROR payload whose inner lengths contradict its outer one.
     Content {
         /// Which part.
@@ -81,6 +85,12 @@ impl fmt::Display for ParseError {
                 "sent a frame whose {field} is {value}, outside {least} to {most}"
             ),
             Self::Type { seen } => write!(f, "sent a frame of the unknown type {seen}"),
+            Self::Unauthenticated => f.write_str(
+                "sent a frame without an authentication code, and this node has a --key-file: give both ends of the link the same key",
+            ),
+            Self::Tag => f.write_str(
+                "sent a frame with a wrong authentication code: the keys differ (--key-file), or somebody in between injects or alters frames",
+            ),
             Self::Content { part } => write!(f, "sent a malformed {part}"),
         }
     }

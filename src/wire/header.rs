@@ -28,6 +28,8 @@ pub mod frame_type {
     pub const RESET: u8 = 6;
     /// What went wrong, where; travels back to the source before the close.
     pub const ERROR: u8 = 7;
+    /// The two ends of a link agree on its authentication; goes no further.
+    pub const HELLO: u8 = 8;
     /// Unknown types with this bit set are passed on; others are an error.
     pub const PASSABLE: u8 = 0x80;
 }
@@ -192,7 +194,7 @@ impl Header {
                 });
             }
         }
-        let known = (frame_type::OPEN..=frame_type::ERROR).contains(&header.kind);
+        let known = (frame_type::OPEN..=frame_type::HELLO).contains(&header.kind);
         if !known && header.kind & frame_type::PASSABLE == 0 {
             return Err(ParseError::Type { seen: header.kind });
         }
@@ -372,8 +374,8 @@ mod tests {
     #[test]
     fn unknown_types_pass_with_the_top_bit_and_fail_without_it() {
         assert_eq!(
-            Header::parse(&with(9, 8)),
-            Err(ParseError::Type { seen: 8 })
+            Header::parse(&with(9, 9)),
+            Err(ParseError::Type { seen: 9 })
         );
         assert_eq!(
             Header::parse(&with(9, 0)),

@@ -5,7 +5,7 @@
 //! length is checked against its bound before anything is allocated for it.
 //!
 //! ```text
-//! frame:  header 48 | stamps 40 each | annotations | payload | authentication trailer (length 0 for now)
+//! frame:  header 48 | stamps 40 each | annotations | payload | authentication trailer (8 with a shared key, else 0)
 //!
 //! header:
 //!   0        8        9     10       12              14                   16              20
@@ -20,7 +20,18 @@
 //! annotation:
 //!   0      1     2        4
 //!   | type 1 | hop 1 | length 2 | value |
+//!
+//! authentication trailer:
+//!   0       8
+//!   | tag 8 |
+//!
+//! payload of HELLO:
+//!   0          1            8         24
+//!   | method 1 | reserved 7 | nonce 16 |
 //! ```
+//!
+//! HELLO is said by both ends of a link that is to be authenticated, before everything else, and goes no further than
+//! that link; what the tag covers is told in `wire/authentication.rs`.
 //!
 //! Bytes 0..24 of the header and the types OPEN, OPENED and ERROR never change between versions; `header length` lets a
 //! later version append fields behind `check`, which this one passes on untouched. `check` is the CRC-32 of bytes 0..44
@@ -31,10 +42,12 @@
 //! are sent as 0, ignored, and passed on.
 
 mod annotation;
+pub mod authentication;
 mod crc;
 mod error;
 mod frame;
 mod header;
+pub mod siphash;
 mod stamp;
 
 pub use annotation::{

@@ -3,6 +3,7 @@
 use super::ParseError;
 use crate::time::{Nanos, WallTime};
 use byteorder::{BigEndian, ByteOrder};
+use std::ops::Range;
 
 /// Length of a stamp.
 pub const STAMP_LEN: usize = 40;
@@ -135,6 +136,11 @@ impl Stamp {
         BigEndian::write_u64(&mut out[field::INGRESS], self.ingress.0);
         BigEndian::write_u64(&mut out[field::EGRESS], self.egress.0);
     }
+}
+
+/// What [`set_egress`] writes, as offsets into the stamp: generation and flags, which lie together, and the time.
+pub(super) const fn egress_parts() -> (Range<usize>, Range<usize>) {
+    (field::GENERATION..field::FLAGS + 1, field::EGRESS)
 }
 
 /// Writes the egress time into a stamp that is otherwise complete: the last thing before the frame is sent.

@@ -3,12 +3,15 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
+pub mod framed;
+
 use super::util::{need, program, Node, LONG};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
+use subsegment_tcp_speeds::sys;
 
 /// What stands between a plain client and a plain server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +148,7 @@ pub fn stop_traced(node: &mut Node) {
 /// A server that sends back what it gets on every connection, for as long as the test binary lives.
 pub fn echo_server() -> SocketAddr {
     let (listener, address) = listener();
+    sys::widen_backlog(&listener).unwrap();
     std::thread::spawn(move || {
         for socket in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {

@@ -1,24 +1,9 @@
 //! Clocks that are wrong: nodes under libfaketime, 1000 s ahead and behind.
 
 use crate::support::{alone, median, ms, undisturbed, Chain, EXACT_NS};
-use std::path::PathBuf;
+use crate::util::libfaketime;
 
 const STEP_NS: i64 = 1_000_000_000_000;
-
-/// Debian and others keep it in a directory of the architecture.
-fn libfaketime() -> PathBuf {
-    let roots = ["/usr/lib", "/usr/lib64", "/usr/local/lib"];
-    let dirs = roots.iter().flat_map(|root| {
-        let below = std::fs::read_dir(root).into_iter().flatten().flatten();
-        below.map(|entry| entry.path()).chain([PathBuf::from(root)])
-    });
-    let mut found = dirs
-        .map(|dir| dir.join("faketime/libfaketime.so.1"))
-        .filter(|path| path.exists());
-    found
-        .next()
-        .expect("libfaketime is not installed: run scripts/check, or apt-get install libfaketime")
-}
 
 #[test]
 fn clocks_1000_s_apart_move_no_round_trip_and_their_offsets_are_found() {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
+pub mod vitals;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -219,4 +221,26 @@ pub fn need(program: &str) -> PathBuf {
     panic!(
         "{program} is not installed: run scripts/check, which installs it, or apt-get install it"
     );
+}
+
+/// Debian and others keep it in a directory of the architecture.
+#[track_caller]
+pub fn libfaketime() -> PathBuf {
+    let roots = ["/usr/lib", "/usr/lib64", "/usr/local/lib"];
+    let dirs = roots.iter().flat_map(|root| {
+        let below = std::fs::read_dir(root).into_iter().flatten().flatten();
+        below.map(|entry| entry.path()).chain([PathBuf::from(root)])
+    });
+    let mut found = dirs
+        .map(|dir| dir.join("faketime/libfaketime.so.1"))
+        .filter(|path| path.exists());
+    found
+        .next()
+        .expect("libfaketime is not installed: run scripts/check, or apt-get install libfaketime")
+}
+
+/// Lets time pass where that nothing happens, or happens slowly, is what is tested.
+pub fn pass(time: Duration) {
+    let (_keep, nothing) = channel::<()>();
+    let _ = nothing.recv_timeout(time);
 }

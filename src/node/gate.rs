@@ -1,0 +1,260 @@
+//! The gate of a node that listens: who may come in (`--allow`) and how many at once (`--max-connections`).
+//!
+//! Beyond the limit nothing is accepted until a connection ends, as with HAProxy's `maxconn`: further clients stand in
+//! the kernel's queue of the listener (4096, cut to net.core.somaxconn), connected and unanswered, and are served in
+//! turn. A client that is not allowed is reset at once and takes no place.
+//!
+//! # What a connection may take at most
+//!
+//! Of our own memory, whatever its peers send; what the kernel queues for its two sockets (tcp_rmem, tcp_wmem) comes on
+//! top:
+//!
+//! | per pump, two of them | at most |
+//! |---|---|
+//! | read buffer: one frame of 1 MiB payload, 128 stamps, 16 KiB annotations; while it grows, the one before too | 1.4 MiB |
+//! | small frames gathered for one send, with the frame that came last | 1.2 MiB |
+//! | stack (reserved; 8 to 12 KiB are touched) | 64 KiB |
+//!
+//! An exit's queue of 8 reports adds 42 KiB. So a connection whose peers are hostile takes up to 6 MiB, one with plain
+//! bytes on both sides 0.7 MiB while it moves bulk, and about 25 KiB while it idles: large buffers are given back after
+//! a quiet second. The whole is bounded by `--max-connections` times that.
+
+use super::lock;
+use crate::session::allow::{is_allowed, Network, Seldom};
+use crate::sys;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Descriptors that are no connections: standard streams, listeners, report, state, the resolver's.
+const OTHER_DESCRIPTORS: u64 = 16;
+
+/// What a gate was told.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// `--allow`: who may connect; empty is everybody.
+    pub allow: Vec<Network>,
+    /// How many connections may be open at once; `None` leaves it to the kernel's limits.
+    pub connections: Option<usize>,
+    /// Where that number comes from, with the remedy.
+    pub origin: Origin,
+}
+
+/// Where a limit of connections comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// `--max-connections`.
+    #[default]
+    Option,
+    /// The limit of open descriptors, which is this.
+    Descriptors(u64),
+}
+
+impl Limits {
+    /// The limit that is in force: the one given, or as many connections of `each` descriptors as `descriptors` has
+    /// room for.
+    pub fn new(
+        allow: Vec<Network>,
+        given: Option<usize>,
+        descriptors: Option<u64>,
+        each: u64,
+    ) -> Self {
+        let room = descriptors.map(|descriptors| {
+            let places = descriptors.saturating_sub(OTHER_DESCRIPTORS) / each;
+            usize::try_from(places.max(1)).unwrap_or(usize::MAX)
+        });
+        Self {
+            allow,
+            connections: given.or(room),
+            origin: match (given, descriptors) {
+                (None, Some(descriptors)) => Origin::Descriptors(descriptors),
+                _ => Origin::Option,
+            },
+        }
+    }
+}
+
+/// The gate itself, shared by the accept threads and the connections.
+#[derive(Debug)]
+pub(super) struct Gate {
+    limits: Limits,
+    state: Mutex<State>,
+    /// A place has become free, or the gate was closed.
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: usize,
+    /// It was said that the places are taken.
+    told: bool,
+    full: Seldom,
+    refused: u64,
+    refusals: Seldom,
+    closed: bool,
+}
+
+impl Gate {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            state: Mutex::default(),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Waits until there is a place; `false` where the gate was closed meanwhile. Call before accepting, so that clients
+    /// stay in the kernel's queue.
+    pub(super) fn wait(&self) -> bool {
+        self.wait_for_place(|_| ())
+    }
+
+    /// Takes a place, waiting where the accept thread of another listener was faster; `false` as [`wait`](Self::wait).
+    pub(super) fn enter(&self) -> bool {
+        self.wait_for_place(|state| state.open += 1)
+    }
+
+    fn wait_for_place(&self, then: impl FnOnce(&mut State)) -> bool {
+        let mut state = lock(&self.state);
+        while !state.closed
+            && self
+                .limits
+                .connections
+                .is_some_and(|most| state.open >= most)
+        {
+            self.tell_full(&mut state);
+            let woken = self.freed.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        then(&mut state);
+        !state.closed
+    }
+
+    fn tell_full(&self, state: &mut State) {
+        if state.full.happened(sys::clock::mono()).is_none() {
+            return;
+        }
+        state.told = true;
+        let cause = match self.limits.origin {
+            Origin::Option => "--max-connections".into(),
+            Origin::Descriptors(limit) => format!(
+                "as many as the limit of {limit} open descriptors leaves room for: raise ulimit -n"
+            ),
+        };
+        log::warn!(
+            "accept: {} connections are open ({cause}); further clients wait until one ends",
+            state.open
+        );
+    }
+
+    /// A connection has ended, or what had entered did not become one.
+    pub(super) fn leave(&self) {
+        let mut state = lock(&self.state);
+        state.open -= 1;
+        // A little room is taken again at once: it is over when a quarter of the places is free.
+        let few = |most: usize| state.open <= most - most.div_ceil(4);
+        if state.told && self.limits.connections.is_some_and(few) {
+            state.told = false;
+            log::info!("accept: goes on, {} connections are open", state.open);
+        }
+        drop(state);
+        self.freed.notify_one();
+    }
+
+    /// Nobody waits at the gate any more.
+    pub(super) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.freed.notify_all();
+    }
+
+    /// Whether `peer` may come in; where not, its connection is made to end with a reset, which leaves nothing behind
+    /// here, and it is said, seldom enough that a scanner does not fill the log.
+    pub(super) fn admits(&self, socket: &TcpStream, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        if is_allowed(&self.limits.allow, address) {
+            return true;
+        }
+        // Where it fails the client is gone already.
+        let _ = sys::reset_on_close(socket);
+        let mut state = lock(&self.state);
+        state.refused += 1;
+        let Some(kept_back) = state.refusals.happened(sys::clock::mono()) else {
+            return false;
+        };
+        drop(state);
+        let before = match kept_back {
+            0 => String::new(),
+            more => format!("; and {more} more since this was said last"),
+        };
+        log::warn!(
+            "accept: peer {} is in no network of --allow, closed (if it belongs: --allow {address}){before}",
+            SocketAddr::new(address, peer.port())
+        );
+        false
+    }
+
+    /// How many were not admitted.
+    pub(super) fn refused(&self) -> u64 {
+        lock(&self.state).refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    fn gate(connections: usize) -> Gate {
+        Gate::new(Limits {
+            connections: Some(connections),
+            ..Limits::default()
+        })
+    }
+
+    #[test]
+    fn a_full_gate_opens_when_one_leaves_and_never_lets_in_more() {
+        let gate = gate(2);
+        assert!(gate.enter() && gate.enter());
+        let (say, entered) = channel();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (gate, say) = (&gate, say.clone());
+                scope.spawn(move || say.send(gate.wait() && gate.enter()));
+            }
+            let early = entered.recv_timeout(Duration::from_millis(50));
+            assert!(early.is_err(), "both places were taken");
+            gate.leave();
+            assert_eq!(entered.recv(), Ok(true));
+            let early = entered.recv_timeout(Duration::from_millis(50));
+            assert!(early.is_err(), "one left, one came");
+            gate.leave();
+            assert_eq!(entered.recv(), Ok(true));
+        });
+        assert_eq!(lock(&gate.state).open, 2);
+    }
+
+    #[test]
+    fn who_waits_at_a_gate_that_closes_is_sent_away() {
+        let gate = gate(1);
+        assert!(gate.enter());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| gate.wait());
+            gate.close();
+            assert!(!waiting.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn the_limit_is_the_one_given_or_what_descriptors_leave_room_for() {
+        for (given, descriptors, each, limit) in [
+            (Some(7), Some(1024), 2, Some(7)),
+            (None, Some(1024), 2, Some(504)),
+            (None, Some(1024), 1, Some(1008)),
+            (None, Some(3), 2, Some(1)),
+            (None, None, 2, None),
+        ] {
+            let limits = Limits::new(Vec::new(), given, descriptors, each);
+            assert_eq!(limits.connections, limit);
+        }
+    }
+}

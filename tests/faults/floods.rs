@@ -1,0 +1,165 @@
+//! Very many clients: one after the other, at once, and those that take their time.
+
+use crate::faces::connect;
+use crate::faces::framed::{block, open, Witness};
+use crate::peers::cast;
+use crate::scene::{play, Play, Row, Scene, Subject};
+use crate::util::{pass, Node};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many clients open and close at a time.
+const HANDS: usize = 4;
+
+pub(crate) fn plays() -> Vec<Play> {
+    vec![
+        play("10000 connections opened and closed", one_by_one),
+        play("2000 connections at once", at_once),
+        play(
+            "slowloris: 200 send a byte of a header every 0.1 s",
+            |what| slowly("relay", what, Slow::Trickle),
+        ),
+        play("slowloris: 200 stop after the first byte", |what| {
+            slowly("echo", what, Slow::Stop(1))
+        }),
+        play("slowloris: 200 stop in a payload", |what| {
+            slowly("exit", what, Slow::Stop(open().len() + 50))
+        }),
+        play("slowloris: 200 send nothing (--idle-timeout)", silent),
+    ]
+}
+
+fn entry_relay_echo() -> (Vec<Subject>, SocketAddr) {
+    let z = Node::start("Z", &[]);
+    let b = Node::to("B", z.address, &[]);
+    let e = Node::to("E", b.address, &["--accept", "raw"]);
+    let address = e.address;
+    let subjects = [("entry", e), ("relay", b), ("echo", z)];
+    let subjects = subjects.map(|(role, node)| Subject::new(role, node));
+    (subjects.into(), address)
+}
+
+/// 1000 to begin with. What malloc keeps grows to 2 MiB within 100000 and stays there; a leak of 100 bytes for each of the
+/// 10000 would show.
+fn one_by_one(what: &'static str) -> Vec<Row> {
+    let (subjects, address) = entry_relay_echo();
+    let mut scene = Scene::new(what, Witness::new(address, false), subjects);
+    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, 2048, 1024);
+    scene.suffers(|round| {
+        let each = [1000, 10_000][round] / HANDS;
+        thread::scope(|scope| {
+            for _ in 0..HANDS {
+                scope.spawn(move || {
+                    for _ in 0..each {
+                        assert!(served(&connect(address)));
+                    }
+                });
+            }
+        });
+    })
+}
+
+fn served(mut client: &TcpStream) -> bool {
+    let mut answer = [0; 4];
+    client.write_all(b"ping").is_ok()
+        && client.read_exact(&mut answer).is_ok()
+        && &answer == b"ping"
+}
+
+/// What 2000 connections leave is the C library's; 2000 more do not add to it.
+fn at_once(what: &'static str) -> Vec<Row> {
+    let (subjects, address) = entry_relay_echo();
+    let mut scene = Scene::new(what, Witness::new(address, false), subjects);
+    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(4000), 4096);
+    scene.suffers(|_| {
+        let clients: Vec<_> = (0..2000).map(|_| connect(address)).collect();
+        for client in &clients {
+            assert!(served(client));
+        }
+        for client in &clients {
+            assert!(served(client));
+        }
+    })
+}
+
+/// What memory may keep after so many threads: the C library keeps the stacks of 640 (40 MiB of addresses), of which a
+/// debug build has touched up to 24 KiB each, and malloc has its share.
+const fn stacks(threads: u64) -> u64 {
+    1024 + 28 * if threads < 640 { threads } else { 640 } + threads
+}
+
+#[derive(Clone, Copy)]
+enum Slow {
+    /// A byte at a time, for ever.
+    Trickle,
+    /// So many bytes, and no more.
+    Stop(usize),
+}
+
+const SLOW: usize = 200;
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+fn slowly(role: &'static str, what: &'static str, slow: Slow) -> Vec<Row> {
+    let (_beyond, node) = cast(role, &["-t", "0.5"]);
+    let address = node.address;
+    // A line for each, which names it.
+    let subject = Subject::new(role, node).says_times(
+        SLOW..=SLOW,
+        "began a frame and did not go on for 0.5 s (--timeout)",
+    );
+    let mut scene = Scene::new(what, Witness::new(address, true), vec![subject]);
+    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(2 * SLOW as u64), 1024);
+    scene.suffers(|_| {
+        let clients: Vec<_> = (0..SLOW).map(|_| connect(address)).collect();
+        let stream = [open(), block()].concat();
+        let begun = Instant::now();
+        match slow {
+            Slow::Stop(at) => {
+                for client in &clients {
+                    { client }.write_all(&stream[..at]).unwrap();
+                }
+            }
+            Slow::Trickle => {
+                // Until nobody takes a byte any more. 48 would take 4.8 s.
+                for byte in &stream {
+                    let takes = |client: &&TcpStream| { *client }.write_all(&[*byte]).is_ok();
+                    if clients.iter().filter(takes).count() == 0 {
+                        break;
+                    }
+                    pass(Duration::from_millis(100));
+                }
+            }
+        }
+        for client in &clients {
+            ended(client);
+        }
+        let took = begun.elapsed();
+        assert!(took < TIMEOUT * 4, "they were ended after {took:?} only");
+    })
+}
+
+/// Reads to the end, whatever it is.
+#[track_caller]
+fn ended(mut client: &TcpStream) {
+    let ended = client.read_to_end(&mut Vec::new());
+    let hung = matches!(&ended, Err(error) if error.kind() == ErrorKind::WouldBlock);
+    assert!(!hung, "it is not ended");
+}
+
+/// Who sends nothing at all begins no frame; that is what --idle-timeout is for (longer than the idle
+/// second of the witness).
+fn silent(what: &'static str) -> Vec<Row> {
+    let (_beyond, node) = cast("entry", &["--idle-timeout", "2"]);
+    let address = node.address;
+    let subject = Subject::new("entry", node);
+    let mut scene = Scene::new(what, Witness::new(address, false), vec![subject]);
+    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(2 * SLOW as u64), 1024);
+    scene.suffers(|_| {
+        let clients: Vec<_> = (0..SLOW).map(|_| connect(address)).collect();
+        for client in &clients {
+            ended(client);
+        }
+    })
+}

@@ -1,0 +1,304 @@
+//! One fault: nodes, a witness that goes through them all the while, and what is measured before and after.
+
+use crate::faces::framed::{complaints, Witness};
+use crate::faces::Random;
+use crate::util::vitals::{cpu, wait_started, Vitals};
+use crate::util::{pass, Node, LONG};
+use std::any::Any;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+use subsegment_tcp_speeds::cli::PROGRAM;
+
+/// What memory may grow by from the end of the first time to the end of the last, in KiB: what malloc keeps differs by
+/// how many threads happened to be there at once.
+const TOLERANCE_KIB: u64 = 384;
+/// What it may keep of the first time.
+const FIRST_KIB: u64 = 1024;
+/// Time on the processor in the idle second after a fault.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// A fault that waits for its turn: what it is called, and what runs it.
+pub(crate) type Play = (&'static str, Box<dyn FnOnce() -> Vec<Row> + Send>);
+
+pub(crate) fn play(
+    what: &'static str,
+    run: impl FnOnce(&'static str) -> Vec<Row> + Send + 'static,
+) -> Play {
+    (what, Box::new(move || run(what)))
+}
+
+/// Lines that a node has to say: how often in each round, and a part of it.
+pub(crate) type Says = (RangeInclusive<usize>, String);
+
+/// A node that is watched.
+pub(crate) struct Subject {
+    pub(crate) role: &'static str,
+    pub(crate) node: Node,
+    pub(crate) says: Vec<Says>,
+    /// How it ends when it is told to.
+    pub(crate) code: i32,
+}
+
+impl Subject {
+    pub(crate) fn new(role: &'static str, node: Node) -> Self {
+        wait_started(node.process.child.id());
+        Self {
+            role,
+            node,
+            says: Vec::new(),
+            code: 0,
+        }
+    }
+
+    /// Once in each round it says `part`.
+    pub(crate) fn says(self, part: impl Into<String>) -> Self {
+        self.says_times(1..=1, part)
+    }
+
+    pub(crate) fn says_times(
+        mut self,
+        times: RangeInclusive<usize>,
+        part: impl Into<String>,
+    ) -> Self {
+        self.says.push((times, part.into()));
+        self
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals::of(self.node.process.child.id()).expect("it runs")
+    }
+}
+
+/// A row of the matrix.
+#[derive(Default)]
+pub(crate) struct Row {
+    what: String,
+    asked: usize,
+    slowest: Duration,
+    /// Before the first round, after it, and after the last.
+    vitals: [Vitals; 3],
+    idle: Duration,
+    lines: usize,
+    line: String,
+    wrong: Vec<String>,
+}
+
+impl Row {
+    pub(crate) const HEADING: &'static str =
+        "role: fault | witness: answered, slowest ms | KiB before, after the 1st, after the last | threads | fds | CPU ms in the idle second | log";
+
+    /// A row whose play did not come to its end.
+    pub(crate) fn broken(what: &str, panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied());
+        Self {
+            what: what.into(),
+            wrong: vec![text.unwrap_or("it panicked").into()],
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn wrong(&self) -> impl Iterator<Item = String> + '_ {
+        self.wrong
+            .iter()
+            .map(|wrong| format!("{}: {wrong}", self.what))
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [fresh, first, last] = &self.vitals;
+        write!(
+            f,
+            "{} | {}, {} | {} {} {} | {} {} | {} {} | {} | {} x {}{}",
+            self.what,
+            self.asked,
+            self.slowest.as_millis(),
+            fresh.memory_kib,
+            first.memory_kib,
+            last.memory_kib,
+            fresh.threads,
+            last.threads,
+            fresh.descriptors,
+            last.descriptors,
+            self.idle.as_millis(),
+            self.lines,
+            self.line,
+            if self.wrong.is_empty() {
+                ""
+            } else {
+                " | WRONG"
+            },
+        )
+    }
+}
+
+pub(crate) struct Scene {
+    pub(crate) what: &'static str,
+    pub(crate) subjects: Vec<Subject>,
+    pub(crate) witness: Witness,
+    /// How often the fault happens, beyond the first time.
+    pub(crate) rounds: usize,
+    /// What memory may keep of the first round.
+    pub(crate) first_kib: u64,
+    /// What it may grow by after that.
+    pub(crate) tolerance_kib: u64,
+}
+
+impl Scene {
+    pub(crate) fn new(what: &'static str, witness: Witness, subjects: Vec<Subject>) -> Self {
+        Self {
+            what,
+            subjects,
+            witness,
+            rounds: 4,
+            first_kib: FIRST_KIB,
+            tolerance_kib: TOLERANCE_KIB,
+        }
+    }
+
+    /// Lets `fault` happen once, and then so many rounds more, given their number.
+    pub(crate) fn suffers(self, mut fault: impl FnMut(usize)) -> Vec<Row> {
+        let mut subjects = self.subjects;
+        let fresh: Vec<_> = subjects.iter().map(Subject::vitals).collect();
+        let (stop, stopped) = channel::<()>();
+        let mut witness = self.witness;
+        let asking = thread::spawn(move || {
+            let mut random = Random::new(7);
+            let (mut asked, mut slowest, mut wrong) = (0, Duration::ZERO, None);
+            while stopped.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+                let mut payload = vec![0; 1 + random.below(3000)];
+                random.fill(&mut payload);
+                let begun = Instant::now();
+                if !witness.is_answered(&payload) {
+                    wrong = Some(format!("the witness was not answered after {asked} times"));
+                    break;
+                }
+                slowest = slowest.max(begun.elapsed());
+                asked += 1;
+            }
+            (witness, asked, slowest, wrong)
+        });
+        fault(0);
+        let first: Vec<_> = subjects
+            .iter()
+            .zip(&fresh)
+            .map(|(s, v)| settled(s, v))
+            .collect();
+        for round in 1..=self.rounds {
+            fault(round);
+        }
+        let last: Vec<_> = subjects
+            .iter()
+            .zip(&fresh)
+            .map(|(s, v)| settled(s, v))
+            .collect();
+        drop(stop);
+        let (mut witness, asked, slowest, unanswered) = asking.join().unwrap();
+        let before: Vec<_> = subjects.iter().map(of_cpu).collect();
+        pass(Duration::from_secs(1));
+        let after: Vec<_> = subjects.iter().map(of_cpu).collect();
+        let mut unharmed = unanswered;
+        if unharmed.is_none() && !witness.is_answered(b"afterwards") {
+            unharmed = Some("the witness is not answered afterwards".into());
+        }
+        if unharmed.is_none() {
+            witness.leaves();
+        }
+        let mut rows = Vec::new();
+        for (at, subject) in subjects.iter_mut().enumerate() {
+            let mut row = Row {
+                what: format!("{}: {}", subject.role, self.what),
+                asked,
+                slowest,
+                vitals: [fresh[at], first[at], last[at]],
+                idle: after[at] - before[at],
+                ..Row::default()
+            };
+            row.wrong.extend(unharmed.clone());
+            row.check(self.first_kib, self.tolerance_kib);
+            row.listen(subject, self.rounds + 1);
+            rows.push(row);
+        }
+        rows
+    }
+}
+
+fn of_cpu(subject: &Subject) -> Duration {
+    cpu(subject.node.process.child.id()).expect("it runs")
+}
+
+/// Waits until threads and descriptors are as many as before, or for long; memory is looked at then.
+fn settled(subject: &Subject, before: &Vitals) -> Vitals {
+    let deadline = Instant::now() + LONG / 3;
+    loop {
+        let now = subject.vitals();
+        let back = now.threads <= before.threads && now.descriptors <= before.descriptors;
+        if back || Instant::now() > deadline {
+            return now;
+        }
+        pass(Duration::from_millis(5));
+    }
+}
+
+impl Row {
+    fn check(&mut self, first_kib: u64, tolerance_kib: u64) {
+        let [fresh, first, last] = self.vitals;
+        if (last.threads, last.descriptors) != (fresh.threads, fresh.descriptors) {
+            self.wrong
+                .push(format!("left behind: {fresh:?} became {last:?}"));
+        }
+        if last.memory_kib > first.memory_kib + tolerance_kib
+            || first.memory_kib > fresh.memory_kib + first_kib
+        {
+            self.wrong.push(format!(
+                "memory grew from {} by way of {} to {} KiB (allowed: {first_kib} and {tolerance_kib})",
+                fresh.memory_kib, first.memory_kib, last.memory_kib
+            ));
+        }
+        if self.idle > IDLE {
+            self.wrong
+                .push(format!("{:?} of CPU time in an idle second", self.idle));
+        }
+    }
+
+    /// Ends the node, and looks at what it has said.
+    fn listen(&mut self, subject: &mut Subject, rounds: usize) {
+        let process = &mut subject.node.process;
+        let (status, _) = process.stop();
+        if status.code() != Some(subject.code) {
+            self.wrong.push(format!("it ended with {status}"));
+        }
+        let stderr = process.stderr();
+        if let Some(panic) = stderr.iter().find(|line| line.contains("panicked")) {
+            self.wrong.push(panic.clone());
+        }
+        let mut said = complaints(&stderr);
+        let own = stderr.iter().filter_map(|line| line.strip_prefix(PROGRAM));
+        said.extend(own.filter(|line| !line.contains(": listening on ")));
+        self.lines = said.len();
+        self.line = said.last().map_or("-", |line| *line).into();
+        let mut explained = 0;
+        for (times, part) in &subject.says {
+            let count = said.iter().filter(|line| line.contains(part)).count();
+            explained += count;
+            if !(times.start() * rounds..=times.end() * rounds).contains(&count) {
+                self.wrong.push(format!(
+                    "{part:?} was said {count} times in {rounds} rounds, not {times:?} in each"
+                ));
+            }
+        }
+        if explained != said.len() {
+            let other = said
+                .iter()
+                .find(|line| subject.says.iter().all(|(_, part)| !line.contains(part)));
+            self.wrong.push(format!(
+                "{explained} of {} lines were expected, not {other:?}",
+                said.len()
+            ));
+        }
+    }
+}
