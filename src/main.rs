@@ -11,7 +11,7 @@ use subsegment_tcp_speeds::cli::{
     ProbeConfig, SourceConfig, PROGRAM,
 };
 use subsegment_tcp_speeds::measure::sla::{self, Rule};
-use subsegment_tcp_speeds::measure::{Baseline, Sla};
+use subsegment_tcp_speeds::measure::Baseline;
 use subsegment_tcp_speeds::node::caller::Caller;
 use subsegment_tcp_speeds::node::collect::{Collector, Queue};
 use subsegment_tcp_speeds::node::demo;
@@ -26,7 +26,7 @@ use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
-use subsegment_tcp_speeds::report::{is_unprintable, nagios, Blocks};
+use subsegment_tcp_speeds::report::{is_unprintable, nagios, Blocks, State};
 use subsegment_tcp_speeds::session::admission::Accept;
 use subsegment_tcp_speeds::sys::{self, StopSignals};
 use subsegment_tcp_speeds::time::Nanos;
@@ -303,20 +303,20 @@ fn run_probe(
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let count = (config.count > 0).then_some(config.count);
-    let failed = |text: &str, code: ExitCode| probe_failed(common, text, code);
+    let failed = |text: &str, state: State| probe_failed(common, text, state);
     let rules = match rules(common) {
         Ok(rules) => rules,
-        Err(text) => return failed(&text, ExitCode::ProbeUnknown),
+        Err(text) => return failed(&text, State::Unknown),
     };
     let prepared = ledger(common, Role::Source, count.is_none())
         .and_then(|ledger| Ok((ledger, printer(common, Output::Stdout)?)));
     let (ledger, mut printer) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return failed(&error.to_string(), ExitCode::ProbeUnknown),
+        Err(error) => return failed(&error.to_string(), State::Unknown),
     };
     let (caller, queue) = match caller(common, &config.target) {
         Ok((caller, queue)) => (caller.probing(), queue),
-        Err(text) => return failed(&text, ExitCode::ProbeCritical),
+        Err(text) => return failed(&text, State::Critical),
     };
     let mut ledger = watching(ledger, rules, &caller.node);
     watch_signals(signals, stop, Some(caller.node.collector.clone()));
@@ -332,30 +332,31 @@ fn run_probe(
         count,
         interval: config.interval,
         size: config.size,
+        on_timeout: config.on_timeout,
     };
     match probe::run(caller, queue, &mut ledger, plan, &mut printer, stop) {
-        Ok(outcome) if outcome.broken || !outcome.measured => ExitCode::ProbeCritical,
-        Ok(outcome) => match outcome.sla {
-            Sla::None | Sla::Ok => ExitCode::ProbeOk,
-            Sla::Warning => ExitCode::ProbeWarning,
-            Sla::Critical => ExitCode::ProbeCritical,
-        },
+        Ok(state) => probe_code(state),
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
-        Err(error) => failed(&error.to_string(), ExitCode::ProbeUnknown),
+        Err(error) => failed(&error.to_string(), State::Unknown),
+    }
+}
+
+fn probe_code(state: State) -> ExitCode {
+    match state {
+        State::Ok => ExitCode::ProbeOk,
+        State::Warning => ExitCode::ProbeWarning,
+        State::Critical => ExitCode::ProbeCritical,
+        State::Unknown => ExitCode::ProbeUnknown,
     }
 }
 
 /// What reads a plugin's stdout finds the reason there as well.
-fn probe_failed(common: &Common, text: &str, code: ExitCode) -> ExitCode {
+fn probe_failed(common: &Common, text: &str, state: State) -> ExitCode {
     if common.format == Some(Format::Nagios) {
-        let state = match code {
-            ExitCode::ProbeCritical => "CRITICAL",
-            _ => "UNKNOWN",
-        };
         // Where even that fails, stderr and the exit code remain.
         let _ = Output::Stdout.write(&nagios::failure(state, text));
     }
-    failed(text, code)
+    failed(text, probe_code(state))
 }
 
 fn role(config: &NodeConfig) -> Role {

@@ -150,6 +150,20 @@ fn a_path_that_is_down_is_critical_in_the_plugins_line() {
 }
 
 #[test]
+fn a_path_that_does_not_answer_in_time_is_what_the_user_calls_it() {
+    // It accepts in its backlog, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    for (timeout, code, state) in [("0.1", 2, "CRITICAL"), ("100ms:unknown", 3, "UNKNOWN")] {
+        let output = run(&["probe", &address, "-c1", "-t", timeout, "--format=nagios"]);
+        let line = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{line}");
+        assert!(line.starts_with(&format!("STS {state} - ")), "{line}");
+        assert!(line.contains("no answer through"), "{line}");
+    }
+}
+
+#[test]
 fn a_file_of_rules_is_tested_and_read_before_anything_is_opened() {
     let dir = Dir::new("rules-check");
     let good = rules(&dir, "# SLA\nsegment B->C round_trip>5ms for 3 of 5\n");

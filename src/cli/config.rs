@@ -2,6 +2,7 @@
 
 use super::value;
 use crate::measure::sla::Rule;
+use crate::report::State;
 use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
@@ -128,6 +129,8 @@ pub struct ProbeConfig {
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
+    /// `--timeout SECONDS:STATE`: what a path is called that does not answer in time; critical by default.
+    pub on_timeout: State,
 }
 
 /// Options of `demo`.

@@ -3,6 +3,7 @@
 use super::config::{Accept, Command, Config, DemoConfig, NodeConfig, ProbeConfig, SourceConfig};
 use super::flags::{self, Flag, Role, Set, Settings, Word};
 use super::{help, ExitCode, PROGRAM};
+use crate::report::State;
 use lexopt::Arg;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -172,6 +173,10 @@ impl Given {
             }
             (_, operand) => operand,
         };
+        if self.settings.on_timeout.is_some() && role != Role::Probe {
+            let what = "--timeout SECONDS:STATE is for probe: the others have no state";
+            return Err(remedied(what));
+        }
         if let Some(flag) = self.seen.iter().find(|flag| !flag.roles.contains(&role)) {
             let roles: Vec<String> = flag.roles.iter().map(ToString::to_string).collect();
             return Err(remedied(format_args!(
@@ -230,6 +235,7 @@ fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<
             count: settings.count,
             interval: settings.interval,
             size: settings.size,
+            on_timeout: settings.on_timeout.unwrap_or(State::Critical),
         }),
         (Role::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
         (Role::Demo, ..) => Command::Demo(DemoConfig {
@@ -358,6 +364,8 @@ mod tests {
         ("accept", "-l :1 --accept framed", "-l :1", |c| node(c).accept = Accept::Framed),
         ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| node(c).remove = true),
         ("timeout", "-f b:1 -t 0.002", SOURCE, |c| c.common.timeout = Duration::from_millis(2)),
+        ("timeout", "probe b:1 -t 10:UNKNOWN", PROBE, |c| probe(c).on_timeout = State::Unknown),
+        ("timeout", "probe b:1 -t 5s:1", PROBE, |c| { c.common.timeout = Duration::from_secs(5); probe(c).on_timeout = State::Warning }),
         ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| c.common.idle_timeout = Some(Duration::from_secs(300))),
         ("idle-timeout", "-f b:1 --idle-timeout 5 --idle_timeout 0", SOURCE, |_| {}),
         ("block", "-f b:1 -b 1M", SOURCE, |c| source(c).block = 1 << 20),
@@ -426,6 +434,7 @@ mod tests {
                     count: 10,
                     interval: Duration::from_secs(1),
                     size: 64,
+                    on_timeout: State::Critical,
                 }),
             ),
             ("demo", Command::Demo(DemoConfig { seed: None })),
@@ -460,6 +469,10 @@ mod tests {
     --timeout needs a value: --timeout SECONDS
 -f b:1 -t soon
     --timeout "soon" is not a duration: write seconds as 2 or 0.002, or 2s, 10ms, 5m
+-f b:1 -t 5:down
+    --timeout "5:down" has "down" for a state: write ok, warning, critical or unknown
+-f b:1 -t 5:ok
+    --timeout SECONDS:STATE is for probe: the others have no state
 -f b:1 -t 0
     --timeout "0" has to be more than 0
 -f b:1 --hop-limit 0

@@ -4,8 +4,8 @@ use super::asking::Asking;
 use super::collect::{Measurement, Path};
 use crate::measure::facts::{Classes, Facts};
 use crate::measure::sla::{Place, Rule, Watch};
-use crate::measure::{why, Baseline, Direction, Model, Parts, Sla, Trip, TripError};
-use crate::report::{place_name, Blocks, PathReport, Report};
+use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
+use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::time::WallTime;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ pub struct Ledger {
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
     asking: Option<Arc<Asking>>,
-    /// The path was broken when it was last looked at.
-    broken: bool,
+    /// The path was broken when it was last looked at, which is to be called so.
+    broken: Option<State>,
     name: String,
     role: String,
     started: WallTime,
@@ -69,7 +69,7 @@ impl Ledger {
             baseline,
             rules: Arc::new([]),
             asking: None,
-            broken: false,
+            broken: None,
             name: name.into(),
             role: role.into(),
             started,
@@ -201,14 +201,14 @@ impl Ledger {
         }
     }
 
-    /// Says whether the path is broken.
-    pub fn set_broken(&mut self, broken: bool) {
+    /// Says whether the path is broken, and what that is to be called.
+    pub fn set_broken(&mut self, broken: Option<State>) {
         self.broken = broken;
     }
 
-    /// How the path stands to the rules: the worst of all its parts.
-    pub fn sla(&self) -> Sla {
-        self.main().watch.worst()
+    /// As [`Report::state`].
+    pub fn state(&self, blocks: Blocks) -> State {
+        State::of(self.broken, blocks.received, self.main().watch.worst())
     }
 
     fn taken(

@@ -8,6 +8,7 @@ use super::output::{raw_stdin, raw_stdout, OutputError};
 use super::print::{name_break, Printer};
 use super::{StopFlag, STACK};
 use crate::cli::ExitCode;
+use crate::report::State;
 use crossbeam_channel::{bounded, Sender};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -102,7 +103,7 @@ pub fn run(
                     let text = name_break(&ledger, &broken);
                     log::error!("source: the path broke: {text}");
                     ledger.notice(text);
-                    ledger.set_broken(true);
+                    ledger.set_broken(Some(State::Critical));
                     code = ExitCode::Failed;
                     break 'run;
                 }
