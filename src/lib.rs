@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! argv ──► cli ──► main ──► node ◄──bytes──► wire ◄──frames──► session ──measurements──► measure ──► report ──► out
+//! host facts ──► annotate ──annotations───────┘
 //! argv ──► passive_cli ──► node::passive ◄──capture──► passive ──flows, round trips──► report::passive ──► out
 //! ```
 //!
@@ -20,6 +21,7 @@
 //! | [`passive`] | capture bytes | packets, flows, session events, round trips | files, clocks |
 //! | [`report`] | one `Report`, or the flows of a capture | text, lines, JSON, JSON lines, CSV, Prometheus text | files, statistics of its own |
 //! | [`sys`] | system calls | plain values | policy; it alone holds `unsafe` |
+//! | [`annotate`] | procfs, SNMP, `TCP_INFO` | facts | threads; anything that a pump calls while a block is under way |
 //! | [`node`] | sockets, threads, channels | calls into the core | arithmetic on delays |
 //! | [`cli`], [`passive_cli`] | argv | a checked `Config`, or help text | anything that opens something |
 //!
@@ -28,6 +30,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod annotate;
 pub mod cli;
 pub mod measure;
 pub mod node;

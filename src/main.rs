@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
+use subsegment_tcp_speeds::annotate::snmp::Agent;
 use subsegment_tcp_speeds::cli::{
     self, level_filter, Action, Command, Common, Config, Endpoint, ExitCode, Format, NodeConfig,
     ProbeConfig, SourceConfig, PROGRAM,
 };
+use subsegment_tcp_speeds::measure::facts::Classes;
 use subsegment_tcp_speeds::measure::sla::{self, Rule};
 use subsegment_tcp_speeds::measure::Baseline;
+use subsegment_tcp_speeds::node::annotator::Offer;
 use subsegment_tcp_speeds::node::caller::Caller;
 use subsegment_tcp_speeds::node::collect::{Collector, Queue};
 use subsegment_tcp_speeds::node::demo;
@@ -179,6 +182,22 @@ fn settings(common: &Common, role: Role) -> Settings {
         hop_limit: common.hop_limit,
         key: None,
         limits: Limits::default(),
+        ask: common.ask,
+        offer: offer(common),
+    }
+}
+
+/// What this node tells when it is asked: without `--annotate` all that it has.
+fn offer(common: &Common) -> Offer {
+    let agent = common.snmp.as_ref().map(|endpoint| Agent {
+        host: endpoint.host.clone().unwrap_or_default(),
+        port: endpoint.port,
+        community: common.snmp_community.clone(),
+        objects: common.snmp_objects.clone(),
+    });
+    Offer {
+        classes: common.annotate.unwrap_or(Classes::all()),
+        agent,
     }
 }
 

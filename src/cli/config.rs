@@ -1,6 +1,8 @@
 //! The checked values of a command line: what the rest of the program is started with.
 
 use super::value;
+use crate::annotate::snmp::{self, Object};
+use crate::measure::facts::Classes;
 use crate::measure::sla::Rule;
 use crate::report::State;
 use crate::session::allow::Network;
@@ -43,16 +45,26 @@ pub struct Common {
     pub sample: Duration,
     /// `--state`: file with the baseline of earlier runs; `None` = this run is its own.
     pub state: Option<PathBuf>,
+    /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
+    pub key_file: Option<PathBuf>,
     /// `--rules`: file of limits and questions; `None` = no such file.
     pub rules: Option<PathBuf>,
     /// `--warning` and `--critical`, as rules.
     pub limits: Vec<Rule>,
-    /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
-    pub key_file: Option<PathBuf>,
     /// `--sessions`: where the lives of connections are written; `None` = nowhere.
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
+    /// `--ask`: what all nodes are asked for in every marked block of a path that starts here.
+    pub ask: Classes,
+    /// `--annotate`: what this node tells when asked; `None` = not given, so everything it has.
+    pub annotate: Option<Classes>,
+    /// `--snmp`: where its agent listens; has a host and a port above 0.
+    pub snmp: Option<Endpoint>,
+    /// `--snmp-community`.
+    pub snmp_community: String,
+    /// `--snmp-objects`.
+    pub snmp_objects: Vec<Object>,
 }
 
 impl Default for Common {
@@ -68,11 +80,16 @@ impl Default for Common {
             format: None,
             sample: Duration::from_millis(10),
             state: None,
+            key_file: None,
             rules: None,
             limits: Vec::new(),
-            key_file: None,
             sessions: None,
             hop_limit: 32,
+            ask: Classes::default(),
+            annotate: None,
+            snmp: None,
+            snmp_community: "public".into(),
+            snmp_objects: snmp::objects(snmp::DEFAULT_OBJECTS).unwrap_or_default(),
         }
     }
 }

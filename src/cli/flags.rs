@@ -6,6 +6,7 @@
 
 use super::config::{Accept, Common, Endpoint, Format};
 use super::value;
+use crate::annotate::snmp;
 use crate::measure::{sla, Sla};
 use crate::report::State;
 use crate::session::allow::Network;
@@ -92,6 +93,7 @@ const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
 const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
+const TELLING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
 /// A word that stands first among the arguments that are no options.
@@ -144,18 +146,27 @@ pub enum Group {
     Traffic,
     /// `probe` and `demo`.
     Probe,
+    /// What nodes tell of themselves.
+    Annotations,
     /// What is written.
     Report,
 }
 
 impl Group {
-    pub(super) const ALL: &'static [Self] = &[Self::Role, Self::Traffic, Self::Probe, Self::Report];
+    pub(super) const ALL: &'static [Self] = &[
+        Self::Role,
+        Self::Traffic,
+        Self::Probe,
+        Self::Annotations,
+        Self::Report,
+    ];
 
     pub(super) fn heading(self) -> &'static str {
         match self {
             Self::Role => "Role",
             Self::Traffic => "Traffic",
             Self::Probe => "Probe and demo",
+            Self::Annotations => "What nodes tell of themselves",
             Self::Report => "Report and log",
         }
     }
@@ -502,6 +513,83 @@ const FLAGS: &[Flag] = &[
         }),
     },
     Flag {
+        long: "ask",
+        short: None,
+        value: Some("CLASSES"),
+        group: Group::Annotations,
+        default: Some("none"),
+        brief: "ask each node about itself: load,tcp",
+        help: "Every marked block asks all nodes of the path, and each answers in the next one; the \
+            report has the latest. all, none, or some of load, cpu, memory, files, mib, interfaces, \
+            tcp (what the kernel knows of the node's own connections), tags, snmp.",
+        roles: OPENING,
+        set: Set::Text(|s, text| {
+            s.common.ask = text.parse()?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "annotate",
+        short: None,
+        value: Some("CLASSES"),
+        group: Group::Annotations,
+        default: None,
+        brief: "what to tell when asked (default: all)",
+        help: "The same words as for --ask; whoever asks for another class is told that it is not \
+            offered.",
+        roles: TELLING,
+        set: Set::Text(|s, text| {
+            s.common.annotate = Some(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "snmp",
+        short: None,
+        value: Some("ADDR"),
+        group: Group::Annotations,
+        default: None,
+        brief: "an SNMP agent whose values to tell",
+        help: "host, host:port or [v6]:port of an agent on this host or on a router beside it; port \
+            161 where none is given. It is asked (SNMPv2c, one GET) when a block asks this node for \
+            the class snmp, by nobody else and for nothing else than --snmp-objects.",
+        roles: TELLING,
+        set: Set::Text(|s, text| {
+            s.common.snmp = Some(agent(text)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "snmp-community",
+        short: None,
+        value: Some("TEXT"),
+        group: Group::Annotations,
+        default: Some("public"),
+        brief: "the agent's community",
+        help: "It is no secret: it goes over the network in the clear, and the process list shows it.",
+        roles: TELLING,
+        set: Set::Text(|s, text| {
+            s.common.snmp_community = value::label(text)?;
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "snmp-objects",
+        short: None,
+        value: Some("LIST"),
+        group: Group::Annotations,
+        default: None,
+        brief: "what to ask it for (default: load)",
+        help: "Without it sysUpTime,laLoad.1,laLoad.2,laLoad.3. At most 32, joined by commas: numbers (1.3.6.1.2.1.1.5.0) or names, those of tables \
+            with the number of the row: sysUpTime, sysName, laLoad.1, ssCpuIdle, memAvailReal, \
+            ifInOctets.2, ifHCInOctets.2, ifInErrors.2, ifOutDiscards.2, hrProcessorLoad.1 and others.",
+        roles: TELLING,
+        set: Set::Text(|s, text| {
+            s.common.snmp_objects = snmp::objects(text)?;
+            Ok(())
+        }),
+    },
+    Flag {
         long: "node",
         short: None,
         value: Some("NAME"),
@@ -692,6 +780,12 @@ pub(super) fn hop(text: &str) -> Result<Endpoint, String> {
         return Err("has port 0, which cannot be connected to: write 1 to 65535".into());
     }
     Ok(endpoint)
+}
+
+/// Where an SNMP agent is; the port may be left out.
+fn agent(text: &str) -> Result<Endpoint, String> {
+    let with_port = format!("{text}:{}", snmp::PORT);
+    hop(text).or_else(|error| hop(&with_port).map_err(|_| error))
 }
 
 #[cfg(test)]

@@ -186,6 +186,11 @@ impl Given {
                 role.made_by()
             )));
         }
+        if let Some(flag) = self.seen.iter().find(|flag| flag.long.starts_with("snmp-")) {
+            if self.settings.common.snmp.is_none() {
+                return Err(remedied(format_args!("--{} needs --snmp ADDR", flag.long)));
+            }
+        }
         Ok(Config {
             common: self.settings.common.clone(),
             command: command(self.settings, role, target)?,
@@ -298,6 +303,7 @@ fn remedied(message: impl fmt::Display) -> String {
 mod tests {
     use super::super::{Common, Endpoint, Format};
     use super::*;
+    use crate::measure::facts::Classes;
     use crate::measure::sla::simple;
     use crate::measure::Sla;
     use std::time::Duration;
@@ -379,6 +385,13 @@ mod tests {
         ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
         ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
         ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
+        ("ask", "probe b:1 --ask load,tcp", PROBE, |c| c.common.ask = Classes::LOAD.and(Classes::TCP)),
+        ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| c.common.annotate = Some(Classes(0))),
+        ("snmp", "-l :1 -f b:1 --snmp router", RELAY, |c| c.common.snmp = Some(endpoint("router:161"))),
+        ("snmp", "-l :1 -f b:1 --snmp [::1]", RELAY, |c| c.common.snmp = Some(endpoint("[::1]:161"))),
+        ("snmp", "-l :1 -f b:1 --snmp r:7", RELAY, |c| c.common.snmp = Some(endpoint("r:7"))),
+        ("snmp-community", "-l :1 -f b:1 --snmp r --snmp-community x", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_community = "x".into()),
+        ("snmp-objects", "-l :1 -f b:1 --snmp r --snmp-objects laLoad.1", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1")),
         ("node", "-f b:1 --node A", SOURCE, |c| c.common.node = Some("A".into())),
         ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
         ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
@@ -511,6 +524,16 @@ check-rules
     --remove-perf-headers needs both --listen and --forward-to
 -r -f b:1
     --remove-perf-headers needs both --listen and --forward-to
+-l :1 --snmp ::1
+    --snmp "::1" is ambiguous: write an IPv6 address in brackets, [2001:db8::1]:9000
+-l :1 --snmp-community x
+    --snmp-community needs --snmp ADDR
+-l :1 --snmp r --snmp-objects laLoad
+    --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
+-l :1 --ask load
+    --ask is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
+-f b:1 --annotate lod
+    --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory, files, mib, interfaces, tcp, tags, snmp, joined by commas
 -f b:1 --accept raw
     --accept is for relay, echo, entry, exit, proxy, and --forward-to without --listen makes this the source
 -l :1 -b 9

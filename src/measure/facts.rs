@@ -43,6 +43,11 @@ impl Classes {
         (Self::SNMP, "snmp"),
     ];
 
+    /// Every class.
+    pub fn all() -> Self {
+        Self::ALL.iter().fold(Self(0), |all, row| all.and(row.0))
+    }
+
     /// Whether no class is in it.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -72,7 +77,7 @@ impl FromStr for Classes {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "all" => return Ok(Self::ALL.iter().fold(Self(0), |all, row| all.and(row.0))),
+            "all" => return Ok(Self::all()),
             "none" => return Ok(Self(0)),
             _ => {}
         }

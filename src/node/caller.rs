@@ -1,6 +1,8 @@
 //! The near end of a path: what the source and the probe have in common. They open a session, send marked blocks and
 //! read what comes back; the block itself carries its scheduled time, so reader and writer share only counts.
 
+use super::annotator::{tell_facts, tell_own_facts, Telling};
+use super::asking::Question;
 use super::clock::{Moment, PumpClock};
 use super::collect::Measurement;
 use super::dial::DialError;
@@ -10,6 +12,7 @@ use super::key::{self, NoLink};
 use super::pump::tell_nodes;
 use super::serve::opening;
 use super::{lock, random, Node};
+use crate::measure::facts::Classes;
 use crate::measure::Homecoming;
 use crate::report::Blocks;
 use crate::session::answers::{Answer, Answers};
@@ -19,9 +22,10 @@ use crate::session::trips::{trip, Origin};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crate::wire::authentication::TAG_LEN;
+use crate::wire::facts::MAX_ASK_LEN;
 use crate::wire::{
     build, frame_type, set_egress, ErrorInfo, Flags, FrameView, Header, ParseError, Role, Stamp,
-    StampDirection, StampFlags, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
+    StampDirection, StampFlags, ANNOTATION_HEADER_LEN, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
 };
 use std::fmt;
 use std::io;
@@ -478,6 +482,9 @@ impl Caller {
             )),
         };
         self.node.collector.offer(measurement);
+        if view.header.classes != 0 {
+            tell_facts(&self.node, 0, view);
+        }
     }
 }
 
@@ -572,7 +579,11 @@ pub struct BlockWriter<'a> {
     clock: PumpClock<'a>,
     held: Nanos,
     buffer: Vec<u8>,
+    telling: Telling,
 }
+
+/// Room before the payload: who is asked for what lies between stamp and payload.
+const FRONT: usize = HEADROOM + ANNOTATION_HEADER_LEN + MAX_ASK_LEN;
 
 impl<'a> BlockWriter<'a> {
     /// For blocks of at most `block` bytes.
@@ -582,14 +593,15 @@ impl<'a> BlockWriter<'a> {
             line,
             clock: caller.node.clock.pump(),
             held: Nanos::ZERO,
-            buffer: vec![0; HEADROOM + block.min(MAX_PAYLOAD) + TAG_LEN],
+            buffer: vec![0; FRONT + block.min(MAX_PAYLOAD) + TAG_LEN],
+            telling: Telling::default(),
         }
     }
 
     /// Where the payload goes.
     pub fn payload(&mut self) -> &mut [u8] {
         let end = self.buffer.len() - TAG_LEN;
-        &mut self.buffer[HEADROOM..end]
+        &mut self.buffer[FRONT..end]
     }
 
     /// Reads the clocks, for [`Due::Read`].
@@ -618,8 +630,17 @@ impl<'a> BlockWriter<'a> {
             authentication_len: end.tag_len() as u8,
             ..Header::new(frame_type::BLOCK, self.line.session.cookie, sequence)
         };
-        let stamp_at = HEADROOM - STAMP_LEN;
-        let mut start = HEADROOM - HEADER_LEN;
+        let mut question = Question::default();
+        if marked {
+            question = node.asking.question();
+            header.classes = question.classes.0;
+        }
+        let asks = question.annotation();
+        header.annotations_len = asks.len();
+        let asks_at = FRONT - asks.len();
+        self.buffer[asks_at..FRONT].copy_from_slice(asks);
+        let stamp_at = asks_at - STAMP_LEN;
+        let mut start = asks_at - HEADER_LEN;
         let mut stamp = Stamp {
             node: node.id,
             hop: 0,
@@ -653,7 +674,7 @@ impl<'a> BlockWriter<'a> {
             };
             stamp.emit(&mut self.buffer[stamp_at..]);
         }
-        let frame = &mut self.buffer[start..HEADROOM + len + end.tag_len()];
+        let frame = &mut self.buffer[start..FRONT + len + end.tag_len()];
         if let Some(seal) = end.begin_seal(&header, frame) {
             if marked {
                 // Hashing took its time, which is this host's share too.
@@ -668,6 +689,21 @@ impl<'a> BlockWriter<'a> {
         }
         self.line.send(frame, &mut self.held)?;
         drop(guard);
+        if question.classes.is_empty() {
+            self.telling.rest();
+        } else {
+            self.tell_own(question.own, sequence, now);
+        }
         Ok(true)
+    }
+
+    /// The source is a node of the path too, and answers what its own blocks ask.
+    #[inline(never)]
+    fn tell_own(&mut self, own: Classes, sequence: u64, now: MonoTime) {
+        let node = &self.caller.node;
+        let value = self.telling.answer(&node.annotator, own, now);
+        tell_own_facts(node, sequence, &value);
+        let socket = Some(&self.line.pair.client.socket);
+        self.telling.follow(&node.annotator, now, None, socket);
     }
 }

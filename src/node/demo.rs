@@ -2,6 +2,7 @@
 //!
 //! The nodes are real ones, with their own ids, threads and sockets. What was hidden is printed only after the verdict.
 
+use super::annotator::Offer;
 use super::caller::Caller;
 use super::dial::Onward;
 use super::gate::Limits;
@@ -12,6 +13,7 @@ use super::print::Printer;
 use super::probe::{run as probe, Plan};
 use super::serve::{bind, Server};
 use super::{Node, Settings, StopFlag};
+use crate::measure::facts::Classes;
 use crate::measure::{Baseline, Verdict, VerdictDirection, VerdictKind};
 use crate::report::State;
 use crate::session::admission::Accept;
@@ -114,6 +116,8 @@ fn settings(name: &str, role: Role) -> Settings {
         hop_limit: DEFAULT_HOP_LIMIT,
         key: None,
         limits: Limits::default(),
+        ask: Classes::default(),
+        offer: Offer::default(),
     }
 }
 

@@ -393,7 +393,8 @@ impl End {
                     finish(&mut frames[start..end]);
                     start = end;
                 }
-                // There is room, so this waits, if ever, for the end of a frame. A fault is the reader's to tell.
+                // There is room (a third of the buffer is free, and even a report full of facts is 20 KiB), so this waits, if
+                // ever, for the end of a frame. A fault is the reader's to tell.
                 let (held, patience) = (&mut Nanos::default(), Patience::Unlimited);
                 if self.send(pair, &frames, held, patience).is_err() {
                     return;

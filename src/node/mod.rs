@@ -4,11 +4,13 @@
 //!
 //! One `accept` thread per listening address. Per connection a pair of threads: `up#N` moves bytes from the client to
 //! the server, `down#N` back; a reflector needs `up#N` alone. Both hand finished measurements to one `collect` thread
-//! over a bounded channel and never wait for it.
+//! over a bounded channel and never wait for it. A node that is asked about itself reads that on a thread `annotate`, its
+//! SNMP agent's values on `snmp`: see [`annotator`].
 //!
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
 
+pub mod annotator;
 pub mod asking;
 pub mod board;
 pub mod caller;
@@ -34,6 +36,7 @@ mod stop;
 
 pub use stop::StopFlag;
 
+use crate::measure::facts::Classes;
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::time::Nanos;
@@ -76,6 +79,10 @@ pub struct Settings {
     pub key: Option<Key>,
     /// Who may connect, and how many at once.
     pub limits: gate::Limits,
+    /// `--ask`: what every node is asked for in every marked block of a path opened here.
+    pub ask: Classes,
+    /// What it tells of itself when it is asked.
+    pub offer: annotator::Offer,
 }
 
 /// One node of a path: what its threads share.
@@ -91,6 +98,8 @@ pub struct Node {
     pub collector: collect::Collector,
     /// What blocks that begin here ask for.
     pub asking: Arc<asking::Asking>,
+    /// What it answers when a block asks.
+    pub annotator: annotator::Annotator,
     /// Where the lives of connections are written; `None` without `--sessions`.
     pub sessions: Option<sessions::Sessions>,
     /// The next hop; `None` at a reflector.
@@ -106,11 +115,14 @@ impl Node {
     /// A node, and the queue of its collector, which the caller has to drain.
     pub fn new(settings: Settings, onward: Option<dial::Onward>) -> (Self, collect::Queue) {
         let (collector, queue) = collect::channel(settings.sample);
+        let asking = asking::Asking::default();
+        asking.always(settings.ask);
         let node = Self {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
-            asking: Arc::default(),
+            asking: Arc::new(asking),
+            annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
             onward,
             own_ends: Mutex::default(),

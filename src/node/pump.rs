@@ -4,6 +4,8 @@
 //! half locked, *egress*, the send. Logging, allocation and the hand-over to the collector come after the send. Frames
 //! that are ready together go out in one send, with one egress time.
 
+use super::annotator::{append, cut_to_room, tell_facts, tell_own_facts, Telling};
+use super::asking::Question;
 use super::clock::{Moment, PumpClock};
 use super::collect::{Measurement, Path, Traffic};
 use super::ends::{End, Pair, Patience, Session, WriteFault};
@@ -12,6 +14,7 @@ use super::{random, Node};
 use crate::measure::{Direction, Homecoming};
 use crate::report::PathNode;
 use crate::session::admission::{judge, Accept, Admission};
+use crate::session::facts::asked;
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::journal::Place;
 use crate::session::path;
@@ -21,10 +24,11 @@ use crate::time::{Nanos, WallTime};
 use crate::wire::{
     build, frame_type, push_annotation, push_stamp, set_egress, set_hop, Annotations, BehindExit,
     ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo, ParseError, Stamp, StampDirection,
-    StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
-    HEADER_LEN, STAMP_LEN,
+    StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE,
+    ANNOTATION_NONCE, HEADER_LEN, STAMP_LEN,
 };
 use std::fmt;
+use std::net::TcpStream;
 
 /// An end of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +110,7 @@ pub struct Pump<'a> {
     epoch: usize,
     /// When the frames that are pending were completely read, if one of them is marked.
     read_at: Option<Moment>,
+    telling: Telling,
 }
 
 /// Which way frames go through a node.
@@ -158,6 +163,7 @@ impl<'a> Pump<'a> {
             sequence: 0,
             epoch: 0,
             read_at: None,
+            telling: Telling::default(),
         }
     }
 
@@ -336,6 +342,7 @@ impl<'a> Pump<'a> {
     ) -> Result<(), Fault> {
         let mut gathered = opening;
         let mut ready = Vec::new();
+        let mut own = Vec::new();
         if let Ok(header) = Header::parse(&gathered) {
             let open = Ready {
                 start: 0,
@@ -362,21 +369,26 @@ impl<'a> Pump<'a> {
                 self.pass_special(intake, header, ingress, way)?;
                 continue;
             }
-            let first = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+            let first = self.make_ready(intake, header, ingress, way, &mut own);
             intake.consume(&header);
             let mut more = next_gatherable(intake);
             if more.is_none() && ready.is_empty() {
                 // Most often that was all there is: it goes out from where it lies.
-                self.dispatch(intake.buffer(), &[first], ingress, way)?;
+                self.dispatch(either(&mut own, intake), &[first], ingress, way)?;
                 continue;
             }
-            gather(&mut gathered, &mut ready, intake.buffer(), first);
+            gather(&mut gathered, &mut ready, either(&mut own, intake), first);
             while let Some(next) = more.filter(|_| gathered.len() < GATHER) {
                 ingress = ingress.or(self.ingress(intake, &next));
                 self.check(intake, &mut inbound, &next)?;
-                let following = self.prepare(&mut intake.chunk_of(&next), next, ingress, way);
+                let following = self.make_ready(intake, next, ingress, way, &mut own);
                 intake.consume(&next);
-                gather(&mut gathered, &mut ready, intake.buffer(), following);
+                gather(
+                    &mut gathered,
+                    &mut ready,
+                    either(&mut own, intake),
+                    following,
+                );
                 more = next_gatherable(intake);
             }
             self.flush(&mut gathered, &mut ready, ingress, way)?;
@@ -427,6 +439,62 @@ impl<'a> Pump<'a> {
         verified.map_err(|fault| self.read_fault(self.source, fault))?;
         let checked = inbound.check(header);
         checked.map_err(|violation| self.violation(self.source, violation))
+    }
+
+    /// Makes the pending frame ready: where it lies, or in `own`, which is empty otherwise, where it asks for facts.
+    fn make_ready(
+        &mut self,
+        intake: &mut Intake<'a>,
+        mut header: Header,
+        ingress: Option<Moment>,
+        way: Way,
+        own: &mut Vec<u8>,
+    ) -> Ready {
+        if !own.is_empty() {
+            *own = Vec::new();
+        }
+        if way != Way::Return && header.kind == frame_type::BLOCK && header.marked() {
+            match ingress {
+                Some(ingress) if header.classes != 0 => {
+                    let value = self.answer(&intake.view(header), ingress);
+                    header = append(&intake.view(header), self.session.hop, &value, own);
+                }
+                _ => self.telling.rest(),
+            }
+        }
+        if own.is_empty() {
+            return self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+        }
+        let mut chunk = Chunk {
+            start: HEADROOM,
+            end: own.len(),
+            buffer: own,
+            read_at: None,
+        };
+        self.prepare(&mut chunk, header, ingress, way)
+    }
+
+    /// What this node says to a block that asks for facts; empty where it knows nothing yet, or was not meant.
+    #[inline(never)]
+    fn answer(&mut self, frame: &FrameView<'_>, ingress: Moment) -> Vec<u8> {
+        let classes = asked(frame, self.session.hop);
+        self.telling
+            .answer(&self.node.annotator, classes, ingress.mono)
+    }
+
+    /// After a send: what the block has asked for is found out, for the next one.
+    fn follow(&mut self, at: Moment) {
+        let client = self.socket(Side::Client);
+        let server = self.socket(Side::Server);
+        self.telling
+            .follow(&self.node.annotator, at.mono, client, server);
+    }
+
+    fn socket(&self, side: Side) -> Option<&'a TcpStream> {
+        match side {
+            Side::Client => Some(&self.pair.client.socket),
+            Side::Server => self.pair.server.get().map(|end| &end.socket),
+        }
     }
 
     /// Makes the pending frame ready where it lies: hop, stamp.
@@ -525,6 +593,9 @@ impl<'a> Pump<'a> {
                 }
             }
         }
+        if let Some(ingress) = ingress {
+            self.follow(ingress);
+        }
         Ok(())
     }
 
@@ -571,6 +642,9 @@ impl<'a> Pump<'a> {
         };
         if let Some(trip) = trip(&view, origin, ingress.mono, home) {
             self.node.collector.offer(Measurement::Trip(Box::new(trip)));
+        }
+        if header.classes != 0 {
+            tell_facts(self.node, self.session.hop, &view);
         }
     }
 
@@ -717,21 +791,41 @@ impl<'a> Pump<'a> {
         stamps.resize(at + 2 * STAMP_LEN, 0);
         forward.emit(&mut stamps[at..]);
         back.emit(&mut stamps[at + STAMP_LEN..]);
-        let header = Header {
+        let mut header = Header {
             flags: Flags(Flags::MARKED | Flags::RETURN),
             hop: self.session.hop,
             hop_limit: self.session.hop_limit,
+            classes: frame.header.classes,
             ..Header::new(
                 frame_type::REPORT,
                 self.session.cookie,
                 frame.header.sequence,
             )
         };
+        let mut annotations = Vec::new();
+        if header.classes == 0 {
+            self.telling.rest();
+        } else {
+            // What the nodes before told is to go back, and what this one tells.
+            let overflow = frame.header.flags.0 & Flags::ANNOTATIONS_OVERFLOW;
+            header.flags = header.flags.with(overflow);
+            annotations = frame.annotation_bytes().to_vec();
+            let value = self.answer(frame, egress);
+            let fits = cut_to_room(&value, annotations.len());
+            if fits.len() < value.len() {
+                header.flags = header.flags.with(Flags::ANNOTATIONS_OVERFLOW);
+            }
+            if !fits.is_empty() {
+                push_annotation(&mut annotations, ANNOTATION_FACTS, self.session.hop, fits);
+            }
+        }
         let client = &self.pair.client;
-        if !client.offer(client.with_room(build(header, &stamps, &[], &[]))) {
+        let report = client.with_room(build(header, &stamps, &annotations, &[]));
+        if !client.offer(report) {
             self.traffic.reports_dropped += 1;
         }
         self.drain_reports();
+        self.follow(egress);
     }
 
     fn drain_reports(&mut self) {
@@ -856,22 +950,31 @@ impl<'a> Pump<'a> {
             };
             self.sequence += 1;
             let mut start = chunk.start - HEADER_LEN;
+            let mut question = Question::default();
+            let mut ingress = Moment::default();
             if marked {
-                let ingress = self.clock.read();
+                ingress = self.clock.read();
+                question = self.node.asking.question();
                 let stamp = self.stamp(ingress, StampDirection::Forward);
                 start -= STAMP_LEN;
                 header.flags = Flags(Flags::MARKED);
                 header.stamps = 1;
+                header.classes = question.classes.0;
+                header.annotations_len = question.annotation().len();
                 stamp.emit(&mut chunk.buffer[start + HEADER_LEN..]);
             }
             header.emit(&mut chunk.buffer[start..]);
             let mut together;
             let (frame, at) = match open.take() {
-                None => (&mut chunk.buffer[start..chunk.end + tag], 0),
-                Some(open) => {
-                    together = server.with_room(open);
+                None if header.annotations_len == 0 => {
+                    (&mut chunk.buffer[start..chunk.end + tag], 0)
+                }
+                open => {
+                    together = open.map_or_else(Vec::new, |open| server.with_room(open));
                     let at = together.len();
-                    together.extend_from_slice(&chunk.buffer[start..chunk.end + tag]);
+                    together.extend_from_slice(&chunk.buffer[start..chunk.start]);
+                    together.extend_from_slice(question.annotation());
+                    together.extend_from_slice(&chunk.buffer[chunk.start..chunk.end + tag]);
                     (&mut together[..], at)
                 }
             };
@@ -893,14 +996,29 @@ impl<'a> Pump<'a> {
             }
             self.send(Side::Server, frame)?;
             drop(guard);
-            let payload = &frame[frame.len() - payload_len..];
+            let end = frame.len() - tag;
+            let payload = &frame[end - payload_len..end];
             self.note_payload(Place::Client, chunk.read_at, payload);
+            if marked {
+                self.tell_own(&question, header.sequence, ingress);
+            }
         }
         if let Some(open) = open {
             self.say(Side::Server, open)?;
         }
         self.say(Side::Server, self.end_frame(Flags::default()))?;
         self.finish(|| server.shut_writing())
+    }
+
+    /// An entry is a node of the path too, and answers what its own blocks ask.
+    fn tell_own(&mut self, question: &Question, sequence: u64, at: Moment) {
+        if question.classes.is_empty() {
+            return self.telling.rest();
+        }
+        let (node, own) = (self.node, question.own);
+        let value = self.telling.answer(&node.annotator, own, at.mono);
+        tell_own_facts(node, sequence, &value);
+        self.follow(at);
     }
 
     fn end_frame(&self, flags: Flags) -> Vec<u8> {
@@ -1116,6 +1234,15 @@ fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: 
         header: frame.header,
         held: frame.held,
     });
+}
+
+/// The buffer that a frame lies in which [`Pump::make_ready`] returned.
+fn either<'b>(own: &'b mut [u8], intake: &'b mut Intake<'_>) -> &'b mut [u8] {
+    if own.is_empty() {
+        intake.buffer()
+    } else {
+        own
+    }
 }
 
 /// The egress time of a report, and its trailer; OPENED waits in the same queue, but carries no stamp.

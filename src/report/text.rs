@@ -23,6 +23,7 @@
 //! escaped, so it cannot steer a terminal.
 
 use super::{in_path_order, printable, Report};
+use crate::measure::facts::FactValue;
 use crate::measure::sla::Place;
 use crate::measure::{
     Confidence, HostStatistics, SegmentStatistics, Sla, Summary, VerdictDirection, VerdictKind,
@@ -410,6 +411,15 @@ impl Page<'_> {
         for host in &statistics.hosts {
             self.note_host(host, &mut notes);
         }
+        for told in &self.report.facts {
+            let facts = told.facts.iter().map(|fact| match &fact.value {
+                FactValue::Number(number) => format!("{} {}", fact.name, plain_number(*number)),
+                FactValue::Text(text) => format!("{} \"{text}\"", fact.name),
+            });
+            let facts = facts.collect::<Vec<_>>().join(", ");
+            let name = self.name_at(told.hop);
+            notes.push(format!("{name} tells of itself: {}", printable(&facts)));
+        }
         if statistics.path_changes > 0 {
             notes.push(format!(
                 "the path changed {}",
@@ -769,6 +779,12 @@ fn bar(share: Option<f64>, width: usize) -> String {
 
 fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Three digits behind the point, as far as they say something.
+fn plain_number(number: f64) -> String {
+    let text = format!("{number:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

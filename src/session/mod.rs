@@ -7,6 +7,7 @@
 //! - [`journal`]: what happened to the two ends of a connection, and when.
 //! - [`path`]: the nodes that introduced themselves; the loop.
 //! - [`trips`]: a frame that came back, as a `measure::Trip` of the node that reads it.
+//! - [`facts`]: what a frame asks a node for, and what nodes told in one that came back.
 //! - [`answers`]: which blocks were answered, late, twice, or never.
 //! - [`clock`]: the watch for steps of the wall clock.
 //! - [`schedule`]: when the next probe is due.
@@ -15,6 +16,7 @@ pub mod admission;
 pub mod allow;
 pub mod answers;
 pub mod clock;
+pub mod facts;
 pub mod inbound;
 pub mod journal;
 pub mod path;

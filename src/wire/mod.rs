@@ -21,6 +21,12 @@
 //!   0      1     2        4
 //!   | type 1 | hop 1 | length 2 | value |
 //!
+//! value of FACTS, for each fact (value kind 1: number, an f64; 2: text):
+//!   | bytes shared with the name before 1 | bytes of name that follow 1 | those | kind 1 | value length 1 | value |
+//!
+//! value of ASK, for each hop (255: all that are not listed):
+//!   | hop 1 | classes 4 |
+//!
 //! authentication trailer:
 //!   0       8
 //!   | tag 8 |
@@ -45,6 +51,7 @@ mod annotation;
 pub mod authentication;
 mod crc;
 mod error;
+pub mod facts;
 mod frame;
 mod header;
 pub mod siphash;

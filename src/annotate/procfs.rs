@@ -1,0 +1,440 @@
+//! Linux's /proc as facts. Read proc(5) first; PSI is in the kernel's Documentation/accounting/psi.rst.
+//!
+//! All of it is the host's, or that part of it which this process's namespaces show.
+
+use super::Told;
+use crate::measure::facts::Classes;
+use std::fs;
+use std::path::PathBuf;
+
+/// Counters of an interface: its fact, and its place among the numbers of a line of /proc/net/dev.
+const INTERFACE: [(&str, usize); 6] = [
+    ("rx_bytes", 0),
+    ("tx_bytes", 8),
+    ("rx_errors", 2),
+    ("rx_dropped", 3),
+    ("tx_errors", 10),
+    ("tx_dropped", 11),
+];
+
+/// Most interfaces told of: those that moved most bytes.
+const INTERFACES: usize = 8;
+
+/// Counters since boot: the fact, the file's group, the counter's name there (RFC 4022, RFC 4293 and Linux's own).
+pub const MIB: [(&str, &str, &str); 19] = [
+    ("tcp_segments_received", "Tcp", "InSegs"),
+    ("tcp_segments_sent", "Tcp", "OutSegs"),
+    ("tcp_retransmitted_segments", "Tcp", "RetransSegs"),
+    ("tcp_in_errors", "Tcp", "InErrs"),
+    ("tcp_resets_sent", "Tcp", "OutRsts"),
+    ("tcp_resets_received", "Tcp", "EstabResets"),
+    ("tcp_failed_connects", "Tcp", "AttemptFails"),
+    ("tcp_established", "Tcp", "CurrEstab"),
+    ("tcp_timeouts", "TcpExt", "TCPTimeouts"),
+    ("tcp_lost_retransmissions", "TcpExt", "TCPLostRetransmit"),
+    ("tcp_syn_retransmissions", "TcpExt", "TCPSynRetrans"),
+    ("tcp_listen_overflows", "TcpExt", "ListenOverflows"),
+    ("tcp_listen_drops", "TcpExt", "ListenDrops"),
+    ("tcp_backlog_drops", "TcpExt", "TCPBacklogDrop"),
+    ("tcp_receive_pruned", "TcpExt", "PruneCalled"),
+    ("tcp_zero_windows_sent", "TcpExt", "TCPToZeroWindowAdv"),
+    ("ip_in_discards", "Ip", "InDiscards"),
+    ("ip_out_discards", "Ip", "OutDiscards"),
+    ("ip_reassembly_failures", "Ip", "ReasmFails"),
+];
+
+/// Averages over 1, 5 and 15 minutes, from /proc/loadavg.
+pub fn load_averages(text: &str) -> Option<[f64; 3]> {
+    let mut numbers = text.split_ascii_whitespace().map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some([next()?, next()?, next()?])
+}
+
+/// Seconds since boot, from /proc/uptime.
+pub fn uptime(text: &str) -> Option<f64> {
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// What all CPUs together have spent, in ticks since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks {
+    /// CPUs that are there.
+    pub cpus: usize,
+    /// Everything.
+    pub total: u64,
+    /// With nothing to do, or waiting for a disk.
+    pub idle: u64,
+    /// Taken by the hypervisor for others.
+    pub steal: u64,
+}
+
+/// From /proc/stat. What guests ran is in their host's user time already.
+pub fn ticks(text: &str) -> Option<Ticks> {
+    let mut lines = text.lines();
+    let all = lines.next()?.strip_prefix("cpu ")?;
+    let spent: Vec<u64> = all
+        .split_ascii_whitespace()
+        .take(8)
+        .map_while(|word| word.parse().ok())
+        .collect();
+    let &[.., _, _] = spent.as_slice() else {
+        return None;
+    };
+    let at = |index: usize| spent.get(index).copied().unwrap_or(0);
+    Some(Ticks {
+        cpus: lines.take_while(|line| line.starts_with("cpu")).count(),
+        total: spent.iter().fold(0, |sum, &some| sum.saturating_add(some)),
+        idle: at(3).saturating_add(at(4)),
+        steal: at(7),
+    })
+}
+
+/// Shares of the time between two readings: with something to do (that of others on the same machine included), and of
+/// that the others' alone. `None` where no tick has passed.
+pub fn shares(before: Ticks, now: Ticks) -> Option<(f64, f64)> {
+    let total = now.total.checked_sub(before.total).filter(|&all| all > 0)? as f64;
+    let idle = now.idle.saturating_sub(before.idle) as f64; // iowait may go back.
+    let steal = now.steal.saturating_sub(before.steal) as f64;
+    Some(((1.0 - idle / total).max(0.0), steal / total))
+}
+
+/// Share of the last 10 s in which some task waited for the resource, from /proc/pressure/*.
+pub fn pressure(text: &str) -> Option<f64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let percent: f64 = some
+        .trim_start()
+        .strip_prefix("avg10=")?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    Some(percent / 100.0)
+}
+
+/// A row of /proc/meminfo, in bytes.
+pub fn memory(text: &str, name: &str) -> Option<f64> {
+    let rest = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kilobytes: f64 = rest.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1024.0)
+}
+
+/// The soft limit of open descriptors, from /proc/self/limits; infinite where there is none.
+pub fn open_files_limit(text: &str) -> Option<f64> {
+    let row = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    match row.split_ascii_whitespace().next()? {
+        "unlimited" => Some(f64::INFINITY),
+        soft => soft.parse().ok(),
+    }
+}
+
+/// A counter of /proc/net/snmp or /proc/net/netstat: pairs of lines, names above numbers.
+pub fn counter(text: &str, group: &str, name: &str) -> Option<f64> {
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(group)?.strip_prefix(':'));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let place = names
+        .split_ascii_whitespace()
+        .position(|word| word == name)?;
+    numbers.split_ascii_whitespace().nth(place)?.parse().ok()
+}
+
+/// The interfaces of /proc/net/dev that have moved bytes, each with its sixteen numbers; those that moved most if there
+/// are many, in the order of the file.
+pub fn interfaces(text: &str) -> Vec<(&str, Vec<f64>)> {
+    let mut found: Vec<(&str, Vec<f64>)> = text
+        .lines()
+        .filter_map(|line| {
+            let (name, numbers) = line.split_once(':')?;
+            let numbers: Vec<f64> = numbers
+                .split_ascii_whitespace()
+                .map_while(|word| word.parse().ok())
+                .collect();
+            (numbers.len() >= 16 && moved(&numbers) > 0.0).then_some((name.trim(), numbers))
+        })
+        .collect();
+    let mut most: Vec<f64> = found.iter().map(|row| moved(&row.1)).collect();
+    most.sort_by(|a, b| b.total_cmp(a));
+    let least = most.get(INTERFACES - 1).copied().unwrap_or(0.0);
+    found.retain(|row| moved(&row.1) >= least);
+    found.truncate(INTERFACES);
+    found
+}
+
+fn moved(numbers: &[f64]) -> f64 {
+    numbers[0] + numbers[8]
+}
+
+/// Reads the classes that procfs answers.
+#[derive(Debug)]
+pub struct Reader {
+    root: PathBuf,
+    before: Option<Ticks>,
+}
+
+impl Reader {
+    /// `root` is /proc, but for tests.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root, before: None }
+    }
+
+    /// One class; empty for one that is not procfs's.
+    pub fn read(&mut self, class: Classes) -> Told {
+        let mut told = Told::default();
+        match class {
+            Classes::LOAD => self.load(&mut told),
+            Classes::CPU => self.cpu(&mut told),
+            Classes::MEMORY => self.memory(&mut told),
+            Classes::FILES => self.files(&mut told),
+            Classes::MIB => self.mib(&mut told),
+            Classes::INTERFACES => self.interfaces(&mut told),
+            _ => {}
+        }
+        told
+    }
+
+    /// What `parse` makes of a file; otherwise the class has an error.
+    fn parsed<T>(
+        &self,
+        told: &mut Told,
+        class: Classes,
+        file: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let path = self.root.join(file);
+        let failed = match fs::read(&path) {
+            Ok(bytes) => match parse(&String::from_utf8_lossy(&bytes)) {
+                Some(value) => return Some(value),
+                None => format!("cannot understand {}", path.display()),
+            },
+            Err(error) => {
+                let error = error.to_string();
+                let reason = error.split(" (os error").next().unwrap_or_default();
+                format!("cannot read {}: {reason}", path.display())
+            }
+        };
+        told.error(class, failed);
+        None
+    }
+
+    fn load(&self, told: &mut Told) {
+        let averages = self.parsed(told, Classes::LOAD, "loadavg", load_averages);
+        for (name, at) in [("load1", 0), ("load5", 1), ("load15", 2)] {
+            told.number(name, averages.map(|averages| averages[at]));
+        }
+        let ticks = self.parsed(told, Classes::LOAD, "stat", ticks);
+        told.number("cpus", ticks.map(|ticks| ticks.cpus as f64));
+        let uptime = self.parsed(told, Classes::LOAD, "uptime", uptime);
+        told.number("uptime_s", uptime);
+    }
+
+    fn cpu(&mut self, told: &mut Told) {
+        if let Some(now) = self.parsed(told, Classes::CPU, "stat", ticks) {
+            let shares = self.before.and_then(|before| shares(before, now));
+            told.number("cpu_busy", shares.map(|shares| shares.0));
+            told.number("cpu_steal", shares.map(|shares| shares.1));
+            self.before = Some(now);
+        }
+        let waiting = self.parsed(told, Classes::CPU, "pressure/cpu", pressure);
+        told.number("cpu_pressure_some10", waiting);
+    }
+
+    fn memory(&self, told: &mut Told) {
+        let both = self.parsed(told, Classes::MEMORY, "meminfo", |text| {
+            // Kernels before 3.14 do not tell what is available.
+            Some((memory(text, "MemTotal")?, memory(text, "MemAvailable")))
+        });
+        told.number("memory_total_bytes", both.map(|both| both.0));
+        told.number("memory_available_bytes", both.and_then(|both| both.1));
+        let waiting = self.parsed(told, Classes::MEMORY, "pressure/memory", pressure);
+        told.number("memory_pressure_some10", waiting);
+    }
+
+    fn files(&self, told: &mut Told) {
+        match fs::read_dir(self.root.join("self/fd")) {
+            // The directory itself is open while it is read.
+            Ok(open) => told.number("open_files", Some(open.count().saturating_sub(1) as f64)),
+            Err(error) => told.error(
+                Classes::FILES,
+                format!("cannot read /proc/self/fd: {error}"),
+            ),
+        }
+        let limit = self.parsed(told, Classes::FILES, "self/limits", open_files_limit);
+        told.number("open_files_max", limit);
+        let host = self.parsed(told, Classes::FILES, "sys/fs/file-nr", uptime);
+        told.number("host_open_files", host);
+    }
+
+    fn mib(&self, told: &mut Told) {
+        let snmp = self.parsed(told, Classes::MIB, "net/snmp", |text| Some(text.to_owned()));
+        let more = self.parsed(told, Classes::MIB, "net/netstat", |text| {
+            Some(text.to_owned())
+        });
+        for (fact, group, name) in MIB {
+            let text = if group == "TcpExt" { &more } else { &snmp };
+            let number = text.as_ref().and_then(|text| counter(text, group, name));
+            told.number(fact, number);
+        }
+    }
+
+    fn interfaces(&self, told: &mut Told) {
+        let text = self.parsed(told, Classes::INTERFACES, "net/dev", |text| {
+            Some(text.to_owned())
+        });
+        for (interface, numbers) in interfaces(text.as_deref().unwrap_or_default()) {
+            for (fact, at) in INTERFACE {
+                told.number(format!("interface.{interface}.{fact}"), Some(numbers[at]));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::facts::FactValue;
+
+    const STAT: &str = "cpu  100 20 30 800 50 0 10 40 5 0\n\
+        cpu0 50 10 15 400 25 0 5 20 5 0\ncpu1 50 10 15 400 25 0 5 20 0 0\nintr 7 0 0\n";
+    const NETSTAT: &str = "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPTimeouts\n\
+        TcpExt: 0 3 4 5\nIpExt: InNoRoutes\nIpExt: 9\n";
+    const SNMP: &str = "Ip: Forwarding InDiscards\nIp: 1 2\n\
+        Tcp: RtoAlgorithm MaxConn RetransSegs OutRsts\nTcp: 1 -1 12 34\n";
+    const DEV: &str = "Inter-|   Receive  |  Transmit\n face |bytes  packets|bytes\n\
+        \x20   lo:       0 0 0 0 0 0 0 0        0 0 0 0 0 0 0 0\n\
+        \x20 eth0: 1000 7 1 2 0 0 0 0     2000 8 3 4 0 0 0 0\n  bad: 1 2 x\n";
+
+    #[test]
+    fn texts_of_proc_are_read_as_they_stand() {
+        let loads = load_averages("0.52 1.05 12.40 3/871 3072\n");
+        assert_eq!(loads, Some([0.52, 1.05, 12.4]));
+        assert_eq!(uptime("12345.67 98765.43\n"), Some(12345.67));
+        let meminfo = "MemTotal:        4000 kB\nMemFree: 1 kB\nMemAvailable:    1000 kB\n";
+        assert_eq!(memory(meminfo, "MemAvailable"), Some(1_024_000.0));
+        assert_eq!(memory(meminfo, "MemAvail"), None);
+        let psi = "some avg10=12.50 avg60=1.00 avg300=0.00 total=9\nfull avg10=0.00 avg60=0.00\n";
+        assert_eq!(pressure(psi), Some(0.125));
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+            Max open files            1024                 524288               files\n";
+        assert_eq!(open_files_limit(limits), Some(1024.0));
+    }
+
+    #[test]
+    fn counters_are_found_by_the_names_above_them() {
+        assert_eq!(counter(SNMP, "Tcp", "RetransSegs"), Some(12.0));
+        assert_eq!(counter(SNMP, "Tcp", "MaxConn"), Some(-1.0));
+        assert_eq!(counter(SNMP, "Ip", "InDiscards"), Some(2.0));
+        assert_eq!(counter(SNMP, "Tcp", "OfALaterKernel"), None);
+        assert_eq!(counter(SNMP, "Udp", "InErrors"), None);
+        assert_eq!(counter(NETSTAT, "TcpExt", "TCPTimeouts"), Some(5.0));
+    }
+
+    #[test]
+    fn busy_is_the_share_of_ticks_between_two_readings_that_were_not_idle() {
+        let before = ticks(STAT).unwrap();
+        let expected = Ticks {
+            cpus: 2,
+            total: 1050,
+            idle: 850,
+            steal: 40,
+        };
+        assert_eq!(before, expected);
+        let now = Ticks {
+            total: 1150,
+            idle: 875,
+            steal: 50,
+            ..before
+        };
+        assert_eq!(shares(before, now), Some((0.75, 0.1)));
+        assert_eq!(shares(now, now), None);
+        assert_eq!(shares(now, before), None);
+    }
+
+    #[test]
+    fn interfaces_that_moved_nothing_are_passed_over_and_the_busiest_stay() {
+        let found = interfaces(DEV);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].0, found[0].1[8]), ("eth0", 2000.0));
+        let many: String = (1..=20)
+            .map(|n| format!("if{n}: {n}{}\n", " 1".repeat(15)))
+            .collect();
+        let names: Vec<_> = interfaces(&many)
+            .iter()
+            .map(|row| row.0.to_owned())
+            .collect();
+        let last: Vec<_> = (13..=20).map(|n| format!("if{n}")).collect();
+        assert_eq!(names, last);
+    }
+
+    #[test]
+    fn a_cut_text_is_no_number_and_no_panic() {
+        for text in [
+            STAT,
+            NETSTAT,
+            SNMP,
+            DEV,
+            "some avg10=1.5 x",
+            "Max open files",
+        ] {
+            for len in 0..=text.len() {
+                let text = &text[..len];
+                let _ = (
+                    load_averages(text),
+                    uptime(text),
+                    ticks(text),
+                    pressure(text),
+                );
+                let _ = (
+                    memory(text, "MemTotal"),
+                    open_files_limit(text),
+                    interfaces(text),
+                );
+                let _ = (
+                    counter(text, "Tcp", "OutRsts"),
+                    counter(text, "TcpExt", "TCPTimeouts"),
+                );
+            }
+        }
+        assert_eq!(ticks("cpu  1"), None);
+        assert_eq!(pressure("full avg10=1.5"), None);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_and_the_rest_of_its_class_too() {
+        let root = std::env::temp_dir().join(format!("sts-procfs-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("stat"), STAT).unwrap();
+        fs::write(root.join("loadavg"), "none").unwrap();
+        let mut reader = Reader::new(root.clone());
+        assert!(reader.read(Classes::TAGS).facts().is_empty());
+        let facts = reader.read(Classes::CPU).facts();
+        let expected = format!(
+            "cannot read {}/pressure/cpu: No such file or directory",
+            root.display()
+        );
+        assert_eq!(facts.len(), 1, "no share at the first reading: {facts:?}");
+        assert_eq!(facts[0].value, FactValue::Text(expected));
+        let facts = reader.read(Classes::LOAD).facts();
+        let names: Vec<_> = facts.iter().map(|fact| fact.name.as_str()).collect();
+        assert_eq!(names, ["error.load", "cpus"]);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn this_host_answers_every_class() {
+        let mut reader = Reader::new("/proc".into());
+        for (class, fact) in [
+            (Classes::LOAD, "load1"),
+            (Classes::MEMORY, "memory_total_bytes"),
+            (Classes::FILES, "open_files"),
+            (Classes::MIB, "tcp_retransmitted_segments"),
+        ] {
+            let facts = reader.read(class).facts();
+            assert!(facts.iter().any(|told| told.name == fact), "{facts:?}");
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! What this node answers when a block asks it, and the two threads that find it out.
+//!
+//! A pump reads no file. An asked block is answered with what was read last, and only then, after the block was sent, is
+//! the request noted: a thread (`annotate`; `snmp` for that class, so that a silent agent holds nothing else up; both are
+//! started by the first request) reads the sources anew, each at most every 100 ms. So the answer to a first request comes
+//! in the next block. Facts about the pump's own two connections (`TCP_INFO`, a call that never waits for a peer) the pump
+//! takes itself, after the send, for the next block. A block that asks for nothing costs none of this.
+
+use super::collect::Measurement;
+use super::intake::HEADROOM;
+use super::{lock, Node, STACK};
+use crate::annotate::procfs::Reader;
+use crate::annotate::snmp::Agent;
+use crate::annotate::{tcp, Told};
+use crate::measure::facts::{Classes, Fact, FactValue, Facts};
+use crate::session::facts::told;
+use crate::sys;
+use crate::time::{MonoTime, Nanos};
+use crate::wire::facts::{cut_facts, emit_facts, parse_facts, with_annotation};
+use crate::wire::{
+    Flags, FrameView, Header, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS,
+};
+use crossbeam_channel::{bounded, Receiver, Sender};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Builder;
+
+/// No source is read more often.
+const SHORTEST: Nanos = Nanos::from_millis(100);
+/// What was read before the request is an answer to it only if it is not older than this.
+const FRESH: Nanos = Nanos::from_millis(1000);
+/// A source that takes longer is called slow in the answer; an agent has its own timeout of a second before.
+const SLOW: Nanos = Nanos::from_millis(1200);
+
+/// What a node tells about itself, and whether it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// `--annotate`.
+    pub classes: Classes,
+    /// `--snmp`; `None` where there is no agent.
+    pub agent: Option<Agent>,
+}
+
+/// The node's answers.
+#[derive(Debug)]
+pub struct Annotator {
+    offer: Offer,
+    local: Worker,
+    agent: Worker,
+    slots: Arc<Mutex<[Slot; Classes::ALL.len()]>>,
+    tags: Vec<String>,
+    overflowed: AtomicBool,
+}
+
+/// One class.
+#[derive(Debug, Default)]
+struct Slot {
+    read: Option<Section>,
+    /// Since when an answer is waited for.
+    since: Option<MonoTime>,
+}
+
+#[derive(Clone, Debug)]
+struct Section {
+    at: MonoTime,
+    /// As [`emit_facts`] makes it.
+    facts: Arc<[u8]>,
+}
+
+/// A thread that reads when it is knocked at.
+#[derive(Debug, Default)]
+struct Worker {
+    wanted: Arc<AtomicU32>,
+    knock: OnceLock<Sender<()>>,
+}
+
+impl Annotator {
+    /// No thread is started yet.
+    pub fn new(offer: Offer, tags: Vec<String>) -> Self {
+        Self {
+            offer,
+            local: Worker::default(),
+            agent: Worker::default(),
+            slots: Arc::default(),
+            tags,
+            overflowed: AtomicBool::new(false),
+        }
+    }
+
+    /// Has `classes` read, soon.
+    fn request(&self, classes: Classes, now: MonoTime) {
+        let threads = Classes(classes.0 & !self.own_calls().0);
+        {
+            let mut slots = lock(&self.slots);
+            for (slot, _) in slots
+                .iter_mut()
+                .zip(Classes::ALL)
+                .filter(|row| threads.has(row.1 .0))
+            {
+                slot.since.get_or_insert(now);
+            }
+        }
+        let agent = match self.offer.agent {
+            Some(_) => threads.only(Classes::SNMP).only(self.offer.classes),
+            None => Classes(0),
+        };
+        let local = Classes(threads.0 & !agent.0);
+        self.local.want(local, "annotate", || {
+            let (offer, tags) = (self.offer.clone(), self.tags.clone());
+            let mut reader = Reader::new("/proc".into());
+            self.reading(move |class| local_facts(&offer, &tags, &mut reader, class))
+        });
+        self.agent.want(agent, "snmp", || {
+            let agent = self.offer.agent.clone();
+            let mut id = super::random() as i32;
+            self.reading(move |_| {
+                id = id.wrapping_add(1) & i32::MAX;
+                agent_facts(agent.as_ref(), id)
+            })
+        });
+    }
+
+    /// What pumps look up themselves.
+    fn own_calls(&self) -> Classes {
+        self.offer.classes.only(Classes::TCP)
+    }
+
+    /// The body of a worker: reads what is wanted.
+    fn reading(&self, mut read: impl FnMut(Classes) -> Told + Send) -> impl FnMut(Classes) + Send {
+        let slots = Arc::clone(&self.slots);
+        move |wanted| {
+            for (index, (class, _)) in Classes::ALL.into_iter().enumerate() {
+                if !wanted.has(class) {
+                    continue;
+                }
+                let last = lock(&slots)[index].read.as_ref().map(|section| section.at);
+                let begun = sys::clock::mono();
+                // A reading that is as young as this answers the request too.
+                if last.map_or(true, |last| begun.since(last) >= SHORTEST) {
+                    let facts = emit_facts(&read(class).facts()).into();
+                    let at = sys::clock::mono();
+                    lock(&slots)[index].read = Some(Section { at, facts });
+                }
+                lock(&slots)[index].since = None;
+            }
+        }
+    }
+
+    /// What was read of `classes`. Of those that are not `known` to have been asked for by the block before, only what is
+    /// fresh: what some earlier time looked like is no answer.
+    fn read(&self, classes: Classes, known: Classes, now: MonoTime) -> Vec<Section> {
+        let slots = lock(&self.slots);
+        let rows = slots.iter().zip(Classes::ALL);
+        rows.filter(|(_, (class, _))| classes.has(*class))
+            .filter_map(|(slot, (class, word))| {
+                let late = slot.since.map(|since| now.since(since));
+                if let Some(late) = late.filter(|&late| late > SLOW && known.has(class)) {
+                    let text = format!(
+                        "no answer from the source for {:.1} s",
+                        late.as_millis_f64() / 1e3
+                    );
+                    return Some(failure(word, text, now));
+                }
+                let section = slot.read.clone()?;
+                (known.has(class) || now.since(section.at) <= FRESH).then_some(section)
+            })
+            .collect()
+    }
+}
+
+fn failure(word: &str, text: String, at: MonoTime) -> Section {
+    let fact = Fact {
+        name: format!("error.{word}"),
+        value: FactValue::Text(text),
+    };
+    Section {
+        at,
+        facts: emit_facts(&[fact]).into(),
+    }
+}
+
+fn local_facts(offer: &Offer, tags: &[String], reader: &mut Reader, class: Classes) -> Told {
+    let mut told = Told::default();
+    if !offer.classes.has(class) {
+        told.error(class, "not offered by this node (--annotate)");
+    } else if class == Classes::SNMP {
+        told.error(class, "this node has no agent (--snmp)");
+    } else if class == Classes::TAGS {
+        for (number, tag) in tags.iter().enumerate() {
+            told.text(format!("tag.{number}"), tag.as_str());
+        }
+    } else {
+        return reader.read(class);
+    }
+    told
+}
+
+fn agent_facts(agent: Option<&Agent>, id: i32) -> Told {
+    let mut told = Told::default();
+    if let Some(agent) = agent {
+        match agent.get(id) {
+            Ok(answer) => return answer,
+            Err(error) => told.error(
+                Classes::SNMP,
+                format!("agent {}:{}: {error}", agent.host, agent.port),
+            ),
+        }
+    }
+    told
+}
+
+impl Worker {
+    /// Wants `classes` read; `body` makes what reads them, once.
+    fn want<F: FnMut(Classes) + Send + 'static>(
+        &self,
+        classes: Classes,
+        name: &str,
+        body: impl FnOnce() -> F,
+    ) {
+        if classes.is_empty() {
+            return;
+        }
+        self.wanted.fetch_or(classes.0, Ordering::AcqRel);
+        let knock = self.knock.get_or_init(|| {
+            let (knock, knocks) = bounded(1); // One knock is as good as many.
+            let (wanted, body) = (Arc::clone(&self.wanted), body());
+            let spawned = Builder::new()
+                .name(name.into())
+                .stack_size(2 * STACK)
+                .spawn(move || work(&knocks, &wanted, body));
+            if let Err(error) = spawned {
+                // Nobody answers then, and after a second the answers say so.
+                log::error!("{name}: cannot start a thread: {error}");
+            }
+            knock
+        });
+        let _ = knock.try_send(()); // Full: it has been knocked at.
+    }
+}
+
+/// Ends when the node does.
+fn work(knocks: &Receiver<()>, wanted: &AtomicU32, mut body: impl FnMut(Classes)) {
+    while knocks.recv().is_ok() {
+        body(Classes(wanted.swap(0, Ordering::AcqRel)));
+    }
+}
+
+/// What one pump knows of being asked.
+#[derive(Debug, Default)]
+pub struct Telling {
+    /// By the latest marked block.
+    asked: Classes,
+    /// Of that, what is still to be requested.
+    due: Classes,
+    tcp: Option<Section>,
+}
+
+impl Telling {
+    /// A marked block asked for nothing.
+    pub fn rest(&mut self) {
+        self.asked = Classes(0);
+    }
+
+    /// The value of the annotation that answers a block which asks for `classes`; empty where nothing is known yet.
+    /// [`follow`](Self::follow) has to come after the block was sent.
+    #[inline(never)]
+    pub fn answer(&mut self, annotator: &Annotator, classes: Classes, now: MonoTime) -> Vec<u8> {
+        let known = std::mem::replace(&mut self.asked, classes);
+        self.due = classes;
+        let mut sections = annotator.read(classes, known, now);
+        if classes.has(Classes::TCP) && !annotator.own_calls().is_empty() {
+            let tcp = self.tcp.clone();
+            sections
+                .extend(tcp.filter(|tcp| known.has(Classes::TCP) || now.since(tcp.at) <= FRESH));
+        }
+        let Some(oldest) = sections.iter().map(|section| section.at).min() else {
+            return Vec::new();
+        };
+        let mut told = Told::default();
+        told.number("age_s", Some(now.since(oldest).as_millis_f64() / 1e3));
+        let mut value = emit_facts(&told.facts());
+        for section in sections {
+            value.extend_from_slice(&section.facts);
+        }
+        value
+    }
+
+    /// Notes the request of the block that was just sent, if it made one.
+    pub fn follow<'a>(
+        &mut self,
+        annotator: &Annotator,
+        now: MonoTime,
+        upstream: Option<&'a TcpStream>,
+        downstream: Option<&'a TcpStream>,
+    ) {
+        if !self.due.is_empty() {
+            self.look(
+                annotator,
+                now,
+                [("upstream", upstream), ("downstream", downstream)],
+            );
+        }
+    }
+
+    #[inline(never)]
+    fn look(
+        &mut self,
+        annotator: &Annotator,
+        now: MonoTime,
+        sockets: [(&str, Option<&TcpStream>); 2],
+    ) {
+        let due = std::mem::take(&mut self.due);
+        annotator.request(due, now);
+        let young = |tcp: &Section| now.since(tcp.at) < SHORTEST;
+        if !due.only(annotator.own_calls()).is_empty() && !self.tcp.as_ref().is_some_and(young) {
+            let mut told = Told::default();
+            for (side, socket) in sockets {
+                if let Some(info) = socket.and_then(sys::tcp_info) {
+                    tcp::tell(&mut told, side, &info);
+                }
+            }
+            self.tcp = Some(Section {
+                at: now,
+                facts: emit_facts(&told.facts()).into(),
+            });
+        }
+    }
+}
+
+/// Hands what the nodes from `hop` on have told in a frame that came back to the collector.
+#[inline(never)]
+pub(super) fn tell_facts(node: &Node, hop: u8, frame: &FrameView<'_>) {
+    for facts in told(frame, hop) {
+        let facts = Measurement::Facts(hop, Box::new(facts));
+        node.collector.offer(facts);
+    }
+    if frame.header.flags.has(Flags::ANNOTATIONS_OVERFLOW)
+        && !node.annotator.overflowed.swap(true, Ordering::Relaxed)
+    {
+        let text = "what nodes told was too much for one block, some of it is missing: ask for fewer classes";
+        log::warn!("annotate: {text}");
+        node.collector.offer(Measurement::Notice(text.into()));
+    }
+}
+
+/// Hands what the node at hop 0 tells of itself to the collector.
+#[inline(never)]
+pub(super) fn tell_own_facts(node: &Node, sequence: u64, value: &[u8]) {
+    let facts = parse_facts(value).unwrap_or_default(); // It is our own.
+    if !facts.is_empty() {
+        let facts = Facts {
+            hop: 0,
+            sequence,
+            facts,
+        };
+        node.collector.offer(Measurement::Facts(0, Box::new(facts)));
+    }
+}
+
+/// Copies a frame into `own` with this node's facts in it, as far as there is room; its header then. Where there is
+/// nothing to add it stays where it is.
+#[inline(never)]
+pub(super) fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -> Header {
+    let mut header = frame.header;
+    let fits = cut_to_room(value, header.annotations_len);
+    if !fits.is_empty() {
+        let copy = with_annotation(frame, HEADROOM, (ANNOTATION_FACTS, hop), fits);
+        if let Some((bytes, longer)) = copy {
+            *own = bytes;
+            header = longer;
+        }
+    }
+    if fits.len() < value.len() {
+        header.flags = header.flags.with(Flags::ANNOTATIONS_OVERFLOW);
+    }
+    header
+}
+
+/// The facts that fit beside `taken` bytes of annotations.
+pub(super) fn cut_to_room(value: &[u8], taken: usize) -> &[u8] {
+    let room = MAX_ANNOTATIONS.saturating_sub(taken + ANNOTATION_HEADER_LEN);
+    cut_facts(value, room)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{build, frame_type};
+
+    fn numbers(count: usize) -> Vec<Fact> {
+        (0..count)
+            .map(|n| Fact {
+                name: format!("n{n}"),
+                value: FactValue::Number(n as f64),
+            })
+            .collect()
+    }
+
+    fn annotator(classes: Classes) -> Annotator {
+        let offer = Offer {
+            classes,
+            agent: None,
+        };
+        Annotator::new(offer, vec!["rack 7".into()])
+    }
+
+    fn names(value: &[u8]) -> Vec<String> {
+        let facts = parse_facts(value).unwrap();
+        facts.into_iter().map(|fact| fact.name).collect()
+    }
+
+    /// Asks as blocks do, one every millisecond of `now`, until the answer has what it was asked for.
+    fn ask(
+        annotator: &Annotator,
+        telling: &mut Telling,
+        classes: Classes,
+        last: &str,
+    ) -> Vec<String> {
+        let (_never, nothing) = bounded::<()>(0);
+        for _ in 0..30_000 {
+            let now = sys::clock::mono();
+            let names = names(&telling.answer(annotator, classes, now));
+            telling.follow(annotator, now, None, None);
+            if names.iter().any(|name| name == last) {
+                return names;
+            }
+            let _ = nothing.recv_timeout(std::time::Duration::from_millis(1));
+        }
+        panic!("{last} was never told");
+    }
+
+    #[test]
+    fn the_first_block_is_not_answered_and_one_of_the_next_is() {
+        let annotator = annotator(Classes::all());
+        let classes = Classes::LOAD.and(Classes::TAGS);
+        let mut telling = Telling::default();
+        let now = sys::clock::mono();
+        assert!(telling.answer(&annotator, classes, now).is_empty());
+        let told = ask(&annotator, &mut telling, classes, "tag.0");
+        assert_eq!(
+            told,
+            ["age_s", "load1", "load5", "load15", "cpus", "uptime_s", "tag.0"]
+        );
+    }
+
+    #[test]
+    fn a_class_that_is_not_offered_is_refused_and_an_agent_that_is_not_there_is_told_of() {
+        let annotator = annotator(Classes::SNMP);
+        let mut telling = Telling::default();
+        let both = Classes::LOAD.and(Classes::SNMP);
+        let told = ask(&annotator, &mut telling, both, "error.snmp");
+        assert_eq!(told, ["age_s", "error.load", "error.snmp"]);
+    }
+
+    #[test]
+    fn what_was_read_for_an_earlier_question_is_no_answer_to_a_new_one() {
+        let annotator = annotator(Classes::all());
+        let mut telling = Telling::default();
+        ask(&annotator, &mut telling, Classes::LOAD, "load1");
+        let now = sys::clock::mono();
+        let later = now + Nanos::from_millis(60_000);
+        lock(&annotator.slots)[0].since = None; // As when the thread has come back.
+        let again = telling.answer(&annotator, Classes::LOAD, later);
+        assert!(
+            names(&again).contains(&"load1".into()),
+            "asked all the time"
+        );
+        let mut other = Telling::default();
+        assert!(
+            other.answer(&annotator, Classes::LOAD, later).is_empty(),
+            "asked anew"
+        );
+        telling.rest();
+        assert!(telling.answer(&annotator, Classes::LOAD, later).is_empty());
+        let soon = other.answer(&annotator, Classes::LOAD, now);
+        assert!(names(&soon).contains(&"load1".into()), "read a moment ago");
+    }
+
+    #[test]
+    fn a_source_that_does_not_come_back_is_told_of_and_not_waited_for() {
+        let annotator = annotator(Classes::all());
+        let mut telling = Telling::default();
+        let begun = sys::clock::mono();
+        lock(&annotator.slots)[0].since = Some(begun); // As if the thread hung in the first class.
+        assert!(telling.answer(&annotator, Classes::LOAD, begun).is_empty());
+        let later = begun + Nanos::from_millis(2500);
+        let value = telling.answer(&annotator, Classes::LOAD, later);
+        let facts = parse_facts(&value).unwrap();
+        let text = FactValue::Text("no answer from the source for 2.5 s".into());
+        assert_eq!(
+            (facts[1].name.as_str(), &facts[1].value),
+            ("error.load", &text)
+        );
+    }
+
+    #[test]
+    fn facts_fill_the_room_there_is_and_a_flag_says_that_some_are_missing() {
+        let value = emit_facts(&numbers(200));
+        let header = Header::new(frame_type::BLOCK, 1, 2);
+        let mut own = Vec::new();
+        let mut bytes = build(header, &[], &[], b"payload");
+        let mut hops = Vec::new();
+        for hop in 1..10 {
+            let header = append(&FrameView::parse(&bytes).unwrap(), hop, &value, &mut own);
+            if !own.is_empty() {
+                bytes = own.split_off(HEADROOM);
+                own.clear();
+            }
+            header.emit(&mut bytes);
+            hops.push(header.flags.has(Flags::ANNOTATIONS_OVERFLOW));
+        }
+        let frame = FrameView::parse(&bytes).unwrap();
+        assert_eq!(frame.payload(), b"payload");
+        let told: Vec<_> = told(&frame, 0)
+            .iter()
+            .map(|facts| facts.facts.len())
+            .collect();
+        let whole = told.iter().filter(|&&count| count == 200).count();
+        assert!(
+            (5..9).contains(&whole) && told.len() == whole + 1,
+            "{told:?}"
+        );
+        let full = hops.iter().position(|&full| full);
+        assert_eq!(full, Some(whole), "{hops:?}");
+    }
+}

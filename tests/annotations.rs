@@ -1,0 +1,506 @@
+//! What nodes tell of themselves: asked for in one block, answered in the next; from procfs, the kernel's own view of a
+//! connection, and a real SNMP agent.
+
+mod util;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+use subsegment_tcp_speeds::measure::facts::{Classes, FactValue};
+use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use subsegment_tcp_speeds::wire::facts::{emit_ask, parse_facts};
+use subsegment_tcp_speeds::wire::{
+    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, Role, Stamp,
+    StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_FACTS, ANNOTATION_NODE, STAMP_LEN,
+};
+use util::{need, program, run, text, Dir, Node, Process, LONG};
+
+fn probe(target: SocketAddr, args: &[&str]) -> Value {
+    let target = target.to_string();
+    let given = ["probe", target.as_str(), "--node", "A", "--format", "json"];
+    let out = run(&[&given[..], args].concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    parse(&out.stdout).unwrap()
+}
+
+/// What the node `name` told.
+#[track_caller]
+fn told<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let hosts = report.at("hosts").unwrap().as_array().unwrap();
+    let host = hosts
+        .iter()
+        .find(|host| host.at("name").and_then(Value::as_str) == Some(name));
+    let host = host.unwrap_or_else(|| panic!("no host {name}"));
+    host.at("annotations").unwrap()
+}
+
+#[track_caller]
+fn number(told: &Value, fact: &str) -> f64 {
+    let value = told.at(fact).and_then(Value::as_f64);
+    value.unwrap_or_else(|| panic!("no {fact} in {told:?}"))
+}
+
+#[track_caller]
+fn words<'a>(told: &'a Value, fact: &str) -> &'a str {
+    let value = told.at(fact).and_then(Value::as_str);
+    value.unwrap_or_else(|| panic!("no {fact} in {told:?}"))
+}
+
+/// The numbers at the front of a file of procfs.
+fn proc_numbers(file: &str) -> Vec<f64> {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.split_whitespace()
+        .map_while(|word| word.parse().ok())
+        .collect()
+}
+
+#[test]
+fn every_node_tells_what_it_is_asked_for_in_the_second_block() {
+    let z = Node::start("Z", &["--add-static-tags", "rack 7"]);
+    let b = Node::to("B", z.address, &[]);
+    let before = (proc_numbers("/proc/loadavg"), proc_numbers("/proc/uptime"));
+    let args = ["-c", "2", "-i", "2", "--ask", "load,tcp,tags"];
+    let report = probe(b.address, &args);
+    let after = (proc_numbers("/proc/loadavg"), proc_numbers("/proc/uptime"));
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let cpus = stat
+        .lines()
+        .filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    let cpus = cpus.count() as f64;
+    for name in ["A", "B", "Z"] {
+        let told = told(&report, name);
+        for (fact, at) in [("load1", 0), ("load5", 1), ("load15", 2)] {
+            let (low, high) = (before.0[at].min(after.0[at]), before.0[at].max(after.0[at]));
+            // The kernel works it out every 5 s, so it may have gone there and back.
+            let told = number(told, fact);
+            assert!(
+                (low - 3.0..=high + 3.0).contains(&told),
+                "{name} {fact} {told}"
+            );
+        }
+        assert_eq!(number(told, "cpus"), cpus, "{name}");
+        let uptime = number(told, "uptime_s");
+        assert!(
+            (before.1[0]..=after.1[0]).contains(&uptime),
+            "{name} {uptime}"
+        );
+        assert!((0.0..60.0).contains(&number(told, "age_s")), "{name}");
+        assert!(told.at("cpu_busy").is_none(), "not asked for");
+    }
+    for (name, side) in [
+        ("A", "downstream"),
+        ("B", "upstream"),
+        ("B", "downstream"),
+        ("Z", "upstream"),
+    ] {
+        let told = told(&report, name);
+        let rtt = number(told, &format!("{side}.rtt_ns"));
+        assert!((1e3..5e9).contains(&rtt), "{name} {side} {rtt}");
+        assert!(number(told, &format!("{side}.cwnd")) >= 1.0);
+        assert!(number(told, &format!("{side}.not_sent_bytes")) >= 0.0);
+    }
+    assert!(told(&report, "A").at("upstream.rtt_ns").is_none());
+    assert!(told(&report, "Z").at("downstream.rtt_ns").is_none());
+    assert_eq!(words(told(&report, "Z"), "tag.0"), "rack 7");
+}
+
+#[test]
+fn nodes_that_are_not_asked_tell_nothing_and_one_block_is_too_few() {
+    let z = Node::start("Z", &[]);
+    let b = Node::to("B", z.address, &[]);
+    for args in [&["-c", "3", "-i", "0.1"][..], &["-c", "1", "--ask", "all"]] {
+        let report = probe(b.address, args);
+        for name in ["A", "B", "Z"] {
+            assert_eq!(
+                told(&report, name).keys().map(|keys| keys.len()),
+                Some(0),
+                "{args:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_node_tells_only_what_it_is_willing_to() {
+    let z = Node::start("Z", &["--annotate", "none"]);
+    let b = Node::to("B", z.address, &["--annotate", "files,tcp"]);
+    let report = probe(
+        b.address,
+        &["-c", "2", "-i", "1", "--ask", "files,load,tcp"],
+    );
+    const REFUSED: &str = "not offered by this node (--annotate)";
+    for class in ["files", "load", "tcp"] {
+        assert_eq!(
+            words(told(&report, "Z"), &format!("error.{class}")),
+            REFUSED
+        );
+    }
+    assert!(told(&report, "Z").at("upstream.rtt_ns").is_none());
+    let b = told(&report, "B");
+    assert_eq!(words(b, "error.load"), REFUSED);
+    assert!(number(b, "open_files") > 4.0 && number(b, "downstream.rtt_ns") > 0.0);
+    assert!(number(b, "open_files_max") >= number(b, "open_files"));
+}
+
+/// A source and a sink of the test's own, with a real relay between them.
+struct Wire {
+    source: TcpStream,
+    sink: TcpStream,
+    _relay: Node,
+}
+
+const COOKIE: u64 = 7;
+
+impl Wire {
+    fn open(args: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Node::to("B", listener.local_addr().unwrap(), args);
+        let mut source = TcpStream::connect(relay.address).unwrap();
+        let mut annotations = Vec::new();
+        let info = NodeInfo {
+            id: 99,
+            role: Role::Source,
+            versions: (1, 1),
+            clock_error: None,
+            connect: None,
+            name: "A".into(),
+            address: String::new(),
+            onward: String::new(),
+            tags: Vec::new(),
+        };
+        assert!(push_annotation(
+            &mut annotations,
+            ANNOTATION_NODE,
+            0,
+            &info.emit()
+        ));
+        let open = Header::new(frame_type::OPEN, COOKIE, 0);
+        source
+            .write_all(&build(open, &[], &annotations, &[]))
+            .unwrap();
+        let (mut sink, _) = listener.accept().unwrap();
+        sink.set_read_timeout(Some(LONG)).unwrap();
+        assert_eq!(frame(&mut sink).1.kind, frame_type::OPEN);
+        Self {
+            source,
+            sink,
+            _relay: relay,
+        }
+    }
+
+    /// Sends a marked block through the relay; what comes out.
+    fn pass(&mut self, sequence: u64, classes: Classes, annotations: &[u8]) -> (Vec<u8>, Header) {
+        let mut stamp = [0; STAMP_LEN];
+        Stamp {
+            node: 99,
+            hop: 0,
+            direction: StampDirection::Forward,
+            generation: 0,
+            flags: StampFlags::default(),
+            held: Default::default(),
+            arrival: None,
+            ingress: Default::default(),
+            egress: Default::default(),
+        }
+        .emit(&mut stamp);
+        let header = Header {
+            flags: Flags(Flags::MARKED),
+            classes: classes.0,
+            ..Header::new(frame_type::BLOCK, COOKIE, sequence)
+        };
+        let block = build(header, &stamp, annotations, b"payload");
+        self.source.write_all(&block).unwrap();
+        frame(&mut self.sink)
+    }
+
+    /// Passes blocks that ask until one brings facts.
+    fn until_told(&mut self, from: u64, classes: Classes, asks: &[u8]) -> (Vec<u8>, Header) {
+        for sequence in from..from + 90 {
+            let passed = self.pass(sequence, classes, asks);
+            if !facts(&passed).is_empty() {
+                return passed;
+            }
+            pause();
+        }
+        panic!("nothing is told");
+    }
+}
+
+/// The next frame of a stream.
+fn frame(stream: &mut TcpStream) -> (Vec<u8>, Header) {
+    let mut bytes = Vec::new();
+    loop {
+        if let Ok(header) = Header::parse(&bytes) {
+            if bytes.len() == header.frame_len() {
+                return (bytes, header);
+            }
+        }
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        bytes.push(byte[0]);
+    }
+}
+
+/// The names of the facts in a frame, and who wrote them.
+fn facts(frame: &(Vec<u8>, Header)) -> Vec<(u8, Vec<String>)> {
+    let view = FrameView::parse(&frame.0).unwrap();
+    let annotations = view.annotations().map(Result::unwrap);
+    let facts = annotations.filter(|annotation| annotation.kind == ANNOTATION_FACTS);
+    facts
+        .map(|annotation| {
+            let facts = parse_facts(annotation.value).unwrap();
+            (
+                annotation.hop,
+                facts.into_iter().map(|fact| fact.name).collect(),
+            )
+        })
+        .collect()
+}
+
+/// Room for a node's threads to do their work, of which nothing is seen from outside.
+fn pause() {
+    let (_say, never) = channel::<()>();
+    assert!(never.recv_timeout(Duration::from_millis(200)).is_err());
+}
+
+#[test]
+fn nothing_travels_that_nobody_asked_for() {
+    let mut wire = Wire::open(&[]);
+    for sequence in 0..3 {
+        let (bytes, header) = wire.pass(sequence, Classes(0), &[]);
+        assert_eq!((header.classes, header.annotations_len), (0, 0));
+        assert_eq!(bytes.len(), 48 + 2 * 40 + 7);
+    }
+    let asked = wire.pass(3, Classes::LOAD, &[]);
+    assert_eq!(asked.1.annotations_len, 0, "it has read nothing yet");
+    let answered = wire.until_told(4, Classes::LOAD, &[]);
+    let names = ["age_s", "load1", "load5", "load15", "cpus", "uptime_s"];
+    assert_eq!(facts(&answered), [(1, names.map(String::from).to_vec())]);
+    let view = FrameView::parse(&answered.0).unwrap();
+    assert_eq!((view.payload(), answered.1.stamps), (&b"payload"[..], 2));
+    let hops: Vec<_> = view.stamps().map(|stamp| stamp.unwrap().hop).collect();
+    assert_eq!(hops, [0, 1]);
+    let (bytes, header) = wire.pass(99, Classes(0), &[]);
+    assert_eq!((bytes.len(), header.annotations_len), (48 + 2 * 40 + 7, 0));
+}
+
+#[test]
+fn a_node_answers_only_the_question_that_is_put_to_its_hop() {
+    let mut wire = Wire::open(&[]);
+    let both = Classes::LOAD.and(Classes::FILES);
+    let ask = |rows: &[(u8, Classes)]| {
+        let mut annotations = Vec::new();
+        let value = emit_ask(rows.iter().copied());
+        assert!(push_annotation(&mut annotations, ANNOTATION_ASK, 0, &value));
+        annotations
+    };
+    let other = ask(&[(2, both)]);
+    let ours = ask(&[(2, both), (1, Classes::FILES)]);
+    for sequence in 0..2 {
+        let passed = wire.pass(sequence, both, &other);
+        assert_eq!(facts(&passed), []);
+        assert_eq!(passed.1.annotations_len, other.len(), "it goes on to hop 2");
+        pause();
+    }
+    assert_eq!(facts(&wire.pass(2, both, &ours)), []);
+    let answered = facts(&wire.until_told(3, both, &ours));
+    let names = ["age_s", "open_files", "open_files_max", "host_open_files"];
+    assert_eq!(answered, [(1, names.map(String::from).to_vec())]);
+}
+
+#[test]
+fn what_a_malformed_question_asks_for_is_nothing() {
+    let mut wire = Wire::open(&[]);
+    let mut annotations = Vec::new();
+    assert!(push_annotation(
+        &mut annotations,
+        ANNOTATION_ASK,
+        0,
+        &[1, 0, 0, 0]
+    ));
+    for sequence in 0..3 {
+        let passed = wire.pass(sequence, Classes::LOAD, &annotations);
+        assert_eq!(facts(&passed), []);
+        pause();
+    }
+}
+
+/// Answers every byte with itself.
+fn echo_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = [0; 64];
+        while let Ok(read @ 1..) = stream.read(&mut bytes) {
+            stream.write_all(&bytes[..read]).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn an_exit_sends_back_what_all_before_it_told_and_its_own() {
+    let exit = Node::to("X", echo_server(), &["-r"]);
+    let relay = Node::to("B", exit.address, &[]);
+    let args = [
+        "--accept", "raw", "--ask", "load,tcp", "--sample", "0", "--format", "json",
+    ];
+    let mut entry = Node::to("E", relay.address, &args);
+    let mut client = TcpStream::connect(entry.address).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    for _ in 0..4 {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        pause();
+        pause();
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let (status, report) = entry.process.stop();
+    assert!(status.success());
+    let report = parse(report.as_bytes()).unwrap();
+    for name in ["E", "B", "X"] {
+        let told = told(&report, name);
+        assert!(number(told, "load1") >= 0.0, "{name}");
+        assert!(number(told, "upstream.rtt_ns") > 0.0, "{name}");
+        assert!(number(told, "downstream.rtt_ns") > 0.0, "{name}");
+    }
+}
+
+/// Net-SNMP's agent on loopback, with a configuration of its own.
+struct Agent {
+    process: Process,
+    port: u16,
+    _dir: Dir,
+}
+
+impl Agent {
+    fn start(name: &str) -> Self {
+        let dir = Dir::new(name);
+        let config = dir.file("snmpd.conf");
+        std::fs::write(&config, "rocommunity secret 127.0.0.1\nsysName router-7\n").unwrap();
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut command = Command::new(need("snmpd"));
+        command
+            .args(["-f", "-Le", "-C", "-c"])
+            .arg(&config)
+            .arg(format!("udp:127.0.0.1:{port}"))
+            .env("MIBS", "")
+            .env("SNMP_PERSISTENT_DIR", &dir.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let mut process = Process::start(&mut command);
+        process.wait_line("NET-SNMP version");
+        Self {
+            process,
+            port,
+            _dir: dir,
+        }
+    }
+
+    fn at(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+#[test]
+fn an_agent_answers_into_the_report_and_its_silence_or_end_is_told_and_not_waited_for() {
+    let mut agent = Agent::start("snmp");
+    let objects = "sysUpTime,laLoad.1,laLoad.3,1.3.6.1.2.1.1.5.0,ifInOctets.99";
+    let at = agent.at();
+    let args = [
+        "--snmp",
+        &at,
+        "--snmp-community",
+        "secret",
+        "--snmp-objects",
+        objects,
+    ];
+    let z = Node::start("Z", &args);
+    let before = proc_numbers("/proc/loadavg");
+    let report = probe(z.address, &["-c", "2", "-i", "1", "--ask", "snmp"]);
+    let after = proc_numbers("/proc/loadavg");
+    let heard = told(&report, "Z");
+    for (fact, at) in [("snmp.laLoad.1", 0), ("snmp.laLoad.3", 2)] {
+        let (low, high) = (before[at].min(after[at]), before[at].max(after[at]));
+        let load = number(heard, fact);
+        // The agent keeps what it read for 5 s.
+        assert!((low - 5.0..=high + 5.0).contains(&load), "{fact} {load}");
+    }
+    let uptime = number(heard, "snmp.sysUpTime");
+    assert!((0.0..300.0).contains(&uptime), "in seconds: {uptime}");
+    assert_eq!(words(heard, "snmp.1.3.6.1.2.1.1.5.0"), "router-7");
+    assert_eq!(words(heard, "snmp.ifInOctets.99"), "noSuchInstance");
+    assert!(heard.at("error.snmp").is_none());
+    assert_eq!(
+        words(told(&report, "A"), "error.snmp"),
+        "this node has no agent (--snmp)"
+    );
+
+    // It hangs: after a second the answer says so, and no block has waited for it.
+    agent.process.signal("STOP");
+    let ask = ["-c", "13", "-i", "0.2", "--ask", "snmp,load"];
+    let report = probe(z.address, &ask);
+    let silent = told(&report, "Z");
+    let error = words(silent, "error.snmp");
+    assert!(
+        error.starts_with(&format!("agent {at}: no answer within 1 s")),
+        "{error}"
+    );
+    assert!(
+        number(silent, "load1") >= 0.0,
+        "other classes do not wait either"
+    );
+    let median = number(report.at("round_trip").unwrap(), "p50_ns");
+    assert!(median < 200e6, "round trips of {median} ns");
+    let worst = number(report.at("round_trip").unwrap(), "max_ns");
+    assert!(worst < 900e6, "a round trip of {worst} ns");
+
+    // It is gone: the host says that nobody listens.
+    agent.process.signal("KILL");
+    agent.process.wait();
+    let report = probe(z.address, &["-c", "3", "-i", "0.7", "--ask", "snmp"]);
+    let error = words(told(&report, "Z"), "error.snmp");
+    assert_eq!(error, format!("agent {at}: Connection refused"));
+}
+
+#[test]
+fn the_community_has_to_be_right_and_no_frame_holds_it() {
+    let agent = Agent::start("snmp-wrong");
+    let at = agent.at();
+    let mut wire = Wire::open(&["--snmp", &at, "--snmp-community", "wrong"]);
+    let (answer, _) = wire.until_told(0, Classes::SNMP, &[]);
+    assert!(!answer.windows(5).any(|part| part == b"wrong"));
+    let view = FrameView::parse(&answer).unwrap();
+    let annotation = view.annotations().map(Result::unwrap).next().unwrap();
+    let facts = parse_facts(annotation.value).unwrap();
+    let FactValue::Text(error) = &facts[1].value else {
+        panic!("{facts:?}");
+    };
+    assert!(
+        error.ends_with("no answer within 1 s (is the community right?)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_command_line_says_what_is_wrong_with_a_class_or_an_object() {
+    for (args, part) in [
+        (&["--annotate", "lod"][..], "has \"lod\" for a class"),
+        (
+            &["--snmp", "r", "--snmp-objects", "laLoad"],
+            "needs a number of its row",
+        ),
+        (&["--snmp-community", "x"], "needs --snmp ADDR"),
+    ] {
+        let out = program().args(["-l", "127.0.0.1:0"]).args(args).output();
+        let out = out.unwrap();
+        assert_eq!(out.status.code(), Some(2));
+        assert!(text(&out.stderr).contains(part), "{}", text(&out.stderr));
+    }
+}
