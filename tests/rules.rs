@@ -94,6 +94,46 @@ fn a_segment_that_is_slowed_turns_its_rule_and_back_when_it_is_not() {
 }
 
 #[test]
+fn the_playbook_has_answers_of_the_named_nodes_within_two_blocks_and_none_before() {
+    let dir = Dir::new("rules-playbook");
+    let rules = rules(
+        &dir,
+        "segment B->C round_trip > 10ms critical ask load,tcp at B,C beyond 1000x ask all at *\n\
+         segment B->C round_trip > 10ms for 6 of 6\ntotal round_trip > 1ns\n",
+    );
+    let chain = Chain::start();
+    let mut probe = chain.probe(&["-c0", "-i0.2", "--rules", &rules, "--format=json"]);
+    probe.wait_line("sla: total: warning, round_trip");
+    chain.link.forward.set_delay(SLOW);
+    probe.wait_line("sla: B -> C: critical, round_trip");
+    // Five blocks later what was asked has come.
+    probe.wait_line("sla: B -> C: warning, round_trip");
+    let (status, text) = probe.stop();
+    assert_eq!(status.code(), Some(2), "{text}");
+    let report = parse(text.as_bytes()).unwrap();
+    let events = events(&report);
+    let turned = events.iter().find(|event| event.1 == "critical").unwrap().2;
+    assert!(turned > 0, "{events:?}");
+    for host in [1, 2] {
+        let at = |key: &str| report.at(&format!("hosts/{host}/{key}"));
+        let since = at("annotated_since").and_then(Value::as_i64).unwrap();
+        assert!(
+            (turned + 1..=turned + 2).contains(&since),
+            "turned at {turned}, host {host} since {since}\n{text}"
+        );
+        assert!(at("annotations/load1").is_some(), "{text}");
+        assert!(at("annotations/cpu_busy").is_none(), "{text}");
+    }
+    // Who was not named was not asked.
+    let keys = report.at("hosts/0/annotations").and_then(Value::keys);
+    assert_eq!(keys, Some(vec![]), "{text}");
+    assert!(report
+        .at("hosts/0/annotated_since")
+        .is_some_and(Value::is_null));
+    assert_ne!(str_at(&report, "verdict/cause"), "-", "{text}");
+}
+
+#[test]
 fn the_exit_code_of_a_short_run_is_that_of_the_whole_run() {
     let dir = Dir::new("rules-exit");
     let chain = Chain::start();
