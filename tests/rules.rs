@@ -2,7 +2,10 @@
 
 mod util;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
@@ -131,6 +134,76 @@ fn the_playbook_has_answers_of_the_named_nodes_within_two_blocks_and_none_before
         .at("hosts/0/annotated_since")
         .is_some_and(Value::is_null));
     assert_ne!(str_at(&report, "verdict/cause"), "-", "{text}");
+}
+
+/// Sends a line, waits for it to come back, and so on until `over`.
+fn chat(mut to: impl Write, mut from: impl Read, over: &AtomicBool) {
+    let mut answer = [0; 5];
+    while !over.load(Ordering::Relaxed) {
+        to.write_all(b"line\n").unwrap();
+        from.read_exact(&mut answer).unwrap();
+    }
+}
+
+#[test]
+fn an_entry_and_a_source_watch_their_paths_too() {
+    let dir = Dir::new("rules-roles");
+    // The second tells that many blocks came after the first.
+    let rules = rules(
+        &dir,
+        "segment A->B round_trip > 1ns for 3 of 3 ask load at here\n\
+         segment A->B round_trip > 1ns for 40 of 40 critical\n",
+    );
+    let chain = Chain::start();
+    chain.link.forward.set_delay(Duration::from_millis(5));
+    let assert_told = |text: &str| {
+        let report = parse(text.as_bytes()).unwrap();
+        let states = events(&report).into_iter().map(|event| event.1);
+        assert_eq!(states.collect::<Vec<_>>(), ["warning", "critical"]);
+        for host in [0, 1] {
+            let load = report.at(&format!("hosts/{host}/annotations/load1"));
+            assert!(load.is_some(), "{text}");
+        }
+        let kept = report.at("hosts/2/annotations").and_then(Value::keys);
+        assert_eq!(kept, Some(vec![]), "{text}");
+    };
+    let args = [
+        "--accept=raw",
+        "--sample=0",
+        "--rules",
+        &rules,
+        "--format=json",
+    ];
+    let mut entry = Node::to("A", chain.b.address, &args);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let socket = TcpStream::connect(entry.address).unwrap();
+        let copy = socket.try_clone().unwrap();
+        scope.spawn(|| chat(copy, socket, &over));
+        entry.process.wait_line("sla: A -> B: critical, round_trip");
+        over.store(true, Ordering::Relaxed);
+    });
+    let (status, text) = entry.process.stop();
+    assert!(status.success());
+    assert_told(&text);
+
+    let mut source = Process::start(
+        program()
+            .args(["--node", "A", "-f", &chain.b.address.to_string()])
+            .args(["--rules", &rules, "--format=json", "--report"])
+            .arg(dir.file("report"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped()),
+    );
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (stdin, stdout) = (source.child.stdin.take().unwrap(), source.stdout());
+        scope.spawn(|| chat(stdin, stdout, &over));
+        source.wait_line("sla: A -> B: critical, round_trip");
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(source.wait().success());
+    assert_told(&std::fs::read_to_string(dir.file("report")).unwrap());
 }
 
 #[test]
