@@ -11,7 +11,8 @@ use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::{program, run, text, Dir, Node, Process};
 
-const SLOW: Duration = Duration::from_millis(15);
+/// Longer than a busy machine delays a block by itself.
+const SLOW: Duration = Duration::from_millis(300);
 
 /// A -> B -> C, with a link between B and C.
 struct Chain {
@@ -70,7 +71,7 @@ fn a_segment_that_is_slowed_turns_its_rule_and_back_when_it_is_not() {
     // The second is a witness that blocks come back.
     let rules = rules(
         &dir,
-        "segment B->C round_trip > 10ms for 3 of 5 clear 3 critical\ntotal round_trip > 1ns\nsegment A->B round_trip > 10ms\n",
+        "segment B->C round_trip > 200ms for 3 of 5 clear 3 critical\ntotal round_trip > 1ns\nsegment A->B round_trip > 10s\n",
     );
     let chain = Chain::start();
     let mut probe = chain.probe(&["-c0", "-i0.05", "--rules", &rules, "--format=json"]);
@@ -84,13 +85,18 @@ fn a_segment_that_is_slowed_turns_its_rule_and_back_when_it_is_not() {
     // The witness is a warning at the end, and nothing else is anything.
     assert_eq!(status.code(), Some(1), "{report:?}");
     let events = events(&report);
-    let [witness, turned, back] = events[..] else {
-        panic!("{events:?}");
-    };
-    assert_eq!((witness.0, witness.1), ("total", "warning"));
-    assert_eq!((turned.0, turned.1), ("B -> C", "critical"));
-    assert_eq!((back.0, back.1), ("B -> C", "ok"));
-    assert!(witness.2 < turned.2 && turned.2 + 3 <= back.2, "{events:?}");
+    let (first, others) = events.split_first().unwrap();
+    assert_eq!((first.0, first.1), ("total", "warning"));
+    // Once each, unless the machine itself stalled for so long.
+    assert!(others.len() >= 2 && others.len() % 2 == 0, "{events:?}");
+    for turn in others.chunks(2) {
+        assert_eq!((turn[0].0, turn[0].1), ("B -> C", "critical"));
+        assert_eq!((turn[1].0, turn[1].1), ("B -> C", "ok"));
+        assert!(
+            first.2 < turn[0].2 && turn[0].2 + 3 <= turn[1].2,
+            "{events:?}"
+        );
+    }
     let states = ["sla", "segments/0/sla", "segments/1/sla", "hosts/0/sla"];
     let states = states.map(|path| str_at(&report, path));
     assert_eq!(states, ["warning", "ok", "ok", "none"]);
@@ -101,21 +107,25 @@ fn the_playbook_has_answers_of_the_named_nodes_within_two_blocks_and_none_before
     let dir = Dir::new("rules-playbook");
     let rules = rules(
         &dir,
-        "segment B->C round_trip > 10ms critical ask load,tcp at B,C beyond 1000x ask all at *\n\
-         segment B->C round_trip > 10ms for 6 of 6\ntotal round_trip > 1ns\n",
+        "segment B->C round_trip > 200ms critical ask load,tcp at B,C beyond 1000x ask all at *\n\
+         segment B->C round_trip > 200ms for 4 of 4\ntotal round_trip > 1ns\n",
     );
     let chain = Chain::start();
-    let mut probe = chain.probe(&["-c0", "-i0.2", "--rules", &rules, "--format=json"]);
+    let mut probe = chain.probe(&["-c0", "-i0.8", "--rules", &rules, "--format=json"]);
     probe.wait_line("sla: total: warning, round_trip");
     chain.link.forward.set_delay(SLOW);
     probe.wait_line("sla: B -> C: critical, round_trip");
-    // Five blocks later what was asked has come.
+    // Three blocks later what was asked has come.
     probe.wait_line("sla: B -> C: warning, round_trip");
     let (status, text) = probe.stop();
     assert_eq!(status.code(), Some(2), "{text}");
     let report = parse(text.as_bytes()).unwrap();
     let events = events(&report);
-    let turned = events.iter().find(|event| event.1 == "critical").unwrap().2;
+    let turned = events
+        .iter()
+        .rfind(|event| event.1 == "critical")
+        .unwrap()
+        .2;
     assert!(turned > 0, "{events:?}");
     for host in [1, 2] {
         let at = |key: &str| report.at(&format!("hosts/{host}/{key}"));
