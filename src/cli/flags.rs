@@ -13,7 +13,7 @@ use crate::session::allow::Network;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
-use Role::{CheckRules, Demo, Echo, Entry, Exit, Probe, Proxy, Relay, Source};
+use Role::{CheckRules, Demo, Echo, Entry, Exit, Exporter, Probe, Proxy, Relay, Source};
 
 /// Most payload bytes of a block, as on the wire.
 const BLOCK_MAX_BYTES: usize = 1 << 20;
@@ -48,6 +48,8 @@ pub enum Role {
     Demo,
     /// Tests a file of rules.
     CheckRules,
+    /// Probes what it is asked for over HTTP.
+    Exporter,
 }
 
 impl Role {
@@ -63,6 +65,7 @@ impl Role {
             Self::Probe => "the word probe",
             Self::Demo => "the word demo",
             Self::CheckRules => "the word check-rules",
+            Self::Exporter => "the word exporter",
         }
     }
 }
@@ -79,19 +82,25 @@ impl fmt::Display for Role {
             Self::Probe => "probe",
             Self::Demo => "demo",
             Self::CheckRules => "check of rules",
+            Self::Exporter => "exporter",
         })
     }
 }
 
 // Who has a use for an option. A relay stands in most lists beside the entry: with --accept auto it
 // serves raw clients too.
-const EVERY: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const EVERY: &[Role] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter,
+];
+const REPORTING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const REPORTING_METRICS: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe];
+const WATCHED: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
 const LISTENING: &[Role] = &[Relay, Echo, Entry, Exit, Proxy];
 const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
-const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
+const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const TELLING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
@@ -129,6 +138,12 @@ pub const WORDS: &[Word] = &[
         operand: Some("FILE"),
         brief: "test a file for --rules, and print it as it is understood",
     },
+    Word {
+        name: "exporter",
+        role: Exporter,
+        operand: None,
+        brief: "probe what Prometheus asks for: --metrics-listen, --probe-allow",
+    },
 ];
 
 /// The command with a command line of its own, `passive_cli`; `main` looks for it before it parses.
@@ -150,6 +165,8 @@ pub enum Group {
     Annotations,
     /// What is written.
     Report,
+    /// What a monitoring system reads.
+    Metrics,
 }
 
 impl Group {
@@ -158,6 +175,7 @@ impl Group {
         Self::Traffic,
         Self::Probe,
         Self::Annotations,
+        Self::Metrics,
         Self::Report,
     ];
 
@@ -168,6 +186,7 @@ impl Group {
             Self::Probe => "Probe and demo",
             Self::Annotations => "What nodes tell of themselves",
             Self::Report => "Report and log",
+            Self::Metrics => "Metrics",
         }
     }
 }
@@ -188,6 +207,7 @@ pub struct Settings {
     pub(super) size: usize,
     pub(super) on_timeout: Option<State>,
     pub(super) seed: Option<u64>,
+    pub(super) targets: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -206,6 +226,7 @@ impl Default for Settings {
             size: 64,
             on_timeout: None,
             seed: None,
+            targets: None,
         }
     }
 }
@@ -590,6 +611,63 @@ const FLAGS: &[Flag] = &[
         }),
     },
     Flag {
+        long: "targets",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Probe,
+        default: None,
+        brief: "probe every target of FILE, not ADDR",
+        help: "A target per line, host:port and perhaps a name; # begins a comment. Each has a \
+            schedule of its own, begun at a time of its own within the interval. The report has a \
+            line for each path, and metrics have the label path.",
+        roles: &[Probe],
+        set: Set::Path(|s, path| s.targets = Some(path)),
+    },
+    Flag {
+        long: "metrics-listen",
+        short: None,
+        value: Some("ADDR"),
+        group: Group::Metrics,
+        default: None,
+        brief: "serve /metrics and /healthz here",
+        help: "For Prometheus, in its text format or OpenMetrics; without a login, so choose an \
+            address that only your monitoring reaches. Port 0 lets the kernel choose; stderr \
+            says which. Costs nothing while nobody asks.",
+        roles: WATCHED,
+        set: Set::Text(|s, text| {
+            s.common.metrics_listen = Some(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "metrics-file",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Metrics,
+        default: None,
+        brief: "write the metrics to FILE",
+        help: "For node_exporter's textfile collector, from cron too: at the end, and every 15 s \
+            where there is none. A reader sees it whole.",
+        roles: REPORTING_METRICS,
+        set: Set::Path(|s, path| s.common.metrics_file = Some(path)),
+    },
+    Flag {
+        long: "probe-allow",
+        short: None,
+        value: Some("TARGETS"),
+        group: Group::Metrics,
+        default: None,
+        brief: "allow /probe of these; repeatable",
+        help: "host:port, host:* or a network, 10.0.0.0/8:9000 or [2001:db8::/32]:*. A request \
+            /probe?target=host:port&count=N&interval=SECONDS&size=BYTES to --metrics-listen then \
+            probes that target and answers its metrics. Without it none is allowed.",
+        roles: WATCHED,
+        set: Set::Text(|s, text| {
+            s.common.probe_allow.push(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
         long: "node",
         short: None,
         value: Some("NAME"),
@@ -630,7 +708,7 @@ const FLAGS: &[Flag] = &[
         brief: "write the report to FILE",
         help: "By default it goes to stdout, and to stderr at the source, whose stdout is the answer. \
             Nodes that listen write it when they end.",
-        roles: EVERY,
+        roles: REPORTING,
         set: Set::Path(|s, path| s.common.report = Some(path)),
     },
     Flag {
@@ -644,7 +722,7 @@ const FLAGS: &[Flag] = &[
             "text is for people, json is one object for the run, influx the same as lines for \
             Telegraf, nagios the line of a monitoring plugin; jsonl, csv and otlp (OpenTelemetry \
             traces) have one line per block.",
-        roles: EVERY,
+        roles: REPORTING,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
             Ok(())

@@ -1,6 +1,9 @@
 //! The lexopt loop, and the rules that make a role out of what was given.
 
-use super::config::{Accept, Command, Config, DemoConfig, NodeConfig, ProbeConfig, SourceConfig};
+use super::config::{
+    Accept, Command, Config, DemoConfig, Format, NodeConfig, ProbeConfig, SourceConfig,
+    TargetsConfig,
+};
 use super::flags::{self, Flag, Role, Set, Settings, Word};
 use super::{help, ExitCode, PROGRAM};
 use crate::report::State;
@@ -161,7 +164,7 @@ impl Given {
                     ..
                 }),
                 None,
-            ) => {
+            ) if self.settings.targets.is_none() => {
                 let example = if *operand == "ADDR" {
                     "host:port"
                 } else {
@@ -169,6 +172,12 @@ impl Given {
                 };
                 return Err(remedied(format_args!(
                     "{name} needs {operand}: {name} {example}"
+                )));
+            }
+            (Some(word), Some(operand)) if self.settings.targets.is_some() => {
+                return Err(remedied(format_args!(
+                    "{} {operand:?} is one target too many: --targets names them",
+                    word.name
                 )));
             }
             (_, operand) => operand,
@@ -191,10 +200,38 @@ impl Given {
                 return Err(remedied(format_args!("--{} needs --snmp ADDR", flag.long)));
             }
         }
+        self.check_metrics(role)?;
         Ok(Config {
             common: self.settings.common.clone(),
             command: command(self.settings, role, target)?,
         })
+    }
+
+    /// Which options of the metrics, and of many targets, need which others.
+    fn check_metrics(&self, role: Role) -> Result<(), String> {
+        let common = &self.settings.common;
+        if common.metrics_listen.is_none() {
+            if role == Role::Exporter {
+                return Err(remedied("exporter needs --metrics-listen ADDR"));
+            }
+            if !common.probe_allow.is_empty() {
+                return Err(remedied("--probe-allow needs --metrics-listen ADDR"));
+            }
+        }
+        if role == Role::Exporter && common.probe_allow.is_empty() {
+            return Err(remedied("exporter needs --probe-allow TARGETS"));
+        }
+        if self.settings.targets.is_some() {
+            if !matches!(common.format, None | Some(Format::Text)) {
+                return Err(remedied(
+                    "--targets has a line for each path: only --format text",
+                ));
+            }
+            if common.state.is_some() {
+                return Err(remedied("--targets and --state do not go together"));
+            }
+        }
+        Ok(())
     }
 
     fn role(&self) -> Result<Role, String> {
@@ -235,6 +272,14 @@ impl Given {
 /// What the role does, with the settings that belong to it.
 fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<Command, String> {
     Ok(match (role, settings.listen, settings.forward_to) {
+        (Role::Exporter, ..) => Command::Exporter,
+        (Role::Probe, ..) if settings.targets.is_some() => Command::Targets(TargetsConfig {
+            file: settings.targets.unwrap_or_default(),
+            count: settings.count,
+            interval: settings.interval,
+            size: settings.size,
+            on_timeout: settings.on_timeout.unwrap_or(State::Critical),
+        }),
         (Role::Probe, ..) => Command::Probe(ProbeConfig {
             target: checked("probe", &operand.unwrap_or_default(), flags::hop)?,
             count: settings.count,
@@ -301,7 +346,7 @@ fn remedied(message: impl fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Common, Endpoint, Format};
+    use super::super::{Common, Endpoint};
     use super::*;
     use crate::measure::facts::Classes;
     use crate::measure::sla::simple;
@@ -384,6 +429,13 @@ mod tests {
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
         ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
         ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
+        ("targets", "probe --targets t", PROBE, |c| c.command = Command::Targets(TargetsConfig {
+            file: "t".into(), count: 10, interval: Duration::from_secs(1), size: 64, on_timeout: State::Critical,
+        })),
+        ("metrics-listen", "-l :1 --metrics-listen :9", "-l :1", |c| c.common.metrics_listen = Some(endpoint(":9"))),
+        ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| c.common.metrics_file = Some("m".into())),
+        ("probe-allow", "exporter --metrics-listen :9 --probe-allow b:1 --probe-allow c:*", "exporter --metrics-listen :9 --probe-allow b:1",
+            |c| c.common.probe_allow.push("c:*".parse().unwrap())),
         ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
         ("ask", "probe b:1 --ask load,tcp", PROBE, |c| c.common.ask = Classes::LOAD.and(Classes::TCP)),
         ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| c.common.annotate = Some(Classes(0))),
@@ -551,7 +603,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 prob b:1
-    unknown command "prob": there are probe, demo, check-rules
+    unknown command "prob": there are probe, demo, check-rules, exporter
 demo again
     "again" is one argument too many for demo
 "#;

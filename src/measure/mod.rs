@@ -27,7 +27,7 @@ mod trip;
 mod verdict;
 pub mod why;
 
-pub use histogram::Histogram;
+pub use histogram::{Histogram, BUCKETS_NS};
 pub use model::{Baseline, Model};
 pub use state::{RunRecord, StateError};
 pub use trip::{HostPart, Parts, SegmentPart, Trip, TripError};
@@ -150,6 +150,20 @@ pub enum VerdictKind {
     None,
 }
 
+impl VerdictKind {
+    /// The word for it in reports and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Host => "host",
+            Self::Source => "source",
+            Self::Server => "server",
+            Self::Clock => "clock",
+            Self::None => "none",
+        }
+    }
+}
+
 /// Which way the increase of a segment lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictDirection {
@@ -159,6 +173,17 @@ pub enum VerdictDirection {
     Return,
     /// Some of it each way.
     Both,
+}
+
+impl VerdictDirection {
+    /// The word for it in reports and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Return => "return",
+            Self::Both => "both",
+        }
+    }
 }
 
 /// What the verdict was reached by.

@@ -109,6 +109,19 @@ struct Counts {
     late: u64,
 }
 
+impl Counts {
+    fn blocks(&self) -> Blocks {
+        Blocks {
+            sent: self.sent,
+            received: self.answers.received(),
+            lost: self.sent - self.answers.received(),
+            late: self.late,
+            duplicate: self.answers.duplicates(),
+            payload_bytes: self.payload_bytes,
+        }
+    }
+}
+
 impl Progress {
     fn new() -> Self {
         Self(Mutex::new(Counts {
@@ -170,23 +183,15 @@ impl Progress {
 
     /// The counts for a report. Lost is everything unanswered: ask when the run is over.
     pub fn blocks(&self) -> Blocks {
-        let counts = lock(&self.0);
-        Blocks {
-            sent: counts.sent,
-            received: counts.answers.received(),
-            lost: counts.sent - counts.answers.received(),
-            late: counts.late,
-            duplicate: counts.answers.duplicates(),
-            payload_bytes: counts.payload_bytes,
-        }
+        lock(&self.0).blocks()
     }
 
     /// As [`blocks`](Self::blocks), for a run that goes on: what is under way is not lost yet.
     pub fn blocks_so_far(&self) -> Blocks {
-        let outstanding = lock(&self.0).outstanding;
-        let blocks = self.blocks();
+        let counts = lock(&self.0); // One look at all of them: the count of lost blocks never falls.
+        let blocks = counts.blocks();
         Blocks {
-            lost: blocks.lost.saturating_sub(outstanding),
+            lost: blocks.lost.saturating_sub(counts.outstanding),
             ..blocks
         }
     }
@@ -211,6 +216,7 @@ pub struct Caller {
     /// Over all sessions.
     pub progress: Progress,
     down: AtomicBool,
+    stands: AtomicBool,
     /// The blocks are made here and mean nothing to a server.
     probes: bool,
     /// The present path ends at an exit, whose reports may be dropped.
@@ -238,6 +244,7 @@ impl Caller {
             node,
             progress: Progress::new(),
             down: AtomicBool::new(false),
+            stands: AtomicBool::new(false),
             probes: false,
             exits: AtomicBool::new(false),
         }
@@ -258,6 +265,14 @@ impl Caller {
     /// A session broke, or works.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Release);
+        if down {
+            self.stands.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether the far end has answered the opening of the present session.
+    pub fn stands(&self) -> bool {
+        self.stands.load(Ordering::Acquire)
     }
 
     /// Connects and sends OPEN; costs no round trip beyond the connect.
@@ -382,6 +397,7 @@ impl Caller {
                     }
                 }
                 frame_type::OPENED => {
+                    self.stands.store(true, Ordering::Release);
                     self.warn_of_exit(&view);
                     tell_nodes(&self.node, line.session, view.annotations());
                 }

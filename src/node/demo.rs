@@ -175,7 +175,7 @@ pub fn run(
         Some(onward(first_link.address)?),
     );
     wake(node.collector.clone());
-    let caller = Caller::new(node);
+    let caller = Arc::new(Caller::new(node));
     let mut ledger = Ledger::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
     let mut printer =
         Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
@@ -198,7 +198,7 @@ pub fn run(
         size: 64,
         on_timeout: State::Critical,
     };
-    probe(caller, queue, &mut ledger, plan, &mut printer, stop).map_err(DemoError::Output)?;
+    probe(&caller, queue, &mut ledger, plan, &mut printer, stop).map_err(DemoError::Output)?;
     for server in [first, middle, last] {
         server.stop();
     }

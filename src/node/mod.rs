@@ -19,11 +19,15 @@ pub mod collect;
 pub mod demo;
 pub mod dial;
 pub mod ends;
+pub mod exporter;
+pub mod fleet;
 pub mod gate;
 pub mod intake;
 pub mod key;
 pub mod ledger;
 pub mod link;
+pub mod metrics;
+pub mod notify;
 pub mod output;
 pub mod passive;
 pub mod print;
@@ -96,6 +100,8 @@ pub struct Node {
     pub clock: clock::NodeClock,
     /// Where measurements go.
     pub collector: collect::Collector,
+    /// Where the newest report is, for those who ask.
+    pub board: Arc<board::Board>,
     /// What blocks that begin here ask for.
     pub asking: Arc<asking::Asking>,
     /// What it answers when a block asks.
@@ -121,6 +127,7 @@ impl Node {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
+            board: Arc::default(),
             asking: Arc::new(asking),
             annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,

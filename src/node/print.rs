@@ -45,6 +45,11 @@ impl Printer {
         }
     }
 
+    /// Prints nothing at all.
+    pub fn silent() -> Self {
+        Self::new(Output::Nothing, Format::Text, None)
+    }
+
     /// Draws a live line on stderr, if that is a terminal.
     #[must_use]
     pub fn with_live_line(mut self, planned: Option<u64>) -> Self {
@@ -197,6 +202,9 @@ impl Printer {
         blocks: Blocks,
         dropped: u64,
     ) -> Result<(), OutputError> {
+        if matches!(self.output, Output::Nothing) {
+            return Ok(());
+        }
         self.clear();
         let report = ledger.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format {
@@ -206,7 +214,7 @@ impl Printer {
                 let terminal = match &self.output {
                     Output::Stdout => std::io::stdout().is_terminal(),
                     Output::Stderr => std::io::stderr().is_terminal(),
-                    Output::Stream(..) | Output::Whole(_) => false,
+                    Output::Stream(..) | Output::Whole(_) | Output::Nothing => false,
                 };
                 let no_color = std::env::var_os("NO_COLOR");
                 let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());

@@ -20,7 +20,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 /// What to send.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// `None` until stopped.
     pub count: Option<u64>,
@@ -51,14 +51,15 @@ enum Event {
 ///
 /// [`OutputError`] where results cannot be written; a closed stdout among them.
 pub fn run(
-    caller: Caller,
+    caller: &Arc<Caller>,
     mut queue: Queue,
     ledger: &mut Ledger,
     plan: Plan,
     printer: &mut Printer,
     stop: &Arc<StopFlag>,
 ) -> Result<State, OutputError> {
-    let caller = Arc::new(caller);
+    let board = &caller.node.board;
+    board.open();
     let (say, events) = unbounded(); // At most one per session, and sessions are spaced in time.
     let start = sys::clock::mono() + Nanos::from_millis(1);
     let clock = sys::clock::read();
@@ -67,7 +68,7 @@ pub fn run(
         WallTime(clock.wall.0.wrapping_add(due.0.wrapping_sub(clock.mono.0)))
     };
     let driver = {
-        let (caller, stop) = (Arc::clone(&caller), Arc::clone(stop));
+        let (caller, stop) = (Arc::clone(caller), Arc::clone(stop));
         Builder::new()
             .name("up#1".into())
             .spawn(move || drive(&caller, plan, start, &stop, &say))
@@ -90,6 +91,10 @@ pub fn run(
         let blocks = caller.progress.blocks_so_far();
         ledger.counts(blocks);
         printer.tick(ledger, blocks);
+        board.answer(|| {
+            let blocks = caller.progress.blocks_so_far();
+            ledger.report(sys::clock::read().wall, blocks, queue.dropped())
+        });
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {
@@ -128,6 +133,7 @@ pub fn run(
     }
     ledger.set_broken(broken);
     ledger.finish(blocks, plan.count.is_some());
+    board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
     printer.finish(ledger, blocks, queue.dropped())?;
     Ok(ledger.state(blocks))
 }

@@ -3,7 +3,7 @@
 
 use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
-use super::ends::{End, Pair, Session};
+use super::ends::{Carried, End, Pair, Session};
 use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
 use super::key::{self, NoLink};
@@ -170,6 +170,11 @@ impl Server {
         &self.shared.node
     }
 
+    /// A view of the counts that outlives the server.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
+    }
+
     /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
     ///
     /// A connection on which nothing moves has nothing in flight and is not waited for. What is open then is reset: an end
@@ -212,6 +217,43 @@ impl Server {
             refused: self.shared.gate.refused(),
             ..totals
         }
+    }
+}
+
+/// The counts of a node that serves, read while it does.
+#[derive(Clone, Debug)]
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// The node that serves.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// How many connections are open, and what all there were have seen; those that are open count as they are now. No
+    /// count is ever less than it was.
+    pub fn totals(&self) -> (u64, Totals) {
+        let shared = &self.0;
+        // Before the lock, and dropped after it: the last reference to a connection takes it when dropped.
+        let open = shared.connections();
+        let totals = {
+            // A pump moves its counts from there to here under this lock.
+            let mut totals = *lock(&shared.totals);
+            for connection in &open {
+                let [up, down] = connection.pair.carried.each_ref().map(Carried::shown);
+                totals.traffic.add(&Traffic {
+                    forward_blocks: up[0],
+                    forward_bytes: up[1],
+                    return_blocks: down[0],
+                    return_bytes: down[1],
+                    reports_dropped: up[2] + down[2],
+                });
+            }
+            totals.refused = shared.gate.refused();
+            totals.connections = shared.next_id.load(Ordering::Relaxed) as u64 - 1;
+            totals
+        };
+        (open.len() as u64, totals)
     }
 }
 
@@ -590,7 +632,10 @@ fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Fault>) 
     if let Err(fault) = outcome {
         conclude(&shared.node, &connection.pair, fault);
     }
-    lock(&shared.totals).traffic.add(&pump.traffic());
+    let mut totals = lock(&shared.totals);
+    totals.traffic.add(&pump.traffic());
+    // Not seen twice by who reads both, see `Watch::totals`.
+    connection.pair.carried[pump.source() as usize].clear();
 }
 
 #[inline(never)]

@@ -1,4 +1,4 @@
-//! One [`Report`] value in; text, JSON, JSON lines, CSV or a plugin's line out, as bytes. No files, no clock, no
+//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics or a plugin's line out, as bytes. No files, no clock, no
 //! statistics of its own.
 
 pub mod block;
@@ -9,6 +9,8 @@ pub mod jsonl;
 pub mod nagios;
 pub mod otlp;
 pub mod passive;
+pub mod paths;
+pub mod prometheus;
 #[cfg(test)]
 mod samples;
 pub mod session;
@@ -46,6 +48,16 @@ impl State {
     /// Its word, in capitals.
     pub fn name(self) -> &'static str {
         Self::ALL[self as usize].1
+    }
+
+    /// Greater is worse; what is not known is worse than what is well.
+    pub fn severity(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Unknown => 1,
+            Self::Warning => 2,
+            Self::Critical => 3,
+        }
     }
 
     /// What a run comes to.

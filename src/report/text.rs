@@ -725,7 +725,7 @@ fn excess_direction(segment: &SegmentStatistics) -> Option<VerdictDirection> {
 
 /// Milliseconds with three digits that count, to the microsecond, in at most `room` (5 or more)
 /// characters: `0.041`, `3.42`, `38.1`, `1205`; beyond that `120s`, `40h`, `12y`.
-fn millis(span: SignedNanos, room: usize) -> String {
+pub(super) fn millis(span: SignedNanos, room: usize) -> String {
     let ms = span.as_millis_f64();
     // Where rounding carries into a further digit, the next case has it.
     let digits = match ms.abs() {
