@@ -74,6 +74,9 @@ pub fn run(
             .spawn(move || drive(&caller, plan, start, &stop, &say))
     };
     let mut broken = None;
+    if printer.has_screen() {
+        queue.keep_awake();
+    }
     if let Err(error) = driver {
         log::error!("probe: cannot start a thread: {error}");
         return Ok(State::Critical);
@@ -95,6 +98,7 @@ pub fn run(
             let blocks = caller.progress.blocks_so_far();
             ledger.report(sys::clock::read().wall, blocks, queue.dropped())
         });
+        printer.tick_page(ledger, blocks, queue.dropped());
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {

@@ -75,7 +75,9 @@ pub fn run(
             line.give_up();
             return Err(fault);
         }
-        ledger.counts(caller.progress.blocks_so_far());
+        let blocks = caller.progress.blocks_so_far();
+        ledger.counts(blocks);
+        printer.tick_page(&ledger, blocks, queue.dropped());
         board.answer(|| {
             let blocks = caller.progress.blocks_so_far();
             ledger.report(sys::clock::read().wall, blocks, queue.dropped())
