@@ -245,6 +245,14 @@ fn the_exit_code_of_a_short_run_is_that_of_the_whole_run() {
         "{line}"
     );
     let path = rules(&dir, "segment B->C round_trip p99 > 1us critical\n");
+    let page = dir.file("page.html");
+    let (code, _) = probe(&["--rules", &path, "--report-html", page.to_str().unwrap()]);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert_eq!(code, Some(2));
+    assert!(
+        page.contains("SLA, B -&gt; C: critical, round_trip p99"),
+        "{page}"
+    );
     let (code, shown) = probe(&["--rules", &path, "--warning", "1ns"]);
     assert_eq!(code, Some(2), "{shown}");
     assert!(

@@ -401,7 +401,7 @@ impl Ledger {
         }
     }
 
-    /// The run over time, notices among its events; `None` where nothing was measured. `now` is both clocks, read
+    /// The run over time, notices and what turned among its events; `None` where nothing was measured. `now` is both clocks, read
     /// together.
     pub fn timeline(&self, now: Now) -> Option<Timeline> {
         let mut timeline = self.main().model.timeline(SLOTS, now)?;
@@ -413,6 +413,15 @@ impl Ledger {
             })
         });
         timeline.events.extend(told);
+        let main = self.main();
+        let (turned, _) = main.watch.events();
+        timeline.events.extend(turned.into_iter().map(|event| {
+            let place = place_name(&main.names, event.now.place);
+            Event {
+                at: event.at,
+                kind: EventKind::Notice(format!("SLA, {place}: {event}")),
+            }
+        }));
         timeline.events.sort_by_key(|event| event.at);
         Some(timeline)
     }
