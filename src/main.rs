@@ -34,7 +34,7 @@ use subsegment_tcp_speeds::node::passive;
 use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::screen;
-use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
+use subsegment_tcp_speeds::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
 use subsegment_tcp_speeds::report::{is_unprintable, nagios, paths, Blocks, State};
@@ -586,6 +586,7 @@ fn run_node(
     signals: StopSignals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
+    contain_panics();
     let role = role(config);
     let rules = match rules(common) {
         Ok(rules) => rules,
@@ -763,13 +764,14 @@ fn collect(
                 outcome = Err(error);
             }
         });
-        board.answer(|| {
-            let now = sys::clock::read().wall;
-            ledger.report(now, Blocks::default(), queue.dropped())
-        });
         // What the connections still carry is counted at the end.
         let blocks = measured_here(&ledger, 0);
         printer.tick_page(&ledger, blocks, queue.dropped());
+        board.answer(|pictures| {
+            // Only a page shows the blocks of a node that makes none.
+            let blocks = if pictures { blocks } else { Blocks::default() };
+            ledger.look(blocks, queue.dropped(), pictures)
+        });
     }
     outcome.map(|()| (queue, ledger, printer))
 }

@@ -2,9 +2,11 @@
 
 mod util;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{channel, Receiver};
 use std::time::Duration;
 use subsegment_tcp_speeds::node::link::Link;
 use util::{need, program, text, Dir, Node, Process};
@@ -89,14 +91,30 @@ fn slowed(dir: &Dir) -> PathBuf {
     let chain = Chain::start();
     let page = dir.file("page.html");
     let count = (seconds * 100).to_string();
-    let args = ["-c", &count, "-i", "0.01", "--report-html"];
+    let rules = dir.file("rules");
+    std::fs::write(
+        &rules,
+        "segment B->C round_trip p50 > 5ms critical ask load at B,C\n",
+    )
+    .unwrap();
+    let rules = rules.to_str().unwrap();
+    let args = [
+        "-c",
+        &count,
+        "-i",
+        "0.01",
+        "--rules",
+        rules,
+        "--report-html",
+    ];
     let mut probe = chain.probe(&[&args[..], &[page.to_str().unwrap()]].concat());
     pass(Duration::from_secs(seconds) / 2);
     chain.links[1]
         .forward
         .set_delay(Duration::from_micros(4_900));
     let status = probe.wait();
-    assert_eq!(status.code(), Some(0), "{:?}", probe.stderr());
+    // Beyond its limit.
+    assert_eq!(status.code(), Some(2), "{:?}", probe.stderr());
     if let Some(keep) = std::env::var_os("STS_PAGE_KEEP") {
         std::fs::copy(&page, keep).unwrap();
     }
@@ -120,6 +138,8 @@ fn the_page_of_a_slowed_path_names_the_segment_and_a_browser_finds_no_fault() {
         "forward direction",
         "rack=12",
         "Over time",
+        "critical 5 ms",
+        "load1",
     ] {
         assert!(html.contains(part), "{part:?} is missing");
     }
@@ -179,4 +199,75 @@ fn nodes_that_listen_write_pages_too() {
     assert!(read(&echo_page).contains("All figures"));
     // A relay sees the round trip to what is downstream.
     assert!(read(&relay_page).contains("B \u{2192} Z"));
+}
+
+/// Passes requests on to `target`; what was asked for, and how many blocks the answer counted.
+fn watch_requests(target: SocketAddr) -> (SocketAddr, Receiver<(String, u64)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (say, asked) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut near = stream.unwrap();
+            let mut request = [0; 4096];
+            let read = near.read(&mut request).unwrap();
+            let line = text(&request[..read]);
+            let path = line.split(' ').nth(1).unwrap_or("").to_owned();
+            let mut far = TcpStream::connect(target).unwrap();
+            far.write_all(&request[..read]).unwrap();
+            let mut answer = Vec::new();
+            far.read_to_end(&mut answer).unwrap();
+            // A browser that is at its end takes no more.
+            let _ = near.write_all(&answer);
+            if say.send((path, answered(&text(&answer)))).is_err() {
+                return;
+            }
+        }
+    });
+    (address, asked)
+}
+
+/// The count in `Answered`; 0 where it is missing.
+fn answered(page: &str) -> u64 {
+    let count = page.split("<dt>Answered</dt><dd>").nth(1);
+    let count = count.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    count.unwrap_or(0)
+}
+
+#[test]
+fn the_live_page_renews_itself_in_the_browser_and_asks_for_nothing_else() {
+    let dir = Dir::new("page-live");
+    let chain = Chain::start();
+    let mut probe = chain.probe(&["-c", "0", "-i", "0.01", "--metrics-listen", "127.0.0.1:0"]);
+    let line = probe.wait_line("metrics at http://");
+    let at = line
+        .split("http://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next());
+    let (address, asked) = watch_requests(at.unwrap().parse().unwrap());
+    // So that there is something to be drawn.
+    pass(Duration::from_secs(1));
+    let (dom, console) = browse(&dir, &format!("http://{address}/"), 9_000);
+    assert_eq!(console, [""; 0]);
+    let asked: Vec<_> = asked.try_iter().collect();
+    assert!(asked.len() >= 3, "{asked:?}");
+    assert!(asked.iter().all(|(path, _)| path == "/"), "{asked:?}");
+    let (first, shown) = (asked[0].1, answered(&dom));
+    assert!(first > 0 && shown > first, "{shown} is shown of {asked:?}");
+    assert!(
+        asked.iter().any(|(_, count)| *count == shown),
+        "{shown} is shown of {asked:?}"
+    );
+    assert!(
+        dom.contains("id=\"stale\" hidden"),
+        "it says that it is old"
+    );
+    for part in [
+        "The path, to scale",
+        "Over time",
+        "How delays are distributed",
+    ] {
+        assert!(dom.contains(part), "{part}");
+    }
+    assert_eq!(probe.stop().0.code(), Some(0));
 }

@@ -401,8 +401,18 @@ impl Ledger {
         }
     }
 
-    /// The run over time, notices and what turned among its events; `None` where nothing was measured. `now` is both clocks, read
-    /// together.
+    /// Everything so far as it is now, with what pictures need if there are to be some.
+    pub fn look(&self, blocks: Blocks, dropped: u64, pictures: bool) -> Report {
+        let now = sys::clock::read().now();
+        let mut report = self.report(now.wall, blocks, dropped);
+        if pictures {
+            report.timeline = self.timeline(now);
+        }
+        report
+    }
+
+    /// The run over time, notices and what turned among its events; `None` where nothing was measured. `now` is both
+    /// clocks, read together.
     pub fn timeline(&self, now: Now) -> Option<Timeline> {
         let mut timeline = self.main().model.timeline(SLOTS, now)?;
         let told = self.noticed.iter().zip(&self.notices);

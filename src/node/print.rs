@@ -64,11 +64,6 @@ impl Printer {
         }
     }
 
-    /// Prints nothing at all.
-    pub fn silent() -> Self {
-        Self::new(Output::Nothing, Format::Text, None)
-    }
-
     /// Writes a page with pictures to `path` too, at the end and now and then before.
     ///
     /// # Errors
@@ -82,6 +77,11 @@ impl Printer {
             });
         }
         Ok(self)
+    }
+
+    /// Prints nothing at all.
+    pub fn silent() -> Self {
+        Self::new(Output::Nothing, Format::Text, None)
     }
 
     /// Draws a live line on stderr, if that is a terminal.

@@ -94,11 +94,8 @@ pub fn run(
         let blocks = caller.progress.blocks_so_far();
         ledger.counts(blocks);
         printer.tick(ledger, blocks);
-        board.answer(|| {
-            let blocks = caller.progress.blocks_so_far();
-            ledger.report(sys::clock::read().wall, blocks, queue.dropped())
-        });
         printer.tick_page(ledger, blocks, queue.dropped());
+        board.answer(|pictures| ledger.look(blocks, queue.dropped(), pictures));
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {

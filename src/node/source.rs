@@ -78,10 +78,7 @@ pub fn run(
         let blocks = caller.progress.blocks_so_far();
         ledger.counts(blocks);
         printer.tick_page(&ledger, blocks, queue.dropped());
-        board.answer(|| {
-            let blocks = caller.progress.blocks_so_far();
-            ledger.report(sys::clock::read().wall, blocks, queue.dropped())
-        });
+        board.answer(|pictures| ledger.look(blocks, queue.dropped(), pictures));
         if stop.is_set() && deadline.is_none() {
             deadline = Some(Instant::now() + caller.node.settings.timeout);
             queue.keep_awake();

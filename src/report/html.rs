@@ -16,9 +16,10 @@ use super::text::{self, COLUMNS, FIGURE};
 use super::Report;
 use crate::measure::facts::FactValue;
 use crate::measure::{Confidence, Sla, VerdictKind};
-use crate::time::WallTime;
+use crate::time::{SignedNanos, WallTime};
 use chart::{escape, span, time};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 const STYLE: &str = include_str!("html/style.css");
 const SCRIPT: &str = include_str!("html/live.js");
@@ -37,7 +38,12 @@ pub enum Page {
 /// The page; in UTF-8, as it says itself.
 pub fn render(report: &Report, page: Page) -> String {
     let mut out = String::with_capacity(64 << 10);
-    head(report, page, &mut out);
+    let verdict = &report.statistics.verdict;
+    let title = match verdict.kind {
+        VerdictKind::None => "nothing stands out".to_owned(),
+        _ => arrows(&verdict.name),
+    };
+    head(&title, page, &mut out);
     out.push_str("<main>\n");
     answer(report, &mut out);
     counts(report, &mut out);
@@ -49,7 +55,63 @@ pub fn render(report: &Report, page: Page) -> String {
     notes(report, &mut out);
     nodes(report, &mut out);
     out.push_str("</main>\n");
-    // Writing to a String cannot fail, here and below.
+    foot(page, &mut out);
+    out
+}
+
+/// The live page of a process with several paths: each by its name, with its verdict and the way to its own page.
+pub fn list(paths: &[(&str, Option<Arc<Report>>)]) -> String {
+    let mut out = String::new();
+    head("all paths", Page::Live, &mut out);
+    out.push_str(
+        "<main>\n<h1>All paths</h1>\n<div class=\"scroll\"><table><thead><tr><th>Path</th><th>P50</th><th>P95</th>\
+         <th>Lost</th><th>SLA</th><th class=\"w\">Verdict</th></tr></thead><tbody>\n",
+    );
+    for (name, report) in paths {
+        let _ = write!(
+            out,
+            "<tr><th><a href=\"?path={}\">{}</a></th>",
+            query(name),
+            escape(name)
+        );
+        let total = report
+            .as_ref()
+            .and_then(|report| report.statistics.round_trip);
+        let cell = |value: Option<SignedNanos>| value.map_or_else(text::unknown, span);
+        let (p50, p95) = (total.map(|total| total.p50), total.map(|total| total.p95));
+        let lost = report.as_ref().map_or(0, |report| report.blocks.lost);
+        let sla = report
+            .as_ref()
+            .map_or("none", |report| report.statistics.sla.name());
+        let verdict = report
+            .as_ref()
+            .map_or("", |report| &report.statistics.verdict.text);
+        let _ = writeln!(
+            out,
+            "<td>{}</td><td>{}</td><td>{lost}</td><td class=\"{sla}\">{sla}</td><td class=\"w\">{}</td></tr>",
+            cell(p50),
+            cell(p95),
+            escape(&arrows(verdict))
+        );
+    }
+    out.push_str("</tbody></table></div>\n</main>\n");
+    foot(Page::Live, &mut out);
+    out
+}
+
+/// A value in the query of an address.
+fn query(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+fn foot(page: Page, out: &mut String) {
+    // Writing to a String cannot fail, here and elsewhere.
     let _ = writeln!(
         out,
         "<footer>{} {}. Times are host times: from the read that brought a block to the write that passed it on.</footer>",
@@ -60,15 +122,9 @@ pub fn render(report: &Report, page: Page) -> String {
         let _ = writeln!(out, "<script>{SCRIPT}</script>");
     }
     out.push_str("</body>\n</html>\n");
-    out
 }
 
-fn head(report: &Report, page: Page, out: &mut String) {
-    let verdict = &report.statistics.verdict;
-    let title = match verdict.kind {
-        VerdictKind::None => "nothing stands out".to_owned(),
-        _ => arrows(&verdict.name),
-    };
+fn head(title: &str, page: Page, out: &mut String) {
     let live = match page {
         Page::File => String::new(),
         Page::Live => format!("; script-src 'sha256-{SCRIPT_HASH}'; connect-src 'self'"),
@@ -81,7 +137,7 @@ fn head(report: &Report, page: Page, out: &mut String) {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" content=\"no-referrer\">\n\
          <link rel=\"icon\" href=\"data:,\">\n<title>{} - {}</title>\n<style>{STYLE}</style>\n",
-        escape(&title),
+        escape(title),
         env!("CARGO_PKG_NAME")
     );
     if page == Page::Live {
@@ -355,7 +411,7 @@ mod tests {
     use super::super::samples;
     use super::*;
     use crate::measure::timeline::{Event, EventKind, Slot, Timeline};
-    use crate::time::{Nanos, SignedNanos};
+    use crate::time::Nanos;
 
     /// Checks that tags are closed in order, attributes quoted and no `<` or `&` loose; returns the tags that were opened.
     fn balanced(page: &str) -> Vec<String> {

@@ -1,5 +1,5 @@
-//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics, a plugin's line or a page of HTML out, as bytes. No
-//! files, no clock, no statistics of its own.
+//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics, a plugin's line or a page of HTML out, as bytes. No files,
+//! no clock, no statistics of its own.
 
 pub mod block;
 pub mod csv;

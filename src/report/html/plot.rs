@@ -5,8 +5,8 @@ use super::super::{Place, Report};
 use super::chart::{
     axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, Part,
 };
-use crate::measure::timeline::{Event, EventKind, Line, Slot, Timeline};
-use crate::measure::Figure;
+use crate::measure::timeline::{EventKind, Line, Slot, Timeline};
+use crate::measure::{sla, Figure, Sla};
 use crate::time::{SignedNanos, WallTime, NANOS_PER_SEC};
 use std::fmt::Write as _;
 
@@ -29,6 +29,8 @@ struct Panel<'a> {
     baseline: Option<SignedNanos>,
     /// Its 95th percentile is what the verdict is on.
     tail: bool,
+    /// Delays that it must not exceed, and how bad it is if it does.
+    limits: Vec<(SignedNanos, Sla)>,
 }
 
 /// The section; nothing where there is no timeline.
@@ -48,6 +50,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
             line: panel(part)?,
             baseline: part.baseline(),
             tail: part.is_named && report.statistics.verdict.figure == Figure::P95,
+            limits: limits(report, place_of(part)),
         })
     });
     let total = Panel {
@@ -56,6 +59,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
         line: &timeline.total,
         baseline: None,
         tail: false,
+        limits: limits(report, sla::Place::Total),
     };
     let panels: Vec<_> = std::iter::once(total).chain(panels).collect();
     let greatest = panels
@@ -68,10 +72,10 @@ pub(super) fn section(report: &Report, out: &mut String) {
     let length = (timeline.end() - timeline.start).0 as f64;
     let at = |moment: WallTime| (moment - timeline.start).0 as f64 / length.max(1.0);
     // Before the first slot is warm-up, at the end the last answers: an event there stands at the edge.
-    let events: Vec<_> = timeline.events.iter().rev().take(EVENTS).rev().collect();
+    let events = happened(report, timeline);
     let marks: Vec<f64> = events
         .iter()
-        .map(|event| within(at(event.at), 1.0))
+        .map(|event| within(at(event.0), 1.0))
         .collect();
 
     out.push_str("<section><h2>Over time</h2>\n<p class=\"say\">");
@@ -103,7 +107,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     }
     let times = moments(timeline);
     for panel in &panels {
-        let scale = top(panel.line, panel.tail).max(greatest * LEAST_SCALE) * 1.05;
+        let scale = scale_of(panel, greatest);
         let mut picture = String::new();
         times
             .iter()
@@ -122,6 +126,18 @@ pub(super) fn section(report: &Report, out: &mut String) {
             let _ = write!(
                 picture,
                 "<line x1=\"0\" x2=\"100%\" y1=\"{y}\" y2=\"{y}\" class=\"base\"/>"
+            );
+        }
+        for (limit, severity) in &panel.limits {
+            if limit.0 as f64 > scale {
+                continue; // Far above: it stands beside.
+            }
+            let y = percent(1.0 - within(limit.0 as f64 / scale, 1.0));
+            let (state, text) = (severity.name(), span(*limit));
+            let _ = write!(
+                picture,
+                "<line x1=\"0\" x2=\"100%\" y1=\"{y}\" y2=\"{y}\" class=\"limit {state}\"/>\
+                 <text x=\"100%\" y=\"{y}\" dy=\"-3\" text-anchor=\"end\" class=\"halo {state}\">{state} {text}</text>"
             );
         }
         marks
@@ -144,27 +160,25 @@ pub(super) fn section(report: &Report, out: &mut String) {
             format!("{} over time, at the end {}", panel.name, span(slot.p50))
         });
         let picture = (HEIGHT, described.as_str(), picture.as_str());
-        row(
-            out,
-            panel.class,
-            panel.name,
-            picture,
-            &figures(last, panel.baseline),
-        );
+        row(out, panel.class, panel.name, picture, &figures(last, panel));
     }
     axis(out, &times, "");
-    list(report, &events, out);
+    list(&events, out);
     out.push_str("</section>\n");
 }
 
-fn figures(last: Option<&Slot>, baseline: Option<SignedNanos>) -> String {
+fn figures(last: Option<&Slot>, panel: &Panel<'_>) -> String {
     let last = last.map_or_else(String::new, |slot| {
         format!("<b>{}</b><small> at the end</small>", span(slot.p50))
     });
-    let baseline = baseline.map_or_else(String::new, |baseline| {
+    let baseline = panel.baseline.map_or_else(String::new, |baseline| {
         format!("<br><small>baseline {}</small>", span(baseline))
     });
-    last + &baseline
+    let least = panel.limits.iter().map(|limit| limit.0).min();
+    let limit = least.map_or_else(String::new, |limit| {
+        format!("<br><small>limit {}</small>", span(limit))
+    });
+    last + &baseline + &limit
 }
 
 /// At most a handful of names, escaped.
@@ -177,6 +191,41 @@ fn names(left: &[String]) -> String {
         String::new()
     };
     some.join(", ") + &more
+}
+
+fn place_of(part: &Part<'_>) -> sla::Place {
+    match part.place {
+        Place::Host((_, host)) => sla::Place::Host(host.hop),
+        Place::Segment((_, segment)) => sla::Place::Segment {
+            from: segment.from_hop,
+            to: segment.to_hop,
+        },
+    }
+}
+
+/// The limits in force of what a panel shows; those of other figures stand in the notes.
+fn limits(report: &Report, place: sla::Place) -> Vec<(SignedNanos, Sla)> {
+    let shown = match place {
+        sla::Place::Host(_) => sla::Figure::Residence,
+        _ => sla::Figure::RoundTrip,
+    };
+    let limits = report.limits.iter();
+    let limits = limits.filter(|limit| limit.place == place && limit.figure == shown);
+    let spans = limits.filter_map(|limit| match limit.limit {
+        Some(sla::Amount::Span(span)) if span.0 > 0 => Some((span, limit.severity)),
+        _ => None,
+    });
+    spans.take(4).collect()
+}
+
+/// Where the scale of a panel has to end. A limit belongs to the picture as long as it leaves a third of it to the line.
+fn scale_of(panel: &Panel<'_>, greatest: f64) -> f64 {
+    let top = top(panel.line, panel.tail).max(greatest * LEAST_SCALE);
+    let limits = panel.limits.iter().map(|limit| limit.0 .0 as f64 * 1.15);
+    limits
+        .filter(|limit| *limit < top * 3.0)
+        .fold(top, f64::max)
+        * 1.05
 }
 
 /// Where the scale of a line has to end: a few slots far above all others do not squeeze the rest, their bands are cut.
@@ -260,17 +309,34 @@ fn clock(moment: WallTime, dated: bool) -> String {
     text.get(range).unwrap_or(&text).to_owned()
 }
 
-fn list(report: &Report, events: &[&Event], out: &mut String) {
-    if events.is_empty() {
-        return;
-    }
-    out.push_str("<ol>");
-    for event in events {
+/// What happened, the latest of it, in order of time: clock steps, notices, and what left its limits or came back.
+fn happened(report: &Report, timeline: &Timeline) -> Vec<(WallTime, String)> {
+    let own = timeline.events.iter().map(|event| {
         let what = match &event.kind {
             EventKind::ClockStep(hop) => format!("clock step at {}", report.name_at(*hop)),
             EventKind::Notice(text) => text.clone(),
         };
-        let _ = write!(out, "<li>{} {}</li>", clock(event.at, false), escape(&what));
+        (event.at, what)
+    });
+    let turned = report.events.iter().map(|event| {
+        let place = report.place_name(event.now.place);
+        (
+            event.at,
+            format!("{place}: {event}").replace("->", "\u{2192}"),
+        )
+    });
+    let mut events: Vec<_> = own.chain(turned).collect();
+    events.sort_by_key(|event| event.0);
+    events.split_off(events.len().saturating_sub(EVENTS))
+}
+
+fn list(events: &[(WallTime, String)], out: &mut String) {
+    if events.is_empty() {
+        return;
+    }
+    out.push_str("<ol>");
+    for (at, what) in events {
+        let _ = write!(out, "<li>{} {}</li>", clock(*at, false), escape(what));
     }
     out.push_str("</ol>\n");
 }
