@@ -14,7 +14,7 @@ use subsegment_tcp_speeds::cli::{
 };
 use subsegment_tcp_speeds::measure::facts::Classes;
 use subsegment_tcp_speeds::measure::sla::{self, Rule};
-use subsegment_tcp_speeds::measure::{Baseline, Sla};
+use subsegment_tcp_speeds::measure::Baseline;
 use subsegment_tcp_speeds::metrics_http::{self, Routes};
 use subsegment_tcp_speeds::node::annotator::Offer;
 use subsegment_tcp_speeds::node::board::Board;
@@ -37,7 +37,7 @@ use subsegment_tcp_speeds::node::screen;
 use subsegment_tcp_speeds::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
-use subsegment_tcp_speeds::report::{is_unprintable, nagios, paths, Blocks};
+use subsegment_tcp_speeds::report::{is_unprintable, nagios, paths, Blocks, State};
 use subsegment_tcp_speeds::session::admission::Accept;
 use subsegment_tcp_speeds::sys::{self, StopSignals};
 use subsegment_tcp_speeds::time::Nanos;
@@ -400,26 +400,26 @@ fn run_probe(
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let count = (config.count > 0).then_some(config.count);
-    let failed = |text: &str, code: ExitCode| probe_failed(common, text, code);
+    let failed = |text: &str, state: State| probe_failed(common, text, state);
     let rules = match rules(common) {
         Ok(rules) => rules,
-        Err(text) => return failed(&text, ExitCode::ProbeUnknown),
+        Err(text) => return failed(&text, State::Unknown),
     };
     let prepared = ledger(common, Role::Source, count.is_none())
         .and_then(|ledger| Ok((ledger, printer(common, Output::Stdout)?)));
     let (ledger, mut printer) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return failed(&error.to_string(), ExitCode::ProbeUnknown),
+        Err(error) => return failed(&error.to_string(), State::Unknown),
     };
     let (caller, queue) = match caller(common, &config.target) {
         Ok((caller, queue)) => (Arc::new(caller.probing()), queue),
-        Err(text) => return failed(&text, ExitCode::ProbeCritical),
+        Err(text) => return failed(&text, State::Critical),
     };
     let mut ledger = watching(ledger, rules, &caller.node);
     let watched = vec![Watched::caller(&caller, "probe", None)];
     let published = match publish(common, watched, count.is_none()) {
         Ok(published) => published,
-        Err(text) => return failed(&text, ExitCode::ProbeUnknown),
+        Err(text) => return failed(&text, State::Unknown),
     };
     watch_signals(signals, stop, Some(caller.node.collector.clone()));
     let lasts = count.map_or(Duration::MAX, |count| {
@@ -437,38 +437,34 @@ fn run_probe(
         count,
         interval: config.interval,
         size: config.size,
+        on_timeout: config.on_timeout,
     };
     notify::ready();
-    let outcome = probe::run(&caller, queue, &mut ledger, plan, &mut printer, stop);
+    let state = probe::run(&caller, queue, &mut ledger, plan, &mut printer, stop);
     drop(printer); // Gives a terminal back before anything is said on it.
-    match outcome.and_then(|outcome| published.finish().map(|()| outcome)) {
-        Ok(outcome) if outcome.broken || !outcome.measured => ExitCode::ProbeCritical,
-        Ok(outcome) => of_sla(outcome.sla),
+    match state.and_then(|state| published.finish().map(|()| state)) {
+        Ok(state) => probe_code(state),
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
-        Err(error) => failed(&error.to_string(), ExitCode::ProbeUnknown),
+        Err(error) => failed(&error.to_string(), State::Unknown),
     }
 }
 
-/// A plugin's word for how the path stands to its limits.
-fn of_sla(sla: Sla) -> ExitCode {
-    match sla {
-        Sla::None | Sla::Ok => ExitCode::ProbeOk,
-        Sla::Warning => ExitCode::ProbeWarning,
-        Sla::Critical => ExitCode::ProbeCritical,
+fn probe_code(state: State) -> ExitCode {
+    match state {
+        State::Ok => ExitCode::ProbeOk,
+        State::Warning => ExitCode::ProbeWarning,
+        State::Critical => ExitCode::ProbeCritical,
+        State::Unknown => ExitCode::ProbeUnknown,
     }
 }
 
 /// What reads a plugin's stdout finds the reason there as well.
-fn probe_failed(common: &Common, text: &str, code: ExitCode) -> ExitCode {
+fn probe_failed(common: &Common, text: &str, state: State) -> ExitCode {
     if common.format == Some(Format::Nagios) {
-        let state = match code {
-            ExitCode::ProbeCritical => "CRITICAL",
-            _ => "UNKNOWN",
-        };
         // Where even that fails, stderr and the exit code remain.
         let _ = Output::Stdout.write(&nagios::failure(state, text));
     }
-    failed(text, code)
+    failed(text, probe_code(state))
 }
 
 /// Many paths, each with a probe of its own.
@@ -541,14 +537,16 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
         count,
         interval: config.interval,
         size: config.size,
+        on_timeout: config.on_timeout,
     };
     let probed = match fleet::run(members, plan) {
         Ok(probed) => probed,
         Err(error) => return unknown(format!("start a thread: {error}")),
     };
-    let well = |probed: &fleet::Probed| probed.outcome.measured && !probed.outcome.broken;
-    let all_well = lines.is_empty() && probed.iter().all(well);
-    let worst = probed.iter().map(|probed| probed.outcome.sla).max();
+    // Of several states the worst is that of all; one that was never got to is down.
+    let down = (!lines.is_empty()).then_some(State::Critical);
+    let states = probed.iter().map(|probed| probed.state).chain(down);
+    let state = states.max_by_key(|state| state.severity());
     lines.extend(
         probed
             .into_iter()
@@ -556,8 +554,7 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
     );
     let summary = paths::render(&lines);
     match output.write(&summary).and_then(|()| published.finish()) {
-        Ok(()) if all_well => of_sla(worst.unwrap_or_default()),
-        Ok(()) => ExitCode::ProbeCritical,
+        Ok(()) => probe_code(state.unwrap_or(State::Ok)),
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
         Err(error) => unknown(error.to_string()),
     }

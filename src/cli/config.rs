@@ -5,6 +5,7 @@ use super::value;
 use crate::annotate::snmp::{self, Object};
 use crate::measure::facts::Classes;
 use crate::measure::sla::Rule;
+use crate::report::State;
 use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
@@ -165,6 +166,8 @@ pub struct ProbeConfig {
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
+    /// `--timeout SECONDS:STATE`: what a path is called that does not answer in time; critical by default.
+    pub on_timeout: State,
 }
 
 /// Options of `probe --targets`.
@@ -178,6 +181,8 @@ pub struct TargetsConfig {
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
+    /// As of a single probe.
+    pub on_timeout: State,
 }
 
 /// Options of `demo`.

@@ -8,6 +8,7 @@ use super::config::{Accept, Common, Endpoint, Format};
 use super::value;
 use crate::annotate::snmp;
 use crate::measure::{sla, Sla};
+use crate::report::State;
 use crate::session::allow::Network;
 use std::fmt;
 use std::path::PathBuf;
@@ -205,6 +206,7 @@ pub struct Settings {
     pub(super) count: u64,
     pub(super) interval: Duration,
     pub(super) size: usize,
+    pub(super) on_timeout: Option<State>,
     pub(super) seed: Option<u64>,
     pub(super) targets: Option<PathBuf>,
 }
@@ -223,6 +225,7 @@ impl Default for Settings {
             count: 10,
             interval: Duration::from_secs(1),
             size: 64,
+            on_timeout: None,
             seed: None,
             targets: None,
         }
@@ -342,10 +345,17 @@ const FLAGS: &[Flag] = &[
         brief: "longest wait of one operation",
         help: "Holds for each of: connecting (all addresses of a name together), a frame header \
             once begun, progress of a payload; at source and probe also a write and an outstanding \
-            answer. Durations are seconds (2, 0.002) or have a unit (2s, 10ms, 5m).",
+            answer. Durations are seconds (2, 0.002) or have a unit (2s, 10ms, 5m). probe also takes \
+            what a path is to be called that does not answer in time, as plugins do: 10:unknown; \
+            else it is critical.",
         roles: EVERY,
         set: Set::Text(|s, text| {
-            s.common.timeout = value::positive_duration(text)?;
+            let (span, state) = match text.split_once(':') {
+                Some((span, state)) => (span, Some(plugin_state(state)?)),
+                None => (text, None),
+            };
+            s.common.timeout = value::positive_duration(span)?;
+            s.on_timeout = state;
             Ok(())
         }),
     },
@@ -845,6 +855,15 @@ const FLAGS: &[Flag] = &[
         set: Set::Version,
     },
 ];
+
+/// A state of the Monitoring Plugins, by its word or its number.
+fn plugin_state(text: &str) -> Result<State, String> {
+    let mut known = (0..).zip(State::ALL);
+    let found = known
+        .find(|(number, (_, word))| text.eq_ignore_ascii_case(word) || text == number.to_string());
+    let found = found.map(|(_, (state, _))| state);
+    found.ok_or_else(|| format!("has {text:?} for a state: write ok, warning, critical or unknown"))
+}
 
 /// Limits of the command line; a second `--warning` takes the place of the first.
 fn limits(settings: &mut Settings, text: &str, severity: Sla) -> Result<(), String> {

@@ -6,6 +6,7 @@ use super::config::{
 };
 use super::flags::{self, Flag, Role, Set, Settings, Word};
 use super::{help, ExitCode, PROGRAM};
+use crate::report::State;
 use lexopt::Arg;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -183,6 +184,10 @@ impl Given {
             }
             (_, operand) => operand,
         };
+        if self.settings.on_timeout.is_some() && role != Role::Probe {
+            let what = "--timeout SECONDS:STATE is for probe: the others have no state";
+            return Err(remedied(what));
+        }
         if let Some(flag) = self.seen.iter().find(|flag| !flag.roles.contains(&role)) {
             let roles: Vec<String> = flag.roles.iter().map(ToString::to_string).collect();
             return Err(remedied(format_args!(
@@ -274,12 +279,14 @@ fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<
             count: settings.count,
             interval: settings.interval,
             size: settings.size,
+            on_timeout: settings.on_timeout.unwrap_or(State::Critical),
         }),
         (Role::Probe, ..) => Command::Probe(ProbeConfig {
             target: checked("probe", &operand.unwrap_or_default(), flags::hop)?,
             count: settings.count,
             interval: settings.interval,
             size: settings.size,
+            on_timeout: settings.on_timeout.unwrap_or(State::Critical),
         }),
         (Role::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
         (Role::Demo, ..) => Command::Demo(DemoConfig {
@@ -409,6 +416,8 @@ mod tests {
         ("accept", "-l :1 --accept framed", "-l :1", |c| node(c).accept = Accept::Framed),
         ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| node(c).remove = true),
         ("timeout", "-f b:1 -t 0.002", SOURCE, |c| c.common.timeout = Duration::from_millis(2)),
+        ("timeout", "probe b:1 -t 10:UNKNOWN", PROBE, |c| probe(c).on_timeout = State::Unknown),
+        ("timeout", "probe b:1 -t 5s:1", PROBE, |c| { c.common.timeout = Duration::from_secs(5); probe(c).on_timeout = State::Warning }),
         ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| c.common.idle_timeout = Some(Duration::from_secs(300))),
         ("idle-timeout", "-f b:1 --idle-timeout 5 --idle_timeout 0", SOURCE, |_| {}),
         ("block", "-f b:1 -b 1M", SOURCE, |c| source(c).block = 1 << 20),
@@ -423,7 +432,7 @@ mod tests {
         ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
         ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
         ("targets", "probe --targets t", PROBE, |c| c.command = Command::Targets(TargetsConfig {
-            file: "t".into(), count: 10, interval: Duration::from_secs(1), size: 64,
+            file: "t".into(), count: 10, interval: Duration::from_secs(1), size: 64, on_timeout: State::Critical,
         })),
         ("metrics-listen", "-l :1 --metrics-listen :9", "-l :1", |c| c.common.metrics_listen = Some(endpoint(":9"))),
         ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| c.common.metrics_file = Some("m".into())),
@@ -493,6 +502,7 @@ mod tests {
                     count: 10,
                     interval: Duration::from_secs(1),
                     size: 64,
+                    on_timeout: State::Critical,
                 }),
             ),
             ("demo", Command::Demo(DemoConfig { seed: None })),
@@ -527,6 +537,10 @@ mod tests {
     --timeout needs a value: --timeout SECONDS
 -f b:1 -t soon
     --timeout "soon" is not a duration: write seconds as 2 or 0.002, or 2s, 10ms, 5m
+-f b:1 -t 5:down
+    --timeout "5:down" has "down" for a state: write ok, warning, critical or unknown
+-f b:1 -t 5:ok
+    --timeout SECONDS:STATE is for probe: the others have no state
 -f b:1 -t 0
     --timeout "0" has to be more than 0
 -f b:1 --hop-limit 0

@@ -48,6 +48,8 @@ pub struct Break {
     pub text: String,
     /// It noticed only silence: whose, it cannot know.
     pub silent: bool,
+    /// Something took longer than `--timeout`.
+    pub timed_out: bool,
 }
 
 impl Break {
@@ -57,6 +59,7 @@ impl Break {
             hop: 0,
             text,
             silent: false,
+            timed_out: false,
         }
     }
 
@@ -64,6 +67,7 @@ impl Break {
     pub fn silence(text: String) -> Self {
         Self {
             silent: true,
+            timed_out: true,
             ..Self::own(text)
         }
     }
@@ -285,7 +289,10 @@ impl Caller {
             .ok_or_else(|| Break::own("there is no next hop".into()))?;
         let dialled = onward
             .connect(settings.timeout)
-            .map_err(|error: DialError| Break::own(format!("cannot {error}")))?;
+            .map_err(|error: DialError| Break {
+                timed_out: error.is_timeout(),
+                ..Break::own(format!("cannot {error}"))
+            })?;
         let peer = dialled.address;
         let lost = |error: io::Error| Break::own(format!("connect to {peer}: {error}"));
         let end = End::new(dialled.socket, peer, settings.timeout).map_err(lost)?;
@@ -412,6 +419,7 @@ impl Caller {
                             hop: info.hop,
                             text: info.shown(),
                             silent: false,
+                            timed_out: false,
                         }),
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
                     })

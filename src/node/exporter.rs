@@ -12,7 +12,7 @@ use crate::cli::Endpoint;
 use crate::measure::Baseline;
 use crate::metrics_http::{Request, Response};
 use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, Probed};
-use crate::report::Report;
+use crate::report::{Report, State};
 use crate::sys;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -199,6 +199,7 @@ fn understand(request: &Request, timeout: Duration) -> Result<Asked, String> {
             count: Some(count),
             interval,
             size: size as usize,
+            on_timeout: State::Critical,
         },
         timeout: left.min(timeout),
     })

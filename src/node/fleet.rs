@@ -5,9 +5,9 @@ use super::caller::Caller;
 use super::collect::Queue;
 use super::ledger::Ledger;
 use super::print::Printer;
-use super::probe::{self, Outcome, Plan};
+use super::probe::{self, Plan};
 use super::StopFlag;
-use crate::report::Report;
+use crate::report::{Report, State};
 use crossbeam_channel::unbounded;
 use std::io;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub struct Member {
 pub struct Probed {
     /// What it is called.
     pub name: String,
-    /// How its run went.
-    pub outcome: Outcome,
+    /// How it stands.
+    pub state: State,
     /// Its last report; `None` where it never began.
     pub report: Option<Arc<Report>>,
 }
@@ -90,17 +90,17 @@ fn one(member: Member, plan: Plan, offset: Duration) -> Probed {
     if !offset.is_zero() {
         stop.wait(offset);
     }
-    let mut outcome = Outcome::default();
+    let mut state = State::Critical; // Where nothing was measured.
     if !stop.is_set() {
         let printer = &mut Printer::silent();
         match probe::run(&caller, queue, &mut ledger, plan, printer, &stop) {
-            Ok(ended) => outcome = ended,
+            Ok(ended) => state = ended,
             Err(error) => log::error!("{name}: {error}"),
         }
     }
     Probed {
         name,
-        outcome,
+        state,
         report: board.newest(),
     }
 }

@@ -5,8 +5,8 @@ use super::collect::{Measurement, Path};
 use crate::measure::facts::{Classes, Facts};
 use crate::measure::sla::{Place, Rule, Watch};
 use crate::measure::timeline::{Event, EventKind, Timeline};
-use crate::measure::{why, Baseline, Direction, Model, Parts, Sla, Trip, TripError};
-use crate::report::{place_name, Blocks, PathReport, Report};
+use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
+use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::sys;
 use crate::time::{Now, WallTime};
 use std::collections::BTreeMap;
@@ -38,8 +38,8 @@ pub struct Ledger {
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
     asking: Option<Arc<Asking>>,
-    /// The path was broken when it was last looked at.
-    broken: bool,
+    /// The path was broken when it was last looked at, which is to be called so.
+    broken: Option<State>,
     name: String,
     role: String,
     started: WallTime,
@@ -75,7 +75,7 @@ impl Ledger {
             baseline,
             rules: Arc::new([]),
             asking: None,
-            broken: false,
+            broken: None,
             name: name.into(),
             role: role.into(),
             started,
@@ -208,14 +208,14 @@ impl Ledger {
         }
     }
 
-    /// Says whether the path is broken.
-    pub fn set_broken(&mut self, broken: bool) {
+    /// Says whether the path is broken, and what that is to be called.
+    pub fn set_broken(&mut self, broken: Option<State>) {
         self.broken = broken;
     }
 
-    /// How the path stands to the rules: the worst of all its parts.
-    pub fn sla(&self) -> Sla {
-        self.main().watch.worst()
+    /// As [`Report::state`].
+    pub fn state(&self, blocks: Blocks) -> State {
+        State::of(self.broken, blocks.received, self.main().watch.worst())
     }
 
     fn taken(
@@ -411,8 +411,8 @@ impl Ledger {
         report
     }
 
-    /// The run over time, notices among its events; `None` where nothing was measured. `now` is both clocks, read
-    /// together.
+    /// The run over time, notices and what turned among its events; `None` where nothing was measured. `now` is both
+    /// clocks, read together.
     pub fn timeline(&self, now: Now) -> Option<Timeline> {
         let mut timeline = self.main().model.timeline(SLOTS, now)?;
         let told = self.noticed.iter().zip(&self.notices);
@@ -423,6 +423,15 @@ impl Ledger {
             })
         });
         timeline.events.extend(told);
+        let main = self.main();
+        let (turned, _) = main.watch.events();
+        timeline.events.extend(turned.into_iter().map(|event| {
+            let place = place_name(&main.names, event.now.place);
+            Event {
+                at: event.at,
+                kind: EventKind::Notice(format!("SLA, {place}: {event}")),
+            }
+        }));
         timeline.events.sort_by_key(|event| event.at);
         Some(timeline)
     }

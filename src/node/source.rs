@@ -8,6 +8,7 @@ use super::output::{raw_stdin, raw_stdout, OutputError};
 use super::print::{name_break, Printer};
 use super::{StopFlag, STACK};
 use crate::cli::ExitCode;
+use crate::report::State;
 use crate::sys;
 use crossbeam_channel::{bounded, Sender};
 use std::io::{self, Read, Write};
@@ -107,7 +108,7 @@ pub fn run(
                     let text = name_break(&ledger, &broken);
                     log::error!("source: the path broke: {text}");
                     ledger.notice(text);
-                    ledger.set_broken(true);
+                    ledger.set_broken(Some(State::Critical));
                     code = ExitCode::Failed;
                     break 'run;
                 }

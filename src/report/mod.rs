@@ -26,6 +26,54 @@ use crate::time::{Nanos, WallTime};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+/// How a service stands, in the words of the Monitoring Plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Within its limits.
+    Ok,
+    /// Beyond a warning limit.
+    Warning,
+    /// Beyond a critical limit, or down.
+    Critical,
+    /// It cannot be said.
+    Unknown,
+}
+
+impl State {
+    /// Every state with its word; its place is its exit code.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Ok, "OK"),
+        (Self::Warning, "WARNING"),
+        (Self::Critical, "CRITICAL"),
+        (Self::Unknown, "UNKNOWN"),
+    ];
+
+    /// Its word, in capitals.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Greater is worse; what is not known is worse than what is well.
+    pub fn severity(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Unknown => 1,
+            Self::Warning => 2,
+            Self::Critical => 3,
+        }
+    }
+
+    /// What a run comes to.
+    pub fn of(broken: Option<Self>, received: u64, sla: Sla) -> Self {
+        match (broken, received, sla) {
+            (Some(state), ..) => state,
+            (None, 0, _) | (.., Sla::Critical) => Self::Critical,
+            (.., Sla::Warning) => Self::Warning,
+            (.., Sla::Ok | Sla::None) => Self::Ok,
+        }
+    }
+}
+
 /// A node of the path, as it introduced itself in its OPEN annotation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathNode {
@@ -90,8 +138,8 @@ pub struct Report {
     pub limits: Vec<LimitState>,
     /// What turned, oldest first; the latest 100.
     pub events: Vec<Event>,
-    /// The path was broken at the end.
-    pub broken: bool,
+    /// The path was broken at the end, which is to be called so; `None` where it was not.
+    pub broken: Option<State>,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
     pub facts: Vec<Facts>,
     /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
@@ -128,13 +176,10 @@ impl Report {
         }
     }
 
-    /// How it all stands, in the words of a monitoring plugin: a path that is broken, or on which nothing was measured, is
-    /// critical; else the worst of all limits, and `Ok` without limits.
-    pub fn state(&self) -> Sla {
-        if self.broken || self.blocks.received == 0 {
-            return Sla::Critical;
-        }
-        self.statistics.sla.max(Sla::Ok)
+    /// How it all stands: a path on which nothing was measured is critical, one that is broken what the user calls that;
+    /// else it is the worst of all limits, and `Ok` without limits.
+    pub fn state(&self) -> State {
+        State::of(self.broken, self.blocks.received, self.statistics.sla)
     }
 
     /// What a part of the path is called, as [`place_name`] says.
