@@ -578,6 +578,46 @@ fn node_exporter_shows_what_a_probe_from_cron_wrote() {
 }
 
 #[test]
+fn the_metrics_file_of_a_node_follows_what_it_does() {
+    let dir = Dir::new("file");
+    let file = dir.file("Z.prom");
+    let mut z = Node::start("Z", &["--metrics-file", file.to_str().unwrap()]);
+    let connections = || {
+        let metrics = std::fs::read_to_string(&file).unwrap();
+        value(&metrics, "subsegment_connections_total", "").expect("the file is whole")
+    };
+    assert_eq!(
+        connections(),
+        0.0,
+        "it is there before anything has happened"
+    );
+    drop(TcpStream::connect(z.address).unwrap());
+    until("the file to follow", || {
+        (connections() == 1.0).then_some(())
+    });
+    let mut client = TcpStream::connect(z.address).unwrap();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    drop(client);
+    assert!(z.process.stop().0.success());
+    assert_eq!(connections(), 2.0, "written at the end too");
+    // A place where nothing can be written is told before anything begins.
+    let nowhere = dir.file("no/such.prom");
+    let ended = run(&[
+        "-l",
+        "127.0.0.1:0",
+        "--metrics-file",
+        nowhere.to_str().unwrap(),
+    ]);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(
+        text(&ended.stderr).contains("such.prom"),
+        "{}",
+        text(&ended.stderr)
+    );
+}
+
+#[test]
 fn a_probe_asked_for_over_http_ends_in_time_and_only_allowed_targets_are_tried() {
     let z = Node::start("Z", &[]);
     // Takes connections and never answers.
