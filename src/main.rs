@@ -33,7 +33,8 @@ use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
 use subsegment_tcp_speeds::node::passive;
 use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
-use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
+use subsegment_tcp_speeds::node::screen;
+use subsegment_tcp_speeds::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
 use subsegment_tcp_speeds::report::{is_unprintable, nagios, paths, Blocks};
@@ -113,7 +114,8 @@ fn run(config: Config) -> ExitCode {
         Command::Exporter => run_exporter(&common, signals, &stop),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);
-            let given = demo::run(seed, &stop, |collector| {
+            let page = common.report_html.as_deref();
+            let given = demo::run(seed, page, &stop, |collector| {
                 watch_signals(signals, &stop, Some(collector));
             });
             match given {
@@ -172,6 +174,7 @@ fn on_signal(signals: StopSignals, asks_to_end: impl FnOnce() + Send + 'static) 
         notify::stopping();
         asks_to_end();
         signals.wait();
+        screen::restore();
         std::process::exit(ExitCode::Failed.number().into());
     });
     if let Err(error) = watching {
@@ -232,7 +235,8 @@ fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
     let stream = matches!(format, Format::Jsonl | Format::Csv | Format::Otlp);
     let output = Output::open(common.report.as_deref(), otherwise, stream)?;
-    Ok(Printer::new(output, format, common.state.clone()))
+    let printer = Printer::new(output, format, common.state.clone());
+    printer.with_page(common.report_html.as_deref())
 }
 
 fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
@@ -425,6 +429,9 @@ fn run_probe(
     if lasts > Duration::from_secs(1) {
         printer = printer.with_live_line(count);
     }
+    if count.is_none() {
+        printer = printer.with_screen(caller.node.collector.clone(), stop);
+    }
     let plan = Plan {
         count,
         interval: config.interval,
@@ -432,6 +439,7 @@ fn run_probe(
     };
     notify::ready();
     let outcome = probe::run(&caller, queue, &mut ledger, plan, &mut printer, stop);
+    drop(printer); // Gives a terminal back before anything is said on it.
     match outcome.and_then(|outcome| published.finish().map(|()| outcome)) {
         Ok(outcome) if outcome.broken || !outcome.measured => ExitCode::ProbeCritical,
         Ok(outcome) => of_sla(outcome.sla),
@@ -581,6 +589,7 @@ fn run_node(
     signals: StopSignals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
+    contain_panics();
     let role = role(config);
     let rules = match rules(common) {
         Ok(rules) => rules,
@@ -634,14 +643,8 @@ fn run_node(
     let finished = collected.and_then(|(queue, mut ledger, mut printer)| {
         let mut queue = queue;
         printer.drain(&mut queue, &mut ledger)?;
-        ledger.notice(describe(&totals));
-        let measured = ledger.measured();
-        let blocks = Blocks {
-            sent: measured,
-            received: measured,
-            payload_bytes: totals.traffic.forward_bytes,
-            ..Blocks::default()
-        };
+        ledger.remark(describe(&totals));
+        let blocks = measured_here(&ledger, totals.traffic.forward_bytes);
         ledger.finish(blocks, false);
         board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
         printer.finish(&ledger, blocks, queue.dropped())?;
@@ -652,6 +655,17 @@ fn run_node(
         Ok(()) => ExitCode::Done,
         Err(error) if error.is_closed_pipe() => ExitCode::Done,
         Err(error) => failed(&error.to_string(), ExitCode::Failed),
+    }
+}
+
+/// The blocks of a node that makes none itself.
+fn measured_here(ledger: &Ledger, payload_bytes: u64) -> Blocks {
+    let measured = ledger.measured();
+    Blocks {
+        sent: measured,
+        received: measured,
+        payload_bytes,
+        ..Blocks::default()
     }
 }
 
@@ -753,9 +767,13 @@ fn collect(
                 outcome = Err(error);
             }
         });
-        board.answer(|| {
-            let now = sys::clock::read().wall;
-            ledger.report(now, Blocks::default(), queue.dropped())
+        // What the connections still carry is counted at the end.
+        let blocks = measured_here(&ledger, 0);
+        printer.tick_page(&ledger, blocks, queue.dropped());
+        board.answer(|pictures| {
+            // Only a page shows the blocks of a node that makes none.
+            let blocks = if pictures { blocks } else { Blocks::default() };
+            ledger.look(blocks, queue.dropped(), pictures)
         });
     }
     outcome.map(|()| (queue, ledger, printer))

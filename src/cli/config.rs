@@ -39,6 +39,8 @@ pub struct Common {
     pub debug: Option<u8>,
     /// `--report`: where the report goes; `None` = the role's own stream.
     pub report: Option<PathBuf>,
+    /// `--report-html`: where a page with pictures of the run goes; `None` = nowhere.
+    pub report_html: Option<PathBuf>,
     /// `--format` of the report; `None` = not given, so text.
     pub format: Option<Format>,
     /// `--sample`: least time between two marked blocks of a proxied connection; zero marks all.
@@ -83,6 +85,7 @@ impl Default for Common {
             stamp: true,
             debug: None,
             report: None,
+            report_html: None,
             format: None,
             sample: Duration::from_millis(10),
             state: None,

@@ -702,6 +702,19 @@ const FLAGS: &[Flag] = &[
         set: Set::Path(|s, path| s.common.report = Some(path)),
     },
     Flag {
+        long: "report-html",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "write pictures of the run to FILE",
+        help: "One page of HTML that needs nothing else: the path drawn to scale, delays over time, \
+            their distribution, every figure. It is written at the end, and every 10 seconds \
+            where blocks come in; FILE is replaced whole.",
+        roles: EVERY,
+        set: Set::Path(|s, path| s.common.report_html = Some(path)),
+    },
+    Flag {
         long: "format",
         short: None,
         value: Some("F"),

@@ -145,8 +145,10 @@ impl Given {
                 self.operand = Some(text);
             }
             Some(word) => {
-                let what = format_args!("{text:?} is one argument too many for {}", word.name);
-                return Err(remedied(what));
+                return Err(remedied(format_args!(
+                    "{text:?} is one argument too many for {}",
+                    word.name
+                )));
             }
         }
         Ok(())
@@ -248,10 +250,9 @@ impl Given {
                     return Err(remedied(what));
                 }
                 (Some(listen), Some(forward_to), ..) if listen == forward_to => {
-                    let what = format_args!(
-                    "--forward-to {forward_to} is also where --listen is, a loop: name the next hop"
-                );
-                    return Err(remedied(what));
+                    return Err(remedied(format_args!(
+                        "--forward-to {forward_to} is also where --listen is, a loop: name the next hop"
+                    )));
                 }
                 (None, Some(_), ..) => Role::Source,
                 (Some(_), None, ..) => Role::Echo,
@@ -437,6 +438,7 @@ mod tests {
         ("snmp-objects", "-l :1 -f b:1 --snmp r --snmp-objects laLoad.1", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1")),
         ("node", "-f b:1 --node A", SOURCE, |c| c.common.node = Some("A".into())),
         ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
+        ("report-html", "-f b:1 --report-html p", SOURCE, |c| c.common.report_html = Some("p".into())),
         ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
         ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
         ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),

@@ -7,6 +7,7 @@
 //!                         ├─► clock       offset and skew of each segment's far clock
 //!                         ├─► held        how long each pump was blocked in write
 //!                         └─► series      bounded rows in order of time ──batches──► verdict
+//!                                                                       └─slots───► timeline
 //! ```
 //!
 //! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
@@ -23,6 +24,7 @@ mod series;
 mod simulator;
 pub mod sla;
 pub mod state;
+pub mod timeline;
 mod trip;
 mod verdict;
 pub mod why;

@@ -140,6 +140,13 @@ impl<'a> Window<'a> {
             .count()
     }
 
+    /// Each row with its time.
+    pub(super) fn whole_rows(self) -> impl Iterator<Item = (u64, &'a [i64])> {
+        let rows = self.series.values.chunks_exact(self.series.columns.max(1));
+        let rows = self.series.times.iter().copied().zip(rows);
+        rows.filter(move |(time, _)| (self.start..=self.end).contains(time))
+    }
+
     pub(super) fn values(self, read: Reading) -> impl Iterator<Item = (u64, i64)> + 'a {
         let cells = self
             .series

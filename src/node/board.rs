@@ -17,11 +17,15 @@ pub struct Board {
     held: Mutex<Held>,
     posted: Condvar,
     wanted: AtomicBool,
+    /// What is wanted is to have all that pictures need.
+    pictures: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Held {
     newest: Option<(Instant, Arc<Report>)>,
+    /// The newest that was made for pictures.
+    pictured: Option<(Instant, Arc<Report>)>,
     /// A collector looks here from time to time.
     attended: bool,
     /// The last report of the run will be asked for.
@@ -49,10 +53,16 @@ impl Board {
         self.posted.notify_all();
     }
 
-    /// Posts a report if somebody waits for one; costs a load otherwise.
-    pub fn answer(&self, report: impl FnOnce() -> Report) {
+    /// Posts a report if somebody waits for one; costs a load otherwise. `report` is told whether it is for pictures.
+    pub fn answer(&self, report: impl FnOnce(bool) -> Report) {
         if self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::AcqRel) {
-            self.post(report());
+            let pictures = self.pictures.swap(false, Ordering::AcqRel);
+            let report = report(pictures);
+            if pictures {
+                // It stands for itself: its copy of the run over time is in nobody else's way.
+                lock(&self.held).pictured = Some((Instant::now(), Arc::new(report.clone())));
+            }
+            self.post(report);
         }
     }
 
@@ -70,6 +80,18 @@ impl Board {
         held.newest.as_ref().map(|(_, report)| Arc::clone(report))
     }
 
+    /// Asks for a report for pictures; [`wait_pictured`](Self::wait_pictured) brings it.
+    pub fn ask_pictured(&self, collector: &Collector) {
+        self.pictures.store(true, Ordering::Release);
+        self.ask(collector);
+    }
+
+    /// As [`wait`](Self::wait), for a report that pictures can be drawn from; any there is where no collector makes one.
+    pub fn wait_pictured(&self, asked: Instant, deadline: Instant) -> Option<Arc<Report>> {
+        self.wait_for(|held| held.pictured.as_ref(), asked, deadline)
+            .or_else(|| self.newest())
+    }
+
     /// Asks the collector for a report; [`wait`](Self::wait) brings it.
     pub fn ask(&self, collector: &Collector) {
         self.wanted.store(true, Ordering::Release);
@@ -79,11 +101,20 @@ impl Board {
     /// The report that was asked for at `asked`, or one that was fresh then; the newest there is where none comes until
     /// `deadline`, or where no collector is there to make one.
     pub fn wait(&self, asked: Instant, deadline: Instant) -> Option<Arc<Report>> {
+        self.wait_for(|held| held.newest.as_ref(), asked, deadline)
+    }
+
+    fn wait_for(
+        &self,
+        which: impl Fn(&Held) -> Option<&(Instant, Arc<Report>)>,
+        asked: Instant,
+        deadline: Instant,
+    ) -> Option<Arc<Report>> {
         let mut held = lock(&self.held);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let is_new = |at: Instant| at + FRESH > asked;
-            let newest = held.newest.as_ref();
+            let newest = which(&held);
             if newest.is_some_and(|newest| is_new(newest.0)) || !held.attended || left.is_zero() {
                 return newest.map(|(_, report)| Arc::clone(report));
             }

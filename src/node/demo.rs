@@ -20,6 +20,7 @@ use crate::sys;
 use crate::wire::{Role, DEFAULT_HOP_LIMIT};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
@@ -101,7 +102,7 @@ impl fmt::Display for DemoError {
 
 impl std::error::Error for DemoError {}
 
-fn settings(name: &str, role: Role) -> Settings {
+pub(super) fn settings(name: &str, role: Role) -> Settings {
     Settings {
         name: name.into(),
         role,
@@ -146,13 +147,14 @@ fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoE
     Ok((server, Link::start(address, delay).map_err(setup)?))
 }
 
-/// Gives the demo; whether the verdict named what was hidden.
+/// Gives the demo, and writes the page of it to `page`; whether the verdict named what was hidden.
 ///
 /// # Errors
 ///
 /// [`DemoError`].
 pub fn run(
     seed: u64,
+    page: Option<&Path>,
     stop: &Arc<StopFlag>,
     wake: impl FnOnce(super::collect::Collector),
 ) -> Result<bool, DemoError> {
@@ -178,6 +180,7 @@ pub fn run(
     let mut ledger = Ledger::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
     let mut printer =
         Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
+    printer = printer.with_page(page).map_err(DemoError::Output)?;
     let way = match hidden.back {
         true => Arc::clone(&links[hidden.segment].back),
         false => Arc::clone(&links[hidden.segment].forward),

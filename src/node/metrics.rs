@@ -10,7 +10,7 @@ use super::output::{replace, OutputError};
 use super::serve::Watch;
 use crate::metrics_http::{Request, Response, Routes};
 use crate::report::prometheus::{render, Carried, Exposition, NodeFigures, Observed};
-use crate::report::Report;
+use crate::report::{html, Report};
 use crossbeam_channel::{never, Receiver};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,34 @@ impl Metrics {
         self.0.iter().map(wait).collect()
     }
 
+    /// The live page of the path `path`; of the only one there is; or else a list of all.
+    fn page(&self, path: Option<&str>) -> Response {
+        const HTML: &str = "text/html; charset=utf-8";
+        let asked = Instant::now();
+        let one = match (&self.0[..], path) {
+            ([only], _) => Some(only),
+            (all, path) => all
+                .iter()
+                .find(|one| path.is_some() && one.path.as_deref() == path),
+        };
+        let Some(one) = one else {
+            if path.is_some() {
+                return Response::text(404, "there is no such path");
+            }
+            let names = self
+                .0
+                .iter()
+                .map(|one| one.path.as_deref().unwrap_or("path"));
+            let paths: Vec<_> = names.zip(self.reports()).collect();
+            return Response::ok(HTML, html::list(&paths));
+        };
+        one.board.ask_pictured(&one.collector);
+        match one.board.wait_pictured(asked, asked + PATIENCE) {
+            Some(report) => Response::ok(HTML, html::render(&report, html::Page::Live)),
+            None => Response::text(503, "there is no report yet"),
+        }
+    }
+
     /// The metrics as they are now.
     pub fn text(&self, exposition: Exposition) -> String {
         let reports = self.reports();
@@ -131,7 +159,11 @@ impl Metrics {
     pub fn routes(self: &Arc<Self>) -> Routes {
         let metrics = Arc::clone(self);
         let health = Arc::clone(self);
+        let page = Arc::clone(self);
         Routes::default()
+            .with("/", move |request: &Request| {
+                page.page(request.parameter("path"))
+            })
             .with("/metrics", move |request: &Request| {
                 let exposition = Exposition::accepted(&request.accept);
                 Response::ok(exposition.content_type(), metrics.text(exposition))

@@ -35,6 +35,7 @@ pub mod passive;
 pub mod print;
 pub mod probe;
 pub mod pump;
+pub mod screen;
 pub mod serve;
 pub mod sessions;
 pub mod source;

@@ -83,6 +83,9 @@ pub fn run(
             .spawn(move || drive(&caller, plan, start, &stop, &say))
     };
     let mut outcome = Outcome::default();
+    if printer.has_screen() {
+        queue.keep_awake();
+    }
     if let Err(error) = driver {
         log::error!("probe: cannot start a thread: {error}");
         outcome.broken = true;
@@ -101,10 +104,8 @@ pub fn run(
         let blocks = caller.progress.blocks_so_far();
         ledger.counts(blocks);
         printer.tick(ledger, blocks);
-        board.answer(|| {
-            let blocks = caller.progress.blocks_so_far();
-            ledger.report(sys::clock::read().wall, blocks, queue.dropped())
-        });
+        printer.tick_page(ledger, blocks, queue.dropped());
+        board.answer(|pictures| ledger.look(blocks, queue.dropped(), pictures));
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {

@@ -74,11 +74,10 @@ pub fn run(
             line.give_up();
             return Err(fault);
         }
-        ledger.counts(caller.progress.blocks_so_far());
-        board.answer(|| {
-            let blocks = caller.progress.blocks_so_far();
-            ledger.report(sys::clock::read().wall, blocks, queue.dropped())
-        });
+        let blocks = caller.progress.blocks_so_far();
+        ledger.counts(blocks);
+        printer.tick_page(&ledger, blocks, queue.dropped());
+        board.answer(|pictures| ledger.look(blocks, queue.dropped(), pictures));
         if stop.is_set() && deadline.is_none() {
             deadline = Some(Instant::now() + caller.node.settings.timeout);
             queue.keep_awake();

@@ -1,8 +1,9 @@
-//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics or a plugin's line out, as bytes. No files, no clock, no
-//! statistics of its own.
+//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics, a plugin's line or a page of HTML out, as bytes. No files,
+//! no clock, no statistics of its own.
 
 pub mod block;
 pub mod csv;
+pub mod html;
 pub mod influx;
 pub mod json;
 pub mod jsonl;
@@ -13,12 +14,14 @@ pub mod paths;
 pub mod prometheus;
 #[cfg(test)]
 mod samples;
+pub mod screen;
 pub mod session;
 pub mod text;
 
 use crate::measure::facts::Facts;
 use crate::measure::sla::{Event, LimitState, Place as Part};
-use crate::measure::{Sla, Statistics};
+use crate::measure::timeline::Timeline;
+use crate::measure::{Sla, Statistics, VerdictKind};
 use crate::time::{Nanos, WallTime};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -91,6 +94,8 @@ pub struct Report {
     pub broken: bool,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
     pub facts: Vec<Facts>,
+    /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
+    pub timeline: Option<Timeline>,
     /// The first answers since the same was asked: what counters have grown from.
     pub first_facts: Vec<Facts>,
     /// Measurements dropped because the collector was behind.
@@ -110,6 +115,17 @@ impl Report {
     /// itself.
     pub fn name_at(&self, hop: u8) -> String {
         name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
+    }
+
+    /// What the verdict names, if that is on the path: a host by its hop, a segment by its index.
+    fn named(&self) -> Option<Place<u8, usize>> {
+        let verdict = &self.statistics.verdict;
+        match verdict.kind {
+            VerdictKind::Host => verdict.index?.try_into().ok().map(Place::Host),
+            VerdictKind::Source => Some(Place::Host(self.statistics.hosts.first()?.hop)),
+            VerdictKind::Segment => verdict.index.map(Place::Segment),
+            VerdictKind::Server | VerdictKind::Clock | VerdictKind::None => None,
+        }
     }
 
     /// How it all stands, in the words of a monitoring plugin: a path that is broken, or on which nothing was measured, is

@@ -42,9 +42,9 @@ const LIVE_WIDTH: usize = 80;
 const WIDE: usize = 90;
 
 /// A heading of the table, its figure of a summary, and whether a narrow table has it too.
-type Column = (&'static str, fn(&Summary) -> SignedNanos, bool);
+pub(super) type Column = (&'static str, fn(&Summary) -> SignedNanos, bool);
 
-const COLUMNS: [Column; 8] = [
+pub(super) const COLUMNS: [Column; 8] = [
     ("Last", |summary| summary.last, false),
     ("Avg", |summary| summary.mean, true),
     ("Best", |summary| summary.min, true),
@@ -55,7 +55,7 @@ const COLUMNS: [Column; 8] = [
     ("P99", |summary| summary.p99, true),
 ];
 /// Digits of a figure.
-const FIGURE: usize = 5;
+pub(super) const FIGURE: usize = 5;
 /// `Share`, `Incr` and `Dir`, with a space before each.
 const TAIL_WIDTH: usize = 6 + 7 + 5;
 /// Mark, hop and space before a name.
@@ -108,12 +108,13 @@ const LEAST_FOR_SKEW: SignedNanos = SignedNanos(30_000_000_000);
 
 /// The report for people: head, table, notes, and last the verdict.
 pub fn render(report: &Report, style: &TextStyle) -> String {
-    let page = Page {
-        report,
-        colour: style.colour,
-        width: style.width.clamp(MIN_WIDTH, MAX_WIDTH),
-    };
-    let sections = [page.head(), page.table(), page.notes(), page.verdict()];
+    let Sections {
+        head,
+        table,
+        notes,
+        verdict,
+    } = sections(report, style);
+    let sections = [head, table, notes, verdict];
     let mut text = String::new();
     for lines in sections.iter().filter(|lines| !lines.is_empty()) {
         if !text.is_empty() {
@@ -125,6 +126,39 @@ pub fn render(report: &Report, style: &TextStyle) -> String {
         }
     }
     text
+}
+
+/// The sections of a report, each a list of lines.
+pub(super) struct Sections {
+    pub(super) head: Vec<String>,
+    pub(super) table: Vec<String>,
+    pub(super) notes: Vec<String>,
+    pub(super) verdict: Vec<String>,
+}
+
+/// The sections, for those who put them together otherwise.
+pub(super) fn sections(report: &Report, style: &TextStyle) -> Sections {
+    let page = Page {
+        report,
+        colour: style.colour,
+        width: style.width.clamp(MIN_WIDTH, MAX_WIDTH),
+    };
+    Sections {
+        head: page.head(),
+        table: page.table(),
+        notes: page.notes(),
+        verdict: page.verdict(),
+    }
+}
+
+/// What there is to say beside the table, a sentence each, with everything escaped.
+pub(super) fn notes(report: &Report) -> Vec<String> {
+    let page = Page {
+        report,
+        colour: false,
+        width: MAX_WIDTH,
+    };
+    page.sentences()
 }
 
 /// Where a run stands, in one line of at most 80 columns without a line feed; `planned` blocks are
@@ -197,15 +231,15 @@ struct Page<'a> {
 
 /// One row of the table. What is `None` has no meaning in this row, except `figures`, which are
 /// then unknown.
-struct Row {
-    is_named: bool,
-    hop: Option<u8>,
-    name: Name,
-    figures: Option<Summary>,
+pub(super) struct Row {
+    pub(super) is_named: bool,
+    pub(super) hop: Option<u8>,
+    pub(super) name: Name,
+    pub(super) figures: Option<Summary>,
     /// Share and increase, each `None` where it is unknown.
-    growth: Option<(Option<f64>, Option<SignedNanos>)>,
-    direction: Option<&'static str>,
-    sla: Sla,
+    pub(super) growth: Option<(Option<f64>, Option<SignedNanos>)>,
+    pub(super) direction: Option<&'static str>,
+    pub(super) sla: Sla,
 }
 
 impl Row {
@@ -264,7 +298,7 @@ impl Page<'_> {
     }
 
     fn table(&self) -> Vec<String> {
-        let rows = self.rows();
+        let rows = rows(self.report);
         let columns: Vec<_> = COLUMNS
             .iter()
             .filter(|column| column.2 || self.width >= WIDE)
@@ -334,69 +368,15 @@ impl Page<'_> {
         lines
     }
 
-    fn rows(&self) -> Vec<Row> {
-        let statistics = &self.report.statistics;
-        let verdict = &statistics.verdict;
-        let source = statistics.hosts.first().map(|host| host.hop);
-        let named_host = match verdict.kind {
-            VerdictKind::Host => verdict.index,
-            VerdictKind::Source => source.map(usize::from),
-            _ => None,
-        };
-        let named_segment = verdict
-            .index
-            .filter(|_| verdict.kind == VerdictKind::Segment);
-        let named_segment = named_segment.and_then(|index| statistics.segments.get(index));
-
-        let places = in_path_order(
-            &statistics.hosts,
-            |host| host.hop,
-            &statistics.segments,
-            |segment| segment.from_hop,
-        );
-        let mut rows = Vec::new();
-        for place in places {
-            match place {
-                super::Place::Host(host) => {
-                    let name = Name::of_host(self.report, host.hop);
-                    let mut row = Row::new(name, host.forward_residence);
-                    row.growth = Some((host.share, host.increase));
-                    row.hop = Some(host.hop);
-                    row.sla = host.sla;
-                    row.is_named = named_host == Some(usize::from(host.hop));
-                    rows.push(row);
-                    if let Some(summary) = host.return_residence {
-                        rows.push(Row::new(Name::Back(self.name_at(host.hop)), Some(summary)));
-                    }
-                }
-                super::Place::Segment(segment) => {
-                    let name = Name::of_segment(self.report, segment);
-                    let mut row = Row::new(name, segment.round_trip);
-                    row.growth = Some((segment.share, segment.increase));
-                    row.sla = segment.sla;
-                    row.is_named = named_segment.is_some_and(|named| std::ptr::eq(named, segment));
-                    row.direction = Some(match (row.is_named, verdict.direction) {
-                        (true, direction) => direction.map_or("-", direction_word),
-                        (false, _) => excess_direction(segment).map_or("-", direction_word),
-                    });
-                    rows.push(row);
-                }
-            }
-        }
-        let mut total = Row::new(Name::plain("total"), statistics.round_trip);
-        let limits = self.report.limits.iter();
-        let limits = limits.filter(|limit| limit.place == Place::Total);
-        total.sla = limits.map(|limit| limit.state).max().unwrap_or_default();
-        rows.push(total);
-        if let Some(summary) = statistics.behind_exit {
-            let mut row = Row::new(Name::plain("behind exit"), Some(summary));
-            row.is_named = verdict.kind == VerdictKind::Server;
-            rows.push(row);
-        }
-        rows
+    fn notes(&self) -> Vec<String> {
+        let notes = self.sentences();
+        let lines = notes
+            .iter()
+            .flat_map(|note| self.wrap(&format!("- {note}")));
+        lines.collect()
     }
 
-    fn notes(&self) -> Vec<String> {
+    fn sentences(&self) -> Vec<String> {
         let Report {
             blocks,
             statistics,
@@ -446,9 +426,6 @@ impl Page<'_> {
             ));
         }
         notes
-            .iter()
-            .flat_map(|note| self.wrap(&format!("- {note}")))
-            .collect()
     }
 
     /// What is beyond a limit, and what turned when.
@@ -603,9 +580,67 @@ impl Page<'_> {
     }
 }
 
+/// The rows of the table, in the order in which the bytes meet the parts.
+pub(super) fn rows(report: &Report) -> Vec<Row> {
+    let statistics = &report.statistics;
+    let verdict = &statistics.verdict;
+    let named = report.named();
+    let places = in_path_order(
+        &statistics.hosts,
+        |host| host.hop,
+        &statistics.segments,
+        |segment| segment.from_hop,
+    );
+    let mut rows = Vec::new();
+    for place in places {
+        match place {
+            super::Place::Host(host) => {
+                let mut row = Row::new(Name::of_host(report, host.hop), host.forward_residence);
+                row.growth = Some((host.share, host.increase));
+                row.hop = Some(host.hop);
+                row.sla = host.sla;
+                row.is_named = named == Some(super::Place::Host(host.hop));
+                rows.push(row);
+                if let Some(summary) = host.return_residence {
+                    let name = printable(&report.name_at(host.hop));
+                    rows.push(Row::new(Name::Back(name), Some(summary)));
+                }
+            }
+            super::Place::Segment(segment) => {
+                let mut row = Row::new(Name::of_segment(report, segment), segment.round_trip);
+                row.growth = Some((segment.share, segment.increase));
+                row.sla = segment.sla;
+                row.is_named = match named {
+                    Some(super::Place::Segment(index)) => statistics
+                        .segments
+                        .get(index)
+                        .is_some_and(|named| std::ptr::eq(named, segment)),
+                    _ => false,
+                };
+                row.direction = Some(match (row.is_named, verdict.direction) {
+                    (true, direction) => direction.map_or("-", direction_word),
+                    (false, _) => excess_direction(segment).map_or("-", direction_word),
+                });
+                rows.push(row);
+            }
+        }
+    }
+    let mut total = Row::new(Name::plain("total"), statistics.round_trip);
+    let limits = report.limits.iter();
+    let limits = limits.filter(|limit| limit.place == Place::Total);
+    total.sla = limits.map(|limit| limit.state).max().unwrap_or_default();
+    rows.push(total);
+    if let Some(summary) = statistics.behind_exit {
+        let mut row = Row::new(Name::plain("behind exit"), Some(summary));
+        row.is_named = verdict.kind == VerdictKind::Server;
+        rows.push(row);
+    }
+    rows
+}
+
 /// What a row is called, with everything escaped.
 #[derive(Clone, Debug)]
-enum Name {
+pub(super) enum Name {
     /// A host or another single thing; the note goes first where room is short.
     One { name: String, note: String },
     /// A host's row for the way back; what tells it from the row above stays.
@@ -694,7 +729,7 @@ fn fit(text: &str, room: usize) -> String {
     out
 }
 
-fn unknown() -> String {
+pub(super) fn unknown() -> String {
     "-".to_owned()
 }
 
@@ -744,7 +779,7 @@ pub(super) fn millis(span: SignedNanos, room: usize) -> String {
 }
 
 /// The same with its sign, in at most six characters; what rounds to nothing has none.
-fn signed_millis(span: SignedNanos) -> String {
+pub(super) fn signed_millis(span: SignedNanos) -> String {
     let size = millis(span.abs().signed(), FIGURE);
     match span.0 {
         _ if size == "0.000" => size,
@@ -754,7 +789,7 @@ fn signed_millis(span: SignedNanos) -> String {
 }
 
 /// A time within a sentence.
-fn with_unit(span: SignedNanos) -> String {
+pub(super) fn with_unit(span: SignedNanos) -> String {
     if span.abs() < Nanos::from_millis(10_000) {
         format!("{} ms", millis(span, FIGURE))
     } else {
@@ -764,7 +799,7 @@ fn with_unit(span: SignedNanos) -> String {
 
 /// A share as `0.4%` or `92%`, in at most four characters: shares made of nonsense stamps stop at
 /// the bounds.
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if (0.0..9.95).contains(&percent) {
         format!("{percent:.1}%")
@@ -777,7 +812,7 @@ fn bar(share: Option<f64>, width: usize) -> String {
     "#".repeat((share.unwrap_or(0.0).clamp(0.0, 1.0) * width as f64).round() as usize)
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
