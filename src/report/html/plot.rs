@@ -82,7 +82,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     let _ = write!(
         out,
         "Line: median of {} each. Band: least to 95th percentile. Dashed: baseline. Each panel has its own scale, \
-         from 0; a band that touches its top reaches higher.",
+         from 0; what touches its top reaches higher.",
         time(timeline.slot.0 as f64)
     );
     if timeline.start - report.started > SignedNanos(60 * NANOS_PER_SEC as i64) {
@@ -231,10 +231,14 @@ fn scale_of(panel: &Panel<'_>, greatest: f64) -> f64 {
 /// Where the scale of a line has to end: a few slots far above all others do not squeeze the rest, their bands are cut.
 fn top(line: &Line, tail: bool) -> f64 {
     let slots = || line.iter().flatten();
-    let p50 = slots().map(|slot| slot.p50.0 as f64).fold(0.0, f64::max);
-    let mut p95: Vec<_> = slots().map(|slot| slot.p95.0 as f64).collect();
-    p95.sort_by(f64::total_cmp);
-    let most = p95.get(p95.len() * 9 / 10).copied().unwrap_or(0.0);
+    let of = |value: fn(&Slot) -> SignedNanos, share: usize| {
+        let mut values: Vec<_> = slots().map(|slot| value(slot).0 as f64).collect();
+        values.sort_by(f64::total_cmp);
+        let rank = values.len() * share / 100;
+        values.get(rank).copied().unwrap_or(0.0).max(0.0)
+    };
+    // One slot in twenty may reach higher; of less than twenty none.
+    let (p50, most) = (of(|slot| slot.p50, 95), of(|slot| slot.p95, 90));
     let cut = if p50 > 0.0 && !tail {
         p50 * ROOM.1
     } else {
