@@ -18,6 +18,8 @@ const LEAST_SCALE: f64 = 0.05;
 /// The greatest median has so much room above it, and at most so much: the line is the message, what is above it is
 /// weather, unless the verdict is on just that.
 const ROOM: (f64, f64) = (1.25, 2.2);
+/// Numbers closer than this would overlap on a phone.
+const LEAST_GAP: f64 = 0.045;
 /// Events that are numbered in the picture.
 const EVENTS: usize = 12;
 
@@ -94,7 +96,13 @@ pub(super) fn section(report: &Report, out: &mut String) {
     out.push_str("</p>\n");
     if !events.is_empty() {
         let mut picture = String::new();
+        let mut free = 0.0;
         for (number, at) in (1..).zip(&marks) {
+            // Where lines stand close together the first of them is numbered; the list has all.
+            if *at < free {
+                continue;
+            }
+            free = at + LEAST_GAP;
             label(
                 &mut picture,
                 *at,
