@@ -34,7 +34,7 @@ use subsegment_tcp_speeds::node::passive;
 use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::screen;
-use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
+use subsegment_tcp_speeds::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
 use subsegment_tcp_speeds::report::{is_unprintable, nagios, paths, Blocks};
@@ -589,6 +589,7 @@ fn run_node(
     signals: StopSignals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
+    contain_panics();
     let role = role(config);
     let rules = match rules(common) {
         Ok(rules) => rules,

@@ -145,8 +145,10 @@ impl Given {
                 self.operand = Some(text);
             }
             Some(word) => {
-                let what = format_args!("{text:?} is one argument too many for {}", word.name);
-                return Err(remedied(what));
+                return Err(remedied(format_args!(
+                    "{text:?} is one argument too many for {}",
+                    word.name
+                )));
             }
         }
         Ok(())
@@ -248,10 +250,9 @@ impl Given {
                     return Err(remedied(what));
                 }
                 (Some(listen), Some(forward_to), ..) if listen == forward_to => {
-                    let what = format_args!(
-                    "--forward-to {forward_to} is also where --listen is, a loop: name the next hop"
-                );
-                    return Err(remedied(what));
+                    return Err(remedied(format_args!(
+                        "--forward-to {forward_to} is also where --listen is, a loop: name the next hop"
+                    )));
                 }
                 (None, Some(_), ..) => Role::Source,
                 (Some(_), None, ..) => Role::Echo,

@@ -102,7 +102,7 @@ impl fmt::Display for DemoError {
 
 impl std::error::Error for DemoError {}
 
-fn settings(name: &str, role: Role) -> Settings {
+pub(super) fn settings(name: &str, role: Role) -> Settings {
     Settings {
         name: name.into(),
         role,

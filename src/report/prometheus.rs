@@ -9,6 +9,7 @@
 
 use super::{printable, Report};
 use crate::measure::facts::FactValue;
+use crate::measure::sla::Amount;
 use crate::measure::{
     Basis, Confidence, Histogram, HostStatistics, SegmentStatistics, Sla, Summary,
     VerdictDirection, BUCKETS_NS,
@@ -143,6 +144,11 @@ families! {
     BehindExit Gauge "behind_exit_seconds" "seconds" "figure" "The server behind an exit and the network to it, over the run."
     PathChanges Counter "path_changes_total" "1" "" "How often a node was replaced or the path changed its shape."
     SlaState Gauge "sla_state" "1" "" "The worst of all parts, as for segments."
+    Limit Gauge "limit_seconds" "seconds" "part, name, figure, severity, line" "A limit of a delay, as --rules, --warning or --critical gave it; line is that of the rule."
+    LimitValue Gauge "limit_value_seconds" "seconds" "part, name, figure, severity, line" "What is held against that limit, latest."
+    LimitRatio Gauge "limit_ratio" "ratio" "part, name, figure, severity, line" "A limit of a share."
+    LimitRatioValue Gauge "limit_value_ratio" "ratio" "part, name, figure, severity, line" "What is held against that limit, latest."
+    LimitState Gauge "limit_state" "1" "part, name, figure, severity, line" "How a part stands to one limit, as for segments."
     Verdict Gauge "verdict_info" "1" "kind, name, direction, basis, confidence" "The part that adds the delay; always 1."
     Annotation Gauge "annotation" "1" "hop, node, name" "What a node told of itself, in the unit its name ends in."
     AnnotationFailed Gauge "annotation_failed" "1" "hop, node, name" "A source of annotations that a node could not read; always 1."
@@ -388,6 +394,7 @@ impl Path<'_> {
         for host in &statistics.hosts {
             self.host(report, host);
         }
+        self.limits(report);
         for facts in &report.facts {
             let (hop, node) = (facts.hop.to_string(), self.name(report, facts.hop));
             let mut seen = BTreeSet::new();
@@ -405,6 +412,36 @@ impl Path<'_> {
                             self.number(Id::AnnotationFailed, &labels, 1_u64);
                         }
                     }
+                }
+            }
+        }
+    }
+
+    fn limits(&mut self, report: &Report) {
+        let mut seen = BTreeSet::new();
+        for limit in &report.limits {
+            let (name, figure) = (report.place_name(limit.place), limit.figure_text());
+            let line = limit.line.map_or_else(String::new, |line| line.to_string());
+            let labels = [
+                ("part", limit.part()),
+                ("name", &name),
+                ("figure", &figure),
+                ("severity", limit.severity.name()),
+                ("line", &line),
+            ];
+            // A limit may be given twice.
+            if !seen.insert(self::labels("", &labels)) {
+                continue;
+            }
+            self.number(Id::LimitState, &labels, state(limit.state));
+            for (amount, span, share) in [
+                (limit.limit, Id::Limit, Id::LimitRatio),
+                (limit.value, Id::LimitValue, Id::LimitRatioValue),
+            ] {
+                match amount {
+                    Some(Amount::Span(amount)) => self.seconds(span, &labels, Some(amount)),
+                    Some(Amount::Share(amount)) => self.float(share, &labels, Some(amount)),
+                    None => {}
                 }
             }
         }
