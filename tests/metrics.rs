@@ -674,7 +674,7 @@ fn a_probe_asked_for_over_http_ends_in_time_and_only_allowed_targets_are_tried()
     let (status, body) = ask(metrics_of(&mut plain.process), "/probe?target=a:1", "");
     assert_eq!(
         (status, body.as_str()),
-        (404, "nothing here; there is /metrics, /healthz\n")
+        (404, "nothing here; there is /, /metrics, /healthz\n")
     );
 }
 
