@@ -199,6 +199,7 @@ fn settings(common: &Common, role: Role) -> Settings {
         idle_timeout: common.idle_timeout,
         sample: common.sample,
         hop_limit: common.hop_limit,
+        kernel_times: common.kernel_times,
         key: None,
         limits: Limits::default(),
         ask: common.ask,

@@ -256,7 +256,7 @@ fn a_small_block_costs_a_relay_one_receive_and_one_send_per_pump_and_nothing_els
     let table = fs::read_to_string(&log).unwrap();
     let calls = calls(&table);
     // Two pumps; a few more are OPEN, END and the ends. Blocks that meet on a busy machine share their calls.
-    for name in ["recvfrom", "sendto"] {
+    for name in ["recvmsg", "sendto"] {
         let count = calls.get(name).copied().unwrap_or(0);
         assert!(
             (1..=2 * BLOCKS + 20).contains(&count),
@@ -266,7 +266,7 @@ fn a_small_block_costs_a_relay_one_receive_and_one_send_per_pump_and_nothing_els
     // Start, end and the collector's batches (some 20 a second) take their share; a call per block and pump would be two
     // thousand, one for every other block five hundred.
     for (name, &count) in &calls {
-        let per_block = ["recvfrom", "sendto"].contains(&name.as_str());
+        let per_block = ["recvmsg", "sendto"].contains(&name.as_str());
         assert!(per_block || count < BLOCKS / 2, "{name}: {count}\n{table}");
     }
 }

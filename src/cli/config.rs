@@ -57,6 +57,8 @@ pub struct Common {
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
+    /// Whether the kernel is asked when blocks arrive; `false` with `--no-kernel-times`.
+    pub kernel_times: bool,
     /// `--ask`: what all nodes are asked for in every marked block of a path that starts here.
     pub ask: Classes,
     /// `--annotate`: what this node tells when asked; `None` = not given, so everything it has.
@@ -94,6 +96,7 @@ impl Default for Common {
             limits: Vec::new(),
             sessions: None,
             hop_limit: 32,
+            kernel_times: true,
             ask: Classes::default(),
             annotate: None,
             snmp: None,

@@ -98,6 +98,7 @@ const LISTENING: &[Role] = &[Relay, Echo, Entry, Exit, Proxy];
 const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
+const STAMPING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
 const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
@@ -386,6 +387,18 @@ const FLAGS: &[Flag] = &[
         help: "Frames are passed on without this node's stamps; it still shows in the path.",
         roles: SEEING_FRAMES,
         set: Set::Switch(|s| s.common.stamp = false),
+    },
+    Flag {
+        long: "no-kernel-times",
+        short: None,
+        value: None,
+        group: Group::Traffic,
+        default: None,
+        brief: "do not ask the kernel when blocks came",
+        help: "By default (Linux) a stamp also says when the kernel had the block, so that a host \
+            whose process reads late is told from a slow network. This leaves it out here.",
+        roles: STAMPING,
+        set: Set::Switch(|s| s.common.kernel_times = false),
     },
     Flag {
         long: "sample",

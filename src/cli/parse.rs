@@ -413,6 +413,7 @@ mod tests {
         ("idle-timeout", "-f b:1 --idle-timeout 5 --idle_timeout 0", SOURCE, |_| {}),
         ("block", "-f b:1 -b 1M", SOURCE, |c| source(c).block = 1 << 20),
         ("dont-add-perf-headers", "-nl :1 -f b:1", RELAY, |c| c.common.stamp = false),
+        ("no-kernel-times", "-f b:1 --no-kernel-times", SOURCE, |c| c.common.kernel_times = false),
         ("sample", "-l :1 -f b:1 --sample 0", RELAY, |c| c.common.sample = Duration::ZERO),
         ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| c.common.hop_limit = 255),
         ("allow", "-l :1 --allow 10.0.0.0/8 --allow ::1", "-l :1", |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),

@@ -95,9 +95,34 @@ pub struct Crossing {
     pub egress: WallTime,
 }
 
+impl Crossing {
+    /// How much later than its kernel the process had the frame; `None` where that is not known, or cannot be true.
+    pub fn wake_up(&self) -> Option<SignedNanos> {
+        wake_up(self.arrival, self.ingress)
+    }
+}
+
+impl Homecoming {
+    /// As [`Crossing::wake_up`], at the origin.
+    pub fn wake_up(&self) -> Option<SignedNanos> {
+        wake_up(self.arrival, self.ingress)
+    }
+}
+
+/// What lies outside of 0 to 1 s is a clock that was stepped, or nonsense.
+fn wake_up(arrival: Option<WallTime>, ingress: WallTime) -> Option<SignedNanos> {
+    let late = ingress - arrival?;
+    (SignedNanos::ZERO..=LATEST).contains(&late).then_some(late)
+}
+
+/// The latest that a process is believed to read.
+pub const LATEST: SignedNanos = SignedNanos::from_millis(1_000);
+
 /// The moment a block came back to the node that keeps the statistics (the origin).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Homecoming {
+    /// Kernel receive time of the last byte; `None` where the kernel does not tell.
+    pub arrival: Option<WallTime>,
     /// The frame was completely read, on the origin's wall clock.
     pub ingress: WallTime,
     /// Just before it was passed on further back; `None` at the source and at an entry, where the frame ends.
@@ -140,7 +165,7 @@ pub struct Summary {
 pub enum VerdictKind {
     /// A stretch between two neighbouring nodes.
     Segment,
-    /// A node's residence time.
+    /// A node's residence time, or its wake-up delay ([`Verdict::reads_late`]).
     Host,
     /// The source's own delay between the scheduled time and the send.
     Source,
@@ -167,6 +192,7 @@ impl VerdictKind {
 }
 
 /// Which way the increase of a segment lies.
+/// Which way the increase of a segment lies, or that of a wake-up delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictDirection {
     /// Away from the source.
@@ -273,6 +299,8 @@ pub struct Verdict {
     /// What lies behind it, by what nodes and kernels told: `network`, `host C is busy: ...`; `unknown` where the rules do
     /// not decide; `None` where nothing was asked.
     pub cause: Option<String>,
+    /// The host was named for its wake-up delay: its process reads late what its kernel has.
+    pub reads_late: bool,
 }
 
 /// Figures of one segment over a run.
@@ -333,6 +361,12 @@ pub struct HostStatistics {
     pub forward_wake_up: Option<Summary>,
     /// The same on the way back.
     pub return_wake_up: Option<Summary>,
+    /// Sum of the wake-up delays / sum of the totals; a share of the segments beside it. `None` where too few are known.
+    pub wake_up_share: Option<f64>,
+    /// Median of the baseline batches' quantile of the wake-up delay, both ways together.
+    pub wake_up_baseline: Option<SignedNanos>,
+    /// Growth over it.
+    pub wake_up_increase: Option<SignedNanos>,
     /// Sum of this part / sum of the totals.
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile.

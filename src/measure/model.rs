@@ -76,6 +76,8 @@ struct Host {
     current: usize,
     forward: Histogram,
     back: Histogram,
+    forward_wake_up: Histogram,
+    back_wake_up: Histogram,
     steps: u64,
     last_step: Option<MonoTime>,
 }
@@ -85,18 +87,26 @@ struct Segment {
     from_hop: u8,
     to_hop: u8,
     round_trip: Histogram,
+    network: Histogram,
     negative: u64,
     clock: Clock,
 }
 
-/// Columns of a row: three per segment, then one per host.
+/// Columns of a row: three per segment (round trip, forward, back), then three per host (residence, wake-up delay
+/// forward and back). What is told apart by kernel times is made of them when it is read.
 fn segment_column(segment: usize) -> usize {
     3 * segment
 }
 
+/// Of so many blocks the wake-up delays at both ends have to be known before a segment is judged without them. They are
+/// unknown of blocks that met in a socket, and those are not like the others: the rest has to count in full.
+const NETWORK_KNOWN: f64 = 0.9;
+/// Of so many blocks a wake-up delay has to be known before a host is judged by it.
+const WAKE_UP_KNOWN: f64 = 0.5;
+
 impl Path {
     fn host_column(&self, host: usize) -> usize {
-        3 * self.segments.len() + host
+        3 * (self.segments.len() + host)
     }
 
     /// A path of the shape of `parts`; histograms of parts between the same hops are carried over
@@ -126,7 +136,7 @@ impl Path {
             known.map_or_else(fresh, |place| old_segments.swap_remove(place))
         };
         let segments: Vec<Segment> = parts.segments.iter().map(segment).collect();
-        let columns = 3 * segments.len() + hosts.len();
+        let columns = 3 * (segments.len() + hosts.len());
         Self {
             history: History::new(columns, span_ns),
             held: Held::new(2 * hosts.len()),
@@ -209,11 +219,16 @@ impl Path {
             part.return_residence
                 .into_iter()
                 .for_each(|value| host.back.record(value));
+            part.forward_wake_up
+                .into_iter()
+                .for_each(|value| host.forward_wake_up.record(value));
+            part.return_wake_up
+                .into_iter()
+                .for_each(|value| host.back_wake_up.record(value));
             if parts.stepped.contains(&part.hop) {
                 host.suspect(at);
             }
         }
-        let columns = self.host_column(0);
         for (place, part) in parts.segments.iter().enumerate() {
             let (Some(segment), [near, far, ..]) = (self.segments.get_mut(place), &pairs[place..])
             else {
@@ -221,6 +236,9 @@ impl Path {
             };
             if let (Some(forward), Some(back)) = (part.forward, part.back) {
                 segment.round_trip.record(forward + back);
+                part.network
+                    .into_iter()
+                    .for_each(|value| segment.network.record(value));
                 segment.negative += u64::from((forward + back).0 < 0);
                 let ends = [near, far].map(|end| (end.out.node, end.out.generation));
                 let synchronised = near.out.synchronised && far.out.synchronised;
@@ -233,7 +251,9 @@ impl Path {
             self.row[column..column + 3].copy_from_slice(&cells.map(cell));
         }
         for (place, part) in parts.hosts.iter().enumerate() {
-            self.row[columns + place] = cell(part.residence());
+            let cells = [part.residence(), part.forward_wake_up, part.return_wake_up];
+            let column = self.host_column(place);
+            self.row[column..column + 3].copy_from_slice(&cells.map(cell));
         }
         self.mask_unreported_steps(at, parts);
         self.history.push(at, &self.row);
@@ -413,7 +433,9 @@ impl Model {
                         .map(|i| path.segment_statistics(i, find(Subject::Segment(i))))
                         .collect(),
                     hosts
-                        .map(|(i, host)| host.statistics(find(Subject::Host(i))))
+                        .map(|(i, host)| {
+                            host.statistics(find(Subject::Host(i)), find(Subject::WakeUp(i)))
+                        })
                         .collect(),
                 )
             }
@@ -489,14 +511,22 @@ impl Model {
                     to: path.segments[place].to_hop,
                 },
                 Subject::Host(place) => Place::Host(path.hosts[place].hop),
-                Subject::Server => return None,
+                Subject::WakeUp(_) | Subject::Server => return None,
+            };
+            // A limit on a round trip is one on all of it.
+            let whole = match candidate.subject {
+                Subject::Segment(_) if !candidate.round_trip => {
+                    let (part, read) = path.plain(candidate.subject);
+                    &increases(&path.history, read, part, earlier.as_deref())
+                }
+                _ => &candidate.increases,
             };
             let baseline = |increase: &Option<Increase>| {
                 let increase = increase.as_ref();
                 increase.map(|increase| SignedNanos(increase.baseline))
             };
             let growth = sla::Growth {
-                baselines: [0, 1].map(|figure| baseline(&candidate.increases[figure])),
+                baselines: [0, 1].map(|figure| baseline(&whole[figure])),
                 increase: candidate.best().map(|best| SignedNanos(best.amount)),
             };
             Some((place, growth))
@@ -508,36 +538,33 @@ impl Model {
     /// began.
     pub fn run_record(&self, started: WallTime, names: &BTreeMap<u8, String>) -> RunRecord {
         let mut parts = BTreeMap::new();
-        let mut add = |part, history: &History, column| {
-            let quantiles = run_quantiles(
-                history,
-                Reading {
-                    column,
-                    ..Reading::default()
-                },
-            );
+        let mut add = |part, history: &History, read| {
+            let quantiles = run_quantiles(history, read);
             if quantiles != Quantiles::default() {
                 parts.insert(part, quantiles);
             }
         };
-        add(Part::Server, &self.server_history, 0);
+        add(Part::Server, &self.server_history, Reading::default());
         if let Some(path) = &self.path {
+            let windows: Vec<_> = path.history.run().into_iter().collect();
             for subject in path.subjects() {
-                add(path.part(subject), &path.history, path.column(subject));
+                let (part, read) = path.plain(subject);
+                if path.is_told(subject, &windows) {
+                    add(part, &path.history, read);
+                }
+                let told = path.without_wake_ups(subject, &windows, None);
+                told.into_iter()
+                    .for_each(|(part, read)| add(part, &path.history, read));
             }
             for (place, segment) in path.segments.iter().enumerate() {
                 if segment.clock.synchronised() {
                     let (from, to) = (segment.from_hop, segment.to_hop);
-                    add(
-                        Part::Forward(from, to),
-                        &path.history,
-                        segment_column(place) + 1,
-                    );
-                    add(
-                        Part::Return(from, to),
-                        &path.history,
-                        segment_column(place) + 2,
-                    );
+                    let read = |column| Reading {
+                        column: segment_column(place) + column,
+                        ..Reading::default()
+                    };
+                    add(Part::Forward(from, to), &path.history, read(1));
+                    add(Part::Return(from, to), &path.history, read(2));
                 }
             }
         }
@@ -582,17 +609,26 @@ impl Model {
         let share = |sum: f64| (whole > 0.0).then(|| sum / whole);
         let mut candidates = Vec::new();
         if let Some(path) = &self.path {
+            let windows = path.compared(earlier);
             for subject in path.subjects() {
-                let read = Reading {
-                    column: path.column(subject),
-                    ..Reading::default()
-                };
-                let parts = path.histograms(subject);
+                if !path.is_told(subject, &windows) {
+                    continue;
+                }
+                let without = path.without_wake_ups(subject, &windows, earlier);
+                let parts = path.histograms(subject, without.is_some());
+                let mean = parts.iter().map(|part| part.mean_ns()).sum();
+                let round_trip = matches!(subject, Subject::Segment(_)) && without.is_none();
+                let (part, read) = without.unwrap_or_else(|| path.plain(subject));
                 candidates.push(Candidate {
                     subject,
-                    mean: parts.iter().map(|part| part.mean_ns()).sum(),
-                    share: share(parts.iter().map(|part| part.sum() as f64).sum()),
-                    increases: increases(&path.history, read, path.part(subject), earlier),
+                    mean,
+                    share: match subject {
+                        Subject::Host(_) => share(parts.iter().map(|p| p.sum() as f64).sum()),
+                        // Where it is known of most blocks only, the others are taken to be alike.
+                        _ => share(mean * path.blocks(subject) as f64),
+                    },
+                    increases: increases(&path.history, read, part, earlier),
+                    round_trip,
                 });
             }
         }
@@ -611,6 +647,7 @@ impl Model {
                     Part::Server,
                     earlier,
                 ),
+                round_trip: false,
             });
         }
         candidates
@@ -659,8 +696,12 @@ impl Model {
             path.and_then(|path| path.held.share(pump, since))
                 .unwrap_or(0.0)
         });
-        let direction = |segment: usize, increase: &Increase| {
-            path.and_then(|path| path.direction(segment, increase, earlier))
+        let direction = |subject: Subject, increase: &Increase| {
+            path.and_then(|path| match subject {
+                Subject::Segment(place) => path.direction(place, increase, earlier),
+                Subject::WakeUp(place) => path.wake_up_direction(place, increase, earlier),
+                _ => None,
+            })
         };
         let evidence = Evidence {
             candidates,
@@ -690,7 +731,7 @@ impl Model {
             back: back.clone(),
             ..Host::default()
         };
-        vec![host.statistics((None, None))]
+        vec![host.statistics((None, None), (None, None))]
     }
 }
 
@@ -698,7 +739,7 @@ impl Model {
 type Growth = (Option<f64>, Option<(i64, i64)>);
 
 impl Host {
-    fn statistics(&self, (share, growth): Growth) -> HostStatistics {
+    fn statistics(&self, (share, growth): Growth, late: Growth) -> HostStatistics {
         HostStatistics {
             hop: self.hop,
             nodes: self.nodes.iter().map(|(node, _)| *node).collect(),
@@ -706,8 +747,11 @@ impl Host {
             forward_distribution: self.forward.clone(),
             return_residence: self.back.summary(),
             return_distribution: self.back.clone(),
-            forward_wake_up: None,
-            return_wake_up: None,
+            forward_wake_up: self.forward_wake_up.summary(),
+            return_wake_up: self.back_wake_up.summary(),
+            wake_up_share: late.0,
+            wake_up_baseline: late.1.map(|(baseline, _)| SignedNanos(baseline)),
+            wake_up_increase: late.1.map(|(_, increase)| SignedNanos(increase)),
             share,
             baseline: growth.map(|(baseline, _)| SignedNanos(baseline)),
             increase: growth.map(|(_, increase)| SignedNanos(increase)),
@@ -720,33 +764,125 @@ impl Host {
 impl Path {
     fn subjects(&self) -> impl Iterator<Item = Subject> {
         let segments = (0..self.segments.len()).map(Subject::Segment);
-        segments.chain((0..self.hosts.len()).map(Subject::Host))
+        let hosts = 0..self.hosts.len();
+        segments
+            .chain(hosts.clone().map(Subject::Host))
+            .chain(hosts.map(Subject::WakeUp))
     }
 
-    fn column(&self, subject: Subject) -> usize {
-        match subject {
-            Subject::Segment(place) => segment_column(place),
-            Subject::Host(place) => self.host_column(place),
-            Subject::Server => usize::MAX,
-        }
-    }
-
-    fn part(&self, subject: Subject) -> Part {
-        match subject {
+    /// Under which name a part is kept, and how it is read; of a segment the round trip.
+    fn plain(&self, subject: Subject) -> (Part, Reading) {
+        let (part, column) = match subject {
             Subject::Segment(place) => {
-                Part::Segment(self.segments[place].from_hop, self.segments[place].to_hop)
+                let segment = &self.segments[place];
+                let part = Part::Segment(segment.from_hop, segment.to_hop);
+                (part, segment_column(place))
             }
-            Subject::Host(0) => Part::Source,
-            Subject::Host(place) => Part::Host(self.hosts[place].hop),
-            Subject::Server => Part::Server,
+            Subject::Host(0) => (Part::Source, self.host_column(0)),
+            Subject::Host(place) => (Part::Host(self.hosts[place].hop), self.host_column(place)),
+            Subject::WakeUp(place) => {
+                let [first, second] = self.wake_up_columns(place);
+                let read = Reading {
+                    column: first.unwrap_or(usize::MAX),
+                    terms: [second.map(|column| (column, 1)), None],
+                    ..Reading::default()
+                };
+                return (Part::WakeUp(self.hosts[place].hop), read);
+            }
+            Subject::Server => (Part::Server, usize::MAX),
+        };
+        let read = Reading {
+            column,
+            ..Reading::default()
+        };
+        (part, read)
+    }
+
+    /// The columns of a host's wake-up delays, out and back: the origin is not woken on the way out, nor the end of the
+    /// path on the way back.
+    fn wake_up_columns(&self, place: usize) -> [Option<usize>; 2] {
+        let column = self.host_column(place);
+        let out = (place > 0).then_some(column + 1);
+        let back = (place + 1 < self.hosts.len()).then_some(column + 2);
+        match out {
+            None => [back, None],
+            _ => [out, back],
         }
     }
 
-    fn histograms(&self, subject: Subject) -> Vec<&Histogram> {
+    /// What is compared: the two parts of the run, or the whole of it with earlier ones.
+    fn compared(&self, earlier: Option<&[&RunRecord]>) -> Vec<Window<'_>> {
+        match earlier {
+            Some(_) => self.history.run().into_iter().collect(),
+            None => {
+                let parts = self.history.parts();
+                parts.into_iter().flat_map(|(a, b)| [a, b]).collect()
+            }
+        }
+    }
+
+    /// Whether enough is known of a part, in each of `windows`, to judge it.
+    fn is_told(&self, subject: Subject, windows: &[Window<'_>]) -> bool {
+        let Subject::WakeUp(place) = subject else {
+            return true;
+        };
+        let columns: Vec<_> = self.wake_up_columns(place).into_iter().flatten().collect();
+        let known = |window: &Window<'_>| window.knows(&columns, WAKE_UP_KNOWN);
+        !columns.is_empty() && !windows.is_empty() && windows.iter().all(known)
+    }
+
+    /// As [`plain`](Self::plain), for a segment without the wake-up delays at its ends, where kernels tell them of most
+    /// blocks, in earlier runs too. What they do not tell stays in.
+    fn without_wake_ups(
+        &self,
+        subject: Subject,
+        windows: &[Window<'_>],
+        earlier: Option<&[&RunRecord]>,
+    ) -> Option<(Part, Reading)> {
+        let Subject::Segment(place) = subject else {
+            return None;
+        };
+        let (_, read) = self.plain(subject);
+        let ends = [self.host_column(place + 1) + 1, self.host_column(place) + 2];
+        let columns = [read.column, ends[0], ends[1]];
+        let known = windows.iter().all(|w| w.knows(&columns, NETWORK_KNOWN));
+        let segment = &self.segments[place];
+        let hops = (segment.from_hop, segment.to_hop);
+        let part = Part::Network(hops.0, hops.1);
+        let with = |part| {
+            let runs = earlier.into_iter().flatten();
+            runs.filter(|run| run.parts.contains_key(&part)).count()
+        };
+        let (runs, all) = (with(part), with(Part::Segment(hops.0, hops.1)));
+        let as_before = all < MIN_RUNS || (runs >= MIN_RUNS && runs * 2 >= all);
+        let terms = ends.map(|column| Some((column, -1)));
+        (known && as_before && !windows.is_empty()).then_some((part, Reading { terms, ..read }))
+    }
+
+    fn histograms(&self, subject: Subject, without_wake_ups: bool) -> Vec<&Histogram> {
         match subject {
+            Subject::Segment(place) if without_wake_ups => vec![&self.segments[place].network],
             Subject::Segment(place) => vec![&self.segments[place].round_trip],
             Subject::Host(place) => vec![&self.hosts[place].forward, &self.hosts[place].back],
+            Subject::WakeUp(place) => {
+                let host = &self.hosts[place];
+                // What the end of the path tells of the way back is a share of no segment.
+                let back = (place + 1 < self.hosts.len()).then_some(&host.back_wake_up);
+                [Some(&host.forward_wake_up), back]
+                    .into_iter()
+                    .flatten()
+                    .collect()
+            }
             Subject::Server => Vec::new(),
+        }
+    }
+
+    /// Of how many blocks the delay holds a part.
+    fn blocks(&self, subject: Subject) -> u64 {
+        match subject {
+            Subject::Segment(place) => self.segments[place].round_trip.count(),
+            Subject::Host(place) | Subject::WakeUp(place) => self.hosts[place].forward.count(),
+            Subject::Server => 0,
         }
     }
 
@@ -761,7 +897,7 @@ impl Path {
             to_hop: segment.to_hop,
             round_trip: segment.round_trip.summary(),
             distribution: segment.round_trip.clone(),
-            network: None,
+            network: segment.network.summary(),
             forward_excess: self.excess(place, Direction::Forward),
             return_excess: self.excess(place, Direction::Return),
             held_share: held.into_iter().flatten().reduce(f64::max),
@@ -776,21 +912,20 @@ impl Path {
         }
     }
 
-    /// How to read a one-way column with the skew taken out, since the clocks were last stepped.
-    fn one_way(&self, place: usize, direction: Direction) -> Reading {
+    /// How to read a one-way column with the skew taken out, since the clocks were last stepped; `network`: without the
+    /// wake-up delay at its end.
+    fn one_way(&self, place: usize, direction: Direction, network: bool) -> Reading {
         let clock = &self.segments[place].clock;
         let (column, rate, since) = (segment_column(place), clock.skew().rate, clock.since());
-        match direction {
-            Direction::Forward => Reading {
-                column: column + 1,
-                rate,
-                since,
-            },
-            Direction::Return => Reading {
-                column: column + 2,
-                rate: -rate,
-                since,
-            },
+        let (column, rate, wake_up) = match direction {
+            Direction::Forward => (column + 1, rate, self.host_column(place + 1) + 1),
+            Direction::Return => (column + 2, -rate, self.host_column(place) + 2),
+        };
+        Reading {
+            column,
+            terms: [network.then_some((wake_up, -1)), None],
+            since,
+            rate,
         }
     }
 
@@ -799,7 +934,7 @@ impl Path {
     fn excess(&self, place: usize, direction: Direction) -> Option<Summary> {
         let clock = &self.segments[place].clock;
         let skew = clock.skew();
-        let read = self.one_way(place, direction);
+        let read = self.one_way(place, direction, false);
         let windows: Vec<_> = self.history.all().collect();
         let run = windows
             .last()?
@@ -823,6 +958,36 @@ impl Path {
         excess.summary()
     }
 
+    /// Which way at least three quarters of the growth of a wake-up delay lie: each way is told by one clock.
+    fn wake_up_direction(
+        &self,
+        place: usize,
+        increase: &Increase,
+        earlier: Option<&[&RunRecord]>,
+    ) -> Option<VerdictDirection> {
+        let [_, Some(back)] = self.wake_up_columns(place) else {
+            // One way only: the end of the path on the way out, the origin on the way back.
+            return Some(match place {
+                0 => VerdictDirection::Return,
+                _ => VerdictDirection::Forward,
+            });
+        };
+        if earlier.is_some() {
+            return None; // Runs keep both ways together.
+        }
+        let (share, needed) = increase.figure.rule();
+        let (before, now) = self.history.parts()?;
+        let grown = |column| {
+            let read = Reading {
+                column,
+                ..Reading::default()
+            };
+            let batches = |part: Window<'_>| part.quantiles(read, BATCHES, share, needed);
+            Some(compare(increase.figure, batches(before), &batches(now), false)?.amount)
+        };
+        Some(way_of(increase.amount, grown(back - 1)?, grown(back)?))
+    }
+
     /// Which way at least three quarters of a segment's increase lie. Known only for clocks that
     /// were not stepped, and that cannot have drifted apart by half of the increase; across
     /// runs only for synchronised ones.
@@ -834,8 +999,13 @@ impl Path {
     ) -> Option<VerdictDirection> {
         let segment = &self.segments[place];
         let (share, _) = increase.figure.rule();
+        let network = earlier.is_none() && {
+            let windows = self.compared(None);
+            self.without_wake_ups(Subject::Segment(place), &windows, None)
+                .is_some()
+        };
         let grown = |direction| {
-            let read = self.one_way(place, direction);
+            let read = self.one_way(place, direction, network);
             let (baseline, current) = match earlier {
                 Some(runs) => {
                     let hops = (segment.from_hop, segment.to_hop);
@@ -869,12 +1039,16 @@ impl Path {
             return None;
         }
         let (forward, back) = (grown(Direction::Forward)?, grown(Direction::Return)?);
-        let most = increase.amount / 4 * 3;
-        Some(match () {
-            () if forward >= most && forward > back => VerdictDirection::Forward,
-            () if back >= most && back > forward => VerdictDirection::Return,
-            () => VerdictDirection::Both,
-        })
+        Some(way_of(increase.amount, forward, back))
+    }
+}
+
+fn way_of(amount: i64, forward: i64, back: i64) -> VerdictDirection {
+    let most = amount / 4 * 3;
+    match () {
+        () if forward >= most && forward > back => VerdictDirection::Forward,
+        () if back >= most && back > forward => VerdictDirection::Return,
+        () => VerdictDirection::Both,
     }
 }
 

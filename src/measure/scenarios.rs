@@ -134,6 +134,238 @@ fn one_block_in_ten_by_chance_is_found_in_a_longer_run() {
     assert!(found >= 19, "{found} of 20");
 }
 
+/// A path of kernels that tell, whose processes are woken within some 30 us.
+fn with_arrivals(seed: u64) -> SimPath {
+    let mut path = SimPath::new(4, seed);
+    path.arrivals = true;
+    for node in &mut path.nodes {
+        node.wake_up_ns = [20_000.0, 30_000.0];
+    }
+    path
+}
+
+#[test]
+fn a_host_that_reads_late_is_named_with_its_direction_and_not_the_segments_beside_it() {
+    let directions = [
+        VerdictDirection::Forward,
+        VerdictDirection::Return,
+        VerdictDirection::Both,
+    ];
+    for seed in 0..36 {
+        let mut path = with_arrivals(seed);
+        let (place, way) = (1 + seed as usize % 3, seed as usize / 3 % 3);
+        // The reflector reads one way only.
+        let way = if place == 3 { 0 } else { way };
+        // At the median, or one block in ten.
+        let every = [1, 10][seed as usize / 18];
+        let verdict = verdict_of(&mut path, 1_000, |block, path| {
+            let late = block >= 502 && block % every == 0;
+            let add = if late {
+                [[4.0, 0.0], [0.0, 4.0], [2.0, 2.0]][way]
+            } else {
+                [0.0; 2]
+            };
+            path.nodes[place].wake_up_ns = add.map(|add| (0.03 + add) * MS);
+        });
+        let what = format!("seed {seed}: {verdict:?}");
+        assert_eq!(
+            (verdict.kind, verdict.index),
+            (VerdictKind::Host, Some(place)),
+            "{what}"
+        );
+        assert!(
+            verdict.reads_late && near(verdict.increase, 4.0, 0.1),
+            "{what}"
+        );
+        assert_eq!(verdict.direction, Some(directions[way]), "{what}");
+        let figure = if every == 1 { Figure::P50 } else { Figure::P95 };
+        assert_eq!(
+            (verdict.figure, verdict.confidence),
+            (figure, Confidence::High),
+            "{what}"
+        );
+        let name = ["B", "C", "Z"][place - 1];
+        let text = format!("host {name} reads late: +4.0");
+        assert!(verdict.text.starts_with(&text), "{what}");
+        assert!(
+            verdict.text.contains("ms between kernel and process"),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn a_slow_network_is_named_as_before_where_kernels_tell() {
+    for seed in 0..20 {
+        let mut path = with_arrivals(seed);
+        let segment = seed as usize % 3;
+        let verdict = verdict_of(&mut path, 1_000, |block, path| {
+            let slow = block >= 502 && block % 10 == seed % 10;
+            path.delays_ns[segment][1] = if slow { 30.2 * MS } else { 0.2 * MS };
+        });
+        let what = format!("seed {seed}: {verdict:?}");
+        assert_eq!(
+            (verdict.kind, verdict.index),
+            (VerdictKind::Segment, Some(segment)),
+            "{what}"
+        );
+        assert!(
+            !verdict.reads_late && near(verdict.increase, 30.0, 0.2),
+            "{what}"
+        );
+        assert_eq!(verdict.direction, Some(VerdictDirection::Return), "{what}");
+    }
+}
+
+#[test]
+fn a_source_that_reads_its_answers_late_is_named_as_a_host() {
+    let mut path = with_arrivals(3);
+    let verdict = verdict_of(&mut path, 400, |block, path| {
+        path.nodes[0].wake_up_ns[1] = if block < 202 { 3e4 } else { 5.03 * MS };
+    });
+    assert_eq!(
+        (verdict.kind, verdict.index),
+        (VerdictKind::Host, Some(0)),
+        "{verdict:?}"
+    );
+    assert_eq!(verdict.direction, Some(VerdictDirection::Return));
+    assert!(
+        verdict.text.starts_with("source A reads late: +5.00 ms"),
+        "{verdict:?}"
+    );
+}
+
+#[test]
+fn the_split_by_kernel_times_is_in_the_figures() {
+    let (mut path, mut model) = (with_arrivals(5), Model::new(Baseline::FirstHalf));
+    path.exit = true;
+    run(&mut path, &mut model, 200, |_, path| {
+        path.nodes[2].wake_up_ns[0] = 2.0 * MS;
+    });
+    let statistics = model.statistics(&names());
+    let mean = |summary: Option<Summary>| summary.map(|s| (s.mean.0 + 500) / 10_000);
+    let hosts = &statistics.hosts;
+    let wake_ups = hosts
+        .iter()
+        .map(|host| [mean(host.forward_wake_up), mean(host.return_wake_up)]);
+    // Nothing wakes the source on the way out, nor the exit on the way back.
+    let expected = [
+        [None, Some(3)],
+        [Some(2), Some(3)],
+        [Some(200), Some(3)],
+        [Some(2), None],
+    ];
+    assert_eq!(wake_ups.collect::<Vec<_>>(), expected);
+    let segment = &statistics.segments[1];
+    let apart = segment.round_trip.unwrap().mean - segment.network.unwrap().mean;
+    assert_eq!((apart.0 + 500) / 1_000, 2_030);
+    // Its largest part, too: no baseline is needed for that.
+    let (mut path, mut model) = (with_arrivals(5), Model::new(Baseline::FirstHalf));
+    run(&mut path, &mut model, 60, |_, path| {
+        path.nodes[2].wake_up_ns[0] = 2.0 * MS;
+    });
+    let verdict = model.statistics(&names()).verdict;
+    assert_eq!(
+        (verdict.kind, verdict.index),
+        (VerdictKind::Host, Some(2)),
+        "{verdict:?}"
+    );
+    assert_eq!((verdict.basis, verdict.reads_late), (Basis::Share, true));
+    let text = "largest part: C's wake-up delay with 6";
+    assert!(verdict.text.starts_with(text), "{verdict:?}");
+}
+
+#[test]
+fn arrivals_of_some_blocks_only_are_not_mistaken_for_those_of_all() {
+    // So many of 20 blocks met another one in the socket; the more there are, the less the rest tells.
+    for (unknown, host_is_late, named) in [
+        (1, true, Some(VerdictKind::Host)),
+        (6, true, Some(VerdictKind::Host)),
+        (16, true, Some(VerdictKind::Segment)),
+        (1, false, Some(VerdictKind::Segment)),
+        (16, false, Some(VerdictKind::Segment)),
+    ] {
+        let (mut path, mut random) = (with_arrivals(9), Random::new(9));
+        let mut model = Model::new(Baseline::FirstHalf);
+        for block in 0..1_000 {
+            let add = if block < 502 { 0.0 } else { 3.0 * MS };
+            let delay = if host_is_late {
+                &mut path.nodes[2].wake_up_ns[0]
+            } else {
+                &mut path.delays_ns[1][0]
+            };
+            *delay = 30_000.0 + add;
+            let mut trip = path.trip(block);
+            if random.below(20) < unknown {
+                trip.crossings[2].arrival = None;
+            }
+            model.record(&trip).unwrap();
+        }
+        let verdict = model.statistics(&names()).verdict;
+        let what = format!("{unknown} of 20: {verdict:?}");
+        assert_eq!(Some(verdict.kind), named, "{what}");
+        assert_eq!(
+            verdict.index,
+            Some(if verdict.kind == VerdictKind::Host {
+                2
+            } else {
+                1
+            })
+        );
+        assert!(near(verdict.increase, 3.0, 0.1), "{what}");
+        assert_eq!(verdict.confidence, Confidence::High, "{what}");
+    }
+}
+
+#[test]
+fn a_late_reader_is_found_over_earlier_runs_and_state_files_without_kernel_times_still_serve() {
+    let mut runs = Vec::new();
+    let next = |arrivals: bool, late: f64, slow: f64, runs: &mut Vec<RunRecord>| {
+        let mut path = with_arrivals(runs.len() as u64 + 40);
+        path.arrivals = arrivals;
+        path.nodes[2].wake_up_ns = [(0.03 + late) * MS; 2];
+        path.delays_ns[0][0] += slow * MS;
+        let mut model = Model::new(Baseline::Runs(runs.clone()));
+        run(&mut path, &mut model, 200, |_, _| ());
+        let verdict = model.statistics(&names()).verdict;
+        let mut kept = runs.clone();
+        kept.push(model.run_record(WallTime(kept.len() as u64), &names()));
+        (verdict, parse(&emit(&kept)).unwrap())
+    };
+    for _ in 0..6 {
+        runs = next(false, 0.0, 0.0, &mut runs).1;
+    }
+    assert!(!emit(&runs).contains("wakeup"));
+    // The first runs with kernel times are compared by what the earlier ones have.
+    let (verdict, _) = next(true, 0.0, 3.0, &mut runs);
+    assert_eq!(
+        (verdict.kind, verdict.index),
+        (VerdictKind::Segment, Some(0)),
+        "{verdict:?}"
+    );
+    for _ in 0..6 {
+        let (verdict, more) = next(true, 0.0, 0.0, &mut runs);
+        assert_eq!(verdict.kind, VerdictKind::None, "{verdict:?}");
+        runs = more;
+    }
+    let (verdict, _) = next(true, 2.0, 0.0, &mut runs);
+    assert_eq!(
+        (verdict.kind, verdict.index),
+        (VerdictKind::Host, Some(2)),
+        "{verdict:?}"
+    );
+    assert!(
+        verdict.reads_late && near(verdict.increase, 4.0, 0.2),
+        "{verdict:?}"
+    );
+    let (verdict, _) = next(true, 0.0, 3.0, &mut runs);
+    assert_eq!(
+        (verdict.kind, verdict.index),
+        (VerdictKind::Segment, Some(0)),
+        "{verdict:?}"
+    );
+}
+
 #[test]
 fn hosts_and_the_source_are_named_by_their_residence() {
     for (place, kind, index) in [
@@ -775,6 +1007,7 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
                 ..c
             }));
             let home = Homecoming {
+                arrival: None,
                 ingress: WallTime(any()),
                 egress: (any() % 2 == 0).then(|| WallTime(any())),
                 generation: any() as u8,

@@ -125,19 +125,45 @@ pub(super) struct Window<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading {
     pub(super) column: usize,
+    /// Columns that are added to it, or taken off it (`-1`), in the rows in which they have a value.
+    pub(super) terms: [Option<(usize, i64)>; 2],
     /// Rows from before this time are of another pair of clocks.
     pub(super) since: MonoTime,
     /// Nanoseconds per nanosecond after `since`, subtracted.
     pub(super) rate: f64,
 }
 
+impl Reading {
+    fn of(&self, row: &[i64]) -> Option<i64> {
+        let value = |column: usize| row.get(column).copied().filter(|value| *value != NONE);
+        let terms = self.terms.iter().flatten();
+        let terms = terms.filter_map(|(column, sign)| Some(value(*column)?.wrapping_mul(*sign)));
+        Some(terms.fold(value(self.column)?, i64::wrapping_add))
+    }
+}
+
 impl<'a> Window<'a> {
+    /// Its rows, with their times.
+    fn all(self) -> impl Iterator<Item = (u64, &'a [i64])> {
+        let rows = self.series.values.chunks_exact(self.series.columns.max(1));
+        let rows = self.series.times.iter().copied().zip(rows);
+        rows.filter(move |(time, _)| (self.start..=self.end).contains(time))
+    }
+
     /// Rows in it.
     pub(super) fn rows(self) -> usize {
-        let times = self.series.times.iter();
-        times
-            .filter(|time| (self.start..=self.end).contains(*time))
-            .count()
+        self.all().count()
+    }
+
+    /// Whether at least `share` of its rows have a value in each of `columns`.
+    pub(super) fn knows(self, columns: &[usize], share: f64) -> bool {
+        let known = |row: &[i64]| {
+            columns
+                .iter()
+                .all(|c| row.get(*c).is_some_and(|v| *v != NONE))
+        };
+        let known = self.all().filter(|(_, row)| known(row)).count();
+        known > 0 && known as f64 >= self.rows() as f64 * share
     }
 
     /// Each row with its time.
@@ -148,22 +174,9 @@ impl<'a> Window<'a> {
     }
 
     pub(super) fn values(self, read: Reading) -> impl Iterator<Item = (u64, i64)> + 'a {
-        let cells = self
-            .series
-            .values
-            .iter()
-            .skip(read.column)
-            .step_by(self.series.columns.max(1));
-        let rows = self
-            .series
-            .times
-            .iter()
-            .zip(cells)
-            .map(|(time, value)| (*time, *value));
-        rows.filter(move |(time, value)| {
-            *value != NONE && *time >= read.since.0 && (self.start..=self.end).contains(time)
-        })
-        .map(move |(time, value)| {
+        let rows = self.all().filter(move |(time, _)| *time >= read.since.0);
+        rows.filter_map(move |(time, row)| {
+            let value = read.of(row)?;
             let age = time - read.since.0;
             // A rate of 0 has to leave the value as it is: f64 has 53 bits.
             let drift = if read.rate == 0.0 {
@@ -171,7 +184,7 @@ impl<'a> Window<'a> {
             } else {
                 age as f64 * read.rate
             };
-            (time, value.saturating_sub(drift.round() as i64))
+            Some((time, value.saturating_sub(drift.round() as i64)))
         })
     }
 

@@ -50,6 +50,8 @@ pub(super) struct SimNode {
     pub(super) offset_ns: f64,
     pub(super) skew_ppm: f64,
     pub(super) residence_ns: [f64; 2],
+    /// How late it reads what its kernel has, forward and return.
+    pub(super) wake_up_ns: [f64; 2],
     /// Share of the time its pumps are held, forward and return.
     pub(super) held: [f64; 2],
     /// Steps of its clock: true time, by how much, and whether the generation tells.
@@ -88,6 +90,8 @@ pub(super) struct SimPath {
     pub(super) correlation: f64,
     pub(super) exit: bool,
     pub(super) synchronised: bool,
+    /// Kernels tell when blocks arrive.
+    pub(super) arrivals: bool,
     pub(super) interval_ns: f64,
     wander: Vec<[f64; 2]>,
     pub(super) random: Random,
@@ -132,6 +136,7 @@ impl SimPath {
             correlation: 0.0,
             exit: false,
             synchronised: false,
+            arrivals: false,
             interval_ns: 100.0 * MS,
             wander: vec![[0.0; 2]; nodes - 1],
             random: Random::new(seed ^ 0xabcd),
@@ -153,6 +158,14 @@ impl SimPath {
             *wander = *wander * self.correlation + rest * self.random.normal();
         }
         let mut cross = |node: &SimNode, hop: usize, passage, t: &mut f64, held: f64, stay: f64| {
+            // Neither a block that begins here nor an exit's report of one comes out of a socket.
+            let comes = hop > 0 && (hop < last || passage != Passage::Return);
+            let arrival = node.clock(*t);
+            *t += match passage {
+                _ if !comes => 0.0,
+                Passage::Return => node.wake_up_ns[1],
+                _ => node.wake_up_ns[0],
+            };
             let ingress = *t;
             *t += stay;
             crossings.push(Crossing {
@@ -163,7 +176,7 @@ impl SimPath {
                 stepped: node.generation(*t) != node.generation(ingress),
                 synchronised: self.synchronised,
                 held: Nanos((held * self.interval_ns) as u64),
-                arrival: None,
+                arrival: (comes && self.arrivals).then_some(arrival),
                 ingress: node.clock(ingress),
                 egress: node.clock(*t),
             });
@@ -212,11 +225,14 @@ impl SimPath {
             }
         }
         let origin = &self.nodes[0];
+        let arrival = self.arrivals.then(|| origin.clock(t));
+        t += origin.wake_up_ns[1];
         Trip {
             sequence: block,
             at: MonoTime(due as u64),
             crossings,
             home: Homecoming {
+                arrival,
                 ingress: origin.clock(t),
                 egress: None,
                 generation: origin.generation(t),

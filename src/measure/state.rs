@@ -36,6 +36,10 @@ pub enum Part {
     Forward(u8, u8),
     /// The same on the way back.
     Return(u8, u8),
+    /// A segment's round trip without the wake-up delays at its ends; kept only where most of those are known.
+    Network(u8, u8),
+    /// A node's wake-up delay, both ways; kept likewise.
+    WakeUp(u8),
 }
 
 /// What a run leaves for later ones of one part: its quantiles, `None` where too few blocks tell.
@@ -184,6 +188,8 @@ fn part_from(name: &str) -> Option<Part> {
         ("source", "") => Some(Part::Source),
         ("server", "") => Some(Part::Server),
         ("host", _) => Some(Part::Host(hops.parse().ok()?)),
+        ("wakeup", _) => Some(Part::WakeUp(hops.parse().ok()?)),
+        ("network", _) => two().map(|(from, to)| Part::Network(from, to)),
         ("segment", _) => two().map(|(from, to)| Part::Segment(from, to)),
         ("forward", _) => two().map(|(from, to)| Part::Forward(from, to)),
         ("return", _) => two().map(|(from, to)| Part::Return(from, to)),
@@ -204,6 +210,8 @@ impl fmt::Display for Part {
             Self::Host(hop) => write!(f, "host:{hop}"),
             Self::Segment(from, to) => write!(f, "segment:{from}-{to}"),
             Self::Forward(from, to) => write!(f, "forward:{from}-{to}"),
+            Self::Network(from, to) => write!(f, "network:{from}-{to}"),
+            Self::WakeUp(hop) => write!(f, "wakeup:{hop}"),
             Self::Return(from, to) => write!(f, "return:{from}-{to}"),
         }
     }
@@ -251,6 +259,8 @@ mod tests {
             (Part::Server, Quantiles::default()),
             (Part::Forward(0, 1), quantiles(i64::MIN, Some(i64::MAX))),
             (Part::Return(0, 255), quantiles(1, None)),
+            (Part::Network(0, 1), quantiles(7, Some(8))),
+            (Part::WakeUp(1), quantiles(9, None)),
         ]);
         RunRecord {
             started: WallTime(started),

@@ -40,6 +40,11 @@ pub struct HostPart {
     pub forward_residence: Option<SignedNanos>,
     /// The same on the way back; `None` also at a reflector, and at an origin where the frame ends.
     pub return_residence: Option<SignedNanos>,
+    /// Ingress minus the kernel's receive time on the way out, between 0 and 1 s; a share of the segment before. `None`
+    /// where the kernel did not tell, and at the origin, where the total begins with the ingress.
+    pub forward_wake_up: Option<SignedNanos>,
+    /// The same on the way back; a share of the segment behind. `None` also at the end of the path.
+    pub return_wake_up: Option<SignedNanos>,
 }
 
 impl HostPart {
@@ -61,6 +66,9 @@ pub struct SegmentPart {
     pub to_hop: u8,
     /// `(x_i - x_e) - (y_e - y_i)`; `None` if the clock of either end was stepped in between.
     pub round_trip: Option<SignedNanos>,
+    /// The round trip without the wake-up delays of the far node on the way out and of the near node on the way back;
+    /// `None` where one of the three is unknown.
+    pub network: Option<SignedNanos>,
     /// The raw one-way difference `y_i - x_e` of two clocks; `None` where the round trip is.
     pub forward: Option<SignedNanos>,
     /// The raw one-way difference `x_i - y_e`; forward and back together are the round trip.
@@ -209,11 +217,19 @@ impl Trip {
             } else {
                 pair.home.map(|home| home.egress - home.ingress)
             };
+            let home_wake_up = match pair.home {
+                _ if place == 0 => self.home.wake_up(),
+                // Behind the last node that stamped there is no segment that it could be a share of.
+                Some(home) if place + 1 < pairs.len() => home.wake_up(),
+                _ => None,
+            };
             parts.hosts.push(HostPart {
                 hop: pair.out.hop,
                 node: pair.out.node,
                 forward_residence: (!pair.out.stepped).then(|| pair.out.egress - pair.out.ingress),
                 return_residence: home_residence.filter(|_| !home_stepped),
+                forward_wake_up: pair.out.wake_up().filter(|_| place > 0),
+                return_wake_up: home_wake_up,
             });
             if place == 0 {
                 let total = self.home.ingress - pair.out.ingress;
@@ -237,7 +253,9 @@ impl Trip {
                 && !far_out.stepped;
             let forward = far.out.ingress - pair.out.egress;
             let back = back_in - far_out.egress;
+            let network = || Some(forward - far.out.wake_up()? + (back - home_wake_up?));
             parts.segments.push(SegmentPart {
+                network: known.then(network).flatten(),
                 from_hop: pair.out.hop,
                 to_hop: far.out.hop,
                 round_trip: known.then(|| forward + back),
@@ -267,6 +285,10 @@ mod tests {
         for seed in 0..5_000 {
             let mut path = SimPath::new(2 + random.below(7) as usize, seed);
             path.exit = random.below(2) == 0;
+            path.arrivals = seed % 2 == 0;
+            for node in &mut path.nodes {
+                node.wake_up_ns = [(); 2].map(|()| random.below(2_000_000) as f64);
+            }
             let mut trip = path.trip(random.below(1_000));
             let whole = trip.home.ingress - trip.crossings[0].ingress;
             if seed % 3 == 0 {
@@ -285,6 +307,33 @@ mod tests {
             }
             let parts = trip.split().unwrap();
             assert_eq!(parts.total, Some(sum(&parts)), "seed {seed}: {trip:?}");
+            let mut split = 0;
+            for part in &parts.segments {
+                let wake_ups = |hop, of: fn(&HostPart) -> Option<SignedNanos>| {
+                    let host = parts.hosts.iter().find(|host| host.hop == hop);
+                    host.and_then(of)
+                };
+                let out = wake_ups(part.to_hop, |host| host.forward_wake_up);
+                let back = wake_ups(part.from_hop, |host| host.return_wake_up);
+                let whole = part
+                    .network
+                    .map(|network| network + out.unwrap() + back.unwrap());
+                assert!(whole.is_none() || whole == part.round_trip, "seed {seed}");
+                split += usize::from(whole.is_some());
+                assert_eq!(
+                    whole.is_some(),
+                    out.is_some() && back.is_some(),
+                    "seed {seed}"
+                );
+            }
+            if seed % 3 != 0 {
+                let all = if seed % 2 == 0 {
+                    parts.segments.len()
+                } else {
+                    0
+                };
+                assert_eq!(split, all, "seed {seed}: {parts:?}");
+            }
             if seed % 3 != 0 && seed % 5 != 0 {
                 assert_eq!(parts.total, Some(whole), "seed {seed}");
             }
@@ -310,6 +359,7 @@ mod tests {
             egress: WallTime(egress),
         };
         let home = Homecoming {
+            arrival: None,
             ingress: WallTime(200),
             egress: None,
             generation: 0,

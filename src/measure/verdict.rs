@@ -172,6 +172,8 @@ fn interval_rank(m: usize, n: usize) -> (usize, bool) {
 pub(super) enum Subject {
     Segment(usize),
     Host(usize),
+    /// How late the host's process reads what its kernel has.
+    WakeUp(usize),
     Server,
 }
 
@@ -184,6 +186,8 @@ pub(super) struct Candidate {
     pub(super) share: Option<f64>,
     /// At the median and at the 95th percentile.
     pub(super) increases: [Option<Increase>; 2],
+    /// A segment with the wake-up delays at its ends in it: they are not known of enough blocks.
+    pub(super) round_trip: bool,
 }
 
 impl Candidate {
@@ -226,8 +230,8 @@ pub(super) struct Evidence<'a> {
     pub(super) no_baseline: String,
     /// What keeps the confidence low whatever is found.
     pub(super) doubts: Vec<String>,
-    /// Which way the increase of a segment lies, where the clocks tell.
-    pub(super) direction: &'a dyn Fn(usize, &Increase) -> Option<VerdictDirection>,
+    /// Which way the increase of a segment or a wake-up delay lies, where the clocks tell.
+    pub(super) direction: &'a dyn Fn(Subject, &Increase) -> Option<VerdictDirection>,
 }
 
 /// Where a chain of held pumps ends: the part after the last of them.
@@ -248,6 +252,7 @@ impl Evidence<'_> {
             Some((c, increase))
         });
         if let Some((winner, increase)) = standing.max_by_key(|(_, increase)| increase.amount) {
+            let (winner, increase) = self.within(winner, increase).unwrap_or((winner, increase));
             return self.grown(winner, increase);
         }
         let largest = self.candidates.iter().filter(|c| c.mean > 0.0);
@@ -285,6 +290,16 @@ impl Evidence<'_> {
         }
     }
 
+    /// The wake-up delay that makes up most of the growth of a segment that has it in it.
+    fn within(&self, segment: &Candidate, grown: &Increase) -> Option<(&Candidate, &Increase)> {
+        let inner = self.candidates.iter().filter(|c| is_within(c, segment));
+        let inner = inner.filter_map(|c| Some((c, c.at(grown.figure)?)));
+        let most = grown.amount / 4 * 3;
+        inner
+            .filter(|(_, own)| own.stands_out && own.amount >= most)
+            .max_by_key(|(_, own)| own.amount)
+    }
+
     /// Nothing stands out; the reason names what came nearest.
     fn unchanged(&self) -> Verdict {
         let compared = self.candidates.iter().filter_map(|c| Some((c, c.best()?)));
@@ -292,7 +307,7 @@ impl Evidence<'_> {
         let (why, doubts) = nearest.map_or_else(Default::default, |(part, increase)| {
             let why = format!(
                 "largest change: {} {:+.3} ms",
-                self.name(part.subject),
+                self.part(part.subject),
                 SignedNanos(increase.amount).as_millis_f64()
             );
             (why, increase.doubts.clone())
@@ -320,6 +335,7 @@ impl Evidence<'_> {
             reason: self.reason(why, &[]),
             text: format!("none: {why}"),
             cause: None,
+            reads_late: false,
         }
     }
 
@@ -343,7 +359,7 @@ impl Evidence<'_> {
         });
         let text = format!(
             "largest part: {}{of_delay} ({why}){}",
-            self.name(part.subject),
+            self.part(part.subject),
             self.steps()
         );
         let why = format!("largest part; {why}{}", self.steps());
@@ -372,22 +388,23 @@ impl Evidence<'_> {
         let rivals = self
             .candidates
             .iter()
-            .filter(|c| c.subject != winner.subject);
+            .filter(|c| c.subject != winner.subject && !is_within(winner, c));
         let rivals = rivals.filter(|c| self.bottleneck(c.subject, true).is_none());
         let rivals = rivals.filter_map(|c| Some((c, c.best()?)));
         if let Some((rival, theirs)) = rivals.max_by_key(|(_, theirs)| theirs.amount) {
             if theirs.stands_out && theirs.high >= increase.low {
-                let (one, other) = (self.name(winner.subject), self.name(rival.subject));
+                let (one, other) = (self.part(winner.subject), self.part(rival.subject));
                 doubts.push(format!("{one} and {other} grew alike"));
             }
         }
-        let direction = match winner.subject {
-            Subject::Segment(place) => (self.direction)(place, increase),
-            _ => None,
-        };
+        let direction = (self.direction)(winner.subject, increase);
         let (amount, low, high) = (ms(increase.amount), ms(increase.low), ms(increase.high));
+        let (does, where_to) = match winner.subject {
+            Subject::WakeUp(_) => ("reads late", " between kernel and process"),
+            _ => ("adds the delay", ""),
+        };
         let mut text = format!(
-            "{} adds the delay: +{amount} ms ({}, {low} to {high}) over its baseline of {} ms",
+            "{} {does}: +{amount} ms{where_to} ({}, {low} to {high}) over its baseline of {} ms",
             self.described(winner.subject),
             increase.figure.name(),
             ms(increase.baseline),
@@ -456,12 +473,12 @@ impl Evidence<'_> {
         let queue = match grown {
             Some(increase) => format!(
                 "the queue shows in {} with +{} ms",
-                self.name(seen.subject),
+                self.part(seen.subject),
                 ms(increase.amount)
             ),
             None => format!(
                 "the queue shows in {}, the largest part",
-                self.name(seen.subject)
+                self.part(seen.subject)
             ),
         };
         let text = format!("{slow}: {held}; {queue}.");
@@ -486,6 +503,7 @@ impl Evidence<'_> {
                     mean: 0.0,
                     share: None,
                     increases: [None, None],
+                    round_trip: false,
                 };
                 self.named(&part, basis, "")
             }
@@ -505,7 +523,7 @@ impl Evidence<'_> {
         let (kind, index) = match part.subject {
             Subject::Segment(place) => (VerdictKind::Segment, Some(place)),
             Subject::Host(0) if self.source => (VerdictKind::Source, None),
-            Subject::Host(place) => (
+            Subject::Host(place) | Subject::WakeUp(place) => (
                 VerdictKind::Host,
                 self.nodes.get(place).map(|(hop, _)| usize::from(*hop)),
             ),
@@ -517,6 +535,7 @@ impl Evidence<'_> {
             index,
             name,
             share: part.share,
+            reads_late: matches!(part.subject, Subject::WakeUp(_)),
             ..self.nothing(why, basis)
         }
     }
@@ -567,16 +586,26 @@ impl Evidence<'_> {
     fn name(&self, subject: Subject) -> String {
         match subject {
             Subject::Segment(place) => format!("{} -> {}", self.node(place), self.node(place + 1)),
-            Subject::Host(place) => self.node(place),
+            Subject::Host(place) | Subject::WakeUp(place) => self.node(place),
             Subject::Server => "server".to_owned(),
+        }
+    }
+
+    /// A part in a sentence, where a host's two parts have to be told apart.
+    fn part(&self, subject: Subject) -> String {
+        match subject {
+            Subject::WakeUp(place) => format!("{}'s wake-up delay", self.node(place)),
+            _ => self.name(subject),
         }
     }
 
     fn described(&self, subject: Subject) -> String {
         match subject {
             Subject::Segment(_) => self.name(subject),
-            Subject::Host(0) if self.source => format!("source {}", self.node(0)),
-            Subject::Host(_) => format!("host {}", self.name(subject)),
+            Subject::Host(0) | Subject::WakeUp(0) if self.source => {
+                format!("source {}", self.node(0))
+            }
+            Subject::Host(_) | Subject::WakeUp(_) => format!("host {}", self.name(subject)),
             Subject::Server => "server (or the network to it)".to_owned(),
         }
     }
@@ -602,7 +631,7 @@ impl Evidence<'_> {
                     .chain([(place, Subject::Segment(place))])
                     .collect::<Vec<_>>()
             }
-            Subject::Server => Vec::new(),
+            Subject::WakeUp(_) | Subject::Server => Vec::new(),
         };
         beside.into_iter().find(|(_, other)| {
             let part = self.candidates.iter().find(|c| c.subject == *other);
@@ -630,7 +659,9 @@ impl Evidence<'_> {
                 let back = if last { place + 1 } else { places + place + 1 };
                 ([place + 1, places + place], [place, back])
             }
-            Subject::Host(place) => ([place, places + place], [place, places + place]),
+            Subject::Host(place) | Subject::WakeUp(place) => {
+                ([place, places + place], [place, places + place])
+            }
             Subject::Server => return None,
         };
         let near = near.into_iter().filter(|_| !moved_only);
@@ -662,6 +693,16 @@ impl Evidence<'_> {
             ),
             None => (None, Some((Subject::Server, None))),
         }
+    }
+}
+
+/// Whether `inner` is a wake-up delay, and a share of the round trip that `outer` is.
+fn is_within(inner: &Candidate, outer: &Candidate) -> bool {
+    match (inner.subject, outer.subject) {
+        (Subject::WakeUp(host), Subject::Segment(place)) => {
+            outer.round_trip && (host == place || host == place + 1)
+        }
+        _ => false,
     }
 }
 

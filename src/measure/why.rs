@@ -394,6 +394,9 @@ mod tests {
             return_distribution: Histogram::default(),
             forward_wake_up: summary(0.02),
             return_wake_up: summary(0.02),
+            wake_up_share: None,
+            wake_up_baseline: None,
+            wake_up_increase: None,
             share: None,
             baseline: None,
             increase: None,
@@ -423,6 +426,7 @@ mod tests {
                 reason: String::new(),
                 text: String::new(),
                 cause: None,
+                reads_late: false,
             },
         }
     }

@@ -299,6 +299,9 @@ impl Caller {
                 .map_err(|error| no_link(&end, settings.timeout, error))?;
         }
         end.set_framed();
+        if settings.wants_arrivals() {
+            end.keep_arrivals();
+        }
         let info = node.info(
             Role::Source,
             Some(dialled.took),
@@ -369,7 +372,8 @@ impl Caller {
             }
             let ingress = header
                 .marked()
-                .then(|| *read_at.get_or_insert_with(|| clock.read()));
+                .then(|| *read_at.get_or_insert_with(|| clock.read()))
+                .map(|read_at| read_at.after(intake.arrival(&header)));
             intake
                 .verify(&header)
                 .map_err(|fault| breaks(explain(end, timeout, fault)))?;
@@ -470,6 +474,7 @@ impl Caller {
             hop: 0,
         };
         let home = Homecoming {
+            arrival: ingress.arrival,
             ingress: ingress.wall,
             egress: None,
             generation: ingress.generation,

@@ -1,9 +1,10 @@
 //! The wall clock with its generation, as pumps read it.
 
 use super::lock;
+use crate::measure::LATEST;
 use crate::session::clock::{ClockWatch, Generations};
 use crate::sys;
-use crate::time::{MonoTime, WallTime};
+use crate::time::{MonoTime, SignedNanos, WallTime};
 use std::sync::Mutex;
 
 /// The node's count of clock steps, shared by its pumps.
@@ -47,12 +48,29 @@ pub struct Moment {
     pub mono: MonoTime,
     /// The wall clock's generation.
     pub generation: u8,
+    /// The wall clock was stepped since the pump's reading before this one: what another clock told in between is of
+    /// no use.
+    pub stepped: bool,
+    /// When what was read at this moment had come, as the kernel told on the same wall clock; `None` where it did not.
+    pub arrival: Option<WallTime>,
+}
+
+impl Moment {
+    /// The same moment for a frame that had come at `arrival`, if that can be true.
+    pub fn after(self, arrival: Option<WallTime>) -> Self {
+        let possible = |at: &WallTime| (SignedNanos::ZERO..=LATEST).contains(&(self.wall - *at));
+        Self {
+            arrival: arrival.filter(|at| !self.stepped && possible(at)),
+            ..self
+        }
+    }
 }
 
 impl PumpClock<'_> {
     /// Reads both clocks; no lock is taken unless the wall clock was stepped.
     pub fn read(&mut self) -> Moment {
         let reading = sys::clock::read();
+        let known = self.watch.generation();
         if self.watch.is_stepped(reading.now(), reading.took) {
             self.settle(&reading);
         }
@@ -60,6 +78,8 @@ impl PumpClock<'_> {
             wall: reading.wall,
             mono: reading.mono,
             generation: self.watch.generation(),
+            stepped: self.watch.generation() != known,
+            arrival: None,
         }
     }
 

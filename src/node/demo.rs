@@ -114,6 +114,7 @@ pub(super) fn settings(name: &str, role: Role) -> Settings {
         idle_timeout: None,
         sample: Duration::from_millis(10),
         hop_limit: DEFAULT_HOP_LIMIT,
+        kernel_times: true,
         key: None,
         limits: Limits::default(),
         ask: Classes::default(),

@@ -8,7 +8,7 @@
 use super::lock;
 use super::sessions::Diary;
 use crate::session::journal::{EndJournal, Place};
-use crate::sys;
+use crate::sys::{self, receive};
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::authentication::{make_room, Sealer, Sealing, Verifier, TAG_LEN};
 use crate::wire::{Header, ParseError};
@@ -36,6 +36,7 @@ const WRITING_OVER: u8 = 4;
 const TORN: u8 = 8;
 const FRAMED: u8 = 16;
 const HALF_DONE: u8 = 32;
+const ARRIVALS: u8 = 64;
 
 /// Why a write ended early.
 #[derive(Debug)]
@@ -159,6 +160,27 @@ impl End {
     /// Whether the peer is another node.
     pub fn is_framed(&self) -> bool {
         self.is(FRAMED)
+    }
+
+    /// Asks the kernel when what is read here arrived. A kernel that does not tell is no error: then it is not known.
+    pub fn keep_arrivals(&self) {
+        if receive::keep_arrivals(&self.socket).is_ok() {
+            self.mark(ARRIVALS);
+        }
+    }
+
+    /// As [`keep_arrivals`](Self::keep_arrivals), where the listener was asked already: it hands that down.
+    #[must_use]
+    pub fn with_arrivals(self, kept: bool) -> Self {
+        if kept {
+            self.mark(ARRIVALS);
+        }
+        self
+    }
+
+    /// Whether the kernel was asked when things arrive.
+    pub fn tells_arrivals(&self) -> bool {
+        self.is(ARRIVALS)
     }
 
     /// From now on every frame in and out has its trailer.

@@ -8,7 +8,7 @@
 //! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
 
 use super::ends::{End, Pair};
-use crate::sys;
+use crate::sys::{self, receive::receive};
 use crate::time::WallTime;
 use crate::wire::authentication::TAG_LEN;
 use crate::wire::{FrameView, Header, ParseError, HEADER_LEN, STAMP_LEN};
@@ -70,6 +70,13 @@ pub struct Intake<'a> {
     moved: usize,
     /// The frame at hand took a read; one that did not was complete when an earlier one was.
     fresh: bool,
+    /// Ask the kernel when things came, as long as frames are read.
+    arrivals: bool,
+    /// When the last byte that was read had come, if nothing was left behind it; `None` where that is not known.
+    arrival: Option<WallTime>,
+    /// How much more than a frame to read, so that a receive can be seen to have emptied the socket. That is a header, so
+    /// that nothing but one is ever left over of a larger frame: it is copied, the rest of its frame is not.
+    slack: usize,
     header_begun: Option<Instant>,
     /// The latest read, not noted yet: when, and how much.
     unnoted: Option<(WallTime, usize)>,
@@ -93,6 +100,9 @@ impl<'a> Intake<'a> {
             full: false,
             moved: 0,
             fresh: false,
+            arrivals: end.tells_arrivals(),
+            arrival: None,
+            slack: 0,
             header_begun: None,
             unnoted: None,
         }
@@ -219,8 +229,15 @@ impl<'a> Intake<'a> {
                     .max(Duration::from_millis(1));
                 self.arm(Some(tick))?;
             }
-            let (mut socket, filled) = (&self.end.socket, self.filled);
-            match socket.read(&mut self.buffer()[filled..room]) {
+            let (mut socket, filled, asks) = (&self.end.socket, self.filled, self.arrivals);
+            let place = &mut self.buffer()[filled..room];
+            let (received, arrival) = if asks {
+                receive(socket, place)
+                    .map_or_else(|error| (Err(error), None), |(n, at)| (Ok(n), at))
+            } else {
+                (socket.read(place), None)
+            };
+            match received {
                 Ok(0) if self.pair.has_failed() => return Err(ReadFault::Aborted),
                 Ok(0) if self.end.is_reset() => {
                     self.note_reset();
@@ -228,6 +245,8 @@ impl<'a> Intake<'a> {
                 }
                 Ok(read) => {
                     self.filled += read;
+                    // Where there was room for more, nothing more was there.
+                    self.arrival = arrival.filter(|_| self.filled < room);
                     self.fresh = true;
                     self.full |= self.filled == self.len();
                     self.pair.moved.fetch_add(1, Ordering::Relaxed);
@@ -321,6 +340,7 @@ impl<'a> Intake<'a> {
     ///
     /// [`ReadFault`].
     pub fn chunk(&mut self) -> Result<Option<Chunk<'_>>, ReadFault> {
+        self.arrivals = false; // Plain bytes carry no stamps.
         if self.start == self.filled {
             self.start = HEADROOM;
             self.filled = HEADROOM;
@@ -347,29 +367,33 @@ impl<'a> Intake<'a> {
     pub fn frame(&mut self) -> Result<Option<Header>, ReadFault> {
         loop {
             let pending = self.filled - self.start;
+            let mut slack = 0;
             let missing = match Header::parse(self.pending()) {
                 Ok(header) if pending >= header.frame_len() => {
                     self.header_begun = None;
                     self.last_frame = header.frame_len();
+                    self.slack = self.slack_behind(&header);
                     return Ok(Some(header));
                 }
                 Ok(header) => {
                     self.header_begun = None;
+                    slack = self.slack_behind(&header);
                     header.frame_len() - pending
                 }
                 Err(ParseError::Incomplete { .. }) => 0,
                 Err(error) => return Err(ReadFault::Parse(error)),
             };
             let read = if missing > 0 {
-                // The rest of this frame and no more: what follows is read with the next one.
-                self.make_room(missing);
-                self.read(missing, true)?
+                // The rest of this frame and hardly more: what follows is read with the next one.
+                let most = missing + slack;
+                self.make_room(most);
+                self.read(most, true)?
             } else if pending == 0 {
                 self.start = HEADROOM;
                 self.filled = HEADROOM;
                 self.grow_if_full();
                 let most = if self.last_frame >= EXACT {
-                    self.last_frame
+                    self.last_frame + self.slack
                 } else {
                     usize::MAX
                 };
@@ -397,6 +421,21 @@ impl<'a> Intake<'a> {
             return Err(ReadFault::Stalled);
         }
         Ok(())
+    }
+
+    fn slack_behind(&self, header: &Header) -> usize {
+        if self.arrivals && header.marked() {
+            HEADER_LEN
+        } else {
+            0
+        }
+    }
+
+    /// When the last byte of the frame at hand came, by the kernel's wall clock. Known only of the last frame of a read
+    /// that left nothing behind: the time that the kernel tells is that of the last byte in the socket.
+    pub fn arrival(&self, header: &Header) -> Option<WallTime> {
+        self.arrival
+            .filter(|_| self.start + header.frame_len() == self.filled)
     }
 
     /// Whether a read has come since this was asked last: if not, the frame at hand was complete when the one before was.
@@ -538,14 +577,69 @@ mod tests {
         assert!(!intake.is_big());
     }
 
+    fn frame(payload: usize) -> Vec<u8> {
+        let header = Header {
+            flags: crate::wire::Flags(crate::wire::Flags::MARKED),
+            ..Header::new(crate::wire::frame_type::BLOCK, 1, 2)
+        };
+        crate::wire::build(header, &[], &[], &vec![5; payload])
+    }
+
+    #[test]
+    fn an_arrival_is_told_of_the_last_frame_of_a_read_that_left_nothing_behind() {
+        let (mut near, pair) = pair();
+        let mut intake = Intake::new(&pair, &pair.client, None);
+        // Not asked for: unknown.
+        near.write_all(&frame(10)).unwrap();
+        let header = intake.frame().unwrap().unwrap();
+        assert_eq!(intake.arrival(&header), None);
+        intake.consume(&header);
+        pair.client.keep_arrivals();
+        let mut intake = Intake::new(&pair, &pair.client, None);
+        let known = |intake: &mut Intake<'_>| {
+            let header = intake.frame().unwrap().unwrap();
+            let known = intake.arrival(&header).is_some();
+            intake.consume(&header);
+            known
+        };
+        // The first such socket of a host turns stamping on a moment later.
+        let told = std::iter::repeat_with(|| {
+            near.write_all(&frame(1)).unwrap();
+            known(&mut intake)
+        })
+        .take(1_000_000)
+        .any(|known| known);
+        assert!(told);
+        // Small and large, alone in the socket: all of them, whatever the buffer had to grow to. (The first large one
+        // comes in pieces, and the last of them counts.)
+        for payload in [10, 10, 3000, 40_000, 40_000, 10, 200_000, 10] {
+            near.write_all(&frame(payload)).unwrap();
+            assert!(known(&mut intake), "{payload}");
+        }
+        // Two that met: the time is the second one's.
+        near.write_all(&[frame(10), frame(20)].concat()).unwrap();
+        assert_eq!([known(&mut intake), known(&mut intake)], [false, true]);
+        // A large one that was read exactly, with the beginning of the next one: its own time is not known.
+        let two = [frame(40_000), frame(40_000)].concat();
+        let (begun, rest) = two.split_at(60_000);
+        near.write_all(begun).unwrap();
+        assert!(!known(&mut intake));
+        near.write_all(rest).unwrap();
+        assert!(known(&mut intake));
+        // What was in the buffer when the last read came is not of that read: the end of a frame decides.
+        near.write_all(&frame(10)[..50]).unwrap();
+        assert!(intake.read_more().unwrap());
+        near.write_all(&frame(10)[50..]).unwrap();
+        assert!(known(&mut intake));
+        // Plain bytes are received without.
+        near.write_all(b"x").unwrap();
+        assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");
+        assert!(!intake.arrivals);
+    }
+
     #[test]
     fn the_end_within_a_frame_is_not_the_end_between_frames() {
-        let frame = crate::wire::build(
-            Header::new(crate::wire::frame_type::BLOCK, 1, 2),
-            &[],
-            &[],
-            &[5; 3000],
-        );
+        let frame = frame(3000);
         let (mut near, pair) = pair();
         let mut intake = Intake::new(&pair, &pair.client, None);
         near.write_all(&frame).unwrap();

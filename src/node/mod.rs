@@ -80,6 +80,8 @@ pub struct Settings {
     pub sample: Duration,
     /// Greatest number of hops that a path opened here may have.
     pub hop_limit: u8,
+    /// Whether the kernel is asked when blocks arrive (not with `--no-kernel-times`).
+    pub kernel_times: bool,
     /// `--key-file`: what frames between nodes are authenticated with; `None` leaves them as they are.
     pub key: Option<Key>,
     /// Who may connect, and how many at once.
@@ -88,6 +90,18 @@ pub struct Settings {
     pub ask: Classes,
     /// What it tells of itself when it is asked.
     pub offer: annotator::Offer,
+}
+
+impl Settings {
+    /// Whether arrivals are wanted where frames come in: only a stamp has a place for them.
+    fn wants_arrivals(&self) -> bool {
+        self.kernel_times && self.stamp
+    }
+
+    /// Whether a listener is to ask for them, for all that it accepts.
+    fn listens_for_arrivals(&self) -> bool {
+        self.wants_arrivals() && self.accept != Accept::Raw
+    }
 }
 
 /// One node of a path: what its threads share.

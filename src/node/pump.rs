@@ -141,6 +141,8 @@ struct Ready {
     header: Header,
     /// What its stamp says of this pump's blocked writes.
     held: Nanos,
+    /// What its stamp says of the kernel's receive time.
+    arrival: Option<WallTime>,
 }
 
 /// Several small frames that go out together are gathered up to this size.
@@ -212,7 +214,7 @@ impl<'a> Pump<'a> {
                 0
             }),
             held: std::mem::take(&mut self.held),
-            arrival: None,
+            arrival: ingress.arrival,
             ingress: ingress.wall,
             egress: ingress.wall,
         }
@@ -357,6 +359,7 @@ impl<'a> Pump<'a> {
                 stamp_at: None, // It has its stamp.
                 header,
                 held: Nanos::ZERO,
+                arrival: None,
             };
             ready.push(open);
             if next_gatherable(intake).is_none() {
@@ -386,7 +389,7 @@ impl<'a> Pump<'a> {
             }
             gather(&mut gathered, &mut ready, either(&mut own, intake), first);
             while let Some(next) = more.filter(|_| gathered.len() < GATHER) {
-                ingress = ingress.or(self.ingress(intake, &next));
+                ingress = self.ingress(intake, &next).or(ingress);
                 self.check(intake, &mut inbound, &next)?;
                 let following = self.make_ready(intake, next, ingress, way, &mut own);
                 intake.consume(&next);
@@ -430,9 +433,9 @@ impl<'a> Pump<'a> {
             self.read_at = soon.then(|| self.clock.read());
         }
         let clock = &mut self.clock;
-        header
-            .marked()
-            .then(|| *self.read_at.get_or_insert_with(|| clock.read()))
+        let marked = header.marked();
+        let read_at = marked.then(|| *self.read_at.get_or_insert_with(|| clock.read()))?;
+        Some(read_at.after(intake.arrival(header)))
     }
 
     /// Whether the pending frame is genuine and may come now. After its ingress was read: what this takes is the host's.
@@ -541,6 +544,7 @@ impl<'a> Pump<'a> {
             stamp_at,
             header,
             held,
+            arrival: ingress.and_then(|ingress| ingress.arrival),
         }
     }
 
@@ -590,10 +594,11 @@ impl<'a> Pump<'a> {
         if way == Way::Return {
             if let (Some(ingress), Some(egress)) = (ingress, egress) {
                 for frame in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
+                    let arrival = frame.arrival;
                     self.tell_trip(
                         &buffer[frame.start..frame.end],
                         frame.header,
-                        ingress,
+                        Moment { arrival, ..ingress },
                         Some(egress),
                         frame.held,
                     );
@@ -635,6 +640,7 @@ impl<'a> Pump<'a> {
             return;
         };
         let home = Homecoming {
+            arrival: ingress.arrival,
             ingress: ingress.wall,
             // Across a step of the clock the residence is no span of time.
             egress: egress
@@ -785,6 +791,7 @@ impl<'a> Pump<'a> {
             direction: StampDirection::Return,
             held: Nanos::ZERO,
             generation: egress.generation,
+            arrival: None,
             ingress: egress.wall,
             flags: StampFlags(forward.flags.0 & !StampFlags::STEPPED),
             ..*forward
@@ -1240,8 +1247,7 @@ fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: 
         start: at,
         end: gathered.len(),
         stamp_at: frame.stamp_at.map(|stamp| stamp - frame.start + at),
-        header: frame.header,
-        held: frame.held,
+        ..frame
     });
 }
 

@@ -131,6 +131,12 @@ impl Server {
     ///
     /// Where a thread cannot be started.
     pub fn start(node: Node, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        if node.settings.listens_for_arrivals() {
+            // A kernel that does not tell leaves them unknown.
+            listeners
+                .iter()
+                .for_each(|listener| drop(sys::receive::keep_arrivals(listener)));
+        }
         let (shared, ended) = Shared::new(node);
         let listeners: Vec<_> = listeners.into_iter().map(Arc::new).collect();
         let accepting = listeners
@@ -372,9 +378,11 @@ impl Connection {
     fn new(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Arc<Self> {
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
         let timeout = shared.node.settings.timeout;
+        let kept = shared.node.settings.listens_for_arrivals();
+        let client = End::accepted(socket, peer).with_arrivals(kept);
         let connection = Arc::new(Self {
             shared: Arc::clone(shared),
-            pair: Pair::new(id, End::accepted(socket, peer), timeout),
+            pair: Pair::new(id, client, timeout),
             own_ends: OnceLock::new(),
         });
         let mut open = lock(&shared.open);
@@ -607,6 +615,9 @@ fn greet(node: &Node, pair: &Pair, session: Session) -> Result<(), Fault> {
         .map_err(|error| no_link(node, pair, session.hop, Side::Server, error))?;
     }
     server.set_framed();
+    if node.settings.wants_arrivals() {
+        server.keep_arrivals();
+    }
     Ok(())
 }
 

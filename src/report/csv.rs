@@ -5,10 +5,12 @@
 //! then the parts in the order of the path, then `flags` (separated by spaces):
 //!
 //! ```text
-//! A_forward_residence_ns,A_return_residence_ns,A_B_round_trip_ns,A_B_forward_ns,A_B_return_ns,...
+//! A_forward_residence_ns,A_return_residence_ns,A_forward_wake_up_ns,A_return_wake_up_ns,
+//! A_B_round_trip_ns,A_B_forward_ns,A_B_return_ns,A_B_network_ns,...
 //! ```
 //!
-//! In a row, all `_round_trip_ns` and `_residence_ns` cells add up to `total_ns`.
+//! In a row, all `_round_trip_ns` and `_residence_ns` cells add up to `total_ns`. `A_B_network_ns`,
+//! `B_forward_wake_up_ns` and `A_return_wake_up_ns` add up to `A_B_round_trip_ns`.
 //!
 //! The columns depend on the path, so the header is written when the first block is known, and
 //! again right before the first row of a path whose columns differ: a reader takes any line that
@@ -108,12 +110,15 @@ fn part_columns(block: &BlockLine<'_>, parts: &Parts) -> Vec<(String, Option<Sig
                     host.forward_residence,
                 ));
                 columns.push((format!("{name}_return_residence_ns"), host.return_residence));
+                columns.push((format!("{name}_forward_wake_up_ns"), host.forward_wake_up));
+                columns.push((format!("{name}_return_wake_up_ns"), host.return_wake_up));
             }
             Place::Segment(segment) => {
                 let name = format!("{}_{}", label(segment.from_hop), label(segment.to_hop));
                 columns.push((format!("{name}_round_trip_ns"), segment.round_trip));
                 columns.push((format!("{name}_forward_ns"), segment.forward));
                 columns.push((format!("{name}_return_ns"), segment.back));
+                columns.push((format!("{name}_network_ns"), segment.network));
             }
         }
     }

@@ -163,6 +163,9 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         w.pair("return_residence", host.return_residence);
         w.pair("forward_wake_up", host.forward_wake_up);
         w.pair("return_wake_up", host.return_wake_up);
+        w.pair("wake_up_share", host.wake_up_share);
+        w.pair("wake_up_baseline_ns", host.wake_up_baseline);
+        w.pair("wake_up_increase_ns", host.wake_up_increase);
         w.pair("share", host.share);
         w.pair("baseline_ns", host.baseline);
         w.pair("increase_ns", host.increase);
@@ -317,7 +320,8 @@ mod tests {
                 ("segments/*/return_excess", SUMMARY_KEYS),
                 (
                     "hosts/*",
-                    "hop name forward_residence return_residence forward_wake_up return_wake_up share baseline_ns \
+                    "hop name forward_residence return_residence forward_wake_up return_wake_up \
+                     wake_up_share wake_up_baseline_ns wake_up_increase_ns share baseline_ns \
                      increase_ns sla annotated_since annotations",
                 ),
                 ("hosts/*/forward_residence", SUMMARY_KEYS),

@@ -3,15 +3,17 @@
 //! ```text
 //! {"sequence":0,"scheduled":"RFC 3339","total_ns":N|null,
 //!  "segments":[{"from":"A","to":"B",
-//!               "round_trip_ns":N|null,"forward_ns":N|null,"return_ns":N|null}],
-//!  "hosts":[{"hop":0,"name":"A","forward_residence_ns":N|null,"return_residence_ns":N|null}],
+//!               "round_trip_ns":N|null,"forward_ns":N|null,"return_ns":N|null,"network_ns":N|null}],
+//!  "hosts":[{"hop":0,"name":"A","forward_residence_ns":N|null,"return_residence_ns":N|null,
+//!            "forward_wake_up_ns":N|null,"return_wake_up_ns":N|null}],
 //!  "flags":["lost"|"late"|"duplicate"|"clock_step"|"negative"]}
 //! ```
 //!
 //! All `round_trip_ns`, `forward_residence_ns` and `return_residence_ns` of a line add up to its
 //! `total_ns`, where none that exists was spoilt by a clock step. `forward_ns` and `return_ns` are
-//! raw one-way differences, clock offset included; they add up to `round_trip_ns`. A lost block has
-//! a null total and no parts.
+//! raw one-way differences, clock offset included; they add up to `round_trip_ns`. So do `network_ns`
+//! and the `forward_wake_up_ns` of the segment's far node and the `return_wake_up_ns` of its near one,
+//! where kernels told them. A lost block has a null total and no parts.
 
 use super::block::BlockLine;
 use super::json::write::{Array, Object, Writer};
@@ -31,6 +33,7 @@ pub fn line(block: &BlockLine<'_>) -> String {
                 w.pair("round_trip_ns", segment.round_trip);
                 w.pair("forward_ns", segment.forward);
                 w.pair("return_ns", segment.back);
+                w.pair("network_ns", segment.network);
             })
         });
         w.pair("segments", Array(segments));
@@ -40,6 +43,8 @@ pub fn line(block: &BlockLine<'_>) -> String {
                 w.pair("name", &*block.name_at(host.hop));
                 w.pair("forward_residence_ns", host.forward_residence);
                 w.pair("return_residence_ns", host.return_residence);
+                w.pair("forward_wake_up_ns", host.forward_wake_up);
+                w.pair("return_wake_up_ns", host.return_wake_up);
             })
         });
         w.pair("hosts", Array(hosts));
@@ -80,6 +85,9 @@ mod tests {
             let parts = sum_of("segments", &["round_trip_ns"])
                 + sum_of("hosts", &["forward_residence_ns", "return_residence_ns"]);
             assert_eq!(parts, total, "{line}");
+            let split = sum_of("segments", &["network_ns"])
+                + sum_of("hosts", &["forward_wake_up_ns", "return_wake_up_ns"]);
+            assert_eq!(split, sum_of("segments", &["round_trip_ns"]), "{line}");
             answered += 1;
         }
         assert_eq!(answered, 5);

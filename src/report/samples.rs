@@ -65,6 +65,7 @@ fn verdict_of(kind: VerdictKind, name: &str) -> Verdict {
         confidence: Confidence::Low,
         reason: String::new(),
         cause: None,
+        reads_late: false,
         text: String::new(),
     }
 }
@@ -95,6 +96,9 @@ fn host(hop: u8, forward: i64, back: Option<i64>, share: f64) -> HostStatistics 
         return_distribution: Histogram::default(),
         forward_wake_up: Some(summary(14_000)),
         return_wake_up: None,
+        wake_up_share: Some(0.005),
+        wake_up_baseline: Some(SignedNanos(12_000)),
+        wake_up_increase: None,
         sla: Sla::None,
     }
 }
@@ -425,6 +429,9 @@ pub(super) fn random(seed: u64) -> Report {
         return_distribution: Histogram::default(),
         forward_wake_up: r.maybe(Random::summary),
         return_wake_up: r.maybe(Random::summary),
+        wake_up_share: r.maybe(Random::float),
+        wake_up_baseline: r.maybe(Random::span),
+        wake_up_increase: r.maybe(Random::span),
         sla: Sla::Warning,
     });
     let hosts = hosts.collect();
@@ -491,6 +498,8 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
             node: NodeId(u64::from(hop)),
             forward_residence: residence(hop),
             return_residence: residence(hop).filter(|_| hop > 0 && Some(hop) != last),
+            forward_wake_up: Some(SignedNanos(700)).filter(|_| hop > 0),
+            return_wake_up: Some(SignedNanos(300)).filter(|_| Some(hop) != last),
         })
         .collect();
     let segments: Vec<_> = hops
@@ -499,6 +508,7 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
             from_hop: pair[0],
             to_hop: pair[1],
             round_trip: Some(SignedNanos(50_000)),
+            network: Some(SignedNanos(49_000)),
             forward: Some(SignedNanos(20_000 + offset)),
             back: Some(SignedNanos(30_000 - offset)),
         })
@@ -540,12 +550,15 @@ pub(super) fn with_blocks(render: impl FnMut(&BlockLine<'_>) -> String) -> Strin
     let mut stepped = plain.clone();
     // B's clock went 9.05 ms ahead between the block's way out and its way back.
     stepped.segments[0].round_trip = Some(SignedNanos(-9_000_000));
+    stepped.segments[0].network = Some(SignedNanos(-9_001_000));
     stepped.segments[0].back = Some(SignedNanos(-14_020_000));
     stepped.segments[1].round_trip = Some(SignedNanos(9_100_000));
+    stepped.segments[1].network = Some(SignedNanos(9_099_000));
     stepped.segments[1].back = Some(SignedNanos(4_080_000));
     stepped.total = Some(sum(&stepped));
     let mut spoilt = parts(&[0, 1, 3, 4], 0);
     spoilt.segments[1].round_trip = None;
+    spoilt.segments[1].network = None;
     spoilt.total = None;
     let changed = parts(&[0, 1, 3, 4], 0);
     let block = |sequence: u64, parts, names| BlockLine {

@@ -10,6 +10,9 @@
 //!   where it is.
 //! - `Share` is the part's share of the sum of all totals, both ways of a node taken together; the
 //!   bar shows it too.
+//! - A row `C late` says how late C's process read what its kernel had, each way; it is a share of the
+//!   segments beside it, no part of its own in `Avg`, and is there only where the verdict names it or
+//!   one block in twenty waited for a millisecond.
 //! - `Incr` is the growth over the baseline.
 //! - `Dir` is the direction in which a segment queues: the verdict's for the segment it names, else
 //!   the one whose one-way excess is larger (`both` where the lesser is more than half of the
@@ -67,6 +70,8 @@ const MAX_BAR: usize = 20;
 
 /// Below this an excess is no queue; it is also the least increase that a verdict counts.
 const LEAST_EXCESS: SignedNanos = SignedNanos(100_000);
+/// A host that reads later than this, at the 95th percentile, has a row for it.
+const LATE: SignedNanos = SignedNanos(1_000_000);
 /// Above this share of the time, a blocked far node means that the queue is not the segment's own.
 const HELD_SHARE: f64 = 0.1;
 
@@ -581,6 +586,30 @@ impl Page<'_> {
     }
 }
 
+/// How late a host reads, where that matters: a row for each way, the share and the growth of both in the first. With the
+/// verdict's direction where that names it.
+fn late_rows(
+    host: &HostStatistics,
+    name: &str,
+    named: Option<Option<VerdictDirection>>,
+) -> Vec<Row> {
+    let ways = [host.forward_wake_up, host.return_wake_up];
+    let mut rows = Vec::new();
+    for (summary, note) in ways.into_iter().zip([LATE_OUT, LATE_BACK]) {
+        let Some(summary) = summary.filter(|way| named.is_some() || way.p95 >= LATE) else {
+            continue;
+        };
+        let mut row = Row::new(Name::Short(name.to_owned(), note), Some(summary));
+        if rows.is_empty() {
+            row.is_named = named.is_some();
+            row.growth = Some((host.wake_up_share, host.wake_up_increase));
+            row.direction = named.flatten().map(direction_word);
+        }
+        rows.push(row);
+    }
+    rows
+}
+
 /// The rows of the table, in the order in which the bytes meet the parts.
 pub(super) fn rows(report: &Report) -> Vec<Row> {
     let statistics = &report.statistics;
@@ -600,12 +629,19 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
                 row.growth = Some((host.share, host.increase));
                 row.hop = Some(host.hop);
                 row.sla = host.sla;
-                row.is_named = named == Some(super::Place::Host(host.hop));
+                let is_named = named == Some(super::Place::Host(host.hop));
+                row.is_named = is_named && !verdict.reads_late;
                 rows.push(row);
+                let name = printable(&report.name_at(host.hop));
                 if let Some(summary) = host.return_residence {
-                    let name = printable(&report.name_at(host.hop));
-                    rows.push(Row::new(Name::Back(name), Some(summary)));
+                    rows.push(Row::new(Name::Short(name.clone(), BACK), Some(summary)));
                 }
+                let is_named = is_named && verdict.reads_late;
+                rows.extend(late_rows(
+                    host,
+                    &name,
+                    is_named.then_some(verdict.direction),
+                ));
             }
             super::Place::Segment(segment) => {
                 let mut row = Row::new(Name::of_segment(report, segment), segment.round_trip);
@@ -644,14 +680,16 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
 pub(super) enum Name {
     /// A host or another single thing; the note goes first where room is short.
     One { name: String, note: String },
-    /// A host's row for the way back; what tells it from the row above stays.
-    Back(String),
+    /// A further row of a host; what tells it from the row above stays.
+    Short(String, &'static str),
     /// A segment.
     Two { from: String, to: String },
 }
 
 const ARROW: &str = " -> ";
 const BACK: &str = " (return)";
+const LATE_OUT: &str = " late";
+const LATE_BACK: &str = " late (return)";
 
 impl Name {
     fn plain(name: &str) -> Self {
@@ -692,7 +730,7 @@ impl Name {
         match self {
             _ if self.width() <= room => self.to_string(),
             Self::One { name, .. } => fit(name, room),
-            Self::Back(name) => fit(name, room.saturating_sub(BACK.len())) + BACK,
+            Self::Short(name, note) => fit(name, room.saturating_sub(note.len())) + note,
             Self::Two { from, to } => {
                 let room = room.saturating_sub(ARROW.len());
                 let for_from = (room / 2)
@@ -708,7 +746,7 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One { name, note } => write!(f, "{name}{note}"),
-            Self::Back(name) => write!(f, "{name}{BACK}"),
+            Self::Short(name, note) => write!(f, "{name}{note}"),
             Self::Two { from, to } => write!(f, "{from}{ARROW}{to}"),
         }
     }
@@ -943,6 +981,41 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_reads_late_has_rows_of_its_own_and_the_mark_where_it_is_named() {
+        let mut report = samples::full();
+        let rows = |report: &Report| -> Vec<String> {
+            let text = render(report, &TextStyle::default());
+            let late = text.lines().filter(|line| line.contains("C late"));
+            late.map(str::to_owned).collect()
+        };
+        // Some microseconds are what every process takes.
+        assert_eq!(rows(&report), [""; 0]);
+        // A sample summary's 95th percentile is twice its mean.
+        let host = &mut report.statistics.hosts[2];
+        host.return_wake_up = Some(samples::summary(500_000));
+        let late = rows(&report);
+        assert!(
+            late.len() == 1 && late[0].starts_with("    C late (retur"),
+            "{late:?}"
+        );
+        let verdict = &mut report.statistics.verdict;
+        (verdict.kind, verdict.index) = (VerdictKind::Host, Some(2));
+        let marked = |report: &Report| -> Vec<String> {
+            let text = render(report, &TextStyle::default());
+            let marked = text.lines().filter(|line| line.starts_with('>'));
+            marked.map(|line| line[4..11].to_owned()).collect()
+        };
+        assert_eq!(marked(&report), ["C (rela"]);
+        report.statistics.verdict.reads_late = true;
+        assert_eq!(marked(&report), ["C late "]);
+        let late = rows(&report);
+        assert!(
+            late.len() == 2 && late[0].contains("0.5%      -  fwd"),
+            "{late:?}"
+        );
+    }
+
+    #[test]
     fn times_have_three_digits_that_count_and_fit_their_column() {
         for (nanos, text) in [
             (0, "0.000"),
@@ -1000,7 +1073,7 @@ mod tests {
             "berl~ -> muni~"
         );
         assert_eq!(
-            Name::Back("berlin-router-1".to_owned()).fit(14),
+            Name::Short("berlin-router-1".to_owned(), BACK).fit(14),
             "berl~ (return)"
         );
         let host = Name::One {

@@ -95,6 +95,7 @@ mod tests {
         let bytes = build(Header::new(frame_type::BLOCK, 1, 42), &stamps, &[], b"");
         let frame = FrameView::parse(&bytes).unwrap();
         let home = Homecoming {
+            arrival: None,
             ingress: WallTime(9),
             egress: Some(WallTime(10)),
             generation: 0,

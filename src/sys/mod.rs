@@ -15,6 +15,7 @@ use std::time::Duration;
 pub mod clock;
 #[cfg(target_os = "linux")]
 pub mod packet;
+pub mod receive;
 mod tcp_info;
 
 pub use tcp_info::{tcp_info, TcpInfo};
@@ -53,6 +54,10 @@ mod constants {
     pub(super) const RLIMIT_NOFILE: c_int = arch::RLIMIT_NOFILE;
     pub(super) const SIG_BLOCK: c_int = arch::SIG_BLOCK;
     pub(super) const SIOCOUTQ: u32 = arch::SIOCOUTQ;
+    /// The same on mips; the control message that it causes has its number. Its times have 64 bits everywhere (Linux 5.1).
+    pub(super) const SO_TIMESTAMPNS_NEW: c_int = 64;
+    /// Its times are two longs.
+    pub(super) const SO_TIMESTAMPNS_OLD: c_int = 35;
     pub(super) const IPPROTO_TCP: c_int = 6;
     pub(super) const TCP_NODELAY: c_int = 1;
     pub(super) const TCP_INFO: c_int = 11;

@@ -12,6 +12,7 @@ mod clocks;
 mod delay;
 mod hops;
 mod kernel;
+mod late;
 mod slow;
 mod support;
 mod verdict;

@@ -696,6 +696,7 @@ mod tests {
                 at: MonoTime(at),
                 crossings: vec![crossing(0), crossing(1), crossing(2), back],
                 home: Homecoming {
+                    arrival: None,
                     ingress: wall(ms(total).0),
                     egress: None,
                     generation: 0,
@@ -709,11 +710,14 @@ mod tests {
                 node: NodeId(u64::from(hop)),
                 forward_residence: Some(ms(0.1)),
                 return_residence: (hop == 1).then(|| ms(0.1)),
+                forward_wake_up: None,
+                return_wake_up: None,
             };
             let segment = |(from_hop, (forward, back)): (u8, (f64, f64))| SegmentPart {
                 from_hop,
                 to_hop: from_hop + 1,
                 round_trip: Some(ms(forward) + ms(back)),
+                network: None,
                 forward: Some(ms(forward)),
                 back: Some(ms(back)),
             };
