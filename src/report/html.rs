@@ -26,6 +26,9 @@ const SCRIPT: &str = include_str!("html/live.js");
 /// SHA-256 of [`SCRIPT`] in Base64: `openssl dgst -sha256 -binary src/report/html/live.js | base64`.
 const SCRIPT_HASH: &str = "+E6z9t9EMg78FKczfn5t9OztIkBL/XjP+UjIULNtRwg=";
 
+/// Limits that stand with the answer; all that turned is in the plot over time.
+const MOST_LIMITS: usize = 4;
+
 /// What the page is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -159,6 +162,11 @@ fn answer(report: &Report, out: &mut String) {
         VerdictKind::None => "good",
         _ => "named",
     };
+    // Beyond a limit is never good, whatever the verdict.
+    let class = match report.statistics.sla {
+        state @ (Sla::Warning | Sla::Critical) if class == "good" => state.name(),
+        _ => class,
+    };
     let path = report
         .path
         .nodes
@@ -176,6 +184,17 @@ fn answer(report: &Report, out: &mut String) {
     );
     if let Some(cause) = &verdict.cause {
         let _ = writeln!(out, "<p><b>Cause:</b> {}</p>", escape(cause));
+    }
+    let beyond = report.limits.iter().filter(|limit| limit.state > Sla::Ok);
+    for limit in beyond.take(MOST_LIMITS) {
+        let place = report.place_name(limit.place);
+        let _ = writeln!(
+            out,
+            "<p class=\"{}\"><b>{}:</b> {}</p>",
+            limit.state.name(),
+            escape(&arrows(&place)),
+            escape(&limit.to_string())
+        );
     }
     let confidence = match verdict.confidence {
         Confidence::High => "high",

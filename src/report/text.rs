@@ -156,14 +156,15 @@ pub(super) fn sections(report: &Report, style: &TextStyle) -> Sections {
     }
 }
 
-/// What there is to say beside the table, a sentence each, with everything escaped.
+/// What there is to say beside the table, a sentence each, with everything escaped; without limits and what nodes told of
+/// themselves, which pictures show otherwise.
 pub(super) fn notes(report: &Report) -> Vec<String> {
     let page = Page {
         report,
         colour: false,
         width: MAX_WIDTH,
     };
-    page.sentences()
+    page.sentences(false)
 }
 
 /// Where a run stands, in one line of at most 80 columns without a line feed; `planned` blocks are
@@ -374,14 +375,14 @@ impl Page<'_> {
     }
 
     fn notes(&self) -> Vec<String> {
-        let notes = self.sentences();
+        let notes = self.sentences(true);
         let lines = notes
             .iter()
             .flat_map(|note| self.wrap(&format!("- {note}")));
         lines.collect()
     }
 
-    fn sentences(&self) -> Vec<String> {
+    fn sentences(&self, all: bool) -> Vec<String> {
         let Report {
             blocks,
             statistics,
@@ -389,14 +390,14 @@ impl Page<'_> {
             notices,
             ..
         } = self.report;
-        let mut notes = self.limits();
+        let mut notes = if all { self.limits() } else { Vec::new() };
         for segment in &statistics.segments {
             self.note_segment(segment, &mut notes);
         }
         for host in &statistics.hosts {
             self.note_host(host, &mut notes);
         }
-        for told in &self.report.facts {
+        for told in self.report.facts.iter().filter(|_| all) {
             let facts = told.facts.iter().map(|fact| match &fact.value {
                 FactValue::Number(number) => format!("{} {}", fact.name, plain_number(*number)),
                 FactValue::Text(text) => format!("{} \"{text}\"", fact.name),

@@ -191,8 +191,8 @@ pub(super) fn ticks(top: f64, most: usize) -> Vec<f64> {
 /// A label under a tick: at the edges of a picture it stands inside.
 pub(super) fn label(out: &mut String, at: f64, y: u32, class: &str, text: &str) {
     let anchor = match at {
-        at if at < 0.04 => "start",
-        at if at > 0.96 => "end",
+        at if at < 0.06 => "start",
+        at if at > 0.93 => "end",
         _ => "middle",
     };
     let (x, text) = (percent(at), escape(text));

@@ -18,6 +18,8 @@ const LEAST_SCALE: f64 = 0.05;
 /// The greatest median has so much room above it, and at most so much: the line is the message, what is above it is
 /// weather, unless the verdict is on just that.
 const ROOM: (f64, f64) = (1.25, 2.2);
+/// Numbers closer than this would overlap on a phone.
+const LEAST_GAP: f64 = 0.045;
 /// Events that are numbered in the picture.
 const EVENTS: usize = 12;
 
@@ -82,7 +84,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     let _ = write!(
         out,
         "Line: median of {} each. Band: least to 95th percentile. Dashed: baseline. Each panel has its own scale, \
-         from 0; a band that touches its top reaches higher.",
+         from 0; what touches its top reaches higher.",
         time(timeline.slot.0 as f64)
     );
     if timeline.start - report.started > SignedNanos(60 * NANOS_PER_SEC as i64) {
@@ -94,7 +96,13 @@ pub(super) fn section(report: &Report, out: &mut String) {
     out.push_str("</p>\n");
     if !events.is_empty() {
         let mut picture = String::new();
+        let mut free = 0.0;
         for (number, at) in (1..).zip(&marks) {
+            // Where lines stand close together the first of them is numbered; the list has all.
+            if *at < free {
+                continue;
+            }
+            free = at + LEAST_GAP;
             label(
                 &mut picture,
                 *at,
@@ -231,10 +239,14 @@ fn scale_of(panel: &Panel<'_>, greatest: f64) -> f64 {
 /// Where the scale of a line has to end: a few slots far above all others do not squeeze the rest, their bands are cut.
 fn top(line: &Line, tail: bool) -> f64 {
     let slots = || line.iter().flatten();
-    let p50 = slots().map(|slot| slot.p50.0 as f64).fold(0.0, f64::max);
-    let mut p95: Vec<_> = slots().map(|slot| slot.p95.0 as f64).collect();
-    p95.sort_by(f64::total_cmp);
-    let most = p95.get(p95.len() * 9 / 10).copied().unwrap_or(0.0);
+    let of = |value: fn(&Slot) -> SignedNanos, share: usize| {
+        let mut values: Vec<_> = slots().map(|slot| value(slot).0 as f64).collect();
+        values.sort_by(f64::total_cmp);
+        let rank = values.len() * share / 100;
+        values.get(rank).copied().unwrap_or(0.0).max(0.0)
+    };
+    // One slot in twenty may reach higher; of less than twenty none.
+    let (p50, most) = (of(|slot| slot.p50, 95), of(|slot| slot.p95, 90));
     let cut = if p50 > 0.0 && !tail {
         p50 * ROOM.1
     } else {
