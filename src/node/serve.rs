@@ -466,7 +466,7 @@ impl Drop for OnPanic<'_> {
 }
 
 /// Makes a panic end its own connection alone also where panics abort (the profile `small`, without the tables that
-/// unwinding needs): what [`OnPanic`] does is done in the hook, which then keeps the thread for ever instead of going on
+/// unwinding needs): what `OnPanic` does is done in the hook, which then keeps the thread for ever instead of going on
 /// to the abort. Each such panic costs a stack, two descriptors and a place of `--max-connections`, and a lock that was
 /// held stays so: the connection's other pump may be kept with it. Any other thread's panic ends the process, and so does
 /// any panic in another command than a node's. Call before any connection; where panics unwind it does nothing.
