@@ -23,6 +23,7 @@
 //! | [`sys`] | system calls | plain values | policy; it alone holds `unsafe` |
 //! | [`annotate`] | procfs, SNMP, `TCP_INFO` | facts | threads; anything that a pump calls while a block is under way |
 //! | [`node`] | sockets, threads, channels | calls into the core | arithmetic on delays |
+//! | [`metrics_http`] | requests of HTTP | what routes answer | what they answer |
 //! | [`cli`], [`passive_cli`] | argv | a checked `Config`, or help text | anything that opens something |
 //!
 //! `wire`, `session`, `passive`, `measure` and `report` are the core: no sockets, threads, files or clocks. Time is an argument,
@@ -33,6 +34,7 @@
 pub mod annotate;
 pub mod cli;
 pub mod measure;
+pub mod metrics_http;
 pub mod node;
 pub mod passive;
 pub mod passive_cli;

@@ -2,34 +2,42 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
 use subsegment_tcp_speeds::annotate::snmp::Agent;
+use subsegment_tcp_speeds::cli::targets::parse_targets;
 use subsegment_tcp_speeds::cli::{
     self, level_filter, Action, Command, Common, Config, Endpoint, ExitCode, Format, NodeConfig,
-    ProbeConfig, SourceConfig, PROGRAM,
+    ProbeConfig, SourceConfig, TargetsConfig, PROGRAM,
 };
 use subsegment_tcp_speeds::measure::facts::Classes;
 use subsegment_tcp_speeds::measure::sla::{self, Rule};
-use subsegment_tcp_speeds::measure::{Baseline, Sla};
+use subsegment_tcp_speeds::measure::Baseline;
+use subsegment_tcp_speeds::metrics_http::{self, Routes};
 use subsegment_tcp_speeds::node::annotator::Offer;
+use subsegment_tcp_speeds::node::board::Board;
 use subsegment_tcp_speeds::node::caller::Caller;
 use subsegment_tcp_speeds::node::collect::{Collector, Queue};
 use subsegment_tcp_speeds::node::demo;
 use subsegment_tcp_speeds::node::dial::Onward;
+use subsegment_tcp_speeds::node::exporter::Exporter;
+use subsegment_tcp_speeds::node::fleet::{self, Member};
 use subsegment_tcp_speeds::node::gate::Limits;
 use subsegment_tcp_speeds::node::key;
 use subsegment_tcp_speeds::node::ledger::Ledger;
+use subsegment_tcp_speeds::node::metrics::{Metrics, Watched};
+use subsegment_tcp_speeds::node::notify;
 use subsegment_tcp_speeds::node::output::{tell, Output, OutputError};
 use subsegment_tcp_speeds::node::passive;
 use subsegment_tcp_speeds::node::print::{read_state, Printer};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
-use subsegment_tcp_speeds::node::serve::{bind, listen_addresses, Server, Totals};
+use subsegment_tcp_speeds::node::screen;
+use subsegment_tcp_speeds::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
 use subsegment_tcp_speeds::node::sessions::{self, Sessions};
 use subsegment_tcp_speeds::node::{random, source, Node, Settings, StopFlag};
-use subsegment_tcp_speeds::report::{is_unprintable, nagios, Blocks};
+use subsegment_tcp_speeds::report::{is_unprintable, nagios, paths, Blocks, State};
 use subsegment_tcp_speeds::session::admission::Accept;
 use subsegment_tcp_speeds::sys::{self, StopSignals};
 use subsegment_tcp_speeds::time::Nanos;
@@ -102,9 +110,12 @@ fn run(config: Config) -> ExitCode {
         Command::Node(config) => run_node(&common, &config, signals, &stop),
         Command::Probe(config) => run_probe(&common, &config, signals, &stop),
         Command::CheckRules(path) => check_rules(&path),
+        Command::Targets(config) => run_targets(&common, &config, signals),
+        Command::Exporter => run_exporter(&common, signals, &stop),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);
-            let given = demo::run(seed, &stop, |collector| {
+            let page = common.report_html.as_deref();
+            let given = demo::run(seed, page, &stop, |collector| {
                 watch_signals(signals, &stop, Some(collector));
             });
             match given {
@@ -149,13 +160,21 @@ fn start_log(severity: Option<u8>) {
 /// The first signal asks to end, the second ends.
 fn watch_signals(signals: StopSignals, stop: &Arc<StopFlag>, collector: Option<Collector>) {
     let stop = Arc::clone(stop);
-    let watching = Builder::new().name("signal".into()).spawn(move || {
-        signals.wait();
+    on_signal(signals, move || {
         stop.set();
         if let Some(collector) = collector {
             collector.wake();
         }
+    });
+}
+
+fn on_signal(signals: StopSignals, asks_to_end: impl FnOnce() + Send + 'static) {
+    let watching = Builder::new().name("signal".into()).spawn(move || {
         signals.wait();
+        notify::stopping();
+        asks_to_end();
+        signals.wait();
+        screen::restore();
         std::process::exit(ExitCode::Failed.number().into());
     });
     if let Err(error) = watching {
@@ -217,7 +236,8 @@ fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
     let stream = matches!(format, Format::Jsonl | Format::Csv | Format::Otlp);
     let output = Output::open(common.report.as_deref(), otherwise, stream)?;
-    Ok(Printer::new(output, format, common.state.clone()))
+    let printer = Printer::new(output, format, common.state.clone());
+    printer.with_page(common.report_html.as_deref())
 }
 
 fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
@@ -288,6 +308,56 @@ fn caller(common: &Common, target: &Endpoint) -> Result<(Caller, Queue), String>
     Ok((Caller::new(node), queue))
 }
 
+/// Serves and keeps the metrics of what is `watched`, as far as they are wanted.
+fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<Published, String> {
+    let file = common.metrics_file.clone();
+    if common.metrics_listen.is_none() && file.is_none() {
+        return Ok(Published(None));
+    }
+    let metrics = Metrics::new(watched);
+    let thread = |error| format!("start a thread: {error}");
+    if let Some(listen) = &common.metrics_listen {
+        let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
+            .map_err(|error| format!("resolve {listen}: {error}"))?;
+        let listeners = metrics_http::bind(PROGRAM, &addresses)?;
+        metrics_http::serve(listeners, routes(common, &metrics)?).map_err(thread)?;
+    }
+    if let Some(file) = &file {
+        // Now, so that a bad path is told before anything is measured.
+        metrics.write(file).map_err(|error| error.to_string())?;
+        if endless {
+            metrics.keep_file(file.clone()).map_err(thread)?;
+        }
+    }
+    Ok(Published(file.map(|file| (metrics, file))))
+}
+
+/// What is answered over HTTP.
+fn routes(common: &Common, metrics: &Arc<Metrics>) -> Result<Routes, String> {
+    let mut routes = metrics.routes();
+    if !common.probe_allow.is_empty() {
+        let settings = Settings {
+            key: key(common)?,
+            ..settings(common, Role::Source)
+        };
+        let exporter = Exporter::new(settings, common.probe_allow.clone());
+        routes = routes.with("/probe", move |request| exporter.answer(request));
+    }
+    Ok(routes)
+}
+
+/// The file of metrics, to be written at the end too.
+struct Published(Option<(Arc<Metrics>, PathBuf)>);
+
+impl Published {
+    fn finish(self) -> Result<(), OutputError> {
+        match self.0 {
+            Some((metrics, file)) => metrics.write(&file),
+            None => Ok(()),
+        }
+    }
+}
+
 fn run_source(
     common: &Common,
     config: &SourceConfig,
@@ -305,12 +375,19 @@ fn run_source(
         Err(error) => return failed(&error.to_string(), ExitCode::Failed),
     };
     let (caller, queue) = match caller(common, &config.forward_to) {
-        Ok(caller) => caller,
+        Ok((caller, queue)) => (Arc::new(caller), queue),
+        Err(text) => return failed(&text, ExitCode::Failed),
+    };
+    let watched = vec![Watched::caller(&caller, "source", None)];
+    let published = match publish(common, watched, true) {
+        Ok(published) => published,
         Err(text) => return failed(&text, ExitCode::Failed),
     };
     let ledger = watching(ledger, rules, &caller.node);
     watch_signals(signals, stop, Some(caller.node.collector.clone()));
-    match source::run(caller, queue, ledger, config.block, printer, stop) {
+    notify::ready();
+    let code = source::run(&caller, queue, ledger, config.block, printer, stop);
+    match code.and_then(|code| published.finish().map(|()| code)) {
         Ok(code) => code,
         Err(error) => failed(&error.to_string(), ExitCode::Failed),
     }
@@ -323,22 +400,27 @@ fn run_probe(
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let count = (config.count > 0).then_some(config.count);
-    let failed = |text: &str, code: ExitCode| probe_failed(common, text, code);
+    let failed = |text: &str, state: State| probe_failed(common, text, state);
     let rules = match rules(common) {
         Ok(rules) => rules,
-        Err(text) => return failed(&text, ExitCode::ProbeUnknown),
+        Err(text) => return failed(&text, State::Unknown),
     };
     let prepared = ledger(common, Role::Source, count.is_none())
         .and_then(|ledger| Ok((ledger, printer(common, Output::Stdout)?)));
     let (ledger, mut printer) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return failed(&error.to_string(), ExitCode::ProbeUnknown),
+        Err(error) => return failed(&error.to_string(), State::Unknown),
     };
     let (caller, queue) = match caller(common, &config.target) {
-        Ok((caller, queue)) => (caller.probing(), queue),
-        Err(text) => return failed(&text, ExitCode::ProbeCritical),
+        Ok((caller, queue)) => (Arc::new(caller.probing()), queue),
+        Err(text) => return failed(&text, State::Critical),
     };
     let mut ledger = watching(ledger, rules, &caller.node);
+    let watched = vec![Watched::caller(&caller, "probe", None)];
+    let published = match publish(common, watched, count.is_none()) {
+        Ok(published) => published,
+        Err(text) => return failed(&text, State::Unknown),
+    };
     watch_signals(signals, stop, Some(caller.node.collector.clone()));
     let lasts = count.map_or(Duration::MAX, |count| {
         config
@@ -348,34 +430,145 @@ fn run_probe(
     if lasts > Duration::from_secs(1) {
         printer = printer.with_live_line(count);
     }
+    if count.is_none() {
+        printer = printer.with_screen(caller.node.collector.clone(), stop);
+    }
     let plan = Plan {
         count,
         interval: config.interval,
         size: config.size,
+        on_timeout: config.on_timeout,
     };
-    match probe::run(caller, queue, &mut ledger, plan, &mut printer, stop) {
-        Ok(outcome) if outcome.broken || !outcome.measured => ExitCode::ProbeCritical,
-        Ok(outcome) => match outcome.sla {
-            Sla::None | Sla::Ok => ExitCode::ProbeOk,
-            Sla::Warning => ExitCode::ProbeWarning,
-            Sla::Critical => ExitCode::ProbeCritical,
-        },
+    notify::ready();
+    let state = probe::run(&caller, queue, &mut ledger, plan, &mut printer, stop);
+    drop(printer); // Gives a terminal back before anything is said on it.
+    match state.and_then(|state| published.finish().map(|()| state)) {
+        Ok(state) => probe_code(state),
         Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
-        Err(error) => failed(&error.to_string(), ExitCode::ProbeUnknown),
+        Err(error) => failed(&error.to_string(), State::Unknown),
+    }
+}
+
+fn probe_code(state: State) -> ExitCode {
+    match state {
+        State::Ok => ExitCode::ProbeOk,
+        State::Warning => ExitCode::ProbeWarning,
+        State::Critical => ExitCode::ProbeCritical,
+        State::Unknown => ExitCode::ProbeUnknown,
     }
 }
 
 /// What reads a plugin's stdout finds the reason there as well.
-fn probe_failed(common: &Common, text: &str, code: ExitCode) -> ExitCode {
+fn probe_failed(common: &Common, text: &str, state: State) -> ExitCode {
     if common.format == Some(Format::Nagios) {
-        let state = match code {
-            ExitCode::ProbeCritical => "CRITICAL",
-            _ => "UNKNOWN",
-        };
         // Where even that fails, stderr and the exit code remain.
         let _ = Output::Stdout.write(&nagios::failure(state, text));
     }
-    failed(text, code)
+    failed(text, probe_code(state))
+}
+
+/// Many paths, each with a probe of its own.
+fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) -> ExitCode {
+    let unknown = |text: String| failed(&text, ExitCode::ProbeUnknown);
+    let file = config.file.display();
+    let targets = match std::fs::read_to_string(&config.file) {
+        Ok(text) => parse_targets(&text).map_err(|error| format!("--targets {file} {error}")),
+        Err(error) => Err(format!("read {file}: {error}")),
+    };
+    let targets = match targets {
+        Ok(targets) => targets,
+        Err(text) => return unknown(text),
+    };
+    let rules = match rules(common) {
+        Ok(rules) => rules,
+        Err(text) => return unknown(text),
+    };
+    let count = (config.count > 0).then_some(config.count);
+    let mut output = match Output::open(common.report.as_deref(), Output::Stdout, false) {
+        Ok(output) => output,
+        Err(error) => return unknown(error.to_string()),
+    };
+    let (mut members, mut watched, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    for target in targets {
+        let prepared = ledger(common, Role::Source, count.is_none())
+            .map_err(|error| error.to_string())
+            .and_then(|ledger| Ok((ledger, caller(common, &target.address)?)));
+        match prepared {
+            Ok((ledger, (caller, queue))) => {
+                let caller = Arc::new(caller.probing());
+                let ledger = watching(ledger, rules.clone(), &caller.node);
+                watched.push(Watched::caller(&caller, "probe", Some(target.name.clone())));
+                members.push(Member {
+                    name: target.name,
+                    caller,
+                    queue,
+                    ledger,
+                    stop: Arc::default(),
+                });
+            }
+            // A name that cannot be resolved is that path's trouble alone.
+            Err(text) => {
+                log::error!("{}: {text}", target.name);
+                lines.push((target.name, None));
+            }
+        }
+    }
+    let published = match publish(common, watched, count.is_none()) {
+        Ok(published) => published,
+        Err(text) => return unknown(text),
+    };
+    let to_stop: Vec<_> = members
+        .iter()
+        .map(|member| {
+            (
+                Arc::clone(&member.stop),
+                member.caller.node.collector.clone(),
+            )
+        })
+        .collect();
+    on_signal(signals, move || {
+        for (stop, collector) in to_stop {
+            stop.set();
+            collector.wake();
+        }
+    });
+    notify::ready();
+    let plan = Plan {
+        count,
+        interval: config.interval,
+        size: config.size,
+        on_timeout: config.on_timeout,
+    };
+    let probed = match fleet::run(members, plan) {
+        Ok(probed) => probed,
+        Err(error) => return unknown(format!("start a thread: {error}")),
+    };
+    // Of several states the worst is that of all; one that was never got to is down.
+    let down = (!lines.is_empty()).then_some(State::Critical);
+    let states = probed.iter().map(|probed| probed.state).chain(down);
+    let state = states.max_by_key(|state| state.severity());
+    lines.extend(
+        probed
+            .into_iter()
+            .map(|probed| (probed.name, probed.report)),
+    );
+    let summary = paths::render(&lines);
+    match output.write(&summary).and_then(|()| published.finish()) {
+        Ok(()) => probe_code(state.unwrap_or(State::Ok)),
+        Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
+        Err(error) => unknown(error.to_string()),
+    }
+}
+
+/// A process that only probes what it is asked for over HTTP.
+fn run_exporter(common: &Common, signals: StopSignals, stop: &Arc<StopFlag>) -> ExitCode {
+    if let Err(text) = publish(common, Vec::new(), true) {
+        return failed(&text, ExitCode::Failed);
+    }
+    watch_signals(signals, stop, None);
+    notify::ready();
+    stop.wait_set();
+    ExitCode::Done
 }
 
 fn role(config: &NodeConfig) -> Role {
@@ -394,6 +587,7 @@ fn run_node(
     signals: StopSignals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
+    contain_panics();
     let role = role(config);
     let rules = match rules(common) {
         Ok(rules) => rules,
@@ -418,19 +612,26 @@ fn run_node(
         Ok(started) => started,
         Err(text) => return failed(&text, ExitCode::Failed),
     };
+    let watched = vec![Watched::node(server.watch())];
+    let published = match publish(common, watched, true) {
+        Ok(published) => published,
+        Err(text) => return failed(&text, ExitCode::Failed),
+    };
     tell(&described);
     let ledger = watching(ledger, rules, server.node());
     watch_signals(signals, stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
-        let stop = Arc::clone(stop);
-        move || collect(queue, ledger, printer, &stop)
+        let (stop, board) = (Arc::clone(stop), Arc::clone(&server.node().board));
+        move || collect(queue, ledger, printer, &stop, &board)
     });
     let collecting = match collecting {
         Ok(collecting) => collecting,
         Err(error) => return failed(&format!("start a thread: {error}"), ExitCode::Failed),
     };
+    notify::ready();
     stop.wait_set();
     let collector = server.node().collector.clone();
+    let board = Arc::clone(&server.node().board);
     let totals = server.stop();
     stop.finish();
     collector.wake();
@@ -440,22 +641,29 @@ fn run_node(
     let finished = collected.and_then(|(queue, mut ledger, mut printer)| {
         let mut queue = queue;
         printer.drain(&mut queue, &mut ledger)?;
-        ledger.notice(describe(&totals));
-        let measured = ledger.measured();
-        let blocks = Blocks {
-            sent: measured,
-            received: measured,
-            payload_bytes: totals.traffic.forward_bytes,
-            ..Blocks::default()
-        };
+        ledger.remark(describe(&totals));
+        let blocks = measured_here(&ledger, totals.traffic.forward_bytes);
         ledger.finish(blocks, false);
-        printer.finish(&ledger, blocks, queue.dropped())
+        board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
+        printer.finish(&ledger, blocks, queue.dropped())?;
+        published.finish()
     });
     let finished = finished.and(writer.map_or(Ok(()), sessions::Writer::finish));
     match finished {
         Ok(()) => ExitCode::Done,
         Err(error) if error.is_closed_pipe() => ExitCode::Done,
         Err(error) => failed(&error.to_string(), ExitCode::Failed),
+    }
+}
+
+/// The blocks of a node that makes none itself.
+fn measured_here(ledger: &Ledger, payload_bytes: u64) -> Blocks {
+    let measured = ledger.measured();
+    Blocks {
+        sent: measured,
+        received: measured,
+        payload_bytes,
+        ..Blocks::default()
     }
 }
 
@@ -540,7 +748,9 @@ fn collect(
     mut ledger: Ledger,
     mut printer: Printer,
     stop: &StopFlag,
+    board: &Board,
 ) -> Collected {
+    board.open();
     let mut outcome = Ok(());
     while !stop.is_finished() {
         queue.batch(|measurement| {
@@ -554,6 +764,14 @@ fn collect(
                 log::error!("collect: {error}");
                 outcome = Err(error);
             }
+        });
+        // What the connections still carry is counted at the end.
+        let blocks = measured_here(&ledger, 0);
+        printer.tick_page(&ledger, blocks, queue.dropped());
+        board.answer(|pictures| {
+            // Only a page shows the blocks of a node that makes none.
+            let blocks = if pictures { blocks } else { Blocks::default() };
+            ledger.look(blocks, queue.dropped(), pictures)
         });
     }
     outcome.map(|()| (queue, ledger, printer))

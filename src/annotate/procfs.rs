@@ -4,6 +4,7 @@
 
 use super::Told;
 use crate::measure::facts::Classes;
+use crate::time::{MonoTime, Nanos};
 use std::fs;
 use std::path::PathBuf;
 
@@ -19,6 +20,9 @@ const INTERFACE: [(&str, usize); 6] = [
 
 /// Most interfaces told of: those that moved most bytes.
 const INTERFACES: usize = 8;
+
+/// Shares of time are not averaged over more than this: they are to tell of now.
+const LONGEST: Nanos = Nanos::from_millis(300_000);
 
 /// Counters since boot: the fact, the file's group, the counter's name there (RFC 4022, RFC 4293 and Linux's own).
 pub const MIB: [(&str, &str, &str); 19] = [
@@ -173,7 +177,7 @@ fn moved(numbers: &[f64]) -> f64 {
 #[derive(Debug)]
 pub struct Reader {
     root: PathBuf,
-    before: Option<Ticks>,
+    before: Option<(MonoTime, Ticks)>,
 }
 
 impl Reader {
@@ -182,12 +186,12 @@ impl Reader {
         Self { root, before: None }
     }
 
-    /// One class; empty for one that is not procfs's.
-    pub fn read(&mut self, class: Classes) -> Told {
+    /// One class at `now`; empty for one that is not procfs's.
+    pub fn read(&mut self, class: Classes, now: MonoTime) -> Told {
         let mut told = Told::default();
         match class {
             Classes::LOAD => self.load(&mut told),
-            Classes::CPU => self.cpu(&mut told),
+            Classes::CPU => self.cpu(&mut told, now),
             Classes::MEMORY => self.memory(&mut told),
             Classes::FILES => self.files(&mut told),
             Classes::MIB => self.mib(&mut told),
@@ -232,12 +236,13 @@ impl Reader {
         told.number("uptime_s", uptime);
     }
 
-    fn cpu(&mut self, told: &mut Told) {
+    fn cpu(&mut self, told: &mut Told, at: MonoTime) {
         if let Some(now) = self.parsed(told, Classes::CPU, "stat", ticks) {
-            let shares = self.before.and_then(|before| shares(before, now));
+            let before = self.before.filter(|before| at.since(before.0) <= LONGEST);
+            let shares = before.and_then(|before| shares(before.1, now));
             told.number("cpu_busy", shares.map(|shares| shares.0));
             told.number("cpu_steal", shares.map(|shares| shares.1));
-            self.before = Some(now);
+            self.before = Some((at, now));
         }
         let waiting = self.parsed(told, Classes::CPU, "pressure/cpu", pressure);
         told.number("cpu_pressure_some10", waiting);
@@ -410,15 +415,23 @@ mod tests {
         fs::write(root.join("stat"), STAT).unwrap();
         fs::write(root.join("loadavg"), "none").unwrap();
         let mut reader = Reader::new(root.clone());
-        assert!(reader.read(Classes::TAGS).facts().is_empty());
-        let facts = reader.read(Classes::CPU).facts();
+        assert!(reader.read(Classes::TAGS, MonoTime(0)).facts().is_empty());
+        let facts = reader.read(Classes::CPU, MonoTime(0)).facts();
         let expected = format!(
             "cannot read {}/pressure/cpu: No such file or directory",
             root.display()
         );
         assert_eq!(facts.len(), 1, "no share at the first reading: {facts:?}");
         assert_eq!(facts[0].value, FactValue::Text(expected));
-        let facts = reader.read(Classes::LOAD).facts();
+        let busier = STAT.replacen("100", "200", 1);
+        for (seconds, told) in [(300, true), (601, false)] {
+            fs::write(root.join("stat"), if told { &busier } else { STAT }).unwrap();
+            let now = MonoTime(seconds * 1_000_000_000);
+            let facts = reader.read(Classes::CPU, now).facts();
+            let busy = facts.iter().any(|fact| fact.name == "cpu_busy");
+            assert_eq!(busy, told, "after {seconds} s: {facts:?}");
+        }
+        let facts = reader.read(Classes::LOAD, MonoTime(0)).facts();
         let names: Vec<_> = facts.iter().map(|fact| fact.name.as_str()).collect();
         assert_eq!(names, ["error.load", "cpus"]);
         fs::remove_dir_all(root).unwrap();
@@ -433,7 +446,7 @@ mod tests {
             (Classes::FILES, "open_files"),
             (Classes::MIB, "tcp_retransmitted_segments"),
         ] {
-            let facts = reader.read(class).facts();
+            let facts = reader.read(class, MonoTime(0)).facts();
             assert!(facts.iter().any(|told| told.name == fact), "{facts:?}");
         }
     }

@@ -1,9 +1,11 @@
 //! The checked values of a command line: what the rest of the program is started with.
 
+use super::targets::Allowed;
 use super::value;
 use crate::annotate::snmp::{self, Object};
 use crate::measure::facts::Classes;
 use crate::measure::sla::Rule;
+use crate::report::State;
 use crate::session::allow::Network;
 use log::LevelFilter;
 use std::fmt;
@@ -38,6 +40,8 @@ pub struct Common {
     pub debug: Option<u8>,
     /// `--report`: where the report goes; `None` = the role's own stream.
     pub report: Option<PathBuf>,
+    /// `--report-html`: where a page with pictures of the run goes; `None` = nowhere.
+    pub report_html: Option<PathBuf>,
     /// `--format` of the report; `None` = not given, so text.
     pub format: Option<Format>,
     /// `--sample`: least time between two marked blocks of a proxied connection; zero marks all.
@@ -66,6 +70,12 @@ pub struct Common {
     pub snmp_community: String,
     /// `--snmp-objects`.
     pub snmp_objects: Vec<Object>,
+    /// `--metrics-listen`: where metrics are served; `None` = nowhere.
+    pub metrics_listen: Option<Endpoint>,
+    /// `--metrics-file`: where metrics are written; `None` = nowhere.
+    pub metrics_file: Option<PathBuf>,
+    /// `--probe-allow`: which targets may be probed over HTTP.
+    pub probe_allow: Vec<Allowed>,
 }
 
 impl Default for Common {
@@ -78,6 +88,7 @@ impl Default for Common {
             stamp: true,
             debug: None,
             report: None,
+            report_html: None,
             format: None,
             sample: Duration::from_millis(10),
             state: None,
@@ -92,6 +103,9 @@ impl Default for Common {
             snmp: None,
             snmp_community: "public".into(),
             snmp_objects: snmp::objects(snmp::DEFAULT_OBJECTS).unwrap_or_default(),
+            metrics_listen: None,
+            metrics_file: None,
+            probe_allow: Vec::new(),
         }
     }
 }
@@ -105,10 +119,14 @@ pub enum Command {
     Node(NodeConfig),
     /// Send blocks of our own on a schedule.
     Probe(ProbeConfig),
+    /// The same to many targets.
+    Targets(TargetsConfig),
     /// Show a whole path in one process.
     Demo(DemoConfig),
     /// Test a file of rules.
     CheckRules(PathBuf),
+    /// Probe what is asked for over HTTP.
+    Exporter,
 }
 
 /// Options of the source.
@@ -148,6 +166,23 @@ pub struct ProbeConfig {
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
+    /// `--timeout SECONDS:STATE`: what a path is called that does not answer in time; critical by default.
+    pub on_timeout: State,
+}
+
+/// Options of `probe --targets`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetsConfig {
+    /// A target per line.
+    pub file: PathBuf,
+    /// How many blocks to each; 0 = until stopped.
+    pub count: u64,
+    /// Time between two blocks to one target, by the schedule; at least 100 us.
+    pub interval: Duration,
+    /// Payload bytes of a block: 0 to 1 MiB.
+    pub size: usize,
+    /// As of a single probe.
+    pub on_timeout: State,
 }
 
 /// Options of `demo`.

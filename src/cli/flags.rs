@@ -8,11 +8,12 @@ use super::config::{Accept, Common, Endpoint, Format};
 use super::value;
 use crate::annotate::snmp;
 use crate::measure::{sla, Sla};
+use crate::report::State;
 use crate::session::allow::Network;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
-use Role::{CheckRules, Demo, Echo, Entry, Exit, Probe, Proxy, Relay, Source};
+use Role::{CheckRules, Demo, Echo, Entry, Exit, Exporter, Probe, Proxy, Relay, Source};
 
 /// Most payload bytes of a block, as on the wire.
 const BLOCK_MAX_BYTES: usize = 1 << 20;
@@ -47,6 +48,8 @@ pub enum Role {
     Demo,
     /// Tests a file of rules.
     CheckRules,
+    /// Probes what it is asked for over HTTP.
+    Exporter,
 }
 
 impl Role {
@@ -62,6 +65,7 @@ impl Role {
             Self::Probe => "the word probe",
             Self::Demo => "the word demo",
             Self::CheckRules => "the word check-rules",
+            Self::Exporter => "the word exporter",
         }
     }
 }
@@ -78,20 +82,26 @@ impl fmt::Display for Role {
             Self::Probe => "probe",
             Self::Demo => "demo",
             Self::CheckRules => "check of rules",
+            Self::Exporter => "exporter",
         })
     }
 }
 
 // Who has a use for an option. A relay stands in most lists beside the entry: with --accept auto it
 // serves raw clients too.
-const EVERY: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const EVERY: &[Role] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter,
+];
+const REPORTING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const REPORTING_METRICS: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe];
+const WATCHED: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
 const LISTENING: &[Role] = &[Relay, Echo, Entry, Exit, Proxy];
 const FORWARDING: &[Role] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Role] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Role] = &[Relay, Echo, Entry, Exit];
 const STAMPING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const OPENING: &[Role] = &[Source, Relay, Entry, Probe];
-const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
+const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const TELLING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
@@ -129,6 +139,12 @@ pub const WORDS: &[Word] = &[
         operand: Some("FILE"),
         brief: "test a file for --rules, and print it as it is understood",
     },
+    Word {
+        name: "exporter",
+        role: Exporter,
+        operand: None,
+        brief: "probe what Prometheus asks for: --metrics-listen, --probe-allow",
+    },
 ];
 
 /// The command with a command line of its own, `passive_cli`; `main` looks for it before it parses.
@@ -150,6 +166,8 @@ pub enum Group {
     Annotations,
     /// What is written.
     Report,
+    /// What a monitoring system reads.
+    Metrics,
 }
 
 impl Group {
@@ -158,6 +176,7 @@ impl Group {
         Self::Traffic,
         Self::Probe,
         Self::Annotations,
+        Self::Metrics,
         Self::Report,
     ];
 
@@ -168,6 +187,7 @@ impl Group {
             Self::Probe => "Probe and demo",
             Self::Annotations => "What nodes tell of themselves",
             Self::Report => "Report and log",
+            Self::Metrics => "Metrics",
         }
     }
 }
@@ -186,7 +206,9 @@ pub struct Settings {
     pub(super) count: u64,
     pub(super) interval: Duration,
     pub(super) size: usize,
+    pub(super) on_timeout: Option<State>,
     pub(super) seed: Option<u64>,
+    pub(super) targets: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -203,7 +225,9 @@ impl Default for Settings {
             count: 10,
             interval: Duration::from_secs(1),
             size: 64,
+            on_timeout: None,
             seed: None,
+            targets: None,
         }
     }
 }
@@ -321,10 +345,17 @@ const FLAGS: &[Flag] = &[
         brief: "longest wait of one operation",
         help: "Holds for each of: connecting (all addresses of a name together), a frame header \
             once begun, progress of a payload; at source and probe also a write and an outstanding \
-            answer. Durations are seconds (2, 0.002) or have a unit (2s, 10ms, 5m).",
+            answer. Durations are seconds (2, 0.002) or have a unit (2s, 10ms, 5m). probe also takes \
+            what a path is to be called that does not answer in time, as plugins do: 10:unknown; \
+            else it is critical.",
         roles: EVERY,
         set: Set::Text(|s, text| {
-            s.common.timeout = value::positive_duration(text)?;
+            let (span, state) = match text.split_once(':') {
+                Some((span, state)) => (span, Some(plugin_state(state)?)),
+                None => (text, None),
+            };
+            s.common.timeout = value::positive_duration(span)?;
+            s.on_timeout = state;
             Ok(())
         }),
     },
@@ -593,6 +624,63 @@ const FLAGS: &[Flag] = &[
         }),
     },
     Flag {
+        long: "targets",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Probe,
+        default: None,
+        brief: "probe every target of FILE, not ADDR",
+        help: "A target per line, host:port and perhaps a name; # begins a comment. Each has a \
+            schedule of its own, begun at a time of its own within the interval. The report has a \
+            line for each path, and metrics have the label path.",
+        roles: &[Probe],
+        set: Set::Path(|s, path| s.targets = Some(path)),
+    },
+    Flag {
+        long: "metrics-listen",
+        short: None,
+        value: Some("ADDR"),
+        group: Group::Metrics,
+        default: None,
+        brief: "serve /metrics and /healthz here",
+        help: "For Prometheus, in its text format or OpenMetrics; without a login, so choose an \
+            address that only your monitoring reaches. Port 0 lets the kernel choose; stderr \
+            says which. Costs nothing while nobody asks.",
+        roles: WATCHED,
+        set: Set::Text(|s, text| {
+            s.common.metrics_listen = Some(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "metrics-file",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Metrics,
+        default: None,
+        brief: "write the metrics to FILE",
+        help: "For node_exporter's textfile collector, from cron too: at the end, and every 15 s \
+            where there is none. A reader sees it whole.",
+        roles: REPORTING_METRICS,
+        set: Set::Path(|s, path| s.common.metrics_file = Some(path)),
+    },
+    Flag {
+        long: "probe-allow",
+        short: None,
+        value: Some("TARGETS"),
+        group: Group::Metrics,
+        default: None,
+        brief: "allow /probe of these; repeatable",
+        help: "host:port, host:* or a network, 10.0.0.0/8:9000 or [2001:db8::/32]:*. A request \
+            /probe?target=host:port&count=N&interval=SECONDS&size=BYTES to --metrics-listen then \
+            probes that target and answers its metrics. Without it none is allowed.",
+        roles: WATCHED,
+        set: Set::Text(|s, text| {
+            s.common.probe_allow.push(text.parse()?);
+            Ok(())
+        }),
+    },
+    Flag {
         long: "node",
         short: None,
         value: Some("NAME"),
@@ -633,8 +721,21 @@ const FLAGS: &[Flag] = &[
         brief: "write the report to FILE",
         help: "By default it goes to stdout, and to stderr at the source, whose stdout is the answer. \
             Nodes that listen write it when they end.",
-        roles: EVERY,
+        roles: REPORTING,
         set: Set::Path(|s, path| s.common.report = Some(path)),
+    },
+    Flag {
+        long: "report-html",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "write pictures of the run to FILE",
+        help: "One page of HTML that needs nothing else: the path drawn to scale, delays over time, \
+            their distribution, every figure. It is written at the end, and every 10 seconds \
+            where blocks come in; FILE is replaced whole.",
+        roles: EVERY,
+        set: Set::Path(|s, path| s.common.report_html = Some(path)),
     },
     Flag {
         long: "format",
@@ -647,7 +748,7 @@ const FLAGS: &[Flag] = &[
             "text is for people, json is one object for the run, influx the same as lines for \
             Telegraf, nagios the line of a monitoring plugin; jsonl, csv and otlp (OpenTelemetry \
             traces) have one line per block.",
-        roles: EVERY,
+        roles: REPORTING,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
             Ok(())
@@ -754,6 +855,15 @@ const FLAGS: &[Flag] = &[
         set: Set::Version,
     },
 ];
+
+/// A state of the Monitoring Plugins, by its word or its number.
+fn plugin_state(text: &str) -> Result<State, String> {
+    let mut known = (0..).zip(State::ALL);
+    let found = known
+        .find(|(number, (_, word))| text.eq_ignore_ascii_case(word) || text == number.to_string());
+    let found = found.map(|(_, (state, _))| state);
+    found.ok_or_else(|| format!("has {text:?} for a state: write ok, warning, critical or unknown"))
+}
 
 /// Limits of the command line; a second `--warning` takes the place of the first.
 fn limits(settings: &mut Settings, text: &str, severity: Sla) -> Result<(), String> {

@@ -1,8 +1,12 @@
 //! The lexopt loop, and the rules that make a role out of what was given.
 
-use super::config::{Accept, Command, Config, DemoConfig, NodeConfig, ProbeConfig, SourceConfig};
+use super::config::{
+    Accept, Command, Config, DemoConfig, Format, NodeConfig, ProbeConfig, SourceConfig,
+    TargetsConfig,
+};
 use super::flags::{self, Flag, Role, Set, Settings, Word};
 use super::{help, ExitCode, PROGRAM};
+use crate::report::State;
 use lexopt::Arg;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -142,8 +146,10 @@ impl Given {
                 self.operand = Some(text);
             }
             Some(word) => {
-                let what = format_args!("{text:?} is one argument too many for {}", word.name);
-                return Err(remedied(what));
+                return Err(remedied(format_args!(
+                    "{text:?} is one argument too many for {}",
+                    word.name
+                )));
             }
         }
         Ok(())
@@ -160,7 +166,7 @@ impl Given {
                     ..
                 }),
                 None,
-            ) => {
+            ) if self.settings.targets.is_none() => {
                 let example = if *operand == "ADDR" {
                     "host:port"
                 } else {
@@ -170,8 +176,18 @@ impl Given {
                     "{name} needs {operand}: {name} {example}"
                 )));
             }
+            (Some(word), Some(operand)) if self.settings.targets.is_some() => {
+                return Err(remedied(format_args!(
+                    "{} {operand:?} is one target too many: --targets names them",
+                    word.name
+                )));
+            }
             (_, operand) => operand,
         };
+        if self.settings.on_timeout.is_some() && role != Role::Probe {
+            let what = "--timeout SECONDS:STATE is for probe: the others have no state";
+            return Err(remedied(what));
+        }
         if let Some(flag) = self.seen.iter().find(|flag| !flag.roles.contains(&role)) {
             let roles: Vec<String> = flag.roles.iter().map(ToString::to_string).collect();
             return Err(remedied(format_args!(
@@ -186,10 +202,38 @@ impl Given {
                 return Err(remedied(format_args!("--{} needs --snmp ADDR", flag.long)));
             }
         }
+        self.check_metrics(role)?;
         Ok(Config {
             common: self.settings.common.clone(),
             command: command(self.settings, role, target)?,
         })
+    }
+
+    /// Which options of the metrics, and of many targets, need which others.
+    fn check_metrics(&self, role: Role) -> Result<(), String> {
+        let common = &self.settings.common;
+        if common.metrics_listen.is_none() {
+            if role == Role::Exporter {
+                return Err(remedied("exporter needs --metrics-listen ADDR"));
+            }
+            if !common.probe_allow.is_empty() {
+                return Err(remedied("--probe-allow needs --metrics-listen ADDR"));
+            }
+        }
+        if role == Role::Exporter && common.probe_allow.is_empty() {
+            return Err(remedied("exporter needs --probe-allow TARGETS"));
+        }
+        if self.settings.targets.is_some() {
+            if !matches!(common.format, None | Some(Format::Text)) {
+                return Err(remedied(
+                    "--targets has a line for each path: only --format text",
+                ));
+            }
+            if common.state.is_some() {
+                return Err(remedied("--targets and --state do not go together"));
+            }
+        }
+        Ok(())
     }
 
     fn role(&self) -> Result<Role, String> {
@@ -211,10 +255,9 @@ impl Given {
                     return Err(remedied(what));
                 }
                 (Some(listen), Some(forward_to), ..) if listen == forward_to => {
-                    let what = format_args!(
-                    "--forward-to {forward_to} is also where --listen is, a loop: name the next hop"
-                );
-                    return Err(remedied(what));
+                    return Err(remedied(format_args!(
+                        "--forward-to {forward_to} is also where --listen is, a loop: name the next hop"
+                    )));
                 }
                 (None, Some(_), ..) => Role::Source,
                 (Some(_), None, ..) => Role::Echo,
@@ -230,11 +273,20 @@ impl Given {
 /// What the role does, with the settings that belong to it.
 fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<Command, String> {
     Ok(match (role, settings.listen, settings.forward_to) {
+        (Role::Exporter, ..) => Command::Exporter,
+        (Role::Probe, ..) if settings.targets.is_some() => Command::Targets(TargetsConfig {
+            file: settings.targets.unwrap_or_default(),
+            count: settings.count,
+            interval: settings.interval,
+            size: settings.size,
+            on_timeout: settings.on_timeout.unwrap_or(State::Critical),
+        }),
         (Role::Probe, ..) => Command::Probe(ProbeConfig {
             target: checked("probe", &operand.unwrap_or_default(), flags::hop)?,
             count: settings.count,
             interval: settings.interval,
             size: settings.size,
+            on_timeout: settings.on_timeout.unwrap_or(State::Critical),
         }),
         (Role::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
         (Role::Demo, ..) => Command::Demo(DemoConfig {
@@ -295,7 +347,7 @@ fn remedied(message: impl fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Common, Endpoint, Format};
+    use super::super::{Common, Endpoint};
     use super::*;
     use crate::measure::facts::Classes;
     use crate::measure::sla::simple;
@@ -364,6 +416,8 @@ mod tests {
         ("accept", "-l :1 --accept framed", "-l :1", |c| node(c).accept = Accept::Framed),
         ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| node(c).remove = true),
         ("timeout", "-f b:1 -t 0.002", SOURCE, |c| c.common.timeout = Duration::from_millis(2)),
+        ("timeout", "probe b:1 -t 10:UNKNOWN", PROBE, |c| probe(c).on_timeout = State::Unknown),
+        ("timeout", "probe b:1 -t 5s:1", PROBE, |c| { c.common.timeout = Duration::from_secs(5); probe(c).on_timeout = State::Warning }),
         ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| c.common.idle_timeout = Some(Duration::from_secs(300))),
         ("idle-timeout", "-f b:1 --idle-timeout 5 --idle_timeout 0", SOURCE, |_| {}),
         ("block", "-f b:1 -b 1M", SOURCE, |c| source(c).block = 1 << 20),
@@ -377,6 +431,13 @@ mod tests {
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
         ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
         ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
+        ("targets", "probe --targets t", PROBE, |c| c.command = Command::Targets(TargetsConfig {
+            file: "t".into(), count: 10, interval: Duration::from_secs(1), size: 64, on_timeout: State::Critical,
+        })),
+        ("metrics-listen", "-l :1 --metrics-listen :9", "-l :1", |c| c.common.metrics_listen = Some(endpoint(":9"))),
+        ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| c.common.metrics_file = Some("m".into())),
+        ("probe-allow", "exporter --metrics-listen :9 --probe-allow b:1 --probe-allow c:*", "exporter --metrics-listen :9 --probe-allow b:1",
+            |c| c.common.probe_allow.push("c:*".parse().unwrap())),
         ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
         ("ask", "probe b:1 --ask load,tcp", PROBE, |c| c.common.ask = Classes::LOAD.and(Classes::TCP)),
         ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| c.common.annotate = Some(Classes(0))),
@@ -387,6 +448,7 @@ mod tests {
         ("snmp-objects", "-l :1 -f b:1 --snmp r --snmp-objects laLoad.1", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1")),
         ("node", "-f b:1 --node A", SOURCE, |c| c.common.node = Some("A".into())),
         ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
+        ("report-html", "-f b:1 --report-html p", SOURCE, |c| c.common.report_html = Some("p".into())),
         ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
         ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
         ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),
@@ -440,6 +502,7 @@ mod tests {
                     count: 10,
                     interval: Duration::from_secs(1),
                     size: 64,
+                    on_timeout: State::Critical,
                 }),
             ),
             ("demo", Command::Demo(DemoConfig { seed: None })),
@@ -474,6 +537,10 @@ mod tests {
     --timeout needs a value: --timeout SECONDS
 -f b:1 -t soon
     --timeout "soon" is not a duration: write seconds as 2 or 0.002, or 2s, 10ms, 5m
+-f b:1 -t 5:down
+    --timeout "5:down" has "down" for a state: write ok, warning, critical or unknown
+-f b:1 -t 5:ok
+    --timeout SECONDS:STATE is for probe: the others have no state
 -f b:1 -t 0
     --timeout "0" has to be more than 0
 -f b:1 --hop-limit 0
@@ -539,7 +606,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 prob b:1
-    unknown command "prob": there are probe, demo, check-rules
+    unknown command "prob": there are probe, demo, check-rules, exporter
 demo again
     "again" is one argument too many for demo
 "#;

@@ -12,6 +12,28 @@ use crate::time::{Nanos, SignedNanos};
 /// log2 of the buckets per power of two.
 const PRECISION: u32 = 6;
 
+/// Upper bounds of the buckets that monitoring systems are given, in nanoseconds: 1-2.5-5 from 50 us to 10 s, for every
+/// kind of delay the same ones, so that any two can be compared; `+Inf` comes on top.
+pub const BUCKETS_NS: [i64; 17] = [
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+];
+
 /// A distribution of signed delays.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {

@@ -7,6 +7,7 @@
 //!                         ├─► clock       offset and skew of each segment's far clock
 //!                         ├─► held        how long each pump was blocked in write
 //!                         └─► series      bounded rows in order of time ──batches──► verdict
+//!                                                                       └─slots───► timeline
 //! ```
 //!
 //! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
@@ -23,11 +24,12 @@ mod series;
 mod simulator;
 pub mod sla;
 pub mod state;
+pub mod timeline;
 mod trip;
 mod verdict;
 pub mod why;
 
-pub use histogram::Histogram;
+pub use histogram::{Histogram, BUCKETS_NS};
 pub use model::{Baseline, Model};
 pub use state::{RunRecord, StateError};
 pub use trip::{HostPart, Parts, SegmentPart, Trip, TripError};
@@ -175,6 +177,21 @@ pub enum VerdictKind {
     None,
 }
 
+impl VerdictKind {
+    /// The word for it in reports and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::Host => "host",
+            Self::Source => "source",
+            Self::Server => "server",
+            Self::Clock => "clock",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Which way the increase of a segment lies.
 /// Which way the increase of a segment lies, or that of a wake-up delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictDirection {
@@ -184,6 +201,17 @@ pub enum VerdictDirection {
     Return,
     /// Some of it each way.
     Both,
+}
+
+impl VerdictDirection {
+    /// The word for it in reports and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Return => "return",
+            Self::Both => "both",
+        }
+    }
 }
 
 /// What the verdict was reached by.

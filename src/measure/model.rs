@@ -11,6 +11,7 @@ use super::held::Held;
 use super::series::{exact_quantile, History, Reading, Window, BATCHES, NONE, WARM_UP};
 use super::sla::{self, Place};
 use super::state::{path_key, Part, Quantiles, RunRecord, RUNS_KEPT};
+use super::timeline::{wall, Cut, Event, EventKind, Timeline};
 use super::trip::{HostPart, Pair, Parts, SegmentPart, Trip, TripError};
 use super::verdict::{compare, Candidate, Evidence, Increase, Subject, MIN_RUNS};
 use super::Sla;
@@ -18,7 +19,7 @@ use super::{
     Direction, Figure, Histogram, HostStatistics, NodeId, Passage, SegmentStatistics, Statistics,
     Summary, Verdict, VerdictDirection,
 };
-use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
+use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use std::collections::BTreeMap;
 
 /// Identities remembered per hop; a larger pool is counted on, but its later members start no new
@@ -450,6 +451,50 @@ impl Model {
             path_changes: self.path_changes,
             verdict: self.verdict(candidates, named, earlier.as_deref()),
         }
+    }
+
+    /// The run over time, in at most `slots` slots; of a run without end its most recent span, once that no longer
+    /// follows on the first. `None` where no block was kept yet (the first 3 are warm-up). `now` is both clocks, read
+    /// together.
+    pub fn timeline(&self, slots: usize, now: Now) -> Option<Timeline> {
+        let path = self.path.as_ref()?;
+        let mut windows: Vec<_> = path.history.all().collect();
+        if let [first, recent] = windows[..] {
+            let gap = recent.start.saturating_sub(first.end);
+            if gap > (recent.end - recent.start) / 8 {
+                windows.remove(0);
+            }
+        }
+        let rows = || windows.iter().flat_map(|window| window.whole_rows());
+        let start = windows.first()?.start;
+        let end = windows.last()?.end.max(start);
+        let cut = Cut::new(start, end, rows().count(), slots);
+        let column = |column: usize| cut.line(rows(), |row| row[column]);
+        let hosts = (0..path.hosts.len()).map(|place| path.host_column(place));
+        let segments = (0..path.segments.len()).map(segment_column);
+        let parts: Vec<_> = segments.clone().chain(hosts.clone()).collect();
+        let total = |row: &[i64]| {
+            let cells = parts.iter().map(|part| row[*part]);
+            let sum = |sum: i64, cell: i64| (cell != NONE).then(|| sum.wrapping_add(cell));
+            cells.into_iter().try_fold(0, sum).unwrap_or(NONE)
+        };
+        let steps = path.hosts.iter().filter_map(|host| {
+            Some(Event {
+                at: wall(host.last_step?, now),
+                kind: EventKind::ClockStep(host.hop),
+            })
+        });
+        let mut events: Vec<_> = steps.collect();
+        events.sort_by_key(|event| event.at);
+        let (start, slot) = cut.on(now);
+        Some(Timeline {
+            start,
+            slot,
+            total: cut.line(rows(), total),
+            segments: segments.map(column).collect(),
+            hosts: hosts.map(column).collect(),
+            events,
+        })
     }
 
     /// Baseline and increase of each part that has them, as [`statistics`](Self::statistics) shows them.

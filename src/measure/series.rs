@@ -166,6 +166,13 @@ impl<'a> Window<'a> {
         known > 0 && known as f64 >= self.rows() as f64 * share
     }
 
+    /// Each row with its time.
+    pub(super) fn whole_rows(self) -> impl Iterator<Item = (u64, &'a [i64])> {
+        let rows = self.series.values.chunks_exact(self.series.columns.max(1));
+        let rows = self.series.times.iter().copied().zip(rows);
+        rows.filter(move |(time, _)| (self.start..=self.end).contains(time))
+    }
+
     pub(super) fn values(self, read: Reading) -> impl Iterator<Item = (u64, i64)> + 'a {
         let rows = self.all().filter(move |(time, _)| *time >= read.since.0);
         rows.filter_map(move |(time, row)| {

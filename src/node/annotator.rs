@@ -2,7 +2,7 @@
 //!
 //! A pump reads no file. An asked block is answered with what was read last, and only then, after the block was sent, is
 //! the request noted: a thread (`annotate`; `snmp` for that class, so that a silent agent holds nothing else up; both are
-//! started by the first request) reads the sources anew, each at most every 100 ms. So the answer to a first request comes
+//! started by a request and end after ten seconds without) reads the sources anew, each at most every 100 ms. So the answer to a first request comes
 //! in the next block. Facts about the pump's own two connections (`TCP_INFO`, a call that never waits for a peer) the pump
 //! takes itself, after the send, for the next block. A block that asks for nothing costs none of this.
 
@@ -21,10 +21,12 @@ use crate::wire::{
     Flags, FrameView, Header, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS,
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
+use std::io;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
+use std::time::Duration;
 
 /// No source is read more often.
 const SHORTEST: Nanos = Nanos::from_millis(100);
@@ -32,6 +34,8 @@ const SHORTEST: Nanos = Nanos::from_millis(100);
 const FRESH: Nanos = Nanos::from_millis(1000);
 /// A source that takes longer is called slow in the answer; an agent has its own timeout of a second before.
 const SLOW: Nanos = Nanos::from_millis(1200);
+/// A thread for which there is nothing to do for so long ends.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// What a node tells about itself, and whether it does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct Annotator {
     agent: Worker,
     slots: Arc<Mutex<[Slot; Classes::ALL.len()]>>,
     tags: Vec<String>,
+    /// Outlives the thread: shares of time are between two readings.
+    reader: Arc<Mutex<Reader>>,
     overflowed: AtomicBool,
 }
 
@@ -70,9 +76,13 @@ struct Section {
 
 /// A thread that reads when it is knocked at.
 #[derive(Debug, Default)]
-struct Worker {
-    wanted: Arc<AtomicU32>,
-    knock: OnceLock<Sender<()>>,
+struct Worker(Arc<Mutex<Wanted>>);
+
+#[derive(Debug, Default)]
+struct Wanted {
+    classes: Classes,
+    /// `None` while there is no thread.
+    knock: Option<Sender<()>>,
 }
 
 impl Annotator {
@@ -84,21 +94,21 @@ impl Annotator {
             agent: Worker::default(),
             slots: Arc::default(),
             tags,
+            reader: Arc::new(Mutex::new(Reader::new("/proc".into()))),
             overflowed: AtomicBool::new(false),
         }
     }
 
-    /// Has `classes` read, soon.
+    /// Has those of `classes` read that were not read, or asked for, a moment ago.
     fn request(&self, classes: Classes, now: MonoTime) {
-        let threads = Classes(classes.0 & !self.own_calls().0);
-        {
-            let mut slots = lock(&self.slots);
-            for (slot, _) in slots
-                .iter_mut()
-                .zip(Classes::ALL)
-                .filter(|row| threads.has(row.1 .0))
-            {
-                slot.since.get_or_insert(now);
+        let mut threads = Classes(0);
+        for (slot, (class, _)) in lock(&self.slots).iter_mut().zip(Classes::ALL) {
+            let last = slot.read.as_ref().map(|section| section.at);
+            let young = last.is_some_and(|last| now.since(last) < SHORTEST);
+            let ours = classes.has(class) && !self.own_calls().has(class);
+            if ours && !young && slot.since.is_none() {
+                slot.since = Some(now);
+                threads = threads.and(class);
             }
         }
         let agent = match self.offer.agent {
@@ -106,12 +116,12 @@ impl Annotator {
             None => Classes(0),
         };
         let local = Classes(threads.0 & !agent.0);
-        self.local.want(local, "annotate", || {
+        let reading = self.local.want(local, "annotate", || {
             let (offer, tags) = (self.offer.clone(), self.tags.clone());
-            let mut reader = Reader::new("/proc".into());
-            self.reading(move |class| local_facts(&offer, &tags, &mut reader, class))
+            let reader = Arc::clone(&self.reader);
+            self.reading(move |class| local_facts(&offer, &tags, &mut lock(&reader), class))
         });
-        self.agent.want(agent, "snmp", || {
+        let asking = self.agent.want(agent, "snmp", || {
             let agent = self.offer.agent.clone();
             let mut id = super::random() as i32;
             self.reading(move |_| {
@@ -119,6 +129,23 @@ impl Annotator {
                 agent_facts(agent.as_ref(), id)
             })
         });
+        for (classes, outcome) in [(local, reading), (agent, asking)] {
+            if let Err(error) = outcome {
+                self.fail(classes, &format!("cannot start a thread: {error}"), now);
+            }
+        }
+    }
+
+    /// Answers for a thread that is not there.
+    #[cold]
+    fn fail(&self, classes: Classes, text: &str, now: MonoTime) {
+        let mut slots = lock(&self.slots);
+        for (slot, (class, word)) in slots.iter_mut().zip(Classes::ALL) {
+            if classes.has(class) {
+                slot.read = Some(failure(word, text.into(), now));
+                slot.since = None;
+            }
+        }
     }
 
     /// What pumps look up themselves.
@@ -134,15 +161,11 @@ impl Annotator {
                 if !wanted.has(class) {
                     continue;
                 }
-                let last = lock(&slots)[index].read.as_ref().map(|section| section.at);
-                let begun = sys::clock::mono();
-                // A reading that is as young as this answers the request too.
-                if last.map_or(true, |last| begun.since(last) >= SHORTEST) {
-                    let facts = emit_facts(&read(class).facts()).into();
-                    let at = sys::clock::mono();
-                    lock(&slots)[index].read = Some(Section { at, facts });
-                }
-                lock(&slots)[index].since = None;
+                let facts = emit_facts(&read(class).facts()).into();
+                let at = sys::clock::mono();
+                let slot = &mut lock(&slots)[index];
+                slot.read = Some(Section { at, facts });
+                slot.since = None;
             }
         }
     }
@@ -191,7 +214,7 @@ fn local_facts(offer: &Offer, tags: &[String], reader: &mut Reader, class: Class
             told.text(format!("tag.{number}"), tag.as_str());
         }
     } else {
-        return reader.read(class);
+        return reader.read(class, sys::clock::mono());
     }
     told
 }
@@ -211,38 +234,46 @@ fn agent_facts(agent: Option<&Agent>, id: i32) -> Told {
 }
 
 impl Worker {
-    /// Wants `classes` read; `body` makes what reads them, once.
+    /// Wants `classes` read; `body` makes what reads them, where there is no thread (any more).
     fn want<F: FnMut(Classes) + Send + 'static>(
         &self,
         classes: Classes,
         name: &str,
         body: impl FnOnce() -> F,
-    ) {
+    ) -> io::Result<()> {
         if classes.is_empty() {
-            return;
+            return Ok(());
         }
-        self.wanted.fetch_or(classes.0, Ordering::AcqRel);
-        let knock = self.knock.get_or_init(|| {
-            let (knock, knocks) = bounded(1); // One knock is as good as many.
-            let (wanted, body) = (Arc::clone(&self.wanted), body());
-            let spawned = Builder::new()
-                .name(name.into())
-                .stack_size(2 * STACK)
-                .spawn(move || work(&knocks, &wanted, body));
-            if let Err(error) = spawned {
-                // Nobody answers then, and after a second the answers say so.
-                log::error!("{name}: cannot start a thread: {error}");
-            }
-            knock
-        });
-        let _ = knock.try_send(()); // Full: it has been knocked at.
+        let mut wanted = lock(&self.0);
+        wanted.classes = wanted.classes.and(classes);
+        if let Some(knock) = &wanted.knock {
+            let _ = knock.try_send(()); // Full: it has been knocked at.
+            return Ok(());
+        }
+        let (knock, knocks) = bounded(1); // One knock is as good as many.
+        let _ = knock.try_send(());
+        let (shared, body) = (Arc::clone(&self.0), body());
+        Builder::new()
+            .name(name.into())
+            .stack_size(2 * STACK)
+            .spawn(move || work(&knocks, &shared, body))?;
+        wanted.knock = Some(knock);
+        Ok(())
     }
 }
 
-/// Ends when the node does.
-fn work(knocks: &Receiver<()>, wanted: &AtomicU32, mut body: impl FnMut(Classes)) {
-    while knocks.recv().is_ok() {
-        body(Classes(wanted.swap(0, Ordering::AcqRel)));
+/// Ends when nobody has asked for a while.
+fn work(knocks: &Receiver<()>, shared: &Mutex<Wanted>, mut body: impl FnMut(Classes)) {
+    loop {
+        let is_idle = knocks.recv_timeout(IDLE).is_err();
+        let mut wanted = lock(shared);
+        let classes = std::mem::take(&mut wanted.classes);
+        if is_idle && classes.is_empty() {
+            wanted.knock = None;
+            return;
+        }
+        drop(wanted);
+        body(classes);
     }
 }
 
@@ -425,7 +456,7 @@ mod tests {
             if names.iter().any(|name| name == last) {
                 return names;
             }
-            let _ = nothing.recv_timeout(std::time::Duration::from_millis(1));
+            let _ = nothing.recv_timeout(Duration::from_millis(1));
         }
         panic!("{last} was never told");
     }

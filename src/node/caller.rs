@@ -48,6 +48,8 @@ pub struct Break {
     pub text: String,
     /// It noticed only silence: whose, it cannot know.
     pub silent: bool,
+    /// Something took longer than `--timeout`.
+    pub timed_out: bool,
 }
 
 impl Break {
@@ -57,6 +59,7 @@ impl Break {
             hop: 0,
             text,
             silent: false,
+            timed_out: false,
         }
     }
 
@@ -64,6 +67,7 @@ impl Break {
     pub fn silence(text: String) -> Self {
         Self {
             silent: true,
+            timed_out: true,
             ..Self::own(text)
         }
     }
@@ -103,6 +107,19 @@ struct Counts {
     since: MonoTime,
     answers: Answers,
     late: u64,
+}
+
+impl Counts {
+    fn blocks(&self) -> Blocks {
+        Blocks {
+            sent: self.sent,
+            received: self.answers.received(),
+            lost: self.sent - self.answers.received(),
+            late: self.late,
+            duplicate: self.answers.duplicates(),
+            payload_bytes: self.payload_bytes,
+        }
+    }
 }
 
 impl Progress {
@@ -166,23 +183,15 @@ impl Progress {
 
     /// The counts for a report. Lost is everything unanswered: ask when the run is over.
     pub fn blocks(&self) -> Blocks {
-        let counts = lock(&self.0);
-        Blocks {
-            sent: counts.sent,
-            received: counts.answers.received(),
-            lost: counts.sent - counts.answers.received(),
-            late: counts.late,
-            duplicate: counts.answers.duplicates(),
-            payload_bytes: counts.payload_bytes,
-        }
+        lock(&self.0).blocks()
     }
 
     /// As [`blocks`](Self::blocks), for a run that goes on: what is under way is not lost yet.
     pub fn blocks_so_far(&self) -> Blocks {
-        let outstanding = lock(&self.0).outstanding;
-        let blocks = self.blocks();
+        let counts = lock(&self.0); // One look at all of them: the count of lost blocks never falls.
+        let blocks = counts.blocks();
         Blocks {
-            lost: blocks.lost.saturating_sub(outstanding),
+            lost: blocks.lost.saturating_sub(counts.outstanding),
             ..blocks
         }
     }
@@ -207,6 +216,7 @@ pub struct Caller {
     /// Over all sessions.
     pub progress: Progress,
     down: AtomicBool,
+    stands: AtomicBool,
     /// The blocks are made here and mean nothing to a server.
     probes: bool,
     /// The present path ends at an exit, whose reports may be dropped.
@@ -234,6 +244,7 @@ impl Caller {
             node,
             progress: Progress::new(),
             down: AtomicBool::new(false),
+            stands: AtomicBool::new(false),
             probes: false,
             exits: AtomicBool::new(false),
         }
@@ -254,6 +265,14 @@ impl Caller {
     /// A session broke, or works.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Release);
+        if down {
+            self.stands.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether the far end has answered the opening of the present session.
+    pub fn stands(&self) -> bool {
+        self.stands.load(Ordering::Acquire)
     }
 
     /// Connects and sends OPEN; costs no round trip beyond the connect.
@@ -270,7 +289,10 @@ impl Caller {
             .ok_or_else(|| Break::own("there is no next hop".into()))?;
         let dialled = onward
             .connect(settings.timeout)
-            .map_err(|error: DialError| Break::own(format!("cannot {error}")))?;
+            .map_err(|error: DialError| Break {
+                timed_out: error.is_timeout(),
+                ..Break::own(format!("cannot {error}"))
+            })?;
         let peer = dialled.address;
         let lost = |error: io::Error| Break::own(format!("connect to {peer}: {error}"));
         let end = End::new(dialled.socket, peer, settings.timeout).map_err(lost)?;
@@ -379,6 +401,7 @@ impl Caller {
                     }
                 }
                 frame_type::OPENED => {
+                    self.stands.store(true, Ordering::Release);
                     self.warn_of_exit(&view);
                     tell_nodes(&self.node, line.session, view.annotations());
                 }
@@ -396,6 +419,7 @@ impl Caller {
                             hop: info.hop,
                             text: info.shown(),
                             silent: false,
+                            timed_out: false,
                         }),
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
                     })

@@ -1,6 +1,6 @@
 //! The collector: one thread that takes finished measurements from all pumps, and never makes one of them wait.
 //!
-//! Pumps offer to a bounded channel; what does not fit is dropped and counted. The collector sleeps between batches, so
+//! Pumps offer to a channel of bounded length; what does not fit is dropped and counted. The collector sleeps between batches, so
 //! an offer costs no wake-up: only the first one after idling, and the one that fills half the channel, knock.
 //!
 //! The same thread gives the beat by which an entry marks blocks: while there is traffic it raises `epoch` once per
@@ -10,7 +10,7 @@ use crate::measure::facts::Facts;
 use crate::measure::{Direction, Trip};
 use crate::report::PathNode;
 use crate::time::{MonoTime, Nanos, SignedNanos};
-use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +119,8 @@ pub struct Queue {
 
 /// Both sides; `sample` is the entry's `--sample`.
 pub fn channel(sample: Duration) -> (Collector, Queue) {
-    let (offer, offers) = bounded(CAPACITY);
+    // Bounded by `offer`: crossbeam's bounded channel would hold all of its room, 160 KiB, from the start.
+    let (offer, offers) = unbounded();
     let (knock, knocks) = bounded(1); // One knock is as good as many.
     let shared = Arc::new(Shared {
         dropped: AtomicUsize::new(0),
@@ -156,11 +157,13 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
 impl Collector {
     /// Hands a measurement over, or drops and counts it. Never waits.
     pub fn offer(&self, measurement: Measurement) {
-        if self.offers.try_send(measurement).is_err() {
+        let waiting = self.offers.len();
+        // As many pumps as come at this moment may exceed it by one each. An error is a collector that is gone.
+        if waiting >= CAPACITY || self.offers.send(measurement).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.stir();
-        if self.offers.len() >= CAPACITY / 2 || self.shared.prompt.load(Ordering::Relaxed) {
+        if waiting >= CAPACITY / 2 || self.shared.prompt.load(Ordering::Relaxed) {
             self.wake();
         }
     }
@@ -268,5 +271,28 @@ impl Queue {
     /// Measurements dropped so far.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted_and_what_does_keeps_its_order() {
+        let (collector, mut queue) = channel(DEFAULT_BEAT);
+        for number in 0..CAPACITY + 10 {
+            collector.offer(Measurement::Notice(number.to_string()));
+        }
+        assert_eq!(collector.dropped(), 10);
+        let mut seen = Vec::new();
+        let mut take = |measurement| match measurement {
+            Measurement::Notice(text) => seen.push(text.parse::<usize>().unwrap()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(queue.drain(&mut take), CAPACITY);
+        assert!(seen.into_iter().eq(0..CAPACITY));
+        collector.offer(Measurement::Notice("again".into()));
+        assert_eq!((queue.drain(&mut |_| ()), queue.dropped()), (1, 10));
     }
 }

@@ -15,11 +15,13 @@ use super::serve::{bind, Server};
 use super::{Node, Settings, StopFlag};
 use crate::measure::facts::Classes;
 use crate::measure::{Baseline, Verdict, VerdictDirection, VerdictKind};
+use crate::report::State;
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::wire::{Role, DEFAULT_HOP_LIMIT};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
@@ -101,7 +103,7 @@ impl fmt::Display for DemoError {
 
 impl std::error::Error for DemoError {}
 
-fn settings(name: &str, role: Role) -> Settings {
+pub(super) fn settings(name: &str, role: Role) -> Settings {
     Settings {
         name: name.into(),
         role,
@@ -147,13 +149,14 @@ fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoE
     Ok((server, Link::start(address, delay).map_err(setup)?))
 }
 
-/// Gives the demo; whether the verdict named what was hidden.
+/// Gives the demo, and writes the page of it to `page`; whether the verdict named what was hidden.
 ///
 /// # Errors
 ///
 /// [`DemoError`].
 pub fn run(
     seed: u64,
+    page: Option<&Path>,
     stop: &Arc<StopFlag>,
     wake: impl FnOnce(super::collect::Collector),
 ) -> Result<bool, DemoError> {
@@ -175,10 +178,11 @@ pub fn run(
         Some(onward(first_link.address)?),
     );
     wake(node.collector.clone());
-    let caller = Caller::new(node);
+    let caller = Arc::new(Caller::new(node));
     let mut ledger = Ledger::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
     let mut printer =
         Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
+    printer = printer.with_page(page).map_err(DemoError::Output)?;
     let way = match hidden.back {
         true => Arc::clone(&links[hidden.segment].back),
         false => Arc::clone(&links[hidden.segment].forward),
@@ -196,14 +200,14 @@ pub fn run(
         count: Some(BLOCKS),
         interval: INTERVAL,
         size: 64,
+        on_timeout: State::Critical,
     };
-    let outcome =
-        probe(caller, queue, &mut ledger, plan, &mut printer, stop).map_err(DemoError::Output)?;
+    probe(&caller, queue, &mut ledger, plan, &mut printer, stop).map_err(DemoError::Output)?;
     for server in [first, middle, last] {
         server.stop();
     }
     let verdict = ledger.model().statistics(ledger.names()).verdict;
-    let found = outcome.measured && hidden.is_found_by(&verdict);
+    let found = hidden.is_found_by(&verdict);
     out.write(&format!(
         "\nhidden:  {hidden}\nverdict: {}\n",
         if found {

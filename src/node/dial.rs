@@ -33,6 +33,14 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// Whether it is only that nobody answered in time.
+    pub fn is_timeout(&self) -> bool {
+        let (Self::Resolve { cause, .. } | Self::Connect { cause, .. }) = self;
+        cause.kind() == io::ErrorKind::TimedOut
+    }
+}
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, cause) = match self {

@@ -517,8 +517,44 @@ pub struct Pair {
     pub moved: AtomicUsize,
     /// How many pumps are blocked in a write, and so have something in flight.
     pub blocked: AtomicUsize,
+    /// What the up pump has moved so far, and the down pump: their own counts, for others to read.
+    pub carried: [Carried; 2],
     /// Whether the server has answered what it was sent.
     pub exchange: Exchange,
+}
+
+/// The running counts of one pump, which alone writes them. They stop at `usize::MAX`, 4 GiB on a 32-bit host; what ends
+/// up in the node's totals when the connection ends is exact.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// Blocks, or pieces of plain traffic.
+    pub blocks: AtomicUsize,
+    /// Their payload.
+    pub bytes: AtomicUsize,
+    /// Reports that found their queue full.
+    pub reports_dropped: AtomicUsize,
+}
+
+impl Carried {
+    /// Shows the pump's counts: two plain stores.
+    #[inline]
+    pub fn show(&self, blocks: u64, bytes: u64) {
+        let bounded = |count| usize::try_from(count).unwrap_or(usize::MAX);
+        self.blocks.store(bounded(blocks), Ordering::Relaxed);
+        self.bytes.store(bounded(bytes), Ordering::Relaxed);
+    }
+
+    /// Blocks, bytes, dropped reports.
+    pub fn shown(&self) -> [u64; 3] {
+        [&self.blocks, &self.bytes, &self.reports_dropped]
+            .map(|count| count.load(Ordering::Relaxed) as u64)
+    }
+
+    /// The counts have been entered elsewhere.
+    pub fn clear(&self) {
+        self.show(0, 0);
+        self.reports_dropped.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Pair {
@@ -533,6 +569,7 @@ impl Pair {
             failed: AtomicBool::new(false),
             moved: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
+            carried: Default::default(),
             exchange: Exchange::default(),
         }
     }

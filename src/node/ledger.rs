@@ -4,14 +4,18 @@ use super::asking::Asking;
 use super::collect::{Measurement, Path};
 use crate::measure::facts::{Classes, Facts};
 use crate::measure::sla::{Place, Rule, Watch};
-use crate::measure::{why, Baseline, Direction, Model, Parts, Sla, Trip, TripError};
-use crate::report::{place_name, Blocks, PathReport, Report};
-use crate::time::WallTime;
+use crate::measure::timeline::{Event, EventKind, Timeline};
+use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
+use crate::report::{place_name, Blocks, PathReport, Report, State};
+use crate::sys;
+use crate::time::{Now, WallTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Notices kept word by word; a fault that repeats all night is counted beyond that.
 const NOTICES: usize = 20;
+/// Slots of a timeline at most: as many as a plot has points.
+const SLOTS: usize = 160;
 
 /// An answer that was entered.
 #[derive(Clone, Debug)]
@@ -34,12 +38,14 @@ pub struct Ledger {
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
     asking: Option<Arc<Asking>>,
-    /// The path was broken when it was last looked at.
-    broken: bool,
+    /// The path was broken when it was last looked at, which is to be called so.
+    broken: Option<State>,
     name: String,
     role: String,
     started: WallTime,
     notices: Vec<String>,
+    /// When each of them was heard of; `None` for remarks.
+    noticed: Vec<Option<WallTime>>,
     more_notices: u64,
     malformed: u64,
 }
@@ -69,11 +75,12 @@ impl Ledger {
             baseline,
             rules: Arc::new([]),
             asking: None,
-            broken: false,
+            broken: None,
             name: name.into(),
             role: role.into(),
             started,
             notices: Vec::new(),
+            noticed: Vec::new(),
             more_notices: 0,
             malformed: 0,
         };
@@ -201,14 +208,14 @@ impl Ledger {
         }
     }
 
-    /// Says whether the path is broken.
-    pub fn set_broken(&mut self, broken: bool) {
+    /// Says whether the path is broken, and what that is to be called.
+    pub fn set_broken(&mut self, broken: Option<State>) {
         self.broken = broken;
     }
 
-    /// How the path stands to the rules: the worst of all its parts.
-    pub fn sla(&self) -> Sla {
-        self.main().watch.worst()
+    /// As [`Report::state`].
+    pub fn state(&self, blocks: Blocks) -> State {
+        State::of(self.broken, blocks.received, self.main().watch.worst())
     }
 
     fn taken(
@@ -231,10 +238,32 @@ impl Ledger {
         }
     }
 
-    /// Adds a sentence to the report.
+    /// Forgets all figures and notices; the path and its names stay known, and how parts stand to their limits.
+    pub fn reset(&mut self, now: WallTime) {
+        self.started = now;
+        self.notices.clear();
+        self.noticed.clear();
+        (self.more_notices, self.malformed) = (0, 0);
+        for book in self.books.values_mut() {
+            book.model = Model::new(self.baseline.clone());
+            book.measured = 0;
+        }
+    }
+
+    /// Adds a sentence to the report, on something that happened just now.
     pub fn notice(&mut self, text: String) {
+        self.say(text, Some(sys::clock::read().wall));
+    }
+
+    /// Adds a sentence to the report that is on no moment of the run.
+    pub fn remark(&mut self, text: String) {
+        self.say(text, None);
+    }
+
+    fn say(&mut self, text: String, at: Option<WallTime>) {
         if self.notices.len() < NOTICES {
             self.notices.push(text);
+            self.noticed.push(at);
         } else {
             self.more_notices += 1;
         }
@@ -366,9 +395,45 @@ impl Ledger {
             broken: self.broken,
             facts,
             first_facts,
+            timeline: None,
             dropped,
             notices,
         }
+    }
+
+    /// Everything so far as it is now, with what pictures need if there are to be some.
+    pub fn look(&self, blocks: Blocks, dropped: u64, pictures: bool) -> Report {
+        let now = sys::clock::read().now();
+        let mut report = self.report(now.wall, blocks, dropped);
+        if pictures {
+            report.timeline = self.timeline(now);
+        }
+        report
+    }
+
+    /// The run over time, notices and what turned among its events; `None` where nothing was measured. `now` is both
+    /// clocks, read together.
+    pub fn timeline(&self, now: Now) -> Option<Timeline> {
+        let mut timeline = self.main().model.timeline(SLOTS, now)?;
+        let told = self.noticed.iter().zip(&self.notices);
+        let told = told.filter_map(|(at, text)| {
+            Some(Event {
+                at: (*at)?,
+                kind: EventKind::Notice(text.clone()),
+            })
+        });
+        timeline.events.extend(told);
+        let main = self.main();
+        let (turned, _) = main.watch.events();
+        timeline.events.extend(turned.into_iter().map(|event| {
+            let place = place_name(&main.names, event.now.place);
+            Event {
+                at: event.at,
+                kind: EventKind::Notice(format!("SLA, {place}: {event}")),
+            }
+        }));
+        timeline.events.sort_by_key(|event| event.at);
+        Some(timeline)
     }
 }
 

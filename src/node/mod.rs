@@ -6,6 +6,8 @@
 //! the server, `down#N` back; a reflector needs `up#N` alone. Both hand finished measurements to one `collect` thread
 //! over a bounded channel and never wait for it. A node that is asked about itself reads that on a thread `annotate`, its
 //! SNMP agent's values on `snmp`: see [`annotator`].
+//! Where metrics are served, a `metrics` thread per listening address accepts requests, and one thread per request answers
+//! with what the collector posts on the [`board`] when it is asked.
 //!
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
@@ -19,16 +21,21 @@ pub mod collect;
 pub mod demo;
 pub mod dial;
 pub mod ends;
+pub mod exporter;
+pub mod fleet;
 pub mod gate;
 pub mod intake;
 pub mod key;
 pub mod ledger;
 pub mod link;
+pub mod metrics;
+pub mod notify;
 pub mod output;
 pub mod passive;
 pub mod print;
 pub mod probe;
 pub mod pump;
+pub mod screen;
 pub mod serve;
 pub mod sessions;
 pub mod source;
@@ -110,6 +117,8 @@ pub struct Node {
     pub clock: clock::NodeClock,
     /// Where measurements go.
     pub collector: collect::Collector,
+    /// Where the newest report is, for those who ask.
+    pub board: Arc<board::Board>,
     /// What blocks that begin here ask for.
     pub asking: Arc<asking::Asking>,
     /// What it answers when a block asks.
@@ -135,6 +144,7 @@ impl Node {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
+            board: Arc::default(),
             asking: Arc::new(asking),
             annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,

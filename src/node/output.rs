@@ -61,6 +61,8 @@ pub enum Output {
     Stream(PathBuf, fs::File),
     /// `--report FILE` of one report at the end: the last one stays whole until the new one is.
     Whole(PathBuf),
+    /// Nowhere: the figures are read elsewhere.
+    Nothing,
 }
 
 impl Output {
@@ -108,6 +110,7 @@ impl Output {
                 (path.display().to_string(), file.write_all(text.as_bytes()))
             }
             Self::Whole(path) => return replace(path, text),
+            Self::Nothing => return Ok(()),
         };
         written.map_err(|cause| OutputError::writing(target, cause))
     }

@@ -4,6 +4,7 @@
 //! reader holds for a chunk of packets and never while it waits for more.
 
 use crate::cli::PROGRAM;
+use crate::metrics_http::{self, Response, Routes};
 use crate::node::output::{replace, tell};
 use crate::passive::{
     pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
@@ -11,17 +12,18 @@ use crate::passive::{
 };
 use crate::passive_cli::{self, Action, Input, PassiveConfig};
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
+use crate::report::prometheus::Exposition;
 use crate::time::WallTime;
 use crossbeam_channel::{after, never, select, Receiver};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Bytes asked for at once: they stay in the processor's cache between the kernel's copy and the parser.
 const CHUNK: usize = 256 * 1024;
@@ -29,9 +31,6 @@ const CHUNK: usize = 256 * 1024;
 /// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
 #[cfg(target_os = "linux")]
 const FRAME: usize = 128 * 1024;
-
-/// How long one scrape may take in all.
-const SCRAPE: Duration = Duration::from_secs(5);
 
 /// Runs the command with the arguments that follow its name; what the shell shall see comes back.
 ///
@@ -282,17 +281,21 @@ fn open(path: &Path) -> Result<File, String> {
 }
 
 fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<u8, String> {
-    let listener = config.metrics_listen.as_deref().map(listen).transpose()?;
+    let listeners = config.metrics_listen.as_deref().map(listen).transpose()?;
     let source = match &config.input {
         Input::File(path) => Source::Bytes(Box::new(open(path)?), path.display().to_string()),
         Input::Stdin => Source::Bytes(Box::new(io::stdin()), "stdin".to_owned()),
         Input::Interface(interface) => live(interface)?,
     };
     let session = Arc::new(Mutex::new(Session::new(config)));
-    if let Some(listener) = listener {
-        spawn("metrics", &session, move |session| {
-            serve(&listener, session);
-        })?;
+    if let Some(listeners) = listeners {
+        let session = Arc::clone(&session);
+        let routes = Routes::default().with("/metrics", move |_| {
+            let text = lock(&session).metrics();
+            Response::ok(Exposition::Text.content_type(), text)
+        });
+        metrics_http::serve(listeners, routes)
+            .map_err(|error| format!("start the thread metrics: {error}"))?;
     }
     let every = config
         .metrics_file
@@ -472,62 +475,12 @@ fn watch(session: &Mutex<Session>, stop: &Receiver<()>, every: Option<Duration>,
     }
 }
 
-fn listen(address: &str) -> Result<TcpListener, String> {
-    let listener = TcpListener::bind(address);
-    let listener = listener.map_err(|error| format!("listen on {address} for metrics: {error}"))?;
-    if let Ok(address) = listener.local_addr() {
-        log::info!("metrics: listening, url=http://{address}/metrics");
-        complain(&format!("metrics at http://{address}/metrics"));
-    }
-    Ok(listener)
-}
-
-/// Answers scrapes one after the other; none takes longer than [`SCRAPE`].
-fn serve(listener: &TcpListener, session: &Mutex<Session>) {
-    for stream in listener.incoming() {
-        let answered = stream.and_then(|stream| answer(stream, session));
-        if let Err(error) = answered {
-            log::debug!("metrics: scrape failed: {error}");
-        }
-    }
-}
-
-fn answer(mut stream: TcpStream, session: &Mutex<Session>) -> io::Result<()> {
-    let end = Instant::now() + SCRAPE;
-    let mut request = Vec::new();
-    let mut piece = [0; 1024];
-    stream.set_write_timeout(Some(SCRAPE))?;
-    while !request.windows(4).any(|four| four == b"\r\n\r\n") {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || request.len() > 8192 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        let bytes = stream.read(&mut piece)?;
-        if bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        request.extend_from_slice(&piece[..bytes]);
-    }
-    let line = request.split(|byte| *byte == b'\r').next().unwrap_or(&[]);
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, target) = (words.next().unwrap_or(&[]), words.next().unwrap_or(&[]));
-    let path = target.split(|byte| *byte == b'?').next().unwrap_or(&[]);
-    let (status, body) = match (method, path) {
-        (b"GET" | b"HEAD", b"/metrics") => ("200 OK", lock(session).metrics()),
-        (b"GET" | b"HEAD", _) => ("404 Not Found", "see /metrics\n".to_owned()),
-        _ => ("405 Method Not Allowed", String::new()),
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes())?;
-    if method != b"HEAD" {
-        stream.write_all(body.as_bytes())?;
-    }
-    Ok(())
+fn listen(address: &str) -> Result<Vec<TcpListener>, String> {
+    let addresses = address.to_socket_addrs();
+    let addresses: Vec<_> = addresses
+        .map_err(|error| format!("listen on {address} for metrics: {error}"))?
+        .collect();
+    metrics_http::bind(PROGRAM, &addresses)
 }
 
 /// One of two captures.

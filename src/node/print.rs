@@ -1,20 +1,25 @@
 //! What a run shows: a line per block while it goes on, a live line on a terminal, the report at its end.
 
 use super::caller::Break;
-use super::collect::{Measurement, Queue};
+use super::collect::{Collector, Measurement, Queue};
 use super::ledger::{Ledger, Taken};
 use super::output::{replace, tell, Output, OutputError};
+use super::screen::Terminal;
+use super::StopFlag;
 use crate::cli::Format;
 use crate::measure::{state, RunRecord, Trip};
 use crate::report::block::BlockLine;
-use crate::report::{csv, influx, json, jsonl, nagios, otlp, text, Blocks};
+use crate::report::{csv, html, influx, json, jsonl, nagios, otlp, screen, text, Blocks, Report};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How often the live line is drawn.
 const LIVE: Nanos = Nanos::from_millis(200);
+/// How often a page is written while a run goes on.
+const PAGE: Nanos = Nanos::from_millis(10_000);
 
 /// The way out of results.
 #[derive(Debug)]
@@ -24,6 +29,17 @@ pub struct Printer {
     state: Option<PathBuf>,
     table: csv::Table,
     live: Option<Live>,
+    page: Option<PageFile>,
+    screen: Option<Terminal>,
+    /// What had been counted when the user began anew.
+    base: Blocks,
+}
+
+/// `--report-html`.
+#[derive(Debug)]
+struct PageFile {
+    output: Output,
+    written: MonoTime,
 }
 
 #[derive(Debug)]
@@ -42,7 +58,30 @@ impl Printer {
             state,
             table: csv::Table::default(),
             live: None,
+            page: None,
+            screen: None,
+            base: Blocks::default(),
         }
+    }
+
+    /// Writes a page with pictures to `path` too, at the end and now and then before.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError`] where it cannot be opened.
+    pub fn with_page(mut self, path: Option<&Path>) -> Result<Self, OutputError> {
+        if path.is_some() {
+            self.page = Some(PageFile {
+                output: Output::open(path, Output::Stderr, false)?,
+                written: sys::clock::mono(),
+            });
+        }
+        Ok(self)
+    }
+
+    /// Prints nothing at all.
+    pub fn silent() -> Self {
+        Self::new(Output::Nothing, Format::Text, None)
     }
 
     /// Draws a live line on stderr, if that is a terminal.
@@ -54,6 +93,50 @@ impl Printer {
             width: 0,
         });
         self
+    }
+
+    /// Shows a live screen instead, where the format is text and there is a terminal for keys and for lines.
+    #[must_use]
+    pub fn with_screen(mut self, collector: Collector, stop: &Arc<StopFlag>) -> Self {
+        if self.format == Format::Text {
+            self.screen = Terminal::open(collector, stop);
+        }
+        if self.screen.is_some() {
+            self.live = None;
+        }
+        self
+    }
+
+    /// Whether there is a live screen, which has to be drawn also while nothing comes in.
+    pub fn has_screen(&self) -> bool {
+        self.screen.is_some()
+    }
+
+    fn tick_screen(&mut self, ledger: &mut Ledger, blocks: Blocks) {
+        let Some(screen) = &mut self.screen else {
+            return;
+        };
+        let wish = screen.tick();
+        if wish.reset {
+            ledger.reset(sys::clock::read().wall);
+            self.base = blocks;
+        }
+        if !wish.draw {
+            return;
+        }
+        let report = ledger.report(sys::clock::read().wall, since(blocks, self.base), 0);
+        let (width, height) = screen.size;
+        let no_color = std::env::var_os("NO_COLOR");
+        let lines = screen::lines(
+            &report,
+            &screen::Screen {
+                width,
+                height,
+                colour: no_color.map_or(true, |value| value.is_empty()),
+                paused: screen.paused,
+            },
+        );
+        screen.draw(&lines);
     }
 
     /// Enters a measurement, and prints the line of an answered block where the format has one.
@@ -142,8 +225,30 @@ impl Printer {
         self.output.write(&text)
     }
 
-    /// Draws the live line, if there is one and it is time.
-    pub fn tick(&mut self, ledger: &Ledger, blocks: Blocks) {
+    /// Writes the page anew, if there is one and it is time. That it cannot be written is said then and does not end the
+    /// run; at the end of the run it does.
+    pub fn tick_page(&mut self, ledger: &Ledger, blocks: Blocks, dropped: u64) {
+        let now = sys::clock::mono();
+        let due = |page: &PageFile| now.since(page.written) >= PAGE;
+        if !self.page.as_ref().is_some_and(due) {
+            return;
+        }
+        let blocks = since(blocks, self.base);
+        let report = ledger.report(sys::clock::read().wall, blocks, dropped);
+        if let Some(page) = &mut self.page {
+            page.written = now;
+            // What can only be written to, once, is written at the end.
+            if let Output::Whole(_) = page.output {
+                if let Err(error) = page.write(ledger, report) {
+                    log::error!("report: {error}");
+                }
+            }
+        }
+    }
+
+    /// Draws the live line or screen, if there is one and it is time.
+    pub fn tick(&mut self, ledger: &mut Ledger, blocks: Blocks) {
+        self.tick_screen(ledger, blocks);
         let Some(live) = &mut self.live else {
             return;
         };
@@ -164,6 +269,7 @@ impl Printer {
     }
 
     fn clear(&mut self) {
+        self.screen = None;
         if let Some(live) = self.live.take() {
             if live.width > 0 {
                 tell(&format!("\r{:1$}\r", "", live.width));
@@ -197,7 +303,11 @@ impl Printer {
         blocks: Blocks,
         dropped: u64,
     ) -> Result<(), OutputError> {
+        if matches!(self.output, Output::Nothing) {
+            return Ok(());
+        }
         self.clear();
+        let blocks = since(blocks, self.base);
         let report = ledger.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format {
             Format::Json => json::render(&report),
@@ -206,7 +316,7 @@ impl Printer {
                 let terminal = match &self.output {
                     Output::Stdout => std::io::stdout().is_terminal(),
                     Output::Stderr => std::io::stderr().is_terminal(),
-                    Output::Stream(..) | Output::Whole(_) => false,
+                    Output::Stream(..) | Output::Whole(_) | Output::Nothing => false,
                 };
                 let no_color = std::env::var_os("NO_COLOR");
                 let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
@@ -217,6 +327,9 @@ impl Printer {
             Format::Jsonl | Format::Csv | Format::Otlp => String::new(),
         };
         self.output.write(&rendered)?;
+        if let Some(page) = &mut self.page {
+            page.write(ledger, report)?;
+        }
         self.remember(ledger, blocks)
     }
 
@@ -231,6 +344,26 @@ impl Printer {
         let mut runs = read_state(path)?;
         runs.push(ledger.model().run_record(ledger.started(), ledger.names()));
         replace(path, &state::emit(&runs))
+    }
+}
+
+/// What was counted since `base`. An answer to a block from before counts now; there are never more of them than blocks.
+fn since(blocks: Blocks, base: Blocks) -> Blocks {
+    let sent = blocks.sent.saturating_sub(base.sent);
+    Blocks {
+        sent,
+        received: blocks.received.saturating_sub(base.received).min(sent),
+        lost: blocks.lost.saturating_sub(base.lost),
+        late: blocks.late.saturating_sub(base.late),
+        duplicate: blocks.duplicate.saturating_sub(base.duplicate),
+        payload_bytes: blocks.payload_bytes.saturating_sub(base.payload_bytes),
+    }
+}
+
+impl PageFile {
+    fn write(&mut self, ledger: &Ledger, mut report: Report) -> Result<(), OutputError> {
+        report.timeline = ledger.timeline(sys::clock::read().now());
+        self.output.write(&html::render(&report, html::Page::File))
     }
 }
 

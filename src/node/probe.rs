@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use super::output::OutputError;
 use super::print::{name_break, Printer};
 use super::{StopFlag, STACK};
-use crate::measure::Sla;
+use crate::report::State;
 use crate::session::schedule::Schedule;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -20,7 +20,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 /// What to send.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// `None` until stopped.
     pub count: Option<u64>,
@@ -28,6 +28,8 @@ pub struct Plan {
     pub interval: Duration,
     /// Payload bytes.
     pub size: usize,
+    /// What a path is called that does not answer within `--timeout`.
+    pub on_timeout: State,
 }
 
 /// Longest pause between two attempts to reach a path that is down.
@@ -43,31 +45,21 @@ enum Event {
     Over,
 }
 
-/// How a run went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// At least one block was answered.
-    pub measured: bool,
-    /// The path was broken at the end of the run.
-    pub broken: bool,
-    /// The worst of all limits at the end of the run.
-    pub sla: Sla,
-}
-
-/// Runs probes to the end of the plan, or until stopped.
+/// Runs probes to the end of the plan, or until stopped; says how the path stands then.
 ///
 /// # Errors
 ///
 /// [`OutputError`] where results cannot be written; a closed stdout among them.
 pub fn run(
-    caller: Caller,
+    caller: &Arc<Caller>,
     mut queue: Queue,
     ledger: &mut Ledger,
     plan: Plan,
     printer: &mut Printer,
     stop: &Arc<StopFlag>,
-) -> Result<Outcome, OutputError> {
-    let caller = Arc::new(caller);
+) -> Result<State, OutputError> {
+    let board = &caller.node.board;
+    board.open();
     let (say, events) = unbounded(); // At most one per session, and sessions are spaced in time.
     let start = sys::clock::mono() + Nanos::from_millis(1);
     let clock = sys::clock::read();
@@ -76,16 +68,18 @@ pub fn run(
         WallTime(clock.wall.0.wrapping_add(due.0.wrapping_sub(clock.mono.0)))
     };
     let driver = {
-        let (caller, stop) = (Arc::clone(&caller), Arc::clone(stop));
+        let (caller, stop) = (Arc::clone(caller), Arc::clone(stop));
         Builder::new()
             .name("up#1".into())
             .spawn(move || drive(&caller, plan, start, &stop, &say))
     };
-    let mut outcome = Outcome::default();
+    let mut broken = None;
+    if printer.has_screen() {
+        queue.keep_awake();
+    }
     if let Err(error) = driver {
         log::error!("probe: cannot start a thread: {error}");
-        outcome.broken = true;
-        return Ok(outcome);
+        return Ok(State::Critical);
     }
     loop {
         let mut fault = None;
@@ -100,16 +94,22 @@ pub fn run(
         let blocks = caller.progress.blocks_so_far();
         ledger.counts(blocks);
         printer.tick(ledger, blocks);
+        printer.tick_page(ledger, blocks, queue.dropped());
+        board.answer(|pictures| ledger.look(blocks, queue.dropped(), pictures));
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {
             match event {
-                Event::Broken(broken) => {
+                Event::Broken(cause) => {
                     printer.drain(&mut queue, ledger)?;
-                    let text = name_break(ledger, &broken);
+                    let text = name_break(ledger, &cause);
                     log::error!("probe: the path is broken: {text}");
                     ledger.notice(text);
-                    outcome.broken = true;
+                    broken = Some(if cause.timed_out {
+                        plan.on_timeout
+                    } else {
+                        State::Critical
+                    });
                 }
                 Event::Over => over = true,
             }
@@ -129,15 +129,14 @@ pub fn run(
         printer.lost(ledger, sequence, scheduled(sequence))?;
         from = sequence + 1;
     }
-    outcome.measured = blocks.received > 0;
     if plan.count.is_none() && !caller.is_down() {
-        outcome.broken = false; // A run without end heals.
+        broken = None; // A run without end heals.
     }
-    ledger.set_broken(outcome.broken);
+    ledger.set_broken(broken);
     ledger.finish(blocks, plan.count.is_some());
-    outcome.sla = ledger.sla();
+    board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
     printer.finish(ledger, blocks, queue.dropped())?;
-    Ok(outcome)
+    Ok(ledger.state(blocks))
 }
 
 /// The whole run, on the scheduling thread.

@@ -29,6 +29,7 @@ use crate::wire::{
 };
 use std::fmt;
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 
 /// An end of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +170,11 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// The end that it reads.
+    pub fn source(&self) -> Side {
+        self.source
+    }
+
     /// What it has moved.
     pub fn traffic(&self) -> Traffic {
         self.traffic
@@ -193,6 +199,7 @@ impl<'a> Pump<'a> {
         };
         *blocks += 1;
         *bytes += payload as u64;
+        self.pair.carried[self.source as usize].show(*blocks, *bytes);
     }
 
     fn stamp(&mut self, ingress: Moment, direction: StampDirection) -> Stamp {
@@ -830,6 +837,8 @@ impl<'a> Pump<'a> {
         let report = client.with_room(build(header, &stamps, &annotations, &[]));
         if !client.offer(report) {
             self.traffic.reports_dropped += 1;
+            let shown = &self.pair.carried[self.source as usize].reports_dropped;
+            shown.fetch_add(1, Ordering::Relaxed);
         }
         self.drain_reports();
         self.follow(egress);

@@ -3,7 +3,7 @@
 
 use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
-use super::ends::{End, Pair, Session};
+use super::ends::{Carried, End, Pair, Session};
 use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
 use super::key::{self, NoLink};
@@ -19,6 +19,7 @@ use crate::wire::{
     ParseError, Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -136,22 +137,7 @@ impl Server {
                 .iter()
                 .for_each(|listener| drop(sys::receive::keep_arrivals(listener)));
         }
-        let (stopper, stop) = bounded(0);
-        let (ended_tx, ended) = bounded(1); // One signal is as good as many.
-        let shared = Arc::new(Shared {
-            gate: Gate::new(node.settings.limits.clone()),
-            node,
-            stopping: AtomicBool::new(false),
-            stop,
-            stopper: Mutex::new(Some(stopper)),
-            next_id: AtomicUsize::new(1),
-            open: Mutex::default(),
-            most_open: AtomicUsize::new(0),
-            crowd_has_gone: AtomicBool::new(false),
-            ended: ended_tx,
-            totals: Mutex::default(),
-            short: AtomicBool::new(false),
-        });
+        let (shared, ended) = Shared::new(node);
         let listeners: Vec<_> = listeners.into_iter().map(Arc::new).collect();
         let accepting = listeners
             .iter()
@@ -174,6 +160,11 @@ impl Server {
     /// The node that serves.
     pub fn node(&self) -> &Node {
         &self.shared.node
+    }
+
+    /// A view of the counts that outlives the server.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
     }
 
     /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
@@ -221,7 +212,65 @@ impl Server {
     }
 }
 
+/// The counts of a node that serves, read while it does.
+#[derive(Clone, Debug)]
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// The node that serves.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// How many connections are open, and what all there were have seen; those that are open count as they are now. No
+    /// count is ever less than it was.
+    pub fn totals(&self) -> (u64, Totals) {
+        let shared = &self.0;
+        // Before the lock, and dropped after it: the last reference to a connection takes it when dropped.
+        let open = shared.connections();
+        let totals = {
+            // A pump moves its counts from there to here under this lock.
+            let mut totals = *lock(&shared.totals);
+            for connection in &open {
+                let [up, down] = connection.pair.carried.each_ref().map(Carried::shown);
+                totals.traffic.add(&Traffic {
+                    forward_blocks: up[0],
+                    forward_bytes: up[1],
+                    return_blocks: down[0],
+                    return_bytes: down[1],
+                    reports_dropped: up[2] + down[2],
+                });
+            }
+            totals.refused = shared.gate.refused();
+            totals.connections = shared.next_id.load(Ordering::Relaxed) as u64 - 1;
+            totals
+        };
+        (open.len() as u64, totals)
+    }
+}
+
 impl Shared {
+    /// For `node`, and what tells that a connection has ended.
+    fn new(node: Node) -> (Arc<Self>, Receiver<()>) {
+        let (stopper, stop) = bounded(0);
+        let (ended_tx, ended) = bounded(1); // One signal is as good as many.
+        let shared = Arc::new(Self {
+            gate: Gate::new(node.settings.limits.clone()),
+            node,
+            stopping: AtomicBool::new(false),
+            stop,
+            stopper: Mutex::new(Some(stopper)),
+            next_id: AtomicUsize::new(1),
+            open: Mutex::default(),
+            most_open: AtomicUsize::new(0),
+            crowd_has_gone: AtomicBool::new(false),
+            ended: ended_tx,
+            totals: Mutex::default(),
+            short: AtomicBool::new(false),
+        });
+        (shared, ended)
+    }
+
     /// Whether a pump is in the middle of a write whose reader is slow: that is in flight, however long nothing moves.
     fn is_blocked(&self) -> bool {
         let open = self.connections();
@@ -294,30 +343,17 @@ fn recovered(shared: &Shared) {
 }
 
 fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
-    let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-    let timeout = shared.node.settings.timeout;
-    let kept = shared.node.settings.listens_for_arrivals();
-    let client = End::accepted(socket, peer).with_arrivals(kept);
-    let connection = Arc::new(Connection {
-        shared: Arc::clone(shared),
-        pair: Pair::new(id, client, timeout),
-        own_ends: OnceLock::new(),
-    });
-    {
-        let mut open = lock(&shared.open);
-        open.insert(id, Arc::downgrade(&connection));
-        shared.most_open.fetch_max(open.len(), Ordering::Relaxed);
-    }
+    let connection = Connection::new(shared, socket, peer);
     if let Some(sessions) = &shared.node.sessions {
         sessions.accepted(&connection);
     }
     let pumped = Arc::clone(&connection);
     let spawned = Builder::new()
-        .name(format!("up#{id}"))
+        .name(format!("up#{}", connection.pair.id))
         .stack_size(STACK)
         .spawn(move || {
             {
-                let _guard = OnPanic(&pumped.pair);
+                let _guard = OnPanic::new(&pumped);
                 if let Err(fault) = serve(&pumped) {
                     conclude(&pumped.shared.node, &pumped.pair, fault);
                 }
@@ -336,6 +372,25 @@ struct Connection {
     shared: Arc<Shared>,
     pair: Pair,
     own_ends: OnceLock<Ends>,
+}
+
+impl Connection {
+    fn new(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Arc<Self> {
+        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let timeout = shared.node.settings.timeout;
+        let kept = shared.node.settings.listens_for_arrivals();
+        let client = End::accepted(socket, peer).with_arrivals(kept);
+        let connection = Arc::new(Self {
+            shared: Arc::clone(shared),
+            pair: Pair::new(id, client, timeout),
+            own_ends: OnceLock::new(),
+        });
+        let mut open = lock(&shared.open);
+        open.insert(id, Arc::downgrade(&connection));
+        shared.most_open.fetch_max(open.len(), Ordering::Relaxed);
+        drop(open);
+        connection
+    }
 }
 
 impl Drop for Connection {
@@ -388,6 +443,19 @@ impl sessions::HasPair for Connection {
 /// A pump that panics takes its own connection with it, the other pump included, and nothing else.
 struct OnPanic<'a>(&'a Pair);
 
+thread_local! {
+    /// What the calling thread serves; the hook of a panic has no other way to know.
+    static SERVED: OnceCell<Weak<Connection>> = const { OnceCell::new() };
+}
+
+impl<'a> OnPanic<'a> {
+    fn new(connection: &'a Arc<Connection>) -> Self {
+        // Set once: a thread serves one connection.
+        let _ = SERVED.with(|served| served.set(Arc::downgrade(connection)));
+        Self(&connection.pair)
+    }
+}
+
 impl Drop for OnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -395,6 +463,32 @@ impl Drop for OnPanic<'_> {
             self.0.abort();
         }
     }
+}
+
+/// Makes a panic end its own connection alone also where panics abort (the profile `small`, without the tables that
+/// unwinding needs): what [`OnPanic`] does is done in the hook, which then keeps the thread for ever instead of going on
+/// to the abort. Each such panic costs a stack, two descriptors and a place of `--max-connections`, and a lock that was
+/// held stays so: the connection's other pump may be kept with it. Any other thread's panic ends the process, and so does
+/// any panic in another command than a node's. Call before any connection; where panics unwind it does nothing.
+pub fn contain_panics() {
+    if cfg!(panic = "abort") {
+        keep_panicked_pumps(|| loop {
+            std::thread::park();
+        });
+    }
+}
+
+fn keep_panicked_pumps(keep: impl Fn() + Send + Sync + 'static) {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        let served = SERVED.try_with(|served| served.get().and_then(Weak::upgrade));
+        if let Ok(Some(connection)) = served {
+            connection.pair.fail();
+            connection.pair.abort();
+            keep();
+        }
+    }));
 }
 
 /// The whole life of a connection, seen from its first thread.
@@ -562,7 +656,7 @@ fn pump_both<'a>(
         .stack_size(STACK)
         .spawn(move || {
             {
-                let _guard = OnPanic(&back.pair);
+                let _guard = OnPanic::new(&back);
                 let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
                 let outcome = down(&mut pump);
                 settle(&back, &pump, outcome);
@@ -601,7 +695,10 @@ fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Fault>) 
     if let Err(fault) = outcome {
         conclude(&shared.node, &connection.pair, fault);
     }
-    lock(&shared.totals).traffic.add(&pump.traffic());
+    let mut totals = lock(&shared.totals);
+    totals.traffic.add(&pump.traffic());
+    // Not seen twice by who reads both, see `Watch::totals`.
+    connection.pair.carried[pump.source() as usize].clear();
 }
 
 #[inline(never)]
@@ -899,6 +996,8 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
 
+    const LONG: Duration = Duration::from_secs(60);
+
     fn pair(listener: &TcpListener, id: usize) -> (TcpStream, Pair) {
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, peer) = listener.accept().unwrap();
@@ -929,5 +1028,32 @@ mod tests {
         bystander.write_all(b"x").unwrap();
         let mut intake = Intake::new(&other, &other.client, None);
         assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");
+    }
+
+    #[test]
+    fn a_pump_that_panics_where_nothing_unwinds_resets_its_connection_and_goes_no_further() {
+        let (release, released) = bounded::<()>(0);
+        // Other tests' threads serve nothing: for them it only reports.
+        keep_panicked_pumps(move || released.recv_timeout(LONG).unwrap_or_default());
+        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let (shared, _) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        assert!(shared.gate.enter());
+        let connection = Connection::new(&shared, socket, peer);
+        let thread = std::thread::spawn(move || {
+            let _guard = OnPanic::new(&connection);
+            panic!("a test's own");
+        });
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(!thread.is_finished(), "it is in the hook");
+        drop(release);
+        assert!(
+            thread.join().is_err(),
+            "where panics unwind it goes on after the hook"
+        );
     }
 }

@@ -8,6 +8,8 @@ use super::output::{raw_stdin, raw_stdout, OutputError};
 use super::print::{name_break, Printer};
 use super::{StopFlag, STACK};
 use crate::cli::ExitCode;
+use crate::report::State;
+use crate::sys;
 use crossbeam_channel::{bounded, Sender};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -34,14 +36,13 @@ enum Ended {
 ///
 /// [`OutputError`] where the report cannot be written.
 pub fn run(
-    caller: Caller,
+    caller: &Arc<Caller>,
     mut queue: Queue,
     ledger: Ledger,
     block: usize,
     mut printer: Printer,
     stop: &StopFlag,
 ) -> Result<ExitCode, OutputError> {
-    let caller = Arc::new(caller);
     let mut ledger = ledger;
     let line = match caller.open() {
         Ok(line) => Arc::new(line),
@@ -51,14 +52,16 @@ pub fn run(
         }
     };
     let (say, ended) = bounded(2); // Each pump ends once.
-    let writer = spawn("up#1", &caller, &line, say.clone(), move |caller, line| {
+    let writer = spawn("up#1", caller, &line, say.clone(), move |caller, line| {
         pump_out(caller, line, block)
     });
-    let reader = spawn("down#1", &caller, &line, say, pump_back);
+    let reader = spawn("down#1", caller, &line, say, pump_back);
     if let Err(error) = writer.and(reader) {
         log::error!("source: cannot start a thread: {error}");
         return Ok(ExitCode::Failed);
     }
+    let board = &caller.node.board;
+    board.open();
     let mut code = ExitCode::Done;
     let mut deadline = None;
     'run: loop {
@@ -72,7 +75,10 @@ pub fn run(
             line.give_up();
             return Err(fault);
         }
-        ledger.counts(caller.progress.blocks_so_far());
+        let blocks = caller.progress.blocks_so_far();
+        ledger.counts(blocks);
+        printer.tick_page(&ledger, blocks, queue.dropped());
+        board.answer(|pictures| ledger.look(blocks, queue.dropped(), pictures));
         if stop.is_set() && deadline.is_none() {
             deadline = Some(Instant::now() + caller.node.settings.timeout);
             queue.keep_awake();
@@ -102,7 +108,7 @@ pub fn run(
                     let text = name_break(&ledger, &broken);
                     log::error!("source: the path broke: {text}");
                     ledger.notice(text);
-                    ledger.set_broken(true);
+                    ledger.set_broken(Some(State::Critical));
                     code = ExitCode::Failed;
                     break 'run;
                 }
@@ -122,6 +128,7 @@ pub fn run(
     printer.drain(&mut queue, &mut ledger)?;
     let blocks = caller.progress.blocks();
     ledger.finish(blocks, true);
+    board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
     printer.finish(&ledger, blocks, queue.dropped())?;
     Ok(code)
 }

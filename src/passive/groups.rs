@@ -3,29 +3,10 @@
 use super::analyzer::Keyed;
 use super::flow::{Findings, Flow, Sample, Side};
 use super::packet::Endpoint;
+pub use crate::measure::BUCKETS_NS as BOUNDS_NS;
 use crate::time::SignedNanos;
 use std::collections::HashMap;
 use std::net::IpAddr;
-
-/// Upper bounds of the buckets in nanoseconds, 1-2.5-5 from 100 us to 10 s; Prometheus adds `+Inf`.
-pub const BOUNDS_NS: [i64; 16] = [
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-];
 
 /// What one time series stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

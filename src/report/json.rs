@@ -13,7 +13,7 @@ use crate::measure::facts::FactValue;
 use crate::measure::sla::{Amount, LimitState, Statistic};
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, SegmentStatistics, Summary, Verdict,
-    VerdictDirection, VerdictKind,
+    VerdictDirection,
 };
 use write::{Array, Object, ToJson, Writer};
 
@@ -221,19 +221,8 @@ impl ToJson for Summary {
 
 impl ToJson for &Verdict {
     fn to_json(self, w: &mut Writer) {
-        let kind = match self.kind {
-            VerdictKind::Segment => "segment",
-            VerdictKind::Host => "host",
-            VerdictKind::Source => "source",
-            VerdictKind::Server => "server",
-            VerdictKind::Clock => "clock",
-            VerdictKind::None => "none",
-        };
-        let direction = self.direction.map(|direction| match direction {
-            VerdictDirection::Forward => "forward",
-            VerdictDirection::Return => "return",
-            VerdictDirection::Both => "both",
-        });
+        let kind = self.kind.name();
+        let direction = self.direction.map(VerdictDirection::name);
         Object(|w: &mut Writer| {
             w.pair("kind", kind);
             w.pair("index", self.index.map(|index| index as u64));

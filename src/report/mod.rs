@@ -1,25 +1,78 @@
-//! One [`Report`] value in; text, JSON, JSON lines, CSV or a plugin's line out, as bytes. No files, no clock, no
-//! statistics of its own.
+//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics, a plugin's line or a page of HTML out, as bytes. No files,
+//! no clock, no statistics of its own.
 
 pub mod block;
 pub mod csv;
+pub mod html;
 pub mod influx;
 pub mod json;
 pub mod jsonl;
 pub mod nagios;
 pub mod otlp;
 pub mod passive;
+pub mod paths;
+pub mod prometheus;
 #[cfg(test)]
 mod samples;
+pub mod screen;
 pub mod session;
 pub mod text;
 
 use crate::measure::facts::Facts;
 use crate::measure::sla::{Event, LimitState, Place as Part};
-use crate::measure::{Sla, Statistics};
+use crate::measure::timeline::Timeline;
+use crate::measure::{Sla, Statistics, VerdictKind};
 use crate::time::{Nanos, WallTime};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+/// How a service stands, in the words of the Monitoring Plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Within its limits.
+    Ok,
+    /// Beyond a warning limit.
+    Warning,
+    /// Beyond a critical limit, or down.
+    Critical,
+    /// It cannot be said.
+    Unknown,
+}
+
+impl State {
+    /// Every state with its word; its place is its exit code.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Ok, "OK"),
+        (Self::Warning, "WARNING"),
+        (Self::Critical, "CRITICAL"),
+        (Self::Unknown, "UNKNOWN"),
+    ];
+
+    /// Its word, in capitals.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Greater is worse; what is not known is worse than what is well.
+    pub fn severity(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Unknown => 1,
+            Self::Warning => 2,
+            Self::Critical => 3,
+        }
+    }
+
+    /// What a run comes to.
+    pub fn of(broken: Option<Self>, received: u64, sla: Sla) -> Self {
+        match (broken, received, sla) {
+            (Some(state), ..) => state,
+            (None, 0, _) | (.., Sla::Critical) => Self::Critical,
+            (.., Sla::Warning) => Self::Warning,
+            (.., Sla::Ok | Sla::None) => Self::Ok,
+        }
+    }
+}
 
 /// A node of the path, as it introduced itself in its OPEN annotation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,10 +138,12 @@ pub struct Report {
     pub limits: Vec<LimitState>,
     /// What turned, oldest first; the latest 100.
     pub events: Vec<Event>,
-    /// The path was broken at the end.
-    pub broken: bool,
+    /// The path was broken at the end, which is to be called so; `None` where it was not.
+    pub broken: Option<State>,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
     pub facts: Vec<Facts>,
+    /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
+    pub timeline: Option<Timeline>,
     /// The first answers since the same was asked: what counters have grown from.
     pub first_facts: Vec<Facts>,
     /// Measurements dropped because the collector was behind.
@@ -110,13 +165,21 @@ impl Report {
         name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
     }
 
-    /// How it all stands, in the words of a monitoring plugin: a path that is broken, or on which nothing was measured, is
-    /// critical; else the worst of all limits, and `Ok` without limits.
-    pub fn state(&self) -> Sla {
-        if self.broken || self.blocks.received == 0 {
-            return Sla::Critical;
+    /// What the verdict names, if that is on the path: a host by its hop, a segment by its index.
+    fn named(&self) -> Option<Place<u8, usize>> {
+        let verdict = &self.statistics.verdict;
+        match verdict.kind {
+            VerdictKind::Host => verdict.index?.try_into().ok().map(Place::Host),
+            VerdictKind::Source => Some(Place::Host(self.statistics.hosts.first()?.hop)),
+            VerdictKind::Segment => verdict.index.map(Place::Segment),
+            VerdictKind::Server | VerdictKind::Clock | VerdictKind::None => None,
         }
-        self.statistics.sla.max(Sla::Ok)
+    }
+
+    /// How it all stands: a path on which nothing was measured is critical, one that is broken what the user calls that;
+    /// else it is the worst of all limits, and `Ok` without limits.
+    pub fn state(&self) -> State {
+        State::of(self.broken, self.blocks.received, self.statistics.sla)
     }
 
     /// What a part of the path is called, as [`place_name`] says.

@@ -9,7 +9,7 @@
 //!
 //! Names are written by peers: `|`, `'`, `=` and what steers a terminal do not get into the line.
 
-use super::{printable, Report};
+use super::{printable, Report, State};
 use crate::measure::sla::{Amount, Figure, LimitState, Place, Statistic};
 use crate::measure::{Sla, Summary};
 use crate::time::SignedNanos;
@@ -20,11 +20,7 @@ const TOLD: usize = 3;
 
 /// The line, with its line feed.
 pub fn render(report: &Report) -> String {
-    let state = match report.state() {
-        Sla::Critical => "CRITICAL",
-        Sla::Warning => "WARNING",
-        Sla::Ok | Sla::None => "OK",
-    };
+    let state = report.state().name();
     let beyond = report.limits.iter().filter(|limit| limit.state > Sla::Ok);
     let mut beyond: Vec<_> = beyond.collect();
     beyond.sort_by_key(|limit| std::cmp::Reverse(limit.state));
@@ -36,7 +32,7 @@ pub fn render(report: &Report) -> String {
     if beyond.len() > TOLD {
         texts.push(format!("{} limits more", beyond.len() - TOLD));
     }
-    if report.broken || report.blocks.received == 0 {
+    if report.broken.is_some() || report.blocks.received == 0 {
         texts.insert(0, report.notices.last().cloned().unwrap_or_default());
     }
     let verdict = &report.statistics.verdict;
@@ -50,9 +46,9 @@ pub fn render(report: &Report) -> String {
     )
 }
 
-/// The line of a run that could not even begin; `state` as the exit code says.
-pub fn failure(state: &str, text: &str) -> String {
-    format!("STS {state} - {}\n", clean(text))
+/// The line of a run that could not even begin.
+pub fn failure(state: State, text: &str) -> String {
+    format!("STS {} - {}\n", state.name(), clean(text))
 }
 
 /// Text that ends neither the line nor its first half.

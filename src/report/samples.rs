@@ -259,7 +259,7 @@ pub(super) fn full() -> Report {
         },
         limits: limits(),
         events: events(),
-        broken: false,
+        broken: None,
         first_facts: Vec::new(),
         facts: vec![Facts {
             hop: 2,
@@ -275,6 +275,7 @@ pub(super) fn full() -> Report {
                 },
             ],
         }],
+        timeline: None,
         dropped: 4,
         notices: vec![
             "10.0.0.7:9000 closed the connection once; connected again after 0.3 s".to_owned(),
@@ -306,19 +307,20 @@ pub(super) fn empty() -> Report {
         },
         limits: Vec::new(),
         events: Vec::new(),
-        broken: false,
+        broken: None,
         first_facts: Vec::new(),
         facts: Vec::new(),
+        timeline: None,
         dropped: 0,
         notices: vec!["connect to 10.0.0.7:9000: connection refused".to_owned()],
     }
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -326,16 +328,16 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+    pub(super) fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
         (self.below(4) > 0).then(|| make(self))
     }
 
     /// Of any size between a nanosecond and 292 years, with either sign.
-    fn span(&mut self) -> SignedNanos {
+    pub(super) fn span(&mut self) -> SignedNanos {
         let shift = self.below(64);
         SignedNanos((self.next() as i64) >> shift)
     }
@@ -349,7 +351,7 @@ impl Random {
         }
     }
 
-    fn name(&mut self) -> String {
+    pub(super) fn name(&mut self) -> String {
         const ALPHABET: [char; 16] = [
             'a', 'b', 'Z', '0', '-', '.', ' ', '"', '\\', ',', '\n', '\u{1b}', '\u{9b}',
             '\u{202e}', 'ü', '北',
@@ -475,9 +477,10 @@ pub(super) fn random(seed: u64) -> Report {
         },
         limits: Vec::new(),
         events: Vec::new(),
-        broken: false,
+        broken: None,
         first_facts: Vec::new(),
         facts: Vec::new(),
+        timeline: None,
         dropped: r.next(),
         notices: (0..r.below(3)).map(|_| r.name()).collect(),
     }

@@ -45,9 +45,9 @@ const LIVE_WIDTH: usize = 80;
 const WIDE: usize = 90;
 
 /// A heading of the table, its figure of a summary, and whether a narrow table has it too.
-type Column = (&'static str, fn(&Summary) -> SignedNanos, bool);
+pub(super) type Column = (&'static str, fn(&Summary) -> SignedNanos, bool);
 
-const COLUMNS: [Column; 8] = [
+pub(super) const COLUMNS: [Column; 8] = [
     ("Last", |summary| summary.last, false),
     ("Avg", |summary| summary.mean, true),
     ("Best", |summary| summary.min, true),
@@ -58,7 +58,7 @@ const COLUMNS: [Column; 8] = [
     ("P99", |summary| summary.p99, true),
 ];
 /// Digits of a figure.
-const FIGURE: usize = 5;
+pub(super) const FIGURE: usize = 5;
 /// `Share`, `Incr` and `Dir`, with a space before each.
 const TAIL_WIDTH: usize = 6 + 7 + 5;
 /// Mark, hop and space before a name.
@@ -113,12 +113,13 @@ const LEAST_FOR_SKEW: SignedNanos = SignedNanos(30_000_000_000);
 
 /// The report for people: head, table, notes, and last the verdict.
 pub fn render(report: &Report, style: &TextStyle) -> String {
-    let page = Page {
-        report,
-        colour: style.colour,
-        width: style.width.clamp(MIN_WIDTH, MAX_WIDTH),
-    };
-    let sections = [page.head(), page.table(), page.notes(), page.verdict()];
+    let Sections {
+        head,
+        table,
+        notes,
+        verdict,
+    } = sections(report, style);
+    let sections = [head, table, notes, verdict];
     let mut text = String::new();
     for lines in sections.iter().filter(|lines| !lines.is_empty()) {
         if !text.is_empty() {
@@ -130,6 +131,39 @@ pub fn render(report: &Report, style: &TextStyle) -> String {
         }
     }
     text
+}
+
+/// The sections of a report, each a list of lines.
+pub(super) struct Sections {
+    pub(super) head: Vec<String>,
+    pub(super) table: Vec<String>,
+    pub(super) notes: Vec<String>,
+    pub(super) verdict: Vec<String>,
+}
+
+/// The sections, for those who put them together otherwise.
+pub(super) fn sections(report: &Report, style: &TextStyle) -> Sections {
+    let page = Page {
+        report,
+        colour: style.colour,
+        width: style.width.clamp(MIN_WIDTH, MAX_WIDTH),
+    };
+    Sections {
+        head: page.head(),
+        table: page.table(),
+        notes: page.notes(),
+        verdict: page.verdict(),
+    }
+}
+
+/// What there is to say beside the table, a sentence each, with everything escaped.
+pub(super) fn notes(report: &Report) -> Vec<String> {
+    let page = Page {
+        report,
+        colour: false,
+        width: MAX_WIDTH,
+    };
+    page.sentences()
 }
 
 /// Where a run stands, in one line of at most 80 columns without a line feed; `planned` blocks are
@@ -202,15 +236,15 @@ struct Page<'a> {
 
 /// One row of the table. What is `None` has no meaning in this row, except `figures`, which are
 /// then unknown.
-struct Row {
-    is_named: bool,
-    hop: Option<u8>,
-    name: Name,
-    figures: Option<Summary>,
+pub(super) struct Row {
+    pub(super) is_named: bool,
+    pub(super) hop: Option<u8>,
+    pub(super) name: Name,
+    pub(super) figures: Option<Summary>,
     /// Share and increase, each `None` where it is unknown.
-    growth: Option<(Option<f64>, Option<SignedNanos>)>,
-    direction: Option<&'static str>,
-    sla: Sla,
+    pub(super) growth: Option<(Option<f64>, Option<SignedNanos>)>,
+    pub(super) direction: Option<&'static str>,
+    pub(super) sla: Sla,
 }
 
 impl Row {
@@ -269,7 +303,7 @@ impl Page<'_> {
     }
 
     fn table(&self) -> Vec<String> {
-        let rows = self.rows();
+        let rows = rows(self.report);
         let columns: Vec<_> = COLUMNS
             .iter()
             .filter(|column| column.2 || self.width >= WIDE)
@@ -339,92 +373,15 @@ impl Page<'_> {
         lines
     }
 
-    fn rows(&self) -> Vec<Row> {
-        let statistics = &self.report.statistics;
-        let verdict = &statistics.verdict;
-        let source = statistics.hosts.first().map(|host| host.hop);
-        let named_host = match verdict.kind {
-            VerdictKind::Host => verdict.index,
-            VerdictKind::Source => source.map(usize::from),
-            _ => None,
-        };
-        let named_segment = verdict
-            .index
-            .filter(|_| verdict.kind == VerdictKind::Segment);
-        let named_segment = named_segment.and_then(|index| statistics.segments.get(index));
-
-        let places = in_path_order(
-            &statistics.hosts,
-            |host| host.hop,
-            &statistics.segments,
-            |segment| segment.from_hop,
-        );
-        let mut rows = Vec::new();
-        for place in places {
-            match place {
-                super::Place::Host(host) => {
-                    let name = Name::of_host(self.report, host.hop);
-                    let mut row = Row::new(name, host.forward_residence);
-                    row.growth = Some((host.share, host.increase));
-                    row.hop = Some(host.hop);
-                    row.sla = host.sla;
-                    let is_named = named_host == Some(usize::from(host.hop));
-                    row.is_named = is_named && !verdict.reads_late;
-                    rows.push(row);
-                    let name = self.name_at(host.hop);
-                    if let Some(summary) = host.return_residence {
-                        rows.push(Row::new(Name::Short(name.clone(), BACK), Some(summary)));
-                    }
-                    rows.extend(self.late_rows(host, &name, is_named && verdict.reads_late));
-                }
-                super::Place::Segment(segment) => {
-                    let name = Name::of_segment(self.report, segment);
-                    let mut row = Row::new(name, segment.round_trip);
-                    row.growth = Some((segment.share, segment.increase));
-                    row.sla = segment.sla;
-                    row.is_named = named_segment.is_some_and(|named| std::ptr::eq(named, segment));
-                    row.direction = Some(match (row.is_named, verdict.direction) {
-                        (true, direction) => direction.map_or("-", direction_word),
-                        (false, _) => excess_direction(segment).map_or("-", direction_word),
-                    });
-                    rows.push(row);
-                }
-            }
-        }
-        let mut total = Row::new(Name::plain("total"), statistics.round_trip);
-        let limits = self.report.limits.iter();
-        let limits = limits.filter(|limit| limit.place == Place::Total);
-        total.sla = limits.map(|limit| limit.state).max().unwrap_or_default();
-        rows.push(total);
-        if let Some(summary) = statistics.behind_exit {
-            let mut row = Row::new(Name::plain("behind exit"), Some(summary));
-            row.is_named = verdict.kind == VerdictKind::Server;
-            rows.push(row);
-        }
-        rows
-    }
-
-    /// How late a host reads, where that matters: a row for each way, the share and the growth of both in the first.
-    fn late_rows(&self, host: &HostStatistics, name: &str, is_named: bool) -> Vec<Row> {
-        let ways = [host.forward_wake_up, host.return_wake_up];
-        let mut rows = Vec::new();
-        for (summary, note) in ways.into_iter().zip([LATE_OUT, LATE_BACK]) {
-            let Some(summary) = summary.filter(|way| is_named || way.p95 >= LATE) else {
-                continue;
-            };
-            let mut row = Row::new(Name::Short(name.to_owned(), note), Some(summary));
-            if rows.is_empty() {
-                row.is_named = is_named;
-                row.growth = Some((host.wake_up_share, host.wake_up_increase));
-                let direction = self.report.statistics.verdict.direction;
-                row.direction = direction.filter(|_| is_named).map(direction_word);
-            }
-            rows.push(row);
-        }
-        rows
-    }
-
     fn notes(&self) -> Vec<String> {
+        let notes = self.sentences();
+        let lines = notes
+            .iter()
+            .flat_map(|note| self.wrap(&format!("- {note}")));
+        lines.collect()
+    }
+
+    fn sentences(&self) -> Vec<String> {
         let Report {
             blocks,
             statistics,
@@ -474,9 +431,6 @@ impl Page<'_> {
             ));
         }
         notes
-            .iter()
-            .flat_map(|note| self.wrap(&format!("- {note}")))
-            .collect()
     }
 
     /// What is beyond a limit, and what turned when.
@@ -631,9 +585,98 @@ impl Page<'_> {
     }
 }
 
+/// How late a host reads, where that matters: a row for each way, the share and the growth of both in the first. With the
+/// verdict's direction where that names it.
+fn late_rows(
+    host: &HostStatistics,
+    name: &str,
+    named: Option<Option<VerdictDirection>>,
+) -> Vec<Row> {
+    let ways = [host.forward_wake_up, host.return_wake_up];
+    let mut rows = Vec::new();
+    for (summary, note) in ways.into_iter().zip([LATE_OUT, LATE_BACK]) {
+        let Some(summary) = summary.filter(|way| named.is_some() || way.p95 >= LATE) else {
+            continue;
+        };
+        let mut row = Row::new(Name::Short(name.to_owned(), note), Some(summary));
+        if rows.is_empty() {
+            row.is_named = named.is_some();
+            row.growth = Some((host.wake_up_share, host.wake_up_increase));
+            row.direction = named.flatten().map(direction_word);
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// The rows of the table, in the order in which the bytes meet the parts.
+pub(super) fn rows(report: &Report) -> Vec<Row> {
+    let statistics = &report.statistics;
+    let verdict = &statistics.verdict;
+    let named = report.named();
+    let places = in_path_order(
+        &statistics.hosts,
+        |host| host.hop,
+        &statistics.segments,
+        |segment| segment.from_hop,
+    );
+    let mut rows = Vec::new();
+    for place in places {
+        match place {
+            super::Place::Host(host) => {
+                let mut row = Row::new(Name::of_host(report, host.hop), host.forward_residence);
+                row.growth = Some((host.share, host.increase));
+                row.hop = Some(host.hop);
+                row.sla = host.sla;
+                let is_named = named == Some(super::Place::Host(host.hop));
+                row.is_named = is_named && !verdict.reads_late;
+                rows.push(row);
+                let name = printable(&report.name_at(host.hop));
+                if let Some(summary) = host.return_residence {
+                    rows.push(Row::new(Name::Short(name.clone(), BACK), Some(summary)));
+                }
+                let is_named = is_named && verdict.reads_late;
+                rows.extend(late_rows(
+                    host,
+                    &name,
+                    is_named.then_some(verdict.direction),
+                ));
+            }
+            super::Place::Segment(segment) => {
+                let mut row = Row::new(Name::of_segment(report, segment), segment.round_trip);
+                row.growth = Some((segment.share, segment.increase));
+                row.sla = segment.sla;
+                row.is_named = match named {
+                    Some(super::Place::Segment(index)) => statistics
+                        .segments
+                        .get(index)
+                        .is_some_and(|named| std::ptr::eq(named, segment)),
+                    _ => false,
+                };
+                row.direction = Some(match (row.is_named, verdict.direction) {
+                    (true, direction) => direction.map_or("-", direction_word),
+                    (false, _) => excess_direction(segment).map_or("-", direction_word),
+                });
+                rows.push(row);
+            }
+        }
+    }
+    let mut total = Row::new(Name::plain("total"), statistics.round_trip);
+    let limits = report.limits.iter();
+    let limits = limits.filter(|limit| limit.place == Place::Total);
+    total.sla = limits.map(|limit| limit.state).max().unwrap_or_default();
+    rows.push(total);
+    if let Some(summary) = statistics.behind_exit {
+        let mut row = Row::new(Name::plain("behind exit"), Some(summary));
+        row.is_named = verdict.kind == VerdictKind::Server;
+        rows.push(row);
+    }
+    rows
+}
+
 /// What a row is called, with everything escaped.
 #[derive(Clone, Debug)]
-enum Name {
+pub(super) enum Name {
     /// A host or another single thing; the note goes first where room is short.
     One { name: String, note: String },
     /// A further row of a host; what tells it from the row above stays.
@@ -724,7 +767,7 @@ fn fit(text: &str, room: usize) -> String {
     out
 }
 
-fn unknown() -> String {
+pub(super) fn unknown() -> String {
     "-".to_owned()
 }
 
@@ -755,7 +798,7 @@ fn excess_direction(segment: &SegmentStatistics) -> Option<VerdictDirection> {
 
 /// Milliseconds with three digits that count, to the microsecond, in at most `room` (5 or more)
 /// characters: `0.041`, `3.42`, `38.1`, `1205`; beyond that `120s`, `40h`, `12y`.
-fn millis(span: SignedNanos, room: usize) -> String {
+pub(super) fn millis(span: SignedNanos, room: usize) -> String {
     let ms = span.as_millis_f64();
     // Where rounding carries into a further digit, the next case has it.
     let digits = match ms.abs() {
@@ -774,7 +817,7 @@ fn millis(span: SignedNanos, room: usize) -> String {
 }
 
 /// The same with its sign, in at most six characters; what rounds to nothing has none.
-fn signed_millis(span: SignedNanos) -> String {
+pub(super) fn signed_millis(span: SignedNanos) -> String {
     let size = millis(span.abs().signed(), FIGURE);
     match span.0 {
         _ if size == "0.000" => size,
@@ -784,7 +827,7 @@ fn signed_millis(span: SignedNanos) -> String {
 }
 
 /// A time within a sentence.
-fn with_unit(span: SignedNanos) -> String {
+pub(super) fn with_unit(span: SignedNanos) -> String {
     if span.abs() < Nanos::from_millis(10_000) {
         format!("{} ms", millis(span, FIGURE))
     } else {
@@ -794,7 +837,7 @@ fn with_unit(span: SignedNanos) -> String {
 
 /// A share as `0.4%` or `92%`, in at most four characters: shares made of nonsense stamps stop at
 /// the bounds.
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if (0.0..9.95).contains(&percent) {
         format!("{percent:.1}%")
@@ -807,7 +850,7 @@ fn bar(share: Option<f64>, width: usize) -> String {
     "#".repeat((share.unwrap_or(0.0).clamp(0.0, 1.0) * width as f64).round() as usize)
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 

@@ -89,10 +89,16 @@ struct Linger {
     linger: c_int,
 }
 
+/// As wide as a long in glibc (without its large-file names), 64 bits wide on every architecture in musl.
+#[cfg(not(target_env = "musl"))]
+type Limit = c_ulong;
+#[cfg(target_env = "musl")]
+type Limit = u64;
+
 #[repr(C)]
 struct RLimit {
-    current: c_ulong,
-    maximum: c_ulong,
+    current: Limit,
+    maximum: Limit,
 }
 
 /// glibc and musl both give it 1024 bits on every architecture.

@@ -286,6 +286,50 @@ mod tests {
     }
 
     #[test]
+    fn damaged_facts_are_errors_or_facts_within_the_bounds_and_never_a_panic() {
+        const SEED: u64 = 0x5eed_0004;
+        let mut state = SEED;
+        let mut below = |end: usize| {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
+        };
+        let (mut read, mut refused) = (0, 0);
+        for case in 0..20_000 {
+            let mut bytes = GOLDEN.repeat(1 + below(3));
+            for _ in 0..=below(3) {
+                let at = below(bytes.len());
+                match below(3) {
+                    0 => bytes[at] = below(256) as u8,
+                    1 => bytes.truncate(at.max(1)),
+                    _ => bytes.insert(at, below(256) as u8),
+                }
+            }
+            let what = format!("seed {SEED:#x} case {case}");
+            let room = below(bytes.len() + 1);
+            assert!(cut_facts(&bytes, room).len() <= room, "{what}");
+            match parse_facts(&bytes) {
+                Ok(facts) => {
+                    read += 1;
+                    // What was damaged into other characters takes up to three bytes for one.
+                    let bounded = |fact: &Fact| fact.name.len() <= 3 * MAX_FACT_NAME;
+                    assert!(facts.iter().all(bounded), "{what}");
+                    assert!(facts.len() <= MAX_FACTS, "{what}");
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert_eq!(error, MALFORMED, "{what}");
+                }
+            }
+        }
+        assert!(
+            read > 1000 && refused > 1000,
+            "{read} read, {refused} refused"
+        );
+    }
+
+    #[test]
     fn a_hop_finds_its_row_or_the_one_for_all_others() {
         let asked = [
             (1, Classes::LOAD),

@@ -85,9 +85,9 @@ fn at_once(what: &'static str) -> Vec<Row> {
 }
 
 /// What memory may keep after so many threads: the C library keeps the stacks of 640 (40 MiB of addresses), of which a
-/// debug build has touched up to 24 KiB each, and malloc has its share.
+/// debug build has touched up to 32 KiB each, and malloc has its share.
 const fn stacks(threads: u64) -> u64 {
-    1024 + 28 * if threads < 640 { threads } else { 640 } + threads
+    1024 + 40 * if threads < 640 { threads } else { 640 } + threads
 }
 
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 //!
 //! Each run has a seed of its own, which a failure prints: `STS_SEED=... STS_RUNS=1` repeats it.
 
-use crate::faces::framed::{check, next_frame, open, Witness, COOKIE};
+use crate::faces::framed::{check, open, read_frame, Witness, COOKIE};
 use crate::faces::{accept, connect, listener, Random};
 use crate::hops::pass_on;
 use crate::peers::cast;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::report::json::read::parse;
-use subsegment_tcp_speeds::wire::{Header, HEADER_LEN, STAMP_LEN};
+use subsegment_tcp_speeds::wire::{FrameView, Header, HEADER_LEN, STAMP_LEN};
 
 const SEED: u64 = 0x5eed_0005;
 /// How many streams each node gets.
@@ -327,10 +327,27 @@ impl Hop {
 }
 
 fn answer(mut socket: TcpStream, mut random: Random, recorded: &Recorded) {
-    let Some((open, _)) = next_frame(&mut socket) else {
+    let Some(open) = read_frame(&mut socket) else {
         return;
     };
-    let stream = mutated(&mut random, &recorded.back, open.cookie);
+    // As if they were answers to this very node, or it would look no further.
+    let open = FrameView::parse(&open).unwrap();
+    let ids: Vec<_> = open
+        .stamps()
+        .map(Result::unwrap)
+        .map(|stamp| (stamp.hop, stamp.node))
+        .collect();
+    let mut frames = recorded.back.clone();
+    for frame in &mut frames {
+        for stamp in 0..usize::from(frame[20]) {
+            let at = HEADER_LEN + stamp * STAMP_LEN;
+            let hop = frame[at + 8];
+            if let Some((_, id)) = ids.iter().find(|(known, _)| *known == hop) {
+                frame[at..at + 8].copy_from_slice(&id.to_be_bytes());
+            }
+        }
+    }
+    let stream = mutated(&mut random, &frames, open.header.cookie);
     // The node may have seen enough in the middle of it.
     let _ = socket.write_all(&stream);
     let _ = socket.shutdown(Shutdown::Write);

@@ -50,17 +50,17 @@ pub(crate) fn plays() -> Vec<Play> {
 }
 
 /// More clients than `node` can take: it says so once, and takes clients again when some have gone.
-fn short(role: &'static str, what: &'static str, node: Node, part: &'static str) -> Vec<Row> {
+fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
     let address = node.address;
     // A line when it begins; those that the shortage hits within an accepted connection have one each.
     let subject = Subject::new(role, node)
-        .says_times(0..=3, part)
+        .says_times(1..=3, "accept: ")
         .says_times(0..=40, "cannot start a thread: ")
         .says_times(0..=40, "cannot connect to ")
         // Clients that go while they wait.
         .says_times(0..=40, "the connection");
     let mut scene = Scene::new(what, Witness::new(address, true), vec![subject]);
-    scene.rounds = 2;
+    scene.rounds = 0;
     scene.suffers(|_| {
         let clients: Vec<_> = (0..40).map(|_| connect(address)).collect();
         let soon = Duration::from_secs(1);
@@ -93,8 +93,10 @@ fn descriptors(what: &'static str) -> Vec<Row> {
     let mut limited = Command::new(need("prlimit"));
     limited.arg("--nofile=24:24").arg(program().get_program());
     limited.args(["-l", "127.0.0.1:0", "-f", &z.address.to_string()]);
+    // By itself it would accept no more than there is room for.
+    limited.args(["--max-connections", "1000"]);
     let node = Node::start_command(&mut limited);
-    short("relay", what, node, "resting until some are free")
+    short("relay", what, node)
 }
 
 fn threads(what: &'static str) -> Vec<Row> {
@@ -109,7 +111,7 @@ fn threads(what: &'static str) -> Vec<Row> {
         .arg(&copy);
     limited.args(["-l", "127.0.0.1:0"]);
     let node = Node::start_command(&mut limited);
-    short("echo", what, node, "resting until some are free")
+    short("echo", what, node)
 }
 
 /// A node whose own output fails: at the latest when it ends, it says so, and its exit code too.

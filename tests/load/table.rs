@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 /// Who is measured, in the order of the columns.
-const COLUMNS: [&str; 6] = ["direct", "ours", "socat", "haproxy", "nginx", "floor"];
+const COLUMNS: [&str; 7] = [
+    "direct", "ours", "scraped", "socat", "haproxy", "nginx", "floor",
+];
 
 /// Those of them that `ours` has to stand beside. The floor is a yardstick, not a product.
 const PEERS: [&str; 3] = ["socat", "haproxy", "nginx"];
@@ -98,7 +100,9 @@ pub(super) fn print(file: &Path) -> Outcome {
             continue;
         }
         println!("\n{heading}");
-        let columns: String = COLUMNS.iter().map(|name| format!("{name:>8}")).collect();
+        let shown = |name: &&str| results.keys().any(|key| key.2 == *name);
+        let shown: Vec<_> = COLUMNS.into_iter().filter(shown).collect();
+        let columns: String = shown.iter().map(|name| format!("{name:>8}")).collect();
         let first = "median of the rounds";
         println!("{first:<28}{columns}   ours to ...    (by round)    target");
         for (measure, label, digits, target) in MEASURES {
@@ -107,18 +111,36 @@ pub(super) fn print(file: &Path) -> Outcome {
                 continue;
             }
             let mut line = format!("{label:<28}");
-            for column in COLUMNS {
+            for &column in &shown {
                 let figure = match row(column) {
                     Some(rounds) => format!("{:.digits$}", median(rounds)),
                     None => "-".to_owned(),
                 };
                 line.push_str(&format!("{figure:>8}"));
             }
-            line.push_str(&format!("   {}", judge(target, row)));
+            let judgement = match (row("scraped"), row("ours")) {
+                (Some(scraped), Some(ours)) => {
+                    let (ratio, low, high) = ratio(scraped, ours);
+                    format!("scraped to ours {ratio:.3} ({low:.3} to {high:.3} by round)")
+                }
+                _ => judge(target, row),
+            };
+            line.push_str(&format!("   {judgement}"));
             println!("{}", line.trim_end());
         }
     }
     Ok(())
+}
+
+/// The ratio of the medians, and the least and greatest of one round.
+fn ratio(one: &Rounds, other: &Rounds) -> (f64, f64, f64) {
+    let by_round = one
+        .iter()
+        .filter_map(|(round, value)| Some(value / other.get(round)?));
+    let (low, high) = by_round.fold((f64::MAX, f64::MIN), |(low, high), ratio| {
+        (low.min(ratio), high.max(ratio))
+    });
+    (median(one) / median(other), low, high)
 }
 
 /// What is behind the columns: ratio, its range over the rounds, the target and whether it was met.
@@ -152,13 +174,7 @@ fn judge<'a>(target: Target, row: impl Fn(&str) -> Option<&'a Rounds>) -> String
     let (Some((name, rival)), Some(ours)) = (rival, row("ours")) else {
         return format!("{:<29}{wanted:<8}not measured", "");
     };
-    let ratio = median(ours) / median(rival);
-    let by_round = ours
-        .iter()
-        .filter_map(|(round, value)| Some(value / rival.get(round)?));
-    let (low, high) = by_round.fold((f64::MAX, f64::MIN), |(low, high), ratio| {
-        (low.min(ratio), high.max(ratio))
-    });
+    let (ratio, low, high) = ratio(ours, rival);
     let met = if at_most {
         ratio <= limit
     } else {

@@ -29,27 +29,27 @@ impl Vitals {
     }
 }
 
+/// Without `annotate`, which starts when a peer first asks for what it finds, and stays.
 pub fn threads(pid: u32) -> Option<usize> {
     // Not the directory of tasks: while one ends, others may be missing there.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let count = status
         .lines()
         .find_map(|line| line.strip_prefix("Threads:"));
-    count?.trim().parse().ok()
+    let count: usize = count?.trim().parse().ok()?;
+    Some(count - names(pid).filter(|name| name == b"annotate\n").count())
+}
+
+fn names(pid: u32) -> impl Iterator<Item = Vec<u8>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    tasks.filter_map(|task| fs::read(task.path().join("comm")).ok())
 }
 
 /// Waits until a listening node has started all of its own threads: it says where it listens before that.
 pub fn wait_started(pid: u32) {
     let deadline = Instant::now() + super::LONG;
-    let is_there = || {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten();
-        let mut names = tasks
-            .flatten()
-            .filter_map(|task| fs::read(task.path().join("comm")).ok());
-        names.any(|name| name == b"collect\n")
-    };
+    let is_there = || names(pid).any(|name| name == b"collect\n");
     while !is_there() {
         assert!(Instant::now() < deadline, "no thread `collect` in {pid}");
         super::pass(Duration::from_millis(2));

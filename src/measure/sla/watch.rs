@@ -254,7 +254,7 @@ impl Watch {
         for index in 0..self.tracks.len() {
             let track = &self.tracks[index];
             let rule = &self.rules[track.rule];
-            let Some(value) = self.delay(rule.figure, track, trip, parts) else {
+            let Some(value) = self.delay(rule.figure, track, parts) else {
                 continue;
             };
             let Some(statistic) = rule.statistic else {
@@ -275,13 +275,7 @@ impl Watch {
     }
 
     /// What a block says of a part.
-    fn delay(
-        &self,
-        figure: Figure,
-        track: &Track,
-        trip: &Trip,
-        parts: &Parts,
-    ) -> Option<SignedNanos> {
+    fn delay(&self, figure: Figure, track: &Track, parts: &Parts) -> Option<SignedNanos> {
         match track.place {
             Place::Total => parts.total.filter(|_| figure == Figure::RoundTrip),
             Place::Segment { .. } => {
@@ -289,22 +283,17 @@ impl Watch {
                 let excess = self.excess.get(track.index).copied().flatten();
                 match figure {
                     Figure::RoundTrip => segment.round_trip,
-                    Figure::Network => {
-                        let late = [
-                            wake_up(trip, segment.to_hop, true)?,
-                            wake_up(trip, segment.from_hop, false)?,
-                        ];
-                        Some(segment.round_trip? - late[0] - late[1])
-                    }
+                    Figure::Network => segment.network,
                     Figure::ForwardExcess => excess.map(|excess| SignedNanos(excess[0])),
                     Figure::ReturnExcess => excess.map(|excess| SignedNanos(excess[1])),
                     _ => None,
                 }
             }
-            Place::Host(hop) => match figure {
+            Place::Host(_) => match figure {
                 Figure::Residence => parts.hosts.get(track.index)?.residence(),
                 Figure::WakeUp => {
-                    let late = [wake_up(trip, hop, true), wake_up(trip, hop, false)];
+                    let host = parts.hosts.get(track.index)?;
+                    let late = [host.forward_wake_up, host.return_wake_up];
                     late.into_iter().flatten().reduce(|one, other| one + other)
                 }
                 _ => None,
@@ -629,13 +618,6 @@ impl Statistic {
     }
 }
 
-/// How late the process at `hop` read the block, on the way out or back; `None` where its kernel did not tell.
-fn wake_up(trip: &Trip, hop: u8, out: bool) -> Option<SignedNanos> {
-    let mut own = trip.crossings.iter().filter(|crossing| crossing.hop == hop);
-    let crossing = if out { own.next() } else { own.nth(1) };
-    crossing.and_then(|crossing| Some(crossing.ingress - crossing.arrival?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::parse;
@@ -682,7 +664,7 @@ mod tests {
                 stepped: false,
                 synchronised: false,
                 held: Nanos::ZERO,
-                arrival: (hop > 0).then(|| wall(-200_000)),
+                arrival: None,
                 ingress: wall(0),
                 egress: wall(100_000),
             };
@@ -710,14 +692,14 @@ mod tests {
                 node: NodeId(u64::from(hop)),
                 forward_residence: Some(ms(0.1)),
                 return_residence: (hop == 1).then(|| ms(0.1)),
-                forward_wake_up: None,
-                return_wake_up: None,
+                forward_wake_up: (hop > 0).then(|| ms(0.2)),
+                return_wake_up: (hop == 1).then(|| ms(0.2)),
             };
             let segment = |(from_hop, (forward, back)): (u8, (f64, f64))| SegmentPart {
                 from_hop,
                 to_hop: from_hop + 1,
                 round_trip: Some(ms(forward) + ms(back)),
-                network: None,
+                network: (from_hop > 0).then(|| ms(forward) + ms(back) - ms(0.4)),
                 forward: Some(ms(forward)),
                 back: Some(ms(back)),
             };

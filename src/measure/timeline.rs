@@ -1,0 +1,230 @@
+//! Rows of a run in the order of time in, a few values per slot of time out: what a plot over time is drawn from.
+//!
+//! Of a run without end the rows are those of its first span (the baseline) and of its most recent one; where there is a
+//! gap between the two, the timeline is the most recent one alone.
+
+use super::series::{exact_quantile, NONE};
+use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
+
+/// With this many rows or less every row may have a slot of its own.
+const FEW: usize = 40;
+/// Else a slot has about so many rows, so that its p95 says something.
+const ROWS_PER_SLOT: usize = 4;
+
+/// What happened in one slot of time; all of it exact for the rows that were kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Rows in it, at least one.
+    pub count: u32,
+    /// The least.
+    pub min: SignedNanos,
+    /// The median.
+    pub p50: SignedNanos,
+    /// The 95th percentile.
+    pub p95: SignedNanos,
+    /// The greatest.
+    pub max: SignedNanos,
+}
+
+/// One part over the slots; `None` where no block of that slot was answered (or its clock stepped).
+pub type Line = Vec<Option<Slot>>;
+
+/// Something that happened at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, on the origin's wall clock.
+    pub at: WallTime,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// The clock of the node at this hop was stepped (the latest step of each node).
+    ClockStep(u8),
+    /// A sentence of the report; parts of it may be written by a peer: escape it.
+    Notice(String),
+}
+
+/// A run, or the most recent part of one, cut into slots of equal length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeline {
+    /// Where the first slot begins, on the origin's wall clock.
+    pub start: WallTime,
+    /// Length of one slot, at least 1 ns.
+    pub slot: Nanos,
+    /// Sum of all parts of a block; slots as many as in every other line.
+    pub total: Line,
+    /// Round trips, in order of the path.
+    pub segments: Vec<Line>,
+    /// Residences, both ways together, in order of the path.
+    pub hosts: Vec<Line>,
+    /// In the order of time.
+    pub events: Vec<Event>,
+}
+
+impl Timeline {
+    /// Where the last slot ends.
+    pub fn end(&self) -> WallTime {
+        let slots = self.total.len() as u64;
+        self.start + Nanos(self.slot.0.saturating_mul(slots)).signed()
+    }
+}
+
+/// How rows are cut: from `start`, `slots` of `length` nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    start: u64,
+    length: u64,
+    slots: usize,
+}
+
+impl Cut {
+    /// For `rows` rows from `start` to `end`, both included, into `most` slots or fewer.
+    pub(super) fn new(start: u64, end: u64, rows: usize, most: usize) -> Self {
+        let slots = most.min((rows / ROWS_PER_SLOT).max(rows.min(FEW))).max(1);
+        let length = end.saturating_sub(start) / slots as u64 + 1;
+        Self {
+            start,
+            length,
+            slots,
+        }
+    }
+
+    /// One line of it: `value` of each row, [`NONE`] where there is none.
+    pub(super) fn line<'a>(
+        self,
+        rows: impl Iterator<Item = (u64, &'a [i64])>,
+        value: impl Fn(&[i64]) -> i64,
+    ) -> Line {
+        let mut values = vec![Vec::new(); self.slots];
+        for (at, row) in rows {
+            let slot = usize::try_from(at.saturating_sub(self.start) / self.length);
+            let value = value(row);
+            if let Some(slot) = slot.ok().and_then(|slot| values.get_mut(slot)) {
+                slot.extend((value != NONE).then_some(value));
+            }
+        }
+        values.iter_mut().map(|values| slot_of(values)).collect()
+    }
+
+    /// The start on the wall clock, and the length of a slot.
+    pub(super) fn on(self, now: Now) -> (WallTime, Nanos) {
+        (wall(MonoTime(self.start), now), Nanos(self.length))
+    }
+}
+
+/// When `at` was on the wall clock, by both clocks as they stand now.
+pub(super) fn wall(at: MonoTime, now: Now) -> WallTime {
+    now.wall.before(now.mono.since(at))
+}
+
+fn slot_of(values: &mut [i64]) -> Option<Slot> {
+    let p50 = exact_quantile(values, 0.5)?; // Sorts.
+    let p95 = exact_quantile(values, 0.95)?;
+    Some(Slot {
+        count: u32::try_from(values.len()).unwrap_or(u32::MAX),
+        min: SignedNanos(*values.first()?),
+        p50: SignedNanos(p50),
+        p95: SignedNanos(p95),
+        max: SignedNanos(*values.last()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulator::{SimPath, MS};
+    use super::super::{Baseline, Model};
+    use super::*;
+
+    #[test]
+    fn every_row_is_in_the_slot_of_its_time() {
+        let rows: Vec<(u64, [i64; 1])> = (0..1000).map(|at| (500 + at, [at as i64])).collect();
+        let cut = Cut::new(500, 1499, rows.len(), 10);
+        let line = cut.line(rows.iter().map(|(at, row)| (*at, &row[..])), |row| row[0]);
+        assert_eq!(line.len(), 10);
+        let counts: u32 = line.iter().flatten().map(|slot| slot.count).sum();
+        assert_eq!(counts, 1000);
+        for (place, slot) in line.iter().enumerate() {
+            let slot = slot.expect("rows are even");
+            assert_eq!(slot.min.0 / cut.length as i64, place as i64);
+            assert!(slot.min <= slot.p50 && slot.p50 <= slot.p95 && slot.p95 <= slot.max);
+        }
+    }
+
+    #[test]
+    fn few_rows_have_slots_of_their_own_and_a_hole_stays_a_hole() {
+        let rows: Vec<(u64, [i64; 1])> = [0_u64, 10, 20, 30, 90, 99]
+            .iter()
+            .map(|&at| (at, [if at == 20 { NONE } else { 7 }]))
+            .collect();
+        let cut = Cut::new(0, 99, rows.len(), 200);
+        let line = cut.line(rows.iter().map(|(at, row)| (*at, &row[..])), |row| row[0]);
+        assert_eq!(line.len(), 6);
+        let there: Vec<_> = line.iter().map(Option::is_some).collect();
+        assert_eq!(there, [true, true, false, false, false, true]);
+    }
+
+    #[test]
+    fn times_on_the_wall_clock_are_counted_back_from_now() {
+        let now = Now {
+            mono: MonoTime(1_000),
+            wall: WallTime(900_000),
+        };
+        assert_eq!(wall(MonoTime(400), now), WallTime(899_400));
+        let one = Cut::new(400, 400, 1, 200);
+        assert_eq!(one.on(now), (WallTime(899_400), Nanos(1)));
+    }
+
+    /// 1000 blocks over 100 s; at half time B -> C takes 3 ms more, and the clock of Z is stepped at 70 s.
+    fn stepped(baseline: Baseline) -> Timeline {
+        let mut path = SimPath::new(4, 1);
+        path.interval_ns = 100.0 * MS;
+        path.nodes[3].steps.push((70_000.0 * MS, 5.0 * MS, true));
+        let mut model = Model::new(baseline);
+        let mut now = Now::default();
+        for block in 0..1000 {
+            path.delays_ns[1][0] = if block < 500 { 1.0 * MS } else { 4.0 * MS };
+            let trip = path.trip(block);
+            now.mono = trip.at;
+            model.record(&trip).expect("a walk along the path");
+        }
+        now.wall = WallTime(1_795_253_400_000_000_000);
+        model.timeline(100, now).expect("there are rows")
+    }
+
+    #[test]
+    fn a_change_shows_where_and_when_it_happened() {
+        let timeline = stepped(Baseline::FirstHalf);
+        assert_eq!((timeline.segments.len(), timeline.hosts.len()), (3, 4));
+        let median =
+            |line: &Line, slot: usize| line[slot].expect("blocks are even").p50.0 as f64 / MS;
+        for (segment, line) in timeline.segments.iter().enumerate() {
+            let grown = median(line, 80) - median(line, 20);
+            let expected = if segment == 1 { 3.0 } else { 0.0 };
+            assert!((grown - expected).abs() < 0.5, "segment {segment}: {grown}");
+        }
+        // It happened from one slot to the next, in the middle.
+        assert!(median(&timeline.segments[1], 46) < 3.0 && median(&timeline.segments[1], 53) > 4.0);
+        let parts = timeline.segments.iter().chain(&timeline.hosts);
+        let sum: f64 = parts.map(|line| median(line, 20)).sum();
+        let total = median(&timeline.total, 20);
+        assert!((total - sum).abs() < 0.3, "{total} against {sum}");
+        let [step] = &timeline.events[..] else {
+            panic!("{:?}", timeline.events);
+        };
+        assert_eq!(step.kind, EventKind::ClockStep(3));
+        let seconds = (step.at - timeline.start).as_millis_f64() / 1e3;
+        assert!((68.0..71.0).contains(&seconds), "{seconds}");
+    }
+
+    #[test]
+    fn a_run_without_end_shows_its_most_recent_span() {
+        let timeline = stepped(Baseline::FirstSpan(Nanos::from_millis(10_000)));
+        let length = (timeline.end() - timeline.start).as_millis_f64() / 1e3;
+        assert!((9.0..16.0).contains(&length), "{length} s");
+        let first = timeline.segments[1].iter().flatten().next().expect("rows");
+        assert!(first.p50.0 as f64 > 4.0 * MS, "{first:?}");
+    }
+}

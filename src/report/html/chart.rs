@@ -1,0 +1,290 @@
+//! What the pictures have in common: which parts they show, how times are written, where axes have their ticks. Every
+//! number that comes out of here is finite, whatever goes in.
+
+use super::super::{in_path_order, printable, Place, Report};
+use crate::measure::{HostStatistics, SegmentStatistics};
+use crate::time::SignedNanos;
+use std::fmt::Write as _;
+
+/// Parts in one picture at most; a page stays small however long the path is.
+const MOST: usize = 18;
+/// A host with less of the total than this has no picture of its own.
+const LEAST_SHARE: f64 = 0.02;
+
+/// A host or a segment as the pictures show it.
+pub(super) struct Part<'a> {
+    /// Not escaped yet.
+    pub(super) name: String,
+    pub(super) is_named: bool,
+    /// With its index among those of its kind.
+    pub(super) place: Place<(usize, &'a HostStatistics), (usize, &'a SegmentStatistics)>,
+}
+
+impl Part<'_> {
+    /// Classes of its row.
+    pub(super) fn class(&self) -> &'static str {
+        match (&self.place, self.is_named) {
+            (Place::Host(_), false) => "row host",
+            (Place::Host(_), true) => "row host named",
+            (Place::Segment(_), false) => "row",
+            (Place::Segment(_), true) => "row named",
+        }
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (&self.place, &other.place) {
+            (Place::Host(one), Place::Host(other)) => one.0 == other.0,
+            (Place::Segment(one), Place::Segment(other)) => one.0 == other.0,
+            _ => false,
+        }
+    }
+
+    pub(super) fn share(&self) -> Option<f64> {
+        match self.place {
+            Place::Host((_, host)) => host.share,
+            Place::Segment((_, segment)) => segment.share,
+        }
+    }
+
+    pub(super) fn baseline(&self) -> Option<SignedNanos> {
+        match self.place {
+            Place::Host((_, host)) => host.baseline,
+            Place::Segment((_, segment)) => segment.baseline,
+        }
+    }
+}
+
+/// All parts, in order of the path.
+pub(super) fn parts(report: &Report) -> Vec<Part<'_>> {
+    let statistics = &report.statistics;
+    let named = report.named();
+    let hosts: Vec<_> = statistics.hosts.iter().enumerate().collect();
+    let segments: Vec<_> = statistics.segments.iter().enumerate().collect();
+    let places = in_path_order(&hosts, |h| h.1.hop, &segments, |s| s.1.from_hop);
+    let mut parts = Vec::with_capacity(places.len());
+    for place in places {
+        parts.push(match place {
+            Place::Host(&(index, host)) => Part {
+                name: report.name_at(host.hop),
+                is_named: named == Some(Place::Host(host.hop)),
+                place: Place::Host((index, host)),
+            },
+            Place::Segment(&(index, segment)) => Part {
+                name: format!(
+                    "{} \u{2192} {}",
+                    report.name_at(segment.from_hop),
+                    report.name_at(segment.to_hop)
+                ),
+                is_named: named == Some(Place::Segment(index)),
+                place: Place::Segment((index, segment)),
+            },
+        });
+    }
+    parts
+}
+
+/// The parts that have pictures of their own, in order of the path, and the names of the others: hosts that matter
+/// little, and on a long path whatever matters least.
+pub(super) fn worth_drawing(report: &Report) -> (Vec<Part<'_>>, Vec<String>) {
+    let share = |part: &Part<'_>| {
+        let share = part.share().filter(|share| share.is_finite());
+        if part.is_named {
+            f64::INFINITY
+        } else {
+            share.unwrap_or(0.0)
+        }
+    };
+    let mut shares: Vec<f64> = parts(report).iter().map(share).collect();
+    shares.sort_by(|one, other| other.total_cmp(one));
+    let least = shares.get(MOST).copied().unwrap_or(f64::NEG_INFINITY);
+    let (drawn, left): (Vec<_>, Vec<_>) = parts(report).into_iter().partition(|part| {
+        let enough = matches!(part.place, Place::Segment(_)) || share(part) >= LEAST_SHARE;
+        part.is_named || enough && share(part) > least
+    });
+    (drawn, left.into_iter().map(|part| part.name).collect())
+}
+
+/// `text` as the content of an element or of a quoted attribute: nothing in it is markup, or moves what stands beside.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in printable(text).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// A time with three digits that count, in the unit that fits: `41 µs`, `1.80 ms`, `2.4 s`.
+pub(super) fn time(ns: f64) -> String {
+    if !ns.is_finite() {
+        return "-".to_owned();
+    }
+    if ns == 0.0 {
+        return "0".to_owned();
+    }
+    let units = [(1e3, "ns", 1.0), (1e6, "\u{b5}s", 1e3), (1e9, "ms", 1e6)];
+    // 999.5 rounds to the next unit.
+    let unit = units.iter().find(|unit| ns.abs() < unit.0 * 0.9995);
+    let (_, name, one) = unit.copied().unwrap_or((0.0, "s", 1e9));
+    format!("{} {name}", digits(ns / one))
+}
+
+/// Three digits that count, and no more zeros behind the point than that.
+fn digits(value: f64) -> String {
+    let places = match value.abs() {
+        size if size >= 99.95 => 0,
+        size if size >= 9.995 => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.places$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+/// The same of a value from `measure`.
+pub(super) fn span(value: SignedNanos) -> String {
+    time(value.0 as f64)
+}
+
+/// A finite number from 0 to `most`.
+pub(super) fn within(value: f64, most: f64) -> f64 {
+    if value.is_finite() {
+        value.clamp(0.0, most)
+    } else if value > 0.0 {
+        most
+    } else {
+        0.0
+    }
+}
+
+/// A position as a percentage, for an attribute.
+pub(super) fn percent(share: f64) -> String {
+    let text = format!("{:.2}", within(share * 100.0, 100.0));
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// Steps of 1, 2 or 5 from 0 up to `top`, at most `most` of them besides 0.
+pub(super) fn ticks(top: f64, most: usize) -> Vec<f64> {
+    if !(top.is_finite() && top > 0.0) {
+        return vec![0.0];
+    }
+    let rough = top / most as f64;
+    let decade = 10_f64.powf(rough.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * decade);
+    let step = steps.iter().find(|step| **step >= rough * 0.999);
+    let step = step.copied().unwrap_or(steps[3]);
+    (0..=most)
+        .map(|n| n as f64 * step)
+        .take_while(|tick| *tick <= top * 1.000_001)
+        .collect()
+}
+
+/// A label under a tick: at the edges of a picture it stands inside.
+pub(super) fn label(out: &mut String, at: f64, y: u32, class: &str, text: &str) {
+    let anchor = match at {
+        at if at < 0.04 => "start",
+        at if at > 0.96 => "end",
+        _ => "middle",
+    };
+    let (x, text) = (percent(at), escape(text));
+    // Writing to a String cannot fail, here and below.
+    let _ = write!(
+        out,
+        "<text x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\"{class}>{text}</text>"
+    );
+}
+
+/// A vertical line over the whole height.
+pub(super) fn upright(out: &mut String, at: f64, class: &str) {
+    let x = percent(at);
+    let _ = write!(
+        out,
+        "<line x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"100%\" class=\"{class}\"/>"
+    );
+}
+
+/// A row: a name, a picture of `height` pixels, and figures, which are HTML already.
+pub(super) fn row(
+    out: &mut String,
+    class: &str,
+    name: &str,
+    (height, described, picture): (u32, &str, &str),
+    figures: &str,
+) {
+    let (name, described) = (escape(name), escape(described));
+    let role = if described.is_empty() {
+        " aria-hidden=\"true\"".to_owned()
+    } else {
+        format!(" role=\"img\" aria-label=\"{described}\"")
+    };
+    let _ = writeln!(
+        out,
+        "<div class=\"{class}\"><div class=\"n\">{name}</div><svg height=\"{height}\"{role}>{picture}</svg>\
+         <div class=\"f\">{figures}</div></div>"
+    );
+}
+
+/// The row of labels below (or above) the others.
+pub(super) fn axis(out: &mut String, labels: &[(f64, String)], figures: &str) {
+    let mut picture = String::new();
+    for (index, (at, text)) in labels.iter().enumerate() {
+        // A phone shows every second of many.
+        let class = match labels.len() {
+            5.. if index % 2 == 1 => " class=\"alt\"",
+            _ => "",
+        };
+        label(&mut picture, *at, 14, class, text);
+    }
+    row(out, "row axis", "", (18, "", &picture), figures);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_the_unit_that_fits() {
+        for (ns, text) in [
+            (0.0, "0"),
+            (41_000.0, "41 \u{b5}s"),
+            (1_800_000.0, "1.8 ms"),
+            (999_700.0, "1 ms"),
+            (-2_310_000.0, "-2.31 ms"),
+            (123_456_789.0, "123 ms"),
+            (100e9, "100 s"),
+            (f64::NAN, "-"),
+        ] {
+            assert_eq!(time(ns), text);
+        }
+    }
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        assert_eq!(ticks(4.7, 5), [0.0, 1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(ticks(100.0, 4), [0.0, 50.0, 100.0]);
+        for top in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
+            assert_eq!(ticks(top, 5), [0.0]);
+        }
+        for exponent in -3..19 {
+            let ticks = ticks(3.3 * 10_f64.powi(exponent), 5);
+            assert!((3..=6).contains(&ticks.len()), "{ticks:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_name_is_markup() {
+        assert_eq!(
+            escape("<b a='1' c=\"2\">&\u{202e}"),
+            "&lt;b a=&#39;1&#39; c=&quot;2&quot;&gt;&amp;\\u{202e}"
+        );
+    }
+}

@@ -1,0 +1,396 @@
+//! The timeline in, small multiples over one axis of time out: per slot a band from the least to the 95th percentile, and
+//! the median as a line.
+
+use super::super::{Place, Report};
+use super::chart::{
+    axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, Part,
+};
+use crate::measure::timeline::{EventKind, Line, Slot, Timeline};
+use crate::measure::{sla, Figure, Sla};
+use crate::time::{SignedNanos, WallTime, NANOS_PER_SEC};
+use std::fmt::Write as _;
+
+/// Height of a panel in pixels.
+const HEIGHT: u32 = 58;
+/// A panel's scale is at least this share of the largest one's, so that the noise of a part that hardly matters does not
+/// look like a mountain.
+const LEAST_SCALE: f64 = 0.05;
+/// The greatest median has so much room above it, and at most so much: the line is the message, what is above it is
+/// weather, unless the verdict is on just that.
+const ROOM: (f64, f64) = (1.25, 2.2);
+/// Events that are numbered in the picture.
+const EVENTS: usize = 12;
+
+/// A panel: its row's class, its name, its values, and what it is compared with.
+struct Panel<'a> {
+    class: &'static str,
+    name: &'a str,
+    line: &'a Line,
+    baseline: Option<SignedNanos>,
+    /// Its 95th percentile is what the verdict is on.
+    tail: bool,
+    /// Delays that it must not exceed, and how bad it is if it does.
+    limits: Vec<(SignedNanos, Sla)>,
+}
+
+/// The section; nothing where there is no timeline.
+pub(super) fn section(report: &Report, out: &mut String) {
+    let Some(timeline) = &report.timeline else {
+        return;
+    };
+    let (drawn, left) = worth_drawing(report);
+    let panel = |part: &'_ Part<'_>| match part.place {
+        Place::Host((index, _)) => timeline.hosts.get(index),
+        Place::Segment((index, _)) => timeline.segments.get(index),
+    };
+    let panels = drawn.iter().filter_map(|part| {
+        Some(Panel {
+            class: part.class(),
+            name: &part.name,
+            line: panel(part)?,
+            baseline: part.baseline(),
+            tail: part.is_named && report.statistics.verdict.figure == Figure::P95,
+            limits: limits(report, place_of(part)),
+        })
+    });
+    let total = Panel {
+        class: "row",
+        name: "Total",
+        line: &timeline.total,
+        baseline: None,
+        tail: false,
+        limits: limits(report, sla::Place::Total),
+    };
+    let panels: Vec<_> = std::iter::once(total).chain(panels).collect();
+    let greatest = panels
+        .iter()
+        .map(|panel| top(panel.line, panel.tail))
+        .fold(0.0, f64::max);
+    if greatest <= 0.0 {
+        return;
+    }
+    let length = (timeline.end() - timeline.start).0 as f64;
+    let at = |moment: WallTime| (moment - timeline.start).0 as f64 / length.max(1.0);
+    // Before the first slot is warm-up, at the end the last answers: an event there stands at the edge.
+    let events = happened(report, timeline);
+    let marks: Vec<f64> = events
+        .iter()
+        .map(|event| within(at(event.0), 1.0))
+        .collect();
+
+    out.push_str("<section><h2>Over time</h2>\n<p class=\"say\">");
+    let _ = write!(
+        out,
+        "Line: median of {} each. Band: least to 95th percentile. Dashed: baseline. Each panel has its own scale, \
+         from 0; a band that touches its top reaches higher.",
+        time(timeline.slot.0 as f64)
+    );
+    if timeline.start - report.started > SignedNanos(60 * NANOS_PER_SEC as i64) {
+        out.push_str(" A run without end shows its most recent part here.");
+    }
+    if !left.is_empty() {
+        let _ = write!(out, " Not drawn, for they hardly matter: {}.", names(&left));
+    }
+    out.push_str("</p>\n");
+    if !events.is_empty() {
+        let mut picture = String::new();
+        for (number, at) in (1..).zip(&marks) {
+            label(
+                &mut picture,
+                *at,
+                13,
+                " class=\"tag\"",
+                &format!("{number}"),
+            );
+        }
+        row(out, "row axis", "", (16, "", &picture), "");
+    }
+    let times = moments(timeline);
+    for panel in &panels {
+        let scale = scale_of(panel, greatest);
+        let mut picture = String::new();
+        times
+            .iter()
+            .for_each(|(at, _)| upright(&mut picture, *at, "grid"));
+        let _ = write!(
+            picture,
+            "<line x1=\"0\" x2=\"100%\" y1=\"{HEIGHT}\" y2=\"{HEIGHT}\" class=\"grid\"/>"
+        );
+        let _ = write!(
+            picture,
+            "<svg height=\"{HEIGHT}\" viewBox=\"0 0 1000 1000\" preserveAspectRatio=\"none\">{}</svg>",
+            curves(panel.line, scale)
+        );
+        if let Some(baseline) = panel.baseline.filter(|base| base.0 > 0) {
+            let y = percent(1.0 - within(baseline.0 as f64 / scale, 1.0));
+            let _ = write!(
+                picture,
+                "<line x1=\"0\" x2=\"100%\" y1=\"{y}\" y2=\"{y}\" class=\"base\"/>"
+            );
+        }
+        for (limit, severity) in &panel.limits {
+            if limit.0 as f64 > scale {
+                continue; // Far above: it stands beside.
+            }
+            let y = percent(1.0 - within(limit.0 as f64 / scale, 1.0));
+            let (state, text) = (severity.name(), span(*limit));
+            let _ = write!(
+                picture,
+                "<line x1=\"0\" x2=\"100%\" y1=\"{y}\" y2=\"{y}\" class=\"limit {state}\"/>\
+                 <text x=\"100%\" y=\"{y}\" dy=\"-3\" text-anchor=\"end\" class=\"halo {state}\">{state} {text}</text>"
+            );
+        }
+        marks
+            .iter()
+            .for_each(|at| upright(&mut picture, *at, "event"));
+        // The uppermost round value, as a tick with its name.
+        if let Some(tick) = ticks(scale, 2).last().filter(|tick| **tick > 0.0) {
+            let y = within(1.0 - tick / scale, 1.0);
+            let pixels = (y * f64::from(HEIGHT)).round() as u32;
+            let _ = write!(
+                picture,
+                "<line x1=\"0\" x2=\"6\" y1=\"{pixels}\" y2=\"{pixels}\" class=\"mark\"/>\
+                 <text x=\"9\" y=\"{}\" class=\"halo\">{}</text>",
+                pixels + 10,
+                time(*tick)
+            );
+        }
+        let last = panel.line.iter().rev().flatten().next();
+        let described = last.map_or_else(String::new, |slot| {
+            format!("{} over time, at the end {}", panel.name, span(slot.p50))
+        });
+        let picture = (HEIGHT, described.as_str(), picture.as_str());
+        row(out, panel.class, panel.name, picture, &figures(last, panel));
+    }
+    axis(out, &times, "");
+    list(&events, out);
+    out.push_str("</section>\n");
+}
+
+fn figures(last: Option<&Slot>, panel: &Panel<'_>) -> String {
+    let last = last.map_or_else(String::new, |slot| {
+        format!("<b>{}</b><small> at the end</small>", span(slot.p50))
+    });
+    let baseline = panel.baseline.map_or_else(String::new, |baseline| {
+        format!("<br><small>baseline {}</small>", span(baseline))
+    });
+    let least = panel.limits.iter().map(|limit| limit.0).min();
+    let limit = least.map_or_else(String::new, |limit| {
+        format!("<br><small>limit {}</small>", span(limit))
+    });
+    last + &baseline + &limit
+}
+
+/// At most a handful of names, escaped.
+fn names(left: &[String]) -> String {
+    let some: Vec<_> = left.iter().take(6).map(|name| escape(name)).collect();
+    let more = left.len().saturating_sub(6);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    some.join(", ") + &more
+}
+
+fn place_of(part: &Part<'_>) -> sla::Place {
+    match part.place {
+        Place::Host((_, host)) => sla::Place::Host(host.hop),
+        Place::Segment((_, segment)) => sla::Place::Segment {
+            from: segment.from_hop,
+            to: segment.to_hop,
+        },
+    }
+}
+
+/// The limits in force of what a panel shows; those of other figures stand in the notes.
+fn limits(report: &Report, place: sla::Place) -> Vec<(SignedNanos, Sla)> {
+    let shown = match place {
+        sla::Place::Host(_) => sla::Figure::Residence,
+        _ => sla::Figure::RoundTrip,
+    };
+    let limits = report.limits.iter();
+    let limits = limits.filter(|limit| limit.place == place && limit.figure == shown);
+    let spans = limits.filter_map(|limit| match limit.limit {
+        Some(sla::Amount::Span(span)) if span.0 > 0 => Some((span, limit.severity)),
+        _ => None,
+    });
+    spans.take(4).collect()
+}
+
+/// Where the scale of a panel has to end. A limit belongs to the picture as long as it leaves a third of it to the line.
+fn scale_of(panel: &Panel<'_>, greatest: f64) -> f64 {
+    let top = top(panel.line, panel.tail).max(greatest * LEAST_SCALE);
+    let limits = panel.limits.iter().map(|limit| limit.0 .0 as f64 * 1.15);
+    limits
+        .filter(|limit| *limit < top * 3.0)
+        .fold(top, f64::max)
+        * 1.05
+}
+
+/// Where the scale of a line has to end: a few slots far above all others do not squeeze the rest, their bands are cut.
+fn top(line: &Line, tail: bool) -> f64 {
+    let slots = || line.iter().flatten();
+    let p50 = slots().map(|slot| slot.p50.0 as f64).fold(0.0, f64::max);
+    let mut p95: Vec<_> = slots().map(|slot| slot.p95.0 as f64).collect();
+    p95.sort_by(f64::total_cmp);
+    let most = p95.get(p95.len() * 9 / 10).copied().unwrap_or(0.0);
+    let cut = if p50 > 0.0 && !tail {
+        p50 * ROOM.1
+    } else {
+        most
+    };
+    most.min(cut).max(p50 * ROOM.0)
+}
+
+/// Band and median in a square of 1000; a gap where nothing was answered.
+fn curves(line: &Line, scale: f64) -> String {
+    let step = 1000.0 / line.len().max(1) as f64;
+    let x = |place: usize| ((place as f64 + 0.5) * step).round();
+    let y = |value: SignedNanos| (1000.0 - within(value.0 as f64 / scale, 1.0) * 1000.0).round();
+    let (mut band, mut median) = (String::new(), String::new());
+    let slots: Vec<_> = line.iter().enumerate().collect();
+    for run in slots.split(|(_, slot)| slot.is_none()) {
+        let run: Vec<_> = run
+            .iter()
+            .filter_map(|(place, slot)| slot.map(|slot| (x(*place), slot)))
+            .collect();
+        for (index, (x, slot)) in run.iter().enumerate() {
+            let command = if index == 0 { "M" } else { "L" };
+            let _ = write!(band, "{command}{x} {}", y(slot.p95));
+            let _ = write!(median, "{command}{x} {}", y(slot.p50));
+        }
+        for (x, slot) in run.iter().rev() {
+            let _ = write!(band, "L{x} {}", y(slot.min));
+        }
+        if !run.is_empty() {
+            band.push('Z');
+        }
+        if run.len() == 1 {
+            median.push_str("h0"); // A dot, by its round ends.
+        }
+    }
+    format!("<path class=\"band\" d=\"{band}\"/><path class=\"line\" d=\"{median}\"/>")
+}
+
+/// Round moments within the timeline: how far along each is, and its time of day.
+fn moments(timeline: &Timeline) -> Vec<(f64, String)> {
+    const STEPS: [u64; 15] = [
+        1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 10_800, 21_600, 86_400,
+    ];
+    let (start, end) = (timeline.start.0, timeline.end().0);
+    let length = end.saturating_sub(start);
+    let step = STEPS
+        .iter()
+        .find(|step| length / (*step * NANOS_PER_SEC) <= 4);
+    let days = length / (5 * 86_400 * NANOS_PER_SEC) + 1;
+    let step = step
+        .copied()
+        .unwrap_or(days.saturating_mul(86_400))
+        .saturating_mul(NANOS_PER_SEC);
+    let first = start.div_ceil(step).saturating_mul(step);
+    let mut moments = Vec::new();
+    let mut moment = first;
+    while moment <= end && moments.len() < 6 && length > 0 {
+        let at = (moment - start) as f64 / length as f64;
+        moments.push((at, clock(WallTime(moment), step >= 86_400 * NANOS_PER_SEC)));
+        moment = moment.saturating_add(step);
+    }
+    if moments.is_empty() {
+        moments.push((0.0, clock(timeline.start, false)));
+    }
+    moments
+}
+
+/// The time of day, in UTC; with `dated` the day alone.
+fn clock(moment: WallTime, dated: bool) -> String {
+    let text = moment.to_string();
+    let range = if dated { 0..10 } else { 11..19 };
+    text.get(range).unwrap_or(&text).to_owned()
+}
+
+/// What happened, the latest of it, in order of time: clock steps, notices, and what left its limits or came back.
+fn happened(report: &Report, timeline: &Timeline) -> Vec<(WallTime, String)> {
+    let own = timeline.events.iter().map(|event| {
+        let what = match &event.kind {
+            EventKind::ClockStep(hop) => format!("clock step at {}", report.name_at(*hop)),
+            EventKind::Notice(text) => text.clone(),
+        };
+        (event.at, what)
+    });
+    let turned = report.events.iter().map(|event| {
+        let place = report.place_name(event.now.place);
+        (
+            event.at,
+            format!("{place}: {event}").replace("->", "\u{2192}"),
+        )
+    });
+    let mut events: Vec<_> = own.chain(turned).collect();
+    events.sort_by_key(|event| event.0);
+    events.split_off(events.len().saturating_sub(EVENTS))
+}
+
+fn list(events: &[(WallTime, String)], out: &mut String) {
+    if events.is_empty() {
+        return;
+    }
+    out.push_str("<ol>");
+    for (at, what) in events {
+        let _ = write!(out, "<li>{} {}</li>", clock(*at, false), escape(what));
+    }
+    out.push_str("</ol>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Nanos;
+
+    fn slot(p50: i64) -> Option<Slot> {
+        let times = |n| SignedNanos(p50.saturating_mul(n));
+        Some(Slot {
+            count: 9,
+            min: times(0),
+            p50: times(1),
+            p95: times(2),
+            max: times(9),
+        })
+    }
+
+    #[test]
+    fn a_gap_stays_a_gap_and_a_lone_slot_is_a_dot() {
+        let line = vec![slot(10), None, slot(20), slot(20)];
+        let curves = curves(&line, 40.0);
+        let median = curves.split("class=\"line\" d=\"").nth(1).unwrap();
+        assert!(median.starts_with("M125 750h0M625 500L875 500"), "{curves}");
+    }
+
+    #[test]
+    fn a_lone_spike_does_not_flatten_all_the_rest() {
+        let mut line: Line = vec![slot(10); 50];
+        line[7].as_mut().unwrap().p95 = SignedNanos(5_000);
+        assert_eq!(top(&line, true), 20.0);
+        line.iter_mut()
+            .flatten()
+            .for_each(|slot| slot.p95 = SignedNanos(90));
+        assert_eq!(top(&line, true), 90.0);
+        assert_eq!(top(&line, false), 22.0);
+    }
+
+    #[test]
+    fn moments_are_round_few_and_inside() {
+        for seconds in [1_u64, 3, 9, 61, 300, 7_000, 90_000, 10_000_000] {
+            let timeline = Timeline {
+                start: WallTime(1_795_253_407_123_456_789),
+                slot: Nanos(seconds * NANOS_PER_SEC / 10),
+                total: vec![None; 10],
+                segments: Vec::new(),
+                hosts: Vec::new(),
+                events: Vec::new(),
+            };
+            let moments = moments(&timeline);
+            assert!((1..=6).contains(&moments.len()), "{seconds}: {moments:?}");
+            assert!(moments.iter().all(|(at, _)| (0.0..=1.0).contains(at)));
+        }
+    }
+}

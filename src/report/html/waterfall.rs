@@ -1,0 +1,256 @@
+//! Means of all parts in, the path drawn to scale out: time from left to right, a row per part, so that the way out leads
+//! down to the far end and the way back up again.
+//!
+//! Means, not medians: only means add up to the whole. What a whisker adds is the 95th percentile over the mean.
+//!
+//! Without synchronised clocks nobody knows how a segment's round trip splits into its two directions. What is known is
+//! how much each direction took beyond its own least (its excess): that is drawn where it belongs; the rest is halved,
+//! and drawn lighter to say so.
+
+use super::super::{text, Place, Report};
+use super::chart::{
+    axis, parts, percent, row, span, ticks, time, upright, within, worth_drawing, Part,
+};
+use crate::measure::{SegmentStatistics, Summary};
+use std::fmt::Write as _;
+
+/// A path of more parts shows only those that matter most; the others take their room all the same.
+const LONG: usize = 40;
+
+/// What one direction of a part takes, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Leg {
+    /// Nobody knows whether it belongs to this direction.
+    half: f64,
+    /// It does.
+    sure: f64,
+    /// p95 over the mean; 0 where it is shown elsewhere.
+    whisker: f64,
+}
+
+impl Leg {
+    fn length(self) -> f64 {
+        self.half + self.sure
+    }
+}
+
+fn mean(summary: Option<Summary>) -> f64 {
+    summary.map_or(0.0, |summary| (summary.mean.0 as f64).max(0.0))
+}
+
+fn whisker(summary: Option<Summary>) -> f64 {
+    summary.map_or(0.0, |summary| {
+        (summary.p95.0 as f64 - (summary.mean.0 as f64).max(0.0)).max(0.0)
+    })
+}
+
+/// Out and back.
+fn legs(part: &Part<'_>) -> (Leg, Leg) {
+    let residence = |summary| Leg {
+        half: 0.0,
+        sure: mean(summary),
+        whisker: whisker(summary),
+    };
+    match part.place {
+        Place::Host((_, host)) => (
+            residence(host.forward_residence),
+            residence(host.return_residence),
+        ),
+        Place::Segment((_, segment)) => split(segment),
+    }
+}
+
+fn split(segment: &SegmentStatistics) -> (Leg, Leg) {
+    let whole = mean(segment.round_trip);
+    let known = segment.forward_excess.is_some() && segment.return_excess.is_some();
+    let (mut out, mut back) = match known {
+        true => (mean(segment.forward_excess), mean(segment.return_excess)),
+        false => (0.0, 0.0),
+    };
+    // The excesses are of the blocks that were kept, the mean is of all.
+    if out + back > whole {
+        let scale = whole / (out + back);
+        (out, back) = (out * scale, back * scale);
+    }
+    let half = (whole - out - back).max(0.0) / 2.0;
+    let leg = |sure, whisker| Leg {
+        half,
+        sure,
+        whisker,
+    };
+    (leg(out, 0.0), leg(back, whisker(segment.round_trip)))
+}
+
+/// Where each leg begins, out and back, and where the last one ends.
+fn begins(legs: &[(Leg, Leg)]) -> (Vec<(f64, f64)>, f64) {
+    let mut at = 0.0;
+    let mut begins = Vec::with_capacity(legs.len());
+    for (out, _) in legs {
+        begins.push((at, 0.0));
+        at += out.length();
+    }
+    for ((_, back), begin) in legs.iter().zip(&mut begins).rev() {
+        begin.1 = at;
+        at += back.length();
+    }
+    (begins, at)
+}
+
+/// The section; nothing where nothing was measured.
+pub(super) fn section(report: &Report, out: &mut String) {
+    let parts = parts(report);
+    let legs: Vec<_> = parts.iter().map(legs).collect();
+    let (begins, sum) = begins(&legs);
+    if parts.is_empty() || sum <= 0.0 {
+        return;
+    }
+    let ends = legs.iter().zip(&begins).flat_map(|((out, back), begin)| {
+        [
+            begin.0 + out.length() + out.whisker,
+            begin.1 + back.length() + back.whisker,
+        ]
+    });
+    // A whisker may be longer than the path; it is cut rather than let it squeeze all else.
+    let top = ends.fold(sum, f64::max).min(sum * 1.25);
+    let grid = ticks(top, 5);
+    let (drawn, _) = worth_drawing(report);
+    let is_drawn =
+        |part: &Part<'_>| parts.len() <= LONG || drawn.iter().any(|drawn| drawn.is_same(part));
+    out.push_str(
+        "<section><h2>The path, to scale</h2>\n<p class=\"say\">A mean block: out to the far end and back, each part as \
+         long as it took. <svg class=\"key\" aria-hidden=\"true\"><rect width=\"100%\" height=\"100%\" class=\"bar\"/></svg>took \
+         place there. <svg class=\"key\" aria-hidden=\"true\"><rect width=\"100%\" height=\"100%\" class=\"half\"/></svg>half of \
+         what went both ways: unsynchronised clocks do not tell how it splits. A thin line reaches to the 95th \
+         percentile.</p>\n",
+    );
+    let turn: f64 = legs.iter().map(|(out, _)| out.length()).sum();
+    let ways = [
+        (turn / 2.0, "out \u{2192}"),
+        ((turn + sum) / 2.0, "back \u{2192}"),
+    ];
+    let ways = ways.map(|(at, way)| (at / top, way.to_owned()));
+    axis(out, &ways, "");
+    for ((part, (forward, back)), begin) in parts.iter().zip(&legs).zip(&begins) {
+        if !is_drawn(part) {
+            continue;
+        }
+        let mut picture = String::new();
+        grid.iter()
+            .for_each(|tick| upright(&mut picture, tick / top, "grid"));
+        upright(&mut picture, turn / top, "event");
+        // The lighter half lies nearer to the source.
+        bar(&mut picture, begin.0 / top, forward.half / top, "half");
+        let sure = (begin.0 + forward.half) / top;
+        bar(&mut picture, sure, forward.sure / top, "bar");
+        bar(&mut picture, begin.1 / top, back.sure / top, "bar");
+        let half = (begin.1 + back.sure) / top;
+        bar(&mut picture, half, back.half / top, "half");
+        for (leg, begin) in [(forward, begin.0), (back, begin.1)] {
+            let end = begin + leg.length();
+            line(&mut picture, end / top, (end + leg.whisker) / top);
+        }
+        let described = format!(
+            "{}: out {}, back {}",
+            part.name,
+            time(forward.length()),
+            time(back.length())
+        );
+        let figures = figures(part);
+        row(
+            out,
+            part.class(),
+            &part.name,
+            (24, &described, &picture),
+            &figures,
+        );
+    }
+    let labels = grid.iter().map(|tick| (tick / top, time(*tick)));
+    let total = report.statistics.round_trip;
+    let total = total.map_or_else(String::new, |total| {
+        format!("<b>{}</b> in all", span(total.mean))
+    });
+    axis(out, &labels.collect::<Vec<_>>(), &total);
+    out.push_str("</section>\n");
+}
+
+fn figures(part: &Part<'_>) -> String {
+    let both = match part.place {
+        Place::Segment((_, segment)) => segment.round_trip.map(|s| (s.mean.0 as f64, Some(s.p95))),
+        Place::Host((_, host)) => match (host.forward_residence, host.return_residence) {
+            (Some(one), Some(other)) => Some(((one.mean.0 as f64) + (other.mean.0 as f64), None)),
+            (one, other) => one.or(other).map(|s| (s.mean.0 as f64, Some(s.p95))),
+        },
+    };
+    let Some((mean, p95)) = both else {
+        return "<small>unknown</small>".to_owned();
+    };
+    let share = part.share().filter(|share| share.is_finite());
+    let share = share.map_or_else(String::new, |share| {
+        format!(" \u{b7} {}", text::percent(share))
+    });
+    let p95 = p95.map_or_else(String::new, |p95| format!(" \u{b7} p95 {}", span(p95)));
+    format!("<b>{}</b><small>{share}{p95}</small>", time(mean))
+}
+
+/// At least a hair, so that what is there can be seen.
+fn bar(out: &mut String, begin: f64, length: f64, class: &str) {
+    if within(length, 1.0) <= 0.0 {
+        return;
+    }
+    let begin = within(begin, 0.997);
+    let length = within(length, 1.0 - begin).max(0.002);
+    let (x, width) = (percent(begin), percent(length));
+    let _ = write!(
+        out,
+        "<rect x=\"{x}\" y=\"5\" width=\"{width}\" height=\"14\" class=\"{class}\"/>"
+    );
+}
+
+fn line(out: &mut String, from: f64, to: f64) {
+    let (from, to) = (within(from, 1.0), within(to, 1.0));
+    if to - from < 0.002 {
+        return;
+    }
+    let (from, to) = (percent(from), percent(to));
+    let _ = write!(
+        out,
+        "<line x1=\"{from}\" x2=\"{to}\" y1=\"12\" y2=\"12\" class=\"whisker\"/>\
+         <line x1=\"{to}\" x2=\"{to}\" y1=\"8\" y2=\"16\" class=\"whisker\"/>"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::samples;
+    use super::*;
+
+    #[test]
+    fn legs_follow_each_other_and_add_up_to_all_means() {
+        let report = samples::full();
+        let all = parts(&report);
+        let legs: Vec<_> = all.iter().map(legs).collect();
+        let (begins, sum) = begins(&legs);
+        // 38 + 21 + 17 + 26 + 19 + 30 us of hosts, 92 + 2629 + 98 us of segments.
+        assert!((sum - 2_970_000.0).abs() < 1.0, "{sum}");
+        for (place, begin) in begins.iter().enumerate().skip(1) {
+            let before = begins[place - 1].0 + legs[place - 1].0.length();
+            assert!((begin.0 - before).abs() < 1.0);
+            let back = begin.1 + legs[place].1.length();
+            assert!((back - begins[place - 1].1).abs() < 1.0);
+        }
+    }
+
+    #[test]
+    fn what_grew_in_one_direction_is_drawn_there() {
+        let report = samples::full();
+        let grown = &report.statistics.segments[1];
+        let (out, back) = split(grown);
+        assert_eq!(out.half, back.half);
+        assert!(out.sure > 100.0 * back.sure, "{out:?} {back:?}");
+        assert!((out.length() + back.length() - 2_629_000.0).abs() < 1.0);
+        let mut unknown = grown.clone();
+        unknown.return_excess = None;
+        let (out, back) = split(&unknown);
+        assert_eq!((out.sure, back.sure, out.half), (0.0, 0.0, back.half));
+    }
+}
