@@ -435,7 +435,7 @@ impl<'a> Pump<'a> {
         let clock = &mut self.clock;
         let marked = header.marked();
         let read_at = marked.then(|| *self.read_at.get_or_insert_with(|| clock.read()))?;
-        Some(read_at.after(intake.arrival(header)))
+        Some(read_at.after(intake.arrival(header, read_at.wall)))
     }
 
     /// Whether the pending frame is genuine and may come now. After its ingress was read: what this takes is the host's.
