@@ -100,7 +100,7 @@ fn segment_column(segment: usize) -> usize {
 
 /// Of so many blocks the wake-up delays at both ends have to be known before a segment is judged without them. They are
 /// unknown of blocks that met in a socket, and those are not like the others: the rest has to count in full.
-const NETWORK_KNOWN: f64 = 0.9;
+pub(super) const NETWORK_KNOWN: f64 = 0.9;
 /// Of so many blocks a wake-up delay has to be known before a host is judged by it.
 const WAKE_UP_KNOWN: f64 = 0.5;
 
@@ -465,7 +465,7 @@ impl Model {
                 windows.remove(0);
             }
         }
-        let rows = || windows.iter().flat_map(|window| window.whole_rows());
+        let rows = || windows.iter().flat_map(|window| window.all());
         let start = windows.first()?.start;
         let end = windows.last()?.end.max(start);
         let cut = Cut::new(start, end, rows().count(), slots);

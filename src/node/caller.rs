@@ -380,7 +380,7 @@ impl Caller {
             let ingress = header
                 .marked()
                 .then(|| *read_at.get_or_insert_with(|| clock.read()))
-                .map(|read_at| read_at.after(intake.arrival(&header)));
+                .map(|read_at| read_at.after(intake.arrival(&header, read_at.wall)));
             intake
                 .verify(&header)
                 .map_err(|fault| breaks(explain(end, timeout, fault)))?;

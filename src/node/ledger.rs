@@ -188,12 +188,14 @@ impl Ledger {
         }
     }
 
-    /// Takes in the counts of a run that goes on.
+    /// Takes in the counts of a run that goes on. Of blocks under way nobody knows yet whether they are lost: they belong
+    /// to the window in which that turns out.
     pub fn counts(&mut self, blocks: Blocks) {
         let hop = self.main_hop();
         let book = self.book(hop);
         if !book.watch.is_empty() {
-            book.watch.counts(blocks.sent, blocks.lost);
+            let settled = blocks.received + blocks.lost;
+            book.watch.counts(settled, blocks.lost);
             self.act(hop);
         }
     }
@@ -203,6 +205,10 @@ impl Ledger {
         let hop = self.main_hop();
         let book = self.book(hop);
         if !book.watch.is_empty() {
+            if book.watch.needs_growth() {
+                let growth = book.model.growth(&book.names);
+                book.watch.grow(sys::clock::mono(), &growth);
+            }
             book.watch.finish(planned, blocks.sent, blocks.lost);
             self.act(hop);
         }
@@ -445,7 +451,31 @@ fn origin(trip: &Trip) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::sla;
     use crate::time::SignedNanos;
+
+    #[test]
+    fn blocks_under_way_are_neither_lost_nor_answered_and_a_share_of_lost_ones_is_no_more_than_all()
+    {
+        let rules = sla::parse("total loss > 1% over 20 critical").unwrap();
+        let mut ledger = Ledger::new("A", "probe", WallTime(0), Baseline::FirstHalf)
+            .watching(rules.into(), &Arc::default());
+        let mut look = |sent, received, lost| {
+            let blocks = Blocks {
+                sent,
+                received,
+                lost,
+                ..Blocks::default()
+            };
+            ledger.counts(blocks);
+            ledger.report(WallTime(1), blocks, 0).limits[0].value
+        };
+        assert_eq!(look(40, 10, 0), None, "30 of them are under way");
+        assert_eq!(look(41, 20, 0), Some(sla::Amount::Share(0.0)));
+        // An outage: they come to be lost all at once.
+        assert_eq!(look(140, 20, 0), Some(sla::Amount::Share(0.0)));
+        assert_eq!(look(150, 20, 130), Some(sla::Amount::Share(1.0)));
+    }
 
     #[test]
     fn what_a_node_saw_in_two_places_of_a_path_does_not_mix() {

@@ -104,7 +104,7 @@ struct Track {
     index: usize,
     window: Histogram,
     whole: Histogram,
-    /// Blocks sent and lost before the present window.
+    /// Blocks decided on and lost before the present window.
     counted: (u64, u64),
     /// The latest evaluations, and whether they exceeded the limit.
     recent: VecDeque<(f64, bool)>,
@@ -345,7 +345,12 @@ impl Watch {
         self.excess[index] = Some(excess);
     }
 
-    /// Whether it is time to ask the model for baselines and increases.
+    /// Whether a rule cannot be decided without baselines and increases.
+    pub fn needs_growth(&self) -> bool {
+        self.needs_growth
+    }
+
+    /// Whether it is time to ask the model for them.
     pub fn wants_growth(&self, at: MonoTime) -> bool {
         let due = |then| at.since(then) >= GROWTH_EVERY;
         self.needs_growth && self.grown.map_or(true, due)
@@ -365,15 +370,15 @@ impl Watch {
         }
     }
 
-    /// Takes in how many blocks were sent so far, and how many of them are lost for good.
-    pub fn counts(&mut self, sent: u64, lost: u64) {
+    /// Takes in of how many blocks it is known so far whether they are lost for good, and how many are.
+    pub fn counts(&mut self, settled: u64, lost: u64) {
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
             let rule = &self.rules[track.rule];
-            let (sent_before, lost_before) = track.counted;
-            let blocks = sent.saturating_sub(sent_before);
+            let (settled_before, lost_before) = track.counted;
+            let blocks = settled.saturating_sub(settled_before);
             if rule.figure == Figure::Loss && blocks >= u64::from(rule.over) {
-                track.counted = (sent, lost);
+                track.counted = (settled, lost);
                 let lost = lost.saturating_sub(lost_before);
                 self.evaluate(index, lost as f64 / blocks as f64);
             }
@@ -887,7 +892,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_a_share_of_the_blocks_sent_since_the_last_look() {
+    fn loss_is_a_share_of_the_blocks_decided_on_since_the_last_look() {
         let mut bench = Bench::new("total loss > 10% over 10");
         bench.watch.counts(5, 5);
         assert!(bench.told().is_empty(), "too few to say");
