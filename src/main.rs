@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 use subsegment_tcp_speeds::annotate::snmp::Agent;
@@ -100,6 +100,7 @@ fn run(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("block signals: {error}"), ExitCode::Failed),
     };
+    let signals = Signals::watch(signals);
     if let Err(error) = sys::raise_descriptor_limit() {
         log::info!("main: cannot raise the limit of open descriptors: {error}");
     }
@@ -116,7 +117,7 @@ fn run(config: Config) -> ExitCode {
             let seed = config.seed.unwrap_or_else(random);
             let page = common.report_html.as_deref();
             let given = demo::run(seed, page, &stop, |collector| {
-                watch_signals(signals, &stop, Some(collector));
+                signals.stop(&stop, Some(collector));
             });
             match given {
                 Ok(true) => ExitCode::Done,
@@ -157,28 +158,44 @@ fn start_log(severity: Option<u8>) {
     builder.init();
 }
 
-/// The first signal asks to end, the second ends.
-fn watch_signals(signals: StopSignals, stop: &Arc<StopFlag>, collector: Option<Collector>) {
-    let stop = Arc::clone(stop);
-    on_signal(signals, move || {
-        stop.set();
-        if let Some(collector) = collector {
-            collector.wake();
-        }
-    });
-}
+/// Ends the process: by the first signal as long as nothing is there to be asked (a resolver or a pipe without a reader
+/// may take its time before), then by the second.
+struct Signals(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
 
-fn on_signal(signals: StopSignals, asks_to_end: impl FnOnce() + Send + 'static) {
-    let watching = Builder::new().name("signal".into()).spawn(move || {
-        signals.wait();
-        notify::stopping();
-        asks_to_end();
-        signals.wait();
-        screen::restore();
-        std::process::exit(ExitCode::Failed.number().into());
-    });
-    if let Err(error) = watching {
-        log::error!("main: cannot start a thread: {error}; signals will not be heard");
+impl Signals {
+    fn watch(signals: StopSignals) -> Self {
+        let asked = Self(Arc::default());
+        let asks = Arc::clone(&asked.0);
+        let watching = Builder::new().name("signal".into()).spawn(move || {
+            signals.wait();
+            let ask = asks.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(ask) = ask {
+                notify::stopping();
+                ask();
+                signals.wait();
+                screen::restore();
+            }
+            std::process::exit(ExitCode::Failed.number().into());
+        });
+        if let Err(error) = watching {
+            log::error!("main: cannot start a thread: {error}; signals will not be heard");
+        }
+        asked
+    }
+
+    /// From now on the first signal does this.
+    fn ask(self, to_end: impl FnOnce() + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(to_end));
+    }
+
+    fn stop(self, stop: &Arc<StopFlag>, collector: Option<Collector>) {
+        let stop = Arc::clone(stop);
+        self.ask(move || {
+            stop.set();
+            if let Some(collector) = collector {
+                collector.wake();
+            }
+        });
     }
 }
 
@@ -361,7 +378,7 @@ impl Published {
 fn run_source(
     common: &Common,
     config: &SourceConfig,
-    signals: StopSignals,
+    signals: Signals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let rules = match rules(common) {
@@ -384,7 +401,7 @@ fn run_source(
         Err(text) => return failed(&text, ExitCode::Failed),
     };
     let ledger = watching(ledger, rules, &caller.node);
-    watch_signals(signals, stop, Some(caller.node.collector.clone()));
+    signals.stop(stop, Some(caller.node.collector.clone()));
     notify::ready();
     let code = source::run(&caller, queue, ledger, config.block, printer, stop);
     match code.and_then(|code| published.finish().map(|()| code)) {
@@ -396,7 +413,7 @@ fn run_source(
 fn run_probe(
     common: &Common,
     config: &ProbeConfig,
-    signals: StopSignals,
+    signals: Signals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let count = (config.count > 0).then_some(config.count);
@@ -421,7 +438,7 @@ fn run_probe(
         Ok(published) => published,
         Err(text) => return failed(&text, State::Unknown),
     };
-    watch_signals(signals, stop, Some(caller.node.collector.clone()));
+    signals.stop(stop, Some(caller.node.collector.clone()));
     let lasts = count.map_or(Duration::MAX, |count| {
         config
             .interval
@@ -468,7 +485,7 @@ fn probe_failed(common: &Common, text: &str, state: State) -> ExitCode {
 }
 
 /// Many paths, each with a probe of its own.
-fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) -> ExitCode {
+fn run_targets(common: &Common, config: &TargetsConfig, signals: Signals) -> ExitCode {
     let unknown = |text: String| failed(&text, ExitCode::ProbeUnknown);
     let file = config.file.display();
     let targets = match std::fs::read_to_string(&config.file) {
@@ -526,7 +543,7 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
             )
         })
         .collect();
-    on_signal(signals, move || {
+    signals.ask(move || {
         for (stop, collector) in to_stop {
             stop.set();
             collector.wake();
@@ -561,11 +578,11 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
 }
 
 /// A process that only probes what it is asked for over HTTP.
-fn run_exporter(common: &Common, signals: StopSignals, stop: &Arc<StopFlag>) -> ExitCode {
+fn run_exporter(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> ExitCode {
     if let Err(text) = publish(common, Vec::new(), true) {
         return failed(&text, ExitCode::Failed);
     }
-    watch_signals(signals, stop, None);
+    signals.stop(stop, None);
     notify::ready();
     stop.wait_set();
     ExitCode::Done
@@ -584,7 +601,7 @@ fn role(config: &NodeConfig) -> Role {
 fn run_node(
     common: &Common,
     config: &NodeConfig,
-    signals: StopSignals,
+    signals: Signals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     contain_panics();
@@ -619,7 +636,7 @@ fn run_node(
     };
     tell(&described);
     let ledger = watching(ledger, rules, server.node());
-    watch_signals(signals, stop, None);
+    signals.stop(stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
         let (stop, board) = (Arc::clone(stop), Arc::clone(&server.node().board));
         move || collect(queue, ledger, printer, &stop, &board)

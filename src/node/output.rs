@@ -223,7 +223,9 @@ mod tests {
         let scratch = Scratch::new("link");
         let (path, victim) = (scratch.0.join("figures"), scratch.0.join("victim"));
         fs::write(&victim, "precious").unwrap();
-        let beside = scratch.0.join(format!("figures.{}.new", std::process::id()));
+        let beside = scratch
+            .0
+            .join(format!("figures.{}.new", std::process::id()));
         std::os::unix::fs::symlink(&victim, &beside).unwrap();
         replace(&path, "new").unwrap();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
