@@ -160,7 +160,9 @@ fn start_log(severity: Option<u8>) {
 
 /// Ends the process: by the first signal as long as nothing is there to be asked (a resolver or a pipe without a reader
 /// may take its time before), then by the second.
-struct Signals(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+struct Signals(Arc<Mutex<Option<Ask>>>);
+
+type Ask = Box<dyn FnOnce() + Send>;
 
 impl Signals {
     fn watch(signals: StopSignals) -> Self {
@@ -314,9 +316,8 @@ fn watching(ledger: Ledger, rules: Vec<Rule>, node: &Node) -> Ledger {
 }
 
 /// The near end of a path, ready to call.
-fn caller(common: &Common, target: &Endpoint) -> Result<(Caller, Queue), String> {
+fn caller(common: &Common, onward: Onward) -> Result<(Caller, Queue), String> {
     let key = key(common)?;
-    let onward = onward(common, target)?;
     let settings = Settings {
         key,
         ..settings(common, Role::Source)
@@ -391,10 +392,11 @@ fn run_source(
         Ok(prepared) => prepared,
         Err(error) => return failed(&error.to_string(), ExitCode::Failed),
     };
-    let (caller, queue) = match caller(common, &config.forward_to) {
-        Ok((caller, queue)) => (Arc::new(caller), queue),
-        Err(text) => return failed(&text, ExitCode::Failed),
-    };
+    let (caller, queue) =
+        match onward(common, &config.forward_to).and_then(|onward| caller(common, onward)) {
+            Ok((caller, queue)) => (Arc::new(caller), queue),
+            Err(text) => return failed(&text, ExitCode::Failed),
+        };
     let watched = vec![Watched::caller(&caller, "source", None)];
     let published = match publish(common, watched, true) {
         Ok(published) => published,
@@ -428,10 +430,11 @@ fn run_probe(
         Ok(prepared) => prepared,
         Err(error) => return failed(&error.to_string(), State::Unknown),
     };
-    let (caller, queue) = match caller(common, &config.target) {
-        Ok((caller, queue)) => (Arc::new(caller.probing()), queue),
-        Err(text) => return failed(&text, State::Critical),
-    };
+    let (caller, queue) =
+        match onward(common, &config.target).and_then(|onward| caller(common, onward)) {
+            Ok((caller, queue)) => (Arc::new(caller.probing()), queue),
+            Err(text) => return failed(&text, State::Critical),
+        };
     let mut ledger = watching(ledger, rules, &caller.node);
     let watched = vec![Watched::caller(&caller, "probe", None)];
     let published = match publish(common, watched, count.is_none()) {
@@ -505,30 +508,29 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: Signals) -> Exi
         Ok(output) => output,
         Err(error) => return unknown(error.to_string()),
     };
-    let (mut members, mut watched, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut members, mut watched) = (Vec::new(), Vec::new());
     for target in targets {
+        // A name that cannot be resolved is that path's trouble alone, as long as it cannot.
+        let host = target.address.host.as_deref().unwrap_or_default();
+        let onward = Onward::unresolved(host, target.address.port);
         let prepared = ledger(common, Role::Source, count.is_none())
             .map_err(|error| error.to_string())
-            .and_then(|ledger| Ok((ledger, caller(common, &target.address)?)));
-        match prepared {
-            Ok((ledger, (caller, queue))) => {
-                let caller = Arc::new(caller.probing());
-                let ledger = watching(ledger, rules.clone(), &caller.node);
-                watched.push(Watched::caller(&caller, "probe", Some(target.name.clone())));
-                members.push(Member {
-                    name: target.name,
-                    caller,
-                    queue,
-                    ledger,
-                    stop: Arc::default(),
-                });
-            }
-            // A name that cannot be resolved is that path's trouble alone.
-            Err(text) => {
-                log::error!("{}: {text}", target.name);
-                lines.push((target.name, None));
-            }
-        }
+            .and_then(|ledger| Ok((ledger, caller(common, onward)?)));
+        let (ledger, (caller, queue)) = match prepared {
+            Ok(prepared) => prepared,
+            Err(text) => return unknown(text),
+        };
+        let caller = Arc::new(caller.probing());
+        let ledger = watching(ledger, rules.clone(), &caller.node);
+        let path = Some(target.name.clone());
+        watched.push(Watched::caller(&caller, "probe", path));
+        members.push(Member {
+            name: target.name,
+            caller,
+            queue,
+            ledger,
+            stop: Arc::default(),
+        });
     }
     let published = match publish(common, watched, count.is_none()) {
         Ok(published) => published,
@@ -560,15 +562,13 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: Signals) -> Exi
         Ok(probed) => probed,
         Err(error) => return unknown(format!("start a thread: {error}")),
     };
-    // Of several states the worst is that of all; one that was never got to is down.
-    let down = (!lines.is_empty()).then_some(State::Critical);
-    let states = probed.iter().map(|probed| probed.state).chain(down);
+    // Of several states the worst is that of all.
+    let states = probed.iter().map(|probed| probed.state);
     let state = states.max_by_key(|state| state.severity());
-    lines.extend(
-        probed
-            .into_iter()
-            .map(|probed| (probed.name, probed.report)),
-    );
+    let lines = probed
+        .into_iter()
+        .map(|probed| (probed.name, probed.report));
+    let lines: Vec<_> = lines.collect();
     let summary = paths::render(&lines);
     match output.write(&summary).and_then(|()| published.finish()) {
         Ok(()) => probe_code(state.unwrap_or(State::Ok)),
