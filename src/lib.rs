@@ -19,7 +19,7 @@
 //! | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | sockets, clocks, names of frames |
 //! | [`session`] | events of one connection | decisions and measurements | sockets, threads, clocks |
 //! | [`passive`] | capture bytes | packets, flows, session events, round trips | files, clocks |
-//! | [`report`] | one `Report`, or the flows of a capture | text, lines, JSON, JSON lines, CSV, Prometheus text | files, statistics of its own |
+//! | [`report`] | one `Report`, or the flows of a capture | text, JSON, CSV, Prometheus, Influx, OTLP, Nagios, HTML | files, statistics of its own |
 //! | [`sys`] | system calls | plain values | policy; it alone holds `unsafe` |
 //! | [`annotate`] | procfs, SNMP, `TCP_INFO` | facts | threads; anything that a pump calls while a block is under way |
 //! | [`node`] | sockets, threads, channels | calls into the core | arithmetic on delays |

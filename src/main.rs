@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 use subsegment_tcp_speeds::annotate::snmp::Agent;
@@ -100,6 +100,7 @@ fn run(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("block signals: {error}"), ExitCode::Failed),
     };
+    let signals = Signals::watch(signals);
     if let Err(error) = sys::raise_descriptor_limit() {
         log::info!("main: cannot raise the limit of open descriptors: {error}");
     }
@@ -116,7 +117,7 @@ fn run(config: Config) -> ExitCode {
             let seed = config.seed.unwrap_or_else(random);
             let page = common.report_html.as_deref();
             let given = demo::run(seed, page, &stop, |collector| {
-                watch_signals(signals, &stop, Some(collector));
+                signals.stop(&stop, Some(collector));
             });
             match given {
                 Ok(true) => ExitCode::Done,
@@ -157,28 +158,46 @@ fn start_log(severity: Option<u8>) {
     builder.init();
 }
 
-/// The first signal asks to end, the second ends.
-fn watch_signals(signals: StopSignals, stop: &Arc<StopFlag>, collector: Option<Collector>) {
-    let stop = Arc::clone(stop);
-    on_signal(signals, move || {
-        stop.set();
-        if let Some(collector) = collector {
-            collector.wake();
-        }
-    });
-}
+/// Ends the process: by the first signal as long as nothing is there to be asked (a resolver or a pipe without a reader
+/// may take its time before), then by the second.
+struct Signals(Arc<Mutex<Option<Ask>>>);
 
-fn on_signal(signals: StopSignals, asks_to_end: impl FnOnce() + Send + 'static) {
-    let watching = Builder::new().name("signal".into()).spawn(move || {
-        signals.wait();
-        notify::stopping();
-        asks_to_end();
-        signals.wait();
-        screen::restore();
-        std::process::exit(ExitCode::Failed.number().into());
-    });
-    if let Err(error) = watching {
-        log::error!("main: cannot start a thread: {error}; signals will not be heard");
+type Ask = Box<dyn FnOnce() + Send>;
+
+impl Signals {
+    fn watch(signals: StopSignals) -> Self {
+        let asked = Self(Arc::default());
+        let asks = Arc::clone(&asked.0);
+        let watching = Builder::new().name("signal".into()).spawn(move || {
+            signals.wait();
+            let ask = asks.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(ask) = ask {
+                notify::stopping();
+                ask();
+                signals.wait();
+                screen::restore();
+            }
+            std::process::exit(ExitCode::Failed.number().into());
+        });
+        if let Err(error) = watching {
+            log::error!("main: cannot start a thread: {error}; signals will not be heard");
+        }
+        asked
+    }
+
+    /// From now on the first signal does this.
+    fn ask(self, to_end: impl FnOnce() + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(to_end));
+    }
+
+    fn stop(self, stop: &Arc<StopFlag>, collector: Option<Collector>) {
+        let stop = Arc::clone(stop);
+        self.ask(move || {
+            stop.set();
+            if let Some(collector) = collector {
+                collector.wake();
+            }
+        });
     }
 }
 
@@ -297,9 +316,8 @@ fn watching(ledger: Ledger, rules: Vec<Rule>, node: &Node) -> Ledger {
 }
 
 /// The near end of a path, ready to call.
-fn caller(common: &Common, target: &Endpoint) -> Result<(Caller, Queue), String> {
+fn caller(common: &Common, onward: Onward) -> Result<(Caller, Queue), String> {
     let key = key(common)?;
-    let onward = onward(common, target)?;
     let settings = Settings {
         key,
         ..settings(common, Role::Source)
@@ -361,7 +379,7 @@ impl Published {
 fn run_source(
     common: &Common,
     config: &SourceConfig,
-    signals: StopSignals,
+    signals: Signals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let rules = match rules(common) {
@@ -374,17 +392,18 @@ fn run_source(
         Ok(prepared) => prepared,
         Err(error) => return failed(&error.to_string(), ExitCode::Failed),
     };
-    let (caller, queue) = match caller(common, &config.forward_to) {
-        Ok((caller, queue)) => (Arc::new(caller), queue),
-        Err(text) => return failed(&text, ExitCode::Failed),
-    };
+    let (caller, queue) =
+        match onward(common, &config.forward_to).and_then(|onward| caller(common, onward)) {
+            Ok((caller, queue)) => (Arc::new(caller), queue),
+            Err(text) => return failed(&text, ExitCode::Failed),
+        };
     let watched = vec![Watched::caller(&caller, "source", None)];
     let published = match publish(common, watched, true) {
         Ok(published) => published,
         Err(text) => return failed(&text, ExitCode::Failed),
     };
     let ledger = watching(ledger, rules, &caller.node);
-    watch_signals(signals, stop, Some(caller.node.collector.clone()));
+    signals.stop(stop, Some(caller.node.collector.clone()));
     notify::ready();
     let code = source::run(&caller, queue, ledger, config.block, printer, stop);
     match code.and_then(|code| published.finish().map(|()| code)) {
@@ -396,7 +415,7 @@ fn run_source(
 fn run_probe(
     common: &Common,
     config: &ProbeConfig,
-    signals: StopSignals,
+    signals: Signals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     let count = (config.count > 0).then_some(config.count);
@@ -411,17 +430,18 @@ fn run_probe(
         Ok(prepared) => prepared,
         Err(error) => return failed(&error.to_string(), State::Unknown),
     };
-    let (caller, queue) = match caller(common, &config.target) {
-        Ok((caller, queue)) => (Arc::new(caller.probing()), queue),
-        Err(text) => return failed(&text, State::Critical),
-    };
+    let (caller, queue) =
+        match onward(common, &config.target).and_then(|onward| caller(common, onward)) {
+            Ok((caller, queue)) => (Arc::new(caller.probing()), queue),
+            Err(text) => return failed(&text, State::Critical),
+        };
     let mut ledger = watching(ledger, rules, &caller.node);
     let watched = vec![Watched::caller(&caller, "probe", None)];
     let published = match publish(common, watched, count.is_none()) {
         Ok(published) => published,
         Err(text) => return failed(&text, State::Unknown),
     };
-    watch_signals(signals, stop, Some(caller.node.collector.clone()));
+    signals.stop(stop, Some(caller.node.collector.clone()));
     let lasts = count.map_or(Duration::MAX, |count| {
         config
             .interval
@@ -468,7 +488,7 @@ fn probe_failed(common: &Common, text: &str, state: State) -> ExitCode {
 }
 
 /// Many paths, each with a probe of its own.
-fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) -> ExitCode {
+fn run_targets(common: &Common, config: &TargetsConfig, signals: Signals) -> ExitCode {
     let unknown = |text: String| failed(&text, ExitCode::ProbeUnknown);
     let file = config.file.display();
     let targets = match std::fs::read_to_string(&config.file) {
@@ -488,30 +508,29 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
         Ok(output) => output,
         Err(error) => return unknown(error.to_string()),
     };
-    let (mut members, mut watched, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut members, mut watched) = (Vec::new(), Vec::new());
     for target in targets {
+        // A name that cannot be resolved is that path's trouble alone, as long as it cannot.
+        let host = target.address.host.as_deref().unwrap_or_default();
+        let onward = Onward::unresolved(host, target.address.port);
         let prepared = ledger(common, Role::Source, count.is_none())
             .map_err(|error| error.to_string())
-            .and_then(|ledger| Ok((ledger, caller(common, &target.address)?)));
-        match prepared {
-            Ok((ledger, (caller, queue))) => {
-                let caller = Arc::new(caller.probing());
-                let ledger = watching(ledger, rules.clone(), &caller.node);
-                watched.push(Watched::caller(&caller, "probe", Some(target.name.clone())));
-                members.push(Member {
-                    name: target.name,
-                    caller,
-                    queue,
-                    ledger,
-                    stop: Arc::default(),
-                });
-            }
-            // A name that cannot be resolved is that path's trouble alone.
-            Err(text) => {
-                log::error!("{}: {text}", target.name);
-                lines.push((target.name, None));
-            }
-        }
+            .and_then(|ledger| Ok((ledger, caller(common, onward)?)));
+        let (ledger, (caller, queue)) = match prepared {
+            Ok(prepared) => prepared,
+            Err(text) => return unknown(text),
+        };
+        let caller = Arc::new(caller.probing());
+        let ledger = watching(ledger, rules.clone(), &caller.node);
+        let path = Some(target.name.clone());
+        watched.push(Watched::caller(&caller, "probe", path));
+        members.push(Member {
+            name: target.name,
+            caller,
+            queue,
+            ledger,
+            stop: Arc::default(),
+        });
     }
     let published = match publish(common, watched, count.is_none()) {
         Ok(published) => published,
@@ -526,7 +545,7 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
             )
         })
         .collect();
-    on_signal(signals, move || {
+    signals.ask(move || {
         for (stop, collector) in to_stop {
             stop.set();
             collector.wake();
@@ -543,15 +562,13 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
         Ok(probed) => probed,
         Err(error) => return unknown(format!("start a thread: {error}")),
     };
-    // Of several states the worst is that of all; one that was never got to is down.
-    let down = (!lines.is_empty()).then_some(State::Critical);
-    let states = probed.iter().map(|probed| probed.state).chain(down);
+    // Of several states the worst is that of all.
+    let states = probed.iter().map(|probed| probed.state);
     let state = states.max_by_key(|state| state.severity());
-    lines.extend(
-        probed
-            .into_iter()
-            .map(|probed| (probed.name, probed.report)),
-    );
+    let lines = probed
+        .into_iter()
+        .map(|probed| (probed.name, probed.report));
+    let lines: Vec<_> = lines.collect();
     let summary = paths::render(&lines);
     match output.write(&summary).and_then(|()| published.finish()) {
         Ok(()) => probe_code(state.unwrap_or(State::Ok)),
@@ -561,11 +578,11 @@ fn run_targets(common: &Common, config: &TargetsConfig, signals: StopSignals) ->
 }
 
 /// A process that only probes what it is asked for over HTTP.
-fn run_exporter(common: &Common, signals: StopSignals, stop: &Arc<StopFlag>) -> ExitCode {
+fn run_exporter(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> ExitCode {
     if let Err(text) = publish(common, Vec::new(), true) {
         return failed(&text, ExitCode::Failed);
     }
-    watch_signals(signals, stop, None);
+    signals.stop(stop, None);
     notify::ready();
     stop.wait_set();
     ExitCode::Done
@@ -584,7 +601,7 @@ fn role(config: &NodeConfig) -> Role {
 fn run_node(
     common: &Common,
     config: &NodeConfig,
-    signals: StopSignals,
+    signals: Signals,
     stop: &Arc<StopFlag>,
 ) -> ExitCode {
     contain_panics();
@@ -619,7 +636,7 @@ fn run_node(
     };
     tell(&described);
     let ledger = watching(ledger, rules, server.node());
-    watch_signals(signals, stop, None);
+    signals.stop(stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
         let (stop, board) = (Arc::clone(stop), Arc::clone(&server.node().board));
         move || collect(queue, ledger, printer, &stop, &board)

@@ -732,7 +732,8 @@ fn fifty_targets_are_probed_by_one_process_each_with_its_series_and_its_line() {
     let z = Node::start("Z", &[]);
     let dir = Dir::new("targets");
     let file = dir.file("targets");
-    let mut list = String::from("# fifty, and one that is not there\n127.0.0.1:1 dead\n");
+    let mut list = String::from("# fifty, and two that are not there\n127.0.0.1:1 dead\n");
+    list += "no-such-host.invalid:9 nameless\n";
     for number in 0..50 {
         list += &format!("{} path-{number}\n", z.address);
     }
@@ -763,10 +764,11 @@ fn fifty_targets_are_probed_by_one_process_each_with_its_series_and_its_line() {
         (answered.count() == 50).then_some(metrics)
     });
     check_metrics(&metrics);
-    assert_eq!(
-        value(&metrics, "subsegment_path_up", "path=\"dead\""),
-        Some(0.0)
-    );
+    for path in ["dead", "nameless"] {
+        let label = format!("path=\"{path}\"");
+        let up = value(&metrics, "subsegment_path_up", &label);
+        assert_eq!(up, Some(0.0), "{path}");
+    }
     assert_eq!(
         value(&metrics, "subsegment_path_up", "path=\"path-7\""),
         Some(1.0)
@@ -774,15 +776,20 @@ fn fifty_targets_are_probed_by_one_process_each_with_its_series_and_its_line() {
     let (status, _) = ask(address, "/healthz", "");
     assert_eq!(status, 200, "one path that stands is enough");
     let (status, text) = process.stop();
-    assert_eq!(status.code(), Some(2), "one path is broken");
+    assert_eq!(status.code(), Some(2), "two paths are broken");
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines.len(), 52, "{text}");
+    assert_eq!(lines.len(), 53, "{text}");
     assert!(
         lines[1].starts_with("dead ") && lines[1].contains("refused"),
         "{}",
         lines[1]
     );
-    for (number, line) in lines[2..].iter().enumerate() {
+    assert!(
+        lines[2].starts_with("nameless ") && lines[2].contains("resolve no-such-host.invalid:9"),
+        "{}",
+        lines[2]
+    );
+    for (number, line) in lines[3..].iter().enumerate() {
         assert!(
             line.starts_with(&format!("path-{number} ")) && line.contains(" 0.0 "),
             "{line}"

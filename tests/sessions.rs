@@ -4,12 +4,16 @@ mod util;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
-use util::{Dir, Node, LONG};
+use util::{Dir, Node, Process, LONG};
+
+/// open(2); the same number on every Linux that the tests run on.
+const O_NONBLOCK: i32 = 0o4000;
 
 /// A file that hands each line over as it is written.
 struct Lines {
@@ -218,6 +222,62 @@ fn a_reset_is_told_as_one_and_a_failed_connect_as_a_failure() {
     let end = lines.wait("end");
     assert_eq!(end.at("failed"), Some(&Value::Bool(true)), "{end:?}");
     assert!(end.at("server").unwrap().is_null(), "{end:?}");
+}
+
+/// A pipe that takes not a byte more.
+fn full_pipe(path: &Path) -> std::fs::File {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+    let mut opening = std::fs::OpenOptions::new();
+    opening.read(true).write(true).custom_flags(O_NONBLOCK);
+    let mut pipe = opening.open(path).unwrap();
+    while pipe.write(&[b'\n'; 4096]).is_ok() {}
+    while pipe.write(b"\n").is_ok() {}
+    pipe
+}
+
+#[test]
+fn a_reader_that_stopped_holds_up_neither_connections_nor_the_end() {
+    let dir = Dir::new("sessions-stalled");
+    let file = dir.file("pipe");
+    let pipe = full_pipe(&file);
+    let mut echo = Node::start("Z", &["--sessions", file.to_str().unwrap()]);
+    for _ in 0..10 {
+        let mut client = TcpStream::connect(echo.address).unwrap();
+        client.write_all(b"ping").unwrap();
+        client.read_exact(&mut [0; 4]).unwrap();
+    }
+    echo.process.signal("TERM");
+    assert_eq!(echo.process.wait().code(), Some(1));
+    let told = echo.process.stderr().join("\n");
+    let file = file.display();
+    assert!(told.contains(&format!("write {file}: timed out")), "{told}");
+    drop(pipe);
+}
+
+#[test]
+fn a_signal_ends_a_node_that_still_waits_for_somebody_to_read() {
+    let dir = Dir::new("sessions-unread");
+    let file = dir.file("pipe");
+    assert!(Command::new("mkfifo")
+        .arg(&file)
+        .status()
+        .unwrap()
+        .success());
+    let mut command = util::program();
+    command.args(["-l", "127.0.0.1:0", "--sessions", file.to_str().unwrap()]);
+    let mut node = Process::start(&mut command);
+    // From when on signals are its own business.
+    let blocks = format!("/proc/{}/status", node.child.id());
+    let blocked = |status: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        mask.is_some_and(|mask| mask.trim().bytes().any(|digit| digit != b'0'))
+    };
+    while !blocked(&std::fs::read_to_string(&blocks).unwrap()) {
+        std::thread::yield_now();
+    }
+    node.signal("TERM");
+    assert_eq!(node.wait().code(), Some(1));
 }
 
 /// Whether somebody waits for the answer to a SYN to this port.

@@ -202,6 +202,12 @@ impl Given {
                 return Err(remedied(format_args!("--{} needs --snmp ADDR", flag.long)));
             }
         }
+        let raw = self.settings.accept == Accept::Raw;
+        if role == Role::Echo && raw && self.settings.common.key_file.is_some() {
+            return Err(remedied(
+                "--key-file has no use at an echo with --accept raw: nothing there is in frames",
+            ));
+        }
         self.check_metrics(role)?;
         Ok(Config {
             common: self.settings.common.clone(),
@@ -231,6 +237,11 @@ impl Given {
             }
             if common.state.is_some() {
                 return Err(remedied("--targets and --state do not go together"));
+            }
+            if common.report_html.is_some() {
+                let what =
+                    "--targets has a page for each path at --metrics-listen: no --report-html";
+                return Err(remedied(what));
             }
         }
         Ok(())
@@ -601,6 +612,12 @@ check-rules
     --size is for probe, and --accept raw with --forward-to makes this the entry
 -l :1 --accept raw -f b:1 -r -n
     --dont-add-perf-headers is for relay, echo, entry, exit, and --accept raw with --remove-perf-headers makes this the proxy
+-l :1 --accept raw --key-file k
+    --key-file has no use at an echo with --accept raw: nothing there is in frames
+exporter --probe-allow b:1
+    exporter needs --metrics-listen ADDR
+exporter --metrics-listen :9
+    exporter needs --probe-allow TARGETS
 demo -c 1
     --count is for probe, and the word demo makes this the demo
 b:9000
@@ -624,6 +641,16 @@ probe b
     probe "b" has no port: write host:port
 probe b:1 c:1
     "c:1" is one argument too many for probe
+probe b:1 --targets t
+    probe "b:1" is one target too many: --targets names them
+probe --targets t --format json
+    --targets has a line for each path: only --format text
+probe --targets t --state s
+    --targets and --state do not go together
+probe --targets t --report-html p
+    --targets has a page for each path at --metrics-listen: no --report-html
+probe b:1 --probe-allow c:1
+    --probe-allow needs --metrics-listen ADDR
 probe b:1 -l :1
     --listen is for relay, echo, entry, exit, proxy, and the word probe makes this the probe
 -i 0 probe b:1

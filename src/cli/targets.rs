@@ -2,6 +2,7 @@
 
 use super::config::Endpoint;
 use super::{flags, value};
+use crate::session::allow::Network;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -23,8 +24,7 @@ pub struct Allowed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Host {
     Name(String),
-    /// Network and number of its leading bits.
-    Net(IpAddr, u32),
+    Net(Network),
 }
 
 impl Allowed {
@@ -33,24 +33,10 @@ impl Allowed {
         let host = target.host.as_deref().unwrap_or_default();
         let is_host = match (&self.host, host.parse::<IpAddr>()) {
             (Host::Name(name), _) => name.eq_ignore_ascii_case(host),
-            (Host::Net(net, bits), Ok(address)) => is_within(address.to_canonical(), *net, *bits),
-            (Host::Net(..), Err(_)) => false,
+            (Host::Net(network), Ok(address)) => network.contains(address),
+            (Host::Net(_), Err(_)) => false,
         };
         is_host && self.port.map_or(true, |port| port == target.port)
-    }
-}
-
-fn is_within(address: IpAddr, net: IpAddr, bits: u32) -> bool {
-    match (address, net) {
-        (IpAddr::V4(address), IpAddr::V4(net)) => {
-            let differing = u32::from(address) ^ u32::from(net);
-            differing.leading_zeros() >= bits
-        }
-        (IpAddr::V6(address), IpAddr::V6(net)) => {
-            let differing = u128::from(address) ^ u128::from(net);
-            differing.leading_zeros() >= bits
-        }
-        _ => false,
     }
 }
 
@@ -69,23 +55,15 @@ impl FromStr for Allowed {
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
         let plain = inner.unwrap_or(host);
-        let (address, bits) = match plain.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (plain, None),
-        };
-        let host = match (address.parse::<IpAddr>(), bits) {
-            (Ok(address), _) if address.is_ipv6() != inner.is_some() => return Err(wrong()),
-            (Ok(address), bits) => {
-                let most = if address.is_ipv4() { 32 } else { 128 };
-                let bits = bits.map_or(Ok(most), |bits| value::integer(bits, 0..=most));
-                Host::Net(address, bits.map_err(|_| wrong())?)
-            }
-            (Err(_), None) if inner.is_none() => {
+        let host = match plain.parse::<Network>() {
+            Ok(_) if plain.contains(':') != inner.is_some() => return Err(wrong()),
+            Ok(network) => Host::Net(network),
+            Err(_) if inner.is_none() && !plain.contains('/') => {
                 // As strict as a target: what could never be asked for is a mistake.
                 let endpoint = flags::hop(&format!("{host}:1")).map_err(|_| wrong())?;
                 Host::Name(endpoint.host.unwrap_or_default())
             }
-            _ => return Err(wrong()),
+            Err(_) => return Err(wrong()),
         };
         Ok(Self { host, port })
     }
@@ -159,6 +137,7 @@ mod tests {
             ("10.0.0.0/8:*", "ten.example:22", false),
             ("0.0.0.0/0:9000", "192.0.2.1:9000", true),
             ("0.0.0.0/0:9000", "[2001:db8::1]:9000", false),
+            ("[::ffff:10.0.0.0/104]:*", "10.9.9.9:22", true),
             ("[2001:db8::/32]:9000", "[2001:db8:ffff::1]:9000", true),
             ("[2001:db8::/32]:9000", "[2001:db9::1]:9000", false),
             ("[::1]:9000", "[::1]:9000", true),
@@ -180,6 +159,7 @@ mod tests {
             ":9000",
             "*:9000",
             "10.0.0.0/33:1",
+            "10.0.0.7/8:1",
             "10.0.0.0/x:1",
             "b/8:1",
             "::1:9000",

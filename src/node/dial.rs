@@ -94,13 +94,18 @@ impl Onward {
     ///
     /// [`DialError::Resolve`].
     pub fn resolve(host: &str, port: u16, timeout: Duration) -> Result<Self, DialError> {
-        let onward = Self {
+        let onward = Self::unresolved(host, port);
+        onward.resolve_again(timeout)?;
+        Ok(onward)
+    }
+
+    /// One whose name is resolved by the first connect, and by each after one that failed.
+    pub fn unresolved(host: &str, port: u16) -> Self {
+        Self {
             host: host.into(),
             port,
             addresses: Mutex::default(),
-        };
-        onward.resolve_again(timeout)?;
-        Ok(onward)
+        }
     }
 
     /// The next hop as it was given.
@@ -136,6 +141,10 @@ impl Onward {
     pub fn connect(&self, timeout: Duration) -> Result<Dialled, DialError> {
         let deadline = Instant::now() + timeout;
         let first = self.addresses();
+        if first.is_empty() {
+            self.resolve_again(timeout)?;
+            return self.try_each(&self.addresses(), deadline);
+        }
         let error = match self.try_each(&first, deadline) {
             Ok(dialled) => return Ok(dialled),
             Err(error) => error,

@@ -26,6 +26,8 @@ const SIZE: usize = 1 << 20;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 /// How long a probe may take where the request does not say how long its sender waits.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that a probe may take, however long its sender says that it waits: its place is not to be held for days.
+const LONGEST: Duration = Duration::from_secs(300);
 /// What is left of the sender's patience for the way of the answer.
 const MARGIN: Duration = Duration::from_millis(250);
 /// The least that an operation is given.
@@ -184,7 +186,7 @@ fn understand(request: &Request, timeout: Duration) -> Result<Asked, String> {
     };
     let patience = request
         .scrape_timeout
-        .map_or(PATIENCE, |span| span.saturating_sub(MARGIN));
+        .map_or(PATIENCE, |span| span.min(LONGEST).saturating_sub(MARGIN));
     let lasts = interval.saturating_mul(count as u32 - 1);
     // A resolver, a connect, and an answer that does not come: each may take its time after the plan.
     let left = patience.saturating_sub(lasts) / 4;
@@ -253,6 +255,14 @@ mod tests {
             let error = understand(&request(query), Duration::from_secs(10)).unwrap_err();
             assert!(error.contains(part), "{query:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_request_that_claims_to_wait_for_ever_holds_its_place_for_minutes_at_most() {
+        let mut request = request(&[("target", "b:1"), ("count", "1000"), ("interval", "3600")]);
+        request.scrape_timeout = Some(Duration::from_secs(1 << 40));
+        let error = understand(&request, Duration::from_secs(10)).unwrap_err();
+        assert!(error.contains("too long"), "{error}");
     }
 
     #[test]

@@ -140,23 +140,31 @@ pub fn tell(text: &str) {
 }
 
 /// Replaces a file by way of a temporary one beside it, so that a reader sees the old or the new content and nothing
-/// between.
+/// between. What is no regular file (a pipe, a device) is written to: it is not ours to put a file in its place.
 ///
 /// # Errors
 ///
 /// As open(2), write(2) and rename(2), naming the file.
 pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
+    if fs::metadata(path).is_ok_and(|data| !data.is_file()) {
+        let opened = fs::OpenOptions::new().write(true).open(path);
+        let written = opened.and_then(|mut file| file.write_all(content.as_bytes()));
+        return written.map_err(|cause| OutputError::writing(path.display().to_string(), cause));
+    }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
+    // One left behind by a process of this number that was killed. What somebody else puts there is never followed.
+    let _ = fs::remove_file(&beside);
+    let created = fs::File::create_new(&beside);
     // A directory that takes no new files may hold one that can be written.
-    if let Err(error) = fs::File::create(&beside) {
+    if let Err(error) = &created {
         if error.kind() == io::ErrorKind::PermissionDenied && path.exists() {
             return fs::write(path, content)
                 .map_err(|cause| OutputError::writing(path.display().to_string(), cause));
         }
     }
-    let replaced = fs::File::create(&beside)
+    let replaced = created
         .and_then(|mut file| {
             file.write_all(content.as_bytes())?;
             file.sync_all()
@@ -167,4 +175,61 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
         let _ = fs::remove_file(&beside);
         OutputError::writing(path.display().to_string(), cause)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileTypeExt;
+    use std::process::Command;
+
+    /// A directory of its own, which goes with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("sts-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_written_to_and_stays_a_pipe() {
+        let scratch = Scratch::new("pipe");
+        let pipe = scratch.0.join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        // Open for both: neither end waits for another process.
+        let mut opening = fs::OpenOptions::new();
+        let mut reader = opening.read(true).write(true).open(&pipe).unwrap();
+        replace(&pipe, "figures").unwrap();
+        let kind = fs::symlink_metadata(&pipe).unwrap().file_type();
+        assert!(kind.is_fifo(), "{kind:?}");
+        let mut seen = [0; 7];
+        io::Read::read_exact(&mut reader, &mut seen).unwrap();
+        assert_eq!(&seen, b"figures");
+    }
+
+    #[test]
+    fn a_link_laid_where_the_temporary_file_comes_is_not_followed() {
+        let scratch = Scratch::new("link");
+        let (path, victim) = (scratch.0.join("figures"), scratch.0.join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        let beside = scratch
+            .0
+            .join(format!("figures.{}.new", std::process::id()));
+        std::os::unix::fs::symlink(&victim, &beside).unwrap();
+        replace(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
 }

@@ -17,14 +17,16 @@ use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// Between two interval lines of a connection.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long the end waits for what is still to be written.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Starts and ends that wait for the thread: a burst of a thousand connections fits.
 const QUEUE: usize = 4096;
 
@@ -187,8 +189,9 @@ fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
 /// The thread that writes.
 #[derive(Debug)]
 pub struct Writer {
-    thread: JoinHandle<Result<(), OutputError>>,
+    outcome: Receiver<Result<(), OutputError>>,
     news: Sender<News>,
+    path: PathBuf,
 }
 
 /// Opens the file and starts the thread; `node` and `role` stand in each line.
@@ -202,28 +205,41 @@ pub fn start(path: &Path, node: &str, role: &str) -> Result<(Sessions, Writer), 
     let (node, role) = (node.to_owned(), role.to_owned());
     let missed = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&missed);
-    let thread = Builder::new()
+    let (say, outcome) = bounded(1);
+    Builder::new()
         .name("sessions".into())
         .stack_size(STACK * 4) // JSON of a connection with a thousand exchanges is made here.
-        .spawn(move || run(&queue, output, &node, &role, &counted))
+        .spawn(move || {
+            // Nobody listens any more: the one who waited has given up.
+            let _ = say.send(run(&queue, output, &node, &role, &counted));
+        })
         .map_err(|error: io::Error| OutputError::writing("--sessions from a thread", error))?;
     let writer = Writer {
-        thread,
+        outcome,
         news: news.clone(),
+        path: path.into(),
     };
     Ok((Sessions { news, missed }, writer))
 }
 
 impl Writer {
-    /// Waits until all is written that was told so far.
+    /// Waits until all is written that was told so far; not for ever, for who reads from a pipe may have stopped.
     ///
     /// # Errors
     ///
-    /// [`OutputError`] of a line.
+    /// [`OutputError`] of a line, or that they are not taken.
     pub fn finish(self) -> Result<(), OutputError> {
-        // It is gone only after a panic, which the next line finds.
-        let _ = self.news.send(News::Stop);
-        self.thread.join().unwrap_or(Ok(())) // A panic has been reported on stderr.
+        let deadline = Instant::now() + PATIENCE;
+        // Where it has no room, or is gone after a panic, the wait below tells.
+        let _ = self.news.send_deadline(News::Stop, deadline);
+        match self.outcome.recv_deadline(deadline) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Disconnected) => Ok(()), // A panic has been reported on stderr.
+            Err(RecvTimeoutError::Timeout) => {
+                let path = self.path.display().to_string();
+                Err(OutputError::writing(path, io::ErrorKind::TimedOut.into()))
+            }
+        }
     }
 }
 
@@ -275,6 +291,7 @@ fn run(
                         return false;
                     };
                     let told = snapshot(live.pair(), Event::Interval);
+                    drop(live); // It may end while its line waits for a slow reader.
                     if let Some(told) = told.filter(|told| told.interval.iter().any(moved)) {
                         write(&told, &mut outcome);
                     }
