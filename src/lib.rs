@@ -43,3 +43,10 @@ pub mod session;
 pub mod sys;
 pub mod time;
 pub mod wire;
+
+/// Whether this build has what serves a person or a monitoring system, and not the nodes of a path: the feature `desk`,
+/// on by default and left out of static binaries, which have to fit into a router's flash.
+///
+/// A constant that code is guarded with, not an attribute: all of it is compiled and checked either way, and what
+/// cannot be reached is not linked. [`cli::flags::FOR_DESK`] says what it is for.
+pub const DESK: bool = cfg!(feature = "desk");

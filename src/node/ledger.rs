@@ -9,6 +9,7 @@ use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::sys;
 use crate::time::{Now, WallTime};
+use crate::DESK;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -405,7 +406,7 @@ impl Ledger {
     pub fn look(&self, blocks: Blocks, dropped: u64, pictures: bool) -> Report {
         let now = sys::clock::read().now();
         let mut report = self.report(now.wall, blocks, dropped);
-        if pictures {
+        if DESK && pictures {
             report.timeline = self.timeline(now);
         }
         report
