@@ -14,6 +14,7 @@
 //!
 //! | module | turns | into | lacks on purpose |
 //! |---|---|---|---|
+//! | [`table`] | keys and values | a small map in order | a tree |
 //! | [`time`] | integers | instants and spans that name their clock | a clock |
 //! | [`wire`] | bytes | frames, and back | sockets, policy |
 //! | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | sockets, clocks, names of frames |
@@ -41,6 +42,7 @@ pub mod passive_cli;
 pub mod report;
 pub mod session;
 pub mod sys;
+pub mod table;
 pub mod time;
 pub mod wire;
 

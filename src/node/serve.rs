@@ -20,7 +20,7 @@ use crate::wire::{
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use crate::table::Table;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -55,7 +55,7 @@ struct Shared {
     /// Dropped to wake accept threads that rest.
     stopper: Mutex<Option<Sender<()>>>,
     next_id: AtomicUsize,
-    open: Mutex<BTreeMap<usize, Weak<Connection>>>,
+    open: Mutex<Table<usize, Weak<Connection>>>,
     /// The most that were open since memory was given back; changes under the lock of `open`.
     most_open: AtomicUsize,
     /// Most of them have ended since.
