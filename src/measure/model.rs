@@ -19,8 +19,8 @@ use super::{
     Direction, Figure, Histogram, HostStatistics, NodeId, Passage, SegmentStatistics, Statistics,
     Summary, Verdict, VerdictDirection,
 };
-use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::table::Table;
+use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 
 /// Identities remembered per hop; a larger pool is counted on, but its later members start no new
 /// baseline.

@@ -3,8 +3,8 @@
 use super::simulator::{Random, SimPath, MS};
 use super::state::{emit, parse, RunRecord};
 use super::*;
-use crate::time::MonoTime;
 use crate::table::Table;
+use crate::time::MonoTime;
 
 fn names() -> Table<u8, String> {
     (0..).zip(["A", "B", "C", "Z"].map(str::to_owned)).collect()

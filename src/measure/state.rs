@@ -10,8 +10,8 @@
 //! each part its median and 95th percentile in nanoseconds, `-` where too few blocks tell. Runs are
 //! compared only with runs of the same path.
 
-use crate::time::{SignedNanos, WallTime};
 use crate::table::Table;
+use crate::time::{SignedNanos, WallTime};
 use std::collections::HashMap;
 use std::fmt;
 

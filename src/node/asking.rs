@@ -3,9 +3,9 @@
 
 use super::lock;
 use crate::measure::facts::Classes;
+use crate::table::Table;
 use crate::wire::facts::{emit_ask, ASK_OTHERS};
 use crate::wire::{push_annotation, ANNOTATION_ASK};
-use crate::table::Table;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -136,10 +136,7 @@ mod tests {
         asking.set(Table::from([(1, Classes::LOAD)]));
         asking.set_by_rules(Table::from([(1, Classes::TCP), (2, Classes::CPU)]));
         let both = Classes::LOAD.and(Classes::TCP);
-        assert_eq!(
-            asking.hops(),
-            Table::from([(1, both), (2, Classes::CPU)])
-        );
+        assert_eq!(asking.hops(), Table::from([(1, both), (2, Classes::CPU)]));
         assert_eq!(asking.union(), both.and(Classes::CPU));
         asking.set_by_rules(Table::new());
         assert_eq!(asking.hops(), Table::from([(1, Classes::LOAD)]));

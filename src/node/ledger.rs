@@ -8,9 +8,9 @@ use crate::measure::timeline::{Event, EventKind, Timeline};
 use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::sys;
+use crate::table::Table;
 use crate::time::{Now, WallTime};
 use crate::DESK;
-use crate::table::Table;
 use std::sync::Arc;
 
 /// Notices kept word by word; a fault that repeats all night is counted beyond that.

@@ -22,8 +22,8 @@ use crate::measure::facts::Facts;
 use crate::measure::sla::{Event, LimitState, Place as Part};
 use crate::measure::timeline::Timeline;
 use crate::measure::{Sla, Statistics, VerdictKind};
-use crate::time::{Nanos, WallTime};
 use crate::table::Table;
+use crate::time::{Nanos, WallTime};
 use std::fmt::Write as _;
 
 /// How a service stands, in the words of the Monitoring Plugins.

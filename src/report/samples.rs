@@ -9,8 +9,8 @@ use crate::measure::{
     Verdict, VerdictDirection, VerdictKind,
 };
 use crate::measure::{Histogram, HostPart, Parts, SegmentPart, Sla};
-use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
 use crate::table::Table;
+use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
 
 /// 2026-11-21T09:30:00Z
 const STARTED: WallTime = WallTime(1_795_253_400 * NANOS_PER_SEC);

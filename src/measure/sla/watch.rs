@@ -6,8 +6,8 @@
 use super::{figure_text, Amount, Figure, Limit, Node, Nodes, Part, Place, Rule, Statistic};
 use crate::measure::facts::Classes;
 use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
-use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use crate::table::Table;
+use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -878,9 +878,7 @@ mod tests {
             ]
         );
         let grown = growth([Some(ms(1.0)), None], Some(ms(4.0)));
-        bench
-            .watch
-            .grow(MonoTime(6), &Table::from([(far, grown)]));
+        bench.watch.grow(MonoTime(6), &Table::from([(far, grown)]));
         assert_eq!(
             bench.told(),
             ["B -> C warning, increase 4 ms, limit 3 ms (line 2)"]
