@@ -134,10 +134,10 @@ pub fn check_built(name: &str, before: &str) -> Result<(), String> {
     if is_built(name) {
         return Ok(());
     }
-    Err(format!(
-        "this build has no {before}{name}: it was made for small machines, without the feature desk"
-    ))
+    Err(format!("this build has no {before}{name}: {SMALL}"))
 }
+
+const SMALL: &str = "it was made for small machines, without the feature desk";
 
 /// A word that stands first among the arguments that are no options.
 #[derive(Debug)]
@@ -784,7 +784,10 @@ const FLAGS: &[Flag] = &[
         roles: REPORTING,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
-            check_built(text, "--format ")
+            match is_built(text) {
+                true => Ok(()),
+                false => Err(format!("is not in this build: {SMALL}")),
+            }
         }),
     },
     Flag {
