@@ -570,6 +570,7 @@ impl Line {
         };
         let mut frame = end.with_room(build(header, &[], &[], &[]));
         end.seal(&mut frame);
+        end.end_writing();
         // Where it cannot be sent the reader finds out why.
         let _ = self.send(&frame, &mut Nanos::default());
         drop(guard);
