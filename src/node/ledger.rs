@@ -8,8 +8,9 @@ use crate::measure::timeline::{Event, EventKind, Timeline};
 use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::sys;
+use crate::table::Table;
 use crate::time::{Now, WallTime};
-use std::collections::BTreeMap;
+use crate::DESK;
 use std::sync::Arc;
 
 /// Notices kept word by word; a fault that repeats all night is counted beyond that.
@@ -33,7 +34,7 @@ pub struct Taken {
 pub struct Ledger {
     /// A book for each place on a path that this node has had: one that takes both raw clients and frames is hop 0 for
     /// the ones and hop 1 or more for the others, and their figures do not mix.
-    books: BTreeMap<u8, Book>,
+    books: Table<u8, Book>,
     baseline: Baseline,
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
@@ -53,14 +54,14 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Book {
     model: Model,
-    names: BTreeMap<u8, String>,
+    names: Table<u8, String>,
     path: PathReport,
     watch: Watch,
     /// What the rules ask now.
-    asked: BTreeMap<u8, Classes>,
+    asked: Table<u8, Classes>,
     /// The latest answer of each hop, and the first since it was asked for what it is asked now.
-    facts: BTreeMap<u8, Facts>,
-    first_facts: BTreeMap<u8, Facts>,
+    facts: Table<u8, Facts>,
+    first_facts: Table<u8, Facts>,
     sessions: u64,
     /// Of the latest session.
     cookie: u64,
@@ -71,7 +72,7 @@ impl Ledger {
     /// An empty one, of the node `name`.
     pub fn new(name: &str, role: &str, started: WallTime, baseline: Baseline) -> Self {
         let mut ledger = Self {
-            books: BTreeMap::new(),
+            books: Table::new(),
             baseline,
             rules: Arc::new([]),
             asking: None,
@@ -101,14 +102,14 @@ impl Ledger {
 
     fn book(&mut self, hop: u8) -> &mut Book {
         let (baseline, name, rules) = (&self.baseline, &self.name, &self.rules);
-        self.books.entry(hop).or_insert_with(|| Book {
+        self.books.get_or_insert_with(hop, || Book {
             model: Model::new(baseline.clone()),
-            names: BTreeMap::from([(hop, name.clone())]),
+            names: Table::from([(hop, name.clone())]),
             path: PathReport::default(),
             watch: Watch::new(Arc::clone(rules)),
-            asked: BTreeMap::new(),
-            facts: BTreeMap::new(),
-            first_facts: BTreeMap::new(),
+            asked: Table::new(),
+            facts: Table::new(),
+            first_facts: Table::new(),
             sessions: 0,
             cookie: 0,
             measured: 0,
@@ -156,8 +157,8 @@ impl Ledger {
             Measurement::Path(path) => self.learn(*path),
             Measurement::Facts(hop, facts) => {
                 let book = self.book(hop);
-                let first = book.first_facts.entry(facts.hop);
-                first.or_insert_with(|| (*facts).clone());
+                let first = &mut book.first_facts;
+                first.get_or_insert_with(facts.hop, || (*facts).clone());
                 book.facts.insert(facts.hop, *facts);
             }
             Measurement::Notice(text) => self.notice(text),
@@ -276,14 +277,12 @@ impl Ledger {
     }
 
     fn learn(&mut self, path: Path) {
-        let mut count = BTreeMap::new();
-        for node in &path.nodes {
-            *count.entry(node.name.clone()).or_insert(0) += 1;
-        }
+        let given: Vec<_> = path.nodes.iter().map(|node| node.name.clone()).collect();
         // Several nodes on one host have one name by default: the hop tells them apart.
         let mut nodes = path.nodes;
         for node in &mut nodes {
-            if count[&node.name] > 1 || node.name.is_empty() {
+            let namesakes = given.iter().filter(|name| **name == node.name);
+            if namesakes.count() > 1 || node.name.is_empty() {
                 node.name = format!("{}#{}", node.name, node.hop);
             }
         }
@@ -301,12 +300,12 @@ impl Ledger {
     }
 
     /// Names by hop, as far as the path is known.
-    pub fn names(&self) -> &BTreeMap<u8, String> {
+    pub fn names(&self) -> &Table<u8, String> {
         &self.main().names
     }
 
     /// Names by hop on the path of `trip`.
-    pub fn names_of(&self, trip: &Trip) -> &BTreeMap<u8, String> {
+    pub fn names_of(&self, trip: &Trip) -> &Table<u8, String> {
         let book = self.books.get(&origin(trip));
         book.map_or(self.names(), |book| &book.names)
     }
@@ -411,7 +410,7 @@ impl Ledger {
     pub fn look(&self, blocks: Blocks, dropped: u64, pictures: bool) -> Report {
         let now = sys::clock::read().now();
         let mut report = self.report(now.wall, blocks, dropped);
-        if pictures {
+        if DESK && pictures {
             report.timeline = self.timeline(now);
         }
         report

@@ -6,8 +6,9 @@
 use super::{figure_text, Amount, Figure, Limit, Node, Nodes, Part, Place, Rule, Statistic};
 use crate::measure::facts::Classes;
 use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
+use crate::table::Table;
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -131,7 +132,7 @@ struct Least {
 #[derive(Debug)]
 pub struct Watch {
     rules: Arc<[Rule]>,
-    names: BTreeMap<u8, String>,
+    names: Table<u8, String>,
     hops: Vec<u8>,
     tracks: Vec<Track>,
     matched: Vec<bool>,
@@ -152,7 +153,7 @@ impl Watch {
             needs_growth: rules.iter().any(Rule::needs_growth),
             matched: vec![false; rules.len()],
             rules,
-            names: BTreeMap::new(),
+            names: Table::new(),
             hops: Vec::new(),
             tracks: Vec::new(),
             least: Vec::new(),
@@ -240,7 +241,7 @@ impl Watch {
     }
 
     /// Takes in a block that came back on the path of these names.
-    pub fn block(&mut self, names: &BTreeMap<u8, String>, trip: &Trip, parts: &Parts) {
+    pub fn block(&mut self, names: &Table<u8, String>, trip: &Trip, parts: &Parts) {
         self.latest = (trip.home.ingress, trip.sequence);
         let hops = parts.hosts.iter().map(|host| host.hop);
         if !hops.clone().eq(self.hops.iter().copied()) || self.names != *names {
@@ -357,7 +358,7 @@ impl Watch {
     }
 
     /// Takes in what the model says of each part's growth.
-    pub fn grow(&mut self, at: MonoTime, growth: &BTreeMap<Place, Growth>) {
+    pub fn grow(&mut self, at: MonoTime, growth: &Table<Place, Growth>) {
         self.grown = Some(at);
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
@@ -496,8 +497,8 @@ impl Watch {
     }
 
     /// What is to be asked now, by hop.
-    pub fn asks(&self) -> BTreeMap<u8, Classes> {
-        let mut asks = BTreeMap::new();
+    pub fn asks(&self) -> Table<u8, Classes> {
+        let mut asks = Table::new();
         for track in self.tracks.iter().filter(|track| track.turned) {
             let rule = &self.rules[track.rule];
             let values = track.recent.iter().map(|(value, _)| *value);
@@ -512,7 +513,7 @@ impl Watch {
                     continue;
                 }
                 for hop in self.whom(&ask.at, track.place) {
-                    let classes = asks.entry(hop).or_insert(Classes(0));
+                    let classes = asks.get_or_insert_with(hop, || Classes(0));
                     *classes = classes.and(ask.classes);
                 }
             }
@@ -632,7 +633,7 @@ mod tests {
     /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each way.
     struct Bench {
         watch: Watch,
-        names: BTreeMap<u8, String>,
+        names: Table<u8, String>,
         sequence: u64,
         generation: u8,
     }
@@ -867,7 +868,7 @@ mod tests {
         let both = [Some(ms(0.03)), Some(ms(0.02))];
         bench.watch.grow(
             MonoTime(5),
-            &BTreeMap::from([
+            &Table::from([
                 (far, growth([Some(ms(1.0)), Some(ms(9.0))], Some(ms(2.0)))),
                 (Place::Host(2), growth(both, None)),
             ]),
@@ -882,9 +883,7 @@ mod tests {
             ]
         );
         let grown = growth([Some(ms(1.0)), None], Some(ms(4.0)));
-        bench
-            .watch
-            .grow(MonoTime(6), &BTreeMap::from([(far, grown)]));
+        bench.watch.grow(MonoTime(6), &Table::from([(far, grown)]));
         assert_eq!(
             bench.told(),
             ["B -> C warning, increase 4 ms, limit 3 ms (line 2)"]
@@ -949,18 +948,18 @@ mod tests {
         let (load, tcp, cpu) = (Classes::LOAD, Classes::TCP, Classes::CPU);
         assert_eq!(
             bench.watch.asks(),
-            BTreeMap::from([(1, tcp), (2, load.and(tcp))])
+            Table::from([(1, tcp), (2, load.and(tcp))])
         );
         bench.far(11.0);
         assert_eq!(
             bench.watch.asks(),
-            BTreeMap::from([(0, cpu), (1, tcp), (2, load.and(tcp))])
+            Table::from([(0, cpu), (1, tcp), (2, load.and(tcp))])
         );
         bench.far(21.0);
         let all: Classes = "all".parse().unwrap();
         assert_eq!(
             bench.watch.asks(),
-            BTreeMap::from([(0, all), (1, all), (2, all)])
+            Table::from([(0, all), (1, all), (2, all)])
         );
         bench.far(5.0);
         assert!(bench.watch.asks().is_empty());
