@@ -10,10 +10,11 @@
 //! | 1 | `receiver-limited` | segment | an end had its peer's window full (`rwnd_limited_ns`) for 20 % or more of the time that it had data under way (`busy_ns`) |
 //! | 2 | `sender-limited` | segment | the same of its own send buffer (`sndbuf_limited_ns`) |
 //! | 3 | `network` | segment | the kernel's RTT makes up half of the delay or more; or the connection retransmitted twice or more |
-//! | 4 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` is 0.1 or more |
-//! | 5 | `host C is busy` | segment (its ends), host | `load1` is 1.5 per CPU or more, or `cpu_busy` 0.9, or `cpu_pressure_some10` 0.3 |
-//! | 6 | `host C reads late` | segment (its ends; not where it was named without its wake-up delays), host | the wake-up delay at p95 is half of the delay or more |
-//! | 7 | `application` | host, server | the host told its load and none of the above holds; the server: the exit's kernel has an RTT to it of less than half of the delay |
+//! | 4 | `network: between the kernels` | segment | arrivals are known in nine blocks of ten, and the wake-up delays at its ends are no half of the delay, or the verdict has left them out |
+//! | 5 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` is 0.1 or more |
+//! | 6 | `host C is busy` | segment (its ends), host | `load1` is 1.5 per CPU or more, or `cpu_busy` 0.9, or `cpu_pressure_some10` 0.3 |
+//! | 7 | `host C reads late` | segment (its ends), host | the wake-up delay at p95 is half of the delay or more |
+//! | 8 | `application` | host, server | the host told its load and none of the above holds; the server: the exit's kernel has an RTT to it of less than half of the delay |
 //! | - | `unknown` | | no rule decides, or the kernel's RTT of the server is as long as its answer |
 //!
 //! The kernel's RTT of a segment B -> C is `downstream.rtt_ns` of B, and `upstream.rtt_ns` of C where B did not tell. For an
@@ -242,10 +243,6 @@ fn of_segment(
         (Some(kernel), _) => format!(", the kernel's RTT is {}", span(kernel)),
         _ => String::new(),
     };
-    // What the verdict says of a segment whose wake-up delays are known, it says of what is left without them.
-    let known = segment.network.zip(segment.round_trip);
-    let without_wake_ups = statistics.verdict.kind == VerdictKind::Segment
-        && known.is_some_and(|(part, all)| part.count as f64 >= all.count as f64 * NETWORK_KNOWN);
     // What comes in waits at the far end first.
     let ends = [far, near];
     let hosts = ends.map(|hop| statistics.hosts.iter().find(|host| host.hop == hop));
@@ -257,14 +254,27 @@ fn of_segment(
         };
         reads_late(host.hop, summary.into_iter(), delay, told)
     };
+    let late = hosts.into_iter().flatten().find_map(late);
+    let known = segment.network.zip(segment.round_trip);
+    let known =
+        known.is_some_and(|(part, all)| part.count as f64 >= all.count as f64 * NETWORK_KNOWN);
+    // What the verdict says of such a segment, it says of what is left without the wake-up delays.
+    let without_wake_ups = statistics.verdict.kind == VerdictKind::Segment;
+    if known && (without_wake_ups || late.is_none()) {
+        let (near, far) = ((told.name)(near), (told.name)(far));
+        let beyond = match kernel {
+            Some(_) => ", and TCP's own RTT does not show it: a proxy or a queue between them",
+            None => "",
+        };
+        return Some(format!(
+            "network: it lies between the kernels of {near} and {far}{beyond}"
+        ));
+    }
     ends.iter()
         .find_map(|&hop| memory(hop, told))
         .or_else(|| busiest(&ends, told))
         .map(|text| text + &unchanged)
-        .or_else(|| {
-            let mut hosts = hosts.into_iter().flatten();
-            hosts.find_map(late).filter(|_| !without_wake_ups)
-        })
+        .or(late)
 }
 
 fn of_host(statistics: &Statistics, host: &HostStatistics, told: &Told<'_>) -> Option<String> {
@@ -619,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_memory_pressure_is_told_of_the_end_that_has_it() {
+    fn rule_5_memory_pressure_is_told_of_the_end_that_has_it() {
         let row = [
             ("memory_pressure_some10", 0.23),
             ("load1", 30.0),
@@ -639,7 +649,37 @@ mod tests {
     }
 
     #[test]
-    fn rule_5_a_busy_host_is_one_while_the_kernel_sees_no_change() {
+    fn rule_4_what_lies_between_two_kernels_is_no_busy_hosts() {
+        let mut statistics = grown(VerdictKind::Segment, 1);
+        let busy = facts(2, 9, &[("load1", 9.1), ("cpus", 2.0)]);
+        statistics.segments[1].network = summary(8.0);
+        statistics.hosts[2].forward_wake_up = summary(9.0); // Left out by the verdict.
+        let between = "network: it lies between the kernels of B and C";
+        let told = [busy.clone()];
+        assert_eq!(why(&statistics, &told, &[]), between);
+        let kernel = [("downstream.rtt_ns", 1.1e6), ("downstream.min_rtt_ns", 1e6)];
+        let told = [facts(1, 9, &kernel), busy.clone()];
+        assert_eq!(
+            why(&statistics, &told, &[]),
+            format!(
+                "{between}, and TCP's own RTT does not show it: a proxy or a queue between them"
+            )
+        );
+        // Where only a limit is exceeded, the whole round trip is: the wake-up delays count.
+        let mut statistics = path();
+        statistics.segments[1].sla = Sla::Critical;
+        statistics.segments[1].network = summary(8.0);
+        assert!(why(&statistics, &told, &[]).contains(between));
+        statistics.hosts[2].forward_wake_up = summary(9.0);
+        assert!(why(&statistics, &told, &[]).contains("host C is busy"));
+        // Known of too few blocks.
+        let mut statistics = grown(VerdictKind::Segment, 1);
+        statistics.segments[1].network = summary(8.0).map(|part| Summary { count: 80, ..part });
+        assert!(why(&statistics, &told, &[]).starts_with("host C is busy"));
+    }
+
+    #[test]
+    fn rule_6_a_busy_host_is_one_while_the_kernel_sees_no_change() {
         let statistics = grown(VerdictKind::Segment, 1);
         let busy = facts(2, 9, &[("load1", 9.1), ("cpus", 2.0)]);
         let kernel = |rtt: f64| {
@@ -677,7 +717,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_6_a_late_reader_is_told_by_its_wake_up_delay() {
+    fn rule_7_a_late_reader_is_told_by_its_wake_up_delay() {
         let mut statistics = grown(VerdictKind::Segment, 1);
         let told = [facts(2, 9, &IDLE)];
         statistics.hosts[2].forward_wake_up = summary(2.4);
@@ -687,9 +727,6 @@ mod tests {
             why(&statistics, &told, &[]),
             "host C reads late: 2.6 ms after its kernel has the data (p95)"
         );
-        // Named without them: what grew is not among them.
-        statistics.segments[1].network = summary(8.0);
-        assert_eq!(why(&statistics, &told, &[]), "unknown");
         // The return path of C -> D is not of this segment.
         let mut statistics = grown(VerdictKind::Segment, 1);
         statistics.hosts[2].return_wake_up = summary(9.0);
@@ -699,7 +736,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_7_what_an_idle_host_or_a_near_server_takes_is_the_applications() {
+    fn rule_8_what_an_idle_host_or_a_near_server_takes_is_the_applications() {
         let told = [facts(2, 9, &IDLE)];
         assert_eq!(
             why(&grown(VerdictKind::Host, 2), &told, &[]),
