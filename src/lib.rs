@@ -14,6 +14,7 @@
 //!
 //! | module | turns | into | lacks on purpose |
 //! |---|---|---|---|
+//! | [`table`] | keys and values | a small map in order | a tree |
 //! | [`time`] | integers | instants and spans that name their clock | a clock |
 //! | [`wire`] | bytes | frames, and back | sockets, policy |
 //! | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | sockets, clocks, names of frames |
@@ -41,5 +42,13 @@ pub mod passive_cli;
 pub mod report;
 pub mod session;
 pub mod sys;
+pub mod table;
 pub mod time;
 pub mod wire;
+
+/// Whether this build has what serves a person or a monitoring system, and not the nodes of a path: the feature `desk`,
+/// on by default and left out of static binaries, which have to fit into a router's flash.
+///
+/// A constant that code is guarded with, not an attribute: all of it is compiled and checked either way, and what
+/// cannot be reached is not linked. [`cli::flags::FOR_DESK`] says what it is for.
+pub const DESK: bool = cfg!(feature = "desk");

@@ -43,13 +43,14 @@ use subsegment_tcp_speeds::sys::{self, StopSignals};
 use subsegment_tcp_speeds::time::Nanos;
 use subsegment_tcp_speeds::wire::siphash::Key;
 use subsegment_tcp_speeds::wire::Role;
+use subsegment_tcp_speeds::DESK;
 
 /// A run without end compares with its first five minutes.
 const FIRST_SPAN: Duration = Duration::from_secs(300);
 
 fn main() -> std::process::ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
-    if args.peek().is_some_and(|word| word == cli::flags::PASSIVE) {
+    if DESK && args.peek().is_some_and(|word| word == cli::flags::PASSIVE) {
         return run_passive(args.skip(1));
     }
     let code = match cli::parse(std::env::args_os().skip(1)) {
@@ -111,6 +112,9 @@ fn run(config: Config) -> ExitCode {
         Command::Node(config) => run_node(&common, &config, signals, &stop),
         Command::Probe(config) => run_probe(&common, &config, signals, &stop),
         Command::CheckRules(path) => check_rules(&path),
+        Command::Targets(_) | Command::Exporter | Command::Demo(_) if !DESK => {
+            unreachable!("none of them is parsed")
+        }
         Command::Targets(config) => run_targets(&common, &config, signals),
         Command::Exporter => run_exporter(&common, signals, &stop),
         Command::Demo(config) => {
@@ -353,7 +357,7 @@ fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<Publ
 /// What is answered over HTTP.
 fn routes(common: &Common, metrics: &Arc<Metrics>) -> Result<Routes, String> {
     let mut routes = metrics.routes();
-    if !common.probe_allow.is_empty() {
+    if DESK && !common.probe_allow.is_empty() {
         let settings = Settings {
             key: key(common)?,
             ..settings(common, Role::Source)
@@ -480,7 +484,7 @@ fn probe_code(state: State) -> ExitCode {
 
 /// What reads a plugin's stdout finds the reason there as well.
 fn probe_failed(common: &Common, text: &str, state: State) -> ExitCode {
-    if common.format == Some(Format::Nagios) {
+    if DESK && common.format == Some(Format::Nagios) {
         // Where even that fails, stderr and the exit code remain.
         let _ = Output::Stdout.write(&nagios::failure(state, text));
     }

@@ -350,3 +350,28 @@ fn the_rules_of_the_readme_are_valid() {
     let output = run(&["check-rules", &rules(&dir, &lines.join("\n"))]);
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_run_of_less_than_a_second_is_held_against_its_baseline_too() {
+    let dir = Dir::new("rules-short");
+    let rules = rules(&dir, "segment * round_trip p50 > 0.001x critical\n");
+    let echo = Node::start("Z", &[]);
+    let address = echo.address.to_string();
+    let args = [
+        "probe",
+        &address,
+        "-c100",
+        "-i0.002",
+        "--rules",
+        &rules,
+        "--format=json",
+    ];
+    let probed = run(&args);
+    let report = parse(&probed.stdout).unwrap();
+    assert!(report
+        .at("segments/0/baseline_ns")
+        .and_then(Value::as_i64)
+        .is_some());
+    assert_eq!(str_at(&report, "segments/0/sla"), "critical", "{report:?}");
+    assert_eq!(probed.status.code(), Some(2));
+}

@@ -352,3 +352,45 @@ fn a_syn_that_was_lost_is_counted_and_shows_in_the_time_to_connect() {
     // The first is repeated after a second (RFC 6298 §2).
     assert!(number(&end, "server/connect_ns") > 900_000_000, "{end:?}");
 }
+
+#[test]
+fn answers_that_come_at_once_belong_to_their_own_requests_at_every_node() {
+    const REQUESTS: usize = 300;
+    let dirs = ["proxy", "entry", "exit"].map(|name| Dir::new(&format!("sessions-quick-{name}")));
+    let lines = dirs.each_ref().map(Lines::new);
+    let files = lines
+        .each_ref()
+        .map(|l| l.path.to_str().unwrap().to_owned());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut request = [0; REQUEST.len()];
+        while socket.read_exact(&mut request).is_ok() {
+            socket.write_all(RESPONSE).unwrap();
+        }
+    });
+    let exit = Node::to("Z", target, &["-r", "--sessions", &files[2]]);
+    let raw = ["--accept", "raw", "--sessions"];
+    let entry = Node::to("A", exit.address, &[raw[0], raw[1], raw[2], &files[1]]);
+    let proxy = ["-r", raw[0], raw[1], raw[2], &files[0]];
+    let proxy = Node::to("P", entry.address, &proxy);
+    let mut client = TcpStream::connect(proxy.address).unwrap();
+    client.set_nodelay(true).unwrap();
+    let mut answer = vec![0; RESPONSE.len()];
+    for _ in 0..REQUESTS {
+        client.write_all(REQUEST).unwrap();
+        client.read_exact(&mut answer).unwrap();
+    }
+    drop(client);
+    for lines in &lines {
+        let end = lines.wait("end");
+        let exchanges = end.at("http").unwrap().as_array().unwrap();
+        assert_eq!(exchanges.len(), REQUESTS, "{}", text(&end, "role"));
+        for exchange in exchanges {
+            in_order(exchange, &["request_first", "response_first"]);
+            number(exchange, "time_to_first_byte_ns");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use crate::annotate::snmp;
 use crate::measure::{sla, Sla};
 use crate::report::State;
 use crate::session::allow::Network;
+use crate::DESK;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,6 +106,38 @@ const FRAMING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
 const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const TELLING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
+
+/// What only a build with the feature `desk` has: options, command words and formats ([`DESK`]).
+pub const FOR_DESK: &[&str] = &[
+    "report-html",
+    "targets",
+    "probe-allow",
+    "demo",
+    "exporter",
+    PASSIVE,
+    "otlp",
+    "influx",
+    "nagios",
+];
+
+/// Whether an option, a command word or a format is in this build.
+pub fn is_built(name: &str) -> bool {
+    DESK || !FOR_DESK.contains(&name)
+}
+
+/// That `name` is in this build; `before` is what it is written behind.
+///
+/// # Errors
+///
+/// A sentence that says that it is not, and why.
+pub fn check_built(name: &str, before: &str) -> Result<(), String> {
+    if is_built(name) {
+        return Ok(());
+    }
+    Err(format!("this build has no {before}{name}: {SMALL}"))
+}
+
+const SMALL: &str = "it was made for small machines, without the feature desk";
 
 /// A word that stands first among the arguments that are no options.
 #[derive(Debug)]
@@ -751,7 +784,10 @@ const FLAGS: &[Flag] = &[
         roles: REPORTING,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
-            Ok(())
+            match is_built(text) {
+                true => Ok(()),
+                false => Err(format!("is not in this build: {SMALL}")),
+            }
         }),
     },
     Flag {

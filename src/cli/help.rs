@@ -95,7 +95,10 @@ pub(super) fn long() -> String {
 
 fn usage() -> String {
     let mut text = format!("Usage: {PROGRAM} [-l ADDR] [-f ADDR] [OPTION]...\n");
-    for word in flags::WORDS {
+    for word in flags::WORDS
+        .iter()
+        .filter(|word| flags::is_built(word.name))
+    {
         let call = match word.operand {
             Some(operand) => format!("{} {operand}", word.name),
             None => word.name.to_owned(),
@@ -104,13 +107,16 @@ fn usage() -> String {
         let _ = writeln!(text, "           {}", word.brief);
     }
     let (word, brief) = (flags::PASSIVE, flags::PASSIVE_BRIEF);
-    let _ = writeln!(text, "       {PROGRAM} {word} FILE|- [OPTION]...");
-    let _ = writeln!(text, "           {brief}");
+    if flags::is_built(word) {
+        let _ = writeln!(text, "       {PROGRAM} {word} FILE|- [OPTION]...");
+        let _ = writeln!(text, "           {brief}");
+    }
     text
 }
 
 fn in_group(group: Group) -> impl Iterator<Item = &'static Flag> {
-    flags::all().iter().filter(move |flag| flag.group == group)
+    let mine = move |flag: &&Flag| flag.group == group && flags::is_built(flag.long);
+    flags::all().iter().filter(mine)
 }
 
 /// `  -l, --listen ADDR`, without an end of line.

@@ -112,6 +112,7 @@ impl Given {
                         .ok_or_else(|| remedied(format_args!("unknown option --{long}")))?
                 }
             };
+        flags::check_built(flag.long, "--")?;
         match flag.set {
             Set::Help => return Ok(Step::Print(help::long())),
             Set::Version => {
@@ -139,6 +140,7 @@ impl Given {
     fn take_value(&mut self, text: OsString) -> Result<(), String> {
         match self.word {
             None => {
+                flags::check_built(&text.to_string_lossy(), "")?;
                 let word = flags::WORDS.iter().find(|word| text == word.name);
                 self.word = Some(word.ok_or_else(|| unknown_word(&text))?);
             }

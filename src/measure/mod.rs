@@ -191,7 +191,6 @@ impl VerdictKind {
     }
 }
 
-/// Which way the increase of a segment lies.
 /// Which way the increase of a segment lies, or that of a wake-up delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictDirection {
@@ -329,7 +328,8 @@ pub struct SegmentStatistics {
     pub clock_offset_error: Option<Nanos>,
     /// Rate of the far clock against the near one, in parts per million.
     pub clock_skew_ppm: Option<f64>,
-    /// Sum of this part / sum of the totals.
+    /// Sum of this part / sum of the totals. This, baseline and increase are of the network delay where it is known of nearly
+    /// all blocks, else of the round trip.
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile (the figure that stands out most, else p50).
     pub baseline: Option<SignedNanos>,

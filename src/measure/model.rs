@@ -19,8 +19,8 @@ use super::{
     Direction, Figure, Histogram, HostStatistics, NodeId, Passage, SegmentStatistics, Statistics,
     Summary, Verdict, VerdictDirection,
 };
+use crate::table::Table;
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
-use std::collections::BTreeMap;
 
 /// Identities remembered per hop; a larger pool is counted on, but its later members start no new
 /// baseline.
@@ -100,7 +100,7 @@ fn segment_column(segment: usize) -> usize {
 
 /// Of so many blocks the wake-up delays at both ends have to be known before a segment is judged without them. They are
 /// unknown of blocks that met in a socket, and those are not like the others: the rest has to count in full.
-const NETWORK_KNOWN: f64 = 0.9;
+pub(super) const NETWORK_KNOWN: f64 = 0.9;
 /// Of so many blocks a wake-up delay has to be known before a host is judged by it.
 const WAKE_UP_KNOWN: f64 = 0.5;
 
@@ -414,7 +414,7 @@ impl Model {
     }
 
     /// All figures of the run so far; a hop without a name is called `hop N`.
-    pub fn statistics(&self, names: &BTreeMap<u8, String>) -> Statistics {
+    pub fn statistics(&self, names: &Table<u8, String>) -> Statistics {
         let named = self.named(names);
         let earlier = self.earlier(&named);
         let candidates = self.candidates(earlier.as_deref());
@@ -465,7 +465,7 @@ impl Model {
                 windows.remove(0);
             }
         }
-        let rows = || windows.iter().flat_map(|window| window.whole_rows());
+        let rows = || windows.iter().flat_map(|window| window.all());
         let start = windows.first()?.start;
         let end = windows.last()?.end.max(start);
         let cut = Cut::new(start, end, rows().count(), slots);
@@ -498,9 +498,9 @@ impl Model {
     }
 
     /// Baseline and increase of each part that has them, as [`statistics`](Self::statistics) shows them.
-    pub fn growth(&self, names: &BTreeMap<u8, String>) -> BTreeMap<Place, sla::Growth> {
+    pub fn growth(&self, names: &Table<u8, String>) -> Table<Place, sla::Growth> {
         let Some(path) = &self.path else {
-            return BTreeMap::new();
+            return Table::new();
         };
         let earlier = self.earlier(&self.named(names));
         let candidates = self.candidates(earlier.as_deref()).into_iter();
@@ -536,8 +536,8 @@ impl Model {
 
     /// What later runs are compared with: the quantiles of every part. `started` is when the run
     /// began.
-    pub fn run_record(&self, started: WallTime, names: &BTreeMap<u8, String>) -> RunRecord {
-        let mut parts = BTreeMap::new();
+    pub fn run_record(&self, started: WallTime, names: &Table<u8, String>) -> RunRecord {
+        let mut parts = Table::new();
         let mut add = |part, history: &History, read| {
             let quantiles = run_quantiles(history, read);
             if quantiles != Quantiles::default() {
@@ -578,7 +578,7 @@ impl Model {
     }
 
     /// Hops and names of the nodes, in order of the path.
-    fn named(&self, names: &BTreeMap<u8, String>) -> Vec<(u8, String)> {
+    fn named(&self, names: &Table<u8, String>) -> Vec<(u8, String)> {
         let own = self.own.iter().any(|own| own.count() > 0) || self.server.count() > 0;
         let hops = match &self.path {
             Some(path) => path.hosts.iter().map(|host| host.hop).collect(),

@@ -3,10 +3,10 @@
 use super::simulator::{Random, SimPath, MS};
 use super::state::{emit, parse, RunRecord};
 use super::*;
+use crate::table::Table;
 use crate::time::MonoTime;
-use std::collections::BTreeMap;
 
-fn names() -> BTreeMap<u8, String> {
+fn names() -> Table<u8, String> {
     (0..).zip(["A", "B", "C", "Z"].map(str::to_owned)).collect()
 }
 
@@ -929,7 +929,7 @@ fn a_plain_proxy_reports_its_own_residence_and_its_server() {
         let delay = Nanos::from_millis(if i < 100 { 3 } else { 9 });
         model.behind_exit(MonoTime(i as u64 * 100_000_000), delay);
     }
-    let statistics = model.statistics(&BTreeMap::new());
+    let statistics = model.statistics(&Table::new());
     assert_eq!((statistics.hosts.len(), statistics.hosts[0].hop), (1, 0));
     assert_eq!(statistics.hosts[0].forward_residence.unwrap().count, 200);
     assert!(statistics.segments.is_empty() && statistics.round_trip.is_none());

@@ -144,7 +144,7 @@ impl Reading {
 
 impl<'a> Window<'a> {
     /// Its rows, with their times.
-    fn all(self) -> impl Iterator<Item = (u64, &'a [i64])> {
+    pub(super) fn all(self) -> impl Iterator<Item = (u64, &'a [i64])> {
         let rows = self.series.values.chunks_exact(self.series.columns.max(1));
         let rows = self.series.times.iter().copied().zip(rows);
         rows.filter(move |(time, _)| (self.start..=self.end).contains(time))
@@ -164,13 +164,6 @@ impl<'a> Window<'a> {
         };
         let known = self.all().filter(|(_, row)| known(row)).count();
         known > 0 && known as f64 >= self.rows() as f64 * share
-    }
-
-    /// Each row with its time.
-    pub(super) fn whole_rows(self) -> impl Iterator<Item = (u64, &'a [i64])> {
-        let rows = self.series.values.chunks_exact(self.series.columns.max(1));
-        let rows = self.series.times.iter().copied().zip(rows);
-        rows.filter(move |(time, _)| (self.start..=self.end).contains(time))
     }
 
     pub(super) fn values(self, read: Reading) -> impl Iterator<Item = (u64, i64)> + 'a {

@@ -10,8 +10,9 @@
 //! each part its median and 95th percentile in nanoseconds, `-` where too few blocks tell. Runs are
 //! compared only with runs of the same path.
 
+use crate::table::Table;
 use crate::time::{SignedNanos, WallTime};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 
 /// The first line. The number changes when a line's meaning does.
@@ -61,7 +62,7 @@ pub struct RunRecord {
     /// Hops and names of its nodes, from [`path_key`]; without spaces.
     pub path: String,
     /// Its figures.
-    pub parts: BTreeMap<Part, Quantiles>,
+    pub parts: Table<Part, Quantiles>,
 }
 
 /// A line of a state file that cannot be read.
@@ -144,7 +145,7 @@ fn parse_run(line: &str) -> Result<RunRecord, String> {
     if path.is_empty() {
         return Err("path is missing".to_owned());
     }
-    let mut parts = BTreeMap::new();
+    let mut parts = Table::new();
     for word in words {
         let wrong = || format!("{:?} is not a part", shown(word));
         let (name, figures) = word.split_once('=').ok_or_else(wrong)?;
@@ -252,7 +253,7 @@ mod tests {
             p50: Some(SignedNanos(p50)),
             p95: p95.map(SignedNanos),
         };
-        let parts = BTreeMap::from([
+        let parts = Table::from([
             (Part::Source, quantiles(3_000, Some(5_000))),
             (Part::Segment(0, 1), quantiles(-410_000, Some(520_000))),
             (Part::Host(1), quantiles(2_500, None)),

@@ -1,6 +1,7 @@
 //! Statistics and what nodes and kernels told of themselves in, the likely cause of the delay out.
 //!
-//! What is explained is the part that the verdict names; where it names none, the part that is furthest beyond its limits.
+//! What is explained is the part that the verdict names; where it names none, the part that is furthest beyond its limits,
+//! by its name.
 //! Its delay is the verdict's increase, or, for want of a baseline, the median of the part. The first rule that decides
 //! speaks; where none does the cause is `unknown`, and where nobody was asked there is none.
 //!
@@ -11,7 +12,7 @@
 //! | 3 | `network` | segment | the kernel's RTT makes up half of the delay or more; or the connection retransmitted twice or more |
 //! | 4 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` is 0.1 or more |
 //! | 5 | `host C is busy` | segment (its ends), host | `load1` is 1.5 per CPU or more, or `cpu_busy` 0.9, or `cpu_pressure_some10` 0.3 |
-//! | 6 | `host C reads late` | segment (its ends), host | the wake-up delay at p95 is half of the delay or more |
+//! | 6 | `host C reads late` | segment (its ends; not where it was named without its wake-up delays), host | the wake-up delay at p95 is half of the delay or more |
 //! | 7 | `application` | host, server | the host told its load and none of the above holds; the server: the exit's kernel has an RTT to it of less than half of the delay |
 //! | - | `unknown` | | no rule decides, or the kernel's RTT of the server is as long as its answer |
 //!
@@ -22,6 +23,7 @@
 //! alone they are those of the connection's life.
 
 use super::facts::Facts;
+use super::model::NETWORK_KNOWN;
 use super::sla::Amount;
 use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};
 use crate::time::SignedNanos;
@@ -54,15 +56,29 @@ pub fn cause(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
     if told.latest.iter().all(|told| told.facts.is_empty()) {
         return None;
     }
-    let decided = match subject(statistics) {
+    let subject = subject(statistics);
+    let decided = match subject {
         Subject::Segment(segment) => of_segment(statistics, segment, told),
         Subject::Host(host) => of_host(statistics, host, told),
         Subject::Server => of_server(statistics, told),
         Subject::None => None,
     };
-    Some(decided.unwrap_or_else(|| "unknown".to_owned()))
+    let name = |hop| (told.name)(hop);
+    let unnamed = match subject {
+        _ if statistics.verdict.kind != VerdictKind::None => None,
+        Subject::Segment(part) => Some(format!("{} -> {}", name(part.from_hop), name(part.to_hop))),
+        Subject::Host(part) => Some(name(part.hop)),
+        Subject::Server | Subject::None => None,
+    };
+    Some(match (decided, unnamed) {
+        (None, _) => "unknown".to_owned(),
+        (Some(cause), None) => cause,
+        // The verdict does not say what is explained.
+        (Some(cause), Some(part)) => format!("{part}: {cause}"),
+    })
 }
 
+#[derive(Clone, Copy)]
 enum Subject<'a> {
     Segment(&'a SegmentStatistics),
     Host(&'a HostStatistics),
@@ -226,6 +242,10 @@ fn of_segment(
         (Some(kernel), _) => format!(", the kernel's RTT is {}", span(kernel)),
         _ => String::new(),
     };
+    // What the verdict says of a segment whose wake-up delays are known, it says of what is left without them.
+    let known = segment.network.zip(segment.round_trip);
+    let without_wake_ups = statistics.verdict.kind == VerdictKind::Segment
+        && known.is_some_and(|(part, all)| part.count as f64 >= all.count as f64 * NETWORK_KNOWN);
     // What comes in waits at the far end first.
     let ends = [far, near];
     let hosts = ends.map(|hop| statistics.hosts.iter().find(|host| host.hop == hop));
@@ -241,7 +261,10 @@ fn of_segment(
         .find_map(|&hop| memory(hop, told))
         .or_else(|| busiest(&ends, told))
         .map(|text| text + &unchanged)
-        .or_else(|| hosts.into_iter().flatten().find_map(late))
+        .or_else(|| {
+            let mut hosts = hosts.into_iter().flatten();
+            hosts.find_map(late).filter(|_| !without_wake_ups)
+        })
 }
 
 fn of_host(statistics: &Statistics, host: &HostStatistics, told: &Told<'_>) -> Option<String> {
@@ -496,7 +519,7 @@ mod tests {
         let told = [facts(1, 1, &[("downstream.rtt_ns", 9e6)])];
         assert_eq!(
             why(&statistics, &told, &[]),
-            "network: the kernel's RTT is 9 ms of 10 ms"
+            "B -> C: network: the kernel's RTT is 9 ms of 10 ms"
         );
         statistics.segments[1].sla = Sla::Ok;
         assert_eq!(why(&statistics, &told, &[]), "unknown");
@@ -664,6 +687,9 @@ mod tests {
             why(&statistics, &told, &[]),
             "host C reads late: 2.6 ms after its kernel has the data (p95)"
         );
+        // Named without them: what grew is not among them.
+        statistics.segments[1].network = summary(8.0);
+        assert_eq!(why(&statistics, &told, &[]), "unknown");
         // The return path of C -> D is not of this segment.
         let mut statistics = grown(VerdictKind::Segment, 1);
         statistics.hosts[2].return_wake_up = summary(9.0);

@@ -3,9 +3,9 @@
 
 use super::lock;
 use crate::measure::facts::Classes;
+use crate::table::Table;
 use crate::wire::facts::{emit_ask, ASK_OTHERS};
 use crate::wire::{push_annotation, ANNOTATION_ASK};
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -21,18 +21,18 @@ pub struct Asking {
 struct Asked {
     /// Of everybody, in every block.
     always: Classes,
-    by_user: BTreeMap<u8, Classes>,
-    by_rules: BTreeMap<u8, Classes>,
+    by_user: Table<u8, Classes>,
+    by_rules: Table<u8, Classes>,
     /// For a block to carry; `None` while all hops are asked for the same.
     annotation: Option<Arc<[u8]>>,
 }
 
 impl Asked {
     /// Single hops, by whomever.
-    fn together(&self) -> BTreeMap<u8, Classes> {
+    fn together(&self) -> Table<u8, Classes> {
         let mut hops = self.by_user.clone();
         for (&hop, &classes) in &self.by_rules {
-            let asked = hops.entry(hop).or_default();
+            let asked = hops.get_or_insert_with(hop, Classes::default);
             *asked = asked.and(classes);
         }
         hops
@@ -64,12 +64,12 @@ impl Asking {
 
     /// From the next block on, each of these hops is asked for its classes too, and nobody else for anything but what
     /// everybody is, or what the rules ask.
-    pub fn set(&self, hops: BTreeMap<u8, Classes>) {
+    pub fn set(&self, hops: Table<u8, Classes>) {
         self.change(|asked| asked.by_user = hops);
     }
 
     /// The same for what the rules ask, in the place of what they asked before.
-    pub fn set_by_rules(&self, hops: BTreeMap<u8, Classes>) {
+    pub fn set_by_rules(&self, hops: Table<u8, Classes>) {
         self.change(|asked| asked.by_rules = hops);
     }
 
@@ -109,7 +109,7 @@ impl Asking {
     }
 
     /// What single hops are asked for, besides what everybody is.
-    pub fn hops(&self) -> BTreeMap<u8, Classes> {
+    pub fn hops(&self) -> Table<u8, Classes> {
         lock(&self.asked).together()
     }
 }
@@ -124,25 +124,22 @@ mod tests {
     fn the_union_is_what_all_hops_together_are_asked_for() {
         let asking = Asking::default();
         assert!(asking.union().is_empty());
-        asking.set(BTreeMap::from([(1, Classes::LOAD), (3, Classes::TCP)]));
+        asking.set(Table::from([(1, Classes::LOAD), (3, Classes::TCP)]));
         assert_eq!(asking.union(), Classes::LOAD.and(Classes::TCP));
-        asking.set(BTreeMap::new());
+        asking.set(Table::new());
         assert!(asking.union().is_empty() && asking.hops().is_empty());
     }
 
     #[test]
     fn what_rules_ask_comes_and_goes_beside_what_the_user_asks() {
         let asking = Asking::default();
-        asking.set(BTreeMap::from([(1, Classes::LOAD)]));
-        asking.set_by_rules(BTreeMap::from([(1, Classes::TCP), (2, Classes::CPU)]));
+        asking.set(Table::from([(1, Classes::LOAD)]));
+        asking.set_by_rules(Table::from([(1, Classes::TCP), (2, Classes::CPU)]));
         let both = Classes::LOAD.and(Classes::TCP);
-        assert_eq!(
-            asking.hops(),
-            BTreeMap::from([(1, both), (2, Classes::CPU)])
-        );
+        assert_eq!(asking.hops(), Table::from([(1, both), (2, Classes::CPU)]));
         assert_eq!(asking.union(), both.and(Classes::CPU));
-        asking.set_by_rules(BTreeMap::new());
-        assert_eq!(asking.hops(), BTreeMap::from([(1, Classes::LOAD)]));
+        asking.set_by_rules(Table::new());
+        assert_eq!(asking.hops(), Table::from([(1, Classes::LOAD)]));
         assert_eq!(asking.union(), Classes::LOAD);
     }
 
@@ -156,9 +153,9 @@ mod tests {
             (Classes::LOAD, Classes::LOAD)
         );
         assert!(question.annotation().is_empty());
-        asking.set(BTreeMap::from([(1, Classes::LOAD)]));
+        asking.set(Table::from([(1, Classes::LOAD)]));
         assert!(asking.question().annotation().is_empty());
-        asking.set(BTreeMap::from([(2, Classes::TCP)]));
+        asking.set(Table::from([(2, Classes::TCP)]));
         let question = asking.question();
         assert_eq!(question.own, Classes::LOAD);
         let value = &question.annotation()[ANNOTATION_HEADER_LEN..];

@@ -380,7 +380,7 @@ impl Caller {
             let ingress = header
                 .marked()
                 .then(|| *read_at.get_or_insert_with(|| clock.read()))
-                .map(|read_at| read_at.after(intake.arrival(&header)));
+                .map(|read_at| read_at.after(intake.arrival(&header, read_at.wall)));
             intake
                 .verify(&header)
                 .map_err(|fault| breaks(explain(end, timeout, fault)))?;
@@ -570,6 +570,7 @@ impl Line {
         };
         let mut frame = end.with_room(build(header, &[], &[], &[]));
         end.seal(&mut frame);
+        end.end_writing();
         // Where it cannot be sent the reader finds out why.
         let _ = self.send(&frame, &mut Nanos::default());
         drop(guard);

@@ -256,6 +256,11 @@ impl End {
         self.is(WRITING_OVER)
     }
 
+    /// The last frame is about to be sent. Before it is: the peer may answer it with its close at once.
+    pub fn end_writing(&self) {
+        self.mark(WRITING_OVER);
+    }
+
     /// Passes a half-close on.
     pub fn shut_writing(&self) {
         self.mark(WRITING_OVER);

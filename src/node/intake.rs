@@ -9,7 +9,7 @@
 
 use super::ends::{End, Pair};
 use crate::sys::{self, receive::receive};
-use crate::time::WallTime;
+use crate::time::{SignedNanos, WallTime};
 use crate::wire::authentication::TAG_LEN;
 use crate::wire::{FrameView, Header, ParseError, HEADER_LEN, STAMP_LEN};
 use std::io::{self, Read};
@@ -29,6 +29,8 @@ const BIG: usize = HEADROOM + READ_SIZE + 4096;
 const TICK: Duration = Duration::from_secs(1);
 /// Frames from this size on are read exactly, so that no left-over has to be copied; smaller ones greedily.
 const EXACT: usize = 16 << 10;
+/// What was read so much later than it came is held against packets that came out of order.
+const LATE: SignedNanos = SignedNanos::from_millis(1);
 
 /// Why there are no more bytes.
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub struct Intake<'a> {
     arrivals: bool,
     /// When the last byte that was read had come, if nothing was left behind it; `None` where that is not known.
     arrival: Option<WallTime>,
+    /// Packets that had come out of order when they were last counted.
+    out_of_order: u64,
     /// How much more than a frame to read, so that a receive can be seen to have emptied the socket. That is a header, so
     /// that nothing but one is ever left over of a larger frame: it is copied, the rest of its frame is not.
     slack: usize,
@@ -102,6 +106,7 @@ impl<'a> Intake<'a> {
             fresh: false,
             arrivals: end.tells_arrivals(),
             arrival: None,
+            out_of_order: 0,
             slack: 0,
             header_begun: None,
             unnoted: None,
@@ -431,11 +436,26 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// When the last byte of the frame at hand came, by the kernel's wall clock. Known only of the last frame of a read
-    /// that left nothing behind: the time that the kernel tells is that of the last byte in the socket.
-    pub fn arrival(&self, header: &Header) -> Option<WallTime> {
-        self.arrival
-            .filter(|_| self.start + header.frame_len() == self.filled)
+    /// When the last byte of the frame at hand came, by the kernel's wall clock; it was completely read at `read_at`. Known
+    /// only of the last frame of a read that left nothing behind: the time that the kernel tells is that of the last byte in
+    /// the socket.
+    pub fn arrival(&mut self, header: &Header, read_at: WallTime) -> Option<WallTime> {
+        let arrival = self.arrival?;
+        let last = self.start + header.frame_len() == self.filled;
+        let believed = last && (read_at - arrival <= LATE || self.came_in_order());
+        believed.then_some(arrival)
+    }
+
+    /// Whether no packet has overtaken another since this was asked last. If one has, its bytes may have waited in the
+    /// kernel for one that was lost: that is the network's delay, not the reader's. One more system call, for what is late
+    /// anyway; where the kernel does not tell (before Linux 5.4) lateness is not believed.
+    #[inline(never)]
+    fn came_in_order(&mut self) -> bool {
+        let info = sys::tcp_info(&self.end.socket);
+        let Some(count) = info.and_then(|info| info.out_of_order) else {
+            return false;
+        };
+        std::mem::replace(&mut self.out_of_order, count) == count
     }
 
     /// Whether a read has come since this was asked last: if not, the frame at hand was complete when the one before was.
@@ -577,6 +597,10 @@ mod tests {
         assert!(!intake.is_big());
     }
 
+    fn now() -> WallTime {
+        sys::clock::read().wall
+    }
+
     fn frame(payload: usize) -> Vec<u8> {
         let header = Header {
             flags: crate::wire::Flags(crate::wire::Flags::MARKED),
@@ -592,13 +616,13 @@ mod tests {
         // Not asked for: unknown.
         near.write_all(&frame(10)).unwrap();
         let header = intake.frame().unwrap().unwrap();
-        assert_eq!(intake.arrival(&header), None);
+        assert_eq!(intake.arrival(&header, now()), None);
         intake.consume(&header);
         pair.client.keep_arrivals();
         let mut intake = Intake::new(&pair, &pair.client, None);
         let known = |intake: &mut Intake<'_>| {
             let header = intake.frame().unwrap().unwrap();
-            let known = intake.arrival(&header).is_some();
+            let known = intake.arrival(&header, now()).is_some();
             intake.consume(&header);
             known
         };
@@ -635,6 +659,58 @@ mod tests {
         near.write_all(b"x").unwrap();
         assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");
         assert!(!intake.arrivals);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_waited_in_the_kernel_for_a_lost_packet_was_not_read_late_and_what_waited_for_the_reader_was(
+    ) {
+        let (mut near, pair) = pair();
+        near.set_nodelay(true).unwrap();
+        pair.client.keep_arrivals();
+        let mut intake = Intake::new(&pair, &pair.client, None);
+        let frame = frame(100);
+        let next = |intake: &mut Intake<'_>| {
+            let header = intake.frame().unwrap().unwrap();
+            let read_at = now();
+            let (raw, told) = (intake.arrival, intake.arrival(&header, read_at));
+            intake.consume(&header);
+            (raw.map(|at| read_at - at), told.map(|at| read_at - at))
+        };
+        // The first such socket of a host turns stamping on a moment later.
+        let told = std::iter::repeat_with(|| {
+            near.write_all(&frame).unwrap();
+            next(&mut intake).1
+        });
+        assert!(told.take(1_000_000).any(|late| late.is_some()));
+        let while_it_lasts = Duration::from_millis(20);
+        let (said, nobody) = std::sync::mpsc::channel::<()>();
+        // The reader does not read: late, and its own doing.
+        near.write_all(&frame).unwrap();
+        let _ = nobody.recv_timeout(while_it_lasts);
+        let (_, told) = next(&mut intake);
+        assert!(
+            told.is_some_and(|late| late.abs() >= while_it_lasts.into()),
+            "{told:?}"
+        );
+        // The first half of a frame is lost on its way, with all attempts to send it again; the second half is there.
+        let (first, second) = frame.split_at(HEADER_LEN);
+        sys::receive::lose_packets_of(&pair.client.socket, Some(first[0]));
+        near.write_all(first).unwrap();
+        near.write_all(second).unwrap();
+        let _ = nobody.recv_timeout(while_it_lasts);
+        sys::receive::lose_packets_of(&pair.client.socket, None);
+        let (raw, told) = next(&mut intake);
+        assert!(
+            raw.is_some_and(|late| late.abs() >= while_it_lasts.into()),
+            "{raw:?}"
+        );
+        assert_eq!(told, None);
+        // From then on all is as before.
+        near.write_all(&frame).unwrap();
+        let _ = nobody.recv_timeout(while_it_lasts);
+        assert!(next(&mut intake).1.is_some());
+        drop(said);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use crate::measure::timeline::{Event, EventKind, Timeline};
 use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::sys;
+use crate::table::Table;
 use crate::time::{Now, WallTime};
-use std::collections::BTreeMap;
+use crate::DESK;
 use std::sync::Arc;
 
 /// Notices kept word by word; a fault that repeats all night is counted beyond that.
@@ -33,7 +34,7 @@ pub struct Taken {
 pub struct Ledger {
     /// A book for each place on a path that this node has had: one that takes both raw clients and frames is hop 0 for
     /// the ones and hop 1 or more for the others, and their figures do not mix.
-    books: BTreeMap<u8, Book>,
+    books: Table<u8, Book>,
     baseline: Baseline,
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
@@ -53,14 +54,14 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Book {
     model: Model,
-    names: BTreeMap<u8, String>,
+    names: Table<u8, String>,
     path: PathReport,
     watch: Watch,
     /// What the rules ask now.
-    asked: BTreeMap<u8, Classes>,
+    asked: Table<u8, Classes>,
     /// The latest answer of each hop, and the first since it was asked for what it is asked now.
-    facts: BTreeMap<u8, Facts>,
-    first_facts: BTreeMap<u8, Facts>,
+    facts: Table<u8, Facts>,
+    first_facts: Table<u8, Facts>,
     sessions: u64,
     /// Of the latest session.
     cookie: u64,
@@ -71,7 +72,7 @@ impl Ledger {
     /// An empty one, of the node `name`.
     pub fn new(name: &str, role: &str, started: WallTime, baseline: Baseline) -> Self {
         let mut ledger = Self {
-            books: BTreeMap::new(),
+            books: Table::new(),
             baseline,
             rules: Arc::new([]),
             asking: None,
@@ -101,14 +102,14 @@ impl Ledger {
 
     fn book(&mut self, hop: u8) -> &mut Book {
         let (baseline, name, rules) = (&self.baseline, &self.name, &self.rules);
-        self.books.entry(hop).or_insert_with(|| Book {
+        self.books.get_or_insert_with(hop, || Book {
             model: Model::new(baseline.clone()),
-            names: BTreeMap::from([(hop, name.clone())]),
+            names: Table::from([(hop, name.clone())]),
             path: PathReport::default(),
             watch: Watch::new(Arc::clone(rules)),
-            asked: BTreeMap::new(),
-            facts: BTreeMap::new(),
-            first_facts: BTreeMap::new(),
+            asked: Table::new(),
+            facts: Table::new(),
+            first_facts: Table::new(),
             sessions: 0,
             cookie: 0,
             measured: 0,
@@ -156,8 +157,8 @@ impl Ledger {
             Measurement::Path(path) => self.learn(*path),
             Measurement::Facts(hop, facts) => {
                 let book = self.book(hop);
-                let first = book.first_facts.entry(facts.hop);
-                first.or_insert_with(|| (*facts).clone());
+                let first = &mut book.first_facts;
+                first.get_or_insert_with(facts.hop, || (*facts).clone());
                 book.facts.insert(facts.hop, *facts);
             }
             Measurement::Notice(text) => self.notice(text),
@@ -188,12 +189,14 @@ impl Ledger {
         }
     }
 
-    /// Takes in the counts of a run that goes on.
+    /// Takes in the counts of a run that goes on. Of blocks under way nobody knows yet whether they are lost: they belong
+    /// to the window in which that turns out.
     pub fn counts(&mut self, blocks: Blocks) {
         let hop = self.main_hop();
         let book = self.book(hop);
         if !book.watch.is_empty() {
-            book.watch.counts(blocks.sent, blocks.lost);
+            let settled = blocks.received + blocks.lost;
+            book.watch.counts(settled, blocks.lost);
             self.act(hop);
         }
     }
@@ -203,6 +206,10 @@ impl Ledger {
         let hop = self.main_hop();
         let book = self.book(hop);
         if !book.watch.is_empty() {
+            if book.watch.needs_growth() {
+                let growth = book.model.growth(&book.names);
+                book.watch.grow(sys::clock::mono(), &growth);
+            }
             book.watch.finish(planned, blocks.sent, blocks.lost);
             self.act(hop);
         }
@@ -270,14 +277,12 @@ impl Ledger {
     }
 
     fn learn(&mut self, path: Path) {
-        let mut count = BTreeMap::new();
-        for node in &path.nodes {
-            *count.entry(node.name.clone()).or_insert(0) += 1;
-        }
+        let given: Vec<_> = path.nodes.iter().map(|node| node.name.clone()).collect();
         // Several nodes on one host have one name by default: the hop tells them apart.
         let mut nodes = path.nodes;
         for node in &mut nodes {
-            if count[&node.name] > 1 || node.name.is_empty() {
+            let namesakes = given.iter().filter(|name| **name == node.name);
+            if namesakes.count() > 1 || node.name.is_empty() {
                 node.name = format!("{}#{}", node.name, node.hop);
             }
         }
@@ -295,12 +300,12 @@ impl Ledger {
     }
 
     /// Names by hop, as far as the path is known.
-    pub fn names(&self) -> &BTreeMap<u8, String> {
+    pub fn names(&self) -> &Table<u8, String> {
         &self.main().names
     }
 
     /// Names by hop on the path of `trip`.
-    pub fn names_of(&self, trip: &Trip) -> &BTreeMap<u8, String> {
+    pub fn names_of(&self, trip: &Trip) -> &Table<u8, String> {
         let book = self.books.get(&origin(trip));
         book.map_or(self.names(), |book| &book.names)
     }
@@ -405,7 +410,7 @@ impl Ledger {
     pub fn look(&self, blocks: Blocks, dropped: u64, pictures: bool) -> Report {
         let now = sys::clock::read().now();
         let mut report = self.report(now.wall, blocks, dropped);
-        if pictures {
+        if DESK && pictures {
             report.timeline = self.timeline(now);
         }
         report
@@ -445,7 +450,31 @@ fn origin(trip: &Trip) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::sla;
     use crate::time::SignedNanos;
+
+    #[test]
+    fn blocks_under_way_are_neither_lost_nor_answered_and_a_share_of_lost_ones_is_no_more_than_all()
+    {
+        let rules = sla::parse("total loss > 1% over 20 critical").unwrap();
+        let mut ledger = Ledger::new("A", "probe", WallTime(0), Baseline::FirstHalf)
+            .watching(rules.into(), &Arc::default());
+        let mut look = |sent, received, lost| {
+            let blocks = Blocks {
+                sent,
+                received,
+                lost,
+                ..Blocks::default()
+            };
+            ledger.counts(blocks);
+            ledger.report(WallTime(1), blocks, 0).limits[0].value
+        };
+        assert_eq!(look(40, 10, 0), None, "30 of them are under way");
+        assert_eq!(look(41, 20, 0), Some(sla::Amount::Share(0.0)));
+        // An outage: they come to be lost all at once.
+        assert_eq!(look(140, 20, 0), Some(sla::Amount::Share(0.0)));
+        assert_eq!(look(150, 20, 130), Some(sla::Amount::Share(1.0)));
+    }
 
     #[test]
     fn what_a_node_saw_in_two_places_of_a_path_does_not_mix() {

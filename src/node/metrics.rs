@@ -11,6 +11,7 @@ use super::serve::Watch;
 use crate::metrics_http::{Request, Response, Routes};
 use crate::report::prometheus::{render, Carried, Exposition, NodeFigures, Observed};
 use crate::report::{html, Report};
+use crate::DESK;
 use crossbeam_channel::{never, Receiver};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,9 @@ impl Metrics {
 
     /// The live page of the path `path`; of the only one there is; or else a list of all.
     fn page(&self, path: Option<&str>) -> Response {
+        if !DESK {
+            return Response::text(404, "this build has no pictures: see /metrics");
+        }
         const HTML: &str = "text/html; charset=utf-8";
         let asked = Instant::now();
         let one = match (&self.0[..], path) {

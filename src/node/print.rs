@@ -12,6 +12,7 @@ use crate::report::block::BlockLine;
 use crate::report::{csv, html, influx, json, jsonl, nagios, otlp, screen, text, Blocks, Report};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
+use crate::DESK;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,6 +117,9 @@ impl Printer {
         let Some(screen) = &mut self.screen else {
             return;
         };
+        if !DESK {
+            return;
+        }
         let wish = screen.tick();
         if wish.reset {
             ledger.reset(sys::clock::read().wall);
@@ -214,7 +218,7 @@ impl Printer {
     ) -> Result<(), OutputError> {
         let text = match self.format {
             Format::Csv => self.table.line(&line),
-            Format::Otlp => otlp::line(&otlp::Block {
+            Format::Otlp if DESK => otlp::line(&otlp::Block {
                 line,
                 cookie: ledger.cookie(),
                 crossings: trip.map_or(&[], |trip| &trip.crossings),
@@ -311,7 +315,7 @@ impl Printer {
         let report = ledger.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format {
             Format::Json => json::render(&report),
-            Format::Nagios => nagios::render(&report),
+            Format::Nagios if DESK => nagios::render(&report),
             Format::Text => {
                 let terminal = match &self.output {
                     Output::Stdout => std::io::stdout().is_terminal(),
@@ -323,8 +327,8 @@ impl Printer {
                 let style = text::TextStyle::for_output(terminal, no_color.as_deref(), columns);
                 text::render(&report, &style)
             }
-            Format::Influx => influx::render(&report),
-            Format::Jsonl | Format::Csv | Format::Otlp => String::new(),
+            Format::Influx if DESK => influx::render(&report),
+            _ => String::new(), // Each block had its line.
         };
         self.output.write(&rendered)?;
         if let Some(page) = &mut self.page {
@@ -362,6 +366,9 @@ fn since(blocks: Blocks, base: Blocks) -> Blocks {
 
 impl PageFile {
     fn write(&mut self, ledger: &Ledger, mut report: Report) -> Result<(), OutputError> {
+        if !DESK {
+            return Ok(());
+        }
         report.timeline = ledger.timeline(sys::clock::read().now());
         self.output.write(&html::render(&report, html::Page::File))
     }

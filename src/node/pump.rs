@@ -220,7 +220,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Notes plain bytes from `from`, where books are kept; `when` they were read, or now that they are written.
+    /// Notes plain bytes from `from`, where books are kept; `when` they were read, or now. What a client asks is noted before
+    /// it is sent, within the residence: the other pump may have the answer as soon as it is.
     #[inline]
     fn note_payload(&self, from: Place, when: Option<WallTime>, bytes: &[u8]) {
         if let Some(diary) = self.pair.client.diary() {
@@ -435,7 +436,7 @@ impl<'a> Pump<'a> {
         let clock = &mut self.clock;
         let marked = header.marked();
         let read_at = marked.then(|| *self.read_at.get_or_insert_with(|| clock.read()))?;
-        Some(read_at.after(intake.arrival(header)))
+        Some(read_at.after(intake.arrival(header, read_at.wall)))
     }
 
     /// Whether the pending frame is genuine and may come now. After its ingress was read: what this takes is the host's.
@@ -761,11 +762,11 @@ impl<'a> Pump<'a> {
         self.count(header.payload_len);
         let Some(ingress) = ingress else {
             self.pair.exchange.ask_untimed();
-            self.send(Side::Server, frame.payload())?;
             self.note_payload(Place::Client, None, frame.payload());
-            return Ok(());
+            return self.send(Side::Server, frame.payload());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
+        self.note_payload(Place::Client, None, frame.payload());
         let question = self.pair.exchange.ask(header.sequence);
         let egress = self.clock.read();
         question.at(egress.mono);
@@ -778,7 +779,6 @@ impl<'a> Pump<'a> {
             forward.flags.0 |= StampFlags::STEPPED;
         }
         self.report(frame, &forward, egress);
-        self.note_payload(Place::Client, None, frame.payload());
         self.tell_residence(Direction::Forward, ingress, egress);
         Ok(())
     }
@@ -970,6 +970,9 @@ impl<'a> Pump<'a> {
             let mut ingress = Moment::default();
             if marked {
                 ingress = self.clock.read();
+            }
+            self.note_payload(Place::Client, chunk.read_at, chunk.bytes());
+            if marked {
                 question = self.node.asking.question();
                 let stamp = self.stamp(ingress, StampDirection::Forward);
                 start -= STAMP_LEN;
@@ -1012,9 +1015,6 @@ impl<'a> Pump<'a> {
             }
             self.send(Side::Server, frame)?;
             drop(guard);
-            let end = frame.len() - tag;
-            let payload = &frame[end - payload_len..end];
-            self.note_payload(Place::Client, chunk.read_at, payload);
             if marked {
                 self.tell_own(&question, header.sequence, ingress);
             }
@@ -1145,11 +1145,12 @@ impl<'a> Pump<'a> {
                 if self.source == Side::Client {
                     self.pair.exchange.ask_untimed();
                 }
+                self.note_asked(&chunk);
                 self.send(self.sink, chunk.bytes())?;
                 if let Some((_, since)) = asked {
                     self.tell_behind(since);
                 }
-                self.note_spliced(&chunk);
+                self.note_answered(&chunk);
                 continue;
             }
             let ingress = self.clock.read();
@@ -1158,13 +1159,14 @@ impl<'a> Pump<'a> {
                 Side::Client => Some(self.pair.exchange.ask(self.sequence)),
                 Side::Server => None,
             };
+            self.note_asked(&chunk);
             let egress = self.clock.read();
             if let Some(question) = question {
                 question.at(egress.mono);
             }
             self.send(self.sink, chunk.bytes())?;
             self.sequence += 1;
-            self.note_spliced(&chunk);
+            self.note_answered(&chunk);
             self.tell_residence(direction, ingress, egress);
             if let Some(behind) = behind {
                 self.node.collector.offer(Measurement::BehindExit(
@@ -1177,11 +1179,17 @@ impl<'a> Pump<'a> {
         self.finish(|| sink.shut_writing())
     }
 
-    /// Both directions as the client sees them: what it sent when it was read, what it gets when it is written.
-    fn note_spliced(&self, chunk: &Chunk<'_>) {
-        match self.source {
-            Side::Client => self.note_payload(Place::Client, chunk.read_at, chunk.bytes()),
-            Side::Server => self.note_payload(Place::Server, None, chunk.bytes()),
+    /// Both directions as the client sees them: what it sent when it was read ...
+    fn note_asked(&self, chunk: &Chunk<'_>) {
+        if self.source == Side::Client {
+            self.note_payload(Place::Client, chunk.read_at, chunk.bytes());
+        }
+    }
+
+    /// ... and what it gets when it is written.
+    fn note_answered(&self, chunk: &Chunk<'_>) {
+        if self.source == Side::Server {
+            self.note_payload(Place::Server, None, chunk.bytes());
         }
     }
 

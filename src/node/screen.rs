@@ -9,6 +9,7 @@ use super::collect::Collector;
 use super::{lock, output, StopFlag, STACK};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
+use crate::DESK;
 use crossbeam_channel::{unbounded, Receiver};
 use log::LevelFilter;
 use std::io::{IsTerminal, Read, Write};
@@ -51,6 +52,9 @@ pub struct Wish {
 impl Terminal {
     /// Takes the terminal over; `None` where stdin or stdout is none, or cannot be steered. Keys wake `collector`.
     pub fn open(collector: Collector, stop: &Arc<StopFlag>) -> Option<Self> {
+        if !DESK {
+            return None;
+        }
         let capable =
             std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         if !capable || !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
@@ -150,6 +154,9 @@ impl Drop for Terminal {
 
 /// Gives the terminal back as it was, if a screen has it.
 pub fn restore() {
+    if !DESK {
+        return;
+    }
     let Some((before, level)) = lock(&BEFORE).take() else {
         return;
     };

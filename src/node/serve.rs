@@ -13,6 +13,7 @@ use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::sys;
+use crate::table::Table;
 use crate::time::Nanos;
 use crate::wire::{
     build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
@@ -20,7 +21,6 @@ use crate::wire::{
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -55,7 +55,7 @@ struct Shared {
     /// Dropped to wake accept threads that rest.
     stopper: Mutex<Option<Sender<()>>>,
     next_id: AtomicUsize,
-    open: Mutex<BTreeMap<usize, Weak<Connection>>>,
+    open: Mutex<Table<usize, Weak<Connection>>>,
     /// The most that were open since memory was given back; changes under the lock of `open`.
     most_open: AtomicUsize,
     /// Most of them have ended since.

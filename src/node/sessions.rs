@@ -12,9 +12,9 @@ use crate::passive::{Http, Side as HttpSide};
 use crate::report::session::{line, Event, Snapshot};
 use crate::session::journal::{EndJournal, Journal, Kernel, Place};
 use crate::sys;
+use crate::table::Table;
 use crate::time::{Nanos, WallTime};
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::net::TcpStream;
@@ -256,7 +256,7 @@ fn run(
     role: &str,
     missed: &AtomicUsize,
 ) -> Result<(), OutputError> {
-    let mut open = BTreeMap::new();
+    let mut open = Table::new();
     let mut outcome = Ok(());
     let mut write = |snapshot: &Snapshot, outcome: &mut Result<(), OutputError>| {
         // After a fault the connections go on, unwritten.

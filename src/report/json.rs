@@ -259,6 +259,7 @@ impl ToJson for &Verdict {
             w.pair("reason", &self.reason);
             w.pair("text", &self.text);
             w.pair("cause", self.cause.as_deref());
+            w.pair("reads_late", self.reads_late);
         })
         .to_json(w);
     }
@@ -340,7 +341,7 @@ mod tests {
                 (
                     "verdict",
                     "kind index name direction basis figure share increase_ns \
-                     increase_low_ns increase_high_ns confidence reason text cause",
+                     increase_low_ns increase_high_ns confidence reason text cause reads_late",
                 ),
             ] {
                 let keys: Vec<_> = keys.split_whitespace().collect();

@@ -22,8 +22,8 @@ use crate::measure::facts::Facts;
 use crate::measure::sla::{Event, LimitState, Place as Part};
 use crate::measure::timeline::Timeline;
 use crate::measure::{Sla, Statistics, VerdictKind};
+use crate::table::Table;
 use crate::time::{Nanos, WallTime};
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// How a service stands, in the words of the Monitoring Plugins.
@@ -191,7 +191,7 @@ impl Report {
 }
 
 /// What a part of the path is called, its nodes' names as their owners wrote them: `B -> C`, `C`, `total`.
-pub fn place_name(names: &BTreeMap<u8, String>, place: Part) -> String {
+pub fn place_name(names: &Table<u8, String>, place: Part) -> String {
     let name = |hop| name_or_hop(names.get(&hop).map(String::as_str), hop);
     match place {
         Part::Segment { from, to } => format!("{} -> {}", name(from), name(to)),

@@ -9,8 +9,8 @@ use crate::measure::{
     Verdict, VerdictDirection, VerdictKind,
 };
 use crate::measure::{Histogram, HostPart, Parts, SegmentPart, Sla};
+use crate::table::Table;
 use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
-use std::collections::BTreeMap;
 
 /// 2026-11-21T09:30:00Z
 const STARTED: WallTime = WallTime(1_795_253_400 * NANOS_PER_SEC);
@@ -538,7 +538,7 @@ fn sum(parts: &Parts) -> SignedNanos {
 /// over a stepped clock, and two over a changed path on which a name needs quotes and two hops
 /// share one.
 pub(super) fn with_blocks(render: impl FnMut(&BlockLine<'_>) -> String) -> String {
-    let names = |names: &[(u8, &str)]| -> BTreeMap<u8, String> {
+    let names = |names: &[(u8, &str)]| -> Table<u8, String> {
         names
             .iter()
             .map(|&(hop, name)| (hop, name.to_owned()))

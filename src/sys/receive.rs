@@ -3,6 +3,9 @@
 //! What the kernel tells is the time of the last packet that the receive touched. Packets that wait in a socket are
 //! merged, and keep the later one's time: so it is the time of the last byte returned only where that byte was the last
 //! one in the socket. A receive that returns fewer bytes than it had room for has emptied the socket.
+//!
+//! Bytes that overtook others, of which a packet was lost, wait in the kernel until that one is there, and keep the time at
+//! which they came themselves: to the reader it looks as if it had been late. `TcpInfo::out_of_order` tells.
 
 #[cfg(target_os = "linux")]
 use super::constants::{SOL_SOCKET, SO_TIMESTAMPNS_NEW, SO_TIMESTAMPNS_OLD};
@@ -149,6 +152,46 @@ fn whole(bytes: &[u8]) -> Option<u64> {
         _ => i64::from_ne_bytes(bytes.try_into().ok()?),
     };
     u64::try_from(number).ok()
+}
+
+/// From now on the kernel loses what comes for this socket and has `byte` for its first (SO_ATTACH_FILTER); with `None`
+/// nothing more.
+#[cfg(all(test, target_os = "linux"))]
+pub fn lose_packets_of(socket: &TcpStream, byte: Option<u8>) {
+    #[repr(C)]
+    struct Step {
+        code: u16,
+        then: u8,
+        otherwise: u8,
+        value: u32,
+    }
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        steps: *const Step,
+    }
+    let step = |code, otherwise, value| Step {
+        code,
+        then: 0,
+        otherwise,
+        value,
+    };
+    // A packet begins with its TCP header, which says in the upper half of byte 12 how many words it has.
+    let steps = [
+        step(0x30, 0, 12),                          // A = packet[12]
+        step(0x54, 0, 0xf0),                        // A &= 0xf0
+        step(0x74, 0, 2),                           // A >>= 2
+        step(0x07, 0, 0),                           // X = A
+        step(0x50, 0, 0),                           // A = packet[X], or end with 0
+        step(0x15, 1, byte.map_or(256, u32::from)), // If it is not this one go one step farther.
+        step(0x06, 0, 0),                           // Keep nothing.
+        step(0x06, 0, u32::MAX),                    // Keep all.
+    ];
+    let program = Program {
+        len: steps.len() as u16,
+        steps: steps.as_ptr(),
+    };
+    super::set_option(socket.as_raw_fd(), SOL_SOCKET, 26, &program).unwrap();
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -30,10 +30,12 @@ pub struct TcpInfo {
     pub rwnd_limited_us: Option<u64>,
     /// Of that, held up by our send buffer.
     pub sndbuf_limited_us: Option<u64>,
+    /// Packets that came before one that belongs in front of them (Linux 5.4).
+    pub out_of_order: Option<u64>,
 }
 
 /// Room for all we read.
-const LEN: usize = 192;
+const LEN: usize = 228;
 
 /// Asks the kernel; `None` where it does not answer.
 pub fn tcp_info(socket: &TcpStream) -> Option<TcpInfo> {
@@ -72,6 +74,7 @@ fn parse(filled: &[u8]) -> TcpInfo {
         busy_us: wide(168),
         rwnd_limited_us: wide(176),
         sndbuf_limited_us: wide(184),
+        out_of_order: narrow(224),
     }
 }
 
@@ -84,7 +87,8 @@ mod tests {
     #[test]
     fn fields_lie_where_the_header_of_linux_has_them_and_an_old_kernel_fills_less() {
         let mut raw = [0_u8; LEN];
-        for (at, value) in [(68, 1), (72, 2), (80, 3), (100, 4), (144, 5), (148, 6_u32)] {
+        let narrow = [(68, 1), (72, 2), (80, 3), (100, 4), (144, 5), (148, 6)];
+        for (at, value) in narrow.into_iter().chain([(224, 11_u32)]) {
             raw[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         }
         for (at, value) in [(160, 1 << 40), (168, 8), (176, 9), (184, 10_u64)] {
@@ -101,6 +105,7 @@ mod tests {
             busy_us: Some(8),
             rwnd_limited_us: Some(9),
             sndbuf_limited_us: Some(10),
+            out_of_order: Some(11),
         };
         assert_eq!(parse(&raw), all);
         // Linux 3.10 ends behind tcpi_total_retrans; a cut within a field leaves it out.
@@ -129,5 +134,6 @@ mod tests {
         assert!(info.rtt_us.is_some_and(|rtt| rtt < 10_000_000), "{info:?}");
         assert!(info.cwnd.is_some_and(|cwnd| (1..1_000_000).contains(&cwnd)));
         assert_eq!(info.not_sent, Some(0));
+        assert_eq!(info.out_of_order.unwrap_or(0), 0);
     }
 }

@@ -27,7 +27,7 @@
 //! | `residence` | host | span, `x` | both ways together |
 //! | `wake_up` | host | span | how late the process read, both ways together |
 //! | `increase` | segment, host | span | the report's own, over the baseline; looked at once a second |
-//! | `loss` | total | `%` | blocks without an answer |
+//! | `loss` | total | `%` | blocks without an answer, of those that are not under way any more |
 //!
 //! **When a rule is evaluated.** A delay without a statistic is evaluated with every block that has it; one with a
 //! statistic, and loss, with every window of 20 blocks (`over COUNT`) in which the part was measured. `2x` is twice the
@@ -40,7 +40,7 @@
 //!
 //! **At the end of a run** a rule with a statistic (or of loss) is evaluated once more, over the whole run, and that
 //! decides: where the run had fewer windows than the M of its `for N of M`; and, in a run with a planned end, where it has
-//! no `for`. So the p99 of `probe -c 100` is that of 100 blocks.
+//! no `for`. So the p99 of `probe -c 100` is that of 100 blocks. Baselines and increases are looked at once more before.
 //!
 //! **The playbook.** While a rule has turned, the nodes of its `ask` are asked for these classes of annotations with every
 //! block; a step `beyond` a limit only while one of the last M evaluations exceeded that as well, where `2x` is twice the

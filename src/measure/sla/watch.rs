@@ -6,8 +6,9 @@
 use super::{figure_text, Amount, Figure, Limit, Node, Nodes, Part, Place, Rule, Statistic};
 use crate::measure::facts::Classes;
 use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
+use crate::table::Table;
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -104,7 +105,7 @@ struct Track {
     index: usize,
     window: Histogram,
     whole: Histogram,
-    /// Blocks sent and lost before the present window.
+    /// Blocks decided on and lost before the present window.
     counted: (u64, u64),
     /// The latest evaluations, and whether they exceeded the limit.
     recent: VecDeque<(f64, bool)>,
@@ -131,7 +132,7 @@ struct Least {
 #[derive(Debug)]
 pub struct Watch {
     rules: Arc<[Rule]>,
-    names: BTreeMap<u8, String>,
+    names: Table<u8, String>,
     hops: Vec<u8>,
     tracks: Vec<Track>,
     matched: Vec<bool>,
@@ -152,7 +153,7 @@ impl Watch {
             needs_growth: rules.iter().any(Rule::needs_growth),
             matched: vec![false; rules.len()],
             rules,
-            names: BTreeMap::new(),
+            names: Table::new(),
             hops: Vec::new(),
             tracks: Vec::new(),
             least: Vec::new(),
@@ -240,7 +241,7 @@ impl Watch {
     }
 
     /// Takes in a block that came back on the path of these names.
-    pub fn block(&mut self, names: &BTreeMap<u8, String>, trip: &Trip, parts: &Parts) {
+    pub fn block(&mut self, names: &Table<u8, String>, trip: &Trip, parts: &Parts) {
         self.latest = (trip.home.ingress, trip.sequence);
         let hops = parts.hosts.iter().map(|host| host.hop);
         if !hops.clone().eq(self.hops.iter().copied()) || self.names != *names {
@@ -345,14 +346,19 @@ impl Watch {
         self.excess[index] = Some(excess);
     }
 
-    /// Whether it is time to ask the model for baselines and increases.
+    /// Whether a rule cannot be decided without baselines and increases.
+    pub fn needs_growth(&self) -> bool {
+        self.needs_growth
+    }
+
+    /// Whether it is time to ask the model for them.
     pub fn wants_growth(&self, at: MonoTime) -> bool {
         let due = |then| at.since(then) >= GROWTH_EVERY;
         self.needs_growth && self.grown.map_or(true, due)
     }
 
     /// Takes in what the model says of each part's growth.
-    pub fn grow(&mut self, at: MonoTime, growth: &BTreeMap<Place, Growth>) {
+    pub fn grow(&mut self, at: MonoTime, growth: &Table<Place, Growth>) {
         self.grown = Some(at);
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
@@ -365,15 +371,15 @@ impl Watch {
         }
     }
 
-    /// Takes in how many blocks were sent so far, and how many of them are lost for good.
-    pub fn counts(&mut self, sent: u64, lost: u64) {
+    /// Takes in of how many blocks it is known so far whether they are lost for good, and how many are.
+    pub fn counts(&mut self, settled: u64, lost: u64) {
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
             let rule = &self.rules[track.rule];
-            let (sent_before, lost_before) = track.counted;
-            let blocks = sent.saturating_sub(sent_before);
+            let (settled_before, lost_before) = track.counted;
+            let blocks = settled.saturating_sub(settled_before);
             if rule.figure == Figure::Loss && blocks >= u64::from(rule.over) {
-                track.counted = (sent, lost);
+                track.counted = (settled, lost);
                 let lost = lost.saturating_sub(lost_before);
                 self.evaluate(index, lost as f64 / blocks as f64);
             }
@@ -491,8 +497,8 @@ impl Watch {
     }
 
     /// What is to be asked now, by hop.
-    pub fn asks(&self) -> BTreeMap<u8, Classes> {
-        let mut asks = BTreeMap::new();
+    pub fn asks(&self) -> Table<u8, Classes> {
+        let mut asks = Table::new();
         for track in self.tracks.iter().filter(|track| track.turned) {
             let rule = &self.rules[track.rule];
             let values = track.recent.iter().map(|(value, _)| *value);
@@ -507,7 +513,7 @@ impl Watch {
                     continue;
                 }
                 for hop in self.whom(&ask.at, track.place) {
-                    let classes = asks.entry(hop).or_insert(Classes(0));
+                    let classes = asks.get_or_insert_with(hop, || Classes(0));
                     *classes = classes.and(ask.classes);
                 }
             }
@@ -627,7 +633,7 @@ mod tests {
     /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each way.
     struct Bench {
         watch: Watch,
-        names: BTreeMap<u8, String>,
+        names: Table<u8, String>,
         sequence: u64,
         generation: u8,
     }
@@ -862,7 +868,7 @@ mod tests {
         let both = [Some(ms(0.03)), Some(ms(0.02))];
         bench.watch.grow(
             MonoTime(5),
-            &BTreeMap::from([
+            &Table::from([
                 (far, growth([Some(ms(1.0)), Some(ms(9.0))], Some(ms(2.0)))),
                 (Place::Host(2), growth(both, None)),
             ]),
@@ -877,9 +883,7 @@ mod tests {
             ]
         );
         let grown = growth([Some(ms(1.0)), None], Some(ms(4.0)));
-        bench
-            .watch
-            .grow(MonoTime(6), &BTreeMap::from([(far, grown)]));
+        bench.watch.grow(MonoTime(6), &Table::from([(far, grown)]));
         assert_eq!(
             bench.told(),
             ["B -> C warning, increase 4 ms, limit 3 ms (line 2)"]
@@ -887,7 +891,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_a_share_of_the_blocks_sent_since_the_last_look() {
+    fn loss_is_a_share_of_the_blocks_decided_on_since_the_last_look() {
         let mut bench = Bench::new("total loss > 10% over 10");
         bench.watch.counts(5, 5);
         assert!(bench.told().is_empty(), "too few to say");
@@ -944,18 +948,18 @@ mod tests {
         let (load, tcp, cpu) = (Classes::LOAD, Classes::TCP, Classes::CPU);
         assert_eq!(
             bench.watch.asks(),
-            BTreeMap::from([(1, tcp), (2, load.and(tcp))])
+            Table::from([(1, tcp), (2, load.and(tcp))])
         );
         bench.far(11.0);
         assert_eq!(
             bench.watch.asks(),
-            BTreeMap::from([(0, cpu), (1, tcp), (2, load.and(tcp))])
+            Table::from([(0, cpu), (1, tcp), (2, load.and(tcp))])
         );
         bench.far(21.0);
         let all: Classes = "all".parse().unwrap();
         assert_eq!(
             bench.watch.asks(),
-            BTreeMap::from([(0, all), (1, all), (2, all)])
+            Table::from([(0, all), (1, all), (2, all)])
         );
         bench.far(5.0);
         assert!(bench.watch.asks().is_empty());
