@@ -210,6 +210,9 @@ fn the_screen_shows_rows_pauses_begins_anew_and_leaves_the_terminal_as_it_was() 
         "{rows}"
     );
 
+    // A quit would leave the terminal as the screen has it.
+    terminal.key("C-\\");
+    terminal.wait("q quit");
     terminal.key("q");
     assert_eq!(terminal.ended(), "0");
     let last = terminal.shown();

@@ -256,6 +256,24 @@ fn a_reader_that_stopped_holds_up_neither_connections_nor_the_end() {
 }
 
 #[test]
+fn what_the_run_before_wrote_stays_in_the_file() {
+    let dir = Dir::new("sessions-again");
+    let file = dir.file("sessions.jsonl");
+    for run in 1..3 {
+        let mut echo = Node::start("Z", &["--sessions", file.to_str().unwrap()]);
+        let mut client = TcpStream::connect(echo.address).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        client.read_to_end(&mut Vec::new()).unwrap();
+        assert!(echo.process.stop().0.success());
+        let text = std::fs::read_to_string(&file).unwrap();
+        let ends = text
+            .lines()
+            .filter(|line| line.contains("\"event\":\"end\""));
+        assert_eq!(ends.count(), run, "{text}");
+    }
+}
+
+#[test]
 fn a_signal_ends_a_node_that_still_waits_for_somebody_to_read() {
     let dir = Dir::new("sessions-unread");
     let file = dir.file("pipe");

@@ -85,8 +85,11 @@ impl Terminal {
             }));
         });
         *lock(&BEFORE) = Some((before, log::max_level()));
-        // Interrupts stay signals; a stop would leave the shell with our settings.
-        if stty(&["-icanon", "-echo", "susp", "undef", "min", "1", "time", "0"]).is_none() {
+        // Interrupts stay signals; a stop or a quit would leave the shell with our settings.
+        let settings = [
+            "-icanon", "-echo", "susp", "undef", "quit", "undef", "min", "1", "time", "0",
+        ];
+        if stty(&settings).is_none() {
             restore();
             return None;
         }

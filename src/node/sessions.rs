@@ -15,6 +15,7 @@ use crate::sys;
 use crate::table::Table;
 use crate::time::{Nanos, WallTime};
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
+use std::fs::OpenOptions;
 use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -194,13 +195,18 @@ pub struct Writer {
     path: PathBuf,
 }
 
-/// Opens the file and starts the thread; `node` and `role` stand in each line.
+/// Opens the file, to write behind what it holds, and starts the thread; `node` and `role` stand in each line.
 ///
 /// # Errors
 ///
 /// [`OutputError`] of the file; a thread that cannot be started is one too.
 pub fn start(path: &Path, node: &str, role: &str) -> Result<(Sessions, Writer), OutputError> {
-    let output = Output::open(Some(path), Output::Stderr, true)?;
+    // What stands there is kept: that of the run before, and of one that was started twice by mistake.
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    let output = match file {
+        Ok(file) => Output::Stream(path.into(), file),
+        Err(cause) => return Err(OutputError::writing(path.display().to_string(), cause)),
+    };
     let (news, queue) = bounded(QUEUE);
     let (node, role) = (node.to_owned(), role.to_owned());
     let missed = Arc::new(AtomicUsize::new(0));
