@@ -17,7 +17,7 @@ pub mod clock;
 pub mod packet;
 pub mod receive;
 mod tcp_info;
-#[cfg(all(target_env = "musl", panic = "abort", not(target_arch = "arm")))]
+#[cfg(all(target_env = "musl", panic = "abort"))]
 mod unwind;
 
 pub use tcp_info::{tcp_info, TcpInfo};

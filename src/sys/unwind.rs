@@ -1,6 +1,5 @@
 //! What a panic's backtrace is made of, where there is none: a binary that is linked statically with musl and aborts at
 //! a panic has no tables to unwind by, so that std's walk would end at its first frame. The library for it is 35 KiB.
-//! (32-bit ARM has an unwinding of its own with other names, and keeps it.)
 
 use std::ffi::{c_int, c_void};
 
@@ -34,4 +33,16 @@ never_called! {
     _Unwind_GetTextRelBase
     _Unwind_SetGR
     _Unwind_SetIP
+}
+
+// The same on 32-bit ARM, which unwinds in a way of its own.
+#[cfg(target_arch = "arm")]
+never_called! {
+    _Unwind_GetGR
+    _Unwind_VRS_Get
+    _Unwind_VRS_Set
+    __aeabi_unwind_cpp_pr0
+    __aeabi_unwind_cpp_pr1
+    __aeabi_unwind_cpp_pr2
+    __gnu_unwind_frame
 }
