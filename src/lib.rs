@@ -7,7 +7,7 @@
 //! # The map
 //!
 //! ```text
-//! argv ──► cli ──► main ──► node ◄──bytes──► wire ◄──frames──► session ──measurements──► measure ──► report ──► out
+//! argv ──► cli ──► main, roles ──► node ◄──bytes──► wire ◄──frames──► session ──measurements──► measure ──► report ──► out
 //! host facts ──► annotate ──annotations───────┘
 //! argv ──► passive_cli ──► node::passive ◄──capture──► passive ──flows, round trips──► report::passive ──► out
 //! ```
