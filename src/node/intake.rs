@@ -8,6 +8,7 @@
 //! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
 
 use super::ends::{End, Pair};
+use crate::measure::LATEST;
 use crate::sys::{self, receive::receive};
 use crate::time::{SignedNanos, WallTime};
 use crate::wire::authentication::TAG_LEN;
@@ -442,7 +443,9 @@ impl<'a> Intake<'a> {
     pub fn arrival(&mut self, header: &Header, read_at: WallTime) -> Option<WallTime> {
         let arrival = self.arrival?;
         let last = self.start + header.frame_len() == self.filled;
-        let believed = last && (read_at - arrival <= LATE || self.came_in_order());
+        let late = read_at - arrival;
+        // Beyond `LATEST` it is not believed anyway.
+        let believed = last && (late <= LATE || late > LATEST || self.came_in_order());
         believed.then_some(arrival)
     }
 
