@@ -25,8 +25,11 @@ use crate::sys;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Descriptors that are no connections: standard streams, listeners, report, state, the resolver's.
-const OTHER_DESCRIPTORS: u64 = 16;
+/// Descriptors that are no connections: standard streams, listeners, report, state, the resolver's, what is read for
+/// annotations; and, where there are many, those of metrics and of the probes that they may ask for.
+fn other_descriptors(descriptors: u64) -> u64 {
+    (descriptors / 8).clamp(16, 64)
+}
 
 /// What a gate was told.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +62,7 @@ impl Limits {
         each: u64,
     ) -> Self {
         let room = descriptors.map(|descriptors| {
-            let places = descriptors.saturating_sub(OTHER_DESCRIPTORS) / each;
+            let places = descriptors.saturating_sub(other_descriptors(descriptors)) / each;
             usize::try_from(places.max(1)).unwrap_or(usize::MAX)
         });
         Self {
@@ -248,8 +251,9 @@ mod tests {
     fn the_limit_is_the_one_given_or_what_descriptors_leave_room_for() {
         for (given, descriptors, each, limit) in [
             (Some(7), Some(1024), 2, Some(7)),
-            (None, Some(1024), 2, Some(504)),
-            (None, Some(1024), 1, Some(1008)),
+            (None, Some(1024), 2, Some(480)),
+            (None, Some(1024), 1, Some(960)),
+            (None, Some(40), 2, Some(12)),
             (None, Some(3), 2, Some(1)),
             (None, None, 2, None),
         ] {
