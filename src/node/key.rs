@@ -11,7 +11,7 @@ use crate::wire::{frame_type, ErrorInfo, Flags, FrameView, Header, ParseError, H
 use crate::wire::{MAX_ANNOTATIONS, MAX_ERROR_TEXT};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,11 @@ pub fn read(path: &Path) -> Result<Key, String> {
     let shown = path.display();
     let failed = |error: io::Error| format!("read the key file {shown}: {error}");
     let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let data = file.metadata().map_err(failed)?;
+    let mode = data.permissions().mode() & 0o7777;
+    // Where /proc is not mounted the stricter rule holds.
+    let own = std::fs::metadata("/proc/self").map_or(0, |own| own.uid());
+    if !is_private(mode, data.uid(), own) {
         return Err(format!(
             "the key file {shown} is open to others (mode {mode:04o}): chmod 600 {shown}, and make a new key if they \
              may have read it"
@@ -42,6 +45,13 @@ pub fn read(path: &Path) -> Result<Key, String> {
         _ => text.parse::<Key>(),
     };
     key.map_err(|error| format!("the key file {shown} {error}; make one with {RECIPE} {shown})"))
+}
+
+/// Whether only those can read a file who are meant to: its owner, or a group that root has chosen, as systemd's
+/// credentials and distributions' keys have it.
+fn is_private(mode: u32, owner: u32, own: u32) -> bool {
+    let open = if owner == 0 && own != 0 { 0o037 } else { 0o077 };
+    mode & open == 0
 }
 
 /// A nonce for one link. It has to be new, not secret: [`random`] draws from SipHash under keys that std takes from the
@@ -166,6 +176,20 @@ pub(super) fn accept(end: &End, key: &Key, frame: &FrameView<'_>) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_for_its_owner_or_for_a_group_that_root_chose() {
+        for (mode, owner, own, private) in [
+            (0o600, 1000, 1000, true),
+            (0o640, 1000, 1000, false),
+            (0o440, 0, 1000, true),
+            (0o440, 0, 0, false),
+            (0o460, 0, 1000, false),
+            (0o444, 0, 1000, false),
+        ] {
+            assert_eq!(is_private(mode, owner, own), private, "{mode:o}");
+        }
+    }
     use std::fs::{self, Permissions};
 
     #[test]
