@@ -72,7 +72,7 @@ fn served(mut client: &TcpStream) -> bool {
 fn at_once(what: &'static str) -> Vec<Row> {
     let (subjects, address) = entry_relay_echo();
     let mut scene = Scene::new(what, Witness::new(address, false), subjects);
-    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(4000), 8192);
+    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(4000), 4096);
     scene.suffers(|_| {
         let clients: Vec<_> = (0..2000).map(|_| connect(address)).collect();
         for client in &clients {
@@ -110,7 +110,7 @@ fn slowly(role: &'static str, what: &'static str, slow: Slow) -> Vec<Row> {
         "began a frame and did not go on for 0.5 s (--timeout)",
     );
     let mut scene = Scene::new(what, Witness::new(address, true), vec![subject]);
-    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(2 * SLOW as u64), 2048);
+    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(2 * SLOW as u64), 1024);
     scene.suffers(|_| {
         let clients: Vec<_> = (0..SLOW).map(|_| connect(address)).collect();
         let stream = [open(), block()].concat();
@@ -155,7 +155,7 @@ fn silent(what: &'static str) -> Vec<Row> {
     let address = node.address;
     let subject = Subject::new("entry", node);
     let mut scene = Scene::new(what, Witness::new(address, false), vec![subject]);
-    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(2 * SLOW as u64), 2048);
+    (scene.rounds, scene.first_kib, scene.tolerance_kib) = (1, stacks(2 * SLOW as u64), 1024);
     scene.suffers(|_| {
         let clients: Vec<_> = (0..SLOW).map(|_| connect(address)).collect();
         for client in &clients {
