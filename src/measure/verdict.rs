@@ -118,6 +118,10 @@ pub(super) fn compare(
     if still_drifts(current, floor.max(amount / 4)) {
         doubts.push("it still drifts".to_owned());
     }
+    // A change that began while the baseline was measured, for one: the figure is to be seen with its reason.
+    if !stands_out && amount > floor && spread >= amount {
+        doubts.push(format!("its baseline varies by {} ms itself", ms(spread)));
+    }
     Some(Increase {
         figure,
         baseline: middle,
@@ -763,6 +767,15 @@ mod tests {
         let increase = compare(Figure::P50, vec![0; 8], &rising, false).unwrap();
         assert!(increase.stands_out);
         assert_eq!(increase.doubts, ["it still drifts"]);
+    }
+
+    #[test]
+    fn a_change_within_the_baseline_does_not_stand_out_and_says_what_hides_it() {
+        let mut baseline = vec![2_000_000; 6];
+        baseline.extend([21_300_000; 2]);
+        let increase = compare(Figure::P50, baseline, &[21_100_000; 8], false).unwrap();
+        assert!(!increase.stands_out);
+        assert_eq!(increase.doubts, ["its baseline varies by 19.30 ms itself"]);
     }
 
     #[test]
