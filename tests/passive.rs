@@ -422,11 +422,10 @@ fn loopback_with_segments_of_64_kib_equals_tshark() {
     let path = scratch.file("lo.pcap");
     send_over_loopback(2_000_000, &[(&path, &["lo", "-s", "200"])]);
     let told = Told::of(&path);
-    assert_eq!(told.flows[0].of(Side::Client).payload_bytes, 2_000_000);
-    assert!(
-        told.flows[0].of(Side::Client).packets < 1000,
-        "segments are gathered"
-    );
+    let sent = told.flows[0].of(Side::Client);
+    // Where the reader has to wait for a processor, the kernel sends again even over loopback.
+    assert_eq!(sent.payload_bytes - sent.retransmitted_bytes, 2_000_000);
+    assert!(sent.packets < 1000, "segments are gathered");
     assert_equal_to_tshark(&path, &told);
     let trips = told.trips(Side::Client);
     assert!(!trips.is_empty() && trips[0] < 10.0, "{trips:?}");
