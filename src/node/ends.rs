@@ -5,8 +5,8 @@
 //! Only where reading was over already does the writer speak. A read of 0 is a half-close only if the pair has not
 //! failed and the kernel does not call the socket closed.
 
+use super::diary::Diary;
 use super::lock;
-use super::sessions::Diary;
 use crate::session::journal::{EndJournal, Place};
 use crate::sys::{self, receive};
 use crate::time::{MonoTime, Nanos, WallTime};
