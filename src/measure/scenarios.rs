@@ -769,7 +769,7 @@ fn without_a_baseline_the_largest_part_is_named_as_such() {
         "{verdict:?}"
     );
     let text =
-        "largest part: B -> C with 90 % of the delay (no baseline: 4 blocks per batch, 5 needed: send 83 or more)";
+        "largest part: B -> C with 90 % of the delay (no baseline: 69 blocks answered after the first 3, 80 needed)";
     assert_eq!(verdict.text, text);
     assert_eq!(verdict.increase, None);
     let empty = Model::new(Baseline::FirstHalf).statistics(&names()).verdict;
