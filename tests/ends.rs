@@ -172,6 +172,7 @@ fn silence_is_not_blamed_on_the_first_segment() {
     let told = probe.wait_line("the path is broken");
     far.process.signal("CONT");
     assert!(told.contains("somewhere behind A: no answer"), "{told}");
+    assert!(told.ends_with("for 400ms (--timeout)"), "{told}");
     assert!(!told.contains("between"), "{told}");
 }
 
