@@ -314,7 +314,7 @@ fn faults_name_packet_and_offset_and_what_precedes_them_counts() {
         ),
         (
             b"",
-            "packet 1 at offset 0: the capture is cut off, 0 of 4 bytes are there".into(),
+            "packet 1 at offset 0: the capture is empty".into(),
         ),
     ] {
         let mut told = Told::default();
