@@ -3,7 +3,7 @@
 //! What is explained is the part that the verdict names; where it names none, the part that is furthest beyond its limits,
 //! by its name.
 //! Its delay is the verdict's increase, or, for want of a baseline, the median of the part. The first rule that decides
-//! speaks; where none does the cause is `unknown`, and where nobody was asked there is none.
+//! speaks; where none does the cause is `unknown`, and where nobody was asked there is none but that of rule 5.
 //!
 //! | rule | says | of | where |
 //! |---|---|---|---|
@@ -11,10 +11,11 @@
 //! | 2 | `sender-limited` | segment | the same of its own send buffer (`sndbuf_limited_ns`) |
 //! | 3 | `network` | segment | the kernel's RTT makes up half of the delay or more; or the connection retransmitted twice or more |
 //! | 4 | `network: between the kernels` | segment | arrivals are known in nine blocks of ten, and the wake-up delays at its ends are no half of the delay, or the verdict has left them out |
-//! | 5 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` is 0.1 or more |
-//! | 6 | `host C is busy` | segment (its ends), host | `load1` is 1.5 per CPU or more, or `cpu_busy` 0.9, or `cpu_pressure_some10` 0.3 |
-//! | 7 | `host C reads late` | segment (its ends), host | the wake-up delay at p95 is half of the delay or more |
-//! | 8 | `application` | host, server | the host told its load and none of the above holds; the server: the exit's kernel has an RTT to it of less than half of the delay |
+//! | 5 | `B waits for its connections to C` | host | its latest connect onward took about as long as the delay: neither is less than 3/4 of the other. Of a verdict by share that is the mean residence. Nobody has to be asked: nodes tell it when they introduce themselves |
+//! | 6 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` is 0.1 or more |
+//! | 7 | `host C is busy` | segment (its ends), host | `load1` is 1.5 per CPU or more, or `cpu_busy` 0.9, or `cpu_pressure_some10` 0.3 |
+//! | 8 | `host C reads late` | segment (its ends), host | the wake-up delay at p95 is half of the delay or more |
+//! | 9 | `application` | host, server | the host told its load and none of the above holds; the server: the exit's kernel has an RTT to it of less than half of the delay |
 //! | - | `unknown` | | no rule decides, or the kernel's RTT of the server is as long as its answer |
 //!
 //! The kernel's RTT of a segment B -> C is `downstream.rtt_ns` of B, and `upstream.rtt_ns` of C where B did not tell. For an
@@ -27,7 +28,7 @@ use super::facts::Facts;
 use super::model::NETWORK_KNOWN;
 use super::sla::Amount;
 use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};
-use crate::time::SignedNanos;
+use crate::time::{Nanos, SignedNanos};
 
 /// Share of the busy time from which on a connection is called limited.
 const LIMITED: f64 = 0.2;
@@ -35,6 +36,8 @@ const LIMITED: f64 = 0.2;
 const MOST: f64 = 0.5;
 /// A kernel's RTT beyond that many round trips is a delayed acknowledgement.
 const DELAYED_ACK: f64 = 1.75;
+/// Of a delay and the connect that is to explain it, how much the shorter one is of the longer one.
+const ALIKE: f64 = 0.75;
 const RETRANSMISSIONS: f64 = 2.0;
 const MEMORY_PRESSURE: f64 = 0.1;
 const LOAD_PER_CPU: f64 = 1.5;
@@ -50,15 +53,23 @@ pub struct Told<'a> {
     pub first: &'a [Facts],
     /// By hop.
     pub name: &'a dyn Fn(u8) -> String,
+    /// How long the node at a hop took to connect onward, the last time; `None` where that is not known.
+    pub connect: &'a dyn Fn(u8) -> Option<Nanos>,
 }
 
-/// The likely cause; `unknown` where the rules do not decide, `None` where nobody told anything.
+/// The likely cause; `unknown` where the rules do not decide, `None` where nobody told anything that does.
 pub fn cause(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
-    if told.latest.iter().all(|told| told.facts.is_empty()) {
+    let subject = subject(statistics);
+    let connects = match subject {
+        Subject::Host(host) => waits_to_connect(statistics, host, told),
+        _ => None,
+    };
+    let nobody_told = told.latest.iter().all(|told| told.facts.is_empty());
+    if nobody_told && connects.is_none() {
         return None;
     }
-    let subject = subject(statistics);
     let decided = match subject {
+        _ if connects.is_some() => connects,
         Subject::Segment(segment) => of_segment(statistics, segment, told),
         Subject::Host(host) => of_host(statistics, host, told),
         Subject::Server => of_server(statistics, told),
@@ -295,6 +306,32 @@ fn of_host(statistics: &Statistics, host: &HostStatistics, told: &Told<'_>) -> O
         })
 }
 
+/// A block that comes before its node has connected onward waits there for that.
+fn waits_to_connect(
+    statistics: &Statistics,
+    host: &HostStatistics,
+    told: &Told<'_>,
+) -> Option<String> {
+    if statistics.verdict.reads_late {
+        return None;
+    }
+    let connect = (told.connect)(host.hop)?.0 as f64;
+    let delay = match delay(statistics, host.forward_residence)? {
+        (increase, true) => increase,
+        _ => host.forward_residence?.mean.0 as f64,
+    };
+    let alike = connect.min(delay) >= ALIKE * connect.max(delay);
+    alike.then(|| {
+        let (own, connect) = ((told.name)(host.hop), span(connect));
+        let next = statistics.hosts.iter().find(|next| next.hop > host.hop);
+        let next = next.map_or_else(|| "the server".to_owned(), |next| (told.name)(next.hop));
+        format!(
+            "{own} waits for its connections to {next}, which take {connect}: \
+             the network between {own} and {next}, or how fast {next} accepts"
+        )
+    })
+}
+
 fn of_server(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
     let exit = statistics.hosts.last()?.hop;
     let (delay, _) = delay(statistics, statistics.behind_exit)?;
@@ -502,6 +539,7 @@ mod tests {
             latest,
             first,
             name: &name,
+            connect: &|_| None,
         };
         cause(statistics, &told).expect("something was told")
     }
@@ -514,6 +552,7 @@ mod tests {
             latest: &[],
             first: &[],
             name: &name,
+            connect: &|_| Some(Nanos::from_millis(5)),
         };
         assert_eq!(cause(&grown(VerdictKind::Segment, 1), &none), None);
         let told = [facts(2, 1, &[("load1", 99.0), ("cpus", 1.0)])];
@@ -629,7 +668,56 @@ mod tests {
     }
 
     #[test]
-    fn rule_5_memory_pressure_is_told_of_the_end_that_has_it() {
+    fn rule_5_a_host_whose_connects_take_as_long_as_its_delay_waits_for_them() {
+        let after_connects_of = |statistics: &Statistics, connect_us: u64, latest: &[Facts]| {
+            let told = Told {
+                latest,
+                first: &[],
+                name: &name,
+                connect: &|hop| (hop > 0).then(|| Nanos::from_micros(connect_us)),
+            };
+            cause(statistics, &told)
+        };
+        // Nobody was asked: it is known all the same.
+        let says = "B waits for its connections to C, which take 5.1 ms: \
+                    the network between B and C, or how fast C accepts";
+        let mut statistics = grown(VerdictKind::Host, 1);
+        let of = |statistics: &Statistics, connect_us| {
+            after_connects_of(statistics, connect_us, &[]).unwrap_or_default()
+        };
+        assert_eq!(of(&statistics, 5_100), says);
+        // Busy or not.
+        let busy = [facts(1, 9, &[("load1", 9.1), ("cpus", 2.0)])];
+        let told = after_connects_of(&statistics, 5_100, &busy);
+        assert_eq!(told.as_deref(), Some(says));
+        // As long as the increase of 5 ms, more or less.
+        for (connect_us, decides) in [(3_700, false), (3_800, true), (6_600, true), (6_700, false)]
+        {
+            assert_eq!(of(&statistics, connect_us) != "", decides, "{connect_us}");
+        }
+        // A process that reads late waits for nobody.
+        statistics.verdict.reads_late = true;
+        assert_eq!(of(&statistics, 5_100), "");
+        // By share it is the mean that counts: 3 ms, whatever the median is.
+        let mut statistics = largest(VerdictKind::Host, 1);
+        statistics.hosts[1].forward_residence = summary(0.1).map(|part| Summary {
+            mean: SignedNanos(3_000_000),
+            ..part
+        });
+        assert!(of(&statistics, 3_100).contains(", which take 3.1 ms: "));
+        assert_eq!(of(&statistics, 2_200), "");
+        // Behind the last node there is the server; and who did not tell has no connects.
+        assert_eq!(
+            of(&grown(VerdictKind::Host, 2), 5_000),
+            "C waits for its connections to the server, which take 5 ms: \
+             the network between C and the server, or how fast the server accepts"
+        );
+        assert_eq!(of(&grown(VerdictKind::Host, 0), 5_000), "");
+        assert_eq!(of(&grown(VerdictKind::Segment, 1), 5_000), "");
+    }
+
+    #[test]
+    fn rule_6_memory_pressure_is_told_of_the_end_that_has_it() {
         let row = [
             ("memory_pressure_some10", 0.23),
             ("load1", 30.0),
@@ -679,7 +767,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_6_a_busy_host_is_one_while_the_kernel_sees_no_change() {
+    fn rule_7_a_busy_host_is_one_while_the_kernel_sees_no_change() {
         let statistics = grown(VerdictKind::Segment, 1);
         let busy = facts(2, 9, &[("load1", 9.1), ("cpus", 2.0)]);
         let kernel = |rtt: f64| {
@@ -717,7 +805,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_7_a_late_reader_is_told_by_its_wake_up_delay() {
+    fn rule_8_a_late_reader_is_told_by_its_wake_up_delay() {
         let mut statistics = grown(VerdictKind::Segment, 1);
         let told = [facts(2, 9, &IDLE)];
         statistics.hosts[2].forward_wake_up = summary(2.4);
@@ -736,7 +824,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_8_what_an_idle_host_or_a_near_server_takes_is_the_applications() {
+    fn rule_9_what_an_idle_host_or_a_near_server_takes_is_the_applications() {
         let told = [facts(2, 9, &IDLE)];
         assert_eq!(
             why(&grown(VerdictKind::Host, 2), &told, &[]),

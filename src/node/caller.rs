@@ -301,6 +301,7 @@ impl Caller {
             hop: 0,
             hop_limit: settings.hop_limit,
         };
+        let connected = sys::clock::mono();
         if let Some(key) = &settings.key {
             key::connect(&end, key, session.cookie, session.hop, settings.timeout)
                 .map_err(|error| no_link(&end, settings.timeout, error))?;
@@ -311,7 +312,7 @@ impl Caller {
         }
         let info = node.info(
             Role::Source,
-            Some(dialled.took),
+            Some(dialled.took + sys::clock::mono().since(connected)),
             String::new(),
             peer.to_string(),
         );

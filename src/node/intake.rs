@@ -75,8 +75,11 @@ pub struct Intake<'a> {
     fresh: bool,
     /// Ask the kernel when things came, as long as frames are read.
     arrivals: bool,
-    /// When the last byte that was read had come, if nothing was left behind it; `None` where that is not known.
+    /// When the last packet of the latest read came; `None` where that is not known. Packets that wait are merged and keep
+    /// the later one's time: so it is when the last byte came only if nothing was left behind it, else the latest possible.
     arrival: Option<WallTime>,
+    /// The latest read had room for more: it left nothing behind.
+    emptied: bool,
     /// Packets that had come out of order when they were last counted.
     out_of_order: u64,
     /// How much more than a frame to read, so that a receive can be seen to have emptied the socket. That is a header, so
@@ -107,6 +110,7 @@ impl<'a> Intake<'a> {
             fresh: false,
             arrivals: end.tells_arrivals(),
             arrival: None,
+            emptied: false,
             out_of_order: 0,
             slack: 0,
             header_begun: None,
@@ -251,8 +255,8 @@ impl<'a> Intake<'a> {
                 }
                 Ok(read) => {
                     self.filled += read;
-                    // Where there was room for more, nothing more was there.
-                    self.arrival = arrival.filter(|_| self.filled < room);
+                    self.arrival = arrival;
+                    self.emptied = self.filled < room;
                     self.fresh = true;
                     self.full |= self.filled == self.len();
                     self.pair.moved.fetch_add(1, Ordering::Relaxed);
@@ -442,11 +446,22 @@ impl<'a> Intake<'a> {
     /// the socket.
     pub fn arrival(&mut self, header: &Header, read_at: WallTime) -> Option<WallTime> {
         let arrival = self.arrival?;
-        let last = self.start + header.frame_len() == self.filled;
-        let late = read_at - arrival;
+        let last = self.emptied && self.start + header.frame_len() == self.filled;
         // Beyond `LATEST` it is not believed anyway.
-        let believed = last && (late <= LATE || late > LATEST || self.came_in_order());
-        believed.then_some(arrival)
+        (last && (read_at - arrival > LATEST || self.came_by(arrival, read_at))).then_some(arrival)
+    }
+
+    /// By when all of the latest read, at `read_at`, had come, whatever was left behind; `None` where that is not known.
+    pub fn had_come(&mut self, read_at: WallTime) -> Option<WallTime> {
+        let arrival = self.arrival?;
+        if !self.came_by(arrival, read_at) {
+            self.arrival = None; // The kernel's count answers once.
+        }
+        self.arrival
+    }
+
+    fn came_by(&mut self, arrival: WallTime, read_at: WallTime) -> bool {
+        read_at - arrival <= LATE || self.came_in_order()
     }
 
     /// Whether no packet has overtaken another since this was asked last. If one has, its bytes may have waited in the

@@ -382,6 +382,10 @@ impl Ledger {
                 latest: &facts,
                 first: &first_facts,
                 name: &|hop| place_name(&main.names, Place::Host(hop)),
+                connect: &|hop| {
+                    let mut nodes = main.path.nodes.iter();
+                    nodes.find(|node| node.hop == hop)?.connect
+                },
             },
         );
         let (events, forgotten) = main.watch.events();

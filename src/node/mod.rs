@@ -39,6 +39,7 @@ pub mod pump;
 pub mod screen;
 pub mod serve;
 pub mod sessions;
+pub mod setup;
 pub mod source;
 mod stop;
 

@@ -10,6 +10,7 @@ use super::clock::{Moment, PumpClock};
 use super::collect::{Measurement, Path, Traffic};
 use super::ends::{End, Pair, Patience, Session, WriteFault};
 use super::intake::{Chunk, Intake, ReadFault, HEADROOM};
+use super::setup::{Came, Setup};
 use super::{random, Node};
 use crate::measure::{Direction, Homecoming};
 use crate::report::PathNode;
@@ -111,6 +112,8 @@ pub struct Pump<'a> {
     epoch: usize,
     /// When the frames that are pending were completely read, if one of them is marked.
     read_at: Option<Moment>,
+    /// As long as what is read may have come before the onward connection stood.
+    setup: Option<Setup>,
     telling: Telling,
 }
 
@@ -166,8 +169,15 @@ impl<'a> Pump<'a> {
             sequence: 0,
             epoch: 0,
             read_at: None,
+            setup: None,
             telling: Telling::default(),
         }
+    }
+
+    /// What was read before it began, at `read_at`, and while what came was not read.
+    pub(super) fn begin(&mut self, read_at: Moment, setup: Option<Setup>) {
+        self.read_at = Some(read_at);
+        self.setup = setup;
     }
 
     /// The end that it reads.
@@ -432,11 +442,25 @@ impl<'a> Pump<'a> {
         if intake.take_fresh() {
             let soon = header.marked() || intake.marked_follows(header);
             self.read_at = soon.then(|| self.clock.read());
+            if let (Some(setup), Some(read_at)) = (self.setup, self.read_at) {
+                self.read_at = Some(self.was_there(intake, setup, read_at));
+            }
         }
         let clock = &mut self.clock;
         let marked = header.marked();
         let read_at = marked.then(|| *self.read_at.get_or_insert_with(|| clock.read()))?;
         Some(read_at.after(intake.arrival(header, read_at.wall)))
+    }
+
+    /// When a read at `read_at`, one of the first, was there: before the onward connection stood it could not be read.
+    #[inline(never)]
+    fn was_there(&mut self, intake: &mut Intake<'_>, setup: Setup, read_at: Moment) -> Moment {
+        match setup.judge(read_at, intake.had_come(read_at.wall)) {
+            Came::Meanwhile(moment) => return moment,
+            Came::After => self.setup = None,
+            Came::Unknown => {}
+        }
+        read_at
     }
 
     /// Whether the pending frame is genuine and may come now. After its ingress was read: what this takes is the host's.

@@ -8,6 +8,7 @@ use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
 use super::key::{self, NoLink};
 use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
+use super::setup::Setup;
 use super::{lock, random, sessions, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
@@ -589,17 +590,22 @@ fn connect(
         .expect("a pair is connected onward once");
     let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
     sessions::connected(pair, &end, took);
+    let connected = Instant::now();
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
     }
     if !node.settings.remove {
         greet(node, pair, session)?;
     }
+    let greeted = Nanos::from(connected.elapsed());
     // Our own onward connection may have been accepted here before its address was registered; look again.
     if node.is_own(&(pair.client.peer, local)) {
         return Err(own_loop(node, pair));
     }
-    Ok(Standing { address, took })
+    Ok(Standing {
+        address,
+        took: took + greeted,
+    })
 }
 
 /// The next hop is a node: agrees with it on the link's authentication, if there is to be one.
@@ -640,6 +646,7 @@ fn no_link(node: &Node, pair: &Pair, hop: u8, side: Side, error: NoLink) -> Faul
 /// An onward connection.
 struct Standing {
     address: SocketAddr,
+    /// How long that took, the agreement on a key included.
     took: Nanos,
 }
 
@@ -832,7 +839,10 @@ fn serve_framed<'a>(
     if is_greeted(node, pair, intake, &header)? {
         header = first_frame(node, pair, intake)?;
     }
-    let ingress = node.clock.pump().read();
+    let mut clock = node.clock.pump();
+    let ingress = clock.read();
+    // What came in the same read was there then, too.
+    intake.take_fresh();
     intake.verify(&header).map_err(|fault| {
         explain(
             node,
@@ -875,6 +885,9 @@ fn serve_framed<'a>(
     } else {
         Some(connect(connection, local, own_session)?)
     };
+    let setup = standing
+        .as_ref()
+        .and_then(|_| Setup::new(ingress, clock.read()));
     let role = match (reflects, node.settings.remove) {
         (true, _) => Role::Echo,
         (false, true) => Role::Exit,
@@ -898,6 +911,7 @@ fn serve_framed<'a>(
             let answer = opened(own_session, &open.annotations);
             drop(open);
             reflect(connection, own_session, move |pump| {
+                pump.begin(ingress, setup);
                 pump.say(Side::Client, answer)?;
                 pump.reflect(intake, inbound)
             });
@@ -919,7 +933,10 @@ fn serve_framed<'a>(
                 connection,
                 own_session,
                 |down| down.wrap_back(),
-                |up| up.deliver(intake, inbound),
+                |up| {
+                    up.begin(ingress, setup);
+                    up.deliver(intake, inbound)
+                },
             )
         }
         _ => {
@@ -931,7 +948,10 @@ fn serve_framed<'a>(
                 connection,
                 own_session,
                 |down| down.relay_back(),
-                |up| up.relay(intake, inbound, frame),
+                |up| {
+                    up.begin(ingress, setup);
+                    up.relay(intake, inbound, frame)
+                },
             )
         }
     }

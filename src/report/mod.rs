@@ -89,7 +89,7 @@ pub struct PathNode {
     pub address: Option<String>,
     /// `--add-static-tags`.
     pub tags: Vec<String>,
-    /// How long its onward connect took; `None` where it has none.
+    /// How long its onward connect took, the agreement on a key included; `None` where it has none.
     pub connect: Option<Nanos>,
 }
 

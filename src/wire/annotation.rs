@@ -153,7 +153,7 @@ pub struct NodeInfo {
     pub versions: (u8, u8),
     /// Greatest error of its wall clock as its kernel states it; `None` where the clock is not synchronised.
     pub clock_error: Option<Nanos>,
-    /// How long its connect to the next node took; `None` where it has none.
+    /// How long its connect to the next node took, the agreement on a key included; `None` where it has none.
     pub connect: Option<Nanos>,
     /// `--node NAME`.
     pub name: String,

@@ -13,6 +13,7 @@ mod delay;
 mod hops;
 mod kernel;
 mod late;
+mod onward;
 mod slow;
 mod support;
 mod verdict;
