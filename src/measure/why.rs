@@ -11,7 +11,7 @@
 //! | 2 | `sender-limited` | segment | the same of its own send buffer (`sndbuf_limited_ns`) |
 //! | 3 | `network` | segment | the kernel's RTT makes up half of the delay or more; or the connection retransmitted twice or more |
 //! | 4 | `network: between the kernels` | segment | arrivals are known in nine blocks of ten, and the wake-up delays at its ends are no half of the delay, or the verdict has left them out |
-//! | 5 | `B waits for its connections to C` | host | its latest connect onward took about as long as the delay: neither is less than 3/4 of the other. Of a verdict by share that is the mean residence. Nobody has to be asked: nodes tell it when they introduce themselves |
+//! | 5 | `B waits for its connections to C` | host | its latest connects onward took (the median) about as long as the delay: neither is less than 3/4 of the other. Of a verdict by share that is the mean residence. Nobody has to be asked: nodes tell it when they introduce themselves |
 //! | 6 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` is 0.1 or more |
 //! | 7 | `host C is busy` | segment (its ends), host | `load1` is 1.5 per CPU or more, or `cpu_busy` 0.9, or `cpu_pressure_some10` 0.3 |
 //! | 8 | `host C reads late` | segment (its ends), host | the wake-up delay at p95 is half of the delay or more |
@@ -53,7 +53,7 @@ pub struct Told<'a> {
     pub first: &'a [Facts],
     /// By hop.
     pub name: &'a dyn Fn(u8) -> String,
-    /// How long the node at a hop took to connect onward, the last time; `None` where that is not known.
+    /// How long the node at a hop took to connect onward, lately; `None` where that is not known.
     pub connect: &'a dyn Fn(u8) -> Option<Nanos>,
 }
 

@@ -673,6 +673,17 @@ mod tests {
         assert!(intake.read_more().unwrap());
         near.write_all(&frame(10)[50..]).unwrap();
         assert!(known(&mut intake));
+        // Not when it came, but by when it had come is known of each read.
+        near.write_all(&[frame(10), frame(20), frame(1000)].concat())
+            .unwrap();
+        let header = intake.frame().unwrap().unwrap();
+        assert_eq!(intake.arrival(&header, now()), None);
+        let by = intake.had_come(now()).unwrap();
+        assert!(SignedNanos::ZERO <= now() - by && now() - by < LATEST);
+        intake.consume(&header);
+        for _ in 0..2 {
+            known(&mut intake);
+        }
         // Plain bytes are received without.
         near.write_all(b"x").unwrap();
         assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");

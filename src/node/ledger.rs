@@ -9,12 +9,15 @@ use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::sys;
 use crate::table::Table;
-use crate::time::{Now, WallTime};
+use crate::time::{Nanos, Now, WallTime};
 use crate::DESK;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Notices kept word by word; a fault that repeats all night is counted beyond that.
 const NOTICES: usize = 20;
+/// A node's connects that are remembered, for their median: one may be slow for a reason of its own.
+const CONNECTS: usize = 15;
 /// Slots of a timeline at most: as many as a plot has points.
 const SLOTS: usize = 160;
 
@@ -55,6 +58,8 @@ pub struct Ledger {
 struct Book {
     model: Model,
     names: Table<u8, String>,
+    /// By hop, how long the latest connects onward took.
+    connects: Table<u8, VecDeque<Nanos>>,
     path: PathReport,
     watch: Watch,
     /// What the rules ask now.
@@ -66,6 +71,15 @@ struct Book {
     /// Of the latest session.
     cookie: u64,
     measured: u64,
+}
+
+impl Book {
+    /// The median of a node's latest connects onward; `None` where it made none that it told of.
+    fn connect(&self, hop: u8) -> Option<Nanos> {
+        let mut latest: Vec<_> = self.connects.get(&hop)?.iter().copied().collect();
+        latest.sort_unstable();
+        latest.get(latest.len() / 2).copied()
+    }
 }
 
 impl Ledger {
@@ -105,6 +119,7 @@ impl Ledger {
         self.books.get_or_insert_with(hop, || Book {
             model: Model::new(baseline.clone()),
             names: Table::from([(hop, name.clone())]),
+            connects: Table::new(),
             path: PathReport::default(),
             watch: Watch::new(Arc::clone(rules)),
             asked: Table::new(),
@@ -291,6 +306,13 @@ impl Ledger {
             .iter()
             .map(|node| (node.hop, node.name.clone()))
             .collect();
+        for (hop, took) in nodes.iter().filter_map(|n| Some((n.hop, n.connect?))) {
+            let latest = book.connects.get_or_insert_with(hop, VecDeque::new);
+            latest.push_back(took);
+            if latest.len() > CONNECTS {
+                latest.pop_front();
+            }
+        }
         book.sessions += 1;
         book.cookie = path.cookie;
         book.path = PathReport {
@@ -382,10 +404,7 @@ impl Ledger {
                 latest: &facts,
                 first: &first_facts,
                 name: &|hop| place_name(&main.names, Place::Host(hop)),
-                connect: &|hop| {
-                    let mut nodes = main.path.nodes.iter();
-                    nodes.find(|node| node.hop == hop)?.connect
-                },
+                connect: &|hop| main.connect(hop),
             },
         );
         let (events, forgotten) = main.watch.events();
@@ -520,6 +539,39 @@ mod tests {
         })));
         let names: Vec<_> = ledger.names().values().cloned().collect();
         assert_eq!(names, ["vm#0", "B", "vm#2"]);
+    }
+
+    #[test]
+    fn of_a_nodes_connects_the_latest_count_and_of_those_the_median() {
+        let mut ledger = Ledger::new("A", "entry", WallTime(0), Baseline::FirstHalf);
+        let mut connect = |took: Option<u64>| {
+            let node = crate::report::PathNode {
+                hop: 1,
+                connect: took.map(Nanos::from_millis),
+                ..Default::default()
+            };
+            ledger.take(Measurement::Path(Box::new(Path {
+                cookie: 1,
+                hop: 0,
+                nodes: vec![node],
+            })));
+            ledger.main().connect(1)
+        };
+        assert_eq!(connect(None), None);
+        assert_eq!(connect(Some(8)), Some(Nanos::from_millis(8)));
+        connect(Some(8));
+        // One that was slow for a reason of its own.
+        assert_eq!(connect(Some(1000)), Some(Nanos::from_millis(8)));
+        connect(Some(2));
+        assert_eq!(connect(Some(2)), Some(Nanos::from_millis(8)));
+        for _ in 0..1000 {
+            connect(Some(2));
+        }
+        assert_eq!(connect(Some(2)), Some(Nanos::from_millis(2)));
+        assert_eq!(
+            ledger.main().connects.get(&1).map(VecDeque::len),
+            Some(CONNECTS)
+        );
     }
 
     #[test]
