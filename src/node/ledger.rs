@@ -89,7 +89,8 @@ impl Ledger {
         ledger
     }
 
-    /// Holds the parts of the path against these rules, and asks nodes through `asking` what the rules say.
+    /// Holds the parts of the path against these rules, and asks nodes through `asking` what the rules of the path that
+    /// begins here say.
     #[must_use]
     pub fn watching(mut self, rules: Arc<[Rule]>, asking: &Arc<Asking>) -> Self {
         self.rules = rules;
@@ -175,7 +176,9 @@ impl Ledger {
             let place = place_name(&book.names, event.now.place);
             log::warn!("sla: {place}: {event}");
         }
-        let Some(asking) = &self.asking else {
+        // Questions travel in blocks that begin here, on the path that has this node for hop 0: the rules of another path,
+        // on which it is a relay, count its hops otherwise, and ask nobody.
+        let Some(asking) = self.asking.as_ref().filter(|_| hop == 0) else {
             return;
         };
         // Only where something is to be asked, or was: the map is empty otherwise.
@@ -450,8 +453,8 @@ fn origin(trip: &Trip) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::sla;
-    use crate::time::SignedNanos;
+    use crate::measure::{sla, Sla};
+    use crate::time::{MonoTime, Nanos, SignedNanos};
 
     #[test]
     fn blocks_under_way_are_neither_lost_nor_answered_and_a_share_of_lost_ones_is_no_more_than_all()
@@ -498,6 +501,68 @@ mod tests {
             "{:?}",
             report.notices
         );
+    }
+
+    /// A block that the node at hop `own` sent to a reflector next to it, and had back after so many milliseconds.
+    fn trip(own: u8, after_ms: u64) -> Measurement {
+        use crate::measure::{Crossing, Homecoming, NodeId, Passage};
+        let crossing = |hop: u8, passage| Crossing {
+            node: NodeId(u64::from(hop)),
+            hop,
+            passage,
+            generation: 0,
+            stepped: false,
+            synchronised: false,
+            held: Nanos::ZERO,
+            arrival: None,
+            ingress: WallTime(1_000_000_000),
+            egress: WallTime(1_000_000_000),
+        };
+        Measurement::Trip(Box::new(Trip {
+            sequence: 0,
+            at: MonoTime(0),
+            crossings: vec![
+                crossing(own, Passage::Forward),
+                crossing(own + 1, Passage::Turn),
+            ],
+            home: Homecoming {
+                arrival: None,
+                ingress: WallTime(1_000_000_000 + after_ms * 1_000_000),
+                egress: None,
+                generation: 0,
+                held: Nanos::ZERO,
+            },
+            late: false,
+            behind_exit: None,
+        }))
+    }
+
+    #[test]
+    fn what_a_path_asks_on_which_this_node_is_a_relay_takes_nothing_from_the_path_that_begins_here()
+    {
+        let rules = sla::parse("segment * round_trip > 5ms ask load at *").unwrap();
+        let asking = Arc::<Asking>::default();
+        let mut ledger = Ledger::new("B", "relay", WallTime(0), Baseline::FirstHalf)
+            .watching(rules.into(), &asking);
+        let here = Table::from([(0, Classes::LOAD), (1, Classes::LOAD)]);
+        // The hop of this node, the round trip, and what is to be asked from then on.
+        let steps = [
+            (1, 9, Table::new()),
+            (0, 9, here.clone()),
+            (1, 1, here.clone()),
+            (1, 9, here.clone()),
+            (2, 9, here),
+            (0, 1, Table::new()),
+            (1, 1, Table::new()),
+        ];
+        for (step, (own, after_ms, asked)) in steps.into_iter().enumerate() {
+            ledger.take(trip(own, after_ms));
+            assert_eq!(asking.hops(), asked, "step {step}");
+        }
+        // Each path keeps its own limits all the same.
+        let worst = |hop| ledger.books.get(&hop).map(|book| book.watch.worst());
+        let (ok, warning) = (Some(Sla::Ok), Some(Sla::Warning));
+        assert_eq!([worst(0), worst(1), worst(2)], [ok, ok, warning]);
     }
 
     #[test]
