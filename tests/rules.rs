@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::{program, run, text, Dir, Node, Process};
@@ -100,6 +100,47 @@ fn a_segment_that_is_slowed_turns_its_rule_and_back_when_it_is_not() {
     let states = ["sla", "segments/0/sla", "segments/1/sla", "hosts/0/sla"];
     let states = states.map(|path| str_at(&report, path));
     assert_eq!(states, ["warning", "ok", "ok", "none"]);
+}
+
+#[test]
+fn a_rule_that_turns_with_every_block_is_logged_once_a_second_and_all_its_turns_are_counted() {
+    let dir = Dir::new("rules-flap");
+    let rules = rules(&dir, "segment B->C round_trip > 80ms\n");
+    let chain = Chain::start();
+    chain.link.forward.set_spikes(2, Duration::from_millis(120));
+    let begun = Instant::now();
+    let address = chain.b.address.to_string();
+    let output = run(&[
+        "--node",
+        "A",
+        "probe",
+        &address,
+        "-c30",
+        "-i0.15",
+        "--rules",
+        &rules,
+        "--format=json",
+    ]);
+    let stderr = text(&output.stderr);
+    let lines = stderr.lines().filter(|line| line.contains("sla: B -> C: "));
+    let more = |line: &str| {
+        let words = line.rsplit_once("; ").map_or("", |(_, last)| last);
+        let count = words.strip_suffix(" more turns before");
+        let count = count.or(words.strip_suffix(" more turn before"));
+        count.map_or(0, |count| count.parse::<usize>().unwrap())
+    };
+    let told: Vec<_> = lines.map(more).collect();
+    let report = parse(&output.stdout).unwrap();
+    assert_eq!(
+        told.len() + told.iter().sum::<usize>(),
+        events(&report).len(),
+        "{stderr}"
+    );
+    // The first at once, and the last one at the end.
+    assert!(
+        told.len() as u64 <= begun.elapsed().as_secs() + 2,
+        "{stderr}"
+    );
 }
 
 #[test]

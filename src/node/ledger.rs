@@ -2,9 +2,10 @@
 
 use super::asking::Asking;
 use super::collect::{Measurement, Path};
+use super::turns::Turns;
 use crate::measure::facts::{Classes, Facts};
-use crate::measure::sla::{Place, Rule, Watch};
-use crate::measure::timeline::{Event, EventKind, Timeline};
+use crate::measure::sla::{Event, Place, Rule, Watch};
+use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::sys;
@@ -57,6 +58,7 @@ struct Book {
     names: Table<u8, String>,
     path: PathReport,
     watch: Watch,
+    turns: Turns,
     /// What the rules ask now.
     asked: Table<u8, Classes>,
     /// The latest answer of each hop, and the first since it was asked for what it is asked now.
@@ -108,6 +110,7 @@ impl Ledger {
             names: Table::from([(hop, name.clone())]),
             path: PathReport::default(),
             watch: Watch::new(Arc::clone(rules)),
+            turns: Turns::default(),
             asked: Table::new(),
             facts: Table::new(),
             first_facts: Table::new(),
@@ -172,10 +175,12 @@ impl Ledger {
         let Some(book) = self.books.get_mut(&hop) else {
             return;
         };
-        for event in book.watch.fresh_events() {
-            let place = place_name(&book.names, event.now.place);
-            log::warn!("sla: {place}: {event}");
+        let (fresh, gone) = book.watch.fresh_events();
+        if gone > 0 {
+            log::warn!("sla: {gone} turns more, all at once");
         }
+        fresh.into_iter().for_each(|event| book.turns.take(event));
+        book.tell_turns();
         // Questions travel in blocks that begin here, on the path that has this node for hop 0: the rules of another path,
         // on which it is a relay, count its hops otherwise, and ask nobody.
         let Some(asking) = self.asking.as_ref().filter(|_| hop == 0) else {
@@ -192,6 +197,11 @@ impl Ledger {
         }
     }
 
+    /// Tells what turned and could not be told before; called now and then, for there may be no further block.
+    pub fn tick(&mut self) {
+        self.books.values_mut().for_each(Book::tell_turns);
+    }
+
     /// Takes in the counts of a run that goes on. Of blocks under way nobody knows yet whether they are lost: they belong
     /// to the window in which that turns out.
     pub fn counts(&mut self, blocks: Blocks) {
@@ -202,6 +212,7 @@ impl Ledger {
             book.watch.counts(settled, blocks.lost);
             self.act(hop);
         }
+        self.tick();
     }
 
     /// The run is over; `planned`: its end was known from the start.
@@ -215,6 +226,10 @@ impl Ledger {
             }
             book.watch.finish(planned, blocks.sent, blocks.lost);
             self.act(hop);
+        }
+        for book in self.books.values_mut() {
+            let rest = book.turns.rest();
+            book.log(rest);
         }
     }
 
@@ -425,7 +440,7 @@ impl Ledger {
         let mut timeline = self.main().model.timeline(SLOTS, now)?;
         let told = self.noticed.iter().zip(&self.notices);
         let told = told.filter_map(|(at, text)| {
-            Some(Event {
+            Some(timeline::Event {
                 at: (*at)?,
                 kind: EventKind::Notice(text.clone()),
             })
@@ -435,13 +450,34 @@ impl Ledger {
         let (turned, _) = main.watch.events();
         timeline.events.extend(turned.into_iter().map(|event| {
             let place = place_name(&main.names, event.now.place);
-            Event {
+            timeline::Event {
                 at: event.at,
                 kind: EventKind::Notice(format!("SLA, {place}: {event}")),
             }
         }));
         timeline.events.sort_by_key(|event| event.at);
         Some(timeline)
+    }
+}
+
+impl Book {
+    fn tell_turns(&mut self) {
+        if self.turns.wait() {
+            let due = self.turns.due(sys::clock::mono());
+            self.log(due);
+        }
+    }
+
+    fn log(&self, turns: Vec<(Event, u64)>) {
+        for (event, more) in turns {
+            let place = place_name(&self.names, event.now.place);
+            let more = match more {
+                0 => String::new(),
+                1 => "; 1 more turn before".to_owned(),
+                _ => format!("; {more} more turns before"),
+            };
+            log::warn!("sla: {place}: {event}{more}");
+        }
     }
 }
 
