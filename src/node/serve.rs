@@ -1033,6 +1033,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let early = TcpStream::connect(address).unwrap();
         let mut server = Server::new(node, vec![listener]);
+        assert!(server.accepting.is_empty());
         // It waits in the kernel, for whoever accepts.
         let (_taken, peer) = server.listeners[0].accept().unwrap();
         assert_eq!(peer, early.local_addr().unwrap());
