@@ -423,6 +423,10 @@ fn a_port_in_use_is_named() {
     let address = address.to_string();
     let part = format!("listen on {address}: Address already in use");
     fails(&run(&["-l", &address]), 1, &part);
+    // So is that of the metrics, of a node that has not begun then.
+    let node = run(&["-l", "127.0.0.1:0", "--metrics-listen", &address]);
+    fails(&node, 1, "Address already in use");
+    assert!(!text(&node.stderr).contains("listening"), "{node:?}");
 }
 
 #[test]

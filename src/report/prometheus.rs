@@ -12,7 +12,7 @@ use crate::measure::facts::FactValue;
 use crate::measure::sla::Amount;
 use crate::measure::{
     Basis, Confidence, Histogram, HostStatistics, SegmentStatistics, Sla, Summary,
-    VerdictDirection, BUCKETS_NS,
+    VerdictDirection, VerdictKind, BUCKETS_NS,
 };
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::collections::BTreeSet;
@@ -149,7 +149,7 @@ families! {
     LimitRatio Gauge "limit_ratio" "ratio" "part, name, figure, severity, line" "A limit of a share."
     LimitRatioValue Gauge "limit_value_ratio" "ratio" "part, name, figure, severity, line" "What is held against that limit, latest."
     LimitState Gauge "limit_state" "1" "part, name, figure, severity, line" "How a part stands to one limit, as for segments."
-    Verdict Gauge "verdict_info" "1" "kind, name, direction, basis, confidence" "The part that adds the delay; always 1."
+    Verdict Gauge "verdict_info" "1" "kind, name, delay, direction, basis, confidence" "The part that adds the delay; always 1."
     Annotation Gauge "annotation" "1" "hop, node, name" "What a node told of itself, in the unit its name ends in."
     AnnotationFailed Gauge "annotation_failed" "1" "hop, node, name" "A source of annotations that a node could not read; always 1."
     ProbeSuccess Gauge "probe_success" "1" "" "Whether every block of a probe asked for over HTTP was answered."
@@ -366,9 +366,17 @@ impl Path<'_> {
         self.figures(Id::BehindExit, &[], statistics.behind_exit);
         let verdict = &statistics.verdict;
         let direction = verdict.direction.map_or("", VerdictDirection::name);
+        let delay = match verdict.kind {
+            VerdictKind::Segment => "round_trip",
+            VerdictKind::Host | VerdictKind::Source if verdict.reads_late => "wake_up",
+            VerdictKind::Host | VerdictKind::Source => "residence",
+            VerdictKind::Server => "behind_exit",
+            VerdictKind::Clock | VerdictKind::None => "",
+        };
         let verdict = [
             ("kind", verdict.kind.name()),
             ("name", &verdict.name),
+            ("delay", delay),
             ("direction", direction),
             (
                 "basis",
@@ -716,6 +724,24 @@ mod tests {
             }
         }
         samples
+    }
+
+    #[test]
+    fn the_verdict_tells_a_host_that_reads_late_from_one_that_keeps_blocks() {
+        let told = |kind, reads_late| {
+            let mut report = samples::full();
+            let verdict = &mut report.statistics.verdict;
+            (verdict.kind, verdict.reads_late) = (kind, reads_late);
+            let samples = parsed(&render(&[observed(None, &report)], Exposition::Text));
+            let verdict = samples.iter().find(|s| s.0 == "subsegment_verdict_info");
+            verdict.expect("a verdict").1["delay"].clone()
+        };
+        assert_eq!(told(VerdictKind::Host, true), "wake_up");
+        assert_eq!(told(VerdictKind::Host, false), "residence");
+        assert_eq!(told(VerdictKind::Source, false), "residence");
+        assert_eq!(told(VerdictKind::Segment, false), "round_trip");
+        assert_eq!(told(VerdictKind::Server, false), "behind_exit");
+        assert_eq!(told(VerdictKind::None, false), "");
     }
 
     #[test]
