@@ -411,8 +411,9 @@ pub fn clock_error() -> Option<Duration> {
 ///
 /// All threads share one heap. By default there are eight for each processor, and each goes on growing to what its threads
 /// ever had at once, in 64 MiB of addresses: under mixed traffic an exit that uses 0.6 MiB rose for 15 minutes, to 1.8 MiB,
-/// and a relay was at 3 MiB; with one heap both have 1.1 MiB, reached in 90 s. Who waits for it waits for less than a
-/// connect: what a pump allocates is small and comes from its thread's own cache (tcache) nearly always.
+/// and a relay was at 3 MiB; with one heap both have 1.1 MiB, reached within 3 minutes. What a pump allocates is small and
+/// comes from its thread's own cache (tcache) nearly always: with every block marked, the time on two processors that a
+/// block or a connection takes is no longer.
 pub fn tune_malloc() {
     #[cfg(target_env = "gnu")]
     {

@@ -27,8 +27,8 @@ use util::{pass, program, Dir, Node, Process, LONG};
 
 /// What a process may grow by, in KiB a minute over the last four fifths: what a leak of a kilobyte a second would show.
 ///
-/// What does grow, in a node of 84 threads (smaps by mapping, `malloc_info`, heaptrack; release, a busy machine): within
-/// 90 s the one heap of malloc, to the 1.1 MiB that its threads once needed at once, and the stacks that the C library
+/// What does grow, in a node of 84 threads (smaps by mapping, `malloc_info`, heaptrack; release, a busy machine): in 2 to 4
+/// minutes the one heap of malloc, to the 1.1 MiB that its threads once needed at once, and the stacks that the C library
 /// keeps, 92 of 12 KiB; until they are full the stores of measurements, 16384 rows, which are 0.3 MiB at an exit, 1.2 at a
 /// relay, 2.1 at an entry. The exit's heap rose by 6 KiB a minute from then on; by 63 until the tenth minute and by 4 until
 /// the twentieth, where there were 16 heaps. No byte is a client's for longer than it: of 0.6 MiB in use 0.13 were left
