@@ -181,3 +181,15 @@ fn makes_the_capture_for_the_bench() {
     }
     file.flush().unwrap();
 }
+
+#[test]
+fn an_empty_file_and_a_compressed_one_are_called_so() {
+    let fault = |capture: &[u8]| {
+        let (_, fault) = read(capture, 64, LIMITS, &mut Told::default());
+        fault.expect("a fault").kind.to_string()
+    };
+    assert_eq!(fault(b""), "the capture is empty");
+    let gzip = fault(b"\x1f\x8b\x08\x08nothing of a capture");
+    assert!(gzip.contains("zcat"), "{gzip}");
+    assert!(fault(b"#!/bin/bash, by mistake").contains("not a pcap or pcapng"));
+}
