@@ -540,8 +540,10 @@ mod tests {
     #[test]
     fn nobody_there_and_a_refusal_are_told_in_words() {
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = closed.local_addr().unwrap().port();
-        drop(closed);
+        // It hears itself alone, so that nobody is there for others, and no other test gets the port.
+        let own = closed.local_addr().unwrap();
+        closed.connect(own).unwrap();
+        let port = own.port();
         let error = agent(port).get(ID).unwrap_err();
         assert_eq!(error.to_string(), "Connection refused");
         let mut refusal = GOLDEN_RESPONSE.to_vec();

@@ -121,11 +121,6 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A port that was free a moment ago, for programs that cannot be given port 0.
-pub fn free_port() -> u16 {
-    listener().1.port()
-}
-
 /// A node under strace, which writes to `log`.
 #[track_caller]
 pub fn start_traced(log: &Path, strace: &[&str], args: &[&str]) -> Node {

@@ -5,10 +5,10 @@
 pub mod vitals;
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -265,6 +265,22 @@ impl Drop for Raised<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// A free port, for what cannot be given port 0 or is to find nobody there: below those that the kernel gives to
+/// connections and to port 0, so that nothing else comes by it meanwhile and no connection to it meets itself.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test binaries that run at a time begin apart from each other, and each goes on from where it was.
+    let begin = std::process::id().wrapping_mul(61);
+    let ports = std::iter::repeat_with(|| {
+        let place = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        10_000 + place as u16
+    });
+    let all = |port| (Ipv4Addr::UNSPECIFIED, port);
+    let is_free =
+        |&port: &u16| TcpListener::bind(all(port)).is_ok() && UdpSocket::bind(all(port)).is_ok();
+    ports.take(20_000).find(is_free).expect("a free port")
 }
 
 /// Lets time pass where that nothing happens, or happens slowly, is what is tested.
