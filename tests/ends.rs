@@ -185,6 +185,27 @@ fn what_a_slow_server_has_yet_to_read_is_in_flight_when_a_proxy_is_told_to_end()
 }
 
 #[test]
+fn what_the_kernel_holds_for_a_slow_server_is_in_flight_when_a_proxy_is_told_to_end() {
+    let (listener, address) = listener();
+    let mut proxy = Node::to("P", address, &["--accept", "raw", "-r", "-t", "20"]);
+    let mut client = connect(proxy.address);
+    let server = accept(&listener);
+    // So much that the proxy's kernel takes it all and the server's does not.
+    let sent = vec![b'z'; 600_000];
+    client.write_all(&sent).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    proxy.process.signal("TERM");
+    // Three times as long as a connection has to be still to count as one with nothing in flight.
+    pass(ms(1_500));
+    let (received, ending) = read_out(&server);
+    assert_eq!((received.len(), ending), (sent.len(), Ending::Orderly));
+    drop(server);
+    assert!(proxy.process.wait().success());
+    let said = proxy.process.stderr().join("\n");
+    assert!(!said.contains("still open, reset"), "{said}");
+}
+
+#[test]
 fn a_report_that_an_exit_had_to_drop_is_no_broken_path() {
     const BULK: usize = 12 << 20;
     let (mut source, _exit, mut server) = source_and_server(&["-t", "0.4"]);

@@ -4,7 +4,8 @@
 //! To add a command: a [`Role`], a row in [`WORDS`], a variant of `config::Command` and an arm in
 //! `parse::command`.
 
-use super::config::{Accept, Common, Endpoint, Format};
+use super::config::{Accept, Common, Format};
+use super::endpoint::Endpoint;
 use super::value;
 use crate::annotate::snmp;
 use crate::measure::{sla, Sla};
@@ -351,7 +352,7 @@ const FLAGS: &[Flag] = &[
             Without --forward-to, blocks are echoed to where they came from.",
         roles: FORWARDING,
         set: Set::Text(|s, text| {
-            s.forward_to = Some(hop(text)?);
+            s.forward_to = Some(Endpoint::hop(text)?);
             Ok(())
         }),
     },
@@ -924,22 +925,10 @@ fn limits(settings: &mut Settings, text: &str, severity: Sla) -> Result<(), Stri
     Ok(())
 }
 
-/// An address to connect to: with a host, and with a port that exists.
-pub(super) fn hop(text: &str) -> Result<Endpoint, String> {
-    let endpoint: Endpoint = text.parse()?;
-    if endpoint.host.is_none() {
-        return Err("names no host to connect to: write host:port".into());
-    }
-    if endpoint.port == 0 {
-        return Err("has port 0, which cannot be connected to: write 1 to 65535".into());
-    }
-    Ok(endpoint)
-}
-
 /// Where an SNMP agent is; the port may be left out.
 fn agent(text: &str) -> Result<Endpoint, String> {
     let with_port = format!("{text}:{}", snmp::PORT);
-    hop(text).or_else(|error| hop(&with_port).map_err(|_| error))
+    Endpoint::hop(text).or_else(|error| Endpoint::hop(&with_port).map_err(|_| error))
 }
 
 #[cfg(test)]

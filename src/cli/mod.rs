@@ -7,11 +7,13 @@
 //! | `parse` | the lexopt loop, and the rules that make a role out of what was given |
 //! | `value` | how durations, sizes, numbers and labels are written |
 //! | [`config`] | the checked values |
+//! | [`endpoint`] | host and port as they are written |
 //! | [`targets`] | what may be probed over HTTP, and files of targets |
 //! | `help` | `-h`, `--help`, the four ways to start |
 //! | `exit` | the exit codes |
 
 pub mod config;
+pub mod endpoint;
 mod exit;
 pub mod flags;
 mod help;
@@ -20,20 +22,12 @@ pub mod targets;
 mod value;
 
 pub use config::{
-    level_filter, Accept, Command, Common, Config, DemoConfig, Endpoint, Format, NodeConfig,
-    ProbeConfig, SourceConfig, TargetsConfig,
+    level_filter, Accept, Command, Common, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
+    SourceConfig, TargetsConfig,
 };
+pub use endpoint::Endpoint;
 pub use exit::ExitCode;
 pub use parse::{parse, Action, UsageError};
-
-/// Reads an address to connect to, with a host and a port above 0; the error completes the sentence "ADDR ...".
-///
-/// # Errors
-///
-/// What it lacks.
-pub fn target(text: &str) -> Result<Endpoint, String> {
-    flags::hop(text)
-}
 
 /// The program's name, as it stands in help, errors and the log.
 pub const PROGRAM: &str = env!("CARGO_PKG_NAME");

@@ -4,6 +4,7 @@ use super::config::{
     Accept, Command, Config, DemoConfig, Format, NodeConfig, ProbeConfig, SourceConfig,
     TargetsConfig,
 };
+use super::endpoint::Endpoint;
 use super::flags::{self, Flag, Role, Set, Settings, Word};
 use super::{help, ExitCode, PROGRAM};
 use crate::report::State;
@@ -295,7 +296,7 @@ fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<
             on_timeout: settings.on_timeout.unwrap_or(State::Critical),
         }),
         (Role::Probe, ..) => Command::Probe(ProbeConfig {
-            target: checked("probe", &operand.unwrap_or_default(), flags::hop)?,
+            target: checked("probe", &operand.unwrap_or_default(), Endpoint::hop)?,
             count: settings.count,
             interval: settings.interval,
             size: settings.size,

@@ -1,7 +1,7 @@
 //! Which targets may be probed over HTTP, and which ones a file names.
 
-use super::config::Endpoint;
-use super::{flags, value};
+use super::endpoint::Endpoint;
+use super::value;
 use crate::session::allow::Network;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -60,7 +60,7 @@ impl FromStr for Allowed {
             Ok(network) => Host::Net(network),
             Err(_) if inner.is_none() && !plain.contains('/') => {
                 // As strict as a target: what could never be asked for is a mistake.
-                let endpoint = flags::hop(&format!("{host}:1")).map_err(|_| wrong())?;
+                let endpoint = Endpoint::hop(&format!("{host}:1")).map_err(|_| wrong())?;
                 Host::Name(endpoint.host.unwrap_or_default())
             }
             Err(_) => return Err(wrong()),
@@ -96,7 +96,7 @@ pub fn parse_targets(text: &str) -> Result<Vec<Target>, String> {
             None => (line, line),
         };
         let wrong = |reason: String| format!("line {number}: {reason}");
-        let parsed = flags::hop(address);
+        let parsed = Endpoint::hop(address);
         let parsed = parsed.map_err(|reason| wrong(format!("{address:?} {reason}")))?;
         let label = value::label(name);
         let label = label.map_err(|reason| wrong(format!("the name {name:?} {reason}")))?;

@@ -5,8 +5,8 @@
 //! Only where reading was over already does the writer speak. A read of 0 is a half-close only if the pair has not
 //! failed and the kernel does not call the socket closed.
 
+use super::diary::Diary;
 use super::lock;
-use super::sessions::Diary;
 use crate::session::journal::{EndJournal, Place};
 use crate::sys::{self, receive};
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -582,12 +582,18 @@ impl Pair {
     /// A number that changes when bytes move: when a pump reads or gets rid of some, and when a peer takes some of what
     /// the kernel holds for it - a slow reader's queue may be that long that no pump moves for minutes.
     pub fn movement(&self) -> usize {
+        let moved = self.moved.load(Ordering::Relaxed);
+        moved.wrapping_add(self.unacknowledged())
+    }
+
+    /// Bytes that the kernel holds for both peers: written, and not acknowledged yet; an end of file counts as one.
+    pub fn unacknowledged(&self) -> usize {
         let ends = [Some(&self.client), self.server.get()];
         let queued = ends
             .into_iter()
             .flatten()
             .map(|end| sys::unacknowledged(&end.socket));
-        queued.fold(self.moved.load(Ordering::Relaxed), usize::wrapping_add)
+        queued.fold(0, usize::wrapping_add)
     }
 
     /// Whether one of the pumps has given up.

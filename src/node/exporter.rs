@@ -163,8 +163,7 @@ fn understand(request: &Request, timeout: Duration) -> Result<Asked, String> {
     let target = request
         .parameter("target")
         .ok_or("no target: ask for /probe?target=host:port")?;
-    let target =
-        crate::cli::target(target).map_err(|reason| format!("target {target:?} {reason}"))?;
+    let target = Endpoint::hop(target).map_err(|reason| format!("target {target:?} {reason}"))?;
     let number = |name: &str, otherwise: u64, most: u64| {
         let Some(text) = request.parameter(name) else {
             return Ok(otherwise);

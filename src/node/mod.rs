@@ -20,6 +20,7 @@ pub mod clock;
 pub mod collect;
 pub mod demo;
 pub mod dial;
+pub mod diary;
 pub mod ends;
 pub mod exporter;
 pub mod fleet;

@@ -188,7 +188,7 @@ impl Server {
             let quiet = QUIET.min(deadline.saturating_duration_since(Instant::now()));
             let ended = self.ended.recv_timeout(quiet).is_ok();
             let now = self.shared.moved();
-            if now == moved && !ended && !self.shared.is_blocked() {
+            if now == moved && !ended && !self.shared.has_slow_reader() {
                 break;
             }
             moved = now;
@@ -271,11 +271,14 @@ impl Shared {
         (shared, ended)
     }
 
-    /// Whether a pump is in the middle of a write whose reader is slow: that is in flight, however long nothing moves.
-    fn is_blocked(&self) -> bool {
+    /// Whether a reader is slow: a pump is in the middle of a write, or the kernel holds what the peer has not taken. That
+    /// is in flight, however long nothing moves.
+    fn has_slow_reader(&self) -> bool {
         let open = self.connections();
-        open.iter()
-            .any(|connection| connection.pair.blocked.load(Ordering::Acquire) > 0)
+        open.iter().any(|connection| {
+            let pair = &connection.pair;
+            pair.blocked.load(Ordering::Acquire) > 0 || pair.unacknowledged() > 0
+        })
     }
 
     fn connections(&self) -> Vec<Arc<Connection>> {

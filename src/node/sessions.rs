@@ -5,15 +5,15 @@
 //! between a stamp and its system call: a read is noted before the next one, a write after it. Without `--sessions`
 //! nothing is noted and no clock is read.
 
+use super::diary::Diary;
 use super::ends::{End, Pair};
 use super::output::{Output, OutputError};
 use super::{lock, STACK};
-use crate::passive::{Http, Side as HttpSide};
 use crate::report::session::{line, Event, Snapshot};
 use crate::session::journal::{EndJournal, Journal, Kernel, Place};
 use crate::sys;
 use crate::table::Table;
-use crate::time::{Nanos, WallTime};
+use crate::time::Nanos;
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Sender};
 use std::fs::OpenOptions;
 use std::io;
@@ -35,37 +35,6 @@ const QUEUE: usize = 4096;
 pub trait HasPair: Send + Sync {
     /// The pair.
     fn pair(&self) -> &Pair;
-}
-
-/// A connection's books; both its ends have them.
-#[derive(Debug, Default)]
-pub struct Diary {
-    journal: Mutex<Journal>,
-    http: Mutex<Http>,
-}
-
-impl Diary {
-    /// Notes something of the end at `place`, dated now.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn note(&self, place: Place, what: impl FnOnce(&mut EndJournal, WallTime)) {
-        let now = sys::clock::read().wall;
-        if let Some(end) = lock(&self.journal).end(place) {
-            what(end, now);
-        }
-    }
-
-    /// Notes plain bytes of the application; `when` they were read, or now that they are written.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn payload(&self, from: Place, when: Option<WallTime>, bytes: &[u8]) {
-        let side = match from {
-            Place::Client => HttpSide::Client,
-            Place::Server => HttpSide::Server,
-        };
-        let when = when.unwrap_or_else(|| sys::clock::read().wall);
-        lock(&self.http).read(when, side, bytes);
-    }
 }
 
 /// What the kernel knows of a socket.

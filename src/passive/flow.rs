@@ -7,6 +7,7 @@
 
 use super::http::Http;
 use super::packet::{Endpoint, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
+use super::side::Side;
 use crate::measure::Histogram;
 use crate::time::{SignedNanos, WallTime};
 use std::collections::VecDeque;
@@ -28,37 +29,6 @@ const MAX_WINDOW: u32 = 1 << 30;
 
 /// After this long without a segment two TSvals of a 1 ms clock cannot be ordered any more (RFC 7323 §5.5).
 const TS_VAL_AGE_NS: u64 = 24 * 86_400 * 1_000_000_000;
-
-/// Which end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Side {
-    /// Who sent the SYN; where none was seen, who has the higher port.
-    Client,
-    /// The other one.
-    Server,
-}
-
-impl Side {
-    /// Both, client first.
-    pub const BOTH: [Self; 2] = [Self::Client, Self::Server];
-
-    /// The other end.
-    #[inline]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Server,
-            Self::Server => Self::Client,
-        }
-    }
-
-    /// `client` or `server`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        }
-    }
-}
 
 /// How a counted event stands. A count of zero has no time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

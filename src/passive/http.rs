@@ -3,7 +3,7 @@
 //! Read RFC 9112 first (§6 for how long a message is). Bodies are counted, not read, so a snap length that cuts them
 //! does no harm; one that cuts a head ends the search until a packet begins with a new one.
 
-use super::flow::Side;
+use super::side::Side;
 use crate::time::{SignedNanos, WallTime};
 
 /// Most exchanges kept per connection.

@@ -27,11 +27,12 @@ mod groups;
 mod http;
 mod packet;
 mod peer;
+mod side;
 
 pub use analyzer::{Analyzer, Limits, Observer, Tally};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use flow::{
-    Basis, BoxedFlow, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent, Side,
+    Basis, BoxedFlow, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent,
 };
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
@@ -39,6 +40,7 @@ pub use packet::{
     parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, LINK_ETHERNET, LINK_RAW, RST, SYN,
 };
 pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
+pub use side::Side;
 
 #[cfg(test)]
 mod tests;

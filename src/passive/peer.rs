@@ -3,8 +3,9 @@
 //! Read RFC 7679 first: the two clocks are compared as they are, so every delay holds their offset, and may be negative.
 
 use super::analyzer::Keyed;
-use super::flow::{BoxedFlow, Flow, Side};
+use super::flow::{BoxedFlow, Flow};
 use super::packet::TcpSegment;
+use super::side::Side;
 use crate::measure::{Histogram, Summary};
 use crate::time::{SignedNanos, WallTime};
 use std::collections::{HashMap, VecDeque};
