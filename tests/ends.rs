@@ -161,7 +161,26 @@ fn silence_is_not_blamed_on_the_first_segment() {
     let told = probe.wait_line("the path is broken");
     far.process.signal("CONT");
     assert!(told.contains("somewhere behind A: no answer"), "{told}");
+    assert!(told.ends_with("for 400ms (--timeout)"), "{told}");
     assert!(!told.contains("between"), "{told}");
+}
+
+#[test]
+fn the_node_that_was_told_to_end_is_named_and_not_the_link_behind_it() {
+    let far = Node::start("Z", &[]);
+    let mut near = Node::to("B", far.address, &["-t", "0.4"]);
+    let address = near.address.to_string();
+    let mut command = program();
+    command.args(["--node", "A", "probe", &address, "--format", "jsonl"]);
+    command.args(["-c", "1000", "-i", "0.02"]);
+    let mut probe = Process::start(command.stdout(Stdio::piped()));
+    let mut lines = BufReader::new(probe.stdout()).lines();
+    lines.next().unwrap().unwrap();
+    near.process.signal("TERM");
+    let told = probe.wait_line("the path is broken");
+    // Seen: "between B (hop 1) and Z (hop 2): this node was told to end".
+    assert!(told.ends_with(": B was told to end"), "{told}");
+    assert!(near.process.wait().success());
 }
 
 #[test]

@@ -349,7 +349,8 @@ fn unknown_word(text: &OsStr) -> String {
     if text == flags::PASSIVE {
         return remedied(format_args!("{text:?} has to be the first argument"));
     }
-    let words: Vec<&str> = flags::WORDS.iter().map(|word| word.name).collect();
+    let words = flags::WORDS.iter().map(|word| word.name);
+    let words: Vec<&str> = words.chain([flags::PASSIVE]).collect();
     let words = words.join(", ");
     remedied(format_args!("unknown command {text:?}: there are {words}"))
 }
@@ -626,7 +627,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 prob b:1
-    unknown command "prob": there are probe, demo, check-rules, exporter
+    unknown command "prob": there are probe, demo, check-rules, exporter, passive
 demo again
     "again" is one argument too many for demo
 "#;

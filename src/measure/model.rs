@@ -669,15 +669,15 @@ impl Model {
         if current.is_some_and(|now| seconds(now.end - now.start) < BATCHES as f64) {
             doubts.push("batches shorter than 1 s".to_owned());
         }
-        let per_batch = history.all().map(Window::rows).sum::<usize>() / (2 * BATCHES);
+        let measured: usize = history.all().map(Window::rows).sum();
         let no_baseline = match earlier {
             Some(runs) if runs.len() < MIN_RUNS => {
                 format!("{} of {MIN_RUNS} earlier runs of this path", runs.len())
             }
             Some(_) => "too few blocks".to_owned(),
-            None if per_batch < 5 => format!(
-                "{per_batch} blocks per batch, 5 needed: send {} or more",
-                WARM_UP as usize + 2 * BATCHES * 5
+            None if measured < 2 * BATCHES * 5 => format!(
+                "{measured} blocks answered after the first {WARM_UP}, {} needed",
+                2 * BATCHES * 5
             ),
             None => "blocks too unevenly spread over the run".to_owned(),
         };

@@ -96,6 +96,41 @@ fn the_verdict_is_a_sentence() {
 }
 
 #[test]
+fn a_rise_outside_of_the_middle_of_the_run_is_told_though_it_is_no_verdict() {
+    for (share, when) in [
+        (0.15, "while the baseline was measured"),
+        (0.35, "while the baseline was measured"),
+        (0.56, "too recently to be sure"),
+        (0.75, "too recently to be sure"),
+    ] {
+        let verdict = verdict_of(&mut SimPath::new(4, 3), 400, |block, path| {
+            path.delays_ns[1][0] = if (block as f64) < 400.0 * share {
+                5.0 * MS
+            } else {
+                24.0 * MS
+            };
+        });
+        let what = format!("at {share}: {verdict:?}");
+        let text = verdict
+            .text
+            .strip_prefix("none: nothing stands out over the baseline, but ");
+        let told = text.and_then(|text| text.strip_prefix("B -> C rose by "));
+        let (amount, told_when) = told.and_then(|text| text.split_once(" ms ")).expect(&what);
+        assert!(
+            (amount.parse::<f64>().unwrap() - 19.0).abs() < 0.2,
+            "{what}"
+        );
+        assert_eq!(
+            (told_when, verdict.kind),
+            (when, VerdictKind::None),
+            "{what}"
+        );
+        assert_eq!(verdict.confidence, Confidence::Low, "{what}");
+        assert!(verdict.reason.contains("--state"), "{what}");
+    }
+}
+
+#[test]
 fn one_block_in_ten_at_30_ms_is_found_by_the_95th_percentile() {
     for seed in 0..20 {
         let mut path = SimPath::new(4, seed);
@@ -668,7 +703,7 @@ fn normal_noise_raises_hardly_an_alarm_however_it_wanders() {
         (0.5, 4, 1),
         (0.5, 6, 1),
     ] {
-        let mut alarms = 0;
+        let (mut alarms, mut rises) = (0, 0);
         for seed in 0..100 {
             let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
             (path.correlation, path.noise_ns) = (correlation, 0.3 * MS);
@@ -683,11 +718,11 @@ fn normal_noise_raises_hardly_an_alarm_however_it_wanders() {
                     .for_each(|both| *both = [delay(), delay()]);
             });
             alarms += u64::from(verdict.kind != VerdictKind::None);
+            rises += u64::from(verdict.text.contains(" rose by "));
         }
-        assert!(
-            alarms <= most,
-            "{alarms} at correlation {correlation}, tail {tail}"
-        );
+        let what = format!("at correlation {correlation}, tail {tail}");
+        println!("{alarms} alarms, {rises} rises {what}");
+        assert!(alarms <= most, "{alarms} {what}");
     }
 }
 
@@ -734,7 +769,7 @@ fn without_a_baseline_the_largest_part_is_named_as_such() {
         "{verdict:?}"
     );
     let text =
-        "largest part: B -> C with 90 % of the delay (no baseline: 4 blocks per batch, 5 needed: send 83 or more)";
+        "largest part: B -> C with 90 % of the delay (no baseline: 69 blocks answered after the first 3, 80 needed)";
     assert_eq!(verdict.text, text);
     assert_eq!(verdict.increase, None);
     let empty = Model::new(Baseline::FirstHalf).statistics(&names()).verdict;

@@ -439,8 +439,8 @@ impl Caller {
                 self.progress.forget(); // Its report was dropped on the way: lost, but no sign of a broken path.
             } else {
                 return Err(Break::silence(format!(
-                    "no answer through {peer} for {:.1} s (--timeout)",
-                    settings.timeout.as_secs_f64()
+                    "no answer through {peer} for {:?} (--timeout)",
+                    settings.timeout
                 )));
             }
         }

@@ -1439,7 +1439,7 @@ fn last_words(pair: &Pair, last: &Last, wait: bool) -> bool {
 pub(super) fn cut_off(node: &Node, pair: &Pair) {
     if pair.fail() {
         let hop = pair.session.get().copied().unwrap_or_default().hop;
-        let text = "this node was told to end".into();
+        let text = format!("{} was told to end", node.settings.name);
         last_words(
             pair,
             &Fault::error(node, hop, ErrorCode::Refused, text).0.last,

@@ -72,6 +72,8 @@ impl std::error::Error for Fault {}
 pub enum FaultKind {
     /// It begins with these bytes.
     NotACapture([u8; 4]),
+    /// It has no byte.
+    Empty,
     /// It ends inside a header, record or block: so many bytes are there, so many it takes.
     CutOff {
         /// Bytes that are there.
@@ -92,12 +94,16 @@ pub enum FaultKind {
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotACapture([0x1f, 0x8b, ..]) => {
+                f.write_str("compressed by gzip: pass it on with zcat FILE | ... passive -")
+            }
             Self::NotACapture(bytes) => {
                 write!(
                     f,
                     "not a pcap or pcapng capture, it begins with {bytes:02x?}"
                 )
             }
+            Self::Empty => f.write_str("the capture is empty"),
             Self::CutOff { have, need } => {
                 write!(
                     f,
@@ -565,6 +571,7 @@ impl Stream {
         let begun = have > 0 || matches!(self.decoder.format, Format::Unknown);
         let need = self.need as u64;
         match self.decoder.discard {
+            0 if begun && have == 0 => Some(self.fault(FaultKind::Empty)),
             0 if begun => Some(self.fault(FaultKind::CutOff { have, need })),
             0 => None,
             left => Some(self.fault(FaultKind::CutOff { have, need: left })),

@@ -38,6 +38,10 @@ pub fn render(report: &Report) -> String {
     let verdict = &report.statistics.verdict;
     texts.push(verdict.text.clone());
     texts.extend(verdict.cause.iter().map(|cause| format!("why: {cause}")));
+    if report.broken.is_none() && report.blocks.received > 0 {
+        // A rule that matches no part for one: it would never alarm.
+        texts.extend(report.notices.iter().take(TOLD).cloned());
+    }
     texts.retain(|text| !text.is_empty());
     format!(
         "STS {state} - {} | {}\n",
@@ -221,6 +225,13 @@ mod tests {
                 "STS CRITICAL - B -> C: critical, round_trip p95 5.258 ms, limit 5 ms (line 3); B -> C adds"
             ),
             "{text}"
+        );
+        let mut report = samples::full();
+        report.notices = vec!["no part of the path matches the rule: host X".to_owned()];
+        let (told, _) = read(&render(&report));
+        assert!(
+            told.ends_with("; no part of the path matches the rule: host X"),
+            "{told}"
         );
         let entry = |label: &str| {
             let found = entries.iter().find(|entry| entry.0 == label);

@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::sys;
 use util::vitals::{wait_started, Vitals};
-use util::{pass, program, Dir, Node, Process, LONG};
+use util::{pass, program, Dir, Node, Process, Raised, LONG};
 
 /// What a process may grow by, in KiB a minute over the last four fifths: what a leak of a kilobyte a second would show.
 const GROWTH: f64 = 60.0;
@@ -38,6 +38,8 @@ const COUNT_WARMING: f64 = 1.0;
 #[derive(Default)]
 struct Traffic {
     over: AtomicBool,
+    /// Clients of every kind are there, as many as there will be.
+    complete: AtomicBool,
     connections: AtomicUsize,
     kilobytes: AtomicUsize,
 }
@@ -91,7 +93,11 @@ fn idle(traffic: &Traffic, entry: SocketAddr) {
     let mut idlers = VecDeque::new();
     let mut random = Random::new(2);
     while traffic.goes_on(ms(50)) {
-        let old = (idlers.len() >= 40).then(|| idlers.pop_front()).flatten();
+        let enough = idlers.len() >= 40;
+        if enough {
+            traffic.complete.store(true, Ordering::Relaxed);
+        }
+        let old = enough.then(|| idlers.pop_front()).flatten();
         // Now and then one goes for good.
         let old = old.filter(|_| random.below(10) > 0);
         let mut client = old.unwrap_or_else(|| connect(entry));
@@ -255,8 +261,9 @@ fn mixed_traffic_for_a_long_time_leaves_every_process_as_large_as_it_was() {
 
     let traffic = Traffic::default();
     let mut stdin = source.child.stdin.take().unwrap();
-    let begun = Instant::now();
+    let mut begun = Instant::now();
     thread::scope(|scope| {
+        let _at_the_end = Raised(&traffic.over);
         for client in [short, bulk, idle, resets, half_closes] {
             let traffic = &traffic;
             scope.spawn(move || client(traffic, address));
@@ -267,6 +274,12 @@ fn mixed_traffic_for_a_long_time_leaves_every_process_as_large_as_it_was() {
                 stdin.write_all(&[b's'; 2000]).unwrap();
             }
         });
+        // Not at a set time: a busy machine takes long to let all clients in, and each adds threads and memory.
+        while !traffic.complete.load(Ordering::Relaxed) {
+            assert!(begun.elapsed() < LONG, "not all clients get in");
+            pass(ms(20));
+        }
+        begun = Instant::now();
         let every = Duration::from_secs_f64((seconds / 80.0).clamp(0.2, 5.0));
         while begun.elapsed().as_secs_f64() < seconds {
             pass(every);
@@ -274,7 +287,6 @@ fn mixed_traffic_for_a_long_time_leaves_every_process_as_large_as_it_was() {
                 process.look(begun);
             }
         }
-        traffic.over.store(true, Ordering::Relaxed);
     });
 
     println!(

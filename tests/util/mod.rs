@@ -5,9 +5,10 @@
 pub mod vitals;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
@@ -271,6 +272,33 @@ pub fn libfaketime() -> PathBuf {
     found
         .next()
         .expect("libfaketime is not installed: run scripts/check, or apt-get install libfaketime")
+}
+
+/// Connects to a listener that accepts nothing until its backlog is full: what comes then is dropped, as by a firewall.
+/// One in vain may be a machine that stalled; two in a row are not.
+#[track_caller]
+pub fn fill_backlog(at: SocketAddr) -> Vec<TcpStream> {
+    let (mut waiting, mut in_vain) = (Vec::new(), 0);
+    while in_vain < 2 {
+        match TcpStream::connect_timeout(&at, Duration::from_millis(200)) {
+            Ok(socket) => {
+                waiting.push(socket);
+                in_vain = 0;
+            }
+            Err(_) => in_vain += 1,
+        }
+        assert!(waiting.len() < 100_000, "the backlog has no end");
+    }
+    waiting
+}
+
+/// A flag that is set when this goes, also where a test fails: for threads of a scope, which is left when they have ended.
+pub struct Raised<'a>(pub &'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Lets time pass where that nothing happens, or happens slowly, is what is tested.

@@ -312,10 +312,7 @@ fn faults_name_packet_and_offset_and_what_precedes_them_counts() {
             "packet 1 at offset 0: not a pcap or pcapng capture, it begins with [47, 45, 54, 20]"
                 .into(),
         ),
-        (
-            b"",
-            "packet 1 at offset 0: the capture is cut off, 0 of 4 bytes are there".into(),
-        ),
+        (b"", "packet 1 at offset 0: the capture is empty".into()),
     ] {
         let mut told = Told::default();
         let (tally, fault) = read(capture, 1000, LIMITS, &mut told);
