@@ -11,9 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 use subsegment_tcp_speeds::node::link::Link;
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use subsegment_tcp_speeds::report::json::read::Value;
 use subsegment_tcp_speeds::sys;
-use util::{need, pass, program, run, text, Node, Process, LONG};
+use util::{int, json, need, pass, program, run, text, Node, Process, LONG};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -79,17 +79,6 @@ fn fill(mut socket: &TcpStream) -> usize {
             Err(error) => panic!("after {taken} bytes: {error}"),
         }
     }
-}
-
-#[track_caller]
-fn json(bytes: &[u8]) -> Value {
-    parse(bytes).unwrap_or_else(|error| panic!("{error}: {}", text(bytes)))
-}
-
-#[track_caller]
-fn int(report: &Value, path: &str) -> i64 {
-    let value = report.at(path).and_then(Value::as_i64);
-    value.unwrap_or_else(|| panic!("no integer at {path}"))
 }
 
 #[test]

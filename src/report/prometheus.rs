@@ -14,8 +14,8 @@ use crate::measure::{
     Basis, Confidence, Histogram, HostStatistics, SegmentStatistics, Sla, Summary,
     VerdictDirection, VerdictKind, BUCKETS_NS,
 };
+use crate::table::Table;
 use crate::time::{Nanos, SignedNanos, WallTime};
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// Series beyond this number are left out, and counted: a path as long as the wire allows has 6000.
@@ -405,10 +405,10 @@ impl Path<'_> {
         self.limits(report);
         for facts in &report.facts {
             let (hop, node) = (facts.hop.to_string(), self.name(report, facts.hop));
-            let mut seen = BTreeSet::new();
+            let mut seen = Table::new();
             for fact in facts.facts.iter().take(ANNOTATIONS) {
                 // Names are a peer's words: two that read the same would make the whole answer void.
-                if !seen.insert(label_text(&fact.name)) {
+                if seen.insert(label_text(&fact.name), ()).is_some() {
                     continue;
                 }
                 let labels = [("hop", hop.as_str()), ("node", &node), ("name", &fact.name)];
@@ -426,7 +426,7 @@ impl Path<'_> {
     }
 
     fn limits(&mut self, report: &Report) {
-        let mut seen = BTreeSet::new();
+        let mut seen = Table::new();
         for limit in &report.limits {
             let (name, figure) = (report.place_name(limit.place), limit.figure_text());
             let line = limit.line.map_or_else(String::new, |line| line.to_string());
@@ -438,7 +438,7 @@ impl Path<'_> {
                 ("line", &line),
             ];
             // A limit may be given twice.
-            if !seen.insert(self::labels("", &labels)) {
+            if seen.insert(self::labels("", &labels), ()).is_some() {
                 continue;
             }
             self.number(Id::LimitState, &labels, state(limit.state));
@@ -619,7 +619,7 @@ fn label_text(text: &str) -> String {
 mod tests {
     use super::super::samples;
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     const README: &str = include_str!("../../README.md");
 
