@@ -10,11 +10,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::measure::BUCKETS_NS;
 use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
-use util::{need, program, run, text, Dir, Node, Process, LONG};
+use util::{need, program, promtool_accepts, run, text, Dir, Node, Process, LONG};
 
 /// Tries now and then until there is something.
 #[track_caller]
@@ -101,33 +103,11 @@ fn probe(target: SocketAddr, args: &[&str]) -> (Process, SocketAddr) {
     (process, address)
 }
 
+/// Where a program of Prometheus' family has said that it listens.
 #[track_caller]
-fn check_metrics(metrics: &str) {
-    let mut child = Command::new(need("promtool"))
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(metrics.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(
-        output.status.success() && said.trim().is_empty(),
-        "{said}\n{metrics}"
-    );
-}
-
-/// A free port; somebody else may take it before it is used, which a test then says.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+fn listening(process: &mut Process) -> SocketAddr {
+    let line = process.wait_line("msg=\"Listening on\" address=");
+    line.rsplit_once('=').unwrap().1.parse().unwrap()
 }
 
 struct Prometheus {
@@ -140,7 +120,6 @@ impl Prometheus {
     fn start(dir: &Dir, config: &str) -> Self {
         let file = dir.file("prometheus.yml");
         std::fs::write(&file, config).unwrap();
-        let address = free_address();
         let mut process = Process::start(
             Command::new(need("prometheus"))
                 .arg(format!("--config.file={}", file.display()))
@@ -148,9 +127,10 @@ impl Prometheus {
                     "--storage.tsdb.path={}",
                     dir.file("tsdb").display()
                 ))
-                .arg(format!("--web.listen-address={address}"))
+                .arg("--web.listen-address=127.0.0.1:0")
                 .stdout(Stdio::null()),
         );
+        let address = listening(&mut process);
         process.wait_line("Server is ready");
         Self {
             address,
@@ -259,10 +239,11 @@ fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the
     });
     assert_eq!(up.len(), 8);
     let rate = "histogram_quantile(0.99, rate(subsegment_segment_round_trip_seconds_bucket{from=\"B\"}[10s]))";
-    let recent = until("a rate", || {
-        prometheus.one(rate).filter(|seconds| seconds.is_finite())
+    // A busy machine may have it slower for a moment.
+    until("a rate of plausible delays", || {
+        let plausible = |seconds: &f64| (0.005..1.0).contains(seconds);
+        prometheus.one(rate).filter(plausible)
     });
-    assert!((0.005..1.0).contains(&recent), "{recent}");
 
     let good = format!(
         "subsegment_probe_success{{instance=\"{}\"}} == 1",
@@ -288,10 +269,20 @@ fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the
     until("the last answer", || {
         (prometheus.one(count) == last).then_some(())
     });
-    let quantiles = prometheus.query(
+    // A scrape that takes longer than 200 ms leaves a target without series until the next.
+    let all = |count: usize, expression: &str| {
+        until(expression, || {
+            Some(prometheus.query(expression)).filter(|series| series.len() >= count)
+        })
+    };
+    let quantiles = all(
+        3,
         "histogram_quantile(0.99, subsegment_segment_round_trip_seconds_bucket{job=\"probe\"})",
     );
-    let carried = prometheus.query("subsegment_carried_bytes_total{direction=\"forward\"} >= 5000");
+    let carried = all(
+        2,
+        "subsegment_carried_bytes_total{direction=\"forward\"} >= 5000",
+    );
 
     let (_, json) = probe.stop();
     b.process.signal("CONT");
@@ -399,9 +390,9 @@ fn promtool_has_nothing_to_say_against_the_metrics_of_any_role() {
     let exporter_address = metrics_of(&mut exporter);
     let (status, probed) = ask(exporter_address, &asked, "");
     assert_eq!(status, 200, "{probed}");
-    check_metrics(&probed);
+    promtool_accepts("a probed target", &probed);
     let exporter_metrics = scrape(exporter_address);
-    check_metrics(&exporter_metrics);
+    promtool_accepts("the exporter", &exporter_metrics);
     let seen = |address: SocketAddr, name: &str, role: &str| {
         let metrics = until(name, || {
             let metrics = scrape(address);
@@ -415,7 +406,7 @@ fn promtool_has_nothing_to_say_against_the_metrics_of_any_role() {
             Some(1.0),
             "{metrics}"
         );
-        check_metrics(&metrics);
+        promtool_accepts(name, &metrics);
         metrics
     };
     let residence = "subsegment_host_residence_seconds_count";
@@ -506,7 +497,8 @@ fn an_alert_fires_for_the_segment_that_is_slowed() {
             .one(median)
             .filter(|seconds| quiet && *seconds < 0.005)
     });
-    link.forward.set_delay(Duration::from_millis(60));
+    // More than twice what a busy machine made of the three runs before.
+    link.forward.set_delay(Duration::from_millis(300));
     let begun = Instant::now();
     until("the alert", || prometheus.one(firing));
     // The alert looks at another figure: the median follows when more than half of its window is slow.
@@ -549,13 +541,12 @@ fn node_exporter_shows_what_a_probe_from_cron_wrote() {
         file.to_str().unwrap(),
     ]);
     assert!(probed.status.success(), "{}", text(&probed.stderr));
-    check_metrics(&std::fs::read_to_string(&file).unwrap());
+    promtool_accepts("a probe's file", &std::fs::read_to_string(&file).unwrap());
     let names: Vec<_> = std::fs::read_dir(&dir.0)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(names, ["Z.prom"], "nothing is left beside it");
-    let address = free_address();
     let mut exporter = Process::start(
         Command::new(need("prometheus-node-exporter"))
             .args(["--collector.disable-defaults", "--collector.textfile"])
@@ -563,11 +554,10 @@ fn node_exporter_shows_what_a_probe_from_cron_wrote() {
                 "--collector.textfile.directory={}",
                 dir.0.display()
             ))
-            .arg(format!("--web.listen-address={address}"))
+            .arg("--web.listen-address=127.0.0.1:0")
             .stdout(Stdio::null()),
     );
-    exporter.wait_line("Listening on");
-    let metrics = scrape(address);
+    let metrics = scrape(listening(&mut exporter));
     assert_eq!(
         value(&metrics, "subsegment_blocks_received_total", ""),
         Some(20.0),
@@ -763,7 +753,7 @@ fn fifty_targets_are_probed_by_one_process_each_with_its_series_and_its_line() {
         });
         (answered.count() == 50).then_some(metrics)
     });
-    check_metrics(&metrics);
+    promtool_accepts("many targets", &metrics);
     for path in ["dead", "nameless"] {
         let label = format!("path=\"{path}\"");
         let up = value(&metrics, "subsegment_path_up", &label);
@@ -799,7 +789,12 @@ fn fifty_targets_are_probed_by_one_process_each_with_its_series_and_its_line() {
 
 #[test]
 fn health_follows_the_path() {
-    let mut z = Node::start("Z", &[]);
+    // An address of its own, or another test might have the port while the node is away.
+    let start = |listen: &str| {
+        let mut command = program();
+        Node::start_command(command.args(["--node", "Z", "-l", listen]))
+    };
+    let mut z = start("127.0.0.2:0");
     let (_probe, address) = probe(z.address, &["-i", "0.02", "-t", "0.5"]);
     until("a path", || {
         (ask(address, "/healthz", "").0 == 200).then_some(())
@@ -817,7 +812,7 @@ fn health_follows_the_path() {
         "{metrics}"
     );
     // The node comes back at the same place.
-    let _z = Node::start_command(program().args(["--node", "Z", "-l", &z.address.to_string()]));
+    let _z = start(&z.address.to_string());
     until("the path again", || {
         (ask(address, "/healthz", "").0 == 200).then_some(())
     });
@@ -828,22 +823,27 @@ fn no_counter_of_a_node_ever_falls_while_connections_come_and_go() {
     let mut z = Node::start("Z", &METRICS);
     let address = metrics_of(&mut z.process);
     let echo = z.address;
+    let scrapes = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..3_u8)
         .map(|number| {
+            let scrapes = Arc::clone(&scrapes);
             std::thread::spawn(move || {
-                for _ in 0..60 {
+                let mut served = 0;
+                // Whoever of the two is slower has time enough.
+                while served < 60 || scrapes.load(Ordering::Relaxed) < 10 {
                     let mut client = TcpStream::connect(echo).unwrap();
                     client.write_all(&[b'a' + number; 100]).unwrap();
                     client.read_exact(&mut [0; 100]).unwrap();
+                    served += 1;
                 }
+                f64::from(served)
             })
         })
         .collect();
     let mut before = BTreeMap::new();
-    let mut scrapes = 0;
     let mut look = || {
         let metrics = scrape(address);
-        scrapes += 1;
+        scrapes.fetch_add(1, Ordering::Relaxed);
         for line in metrics.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let grows = ["_total", "_bucket", "_count", "_sum"].map(|part| series.contains(part));
@@ -858,19 +858,17 @@ fn no_counter_of_a_node_ever_falls_while_connections_come_and_go() {
     while clients.iter().any(|client| !client.is_finished()) {
         look();
     }
-    clients
-        .into_iter()
-        .for_each(|client| client.join().unwrap());
+    let clients = clients.into_iter().map(|client| client.join().unwrap());
+    let served: f64 = clients.sum();
     until("all connections closed", || {
         let metrics = look();
         (value(&metrics, "subsegment_connections_open", "") == Some(0.0)).then_some(())
     });
-    assert_eq!(before["subsegment_connections_total"], 180.0);
+    assert_eq!(before["subsegment_connections_total"], served);
     assert_eq!(
         before["subsegment_carried_bytes_total{direction=\"forward\"}"],
-        18_000.0
+        100.0 * served
     );
-    assert!(scrapes > 3, "{scrapes}");
 }
 
 #[test]

@@ -9,6 +9,9 @@ use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use util::{need, text, Dir, Node, LONG};
 
+/// What each draw ends with: nothing follows on the terminal until the next.
+const DRAWN: &str = "\x1b[J";
+
 /// A tmux server of its own with one window of 100 x 30, in which a shell runs a script.
 struct Terminal {
     dir: Dir,
@@ -179,8 +182,10 @@ fn the_screen_shows_rows_pauses_begins_anew_and_leaves_the_terminal_as_it_was() 
 
     terminal.key("p");
     terminal.wait("PAUSED");
+    terminal.wait(DRAWN);
     let paused = terminal.shown();
-    // Whatever was being drawn has been: two more draws would have come by then.
+    assert_eq!(terminal.seen, "", "a key is one draw");
+    // Two more draws would have come by then.
     let quiet = terminal.written.recv_timeout(Duration::from_millis(1_300));
     assert_eq!(quiet, Err(RecvTimeoutError::Timeout), "it goes on drawing");
     assert_eq!(terminal.shown(), paused);
@@ -204,6 +209,7 @@ fn the_screen_shows_rows_pauses_begins_anew_and_leaves_the_terminal_as_it_was() 
 
     terminal.tmux(&["resize-window", "-x", "120", "-y", "12"]);
     terminal.wait("rows more");
+    terminal.wait(DRAWN);
     let rows = terminal.shown();
     assert!(
         rows.lines().count() <= 12 && rows.contains("q quit"),

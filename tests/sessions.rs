@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
-use util::{Dir, Node, Process, LONG};
+use util::{fill_backlog, Dir, Node, Process, LONG};
 
 /// open(2); the same number on every Linux that the tests run on.
 const O_NONBLOCK: i32 = 0o4000;
@@ -99,6 +99,17 @@ fn server(listener: TcpListener, go: Receiver<()>) -> std::thread::JoinHandle<()
     })
 }
 
+/// How many segments this host's kernel has sent again: on a busy machine it does even over loopback, where whoever is to
+/// acknowledge has to wait for a processor.
+fn sent_again() -> u64 {
+    let table = std::fs::read_to_string("/proc/net/snmp").unwrap();
+    let mut rows = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+    let mut columns = names.split(' ').zip(values.split(' '));
+    let (_, count) = columns.find(|(name, _)| *name == "RetransSegs").unwrap();
+    count.parse().unwrap()
+}
+
 #[test]
 fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_both() {
     let dirs = [Dir::new("sessions-entry"), Dir::new("sessions-exit")];
@@ -109,6 +120,7 @@ fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_bot
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
     let (tell, go) = channel();
+    let before = sent_again();
     let served = server(listener, go);
     let exit = Node::to("Z", target, &["-r", "--sessions", &files[1]]);
     let mut entry = Node::to(
@@ -135,6 +147,7 @@ fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_bot
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     served.join().unwrap();
     let [a, z] = lines.each_ref().map(|lines| lines.wait("end"));
+    let again = sent_again() - before;
     for (value, name, role) in [(&a, "A", "entry"), (&z, "Z", "exit")] {
         assert_eq!((text(value, "node"), text(value, "role")), (name, role));
         assert_eq!(value.at("failed"), Some(&Value::Bool(false)), "{value:?}");
@@ -156,7 +169,8 @@ fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_bot
             for none in ["rst_received", "rst_sent"] {
                 assert!(value.at(&at(none)).unwrap().is_null(), "{none}: {value:?}");
             }
-            assert_eq!(number(value, &at("retransmits")), 0);
+            // None, on a machine that is not busy.
+            assert!(number(value, &at("retransmits")) <= again, "{value:?}");
             assert_eq!(number(value, &at("syn_retransmits")), 0);
             let least = number(value, &at("rtt_min_ns"));
             assert!(least > 0 && least <= number(value, &at("rtt_max_ns")));
@@ -197,7 +211,8 @@ fn a_reset_is_told_as_one_and_a_failed_connect_as_a_failure() {
     let dir = Dir::new("sessions-reset");
     let lines = Lines::new(&dir);
     let file = lines.path.to_str().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address of its own, or another test might have the port when this listener is gone.
+    let listener = TcpListener::bind("127.0.0.2:0").unwrap();
     let target = listener.local_addr().unwrap();
     let proxy = Node::to("P", target, &["--accept", "raw", "-r", "--sessions", file]);
     let mut client = TcpStream::connect(proxy.address).unwrap();
@@ -291,7 +306,9 @@ fn a_signal_ends_a_node_that_still_waits_for_somebody_to_read() {
         let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
         mask.is_some_and(|mask| mask.trim().bytes().any(|digit| digit != b'0'))
     };
+    let deadline = Instant::now() + LONG;
     while !blocked(&std::fs::read_to_string(&blocks).unwrap()) {
+        assert!(Instant::now() < deadline, "it blocks no signals");
         std::thread::yield_now();
     }
     node.signal("TERM");
@@ -312,15 +329,14 @@ fn a_syn_that_was_lost_is_counted_and_shows_in_the_time_to_connect() {
     let full = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = full.local_addr().unwrap();
     // A full backlog drops what comes: nothing is accepted until our SYN is under way.
-    let mut waiting = Vec::new();
-    while let Ok(one) = TcpStream::connect_timeout(&target, Duration::from_millis(200)) {
-        waiting.push(one);
-        assert!(waiting.len() < 100_000, "the backlog has no end");
-    }
+    let waiting = fill_backlog(target);
     let proxy = Node::to(
         "P",
         target,
         &[
+            // Its SYNs are repeated after 1, 3, 7 s: on a busy machine the backlog is not free before the second.
+            "-t",
+            "60",
             "--accept",
             "raw",
             "-r",
@@ -330,7 +346,9 @@ fn a_syn_that_was_lost_is_counted_and_shows_in_the_time_to_connect() {
     );
     let mut client = TcpStream::connect(proxy.address).unwrap();
     lines.wait("start");
+    let deadline = Instant::now() + LONG;
     while !knocks(target.port()) {
+        assert!(Instant::now() < deadline, "its SYN was not dropped");
         std::thread::yield_now();
     }
     let accepting = std::thread::spawn(move || {

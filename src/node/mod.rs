@@ -42,6 +42,7 @@ pub mod sessions;
 pub mod setup;
 pub mod source;
 mod stop;
+pub mod turns;
 
 pub use stop::StopFlag;
 

@@ -4,7 +4,7 @@ use crate::faces::framed::{block, end, framed, next_frame, open, told, Witness, 
 use crate::faces::{accept, connect, echo_server, listener};
 use crate::peers::{go, Way};
 use crate::scene::{play, Play, Row, Scene, Subject};
-use crate::util::Node;
+use crate::util::{fill_backlog, Node};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
@@ -59,11 +59,7 @@ impl Stage {
         match after {
             After::Refuses => drop(hop),
             After::Swallows => {
-                let short = Duration::from_millis(200);
-                while let Ok(socket) = TcpStream::connect_timeout(&next, short) {
-                    full.0.push(socket);
-                }
-                full.1 = Some(hop);
+                full = (fill_backlog(next), Some(hop));
             }
             After::Acts(act) => {
                 let act = std::sync::Arc::new(act);

@@ -7,6 +7,7 @@ use crate::util::{pass, Node, LONG};
 use std::any::Any;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -185,30 +186,42 @@ impl Scene {
             }
             (witness, asked, slowest, wrong)
         });
-        fault(0);
         let all_settled = || -> Vec<_> {
             let each = subjects.iter().zip(&fresh);
             each.map(|(subject, before)| settled(subject, before))
                 .collect()
         };
-        let mut first = all_settled();
-        let mut last;
-        let mut series = 0;
-        loop {
-            for round in 1..=self.rounds {
-                fault(round);
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            fault(0);
+            let mut first = all_settled();
+            let mut series = 0;
+            loop {
+                for round in 1..=self.rounds {
+                    fault(round);
+                }
+                let last = all_settled();
+                series += 1;
+                let mut grown = first.iter().zip(&last);
+                let too_much = |(first, last): (&Vitals, &Vitals)| {
+                    last.memory_kib > first.memory_kib + self.tolerance_kib
+                };
+                if series == SERIES || !grown.any(too_much) {
+                    return (first, last, series);
+                }
+                first = last;
             }
-            last = all_settled();
-            series += 1;
-            let mut grown = first.iter().zip(&last);
-            let too_much = |(first, last): (&Vitals, &Vitals)| {
-                last.memory_kib > first.memory_kib + self.tolerance_kib
-            };
-            if series == SERIES || !grown.any(too_much) {
-                break;
+        }));
+        let (first, last, series) = played.unwrap_or_else(|panic| {
+            for subject in &mut subjects {
+                let (said, status) = (
+                    subject.node.process.stderr(),
+                    subject.node.process.child.try_wait(),
+                );
+                let last = &said[said.len().saturating_sub(20)..];
+                eprintln!("{}: {}: {status:?}, {last:#?}", subject.role, self.what);
             }
-            first.clone_from(&last);
-        }
+            resume_unwind(panic)
+        });
         drop(stop);
         let (mut witness, asked, slowest, unanswered) = asking.join().unwrap();
         let before: Vec<_> = subjects.iter().map(of_cpu).collect();

@@ -104,10 +104,13 @@ fn threads(what: &'static str) -> Vec<Row> {
     let dir = Dir::new("fault-threads");
     let copy = dir.file("program");
     fs::copy(program().get_program(), &copy).unwrap();
+    // The processes of a user are counted together, those of another run of this test too.
+    let user = 50_000 + std::process::id() % 10_000;
     let mut limited = Command::new(need("prlimit"));
     limited.arg("--nproc=16:16").arg(need("setpriv"));
     limited
-        .args(["--reuid=54322", "--regid=54322", "--clear-groups"])
+        .args([format!("--reuid={user}"), format!("--regid={user}")])
+        .arg("--clear-groups")
         .arg(&copy);
     limited.args(["-l", "127.0.0.1:0"]);
     let node = Node::start_command(&mut limited);

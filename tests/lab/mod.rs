@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use subsegment_tcp_speeds::sys::clock;
 use subsegment_tcp_speeds::sys::packet::PacketSocket;
+use subsegment_tcp_speeds::time::WallTime;
 
 /// What the client sends past the capture when all is done.
 const MARKER: &[u8] = b"-- the end of the capture --";
@@ -108,10 +110,29 @@ impl Wire {
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
+/// By how much the wire was late at worst, in milliseconds: from the kernel's stamp on a frame, which captures show too,
+/// to its being handed on. A busy machine lets the wire's threads wait.
+#[derive(Clone, Copy)]
+pub(crate) struct Late {
+    pub(crate) forth_ms: f64,
+    pub(crate) back_ms: f64,
+}
+
+impl Late {
+    pub(crate) fn both_ms(self) -> f64 {
+        self.forth_ms + self.back_ms
+    }
+}
+
+/// A frame on its way: when the kernel had it, when it is due.
+type Underway = (Option<WallTime>, Instant, Vec<u8>);
+
 /// The path; taken down when dropped.
 pub(crate) struct Lab {
     name: String,
     pub(crate) server: IpAddr,
+    /// Forth and back, in microseconds.
+    late: [Arc<AtomicU32>; 2],
     wires: Vec<JoinHandle<()>>,
 }
 
@@ -150,18 +171,23 @@ impl Lab {
         let open = |end: &str| Arc::new(PacketSocket::open(&format!("{name}{end}1")).unwrap());
         let (at_client, at_server) = (open("c"), open("s"));
         let mut wires = Vec::new();
-        for (forth, from, to) in [
-            (true, &at_client, &at_server),
-            (false, &at_server, &at_client),
+        let late = [(); 2].map(|()| Arc::new(AtomicU32::new(0)));
+        for (forth, from, to, late) in [
+            (true, &at_client, &at_server, &late[0]),
+            (false, &at_server, &at_client, &late[1]),
         ] {
             let (sender, receiver) = unbounded();
-            let (from, to) = (Arc::clone(from), Arc::clone(to));
+            let (from, to, late) = (Arc::clone(from), Arc::clone(to), Arc::clone(late));
+            let delay = if forth { wire.forth } else { wire.back };
             wires.push(thread::spawn(move || take(&from, forth, wire, &sender)));
-            wires.push(thread::spawn(move || hand_on(&to, &receiver)));
+            wires.push(thread::spawn(move || {
+                hand_on(&to, &receiver, delay, &late);
+            }));
         }
         Self {
             name,
             server,
+            late,
             wires,
         }
     }
@@ -194,8 +220,9 @@ impl Lab {
             .unwrap()
     }
 
-    /// Lets the client do `deeds` with a server that is there, while captures run at these ends; the capture files.
-    pub(crate) fn play(&self, deeds: &str, captures: &[(&str, &Path)]) {
+    /// Lets the client do `deeds` with a server that is there, while captures run at these ends, to these files; by how
+    /// much the wire was late so far.
+    pub(crate) fn play(&self, deeds: &str, captures: &[(&str, &Path)]) -> Late {
         let mut server = self.act(
             "s",
             &format!("serve {}", SocketAddr::new(self.server, 5001)),
@@ -228,6 +255,11 @@ impl Lab {
         }
         drop(server.stdin.take()); // The server ends with its input.
         server.wait().unwrap();
+        let [forth_ms, back_ms] = self
+            .late
+            .each_ref()
+            .map(|late| f64::from(late.load(Ordering::Relaxed)) / 1000.0);
+        Late { forth_ms, back_ms }
     }
 }
 
@@ -248,7 +280,7 @@ impl Drop for Lab {
     }
 }
 
-fn take(from: &PacketSocket, forth: bool, wire: Wire, sender: &Sender<(Instant, Vec<u8>)>) {
+fn take(from: &PacketSocket, forth: bool, wire: Wire, sender: &Sender<Underway>) {
     let mut buffer = vec![0; 65_536];
     let mut number = 0;
     let delay = if forth { wire.forth } else { wire.back };
@@ -267,21 +299,26 @@ fn take(from: &PacketSocket, forth: bool, wire: Wire, sender: &Sender<(Instant, 
                 number += 1;
             }
         }
-        if sender.send((due, frame)).is_err() {
+        if sender.send((received.time, due, frame)).is_err() {
             return;
         }
     }
 }
 
-fn hand_on(to: &PacketSocket, receiver: &Receiver<(Instant, Vec<u8>)>) {
+fn hand_on(to: &PacketSocket, receiver: &Receiver<Underway>, delay: Duration, late: &AtomicU32) {
     let Ok(fd) = to.as_fd().try_clone_to_owned() else {
         return;
     };
     let mut file = File::from(fd);
-    for (due, frame) in receiver {
+    for (taken, due, frame) in receiver {
         let _ = after(due.saturating_duration_since(Instant::now())).recv();
         // A pair that is being removed refuses; then there is nobody to receive either.
         let _ = file.write_all(&frame);
+        if let Some(taken) = taken {
+            let held = (clock::read().wall - taken).0 / 1000;
+            let more = held.saturating_sub(delay.as_micros() as i64);
+            late.fetch_max(u32::try_from(more).unwrap_or(0), Ordering::Relaxed);
+        }
     }
 }
 
@@ -388,19 +425,12 @@ impl Capture {
     }
 }
 
-/// Sends the marker to `server`, past every capture.
-pub(crate) fn mark(server: SocketAddr) {
-    let local: SocketAddr = if server.is_ipv6() {
-        "[::]:0"
-    } else {
-        "0.0.0.0:0"
-    }
-    .parse()
-    .unwrap();
-    UdpSocket::bind(local)
-        .unwrap()
-        .send_to(MARKER, SocketAddr::new(server.ip(), 9))
+/// Sends the marker to `to`, past every capture; nobody has to listen there.
+pub(crate) fn mark(to: SocketAddr) {
+    let local: SocketAddr = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" }
+        .parse()
         .unwrap();
+    UdpSocket::bind(local).unwrap().send_to(MARKER, to).unwrap();
 }
 
 /// The client's or the server's part, in a process of its own.
@@ -423,7 +453,7 @@ pub(crate) fn actor(part: &str) {
         let (deed, number) = deed.split_once('=').unwrap_or((deed, "0"));
         act(deed, number.parse().unwrap(), address);
     }
-    mark(address);
+    mark(SocketAddr::new(address.ip(), 9));
     println!("\ndeeds are done");
 }
 
