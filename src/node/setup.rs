@@ -2,7 +2,7 @@
 //!
 //! A pump reads nothing before the onward connection stands. What the kernel has by then waited for that, not for a
 //! process to wake: it was there when the kernel had it, and the rest is the node's residence. (Taken for a wake-up delay
-//! it would say of a node whose way onward is long that it reads late.)
+//! it would say of a node whose way onward is long that it reads late.) Late it can only have been until it began.
 
 use super::clock::Moment;
 use crate::measure::LATEST;
@@ -19,7 +19,7 @@ pub struct Setup {
 /// What the kernel's time of a read says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Came {
-    /// All of the read was there while the node still connected, at this moment at the latest.
+    /// All of the read was there while the node connected, at this moment at the latest.
     Meanwhile(Moment),
     /// It came when the connection stood, and so does all that follows.
     After,
@@ -48,11 +48,12 @@ impl Setup {
         if arrival > self.stood {
             return Came::After;
         }
-        let Some(ago) = read_at.wall.0.checked_sub(arrival.0) else {
+        let wall = arrival.max(self.begun);
+        let Some(ago) = read_at.wall.0.checked_sub(wall.0) else {
             return Came::Unknown;
         };
         Came::Meanwhile(Moment {
-            wall: arrival,
+            wall,
             mono: MonoTime(read_at.mono.0.saturating_sub(ago)),
             ..read_at
         })
@@ -83,10 +84,16 @@ mod tests {
 
     #[test]
     fn what_came_before_the_connection_stood_was_there_when_it_came() {
-        for came in [2000, 2001, 2008, 1001] {
+        for (came, there) in [
+            (2000, 2000),
+            (2001, 2001),
+            (2008, 2008),
+            (1995, 2000),
+            (1001, 2000),
+        ] {
             assert_eq!(
                 setup().judge(moment(2009), at(came)),
-                Came::Meanwhile(moment(came)),
+                Came::Meanwhile(moment(there)),
                 "{came}"
             );
         }
