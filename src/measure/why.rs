@@ -693,7 +693,11 @@ mod tests {
         // As long as the increase of 5 ms, more or less.
         for (connect_us, decides) in [(3_700, false), (3_800, true), (6_600, true), (6_700, false)]
         {
-            assert_eq!(of(&statistics, connect_us) != "", decides, "{connect_us}");
+            assert_eq!(
+                !of(&statistics, connect_us).is_empty(),
+                decides,
+                "{connect_us}"
+            );
         }
         // A process that reads late waits for nobody.
         statistics.verdict.reads_late = true;
