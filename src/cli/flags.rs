@@ -850,7 +850,8 @@ const FLAGS: &[Flag] = &[
         help: "JSON lines: one when a connection begins, one when it ends, and one for each second \
             in which something moved on it. They hold, for both ends, the times of connect, first \
             and last byte, FIN and RST, the kernel's round trips, retransmissions and bytes; where \
-            plain HTTP/1.x is seen, its requests and responses too.",
+            plain HTTP/1.x is seen, its requests and responses too. With --metrics-listen, \
+            /sessions there answers with such a line for each connection that is open.",
         roles: LISTENING,
         set: Set::Path(|s, path| s.common.sessions = Some(path)),
     },
