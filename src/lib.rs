@@ -39,6 +39,8 @@ pub mod metrics_http;
 pub mod node;
 pub mod passive;
 pub mod passive_cli;
+#[cfg(test)]
+mod random;
 pub mod report;
 pub mod session;
 pub mod sys;

@@ -69,7 +69,7 @@ fn failed(text: &str, code: ExitCode) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    sys::return_large_buffers();
+    sys::tune_malloc();
     start_log(config.common.debug);
     // Before any thread: all of them inherit the mask.
     let signals = match StopSignals::block() {

@@ -8,9 +8,7 @@ mod util;
 use faces::framed::{
     bent, block, complaints, crc32, framed, next_frame, open, told, Witness, COOKIE,
 };
-use faces::{
-    accept, connect, echo_server, free_port, listener, read_stream, write_stream, Chain, Shape,
-};
+use faces::{accept, connect, echo_server, listener, read_stream, write_stream, Chain, Shape};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
 use util::vitals::cpu;
-use util::{need, program, run, text, Dir, Node, Process, LONG};
+use util::{free_port, need, pass, program, run, text, Dir, Node, Process, LONG};
 
 /// Ends `node`, which has to have said one thing: a line with `part`.
 #[track_caller]
@@ -183,6 +181,7 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
             let told = told.unwrap_or_else(|| panic!("{part}: no ERROR frame"));
             assert!(told.contains(part), "{told}");
         }
+        drop(bad); // The node waits for it, so that no reset overtakes the ERROR: a connection still open.
         witness.asks();
         witness.leaves();
         said_only(&mut b, part);
@@ -384,14 +383,22 @@ fn a_client_that_pauses_is_waited_for_and_said_once() {
     let mut chain = Chain::start_with(Shape::Proxy, address, &["-t", "0.3"]);
     let mut client = chain.client();
     let server = thread::spawn(move || write_stream(&mut accept(&listener), 30, MUCH));
-    let line = chain.nodes[0]
+    let node = &mut chain.nodes[0];
+    let line = node
         .process
         .wait_line("has read nothing for 0.3 s, still waiting");
     println!("LINE {line}");
+    // Three timeouts more of the same pause.
+    pass(Duration::from_millis(900));
+    assert_eq!(complaints(&node.process.stderr()).len(), 1);
     read_stream(&mut client, 30, MUCH);
     server.join().unwrap();
     drop(client);
-    said_only(&mut chain.nodes[0], "still waiting");
+    assert!(node.process.stop().0.success());
+    // Where others have the processor for as long, the client has paused again.
+    for complaint in complaints(&node.process.stderr()) {
+        assert!(complaint.contains("still waiting"), "{complaint}");
+    }
 }
 
 // --- names, addresses, ports ---------------------------------------------------------------------------------------
@@ -423,6 +430,10 @@ fn a_port_in_use_is_named() {
     let address = address.to_string();
     let part = format!("listen on {address}: Address already in use");
     fails(&run(&["-l", &address]), 1, &part);
+    // So is that of the metrics, of a node that has not begun then.
+    let node = run(&["-l", "127.0.0.1:0", "--metrics-listen", &address]);
+    fails(&node, 1, "Address already in use");
+    assert!(!text(&node.stderr).contains("listening"), "{node:?}");
 }
 
 #[test]
@@ -670,7 +681,8 @@ fn runs_short(node: &mut Node, part: &str) {
     let mut witness = Witness::new(node.address, false);
     let clients: Vec<_> = (0..40).map(|_| connect(node.address)).collect();
     println!("LINE {}", node.process.wait_line(part));
-    witness.asks();
+    let stays = witness.is_answered(b"payload");
+    assert!(stays, "cut off: {:#?}", node.process.stderr());
     let before = cpu(node.process.child.id()).unwrap();
     // For a second nothing happens: a client in the backlog hears nothing.
     let last = clients.last().unwrap();
@@ -727,8 +739,11 @@ fn out_of_threads_a_node_rests_and_recovers() {
     let server = echo_server();
     let mut limited = Command::new(need("prlimit"));
     limited.arg("--nproc=16:16").arg(need("setpriv"));
+    // Nobody else's, for all processes of a user count.
+    let user = 1_000_000 + std::process::id();
+    let [as_user, as_group] = ["reuid", "regid"].map(|id| format!("--{id}={user}"));
     limited
-        .args(["--reuid=54321", "--regid=54321", "--clear-groups"])
+        .args([&as_user, &as_group, "--clear-groups"])
         .arg(&copy);
     limited.args([
         "-l",

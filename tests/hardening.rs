@@ -3,6 +3,7 @@
 mod faces;
 mod util;
 
+use faces::framed::read_frame;
 use faces::{accept, connect, echo_server, listener, read_out, start_traced, stop_traced, Ending};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -10,7 +11,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 use subsegment_tcp_speeds::wire::{
     build, frame_type, push_annotation, ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo,
-    Role, ANNOTATION_NODE, HEADER_LEN, MAX_ANNOTATIONS, MAX_PAYLOAD,
+    Role, ANNOTATION_NODE, MAX_ANNOTATIONS, MAX_PAYLOAD,
 };
 use util::{program, run, text, Dir, Node, Process};
 
@@ -318,7 +319,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
         for mut socket in listener.incoming().map_while(Result::ok) {
             let mut told = 0;
             let mut cookie = 0;
-            while let Some((header, frame)) = next_frame(&mut socket) {
+            while let Some((header, frame)) = read_frame(&mut socket) {
                 cookie = header.cookie;
                 let answer = if header.kind == frame_type::OPEN {
                     let view = FrameView::parse(&frame).unwrap();
@@ -366,15 +367,6 @@ fn hostile_hop(answers: usize) -> SocketAddr {
         }
     });
     address
-}
-
-fn next_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
-    let mut bytes = vec![0; HEADER_LEN];
-    socket.read_exact(&mut bytes).ok()?;
-    let header = Header::parse(&bytes).unwrap();
-    bytes.resize(header.frame_len(), 0);
-    socket.read_exact(&mut bytes[HEADER_LEN..]).ok()?;
-    Some((header, bytes))
 }
 
 #[test]

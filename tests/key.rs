@@ -3,19 +3,19 @@
 mod faces;
 mod util;
 
+use faces::framed::{check, read_frame};
 use faces::{
     connect, echo_server, listener, read_nothing_more, read_out, read_stream, write_stream, Chain,
     Shape,
 };
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::wire::{frame_type, Header, HEADER_LEN, STAMP_LEN};
-use util::{program, run, text, Dir, Node, Process};
+use util::{int, json, program, run, text, Dir, Node, Process};
 
 /// Two keys in a directory that goes with the test.
 struct Keys {
@@ -48,17 +48,6 @@ impl Keys {
             _ => vec![],
         }
     }
-}
-
-#[track_caller]
-fn json(bytes: &[u8]) -> Value {
-    parse(bytes).unwrap_or_else(|error| panic!("{error}: {}", text(bytes)))
-}
-
-#[track_caller]
-fn int(report: &Value, path: &str) -> i64 {
-    let value = report.at(path).and_then(Value::as_i64);
-    value.unwrap_or_else(|| panic!("no integer at {path}"))
 }
 
 // --- with the same key everything goes on as without ---------------------------------------------------------------
@@ -294,15 +283,6 @@ fn a_key_that_others_can_read_or_that_is_none_ends_every_role_at_the_start() {
 
 // --- somebody in the middle ----------------------------------------------------------------------------------------
 
-fn next_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
-    let mut bytes = vec![0; HEADER_LEN];
-    socket.read_exact(&mut bytes).ok()?;
-    let header = Header::parse(&bytes).unwrap();
-    bytes.resize(header.frame_len(), 0);
-    socket.read_exact(&mut bytes[HEADER_LEN..]).ok()?;
-    Some((header, bytes))
-}
-
 /// Passes frames on to `next`, each through `tamper` (with whether it goes forward); what it wrote forward is recorded.
 fn middle(
     next: SocketAddr,
@@ -322,7 +302,7 @@ fn middle(
                 };
                 let (tamper, record) = (Arc::clone(&tamper), Arc::clone(&record));
                 std::thread::spawn(move || {
-                    while let Some((header, mut frame)) = next_frame(&mut from) {
+                    while let Some((header, mut frame)) = read_frame(&mut from) {
                         tamper(forward, &header, &mut frame);
                         if forward {
                             record.lock().unwrap().extend_from_slice(&frame);
@@ -337,23 +317,6 @@ fn middle(
         }
     });
     (address, recorded)
-}
-
-/// The check of a header, anew: whoever alters one knows how.
-fn with_check(frame: &mut [u8]) {
-    let mut header = Header::parse(&frame[..HEADER_LEN]);
-    if header.is_err() {
-        let mut crc = !0_u32;
-        for &byte in &frame[..44] {
-            crc ^= u32::from(byte);
-            for _ in 0..8 {
-                crc = (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
-            }
-        }
-        frame[44..48].copy_from_slice(&(!crc).to_be_bytes());
-        header = Header::parse(&frame[..HEADER_LEN]);
-    }
-    assert!(header.is_ok());
 }
 
 #[test]
@@ -417,7 +380,7 @@ fn a_bit_flipped_on_the_way_is_found_wherever_it_is_and_other_connections_go_on(
             true,
             |frame| {
                 frame[39] ^= 1;
-                with_check(frame);
+                check(frame);
             },
             "wrong authentication code",
         ),
@@ -426,7 +389,7 @@ fn a_bit_flipped_on_the_way_is_found_wherever_it_is_and_other_connections_go_on(
             true,
             |frame| {
                 frame[22] ^= 1;
-                with_check(frame);
+                check(frame);
             },
             "wrong authentication code",
         ),
@@ -435,7 +398,7 @@ fn a_bit_flipped_on_the_way_is_found_wherever_it_is_and_other_connections_go_on(
             true,
             |frame| {
                 frame[11] ^= 1;
-                with_check(frame);
+                check(frame);
             },
             "wrong authentication code",
         ),
@@ -521,7 +484,7 @@ fn a_recorded_session_is_refused_when_it_is_played_again() {
     );
     // A new HELLO, and an ERROR: no OPENED, no block.
     let mut kinds = Vec::new();
-    while let Some((header, _)) = next_frame(&mut again) {
+    while let Some((header, _)) = read_frame(&mut again) {
         kinds.push(header.kind);
     }
     assert_eq!(kinds, [frame_type::HELLO, frame_type::ERROR]);
@@ -539,7 +502,7 @@ fn nothing_is_different_on_the_wire_without_a_key() {
     let mut socket = faces::accept(&server);
     source.child.stdin.take().unwrap().write_all(b"x").unwrap();
     for kind in [frame_type::OPEN, frame_type::BLOCK, frame_type::END] {
-        let (header, _) = next_frame(&mut socket).unwrap();
+        let (header, _) = read_frame(&mut socket).unwrap();
         assert_eq!((header.kind, header.authentication_len), (kind, 0));
     }
 }
@@ -570,7 +533,7 @@ fn nothing_made_of_a_recorded_session_gets_an_answer_or_brings_the_node_down() {
         let mut client = connect(z.address);
         let _ = client.write_all(&bytes); // A node that has seen enough resets in the middle of it.
         let _ = client.shutdown(Shutdown::Write);
-        while let Some((header, _)) = next_frame(&mut client) {
+        while let Some((header, _)) = read_frame(&mut client) {
             let kind = header.kind;
             assert!(
                 [frame_type::HELLO, frame_type::ERROR].contains(&kind),

@@ -17,7 +17,7 @@ use subsegment_tcp_speeds::measure::BUCKETS_NS;
 use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::http::{ask, metrics_of, until};
-use util::{need, program, run, text, Dir, Node, Process, LONG};
+use util::{need, program, promtool_accepts, run, text, Dir, Node, Process, LONG};
 
 #[track_caller]
 fn scrape(address: SocketAddr) -> String {
@@ -51,29 +51,6 @@ fn probe(target: SocketAddr, args: &[&str]) -> (Process, SocketAddr) {
     );
     let address = metrics_of(&mut process);
     (process, address)
-}
-
-#[track_caller]
-fn check_metrics(metrics: &str) {
-    let mut child = Command::new(need("promtool"))
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(metrics.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(
-        output.status.success() && said.trim().is_empty(),
-        "{said}\n{metrics}"
-    );
 }
 
 /// Where a program of Prometheus' family has said that it listens.
@@ -363,9 +340,9 @@ fn promtool_has_nothing_to_say_against_the_metrics_of_any_role() {
     let exporter_address = metrics_of(&mut exporter);
     let (status, probed) = ask(exporter_address, &asked, "");
     assert_eq!(status, 200, "{probed}");
-    check_metrics(&probed);
+    promtool_accepts("a probed target", &probed);
     let exporter_metrics = scrape(exporter_address);
-    check_metrics(&exporter_metrics);
+    promtool_accepts("the exporter", &exporter_metrics);
     let seen = |address: SocketAddr, name: &str, role: &str| {
         let metrics = until(name, || {
             let metrics = scrape(address);
@@ -379,7 +356,7 @@ fn promtool_has_nothing_to_say_against_the_metrics_of_any_role() {
             Some(1.0),
             "{metrics}"
         );
-        check_metrics(&metrics);
+        promtool_accepts(name, &metrics);
         metrics
     };
     let residence = "subsegment_host_residence_seconds_count";
@@ -514,7 +491,7 @@ fn node_exporter_shows_what_a_probe_from_cron_wrote() {
         file.to_str().unwrap(),
     ]);
     assert!(probed.status.success(), "{}", text(&probed.stderr));
-    check_metrics(&std::fs::read_to_string(&file).unwrap());
+    promtool_accepts("a probe's file", &std::fs::read_to_string(&file).unwrap());
     let names: Vec<_> = std::fs::read_dir(&dir.0)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -726,7 +703,7 @@ fn fifty_targets_are_probed_by_one_process_each_with_its_series_and_its_line() {
         });
         (answered.count() == 50).then_some(metrics)
     });
-    check_metrics(&metrics);
+    promtool_accepts("many targets", &metrics);
     for path in ["dead", "nameless"] {
         let label = format!("path=\"{path}\"");
         let up = value(&metrics, "subsegment_path_up", &label);

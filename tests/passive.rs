@@ -3,6 +3,7 @@
 //! Needs root, tcpdump, tshark, ip (iproute2), promtool and prometheus; without them the tests fail and say so.
 
 mod lab;
+mod util;
 
 use lab::{require, run, Capture, Lab, Late, Scratch, Wire, BINARY};
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use subsegment_tcp_speeds::passive::{
 };
 use subsegment_tcp_speeds::report::json::read;
 use subsegment_tcp_speeds::time::SignedNanos;
+use util::promtool_accepts;
 
 /// Not a test: the other processes of the lab.
 #[test]
@@ -831,25 +833,7 @@ fn promtool_accepts_the_metrics_and_a_real_prometheus_scrapes_them() {
     let capture = path.to_str().unwrap();
     for group in ["flow", "remote", "subnet", "none"] {
         let text = passive(&[capture, "--format", "prometheus", "--group-by", group], 0);
-        let mut promtool = Command::new("promtool")
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        promtool
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
-        let output = promtool.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success() && said.is_empty(),
-            "--group-by {group}: {said}\n{text}"
-        );
+        promtool_accepts(&format!("--group-by {group}"), &text);
     }
     println!("promtool check metrics: accepted for flow, remote, subnet and none");
 

@@ -4,8 +4,8 @@ mod faces;
 mod util;
 
 use faces::{
-    accept, connect, echo_server, free_port, listener, read_out, start_traced, stop_traced,
-    write_stream, Chain, Ending, Shape,
+    accept, connect, echo_server, listener, read_out, start_traced, stop_traced, write_stream,
+    Chain, Ending, Shape,
 };
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,7 +13,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use util::{need, program, text, Dir, Node, Process};
+use util::{free_port, need, program, text, Dir, Node, Process};
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))

@@ -103,6 +103,47 @@ fn a_segment_that_is_slowed_turns_its_rule_and_back_when_it_is_not() {
 }
 
 #[test]
+fn a_rule_that_turns_with_every_block_is_logged_once_a_second_and_all_its_turns_are_counted() {
+    let dir = Dir::new("rules-flap");
+    let rules = rules(&dir, "segment B->C round_trip > 80ms\n");
+    let chain = Chain::start();
+    chain.link.forward.set_spikes(2, Duration::from_millis(120));
+    let begun = Instant::now();
+    let address = chain.b.address.to_string();
+    let output = run(&[
+        "--node",
+        "A",
+        "probe",
+        &address,
+        "-c30",
+        "-i0.15",
+        "--rules",
+        &rules,
+        "--format=json",
+    ]);
+    let stderr = text(&output.stderr);
+    let lines = stderr.lines().filter(|line| line.contains("sla: B -> C: "));
+    let more = |line: &str| {
+        let words = line.rsplit_once("; ").map_or("", |(_, last)| last);
+        let count = words.strip_suffix(" more turns before");
+        let count = count.or(words.strip_suffix(" more turn before"));
+        count.map_or(0, |count| count.parse::<usize>().unwrap())
+    };
+    let told: Vec<_> = lines.map(more).collect();
+    let report = parse(&output.stdout).unwrap();
+    assert_eq!(
+        told.len() + told.iter().sum::<usize>(),
+        events(&report).len(),
+        "{stderr}"
+    );
+    // The first at once, and the last one at the end.
+    assert!(
+        told.len() as u64 <= begun.elapsed().as_secs() + 2,
+        "{stderr}"
+    );
+}
+
+#[test]
 fn the_playbook_has_answers_of_the_named_nodes_within_two_blocks_and_none_before() {
     let dir = Dir::new("rules-playbook");
     let rules = rules(

@@ -362,6 +362,7 @@ fn exchange(address: SocketAddr, request: &[u8], id: i32) -> Result<Bindings, Sn
 mod tests {
     use super::*;
     use crate::measure::facts::{Fact, FactValue};
+    use crate::random::Random;
 
     /// GET of sysUpTime.0 and laLoad.1 with request-id 0x1234, as Net-SNMP's snmpget sends it but for a longer id.
     #[rustfmt::skip]
@@ -406,24 +407,11 @@ mod tests {
     #[test]
     fn damaged_answers_are_errors_or_values_and_never_a_panic() {
         const SEED: u64 = 0x5eed_0161;
-        let mut state = SEED;
-        let mut below = |end: usize| {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
-        };
+        let mut random = Random::new(SEED);
         let (mut read, mut refused) = (0, 0);
         for case in 0..20_000 {
             let mut bytes = GOLDEN_RESPONSE.to_vec();
-            for _ in 0..=below(3) {
-                let at = below(bytes.len());
-                match below(3) {
-                    0 => bytes[at] = below(256) as u8,
-                    1 => bytes.truncate(at.max(1)),
-                    _ => bytes.insert(at, below(256) as u8),
-                }
-            }
+            random.damage(&mut bytes);
             let seen = std::panic::catch_unwind(|| parse_response(&bytes, ID).is_ok());
             match seen {
                 Ok(true) => read += 1,
@@ -540,8 +528,10 @@ mod tests {
     #[test]
     fn nobody_there_and_a_refusal_are_told_in_words() {
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = closed.local_addr().unwrap().port();
-        drop(closed);
+        // It hears itself alone, so that nobody is there for others, and no other test gets the port.
+        let own = closed.local_addr().unwrap();
+        closed.connect(own).unwrap();
+        let port = own.port();
         let error = agent(port).get(ID).unwrap_err();
         assert_eq!(error.to_string(), "Connection refused");
         let mut refusal = GOLDEN_RESPONSE.to_vec();

@@ -111,6 +111,7 @@ impl fmt::Display for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     #[test]
     fn every_way_to_write_an_endpoint_is_read() {
@@ -162,44 +163,31 @@ mod tests {
         assert!(long.parse::<Endpoint>().is_err());
     }
 
-    /// xorshift64* (Vigna): a few lines, and good enough to make cases.
-    struct Cases(u64);
-
-    impl Cases {
-        fn below(&mut self, end: usize) -> usize {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
-        }
-
-        fn text(&mut self, alphabet: &[u8], longest: usize) -> String {
-            let len = 1 + self.below(longest);
-            (0..len)
-                .map(|_| char::from(alphabet[self.below(alphabet.len())]))
-                .collect()
-        }
+    fn text_of(alphabet: &[u8], longest: usize, random: &mut Random) -> String {
+        let len = 1 + random.below(longest);
+        let characters = (0..len).map(|_| alphabet[random.below(alphabet.len())]);
+        characters.map(char::from).collect()
     }
 
     #[test]
     fn endpoints_survive_being_written_and_read_again() {
         const SEED: u64 = 0x5eed_0001;
-        let mut cases = Cases(SEED);
+        let mut random = Random::new(SEED);
         for case in 0..2_000 {
-            let host = match cases.below(4) {
+            let host = match random.below(4) {
                 0 => None,
-                1 => Some(cases.text(b"abcxyz0189-._", 20)),
+                1 => Some(text_of(b"abcxyz0189-._", 20, &mut random)),
                 2 => {
                     let mut groups = [0_u16; 8];
                     for group in &mut groups {
                         // Runs of zeros exercise the short form.
-                        *group = (cases.below(2) * cases.below(0x1_0000)) as u16;
+                        *group = (random.below(2) * random.below(0x1_0000)) as u16;
                     }
                     Some(Ipv6Addr::from(groups).to_string())
                 }
-                _ => Some(format!("fe80::1%{}", cases.text(b"eth0wlan", 6))),
+                _ => Some(format!("fe80::1%{}", text_of(b"eth0wlan", 6, &mut random))),
             };
-            let port = cases.below(0x1_0000) as u16;
+            let port = random.below(0x1_0000) as u16;
             let endpoint = Endpoint { host, port };
             let text = endpoint.to_string();
             assert_eq!(
@@ -213,10 +201,10 @@ mod tests {
     #[test]
     fn noise_that_parses_as_an_endpoint_means_what_it_shows() {
         const SEED: u64 = 0x5eed_0002;
-        let mut cases = Cases(SEED);
+        let mut random = Random::new(SEED);
         let mut parsed = 0;
         for case in 0..20_000 {
-            let text = cases.text(b"[]:*%.1a9", 9);
+            let text = text_of(b"[]:*%.1a9", 9, &mut random);
             if let Ok(endpoint) = text.parse::<Endpoint>() {
                 parsed += 1;
                 let shown = endpoint.to_string();

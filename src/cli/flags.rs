@@ -282,7 +282,7 @@ pub enum Set {
 }
 
 /// One option. Given twice, the last one counts (tags are collected).
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Flag {
     /// Long name without dashes, words joined by `-`; the parser takes `_` as well.
     pub long: &'static str,
@@ -297,7 +297,7 @@ pub struct Flag {
     /// For `-h`: a few words.
     pub brief: &'static str,
     /// For `--help`: sentences that follow the brief text, wrapped when shown. Empty = it says it
-    /// all.
+    /// all, or the build is one without the feature `desk`.
     pub help: &'static str,
     /// Who has a use for it; for everyone else it is a usage error.
     pub roles: &'static [Role],
@@ -307,8 +307,22 @@ pub struct Flag {
 
 /// Every option, in the order of the help.
 pub fn all() -> &'static [Flag] {
-    FLAGS
+    &BUILT
 }
+
+/// The table as this build has it: the sentences of `--help` would take 6 KiB of a small binary.
+static BUILT: [Flag; FLAGS.len()] = {
+    let mut built = [FLAGS[0]; FLAGS.len()];
+    let mut at = 0;
+    while at < built.len() {
+        built[at] = FLAGS[at];
+        if !DESK {
+            built[at].help = "";
+        }
+        at += 1;
+    }
+    built
+};
 
 const FLAGS: &[Flag] = &[
     Flag {

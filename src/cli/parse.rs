@@ -235,7 +235,8 @@ impl Given {
         if self.settings.targets.is_some() {
             if !matches!(common.format, None | Some(Format::Text)) {
                 return Err(remedied(
-                    "--targets has a line for each path: only --format text",
+                    "--targets has a line of text for each path: for the figures of all use --metrics-file FILE or \
+                     --metrics-listen ADDR, not --format",
                 ));
             }
             if common.state.is_some() {
@@ -648,7 +649,9 @@ probe b:1 c:1
 probe b:1 --targets t
     probe "b:1" is one target too many: --targets names them
 probe --targets t --format json
-    --targets has a line for each path: only --format text
+    --targets has a line of text for each path: for the figures of all use --metrics-file FILE or --metrics-listen ADDR, not --format
+probe --targets t --format jsonl
+    --targets has a line of text for each path: for the figures of all use --metrics-file FILE or --metrics-listen ADDR, not --format
 probe --targets t --state s
     --targets and --state do not go together
 probe --targets t --report-html p

@@ -361,7 +361,9 @@ pub struct HostStatistics {
     pub forward_wake_up: Option<Summary>,
     /// The same on the way back.
     pub return_wake_up: Option<Summary>,
-    /// Sum of the wake-up delays / sum of the totals; a share of the segments beside it. `None` where too few are known.
+    /// Sum of the wake-up delays / sum of the totals, of those that the segments beside it are judged without: the others
+    /// count there. `None` where that is neither way, or too few are known. All shares of a path, with those of segments
+    /// and residences, add up to 1.
     pub wake_up_share: Option<f64>,
     /// Median of the baseline batches' quantile of the wake-up delay, both ways together.
     pub wake_up_baseline: Option<SignedNanos>,

@@ -622,14 +622,14 @@ impl Model {
                 candidates.push(Candidate {
                     subject,
                     mean,
-                    share: match subject {
-                        Subject::Host(_) => share(parts.iter().map(|p| p.sum() as f64).sum()),
-                        // Where it is known of most blocks only, the others are taken to be alike.
-                        _ => share(mean * path.blocks(subject) as f64),
-                    },
+                    share: None,
                     increases: increases(&path.history, read, part, earlier),
                     round_trip,
                 });
+            }
+            let sums = path.apart(&candidates);
+            for (candidate, sum) in candidates.iter_mut().zip(sums) {
+                candidate.share = sum.and_then(|sum| share(sum as f64));
             }
         }
         if self.server.count() > 0 {
@@ -877,13 +877,45 @@ impl Path {
         }
     }
 
-    /// Of how many blocks the delay holds a part.
-    fn blocks(&self, subject: Subject) -> u64 {
-        match subject {
-            Subject::Segment(place) => self.segments[place].round_trip.count(),
-            Subject::Host(place) | Subject::WakeUp(place) => self.hosts[place].forward.count(),
-            Subject::Server => 0,
-        }
+    /// What each of these parts has of the sum of all delays that none of the others has; `None` where that is nothing.
+    ///
+    /// A wake-up delay is the host's where the segment that it lies in is judged without, and the segment's else; so is
+    /// that of blocks of which it is unknown, and of a host that is no part itself.
+    fn apart(&self, parts: &[Candidate]) -> Vec<Option<i128>> {
+        let stands = |subject| parts.iter().any(|part| part.subject == subject);
+        let without = |segment| {
+            let has = |part: &&Candidate| part.subject == Subject::Segment(segment);
+            parts.iter().find(has).is_some_and(|part| !part.round_trip)
+        };
+        // Of a host, out and back: in the segment before it, and in the one behind.
+        let late = |place: usize| {
+            let host = &self.hosts[place];
+            let lies = |segment: Option<usize>, late: &Histogram| {
+                let own = segment.is_some_and(without) && stands(Subject::WakeUp(place));
+                own.then(|| late.sum())
+            };
+            [
+                lies(place.checked_sub(1), &host.forward_wake_up),
+                lies(Some(place), &host.back_wake_up),
+            ]
+        };
+        let own = |part: &Candidate| match part.subject {
+            Subject::Segment(place) => {
+                let ends = [late(place + 1)[0], late(place)[1]];
+                let ends: i128 = ends.into_iter().flatten().sum();
+                Some(self.segments[place].round_trip.sum() - ends)
+            }
+            Subject::Host(place) => {
+                let host = &self.hosts[place];
+                Some(host.forward.sum() + host.back.sum())
+            }
+            Subject::WakeUp(place) => late(place)
+                .into_iter()
+                .flatten()
+                .reduce(|out, back| out + back),
+            Subject::Server => None,
+        };
+        parts.iter().map(own).collect()
     }
 
     fn segment_statistics(&self, place: usize, (share, growth): Growth) -> SegmentStatistics {

@@ -353,6 +353,44 @@ fn arrivals_of_some_blocks_only_are_not_mistaken_for_those_of_all() {
 }
 
 #[test]
+fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
+    for seed in 0..60 {
+        let mut random = Random::new(seed);
+        let nodes = 2 + random.below(4) as usize;
+        let mut path = SimPath::new(nodes, seed);
+        (path.arrivals, path.exit) = (true, random.below(2) == 0);
+        for node in &mut path.nodes {
+            node.wake_up_ns = [0, 0].map(|_| random.unit() * MS);
+        }
+        // How many of 20 blocks each kernel tells of, on the way out and back: around 9 of 10 and half of them.
+        let mut told = || [20, 19, 17, 17, 11, 9, 0][random.below(7) as usize];
+        let told: Vec<[u64; 2]> = (0..nodes).map(|_| [told(), told()]).collect();
+        let mut model = Model::new(Baseline::FirstHalf);
+        for block in 0..300 {
+            let mut trip = path.trip(block);
+            for crossing in &mut trip.crossings {
+                let way = usize::from(crossing.passage == Passage::Return);
+                if random.below(20) >= told[usize::from(crossing.hop)][way] {
+                    crossing.arrival = None;
+                }
+            }
+            if random.below(20) >= told[0][1] {
+                trip.home.arrival = None;
+            }
+            model.record(&trip).unwrap();
+        }
+        let statistics = model.statistics(&names());
+        let segments = statistics.segments.iter().map(|segment| segment.share);
+        let hosts = statistics.hosts.iter();
+        let shares = segments.chain(hosts.flat_map(|host| [host.share, host.wake_up_share]));
+        let shares: Vec<_> = shares.flatten().collect();
+        let what = format!("seed {seed}, told {told:?}: {shares:?}");
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{what}");
+        assert!(shares.iter().all(|s| (0.0..=1.0).contains(s)), "{what}");
+    }
+}
+
+#[test]
 fn a_late_reader_is_found_over_earlier_runs_and_state_files_without_kernel_times_still_serve() {
     let mut runs = Vec::new();
     let next = |arrivals: bool, late: f64, slow: f64, runs: &mut Vec<RunRecord>| {

@@ -12,7 +12,6 @@
 
 use crate::table::Table;
 use crate::time::{SignedNanos, WallTime};
-use std::collections::HashMap;
 use std::fmt;
 
 /// The first line. The number changes when a line's meaning does.
@@ -221,9 +220,9 @@ impl fmt::Display for Part {
 /// Writes a state file of the last [`RUNS_KEPT`] runs of each path, in the order given (oldest
 /// first).
 pub fn emit(runs: &[RunRecord]) -> String {
-    let mut of_path: HashMap<&str, usize> = HashMap::new();
+    let mut of_path: Table<&str, usize> = Table::new();
     let newest_first = runs.iter().rev().filter(|run| {
-        let count = of_path.entry(&run.path).or_default();
+        let count = of_path.get_or_insert_with(&run.path, || 0);
         *count += 1;
         *count <= RUNS_KEPT
     });

@@ -68,7 +68,7 @@ impl Asking {
         self.change(|asked| asked.by_user = hops);
     }
 
-    /// The same for what the rules ask, in the place of what they asked before.
+    /// The same for what the rules of the path that begins here ask, in the place of what they asked before.
     pub fn set_by_rules(&self, hops: Table<u8, Classes>) {
         self.change(|asked| asked.by_rules = hops);
     }

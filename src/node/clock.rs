@@ -2,8 +2,8 @@
 
 use super::lock;
 use crate::measure::LATEST;
-use crate::session::clock::{ClockWatch, Generations};
-use crate::sys;
+use crate::session::clock::{ClockWatch, Generations, LONGEST_READING};
+use crate::sys::{self, clock::Reading};
 use crate::time::{MonoTime, SignedNanos, WallTime};
 use std::sync::Mutex;
 
@@ -14,7 +14,7 @@ pub struct NodeClock(Mutex<Generations>);
 impl NodeClock {
     /// Starts at generation 0.
     pub fn new() -> Self {
-        Self(Mutex::new(Generations::new(sys::clock::read().now())))
+        Self(Mutex::new(Generations::new(steady(sys::clock::read).now())))
     }
 
     /// A pump's own copy.
@@ -66,10 +66,26 @@ impl Moment {
     }
 }
 
+/// So often a reading that was preempted is made again.
+const AGAIN: usize = 3;
+
+/// A reading whose clocks belong together, or else the last of a few: one that was preempted hides a step as long as the
+/// preemption was, and the block at hand would have a wrong figure.
+fn steady(mut read: impl FnMut() -> Reading) -> Reading {
+    let mut reading = read();
+    for _ in 0..AGAIN {
+        if reading.took <= LONGEST_READING {
+            break;
+        }
+        reading = read();
+    }
+    reading
+}
+
 impl PumpClock<'_> {
     /// Reads both clocks; no lock is taken unless the wall clock was stepped.
     pub fn read(&mut self) -> Moment {
-        let reading = sys::clock::read();
+        let reading = steady(sys::clock::read);
         let known = self.watch.generation();
         if self.watch.is_stepped(reading.now(), reading.took) {
             self.settle(&reading);
@@ -85,7 +101,7 @@ impl PumpClock<'_> {
 
     #[cold]
     #[inline(never)]
-    fn settle(&mut self, reading: &sys::clock::Reading) {
+    fn settle(&mut self, reading: &Reading) {
         // Every pump comes to see a step; it is one event, and one line, of the node.
         if self.watch.settle(reading.now(), &mut lock(&self.node.0)) {
             log::warn!(
@@ -93,5 +109,28 @@ impl PumpClock<'_> {
                 self.watch.generation()
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Nanos;
+
+    #[test]
+    fn a_preempted_reading_is_made_again_but_not_for_ever() {
+        let read = |slow: u64| {
+            let mut count = 0;
+            let reading = steady(|| {
+                count += 1;
+                Reading {
+                    mono: MonoTime(count),
+                    took: Nanos::from_micros(if count <= slow { 201 } else { 200 }),
+                    ..Reading::default()
+                }
+            });
+            reading.mono.0
+        };
+        assert_eq!([0, 1, 3, 4, 1_000].map(read), [1, 2, 4, 4, 4]);
     }
 }

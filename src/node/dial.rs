@@ -247,9 +247,10 @@ mod tests {
 
     #[test]
     fn a_refused_connect_names_the_address_and_the_cause() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        // The port of a connection: nobody listens there, and no other test can.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = taken.local_addr().unwrap().port();
         let onward = Onward::resolve("127.0.0.1", port, Duration::from_secs(1)).unwrap();
         let error = onward.connect(Duration::from_secs(1)).unwrap_err();
         assert_eq!(

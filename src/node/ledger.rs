@@ -2,9 +2,10 @@
 
 use super::asking::Asking;
 use super::collect::{Measurement, Path};
+use super::turns::Turns;
 use crate::measure::facts::{Classes, Facts};
-use crate::measure::sla::{Place, Rule, Watch};
-use crate::measure::timeline::{Event, EventKind, Timeline};
+use crate::measure::sla::{Event, Place, Rule, Watch};
+use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{place_name, Blocks, PathReport, Report, State};
 use crate::sys;
@@ -57,6 +58,7 @@ struct Book {
     names: Table<u8, String>,
     path: PathReport,
     watch: Watch,
+    turns: Turns,
     /// What the rules ask now.
     asked: Table<u8, Classes>,
     /// The latest answer of each hop, and the first since it was asked for what it is asked now.
@@ -89,7 +91,8 @@ impl Ledger {
         ledger
     }
 
-    /// Holds the parts of the path against these rules, and asks nodes through `asking` what the rules say.
+    /// Holds the parts of the path against these rules, and asks nodes through `asking` what the rules of the path that
+    /// begins here say.
     #[must_use]
     pub fn watching(mut self, rules: Arc<[Rule]>, asking: &Arc<Asking>) -> Self {
         self.rules = rules;
@@ -107,6 +110,7 @@ impl Ledger {
             names: Table::from([(hop, name.clone())]),
             path: PathReport::default(),
             watch: Watch::new(Arc::clone(rules)),
+            turns: Turns::default(),
             asked: Table::new(),
             facts: Table::new(),
             first_facts: Table::new(),
@@ -171,11 +175,15 @@ impl Ledger {
         let Some(book) = self.books.get_mut(&hop) else {
             return;
         };
-        for event in book.watch.fresh_events() {
-            let place = place_name(&book.names, event.now.place);
-            log::warn!("sla: {place}: {event}");
+        let (fresh, gone) = book.watch.fresh_events();
+        if gone > 0 {
+            log::warn!("sla: {gone} turns more, all at once");
         }
-        let Some(asking) = &self.asking else {
+        fresh.into_iter().for_each(|event| book.turns.take(event));
+        book.tell_turns();
+        // Questions travel in blocks that begin here, on the path that has this node for hop 0: the rules of another path,
+        // on which it is a relay, count its hops otherwise, and ask nobody.
+        let Some(asking) = self.asking.as_ref().filter(|_| hop == 0) else {
             return;
         };
         // Only where something is to be asked, or was: the map is empty otherwise.
@@ -189,6 +197,11 @@ impl Ledger {
         }
     }
 
+    /// Tells what turned and could not be told before; called now and then, for there may be no further block.
+    pub fn tick(&mut self) {
+        self.books.values_mut().for_each(Book::tell_turns);
+    }
+
     /// Takes in the counts of a run that goes on. Of blocks under way nobody knows yet whether they are lost: they belong
     /// to the window in which that turns out.
     pub fn counts(&mut self, blocks: Blocks) {
@@ -199,6 +212,7 @@ impl Ledger {
             book.watch.counts(settled, blocks.lost);
             self.act(hop);
         }
+        self.tick();
     }
 
     /// The run is over; `planned`: its end was known from the start.
@@ -212,6 +226,10 @@ impl Ledger {
             }
             book.watch.finish(planned, blocks.sent, blocks.lost);
             self.act(hop);
+        }
+        for book in self.books.values_mut() {
+            let rest = book.turns.rest();
+            book.log(rest);
         }
     }
 
@@ -422,7 +440,7 @@ impl Ledger {
         let mut timeline = self.main().model.timeline(SLOTS, now)?;
         let told = self.noticed.iter().zip(&self.notices);
         let told = told.filter_map(|(at, text)| {
-            Some(Event {
+            Some(timeline::Event {
                 at: (*at)?,
                 kind: EventKind::Notice(text.clone()),
             })
@@ -432,13 +450,34 @@ impl Ledger {
         let (turned, _) = main.watch.events();
         timeline.events.extend(turned.into_iter().map(|event| {
             let place = place_name(&main.names, event.now.place);
-            Event {
+            timeline::Event {
                 at: event.at,
                 kind: EventKind::Notice(format!("SLA, {place}: {event}")),
             }
         }));
         timeline.events.sort_by_key(|event| event.at);
         Some(timeline)
+    }
+}
+
+impl Book {
+    fn tell_turns(&mut self) {
+        if self.turns.wait() {
+            let due = self.turns.due(sys::clock::mono());
+            self.log(due);
+        }
+    }
+
+    fn log(&self, turns: Vec<(Event, u64)>) {
+        for (event, more) in turns {
+            let place = place_name(&self.names, event.now.place);
+            let more = match more {
+                0 => String::new(),
+                1 => "; 1 more turn before".to_owned(),
+                _ => format!("; {more} more turns before"),
+            };
+            log::warn!("sla: {place}: {event}{more}");
+        }
     }
 }
 
@@ -450,8 +489,8 @@ fn origin(trip: &Trip) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::sla;
-    use crate::time::SignedNanos;
+    use crate::measure::{sla, Sla};
+    use crate::time::{MonoTime, Nanos, SignedNanos};
 
     #[test]
     fn blocks_under_way_are_neither_lost_nor_answered_and_a_share_of_lost_ones_is_no_more_than_all()
@@ -498,6 +537,68 @@ mod tests {
             "{:?}",
             report.notices
         );
+    }
+
+    /// A block that the node at hop `own` sent to a reflector next to it, and had back after so many milliseconds.
+    fn trip(own: u8, after_ms: u64) -> Measurement {
+        use crate::measure::{Crossing, Homecoming, NodeId, Passage};
+        let crossing = |hop: u8, passage| Crossing {
+            node: NodeId(u64::from(hop)),
+            hop,
+            passage,
+            generation: 0,
+            stepped: false,
+            synchronised: false,
+            held: Nanos::ZERO,
+            arrival: None,
+            ingress: WallTime(1_000_000_000),
+            egress: WallTime(1_000_000_000),
+        };
+        Measurement::Trip(Box::new(Trip {
+            sequence: 0,
+            at: MonoTime(0),
+            crossings: vec![
+                crossing(own, Passage::Forward),
+                crossing(own + 1, Passage::Turn),
+            ],
+            home: Homecoming {
+                arrival: None,
+                ingress: WallTime(1_000_000_000 + after_ms * 1_000_000),
+                egress: None,
+                generation: 0,
+                held: Nanos::ZERO,
+            },
+            late: false,
+            behind_exit: None,
+        }))
+    }
+
+    #[test]
+    fn what_a_path_asks_on_which_this_node_is_a_relay_takes_nothing_from_the_path_that_begins_here()
+    {
+        let rules = sla::parse("segment * round_trip > 5ms ask load at *").unwrap();
+        let asking = Arc::<Asking>::default();
+        let mut ledger = Ledger::new("B", "relay", WallTime(0), Baseline::FirstHalf)
+            .watching(rules.into(), &asking);
+        let here = Table::from([(0, Classes::LOAD), (1, Classes::LOAD)]);
+        // The hop of this node, the round trip, and what is to be asked from then on.
+        let steps = [
+            (1, 9, Table::new()),
+            (0, 9, here.clone()),
+            (1, 1, here.clone()),
+            (1, 9, here.clone()),
+            (2, 9, here),
+            (0, 1, Table::new()),
+            (1, 1, Table::new()),
+        ];
+        for (step, (own, after_ms, asked)) in steps.into_iter().enumerate() {
+            ledger.take(trip(own, after_ms));
+            assert_eq!(asking.hops(), asked, "step {step}");
+        }
+        // Each path keeps its own limits all the same.
+        let worst = |hop| ledger.books.get(&hop).map(|book| book.watch.worst());
+        let (ok, warning) = (Some(Sla::Ok), Some(Sla::Warning));
+        assert_eq!([worst(0), worst(1), worst(2)], [ok, ok, warning]);
     }
 
     #[test]

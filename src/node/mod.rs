@@ -41,6 +41,7 @@ pub mod serve;
 pub mod sessions;
 pub mod source;
 mod stop;
+pub mod turns;
 
 pub use stop::StopFlag;
 

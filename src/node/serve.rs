@@ -127,12 +127,19 @@ pub fn listen_addresses(
 }
 
 impl Server {
-    /// Starts an accept thread for each listener.
+    /// A server that accepts.
     ///
     /// # Errors
     ///
-    /// Where a thread cannot be started.
+    /// As [`accept`](Self::accept).
     pub fn start(node: Node, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let mut server = Self::new(node, listeners);
+        server.accept()?;
+        Ok(server)
+    }
+
+    /// One whose clients wait until it [accepts](Self::accept): all else that may fail can come before.
+    pub fn new(node: Node, listeners: Vec<TcpListener>) -> Self {
         if node.settings.listens_for_arrivals() {
             // A kernel that does not tell leaves them unknown.
             listeners
@@ -140,23 +147,29 @@ impl Server {
                 .for_each(|listener| drop(sys::receive::keep_arrivals(listener)));
         }
         let (shared, ended) = Shared::new(node);
-        let listeners: Vec<_> = listeners.into_iter().map(Arc::new).collect();
-        let accepting = listeners
-            .iter()
-            .map(|listener| {
-                let (shared, listener) = (Arc::clone(&shared), Arc::clone(listener));
-                Builder::new()
-                    .name("accept".into())
-                    .stack_size(STACK)
-                    .spawn(move || accept(&shared, &listener))
-            })
-            .collect::<io::Result<_>>()?;
-        Ok(Self {
+        Self {
             shared,
-            listeners,
-            accepting,
+            listeners: listeners.into_iter().map(Arc::new).collect(),
+            accepting: Vec::new(),
             ended,
-        })
+        }
+    }
+
+    /// Starts an accept thread for each listener; called once.
+    ///
+    /// # Errors
+    ///
+    /// Where a thread cannot be started.
+    pub fn accept(&mut self) -> io::Result<()> {
+        for listener in &self.listeners {
+            let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(listener));
+            let accepting = Builder::new()
+                .name("accept".into())
+                .stack_size(STACK)
+                .spawn(move || accept(&shared, &listener))?;
+            self.accepting.push(accepting);
+        }
+        Ok(())
     }
 
     /// The node that serves.
@@ -1018,6 +1031,7 @@ fn pass_open(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::admission::Accept;
     use std::io::{Read, Write};
 
     const LONG: Duration = Duration::from_secs(60);
@@ -1027,6 +1041,33 @@ mod tests {
         let (far, peer) = listener.accept().unwrap();
         let end = End::new(far, peer, Duration::from_secs(10)).unwrap();
         (near, Pair::new(id, end, Duration::from_secs(10)))
+    }
+
+    #[test]
+    fn clients_wait_until_the_server_accepts() {
+        let settings = crate::node::Settings {
+            accept: Accept::Auto,
+            ..crate::node::demo::settings("Z", Role::Echo)
+        };
+        let (node, _queue) = Node::new(settings, None);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let early = TcpStream::connect(address).unwrap();
+        let mut server = Server::new(node, vec![listener]);
+        assert!(server.accepting.is_empty());
+        // It waits in the kernel, for whoever accepts.
+        let (_taken, peer) = server.listeners[0].accept().unwrap();
+        assert_eq!(peer, early.local_addr().unwrap());
+        assert_eq!(server.watch().totals().1.connections, 0);
+        server.accept().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        client.write_all(b"x").unwrap();
+        let mut answer = [0];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!((answer, server.watch().totals().1.connections), (*b"x", 1));
+        drop(client);
+        server.stop();
     }
 
     #[test]

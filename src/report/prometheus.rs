@@ -12,10 +12,10 @@ use crate::measure::facts::FactValue;
 use crate::measure::sla::Amount;
 use crate::measure::{
     Basis, Confidence, Histogram, HostStatistics, SegmentStatistics, Sla, Summary,
-    VerdictDirection, BUCKETS_NS,
+    VerdictDirection, VerdictKind, BUCKETS_NS,
 };
+use crate::table::Table;
 use crate::time::{Nanos, SignedNanos, WallTime};
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// Series beyond this number are left out, and counted: a path as long as the wire allows has 6000.
@@ -149,7 +149,7 @@ families! {
     LimitRatio Gauge "limit_ratio" "ratio" "part, name, figure, severity, line" "A limit of a share."
     LimitRatioValue Gauge "limit_value_ratio" "ratio" "part, name, figure, severity, line" "What is held against that limit, latest."
     LimitState Gauge "limit_state" "1" "part, name, figure, severity, line" "How a part stands to one limit, as for segments."
-    Verdict Gauge "verdict_info" "1" "kind, name, direction, basis, confidence" "The part that adds the delay; always 1."
+    Verdict Gauge "verdict_info" "1" "kind, name, delay, direction, basis, confidence" "The part that adds the delay; always 1."
     Annotation Gauge "annotation" "1" "hop, node, name" "What a node told of itself, in the unit its name ends in."
     AnnotationFailed Gauge "annotation_failed" "1" "hop, node, name" "A source of annotations that a node could not read; always 1."
     ProbeSuccess Gauge "probe_success" "1" "" "Whether every block of a probe asked for over HTTP was answered."
@@ -366,9 +366,17 @@ impl Path<'_> {
         self.figures(Id::BehindExit, &[], statistics.behind_exit);
         let verdict = &statistics.verdict;
         let direction = verdict.direction.map_or("", VerdictDirection::name);
+        let delay = match verdict.kind {
+            VerdictKind::Segment => "round_trip",
+            VerdictKind::Host | VerdictKind::Source if verdict.reads_late => "wake_up",
+            VerdictKind::Host | VerdictKind::Source => "residence",
+            VerdictKind::Server => "behind_exit",
+            VerdictKind::Clock | VerdictKind::None => "",
+        };
         let verdict = [
             ("kind", verdict.kind.name()),
             ("name", &verdict.name),
+            ("delay", delay),
             ("direction", direction),
             (
                 "basis",
@@ -397,10 +405,10 @@ impl Path<'_> {
         self.limits(report);
         for facts in &report.facts {
             let (hop, node) = (facts.hop.to_string(), self.name(report, facts.hop));
-            let mut seen = BTreeSet::new();
+            let mut seen = Table::new();
             for fact in facts.facts.iter().take(ANNOTATIONS) {
                 // Names are a peer's words: two that read the same would make the whole answer void.
-                if !seen.insert(label_text(&fact.name)) {
+                if seen.insert(label_text(&fact.name), ()).is_some() {
                     continue;
                 }
                 let labels = [("hop", hop.as_str()), ("node", &node), ("name", &fact.name)];
@@ -418,7 +426,7 @@ impl Path<'_> {
     }
 
     fn limits(&mut self, report: &Report) {
-        let mut seen = BTreeSet::new();
+        let mut seen = Table::new();
         for limit in &report.limits {
             let (name, figure) = (report.place_name(limit.place), limit.figure_text());
             let line = limit.line.map_or_else(String::new, |line| line.to_string());
@@ -430,7 +438,7 @@ impl Path<'_> {
                 ("line", &line),
             ];
             // A limit may be given twice.
-            if !seen.insert(self::labels("", &labels)) {
+            if seen.insert(self::labels("", &labels), ()).is_some() {
                 continue;
             }
             self.number(Id::LimitState, &labels, state(limit.state));
@@ -611,7 +619,7 @@ fn label_text(text: &str) -> String {
 mod tests {
     use super::super::samples;
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     const README: &str = include_str!("../../README.md");
 
@@ -716,6 +724,24 @@ mod tests {
             }
         }
         samples
+    }
+
+    #[test]
+    fn the_verdict_tells_a_host_that_reads_late_from_one_that_keeps_blocks() {
+        let told = |kind, reads_late| {
+            let mut report = samples::full();
+            let verdict = &mut report.statistics.verdict;
+            (verdict.kind, verdict.reads_late) = (kind, reads_late);
+            let samples = parsed(&render(&[observed(None, &report)], Exposition::Text));
+            let verdict = samples.iter().find(|s| s.0 == "subsegment_verdict_info");
+            verdict.expect("a verdict").1["delay"].clone()
+        };
+        assert_eq!(told(VerdictKind::Host, true), "wake_up");
+        assert_eq!(told(VerdictKind::Host, false), "residence");
+        assert_eq!(told(VerdictKind::Source, false), "residence");
+        assert_eq!(told(VerdictKind::Segment, false), "round_trip");
+        assert_eq!(told(VerdictKind::Server, false), "behind_exit");
+        assert_eq!(told(VerdictKind::None, false), "");
     }
 
     #[test]

@@ -54,17 +54,12 @@ pub(crate) fn run_node(
         Ok(started) => started.unzip(),
         Err(error) => return failed(&error.to_string(), ExitCode::Failed),
     };
-    let started = start_node(common, config, role, sessions, place);
-    let (server, queue, described) = match started {
-        Ok(started) => started,
-        Err(text) => return failed(&text, ExitCode::Failed),
-    };
+    let (mut server, queue, described) = prepare_node(common, config, role, sessions, place);
     let watched = vec![Watched::node(server.watch())];
     let published = match publish(common, watched, true) {
         Ok(published) => published,
         Err(text) => return failed(&text, ExitCode::Failed),
     };
-    tell(&described);
     let ledger = watching(ledger, rules, server.node());
     signals.stop(stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
@@ -75,6 +70,11 @@ pub(crate) fn run_node(
         Ok(collecting) => collecting,
         Err(error) => return failed(&format!("start a thread: {error}"), ExitCode::Failed),
     };
+    // Last, so that nothing is begun where something else of all this fails.
+    if let Err(error) = server.accept() {
+        return failed(&format!("start a thread: {error}"), ExitCode::Failed);
+    }
+    tell(&described);
     notify::ready();
     stop.wait_set();
     let collector = server.node().collector.clone();
@@ -176,14 +176,14 @@ fn place(common: &Common, config: &NodeConfig, role: Role) -> Result<Place, Stri
     })
 }
 
-/// Starts accepting.
-fn start_node(
+/// The node, which does not accept yet.
+fn prepare_node(
     common: &Common,
     config: &NodeConfig,
     role: Role,
     sessions: Option<Sessions>,
     place: Place,
-) -> Result<(Server, Queue, String), String> {
+) -> (Server, Queue, String) {
     let Place {
         key,
         next,
@@ -207,9 +207,7 @@ fn start_node(
         next,
     );
     node.sessions = sessions;
-    let server =
-        Server::start(node, listeners).map_err(|error| format!("start a thread: {error}"))?;
-    Ok((server, queue, text))
+    (Server::new(node, listeners), queue, text)
 }
 
 /// Who may connect to a node and how many at once. A reflector's connection has one descriptor, any other two.
@@ -249,6 +247,7 @@ fn collect(
                 outcome = Err(error);
             }
         });
+        ledger.tick();
         // What the connections still carry is counted at the end.
         let blocks = measured_here(&ledger, 0);
         printer.tick_page(&ledger, blocks, queue.dropped());

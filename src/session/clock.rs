@@ -8,7 +8,7 @@ use crate::time::{Nanos, Now, SignedNanos};
 
 /// A change of more than this is a step.
 pub const STEP: Nanos = Nanos::from_millis(1);
-/// A reading that took longer than this was preempted in the middle and tells nothing.
+/// A reading that took longer than this was preempted in the middle: the clocks may be that far apart for it.
 pub const LONGEST_READING: Nanos = Nanos::from_micros(200);
 
 /// Wall clock minus monotonic clock: constant but for steps.
@@ -65,9 +65,16 @@ impl ClockWatch {
         self.generation
     }
 
-    /// Whether the reading, which took `took`, shows a step that this pump does not know of.
+    /// Whether the reading, monotonic clock first, which took `took`, shows a step that this pump does not know of.
+    ///
+    /// What preemption between the two could have made is none; what it could not is one, however long the reading took.
     pub fn is_stepped(&self, now: Now, took: Nanos) -> bool {
-        took <= LONGEST_READING && (distance(now) - self.distance).abs() > STEP
+        let late = match took {
+            took if took > LONGEST_READING => took.signed(),
+            _ => SignedNanos::ZERO,
+        };
+        let moved = distance(now) - self.distance;
+        moved > STEP.signed() + late || -moved > STEP.signed()
     }
 
     /// Takes the step into account; `true` for the first pump that does.
@@ -108,12 +115,17 @@ mod tests {
     }
 
     #[test]
-    fn steps_back_count_and_preempted_readings_do_not() {
+    fn steps_back_count_and_preemption_does_not_but_hides_no_more_than_its_own_length() {
         let mut node = Generations::new(at(0, 10_000));
         let mut pump = node.watch();
+        let slow = Nanos::from_millis(5);
+        assert!(!pump.is_stepped(at(10, 10_015), slow));
+        assert!(pump.is_stepped(at(10, 10_015), QUICK));
+        // A block must not leave with a residence across a step, although its egress reading was preempted.
+        assert!(pump.is_stepped(at(10, 10_017), slow));
+        assert!(pump.is_stepped(at(10, 10_008), slow));
         let back = at(10, 2_010);
-        assert!(!pump.is_stepped(back, Nanos::from_millis(5)));
-        assert!(pump.is_stepped(back, QUICK));
+        assert!(pump.is_stepped(back, slow) && pump.is_stepped(back, QUICK));
         assert!(pump.settle(back, &mut node));
         assert_eq!(pump.generation(), 1);
     }

@@ -404,15 +404,25 @@ pub fn clock_error() -> Option<Duration> {
         .map(Duration::from_micros)
 }
 
-/// Makes glibc give a large buffer back to the kernel when it is freed. By default the first one that is freed teaches it
-/// to keep all later ones of that size, and a thousand connections that were busy once stay large for ever.
-pub fn return_large_buffers() {
+/// Fits glibc's malloc to a process of many threads, each of which needs little of it; before any thread is started.
+///
+/// A large buffer goes back to the kernel when it is freed. By default the first one that is freed teaches malloc to keep
+/// all later ones of that size, and a thousand connections that were busy once stay large for ever.
+///
+/// All threads share one heap. By default there are eight for each processor, and each goes on growing to what its threads
+/// ever had at once, in 64 MiB of addresses: under mixed traffic an exit that uses 0.6 MiB rose for 15 minutes, to 1.8 MiB,
+/// and a relay was at 3 MiB; with one heap both have 1.1 MiB, reached within 3 minutes. What a pump allocates is small and
+/// comes from its thread's own cache (tcache) nearly always: with every block marked, the time on two processors that a
+/// block or a connection takes is no longer.
+pub fn tune_malloc() {
     #[cfg(target_env = "gnu")]
     {
         const M_MMAP_THRESHOLD: c_int = -3;
-        // SAFETY: sets a number inside malloc; called before any thread is started.
+        const M_ARENA_MAX: c_int = -8;
+        // SAFETY: sets numbers inside malloc; called before any thread is started.
         unsafe {
             mallopt(M_MMAP_THRESHOLD, 128 << 10);
+            mallopt(M_ARENA_MAX, 1);
         }
     }
 }

@@ -192,6 +192,7 @@ pub fn with_annotation(
 mod tests {
     use super::super::{build, frame_type, push_annotation, ANNOTATION_FACTS};
     use super::*;
+    use crate::random::Random;
 
     fn number(name: &str, number: f64) -> Fact {
         Fact {
@@ -288,26 +289,13 @@ mod tests {
     #[test]
     fn damaged_facts_are_errors_or_facts_within_the_bounds_and_never_a_panic() {
         const SEED: u64 = 0x5eed_0004;
-        let mut state = SEED;
-        let mut below = |end: usize| {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
-        };
+        let mut random = Random::new(SEED);
         let (mut read, mut refused) = (0, 0);
         for case in 0..20_000 {
-            let mut bytes = GOLDEN.repeat(1 + below(3));
-            for _ in 0..=below(3) {
-                let at = below(bytes.len());
-                match below(3) {
-                    0 => bytes[at] = below(256) as u8,
-                    1 => bytes.truncate(at.max(1)),
-                    _ => bytes.insert(at, below(256) as u8),
-                }
-            }
+            let mut bytes = GOLDEN.repeat(1 + random.below(3));
+            random.damage(&mut bytes);
             let what = format!("seed {SEED:#x} case {case}");
-            let room = below(bytes.len() + 1);
+            let room = random.below(bytes.len() + 1);
             assert!(cut_facts(&bytes, room).len() <= room, "{what}");
             match parse_facts(&bytes) {
                 Ok(facts) => {

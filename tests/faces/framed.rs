@@ -57,20 +57,21 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// The bytes of the next frame; `None` at an end or a reset.
-pub fn read_frame(socket: &mut TcpStream) -> Option<Vec<u8>> {
+/// The next frame, whole, and its header; `None` at an end or a reset.
+pub fn read_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
     let mut bytes = vec![0; HEADER_LEN];
     socket.read_exact(&mut bytes).ok()?;
-    bytes.resize(Header::parse(&bytes).unwrap().frame_len(), 0);
+    let header = Header::parse(&bytes).unwrap();
+    bytes.resize(header.frame_len(), 0);
     socket.read_exact(&mut bytes[HEADER_LEN..]).ok()?;
-    Some(bytes)
+    Some((header, bytes))
 }
 
 /// Header and payload of the next frame; `None` at an end or a reset.
 pub fn next_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
-    let bytes = read_frame(socket)?;
+    let (header, bytes) = read_frame(socket)?;
     let view = FrameView::parse(&bytes).unwrap();
-    Some((view.header, view.payload().to_vec()))
+    Some((header, view.payload().to_vec()))
 }
 
 /// The text of the ERROR frame that comes before the end, if one does.

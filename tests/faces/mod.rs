@@ -4,6 +4,10 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
 pub mod framed;
+#[path = "../../src/random.rs"]
+mod random;
+
+pub(crate) use random::Random;
 
 use super::util::{need, program, Node, LONG};
 use std::io::{ErrorKind, Read, Write};
@@ -121,11 +125,6 @@ pub fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A port that was free a moment ago, for programs that cannot be given port 0.
-pub fn free_port() -> u16 {
-    listener().1.port()
-}
-
 /// A node under strace, which writes to `log`.
 #[track_caller]
 pub fn start_traced(log: &Path, strace: &[&str], args: &[&str]) -> Node {
@@ -189,25 +188,7 @@ pub fn read_out(mut socket: &TcpStream) -> (Vec<u8>, Ending) {
     }
 }
 
-/// Random numbers that a seed repeats (xorshift64*).
-pub struct Random(u64);
-
 impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             let word = self.next().to_le_bytes();

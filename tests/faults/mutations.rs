@@ -327,7 +327,7 @@ impl Hop {
 }
 
 fn answer(mut socket: TcpStream, mut random: Random, recorded: &Recorded) {
-    let Some(open) = read_frame(&mut socket) else {
+    let Some((_, open)) = read_frame(&mut socket) else {
         return;
     };
     // As if they were answers to this very node, or it would look no further.

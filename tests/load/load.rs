@@ -4,6 +4,7 @@
 //! A bench target without a harness, so that it is built as a release is and is no part of the
 //! product. One thread per connection on both sides, as an application of the simplest kind has.
 
+mod capture;
 mod drive;
 mod process;
 mod serve;
@@ -29,6 +30,7 @@ usage (as scripts/bench calls it; PID = the proxies, for their CPU time or memor
     load connect-rate ADDR COUNT     connect, 64 bytes there and back, close
     load idle ADDR COUNT PID...      memory of each process per idle connection
     load start ADDR COMMAND [ARG]... time from exec until ADDR can be connected to
+    load capture PACKETS CONNECTIONS       a capture of so many at once, on stdout
     load table FILE                  medians and targets of FILE: set, peer, round, name, value
 ";
 
@@ -63,6 +65,7 @@ fn run(args: &[&str]) -> Outcome {
             drive::idle(address(addr)?, count.parse()?, &numbers(pids)?)
         }
         ["start", addr, command, ref args @ ..] => process::start(address(addr)?, command, args),
+        ["capture", packets, at_once] => capture::capture(packets.parse()?, at_once.parse()?),
         ["table", file] => table::print(Path::new(file)),
         // What `cargo bench` and `cargo test --all-targets` call it with.
         [] | ["--bench"] | ["--test"] => {

@@ -26,6 +26,13 @@ use util::vitals::{wait_started, Vitals};
 use util::{pass, program, Dir, Node, Process, Raised, LONG};
 
 /// What a process may grow by, in KiB a minute over the last four fifths: what a leak of a kilobyte a second would show.
+///
+/// What does grow, in a node of 84 threads (smaps by mapping, `malloc_info`, heaptrack; release, a busy machine): in 2 to 4
+/// minutes the one heap of malloc, to the 1.1 MiB that its threads once needed at once, and the stacks that the C library
+/// keeps, 92 of 12 KiB; until they are full the stores of measurements, 16384 rows, which are 0.3 MiB at an exit, 1.2 at a
+/// relay, 2.1 at an entry. The exit's heap rose by 6 KiB a minute from then on; by 63 until the tenth minute and by 4 until
+/// the twentieth, where there were 16 heaps. No byte is a client's for longer than it: of 0.6 MiB in use 0.13 were left
+/// when all had gone, after 6 thousand connections as after 20 minutes, a store and what belongs to the stacks kept.
 const GROWTH: f64 = 60.0;
 /// A short run is one of warming up, where buffers that come and go weigh most: this, by the square of the minutes, is
 /// allowed as well; 1.5 MiB within a run of 20 s, and 6 KiB a minute in one of 10 minutes.
@@ -192,6 +199,32 @@ impl Watched {
             }
         }
         row
+    }
+}
+
+/// The address space of a process, in MiB (`VmSize`).
+fn addresses_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let size = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:"))
+        .unwrap();
+    size.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+/// As glibc has it, each heap takes 64 MiB of addresses, and is as large as its threads ever needed at once.
+#[test]
+fn the_threads_of_a_node_share_one_heap() {
+    let exit = Node::to("X", echo_server(), &["-r"]);
+    let entry = Node::to("E", exit.address, &["--accept", "raw"]);
+    let clients: Vec<_> = (0..20).map(|_| connect(entry.address)).collect();
+    for mut client in clients {
+        write_stream(&mut client, 7, 100);
+        read_stream(&mut client, 7, 100);
+    }
+    for (name, node) in [("exit", &exit), ("entry", &entry)] {
+        let size = addresses_mib(node.process.child.id());
+        assert!(size < 128, "{name}: {size} MiB");
     }
 }
 

@@ -1,17 +1,15 @@
 //! A host whose process reads late what its kernel has, and a network that is as late: the kernel's receive times tell
 //! them apart.
 
-use crate::support::{alone, ms, probe, repeats, undisturbed_by, Chain, Report};
+use crate::support::{alone, half_disturbed, ms, repeats, undisturbed_by, Chain, Report};
 use crate::util::need;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 /// Spaced so that no two blocks meet in the socket of a process that is held for 30 ms; some 30 of them in each of 16
 /// batches, three of which are late.
-const COUNT: u32 = 480;
-const INTERVAL: Duration = ms(33);
+const PLAN: (u64, Duration) = (480, ms(33));
 
 /// A run in which a wake-up is as late as half of what is looked for, more often than twice in a thousand, is not
 /// judged: two of the 30 blocks of a batch that something else delays are its p95.
@@ -49,20 +47,6 @@ impl Drop for Stopper {
     }
 }
 
-/// A probe whose second half is `disturbed`.
-fn half_disturbed(chain: &Chain, disturb: impl FnOnce()) -> Report {
-    let entry = chain.entry();
-    let (count, interval) = (COUNT.to_string(), INTERVAL.as_secs_f64().to_string());
-    thread::scope(|scope| {
-        let run = scope.spawn(|| probe(&entry, &["-c", &count, "-i", &interval]));
-        // Half way through: nothing ends this wait but its time.
-        let (_keep, nothing) = std::sync::mpsc::channel::<()>();
-        let _ = nothing.recv_timeout(INTERVAL * (COUNT / 2));
-        disturb();
-        run.join().unwrap()
-    })
-}
-
 /// Judges the verdicts of `repeats` undisturbed runs; all have to be right.
 fn all_right(name: &str, run: impl Fn() -> Report, right: impl Fn(&Report) -> bool) {
     let count = repeats(1);
@@ -95,7 +79,7 @@ fn a_node_that_is_held_30_ms_in_300_is_named_as_a_host_that_reads_late() {
         || {
             let chain = Chain::start(ms(1));
             let mut stopper = Stopper::of(chain.pid(2));
-            half_disturbed(&chain, || stopper.begin())
+            half_disturbed(&chain, PLAN, || stopper.begin())
         },
         |report| {
             let says = report
@@ -114,7 +98,7 @@ fn a_link_that_holds_one_block_in_ten_for_30_ms_is_named_as_a_segment() {
         || {
             let chain = Chain::start(ms(1));
             let way = &chain.links[1].forward;
-            half_disturbed(&chain, || way.set_spikes(10, ms(30)))
+            half_disturbed(&chain, PLAN, || way.set_spikes(10, ms(30)))
         },
         |report| report.text("verdict/kind") == "segment" && report.int("verdict/index") == 1,
     );

@@ -2,13 +2,13 @@
 
 #![allow(unreachable_pub)] // As in `util`.
 
-use crate::util::{program, run, text, Node, LONG};
+use crate::util::{pass, program, run, text, Node, LONG};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::node::link::{Link, Way};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
@@ -104,7 +104,7 @@ impl Chain {
 /// What went wrong is often best told by the nodes.
 impl Drop for Chain {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             for node in &mut self.nodes {
                 let said = node.process.stderr().join("\n");
                 eprintln!(
@@ -121,6 +121,29 @@ impl Drop for Chain {
 pub fn recorded(link: &Link) -> i64 {
     let of = |way: &Way| way.median().expect("bytes went through").signed().0;
     of(&link.forward) + of(&link.back)
+}
+
+/// A probe of `count` blocks through `chain`, `disturbed` as soon as C has got the first half of them: the baseline, with
+/// the few blocks before it that warm up.
+#[track_caller]
+pub fn half_disturbed(
+    chain: &Chain,
+    (count, interval): (u64, Duration),
+    disturb: impl FnOnce(),
+) -> Report {
+    let entry = chain.entry();
+    let (blocks, seconds) = (count.to_string(), interval.as_secs_f64().to_string());
+    let to_c = &chain.links[1].forward;
+    thread::scope(|scope| {
+        let run = scope.spawn(|| probe(&entry, &["-c", &blocks, "-i", &seconds]));
+        let deadline = Instant::now() + interval * 2 * u32::try_from(count).unwrap() + LONG;
+        while to_c.recorded().map_or(0, |seen| seen.count) < count / 2 + 3 {
+            assert!(Instant::now() < deadline, "C got no half of the blocks");
+            pass(ms(10));
+        }
+        disturb();
+        run.join().unwrap()
+    })
 }
 
 /// Runs a probe of a node named A, which has to succeed; its report.
@@ -237,7 +260,7 @@ struct Witness {
 impl Witness {
     fn start() -> Self {
         let (stop, stopped) = channel();
-        let watch = std::thread::spawn(move || {
+        let watch = thread::spawn(move || {
             let mut late = Vec::new();
             loop {
                 let begun = Instant::now();
@@ -303,7 +326,7 @@ impl Switch {
         let open = Arc::new(Mutex::new(Vec::new()));
         let (say, passed) = channel();
         let keep = Arc::clone(&open);
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             for target in targets.iter().cycle() {
                 let Ok((near, _)) = listener.accept() else {
                     return;
@@ -342,7 +365,7 @@ impl Switch {
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream, passed: Option<Sender<()>>) {
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
             if to.write_all(&buffer[..read]).is_err() {

@@ -1,9 +1,10 @@
 //! Verdicts: over earlier runs, by the 95th percentile, and the demo's.
 
-use crate::support::{alone, median, ms, probe, recorded, repeats, undisturbed, Chain, Report};
+use crate::support::{
+    alone, half_disturbed, median, ms, recorded, repeats, undisturbed, Chain, Report,
+};
 use crate::util::{run, text, Dir};
 use std::path::Path;
-use std::thread;
 
 /// A run of a probe that a witness calls undisturbed; a disturbed one is forgotten and repeated.
 #[track_caller]
@@ -70,16 +71,9 @@ fn one_block_in_ten_30_ms_late_at_one_relay_is_found_by_p95() {
     let _alone = alone();
     let chain = Chain::start(ms(1));
     // Spaced so that a late block is back before the next is due; 20 blocks for each of 16 batches.
-    let (count, interval) = (360_u32, ms(35));
-    let (way, entry) = (&chain.links[1].forward, chain.entry());
-    let report = thread::scope(|scope| {
-        let run = scope.spawn(|| probe(&entry, &["-c", "360", "-i", "0.035"]));
-        // Half way through: nothing ends this wait but its time.
-        let (_keep, nothing) = std::sync::mpsc::channel::<()>();
-        let _ = nothing.recv_timeout(interval * (count / 2));
-        way.set_spikes(10, ms(30));
-        run.join().unwrap()
-    });
+    let plan = (360, ms(35));
+    let way = &chain.links[1].forward;
+    let report = half_disturbed(&chain, plan, || way.set_spikes(10, ms(30)));
     let increase = report.int("verdict/increase_ns");
     eprintln!("{}", report.text("verdict/text"));
     assert_eq!(report.text("verdict/kind"), "segment");

@@ -5,13 +5,14 @@
 pub mod http;
 pub mod vitals;
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+use subsegment_tcp_speeds::report::json::read::{parse, Value};
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -211,6 +212,39 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+#[track_caller]
+pub fn json(bytes: &[u8]) -> Value {
+    parse(bytes).unwrap_or_else(|error| panic!("{error}: {}", text(bytes)))
+}
+
+/// The integer at a path of keys and indexes.
+#[track_caller]
+pub fn int(report: &Value, path: &str) -> i64 {
+    let value = report.at(path).and_then(Value::as_i64);
+    value.unwrap_or_else(|| panic!("no integer at {path} in {:?}", report.at(path)))
+}
+
+/// promtool has nothing to say against the metrics of `whose`.
+#[track_caller]
+pub fn promtool_accepts(whose: &str, metrics: &str) {
+    let mut promtool = Command::new(need("promtool"))
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(metrics.as_bytes()).unwrap();
+    drop(stdin);
+    let output = promtool.wait_with_output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(
+        output.status.success() && said.trim().is_empty(),
+        "{whose}: {said}\n{metrics}"
+    );
+}
+
 /// Whether a real program is there; a test that needs one fails without it, since `scripts/check` installs them.
 #[track_caller]
 pub fn need(program: &str) -> PathBuf {
@@ -266,6 +300,22 @@ impl Drop for Raised<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// A free port, for what cannot be given port 0 or is to find nobody there: below those that the kernel gives to
+/// connections and to port 0, so that nothing else comes by it meanwhile and no connection to it meets itself.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test binaries that run at a time begin apart from each other, and each goes on from where it was.
+    let begin = std::process::id().wrapping_mul(61);
+    let ports = std::iter::repeat_with(|| {
+        let place = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        10_000 + place as u16
+    });
+    let all = |port| (Ipv4Addr::UNSPECIFIED, port);
+    let is_free =
+        |&port: &u16| TcpListener::bind(all(port)).is_ok() && UdpSocket::bind(all(port)).is_ok();
+    ports.take(20_000).find(is_free).expect("a free port")
 }
 
 /// Lets time pass where that nothing happens, or happens slowly, is what is tested.

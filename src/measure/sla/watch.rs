@@ -476,7 +476,7 @@ impl Watch {
             self.events.pop_front();
             self.forgotten += 1;
         }
-        self.fresh = (self.fresh + 1).min(EVENTS);
+        self.fresh += 1;
         let now = LimitState {
             state,
             ..self.limit_state(track)
@@ -484,11 +484,13 @@ impl Watch {
         self.events.push_back(Event { at, sequence, now });
     }
 
-    /// The events since this was last called.
-    pub fn fresh_events(&mut self) -> Vec<Event> {
+    /// The events since this was last called, and how many before them are no longer kept.
+    pub fn fresh_events(&mut self) -> (Vec<Event>, usize) {
         let fresh = std::mem::take(&mut self.fresh);
         let known = self.events.len().saturating_sub(fresh);
-        self.events.iter().skip(known).cloned().collect()
+        let events: Vec<_> = self.events.iter().skip(known).cloned().collect();
+        let gone = fresh - events.len();
+        (events, gone)
     }
 
     /// The events, oldest first, and how many older ones were dropped.
@@ -726,7 +728,7 @@ mod tests {
         }
 
         fn told(&mut self) -> Vec<String> {
-            let events = self.watch.fresh_events().into_iter();
+            let events = self.watch.fresh_events().0.into_iter();
             let told = events.map(|event| {
                 let place = crate::report::place_name(&self.names, event.now.place);
                 format!("{place} {event}")

@@ -1,8 +1,10 @@
 //! Captures made by hand: scripts of segments in, packets and capture files out.
 
 use super::super::*;
+use super::packets::Pcap;
+pub(super) use super::packets::{Built, Bytes};
+pub(super) use crate::random::Random;
 use crate::time::WallTime;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// When the scripts begin: 2026-11-21T09:30:00Z.
 pub(super) const EPOCH: u64 = 1_795_253_400_000_000_000;
@@ -10,21 +12,6 @@ pub(super) const EPOCH: u64 = 1_795_253_400_000_000_000;
 /// `ms` milliseconds into a script.
 pub(super) fn at(ms: f64) -> WallTime {
     WallTime(EPOCH + (ms * 1e6).round() as u64)
-}
-
-/// A segment to be built.
-#[derive(Clone, Debug)]
-pub(super) struct Built {
-    pub time: WallTime,
-    pub from_client: bool,
-    pub v6: bool,
-    pub ports: (u16, u16),
-    pub flags: u8,
-    pub seq: u32,
-    pub ack: u32,
-    pub window: u16,
-    pub timestamps: Option<(u32, u32)>,
-    pub payload: Vec<u8>,
 }
 
 /// A script, a segment per line: milliseconds, `c` or `s` for who sends, flags of `SAFR` (or `-`), then
@@ -99,99 +86,7 @@ fn built(line: &str) -> Built {
     segment
 }
 
-impl Built {
-    /// From the IP header on.
-    pub(super) fn ip(&self) -> Vec<u8> {
-        let tcp = self.tcp();
-        let mut out = Vec::new();
-        if self.v6 {
-            out.extend([0x60, 0, 0, 0]);
-            out.extend((tcp.len() as u16).to_be_bytes());
-            out.extend([6, 64]);
-            let ends = [
-                Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
-                Ipv6Addr::LOCALHOST,
-            ];
-            for end in self.ordered(ends) {
-                out.extend(end.octets());
-            }
-        } else {
-            out.extend([0x45, 0]);
-            out.extend((20 + tcp.len() as u16).to_be_bytes());
-            out.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
-            for end in self.ordered([Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 1, 2)]) {
-                out.extend(end.octets());
-            }
-        }
-        out.extend(tcp);
-        out
-    }
-
-    fn ordered<T>(&self, [client, server]: [T; 2]) -> [T; 2] {
-        if self.from_client {
-            [client, server]
-        } else {
-            [server, client]
-        }
-    }
-
-    fn tcp(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for port in self.ordered([self.ports.0, self.ports.1]) {
-            out.extend(port.to_be_bytes());
-        }
-        out.extend(self.seq.to_be_bytes());
-        out.extend(self.ack.to_be_bytes());
-        out.push(if self.timestamps.is_some() {
-            0x80
-        } else {
-            0x50
-        });
-        out.push(self.flags);
-        out.extend(self.window.to_be_bytes());
-        out.extend([0; 4]);
-        if let Some((ts_val, ts_ecr)) = self.timestamps {
-            out.extend([1, 1, 8, 10]);
-            out.extend(ts_val.to_be_bytes());
-            out.extend(ts_ecr.to_be_bytes());
-        }
-        out.extend(&self.payload);
-        out
-    }
-
-    /// With an Ethernet header.
-    pub(super) fn frame(&self) -> Vec<u8> {
-        let kind: u16 = if self.v6 { 0x86dd } else { 0x0800 };
-        let mut out = vec![2; 12];
-        out.extend(kind.to_be_bytes());
-        out.extend(self.ip());
-        out
-    }
-}
-
-/// Writes numbers in either byte order.
-#[derive(Clone, Copy)]
-pub(super) struct Bytes {
-    pub big: bool,
-}
-
 impl Bytes {
-    pub(super) fn u32(self, value: u32) -> [u8; 4] {
-        if self.big {
-            value.to_be_bytes()
-        } else {
-            value.to_le_bytes()
-        }
-    }
-
-    fn u16(self, value: u16) -> [u8; 2] {
-        if self.big {
-            value.to_be_bytes()
-        } else {
-            value.to_le_bytes()
-        }
-    }
-
     /// A pcapng block of this type.
     pub(super) fn block(self, kind: u32, body: &[u8]) -> Vec<u8> {
         let padded = body.len().next_multiple_of(4);
@@ -245,27 +140,11 @@ impl Bytes {
 
 /// A pcap file of frames; `big` and `nanos` choose among its four kinds.
 pub(super) fn pcap(segments: &[Built], big: bool, nanos: bool) -> Vec<u8> {
-    let bytes = Bytes { big };
-    let magic = if nanos { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
-    let mut out = bytes.u32(magic).to_vec();
-    out.extend(bytes.u16(2));
-    out.extend(bytes.u16(4));
-    for word in [0, 0, 65_535, 1] {
-        out.extend(bytes.u32(word));
-    }
+    let file = Pcap { big, nanos };
+    let mut out = file.header();
     for segment in segments {
         let frame = segment.frame();
-        let fraction = segment.time.0 % 1_000_000_000 / if nanos { 1 } else { 1000 };
-        let length = frame.len() as u32;
-        for word in [
-            (segment.time.0 / 1_000_000_000) as u32,
-            fraction as u32,
-            length,
-            length,
-        ] {
-            out.extend(bytes.u32(word));
-        }
-        out.extend(frame);
+        out.extend(file.packet(segment.time, frame.len(), &frame));
     }
     out
 }
@@ -376,16 +255,4 @@ pub(super) fn play_with(segments: &[Built], limits: Limits) -> Told {
     let (_, fault) = read(&pcap(segments, false, true), 1 << 16, limits, &mut told);
     assert_eq!(fault, None);
     told
-}
-
-/// xorshift64* of Marsaglia and Vigna: enough to choose by.
-pub(super) struct Random(pub u64);
-
-impl Random {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % bound
-    }
 }

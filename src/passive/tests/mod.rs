@@ -1,8 +1,11 @@
 //! What the files of this module do together, on captures made by hand.
 
+use crate::time::WallTime;
+
 mod build;
 mod formats;
 mod output;
+mod packets;
 mod robust;
 mod round_trips;
 mod sessions;
