@@ -923,6 +923,16 @@ fn limits(settings: &mut Settings, text: &str, severity: Sla) -> Result<(), Stri
     let limits = &mut settings.common.limits;
     limits.retain(|rule| rule.severity != severity);
     limits.extend(rules);
+    let of = |severity| limits.iter().filter(move |rule| rule.severity == severity);
+    for warning in of(Sla::Warning) {
+        let mut critical = of(Sla::Critical).filter(|rule| rule.figure == warning.figure);
+        if let Some(critical) = critical.find(|critical| warning.limit > critical.limit) {
+            let (warning, critical) = (warning.limit, critical.limit);
+            return Err(format!(
+                "does not fit: --warning {warning} is above --critical {critical}"
+            ));
+        }
+    }
     Ok(())
 }
 
