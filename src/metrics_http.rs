@@ -2,7 +2,8 @@
 //!
 //! One `metrics` thread per listening address accepts, and a short-lived thread per request answers it and closes the
 //! connection. All is bounded: 8 KiB and 5 s for a request, 16 requests at a time, and an answer that is made in pieces
-//! has one in memory, and 5 s for each. Read RFC 9112 first; what is left out on purpose: request bodies, keep-alive, TLS and logins (bind to an address that only your monitoring reaches).
+//! has one in memory, and 5 s for each. Read RFC 9112 first; what is left out on purpose: request bodies, keep-alive, TLS
+//! and logins (bind to an address that only your monitoring reaches).
 
 use crate::node::output::tell;
 use std::fmt::Write as _;
@@ -339,8 +340,8 @@ fn send_pieces(stream: &mut TcpStream, make: &Pieces, chunked: bool) -> io::Resu
             bytes.extend_from_slice(gathered.as_bytes());
         } else {
             if !gathered.is_empty() {
-                let _ = write!(bytes, "{:x}\r\n{gathered}\r\n", gathered.len());
                 // Memory takes all.
+                let _ = write!(bytes, "{:x}\r\n{gathered}\r\n", gathered.len());
             }
             if last {
                 bytes.extend_from_slice(b"0\r\n\r\n");

@@ -191,7 +191,8 @@ impl Metrics {
             None => routes,
             Some(watch) if watch.node().sessions.is_some() => {
                 routes.with_pieces("/sessions", "application/x-ndjson", move |take| {
-                    sessions::tell_open(&watch, take)
+                    let settings = &watch.node().settings;
+                    sessions::tell_open(&settings.name, settings.role.name(), watch.open(), take)
                 })
             }
             Some(_) => routes.with("/sessions", |_| {

@@ -9,7 +9,6 @@
 use super::diary::Diary;
 use super::ends::{End, Pair};
 use super::output::{Output, OutputError};
-use super::serve::Watch;
 use super::{lock, STACK};
 use crate::metrics_http::Take;
 use crate::report::session::{line, Event, Snapshot};
@@ -166,23 +165,21 @@ fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
     })
 }
 
-/// What `/sessions` answers: a line for each connection that is open, as it stands when its turn comes. Slow readers hold
+/// What `/sessions` of `node` answers: a line for each connection that is `open`, as it stands when its turn comes. Slow readers hold
 /// none of them up.
 ///
 /// # Errors
 ///
 /// That of `take`.
-pub fn tell_open(watch: &Watch, take: &mut Take<'_>) -> io::Result<()> {
-    let settings = &watch.node().settings;
-    let role = settings.role.name();
-    let mut open = watch.open();
-    // One that was accepted just now may have no books yet.
-    while let Some(told) = open.next().map(|live| snapshot(live.pair(), Event::Now)) {
-        if let Some(told) = told {
-            take(&line(&settings.name, role, &told))?;
-        }
-    }
-    Ok(())
+pub(super) fn tell_open(
+    node: &str,
+    role: &str,
+    open: impl Iterator<Item = Arc<dyn HasPair>>,
+    take: &mut Take<'_>,
+) -> io::Result<()> {
+    // One that was accepted just now may have no books yet. Each is let go before its line is taken.
+    let mut told = open.filter_map(|live| snapshot(live.pair(), Event::Now));
+    told.try_for_each(|told| take(&line(node, role, &told)))
 }
 
 /// The thread that writes.
