@@ -1,8 +1,9 @@
 //! Requests of HTTP/1 in, what the routes answer out: `/metrics`, `/healthz` and whatever else is hung up beside them.
 //!
 //! One `metrics` thread per listening address accepts, and a short-lived thread per request answers it and closes the
-//! connection. All is bounded: 8 KiB and 5 s for a request, 16 requests at a time. Read RFC 9112 first; what is left
-//! out on purpose: request bodies, keep-alive, TLS and logins (bind to an address that only your monitoring reaches).
+//! connection. All is bounded: 8 KiB and 5 s for a request, 16 requests at a time, and an answer that is made in pieces
+//! has one in memory, and 5 s for each. Read RFC 9112 first; what is left out on purpose: request bodies, keep-alive, TLS
+//! and logins (bind to an address that only your monitoring reaches).
 
 use crate::node::output::tell;
 use std::fmt::Write as _;
@@ -19,6 +20,8 @@ const REQUEST: usize = 8 << 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Requests at a time: more than probes asked for over HTTP at a time, so that `/metrics` is answered meanwhile.
 const THREADS: usize = 16;
+/// What is gathered of an answer in pieces before it is sent; a piece may be longer.
+const CHUNK: usize = 16 << 10;
 /// How long accepting rests when descriptors are short.
 const REST: Duration = Duration::from_millis(100);
 
@@ -33,6 +36,8 @@ pub struct Request {
     pub accept: String,
     /// How long Prometheus waits for the answer (`X-Prometheus-Scrape-Timeout-Seconds`).
     pub scrape_timeout: Option<Duration>,
+    /// HTTP/1.0, which knows no chunks: an answer in pieces ends with the connection.
+    pub old: bool,
 }
 
 impl Request {
@@ -74,7 +79,21 @@ impl Response {
     }
 }
 
-type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
+/// Takes a piece of an answer; an error where nobody takes it any more.
+pub type Take<'a> = dyn FnMut(&str) -> io::Result<()> + 'a;
+
+type Whole = dyn Fn(&Request) -> Response + Send + Sync;
+type Pieces = dyn Fn(&mut Take<'_>) -> io::Result<()> + Send + Sync;
+
+enum Handler {
+    Whole(Box<Whole>),
+    Pieces(&'static str, Box<Pieces>),
+}
+
+enum Answer<'a> {
+    Whole(Response),
+    Pieces(&'static str, &'a Pieces),
+}
 
 /// What is answered at which path.
 #[derive(Default)]
@@ -88,16 +107,34 @@ impl Routes {
         path: &'static str,
         handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> Self {
-        self.0.push((path, Box::new(handler)));
+        self.0.push((path, Handler::Whole(Box::new(handler))));
         self
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    /// Hangs one up whose answer is of any length: it is sent as it is made. `handler` gives it over piece by piece, and
+    /// returns the error where one is not taken.
+    #[must_use]
+    pub fn with_pieces(
+        mut self,
+        path: &'static str,
+        content_type: &'static str,
+        handler: impl Fn(&mut Take<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let handler = Handler::Pieces(content_type, Box::new(handler));
+        self.0.push((path, handler));
+        self
+    }
+
+    fn answer(&self, request: &Request) -> Answer<'_> {
         match self.0.iter().find(|(path, _)| *path == request.path) {
-            Some((_, handler)) => handler(request),
+            Some((_, Handler::Whole(handler))) => Answer::Whole(handler(request)),
+            Some((_, Handler::Pieces(content_type, handler))) => {
+                Answer::Pieces(content_type, handler)
+            }
             None => {
                 let paths: Vec<_> = self.0.iter().map(|(path, _)| *path).collect();
-                Response::text(404, &format!("nothing here; there is {}", paths.join(", ")))
+                let text = format!("nothing here; there is {}", paths.join(", "));
+                Answer::Whole(Response::text(404, &text))
             }
         }
     }
@@ -134,6 +171,7 @@ fn understand(head: &[u8]) -> Result<(Request, bool), Bad> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut request = Request {
         path: path.to_owned(),
+        old: version == Some("HTTP/1.0"),
         ..Request::default()
     };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -272,13 +310,59 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 
 fn answer(shared: &Shared, stream: &mut TcpStream) -> io::Result<()> {
     let parsed = receive(stream)?;
-    let (response, head) = match parsed {
-        Ok((request, head)) => (shared.routes.answer(&request), head),
-        Err((status, text)) => (Response::text(status, text), false),
+    let (request, head) = match parsed {
+        Ok(parsed) => parsed,
+        Err((status, text)) => return send(stream, &emit(&Response::text(status, text), false)),
     };
-    let bytes = emit(&response, head);
+    match shared.routes.answer(&request) {
+        Answer::Whole(response) => send(stream, &emit(&response, head)),
+        Answer::Pieces(content_type, make) => {
+            let length = if request.old {
+                ""
+            } else {
+                "Transfer-Encoding: chunked\r\n"
+            };
+            send(stream, emit_head(200, content_type, length).as_bytes())?;
+            if head {
+                return Ok(());
+            }
+            send_pieces(stream, make, !request.old)
+        }
+    }
+}
+
+/// Sends what `make` makes. In chunks, an answer that was cut off is known as such by the lack of the last one.
+fn send_pieces(stream: &mut TcpStream, make: &Pieces, chunked: bool) -> io::Result<()> {
+    let mut gathered = String::new();
+    let mut flush = |gathered: &mut String, last: bool| {
+        let mut bytes = Vec::with_capacity(gathered.len() + 16);
+        if !chunked {
+            bytes.extend_from_slice(gathered.as_bytes());
+        } else {
+            if !gathered.is_empty() {
+                // Memory takes all.
+                let _ = write!(bytes, "{:x}\r\n{gathered}\r\n", gathered.len());
+            }
+            if last {
+                bytes.extend_from_slice(b"0\r\n\r\n");
+            }
+        }
+        gathered.clear();
+        send(stream, &bytes)
+    };
+    make(&mut |piece: &str| {
+        gathered.push_str(piece);
+        if gathered.len() < CHUNK {
+            return Ok(());
+        }
+        flush(&mut gathered, false)
+    })?;
+    flush(&mut gathered, true)
+}
+
+fn send(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    let mut rest = bytes.as_slice();
+    let mut rest = bytes;
     while !rest.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -319,7 +403,17 @@ fn receive(stream: &mut TcpStream) -> io::Result<Result<(Request, bool), Bad>> {
 }
 
 fn emit(response: &Response, head: bool) -> Vec<u8> {
-    let reason = match response.status {
+    let length = format!("Content-Length: {}\r\n", response.body.len());
+    let mut bytes = emit_head(response.status, response.content_type, &length).into_bytes();
+    if !head {
+        bytes.extend_from_slice(response.body.as_bytes());
+    }
+    bytes
+}
+
+/// Status line and headers; `length` is the one that tells how long the body is.
+fn emit_head(status: u16, content_type: &str, length: &str) -> String {
+    let reason = match status {
         200 => "OK",
         400 => "Bad Request",
         403 => "Forbidden",
@@ -330,23 +424,15 @@ fn emit(response: &Response, head: bool) -> Vec<u8> {
         503 => "Service Unavailable",
         _ => "Error",
     };
-    let allow = if response.status == 405 {
+    let allow = if status == 405 {
         "Allow: GET, HEAD\r\n"
     } else {
         ""
     };
-    let mut bytes = format!(
-        "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{allow}\
-         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
-        response.status,
-        response.content_type,
-        response.body.len()
+    format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: {content_type}\r\n{length}{allow}\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     )
-    .into_bytes();
-    if !head {
-        bytes.extend_from_slice(response.body.as_bytes());
-    }
-    bytes
 }
 
 #[cfg(test)]
@@ -356,6 +442,9 @@ mod tests {
     const GOLDEN: &[u8] =
         b"GET /probe?target=%5B::1%5D:9000&count=5&count=7&x HTTP/1.1\r\nHost: a\r\n\
         ACCEPT: text/plain;q=0.5\r\nX-Prometheus-Scrape-Timeout-Seconds: 2.5\r\n\r\n";
+
+    /// More than one chunk of them, of 10 bytes; less than a socket holds.
+    const PIECES: usize = 4_000;
 
     fn ask(routes: &Arc<Shared>, sent: &[u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -374,7 +463,10 @@ mod tests {
             .with("/metrics", |request| {
                 Response::ok("text/plain", request.accept.clone())
             })
-            .with("/healthz", |_| Response::text(503, "down"));
+            .with("/healthz", |_| Response::text(503, "down"))
+            .with_pieces("/pieces", "text/plain", |take| {
+                (0..PIECES).try_for_each(|piece| take(&format!("{piece:09}\n")))
+            });
         Arc::new(Shared {
             routes,
             busy: AtomicUsize::new(0),
@@ -436,6 +528,30 @@ mod tests {
         let head = ask(&shared(), b"HEAD /metrics HTTP/1.1\r\nAccept: body\r\n\r\n");
         assert!(get.contains("Content-Length: 4\r\n"), "{get}");
         assert_eq!(head + "body", get);
+    }
+
+    #[test]
+    fn an_answer_in_pieces_comes_whole_with_its_end_marked_and_in_chunks_of_bounded_length() {
+        let whole: String = (0..PIECES).map(|piece| format!("{piece:09}\n")).collect();
+        let old = ask(&shared(), b"GET /pieces HTTP/1.0\r\n\r\n");
+        let (head, body) = old.split_once("\r\n\r\n").unwrap();
+        assert!(!head.contains("chunked") && !head.contains("Content-Length"));
+        assert_eq!(body, whole);
+        let new = ask(&shared(), b"GET /pieces HTTP/1.1\r\n\r\n");
+        let (head, mut rest) = new.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"));
+        assert!(head.contains("Transfer-Encoding: chunked") && !head.contains("Content-Length"));
+        let mut body = String::new();
+        while !rest.starts_with("0\r\n") {
+            let (size, chunk) = rest.split_once("\r\n").unwrap();
+            let size = usize::from_str_radix(size, 16).unwrap();
+            assert!(size < CHUNK + 10, "{size}");
+            body.push_str(&chunk[..size]);
+            rest = chunk[size..].strip_prefix("\r\n").unwrap();
+        }
+        assert_eq!((rest, body), ("0\r\n\r\n", whole));
+        let only_head = ask(&shared(), b"HEAD /pieces HTTP/1.1\r\n\r\n");
+        assert_eq!(only_head, format!("{head}\r\n\r\n"));
     }
 
     #[test]

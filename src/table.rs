@@ -66,6 +66,12 @@ impl<K: Ord, V> Table<K, V> {
         self.rows.binary_search_by(|(one, _)| one.cmp(key))
     }
 
+    /// Keys from `key` on with their values, in order.
+    pub fn starting_at(&self, key: &K) -> impl Iterator<Item = (&K, &V)> {
+        let first = self.place(key).unwrap_or_else(|place| place);
+        self.rows[first..].iter().map(|(key, value)| (key, value))
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.place(key).ok().map(|place| &self.rows[place].1)
@@ -161,6 +167,7 @@ mod tests {
             }
             assert!(table.iter().eq(tree.iter()), "round {round}");
             assert_eq!(table.contains_key(&key), tree.contains_key(&key));
+            assert!(table.starting_at(&key).eq(tree.range(key..)));
         }
         assert!(!table.is_empty());
         assert_eq!(table, tree.into_iter().rev().collect());

@@ -285,7 +285,7 @@ fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_no
         (
             back[..20].to_vec(),
             false,
-            "began a frame and did not go on for 1.0 s",
+            "began a frame and did not go on for 1 s",
         ),
         (
             bent(&back, 16, &[0xff; 4], true),

@@ -16,50 +16,8 @@ use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::measure::BUCKETS_NS;
 use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use util::http::{ask, metrics_of, until};
 use util::{need, program, promtool_accepts, run, text, Dir, Node, Process, LONG};
-
-/// Tries now and then until there is something.
-#[track_caller]
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let tick = crossbeam_channel::tick(Duration::from_millis(100));
-    let deadline = Instant::now() + LONG;
-    let mut tries = tick.iter().take_while(|_| Instant::now() < deadline);
-    tries
-        .find_map(|_| found())
-        .unwrap_or_else(|| panic!("waited in vain for {what}"))
-}
-
-/// Status and body of an answer.
-#[track_caller]
-fn ask(address: SocketAddr, target: &str, headers: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    let answer = text(&bytes);
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    // Prometheus' own API answers in chunks where an answer is long.
-    let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-    let body = if chunked {
-        unchunked(body)
-    } else {
-        body.to_owned()
-    };
-    (status.expect("a status"), body)
-}
-
-fn unchunked(mut body: &str) -> String {
-    let mut out = String::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).expect("the size of a chunk");
-        out.push_str(&rest[..size]);
-        body = &rest[(size + 2).min(rest.len())..];
-    }
-    out
-}
 
 #[track_caller]
 fn scrape(address: SocketAddr) -> String {
@@ -76,14 +34,6 @@ fn value(metrics: &str, name: &str, part: &str) -> Option<f64> {
         let is_it = labels.is_empty() || labels.starts_with('{');
         (is_it && labels.contains(part)).then(|| value.parse().ok())?
     })
-}
-
-/// Where a process has said that its metrics are.
-#[track_caller]
-fn metrics_of(process: &mut Process) -> SocketAddr {
-    let line = process.wait_line(": metrics at http://");
-    let rest = line.split("http://").nth(1).unwrap();
-    rest.split('/').next().unwrap().parse().unwrap()
 }
 
 const METRICS: [&str; 2] = ["--metrics-listen", "127.0.0.1:0"];

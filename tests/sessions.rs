@@ -3,13 +3,14 @@
 mod util;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use util::http::{ask, metrics_of, until};
 use util::{fill_backlog, Dir, Node, Process, LONG};
 
 /// open(2); the same number on every Linux that the tests run on.
@@ -411,4 +412,91 @@ fn answers_that_come_at_once_belong_to_their_own_requests_at_every_node() {
             number(exchange, "time_to_first_byte_ns");
         }
     }
+}
+
+const METRICS: [&str; 2] = ["--metrics-listen", "127.0.0.1:0"];
+
+/// What `/sessions` says.
+#[track_caller]
+fn open_now(metrics: SocketAddr) -> Vec<Value> {
+    let (status, body) = ask(metrics, "/sessions", "");
+    assert_eq!(status, 200, "{body}");
+    assert!(body.is_empty() || body.ends_with('\n'), "{body}");
+    let read = |line: &str| parse(line.as_bytes()).unwrap_or_else(|e| panic!("{e}: {line}"));
+    body.lines().map(read).collect()
+}
+
+#[test]
+fn who_asks_is_told_of_what_is_open_and_takes_nothing_from_the_lines_of_the_file() {
+    const PIECE: usize = 1_000;
+    const ROUNDS: usize = 3;
+    let dir = Dir::new("sessions-asked");
+    let lines = Lines::new(&dir);
+    let echo = Node::start("Z", &[]);
+    let file = lines.path.to_str().unwrap();
+    let args = [&["--accept", "raw", "--sessions", file][..], &METRICS].concat();
+    let mut entry = Node::to("A", echo.address, &args);
+    let metrics = metrics_of(&mut entry.process);
+    assert!(open_now(metrics).is_empty());
+    let mut client = TcpStream::connect(entry.address).unwrap();
+    let connection = number(&lines.wait("start"), "connection");
+    let mut idle = TcpStream::connect(entry.address).unwrap();
+    let other = number(&lines.wait("start"), "connection");
+    for round in 1..=ROUNDS {
+        client.write_all(&[b'x'; PIECE]).unwrap();
+        client.read_exact(&mut [0; PIECE]).unwrap();
+        // A write is noted when the reader may have it already.
+        let [busy, quiet] = until("all bytes", || {
+            let open: [Value; 2] = open_now(metrics).try_into().expect("two connections");
+            (number(&open[0], "client/sent_bytes") >= (round * PIECE) as u64).then_some(open)
+        });
+        for (told, id) in [(&busy, connection), (&quiet, other)] {
+            let schema = "subsegment-tcp-speeds/session/1";
+            assert_eq!((text(told, "schema"), text(told, "event")), (schema, "now"));
+            assert_eq!((text(told, "node"), text(told, "role")), ("A", "entry"));
+            assert_eq!(number(told, "connection"), id);
+            assert!(told.at("client/interval").unwrap().is_null(), "{told:?}");
+            assert!(told.at("client/fin_received").unwrap().is_null());
+        }
+        for key in ["client/received_bytes", "client/sent_bytes"] {
+            assert_eq!(number(&busy, key), (round * PIECE) as u64, "{key}");
+            assert_eq!(number(&quiet, key), 0, "{key}");
+        }
+        in_order(&busy, &["client/last_received", "at"]);
+        assert_eq!(text(&busy, "server/peer"), echo.address.to_string());
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    client.read_to_end(&mut Vec::new()).unwrap();
+    let mut moved = 0;
+    loop {
+        let line = lines.next();
+        if number(&line, "connection") == other {
+            continue; // It was opened towards the next node.
+        }
+        moved += number(&line, "client/interval/received_bytes");
+        if text(&line, "event") == "end" {
+            break;
+        }
+        assert_eq!(text(&line, "event"), "interval");
+    }
+    assert_eq!(moved, (ROUNDS * PIECE) as u64, "the intervals are whole");
+    let left = open_now(metrics);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(number(&left[0], "connection"), other);
+    idle.shutdown(Shutdown::Write).unwrap();
+    idle.read_to_end(&mut Vec::new()).unwrap();
+    lines.wait("end");
+    assert!(open_now(metrics).is_empty());
+}
+
+#[test]
+fn a_node_that_keeps_no_books_says_what_it_wants_for_them() {
+    let mut echo = Node::start("Z", &METRICS);
+    let (status, body) = ask(metrics_of(&mut echo.process), "/sessions", "");
+    assert_eq!(status, 404);
+    assert!(
+        body.ends_with("start the node with --sessions FILE\n"),
+        "{body}"
+    );
+    assert_eq!(body.lines().count(), 1, "{body}");
 }

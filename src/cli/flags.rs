@@ -864,7 +864,8 @@ const FLAGS: &[Flag] = &[
         help: "JSON lines: one when a connection begins, one when it ends, and one for each second \
             in which something moved on it. They hold, for both ends, the times of connect, first \
             and last byte, FIN and RST, the kernel's round trips, retransmissions and bytes; where \
-            plain HTTP/1.x is seen, its requests and responses too.",
+            plain HTTP/1.x is seen, its requests and responses too. With --metrics-listen, \
+            /sessions there answers with such a line for each connection that is open.",
         roles: LISTENING,
         set: Set::Path(|s, path| s.common.sessions = Some(path)),
     },
@@ -922,6 +923,16 @@ fn limits(settings: &mut Settings, text: &str, severity: Sla) -> Result<(), Stri
     let limits = &mut settings.common.limits;
     limits.retain(|rule| rule.severity != severity);
     limits.extend(rules);
+    let of = |severity| limits.iter().filter(move |rule| rule.severity == severity);
+    for warning in of(Sla::Warning) {
+        let mut critical = of(Sla::Critical).filter(|rule| rule.figure == warning.figure);
+        if let Some(critical) = critical.find(|critical| warning.limit > critical.limit) {
+            let (warning, critical) = (warning.limit, critical.limit);
+            return Err(format!(
+                "does not fit: --warning {warning} is above --critical {critical}"
+            ));
+        }
+    }
     Ok(())
 }
 

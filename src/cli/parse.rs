@@ -575,6 +575,8 @@ mod tests {
     --format "xml" is none of text, json, jsonl, csv, influx, otlp, nagios
 -f b:1 --warning 5
     --warning "5" has "5" for a limit: write a span, a share of lost blocks or both: 100ms,20%
+-f b:1 --warning 20%,200ms --critical 100ms,20%
+    --critical "100ms,20%" does not fit: --warning 200ms is above --critical 100ms
 -l :1 --rules r
     --rules is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
 check-rules r -c 3

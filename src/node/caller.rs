@@ -440,8 +440,8 @@ impl Caller {
                 self.progress.forget(); // Its report was dropped on the way: lost, but no sign of a broken path.
             } else {
                 return Err(Break::silence(format!(
-                    "no answer through {peer} for {:?} (--timeout)",
-                    settings.timeout
+                    "no answer through {peer} for {} s (--timeout)",
+                    settings.timeout.as_secs_f64()
                 )));
             }
         }
@@ -451,7 +451,7 @@ impl Caller {
         }
         match settings.idle_timeout {
             Some(limit) if now.since(idle.since) >= limit.into() => Err(Break::silence(format!(
-                "no byte moved through {peer} for {:.1} s (--idle-timeout)",
+                "no byte moved through {peer} for {} s (--idle-timeout)",
                 limit.as_secs_f64()
             ))),
             _ => Ok(()),
@@ -530,7 +530,7 @@ fn explain(end: &End, timeout: Duration, fault: ReadFault) -> String {
         ReadFault::Parse(error) => format!("peer {peer} {error}"),
         ReadFault::Truncated => format!("next hop {peer} closed the connection within a frame"),
         ReadFault::Stalled => format!(
-            "next hop {peer} began a frame and did not go on for {:.1} s (--timeout)",
+            "next hop {peer} began a frame and did not go on for {} s (--timeout)",
             timeout.as_secs_f64()
         ),
         ReadFault::Reset(error) => format!("next hop {peer} broke the connection: {error}"),
@@ -546,7 +546,7 @@ impl Line {
                 Break::own(match fault {
                     WriteFault::SourceReset => "the session was given up".into(),
                     WriteFault::Timeout => format!(
-                        "next hop {} has read nothing for {:.1} s (--timeout)",
+                        "next hop {} has read nothing for {} s (--timeout)",
                         end.peer,
                         self.pair.timeout.as_secs_f64()
                     ),

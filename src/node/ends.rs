@@ -488,7 +488,7 @@ const ETIMEDOUT_MIPS: i32 = 145;
 #[inline(never)]
 fn log_stall(peer: SocketAddr, timeout: Duration) {
     log::warn!(
-        "peer {peer}: has read nothing for {:.1} s, still waiting",
+        "peer {peer}: has read nothing for {} s, still waiting",
         timeout.as_secs_f64()
     );
 }

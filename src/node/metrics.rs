@@ -8,6 +8,7 @@ use super::caller::Caller;
 use super::collect::Collector;
 use super::output::{replace, OutputError};
 use super::serve::Watch;
+use super::sessions;
 use crate::metrics_http::{Request, Response, Routes};
 use crate::report::prometheus::{render, Carried, Exposition, NodeFigures, Observed};
 use crate::report::{html, Report};
@@ -30,6 +31,8 @@ pub struct Watched {
     board: Arc<Board>,
     collector: Collector,
     figures: Box<dyn Fn() -> NodeFigures + Send + Sync>,
+    /// Where it is a node that listens.
+    listening: Option<Watch>,
 }
 
 impl Watched {
@@ -37,6 +40,7 @@ impl Watched {
     pub fn node(watch: Watch) -> Self {
         let node = watch.node();
         let (board, collector) = (Arc::clone(&node.board), node.collector.clone());
+        let listening = Some(watch.clone());
         let figures = move || {
             let (open, totals) = watch.totals();
             let traffic = totals.traffic;
@@ -56,7 +60,10 @@ impl Watched {
                 ..NodeFigures::default()
             }
         };
-        Self::new(None, board, collector, figures)
+        Self {
+            listening,
+            ..Self::new(None, board, collector, figures)
+        }
     }
 
     /// A source or probe; `path` tells it from others in this process.
@@ -85,6 +92,7 @@ impl Watched {
             board,
             collector,
             figures: Box::new(figures),
+            listening: None,
         }
     }
 }
@@ -159,12 +167,12 @@ impl Metrics {
             .map_or(true, |first| first || paths.any(|up| up))
     }
 
-    /// The routes that every process offers.
+    /// The routes that every process offers, and `/sessions` of a node that listens.
     pub fn routes(self: &Arc<Self>) -> Routes {
         let metrics = Arc::clone(self);
         let health = Arc::clone(self);
         let page = Arc::clone(self);
-        Routes::default()
+        let routes = Routes::default()
             .with("/", move |request: &Request| {
                 page.page(request.parameter("path"))
             })
@@ -178,7 +186,21 @@ impl Metrics {
                 } else {
                     Response::text(503, "the path is down")
                 }
-            })
+            });
+        match self.0.iter().find_map(|one| one.listening.clone()) {
+            None => routes,
+            Some(watch) if watch.node().sessions.is_some() => {
+                routes.with_pieces("/sessions", "application/x-ndjson", move |take| {
+                    let settings = &watch.node().settings;
+                    sessions::tell_open(&settings.name, settings.role.name(), watch.open(), take)
+                })
+            }
+            Some(_) => routes.with("/sessions", |_| {
+                let remedy =
+                    "no books are kept of connections: start the node with --sessions FILE";
+                Response::text(404, remedy)
+            }),
+        }
     }
 
     /// Writes the metrics to a file, which a reader sees whole: as it was or as it is.

@@ -253,7 +253,7 @@ fn wait_for_reader(
         (Err(_), None) => {
             line.give_up();
             Err(Break::silence(format!(
-                "the far end did not say END within {:.1} s (--timeout)",
+                "the far end did not say END within {} s (--timeout)",
                 caller.node.settings.timeout.as_secs_f64()
             )))
         }

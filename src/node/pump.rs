@@ -1330,7 +1330,7 @@ pub(super) fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: Read
             hop,
             ErrorCode::Timeout,
             format!(
-                "peer {peer} began a frame and did not go on for {:.1} s (--timeout)",
+                "peer {peer} began a frame and did not go on for {} s (--timeout)",
                 pair.timeout.as_secs_f64()
             ),
         ),

@@ -8,8 +8,9 @@ use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
 use super::key::{self, NoLink};
 use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
+use super::sessions::{self, HasPair};
 use super::setup::Setup;
-use super::{lock, random, sessions, Ends, Node, STACK};
+use super::{lock, random, Ends, Node, STACK};
 use crate::session::admission::{judge, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
@@ -23,6 +24,7 @@ use crate::wire::{
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::cell::OnceCell;
 use std::io;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -261,6 +263,25 @@ impl Watch {
         };
         (open.len() as u64, totals)
     }
+
+    /// The connections that are open now, in order of their numbers. Each is looked up when its turn comes: one that has
+    /// ended meanwhile is left out, and none is kept from ending for longer than the caller holds it.
+    pub(super) fn open(&self) -> impl Iterator<Item = Arc<dyn HasPair>> + '_ {
+        let open = &self.0.open;
+        let last = lock(open).keys().next_back().copied();
+        let mut next = Some(0);
+        iter::from_fn(move || loop {
+            let (id, connection) = lock(open)
+                .starting_at(&next?)
+                .next()
+                .map(|(id, connection)| (*id, Weak::clone(connection)))
+                .filter(|(id, _)| Some(*id) <= last)?;
+            next = id.checked_add(1);
+            if let Some(live) = connection.upgrade() {
+                return Some(live as Arc<dyn HasPair>);
+            }
+        })
+    }
 }
 
 impl Shared {
@@ -451,7 +472,7 @@ fn part_with(connection: Arc<Connection>) {
     }
 }
 
-impl sessions::HasPair for Connection {
+impl HasPair for Connection {
     fn pair(&self) -> &Pair {
         &self.pair
     }

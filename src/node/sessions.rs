@@ -1,14 +1,16 @@
 //! `--sessions FILE`: what happens to the connections of this node, a JSON line at the start of each, at the end, and for
-//! each second in which something moved.
+//! each second in which something moved; and at `/sessions` one for each that is open.
 //!
 //! Pumps note events of their connection as they meet them, under a lock that only the `sessions` thread shares, never
-//! between a stamp and its system call: a read is noted before the next one, a write after it. Without `--sessions`
-//! nothing is noted and no clock is read.
+//! between a stamp and its system call: a read is noted before the next one, a write after it. Who asks over HTTP takes
+//! that lock for one copy of each connection's books, and leaves them as they are. Without `--sessions` nothing is noted
+//! and no clock is read.
 
 use super::diary::Diary;
 use super::ends::{End, Pair};
 use super::output::{Output, OutputError};
 use super::{lock, STACK};
+use crate::metrics_http::Take;
 use crate::report::session::{line, Event, Snapshot};
 use crate::session::journal::{EndJournal, Journal, Kernel, Place};
 use crate::sys;
@@ -126,13 +128,20 @@ pub(super) fn connected(pair: &Pair, end: &End, took: Nanos) {
 fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
     let diary = pair.client.diary()?;
     let kernels = [Some(&pair.client), pair.server.get()].map(|end| end.map(|e| look(&e.socket)));
-    let (journal, interval) = {
-        let mut journal = lock(&diary.journal);
+    let look_at = |journal: &mut Journal| {
         for (place, kernel) in [Place::Client, Place::Server].into_iter().zip(kernels) {
             if let (Some(end), Some(kernel)) = (journal.end(place), kernel) {
                 end.look(kernel);
             }
         }
+    };
+    let (journal, interval) = if event == Event::Now {
+        let mut journal = lock(&diary.journal).clone();
+        look_at(&mut journal); // In the copy: the looks and intervals of the file are its own.
+        (journal, [None; 2])
+    } else {
+        let mut journal = lock(&diary.journal);
+        look_at(&mut journal);
         let interval = journal.interval();
         (journal.clone(), interval)
     };
@@ -154,6 +163,23 @@ fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
         http,
         http_dropped,
     })
+}
+
+/// What `/sessions` of `node` answers: a line for each connection that is `open`, as it stands when its turn comes. Slow readers hold
+/// none of them up.
+///
+/// # Errors
+///
+/// That of `take`.
+pub(super) fn tell_open(
+    node: &str,
+    role: &str,
+    open: impl Iterator<Item = Arc<dyn HasPair>>,
+    take: &mut Take<'_>,
+) -> io::Result<()> {
+    // One that was accepted just now may have no books yet. Each is let go before its line is taken.
+    let mut told = open.filter_map(|live| snapshot(live.pair(), Event::Now));
+    told.try_for_each(|told| take(&line(node, role, &told)))
 }
 
 /// The thread that writes.

@@ -1,6 +1,6 @@
 //! A [`Report`] in, the one line of a monitoring plugin out (`--format nagios`).
 //!
-//! `STS CRITICAL - B -> C: critical, round_trip p95 7.3 ms, limit 5 ms (line 3); ... | 'total_p95'=0.0073s;0.1;0.2;0; ...`
+//! `STS CRITICAL - B -> C: critical, round_trip p95 7.3 ms, limit 5 ms (line 3); 99 of 100 answered, p50 2.1 ms, p95 7.4 ms; ... | 'total_p95'=0.0073s;0.1;0.2;0; ...`
 //!
 //! Read the Monitoring Plugins Development Guidelines, "Performance data" first: `'label'=value[unit];[warn];[crit];[min];[max]`.
 //! Delays are in seconds (`s`), loss in `%`; a value that is not known is `U`. A limit `0.1` is a range that alerts above
@@ -35,6 +35,7 @@ pub fn render(report: &Report) -> String {
     if report.broken.is_some() || report.blocks.received == 0 {
         texts.insert(0, report.notices.last().cloned().unwrap_or_default());
     }
+    texts.extend(answered(report));
     let verdict = &report.statistics.verdict;
     texts.push(verdict.text.clone());
     texts.extend(verdict.cause.iter().map(|cause| format!("why: {cause}")));
@@ -48,6 +49,16 @@ pub fn render(report: &Report) -> String {
         clean(&texts.join("; ")),
         performance(report).join(" ")
     )
+}
+
+/// What check_ping says first: loss and delay; `None` where there was no answer.
+fn answered(report: &Report) -> Option<String> {
+    let (blocks, total) = (&report.blocks, report.statistics.round_trip?);
+    let [p50, p95] = [Statistic::P50, Statistic::P95].map(|which| Amount::Span(of(&total, which)));
+    let (received, sent) = (blocks.received, blocks.sent);
+    Some(format!(
+        "{received} of {sent} answered, p50 {p50}, p95 {p95}"
+    ))
 }
 
 /// The line of a run that could not even begin.
@@ -222,7 +233,8 @@ mod tests {
         let (text, entries) = read(&render(&samples::full()));
         assert!(
             text.starts_with(
-                "STS CRITICAL - B -> C: critical, round_trip p95 5.258 ms, limit 5 ms (line 3); B -> C adds"
+                "STS CRITICAL - B -> C: critical, round_trip p95 5.258 ms, limit 5 ms (line 3); \
+                 100 of 103 answered, p50 2.673 ms, p95 5.94 ms; B -> C adds"
             ),
             "{text}"
         );

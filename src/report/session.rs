@@ -1,7 +1,7 @@
 //! One line of `--sessions` and of `/sessions`: a live connection's [`Journal`] in, one JSON object out.
 //!
 //! ```text
-//! {"schema":"subsegment-tcp-speeds/session/1","event":"start|interval|end","at":"...","node":"B","role":"relay",
+//! {"schema":"subsegment-tcp-speeds/session/1","event":"start|interval|now|end","at":"...","node":"B","role":"relay",
 //!  "connection":17,"cookie":"hex"|null,"hop":1|null,"client":END,"server":END|null,"failed":false,"http":[...],
 //!  "http_dropped":0}
 //! END = {"peer":"...","local":"...","connect_started":TIME,"connect_ns":N,"established":TIME,"syn_retransmits":N,
@@ -9,8 +9,8 @@
 //!  "fin_received":TIME,"fin_sent":TIME,"rst_received":TIME,"rst_sent":TIME,"rtt_min_ns":N,"rtt_ns":N,"rtt_max_ns":N,
 //!  "retransmits":N,"interval":{"received_bytes":N,"sent_bytes":N,"retransmits":N}}
 //! ```
-//! The figures of an end count from its begin; those of its `interval` since the line before. What has not happened, or
-//! is unknown, is null.
+//! The figures of an end count from its begin; those of its `interval` since the line before, and who asks (`now`) has
+//! none. What has not happened, or is unknown, is null.
 
 use super::json::write::{Array, Object, ToJson, Writer};
 use crate::passive::Exchange;
@@ -25,8 +25,10 @@ pub const SCHEMA: &str = "subsegment-tcp-speeds/session/1";
 pub enum Event {
     /// The connection was accepted, or connected by a source.
     Start,
-    /// A second passed in which something moved; or somebody asked.
+    /// A second passed in which something moved.
     Interval,
+    /// Somebody asked.
+    Now,
     /// It is over.
     End,
 }
@@ -36,6 +38,7 @@ impl Event {
         match self {
             Self::Start => "start",
             Self::Interval => "interval",
+            Self::Now => "now",
             Self::End => "end",
         }
     }
@@ -54,7 +57,7 @@ pub struct Snapshot {
     pub session: Option<(u64, u8)>,
     /// Its ends.
     pub journal: Journal,
-    /// What moved since the line before, at client and server.
+    /// What moved since the line before, at client and server; `None` where somebody asked.
     pub interval: [Option<Interval>; 2],
     /// It ended otherwise than in order.
     pub failed: bool,

@@ -55,6 +55,7 @@ pub use watch::{Event, Growth, LimitState, Watch};
 use super::facts::Classes;
 use super::Sla;
 use crate::time::SignedNanos;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Evaluations at most that a rule looks back on.
@@ -181,13 +182,33 @@ impl Statistic {
     }
 }
 
-/// A value that is compared, or a limit in the same unit.
+/// A value that is compared, or a limit in the same unit; of two units none is the larger.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// A delay.
     Span(SignedNanos),
     /// A share, 0 to 1.
     Share(f64),
+}
+
+impl PartialOrd for Amount {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Span(a), Self::Span(b)) => a.partial_cmp(b),
+            (Self::Share(a), Self::Share(b)) => a.partial_cmp(b),
+            _ => None,
+        }
+    }
+}
+
+impl PartialOrd for Limit {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Absolute(a), Self::Absolute(b)) => a.partial_cmp(b),
+            (Self::Times(a), Self::Times(b)) => a.partial_cmp(b),
+            _ => None,
+        }
+    }
 }
 
 impl Amount {
@@ -240,7 +261,7 @@ impl fmt::Display for Amount {
     }
 }
 
-/// Where too much begins.
+/// Where too much begins; of two kinds none is the larger.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
     /// More than that.
