@@ -12,7 +12,6 @@ use crate::sys;
 use crate::table::Table;
 use crate::time::{Nanos, Now, WallTime};
 use crate::DESK;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Notices kept word by word; a fault that repeats all night is counted beyond that.
@@ -60,7 +59,7 @@ struct Book {
     model: Model,
     names: Table<u8, String>,
     /// By hop, how long the latest connects onward took.
-    connects: Table<u8, VecDeque<Nanos>>,
+    connects: Table<u8, Vec<Nanos>>,
     path: PathReport,
     watch: Watch,
     turns: Turns,
@@ -78,7 +77,7 @@ struct Book {
 impl Book {
     /// The median of a node's latest connects onward; `None` where it made none that it told of.
     fn connect(&self, hop: u8) -> Option<Nanos> {
-        let mut latest: Vec<_> = self.connects.get(&hop)?.iter().copied().collect();
+        let mut latest = self.connects.get(&hop)?.to_vec();
         latest.sort_unstable();
         latest.get(latest.len() / 2).copied()
     }
@@ -325,10 +324,10 @@ impl Ledger {
             .map(|node| (node.hop, node.name.clone()))
             .collect();
         for (hop, took) in nodes.iter().filter_map(|n| Some((n.hop, n.connect?))) {
-            let latest = book.connects.get_or_insert_with(hop, VecDeque::new);
-            latest.push_back(took);
+            let latest = book.connects.get_or_insert_with(hop, Vec::new);
+            latest.push(took);
             if latest.len() > CONNECTS {
-                latest.pop_front();
+                latest.remove(0);
             }
         }
         book.sessions += 1;
@@ -669,10 +668,7 @@ mod tests {
             connect(Some(2));
         }
         assert_eq!(connect(Some(2)), Some(Nanos::from_millis(2)));
-        assert_eq!(
-            ledger.main().connects.get(&1).map(VecDeque::len),
-            Some(CONNECTS)
-        );
+        assert_eq!(ledger.main().connects.get(&1).map(Vec::len), Some(CONNECTS));
     }
 
     #[test]
