@@ -159,6 +159,16 @@ fn the_page_of_a_slowed_path_names_the_segment_and_a_browser_finds_no_fault() {
     ] {
         assert!(html.contains(part), "{part:?} is missing");
     }
+    let events = html.split("<ol>").nth(1).unwrap();
+    let mut events: Vec<_> = events
+        .split("</ol>")
+        .next()
+        .unwrap()
+        .split("<li>")
+        .collect();
+    let told = events.len();
+    events.dedup_by_key(|event| event.rsplit(": ").next().unwrap().to_owned());
+    assert_eq!(events.len(), told, "told twice: {events:?}");
     let (dom, console) = browse(&dir, &format!("file://{}", page.display()), 500);
     assert_eq!(console, [""; 0]);
     // A browser that had to mend the page would have another count.

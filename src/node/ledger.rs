@@ -456,8 +456,8 @@ impl Ledger {
         report
     }
 
-    /// The run over time, notices and what turned among its events; `None` where nothing was measured. `now` is both
-    /// clocks, read together.
+    /// The run over time, notices among its events; `None` where nothing was measured. What turned is in the report. `now`
+    /// is both clocks, read together.
     pub fn timeline(&self, now: Now) -> Option<Timeline> {
         let mut timeline = self.main().model.timeline(SLOTS, now)?;
         let told = self.noticed.iter().zip(&self.notices);
@@ -468,15 +468,6 @@ impl Ledger {
             })
         });
         timeline.events.extend(told);
-        let main = self.main();
-        let (turned, _) = main.watch.events();
-        timeline.events.extend(turned.into_iter().map(|event| {
-            let place = place_name(&main.names, event.now.place);
-            timeline::Event {
-                at: event.at,
-                kind: EventKind::Notice(format!("SLA, {place}: {event}")),
-            }
-        }));
         timeline.events.sort_by_key(|event| event.at);
         Some(timeline)
     }
