@@ -23,6 +23,11 @@ struct Lines {
 }
 
 impl Lines {
+    /// What `--sessions` is given.
+    fn file(&self) -> String {
+        self.path.to_str().unwrap().to_owned()
+    }
+
     fn new(dir: &Dir) -> Self {
         let path = dir.file("sessions.jsonl");
         let made = Command::new("mkfifo").arg(&path).status().unwrap();
@@ -115,9 +120,7 @@ fn sent_again() -> u64 {
 fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_both() {
     let dirs = [Dir::new("sessions-entry"), Dir::new("sessions-exit")];
     let lines = dirs.each_ref().map(Lines::new);
-    let files = lines
-        .each_ref()
-        .map(|l| l.path.to_str().unwrap().to_owned());
+    let files = lines.each_ref().map(Lines::file);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
     let (tell, go) = channel();
@@ -377,9 +380,7 @@ fn answers_that_come_at_once_belong_to_their_own_requests_at_every_node() {
     const REQUESTS: usize = 300;
     let dirs = ["proxy", "entry", "exit"].map(|name| Dir::new(&format!("sessions-quick-{name}")));
     let lines = dirs.each_ref().map(Lines::new);
-    let files = lines
-        .each_ref()
-        .map(|l| l.path.to_str().unwrap().to_owned());
+    let files = lines.each_ref().map(Lines::file);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
     std::thread::spawn(move || {
