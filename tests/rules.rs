@@ -321,7 +321,7 @@ fn the_exit_code_of_a_short_run_is_that_of_the_whole_run() {
     let page = std::fs::read_to_string(page).unwrap();
     assert_eq!(code, Some(2));
     assert!(
-        page.contains("SLA, B -&gt; C: critical, round_trip p99"),
+        page.contains("SLA, B \u{2192} C: critical, round_trip p99"),
         "{page}"
     );
     let (code, shown) = probe(&["--rules", &path, "--warning", "1ns"]);

@@ -27,6 +27,10 @@ const REPORTS: usize = 8;
 /// How long a blocked send sleeps before it looks whether the pair has failed.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
+/// A reader that pauses is told of at most this often per connection: a kernel whose reader hardly reads takes a little now
+/// and then, and every block of that would be a line.
+const STALLS_TOLD: Duration = Duration::from_secs(60);
+
 /// Reports are gathered into one send up to this size; even a socket that is hardly writable takes as much.
 const SMALL_SEND: usize = 2048;
 
@@ -59,7 +63,7 @@ pub enum WriteFault {
 /// What a write does when the peer does not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Logs it once and goes on: a proxied connection whose reader pauses.
+    /// Logs it, once a minute at most, and goes on: a proxied connection whose reader pauses.
     Unlimited,
     /// Gives up: source and probe.
     Limited,
@@ -76,6 +80,8 @@ pub struct End {
     pub peer: SocketAddr,
     state: AtomicU8,
     writing: Mutex<()>,
+    /// When it was last said that the peer does not read.
+    stall_told: Mutex<Option<Instant>>,
     reports: OnceLock<ReportQueue>,
     link: OnceLock<Link>,
     diary: OnceLock<(Place, Arc<Diary>)>,
@@ -127,6 +133,7 @@ impl End {
             peer,
             state: AtomicU8::new(0),
             writing: Mutex::new(()),
+            stall_told: Mutex::new(None),
             reports: OnceLock::new(),
             link: OnceLock::new(),
             diary: OnceLock::new(),
@@ -327,7 +334,6 @@ impl End {
         let begun = Instant::now();
         pair.blocked.fetch_add(1, Ordering::AcqRel);
         let mut progress = begun;
-        let mut told = false;
         let outcome = loop {
             if bytes.is_empty() {
                 break Ok(());
@@ -354,10 +360,7 @@ impl End {
                             self.mark(TORN);
                             break Err(WriteFault::Timeout);
                         }
-                        if !told {
-                            told = true;
-                            log_stall(self.peer, pair.timeout);
-                        }
+                        self.tell_stall(pair.timeout);
                     }
                 }
                 Err(error) => break Err(self.dead(error)),
@@ -366,6 +369,20 @@ impl End {
         pair.blocked.fetch_sub(1, Ordering::AcqRel);
         *held += begun.elapsed().into();
         outcome
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_stall(&self, timeout: Duration) {
+        let mut told = lock(&self.stall_told);
+        if told.map_or(true, |at| at.elapsed() >= STALLS_TOLD) {
+            *told = Some(Instant::now());
+            log::warn!(
+                "peer {}: has read nothing for {} s, still waiting",
+                self.peer,
+                timeout.as_secs_f64()
+            );
+        }
     }
 
     fn dead(&self, error: io::Error) -> WriteFault {
@@ -483,15 +500,6 @@ fn is_passing(error: &io::Error) -> bool {
 /// The kernel's own timeout of a connection, which ends it, shares its kind with a receive timeout, which does not.
 const ETIMEDOUT: i32 = 110;
 const ETIMEDOUT_MIPS: i32 = 145;
-
-#[cold]
-#[inline(never)]
-fn log_stall(peer: SocketAddr, timeout: Duration) {
-    log::warn!(
-        "peer {peer}: has read nothing for {} s, still waiting",
-        timeout.as_secs_f64()
-    );
-}
 
 /// What all frames of a connection have in common, from this node's place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

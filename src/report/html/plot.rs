@@ -334,7 +334,7 @@ fn happened(report: &Report, timeline: &Timeline) -> Vec<(WallTime, String)> {
         let place = report.place_name(event.now.place);
         (
             event.at,
-            format!("{place}: {event}").replace("->", "\u{2192}"),
+            format!("SLA, {place}: {event}").replace("->", "\u{2192}"),
         )
     });
     let mut events: Vec<_> = own.chain(turned).collect();
