@@ -400,6 +400,26 @@ fn a_client_that_pauses_is_waited_for_and_said_once() {
     assert_eq!(complaints(&said).len(), 1, "{said:?}");
 }
 
+#[test]
+fn a_plain_client_that_waits_for_a_server_that_speaks_first_is_told_of_once_and_served_when_it_speaks(
+) {
+    let mut entry = Node::to("A", echo_server(), &["-r", "-t", "0.2"]);
+    let mut clients = [(); 2].map(|()| connect(entry.address));
+    entry
+        .process
+        .wait_line("has sent nothing for 0.2 s, which decides");
+    // Another timeout of both.
+    pass(Duration::from_millis(500));
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello");
+    }
+    drop(clients);
+    said_only(&mut entry, "use --accept raw");
+}
+
 // --- names, addresses, ports ---------------------------------------------------------------------------------------
 
 /// It ends with `status` and says `part`, in one line.

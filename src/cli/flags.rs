@@ -791,7 +791,7 @@ const FLAGS: &[Flag] = &[
         value: Some("F"),
         group: Group::Report,
         default: None,
-        brief: "text (default), json, csv, ...; see --help",
+        brief: "text (default), json, jsonl, csv, and more",
         help:
             "text is for people, json is one object for the run, influx the same as lines for \
             Telegraf, nagios the line of a monitoring plugin; jsonl, csv and otlp (OpenTelemetry \

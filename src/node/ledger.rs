@@ -383,7 +383,7 @@ impl Ledger {
         }
         if self.malformed > 0 {
             notices.push(format!(
-                "{} blocks came back with stamps that make no path; left out",
+                "blocks that came back with stamps that make no path, left out: {}",
                 self.malformed
             ));
         }
@@ -391,7 +391,7 @@ impl Ledger {
         for (hop, book) in &self.books {
             if book.measured > 0 && !std::ptr::eq(book, main) {
                 notices.push(format!(
-                    "{} blocks more were measured in the place of hop {hop} on another path; not in these figures",
+                    "blocks measured in the place of hop {hop} on another path, not in these figures: {}",
                     book.measured
                 ));
             }
@@ -546,7 +546,7 @@ mod tests {
             report
                 .notices
                 .iter()
-                .any(|n| n.starts_with("2 blocks more")),
+                .any(|n| n == "blocks measured in the place of hop 0 on another path, not in these figures: 2"),
             "{:?}",
             report.notices
         );

@@ -56,6 +56,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -133,6 +134,8 @@ pub struct Node {
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
     /// ends count, for on one host several connections may share a local port.
     own_ends: Mutex<HashSet<Ends>>,
+    /// Whether it was said that a plain client waits for a server that is to speak first.
+    silence_told: AtomicBool,
     /// Greatest error of the wall clock as the kernel states it, at start.
     pub clock_error: Option<Nanos>,
 }
@@ -153,6 +156,7 @@ impl Node {
             sessions: None,
             onward,
             own_ends: Mutex::default(),
+            silence_told: AtomicBool::new(false),
             clock_error: sys::clock_error().map(Nanos::from),
             settings,
         };
@@ -178,6 +182,11 @@ impl Node {
             onward,
             tags: self.settings.tags.clone(),
         }
+    }
+
+    /// Whether it is to be said that a plain client waits: once.
+    fn tells_silence(&self) -> bool {
+        !self.silence_told.swap(true, Ordering::Relaxed)
     }
 
     /// Registers an onward connection.

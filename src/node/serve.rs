@@ -11,7 +11,7 @@ use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fau
 use super::sessions::{self, HasPair};
 use super::setup::Setup;
 use super::{lock, random, Ends, Node, STACK};
-use crate::session::admission::{judge, Admission};
+use crate::session::admission::{judge, Accept, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::sys;
@@ -588,11 +588,31 @@ fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Faul
                 ))
             }
             Admission::Undecided => {
+                if accept == Accept::Auto && intake.pending().is_empty() {
+                    await_first_word(node, &pair.client);
+                }
                 ended = !intake
                     .read_more()
                     .map_err(|fault| explain(node, pair, 0, Side::Client, fault))?;
             }
         }
+    }
+}
+
+/// Returns when the client has spoken, or has been silent for `-t`, which the log then says once: it may be waiting for
+/// its server, to which there is no connection before it speaks. Where idle connections end, that end tells.
+fn await_first_word(node: &Node, client: &End) {
+    let timeout = node.settings.timeout;
+    if node.onward.is_none() || node.settings.idle_timeout.is_some() {
+        return;
+    }
+    if !sys::wait_readable(&client.socket, timeout) && node.tells_silence() {
+        log::warn!(
+            "peer {} has sent nothing for {} s, which decides whether it is a node: still waiting; if its server is to \
+             speak first (ssh, SMTP, FTP, MySQL) use --accept raw (not said again)",
+            client.peer,
+            timeout.as_secs_f64()
+        );
     }
 }
 
@@ -1051,7 +1071,6 @@ fn pass_open(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::admission::Accept;
     use std::io::{Read, Write};
 
     const LONG: Duration = Duration::from_secs(60);

@@ -324,6 +324,12 @@ pub fn is_readable(socket: &TcpStream) -> bool {
     poll_one(socket.as_raw_fd(), POLLIN, Some(Duration::ZERO)).is_ok_and(|seen| seen != 0)
 }
 
+/// Waits, at most `timeout`, until a read would not wait; `false` where it still would.
+pub fn wait_readable(socket: &TcpStream, timeout: Duration) -> bool {
+    // What poll(2) cannot tell, the read will.
+    poll_one(socket.as_raw_fd(), POLLIN, Some(timeout)).map_or(true, |seen| seen != 0)
+}
+
 /// Waits, at most `timeout`, until both directions of the socket are shut or it failed: `None` where neither came, else
 /// whether it failed (with an error not yet consumed).
 ///
