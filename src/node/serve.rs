@@ -386,23 +386,21 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
         sessions.accepted(&connection);
     }
     let pumped = Arc::clone(&connection);
-    let spawned = Builder::new()
-        .name(format!("up#{}", connection.pair.id))
-        .stack_size(STACK)
-        .spawn(move || {
-            {
-                let _guard = OnPanic::new(&pumped);
-                if let Err(fault) = serve(&pumped) {
-                    conclude(&pumped.shared.node, &pumped.pair, fault);
-                }
+    let name = format!("up#{}", connection.pair.id);
+    let spawned = sys::thread::spawn(name, STACK, move || {
+        {
+            let _guard = OnPanic::new(&pumped);
+            if let Err(fault) = serve(&pumped) {
+                conclude(&pumped.shared.node, &pumped.pair, fault);
             }
-            part_with(pumped);
-        });
+        }
+        part_with(pumped);
+    });
     if spawned.is_err() {
         connection.pair.fail();
         connection.pair.abort(); // The client is to hear of it as of a failure, not as of an orderly end.
     }
-    spawned.map(|_| ())
+    spawned
 }
 
 /// A connection and its place in the books; whichever of its two threads ends last takes it out of them.
@@ -497,10 +495,20 @@ impl<'a> OnPanic<'a> {
 impl Drop for OnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail();
-            self.0.abort();
+            give_up(self.0);
         }
     }
+}
+
+/// The report of a panic cannot name the thread, which std did not make; this line says whose it was.
+fn give_up(pair: &Pair) {
+    pair.fail();
+    pair.abort();
+    log::error!(
+        "peer {}: connection #{} is given up for the panic above, a defect of this program",
+        pair.client.peer,
+        pair.id
+    );
 }
 
 /// Makes a panic end its own connection alone also where panics abort (the profile `small`, without the tables that
@@ -522,8 +530,7 @@ fn keep_panicked_pumps(keep: impl Fn() + Send + Sync + 'static) {
         report(panic);
         let served = SERVED.try_with(|served| served.get().and_then(Weak::upgrade));
         if let Ok(Some(connection)) = served {
-            connection.pair.fail();
-            connection.pair.abort();
+            give_up(&connection.pair);
             keep();
         }
     }));
@@ -715,26 +722,24 @@ fn pump_both<'a>(
 ) -> Result<(), Fault> {
     let node = &connection.shared.node;
     let back = Arc::clone(connection);
-    Builder::new()
-        .name(format!("down#{}", connection.pair.id))
-        .stack_size(STACK)
-        .spawn(move || {
-            {
-                let _guard = OnPanic::new(&back);
-                let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
-                let outcome = down(&mut pump);
-                settle(&back, &pump, outcome);
-            }
-            part_with(back);
-        })
-        .map_err(|error| {
-            Fault::error(
-                node,
-                session.hop,
-                ErrorCode::Refused,
-                format!("cannot start a thread: {error} (raise ulimit -u or vm.max_map_count)"),
-            )
-        })?;
+    let name = format!("down#{}", connection.pair.id);
+    sys::thread::spawn(name, STACK, move || {
+        {
+            let _guard = OnPanic::new(&back);
+            let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
+            let outcome = down(&mut pump);
+            settle(&back, &pump, outcome);
+        }
+        part_with(back);
+    })
+    .map_err(|error| {
+        Fault::error(
+            node,
+            session.hop,
+            ErrorCode::Refused,
+            format!("cannot start a thread: {error} (raise ulimit -u or vm.max_map_count)"),
+        )
+    })?;
     let mut pump = Pump::new(node, &connection.pair, session, Side::Client);
     let outcome = up(&mut pump);
     settle(connection, &pump, outcome);

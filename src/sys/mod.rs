@@ -17,10 +17,32 @@ pub mod clock;
 pub mod packet;
 pub mod receive;
 mod tcp_info;
+#[cfg(target_os = "linux")]
+pub mod thread;
 #[cfg(all(target_env = "musl", panic = "abort"))]
 mod unwind;
 
 pub use tcp_info::{tcp_info, TcpInfo};
+
+/// Elsewhere threads are std's.
+#[cfg(not(target_os = "linux"))]
+pub mod thread {
+    use std::{io, thread::Builder};
+
+    /// As on Linux.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::spawn`].
+    pub fn spawn(
+        name: String,
+        stack: usize,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let builder = Builder::new().name(name).stack_size(stack);
+        builder.spawn(run).map(|_| ())
+    }
+}
 
 /// Linux's numbers, of the architecture we are built for.
 mod constants {
