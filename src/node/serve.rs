@@ -323,14 +323,18 @@ impl Shared {
             .collect()
     }
 
-    /// How often something was read on the connections that are open now; `None` where there are none.
+    /// How often something was read on the connections that are open now; `None` where there are none, and all that there
+    /// were stand in the totals.
     fn moved(&self) -> Option<usize> {
         // An upgraded one may turn out to be the last reference, whose drop takes the lock again: not under it.
         let open = self.connections();
         let reads = open
             .iter()
             .map(|connection| connection.pair.moved.load(Ordering::Relaxed));
-        (!open.is_empty()).then(|| reads.fold(0, usize::wrapping_add))
+        let reads = reads.fold(0, usize::wrapping_add);
+        drop(open);
+        // One that is being dropped is in none of the two, but in the table until it is counted.
+        (!lock(&self.open).is_empty()).then_some(reads)
     }
 }
 
@@ -1112,6 +1116,31 @@ mod tests {
         assert_eq!((answer, server.watch().totals().1.connections), (*b"x", 1));
         drop(client);
         server.stop();
+    }
+
+    #[test]
+    fn a_connection_is_open_until_it_is_counted() {
+        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let (shared, ended) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        assert!(shared.gate.enter());
+        let connection = Connection::new(&shared, socket, peer);
+        std::thread::scope(|scope| {
+            let held = lock(&shared.totals);
+            scope.spawn(move || drop(connection));
+            let deadline = Instant::now() + LONG;
+            while !shared.connections().is_empty() {
+                assert!(Instant::now() < deadline, "it is not dropped");
+                std::thread::yield_now();
+            }
+            assert!(shared.moved().is_some(), "it waits for the totals");
+            drop(held);
+            ended.recv_timeout(LONG).unwrap();
+        });
+        assert_eq!(shared.moved(), None);
+        assert_eq!(lock(&shared.totals).connections, 1);
     }
 
     #[test]
