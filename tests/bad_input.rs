@@ -173,7 +173,8 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
         if shut {
             bad.shutdown(Shutdown::Write).unwrap();
         }
-        b.process.wait_line(part);
+        let line = b.process.wait_line(part);
+        assert!(line.contains(" up#"), "the thread's name: {line}");
         // Only who has spoken as a node is answered as one.
         let told = told(&mut bad);
         // After END both directions may have ended in order before this was read.

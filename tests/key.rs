@@ -266,7 +266,7 @@ fn a_key_that_others_can_read_or_that_is_none_ends_every_role_at_the_start() {
     for (role, status) in [
         (&["-l", "127.0.0.1:0"][..], 1),
         (&["-f", "127.0.0.1:9"], 1),
-        (&["probe", "127.0.0.1:9"], 2),
+        (&["probe", "127.0.0.1:9"], 3),
     ] {
         let output = run(&[role, &keys.args("other")].concat());
         assert_eq!(

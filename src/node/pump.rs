@@ -1410,11 +1410,10 @@ pub fn conclude(node: &Node, pair: &Pair, fault: Fault) {
     if matches!(fault.last, Last::Silent) || !pair.fail() {
         return;
     }
-    let thread = std::thread::current();
     log::log!(
         fault.level,
         "{} {}: {}",
-        thread.name().unwrap_or("pump"),
+        sys::thread::name(),
         pair.client.peer,
         fault.text
     );

@@ -35,11 +35,14 @@ pub(crate) fn run_probe(
         Ok(prepared) => prepared,
         Err(error) => return failed(&error.to_string(), State::Unknown),
     };
-    let (caller, queue) =
-        match onward(common, &config.target).and_then(|onward| caller(common, onward)) {
-            Ok((caller, queue)) => (Arc::new(caller.probing()), queue),
-            Err(text) => return failed(&text, State::Critical),
-        };
+    let onward = match onward(common, &config.target) {
+        Ok(onward) => onward,
+        Err(text) => return failed(&text, State::Critical),
+    };
+    let (caller, queue) = match caller(common, onward) {
+        Ok((caller, queue)) => (Arc::new(caller.probing()), queue),
+        Err(text) => return failed(&text, State::Unknown),
+    };
     let mut ledger = watching(ledger, rules, &caller.node);
     let watched = vec![Watched::caller(&caller, "probe", None)];
     let published = match publish(common, watched, count.is_none()) {

@@ -42,6 +42,11 @@ pub mod thread {
         let builder = Builder::new().name(name).stack_size(stack);
         builder.spawn(run).map(|_| ())
     }
+
+    /// The name of the calling thread.
+    pub fn name() -> String {
+        std::thread::current().name().unwrap_or_default().into()
+    }
 }
 
 /// Linux's numbers, of the architecture we are built for.

@@ -70,6 +70,16 @@ fn set_name(name: &str) {
     unsafe { prctl(PR_SET_NAME, kept.as_ptr()) };
 }
 
+/// The name of the calling thread, as far as the kernel keeps it.
+pub fn name() -> String {
+    const PR_GET_NAME: c_int = 16;
+    let mut kept = [0_u8; 16];
+    // SAFETY: this option writes at most 16 bytes, the last of them 0. A failure leaves them all 0.
+    unsafe { prctl(PR_GET_NAME, kept.as_mut_ptr()) };
+    let name = kept.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
 struct Attributes(Room);
 
 impl Attributes {
@@ -115,13 +125,14 @@ mod tests {
     fn it_runs_under_its_name_with_what_it_was_given() {
         let (say, said) = channel();
         let given = vec![7_u64; 1000];
-        spawn("a name of 16 letters".into(), STACK, move || {
-            let name = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
-            say.send((name, given.iter().sum::<u64>())).unwrap();
+        spawn("a name of 20 letters".into(), STACK, move || {
+            let seen = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+            say.send((seen, name(), given.iter().sum::<u64>())).unwrap();
         })
         .unwrap();
-        let (name, sum) = said.recv_timeout(LONG).unwrap();
-        assert_eq!((name.as_str(), sum), ("a name of 16 le\n", 7000));
+        let (seen, own, sum) = said.recv_timeout(LONG).unwrap();
+        let kept = "a name of 20 le";
+        assert_eq!((seen.trim_end(), own.as_str(), sum), (kept, kept, 7000));
     }
 
     #[test]
