@@ -342,7 +342,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     while shared.gate.wait() {
         let accepted = listener.accept();
         if shared.stopping.load(Ordering::Acquire) {
-            return;
+            return accepted.map_or((), |(socket, _)| turn_away(&socket));
         }
         match accepted {
             Ok((socket, peer)) => {
@@ -350,7 +350,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
                     continue;
                 }
                 if !shared.gate.enter() {
-                    return;
+                    return turn_away(&socket);
                 }
                 if let Err(error) = spawn_up(shared, socket, peer) {
                     rest(shared, "start a thread for a connection", &error);
@@ -363,6 +363,12 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             Err(error) => log::debug!("accept: {error}"),
         }
     }
+}
+
+/// The node ends: nobody is to take that for an orderly end of its connection.
+fn turn_away(socket: &TcpStream) {
+    // Where it fails the client is gone already.
+    let _ = sys::reset_on_close(socket);
 }
 
 /// Out of descriptors, threads or memory: say so once, and try again when some may be free.
@@ -1143,6 +1149,19 @@ mod tests {
         });
         assert_eq!(shared.moved(), None);
         assert_eq!(lock(&shared.totals).connections, 1);
+    }
+
+    #[test]
+    fn a_client_that_is_accepted_as_the_node_ends_is_reset() {
+        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let (shared, _) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        shared.stopping.store(true, Ordering::Release);
+        accept(&shared, &listener);
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]
