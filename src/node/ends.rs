@@ -640,6 +640,7 @@ impl Pair {
 
     /// Ends the onward connection with a reset. After [`fail`](Self::fail).
     pub fn abort_server(&self) {
+        fence(Ordering::SeqCst); // Where it is connecting, see `serve::connect`.
         if let Some(server) = self.server.get() {
             server.abort();
         }

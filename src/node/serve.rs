@@ -26,7 +26,7 @@ use std::cell::OnceCell;
 use std::io;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -665,6 +665,13 @@ fn connect(
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
     }
+    // Where the node has ended meanwhile, who cut the connection off found no server to reset. The fences order "server,
+    // then failed" here against "failed, then server" in `abort_server`.
+    fence(Ordering::SeqCst);
+    if pair.has_failed() {
+        pair.abort_server();
+        return Err(Fault::silent());
+    }
     if !node.settings.remove {
         greet(node, pair, session)?;
     }
@@ -1161,6 +1168,33 @@ mod tests {
         shared.stopping.store(true, Ordering::Release);
         accept(&shared, &listener);
         let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_off_while_it_connects_resets_its_server() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let settings = crate::node::Settings {
+            accept: Accept::Raw,
+            remove: true,
+            ..crate::node::demo::settings("P", Role::Proxy)
+        };
+        let next = crate::node::dial::Onward::resolve("127.0.0.1", port, LONG).unwrap();
+        let (node, _queue) = Node::new(settings, Some(next));
+        let (shared, _) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        let local = socket.local_addr().unwrap();
+        assert!(shared.gate.enter());
+        let connection = Connection::new(&shared, socket, peer);
+        cut_off(&shared.node, &connection.pair);
+        assert!(connect(&connection, local, Session::default()).is_err());
+        drop(connection);
+        let (mut reached, _) = server.accept().unwrap();
+        reached.set_read_timeout(Some(LONG)).unwrap();
+        let error = reached.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
