@@ -217,14 +217,15 @@ impl Server {
             cut_off(&self.shared.node, &connection.pair);
         }
         drop(left);
-        // Their pumps wake at once and count what they moved; one that is still connecting has moved nothing.
+        // Their pumps wake at once and count what they moved. One that is still connecting, or waits for its last word to be
+        // taken, does not: it counts as it stands.
         let deadline = Instant::now() + QUIET;
         while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
-        let totals = *lock(&self.shared.totals);
-        Totals {
-            refused: self.shared.gate.refused(),
-            ..totals
-        }
+        let left = self.shared.connections();
+        let (_, mut totals) = Watch(Arc::clone(&self.shared)).totals();
+        let failed = left.iter().filter(|one| one.pair.has_failed());
+        totals.failed += failed.count() as u64;
+        totals
     }
 }
 
@@ -1156,6 +1157,26 @@ mod tests {
         });
         assert_eq!(shared.moved(), None);
         assert_eq!(lock(&shared.totals).connections, 1);
+    }
+
+    #[test]
+    fn a_connection_that_has_not_ended_when_its_node_does_is_counted() {
+        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let server = Server::new(node, Vec::new());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        assert!(server.shared.gate.enter());
+        let connection = Connection::new(&server.shared, socket, peer);
+        connection.pair.carried[Side::Client as usize].show(3, 300);
+        let totals = server.stop();
+        let seen = (totals.connections, totals.failed, totals.traffic);
+        let traffic = Traffic {
+            forward_blocks: 3,
+            forward_bytes: 300,
+            ..Traffic::default()
+        };
+        assert_eq!(seen, (1, 1, traffic));
     }
 
     #[test]
