@@ -249,14 +249,7 @@ impl Watch {
             // A pump moves its counts from there to here under this lock.
             let mut totals = *lock(&shared.totals);
             for connection in &open {
-                let [up, down] = connection.pair.carried.each_ref().map(Carried::shown);
-                totals.traffic.add(&Traffic {
-                    forward_blocks: up[0],
-                    forward_bytes: up[1],
-                    return_blocks: down[0],
-                    return_bytes: down[1],
-                    reports_dropped: up[2] + down[2],
-                });
+                totals.traffic.add(&carried(&connection.pair));
             }
             totals.refused = shared.gate.refused();
             totals.connections = shared.next_id.load(Ordering::Relaxed) as u64 - 1;
@@ -282,6 +275,18 @@ impl Watch {
                 return Some(live as Arc<dyn HasPair>);
             }
         })
+    }
+}
+
+/// What its pumps have moved and not yet entered into the totals.
+fn carried(pair: &Pair) -> Traffic {
+    let [up, down] = pair.carried.each_ref().map(Carried::shown);
+    Traffic {
+        forward_blocks: up[0],
+        forward_bytes: up[1],
+        return_blocks: down[0],
+        return_bytes: down[1],
+        reports_dropped: up[2] + down[2],
     }
 }
 
@@ -452,6 +457,8 @@ impl Drop for Connection {
             let mut totals = lock(&self.shared.totals);
             totals.connections += 1;
             totals.failed += u64::from(self.pair.has_failed());
+            // Nothing but for a pump that panicked.
+            totals.traffic.add(&carried(&self.pair));
         }
         {
             let mut open = lock(&self.shared.open);
@@ -1259,6 +1266,7 @@ mod tests {
         let connection = Connection::new(&shared, socket, peer);
         let thread = std::thread::spawn(move || {
             let _guard = OnPanic::new(&connection);
+            connection.pair.carried[0].show(3, 300);
             panic!("a test's own");
         });
         let error = client.read(&mut [0]).unwrap_err();
@@ -1269,5 +1277,12 @@ mod tests {
             thread.join().is_err(),
             "where panics unwind it goes on after the hook"
         );
+        let totals = *lock(&shared.totals);
+        let seen = (
+            totals.connections,
+            totals.failed,
+            totals.traffic.forward_bytes,
+        );
+        assert_eq!(seen, (1, 1, 300), "what it had moved is not lost");
     }
 }
