@@ -656,6 +656,54 @@ fn a_closed_stdout_is_a_normal_end() {
     }
 }
 
+#[test]
+fn how_a_path_stands_hangs_neither_on_who_reads_it_nor_on_one_file_of_several() {
+    let z = Node::start("Z", &[]);
+    let to_z = z.address.to_string();
+    let dir = Dir::new("unread");
+    let file = |name: &str| dir.file(name).to_str().unwrap().to_owned();
+    let (metrics, state, page) = (file("metrics"), file("state"), file("page"));
+    let nowhere = file("no/such/state");
+    let targets = file("targets");
+    fs::write(&targets, format!("{to_z} z\n")).unwrap();
+    let beyond = [
+        "-c3",
+        "-i0.01",
+        "--critical=1ns",
+        "--metrics-file",
+        &metrics,
+    ];
+    let files = ["--state", &state, "--report-html", &page];
+    let unwritten = ["--state", &nowhere, "--report-html", &page];
+    for (args, kept) in [
+        (
+            [&["probe", &to_z][..], &files].concat(),
+            &[&state, &page][..],
+        ),
+        ([&["probe", &to_z][..], &unwritten].concat(), &[&page]),
+        (vec!["probe", "--targets", &targets], &[]),
+    ] {
+        let mut command = program();
+        command.args(&args).args(beyond).stdin(Stdio::null());
+        let output = command.stdout(closed_pipe()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert_eq!(said.contains(&nowhere), args.contains(&&*nowhere), "{said}");
+        let measured = fs::read_to_string(&metrics).unwrap();
+        let sent = measured
+            .lines()
+            .find(|line| line.starts_with("subsegment_blocks_sent_total"));
+        assert!(
+            sent.is_some_and(|line| line.ends_with(" 3")),
+            "{args:?}: {measured}"
+        );
+        for file in kept {
+            assert!(fs::metadata(file).unwrap().len() > 0, "{args:?}: {file}");
+            fs::remove_file(file).unwrap();
+        }
+    }
+}
+
 /// A pipe whose reader has gone. std cannot make one yet: it is the standard input of a process that has ended.
 fn closed_pipe() -> Stdio {
     let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();

@@ -44,6 +44,16 @@ impl OutputError {
         }
     }
 
+    /// Of several results the one that is to be told: a failure rather than a reader that has gone away.
+    ///
+    /// # Errors
+    ///
+    /// That one.
+    pub fn all<const N: usize>(results: [Result<(), Self>; N]) -> Result<(), Self> {
+        let errors = results.into_iter().filter_map(Result::err);
+        errors.min_by_key(Self::is_closed_pipe).map_or(Ok(()), Err)
+    }
+
     /// The reader has gone away: a normal end (`| head -1`), not a failure.
     pub fn is_closed_pipe(&self) -> bool {
         self.cause.kind() == io::ErrorKind::BrokenPipe

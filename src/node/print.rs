@@ -330,11 +330,11 @@ impl Printer {
             Format::Influx if DESK => influx::render(&report),
             _ => String::new(), // Each block had its line.
         };
-        self.output.write(&rendered)?;
-        if let Some(page) = &mut self.page {
-            page.write(ledger, report)?;
-        }
-        self.remember(ledger, blocks)
+        // One that cannot be written, or that nobody reads any more, keeps none of the others from being written.
+        let shown = self.output.write(&rendered);
+        let page = self.page.as_mut();
+        let drawn = page.map_or(Ok(()), |page| page.write(ledger, report));
+        OutputError::all([shown, drawn, self.remember(ledger, blocks)])
     }
 
     /// Adds the run to the state file; one that measured nothing is not worth remembering.
