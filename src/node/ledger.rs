@@ -7,7 +7,7 @@ use crate::measure::facts::{Classes, Facts};
 use crate::measure::sla::{Event, Place, Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
-use crate::report::{place_name, Blocks, PathReport, Report, State};
+use crate::report::{place_name, Blocks, Broken, PathReport, Report, State};
 use crate::sys;
 use crate::table::Table;
 use crate::time::{Nanos, Now, WallTime};
@@ -42,8 +42,8 @@ pub struct Ledger {
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
     asking: Option<Arc<Asking>>,
-    /// The path was broken when it was last looked at, which is to be called so.
-    broken: Option<State>,
+    /// The path was broken when it was last looked at.
+    broken: Option<Broken>,
     name: String,
     role: String,
     started: WallTime,
@@ -247,14 +247,15 @@ impl Ledger {
         }
     }
 
-    /// Says whether the path is broken, and what that is to be called.
-    pub fn set_broken(&mut self, broken: Option<State>) {
+    /// Says whether the path is broken.
+    pub fn set_broken(&mut self, broken: Option<Broken>) {
         self.broken = broken;
     }
 
     /// As [`Report::state`].
     pub fn state(&self, blocks: Blocks) -> State {
-        State::of(self.broken, blocks.received, self.main().watch.worst())
+        let broken = self.broken.as_ref().map(|broken| broken.state);
+        State::of(broken, blocks.received, self.main().watch.worst())
     }
 
     fn taken(
@@ -437,7 +438,7 @@ impl Ledger {
             statistics,
             limits: main.watch.limits(),
             events,
-            broken: self.broken,
+            broken: self.broken.clone(),
             facts,
             first_facts,
             timeline: None,

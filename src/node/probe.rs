@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use super::output::OutputError;
 use super::print::{name_break, Printer};
 use super::{StopFlag, STACK};
-use crate::report::State;
+use crate::report::{Broken, State};
 use crate::session::schedule::Schedule;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -113,12 +113,13 @@ fn collect(
                     printer.drain(&mut queue, ledger)?;
                     let text = name_break(ledger, &cause);
                     log::error!("probe: the path is broken: {text}");
-                    ledger.notice(text);
-                    broken = Some(if cause.timed_out {
+                    ledger.notice(text.clone());
+                    let state = if cause.timed_out {
                         plan.on_timeout
                     } else {
                         State::Critical
-                    });
+                    };
+                    broken = Some(Broken { state, text });
                 }
                 Event::Over => over = true,
             }
