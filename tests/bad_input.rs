@@ -704,6 +704,37 @@ fn how_a_path_stands_hangs_neither_on_who_reads_it_nor_on_one_file_of_several() 
     }
 }
 
+#[test]
+fn two_runs_on_a_path_that_is_down_do_not_write_one_trace() {
+    let traces = [(); 2].map(|()| {
+        let output = run(&["probe", "127.0.0.1:1", "-c1", "--format=otlp"]);
+        let line = text(&output.stdout);
+        let at = line
+            .find("\"traceId\":")
+            .unwrap_or_else(|| panic!("{line}"));
+        line[at..].chars().take(44).collect::<String>()
+    });
+    assert_ne!(traces[0], traces[1]);
+}
+
+#[test]
+fn a_probe_that_a_second_signal_cuts_off_is_unknown_and_no_warning() {
+    // It accepts in its backlog, and says nothing: the first signal alone has the probe wait for an END.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let dir = Dir::new("cut-off");
+    let targets = dir.file("targets");
+    fs::write(&targets, format!("{address} silent\n")).unwrap();
+    let targets = targets.to_str().unwrap();
+    for args in [["probe", &address, "-c1"], ["probe", "--targets", targets]] {
+        let mut probe = Process::start(program().args(args).stdin(Stdio::null()));
+        let _held = silent.accept().unwrap();
+        probe.signal("INT");
+        probe.signal("TERM"); // Another one: two alike may come as one.
+        assert_eq!(probe.wait().code(), Some(3), "{args:?}");
+    }
+}
+
 /// A pipe whose reader has gone. std cannot make one yet: it is the standard input of a process that has ended.
 fn closed_pipe() -> Stdio {
     let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
