@@ -735,6 +735,26 @@ fn a_probe_that_a_second_signal_cuts_off_is_unknown_and_no_warning() {
     }
 }
 
+#[test]
+fn a_probe_rests_between_two_tries_on_a_peer_that_hangs_up_however_short_its_interval_is() {
+    let (server, address) = listener();
+    let begun = Instant::now();
+    let mut probe = Process::start(
+        program()
+            .args(["probe", &address.to_string(), "-c0", "-i0.0001"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null()),
+    );
+    // It rests for 0.2 s, then for 0.4, 0.8 and 1.6 s.
+    for _ in 0..4 {
+        let _ = server.accept().unwrap().0.read(&mut [0; 100]);
+    }
+    let took = begun.elapsed();
+    probe.signal("INT");
+    assert_eq!(probe.wait().code(), Some(2));
+    assert!(took >= Duration::from_millis(1_400), "{took:?}");
+}
+
 /// A pipe whose reader has gone. std cannot make one yet: it is the standard input of a process that has ended.
 fn closed_pipe() -> Stdio {
     let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();

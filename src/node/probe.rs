@@ -177,7 +177,11 @@ fn drive(
                 } else {
                     (pause * 2).min(LONGEST_PAUSE)
                 };
-                stop.wait(pause);
+                // The reader's knock at the end of its session may come only now: it ends no pause.
+                let over = sys::clock::mono() + pause.into();
+                while sys::clock::mono() < over && !stop.is_set() {
+                    stop.wait_until(over);
+                }
                 let missed = schedule.skip_to(sys::clock::mono());
                 caller.progress.skip(missed);
                 if stop.is_set() {
