@@ -753,7 +753,7 @@ fn no_link(node: &Node, pair: &Pair, hop: u8, side: Side, error: NoLink) -> Faul
     match error {
         NoLink::Parse(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
         NoLink::Io(error) => explain(node, pair, hop, side, ReadFault::Reset(error)),
-        NoLink::Refused(text) => {
+        NoLink::Refused(text) | NoLink::Silent(text) => {
             let peer = pair.server.get().map_or(pair.client.peer, |end| end.peer);
             let text = format!("next hop {peer} {text}");
             Fault::error(node, hop, ErrorCode::Refused, text)
