@@ -101,8 +101,9 @@ impl Attributes {
 
 /// Less is an error: glibc wants 16 KiB on most machines, but 128 on arm64, mips and PowerPC; musl 2 KiB.
 fn least_stack() -> usize {
-    const SC_THREAD_STACK_MIN: c_int = 75; // In both, on every architecture.
-                                           // SAFETY: takes a number, returns one: -1 where it does not know.
+    // In both, on every architecture.
+    const SC_THREAD_STACK_MIN: c_int = 75;
+    // SAFETY: takes a number, returns one: -1 where it does not know.
     usize::try_from(unsafe { sysconf(SC_THREAD_STACK_MIN) }).unwrap_or(0)
 }
 
