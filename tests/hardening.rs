@@ -4,7 +4,10 @@ mod faces;
 mod util;
 
 use faces::framed::read_frame;
-use faces::{accept, connect, echo_server, listener, read_out, start_traced, stop_traced, Ending};
+use faces::{
+    accept, connect, connect_unless_reset, echo_server, listener, read_out, start_traced,
+    stop_traced, Ending,
+};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -36,18 +39,9 @@ fn proxy(args: &[&str]) -> Node {
 
 // --- who may come, and how many ------------------------------------------------------------------------------------
 
-/// Whether a client is reset, which it may hear of in the connect already.
+/// Whether a client is reset.
 fn is_refused(address: SocketAddr) -> bool {
-    match TcpStream::connect(address) {
-        Ok(socket) => {
-            socket.set_read_timeout(Some(util::LONG)).unwrap();
-            !is_answered(&socket)
-        }
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-            true
-        }
-    }
+    !connect_unless_reset(address).is_some_and(|socket| is_answered(&socket))
 }
 
 #[test]
