@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
 use util::vitals::cpu;
-use util::{free_port, need, pass, program, run, text, Dir, Node, Process, LONG};
+use util::{fill_backlog, free_port, need, pass, program, run, text, Dir, Node, Process, LONG};
 
 /// Ends `node`, which has to have said one thing: a line with `part`.
 #[track_caller]
@@ -495,10 +495,7 @@ fn a_refused_next_hop_is_named_to_the_source_until_it_is_there() {
 fn a_black_holed_next_hop_is_given_up_after_the_timeout() {
     // A listener whose backlog is full drops what else comes, as a firewall does.
     let (listener, address) = listener();
-    let mut waiting = Vec::new();
-    while let Ok(socket) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        waiting.push(socket);
-    }
+    let _waiting = fill_backlog(address);
     let mut b = Node::to("B", address, &["-t", "0.3"]);
     let probe = run(&["probe", &b.address.to_string(), "-c", "1", "-t", "10"]);
     let part = format!("cannot connect to {address}: connection timed out");
