@@ -40,7 +40,8 @@ fn said_only(node: &mut Node, part: &str) {
 #[test]
 fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_notices() {
     let z = Node::start("Z", &[]);
-    let auto: &[&str] = &["-t", "0.3"];
+    let auto: &[&str] = &[];
+    let hasty: &[&str] = &["-t", "0.3"];
     let only_framed: &[&str] = &["--accept", "framed"];
     let with_open = |frame: Vec<u8>| [open(), frame].concat();
     let payload_length = 16;
@@ -77,19 +78,19 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
             "closed the connection within a frame",
         ),
         (
-            auto,
+            hasty,
             with_open(block()[..30].to_vec()),
             false,
             "did not go on for 0.3 s (--timeout)",
         ),
         (
-            auto,
+            hasty,
             with_open(block()[..50].to_vec()),
             false,
             "did not go on for 0.3 s (--timeout)",
         ),
         (
-            auto,
+            hasty,
             open()[..12].to_vec(),
             false,
             "did not go on for 0.3 s (--timeout)",
