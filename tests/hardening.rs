@@ -181,7 +181,12 @@ fn a_path_is_no_longer_than_the_hop_limit_that_its_source_sets() {
 #[test]
 fn a_node_restarts_at_once_on_a_port_with_connections_in_time_wait() {
     let (server, server_address) = listener();
-    let mut node = Node::to("P", server_address, &["--accept", "raw", "-r"]);
+    let start = |listen: &str, next: SocketAddr| {
+        let next = next.to_string();
+        Node::start_command(program().args(["-l", listen, "-f", &next, "--accept", "raw", "-r"]))
+    };
+    // An address of its own, or another test might have the port while the node is away.
+    let mut node = start("127.0.0.2:0", server_address);
     let client = connect(node.address);
     // The server ends first, so the node closes its client's connection first, and that one waits there.
     let far = accept(&server);
@@ -198,10 +203,7 @@ fn a_node_restarts_at_once_on_a_port_with_connections_in_time_wait() {
         table.lines().any(|line| waits(&line)),
         "no TIME_WAIT\n{table}"
     );
-    let listen = node.address.to_string();
-    let echo = echo_server().to_string();
-    let again =
-        Node::start_command(program().args(["-l", &listen, "-f", &echo, "--accept", "raw", "-r"]));
+    let again = start(&node.address.to_string(), echo_server());
     assert!(is_answered(&connect(again.address)));
 }
 

@@ -1,12 +1,10 @@
 //! Next hops and servers that are not there, do not answer, or go at every state of a session.
 
 use crate::faces::framed::{block, end, framed, next_frame, open, told, Witness, COOKIE};
-use crate::faces::{
-    accept, connect, connect_unless_reset, echo_server, listener, read_out, Ending,
-};
+use crate::faces::{accept, connect, connect_unless_reset, echo_server, read_out, Ending};
 use crate::peers::{go, Way};
 use crate::scene::{play, Play, Row, Scene, Subject};
-use crate::util::{fill_backlog, Node};
+use crate::util::{fill_backlog, free_port, Node};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
@@ -42,7 +40,9 @@ struct Stage {
 impl Stage {
     fn new(role: &'static str, args: &[&str], after: After) -> Self {
         let z = Node::start("Z", &[]);
-        let (hop, next) = listener();
+        // Nobody else is given this port when the listener has gone.
+        let next = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let hop = TcpListener::bind(next).unwrap();
         let own: &[&str] = match role {
             "relay" => &[],
             "entry" => &["--accept", "raw"],
