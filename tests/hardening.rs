@@ -373,6 +373,9 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                 ..Header::new(frame_type::ERROR, cookie, 0)
             };
             let _ = socket.write_all(&build(error, &[], &[], &info.emit()));
+            // A block that nobody reads would make the close a reset, which takes an ERROR with it that is not under way yet.
+            let _ = socket.shutdown(Shutdown::Write);
+            let _ = std::io::copy(&mut socket, &mut std::io::sink());
         }
     });
     address
