@@ -22,11 +22,13 @@ pub const HEADROOM: usize = HEADER_LEN + STAMP_LEN;
 /// Holds an OPEN frame of a short path, what a person types, and most requests. It lies on the pump's stack, in a page
 /// that is touched anyway: 1000 idle connections are 2 MB smaller for it.
 const SMALL: usize = 512;
-const MEDIUM: usize = 4096;
 /// How much plain bytes a proxy reads at once.
 pub const READ_SIZE: usize = 256 << 10;
 /// Room for that in one frame, with stamps and annotations.
 const BIG: usize = HEADROOM + READ_SIZE + 4096;
+/// The sizes it grows to. The first holds what opens a path, all that most connections ever need it for: the heap keeps
+/// the memory of those that idle next.
+const STEPS: [usize; 3] = [1280, 4096, BIG];
 const TICK: Duration = Duration::from_secs(1);
 /// Frames from this size on are read exactly, so that no left-over has to be copied; smaller ones greedily.
 const EXACT: usize = 16 << 10;
@@ -96,7 +98,6 @@ impl<'a> Intake<'a> {
         Self {
             pair,
             end,
-            small: [0; SMALL + TAG_LEN],
             big: Vec::new(),
             start: HEADROOM,
             filled: HEADROOM,
@@ -115,6 +116,7 @@ impl<'a> Intake<'a> {
             slack: 0,
             header_begun: None,
             unnoted: None,
+            small: [0; SMALL + TAG_LEN], // Last: what is computed after it makes the compiler copy it into its place.
         }
     }
 
@@ -173,11 +175,8 @@ impl<'a> Intake<'a> {
         let pending = self.filled - self.start;
         if self.len() < HEADROOM + pending + len {
             let needed = HEADROOM + pending + len;
-            self.grow(if needed <= MEDIUM {
-                MEDIUM
-            } else {
-                needed.max(BIG)
-            });
+            let step = STEPS.into_iter().find(|size| *size >= needed);
+            self.grow(step.unwrap_or(needed));
         } else {
             let range = self.start..self.filled;
             self.buffer().copy_within(range, HEADROOM);
@@ -186,10 +185,11 @@ impl<'a> Intake<'a> {
         self.filled = HEADROOM + pending;
     }
 
-    /// A read has filled the buffer: more was there. Two steps, for most that do not fit the small one are short still.
+    /// A read has filled the buffer: more was there. In steps, for most that do not fit the small one are short still.
     fn grow_if_full(&mut self) {
-        if self.full && self.len() < BIG {
-            self.grow(if self.is_big() { BIG } else { MEDIUM });
+        let next = STEPS.into_iter().find(|size| *size > self.len());
+        if let Some(next) = next.filter(|_| self.full) {
+            self.grow(next);
         }
     }
 

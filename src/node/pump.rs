@@ -148,6 +148,48 @@ struct Ready {
     arrival: Option<WallTime>,
 }
 
+/// Small frames that go out together.
+#[derive(Debug, Default)]
+struct Batch {
+    /// One behind the other.
+    bytes: Vec<u8>,
+    frames: Vec<Ready>,
+    /// Where the frame at hand lies if it was made anew, see [`Pump::make_ready`].
+    own: Vec<u8>,
+}
+
+impl Batch {
+    /// Begins with an OPEN frame of our own, which has its stamp.
+    #[inline(never)]
+    fn open(&mut self, open: Vec<u8>) {
+        let header = Header::parse(&open).expect("it was built here");
+        self.frames.push(Ready {
+            start: 0,
+            end: open.len(),
+            stamp_at: None,
+            header,
+            held: Nanos::ZERO,
+            arrival: None,
+        });
+        self.bytes = open;
+    }
+
+    /// Copies a frame from where it lies behind the others.
+    fn take(&mut self, intake: &mut Intake<'_>, frame: Ready) {
+        let start = self.bytes.len();
+        let buffer = either(&mut self.own, intake);
+        self.bytes
+            .extend_from_slice(&buffer[frame.start..frame.end]);
+        let moved = |at: usize| at - frame.start + start;
+        self.frames.push(Ready {
+            start,
+            end: self.bytes.len(),
+            stamp_at: frame.stamp_at.map(moved),
+            ..frame
+        });
+    }
+}
+
 /// Several small frames that go out together are gathered up to this size.
 const GATHER: usize = 64 << 10;
 
@@ -360,21 +402,11 @@ impl<'a> Pump<'a> {
         way: Way,
         opening: Vec<u8>,
     ) -> Result<(), Fault> {
-        let mut gathered = opening;
-        let mut ready = Vec::new();
-        let mut own = Vec::new();
-        if let Ok(header) = Header::parse(&gathered) {
-            let open = Ready {
-                start: 0,
-                end: gathered.len(),
-                stamp_at: None, // It has its stamp.
-                header,
-                held: Nanos::ZERO,
-                arrival: None,
-            };
-            ready.push(open);
+        let mut batch = Batch::default();
+        if !opening.is_empty() {
+            batch.open(opening);
             if next_gatherable(intake).is_none() {
-                self.flush(&mut gathered, &mut ready, None, way)?;
+                self.flush(&mut batch, None, way)?;
             }
         }
         loop {
@@ -384,35 +416,21 @@ impl<'a> Pump<'a> {
             let Some(header) = next else {
                 break;
             };
-            let mut ingress = self.ingress(intake, &header);
+            let ingress = self.ingress(intake, &header);
             self.check(intake, &mut inbound, &header)?;
             if !gatherable(header.kind) {
                 self.pass_special(intake, header, ingress, way)?;
                 continue;
             }
-            let first = self.make_ready(intake, header, ingress, way, &mut own);
+            let first = self.make_ready(intake, header, ingress, way, &mut batch.own);
             intake.consume(&header);
-            let mut more = next_gatherable(intake);
-            if more.is_none() && ready.is_empty() {
+            if batch.frames.is_empty() && next_gatherable(intake).is_none() {
                 // Most often that was all there is: it goes out from where it lies.
-                self.dispatch(either(&mut own, intake), &[first], ingress, way)?;
+                self.dispatch(either(&mut batch.own, intake), &[first], ingress, way)?;
                 continue;
             }
-            gather(&mut gathered, &mut ready, either(&mut own, intake), first);
-            while let Some(next) = more.filter(|_| gathered.len() < GATHER) {
-                ingress = self.ingress(intake, &next).or(ingress);
-                self.check(intake, &mut inbound, &next)?;
-                let following = self.make_ready(intake, next, ingress, way, &mut own);
-                intake.consume(&next);
-                gather(
-                    &mut gathered,
-                    &mut ready,
-                    either(&mut own, intake),
-                    following,
-                );
-                more = next_gatherable(intake);
-            }
-            self.flush(&mut gathered, &mut ready, ingress, way)?;
+            batch.take(intake, first);
+            self.pass_batch(intake, &mut inbound, ingress, way, &mut batch)?;
         }
         if !inbound.ended() {
             return Err(self.vanished());
@@ -421,16 +439,32 @@ impl<'a> Pump<'a> {
         self.finish(|| sink.shut_writing())
     }
 
-    /// Sends what was gathered, and gives its memory back: a connection that idles next keeps none.
-    fn flush(
+    /// Gathers what came behind the frame that was, and sends all of it. Never inlined: a pump that idles has no more on
+    /// its stack than it needs for a frame.
+    #[inline(never)]
+    fn pass_batch(
         &mut self,
-        gathered: &mut Vec<u8>,
-        ready: &mut Vec<Ready>,
-        ingress: Option<Moment>,
+        intake: &mut Intake<'a>,
+        inbound: &mut Inbound,
+        mut ingress: Option<Moment>,
         way: Way,
+        batch: &mut Batch,
     ) -> Result<(), Fault> {
-        let mut frames = std::mem::take(gathered);
-        self.dispatch(&mut frames, &std::mem::take(ready), ingress, way)
+        while let Some(next) = next_gatherable(intake).filter(|_| batch.bytes.len() < GATHER) {
+            ingress = self.ingress(intake, &next).or(ingress);
+            self.check(intake, inbound, &next)?;
+            let ready = self.make_ready(intake, next, ingress, way, &mut batch.own);
+            intake.consume(&next);
+            batch.take(intake, ready);
+        }
+        self.flush(batch, ingress, way)
+    }
+
+    /// Sends what was gathered, and gives its memory back: a connection that idles next keeps none.
+    fn flush(&mut self, batch: &mut Batch, ingress: Option<Moment>, way: Way) -> Result<(), Fault> {
+        let Batch { bytes, frames, .. } = std::mem::take(batch);
+        let mut bytes = bytes;
+        self.dispatch(&mut bytes, &frames, ingress, way)
     }
 
     /// When the frame at hand was completely read, if it is to be stamped. One that needed no read of its own was
@@ -1271,18 +1305,6 @@ fn next_gatherable(intake: &Intake<'_>) -> Option<Header> {
     intake.next_whole().filter(|next| gatherable(next.kind))
 }
 
-/// Copies a frame that is ready behind those gathered before.
-fn gather(gathered: &mut Vec<u8>, ready: &mut Vec<Ready>, buffer: &[u8], frame: Ready) {
-    let at = gathered.len();
-    gathered.extend_from_slice(&buffer[frame.start..frame.end]);
-    ready.push(Ready {
-        start: at,
-        end: gathered.len(),
-        stamp_at: frame.stamp_at.map(|stamp| stamp - frame.start + at),
-        ..frame
-    });
-}
-
 /// The buffer that a frame lies in which [`Pump::make_ready`] returned.
 fn either<'b>(own: &'b mut [u8], intake: &'b mut Intake<'_>) -> &'b mut [u8] {
     if own.is_empty() {
@@ -1476,23 +1498,25 @@ pub(super) fn cut_off(node: &Node, pair: &Pair) {
 #[inline(never)]
 pub(super) fn tell_nodes(node: &Node, session: Session, annotations: Annotations<'_>) {
     let introductions = path::nodes(annotations);
-    let nodes = introductions.iter().map(|(hop, info)| {
-        // Behind a balancer a node does not know what its neighbour connected to; the neighbour does.
-        let called = introductions.iter().find_map(|(near, neighbour)| {
-            let before = near.checked_add(1) == Some(*hop) && !neighbour.onward.is_empty();
+    // Behind a balancer a node does not know what its neighbour connected to; the neighbour does.
+    let called = |hop: u8| {
+        introductions.iter().find_map(|(near, neighbour)| {
+            let before = near.checked_add(1) == Some(hop) && !neighbour.onward.is_empty();
             before.then(|| neighbour.onward.clone())
-        });
-        let node = path_node(*hop, info.clone());
-        PathNode {
-            address: called.or(node.address),
-            ..node
-        }
-    });
-    let path = Path {
+        })
+    };
+    let mut path = Path {
         cookie: session.cookie,
         hop: session.hop,
-        nodes: nodes.filter(|node| node.hop >= session.hop).collect(),
+        nodes: Vec::with_capacity(introductions.len()),
     };
+    for (hop, info) in introductions.iter().filter(|(hop, _)| *hop >= session.hop) {
+        let address = called(*hop);
+        path.nodes.push(path_node(*hop, info.clone()));
+        if let (Some(node), Some(_)) = (path.nodes.last_mut(), &address) {
+            node.address = address;
+        }
+    }
     node.collector.offer(Measurement::Path(Box::new(path)));
 }
 

@@ -462,6 +462,7 @@ impl Drop for Connection {
 
 /// The last thing a connection's thread does. One of a crowd's last threads gives back what the crowd left free in the
 /// heap: a moment later, when the others have ended, whose last pieces would keep it from going.
+#[inline(never)]
 fn part_with(connection: Arc<Connection>) {
     let shared = Arc::clone(&connection.shared);
     drop(connection);
@@ -544,6 +545,19 @@ fn keep_panicked_pumps(keep: impl Fn() + Send + Sync + 'static) {
 fn serve(connection: &Arc<Connection>) -> Result<(), Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
+    let local = local_end(node, pair)?;
+    let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
+    if admit(node, pair, &mut intake)? {
+        pair.client.set_framed();
+        serve_framed(connection, &mut intake, local)
+    } else {
+        serve_raw(connection, &mut intake, local)
+    }
+}
+
+/// Our end of the client's connection, which is none of our own.
+#[inline(never)]
+fn local_end(node: &Node, pair: &Pair) -> Result<SocketAddr, Fault> {
     let Ok(local) = pair.client.socket.local_addr() else {
         return Err(explain(
             node,
@@ -553,17 +567,10 @@ fn serve(connection: &Arc<Connection>) -> Result<(), Fault> {
             ReadFault::Reset(io::ErrorKind::NotConnected.into()),
         ));
     };
-    let ends = (pair.client.peer, local);
-    if node.is_own(&ends) {
+    if node.is_own(&(pair.client.peer, local)) {
         return Err(own_loop(node, pair));
     }
-    let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
-    if admit(node, pair, &mut intake)? {
-        pair.client.set_framed();
-        serve_framed(connection, &mut intake, local)
-    } else {
-        serve_raw(connection, &mut intake, local)
-    }
+    Ok(local)
 }
 
 #[inline(never)]
@@ -628,25 +635,48 @@ fn await_first_word(node: &Node, client: &End) {
 }
 
 /// Connects onward and puts the connection's other end into the pair.
-#[inline(never)]
 fn connect(
     connection: &Connection,
     local: SocketAddr,
     session: Session,
 ) -> Result<Standing, Fault> {
-    let hop = session.hop;
+    let dialled = dial(connection, session)?;
+    take_onward(connection, local, session, dialled)
+}
+
+/// Never inlined, as what follows: it goes deepest, and the stack's last page is touched for it or not.
+#[inline(never)]
+fn dial(connection: &Connection, session: Session) -> Result<Dialled, Fault> {
+    let node = &connection.shared.node;
+    let onward = node.onward.as_ref().expect("only reflectors have none");
+    onward
+        .connect(node.settings.timeout)
+        .map_err(|error: DialError| cannot_connect(node, session, format!("cannot {error}")))
+}
+
+#[inline(never)]
+fn cannot_connect(node: &Node, session: Session, text: String) -> Fault {
+    Fault::error(node, session.hop, ErrorCode::Connect, text)
+}
+
+#[inline(never)]
+fn take_onward(
+    connection: &Connection,
+    local: SocketAddr,
+    session: Session,
+    dialled: Dialled,
+) -> Result<Standing, Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
-    let onward = node.onward.as_ref().expect("only reflectors have none");
-    let failed = |text: String| Fault::error(node, hop, ErrorCode::Connect, text);
     let Dialled {
         socket,
         address,
         took,
-    } = onward
-        .connect(node.settings.timeout)
-        .map_err(|error: DialError| failed(format!("cannot {error}")))?;
-    let lost = |error: io::Error| failed(format!("connect to {}: {error}", onward.target()));
+    } = dialled;
+    let lost = |error: io::Error| {
+        let text = format!("connect to {address}: {error}");
+        cannot_connect(node, session, text)
+    };
     let ends = (socket.local_addr().map_err(lost)?, address);
     node.remember_own(ends);
     connection
@@ -724,7 +754,20 @@ fn pump_both<'a>(
     down: fn(&mut Pump<'_>) -> Result<(), Fault>,
     up: impl FnOnce(&mut Pump<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
+    spawn_down(connection, session, down)?;
     let node = &connection.shared.node;
+    let mut pump = Pump::new(node, &connection.pair, session, Side::Client);
+    let outcome = up(&mut pump);
+    settle(connection, &pump, outcome);
+    Ok(())
+}
+
+#[inline(never)]
+fn spawn_down(
+    connection: &Arc<Connection>,
+    session: Session,
+    down: fn(&mut Pump<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let back = Arc::clone(connection);
     let name = format!("down#{}", connection.pair.id);
     sys::thread::spawn(name, STACK, move || {
@@ -738,16 +781,12 @@ fn pump_both<'a>(
     })
     .map_err(|error| {
         Fault::error(
-            node,
+            &connection.shared.node,
             session.hop,
             ErrorCode::Refused,
             format!("cannot start a thread: {error} (raise ulimit -u or vm.max_map_count)"),
         )
-    })?;
-    let mut pump = Pump::new(node, &connection.pair, session, Side::Client);
-    let outcome = up(&mut pump);
-    settle(connection, &pump, outcome);
-    Ok(())
+    })
 }
 
 /// Runs a reflector's only pump.
