@@ -76,7 +76,7 @@ fn run(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return failed(&format!("block signals: {error}"), ExitCode::Failed),
     };
-    let signals = Signals::watch(signals);
+    let signals = Signals::watch(signals, cut_off(&config.command));
     if let Err(error) = sys::raise_descriptor_limit() {
         log::info!("main: cannot raise the limit of open descriptors: {error}");
     }
@@ -105,6 +105,14 @@ fn run(config: Config) -> ExitCode {
                 Err(error) => failed(&error.to_string(), ExitCode::Failed),
             }
         }
+    }
+}
+
+/// What a run comes to that a signal ends at once: the state of a path is not known then.
+fn cut_off(command: &Command) -> ExitCode {
+    match command {
+        Command::Probe(_) | Command::Targets(_) => ExitCode::ProbeUnknown,
+        _ => ExitCode::Failed,
     }
 }
 
@@ -144,7 +152,7 @@ struct Signals(Arc<Mutex<Option<Ask>>>);
 type Ask = Box<dyn FnOnce() + Send>;
 
 impl Signals {
-    fn watch(signals: StopSignals) -> Self {
+    fn watch(signals: StopSignals, cut_off: ExitCode) -> Self {
         let asked = Self(Arc::default());
         let asks = Arc::clone(&asked.0);
         let watching = Builder::new().name("signal".into()).spawn(move || {
@@ -156,7 +164,7 @@ impl Signals {
                 signals.wait();
                 screen::restore();
             }
-            std::process::exit(ExitCode::Failed.number().into());
+            std::process::exit(cut_off.number().into());
         });
         if let Err(error) = watching {
             log::error!("main: cannot start a thread: {error}; signals will not be heard");

@@ -186,7 +186,11 @@ fn understand(head: &[u8]) -> Result<(Request, bool), Bad> {
         };
         let value = value.trim();
         if name.eq_ignore_ascii_case("accept") {
-            request.accept = value.to_owned();
+            // Several lines are one list.
+            if !request.accept.is_empty() {
+                request.accept.push(',');
+            }
+            request.accept.push_str(value);
         } else if name.eq_ignore_ascii_case("x-prometheus-scrape-timeout-seconds") {
             let seconds = value.parse::<f64>().ok();
             let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -484,6 +488,13 @@ mod tests {
         assert_eq!(request.parameter("size"), None);
         assert_eq!(request.accept, "text/plain;q=0.5");
         assert_eq!(request.scrape_timeout, Some(Duration::from_millis(2_500)));
+    }
+
+    #[test]
+    fn several_lines_of_a_header_are_one_list() {
+        let text = b"GET / HTTP/1.1\r\nAccept: a/b\r\nAccept: c/d;q=0.1\r\n\r\n";
+        let (request, _) = parse(text).unwrap().unwrap();
+        assert_eq!(request.accept, "a/b,c/d;q=0.1");
     }
 
     #[test]

@@ -665,6 +665,105 @@ fn a_closed_stdout_is_a_normal_end() {
     }
 }
 
+#[test]
+fn how_a_path_stands_hangs_neither_on_who_reads_it_nor_on_one_file_of_several() {
+    let z = Node::start("Z", &[]);
+    let to_z = z.address.to_string();
+    let dir = Dir::new("unread");
+    let file = |name: &str| dir.file(name).to_str().unwrap().to_owned();
+    let (metrics, state, page) = (file("metrics"), file("state"), file("page"));
+    let nowhere = file("no/such/state");
+    let targets = file("targets");
+    fs::write(&targets, format!("{to_z} z\n")).unwrap();
+    let beyond = [
+        "-c3",
+        "-i0.01",
+        "--critical=1ns",
+        "--metrics-file",
+        &metrics,
+    ];
+    let files = ["--state", &state, "--report-html", &page];
+    let unwritten = ["--state", &nowhere, "--report-html", &page];
+    for (args, kept) in [
+        (
+            [&["probe", &to_z][..], &files].concat(),
+            &[&state, &page][..],
+        ),
+        ([&["probe", &to_z][..], &unwritten].concat(), &[&page]),
+        (vec!["probe", "--targets", &targets], &[]),
+    ] {
+        let mut command = program();
+        command.args(&args).args(beyond).stdin(Stdio::null());
+        let output = command.stdout(closed_pipe()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert_eq!(said.contains(&nowhere), args.contains(&&*nowhere), "{said}");
+        let measured = fs::read_to_string(&metrics).unwrap();
+        let sent = measured
+            .lines()
+            .find(|line| line.starts_with("subsegment_blocks_sent_total"));
+        assert!(
+            sent.is_some_and(|line| line.ends_with(" 3")),
+            "{args:?}: {measured}"
+        );
+        for file in kept {
+            assert!(fs::metadata(file).unwrap().len() > 0, "{args:?}: {file}");
+            fs::remove_file(file).unwrap();
+        }
+    }
+}
+
+#[test]
+fn two_runs_on_a_path_that_is_down_do_not_write_one_trace() {
+    let traces = [(); 2].map(|()| {
+        let output = run(&["probe", "127.0.0.1:1", "-c1", "--format=otlp"]);
+        let line = text(&output.stdout);
+        let at = line
+            .find("\"traceId\":")
+            .unwrap_or_else(|| panic!("{line}"));
+        line[at..].chars().take(44).collect::<String>()
+    });
+    assert_ne!(traces[0], traces[1]);
+}
+
+#[test]
+fn a_probe_that_a_second_signal_cuts_off_is_unknown_and_no_warning() {
+    // It accepts in its backlog, and says nothing: the first signal alone has the probe wait for an END.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let dir = Dir::new("cut-off");
+    let targets = dir.file("targets");
+    fs::write(&targets, format!("{address} silent\n")).unwrap();
+    let targets = targets.to_str().unwrap();
+    for args in [["probe", &address, "-c1"], ["probe", "--targets", targets]] {
+        let mut probe = Process::start(program().args(args).stdin(Stdio::null()));
+        let _held = silent.accept().unwrap();
+        probe.signal("INT");
+        probe.signal("TERM"); // Another one: two alike may come as one.
+        assert_eq!(probe.wait().code(), Some(3), "{args:?}");
+    }
+}
+
+#[test]
+fn a_probe_rests_between_two_tries_on_a_peer_that_hangs_up_however_short_its_interval_is() {
+    let (server, address) = listener();
+    let begun = Instant::now();
+    let mut probe = Process::start(
+        program()
+            .args(["probe", &address.to_string(), "-c0", "-i0.0001"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null()),
+    );
+    // It rests for 0.2 s, then for 0.4, 0.8 and 1.6 s.
+    for _ in 0..4 {
+        let _ = server.accept().unwrap().0.read(&mut [0; 100]);
+    }
+    let took = begun.elapsed();
+    probe.signal("INT");
+    assert_eq!(probe.wait().code(), Some(2));
+    assert!(took >= Duration::from_millis(1_400), "{took:?}");
+}
+
 /// A pipe whose reader has gone. std cannot make one yet: it is the standard input of a process that has ended.
 fn closed_pipe() -> Stdio {
     let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();

@@ -4,6 +4,7 @@ mod util;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -360,6 +361,45 @@ fn a_path_that_does_not_answer_in_time_is_what_the_user_calls_it() {
         assert_eq!(output.status.code(), Some(code), "{line}");
         assert!(line.starts_with(&format!("STS {state} - ")), "{line}");
         assert!(line.contains("no answer through"), "{line}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_slow_in_the_middle_of_a_frame_or_of_the_keys_agreement_does_not_answer_in_time() {
+    let dir = Dir::new("rules-slow");
+    let key = dir.file("key");
+    let mut create = std::fs::OpenOptions::new();
+    let created = create.write(true).create_new(true).mode(0o600).open(&key);
+    let digits = b"00112233445566778899aabbccddeeff";
+    created.unwrap().write_all(digits).unwrap();
+    let key = key.to_str().unwrap();
+    // It begins a frame, and goes on with it no more than a host that hangs.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    let begun = b"\x89STS\r\n\x1a\n";
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut socket in server.incoming().map_while(Result::ok) {
+            let _ = socket.write_all(begun);
+            open.push(socket);
+        }
+    });
+    for (args, part) in [
+        (&[][..], "began a frame and did not go on"),
+        (&["--key-file", key], "did not answer HELLO in time"),
+    ] {
+        let probe = [
+            "probe",
+            &address,
+            "-c1",
+            "-t200ms:unknown",
+            "--format=nagios",
+        ];
+        let output = run(&[&probe[..], args].concat());
+        let line = text(&output.stdout);
+        assert!(line.contains(part), "{line}");
+        assert_eq!(output.status.code(), Some(3), "{line}");
+        assert!(line.starts_with("STS UNKNOWN - "), "{line}");
     }
 }
 

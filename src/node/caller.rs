@@ -8,8 +8,8 @@ use super::collect::Measurement;
 use super::dial::DialError;
 use super::ends::{End, Pair, Patience, Session, WriteFault};
 use super::intake::{Intake, ReadFault, HEADROOM};
+use super::introduce::tell_nodes;
 use super::key::{self, NoLink};
-use super::pump::tell_nodes;
 use super::serve::opening;
 use super::{lock, random, Node};
 use crate::measure::facts::Classes;
@@ -371,7 +371,7 @@ impl Caller {
                     continue;
                 }
                 Err(ReadFault::Aborted) => return Err(Stop::Aborted),
-                Err(fault) => return Err(breaks(explain(end, timeout, fault))),
+                Err(fault) => return Err(Stop::Path(unread(end, timeout, fault))),
             };
             heard = true;
             // An answer that needed no read of its own was complete when the one before it was.
@@ -384,7 +384,7 @@ impl Caller {
                 .map(|read_at| read_at.after(intake.arrival(&header, read_at.wall)));
             intake
                 .verify(&header)
-                .map_err(|fault| breaks(explain(end, timeout, fault)))?;
+                .map_err(|fault| Stop::Path(unread(end, timeout, fault)))?;
             inbound
                 .check(&header)
                 .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;
@@ -513,11 +513,24 @@ impl Caller {
 /// The link with the next hop was not agreed on.
 #[inline(never)]
 fn no_link(end: &End, timeout: Duration, error: NoLink) -> Break {
-    Break::own(match error {
+    let timed_out = matches!(error, NoLink::Silent(_));
+    let text = match error {
         NoLink::Parse(error) => explain(end, timeout, ReadFault::Parse(error)),
         NoLink::Io(error) => explain(end, timeout, ReadFault::Reset(error)),
-        NoLink::Refused(text) => format!("next hop {} {text}", end.peer),
-    })
+        NoLink::Refused(text) | NoLink::Silent(text) => format!("next hop {} {text}", end.peer),
+    };
+    Break {
+        timed_out,
+        ..Break::own(text)
+    }
+}
+
+/// Reading from the next hop failed.
+fn unread(end: &End, timeout: Duration, fault: ReadFault) -> Break {
+    Break {
+        timed_out: matches!(fault, ReadFault::Stalled),
+        ..Break::own(explain(end, timeout, fault))
+    }
 }
 
 #[inline(never)]
@@ -542,8 +555,9 @@ impl Line {
     fn send(&self, bytes: &[u8], held: &mut Nanos) -> Result<(), Break> {
         let end = &self.pair.client;
         end.send(&self.pair, bytes, held, Patience::Limited)
-            .map_err(|fault| {
-                Break::own(match fault {
+            .map_err(|fault| Break {
+                timed_out: matches!(fault, WriteFault::Timeout),
+                ..Break::own(match fault {
                     WriteFault::SourceReset => "the session was given up".into(),
                     WriteFault::Timeout => format!(
                         "next hop {} has read nothing for {} s (--timeout)",

@@ -202,7 +202,8 @@ pub fn run(
         size: 64,
         on_timeout: State::Critical,
     };
-    probe(&caller, queue, &mut ledger, plan, &mut printer, stop).map_err(DemoError::Output)?;
+    let (_, written) = probe(&caller, queue, &mut ledger, plan, &mut printer, stop);
+    written.map_err(DemoError::Output)?;
     for server in [first, middle, last] {
         server.stop();
     }

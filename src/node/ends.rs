@@ -42,6 +42,15 @@ const FRAMED: u8 = 16;
 const HALF_DONE: u8 = 32;
 const ARRIVALS: u8 = 64;
 
+/// An end of the pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where the connection came from.
+    Client,
+    /// Where it goes.
+    Server,
+}
+
 /// Why a write ended early.
 #[derive(Debug)]
 pub enum WriteFault {

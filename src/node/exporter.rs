@@ -127,15 +127,15 @@ impl Exporter {
         let board = Arc::clone(&caller.node.board);
         board.keep_last();
         let stop = Arc::new(StopFlag::default());
-        probe::run(
+        let (_, written) = probe::run(
             &caller,
             queue,
             &mut ledger,
             asked.plan,
             &mut Printer::silent(),
             &stop,
-        )
-        .map_err(|error| error.to_string())?;
+        );
+        written.map_err(|error| error.to_string())?;
         let report = board.newest().ok_or("no thread could be started")?;
         Ok(Arc::unwrap_or_clone(report))
     }

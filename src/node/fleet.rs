@@ -93,9 +93,10 @@ fn one(member: Member, plan: Plan, offset: Duration) -> Probed {
     let mut state = State::Critical; // Where nothing was measured.
     if !stop.is_set() {
         let printer = &mut Printer::silent();
-        match probe::run(&caller, queue, &mut ledger, plan, printer, &stop) {
-            Ok(ended) => state = ended,
-            Err(error) => log::error!("{name}: {error}"),
+        let written;
+        (state, written) = probe::run(&caller, queue, &mut ledger, plan, printer, &stop);
+        if let Err(error) = written {
+            log::error!("{name}: {error}");
         }
     }
     Probed {

@@ -67,6 +67,8 @@ pub(super) enum NoLink {
     Parse(ParseError),
     /// What it said, or did not say.
     Refused(String),
+    /// It said nothing in time.
+    Silent(String),
     /// The connection broke.
     Io(io::Error),
 }
@@ -119,7 +121,7 @@ fn fill(end: &End, frame: &mut [u8], mut filled: usize, deadline: Instant) -> Re
     while filled < frame.len() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(NoLink::Refused(
+            return Err(NoLink::Silent(
                 "did not answer HELLO in time (--timeout): is it a node with the same --key-file?"
                     .into(),
             ));

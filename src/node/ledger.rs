@@ -7,7 +7,7 @@ use crate::measure::facts::{Classes, Facts};
 use crate::measure::sla::{Event, Place, Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
-use crate::report::{place_name, Blocks, PathReport, Report, State};
+use crate::report::{place_name, Blocks, Broken, PathNode, PathReport, Report, State};
 use crate::sys;
 use crate::table::Table;
 use crate::time::{Nanos, Now, WallTime};
@@ -42,8 +42,8 @@ pub struct Ledger {
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
     asking: Option<Arc<Asking>>,
-    /// The path was broken when it was last looked at, which is to be called so.
-    broken: Option<State>,
+    /// The path was broken when it was last looked at.
+    broken: Option<Broken>,
     name: String,
     role: String,
     started: WallTime,
@@ -247,14 +247,15 @@ impl Ledger {
         }
     }
 
-    /// Says whether the path is broken, and what that is to be called.
-    pub fn set_broken(&mut self, broken: Option<State>) {
+    /// Says whether the path is broken.
+    pub fn set_broken(&mut self, broken: Option<Broken>) {
         self.broken = broken;
     }
 
     /// As [`Report::state`].
     pub fn state(&self, blocks: Blocks) -> State {
-        State::of(self.broken, blocks.received, self.main().watch.worst())
+        let broken = self.broken.as_ref().map(|broken| broken.state);
+        State::of(broken, blocks.received, self.main().watch.worst())
     }
 
     fn taken(
@@ -330,6 +331,14 @@ impl Ledger {
                 latest.remove(0);
             }
         }
+        // What a node told of itself is not told of the one in its place now; nor of none.
+        let id = |nodes: &[PathNode], hop| {
+            let node = nodes.iter().find(|node| node.hop == hop);
+            node.map(|node| node.id)
+        };
+        let stays = |hop: &u8| id(&book.path.nodes, *hop) == id(&nodes, *hop);
+        book.facts.retain(|hop, _| stays(hop));
+        book.first_facts.retain(|hop, _| stays(hop));
         book.sessions += 1;
         book.cookie = path.cookie;
         book.path = PathReport {
@@ -437,7 +446,7 @@ impl Ledger {
             statistics,
             limits: main.watch.limits(),
             events,
-            broken: self.broken,
+            broken: self.broken.clone(),
             facts,
             first_facts,
             timeline: None,
@@ -617,7 +626,7 @@ mod tests {
     #[test]
     fn nodes_of_one_name_are_told_apart_by_their_hop() {
         let mut ledger = Ledger::new("vm", "source", WallTime(0), Baseline::FirstHalf);
-        let node = |hop, name: &str| crate::report::PathNode {
+        let node = |hop, name: &str| PathNode {
             hop,
             name: name.into(),
             ..Default::default()
@@ -636,7 +645,7 @@ mod tests {
     fn of_a_nodes_connects_the_latest_count_and_of_those_the_median() {
         let mut ledger = Ledger::new("A", "entry", WallTime(0), Baseline::FirstHalf);
         let mut connect = |took: Option<u64>| {
-            let node = crate::report::PathNode {
+            let node = PathNode {
                 hop: 1,
                 connect: took.map(Nanos::from_millis),
                 ..Default::default()
@@ -660,6 +669,40 @@ mod tests {
         }
         assert_eq!(connect(Some(2)), Some(Nanos::from_millis(2)));
         assert_eq!(ledger.main().connects.get(&1).map(Vec::len), Some(CONNECTS));
+    }
+
+    #[test]
+    fn what_a_node_told_of_itself_goes_with_it() {
+        let mut ledger = Ledger::new("A", "source", WallTime(0), Baseline::FirstHalf);
+        let mut told = |ids: &[u64], asks: bool| {
+            let nodes = (0..).zip(ids);
+            let nodes = nodes.map(|(hop, &id)| PathNode {
+                hop,
+                id,
+                ..PathNode::default()
+            });
+            ledger.take(Measurement::Path(Box::new(Path {
+                cookie: 1,
+                hop: 0,
+                nodes: nodes.collect(),
+            })));
+            for hop in (0..4).filter(|_| asks) {
+                let facts = Facts {
+                    hop,
+                    sequence: 0,
+                    facts: Vec::new(),
+                };
+                ledger.take(Measurement::Facts(0, Box::new(facts)));
+            }
+            let report = ledger.report(WallTime(1), Blocks::default(), 0);
+            let hops = |of: &[Facts]| of.iter().map(|facts| facts.hop).collect::<Vec<_>>();
+            assert_eq!(hops(&report.facts), hops(&report.first_facts));
+            hops(&report.facts)
+        };
+        assert_eq!(told(&[1, 2, 3, 4], true), [0, 1, 2, 3]);
+        assert_eq!(told(&[1, 2, 3, 4], false), [0, 1, 2, 3]);
+        // C is left out: the far end is hop 2 now, and there is no hop 3.
+        assert_eq!(told(&[1, 2, 4], false), [0, 1]);
     }
 
     #[test]

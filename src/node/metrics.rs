@@ -6,6 +6,7 @@
 use super::board::Board;
 use super::caller::Caller;
 use super::collect::Collector;
+use super::lock;
 use super::output::{replace, OutputError};
 use super::serve::Watch;
 use super::sessions;
@@ -16,7 +17,7 @@ use crate::DESK;
 use crossbeam_channel::{never, Receiver};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -98,12 +99,12 @@ impl Watched {
 }
 
 /// All that this process shows.
-pub struct Metrics(Vec<Watched>);
+pub struct Metrics(Vec<Watched>, Mutex<()>);
 
 impl Metrics {
     /// Of these.
     pub fn new(watched: Vec<Watched>) -> Arc<Self> {
-        Arc::new(Self(watched))
+        Arc::new(Self(watched, Mutex::default()))
     }
 
     /// A report of each, made now, in the order given; `None` where nothing has been measured.
@@ -209,6 +210,8 @@ impl Metrics {
     ///
     /// [`OutputError`].
     pub fn write(&self, path: &Path) -> Result<(), OutputError> {
+        // One after the other: at the end of a run the thread that keeps the file may be at it too.
+        let _turn = lock(&self.1);
         replace(path, &self.text(Exposition::Text))
     }
 
@@ -229,5 +232,29 @@ impl Metrics {
                 }
             })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn the_file_is_written_whole_also_where_two_write_it_at_a_time() {
+        let path = std::env::temp_dir().join(format!("sts-metrics-{}", std::process::id()));
+        let metrics = Metrics::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        metrics.write(&path).unwrap();
+                    }
+                });
+            }
+        });
+        let written = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(written, metrics.text(Exposition::Text));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 /// A result that could not be written, or a state that could not be read.
@@ -42,6 +42,16 @@ impl OutputError {
             target: path.display().to_string(),
             cause,
         }
+    }
+
+    /// Of several results the one that is to be told: a failure rather than a reader that has gone away.
+    ///
+    /// # Errors
+    ///
+    /// That one.
+    pub fn all<const N: usize>(results: [Result<(), Self>; N]) -> Result<(), Self> {
+        let errors = results.into_iter().filter_map(Result::err);
+        errors.min_by_key(Self::is_closed_pipe).map_or(Ok(()), Err)
     }
 
     /// The reader has gone away: a normal end (`| head -1`), not a failure.
@@ -140,7 +150,8 @@ pub fn tell(text: &str) {
 }
 
 /// Replaces a file by way of a temporary one beside it, so that a reader sees the old or the new content and nothing
-/// between. What is no regular file (a pipe, a device) is written to: it is not ours to put a file in its place.
+/// between. What is no regular file (a pipe, a device) is written to: it is not ours to put a file in its place. A link
+/// (`/dev/stdout`, too) stays one, and what it leads to is replaced.
 ///
 /// # Errors
 ///
@@ -151,7 +162,13 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
         let written = opened.and_then(|mut file| file.write_all(content.as_bytes()));
         return written.map_err(|cause| OutputError::writing(path.display().to_string(), cause));
     }
-    let mut beside = path.as_os_str().to_owned();
+    let real = if path.is_symlink() {
+        followed(path)
+    } else {
+        Ok(path.into())
+    };
+    let real = real.map_err(|cause| OutputError::writing(path.display().to_string(), cause))?;
+    let mut beside = real.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
     // One left behind by a process of this number that was killed. What somebody else puts there is never followed.
@@ -169,12 +186,20 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
             file.write_all(content.as_bytes())?;
             file.sync_all()
         })
-        .and_then(|()| fs::rename(&beside, path));
+        .and_then(|()| fs::rename(&beside, &real));
     replaced.map_err(|cause| {
         // It may not be there at all.
         let _ = fs::remove_file(&beside);
         OutputError::writing(path.display().to_string(), cause)
     })
+}
+
+/// Where a link leads, which is made if it is not there. That is asked of the open file: whether a link in a directory of
+/// many users may be followed is the kernel's to say (fs.protected_symlinks), and nobody can turn it meanwhile.
+fn followed(link: &Path) -> io::Result<PathBuf> {
+    let mut opening = fs::OpenOptions::new();
+    let file = opening.append(true).create(true).open(link)?;
+    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 #[cfg(test)]
@@ -216,6 +241,19 @@ mod tests {
         let mut seen = [0; 7];
         io::Read::read_exact(&mut reader, &mut seen).unwrap();
         assert_eq!(&seen, b"figures");
+    }
+
+    #[test]
+    fn a_link_stays_one_and_what_it_leads_to_is_replaced() {
+        let scratch = Scratch::new("follow");
+        let (real, link) = (scratch.0.join("real"), scratch.0.join("link"));
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        for content in ["made", "made anew"] {
+            replace(&link, content).unwrap();
+            assert_eq!(fs::read_to_string(&real).unwrap(), content);
+            assert!(link.is_symlink(), "{content}");
+        }
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::collect::{Collector, Measurement, Queue};
 use super::ledger::{Ledger, Taken};
 use super::output::{replace, tell, Output, OutputError};
 use super::screen::Terminal;
-use super::StopFlag;
+use super::{random, StopFlag};
 use crate::cli::Format;
 use crate::measure::{state, RunRecord, Trip};
 use crate::report::block::BlockLine;
@@ -34,6 +34,8 @@ pub struct Printer {
     screen: Option<Terminal>,
     /// What had been counted when the user began anew.
     base: Blocks,
+    /// Stands for the session of a path that none was opened on: what two runs write is not to be one trace.
+    unopened: u64,
 }
 
 /// `--report-html`.
@@ -62,6 +64,7 @@ impl Printer {
             page: None,
             screen: None,
             base: Blocks::default(),
+            unopened: random(),
         }
     }
 
@@ -220,7 +223,10 @@ impl Printer {
             Format::Csv => self.table.line(&line),
             Format::Otlp if DESK => otlp::line(&otlp::Block {
                 line,
-                cookie: ledger.cookie(),
+                cookie: match ledger.cookie() {
+                    0 => self.unopened,
+                    cookie => cookie,
+                },
                 crossings: trip.map_or(&[], |trip| &trip.crossings),
                 offsets: &trip.map_or(Vec::new(), |trip| ledger.model_of(trip).offsets()),
             }),
@@ -330,11 +336,11 @@ impl Printer {
             Format::Influx if DESK => influx::render(&report),
             _ => String::new(), // Each block had its line.
         };
-        self.output.write(&rendered)?;
-        if let Some(page) = &mut self.page {
-            page.write(ledger, report)?;
-        }
-        self.remember(ledger, blocks)
+        // One that cannot be written, or that nobody reads any more, keeps none of the others from being written.
+        let shown = self.output.write(&rendered);
+        let page = self.page.as_mut();
+        let drawn = page.map_or(Ok(()), |page| page.write(ledger, report));
+        OutputError::all([shown, drawn, self.remember(ledger, blocks)])
     }
 
     /// Adds the run to the state file; one that measured nothing is not worth remembering.

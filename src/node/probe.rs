@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use super::output::OutputError;
 use super::print::{name_break, Printer};
 use super::{StopFlag, STACK};
-use crate::report::State;
+use crate::report::{Broken, State};
 use crate::session::schedule::Schedule;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -45,19 +45,28 @@ enum Event {
     Over,
 }
 
-/// Runs probes to the end of the plan, or until stopped; says how the path stands then.
-///
-/// # Errors
-///
-/// [`OutputError`] where results cannot be written; a closed stdout among them.
+/// Runs probes to the end of the plan, or until stopped or a line cannot be written; says how the path stands then, and
+/// whether the results could be written: what is known of a path does not hang on who reads it.
 pub fn run(
+    caller: &Arc<Caller>,
+    queue: Queue,
+    ledger: &mut Ledger,
+    plan: Plan,
+    printer: &mut Printer,
+    stop: &Arc<StopFlag>,
+) -> (State, Result<(), OutputError>) {
+    let written = collect(caller, queue, ledger, plan, printer, stop);
+    (ledger.state(caller.progress.blocks()), written)
+}
+
+fn collect(
     caller: &Arc<Caller>,
     mut queue: Queue,
     ledger: &mut Ledger,
     plan: Plan,
     printer: &mut Printer,
     stop: &Arc<StopFlag>,
-) -> Result<State, OutputError> {
+) -> Result<(), OutputError> {
     let board = &caller.node.board;
     board.open();
     let (say, events) = unbounded(); // At most one per session, and sessions are spaced in time.
@@ -79,7 +88,7 @@ pub fn run(
     }
     if let Err(error) = driver {
         log::error!("probe: cannot start a thread: {error}");
-        return Ok(State::Critical);
+        return Ok(()); // Nothing was measured, which is critical.
     }
     loop {
         let mut fault = None;
@@ -104,12 +113,13 @@ pub fn run(
                     printer.drain(&mut queue, ledger)?;
                     let text = name_break(ledger, &cause);
                     log::error!("probe: the path is broken: {text}");
-                    ledger.notice(text);
-                    broken = Some(if cause.timed_out {
+                    ledger.notice(text.clone());
+                    let state = if cause.timed_out {
                         plan.on_timeout
                     } else {
                         State::Critical
-                    });
+                    };
+                    broken = Some(Broken { state, text });
                 }
                 Event::Over => over = true,
             }
@@ -135,8 +145,7 @@ pub fn run(
     ledger.set_broken(broken);
     ledger.finish(blocks, plan.count.is_some());
     board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
-    printer.finish(ledger, blocks, queue.dropped())?;
-    Ok(ledger.state(blocks))
+    printer.finish(ledger, blocks, queue.dropped())
 }
 
 /// The whole run, on the scheduling thread.
@@ -168,7 +177,11 @@ fn drive(
                 } else {
                     (pause * 2).min(LONGEST_PAUSE)
                 };
-                stop.wait(pause);
+                // The reader's knock at the end of its session may come only now: it ends no pause.
+                let over = sys::clock::mono() + pause.into();
+                while sys::clock::mono() < over && !stop.is_set() {
+                    stop.wait_until(over);
+                }
                 let missed = schedule.skip_to(sys::clock::mono());
                 caller.progress.skip(missed);
                 if stop.is_set() {

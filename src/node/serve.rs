@@ -3,11 +3,13 @@
 
 use super::collect::Traffic;
 use super::dial::{DialError, Dialled};
-use super::ends::{Carried, End, Pair, Session};
+use super::ends::{Carried, End, Pair, Session, Side};
+use super::fault::{conclude, cut_off, explain, Fault};
 use super::gate::Gate;
 use super::intake::{Intake, ReadFault};
+use super::introduce::{introduce, opened, tell_nodes};
 use super::key::{self, NoLink};
-use super::pump::{conclude, cut_off, explain, introduce, opened, tell_nodes, Fault, Pump, Side};
+use super::pump::Pump;
 use super::sessions::{self, HasPair};
 use super::setup::Setup;
 use super::{lock, random, Ends, Node, STACK};
@@ -730,7 +732,7 @@ fn no_link(node: &Node, pair: &Pair, hop: u8, side: Side, error: NoLink) -> Faul
     match error {
         NoLink::Parse(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
         NoLink::Io(error) => explain(node, pair, hop, side, ReadFault::Reset(error)),
-        NoLink::Refused(text) => {
+        NoLink::Refused(text) | NoLink::Silent(text) => {
             let peer = pair.server.get().map_or(pair.client.peer, |end| end.peer);
             let text = format!("next hop {peer} {text}");
             Fault::error(node, hop, ErrorCode::Refused, text)

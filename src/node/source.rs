@@ -8,7 +8,7 @@ use super::output::{raw_stdin, raw_stdout, OutputError};
 use super::print::{name_break, Printer};
 use super::{StopFlag, STACK};
 use crate::cli::ExitCode;
-use crate::report::State;
+use crate::report::{Broken, State};
 use crate::sys;
 use crossbeam_channel::{bounded, Sender};
 use std::io::{self, Read, Write};
@@ -107,8 +107,9 @@ pub fn run(
                     printer.drain(&mut queue, &mut ledger)?;
                     let text = name_break(&ledger, &broken);
                     log::error!("source: the path broke: {text}");
-                    ledger.notice(text);
-                    ledger.set_broken(Some(State::Critical));
+                    ledger.notice(text.clone());
+                    let state = State::Critical;
+                    ledger.set_broken(Some(Broken { state, text }));
                     code = ExitCode::Failed;
                     break 'run;
                 }

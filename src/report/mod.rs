@@ -93,6 +93,15 @@ pub struct PathNode {
     pub connect: Option<Nanos>,
 }
 
+/// How a run ended that ended badly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// What the path is to be called.
+    pub state: State,
+    /// What broke it; it stands among the notices too.
+    pub text: String,
+}
+
 /// What is known of the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathReport {
@@ -138,8 +147,8 @@ pub struct Report {
     pub limits: Vec<LimitState>,
     /// What turned, oldest first; the latest 100.
     pub events: Vec<Event>,
-    /// The path was broken at the end, which is to be called so; `None` where it was not.
-    pub broken: Option<State>,
+    /// The path was broken at the end; `None` where it was not.
+    pub broken: Option<Broken>,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
     pub facts: Vec<Facts>,
     /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
@@ -179,7 +188,8 @@ impl Report {
     /// How it all stands: a path on which nothing was measured is critical, one that is broken what the user calls that;
     /// else it is the worst of all limits, and `Ok` without limits.
     pub fn state(&self) -> State {
-        State::of(self.broken, self.blocks.received, self.statistics.sla)
+        let broken = self.broken.as_ref().map(|broken| broken.state);
+        State::of(broken, self.blocks.received, self.statistics.sla)
     }
 
     /// What a part of the path is called, as [`place_name`] says.

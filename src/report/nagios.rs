@@ -32,8 +32,12 @@ pub fn render(report: &Report) -> String {
     if beyond.len() > TOLD {
         texts.push(format!("{} limits more", beyond.len() - TOLD));
     }
-    if report.broken.is_some() || report.blocks.received == 0 {
-        texts.insert(0, report.notices.last().cloned().unwrap_or_default());
+    match &report.broken {
+        Some(broken) => texts.insert(0, broken.text.clone()),
+        None if report.blocks.received == 0 => {
+            texts.insert(0, report.notices.last().cloned().unwrap_or_default());
+        }
+        None => {}
     }
     texts.extend(answered(report));
     let verdict = &report.statistics.verdict;
@@ -278,6 +282,21 @@ mod tests {
         let (_, entries) = read(&render(&report));
         let named = entries.iter().filter(|entry| entry.0.contains("x___1;2 y"));
         assert!(named.count() >= 4, "{entries:?}");
+    }
+
+    #[test]
+    fn what_broke_the_path_is_said_first_whatever_else_is_to_be_noticed() {
+        let mut report = samples::full();
+        report.notices = vec!["B is gone".to_owned(), "no part matches".to_owned()];
+        report.broken = Some(crate::report::Broken {
+            state: State::Unknown,
+            text: "B is gone".to_owned(),
+        });
+        let (text, _) = read(&render(&report));
+        assert!(
+            text.starts_with("STS UNKNOWN - B is gone; B -> C: "),
+            "{text}"
+        );
     }
 
     #[test]

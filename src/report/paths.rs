@@ -1,7 +1,8 @@
 //! Reports of many paths in, a line for each out: what `probe --targets` shows at its end.
 
 use super::text::millis;
-use super::{printable, Report};
+use super::{printable, Report, State};
+use crate::measure::Sla;
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -11,7 +12,7 @@ const NAME: usize = 32;
 const FIGURE: usize = 7;
 
 /// A table with a line per path, in milliseconds: name, loss in percent, blocks sent, median, 99th percentile and
-/// greatest round trip, the verdict. `None` is a path that was never tried.
+/// greatest round trip, the verdict, before that the state of a path that is not well. `None` is a path that was never tried.
 pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
     let names: Vec<_> = paths.iter().map(|(name, _)| printable(name)).collect();
     let longest = names.iter().map(|name| name.chars().count()).max();
@@ -38,10 +39,14 @@ pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
             total.map(|total| total.max),
         ]
         .map(figure);
-        let verdict = match report.notices.first() {
+        let mut verdict = match report.notices.first() {
             Some(notice) if blocks.received == 0 => printable(notice),
             _ => printable(&statistics.verdict.text),
         };
+        let state = report.state();
+        if state != State::Ok {
+            verdict = format!("{}: {}{verdict}", state.name(), printable(&why(report)));
+        }
         let _ = writeln!(
             text,
             "{name:width$}  {loss:>5} {:>7} {p50:>FIGURE$} {p99:>FIGURE$} {worst:>FIGURE$}  {verdict}",
@@ -51,6 +56,21 @@ pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
     text
 }
 
+/// What put a path that was measured into its state, with `; ` behind it: what broke it, or the worst limit.
+fn why(report: &Report) -> String {
+    if report.blocks.received == 0 {
+        return String::new();
+    }
+    if let Some(broken) = &report.broken {
+        return format!("{}; ", broken.text);
+    }
+    let beyond = report.limits.iter().filter(|limit| limit.state > Sla::Ok);
+    let worst = beyond.max_by_key(|limit| limit.state);
+    worst.map_or_else(String::new, |limit| {
+        format!("{}: {limit}; ", report.place_name(limit.place))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::samples;
@@ -58,25 +78,43 @@ mod tests {
 
     #[test]
     fn each_path_has_its_line_with_loss_figures_and_verdict() {
-        let (full, empty) = (samples::full(), samples::empty());
+        let (mut full, empty) = (samples::full(), samples::empty());
+        let critical = full.clone();
+        full.limits.clear();
+        full.statistics.sla = Sla::None;
+        let mut broken = full.clone();
+        broken.broken = Some(crate::report::Broken {
+            state: State::Unknown,
+            text: "C is gone".to_owned(),
+        });
         let paths = [
             ("rack 7".to_owned(), Some(&full)),
             ("b\u{1b}[31m:9000".to_owned(), Some(&empty)),
             ("gone.example:9000".to_owned(), None),
+            ("slow".to_owned(), Some(&critical)),
+            ("cut".to_owned(), Some(&broken)),
         ];
         let text = render(&paths);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines.len(), 6, "{text}");
         assert!(lines[1].starts_with("rack 7             "), "{text}");
         assert!(
             lines[1].contains("    2.9     103    2.67    8.91    11.9  B -> C adds"),
             "{text}"
         );
         assert!(
-            lines[2].contains("      -       0       -       -       -  connect to"),
+            lines[2].contains("      -       0       -       -       -  CRITICAL: connect to"),
             "{text}"
         );
         assert!(!text.contains('\u{1b}'));
         assert_eq!(lines[3], "gone.example:9000  never reached");
+        assert!(
+            lines[4].contains("  CRITICAL: B -> C: critical, round_trip p95 5.258 ms, limit 5 ms"),
+            "{text}"
+        );
+        assert!(
+            lines[5].contains("  UNKNOWN: C is gone; B -> C adds"),
+            "{text}"
+        );
     }
 }

@@ -37,10 +37,17 @@ pub enum Exposition {
 impl Exposition {
     /// What an `Accept` header asks for: OpenMetrics where it is named, text otherwise.
     pub fn accepted(accept: &str) -> Self {
-        let refused = |range: &str| range.contains("q=0") && !range.contains("q=0.");
+        let refuses = |parameter: &str| {
+            let weight = parameter
+                .strip_prefix("q=")
+                .or(parameter.strip_prefix("Q="));
+            weight.and_then(|weight| weight.parse().ok()) == Some(0.0)
+        };
         let mut ranges = accept.split(',');
         let named = ranges.any(|range| {
-            range.trim().starts_with("application/openmetrics-text") && !refused(range)
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            kind.eq_ignore_ascii_case("application/openmetrics-text") && !parts.any(refuses)
         });
         if named {
             Self::OpenMetrics
@@ -217,9 +224,10 @@ pub fn render<R: AsRef<Report>>(observed: &[Observed<'_, R>], exposition: Exposi
         let report = one.report.as_ref().map(AsRef::as_ref);
         Path {
             sheet: &mut sheet,
+            // Whole, for it tells the series of one path from those of another; the user wrote it, who may write 255 bytes.
             prefix: one
                 .path
-                .map_or_else(String::new, |path| labels("", &[("path", path)])),
+                .map_or_else(String::new, |path| format!("path=\"{}\"", escaped(path))),
             own_name: &one.figures.name,
         }
         .write(report, &one.figures);
@@ -611,7 +619,11 @@ fn labels(prefix: &str, pairs: &[(&str, &str)]) -> String {
 /// Text as it stands between the quotes of a label: bounded, nothing unprintable, quotes and backslashes escaped.
 fn label_text(text: &str) -> String {
     let bounded: String = text.chars().take(LABEL).collect();
-    let plain = printable(&bounded);
+    escaped(&bounded)
+}
+
+fn escaped(text: &str) -> String {
+    let plain = printable(text);
     plain.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
@@ -856,6 +868,19 @@ mod tests {
     }
 
     #[test]
+    fn paths_whose_names_differ_only_at_the_end_have_series_of_their_own() {
+        let report = full();
+        let names = ["1", "2"].map(|end| "x".repeat(254) + end);
+        let paths = names.each_ref().map(|name| observed(Some(name), &report));
+        let text = render(&paths, Exposition::Text);
+        let mut series = BTreeSet::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, _) = line.rsplit_once(' ').unwrap();
+            assert!(series.insert(name), "{name} comes twice");
+        }
+    }
+
+    #[test]
     fn openmetrics_is_written_only_to_those_who_ask_for_it() {
         for (accept, expected) in [
             (
@@ -870,6 +895,15 @@ mod tests {
                 "text/plain, application/openmetrics-text; q=0.1",
                 Exposition::OpenMetrics,
             ),
+            (
+                "text/plain, application/openmetrics-text; q=0.000",
+                Exposition::Text,
+            ),
+            (
+                "Application/OpenMetrics-Text ; version=0.0.1",
+                Exposition::OpenMetrics,
+            ),
+            ("application/openmetrics-texture", Exposition::Text),
             ("*/*", Exposition::Text),
             ("", Exposition::Text),
         ] {

@@ -92,8 +92,8 @@ pub(crate) fn run_node(
         let blocks = measured_here(&ledger, totals.traffic.forward_bytes);
         ledger.finish(blocks, false);
         board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
-        printer.finish(&ledger, blocks, queue.dropped())?;
-        published.finish()
+        let written = printer.finish(&ledger, blocks, queue.dropped());
+        OutputError::all([written, published.finish()])
     });
     let finished = finished.and(writer.map_or(Ok(()), sessions::Writer::finish));
     match finished {

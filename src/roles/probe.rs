@@ -10,7 +10,7 @@ use subsegment_tcp_speeds::node::dial::Onward;
 use subsegment_tcp_speeds::node::fleet::{self, Member};
 use subsegment_tcp_speeds::node::metrics::Watched;
 use subsegment_tcp_speeds::node::notify;
-use subsegment_tcp_speeds::node::output::Output;
+use subsegment_tcp_speeds::node::output::{Output, OutputError};
 use subsegment_tcp_speeds::node::probe::{self, Plan};
 use subsegment_tcp_speeds::node::StopFlag;
 use subsegment_tcp_speeds::report::{nagios, paths, State};
@@ -68,12 +68,24 @@ pub(crate) fn run_probe(
         on_timeout: config.on_timeout,
     };
     notify::ready();
-    let state = probe::run(&caller, queue, &mut ledger, plan, &mut printer, stop);
+    let (state, written) = probe::run(&caller, queue, &mut ledger, plan, &mut printer, stop);
     drop(printer); // Gives a terminal back before anything is said on it.
-    match state.and_then(|state| published.finish().map(|()| state)) {
+    match ended(state, OutputError::all([written, published.finish()])) {
         Ok(state) => probe_code(state),
-        Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
-        Err(error) => failed(&error.to_string(), State::Unknown),
+        Err((state, text)) => failed(&text, state),
+    }
+}
+
+/// How the run ended, with what is to be said of results that could not be written: they are unknown to whoever wants them,
+/// which hides nothing that is worse. A reader that has gone away has enough.
+fn ended(state: State, written: Result<(), OutputError>) -> Result<State, (State, String)> {
+    match written {
+        Err(error) if !error.is_closed_pipe() => {
+            let worse = [state, State::Unknown].into_iter();
+            let worse = worse.max_by_key(|state| state.severity());
+            Err((worse.unwrap_or(state), error.to_string()))
+        }
+        _ => Ok(state),
     }
 }
 
@@ -178,10 +190,10 @@ pub(crate) fn run_targets(common: &Common, config: &TargetsConfig, signals: Sign
         .map(|probed| (probed.name, probed.report));
     let lines: Vec<_> = lines.collect();
     let summary = paths::render(&lines);
-    match output.write(&summary).and_then(|()| published.finish()) {
-        Ok(()) => probe_code(state.unwrap_or(State::Ok)),
-        Err(error) if error.is_closed_pipe() => ExitCode::ProbeOk,
-        Err(error) => unknown(error.to_string()),
+    let written = OutputError::all([output.write(&summary), published.finish()]);
+    match ended(state.unwrap_or(State::Unknown), written) {
+        Ok(state) => probe_code(state),
+        Err((state, text)) => failed(&text, probe_code(state)),
     }
 }
 

@@ -40,7 +40,8 @@ pub(crate) fn run_source(
     signals.stop(stop, Some(caller.node.collector.clone()));
     notify::ready();
     let code = source::run(&caller, queue, ledger, config.block, printer, stop);
-    match code.and_then(|code| published.finish().map(|()| code)) {
+    let finished = published.finish();
+    match code.and_then(|code| finished.map(|()| code)) {
         Ok(code) => code,
         Err(error) => failed(&error.to_string(), ExitCode::Failed),
     }

@@ -1,0 +1,387 @@
+//! Framed in, framed out: relays and reflectors.
+
+use super::Pump;
+use crate::measure::Direction;
+use crate::node::annotator::append;
+use crate::node::clock::Moment;
+use crate::node::ends::Side;
+use crate::node::fault::Fault;
+use crate::node::intake::{Chunk, Intake, HEADROOM};
+use crate::node::introduce::tell_nodes;
+use crate::session::inbound::Inbound;
+use crate::time::{Nanos, WallTime};
+use crate::wire::{
+    frame_type, push_stamp, set_egress, set_hop, Flags, FrameView, Header, StampDirection,
+};
+
+/// Which way frames go through a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Forward,
+    Return,
+    Turn,
+}
+
+impl Way {
+    fn stamp(self) -> StampDirection {
+        match self {
+            Self::Forward => StampDirection::Forward,
+            Self::Return => StampDirection::Return,
+            Self::Turn => StampDirection::Turn,
+        }
+    }
+}
+
+/// A frame that is ready to be sent, in some buffer.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    start: usize,
+    end: usize,
+    stamp_at: Option<usize>,
+    header: Header,
+    /// What its stamp says of this pump's blocked writes.
+    held: Nanos,
+    /// What its stamp says of the kernel's receive time.
+    arrival: Option<WallTime>,
+}
+
+/// Small frames that go out together.
+#[derive(Debug, Default)]
+struct Batch {
+    /// One behind the other.
+    bytes: Vec<u8>,
+    frames: Vec<Ready>,
+    /// Where the frame at hand lies if it was made anew, see [`Pump::make_ready`].
+    own: Vec<u8>,
+}
+
+impl Batch {
+    /// Begins with an OPEN frame of our own, which has its stamp.
+    #[inline(never)]
+    fn open(&mut self, open: Vec<u8>) {
+        let header = Header::parse(&open).expect("it was built here");
+        self.frames.push(Ready {
+            start: 0,
+            end: open.len(),
+            stamp_at: None,
+            header,
+            held: Nanos::ZERO,
+            arrival: None,
+        });
+        self.bytes = open;
+    }
+
+    /// Copies a frame from where it lies behind the others.
+    fn take(&mut self, intake: &mut Intake<'_>, frame: Ready) {
+        let start = self.bytes.len();
+        let buffer = either(&mut self.own, intake);
+        self.bytes
+            .extend_from_slice(&buffer[frame.start..frame.end]);
+        let moved = |at: usize| at - frame.start + start;
+        self.frames.push(Ready {
+            start,
+            end: self.bytes.len(),
+            stamp_at: frame.stamp_at.map(moved),
+            ..frame
+        });
+    }
+}
+
+/// Several small frames that go out together are gathered up to this size.
+const GATHER: usize = 64 << 10;
+
+impl<'a> Pump<'a> {
+    /// A relay's up pump, behind the OPEN frame it passes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn relay(
+        &mut self,
+        intake: &mut Intake<'a>,
+        inbound: Inbound,
+        open: Vec<u8>,
+    ) -> Result<(), Fault> {
+        self.pass_frames(intake, inbound, Way::Forward, open)
+    }
+
+    /// A relay's down pump, from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn relay_back(&mut self) -> Result<(), Fault> {
+        let intake = &mut self.intake();
+        let inbound = Inbound::returning(self.session.cookie);
+        self.pass_frames(intake, inbound, Way::Return, Vec::new())
+    }
+
+    /// A reflector's only pump.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn reflect(&mut self, intake: &mut Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
+        self.sink = Side::Client;
+        self.pass_frames(intake, inbound, Way::Turn, Vec::new())
+    }
+
+    /// `opening` is a relay's OPEN frame, which goes out together with what came behind it.
+    fn pass_frames(
+        &mut self,
+        intake: &mut Intake<'a>,
+        mut inbound: Inbound,
+        way: Way,
+        opening: Vec<u8>,
+    ) -> Result<(), Fault> {
+        let mut batch = Batch::default();
+        if !opening.is_empty() {
+            batch.open(opening);
+            if next_gatherable(intake).is_none() {
+                self.flush(&mut batch, None, way)?;
+            }
+        }
+        loop {
+            let next = intake
+                .frame()
+                .map_err(|fault| self.read_fault(self.source, fault))?;
+            let Some(header) = next else {
+                break;
+            };
+            let ingress = self.ingress(intake, &header);
+            self.check(intake, &mut inbound, &header)?;
+            if !gatherable(header.kind) {
+                self.pass_special(intake, header, ingress, way)?;
+                continue;
+            }
+            let first = self.make_ready(intake, header, ingress, way, &mut batch.own);
+            intake.consume(&header);
+            if batch.frames.is_empty() && next_gatherable(intake).is_none() {
+                // Most often that was all there is: it goes out from where it lies.
+                self.dispatch(either(&mut batch.own, intake), &[first], ingress, way)?;
+                continue;
+            }
+            batch.take(intake, first);
+            self.pass_batch(intake, &mut inbound, ingress, way, &mut batch)?;
+        }
+        if !inbound.ended() {
+            return Err(self.vanished());
+        }
+        let sink = self.end(self.sink);
+        self.finish(|| sink.shut_writing())
+    }
+
+    /// Gathers what came behind the frame that was, and sends all of it. Never inlined: a pump that idles has no more on
+    /// its stack than it needs for a frame.
+    #[inline(never)]
+    fn pass_batch(
+        &mut self,
+        intake: &mut Intake<'a>,
+        inbound: &mut Inbound,
+        mut ingress: Option<Moment>,
+        way: Way,
+        batch: &mut Batch,
+    ) -> Result<(), Fault> {
+        while let Some(next) = next_gatherable(intake).filter(|_| batch.bytes.len() < GATHER) {
+            ingress = self.ingress(intake, &next).or(ingress);
+            self.check(intake, inbound, &next)?;
+            let ready = self.make_ready(intake, next, ingress, way, &mut batch.own);
+            intake.consume(&next);
+            batch.take(intake, ready);
+        }
+        self.flush(batch, ingress, way)
+    }
+
+    /// Sends what was gathered, and gives its memory back: a connection that idles next keeps none.
+    fn flush(&mut self, batch: &mut Batch, ingress: Option<Moment>, way: Way) -> Result<(), Fault> {
+        let Batch { bytes, frames, .. } = std::mem::take(batch);
+        let mut bytes = bytes;
+        self.dispatch(&mut bytes, &frames, ingress, way)
+    }
+
+    /// Makes the pending frame ready: where it lies, or in `own`, which is empty otherwise, where it asks for facts.
+    fn make_ready(
+        &mut self,
+        intake: &mut Intake<'a>,
+        mut header: Header,
+        ingress: Option<Moment>,
+        way: Way,
+        own: &mut Vec<u8>,
+    ) -> Ready {
+        if !own.is_empty() {
+            *own = Vec::new();
+        }
+        if way != Way::Return && header.kind == frame_type::BLOCK && header.marked() {
+            match ingress {
+                Some(ingress) if header.classes != 0 => {
+                    let value = self.answer(&intake.view(header), ingress);
+                    header = append(&intake.view(header), self.session.hop, &value, own);
+                }
+                _ => self.telling.rest(),
+            }
+        }
+        if own.is_empty() {
+            return self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+        }
+        let mut chunk = Chunk {
+            start: HEADROOM,
+            end: own.len(),
+            buffer: own,
+            read_at: None,
+        };
+        self.prepare(&mut chunk, header, ingress, way)
+    }
+
+    /// Makes the pending frame ready where it lies: hop, stamp.
+    fn prepare(
+        &mut self,
+        chunk: &mut Chunk<'_>,
+        mut header: Header,
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Ready {
+        if header.kind == frame_type::BLOCK {
+            self.count(header.payload_len);
+        }
+        header.hop = self.session.hop;
+        if way == Way::Turn {
+            header.flags = header.flags.with(Flags::RETURN);
+        }
+        let mut held = Nanos::ZERO;
+        let (start, stamp_at) = match ingress.filter(|_| header.marked()) {
+            Some(ingress) => {
+                let stamp = self.stamp(ingress, way.stamp());
+                held = stamp.held;
+                push_stamp(chunk.buffer, chunk.start, &mut header, &stamp)
+            }
+            None => {
+                set_hop(
+                    &mut chunk.buffer[chunk.start..],
+                    &mut header,
+                    self.session.hop,
+                );
+                (chunk.start, None)
+            }
+        };
+        Ready {
+            start,
+            end: chunk.end,
+            stamp_at,
+            header,
+            held,
+            arrival: ingress.and_then(|ingress| ingress.arrival),
+        }
+    }
+
+    /// Sends frames that lie one behind the other, then hands what came back to the collector.
+    fn dispatch(
+        &mut self,
+        buffer: &mut [u8],
+        frames: &[Ready],
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Result<(), Fault> {
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+            return Ok(());
+        };
+        let end = self.end(self.sink);
+        let guard = end.lock();
+        let seal = |frame: &Ready| end.begin_seal(&frame.header, &buffer[frame.start..frame.end]);
+        let first_seal = seal(first);
+        // Empty, and without memory of its own, where there is no key or only one frame.
+        let mut more_seals = Vec::new();
+        if first_seal.is_some() {
+            more_seals.extend(frames[1..].iter().filter_map(seal));
+        }
+        let mut egress = None;
+        if frames.iter().any(|frame| frame.stamp_at.is_some()) {
+            let moment = self.clock.read();
+            for at in frames.iter().filter_map(|frame| frame.stamp_at) {
+                set_egress(&mut buffer[at..], moment.wall, moment.generation);
+            }
+            egress = Some(moment);
+        }
+        for (frame, seal) in frames.iter().zip(first_seal.into_iter().chain(more_seals)) {
+            seal.finish(&mut buffer[frame.start..frame.end]);
+        }
+        self.send(self.sink, &buffer[first.start..last.end])?;
+        drop(guard);
+        for frame in frames {
+            if frame.header.kind == frame_type::OPENED && way == Way::Return {
+                self.tell_opened(&buffer[frame.start..frame.end], frame.header);
+            }
+        }
+        if let (Way::Turn, Some(ingress), Some(egress)) = (way, ingress, egress) {
+            for _ in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
+                self.tell_residence(Direction::Forward, ingress, egress);
+            }
+        }
+        if way == Way::Return {
+            if let (Some(ingress), Some(egress)) = (ingress, egress) {
+                for frame in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
+                    let arrival = frame.arrival;
+                    self.tell_trip(
+                        &buffer[frame.start..frame.end],
+                        frame.header,
+                        Moment { arrival, ..ingress },
+                        Some(egress),
+                        frame.held,
+                    );
+                }
+            }
+        }
+        if let Some(ingress) = ingress {
+            self.follow(ingress);
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn tell_opened(&self, frame: &[u8], header: Header) {
+        if let Ok(view) = FrameView::of(header, frame) {
+            tell_nodes(self.node, self.session, view.annotations());
+        }
+    }
+
+    /// Frames that are more than bytes on their way: RESET, ERROR, and what only a later version knows.
+    #[inline(never)]
+    fn pass_special(
+        &mut self,
+        intake: &mut Intake<'a>,
+        header: Header,
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Result<(), Fault> {
+        let fault = match header.kind {
+            frame_type::RESET => Some(self.passed_reset()),
+            frame_type::ERROR => Some(self.passed_error(intake.view(header).payload())),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        let ready = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+        intake.consume(&header);
+        self.dispatch(intake.buffer(), &[ready], ingress, way)
+    }
+}
+
+fn gatherable(kind: u8) -> bool {
+    matches!(
+        kind,
+        frame_type::BLOCK | frame_type::REPORT | frame_type::END | frame_type::OPENED
+    )
+}
+
+fn next_gatherable(intake: &Intake<'_>) -> Option<Header> {
+    intake.next_whole().filter(|next| gatherable(next.kind))
+}
+
+/// The buffer that a frame lies in which [`Pump::make_ready`] returned.
+fn either<'b>(own: &'b mut [u8], intake: &'b mut Intake<'_>) -> &'b mut [u8] {
+    if own.is_empty() {
+        intake.buffer()
+    } else {
+        own
+    }
+}

@@ -1,0 +1,116 @@
+//! Plain bytes in, plain bytes out: a proxy without a chain.
+
+use super::{refuse_greeting, Pump};
+use crate::measure::Direction;
+use crate::node::collect::Measurement;
+use crate::node::ends::Side;
+use crate::node::fault::Fault;
+use crate::node::intake::{Chunk, Intake};
+use crate::session::journal::Place;
+
+impl<'a> Pump<'a> {
+    /// A plain proxy's pump in either direction; also a reflector's for a raw client.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn splice(&mut self, intake: &mut Intake<'a>) -> Result<(), Fault> {
+        let sink = self.end(self.sink);
+        let direction = match self.source {
+            Side::Client => Direction::Forward,
+            Side::Server => Direction::Return,
+        };
+        loop {
+            let chunk = intake.chunk();
+            let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
+                break;
+            };
+            let asked = match self.source {
+                Side::Client => None,
+                Side::Server => self.pair.exchange.answered(),
+            };
+            if self.source == Side::Client && self.traffic.forward_blocks == 0 {
+                refuse_greeting(self.node, self.pair, chunk.bytes())?;
+            }
+            self.count(chunk.end - chunk.start);
+            if !self.node.settings.stamp || !self.node.collector.may_mark(&mut self.epoch) {
+                if self.source == Side::Client {
+                    self.pair.exchange.ask_untimed();
+                }
+                self.note_asked(&chunk);
+                self.send(self.sink, chunk.bytes())?;
+                if let Some((_, since)) = asked {
+                    self.tell_behind(since);
+                }
+                self.note_answered(&chunk);
+                continue;
+            }
+            let ingress = self.clock.read();
+            let behind = asked.map(|(_, since)| ingress.mono.since(since));
+            let question = match self.source {
+                Side::Client => Some(self.pair.exchange.ask(self.sequence)),
+                Side::Server => None,
+            };
+            self.note_asked(&chunk);
+            let egress = self.clock.read();
+            if let Some(question) = question {
+                question.at(egress.mono);
+            }
+            self.send(self.sink, chunk.bytes())?;
+            self.sequence += 1;
+            self.note_answered(&chunk);
+            self.tell_residence(direction, ingress, egress);
+            if let Some(behind) = behind {
+                self.node.collector.offer(Measurement::BehindExit(
+                    self.session.hop,
+                    ingress.mono,
+                    behind,
+                ));
+            }
+        }
+        self.finish(|| sink.shut_writing())
+    }
+
+    /// Both directions as the client sees them: what it sent when it was read ...
+    fn note_asked(&self, chunk: &Chunk<'_>) {
+        if self.source == Side::Client {
+            self.note_payload(Place::Client, chunk.read_at, chunk.bytes());
+        }
+    }
+
+    /// ... and what it gets when it is written.
+    fn note_answered(&self, chunk: &Chunk<'_>) {
+        if self.source == Side::Server {
+            self.note_payload(Place::Server, None, chunk.bytes());
+        }
+    }
+
+    fn tell_behind(&mut self, since: crate::time::MonoTime) {
+        let now = self.clock.read().mono;
+        self.node.collector.offer(Measurement::BehindExit(
+            self.session.hop,
+            now,
+            now.since(since),
+        ));
+    }
+
+    /// A plain proxy's down pump, from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn splice_back(&mut self) -> Result<(), Fault> {
+        let intake = &mut self.intake();
+        self.splice(intake)
+    }
+
+    /// A reflector for a raw client, so that a person with `nc` can try it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn reflect_raw(&mut self, intake: &mut Intake<'a>) -> Result<(), Fault> {
+        self.sink = Side::Client;
+        self.splice(intake)
+    }
+}
