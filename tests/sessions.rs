@@ -329,6 +329,31 @@ fn knocks(port: u16) -> bool {
 }
 
 #[test]
+fn a_connection_whose_connect_hangs_when_the_node_ends_has_its_end_in_the_file_and_counts() {
+    let dir = Dir::new("sessions-hangs");
+    let lines = Lines::new(&dir);
+    let full = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = full.local_addr().unwrap();
+    let _waiting = fill_backlog(target);
+    let file = lines.file();
+    let mut proxy = Node::to(
+        "P",
+        target,
+        &["-t", "60", "--accept", "raw", "-r", "--sessions", &file],
+    );
+    let _client = TcpStream::connect(proxy.address).unwrap();
+    lines.wait("start");
+    let (status, report) = proxy.process.stop();
+    assert!(status.success());
+    let end = lines.wait("end");
+    assert_eq!(number(&end, "connection"), 1);
+    assert!(
+        report.contains("connections: 1, of which ended by a reset or an error: 1;"),
+        "{report}"
+    );
+}
+
+#[test]
 fn a_syn_that_was_lost_is_counted_and_shows_in_the_time_to_connect() {
     let dir = Dir::new("sessions-syn");
     let lines = Lines::new(&dir);

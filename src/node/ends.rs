@@ -413,7 +413,11 @@ impl End {
 
     /// Sends the reports that wait, as long as nobody else is writing and the kernel has room; `finish` is called on
     /// each just before it is sent, for its egress stamp and its trailer.
-    pub fn drain_reports(&self, pair: &Pair, mut finish: impl FnMut(&mut [u8])) {
+    ///
+    /// Only the pump that writes here anyway `waits` for room: behind each of its blocks a slow reader's socket is full, and
+    /// no report would go out before the reader has caught up and more is written. It waits for one send, so that reports
+    /// never keep data from being read.
+    pub fn drain_reports(&self, pair: &Pair, mut waits: bool, mut finish: impl FnMut(&mut [u8])) {
         let Some((_, reports)) = self.reports.get() else {
             return;
         };
@@ -428,7 +432,7 @@ impl End {
                 return;
             };
             while !reports.is_empty() {
-                if !sys::is_writable(&self.socket) {
+                if !std::mem::take(&mut waits) && !sys::is_writable(&self.socket) {
                     return; // The next write of the other pump takes them along.
                 }
                 // All that wait, in one send, as far as they fit a socket that has little room.
@@ -446,7 +450,7 @@ impl End {
                     finish(&mut frames[start..end]);
                     start = end;
                 }
-                // There is room (a third of the buffer is free, and even a report full of facts is 20 KiB), so this waits, if
+                // Where there is room (a third of the buffer is free, and even a report full of facts is 20 KiB) this waits, if
                 // ever, for the end of a frame. A fault is the reader's to tell.
                 let (held, patience) = (&mut Nanos::default(), Patience::Unlimited);
                 if self.send(pair, &frames, held, patience).is_err() {
@@ -649,6 +653,7 @@ impl Pair {
 
     /// Ends the onward connection with a reset. After [`fail`](Self::fail).
     pub fn abort_server(&self) {
+        fence(Ordering::SeqCst); // Where it is connecting, see `serve::connect`.
         if let Some(server) = self.server.get() {
             server.abort();
         }
@@ -719,5 +724,40 @@ impl Question<'_> {
         }
         let state = if quiet { TIMED } else { UNTIMED };
         self.exchange.state.store(state, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    #[test]
+    fn reports_follow_the_block_behind_which_they_waited_also_to_a_slow_reader() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        let long = Duration::from_secs(10);
+        let pair = Pair::new(1, End::new(socket, peer, long).unwrap(), long);
+        let client = &pair.client;
+        client.queue_reports();
+        let guard = client.lock();
+        while sys::send_now(&client.socket, &[0; 4096]).is_ok() {}
+        assert!(client.offer(vec![7; 100]));
+        client.drain_reports(&pair, false, |_| ()); // The up pump leaves it to the one in the write half.
+        drop(guard);
+        client.drain_reports(&pair, false, |_| ()); // It never waits.
+        let mut seen = Vec::new();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| client.drain_reports(&pair, true, |_| ()));
+            while pair.blocked.load(Ordering::Acquire) == 0 && !writer.is_finished() {
+                std::thread::yield_now();
+            }
+            scope.spawn(|| reader.read_to_end(&mut seen).unwrap());
+            writer.join().unwrap();
+            client.shut_writing();
+        });
+        assert!(seen.ends_with(&[7; 100]));
     }
 }

@@ -160,7 +160,8 @@ impl Gate {
             log::info!("accept: goes on, {} connections are open", state.open);
         }
         drop(state);
-        self.freed.notify_one();
+        // All: one who only waits takes no place, and goes to a listener where nobody may come.
+        self.freed.notify_all();
     }
 
     /// Nobody waits at the gate any more.
@@ -204,6 +205,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::MonoTime;
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
@@ -234,6 +236,32 @@ mod tests {
             assert_eq!(entered.recv(), Ok(true));
         });
         assert_eq!(lock(&gate.state).open, 2);
+    }
+
+    #[test]
+    fn a_place_that_becomes_free_is_known_to_the_accept_threads_of_all_listeners() {
+        let gate = gate(1);
+        assert!(gate.enter());
+        let (say, passed) = channel();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (gate, say) = (&gate, say.clone());
+                scope.spawn(move || say.send(gate.wait()));
+            }
+            // Of the second one that waits nothing is said.
+            let both_wait = || {
+                let mut told = lock(&gate.state).full;
+                told.happened(MonoTime(u64::MAX)) == Some(1)
+            };
+            while !both_wait() {
+                std::thread::yield_now();
+            }
+            gate.leave();
+            let long = Duration::from_secs(10);
+            let told = [(); 2].map(|()| passed.recv_timeout(long));
+            gate.close(); // Where one still waits it is to end.
+            assert_eq!(told, [Ok(true); 2], "neither takes the place by waiting");
+        });
     }
 
     #[test]

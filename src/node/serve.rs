@@ -28,7 +28,7 @@ use std::cell::OnceCell;
 use std::io;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -219,14 +219,15 @@ impl Server {
             cut_off(&self.shared.node, &connection.pair);
         }
         drop(left);
-        // Their pumps wake at once and count what they moved; one that is still connecting has moved nothing.
+        // Their pumps wake at once and count what they moved. One that is still connecting, or waits for its last word to be
+        // taken, does not: it counts as it stands.
         let deadline = Instant::now() + QUIET;
         while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
-        let totals = *lock(&self.shared.totals);
-        Totals {
-            refused: self.shared.gate.refused(),
-            ..totals
-        }
+        let left = self.shared.connections();
+        let (_, mut totals) = Watch(Arc::clone(&self.shared)).totals();
+        let failed = left.iter().filter(|one| one.pair.has_failed());
+        totals.failed += failed.count() as u64;
+        totals
     }
 }
 
@@ -250,14 +251,7 @@ impl Watch {
             // A pump moves its counts from there to here under this lock.
             let mut totals = *lock(&shared.totals);
             for connection in &open {
-                let [up, down] = connection.pair.carried.each_ref().map(Carried::shown);
-                totals.traffic.add(&Traffic {
-                    forward_blocks: up[0],
-                    forward_bytes: up[1],
-                    return_blocks: down[0],
-                    return_bytes: down[1],
-                    reports_dropped: up[2] + down[2],
-                });
+                totals.traffic.add(&carried(&connection.pair));
             }
             totals.refused = shared.gate.refused();
             totals.connections = shared.next_id.load(Ordering::Relaxed) as u64 - 1;
@@ -283,6 +277,18 @@ impl Watch {
                 return Some(live as Arc<dyn HasPair>);
             }
         })
+    }
+}
+
+/// What its pumps have moved and not yet entered into the totals.
+fn carried(pair: &Pair) -> Traffic {
+    let [up, down] = pair.carried.each_ref().map(Carried::shown);
+    Traffic {
+        forward_blocks: up[0],
+        forward_bytes: up[1],
+        return_blocks: down[0],
+        return_bytes: down[1],
+        reports_dropped: up[2] + down[2],
     }
 }
 
@@ -344,7 +350,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     while shared.gate.wait() {
         let accepted = listener.accept();
         if shared.stopping.load(Ordering::Acquire) {
-            return;
+            return accepted.map_or((), |(socket, _)| turn_away(&socket));
         }
         match accepted {
             Ok((socket, peer)) => {
@@ -352,7 +358,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
                     continue;
                 }
                 if !shared.gate.enter() {
-                    return;
+                    return turn_away(&socket);
                 }
                 if let Err(error) = spawn_up(shared, socket, peer) {
                     rest(shared, "start a thread for a connection", &error);
@@ -365,6 +371,12 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             Err(error) => log::debug!("accept: {error}"),
         }
     }
+}
+
+/// The node ends: nobody is to take that for an orderly end of its connection.
+fn turn_away(socket: &TcpStream) {
+    // Where it fails the client is gone already.
+    let _ = sys::reset_on_close(socket);
 }
 
 /// Out of descriptors, threads or memory: say so once, and try again when some may be free.
@@ -447,6 +459,8 @@ impl Drop for Connection {
             let mut totals = lock(&self.shared.totals);
             totals.connections += 1;
             totals.failed += u64::from(self.pair.has_failed());
+            // Nothing but for a pump that panicked.
+            totals.traffic.add(&carried(&self.pair));
         }
         {
             let mut open = lock(&self.shared.open);
@@ -690,6 +704,13 @@ fn take_onward(
     let connected = Instant::now();
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
+    }
+    // Where the node has ended meanwhile, who cut the connection off found no server to reset. The fences order "server,
+    // then failed" here against "failed, then server" in `abort_server`.
+    fence(Ordering::SeqCst);
+    if pair.has_failed() {
+        pair.abort_server();
+        return Err(Fault::silent());
     }
     if !node.settings.remove {
         greet(node, pair, session)?;
@@ -1172,7 +1193,9 @@ mod tests {
             let held = lock(&shared.totals);
             scope.spawn(move || drop(connection));
             let deadline = Instant::now() + LONG;
-            while !shared.connections().is_empty() {
+            // Without holding it for a moment: then its last holder might be this thread, which has the lock.
+            let is_held = |one: &Weak<Connection>| one.strong_count() > 0;
+            while lock(&shared.open).values().any(is_held) {
                 assert!(Instant::now() < deadline, "it is not dropped");
                 std::thread::yield_now();
             }
@@ -1182,6 +1205,66 @@ mod tests {
         });
         assert_eq!(shared.moved(), None);
         assert_eq!(lock(&shared.totals).connections, 1);
+    }
+
+    #[test]
+    fn a_connection_that_has_not_ended_when_its_node_does_is_counted() {
+        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let server = Server::new(node, Vec::new());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        assert!(server.shared.gate.enter());
+        let connection = Connection::new(&server.shared, socket, peer);
+        connection.pair.carried[Side::Client as usize].show(3, 300);
+        let totals = server.stop();
+        let seen = (totals.connections, totals.failed, totals.traffic);
+        let traffic = Traffic {
+            forward_blocks: 3,
+            forward_bytes: 300,
+            ..Traffic::default()
+        };
+        assert_eq!(seen, (1, 1, traffic));
+    }
+
+    #[test]
+    fn a_client_that_is_accepted_as_the_node_ends_is_reset() {
+        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let (shared, _) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        shared.stopping.store(true, Ordering::Release);
+        accept(&shared, &listener);
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_off_while_it_connects_resets_its_server() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let settings = crate::node::Settings {
+            accept: Accept::Raw,
+            remove: true,
+            ..crate::node::demo::settings("P", Role::Proxy)
+        };
+        let next = crate::node::dial::Onward::resolve("127.0.0.1", port, LONG).unwrap();
+        let (node, _queue) = Node::new(settings, Some(next));
+        let (shared, _) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        let local = socket.local_addr().unwrap();
+        assert!(shared.gate.enter());
+        let connection = Connection::new(&shared, socket, peer);
+        cut_off(&shared.node, &connection.pair);
+        assert!(connect(&connection, local, Session::default()).is_err());
+        drop(connection);
+        let (mut reached, _) = server.accept().unwrap();
+        reached.set_read_timeout(Some(LONG)).unwrap();
+        let error = reached.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]
@@ -1224,6 +1307,7 @@ mod tests {
         let connection = Connection::new(&shared, socket, peer);
         let thread = std::thread::spawn(move || {
             let _guard = OnPanic::new(&connection);
+            connection.pair.carried[0].show(3, 300);
             panic!("a test's own");
         });
         let error = client.read(&mut [0]).unwrap_err();
@@ -1234,5 +1318,12 @@ mod tests {
             thread.join().is_err(),
             "where panics unwind it goes on after the hook"
         );
+        let totals = *lock(&shared.totals);
+        let seen = (
+            totals.connections,
+            totals.failed,
+            totals.traffic.forward_bytes,
+        );
+        assert_eq!(seen, (1, 1, 300), "what it had moved is not lost");
     }
 }

@@ -302,6 +302,12 @@ fn run(
             Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
+    // What has not ended (a connect may take its time) ends with the process.
+    for live in open.values().filter_map(Weak::upgrade) {
+        if let Some(snapshot) = snapshot(live.pair(), Event::End) {
+            write(&snapshot, &mut outcome);
+        }
+    }
     let missed = missed.load(Ordering::Relaxed);
     if missed > 0 {
         log::warn!("sessions: {missed} starts or ends of connections found the queue full and are not in the file");

@@ -3,7 +3,7 @@
 //! it was half of the mappings that a process may have. Without it an overflow is the same SIGSEGV, but has no message.
 
 use super::prctl;
-use std::ffi::{c_int, c_ulong, c_void};
+use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -21,10 +21,11 @@ extern "C" {
     fn pthread_attr_destroy(attributes: *mut Room) -> c_int;
     fn pthread_attr_setstacksize(attributes: *mut Room, size: usize) -> c_int;
     fn pthread_attr_setdetachstate(attributes: *mut Room, state: c_int) -> c_int;
+    fn sysconf(name: c_int) -> c_long;
 }
 
-/// Runs `run` on a new, detached thread called `name` (the kernel keeps 15 bytes of it) with `stack` bytes of stack. A
-/// panic ends that thread alone, after its hook; its report cannot name the thread.
+/// Runs `run` on a new, detached thread called `name` (the kernel keeps 15 bytes of it) with `stack` bytes of stack, or
+/// what the C library asks for at least. A panic ends that thread alone, after its hook; its report cannot name the thread.
 ///
 /// # Errors
 ///
@@ -89,12 +90,20 @@ impl Attributes {
         // SAFETY: there is room for the C library's attributes, which it fills in.
         told(unsafe { pthread_attr_init(&mut room) })?;
         let mut attributes = Self(room);
+        let stack = stack.max(least_stack());
         // SAFETY: they were initialised above.
         told(unsafe { pthread_attr_setstacksize(&mut attributes.0, stack) })?;
         // SAFETY: as above.
         told(unsafe { pthread_attr_setdetachstate(&mut attributes.0, PTHREAD_CREATE_DETACHED) })?;
         Ok(attributes)
     }
+}
+
+/// Less is an error: glibc wants 16 KiB on most machines, but 128 on arm64, mips and PowerPC; musl 2 KiB.
+fn least_stack() -> usize {
+    const SC_THREAD_STACK_MIN: c_int = 75; // In both, on every architecture.
+                                           // SAFETY: takes a number, returns one: -1 where it does not know.
+    usize::try_from(unsafe { sysconf(SC_THREAD_STACK_MIN) }).unwrap_or(0)
 }
 
 impl Drop for Attributes {
@@ -133,6 +142,14 @@ mod tests {
         let (seen, own, sum) = said.recv_timeout(LONG).unwrap();
         let kept = "a name of 20 le";
         assert_eq!((seen.trim_end(), own.as_str(), sum), (kept, kept, 7000));
+    }
+
+    #[test]
+    fn who_asks_for_less_stack_than_the_c_library_allows_gets_its_least() {
+        let (say, said) = channel();
+        // As 64 KiB is on arm64 with glibc.
+        spawn("small".into(), 1, move || say.send(7).unwrap()).unwrap();
+        assert_eq!(said.recv_timeout(LONG), Ok(7));
     }
 
     #[test]

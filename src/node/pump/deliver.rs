@@ -142,14 +142,16 @@ impl<'a> Pump<'a> {
             let shown = &self.pair.carried[self.source as usize].reports_dropped;
             shown.fetch_add(1, Ordering::Relaxed);
         }
-        self.drain_reports();
+        self.drain_reports(false);
         self.follow(egress);
     }
 
-    pub(super) fn drain_reports(&mut self) {
+    pub(super) fn drain_reports(&mut self, waits: bool) {
         let client = &self.pair.client;
         let clock = &mut self.clock;
-        client.drain_reports(self.pair, |frame| stamp_report(client, frame, clock));
+        client.drain_reports(self.pair, waits, |frame| {
+            stamp_report(client, frame, clock);
+        });
     }
 
     /// Sends what reports are left at the end of a direction, waiting for the client to take them.

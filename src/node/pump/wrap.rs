@@ -173,7 +173,7 @@ impl<'a> Pump<'a> {
             }
             self.send(Side::Client, frame)?;
             drop(guard);
-            self.drain_reports();
+            self.drain_reports(true);
             let payload = &chunk.buffer[chunk.end - payload_len..chunk.end];
             self.note_payload(Place::Server, chunk.read_at, payload);
         }
