@@ -9,6 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 use subsegment_tcp_speeds::node::link::Link;
 use subsegment_tcp_speeds::report::json::read::Value;
@@ -116,9 +117,16 @@ fn a_source_that_is_interrupted_does_not_wait_for_a_reader_of_its_output() {
     let echo = Node::start("Z", &[]);
     let mut source = Source::start(echo.address, &["-t", "0.4"]);
     let mut stdin = source.stdin;
+    let (say, taken) = channel();
     // Ends with the source.
-    let writer = std::thread::spawn(move || while stdin.write_all(&[7; 64 << 10]).is_ok() {});
-    source.stdout.read_exact(&mut [0; 1000]).unwrap();
+    let writer = std::thread::spawn(move || {
+        while stdin.write_all(&[7; 64 << 10]).is_ok() {
+            let _ = say.send(());
+        }
+    });
+    // Of three pieces one at most is in its input, a pipe of 64 KiB, and a block in its hands: the rest, 112 KiB, is more
+    // than its output, another such pipe, has room for.
+    (0..3).for_each(|_| taken.recv_timeout(LONG).unwrap());
     source.process.signal("INT");
     source.process.wait_line("told to end, but not all answers");
     assert_eq!(source.process.wait().code(), Some(1));

@@ -16,7 +16,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::sys::wait_closed;
-use util::{program, Node, Process, LONG};
+use util::{free_port, program, Node, Process, LONG};
 
 /// Bytes of a bulk test: 64 MiB, or 1 GiB where STS_BIG is set.
 fn bulk() -> usize {
@@ -426,8 +426,9 @@ fn ipv6_addresses_names_and_the_wildcard_of_both_families_work() {
 #[test]
 fn a_name_with_a_dead_first_address_is_tried_address_by_address() {
     // localhost may have one address or two; a server on the other family only is found where there are two.
-    let four = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = four.local_addr().unwrap().port();
+    // On a port that the kernel gives to nobody of the other family.
+    let port = free_port();
+    let four = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let node = Node::start_command(program().args([
         "-l",
         "127.0.0.1:0",

@@ -95,9 +95,20 @@ impl Chain {
 
 /// A client whose reads and writes do not block for ever, so that a test fails and does not hang.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let socket = TcpStream::connect(address).unwrap();
-    bounded(&socket);
-    socket
+    connect_unless_reset(address).expect("no reset")
+}
+
+/// As [`connect`], to a node that resets its clients by itself: `None` where the reset is there before the connect returns,
+/// whose error it is then.
+pub fn connect_unless_reset(address: SocketAddr) -> Option<TcpStream> {
+    match TcpStream::connect(address) {
+        Ok(socket) => {
+            bounded(&socket);
+            Some(socket)
+        }
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+        Err(error) => panic!("connect to {address}: {error}"),
+    }
 }
 
 /// The next connection to a test's own server.

@@ -1,7 +1,7 @@
 //! What a host may run out of, outputs that take nothing more, and clocks that are set.
 
 use crate::faces::framed::Witness;
-use crate::faces::{connect, echo_server};
+use crate::faces::{connect, connect_unless_reset, echo_server};
 use crate::peers::cast;
 use crate::scene::{play, Play, Row, Scene, Subject};
 use crate::util::{libfaketime, need, program, Dir, Node, LONG};
@@ -62,26 +62,31 @@ fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
     let mut scene = Scene::new(what, Witness::new(address, true), vec![subject]);
     scene.rounds = 0;
     scene.suffers(|_| {
-        let clients: Vec<_> = (0..40).map(|_| connect(address)).collect();
+        let clients: Vec<_> = (0..40).map(|_| connect_unless_reset(address)).collect();
         let soon = Duration::from_secs(1);
         let asking = clients
             .into_iter()
-            .map(|client| Witness::silent(client, true).waits(soon));
+            .map(|client| Some(Witness::silent(client?, true).waits(soon)));
         let mut asking: Vec<_> = asking.collect();
         // They are taken in their order: the first that hears nothing is in the backlog, with all behind it.
         let served = asking
             .iter_mut()
-            .position(|client| !client.is_answered(b"served?"))
+            .position(|client| {
+                let client = client.as_mut();
+                !client.is_some_and(|client| client.is_answered(b"served?"))
+            })
             .unwrap_or(40);
         // None at all where all descriptors were gone before the first could be connected onward.
         assert!(served < 40, "all were served");
         drop(asking);
         let deadline = Instant::now() + LONG;
         loop {
-            let mut later = Witness::silent(connect(address), true);
-            if later.is_answered(b"again") {
-                later.leaves();
-                break;
+            if let Some(client) = connect_unless_reset(address) {
+                let mut later = Witness::silent(client, true);
+                if later.is_answered(b"again") {
+                    later.leaves();
+                    break;
+                }
             }
             assert!(Instant::now() < deadline, "it does not recover");
         }
