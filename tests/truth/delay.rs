@@ -1,6 +1,6 @@
 //! Parts add up, and a delay shows where it is, as long as it is.
 
-use crate::support::{alone, lines_of, median, ms, recorded, undisturbed, Chain, EXACT_NS};
+use crate::support::{alone, judged, lines_of, median, ms, recorded, undisturbed, Chain, EXACT_NS};
 use crate::util::Node;
 use std::time::Duration;
 use subsegment_tcp_speeds::report::json::read::Value;
@@ -51,44 +51,47 @@ fn measure(chain: &Chain, setting: Option<Setting>) -> Seen {
 
 #[test]
 fn a_delay_shows_in_its_own_segment_as_the_link_recorded_it_and_in_no_other() {
-    let _alone = alone();
-    let chain = Chain::start(Duration::ZERO);
-    let mut settings = Vec::new();
-    for place in [0, 2] {
-        for delay in [ms(1), ms(20)] {
-            for (out, back) in [
-                (delay, delay),
-                (delay, Duration::ZERO),
-                (Duration::ZERO, delay),
-            ] {
-                settings.push(Setting { place, out, back });
+    judged(|| {
+        let _alone = alone();
+        let chain = Chain::start(Duration::ZERO);
+        let mut settings = Vec::new();
+        for place in [0, 2] {
+            for delay in [ms(1), ms(20)] {
+                for (out, back) in [
+                    (delay, delay),
+                    (delay, Duration::ZERO),
+                    (Duration::ZERO, delay),
+                ] {
+                    settings.push(Setting { place, out, back });
+                }
             }
         }
-    }
-    // For each setting and segment, how far the figure is from what it should be, once per round.
-    let mut errors = vec![[const { Vec::new() }; 3]; settings.len()];
-    for _ in 0..3 {
-        let base = undisturbed(|| measure(&chain, None), drop);
-        for (setting, errors) in settings.iter().zip(&mut errors) {
-            let seen = undisturbed(|| measure(&chain, Some(*setting)), drop);
-            for (place, errors) in errors.iter_mut().enumerate() {
-                let grown = seen.segments[place] - base.segments[place];
-                let own = seen.recorded[place] - base.recorded[place];
-                errors.push(if place == setting.place {
-                    grown - own
-                } else {
-                    grown
-                });
+        // For each setting and segment, how far the figure is from what it should be, once per round.
+        let mut errors = vec![[const { Vec::new() }; 3]; settings.len()];
+        for _ in 0..3 {
+            let base = undisturbed(|| measure(&chain, None), drop)?;
+            for (setting, errors) in settings.iter().zip(&mut errors) {
+                let seen = undisturbed(|| measure(&chain, Some(*setting)), drop)?;
+                for (place, errors) in errors.iter_mut().enumerate() {
+                    let grown = seen.segments[place] - base.segments[place];
+                    let own = seen.recorded[place] - base.recorded[place];
+                    errors.push(if place == setting.place {
+                        grown - own
+                    } else {
+                        grown
+                    });
+                }
             }
         }
-    }
-    let errors: Vec<_> = errors.into_iter().map(|e| e.map(median)).collect();
-    for (setting, errors) in settings.iter().zip(&errors) {
-        eprintln!("{setting:?}: {errors:?} ns off");
-    }
-    for (setting, errors) in settings.iter().zip(errors) {
-        for error in errors {
-            assert!(error.abs() <= EXACT_NS, "{setting:?}: {errors:?} ns off");
+        let errors: Vec<_> = errors.into_iter().map(|e| e.map(median)).collect();
+        for (setting, errors) in settings.iter().zip(&errors) {
+            eprintln!("{setting:?}: {errors:?} ns off");
         }
-    }
+        for (setting, errors) in settings.iter().zip(errors) {
+            for error in errors {
+                assert!(error.abs() <= EXACT_NS, "{setting:?}: {errors:?} ns off");
+            }
+        }
+        Some(())
+    });
 }

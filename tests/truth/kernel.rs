@@ -4,7 +4,7 @@
 //! The delay is a token bucket's and not netem's: kernels of small virtual machines lack netem, and none of the delay is
 //! made by code of ours either way. A block of 12000 bytes then takes milliseconds, a `ping` of as many bytes too.
 
-use crate::support::{alone, lines_from, median, undisturbed};
+use crate::support::{alone, judged, lines_from, median, undisturbed};
 use crate::util::{need, program, text, Node};
 use std::process::Command;
 
@@ -102,32 +102,35 @@ impl Drop for Namespaces {
 
 #[test]
 fn a_delay_made_by_the_kernel_is_what_ping_says_it_is() {
-    let _alone = alone();
-    let spaces = Namespaces::new();
-    let z = spaces.node("Z", 1, &[]);
-    let b = spaces.node("B", 0, &["-f", &z.address.to_string()]);
-    let entry = b.address.to_string();
-    let segment = || {
-        let mut command = spaces.program(0);
-        let size = PAYLOAD.to_string();
-        let plan = ["-c", "100", "-i", "0.02", "-s", &size];
-        lines_from(command.args(["probe", &entry]).args(plan)).medians()[1]
-    };
-    let mut apart = Vec::new();
-    let mut grown = Vec::new();
-    for _ in 0..3 {
-        let both = || undisturbed(|| (segment(), spaces.ping()), drop);
-        let (before, ping_before) = both();
-        spaces.tc(&format!(
-            "add dev v0 root tbf rate {RATE} burst 1600 limit 1m"
-        ));
-        let (after, ping_after) = both();
-        spaces.tc("del dev v0 root");
-        eprintln!("B -> Z {before} to {after} ns, ping {ping_before} to {ping_after} ns");
-        apart.push(after - ping_after);
-        grown.push(after - before);
-    }
-    let (apart, grown) = (median(apart), median(grown));
-    assert!(grown > 4_000_000, "the queue holds nothing: +{grown} ns");
-    assert!(apart.abs() <= 300_000, "{apart} ns apart");
+    judged(|| {
+        let _alone = alone();
+        let spaces = Namespaces::new();
+        let z = spaces.node("Z", 1, &[]);
+        let b = spaces.node("B", 0, &["-f", &z.address.to_string()]);
+        let entry = b.address.to_string();
+        let segment = || {
+            let mut command = spaces.program(0);
+            let size = PAYLOAD.to_string();
+            let plan = ["-c", "100", "-i", "0.02", "-s", &size];
+            lines_from(command.args(["probe", &entry]).args(plan)).medians()[1]
+        };
+        let mut apart = Vec::new();
+        let mut grown = Vec::new();
+        for _ in 0..3 {
+            let both = || undisturbed(|| (segment(), spaces.ping()), drop);
+            let (before, ping_before) = both()?;
+            spaces.tc(&format!(
+                "add dev v0 root tbf rate {RATE} burst 1600 limit 1m"
+            ));
+            let (after, ping_after) = both()?;
+            spaces.tc("del dev v0 root");
+            eprintln!("B -> Z {before} to {after} ns, ping {ping_before} to {ping_after} ns");
+            apart.push(after - ping_after);
+            grown.push(after - before);
+        }
+        let (apart, grown) = (median(apart), median(grown));
+        assert!(grown > 4_000_000, "the queue holds nothing: +{grown} ns");
+        assert!(apart.abs() <= 300_000, "{apart} ns apart");
+        Some(())
+    });
 }

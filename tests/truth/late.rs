@@ -1,7 +1,7 @@
 //! A host whose process reads late what its kernel has, and a network that is as late: the kernel's receive times tell
 //! them apart.
 
-use crate::support::{alone, half_disturbed, ms, repeats, undisturbed_by, Chain, Report};
+use crate::support::{alone, half_disturbed, judged, ms, repeats, undisturbed_by, Chain, Report};
 use crate::util::need;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -48,12 +48,12 @@ impl Drop for Stopper {
 }
 
 /// Judges the verdicts of `repeats` undisturbed runs; all have to be right.
-fn all_right(name: &str, run: impl Fn() -> Report, right: impl Fn(&Report) -> bool) {
+fn all_right(name: &str, run: impl Fn() -> Report, right: impl Fn(&Report) -> bool) -> Option<()> {
     let count = repeats(1);
     let mut wrong = Vec::new();
     for round in 1..=count {
         let forget = |report: Report| eprintln!("forgotten: {}", report.text("verdict/text"));
-        let report = undisturbed_by(CALM, &run, forget);
+        let report = undisturbed_by(CALM, &run, forget)?;
         let said = report.text("verdict/text").to_owned();
         let is_right = right(&report) && report.text("verdict/figure") == "p95";
         eprintln!(
@@ -69,39 +69,44 @@ fn all_right(name: &str, run: impl Fn() -> Report, right: impl Fn(&Report) -> bo
         "{} of {count} are wrong: {wrong:#?}",
         wrong.len()
     );
+    Some(())
 }
 
 #[test]
 fn a_node_that_is_held_30_ms_in_300_is_named_as_a_host_that_reads_late() {
-    let _alone = alone();
-    all_right(
-        "held",
-        || {
-            let chain = Chain::start(ms(1));
-            let mut stopper = Stopper::of(chain.pid(2));
-            half_disturbed(&chain, PLAN, || stopper.begin())
-        },
-        |report| {
-            let says = report
-                .text("verdict/text")
-                .starts_with("host C reads late: ");
-            says && report.text("verdict/kind") == "host" && report.int("verdict/index") == 2
-        },
-    );
+    judged(|| {
+        let _alone = alone();
+        all_right(
+            "held",
+            || {
+                let chain = Chain::start(ms(1));
+                let mut stopper = Stopper::of(chain.pid(2));
+                half_disturbed(&chain, PLAN, || stopper.begin())
+            },
+            |report| {
+                let says = report
+                    .text("verdict/text")
+                    .starts_with("host C reads late: ");
+                says && report.text("verdict/kind") == "host" && report.int("verdict/index") == 2
+            },
+        )
+    });
 }
 
 #[test]
 fn a_link_that_holds_one_block_in_ten_for_30_ms_is_named_as_a_segment() {
-    let _alone = alone();
-    all_right(
-        "link",
-        || {
-            let chain = Chain::start(ms(1));
-            let way = &chain.links[1].forward;
-            half_disturbed(&chain, PLAN, || way.set_spikes(10, ms(30)))
-        },
-        |report| report.text("verdict/kind") == "segment" && report.int("verdict/index") == 1,
-    );
+    judged(|| {
+        let _alone = alone();
+        all_right(
+            "link",
+            || {
+                let chain = Chain::start(ms(1));
+                let way = &chain.links[1].forward;
+                half_disturbed(&chain, PLAN, || way.set_spikes(10, ms(30)))
+            },
+            |report| report.text("verdict/kind") == "segment" && report.int("verdict/index") == 1,
+        )
+    });
 }
 
 /// Loops that do nothing but keep a processor busy.

@@ -286,9 +286,14 @@ impl Witness {
 /// 200 blocks has its p95 spoilt by two late ones.) Idle, it is half of that.
 const BUSY: Duration = Duration::from_micros(300);
 
-/// Repeats `run` until a witness calls it undisturbed; what a disturbed one gave goes to `forget`.
+/// For so long the tests of this program repeat disturbed runs, all together: a machine that has not been quiet until then
+/// is not going to be.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Repeats `run` until a witness calls it undisturbed; what a disturbed one gave goes to `forget`. `None` where the machine
+/// never was quiet, see [`judged`].
 #[track_caller]
-pub fn undisturbed<T>(run: impl FnMut() -> T, forget: impl FnMut(T)) -> T {
+pub fn undisturbed<T>(run: impl FnMut() -> T, forget: impl FnMut(T)) -> Option<T> {
     undisturbed_by((980, BUSY), run, forget)
 }
 
@@ -298,18 +303,37 @@ pub fn undisturbed_by<T>(
     (per_mille, limit): (usize, Duration),
     mut run: impl FnMut() -> T,
     mut forget: impl FnMut(T),
-) -> T {
-    for _ in 0..100 {
+) -> Option<T> {
+    static SPENT: Mutex<Duration> = Mutex::new(Duration::ZERO);
+    for attempt in 1.. {
+        let begun = Instant::now();
         let witness = Witness::start();
         let outcome = run();
         let late = witness.lateness(per_mille);
         if late < limit {
-            return outcome;
+            return Some(outcome);
         }
         eprintln!("disturbed: wake-ups are late by {late:?}");
         forget(outcome);
+        let mut spent = SPENT.lock().unwrap();
+        *spent += begun.elapsed();
+        // The tests that come after one that was given up have a few tries left.
+        if *spent > PATIENCE && attempt >= 5 {
+            break;
+        }
     }
-    panic!("the machine is too busy: no run of 100 was undisturbed");
+    None
+}
+
+/// A test of figures that only a quiet machine gives. Where it never was quiet, nothing was measured that could be right or
+/// wrong: that is said past the capture of libtest, and `scripts/check` repeats it at its end.
+pub fn judged(test: impl FnOnce() -> Option<()>) {
+    if test().is_none() {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or_default();
+        let line = format!("NOT JUDGED, the machine is too busy: {name}\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
 }
 
 /// A TCP forwarder that takes connections to its targets in turn, tells of the bytes that come back, and can be cut.

@@ -1,14 +1,14 @@
 //! Verdicts: over earlier runs, by the 95th percentile, and the demo's.
 
 use crate::support::{
-    alone, half_disturbed, median, ms, recorded, repeats, undisturbed, Chain, Report,
+    alone, half_disturbed, judged, median, ms, recorded, repeats, undisturbed, Chain, Report,
 };
 use crate::util::{run, text, Dir};
 use std::path::Path;
 
 /// A run of a probe that a witness calls undisturbed; a disturbed one is forgotten and repeated.
 #[track_caller]
-fn normal(chain: &Chain, state: &Path) -> Report {
+fn normal(chain: &Chain, state: &Path) -> Option<Report> {
     let before = std::fs::read(state).ok();
     let name = state.to_str().unwrap();
     undisturbed(
@@ -25,45 +25,48 @@ fn normal(chain: &Chain, state: &Path) -> Report {
 
 #[test]
 fn a_segment_slower_than_in_earlier_runs_is_named_and_normal_runs_are_not() {
-    let _alone = alone();
-    let dir = Dir::new("state");
-    let chain = Chain::start(ms(1));
-    let state = dir.file("state");
-    let slowed = &chain.links[1];
-    let mut before = Vec::new();
-    for _ in 0..5 {
-        normal(&chain, &state);
-        before.push(recorded(slowed));
-    }
-    let before = median(before);
-    let earlier = std::fs::read(&state).unwrap();
-    let mut held = 0;
-    for _ in 0..5 {
-        std::fs::write(&state, &earlier).unwrap();
-        slowed.back.set_delay(ms(1)); // Begins a new record.
-        slowed.forward.set_delay(ms(4));
-        let slow = normal(&chain, &state);
-        let own = recorded(slowed) - before;
-        let verdict = slow.text("verdict/text");
-        eprintln!("{verdict} The link: +{own} ns");
-        assert_eq!(slow.text("verdict/kind"), "segment", "{verdict}");
-        assert_eq!(slow.int("verdict/index"), 1, "{verdict}");
-        assert_eq!(slow.text("verdict/basis"), "increase");
-        assert!((2_900_000..3_200_000).contains(&own), "{own}");
-        let low = slow.int("verdict/increase_low_ns");
-        let high = slow.int("verdict/increase_high_ns");
-        held += usize::from((low..=high).contains(&own));
-    }
-    // The link does not see what its bytes wait for before its read and after its write. On a busy machine that differs
-    // from run to run by tens of microseconds, and the interval is no wider: so most runs, not all.
-    assert!(held >= 3, "{held} of 5 intervals hold the link's figure");
-    slowed.forward.set_delay(ms(1));
-    for run in 1..=10 {
-        let report = normal(&chain, &state);
-        let verdict = report.text("verdict/text");
-        assert_eq!(report.text("verdict/kind"), "none", "run {run}: {verdict}");
-        assert_eq!(report.text("verdict/basis"), "increase", "{verdict}");
-    }
+    judged(|| {
+        let _alone = alone();
+        let dir = Dir::new("state");
+        let chain = Chain::start(ms(1));
+        let state = dir.file("state");
+        let slowed = &chain.links[1];
+        let mut before = Vec::new();
+        for _ in 0..5 {
+            normal(&chain, &state)?;
+            before.push(recorded(slowed));
+        }
+        let before = median(before);
+        let earlier = std::fs::read(&state).unwrap();
+        let mut held = 0;
+        for _ in 0..5 {
+            std::fs::write(&state, &earlier).unwrap();
+            slowed.back.set_delay(ms(1)); // Begins a new record.
+            slowed.forward.set_delay(ms(4));
+            let slow = normal(&chain, &state)?;
+            let own = recorded(slowed) - before;
+            let verdict = slow.text("verdict/text");
+            eprintln!("{verdict} The link: +{own} ns");
+            assert_eq!(slow.text("verdict/kind"), "segment", "{verdict}");
+            assert_eq!(slow.int("verdict/index"), 1, "{verdict}");
+            assert_eq!(slow.text("verdict/basis"), "increase");
+            assert!((2_900_000..3_200_000).contains(&own), "{own}");
+            let low = slow.int("verdict/increase_low_ns");
+            let high = slow.int("verdict/increase_high_ns");
+            held += usize::from((low..=high).contains(&own));
+        }
+        // The link does not see what its bytes wait for before its read and after its write. On a busy machine that differs
+        // from run to run by tens of microseconds, and the interval is no wider: so most runs, not all.
+        assert!(held >= 3, "{held} of 5 intervals hold the link's figure");
+        slowed.forward.set_delay(ms(1));
+        for run in 1..=10 {
+            let report = normal(&chain, &state)?;
+            let verdict = report.text("verdict/text");
+            assert_eq!(report.text("verdict/kind"), "none", "run {run}: {verdict}");
+            assert_eq!(report.text("verdict/basis"), "increase", "{verdict}");
+        }
+        Some(())
+    });
 }
 
 #[test]
