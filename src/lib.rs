@@ -15,6 +15,7 @@
 //! | module | turns | into | lacks on purpose |
 //! |---|---|---|---|
 //! | [`table`] | keys and values | a small map in order | a tree |
+//! | [`decimal`] | text | a double | tables |
 //! | [`time`] | integers | instants and spans that name their clock | a clock |
 //! | [`wire`] | bytes | frames, and back | sockets, policy |
 //! | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | sockets, clocks, names of frames |
@@ -34,6 +35,7 @@
 
 pub mod annotate;
 pub mod cli;
+pub mod decimal;
 pub mod measure;
 pub mod metrics_http;
 pub mod node;

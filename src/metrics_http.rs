@@ -5,6 +5,7 @@
 //! has one in memory, and 5 s for each. Read RFC 9112 first; what is left out on purpose: request bodies, keep-alive, TLS
 //! and logins (bind to an address that only your monitoring reaches).
 
+use crate::decimal::decimal;
 use crate::node::output::tell;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -192,7 +193,7 @@ fn understand(head: &[u8]) -> Result<(Request, bool), Bad> {
             }
             request.accept.push_str(value);
         } else if name.eq_ignore_ascii_case("x-prometheus-scrape-timeout-seconds") {
-            let seconds = value.parse::<f64>().ok();
+            let seconds = decimal(value);
             let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
             request.scrape_timeout = span;
         }

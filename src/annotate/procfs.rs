@@ -3,6 +3,7 @@
 //! All of it is the host's, or that part of it which this process's namespaces show.
 
 use super::Told;
+use crate::decimal::decimal;
 use crate::measure::facts::Classes;
 use crate::time::{MonoTime, Nanos};
 use std::fs;
@@ -49,14 +50,14 @@ pub const MIB: [(&str, &str, &str); 19] = [
 
 /// Averages over 1, 5 and 15 minutes, from /proc/loadavg.
 pub fn load_averages(text: &str) -> Option<[f64; 3]> {
-    let mut numbers = text.split_ascii_whitespace().map(str::parse);
-    let mut next = || numbers.next()?.ok();
+    let mut numbers = text.split_ascii_whitespace().map(decimal);
+    let mut next = || numbers.next()?;
     Some([next()?, next()?, next()?])
 }
 
 /// Seconds since boot, from /proc/uptime.
 pub fn uptime(text: &str) -> Option<f64> {
-    text.split_ascii_whitespace().next()?.parse().ok()
+    decimal(text.split_ascii_whitespace().next()?)
 }
 
 /// What all CPUs together have spent, in ticks since boot.
@@ -105,13 +106,12 @@ pub fn shares(before: Ticks, now: Ticks) -> Option<(f64, f64)> {
 /// Share of the last 10 s in which some task waited for the resource, from /proc/pressure/*.
 pub fn pressure(text: &str) -> Option<f64> {
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    let percent: f64 = some
+    let percent = some
         .trim_start()
         .strip_prefix("avg10=")?
         .split(' ')
-        .next()?
-        .parse()
-        .ok()?;
+        .next()
+        .and_then(decimal)?;
     Some(percent / 100.0)
 }
 
@@ -120,7 +120,7 @@ pub fn memory(text: &str, name: &str) -> Option<f64> {
     let rest = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    let kilobytes: f64 = rest.split_ascii_whitespace().next()?.parse().ok()?;
+    let kilobytes = decimal(rest.split_ascii_whitespace().next()?)?;
     Some(kilobytes * 1024.0)
 }
 
@@ -131,7 +131,7 @@ pub fn open_files_limit(text: &str) -> Option<f64> {
         .find_map(|line| line.strip_prefix("Max open files"))?;
     match row.split_ascii_whitespace().next()? {
         "unlimited" => Some(f64::INFINITY),
-        soft => soft.parse().ok(),
+        soft => decimal(soft),
     }
 }
 
@@ -144,7 +144,7 @@ pub fn counter(text: &str, group: &str, name: &str) -> Option<f64> {
     let place = names
         .split_ascii_whitespace()
         .position(|word| word == name)?;
-    numbers.split_ascii_whitespace().nth(place)?.parse().ok()
+    decimal(numbers.split_ascii_whitespace().nth(place)?)
 }
 
 /// The interfaces of /proc/net/dev that have moved bytes, each with its sixteen numbers; those that moved most if there
@@ -156,7 +156,7 @@ pub fn interfaces(text: &str) -> Vec<(&str, Vec<f64>)> {
             let (name, numbers) = line.split_once(':')?;
             let numbers: Vec<f64> = numbers
                 .split_ascii_whitespace()
-                .map_while(|word| word.parse().ok())
+                .map_while(decimal)
                 .collect();
             (numbers.len() >= 16 && moved(&numbers) > 0.0).then_some((name.trim(), numbers))
         })

@@ -3,6 +3,7 @@
 
 use super::ber::{self, BerError, Values, INTEGER, NULL, OCTETS, OID, SEQUENCE};
 use super::Told;
+use crate::decimal::decimal;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -292,8 +293,8 @@ fn octets(content: &[u8]) -> Value {
         return Value::Text(format!("0x{digits}"));
     };
     let plain = |byte: u8| byte.is_ascii_digit() || byte == b'.' || byte == b'-';
-    match text.trim().parse() {
-        Ok(number) if text.trim().bytes().all(plain) => Value::Number(number),
+    match decimal(text.trim()) {
+        Some(number) if text.trim().bytes().all(plain) => Value::Number(number),
         _ => Value::Text(text.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! How values are written on the command line: text in, checked value out. Errors say what is wrong
 //! and how to write it.
 
+use crate::decimal::decimal;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     } else {
         UNITS.iter().find(|(name, _)| *name == unit).map(|u| u.1)
     };
-    let (true, Some(factor), Ok(number)) = (plain, factor, number.parse::<f64>()) else {
+    let (true, Some(factor), Some(number)) = (plain, factor, decimal(number)) else {
         return Err("is not a duration: write seconds as 2 or 0.002, or 2s, 10ms, 5m".into());
     };
     let seconds = number * factor;

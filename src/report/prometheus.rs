@@ -8,6 +8,7 @@
 //! in another shape starts at zero again, which Prometheus takes for the restart of a counter.
 
 use super::{printable, Report};
+use crate::decimal::decimal;
 use crate::measure::facts::FactValue;
 use crate::measure::sla::Amount;
 use crate::measure::{
@@ -41,7 +42,7 @@ impl Exposition {
             let weight = parameter
                 .strip_prefix("q=")
                 .or(parameter.strip_prefix("Q="));
-            weight.and_then(|weight| weight.parse().ok()) == Some(0.0)
+            weight.and_then(decimal) == Some(0.0)
         };
         let mut ranges = accept.split(',');
         let named = ranges.any(|range| {

@@ -3,6 +3,7 @@
 use super::{
     Amount, Ask, Clear, Figure, Limit, Node, Nodes, Part, Rule, Statistic, MOST_OF, WINDOW,
 };
+use crate::decimal::decimal;
 use crate::measure::facts::Classes;
 use crate::measure::Sla;
 use crate::time::SignedNanos;
@@ -419,7 +420,7 @@ impl Reader {
 fn limit(text: &str) -> Option<Limit> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(end);
-    let number: f64 = number.parse().ok()?;
+    let number = decimal(number)?;
     // Ten years of nanoseconds are exact enough, and nobody waits longer.
     let span = |factor: f64| {
         let nanos = (number * factor).round();
