@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use subsegment_tcp_speeds::measure::facts::{Classes, FactValue};
+use subsegment_tcp_speeds::annotation::{Classes, FactValue};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::wire::facts::{emit_ask, parse_facts};
 use subsegment_tcp_speeds::wire::{

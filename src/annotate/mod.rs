@@ -9,7 +9,7 @@ pub mod procfs;
 pub mod snmp;
 pub mod tcp;
 
-use crate::measure::facts::{Classes, Fact, FactValue};
+use crate::annotation::{Classes, Fact, FactValue};
 
 /// What one reading of one class has to tell.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 //! All of it is the host's, or that part of it which this process's namespaces show.
 
 use super::Told;
+use crate::annotation::Classes;
 use crate::decimal::decimal;
-use crate::measure::facts::Classes;
 use crate::time::{MonoTime, Nanos};
 use std::fs;
 use std::path::PathBuf;
@@ -301,7 +301,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::facts::FactValue;
+    use crate::annotation::FactValue;
 
     const STAT: &str = "cpu  100 20 30 800 50 0 10 40 5 0\n\
         cpu0 50 10 15 400 25 0 5 20 5 0\ncpu1 50 10 15 400 25 0 5 20 0 0\nintr 7 0 0\n";

@@ -362,7 +362,7 @@ fn exchange(address: SocketAddr, request: &[u8], id: i32) -> Result<Bindings, Sn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::facts::{Fact, FactValue};
+    use crate::annotation::{Fact, FactValue};
     use crate::random::Random;
 
     /// GET of sysUpTime.0 and laLoad.1 with request-id 0x1234, as Net-SNMP's snmpget sends it but for a longer id.

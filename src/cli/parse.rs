@@ -365,7 +365,7 @@ fn remedied(message: impl fmt::Display) -> String {
 mod tests {
     use super::super::{Common, Endpoint};
     use super::*;
-    use crate::measure::facts::Classes;
+    use crate::annotation::Classes;
     use crate::measure::sla::simple;
     use crate::measure::Sla;
     use std::time::Duration;

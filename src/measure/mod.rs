@@ -12,26 +12,23 @@
 //!
 //! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
 
+pub mod baseline;
 mod clock;
-pub mod facts;
 mod held;
 mod histogram;
 mod model;
-#[cfg(test)]
-mod scenarios;
 mod series;
-#[cfg(test)]
-mod simulator;
 pub mod sla;
-pub mod state;
+#[cfg(test)]
+mod tests;
 pub mod timeline;
 mod trip;
 mod verdict;
 pub mod why;
 
+pub use baseline::{RunRecord, StateError};
 pub use histogram::{Histogram, BUCKETS_NS};
 pub use model::{Baseline, Model};
-pub use state::{RunRecord, StateError};
 pub use trip::{HostPart, Parts, SegmentPart, Trip, TripError};
 
 use crate::time::{Nanos, SignedNanos, WallTime};

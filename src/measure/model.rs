@@ -10,7 +10,6 @@ use super::clock::{Clock, NEGLIGIBLE_NS};
 use super::held::Held;
 use super::series::{exact_quantile, History, Reading, Window, BATCHES, NONE, WARM_UP};
 use super::sla::{self, Place};
-use super::state::{path_key, Part, Quantiles, RunRecord, RUNS_KEPT};
 use super::timeline::{wall, Cut, Event, EventKind, Timeline};
 use super::trip::{HostPart, Pair, Parts, SegmentPart, Trip, TripError};
 use super::verdict::{compare, Candidate, Evidence, Increase, Subject, MIN_RUNS};
@@ -19,8 +18,9 @@ use super::{
     Direction, Figure, Histogram, HostStatistics, NodeId, Passage, SegmentStatistics, Statistics,
     Summary, Verdict, VerdictDirection,
 };
-use crate::table::Table;
+use crate::measure::baseline::{path_key, Part, Quantiles, RunRecord, RUNS_KEPT};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
+use crate::vec_map::Table;
 
 /// Identities remembered per hop; a larger pool is counted on, but its later members start no new
 /// baseline.

@@ -269,8 +269,8 @@ impl Trip {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulator::{Random, SimPath};
     use super::*;
+    use crate::measure::tests::simulator::{Random, SimPath};
     use crate::time::WallTime;
 
     fn sum(parts: &Parts) -> SignedNanos {

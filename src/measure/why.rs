@@ -24,10 +24,10 @@
 //! goes one way only: it says nothing. Counters are compared with the first answer of the same question; with one answer
 //! alone they are those of the connection's life.
 
-use super::facts::Facts;
 use super::model::NETWORK_KNOWN;
 use super::sla::Amount;
 use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};
+use crate::annotation::Facts;
 use crate::time::{Nanos, SignedNanos};
 
 /// Share of the busy time from which on a connection is called limited.
@@ -414,9 +414,9 @@ fn span(nanos: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::{Fact, FactValue};
     use super::super::{Confidence, Figure, Histogram, Verdict};
     use super::*;
+    use crate::annotation::{Fact, FactValue};
     use crate::time::Nanos;
 
     fn summary(ms: f64) -> Option<Summary> {

@@ -6,14 +6,16 @@
 //! in the next block. Facts about the pump's own two connections (`TCP_INFO`, a call that never waits for a peer) the pump
 //! takes itself, after the send, for the next block. A block that asks for nothing costs none of this.
 
-use super::collect::Measurement;
-use super::intake::HEADROOM;
-use super::{lock, Node, STACK};
 use crate::annotate::procfs::Reader;
 use crate::annotate::snmp::Agent;
 use crate::annotate::{tcp, Told};
-use crate::measure::facts::{Classes, Fact, FactValue, Facts};
+use crate::annotation::{Classes, Fact, FactValue, Facts};
+use crate::collect::queue::Measurement;
+use crate::node::reader::HEADROOM;
+use crate::node::Node;
 use crate::session::facts::told;
+use crate::sync::lock;
+use crate::sync::STACK;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crate::wire::facts::{cut_facts, emit_facts, parse_facts, with_annotation};
@@ -123,7 +125,7 @@ impl Annotator {
         });
         let asking = self.agent.want(agent, "snmp", || {
             let agent = self.offer.agent.clone();
-            let mut id = super::random() as i32;
+            let mut id = crate::sync::random() as i32;
             self.reading(move |_| {
                 id = id.wrapping_add(1) & i32::MAX;
                 agent_facts(agent.as_ref(), id)
@@ -361,7 +363,7 @@ impl Telling {
 
 /// Hands what the nodes from `hop` on have told in a frame that came back to the collector.
 #[inline(never)]
-pub(super) fn tell_facts(node: &Node, hop: u8, frame: &FrameView<'_>) {
+pub fn tell_facts(node: &Node, hop: u8, frame: &FrameView<'_>) {
     for facts in told(frame, hop) {
         let facts = Measurement::Facts(hop, Box::new(facts));
         node.collector.offer(facts);
@@ -377,7 +379,7 @@ pub(super) fn tell_facts(node: &Node, hop: u8, frame: &FrameView<'_>) {
 
 /// Hands what the node at hop 0 tells of itself to the collector.
 #[inline(never)]
-pub(super) fn tell_own_facts(node: &Node, sequence: u64, value: &[u8]) {
+pub fn tell_own_facts(node: &Node, sequence: u64, value: &[u8]) {
     let facts = parse_facts(value).unwrap_or_default(); // It is our own.
     if !facts.is_empty() {
         let facts = Facts {
@@ -392,7 +394,7 @@ pub(super) fn tell_own_facts(node: &Node, sequence: u64, value: &[u8]) {
 /// Copies a frame into `own` with this node's facts in it, as far as there is room; its header then. Where there is
 /// nothing to add it stays where it is.
 #[inline(never)]
-pub(super) fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -> Header {
+pub fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -> Header {
     let mut header = frame.header;
     let fits = cut_to_room(value, header.annotations_len);
     if !fits.is_empty() {
@@ -409,7 +411,7 @@ pub(super) fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec
 }
 
 /// The facts that fit beside `taken` bytes of annotations.
-pub(super) fn cut_to_room(value: &[u8], taken: usize) -> &[u8] {
+pub fn cut_to_room(value: &[u8], taken: usize) -> &[u8] {
     let room = MAX_ANNOTATIONS.saturating_sub(taken + ANNOTATION_HEADER_LEN);
     cut_facts(value, room)
 }

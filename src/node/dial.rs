@@ -3,7 +3,7 @@
 //! Names are resolved at start, and again after a failed connect. The resolver runs on a thread of its own, because it
 //! may block for longer than anyone here is willing to wait.
 
-use super::lock;
+use crate::sync::lock;
 use crate::time::Nanos;
 use std::error::Error;
 use std::fmt;

@@ -5,9 +5,9 @@
 //! Only where reading was over already does the writer speak. A read of 0 is a half-close only if the pair has not
 //! failed and the kernel does not call the socket closed.
 
-use super::diary::Diary;
-use super::lock;
+use crate::node::connection_log::Diary;
 use crate::session::journal::{EndJournal, Place};
+use crate::sync::lock;
 use crate::sys::{self, receive};
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::authentication::{make_room, Sealer, Sealing, Verifier, TAG_LEN};
@@ -104,7 +104,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(sealer: Sealer, verifier: Verifier) -> Self {
+    pub(crate) fn new(sealer: Sealer, verifier: Verifier) -> Self {
         Self {
             sealer: Mutex::new(sealer),
             verifier: Mutex::new(verifier),
@@ -150,19 +150,19 @@ impl End {
     }
 
     /// From now on what happens here is noted.
-    pub(super) fn keep_diary(&self, place: Place, diary: &Arc<Diary>) {
+    pub fn keep_diary(&self, place: Place, diary: &Arc<Diary>) {
         // Set once: an end has one life.
         let _ = self.diary.set((place, Arc::clone(diary)));
     }
 
     /// The books of its connection; `None` where none are kept.
-    pub(super) fn diary(&self) -> Option<&Arc<Diary>> {
+    pub fn diary(&self) -> Option<&Arc<Diary>> {
         self.diary.get().map(|(_, diary)| diary)
     }
 
     /// Notes an event, where books are kept.
     #[inline]
-    pub(super) fn note(&self, what: impl FnOnce(&mut EndJournal, WallTime)) {
+    pub fn note(&self, what: impl FnOnce(&mut EndJournal, WallTime)) {
         if let Some((place, diary)) = self.diary.get() {
             diary.note(*place, what);
         }
@@ -200,7 +200,7 @@ impl End {
     }
 
     /// From now on every frame in and out has its trailer.
-    pub(super) fn set_link(&self, link: Link) {
+    pub fn set_link(&self, link: Link) {
         // A connection has one handshake.
         let _ = self.link.set(link);
     }

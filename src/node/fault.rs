@@ -1,9 +1,9 @@
 //! How a connection ends before its time: what its log and its two peers hear of it.
 
-use super::collect::Measurement;
-use super::ends::{Pair, Side};
-use super::intake::ReadFault;
-use super::Node;
+use crate::collect::queue::Measurement;
+use crate::node::ends::{Pair, Side};
+use crate::node::reader::ReadFault;
+use crate::node::Node;
 use crate::sys;
 use crate::wire::{build, frame_type, ErrorCode, ErrorInfo, Flags, Header, ParseError};
 use std::fmt;
@@ -38,22 +38,22 @@ impl Fault {
         Self(Box::new(Inner { level, text, last }))
     }
 
-    pub(super) fn silent() -> Self {
+    pub(crate) fn silent() -> Self {
         Self::new(log::Level::Debug, String::new(), Last::Silent)
     }
 
-    pub(super) fn reset(level: log::Level, text: String) -> Self {
+    pub(crate) fn reset(level: log::Level, text: String) -> Self {
         Self::new(level, text, Last::Reset)
     }
 
     /// An ERROR that came by, which goes on towards the source.
-    pub(super) fn reported(info: ErrorInfo) -> Self {
+    pub fn reported(info: ErrorInfo) -> Self {
         let text = format!("hop {} reports: {}", info.hop, info.shown());
         Self::new(log::Level::Error, text, Last::Error(info))
     }
 
     #[inline(never)]
-    pub(super) fn error(node: &Node, hop: u8, code: ErrorCode, text: String) -> Self {
+    pub(crate) fn error(node: &Node, hop: u8, code: ErrorCode, text: String) -> Self {
         let info = ErrorInfo {
             code,
             hop,
@@ -72,7 +72,7 @@ impl fmt::Display for Fault {
 
 /// What an end of reading means, by the side it happened on and who speaks there.
 #[inline(never)]
-pub(super) fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: ReadFault) -> Fault {
+pub fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: ReadFault) -> Fault {
     let end = match side {
         Side::Client => Some(&pair.client),
         Side::Server => pair.server.get(),
@@ -146,7 +146,7 @@ pub(super) fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: Read
 
 /// A node that went without END.
 #[inline(never)]
-pub(super) fn vanished(node: &Node, pair: &Pair, hop: u8, side: Side) -> Fault {
+pub fn vanished(node: &Node, pair: &Pair, hop: u8, side: Side) -> Fault {
     match (side, pair.server.get()) {
         (Side::Server, Some(server)) => Fault::error(
             node,
@@ -221,7 +221,7 @@ fn last_words(pair: &Pair, last: &Last, wait: bool) -> bool {
 }
 
 /// Ends a connection because the node ends: nobody is to take what was cut off for complete.
-pub(super) fn cut_off(node: &Node, pair: &Pair) {
+pub fn cut_off(node: &Node, pair: &Pair) {
     if pair.fail() {
         let hop = pair.session.get().copied().unwrap_or_default().hop;
         let text = format!("{} was told to end", node.settings.name);

@@ -19,8 +19,8 @@
 //! bytes on both sides 0.7 MiB while it moves bulk, and about 25 KiB while it idles: large buffers are given back after
 //! a quiet second. The whole is bounded by `--max-connections` times that.
 
-use super::lock;
 use crate::session::allow::{is_allowed, Network, Seldom};
+use crate::sync::lock;
 use crate::sys;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex, PoisonError};

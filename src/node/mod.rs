@@ -7,65 +7,41 @@
 //! over a bounded channel and never wait for it. A node that is asked about itself reads that on a thread `annotate`, its
 //! SNMP agent's values on `snmp`: see [`annotator`].
 //! Where metrics are served, a `metrics` thread per listening address accepts requests, and one thread per request answers
-//! with what the collector posts on the [`board`] when it is asked; `--sessions` is written on a thread [`sessions`].
+//! with what the collector posts on the [`latest`] report when it is asked; `--sessions` is written on a thread `sessions`.
 //!
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
 
 pub mod annotator;
-pub mod asking;
-pub mod board;
-pub mod caller;
 pub mod clock;
-pub mod collect;
-pub mod demo;
+pub mod connect_window;
+pub mod connection_log;
 pub mod dial;
-pub mod diary;
 pub mod ends;
-pub mod exporter;
 pub mod fault;
-pub mod fleet;
 pub mod gate;
-pub mod intake;
 pub mod introduce;
-pub mod key;
-pub mod ledger;
-pub mod link;
-pub mod metrics;
-pub mod notify;
-pub mod output;
-pub mod passive;
-pub mod print;
-pub mod probe;
+pub mod link_auth;
 pub mod pump;
-pub mod screen;
+pub mod reader;
 pub mod serve;
-pub mod sessions;
-pub mod setup;
-pub mod source;
 mod stop;
-pub mod turns;
 
 pub use stop::StopFlag;
 
-use crate::measure::facts::Classes;
+use crate::annotation::Classes;
+use crate::collect::{latest, queue, requests};
 use crate::session::admission::Accept;
+use crate::sync::{lock, random};
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::siphash::Key;
-use crate::wire::{NodeInfo, Role, VERSION};
-use std::collections::hash_map::RandomState;
+use crate::wire::{NodeInfo, Role, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Enough for the deepest pump and the formatting of a log line; what is touched counts, not what is reserved. A pump that
-/// idles has touched two pages: what goes deep at a connection's start or end is kept out of the functions that stay
-/// (`inline(never)`). `scripts/bench idle` shows a third one.
-const STACK: usize = 64 << 10;
 
 /// What a node was told to do.
 #[derive(Clone, Debug)]
@@ -103,8 +79,29 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The settings of a node of which nothing is asked for: it takes framed clients and has no key.
+    pub fn new(name: &str, role: Role, timeout: Duration) -> Self {
+        Self {
+            name: name.into(),
+            role,
+            tags: Vec::new(),
+            stamp: true,
+            accept: Accept::Framed,
+            remove: false,
+            timeout,
+            idle_timeout: None,
+            sample: Duration::from_millis(10),
+            hop_limit: DEFAULT_HOP_LIMIT,
+            kernel_times: true,
+            key: None,
+            limits: gate::Limits::default(),
+            ask: Classes::default(),
+            offer: annotator::Offer::default(),
+        }
+    }
+
     /// Whether arrivals are wanted where frames come in: only a stamp has a place for them.
-    fn wants_arrivals(&self) -> bool {
+    pub fn wants_arrivals(&self) -> bool {
         self.kernel_times && self.stamp
     }
 
@@ -124,15 +121,15 @@ pub struct Node {
     /// Its clock generations.
     pub clock: clock::NodeClock,
     /// Where measurements go.
-    pub collector: collect::Collector,
+    pub collector: queue::Collector,
     /// Where the newest report is, for those who ask.
-    pub board: Arc<board::Board>,
+    pub board: Arc<latest::Board>,
     /// What blocks that begin here ask for.
-    pub asking: Arc<asking::Asking>,
+    pub asking: Arc<requests::Asking>,
     /// What it answers when a block asks.
     pub annotator: annotator::Annotator,
     /// Where the lives of connections are written; `None` without `--sessions`.
-    pub sessions: Option<sessions::Sessions>,
+    pub sessions: Option<connection_log::Sessions>,
     /// The next hop; `None` at a reflector.
     pub onward: Option<dial::Onward>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
@@ -146,9 +143,9 @@ pub struct Node {
 
 impl Node {
     /// A node, and the queue of its collector, which the caller has to drain.
-    pub fn new(settings: Settings, onward: Option<dial::Onward>) -> (Self, collect::Queue) {
-        let (collector, queue) = collect::channel(settings.sample);
-        let asking = asking::Asking::default();
+    pub fn new(settings: Settings, onward: Option<dial::Onward>) -> (Self, queue::Queue) {
+        let (collector, queue) = queue::channel(settings.sample);
+        let asking = requests::Asking::default();
         asking.always(settings.ask);
         let node = Self {
             id: random(),
@@ -215,17 +212,4 @@ type Ends = (SocketAddr, SocketAddr);
 fn canonical((first, second): Ends) -> Ends {
     let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
     (plain(first), plain(second))
-}
-
-/// Locks, whether or not another thread panicked: what our locks guard is valid between any two statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// 64 bits from the random keys that std takes from the kernel: for node ids, cookies and nonces, which have to be
-/// unlikely to collide, not secret.
-pub fn random() -> u64 {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u64(sys::clock::mono().0);
-    hasher.finish()
 }

@@ -1,24 +1,27 @@
 //! Listening: accept threads, and the setting-up of each connection on its own `up` thread, so that a slow connect or a
 //! silent client stops nobody else.
 
-use super::collect::Traffic;
-use super::dial::{DialError, Dialled};
-use super::ends::{Carried, End, Pair, Session, Side};
-use super::fault::{conclude, cut_off, explain, Fault};
-use super::gate::Gate;
-use super::intake::{Intake, ReadFault};
-use super::introduce::{introduce, opened, tell_nodes};
-use super::key::{self, NoLink};
-use super::pump::Pump;
-use super::sessions::{self, HasPair};
-use super::setup::Setup;
-use super::{lock, random, Ends, Node, STACK};
+use crate::collect::queue::Traffic;
+use crate::node::connect_window::Setup;
+use crate::node::connection_log::{self, HasPair};
+use crate::node::dial::{DialError, Dialled};
+use crate::node::ends::{Carried, End, Pair, Session, Side};
+use crate::node::fault::{conclude, cut_off, explain, Fault};
+use crate::node::gate::Gate;
+use crate::node::introduce::{introduce, opened, tell_nodes};
+use crate::node::link_auth::{self, NoLink};
+use crate::node::pump::Pump;
+use crate::node::reader::{Intake, ReadFault};
+use crate::node::{Ends, Node};
 use crate::session::admission::{judge, Accept, Admission};
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
+use crate::sync::lock;
+use crate::sync::random;
+use crate::sync::STACK;
 use crate::sys;
-use crate::table::Table;
 use crate::time::Nanos;
+use crate::vec_map::Table;
 use crate::wire::{
     build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
     ParseError, Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
@@ -116,7 +119,7 @@ pub fn listen_addresses(
     timeout: Duration,
 ) -> io::Result<Vec<SocketAddr>> {
     match host {
-        Some(host) => super::dial::resolve(host, port, timeout),
+        Some(host) => crate::node::dial::resolve(host, port, timeout),
         // The wildcard of IPv6 takes IPv4 too, where the kernel has IPv6 at all.
         None if TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() => Ok(vec![SocketAddr::new(
             IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -262,7 +265,7 @@ impl Watch {
 
     /// The connections that are open now, in order of their numbers. Each is looked up when its turn comes: one that has
     /// ended meanwhile is left out, and none is kept from ending for longer than the caller holds it.
-    pub(super) fn open(&self) -> impl Iterator<Item = Arc<dyn HasPair>> + '_ {
+    pub fn open(&self) -> impl Iterator<Item = Arc<dyn HasPair>> + '_ {
         let open = &self.0.open;
         let last = lock(open).keys().next_back().copied();
         let mut next = Some(0);
@@ -700,7 +703,7 @@ fn take_onward(
         .set(ends)
         .expect("a pair is connected onward once");
     let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
-    sessions::connected(pair, &end, took);
+    connection_log::connected(pair, &end, took);
     let connected = Instant::now();
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
@@ -732,7 +735,7 @@ fn greet(node: &Node, pair: &Pair, session: Session) -> Result<(), Fault> {
     let server = pair.server.get().expect("it was connected");
     if let Some(key) = &node.settings.key {
         // Not framed before the link stands: there is no last word that it would believe.
-        key::connect(
+        link_auth::connect(
             server,
             key,
             session.cookie,
@@ -886,7 +889,7 @@ fn open_as_entry(node: &Node, session: Session, local: SocketAddr, standing: &St
 }
 
 /// The OPEN frame of a node that begins a path.
-pub(super) fn opening(node: &Node, session: Session, info: &crate::wire::NodeInfo) -> Vec<u8> {
+pub fn opening(node: &Node, session: Session, info: &crate::wire::NodeInfo) -> Vec<u8> {
     let mut annotations = Vec::new();
     let flags = introduce(&mut annotations, Flags(Flags::MARKED), session.hop, info);
     let now = node.clock.pump().read();
@@ -944,7 +947,7 @@ fn is_greeted(
             ),
         )),
         (Some(key), true) => {
-            key::accept(&pair.client, key, &intake.view(*header)).map_err(fault)?;
+            link_auth::accept(&pair.client, key, &intake.view(*header)).map_err(fault)?;
             intake.consume(header);
             Ok(true)
         }
@@ -1096,7 +1099,7 @@ fn pass_open(
     view: &FrameView<'_>,
     role: Role,
     standing: Option<&Standing>,
-    ingress: super::clock::Moment,
+    ingress: crate::node::clock::Moment,
 ) -> Opening {
     let mut annotations = view.annotation_bytes().to_vec();
     let mut header = Header {
@@ -1142,8 +1145,10 @@ fn pass_open(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::Settings;
     use std::io::{Read, Write};
 
+    const TIMEOUT: Duration = Duration::from_secs(5);
     const LONG: Duration = Duration::from_secs(60);
 
     fn pair(listener: &TcpListener, id: usize) -> (TcpStream, Pair) {
@@ -1155,9 +1160,9 @@ mod tests {
 
     #[test]
     fn clients_wait_until_the_server_accepts() {
-        let settings = crate::node::Settings {
+        let settings = Settings {
             accept: Accept::Auto,
-            ..crate::node::demo::settings("Z", Role::Echo)
+            ..Settings::new("Z", Role::Echo, TIMEOUT)
         };
         let (node, _queue) = Node::new(settings, None);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -1182,7 +1187,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_open_until_it_is_counted() {
-        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let (node, _queue) = Node::new(Settings::new("Z", Role::Echo, TIMEOUT), None);
         let (shared, ended) = Shared::new(node);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -1209,7 +1214,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_has_not_ended_when_its_node_does_is_counted() {
-        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let (node, _queue) = Node::new(Settings::new("Z", Role::Echo, TIMEOUT), None);
         let server = Server::new(node, Vec::new());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -1229,7 +1234,7 @@ mod tests {
 
     #[test]
     fn a_client_that_is_accepted_as_the_node_ends_is_reset() {
-        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let (node, _queue) = Node::new(Settings::new("Z", Role::Echo, TIMEOUT), None);
         let (shared, _) = Shared::new(node);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -1244,10 +1249,10 @@ mod tests {
     fn a_connection_that_is_cut_off_while_it_connects_resets_its_server() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
-        let settings = crate::node::Settings {
+        let settings = Settings {
             accept: Accept::Raw,
             remove: true,
-            ..crate::node::demo::settings("P", Role::Proxy)
+            ..Settings::new("P", Role::Proxy, TIMEOUT)
         };
         let next = crate::node::dial::Onward::resolve("127.0.0.1", port, LONG).unwrap();
         let (node, _queue) = Node::new(settings, Some(next));
@@ -1297,7 +1302,7 @@ mod tests {
         let (release, released) = bounded::<()>(0);
         // Other tests' threads serve nothing: for them it only reports.
         keep_panicked_pumps(move || released.recv_timeout(LONG).unwrap_or_default());
-        let (node, _queue) = Node::new(crate::node::demo::settings("Z", Role::Echo), None);
+        let (node, _queue) = Node::new(Settings::new("Z", Role::Echo, TIMEOUT), None);
         let (shared, _) = Shared::new(node);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -3,8 +3,8 @@
 
 use super::name_or_hop;
 use crate::measure::Parts;
-use crate::table::Table;
 use crate::time::{SignedNanos, WallTime};
+use crate::vec_map::Table;
 
 /// What [`jsonl::line`](super::jsonl::line) and [`csv::Table::line`](super::csv::Table::line) are
 /// written from.

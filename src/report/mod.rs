@@ -12,18 +12,18 @@ pub mod otlp;
 pub mod passive;
 pub mod paths;
 pub mod prometheus;
-#[cfg(test)]
-mod samples;
 pub mod screen;
 pub mod session;
+#[cfg(test)]
+mod tests;
 pub mod text;
 
-use crate::measure::facts::Facts;
+use crate::annotation::Facts;
 use crate::measure::sla::{Event, LimitState, Place as Part};
 use crate::measure::timeline::Timeline;
 use crate::measure::{Sla, Statistics, VerdictKind};
-use crate::table::Table;
 use crate::time::{Nanos, WallTime};
+use crate::vec_map::Table;
 use std::fmt::Write as _;
 
 /// How a service stands, in the words of the Monitoring Plugins.
@@ -266,31 +266,4 @@ pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_steers_a_terminal_stays_printable() {
-        assert_eq!(
-            printable("a\x1b[31m\u{9b}2J\u{202e}\r\n"),
-            "a\\u{1b}[31m\\u{9b}2J\\u{202e}\\u{d}\\u{a}"
-        );
-        assert_eq!(printable("Zürich-北京"), "Zürich-北京");
-    }
-
-    #[test]
-    fn hosts_and_segments_alternate_also_over_a_hop_that_does_not_stamp() {
-        let places = in_path_order(&[3, 0, 1], |hop| *hop, &[1, 0], |hop| *hop);
-        let expected = [
-            Place::Host(&0),
-            Place::Segment(&0),
-            Place::Host(&1),
-            Place::Segment(&1),
-            Place::Host(&3),
-        ];
-        assert_eq!(places, expected);
-    }
 }

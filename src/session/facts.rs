@@ -1,6 +1,6 @@
 //! What a frame asks a node for, and what nodes have told in one that came back.
 
-use crate::measure::facts::{Classes, Facts};
+use crate::annotation::{Classes, Facts};
 use crate::wire::facts::{asked_of, parse_facts};
 use crate::wire::{FrameView, ANNOTATION_ASK, ANNOTATION_FACTS};
 
@@ -37,7 +37,7 @@ pub fn told(frame: &FrameView<'_>, hop: u8) -> Vec<Facts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::facts::{Fact, FactValue};
+    use crate::annotation::{Fact, FactValue};
     use crate::wire::facts::{emit_ask, emit_facts};
     use crate::wire::{build, frame_type, push_annotation, Header};
 

@@ -5,7 +5,7 @@
 //! can be joined.
 
 use super::{FrameView, Header, ParseError, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS};
-use crate::measure::facts::{Classes, Fact, FactValue};
+use crate::annotation::{Classes, Fact, FactValue};
 use byteorder::{BigEndian, ByteOrder};
 
 /// Most facts in one annotation.

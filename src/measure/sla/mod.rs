@@ -52,8 +52,8 @@ mod watch;
 pub use parse::{parse, simple, RuleError};
 pub use watch::{Event, Growth, LimitState, Watch};
 
-use super::facts::Classes;
 use super::Sla;
+use crate::annotation::Classes;
 use crate::time::SignedNanos;
 use std::cmp::Ordering;
 use std::fmt;

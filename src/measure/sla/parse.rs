@@ -3,8 +3,8 @@
 use super::{
     Amount, Ask, Clear, Figure, Limit, Node, Nodes, Part, Rule, Statistic, MOST_OF, WINDOW,
 };
+use crate::annotation::Classes;
 use crate::decimal::decimal;
-use crate::measure::facts::Classes;
 use crate::measure::Sla;
 use crate::time::SignedNanos;
 use std::fmt;

@@ -4,10 +4,10 @@
 //! evaluations each; of the events the latest [`EVENTS`] are kept.
 
 use super::{figure_text, Amount, Figure, Limit, Node, Nodes, Part, Place, Rule, Statistic};
-use crate::measure::facts::Classes;
+use crate::annotation::Classes;
 use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
-use crate::table::Table;
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
+use crate::vec_map::Table;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;

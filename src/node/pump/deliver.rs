@@ -1,14 +1,14 @@
 //! Framed in, plain bytes out: an exit's way to the server, and an entry's way back to the client.
 
 use super::Pump;
+use crate::collect::queue::Measurement;
 use crate::measure::Direction;
 use crate::node::annotator::cut_to_room;
 use crate::node::clock::{Moment, PumpClock};
-use crate::node::collect::Measurement;
 use crate::node::ends::{End, Side};
 use crate::node::fault::Fault;
-use crate::node::intake::Intake;
 use crate::node::introduce::tell_nodes;
+use crate::node::reader::Intake;
 use crate::session::inbound::Inbound;
 use crate::session::journal::Place;
 use crate::time::Nanos;

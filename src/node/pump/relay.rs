@@ -6,8 +6,8 @@ use crate::node::annotator::append;
 use crate::node::clock::Moment;
 use crate::node::ends::Side;
 use crate::node::fault::Fault;
-use crate::node::intake::{Chunk, Intake, HEADROOM};
 use crate::node::introduce::tell_nodes;
+use crate::node::reader::{Chunk, Intake, HEADROOM};
 use crate::session::inbound::Inbound;
 use crate::time::{Nanos, WallTime};
 use crate::wire::{

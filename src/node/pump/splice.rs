@@ -1,11 +1,11 @@
 //! Plain bytes in, plain bytes out: a proxy without a chain.
 
 use super::{refuse_greeting, Pump};
+use crate::collect::queue::Measurement;
 use crate::measure::Direction;
-use crate::node::collect::Measurement;
 use crate::node::ends::Side;
 use crate::node::fault::Fault;
-use crate::node::intake::{Chunk, Intake};
+use crate::node::reader::{Chunk, Intake};
 use crate::session::journal::Place;
 
 impl<'a> Pump<'a> {

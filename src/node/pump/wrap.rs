@@ -1,13 +1,13 @@
 //! Plain bytes in, framed out: an entry's way into the chain, and an exit's way back.
 
 use super::{refuse_greeting, Pump};
+use crate::collect::queue::Measurement;
+use crate::collect::requests::Question;
 use crate::node::annotator::tell_own_facts;
-use crate::node::asking::Question;
 use crate::node::clock::Moment;
-use crate::node::collect::Measurement;
 use crate::node::ends::Side;
 use crate::node::fault::Fault;
-use crate::node::intake::{Intake, HEADROOM};
+use crate::node::reader::{Intake, HEADROOM};
 use crate::session::journal::Place;
 use crate::sys;
 use crate::time::Nanos;

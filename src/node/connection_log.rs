@@ -1,0 +1,199 @@
+//! What the pumps of one connection note for `--sessions`.
+
+use crate::node::ends::{End, Pair};
+use crate::passive::{Http, Side as HttpSide};
+use crate::report::session::{Event, Snapshot};
+use crate::session::journal::{EndJournal, Journal, Kernel, Place};
+use crate::sync::lock;
+use crate::sys;
+use crate::time::{Nanos, WallTime};
+use crossbeam_channel::{bounded, Receiver, Sender};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
+
+/// Starts and ends that wait for the thread: a burst of a thousand connections fits.
+const QUEUE: usize = 4096;
+
+/// A connection's books; both its ends have them.
+#[derive(Debug, Default)]
+pub struct Diary {
+    journal: Mutex<Journal>,
+    http: Mutex<Http>,
+}
+
+impl Diary {
+    /// Notes something of the end at `place`, dated now.
+    #[cold]
+    #[inline(never)]
+    pub fn note(&self, place: Place, what: impl FnOnce(&mut EndJournal, WallTime)) {
+        let now = sys::clock::read().wall;
+        if let Some(end) = lock(&self.journal).end(place) {
+            what(end, now);
+        }
+    }
+
+    /// Notes plain bytes of the application; `when` they were read, or now that they are written.
+    #[cold]
+    #[inline(never)]
+    pub fn payload(&self, from: Place, when: Option<WallTime>, bytes: &[u8]) {
+        let side = match from {
+            Place::Client => HttpSide::Client,
+            Place::Server => HttpSide::Server,
+        };
+        let when = when.unwrap_or_else(|| sys::clock::read().wall);
+        lock(&self.http).read(when, side, bytes);
+    }
+}
+
+/// Something that holds a pair while its connection lives.
+pub trait HasPair: Send + Sync {
+    /// The pair.
+    fn pair(&self) -> &Pair;
+}
+
+/// What the kernel knows of a socket.
+fn look(socket: &TcpStream) -> Kernel {
+    let Some(info) = sys::tcp_info(socket) else {
+        return Kernel::default();
+    };
+    let micros = |value: Option<u64>| value.map(Nanos::from_micros);
+    Kernel {
+        round_trip: micros(info.rtt_us),
+        least_round_trip: micros(info.min_rtt_us),
+        retransmits: info.retransmits.and_then(|count| count.try_into().ok()),
+    }
+}
+
+pub(crate) enum News {
+    /// A connection was accepted.
+    Start(usize, Weak<dyn HasPair>),
+    /// A connection is over.
+    End(Box<Snapshot>),
+    /// The node is at its end.
+    Stop,
+}
+
+/// The pumps' side.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    news: Sender<News>,
+    missed: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for News {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Start(..) => "Start",
+            Self::End(_) => "End",
+            Self::Stop => "Stop",
+        })
+    }
+}
+
+impl Sessions {
+    /// The sender and the queue of the thread that writes.
+    pub(crate) fn channel() -> (Self, Receiver<News>) {
+        let (news, queue) = bounded(QUEUE);
+        let missed = Arc::default();
+        (Self { news, missed }, queue)
+    }
+
+    /// The starts and ends that found the queue full.
+    pub fn missed(&self) -> usize {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    /// Asks the thread to end. A queue that stays full until `deadline` has the same effect as a thread that is gone.
+    pub fn stop(&self, deadline: Instant) {
+        let _ = self.news.send_deadline(News::Stop, deadline);
+    }
+
+    fn tell(&self, news: News) {
+        if self.news.try_send(news).is_err() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection was accepted: its books begin.
+    pub fn accepted(&self, connection: &Arc<impl HasPair + 'static>) {
+        let pair = connection.pair();
+        let now = sys::clock::read().wall;
+        let client = &pair.client;
+        let mut journal = EndJournal::accepted(now, client.peer, look(&client.socket));
+        journal.local = client.socket.local_addr().ok();
+        self.begin(connection, journal);
+    }
+
+    fn begin(&self, connection: &Arc<impl HasPair + 'static>, client: EndJournal) {
+        let pair = connection.pair();
+        let diary = Arc::new(Diary {
+            journal: Mutex::new(Journal::new(client)),
+            http: Mutex::default(),
+        });
+        pair.client.keep_diary(Place::Client, &diary);
+        let held = Arc::downgrade(connection) as Weak<dyn HasPair>;
+        self.tell(News::Start(pair.id, held));
+    }
+
+    /// A connection is over; its sockets are still there.
+    pub fn ended(&self, pair: &Pair) {
+        if let Some(snapshot) = snapshot(pair, Event::End) {
+            self.tell(News::End(Box::new(snapshot)));
+        }
+    }
+}
+
+/// Its onward connection stands, after a connect that took `took`.
+pub fn connected(pair: &Pair, end: &End, took: Nanos) {
+    let Some(diary) = pair.client.diary() else {
+        return;
+    };
+    let now = sys::clock::read().wall;
+    let mut journal = EndJournal::connected(now, end.peer, took, look(&end.socket));
+    journal.local = end.socket.local_addr().ok();
+    lock(&diary.journal).server = Some(journal);
+    end.keep_diary(Place::Server, diary);
+}
+
+/// The connection as it stands now; `None` where no books are kept.
+pub fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
+    let diary = pair.client.diary()?;
+    let kernels = [Some(&pair.client), pair.server.get()].map(|end| end.map(|e| look(&e.socket)));
+    let look_at = |journal: &mut Journal| {
+        for (place, kernel) in [Place::Client, Place::Server].into_iter().zip(kernels) {
+            if let (Some(end), Some(kernel)) = (journal.end(place), kernel) {
+                end.look(kernel);
+            }
+        }
+    };
+    let (journal, interval) = if event == Event::Now {
+        let mut journal = lock(&diary.journal).clone();
+        look_at(&mut journal); // In the copy: the looks and intervals of the file are its own.
+        (journal, [None; 2])
+    } else {
+        let mut journal = lock(&diary.journal);
+        look_at(&mut journal);
+        let interval = journal.interval();
+        (journal.clone(), interval)
+    };
+    let (http, http_dropped) = if event == Event::End {
+        let http = std::mem::take(&mut *lock(&diary.http));
+        (http.exchanges, http.dropped)
+    } else {
+        (Vec::new(), 0)
+    };
+    let session = pair.session.get().filter(|session| session.cookie != 0);
+    Some(Snapshot {
+        event,
+        at: sys::clock::read().wall,
+        connection: pair.id,
+        session: session.map(|session| (session.cookie, session.hop)),
+        journal,
+        interval,
+        failed: pair.has_failed(),
+        http,
+        http_dropped,
+    })
+}
