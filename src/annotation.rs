@@ -45,7 +45,7 @@ impl Classes {
 
     /// Every class.
     pub fn all() -> Self {
-        Self::ALL.iter().fold(Self(0), |all, row| all.and(row.0))
+        Self::ALL.iter().fold(Self(0), |all, row| all.union(row.0))
     }
 
     /// Whether no class is in it.
@@ -54,19 +54,19 @@ impl Classes {
     }
 
     /// Whether all of `other` is in it.
-    pub fn has(self, other: Self) -> bool {
+    pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
     /// What is in either.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// What is in both.
     #[must_use]
-    pub fn only(self, other: Self) -> Self {
+    pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 }
@@ -91,7 +91,7 @@ impl FromStr for Classes {
                     known.join(", ")
                 ));
             };
-            classes = classes.and(row.0);
+            classes = classes.union(row.0);
         }
         Ok(classes)
     }
@@ -99,7 +99,7 @@ impl FromStr for Classes {
 
 impl fmt::Display for Classes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = Self::ALL.iter().filter(|row| self.has(row.0));
+        let words = Self::ALL.iter().filter(|row| self.contains(row.0));
         let words: Vec<_> = words.map(|row| row.1).collect();
         if words.is_empty() {
             return f.write_str("none");
@@ -110,7 +110,7 @@ impl fmt::Display for Classes {
 
 /// A value that a node told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum FactValue {
+pub enum AnnotationValue {
     /// In the unit that its name ends in; finite.
     Number(f64),
     /// A tag, or why a source could not be read. Written by a peer: escape it.
@@ -119,31 +119,33 @@ pub enum FactValue {
 
 /// One thing that a node told.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fact {
+pub struct HostAnnotation {
     /// `load1`, `downstream.rtt_ns`, `snmp.sysUpTime`, `error.snmp`. Written by a peer: escape it.
     pub name: String,
     /// What it was.
-    pub value: FactValue,
+    pub value: AnnotationValue,
 }
 
 /// What the node at one hop told in its latest answer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Facts {
+pub struct NodeAnnotations {
     /// Its place on the path.
     pub hop: u8,
     /// The block that the answer came with.
     pub sequence: u64,
     /// In the order told; a name once.
-    pub facts: Vec<Fact>,
+    pub annotations: Vec<HostAnnotation>,
 }
 
-impl Facts {
+impl NodeAnnotations {
     /// The number of that name; `None` where there is none.
     pub fn number(&self, name: &str) -> Option<f64> {
-        self.facts.iter().find_map(|fact| match fact.value {
-            FactValue::Number(number) if fact.name == name => Some(number),
-            _ => None,
-        })
+        self.annotations
+            .iter()
+            .find_map(|annotation| match annotation.value {
+                AnnotationValue::Number(number) if annotation.name == name => Some(number),
+                _ => None,
+            })
     }
 }
 

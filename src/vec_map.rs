@@ -8,17 +8,17 @@ use std::slice;
 /// A map with its entries in order of the keys. Finding costs a binary search, and what is not put in at its end or taken
 /// from there moves what is behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table<K, V> {
+pub struct VecMap<K, V> {
     rows: Vec<(K, V)>,
 }
 
-impl<K, V> Default for Table<K, V> {
+impl<K, V> Default for VecMap<K, V> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<K, V> Table<K, V> {
+impl<K, V> VecMap<K, V> {
     /// An empty one, without memory.
     pub const fn new() -> Self {
         Self { rows: Vec::new() }
@@ -60,7 +60,7 @@ impl<K, V> Table<K, V> {
     }
 }
 
-impl<K: Ord, V> Table<K, V> {
+impl<K: Ord, V> VecMap<K, V> {
     /// Where the key is, or where it would have to be.
     fn place(&self, key: &K) -> Result<usize, usize> {
         self.rows.binary_search_by(|(one, _)| one.cmp(key))
@@ -116,7 +116,7 @@ impl<K: Ord, V> Table<K, V> {
 }
 
 /// Of values of the same key the last counts.
-impl<K: Ord, V> FromIterator<(K, V)> for Table<K, V> {
+impl<K: Ord, V> FromIterator<(K, V)> for VecMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(rows: I) -> Self {
         let mut table = Self::new();
         for (key, value) in rows {
@@ -126,13 +126,13 @@ impl<K: Ord, V> FromIterator<(K, V)> for Table<K, V> {
     }
 }
 
-impl<K: Ord, V, const N: usize> From<[(K, V); N]> for Table<K, V> {
+impl<K: Ord, V, const N: usize> From<[(K, V); N]> for VecMap<K, V> {
     fn from(rows: [(K, V); N]) -> Self {
         rows.into_iter().collect()
     }
 }
 
-impl<'a, K, V> IntoIterator for &'a Table<K, V> {
+impl<'a, K, V> IntoIterator for &'a VecMap<K, V> {
     type Item = (&'a K, &'a V);
     type IntoIter = std::iter::Map<slice::Iter<'a, (K, V)>, fn(&'a (K, V)) -> (&'a K, &'a V)>;
     fn into_iter(self) -> Self::IntoIter {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn it_does_what_a_tree_does() {
-        let (mut table, mut tree) = (Table::new(), BTreeMap::new());
+        let (mut table, mut tree) = (VecMap::new(), BTreeMap::new());
         let mut state = 7_u32;
         for round in 0..5_000_u32 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -341,7 +341,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                         connect: None,
                         name: FORGED.into(),
                         address: FORGED.into(),
-                        onward: FORGED.into(),
+                        next_hop: FORGED.into(),
                         tags: vec![FORGED.into()],
                     };
                     push_annotation(&mut annotations, ANNOTATION_NODE, 1, &info.emit());

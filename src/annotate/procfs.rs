@@ -279,10 +279,10 @@ impl Reader {
         let more = self.parsed(told, Classes::MIB, "net/netstat", |text| {
             Some(text.to_owned())
         });
-        for (fact, group, name) in MIB {
+        for (annotation, group, name) in MIB {
             let text = if group == "TcpExt" { &more } else { &snmp };
             let number = text.as_ref().and_then(|text| counter(text, group, name));
-            told.number(fact, number);
+            told.number(annotation, number);
         }
     }
 
@@ -291,8 +291,11 @@ impl Reader {
             Some(text.to_owned())
         });
         for (interface, numbers) in interfaces(text.as_deref().unwrap_or_default()) {
-            for (fact, at) in INTERFACE {
-                told.number(format!("interface.{interface}.{fact}"), Some(numbers[at]));
+            for (annotation, at) in INTERFACE {
+                told.number(
+                    format!("interface.{interface}.{annotation}"),
+                    Some(numbers[at]),
+                );
             }
         }
     }
@@ -301,7 +304,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotation::FactValue;
+    use crate::annotation::AnnotationValue;
 
     const STAT: &str = "cpu  100 20 30 800 50 0 10 40 5 0\n\
         cpu0 50 10 15 400 25 0 5 20 5 0\ncpu1 50 10 15 400 25 0 5 20 0 0\nintr 7 0 0\n";
@@ -415,24 +418,36 @@ mod tests {
         fs::write(root.join("stat"), STAT).unwrap();
         fs::write(root.join("loadavg"), "none").unwrap();
         let mut reader = Reader::new(root.clone());
-        assert!(reader.read(Classes::TAGS, MonoTime(0)).facts().is_empty());
-        let facts = reader.read(Classes::CPU, MonoTime(0)).facts();
+        assert!(reader
+            .read(Classes::TAGS, MonoTime(0))
+            .annotations()
+            .is_empty());
+        let annotations = reader.read(Classes::CPU, MonoTime(0)).annotations();
         let expected = format!(
             "cannot read {}/pressure/cpu: No such file or directory",
             root.display()
         );
-        assert_eq!(facts.len(), 1, "no share at the first reading: {facts:?}");
-        assert_eq!(facts[0].value, FactValue::Text(expected));
+        assert_eq!(
+            annotations.len(),
+            1,
+            "no share at the first reading: {annotations:?}"
+        );
+        assert_eq!(annotations[0].value, AnnotationValue::Text(expected));
         let busier = STAT.replacen("100", "200", 1);
         for (seconds, told) in [(300, true), (601, false)] {
             fs::write(root.join("stat"), if told { &busier } else { STAT }).unwrap();
             let now = MonoTime(seconds * 1_000_000_000);
-            let facts = reader.read(Classes::CPU, now).facts();
-            let busy = facts.iter().any(|fact| fact.name == "cpu_busy");
-            assert_eq!(busy, told, "after {seconds} s: {facts:?}");
+            let annotations = reader.read(Classes::CPU, now).annotations();
+            let busy = annotations
+                .iter()
+                .any(|annotation| annotation.name == "cpu_busy");
+            assert_eq!(busy, told, "after {seconds} s: {annotations:?}");
         }
-        let facts = reader.read(Classes::LOAD, MonoTime(0)).facts();
-        let names: Vec<_> = facts.iter().map(|fact| fact.name.as_str()).collect();
+        let annotations = reader.read(Classes::LOAD, MonoTime(0)).annotations();
+        let names: Vec<_> = annotations
+            .iter()
+            .map(|annotation| annotation.name.as_str())
+            .collect();
         assert_eq!(names, ["error.load", "cpus"]);
         fs::remove_dir_all(root).unwrap();
     }
@@ -440,14 +455,17 @@ mod tests {
     #[test]
     fn this_host_answers_every_class() {
         let mut reader = Reader::new("/proc".into());
-        for (class, fact) in [
+        for (class, annotation) in [
             (Classes::LOAD, "load1"),
             (Classes::MEMORY, "memory_total_bytes"),
             (Classes::FILES, "open_files"),
             (Classes::MIB, "tcp_retransmitted_segments"),
         ] {
-            let facts = reader.read(class, MonoTime(0)).facts();
-            assert!(facts.iter().any(|told| told.name == fact), "{facts:?}");
+            let annotations = reader.read(class, MonoTime(0)).annotations();
+            assert!(
+                annotations.iter().any(|told| told.name == annotation),
+                "{annotations:?}"
+            );
         }
     }
 }

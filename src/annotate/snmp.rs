@@ -362,7 +362,7 @@ fn exchange(address: SocketAddr, request: &[u8], id: i32) -> Result<Bindings, Sn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotation::{Fact, FactValue};
+    use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::random::Random;
 
     /// GET of sysUpTime.0 and laLoad.1 with request-id 0x1234, as Net-SNMP's snmpget sends it but for a longer id.
@@ -514,15 +514,18 @@ mod tests {
             fake.send_to(b"noise", peer).unwrap();
             fake.send_to(GOLDEN_RESPONSE, peer).unwrap();
         });
-        let facts = agent(port).get(ID).unwrap().facts();
+        let annotations = agent(port).get(ID).unwrap().annotations();
         answering.join().unwrap();
-        let fact = |name: &str, number| Fact {
+        let annotation = |name: &str, number| HostAnnotation {
             name: name.into(),
-            value: FactValue::Number(number),
+            value: AnnotationValue::Number(number),
         };
         assert_eq!(
-            facts,
-            [fact("snmp.sysUpTime", 123.45), fact("snmp.laLoad.1", 0.52)]
+            annotations,
+            [
+                annotation("snmp.sysUpTime", 123.45),
+                annotation("snmp.laLoad.1", 0.52)
+            ]
         );
     }
 

@@ -13,7 +13,7 @@ const FRESH: Duration = Duration::from_millis(50);
 
 /// Where the collector puts reports; nothing hangs there before the first.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct LatestReport {
     held: Mutex<Held>,
     posted: Condvar,
     wanted: AtomicBool,
@@ -32,7 +32,7 @@ struct Held {
     keeps_last: bool,
 }
 
-impl Board {
+impl LatestReport {
     /// From now on a collector calls [`answer`](Self::answer) whenever it is woken, until [`close`](Self::close).
     pub fn open(&self) {
         lock(&self.held).attended = true;

@@ -6,7 +6,7 @@
 //! The same thread gives the beat by which an entry marks blocks: while there is traffic it raises `epoch` once per
 //! `--sample`, and a pump marks the first block it sees in an epoch. So an unmarked block reads no clock.
 
-use crate::annotation::Facts;
+use crate::annotation::NodeAnnotations;
 use crate::measure::{Direction, Trip};
 use crate::report::PathNode;
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -40,7 +40,7 @@ pub enum Measurement {
     /// The far end told who is on the path.
     Path(Box<Path>),
     /// A node answered what it was asked; the hop of the node that asked comes first.
-    Facts(u8, Box<Facts>),
+    NodeAnnotations(u8, Box<NodeAnnotations>),
     /// A failure that belongs into the report.
     Notice(String),
 }

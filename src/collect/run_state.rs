@@ -1,16 +1,16 @@
 //! What the collector keeps: measurements in, the report out.
 
-use crate::annotation::{Classes, Facts};
+use crate::annotation::{Classes, NodeAnnotations};
 use crate::collect::queue::{Measurement, Path};
-use crate::collect::requests::Asking;
-use crate::collect::transitions::Turns;
+use crate::collect::requests::AnnotationRequests;
+use crate::collect::transitions::Transitions;
 use crate::measure::sla::{Event, Place, Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{place_name, Blocks, Broken, PathNode, PathReport, Report, State};
 use crate::sys;
 use crate::time::{Nanos, Now, WallTime};
-use crate::vec_map::Table;
+use crate::vec_map::VecMap;
 use crate::FULL;
 use std::sync::Arc;
 
@@ -34,14 +34,14 @@ pub struct Taken {
 
 /// One run's books.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct RunState {
     /// A book for each place on a path that this node has had: one that takes both raw clients and frames is hop 0 for
     /// the ones and hop 1 or more for the others, and their figures do not mix.
-    books: Table<u8, Book>,
+    books: VecMap<u8, PathState>,
     baseline: Baseline,
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
-    asking: Option<Arc<Asking>>,
+    requests: Option<Arc<AnnotationRequests>>,
     /// The path was broken when it was last looked at.
     broken: Option<Broken>,
     name: String,
@@ -55,26 +55,26 @@ pub struct Ledger {
 }
 
 #[derive(Debug)]
-struct Book {
+struct PathState {
     model: Model,
-    names: Table<u8, String>,
+    names: VecMap<u8, String>,
     /// By hop, how long the latest connects onward took.
-    connects: Table<u8, Vec<Nanos>>,
+    connects: VecMap<u8, Vec<Nanos>>,
     path: PathReport,
     watch: Watch,
-    turns: Turns,
+    turns: Transitions,
     /// What the rules ask now.
-    asked: Table<u8, Classes>,
+    asked: VecMap<u8, Classes>,
     /// The latest answer of each hop, and the first since it was asked for what it is asked now.
-    facts: Table<u8, Facts>,
-    first_facts: Table<u8, Facts>,
+    annotations: VecMap<u8, NodeAnnotations>,
+    first_facts: VecMap<u8, NodeAnnotations>,
     sessions: u64,
     /// Of the latest session.
     cookie: u64,
     measured: u64,
 }
 
-impl Book {
+impl PathState {
     /// The median of a node's latest connects onward; `None` where it made none that it told of.
     fn connect(&self, hop: u8) -> Option<Nanos> {
         let mut latest = self.connects.get(&hop)?.to_vec();
@@ -83,14 +83,14 @@ impl Book {
     }
 }
 
-impl Ledger {
+impl RunState {
     /// An empty one, of the node `name`.
     pub fn new(name: &str, role: &str, started: WallTime, baseline: Baseline) -> Self {
-        let mut ledger = Self {
-            books: Table::new(),
+        let mut run_state = Self {
+            books: VecMap::new(),
             baseline,
             rules: Arc::new([]),
-            asking: None,
+            requests: None,
             broken: None,
             name: name.into(),
             role: role.into(),
@@ -100,34 +100,34 @@ impl Ledger {
             more_notices: 0,
             malformed: 0,
         };
-        ledger.book(0);
-        ledger
+        run_state.book(0);
+        run_state
     }
 
     /// Holds the parts of the path against these rules, and asks nodes through `asking` what the rules of the path that
     /// begins here say.
     #[must_use]
-    pub fn watching(mut self, rules: Arc<[Rule]>, asking: &Arc<Asking>) -> Self {
+    pub fn watching(mut self, rules: Arc<[Rule]>, requests: &Arc<AnnotationRequests>) -> Self {
         self.rules = rules;
-        self.asking = Some(Arc::clone(asking));
+        self.requests = Some(Arc::clone(requests));
         for book in self.books.values_mut() {
             book.watch = Watch::new(Arc::clone(&self.rules));
         }
         self
     }
 
-    fn book(&mut self, hop: u8) -> &mut Book {
+    fn book(&mut self, hop: u8) -> &mut PathState {
         let (baseline, name, rules) = (&self.baseline, &self.name, &self.rules);
-        self.books.get_or_insert_with(hop, || Book {
+        self.books.get_or_insert_with(hop, || PathState {
             model: Model::new(baseline.clone()),
-            names: Table::from([(hop, name.clone())]),
-            connects: Table::new(),
+            names: VecMap::from([(hop, name.clone())]),
+            connects: VecMap::new(),
             path: PathReport::default(),
             watch: Watch::new(Arc::clone(rules)),
-            turns: Turns::default(),
-            asked: Table::new(),
-            facts: Table::new(),
-            first_facts: Table::new(),
+            turns: Transitions::default(),
+            asked: VecMap::new(),
+            annotations: VecMap::new(),
+            first_facts: VecMap::new(),
             sessions: 0,
             cookie: 0,
             measured: 0,
@@ -135,7 +135,7 @@ impl Ledger {
     }
 
     /// The book that the report is made of: the one with most blocks.
-    fn main(&self) -> &Book {
+    fn main(&self) -> &PathState {
         let fullest = self.books.values().max_by_key(|book| book.measured);
         fullest.expect("hop 0 has a book from the start")
     }
@@ -173,11 +173,11 @@ impl Ledger {
             }
             Measurement::BehindExit(hop, at, span) => self.book(hop).model.behind_exit(at, span),
             Measurement::Path(path) => self.learn(*path),
-            Measurement::Facts(hop, facts) => {
+            Measurement::NodeAnnotations(hop, annotations) => {
                 let book = self.book(hop);
                 let first = &mut book.first_facts;
-                first.get_or_insert_with(facts.hop, || (*facts).clone());
-                book.facts.insert(facts.hop, *facts);
+                first.get_or_insert_with(annotations.hop, || (*annotations).clone());
+                book.annotations.insert(annotations.hop, *annotations);
             }
             Measurement::Notice(text) => self.notice(text),
         }
@@ -197,7 +197,7 @@ impl Ledger {
         book.tell_turns();
         // Questions travel in blocks that begin here, on the path that has this node for hop 0: the rules of another path,
         // on which it is a relay, count its hops otherwise, and ask nobody.
-        let Some(asking) = self.asking.as_ref().filter(|_| hop == 0) else {
+        let Some(requests) = self.requests.as_ref().filter(|_| hop == 0) else {
             return;
         };
         // Only where something is to be asked, or was: the map is empty otherwise.
@@ -206,14 +206,14 @@ impl Ledger {
             // What a node told an earlier time is no beginning for this one.
             let goes_on = |hop: &u8| book.asked.contains_key(hop) && asks.contains_key(hop);
             book.first_facts.retain(|hop, _| goes_on(hop));
-            asking.set_by_rules(asks.clone());
+            requests.set_by_rules(asks.clone());
             book.asked = asks;
         }
     }
 
     /// Tells what turned and could not be told before; called now and then, for there may be no further block.
     pub fn tick(&mut self) {
-        self.books.values_mut().for_each(Book::tell_turns);
+        self.books.values_mut().for_each(PathState::tell_turns);
     }
 
     /// Takes in the counts of a run that goes on. Of blocks under way nobody knows yet whether they are lost: they belong
@@ -337,7 +337,7 @@ impl Ledger {
             node.map(|node| node.id)
         };
         let stays = |hop: &u8| id(&book.path.nodes, *hop) == id(&nodes, *hop);
-        book.facts.retain(|hop, _| stays(hop));
+        book.annotations.retain(|hop, _| stays(hop));
         book.first_facts.retain(|hop, _| stays(hop));
         book.sessions += 1;
         book.cookie = path.cookie;
@@ -348,12 +348,12 @@ impl Ledger {
     }
 
     /// Names by hop, as far as the path is known.
-    pub fn names(&self) -> &Table<u8, String> {
+    pub fn names(&self) -> &VecMap<u8, String> {
         &self.main().names
     }
 
     /// Names by hop on the path of `trip`.
-    pub fn names_of(&self, trip: &Trip) -> &Table<u8, String> {
+    pub fn names_of(&self, trip: &Trip) -> &VecMap<u8, String> {
         let book = self.books.get(&origin(trip));
         book.map_or(self.names(), |book| &book.names)
     }
@@ -422,12 +422,12 @@ impl Ledger {
         for host in &mut statistics.hosts {
             host.sla = main.watch.state(Place::Host(host.hop));
         }
-        let facts: Vec<_> = main.facts.values().cloned().collect();
+        let annotations: Vec<_> = main.annotations.values().cloned().collect();
         let first_facts: Vec<_> = main.first_facts.values().cloned().collect();
         statistics.verdict.cause = why::cause(
             &statistics,
             &why::Told {
-                latest: &facts,
+                latest: &annotations,
                 first: &first_facts,
                 name: &|hop| place_name(&main.names, Place::Host(hop)),
                 connect: &|hop| main.connect(hop),
@@ -447,7 +447,7 @@ impl Ledger {
             limits: main.watch.limits(),
             events,
             broken: self.broken.clone(),
-            facts,
+            annotations,
             first_facts,
             timeline: None,
             dropped,
@@ -482,7 +482,7 @@ impl Ledger {
     }
 }
 
-impl Book {
+impl PathState {
     fn tell_turns(&mut self) {
         if self.turns.wait() {
             let due = self.turns.due(sys::clock::mono());
@@ -505,7 +505,7 @@ impl Book {
 
 /// The hop from which a trip is looked at.
 fn origin(trip: &Trip) -> u8 {
-    trip.crossings.first().map_or(0, |own| own.hop)
+    trip.hop_stamps.first().map_or(0, |own| own.hop)
 }
 
 #[cfg(test)]
@@ -518,7 +518,7 @@ mod tests {
     fn blocks_under_way_are_neither_lost_nor_answered_and_a_share_of_lost_ones_is_no_more_than_all()
     {
         let rules = sla::parse("total loss > 1% over 20 critical").unwrap();
-        let mut ledger = Ledger::new("A", "probe", WallTime(0), Baseline::FirstHalf)
+        let mut run_state = RunState::new("A", "probe", WallTime(0), Baseline::FirstHalf)
             .watching(rules.into(), &Arc::default());
         let mut look = |sent, received, lost| {
             let blocks = Blocks {
@@ -527,8 +527,8 @@ mod tests {
                 lost,
                 ..Blocks::default()
             };
-            ledger.counts(blocks);
-            ledger.report(WallTime(1), blocks, 0).limits[0].value
+            run_state.counts(blocks);
+            run_state.report(WallTime(1), blocks, 0).limits[0].value
         };
         assert_eq!(look(40, 10, 0), None, "30 of them are under way");
         assert_eq!(look(41, 20, 0), Some(sla::Amount::Share(0.0)));
@@ -539,18 +539,18 @@ mod tests {
 
     #[test]
     fn what_a_node_saw_in_two_places_of_a_path_does_not_mix() {
-        let mut ledger = Ledger::new("B", "relay", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf);
         for (hop, blocks) in [(0, 2), (1, 5)] {
             for _ in 0..blocks {
                 let residence = SignedNanos(1_000);
-                ledger.take(Measurement::Residence(hop, Direction::Forward, residence));
+                run_state.take(Measurement::Residence(hop, Direction::Forward, residence));
             }
         }
-        let report = ledger.report(WallTime(1), Blocks::default(), 0);
+        let report = run_state.report(WallTime(1), Blocks::default(), 0);
         let host = &report.statistics.hosts[0];
         assert_eq!((report.statistics.hosts.len(), host.hop), (1, 1));
         assert_eq!(host.forward_residence.map(|summary| summary.count), Some(5));
-        assert_eq!(ledger.measured(), 5);
+        assert_eq!(run_state.measured(), 5);
         assert!(
             report
                 .notices
@@ -563,11 +563,11 @@ mod tests {
 
     /// A block that the node at hop `own` sent to a reflector next to it, and had back after so many milliseconds.
     fn trip(own: u8, after_ms: u64) -> Measurement {
-        use crate::measure::{Crossing, Homecoming, NodeId, Passage};
-        let crossing = |hop: u8, passage| Crossing {
+        use crate::measure::{HopStamp, NodeId, Return, StampDirection};
+        let hop_stamp = |hop: u8, direction| HopStamp {
             node: NodeId(u64::from(hop)),
             hop,
-            passage,
+            direction,
             generation: 0,
             stepped: false,
             synchronised: false,
@@ -579,11 +579,11 @@ mod tests {
         Measurement::Trip(Box::new(Trip {
             sequence: 0,
             at: MonoTime(0),
-            crossings: vec![
-                crossing(own, Passage::Forward),
-                crossing(own + 1, Passage::Turn),
+            hop_stamps: vec![
+                hop_stamp(own, StampDirection::Forward),
+                hop_stamp(own + 1, StampDirection::Turn),
             ],
-            home: Homecoming {
+            home: Return {
                 arrival: None,
                 ingress: WallTime(1_000_000_000 + after_ms * 1_000_000),
                 egress: None,
@@ -599,63 +599,63 @@ mod tests {
     fn what_a_path_asks_on_which_this_node_is_a_relay_takes_nothing_from_the_path_that_begins_here()
     {
         let rules = sla::parse("segment * round_trip > 5ms ask load at *").unwrap();
-        let asking = Arc::<Asking>::default();
-        let mut ledger = Ledger::new("B", "relay", WallTime(0), Baseline::FirstHalf)
-            .watching(rules.into(), &asking);
-        let here = Table::from([(0, Classes::LOAD), (1, Classes::LOAD)]);
+        let requests = Arc::<AnnotationRequests>::default();
+        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf)
+            .watching(rules.into(), &requests);
+        let here = VecMap::from([(0, Classes::LOAD), (1, Classes::LOAD)]);
         // The hop of this node, the round trip, and what is to be asked from then on.
         let steps = [
-            (1, 9, Table::new()),
+            (1, 9, VecMap::new()),
             (0, 9, here.clone()),
             (1, 1, here.clone()),
             (1, 9, here.clone()),
             (2, 9, here),
-            (0, 1, Table::new()),
-            (1, 1, Table::new()),
+            (0, 1, VecMap::new()),
+            (1, 1, VecMap::new()),
         ];
         for (step, (own, after_ms, asked)) in steps.into_iter().enumerate() {
-            ledger.take(trip(own, after_ms));
-            assert_eq!(asking.hops(), asked, "step {step}");
+            run_state.take(trip(own, after_ms));
+            assert_eq!(requests.hops(), asked, "step {step}");
         }
         // Each path keeps its own limits all the same.
-        let worst = |hop| ledger.books.get(&hop).map(|book| book.watch.worst());
+        let worst = |hop| run_state.books.get(&hop).map(|book| book.watch.worst());
         let (ok, warning) = (Some(Sla::Ok), Some(Sla::Warning));
         assert_eq!([worst(0), worst(1), worst(2)], [ok, ok, warning]);
     }
 
     #[test]
     fn nodes_of_one_name_are_told_apart_by_their_hop() {
-        let mut ledger = Ledger::new("vm", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("vm", "source", WallTime(0), Baseline::FirstHalf);
         let node = |hop, name: &str| PathNode {
             hop,
             name: name.into(),
             ..Default::default()
         };
         let nodes = vec![node(0, "vm"), node(1, "B"), node(2, "vm")];
-        ledger.take(Measurement::Path(Box::new(Path {
+        run_state.take(Measurement::Path(Box::new(Path {
             cookie: 1,
             hop: 0,
             nodes,
         })));
-        let names: Vec<_> = ledger.names().values().cloned().collect();
+        let names: Vec<_> = run_state.names().values().cloned().collect();
         assert_eq!(names, ["vm#0", "B", "vm#2"]);
     }
 
     #[test]
     fn of_a_nodes_connects_the_latest_count_and_of_those_the_median() {
-        let mut ledger = Ledger::new("A", "entry", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "entry", WallTime(0), Baseline::FirstHalf);
         let mut connect = |took: Option<u64>| {
             let node = PathNode {
                 hop: 1,
                 connect: took.map(Nanos::from_millis),
                 ..Default::default()
             };
-            ledger.take(Measurement::Path(Box::new(Path {
+            run_state.take(Measurement::Path(Box::new(Path {
                 cookie: 1,
                 hop: 0,
                 nodes: vec![node],
             })));
-            ledger.main().connect(1)
+            run_state.main().connect(1)
         };
         assert_eq!(connect(None), None);
         assert_eq!(connect(Some(8)), Some(Nanos::from_millis(8)));
@@ -668,12 +668,15 @@ mod tests {
             connect(Some(2));
         }
         assert_eq!(connect(Some(2)), Some(Nanos::from_millis(2)));
-        assert_eq!(ledger.main().connects.get(&1).map(Vec::len), Some(CONNECTS));
+        assert_eq!(
+            run_state.main().connects.get(&1).map(Vec::len),
+            Some(CONNECTS)
+        );
     }
 
     #[test]
     fn what_a_node_told_of_itself_goes_with_it() {
-        let mut ledger = Ledger::new("A", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::FirstHalf);
         let mut told = |ids: &[u64], asks: bool| {
             let nodes = (0..).zip(ids);
             let nodes = nodes.map(|(hop, &id)| PathNode {
@@ -681,23 +684,27 @@ mod tests {
                 id,
                 ..PathNode::default()
             });
-            ledger.take(Measurement::Path(Box::new(Path {
+            run_state.take(Measurement::Path(Box::new(Path {
                 cookie: 1,
                 hop: 0,
                 nodes: nodes.collect(),
             })));
             for hop in (0..4).filter(|_| asks) {
-                let facts = Facts {
+                let annotations = NodeAnnotations {
                     hop,
                     sequence: 0,
-                    facts: Vec::new(),
+                    annotations: Vec::new(),
                 };
-                ledger.take(Measurement::Facts(0, Box::new(facts)));
+                run_state.take(Measurement::NodeAnnotations(0, Box::new(annotations)));
             }
-            let report = ledger.report(WallTime(1), Blocks::default(), 0);
-            let hops = |of: &[Facts]| of.iter().map(|facts| facts.hop).collect::<Vec<_>>();
-            assert_eq!(hops(&report.facts), hops(&report.first_facts));
-            hops(&report.facts)
+            let report = run_state.report(WallTime(1), Blocks::default(), 0);
+            let hops = |of: &[NodeAnnotations]| {
+                of.iter()
+                    .map(|annotations| annotations.hop)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(hops(&report.annotations), hops(&report.first_facts));
+            hops(&report.annotations)
         };
         assert_eq!(told(&[1, 2, 3, 4], true), [0, 1, 2, 3]);
         assert_eq!(told(&[1, 2, 3, 4], false), [0, 1, 2, 3]);
@@ -707,11 +714,11 @@ mod tests {
 
     #[test]
     fn notices_are_bounded() {
-        let mut ledger = Ledger::new("A", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::FirstHalf);
         for number in 0..1000 {
-            ledger.notice(format!("fault {number}"));
+            run_state.notice(format!("fault {number}"));
         }
-        let report = ledger.report(WallTime(1), Blocks::default(), 0);
+        let report = run_state.report(WallTime(1), Blocks::default(), 0);
         assert_eq!(report.notices.len(), NOTICES + 1);
         assert_eq!(report.notices[NOTICES], "and 980 notices more");
     }

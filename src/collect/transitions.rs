@@ -9,7 +9,7 @@ const EVERY: Nanos = Nanos::from_millis(1_000);
 
 /// The turns that are to be told yet. Its memory is bounded by rules and parts of the path.
 #[derive(Debug, Default)]
-pub struct Turns(Vec<Told>);
+pub struct Transitions(Vec<Told>);
 
 /// One rule, for one part.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ struct Told {
 /// All that an event has of its rule.
 type Subject = (Place, Option<u32>, Figure, Option<Statistic>, Sla);
 
-impl Turns {
+impl Transitions {
     /// Takes an event in.
     pub fn take(&mut self, event: Event) {
         let now = &event.now;
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_turns_with_every_block_has_a_line_per_second_and_none_of_its_turns_is_lost() {
-        let (mut turns, mut lines) = (Turns::default(), Vec::new());
+        let (mut turns, mut lines) = (Transitions::default(), Vec::new());
         for block in 0..350 {
             turns.take(event(1, block));
             lines.extend(turns.due(MonoTime(5_000_000_000 + block * 10_000_000)));
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_last_turn_is_told_although_no_other_follows_and_rules_do_not_wait_for_each_other() {
-        let mut turns = Turns::default();
+        let mut turns = Transitions::default();
         let at = |ms: u64| MonoTime(ms * 1_000_000);
         turns.take(event(1, 0));
         assert_eq!(shown(turns.due(at(0))), [(Some(1), 0, 0)]);

@@ -3,16 +3,16 @@
 
 use crate::cli::targets::Allowed;
 use crate::cli::{Common, Endpoint, ExitCode};
-use crate::collect::run_state::Ledger;
+use crate::collect::run_state::RunState;
 use crate::commands::prepare::publish;
 use crate::commands::probe::{self, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::http::{Request, Response};
 use crate::measure::Baseline;
-use crate::node::dial::Onward;
+use crate::node::dial::NextHop;
 use crate::node::{Node, Settings, StopFlag};
-use crate::origin::session::Caller;
+use crate::origin::session::Origin;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
 use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, Probed};
@@ -131,29 +131,29 @@ impl Exporter {
 
     fn run(&self, asked: &Asked) -> Result<Report, String> {
         let host = asked.target.host.as_deref().unwrap_or_default();
-        let onward = Onward::resolve(host, asked.target.port, asked.timeout)
+        let next_hop = NextHop::resolve(host, asked.target.port, asked.timeout)
             .map_err(|error| error.to_string())?;
         let settings = Settings {
             timeout: asked.timeout,
             ..self.settings.clone()
         };
         let started = sys::clock::read().wall;
-        let mut ledger = Ledger::new(&settings.name, "source", started, Baseline::FirstHalf);
-        let (node, queue) = Node::new(settings, Some(onward));
-        let caller = Arc::new(Caller::new(node).probing());
-        let board = Arc::clone(&caller.node.board);
-        board.keep_last();
+        let mut run_state = RunState::new(&settings.name, "source", started, Baseline::FirstHalf);
+        let (node, queue) = Node::new(settings, Some(next_hop));
+        let origin = Arc::new(Origin::new(node).probing());
+        let latest = Arc::clone(&origin.node.latest);
+        latest.keep_last();
         let stop = Arc::new(StopFlag::default());
         let (_, written) = probe::measure(
-            &caller,
+            &origin,
             queue,
-            &mut ledger,
+            &mut run_state,
             asked.plan,
             &mut Printer::silent(),
             &stop,
         );
         written.map_err(|error| error.to_string())?;
-        let report = board.newest().ok_or("no thread could be started")?;
+        let report = latest.newest().ok_or("no thread could be started")?;
         Ok(Arc::unwrap_or_clone(report))
     }
 }

@@ -1,16 +1,16 @@
 //! A node that listens.
 
 use crate::cli::{self, Common, ExitCode, NodeConfig, PROGRAM};
-use crate::collect::latest::Board;
+use crate::collect::latest::LatestReport;
 use crate::collect::queue::Queue;
-use crate::collect::run_state::Ledger;
+use crate::collect::run_state::RunState;
 use crate::commands::prepare::{
-    key, ledger, node_name, onward, printer, publish, rules, settings, watching,
+    key, next_hop, node_name, printer, publish, rules, run_state, settings, watching,
 };
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::node::connection_log::Sessions;
-use crate::node::dial::Onward;
+use crate::node::dial::NextHop;
 use crate::node::gate::Limits;
 use crate::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
 use crate::node::{Node, Settings, StopFlag};
@@ -48,7 +48,7 @@ pub fn run(
         |error: io::Error| Failure::new(ExitCode::Failed, format!("start a thread: {error}"));
     let rules = rules(common).map_err(|text| Failure::new(ExitCode::Usage, text))?;
     let place = place(common, config, role).map_err(failed)?;
-    let ledger = ledger(common, role, true).map_err(unwritable)?;
+    let run_state = run_state(common, role, true).map_err(unwritable)?;
     let printer = printer(common, Output::Stdout).map_err(unwritable)?;
     let sessions = common
         .sessions
@@ -58,11 +58,11 @@ pub fn run(
     let (mut server, queue, described) = prepare_node(common, config, role, sessions, place);
     let watched = vec![Watched::node(server.watch())];
     let published = publish(common, watched, true).map_err(failed)?;
-    let ledger = watching(ledger, rules, server.node());
+    let run_state = watching(run_state, rules, server.node());
     signals.stop(stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
-        let (stop, board) = (Arc::clone(stop), Arc::clone(&server.node().board));
-        move || collect(queue, ledger, printer, &stop, &board)
+        let (stop, latest) = (Arc::clone(stop), Arc::clone(&server.node().latest));
+        move || collect(queue, run_state, printer, &stop, &latest)
     });
     let collecting = collecting.map_err(thread)?;
     // Last, so that nothing is begun where something else of all this fails.
@@ -71,21 +71,21 @@ pub fn run(
     notify::ready();
     stop.wait_set();
     let collector = server.node().collector.clone();
-    let board = Arc::clone(&server.node().board);
+    let latest = Arc::clone(&server.node().latest);
     let totals = server.stop();
     stop.finish();
     collector.wake();
     let Ok(collected) = collecting.join() else {
         return Ok(ExitCode::Failed); // Its panic has been reported on stderr.
     };
-    let finished = collected.and_then(|(queue, mut ledger, mut printer)| {
+    let finished = collected.and_then(|(queue, mut run_state, mut printer)| {
         let mut queue = queue;
-        printer.drain(&mut queue, &mut ledger)?;
-        ledger.remark(describe(&totals));
-        let blocks = measured_here(&ledger, totals.traffic.forward_bytes);
-        ledger.finish(blocks, false);
-        board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
-        let written = printer.finish(&ledger, blocks, queue.dropped());
+        printer.drain(&mut queue, &mut run_state)?;
+        run_state.remark(describe(&totals));
+        let blocks = measured_here(&run_state, totals.traffic.forward_bytes);
+        run_state.finish(blocks, false);
+        latest.close(|| run_state.report(sys::clock::read().wall, blocks, queue.dropped()));
+        let written = printer.finish(&run_state, blocks, queue.dropped());
         OutputError::all([written, published.finish()])
     });
     let finished = finished.and(writer.map_or(Ok(()), sessions::Writer::finish));
@@ -106,8 +106,8 @@ fn role(config: &NodeConfig) -> Role {
 }
 
 /// The blocks of a node that makes none itself.
-fn measured_here(ledger: &Ledger, payload_bytes: u64) -> Blocks {
-    let measured = ledger.measured();
+fn measured_here(run_state: &RunState, payload_bytes: u64) -> Blocks {
+    let measured = run_state.measured();
     Blocks {
         sent: measured,
         received: measured,
@@ -119,7 +119,7 @@ fn measured_here(ledger: &Ledger, payload_bytes: u64) -> Blocks {
 /// Where a node is to stand.
 struct Place {
     key: Option<Key>,
-    next: Option<Onward>,
+    next: Option<NextHop>,
     listeners: Vec<TcpListener>,
     /// What tells the user.
     text: String,
@@ -132,7 +132,7 @@ fn place(common: &Common, config: &NodeConfig, role: Role) -> Result<Place, Stri
     let next = config
         .forward_to
         .as_ref()
-        .map(|endpoint| onward(common, endpoint))
+        .map(|endpoint| next_hop(common, endpoint))
         .transpose()?;
     let listen = &config.listen;
     let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
@@ -152,11 +152,11 @@ fn place(common: &Common, config: &NodeConfig, role: Role) -> Result<Place, Stri
                 "--forward-to leads back to --listen {address}: a loop"
             ));
         }
-        let onward = next
+        let next_hop = next
             .as_ref()
             .map_or_else(String::new, |next| format!(" to {}", next.target()));
         text.push_str(&format!(
-            "{PROGRAM}: listening on {address} ({}{onward})\n",
+            "{PROGRAM}: listening on {address} ({}{next_hop})\n",
             role.name()
         ));
     }
@@ -214,24 +214,24 @@ fn limits(config: &NodeConfig) -> Limits {
     )
 }
 
-type Collected = Result<(Queue, Ledger, Printer), OutputError>;
+type Collected = Result<(Queue, RunState, Printer), OutputError>;
 
 /// The `collect` thread of a node. Where its output fails it goes on collecting without.
 fn collect(
     mut queue: Queue,
-    mut ledger: Ledger,
+    mut run_state: RunState,
     mut printer: Printer,
     stop: &StopFlag,
-    board: &Board,
+    latest: &LatestReport,
 ) -> Collected {
-    board.open();
+    latest.open();
     let mut outcome = Ok(());
     while !stop.is_finished() {
         queue.batch(|measurement| {
             let printed = if outcome.is_ok() {
-                printer.take(&mut ledger, measurement)
+                printer.take(&mut run_state, measurement)
             } else {
-                ledger.take(measurement);
+                run_state.take(measurement);
                 Ok(())
             };
             if let Err(error) = printed {
@@ -239,17 +239,17 @@ fn collect(
                 outcome = Err(error);
             }
         });
-        ledger.tick();
+        run_state.tick();
         // What the connections still carry is counted at the end.
-        let blocks = measured_here(&ledger, 0);
-        printer.tick_page(&ledger, blocks, queue.dropped());
-        board.answer(|pictures| {
+        let blocks = measured_here(&run_state, 0);
+        printer.tick_page(&run_state, blocks, queue.dropped());
+        latest.answer(|pictures| {
             // Only a page shows the blocks of a node that makes none.
             let blocks = if pictures { blocks } else { Blocks::default() };
-            ledger.look(blocks, queue.dropped(), pictures)
+            run_state.look(blocks, queue.dropped(), pictures)
         });
     }
-    outcome.map(|()| (queue, ledger, printer))
+    outcome.map(|()| (queue, run_state, printer))
 }
 
 fn describe(totals: &Totals) -> String {

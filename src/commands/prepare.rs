@@ -4,18 +4,18 @@ use crate::annotate::snmp::Agent;
 use crate::annotation::Classes;
 use crate::cli::{Common, Endpoint, Format, PROGRAM};
 use crate::collect::queue::Queue;
-use crate::collect::run_state::Ledger;
+use crate::collect::run_state::RunState;
 use crate::commands::exporter::Exporter;
 use crate::http::{self, Routes};
 use crate::measure::sla::{self, Rule};
 use crate::measure::Baseline;
 use crate::node::annotator::Offer;
-use crate::node::dial::Onward;
+use crate::node::dial::NextHop;
 use crate::node::gate::Limits;
 use crate::node::link_auth;
 use crate::node::serve::listen_addresses;
 use crate::node::{Node, Settings};
-use crate::origin::session::Caller;
+use crate::origin::session::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::metrics::{Metrics, Watched};
 use crate::publish::printer::{read_state, Printer};
@@ -76,9 +76,9 @@ pub(crate) fn key(common: &Common) -> Result<Option<Key>, String> {
     path.map(link_auth::read).transpose()
 }
 
-pub(crate) fn onward(common: &Common, endpoint: &Endpoint) -> Result<Onward, String> {
+pub(crate) fn next_hop(common: &Common, endpoint: &Endpoint) -> Result<NextHop, String> {
     let host = endpoint.host.as_deref().unwrap_or("localhost");
-    Onward::resolve(host, endpoint.port, common.timeout).map_err(|error| format!("cannot {error}"))
+    NextHop::resolve(host, endpoint.port, common.timeout).map_err(|error| format!("cannot {error}"))
 }
 
 /// What the user wants to see, opened before anything is measured.
@@ -98,9 +98,13 @@ pub(crate) fn baseline(common: &Common, endless: bool) -> Result<Baseline, Outpu
     })
 }
 
-pub(crate) fn ledger(common: &Common, role: Role, endless: bool) -> Result<Ledger, OutputError> {
+pub(crate) fn run_state(
+    common: &Common,
+    role: Role,
+    endless: bool,
+) -> Result<RunState, OutputError> {
     let started = sys::clock::read().wall;
-    Ok(Ledger::new(
+    Ok(RunState::new(
         &node_name(common),
         role.name(),
         started,
@@ -124,23 +128,23 @@ pub(crate) fn read_rules(path: &Path) -> Result<Vec<Rule>, String> {
     sla::parse(&text).map_err(|error| format!("{name}: {error}"))
 }
 
-/// Has the ledger hold the path against the rules; where they ask something, measurements are looked at one by one.
-pub fn watching(ledger: Ledger, rules: Vec<Rule>, node: &Node) -> Ledger {
+/// Has the run_state hold the path against the rules; where they ask something, measurements are looked at one by one.
+pub fn watching(run_state: RunState, rules: Vec<Rule>, node: &Node) -> RunState {
     if rules.iter().any(|rule| !rule.asks.is_empty()) {
         node.collector.be_prompt();
     }
-    ledger.watching(rules.into(), &node.asking)
+    run_state.watching(rules.into(), &node.requests)
 }
 
 /// The near end of a path, ready to call.
-pub fn caller(common: &Common, onward: Onward) -> Result<(Caller, Queue), String> {
+pub fn origin(common: &Common, next_hop: NextHop) -> Result<(Origin, Queue), String> {
     let key = key(common)?;
     let settings = Settings {
         key,
         ..settings(common, Role::Source)
     };
-    let (node, queue) = Node::new(settings, Some(onward));
-    Ok((Caller::new(node), queue))
+    let (node, queue) = Node::new(settings, Some(next_hop));
+    Ok((Origin::new(node), queue))
 }
 
 /// Serves and keeps the metrics of what is `watched`, as far as they are wanted.

@@ -5,12 +5,12 @@
 
 use crate::cli::{Common, ExitCode, Format, ProbeConfig};
 use crate::collect::queue::Queue;
-use crate::collect::run_state::Ledger;
-use crate::commands::prepare::{caller, ledger, onward, printer, publish, rules, watching};
+use crate::collect::run_state::RunState;
+use crate::commands::prepare::{next_hop, origin, printer, publish, rules, run_state, watching};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::node::StopFlag;
-use crate::origin::session::{BlockWriter, Break, Caller, Due, Line, Stop};
+use crate::origin::session::{BlockWriter, Due, OpenSession, Origin, PathError, ReadEnd};
 use crate::output::{Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
@@ -61,7 +61,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 enum Event {
     /// A session broke.
-    Broken(Break),
+    Broken(PathError),
     /// The run is over.
     Over,
 }
@@ -97,15 +97,15 @@ fn probe(
     let unwritable = |error: OutputError| (State::Unknown, error.to_string());
     let count = (config.count > 0).then_some(config.count);
     let rules = rules(common).map_err(unknown)?;
-    let ledger = ledger(common, Role::Source, count.is_none()).map_err(unwritable)?;
+    let run_state = run_state(common, Role::Source, count.is_none()).map_err(unwritable)?;
     let mut printer = printer(common, Output::Stdout).map_err(unwritable)?;
-    let onward = onward(common, &config.target).map_err(|text| (State::Critical, text))?;
-    let (caller, queue) = caller(common, onward).map_err(unknown)?;
-    let caller = Arc::new(caller.probing());
-    let mut ledger = watching(ledger, rules, &caller.node);
-    let watched = vec![Watched::caller(&caller, "probe", None)];
+    let next_hop = next_hop(common, &config.target).map_err(|text| (State::Critical, text))?;
+    let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
+    let origin = Arc::new(origin.probing());
+    let mut run_state = watching(run_state, rules, &origin.node);
+    let watched = vec![Watched::origin(&origin, "probe", None)];
     let published = publish(common, watched, count.is_none()).map_err(unknown)?;
-    signals.stop(stop, Some(caller.node.collector.clone()));
+    signals.stop(stop, Some(origin.node.collector.clone()));
     let lasts = count.map_or(Duration::MAX, |count| {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         config.interval.saturating_mul(count)
@@ -114,7 +114,7 @@ fn probe(
         printer = printer.with_live_line(count);
     }
     if count.is_none() {
-        printer = printer.with_screen(caller.node.collector.clone(), stop);
+        printer = printer.with_screen(origin.node.collector.clone(), stop);
     }
     notify::ready();
     let plan = Plan::new(
@@ -123,7 +123,7 @@ fn probe(
         config.size,
         config.on_timeout,
     );
-    let (state, written) = measure(&caller, queue, &mut ledger, plan, &mut printer, stop);
+    let (state, written) = measure(&origin, queue, &mut run_state, plan, &mut printer, stop);
     drop(printer); // Gives a terminal back before anything is written to it.
     let written = OutputError::all([written, published.finish()]);
     state_with_output(state, written).map(exit_code)
@@ -158,27 +158,27 @@ pub(super) fn exit_code(state: State) -> ExitCode {
 /// Runs probes to the end of the plan, or until stopped or a line cannot be written. Returns the state of the path, and
 /// apart from it the error of a result that could not be written.
 pub fn measure(
-    caller: &Arc<Caller>,
+    origin: &Arc<Origin>,
     queue: Queue,
-    ledger: &mut Ledger,
+    run_state: &mut RunState,
     plan: Plan,
     printer: &mut Printer,
     stop: &Arc<StopFlag>,
 ) -> (State, Result<(), OutputError>) {
-    let written = collect(caller, queue, ledger, plan, printer, stop);
-    (ledger.state(caller.progress.blocks()), written)
+    let written = collect(origin, queue, run_state, plan, printer, stop);
+    (run_state.state(origin.progress.blocks()), written)
 }
 
 fn collect(
-    caller: &Arc<Caller>,
+    origin: &Arc<Origin>,
     mut queue: Queue,
-    ledger: &mut Ledger,
+    run_state: &mut RunState,
     plan: Plan,
     printer: &mut Printer,
     stop: &Arc<StopFlag>,
 ) -> Result<(), OutputError> {
-    let board = &caller.node.board;
-    board.open();
+    let latest = &origin.node.latest;
+    latest.open();
     let (say, events) = unbounded(); // At most one per session, and sessions are spaced in time.
     let start = sys::clock::mono() + Nanos::from_millis(1);
     let clock = sys::clock::read();
@@ -187,10 +187,10 @@ fn collect(
         WallTime(clock.wall.0.wrapping_add(due.0.wrapping_sub(clock.mono.0)))
     };
     let driver = {
-        let (caller, stop) = (Arc::clone(caller), Arc::clone(stop));
+        let (origin, stop) = (Arc::clone(origin), Arc::clone(stop));
         Builder::new()
             .name("up#1".into())
-            .spawn(move || drive(&caller, plan, start, &stop, &say))
+            .spawn(move || drive(&origin, plan, start, &stop, &say))
     };
     let mut broken = None;
     if printer.has_screen() {
@@ -203,27 +203,27 @@ fn collect(
     loop {
         let mut fault = None;
         queue.batch(|measurement| {
-            if let Err(error) = printer.take(ledger, measurement) {
+            if let Err(error) = printer.take(run_state, measurement) {
                 fault = Some(error);
             }
         });
         if let Some(fault) = fault {
             return Err(fault);
         }
-        let blocks = caller.progress.blocks_so_far();
-        ledger.counts(blocks);
-        printer.tick(ledger, blocks);
-        printer.tick_page(ledger, blocks, queue.dropped());
-        board.answer(|pictures| ledger.look(blocks, queue.dropped(), pictures));
+        let blocks = origin.progress.blocks_so_far();
+        run_state.counts(blocks);
+        printer.tick(run_state, blocks);
+        printer.tick_page(run_state, blocks, queue.dropped());
+        latest.answer(|pictures| run_state.look(blocks, queue.dropped(), pictures));
         // All that there are: one knock may stand for several.
         let mut over = false;
         for event in events.try_iter() {
             match event {
                 Event::Broken(cause) => {
-                    printer.drain(&mut queue, ledger)?;
-                    let text = name_break(ledger, &cause);
+                    printer.drain(&mut queue, run_state)?;
+                    let text = name_break(run_state, &cause);
                     log::error!("probe: the path is broken: {text}");
-                    ledger.notice(text.clone());
+                    run_state.notice(text.clone());
                     let state = if cause.timed_out {
                         plan.on_timeout
                     } else {
@@ -238,29 +238,29 @@ fn collect(
             break;
         }
     }
-    printer.drain(&mut queue, ledger)?;
-    let blocks = caller.progress.blocks();
+    printer.drain(&mut queue, run_state)?;
+    let blocks = origin.progress.blocks();
     let mut from = 0;
-    while let Some(sequence) = caller
+    while let Some(sequence) = origin
         .progress
         .next_unanswered(from)
         .filter(|_| printer.has_lines())
     {
-        printer.lost(ledger, sequence, scheduled(sequence))?;
+        printer.lost(run_state, sequence, scheduled(sequence))?;
         from = sequence + 1;
     }
-    if plan.count.is_none() && !caller.is_down() {
+    if plan.count.is_none() && !origin.is_down() {
         broken = None; // A run without end heals.
     }
-    ledger.set_broken(broken);
-    ledger.finish(blocks, plan.count.is_some());
-    board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
-    printer.finish(ledger, blocks, queue.dropped())
+    run_state.set_broken(broken);
+    run_state.finish(blocks, plan.count.is_some());
+    latest.close(|| run_state.report(sys::clock::read().wall, blocks, queue.dropped()));
+    printer.finish(run_state, blocks, queue.dropped())
 }
 
 /// The whole run, on the scheduling thread.
 fn drive(
-    caller: &Arc<Caller>,
+    origin: &Arc<Origin>,
     plan: Plan,
     start: MonoTime,
     stop: &Arc<StopFlag>,
@@ -270,15 +270,15 @@ fn drive(
     let mut schedule = Schedule::new(start, plan.interval.into(), plan.count);
     let mut pause = SHORTEST_PAUSE;
     loop {
-        match session(caller, plan, &mut schedule, stop) {
+        match session(origin, plan, &mut schedule, stop) {
             Ok(()) => {
-                caller.set_down(false);
+                origin.set_down(false);
                 break;
             }
             Err((broken, heard)) => {
-                caller.set_down(true);
+                origin.set_down(true);
                 let _ = say.send(Event::Broken(broken)); // The run is over where nobody listens.
-                caller.node.collector.wake();
+                origin.node.collector.wake();
                 if plan.count.is_some() || stop.is_set() {
                     break;
                 }
@@ -293,7 +293,7 @@ fn drive(
                     stop.wait_until(over);
                 }
                 let missed = schedule.skip_to(sys::clock::mono());
-                caller.progress.skip(missed);
+                origin.progress.skip(missed);
                 if stop.is_set() {
                     break;
                 }
@@ -303,28 +303,28 @@ fn drive(
     if let Some(count) = plan.count {
         // What a broken path kept from being sent was due all the same.
         if !stop.is_set() {
-            caller.progress.skip(schedule.left(count));
+            origin.progress.skip(schedule.left(count));
         }
     }
     let _ = say.send(Event::Over);
-    caller.node.collector.wake();
+    origin.node.collector.wake();
 }
 
 /// One session: until the plan is done, the path breaks, or the user stops it. The second value of an error tells
 /// whether the path had worked before.
 fn session(
-    caller: &Arc<Caller>,
+    origin: &Arc<Origin>,
     plan: Plan,
     schedule: &mut Schedule,
     stop: &Arc<StopFlag>,
-) -> Result<(), (Break, bool)> {
-    let before = caller.progress.blocks().received;
-    let line = Arc::new(caller.open().map_err(|broken| (broken, false))?);
-    let heard = |broken| (broken, caller.progress.blocks().received > before);
+) -> Result<(), (PathError, bool)> {
+    let before = origin.progress.blocks().received;
+    let line = Arc::new(origin.open().map_err(|broken| (broken, false))?);
+    let heard = |broken| (broken, origin.progress.blocks().received > before);
     let (say, ended) = bounded(1);
-    read_in_background(caller, &line, say, stop)
-        .map_err(|error| heard(Break::own(format!("cannot start a thread: {error}"))))?;
-    let mut writer = BlockWriter::new(caller, &line, plan.size);
+    read_in_background(origin, &line, say, stop)
+        .map_err(|error| heard(PathError::own(format!("cannot start a thread: {error}"))))?;
+    let mut writer = BlockWriter::new(origin, &line, plan.size);
     fill(writer.payload());
     let mut unsent = None;
     while let Some(due) = schedule.due() {
@@ -346,21 +346,21 @@ fn session(
     if unsent.is_none() {
         line.end();
     }
-    wait_for_reader(caller, &line, &ended, unsent).map_err(heard)
+    wait_for_reader(origin, &line, &ended, unsent).map_err(heard)
 }
 
 /// The reader ends by itself: with the far end's END, which follows the last answer, or by its own timeout.
 fn wait_for_reader(
-    caller: &Caller,
-    line: &Line,
-    ended: &Receiver<Result<(), Stop<()>>>,
-    unsent: Option<Break>,
-) -> Result<(), Break> {
-    let patience = caller.node.settings.timeout + Duration::from_secs(1);
-    let mut received = caller.progress.blocks().received;
+    origin: &Origin,
+    line: &OpenSession,
+    ended: &Receiver<Result<(), ReadEnd<()>>>,
+    unsent: Option<PathError>,
+) -> Result<(), PathError> {
+    let patience = origin.node.settings.timeout + Duration::from_secs(1);
+    let mut received = origin.progress.blocks().received;
     let outcome = loop {
         let outcome = ended.recv_timeout(patience);
-        let now = caller.progress.blocks().received;
+        let now = origin.progress.blocks().received;
         if outcome.is_ok() || now == received {
             break outcome;
         }
@@ -368,33 +368,33 @@ fn wait_for_reader(
     };
     match (outcome, unsent) {
         (Ok(Ok(())), None) => Ok(()),
-        (Ok(Err(Stop::Path(broken))), _) | (_, Some(broken)) => {
+        (Ok(Err(ReadEnd::Path(broken))), _) | (_, Some(broken)) => {
             line.give_up();
             Err(broken)
         }
         (Ok(Err(_)), None) => Ok(()),
         (Err(_), None) => {
             line.give_up();
-            Err(Break::silence(format!(
+            Err(PathError::silence(format!(
                 "the far end did not say END within {} s (--timeout)",
-                caller.node.settings.timeout.as_secs_f64()
+                origin.node.settings.timeout.as_secs_f64()
             )))
         }
     }
 }
 
 fn read_in_background(
-    caller: &Arc<Caller>,
-    line: &Arc<Line>,
-    say: Sender<Result<(), Stop<()>>>,
+    origin: &Arc<Origin>,
+    line: &Arc<OpenSession>,
+    say: Sender<Result<(), ReadEnd<()>>>,
     stop: &Arc<StopFlag>,
 ) -> io::Result<()> {
-    let (caller, line, stop) = (Arc::clone(caller), Arc::clone(line), Arc::clone(stop));
+    let (origin, line, stop) = (Arc::clone(origin), Arc::clone(line), Arc::clone(stop));
     Builder::new()
         .name("down#1".into())
         .stack_size(STACK)
         .spawn(move || {
-            let outcome = caller.read(&line, |_| Ok(()));
+            let outcome = origin.read(&line, |_| Ok(()));
             let _ = say.send(outcome); // The session is over where nobody listens.
             stop.wake();
         })?;

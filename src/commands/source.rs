@@ -3,12 +3,12 @@
 
 use crate::cli::{Common, ExitCode, SourceConfig};
 use crate::collect::queue::Queue;
-use crate::collect::run_state::Ledger;
-use crate::commands::prepare::{caller, ledger, onward, printer, publish, rules, watching};
+use crate::collect::run_state::RunState;
+use crate::commands::prepare::{next_hop, origin, printer, publish, rules, run_state, watching};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::node::StopFlag;
-use crate::origin::session::{BlockWriter, Break, Caller, Due, Line, Stop};
+use crate::origin::session::{BlockWriter, Due, OpenSession, Origin, PathError, ReadEnd};
 use crate::output::{raw_stdin, raw_stdout, Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
@@ -37,17 +37,17 @@ pub fn run(
     let failed = |text: String| Failure::new(ExitCode::Failed, text);
     let unwritable = |error: OutputError| Failure::new(ExitCode::Failed, error);
     let rules = rules(common).map_err(|text| Failure::new(ExitCode::Usage, text))?;
-    let ledger = ledger(common, Role::Source, false).map_err(unwritable)?;
+    let run_state = run_state(common, Role::Source, false).map_err(unwritable)?;
     let printer = printer(common, Output::Stderr).map_err(unwritable)?;
-    let onward = onward(common, &config.forward_to).map_err(failed)?;
-    let (caller, queue) = caller(common, onward).map_err(failed)?;
-    let caller = Arc::new(caller);
-    let watched = vec![Watched::caller(&caller, "source", None)];
+    let next_hop = next_hop(common, &config.forward_to).map_err(failed)?;
+    let (origin, queue) = origin(common, next_hop).map_err(failed)?;
+    let origin = Arc::new(origin);
+    let watched = vec![Watched::origin(&origin, "source", None)];
     let published = publish(common, watched, true).map_err(failed)?;
-    let ledger = watching(ledger, rules, &caller.node);
-    signals.stop(stop, Some(caller.node.collector.clone()));
+    let run_state = watching(run_state, rules, &origin.node);
+    signals.stop(stop, Some(origin.node.collector.clone()));
     notify::ready();
-    let code = carry(&caller, queue, ledger, config.block, printer, stop);
+    let code = carry(&origin, queue, run_state, config.block, printer, stop);
     let finished = published.finish();
     code.and_then(|code| finished.map(|()| code))
         .map_err(unwritable)
@@ -60,11 +60,11 @@ enum Ended {
     /// stdin failed.
     Stdin(io::Error),
     /// The path broke under the writer; the reader knows more.
-    Unsent(Break),
+    Unsent(PathError),
     /// Everything came back, END included.
     Received,
     /// The reader stopped early.
-    Stopped(Stop<io::Error>),
+    Stopped(ReadEnd<io::Error>),
 }
 
 /// Runs the source until stdin and the path have ended.
@@ -73,15 +73,15 @@ enum Ended {
 ///
 /// [`OutputError`] where the report cannot be written.
 fn carry(
-    caller: &Arc<Caller>,
+    origin: &Arc<Origin>,
     mut queue: Queue,
-    ledger: Ledger,
+    run_state: RunState,
     block: usize,
     mut printer: Printer,
     stop: &StopFlag,
 ) -> Result<ExitCode, OutputError> {
-    let mut ledger = ledger;
-    let line = match caller.open() {
+    let mut run_state = run_state;
+    let line = match origin.open() {
         Ok(line) => Arc::new(line),
         Err(broken) => {
             log::error!("source: {broken}");
@@ -89,22 +89,22 @@ fn carry(
         }
     };
     let (say, ended) = bounded(2); // Each pump ends once.
-    let writer = spawn("up#1", caller, &line, say.clone(), move |caller, line| {
-        pump_out(caller, line, block)
+    let writer = spawn("up#1", origin, &line, say.clone(), move |origin, line| {
+        pump_out(origin, line, block)
     });
-    let reader = spawn("down#1", caller, &line, say, pump_back);
+    let reader = spawn("down#1", origin, &line, say, pump_back);
     if let Err(error) = writer.and(reader) {
         log::error!("source: cannot start a thread: {error}");
         return Ok(ExitCode::Failed);
     }
-    let board = &caller.node.board;
-    board.open();
+    let latest = &origin.node.latest;
+    latest.open();
     let mut code = ExitCode::Done;
     let mut deadline = None;
     'run: loop {
         let mut fault = None;
         queue.batch(|measurement| {
-            if let Err(error) = printer.take(&mut ledger, measurement) {
+            if let Err(error) = printer.take(&mut run_state, measurement) {
                 fault = Some(error);
             }
         });
@@ -112,12 +112,12 @@ fn carry(
             line.give_up();
             return Err(fault);
         }
-        let blocks = caller.progress.blocks_so_far();
-        ledger.counts(blocks);
-        printer.tick_page(&ledger, blocks, queue.dropped());
-        board.answer(|pictures| ledger.look(blocks, queue.dropped(), pictures));
+        let blocks = origin.progress.blocks_so_far();
+        run_state.counts(blocks);
+        printer.tick_page(&run_state, blocks, queue.dropped());
+        latest.answer(|pictures| run_state.look(blocks, queue.dropped(), pictures));
         if stop.is_set() && deadline.is_none() {
-            deadline = Some(Instant::now() + caller.node.settings.timeout);
+            deadline = Some(Instant::now() + origin.node.settings.timeout);
             queue.keep_awake();
             line.end();
         }
@@ -139,22 +139,24 @@ fn carry(
                 // The reader finds what the path had to say last, then the same end.
                 Ended::Unsent(broken) => log::debug!("source: {broken}"),
                 Ended::Received => break 'run,
-                Ended::Stopped(Stop::Aborted) => break 'run,
-                Ended::Stopped(Stop::Path(broken)) => {
-                    printer.drain(&mut queue, &mut ledger)?;
-                    let text = name_break(&ledger, &broken);
+                Ended::Stopped(ReadEnd::Aborted) => break 'run,
+                Ended::Stopped(ReadEnd::Path(broken)) => {
+                    printer.drain(&mut queue, &mut run_state)?;
+                    let text = name_break(&run_state, &broken);
                     log::error!("source: the path broke: {text}");
-                    ledger.notice(text.clone());
+                    run_state.notice(text.clone());
                     let state = State::Critical;
-                    ledger.set_broken(Some(Broken { state, text }));
+                    run_state.set_broken(Some(Broken { state, text }));
                     code = ExitCode::Failed;
                     break 'run;
                 }
-                Ended::Stopped(Stop::Sink(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Ended::Stopped(ReadEnd::Sink(error))
+                    if error.kind() == io::ErrorKind::BrokenPipe =>
+                {
                     line.give_up();
                     break 'run; // Whoever read our output has enough: a normal end.
                 }
-                Ended::Stopped(Stop::Sink(error)) => {
+                Ended::Stopped(ReadEnd::Sink(error)) => {
                     log::error!("source: write standard output: {error}");
                     line.give_up();
                     code = ExitCode::Failed;
@@ -163,39 +165,39 @@ fn carry(
             }
         }
     }
-    printer.drain(&mut queue, &mut ledger)?;
-    let blocks = caller.progress.blocks();
-    ledger.finish(blocks, true);
-    board.close(|| ledger.report(sys::clock::read().wall, blocks, queue.dropped()));
-    printer.finish(&ledger, blocks, queue.dropped())?;
+    printer.drain(&mut queue, &mut run_state)?;
+    let blocks = origin.progress.blocks();
+    run_state.finish(blocks, true);
+    latest.close(|| run_state.report(sys::clock::read().wall, blocks, queue.dropped()));
+    printer.finish(&run_state, blocks, queue.dropped())?;
     Ok(code)
 }
 
 fn spawn(
     name: &str,
-    caller: &Arc<Caller>,
-    line: &Arc<Line>,
+    origin: &Arc<Origin>,
+    line: &Arc<OpenSession>,
     say: Sender<Ended>,
-    pump: impl FnOnce(&Caller, &Line) -> Ended + Send + 'static,
+    pump: impl FnOnce(&Origin, &OpenSession) -> Ended + Send + 'static,
 ) -> io::Result<()> {
-    let (caller, line) = (Arc::clone(caller), Arc::clone(line));
+    let (origin, line) = (Arc::clone(origin), Arc::clone(line));
     Builder::new()
         .name(name.into())
         .stack_size(STACK)
         .spawn(move || {
-            let ended = pump(&caller, &line);
+            let ended = pump(&origin, &line);
             let _ = say.send(ended); // Nobody listens where the run is over.
-            caller.node.collector.wake();
+            origin.node.collector.wake();
         })?;
     Ok(())
 }
 
-fn pump_out(caller: &Caller, line: &Line, block: usize) -> Ended {
+fn pump_out(origin: &Origin, line: &OpenSession, block: usize) -> Ended {
     let mut stdin = match raw_stdin() {
         Ok(stdin) => stdin,
         Err(error) => return Ended::Stdin(error),
     };
-    let mut writer = BlockWriter::new(caller, line, block);
+    let mut writer = BlockWriter::new(origin, line, block);
     loop {
         let read = match stdin.read(writer.payload()) {
             Ok(0) => {
@@ -215,10 +217,10 @@ fn pump_out(caller: &Caller, line: &Line, block: usize) -> Ended {
     }
 }
 
-fn pump_back(caller: &Caller, line: &Line) -> Ended {
+fn pump_back(origin: &Origin, line: &OpenSession) -> Ended {
     let read = raw_stdout()
-        .map_err(Stop::Sink)
-        .and_then(|mut stdout| caller.read(line, |payload| stdout.write_all(payload)));
+        .map_err(ReadEnd::Sink)
+        .and_then(|mut stdout| origin.read(line, |payload| stdout.write_all(payload)));
     match read {
         Ok(()) => Ended::Received,
         Err(stop) => Ended::Stopped(stop),

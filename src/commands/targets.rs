@@ -4,14 +4,14 @@
 use crate::cli::targets::parse_targets;
 use crate::cli::{Common, ExitCode, TargetsConfig};
 use crate::collect::queue::Queue;
-use crate::collect::run_state::Ledger;
-use crate::commands::prepare::{caller, ledger, publish, rules, watching};
+use crate::collect::run_state::RunState;
+use crate::commands::prepare::{origin, publish, rules, run_state, watching};
 use crate::commands::probe::{self, exit_code, state_with_output, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
-use crate::node::dial::Onward;
+use crate::node::dial::NextHop;
 use crate::node::StopFlag;
-use crate::origin::session::Caller;
+use crate::origin::session::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
@@ -46,18 +46,18 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
     for target in targets {
         // A name that cannot be resolved is that path's trouble alone, as long as it cannot.
         let host = target.address.host.as_deref().unwrap_or_default();
-        let onward = Onward::unresolved(host, target.address.port);
-        let ledger = ledger(common, Role::Source, endless).map_err(unwritable)?;
-        let (caller, queue) = caller(common, onward).map_err(unknown)?;
-        let caller = Arc::new(caller.probing());
-        let ledger = watching(ledger, rules.clone(), &caller.node);
+        let next_hop = NextHop::unresolved(host, target.address.port);
+        let run_state = run_state(common, Role::Source, endless).map_err(unwritable)?;
+        let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
+        let origin = Arc::new(origin.probing());
+        let run_state = watching(run_state, rules.clone(), &origin.node);
         let path = Some(target.name.clone());
-        watched.push(Watched::caller(&caller, "probe", path));
+        watched.push(Watched::origin(&origin, "probe", path));
         members.push(Member {
             name: target.name,
-            caller,
+            origin,
             queue,
-            ledger,
+            run_state,
             stop: Arc::default(),
         });
     }
@@ -65,7 +65,7 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
     let to_stop = members.iter().map(|member| {
         (
             Arc::clone(&member.stop),
-            member.caller.node.collector.clone(),
+            member.origin.node.collector.clone(),
         )
     });
     let to_stop: Vec<_> = to_stop.collect();
@@ -103,11 +103,11 @@ pub struct Member {
     /// What it is called.
     pub name: String,
     /// Its near end.
-    pub caller: Arc<Caller>,
+    pub origin: Arc<Origin>,
     /// Where its measurements come.
     pub queue: Queue,
     /// Where they are entered.
-    pub ledger: Ledger,
+    pub run_state: RunState,
     /// Ends this path's run; every path has one, for only one thread is woken by it.
     pub stop: Arc<StopFlag>,
 }
@@ -164,13 +164,13 @@ fn offset(interval: Duration, place: usize, count: usize) -> Duration {
 fn one(member: Member, plan: Plan, offset: Duration) -> Probed {
     let Member {
         name,
-        caller,
+        origin,
         queue,
-        mut ledger,
+        mut run_state,
         stop,
     } = member;
-    let board = Arc::clone(&caller.node.board);
-    board.keep_last();
+    let latest = Arc::clone(&origin.node.latest);
+    latest.keep_last();
     if !offset.is_zero() {
         stop.wait(offset);
     }
@@ -178,7 +178,7 @@ fn one(member: Member, plan: Plan, offset: Duration) -> Probed {
     if !stop.is_set() {
         let printer = &mut Printer::silent();
         let written;
-        (state, written) = probe::measure(&caller, queue, &mut ledger, plan, printer, &stop);
+        (state, written) = probe::measure(&origin, queue, &mut run_state, plan, printer, &stop);
         if let Err(error) = written {
             log::error!("{name}: {error}");
         }
@@ -186,7 +186,7 @@ fn one(member: Member, plan: Plan, offset: Duration) -> Probed {
     Probed {
         name,
         state,
-        report: board.newest(),
+        report: latest.newest(),
     }
 }
 

@@ -11,7 +11,7 @@
 //! compared only with runs of the same path.
 
 use crate::time::{SignedNanos, WallTime};
-use crate::vec_map::Table;
+use crate::vec_map::VecMap;
 use std::fmt;
 
 /// The first line. The number changes when a line's meaning does.
@@ -61,7 +61,7 @@ pub struct RunRecord {
     /// Hops and names of its nodes, from [`path_key`]; without spaces.
     pub path: String,
     /// Its figures.
-    pub parts: Table<Part, Quantiles>,
+    pub parts: VecMap<Part, Quantiles>,
 }
 
 /// A line of a state file that cannot be read.
@@ -144,7 +144,7 @@ fn parse_run(line: &str) -> Result<RunRecord, String> {
     if path.is_empty() {
         return Err("path is missing".to_owned());
     }
-    let mut parts = Table::new();
+    let mut parts = VecMap::new();
     for word in words {
         let wrong = || format!("{:?} is not a part", shown(word));
         let (name, figures) = word.split_once('=').ok_or_else(wrong)?;
@@ -220,7 +220,7 @@ impl fmt::Display for Part {
 /// Writes a state file of the last [`RUNS_KEPT`] runs of each path, in the order given (oldest
 /// first).
 pub fn emit(runs: &[RunRecord]) -> String {
-    let mut of_path: Table<&str, usize> = Table::new();
+    let mut of_path: VecMap<&str, usize> = VecMap::new();
     let newest_first = runs.iter().rev().filter(|run| {
         let count = of_path.get_or_insert_with(&run.path, || 0);
         *count += 1;
@@ -252,7 +252,7 @@ mod tests {
             p50: Some(SignedNanos(p50)),
             p95: p95.map(SignedNanos),
         };
-        let parts = Table::from([
+        let parts = VecMap::from([
             (Part::Source, quantiles(3_000, Some(5_000))),
             (Part::Segment(0, 1), quantiles(-410_000, Some(520_000))),
             (Part::Host(1), quantiles(2_500, None)),

@@ -3,24 +3,24 @@
 //! A pump reads no file. An asked block is answered with what was read last, and only then, after the block was sent, is
 //! the request noted: a thread (`annotate`; `snmp` for that class, so that a silent agent holds nothing else up; both are
 //! started by a request and end after ten seconds without) reads the sources anew, each at most every 100 ms. So the answer to a first request comes
-//! in the next block. Facts about the pump's own two connections (`TCP_INFO`, a call that never waits for a peer) the pump
+//! in the next block. NodeAnnotations about the pump's own two connections (`TCP_INFO`, a call that never waits for a peer) the pump
 //! takes itself, after the send, for the next block. A block that asks for nothing costs none of this.
 
 use crate::annotate::procfs::Reader;
 use crate::annotate::snmp::Agent;
 use crate::annotate::{tcp, Told};
-use crate::annotation::{Classes, Fact, FactValue, Facts};
+use crate::annotation::{AnnotationValue, Classes, HostAnnotation, NodeAnnotations};
 use crate::collect::queue::Measurement;
 use crate::node::reader::HEADROOM;
 use crate::node::Node;
-use crate::session::facts::told;
+use crate::session::annotations::told;
 use crate::sync::lock;
 use crate::sync::STACK;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
-use crate::wire::facts::{cut_facts, emit_facts, parse_facts, with_annotation};
+use crate::wire::values::{cut_values, emit_values, parse_values, with_annotation};
 use crate::wire::{
-    Flags, FrameView, Header, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS,
+    Flags, FrameView, Header, ANNOTATION_HEADER_LEN, ANNOTATION_VALUES, MAX_ANNOTATIONS,
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io;
@@ -73,7 +73,7 @@ struct Slot {
 struct Section {
     at: MonoTime,
     /// As [`emit_facts`] makes it.
-    facts: Arc<[u8]>,
+    annotations: Arc<[u8]>,
 }
 
 /// A thread that reads when it is knocked at.
@@ -107,14 +107,16 @@ impl Annotator {
         for (slot, (class, _)) in lock(&self.slots).iter_mut().zip(Classes::ALL) {
             let last = slot.read.as_ref().map(|section| section.at);
             let young = last.is_some_and(|last| now.since(last) < SHORTEST);
-            let ours = classes.has(class) && !self.own_calls().has(class);
+            let ours = classes.contains(class) && !self.own_calls().contains(class);
             if ours && !young && slot.since.is_none() {
                 slot.since = Some(now);
-                threads = threads.and(class);
+                threads = threads.union(class);
             }
         }
         let agent = match self.offer.agent {
-            Some(_) => threads.only(Classes::SNMP).only(self.offer.classes),
+            Some(_) => threads
+                .intersection(Classes::SNMP)
+                .intersection(self.offer.classes),
             None => Classes(0),
         };
         let local = Classes(threads.0 & !agent.0);
@@ -123,7 +125,7 @@ impl Annotator {
             let reader = Arc::clone(&self.reader);
             self.reading(move |class| local_facts(&offer, &tags, &mut lock(&reader), class))
         });
-        let asking = self.agent.want(agent, "snmp", || {
+        let requests = self.agent.want(agent, "snmp", || {
             let agent = self.offer.agent.clone();
             let mut id = crate::sync::random() as i32;
             self.reading(move |_| {
@@ -131,7 +133,7 @@ impl Annotator {
                 agent_facts(agent.as_ref(), id)
             })
         });
-        for (classes, outcome) in [(local, reading), (agent, asking)] {
+        for (classes, outcome) in [(local, reading), (agent, requests)] {
             if let Err(error) = outcome {
                 self.fail(classes, &format!("cannot start a thread: {error}"), now);
             }
@@ -143,7 +145,7 @@ impl Annotator {
     fn fail(&self, classes: Classes, text: &str, now: MonoTime) {
         let mut slots = lock(&self.slots);
         for (slot, (class, word)) in slots.iter_mut().zip(Classes::ALL) {
-            if classes.has(class) {
+            if classes.contains(class) {
                 slot.read = Some(failure(word, text.into(), now));
                 slot.since = None;
             }
@@ -152,7 +154,7 @@ impl Annotator {
 
     /// What pumps look up themselves.
     fn own_calls(&self) -> Classes {
-        self.offer.classes.only(Classes::TCP)
+        self.offer.classes.intersection(Classes::TCP)
     }
 
     /// The body of a worker: reads what is wanted.
@@ -160,13 +162,13 @@ impl Annotator {
         let slots = Arc::clone(&self.slots);
         move |wanted| {
             for (index, (class, _)) in Classes::ALL.into_iter().enumerate() {
-                if !wanted.has(class) {
+                if !wanted.contains(class) {
                     continue;
                 }
-                let facts = emit_facts(&read(class).facts()).into();
+                let annotations = emit_values(&read(class).annotations()).into();
                 let at = sys::clock::mono();
                 let slot = &mut lock(&slots)[index];
-                slot.read = Some(Section { at, facts });
+                slot.read = Some(Section { at, annotations });
                 slot.since = None;
             }
         }
@@ -177,10 +179,10 @@ impl Annotator {
     fn read(&self, classes: Classes, known: Classes, now: MonoTime) -> Vec<Section> {
         let slots = lock(&self.slots);
         let rows = slots.iter().zip(Classes::ALL);
-        rows.filter(|(_, (class, _))| classes.has(*class))
+        rows.filter(|(_, (class, _))| classes.contains(*class))
             .filter_map(|(slot, (class, word))| {
                 let late = slot.since.map(|since| now.since(since));
-                if let Some(late) = late.filter(|&late| late > SLOW && known.has(class)) {
+                if let Some(late) = late.filter(|&late| late > SLOW && known.contains(class)) {
                     let text = format!(
                         "no answer from the source for {:.1} s",
                         late.as_millis_f64() / 1e3
@@ -188,26 +190,26 @@ impl Annotator {
                     return Some(failure(word, text, now));
                 }
                 let section = slot.read.clone()?;
-                (known.has(class) || now.since(section.at) <= FRESH).then_some(section)
+                (known.contains(class) || now.since(section.at) <= FRESH).then_some(section)
             })
             .collect()
     }
 }
 
 fn failure(word: &str, text: String, at: MonoTime) -> Section {
-    let fact = Fact {
+    let annotation = HostAnnotation {
         name: format!("error.{word}"),
-        value: FactValue::Text(text),
+        value: AnnotationValue::Text(text),
     };
     Section {
         at,
-        facts: emit_facts(&[fact]).into(),
+        annotations: emit_values(&[annotation]).into(),
     }
 }
 
 fn local_facts(offer: &Offer, tags: &[String], reader: &mut Reader, class: Classes) -> Told {
     let mut told = Told::default();
-    if !offer.classes.has(class) {
+    if !offer.classes.contains(class) {
         told.error(class, "not offered by this node (--annotate)");
     } else if class == Classes::SNMP {
         told.error(class, "this node has no agent (--snmp)");
@@ -247,7 +249,7 @@ impl Worker {
             return Ok(());
         }
         let mut wanted = lock(&self.0);
-        wanted.classes = wanted.classes.and(classes);
+        wanted.classes = wanted.classes.union(classes);
         if let Some(knock) = &wanted.knock {
             let _ = knock.try_send(()); // Full: it has been knocked at.
             return Ok(());
@@ -281,7 +283,7 @@ fn work(knocks: &Receiver<()>, shared: &Mutex<Wanted>, mut body: impl FnMut(Clas
 
 /// What one pump knows of being asked.
 #[derive(Debug, Default)]
-pub struct Telling {
+pub struct AnnotationWriter {
     /// By the latest marked block.
     asked: Classes,
     /// Of that, what is still to be requested.
@@ -289,7 +291,7 @@ pub struct Telling {
     tcp: Option<Section>,
 }
 
-impl Telling {
+impl AnnotationWriter {
     /// A marked block asked for nothing.
     pub fn rest(&mut self) {
         self.asked = Classes(0);
@@ -302,19 +304,20 @@ impl Telling {
         let known = std::mem::replace(&mut self.asked, classes);
         self.due = classes;
         let mut sections = annotator.read(classes, known, now);
-        if classes.has(Classes::TCP) && !annotator.own_calls().is_empty() {
+        if classes.contains(Classes::TCP) && !annotator.own_calls().is_empty() {
             let tcp = self.tcp.clone();
-            sections
-                .extend(tcp.filter(|tcp| known.has(Classes::TCP) || now.since(tcp.at) <= FRESH));
+            sections.extend(
+                tcp.filter(|tcp| known.contains(Classes::TCP) || now.since(tcp.at) <= FRESH),
+            );
         }
         let Some(oldest) = sections.iter().map(|section| section.at).min() else {
             return Vec::new();
         };
         let mut told = Told::default();
         told.number("age_s", Some(now.since(oldest).as_millis_f64() / 1e3));
-        let mut value = emit_facts(&told.facts());
+        let mut value = emit_values(&told.annotations());
         for section in sections {
-            value.extend_from_slice(&section.facts);
+            value.extend_from_slice(&section.annotations);
         }
         value
     }
@@ -346,7 +349,9 @@ impl Telling {
         let due = std::mem::take(&mut self.due);
         annotator.request(due, now);
         let young = |tcp: &Section| now.since(tcp.at) < SHORTEST;
-        if !due.only(annotator.own_calls()).is_empty() && !self.tcp.as_ref().is_some_and(young) {
+        if !due.intersection(annotator.own_calls()).is_empty()
+            && !self.tcp.as_ref().is_some_and(young)
+        {
             let mut told = Told::default();
             for (side, socket) in sockets {
                 if let Some(info) = socket.and_then(sys::tcp_info) {
@@ -355,7 +360,7 @@ impl Telling {
             }
             self.tcp = Some(Section {
                 at: now,
-                facts: emit_facts(&told.facts()).into(),
+                annotations: emit_values(&told.annotations()).into(),
             });
         }
     }
@@ -363,10 +368,10 @@ impl Telling {
 
 /// Hands what the nodes from `hop` on have told in a frame that came back to the collector.
 #[inline(never)]
-pub fn tell_facts(node: &Node, hop: u8, frame: &FrameView<'_>) {
-    for facts in told(frame, hop) {
-        let facts = Measurement::Facts(hop, Box::new(facts));
-        node.collector.offer(facts);
+pub fn append_annotations(node: &Node, hop: u8, frame: &FrameView<'_>) {
+    for annotations in told(frame, hop) {
+        let annotations = Measurement::NodeAnnotations(hop, Box::new(annotations));
+        node.collector.offer(annotations);
     }
     if frame.header.flags.has(Flags::ANNOTATIONS_OVERFLOW)
         && !node.annotator.overflowed.swap(true, Ordering::Relaxed)
@@ -379,15 +384,16 @@ pub fn tell_facts(node: &Node, hop: u8, frame: &FrameView<'_>) {
 
 /// Hands what the node at hop 0 tells of itself to the collector.
 #[inline(never)]
-pub fn tell_own_facts(node: &Node, sequence: u64, value: &[u8]) {
-    let facts = parse_facts(value).unwrap_or_default(); // It is our own.
-    if !facts.is_empty() {
-        let facts = Facts {
+pub fn append_own_annotations(node: &Node, sequence: u64, value: &[u8]) {
+    let annotations = parse_values(value).unwrap_or_default(); // It is our own.
+    if !annotations.is_empty() {
+        let annotations = NodeAnnotations {
             hop: 0,
             sequence,
-            facts,
+            annotations,
         };
-        node.collector.offer(Measurement::Facts(0, Box::new(facts)));
+        node.collector
+            .offer(Measurement::NodeAnnotations(0, Box::new(annotations)));
     }
 }
 
@@ -398,7 +404,7 @@ pub fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -
     let mut header = frame.header;
     let fits = cut_to_room(value, header.annotations_len);
     if !fits.is_empty() {
-        let copy = with_annotation(frame, HEADROOM, (ANNOTATION_FACTS, hop), fits);
+        let copy = with_annotation(frame, HEADROOM, (ANNOTATION_VALUES, hop), fits);
         if let Some((bytes, longer)) = copy {
             *own = bytes;
             header = longer;
@@ -413,7 +419,7 @@ pub fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -
 /// The facts that fit beside `taken` bytes of annotations.
 pub fn cut_to_room(value: &[u8], taken: usize) -> &[u8] {
     let room = MAX_ANNOTATIONS.saturating_sub(taken + ANNOTATION_HEADER_LEN);
-    cut_facts(value, room)
+    cut_values(value, room)
 }
 
 #[cfg(test)]
@@ -421,11 +427,11 @@ mod tests {
     use super::*;
     use crate::wire::{build, frame_type};
 
-    fn numbers(count: usize) -> Vec<Fact> {
+    fn numbers(count: usize) -> Vec<HostAnnotation> {
         (0..count)
-            .map(|n| Fact {
+            .map(|n| HostAnnotation {
                 name: format!("n{n}"),
-                value: FactValue::Number(n as f64),
+                value: AnnotationValue::Number(n as f64),
             })
             .collect()
     }
@@ -439,14 +445,17 @@ mod tests {
     }
 
     fn names(value: &[u8]) -> Vec<String> {
-        let facts = parse_facts(value).unwrap();
-        facts.into_iter().map(|fact| fact.name).collect()
+        let annotations = parse_values(value).unwrap();
+        annotations
+            .into_iter()
+            .map(|annotation| annotation.name)
+            .collect()
     }
 
     /// Asks as blocks do, one every millisecond of `now`, until the answer has what it was asked for.
     fn ask(
         annotator: &Annotator,
-        telling: &mut Telling,
+        telling: &mut AnnotationWriter,
         classes: Classes,
         last: &str,
     ) -> Vec<String> {
@@ -466,8 +475,8 @@ mod tests {
     #[test]
     fn the_first_block_is_not_answered_and_one_of_the_next_is() {
         let annotator = annotator(Classes::all());
-        let classes = Classes::LOAD.and(Classes::TAGS);
-        let mut telling = Telling::default();
+        let classes = Classes::LOAD.union(Classes::TAGS);
+        let mut telling = AnnotationWriter::default();
         let now = sys::clock::mono();
         assert!(telling.answer(&annotator, classes, now).is_empty());
         let told = ask(&annotator, &mut telling, classes, "tag.0");
@@ -480,8 +489,8 @@ mod tests {
     #[test]
     fn a_class_that_is_not_offered_is_refused_and_an_agent_that_is_not_there_is_told_of() {
         let annotator = annotator(Classes::SNMP);
-        let mut telling = Telling::default();
-        let both = Classes::LOAD.and(Classes::SNMP);
+        let mut telling = AnnotationWriter::default();
+        let both = Classes::LOAD.union(Classes::SNMP);
         let told = ask(&annotator, &mut telling, both, "error.snmp");
         assert_eq!(told, ["age_s", "error.load", "error.snmp"]);
     }
@@ -489,7 +498,7 @@ mod tests {
     #[test]
     fn what_was_read_for_an_earlier_question_is_no_answer_to_a_new_one() {
         let annotator = annotator(Classes::all());
-        let mut telling = Telling::default();
+        let mut telling = AnnotationWriter::default();
         ask(&annotator, &mut telling, Classes::LOAD, "load1");
         let now = sys::clock::mono();
         let later = now + Nanos::from_millis(60_000);
@@ -499,7 +508,7 @@ mod tests {
             names(&again).contains(&"load1".into()),
             "asked all the time"
         );
-        let mut other = Telling::default();
+        let mut other = AnnotationWriter::default();
         assert!(
             other.answer(&annotator, Classes::LOAD, later).is_empty(),
             "asked anew"
@@ -513,23 +522,23 @@ mod tests {
     #[test]
     fn a_source_that_does_not_come_back_is_told_of_and_not_waited_for() {
         let annotator = annotator(Classes::all());
-        let mut telling = Telling::default();
+        let mut telling = AnnotationWriter::default();
         let begun = sys::clock::mono();
         lock(&annotator.slots)[0].since = Some(begun); // As if the thread hung in the first class.
         assert!(telling.answer(&annotator, Classes::LOAD, begun).is_empty());
         let later = begun + Nanos::from_millis(2500);
         let value = telling.answer(&annotator, Classes::LOAD, later);
-        let facts = parse_facts(&value).unwrap();
-        let text = FactValue::Text("no answer from the source for 2.5 s".into());
+        let annotations = parse_values(&value).unwrap();
+        let text = AnnotationValue::Text("no answer from the source for 2.5 s".into());
         assert_eq!(
-            (facts[1].name.as_str(), &facts[1].value),
+            (annotations[1].name.as_str(), &annotations[1].value),
             ("error.load", &text)
         );
     }
 
     #[test]
     fn facts_fill_the_room_there_is_and_a_flag_says_that_some_are_missing() {
-        let value = emit_facts(&numbers(200));
+        let value = emit_values(&numbers(200));
         let header = Header::new(frame_type::BLOCK, 1, 2);
         let mut own = Vec::new();
         let mut bytes = build(header, &[], &[], b"payload");
@@ -547,7 +556,7 @@ mod tests {
         assert_eq!(frame.payload(), b"payload");
         let told: Vec<_> = told(&frame, 0)
             .iter()
-            .map(|facts| facts.facts.len())
+            .map(|annotations| annotations.annotations.len())
             .collect();
         let whole = told.iter().filter(|&&count| count == 200).count();
         assert!(

@@ -10,7 +10,7 @@ use crate::time::{MonoTime, WallTime};
 
 /// From when to when a node was busy with its onward connection, on one generation of its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setup {
+pub struct ConnectWindow {
     begun: WallTime,
     stood: WallTime,
     generation: u8,
@@ -18,7 +18,7 @@ pub struct Setup {
 
 /// What the kernel's time of a read says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Came {
+pub enum Arrived {
     /// All of the read was there while the node connected, at this moment at the latest.
     Meanwhile(Moment),
     /// It came when the connection stood, and so does all that follows.
@@ -27,7 +27,7 @@ pub enum Came {
     Unknown,
 }
 
-impl Setup {
+impl ConnectWindow {
     /// Two readings of one clock; `None` where it was stepped between them.
     pub fn new(begun: Moment, stood: Moment) -> Option<Self> {
         let steady = begun.generation == stood.generation && begun.wall <= stood.wall;
@@ -40,19 +40,19 @@ impl Setup {
 
     /// Whether what was read at `read_at` had come before the connection stood: all of it by `arrival`, as the kernel tells,
     /// which is believed from a second before the node began to connect.
-    pub fn judge(&self, read_at: Moment, arrival: Option<WallTime>) -> Came {
+    pub fn judge(&self, read_at: Moment, arrival: Option<WallTime>) -> Arrived {
         let steady = read_at.generation == self.generation && !read_at.stepped;
         let Some(arrival) = arrival.filter(|at| steady && self.begun - *at <= LATEST) else {
-            return Came::Unknown;
+            return Arrived::Unknown;
         };
         if arrival > self.stood {
-            return Came::After;
+            return Arrived::After;
         }
         let wall = arrival.max(self.begun);
         let Some(ago) = read_at.wall.0.checked_sub(wall.0) else {
-            return Came::Unknown;
+            return Arrived::Unknown;
         };
-        Came::Meanwhile(Moment {
+        Arrived::Meanwhile(Moment {
             wall,
             mono: MonoTime(read_at.mono.0.saturating_sub(ago)),
             ..read_at
@@ -78,8 +78,8 @@ mod tests {
     }
 
     /// Connects from 2000 to 2008 ms.
-    fn setup() -> Setup {
-        Setup::new(moment(2000), moment(2008)).unwrap()
+    fn window() -> ConnectWindow {
+        ConnectWindow::new(moment(2000), moment(2008)).unwrap()
     }
 
     #[test]
@@ -92,41 +92,41 @@ mod tests {
             (1001, 2000),
         ] {
             assert_eq!(
-                setup().judge(moment(2009), at(came)),
-                Came::Meanwhile(moment(there)),
+                window().judge(moment(2009), at(came)),
+                Arrived::Meanwhile(moment(there)),
                 "{came}"
             );
         }
         // However long that took: it lies between two readings of our own clock.
-        let slow = Setup::new(moment(2000), moment(9000)).unwrap();
+        let slow = ConnectWindow::new(moment(2000), moment(9000)).unwrap();
         let came = slow.judge(moment(9001), at(2001));
-        assert_eq!(came, Came::Meanwhile(moment(2001)));
+        assert_eq!(came, Arrived::Meanwhile(moment(2001)));
     }
 
     #[test]
     fn what_came_when_it_stood_may_be_read_late() {
-        assert_eq!(setup().judge(moment(2038), at(2009)), Came::After);
+        assert_eq!(window().judge(moment(2038), at(2009)), Arrived::After);
     }
 
     #[test]
     fn a_kernel_that_does_not_tell_or_cannot_be_believed_decides_nothing() {
-        assert_eq!(setup().judge(moment(2009), None), Came::Unknown);
+        assert_eq!(window().judge(moment(2009), None), Arrived::Unknown);
         // Longer ago than a kernel is believed.
-        assert_eq!(setup().judge(moment(2009), at(999)), Came::Unknown);
+        assert_eq!(window().judge(moment(2009), at(999)), Arrived::Unknown);
         // Across a step of the clock.
         let stepped = Moment {
             stepped: true,
             ..moment(2009)
         };
-        assert_eq!(setup().judge(stepped, at(2001)), Came::Unknown);
+        assert_eq!(window().judge(stepped, at(2001)), Arrived::Unknown);
         let later = |ms| Moment {
             generation: 1,
             ..moment(ms)
         };
-        assert_eq!(setup().judge(later(2009), at(2001)), Came::Unknown);
-        assert_eq!(Setup::new(moment(2000), later(2008)), None);
-        assert_eq!(Setup::new(moment(2008), moment(2000)), None);
+        assert_eq!(window().judge(later(2009), at(2001)), Arrived::Unknown);
+        assert_eq!(ConnectWindow::new(moment(2000), later(2008)), None);
+        assert_eq!(ConnectWindow::new(moment(2008), moment(2000)), None);
         // Read before it came: a clock that was set back a little, which is no step yet.
-        assert_eq!(setup().judge(moment(2006), at(2007)), Came::Unknown);
+        assert_eq!(window().judge(moment(2006), at(2007)), Arrived::Unknown);
     }
 }

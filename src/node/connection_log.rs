@@ -3,7 +3,7 @@
 use crate::node::ends::{End, Pair};
 use crate::passive::{Http, Side as HttpSide};
 use crate::report::session::{Event, Snapshot};
-use crate::session::journal::{EndJournal, Journal, Kernel, Place};
+use crate::session::connection_record::{ConnectionRecord, EndRecord, Kernel, Place};
 use crate::sync::lock;
 use crate::sys;
 use crate::time::{Nanos, WallTime};
@@ -18,18 +18,18 @@ const QUEUE: usize = 4096;
 
 /// A connection's books; both its ends have them.
 #[derive(Debug, Default)]
-pub struct Diary {
-    journal: Mutex<Journal>,
+pub struct ConnectionLog {
+    record: Mutex<ConnectionRecord>,
     http: Mutex<Http>,
 }
 
-impl Diary {
+impl ConnectionLog {
     /// Notes something of the end at `place`, dated now.
     #[cold]
     #[inline(never)]
-    pub fn note(&self, place: Place, what: impl FnOnce(&mut EndJournal, WallTime)) {
+    pub fn note(&self, place: Place, what: impl FnOnce(&mut EndRecord, WallTime)) {
         let now = sys::clock::read().wall;
-        if let Some(end) = lock(&self.journal).end(place) {
+        if let Some(end) = lock(&self.record).end(place) {
             what(end, now);
         }
     }
@@ -66,7 +66,7 @@ fn look(socket: &TcpStream) -> Kernel {
     }
 }
 
-pub(crate) enum News {
+pub(crate) enum ConnectionEvent {
     /// A connection was accepted.
     Start(usize, Weak<dyn HasPair>),
     /// A connection is over.
@@ -78,11 +78,11 @@ pub(crate) enum News {
 /// The pumps' side.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    news: Sender<News>,
+    news: Sender<ConnectionEvent>,
     missed: Arc<AtomicUsize>,
 }
 
-impl std::fmt::Debug for News {
+impl std::fmt::Debug for ConnectionEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Start(..) => "Start",
@@ -94,7 +94,7 @@ impl std::fmt::Debug for News {
 
 impl Sessions {
     /// The sender and the queue of the thread that writes.
-    pub(crate) fn channel() -> (Self, Receiver<News>) {
+    pub(crate) fn channel() -> (Self, Receiver<ConnectionEvent>) {
         let (news, queue) = bounded(QUEUE);
         let missed = Arc::default();
         (Self { news, missed }, queue)
@@ -107,10 +107,10 @@ impl Sessions {
 
     /// Asks the thread to end. A queue that stays full until `deadline` has the same effect as a thread that is gone.
     pub fn stop(&self, deadline: Instant) {
-        let _ = self.news.send_deadline(News::Stop, deadline);
+        let _ = self.news.send_deadline(ConnectionEvent::Stop, deadline);
     }
 
-    fn tell(&self, news: News) {
+    fn tell(&self, news: ConnectionEvent) {
         if self.news.try_send(news).is_err() {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
@@ -121,65 +121,65 @@ impl Sessions {
         let pair = connection.pair();
         let now = sys::clock::read().wall;
         let client = &pair.client;
-        let mut journal = EndJournal::accepted(now, client.peer, look(&client.socket));
-        journal.local = client.socket.local_addr().ok();
-        self.begin(connection, journal);
+        let mut record = EndRecord::accepted(now, client.peer, look(&client.socket));
+        record.local = client.socket.local_addr().ok();
+        self.begin(connection, record);
     }
 
-    fn begin(&self, connection: &Arc<impl HasPair + 'static>, client: EndJournal) {
+    fn begin(&self, connection: &Arc<impl HasPair + 'static>, client: EndRecord) {
         let pair = connection.pair();
-        let diary = Arc::new(Diary {
-            journal: Mutex::new(Journal::new(client)),
+        let connection_log = Arc::new(ConnectionLog {
+            record: Mutex::new(ConnectionRecord::new(client)),
             http: Mutex::default(),
         });
-        pair.client.keep_diary(Place::Client, &diary);
+        pair.client.keep_diary(Place::Client, &connection_log);
         let held = Arc::downgrade(connection) as Weak<dyn HasPair>;
-        self.tell(News::Start(pair.id, held));
+        self.tell(ConnectionEvent::Start(pair.id, held));
     }
 
     /// A connection is over; its sockets are still there.
     pub fn ended(&self, pair: &Pair) {
         if let Some(snapshot) = snapshot(pair, Event::End) {
-            self.tell(News::End(Box::new(snapshot)));
+            self.tell(ConnectionEvent::End(Box::new(snapshot)));
         }
     }
 }
 
 /// Its onward connection stands, after a connect that took `took`.
 pub fn connected(pair: &Pair, end: &End, took: Nanos) {
-    let Some(diary) = pair.client.diary() else {
+    let Some(connection_log) = pair.client.connection_log() else {
         return;
     };
     let now = sys::clock::read().wall;
-    let mut journal = EndJournal::connected(now, end.peer, took, look(&end.socket));
-    journal.local = end.socket.local_addr().ok();
-    lock(&diary.journal).server = Some(journal);
-    end.keep_diary(Place::Server, diary);
+    let mut record = EndRecord::connected(now, end.peer, took, look(&end.socket));
+    record.local = end.socket.local_addr().ok();
+    lock(&connection_log.record).server = Some(record);
+    end.keep_diary(Place::Server, connection_log);
 }
 
 /// The connection as it stands now; `None` where no books are kept.
 pub fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
-    let diary = pair.client.diary()?;
+    let connection_log = pair.client.connection_log()?;
     let kernels = [Some(&pair.client), pair.server.get()].map(|end| end.map(|e| look(&e.socket)));
-    let look_at = |journal: &mut Journal| {
+    let look_at = |record: &mut ConnectionRecord| {
         for (place, kernel) in [Place::Client, Place::Server].into_iter().zip(kernels) {
-            if let (Some(end), Some(kernel)) = (journal.end(place), kernel) {
+            if let (Some(end), Some(kernel)) = (record.end(place), kernel) {
                 end.look(kernel);
             }
         }
     };
-    let (journal, interval) = if event == Event::Now {
-        let mut journal = lock(&diary.journal).clone();
-        look_at(&mut journal); // In the copy: the looks and intervals of the file are its own.
-        (journal, [None; 2])
+    let (record, interval) = if event == Event::Now {
+        let mut record = lock(&connection_log.record).clone();
+        look_at(&mut record); // In the copy: the looks and intervals of the file are its own.
+        (record, [None; 2])
     } else {
-        let mut journal = lock(&diary.journal);
-        look_at(&mut journal);
-        let interval = journal.interval();
-        (journal.clone(), interval)
+        let mut record = lock(&connection_log.record);
+        look_at(&mut record);
+        let interval = record.interval();
+        (record.clone(), interval)
     };
     let (http, http_dropped) = if event == Event::End {
-        let http = std::mem::take(&mut *lock(&diary.http));
+        let http = std::mem::take(&mut *lock(&connection_log.http));
         (http.exchanges, http.dropped)
     } else {
         (Vec::new(), 0)
@@ -190,7 +190,7 @@ pub fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
         at: sys::clock::read().wall,
         connection: pair.id,
         session: session.map(|session| (session.cookie, session.hop)),
-        journal,
+        record,
         interval,
         failed: pair.has_failed(),
         http,

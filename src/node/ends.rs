@@ -5,8 +5,8 @@
 //! Only where reading was over already does the writer speak. A read of 0 is a half-close only if the pair has not
 //! failed and the kernel does not call the socket closed.
 
-use crate::node::connection_log::Diary;
-use crate::session::journal::{EndJournal, Place};
+use crate::node::connection_log::ConnectionLog;
+use crate::session::connection_record::{EndRecord, Place};
 use crate::sync::lock;
 use crate::sys::{self, receive};
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -93,7 +93,7 @@ pub struct End {
     stall_told: Mutex<Option<Instant>>,
     reports: OnceLock<ReportQueue>,
     link: OnceLock<Link>,
-    diary: OnceLock<(Place, Arc<Diary>)>,
+    connection_log: OnceLock<(Place, Arc<ConnectionLog>)>,
 }
 
 /// The authentication of a link, where both of its nodes have a key.
@@ -145,26 +145,28 @@ impl End {
             stall_told: Mutex::new(None),
             reports: OnceLock::new(),
             link: OnceLock::new(),
-            diary: OnceLock::new(),
+            connection_log: OnceLock::new(),
         }
     }
 
     /// From now on what happens here is noted.
-    pub fn keep_diary(&self, place: Place, diary: &Arc<Diary>) {
+    pub fn keep_diary(&self, place: Place, connection_log: &Arc<ConnectionLog>) {
         // Set once: an end has one life.
-        let _ = self.diary.set((place, Arc::clone(diary)));
+        let _ = self.connection_log.set((place, Arc::clone(connection_log)));
     }
 
     /// The books of its connection; `None` where none are kept.
-    pub fn diary(&self) -> Option<&Arc<Diary>> {
-        self.diary.get().map(|(_, diary)| diary)
+    pub fn connection_log(&self) -> Option<&Arc<ConnectionLog>> {
+        self.connection_log
+            .get()
+            .map(|(_, connection_log)| connection_log)
     }
 
     /// Notes an event, where books are kept.
     #[inline]
-    pub fn note(&self, what: impl FnOnce(&mut EndJournal, WallTime)) {
-        if let Some((place, diary)) = self.diary.get() {
-            diary.note(*place, what);
+    pub fn note(&self, what: impl FnOnce(&mut EndRecord, WallTime)) {
+        if let Some((place, connection_log)) = self.connection_log.get() {
+            connection_log.note(*place, what);
         }
     }
 
@@ -546,7 +548,7 @@ pub struct Pair {
     /// What the up pump has moved so far, and the down pump: their own counts, for others to read.
     pub carried: [Carried; 2],
     /// Whether the server has answered what it was sent.
-    pub exchange: Exchange,
+    pub server_timer: ServerTimer,
 }
 
 /// The running counts of one pump, which alone writes them. They stop at `usize::MAX`, 4 GiB on a 32-bit host; what ends
@@ -596,7 +598,7 @@ impl Pair {
             moved: AtomicUsize::new(0),
             blocked: AtomicUsize::new(0),
             carried: Default::default(),
-            exchange: Exchange::default(),
+            server_timer: ServerTimer::default(),
         }
     }
 
@@ -675,17 +677,17 @@ const UNTIMED: u8 = 2;
 /// Measures how long the server takes: first reply byte minus last forward write, only where the connection was quiet
 /// before (everything sent earlier had been answered) and only for marked blocks, since others read no clock.
 #[derive(Debug, Default)]
-pub struct Exchange {
+pub struct ServerTimer {
     state: AtomicU8,
     asked: Mutex<(u64, MonoTime)>,
 }
 
-impl Exchange {
+impl ServerTimer {
     /// The up pump is about to write a marked block; its egress time goes into what is returned. So the lock is taken
     /// before that time is.
-    pub fn ask(&self, sequence: u64) -> Question<'_> {
-        Question {
-            exchange: self,
+    pub fn ask(&self, sequence: u64) -> ServerTiming<'_> {
+        ServerTiming {
+            server_timer: self,
             asked: lock(&self.asked),
             sequence,
         }
@@ -709,21 +711,21 @@ impl Exchange {
 
 /// A block that is about to be written.
 #[derive(Debug)]
-pub struct Question<'a> {
-    exchange: &'a Exchange,
+pub struct ServerTiming<'a> {
+    server_timer: &'a ServerTimer,
     asked: MutexGuard<'a, (u64, MonoTime)>,
     sequence: u64,
 }
 
-impl Question<'_> {
+impl ServerTiming<'_> {
     /// It is written at `at`.
     pub fn at(mut self, at: MonoTime) {
-        let quiet = self.exchange.state.load(Ordering::Acquire) == ANSWERED;
+        let quiet = self.server_timer.state.load(Ordering::Acquire) == ANSWERED;
         if quiet {
             *self.asked = (self.sequence, at);
         }
         let state = if quiet { TIMED } else { UNTIMED };
-        self.exchange.state.store(state, Ordering::Release);
+        self.server_timer.state.store(state, Ordering::Release);
     }
 }
 

@@ -19,7 +19,7 @@
 //! bytes on both sides 0.7 MiB while it moves bulk, and about 25 KiB while it idles: large buffers are given back after
 //! a quiet second. The whole is bounded by `--max-connections` times that.
 
-use crate::session::allow::{is_allowed, Network, Seldom};
+use crate::session::allow::{is_allowed, LogThrottle, Network};
 use crate::sync::lock;
 use crate::sys;
 use std::net::{SocketAddr, TcpStream};
@@ -39,12 +39,12 @@ pub struct Limits {
     /// How many connections may be open at once; `None` leaves it to the kernel's limits.
     pub connections: Option<usize>,
     /// Where that number comes from, with the remedy.
-    pub origin: Origin,
+    pub origin: LimitSource,
 }
 
 /// Where a limit of connections comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
+pub enum LimitSource {
     /// `--max-connections`.
     #[default]
     Option,
@@ -69,8 +69,8 @@ impl Limits {
             allow,
             connections: given.or(room),
             origin: match (given, descriptors) {
-                (None, Some(descriptors)) => Origin::Descriptors(descriptors),
-                _ => Origin::Option,
+                (None, Some(descriptors)) => LimitSource::Descriptors(descriptors),
+                _ => LimitSource::Option,
             },
         }
     }
@@ -78,7 +78,7 @@ impl Limits {
 
 /// The gate itself, shared by the accept threads and the connections.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct AcceptLimit {
     limits: Limits,
     state: Mutex<State>,
     /// A place has become free, or the gate was closed.
@@ -90,13 +90,13 @@ struct State {
     open: usize,
     /// It was said that the places are taken.
     told: bool,
-    full: Seldom,
+    full: LogThrottle,
     refused: u64,
-    refusals: Seldom,
+    refusals: LogThrottle,
     closed: bool,
 }
 
-impl Gate {
+impl AcceptLimit {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -138,8 +138,8 @@ impl Gate {
         }
         state.told = true;
         let cause = match self.limits.origin {
-            Origin::Option => "--max-connections".into(),
-            Origin::Descriptors(limit) => format!(
+            LimitSource::Option => "--max-connections".into(),
+            LimitSource::Descriptors(limit) => format!(
                 "as many as the limit of {limit} open descriptors leaves room for: raise ulimit -n"
             ),
         };
@@ -209,8 +209,8 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
-    fn gate(connections: usize) -> Gate {
-        Gate::new(Limits {
+    fn gate(connections: usize) -> AcceptLimit {
+        AcceptLimit::new(Limits {
             connections: Some(connections),
             ..Limits::default()
         })

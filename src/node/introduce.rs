@@ -42,13 +42,13 @@ pub fn opened(session: Session, annotations: &[u8]) -> Vec<u8> {
 
 /// The path from this node on, to the collector.
 #[inline(never)]
-pub fn tell_nodes(node: &Node, session: Session, annotations: Annotations<'_>) {
+pub fn report_nodes(node: &Node, session: Session, annotations: Annotations<'_>) {
     let introductions = path::nodes(annotations);
     // Behind a balancer a node does not know what its neighbour connected to; the neighbour does.
     let called = |hop: u8| {
         introductions.iter().find_map(|(near, neighbour)| {
-            let before = near.checked_add(1) == Some(hop) && !neighbour.onward.is_empty();
-            before.then(|| neighbour.onward.clone())
+            let before = near.checked_add(1) == Some(hop) && !neighbour.next_hop.is_empty();
+            before.then(|| neighbour.next_hop.clone())
         })
     };
     let mut path = Path {

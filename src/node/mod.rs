@@ -123,15 +123,15 @@ pub struct Node {
     /// Where measurements go.
     pub collector: queue::Collector,
     /// Where the newest report is, for those who ask.
-    pub board: Arc<latest::Board>,
+    pub latest: Arc<latest::LatestReport>,
     /// What blocks that begin here ask for.
-    pub asking: Arc<requests::Asking>,
+    pub requests: Arc<requests::AnnotationRequests>,
     /// What it answers when a block asks.
     pub annotator: annotator::Annotator,
     /// Where the lives of connections are written; `None` without `--sessions`.
     pub sessions: Option<connection_log::Sessions>,
     /// The next hop; `None` at a reflector.
-    pub onward: Option<dial::Onward>,
+    pub next_hop: Option<dial::NextHop>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
     /// ends count, for on one host several connections may share a local port.
     own_ends: Mutex<HashSet<Ends>>,
@@ -143,19 +143,19 @@ pub struct Node {
 
 impl Node {
     /// A node, and the queue of its collector, which the caller has to drain.
-    pub fn new(settings: Settings, onward: Option<dial::Onward>) -> (Self, queue::Queue) {
+    pub fn new(settings: Settings, next_hop: Option<dial::NextHop>) -> (Self, queue::Queue) {
         let (collector, queue) = queue::channel(settings.sample);
-        let asking = requests::Asking::default();
-        asking.always(settings.ask);
+        let requests = requests::AnnotationRequests::default();
+        requests.always(settings.ask);
         let node = Self {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
-            board: Arc::default(),
-            asking: Arc::new(asking),
+            latest: Arc::default(),
+            requests: Arc::new(requests),
             annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
-            onward,
+            next_hop,
             own_ends: Mutex::default(),
             silence_told: AtomicBool::new(false),
             clock_error: sys::clock_error().map(Nanos::from),
@@ -170,7 +170,7 @@ impl Node {
         role: Role,
         connect: Option<Nanos>,
         address: String,
-        onward: String,
+        next_hop: String,
     ) -> NodeInfo {
         NodeInfo {
             id: self.id,
@@ -180,7 +180,7 @@ impl Node {
             connect,
             name: self.settings.name.clone(),
             address,
-            onward,
+            next_hop,
             tags: self.settings.tags.clone(),
         }
     }

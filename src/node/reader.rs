@@ -54,7 +54,7 @@ pub enum ReadFault {
 
 /// The read half of one end.
 #[derive(Debug)]
-pub struct Intake<'a> {
+pub struct FrameReader<'a> {
     pair: &'a Pair,
     end: &'a End,
     /// Behind either buffer there is room for a trailer.
@@ -92,7 +92,7 @@ pub struct Intake<'a> {
     unnoted: Option<(WallTime, usize)>,
 }
 
-impl<'a> Intake<'a> {
+impl<'a> FrameReader<'a> {
     /// Nothing read yet. It is large for a stack: keep one and lend it.
     pub fn new(pair: &'a Pair, end: &'a End, idle_timeout: Option<Duration>) -> Self {
         Self {
@@ -260,7 +260,7 @@ impl<'a> Intake<'a> {
                     self.fresh = true;
                     self.full |= self.filled == self.len();
                     self.pair.moved.fetch_add(1, Ordering::Relaxed);
-                    if self.end.diary().is_some() {
+                    if self.end.connection_log().is_some() {
                         self.unnoted = Some((sys::clock::read().wall, read));
                         if read == 0 {
                             self.note_read(); // Nothing follows that would be stamped.
@@ -572,33 +572,33 @@ mod tests {
     #[test]
     fn a_buffer_grows_with_what_comes_and_is_given_back_after_a_quiet_tick() {
         let (mut near, pair) = pair();
-        let mut intake = Intake::new(&pair, &pair.client, None);
+        let mut reader = FrameReader::new(&pair, &pair.client, None);
         let sent = vec![7; 100_000];
         near.write_all(&sent).unwrap();
         let mut got = 0;
         while got < sent.len() {
-            let chunk = intake.chunk().unwrap().unwrap();
+            let chunk = reader.chunk().unwrap().unwrap();
             assert!(chunk.start >= HEADROOM && chunk.bytes().iter().all(|&byte| byte == 7));
             got += chunk.bytes().len();
         }
-        assert_eq!(intake.len(), BIG);
-        intake.start = HEADROOM; // As when the next read has begun.
-        intake.filled = HEADROOM;
-        intake
+        assert_eq!(reader.len(), BIG);
+        reader.start = HEADROOM; // As when the next read has begun.
+        reader.filled = HEADROOM;
+        reader
             .waited(io::ErrorKind::WouldBlock.into(), false)
             .unwrap();
-        assert!(!intake.is_big());
+        assert!(!reader.is_big());
         near.write_all(b"after the quiet").unwrap();
-        assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"after the quiet");
+        assert_eq!(reader.chunk().unwrap().unwrap().bytes(), b"after the quiet");
     }
 
     #[test]
     fn a_read_that_is_under_way_when_the_buffer_is_given_back_goes_on() {
         let (mut near, pair) = pair();
-        let mut intake = Intake::new(&pair, &pair.client, None);
-        intake.grow(BIG);
+        let mut reader = FrameReader::new(&pair, &pair.client, None);
+        reader.grow(BIG);
         // A tick of a millisecond: the read below outlasts several, and the writer writes once it is given back.
-        intake.armed = Some(TICK);
+        reader.armed = Some(TICK);
         pair.client
             .socket
             .set_read_timeout(Some(Duration::from_millis(1)))
@@ -609,10 +609,10 @@ mod tests {
                 let _ = told.recv_timeout(Duration::from_millis(50)); // Nobody tells: some ticks pass.
                 near.write_all(b"late").unwrap();
             });
-            assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"late");
+            assert_eq!(reader.chunk().unwrap().unwrap().bytes(), b"late");
         });
         drop::<std::sync::mpsc::Sender<()>>(said);
-        assert!(!intake.is_big());
+        assert!(!reader.is_big());
     }
 
     fn now() -> WallTime {
@@ -630,24 +630,24 @@ mod tests {
     #[test]
     fn an_arrival_is_told_of_the_last_frame_of_a_read_that_left_nothing_behind() {
         let (mut near, pair) = pair();
-        let mut intake = Intake::new(&pair, &pair.client, None);
+        let mut reader = FrameReader::new(&pair, &pair.client, None);
         // Not asked for: unknown.
         near.write_all(&frame(10)).unwrap();
-        let header = intake.frame().unwrap().unwrap();
-        assert_eq!(intake.arrival(&header, now()), None);
-        intake.consume(&header);
+        let header = reader.frame().unwrap().unwrap();
+        assert_eq!(reader.arrival(&header, now()), None);
+        reader.consume(&header);
         pair.client.keep_arrivals();
-        let mut intake = Intake::new(&pair, &pair.client, None);
-        let known = |intake: &mut Intake<'_>| {
-            let header = intake.frame().unwrap().unwrap();
-            let known = intake.arrival(&header, now()).is_some();
-            intake.consume(&header);
+        let mut reader = FrameReader::new(&pair, &pair.client, None);
+        let known = |reader: &mut FrameReader<'_>| {
+            let header = reader.frame().unwrap().unwrap();
+            let known = reader.arrival(&header, now()).is_some();
+            reader.consume(&header);
             known
         };
         // The first such socket of a host turns stamping on a moment later.
         let told = std::iter::repeat_with(|| {
             near.write_all(&frame(1)).unwrap();
-            known(&mut intake)
+            known(&mut reader)
         })
         .take(1_000_000)
         .any(|known| known);
@@ -656,38 +656,38 @@ mod tests {
         // comes in pieces, and the last of them counts.)
         for payload in [10, 10, 3000, 40_000, 40_000, 10, 200_000, 10] {
             near.write_all(&frame(payload)).unwrap();
-            assert!(known(&mut intake), "{payload}");
+            assert!(known(&mut reader), "{payload}");
         }
         // Two that met: the time is the second one's.
         near.write_all(&[frame(10), frame(20)].concat()).unwrap();
-        assert_eq!([known(&mut intake), known(&mut intake)], [false, true]);
+        assert_eq!([known(&mut reader), known(&mut reader)], [false, true]);
         // A large one that was read exactly, with the beginning of the next one: its own time is not known.
         let two = [frame(40_000), frame(40_000)].concat();
         let (begun, rest) = two.split_at(60_000);
         near.write_all(begun).unwrap();
-        assert!(!known(&mut intake));
+        assert!(!known(&mut reader));
         near.write_all(rest).unwrap();
-        assert!(known(&mut intake));
+        assert!(known(&mut reader));
         // What was in the buffer when the last read came is not of that read: the end of a frame decides.
         near.write_all(&frame(10)[..50]).unwrap();
-        assert!(intake.read_more().unwrap());
+        assert!(reader.read_more().unwrap());
         near.write_all(&frame(10)[50..]).unwrap();
-        assert!(known(&mut intake));
+        assert!(known(&mut reader));
         // Not when it came, but by when it had come is known of each read.
         near.write_all(&[frame(10), frame(20), frame(1000)].concat())
             .unwrap();
-        let header = intake.frame().unwrap().unwrap();
-        assert_eq!(intake.arrival(&header, now()), None);
-        let by = intake.had_come(now()).unwrap();
+        let header = reader.frame().unwrap().unwrap();
+        assert_eq!(reader.arrival(&header, now()), None);
+        let by = reader.had_come(now()).unwrap();
         assert!(SignedNanos::ZERO <= now() - by && now() - by < LATEST);
-        intake.consume(&header);
+        reader.consume(&header);
         for _ in 0..2 {
-            known(&mut intake);
+            known(&mut reader);
         }
         // Plain bytes are received without.
         near.write_all(b"x").unwrap();
-        assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");
-        assert!(!intake.arrivals);
+        assert_eq!(reader.chunk().unwrap().unwrap().bytes(), b"x");
+        assert!(!reader.arrivals);
     }
 
     #[cfg(target_os = "linux")]
@@ -697,19 +697,19 @@ mod tests {
         let (mut near, pair) = pair();
         near.set_nodelay(true).unwrap();
         pair.client.keep_arrivals();
-        let mut intake = Intake::new(&pair, &pair.client, None);
+        let mut reader = FrameReader::new(&pair, &pair.client, None);
         let frame = frame(100);
-        let next = |intake: &mut Intake<'_>| {
-            let header = intake.frame().unwrap().unwrap();
+        let next = |reader: &mut FrameReader<'_>| {
+            let header = reader.frame().unwrap().unwrap();
             let read_at = now();
-            let (raw, told) = (intake.arrival, intake.arrival(&header, read_at));
-            intake.consume(&header);
+            let (raw, told) = (reader.arrival, reader.arrival(&header, read_at));
+            reader.consume(&header);
             (raw.map(|at| read_at - at), told.map(|at| read_at - at))
         };
         // The first such socket of a host turns stamping on a moment later.
         let told = std::iter::repeat_with(|| {
             near.write_all(&frame).unwrap();
-            next(&mut intake).1
+            next(&mut reader).1
         });
         assert!(told.take(1_000_000).any(|late| late.is_some()));
         let while_it_lasts = Duration::from_millis(20);
@@ -717,7 +717,7 @@ mod tests {
         // The reader does not read: late, and its own doing.
         near.write_all(&frame).unwrap();
         let _ = nobody.recv_timeout(while_it_lasts);
-        let (_, told) = next(&mut intake);
+        let (_, told) = next(&mut reader);
         assert!(
             told.is_some_and(|late| late.abs() >= while_it_lasts.into()),
             "{told:?}"
@@ -729,7 +729,7 @@ mod tests {
         near.write_all(second).unwrap();
         let _ = nobody.recv_timeout(while_it_lasts);
         sys::receive::lose_packets_of(&pair.client.socket, None);
-        let (raw, told) = next(&mut intake);
+        let (raw, told) = next(&mut reader);
         assert!(
             raw.is_some_and(|late| late.abs() >= while_it_lasts.into()),
             "{raw:?}"
@@ -738,7 +738,7 @@ mod tests {
         // From then on all is as before.
         near.write_all(&frame).unwrap();
         let _ = nobody.recv_timeout(while_it_lasts);
-        assert!(next(&mut intake).1.is_some());
+        assert!(next(&mut reader).1.is_some());
         drop(said);
     }
 
@@ -746,13 +746,13 @@ mod tests {
     fn the_end_within_a_frame_is_not_the_end_between_frames() {
         let frame = frame(3000);
         let (mut near, pair) = pair();
-        let mut intake = Intake::new(&pair, &pair.client, None);
+        let mut reader = FrameReader::new(&pair, &pair.client, None);
         near.write_all(&frame).unwrap();
         near.write_all(&frame[..frame.len() - 1]).unwrap();
         drop(near);
-        let header = intake.frame().unwrap().unwrap();
-        assert_eq!(intake.view(header).payload(), &[5; 3000]);
-        intake.consume(&header);
-        assert!(matches!(intake.frame(), Err(ReadFault::Truncated)));
+        let header = reader.frame().unwrap().unwrap();
+        assert_eq!(reader.view(header).payload(), &[5; 3000]);
+        reader.consume(&header);
+        assert!(matches!(reader.frame(), Err(ReadFault::Truncated)));
     }
 }

@@ -2,16 +2,16 @@
 //! silent client stops nobody else.
 
 use crate::collect::queue::Traffic;
-use crate::node::connect_window::Setup;
+use crate::node::connect_window::ConnectWindow;
 use crate::node::connection_log::{self, HasPair};
-use crate::node::dial::{DialError, Dialled};
+use crate::node::dial::{Connected, DialError};
 use crate::node::ends::{Carried, End, Pair, Session, Side};
 use crate::node::fault::{conclude, cut_off, explain, Fault};
-use crate::node::gate::Gate;
-use crate::node::introduce::{introduce, opened, tell_nodes};
+use crate::node::gate::AcceptLimit;
+use crate::node::introduce::{introduce, opened, report_nodes};
 use crate::node::link_auth::{self, NoLink};
 use crate::node::pump::Pump;
-use crate::node::reader::{Intake, ReadFault};
+use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::{Ends, Node};
 use crate::session::admission::{judge, Accept, Admission};
 use crate::session::inbound::{Inbound, Violation};
@@ -21,7 +21,7 @@ use crate::sync::random;
 use crate::sync::STACK;
 use crate::sys;
 use crate::time::Nanos;
-use crate::vec_map::Table;
+use crate::vec_map::VecMap;
 use crate::wire::{
     build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
     ParseError, Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
@@ -63,7 +63,7 @@ struct Shared {
     /// Dropped to wake accept threads that rest.
     stopper: Mutex<Option<Sender<()>>>,
     next_id: AtomicUsize,
-    open: Mutex<Table<usize, Weak<Connection>>>,
+    open: Mutex<VecMap<usize, Weak<Connection>>>,
     /// The most that were open since memory was given back; changes under the lock of `open`.
     most_open: AtomicUsize,
     /// Most of them have ended since.
@@ -71,7 +71,7 @@ struct Shared {
     ended: Sender<()>,
     totals: Mutex<Totals>,
     short: AtomicBool,
-    gate: Gate,
+    gate: AcceptLimit,
 }
 
 /// What a node has seen of connections.
@@ -301,7 +301,7 @@ impl Shared {
         let (stopper, stop) = bounded(0);
         let (ended_tx, ended) = bounded(1); // One signal is as good as many.
         let shared = Arc::new(Self {
-            gate: Gate::new(node.settings.limits.clone()),
+            gate: AcceptLimit::new(node.settings.limits.clone()),
             node,
             stopping: AtomicBool::new(false),
             stop,
@@ -565,12 +565,12 @@ fn serve(connection: &Arc<Connection>) -> Result<(), Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let local = local_end(node, pair)?;
-    let mut intake = Intake::new(pair, &pair.client, node.settings.idle_timeout);
-    if admit(node, pair, &mut intake)? {
+    let mut reader = FrameReader::new(pair, &pair.client, node.settings.idle_timeout);
+    if admit(node, pair, &mut reader)? {
         pair.client.set_framed();
-        serve_framed(connection, &mut intake, local)
+        serve_framed(connection, &mut reader, local)
     } else {
-        serve_raw(connection, &mut intake, local)
+        serve_raw(connection, &mut reader, local)
     }
 }
 
@@ -607,12 +607,12 @@ fn own_loop(node: &Node, pair: &Pair) -> Fault {
 
 /// Whether the client is another node; reads as much as it takes to know.
 #[inline(never)]
-fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Fault> {
+fn admit(node: &Node, pair: &Pair, reader: &mut FrameReader<'_>) -> Result<bool, Fault> {
     let accept = node.settings.accept;
     let mut ended = false;
     loop {
         // A raw entry waits for nothing: the server may be the one to speak first.
-        let verdict = judge(accept, intake.pending(), ended);
+        let verdict = judge(accept, reader.pending(), ended);
         match verdict {
             Admission::Framed => return Ok(true),
             Admission::Raw => return Ok(false),
@@ -625,10 +625,10 @@ fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Faul
                 ))
             }
             Admission::Undecided => {
-                if accept == Accept::Auto && intake.pending().is_empty() {
+                if accept == Accept::Auto && reader.pending().is_empty() {
                     await_first_word(node, &pair.client);
                 }
-                ended = !intake
+                ended = !reader
                     .read_more()
                     .map_err(|fault| explain(node, pair, 0, Side::Client, fault))?;
             }
@@ -640,7 +640,7 @@ fn admit(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<bool, Faul
 /// its server, to which there is no connection before it speaks. Where idle connections end, that end tells.
 fn await_first_word(node: &Node, client: &End) {
     let timeout = node.settings.timeout;
-    if node.onward.is_none() || node.settings.idle_timeout.is_some() {
+    if node.next_hop.is_none() || node.settings.idle_timeout.is_some() {
         return;
     }
     if !sys::wait_readable(&client.socket, timeout) && node.tells_silence() {
@@ -658,17 +658,17 @@ fn connect(
     connection: &Connection,
     local: SocketAddr,
     session: Session,
-) -> Result<Standing, Fault> {
+) -> Result<Upstream, Fault> {
     let dialled = dial(connection, session)?;
     take_onward(connection, local, session, dialled)
 }
 
 /// Never inlined, as what follows: it goes deepest, and the stack's last page is touched for it or not.
 #[inline(never)]
-fn dial(connection: &Connection, session: Session) -> Result<Dialled, Fault> {
+fn dial(connection: &Connection, session: Session) -> Result<Connected, Fault> {
     let node = &connection.shared.node;
-    let onward = node.onward.as_ref().expect("only reflectors have none");
-    onward
+    let next_hop = node.next_hop.as_ref().expect("only reflectors have none");
+    next_hop
         .connect(node.settings.timeout)
         .map_err(|error: DialError| cannot_connect(node, session, format!("cannot {error}")))
 }
@@ -683,11 +683,11 @@ fn take_onward(
     connection: &Connection,
     local: SocketAddr,
     session: Session,
-    dialled: Dialled,
-) -> Result<Standing, Fault> {
+    dialled: Connected,
+) -> Result<Upstream, Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
-    let Dialled {
+    let Connected {
         socket,
         address,
         took,
@@ -723,7 +723,7 @@ fn take_onward(
     if node.is_own(&(pair.client.peer, local)) {
         return Err(own_loop(node, pair));
     }
-    Ok(Standing {
+    Ok(Upstream {
         address,
         took: took + greeted,
     })
@@ -765,7 +765,7 @@ fn no_link(node: &Node, pair: &Pair, hop: u8, side: Side, error: NoLink) -> Faul
 }
 
 /// An onward connection.
-struct Standing {
+struct Upstream {
     address: SocketAddr,
     /// How long that took, the agreement on a key included.
     took: Nanos,
@@ -842,7 +842,7 @@ fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Fault>) 
 #[inline(never)]
 fn serve_raw<'a>(
     connection: &'a Arc<Connection>,
-    intake: &mut Intake<'a>,
+    reader: &mut FrameReader<'a>,
     local: SocketAddr,
 ) -> Result<(), Fault> {
     let node = &connection.shared.node;
@@ -851,8 +851,8 @@ fn serve_raw<'a>(
         hop: 0,
         hop_limit: node.settings.hop_limit,
     };
-    if node.onward.is_none() {
-        reflect(connection, own_session, |pump| pump.reflect_raw(intake));
+    if node.next_hop.is_none() {
+        reflect(connection, own_session, |pump| pump.reflect_raw(reader));
         return Ok(());
     }
     if node.settings.remove {
@@ -861,7 +861,7 @@ fn serve_raw<'a>(
             connection,
             own_session,
             |down| down.splice_back(),
-            |up| up.splice(intake),
+            |up| up.splice(reader),
         );
     }
     own_session.cookie = random();
@@ -873,12 +873,12 @@ fn serve_raw<'a>(
         connection,
         own_session,
         |down| down.deliver_back(),
-        |up| up.wrap(intake, open),
+        |up| up.wrap(reader, open),
     )
 }
 
 #[inline(never)]
-fn open_as_entry(node: &Node, session: Session, local: SocketAddr, standing: &Standing) -> Vec<u8> {
+fn open_as_entry(node: &Node, session: Session, local: SocketAddr, standing: &Upstream) -> Vec<u8> {
     let info = node.info(
         Role::Entry,
         Some(standing.took),
@@ -917,8 +917,8 @@ pub fn opening(node: &Node, session: Session, info: &crate::wire::NodeInfo) -> V
 
 /// The next frame, of which there has to be one.
 #[inline(never)]
-fn first_frame(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<Header, Fault> {
-    intake
+fn first_frame(node: &Node, pair: &Pair, reader: &mut FrameReader<'_>) -> Result<Header, Fault> {
+    reader
         .frame()
         .and_then(|header| header.ok_or(ReadFault::Truncated))
         .map_err(|fault| explain(node, pair, 0, Side::Client, fault))
@@ -929,7 +929,7 @@ fn first_frame(node: &Node, pair: &Pair, intake: &mut Intake<'_>) -> Result<Head
 fn is_greeted(
     node: &Node,
     pair: &Pair,
-    intake: &mut Intake<'_>,
+    reader: &mut FrameReader<'_>,
     header: &Header,
 ) -> Result<bool, Fault> {
     let hop = header.hop.saturating_add(1);
@@ -947,8 +947,8 @@ fn is_greeted(
             ),
         )),
         (Some(key), true) => {
-            link_auth::accept(&pair.client, key, &intake.view(*header)).map_err(fault)?;
-            intake.consume(header);
+            link_auth::accept(&pair.client, key, &reader.view(*header)).map_err(fault)?;
+            reader.consume(header);
             Ok(true)
         }
     }
@@ -957,21 +957,21 @@ fn is_greeted(
 #[inline(never)]
 fn serve_framed<'a>(
     connection: &'a Arc<Connection>,
-    intake: &mut Intake<'a>,
+    reader: &mut FrameReader<'a>,
     local: SocketAddr,
 ) -> Result<(), Fault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let mut inbound = Inbound::forward();
-    let mut header = first_frame(node, pair, intake)?;
-    if is_greeted(node, pair, intake, &header)? {
-        header = first_frame(node, pair, intake)?;
+    let mut header = first_frame(node, pair, reader)?;
+    if is_greeted(node, pair, reader, &header)? {
+        header = first_frame(node, pair, reader)?;
     }
     let mut clock = node.clock.pump();
     let ingress = clock.read();
     // What came in the same read was there then, too.
-    intake.take_fresh();
-    intake.verify(&header).map_err(|fault| {
+    reader.take_fresh();
+    reader.verify(&header).map_err(|fault| {
         explain(
             node,
             pair,
@@ -995,7 +995,7 @@ fn serve_framed<'a>(
             format!("peer {} {violation}", pair.client.peer),
         )
     })?;
-    let view = intake.view(header);
+    let view = reader.view(header);
     if let Some(hop) = path::find(view.annotations(), node.id) {
         return Err(Fault::error(
             node,
@@ -1007,15 +1007,15 @@ fn serve_framed<'a>(
             ),
         ));
     }
-    let reflects = node.onward.is_none();
+    let reflects = node.next_hop.is_none();
     let standing = if reflects {
         None
     } else {
         Some(connect(connection, local, own_session)?)
     };
-    let setup = standing
+    let window = standing
         .as_ref()
-        .and_then(|_| Setup::new(ingress, clock.read()));
+        .and_then(|_| ConnectWindow::new(ingress, clock.read()));
     let role = match (reflects, node.settings.remove) {
         (true, _) => Role::Echo,
         (false, true) => Role::Exit,
@@ -1030,18 +1030,18 @@ fn serve_framed<'a>(
         standing.as_ref(),
         ingress,
     );
-    intake.consume(&header);
+    reader.consume(&header);
     if role != Role::Relay {
-        tell_nodes(node, own_session, Annotations::new(&open.annotations));
+        report_nodes(node, own_session, Annotations::new(&open.annotations));
     }
     match role {
         Role::Echo => {
             let answer = opened(own_session, &open.annotations);
             drop(open);
             reflect(connection, own_session, move |pump| {
-                pump.begin(ingress, setup);
+                pump.begin(ingress, window);
                 pump.say(Side::Client, answer)?;
-                pump.reflect(intake, inbound)
+                pump.reflect(reader, inbound)
             });
             Ok(())
         }
@@ -1049,7 +1049,7 @@ fn serve_framed<'a>(
             pair.client.queue_reports();
             let answer = opened(own_session, &open.annotations);
             drop(open);
-            let first = intake.next_whole();
+            let first = reader.next_whole();
             if first.is_some_and(|first| first.marked()) && node.settings.stamp {
                 // The first block came along: OPENED goes out with its report.
                 pair.client.offer(pair.client.with_room(answer));
@@ -1062,8 +1062,8 @@ fn serve_framed<'a>(
                 own_session,
                 |down| down.wrap_back(),
                 |up| {
-                    up.begin(ingress, setup);
-                    up.deliver(intake, inbound)
+                    up.begin(ingress, window);
+                    up.deliver(reader, inbound)
                 },
             )
         }
@@ -1077,8 +1077,8 @@ fn serve_framed<'a>(
                 own_session,
                 |down| down.relay_back(),
                 |up| {
-                    up.begin(ingress, setup);
-                    up.relay(intake, inbound, frame)
+                    up.begin(ingress, window);
+                    up.relay(reader, inbound, frame)
                 },
             )
         }
@@ -1098,7 +1098,7 @@ fn pass_open(
     session: Session,
     view: &FrameView<'_>,
     role: Role,
-    standing: Option<&Standing>,
+    standing: Option<&Upstream>,
     ingress: crate::node::clock::Moment,
 ) -> Opening {
     let mut annotations = view.annotation_bytes().to_vec();
@@ -1254,7 +1254,7 @@ mod tests {
             remove: true,
             ..Settings::new("P", Role::Proxy, TIMEOUT)
         };
-        let next = crate::node::dial::Onward::resolve("127.0.0.1", port, LONG).unwrap();
+        let next = crate::node::dial::NextHop::resolve("127.0.0.1", port, LONG).unwrap();
         let (node, _queue) = Node::new(settings, Some(next));
         let (shared, _) = Shared::new(node);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -1279,7 +1279,7 @@ mod tests {
         let (mut bystander, other) = pair(&listener, 2);
         std::thread::scope(|scope| {
             // The other pump of the pair, which waits for bytes: it has to come to its end too.
-            let reader = scope.spawn(|| Intake::new(&own, &own.client, None).chunk().is_err());
+            let reader = scope.spawn(|| FrameReader::new(&own, &own.client, None).chunk().is_err());
             let panicking = scope.spawn(|| {
                 let _guard = OnPanic(&own);
                 let _locked = own.client.lock(); // A lock that is held then must not stop those who come after.
@@ -1293,8 +1293,8 @@ mod tests {
         let error = near.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         bystander.write_all(b"x").unwrap();
-        let mut intake = Intake::new(&other, &other.client, None);
-        assert_eq!(intake.chunk().unwrap().unwrap().bytes(), b"x");
+        let mut reader = FrameReader::new(&other, &other.client, None);
+        assert_eq!(reader.chunk().unwrap().unwrap().bytes(), b"x");
     }
 
     #[test]

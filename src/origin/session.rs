@@ -3,28 +3,28 @@
 
 use crate::annotation::Classes;
 use crate::collect::queue::Measurement;
-use crate::collect::requests::Question;
-use crate::measure::Homecoming;
-use crate::node::annotator::{tell_facts, tell_own_facts, Telling};
+use crate::collect::requests::AnnotationRequest;
+use crate::measure::Return;
+use crate::node::annotator::{append_annotations, append_own_annotations, AnnotationWriter};
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::dial::DialError;
 use crate::node::ends::{End, Pair, Patience, Session, WriteFault};
-use crate::node::introduce::tell_nodes;
+use crate::node::introduce::report_nodes;
 use crate::node::link_auth::{self, NoLink};
-use crate::node::reader::{Intake, ReadFault, HEADROOM};
+use crate::node::reader::{FrameReader, ReadFault, HEADROOM};
 use crate::node::serve::opening;
 use crate::node::Node;
 use crate::report::Blocks;
 use crate::session::answers::{Answer, Answers};
 use crate::session::inbound::Inbound;
 use crate::session::path;
-use crate::session::trips::{trip, Origin};
+use crate::session::trips::{trip, TripOrigin};
 use crate::sync::lock;
 use crate::sync::random;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crate::wire::authentication::TAG_LEN;
-use crate::wire::facts::MAX_ASK_LEN;
+use crate::wire::values::MAX_ASK_LEN;
 use crate::wire::{
     build, frame_type, set_egress, ErrorInfo, Flags, FrameView, Header, ParseError, Role, Stamp,
     StampDirection, StampFlags, ANNOTATION_HEADER_LEN, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
@@ -43,7 +43,7 @@ const BLOCKED: Nanos = Nanos::from_micros(200);
 
 /// Why a path broke.
 #[derive(Debug)]
-pub struct Break {
+pub struct PathError {
     /// The hop that noticed: 0 is this node.
     pub hop: u8,
     /// What it noticed.
@@ -54,7 +54,7 @@ pub struct Break {
     pub timed_out: bool,
 }
 
-impl Break {
+impl PathError {
     /// Noticed by this node itself.
     pub fn own(text: String) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Break {
     }
 }
 
-impl fmt::Display for Break {
+impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.hop {
             0 => f.write_str(&self.text),
@@ -86,9 +86,9 @@ impl fmt::Display for Break {
 
 /// Why reading ended early.
 #[derive(Debug)]
-pub enum Stop<E> {
+pub enum ReadEnd<E> {
     /// The path broke.
-    Path(Break),
+    Path(PathError),
     /// The payload could not be handed on.
     Sink(E),
     /// The writer has given up already, and has told why.
@@ -212,7 +212,7 @@ impl Progress {
 
 /// The node that begins a path.
 #[derive(Debug)]
-pub struct Caller {
+pub struct Origin {
     /// Itself; it has an onward hop.
     pub node: Node,
     /// Over all sessions.
@@ -234,12 +234,12 @@ struct Idle {
 
 /// An open session.
 #[derive(Debug)]
-pub struct Line {
+pub struct OpenSession {
     pair: Pair,
     session: Session,
 }
 
-impl Caller {
+impl Origin {
     /// A caller that has not called yet.
     pub fn new(node: Node) -> Self {
         Self {
@@ -281,29 +281,29 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// [`Break`] where nobody can be reached.
-    pub fn open(&self) -> Result<Line, Break> {
+    /// [`PathError`] where nobody can be reached.
+    pub fn open(&self) -> Result<OpenSession, PathError> {
         let node = &self.node;
         let settings = &node.settings;
-        let onward = node
-            .onward
+        let next_hop = node
+            .next_hop
             .as_ref()
-            .ok_or_else(|| Break::own("there is no next hop".into()))?;
-        let dialled = onward
+            .ok_or_else(|| PathError::own("there is no next hop".into()))?;
+        let connected = next_hop
             .connect(settings.timeout)
-            .map_err(|error: DialError| Break {
+            .map_err(|error: DialError| PathError {
                 timed_out: error.is_timeout(),
-                ..Break::own(format!("cannot {error}"))
+                ..PathError::own(format!("cannot {error}"))
             })?;
-        let peer = dialled.address;
-        let lost = |error: io::Error| Break::own(format!("connect to {peer}: {error}"));
-        let end = End::new(dialled.socket, peer, settings.timeout).map_err(lost)?;
+        let peer = connected.address;
+        let lost = |error: io::Error| PathError::own(format!("connect to {peer}: {error}"));
+        let end = End::new(connected.socket, peer, settings.timeout).map_err(lost)?;
         let session = Session {
             cookie: random(),
             hop: 0,
             hop_limit: settings.hop_limit,
         };
-        let connected = sys::clock::mono();
+        let connected_at = sys::clock::mono();
         if let Some(key) = &settings.key {
             link_auth::connect(&end, key, session.cookie, session.hop, settings.timeout)
                 .map_err(|error| no_link(&end, settings.timeout, error))?;
@@ -314,11 +314,11 @@ impl Caller {
         }
         let info = node.info(
             Role::Source,
-            Some(dialled.took + sys::clock::mono().since(connected)),
+            Some(connected.took + sys::clock::mono().since(connected_at)),
             String::new(),
             peer.to_string(),
         );
-        let line = Line {
+        let line = OpenSession {
             pair: Pair::new(1, end, settings.timeout),
             session,
         };
@@ -334,15 +334,15 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// [`Stop`].
+    /// [`ReadEnd`].
     pub fn read<E>(
         &self,
-        line: &Line,
+        line: &OpenSession,
         mut payload: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), Stop<E>> {
+    ) -> Result<(), ReadEnd<E>> {
         let timeout = self.node.settings.timeout;
         let end = &line.pair.client;
-        let mut intake = Intake::ticking(&line.pair, end, TICK.min(timeout));
+        let mut reader = FrameReader::ticking(&line.pair, end, TICK.min(timeout));
         let mut inbound = Inbound::returning(line.session.cookie);
         let mut clock = self.node.clock.pump();
         let mut read_at = None;
@@ -352,9 +352,9 @@ impl Caller {
             moved: 0,
             since: sys::clock::mono(),
         };
-        let breaks = |text: String| Stop::Path(Break::own(text));
+        let breaks = |text: String| ReadEnd::Path(PathError::own(text));
         loop {
-            let header = match intake.frame() {
+            let header = match reader.frame() {
                 Ok(Some(header)) => header,
                 Ok(None) if inbound.ended() && end.is_writing_over() => return Ok(()),
                 Ok(None) => {
@@ -369,35 +369,35 @@ impl Caller {
                         self.progress.heard(now);
                     }
                     self.check_silence(line, now, &mut idle)
-                        .map_err(Stop::Path)?;
+                        .map_err(ReadEnd::Path)?;
                     continue;
                 }
-                Err(ReadFault::Aborted) => return Err(Stop::Aborted),
-                Err(fault) => return Err(Stop::Path(unread(end, timeout, fault))),
+                Err(ReadFault::Aborted) => return Err(ReadEnd::Aborted),
+                Err(fault) => return Err(ReadEnd::Path(unread(end, timeout, fault))),
             };
             heard = true;
             // An answer that needed no read of its own was complete when the one before it was.
-            if intake.take_fresh() {
+            if reader.take_fresh() {
                 read_at = None;
             }
             let ingress = header
                 .marked()
                 .then(|| *read_at.get_or_insert_with(|| clock.read()))
-                .map(|read_at| read_at.after(intake.arrival(&header, read_at.wall)));
-            intake
+                .map(|read_at| read_at.after(reader.arrival(&header, read_at.wall)));
+            reader
                 .verify(&header)
-                .map_err(|fault| Stop::Path(unread(end, timeout, fault)))?;
+                .map_err(|fault| ReadEnd::Path(unread(end, timeout, fault)))?;
             inbound
                 .check(&header)
                 .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;
-            let view = intake.view(header);
+            let view = reader.view(header);
             if let Some(ingress) = ingress {
                 self.answered(&view, ingress, std::mem::take(&mut held));
             }
             match header.kind {
                 frame_type::BLOCK => {
                     let begun = sys::clock::mono();
-                    payload(view.payload()).map_err(Stop::Sink)?;
+                    payload(view.payload()).map_err(ReadEnd::Sink)?;
                     let took = sys::clock::mono().since(begun);
                     if took > BLOCKED {
                         held += took;
@@ -406,7 +406,7 @@ impl Caller {
                 frame_type::OPENED => {
                     self.stands.store(true, Ordering::Release);
                     self.warn_of_exit(&view);
-                    tell_nodes(&self.node, line.session, view.annotations());
+                    report_nodes(&self.node, line.session, view.annotations());
                 }
                 // Reports of what the server has taken may follow; without any to come, and with our own END said, the
                 // rest is the closing of connections.
@@ -418,7 +418,7 @@ impl Caller {
                 }
                 frame_type::ERROR => {
                     return Err(match ErrorInfo::parse(view.payload()) {
-                        Ok(info) => Stop::Path(Break {
+                        Ok(info) => ReadEnd::Path(PathError {
                             hop: info.hop,
                             text: info.shown(),
                             silent: false,
@@ -429,19 +429,24 @@ impl Caller {
                 }
                 _ => {}
             }
-            intake.consume(&header);
+            reader.consume(&header);
         }
     }
 
     /// Nothing has come for a tick: whether that is too long.
-    fn check_silence(&self, line: &Line, now: MonoTime, idle: &mut Idle) -> Result<(), Break> {
+    fn check_silence(
+        &self,
+        line: &OpenSession,
+        now: MonoTime,
+        idle: &mut Idle,
+    ) -> Result<(), PathError> {
         let settings = &self.node.settings;
         let peer = line.pair.client.peer;
         if self.progress.is_overdue(now, settings.timeout) {
             if self.exits.load(Ordering::Acquire) {
                 self.progress.forget(); // Its report was dropped on the way: lost, but no sign of a broken path.
             } else {
-                return Err(Break::silence(format!(
+                return Err(PathError::silence(format!(
                     "no answer through {peer} for {} s (--timeout)",
                     settings.timeout.as_secs_f64()
                 )));
@@ -452,10 +457,12 @@ impl Caller {
             *idle = Idle { moved, since: now };
         }
         match settings.idle_timeout {
-            Some(limit) if now.since(idle.since) >= limit.into() => Err(Break::silence(format!(
-                "no byte moved through {peer} for {} s (--idle-timeout)",
-                limit.as_secs_f64()
-            ))),
+            Some(limit) if now.since(idle.since) >= limit.into() => {
+                Err(PathError::silence(format!(
+                    "no byte moved through {peer} for {} s (--idle-timeout)",
+                    limit.as_secs_f64()
+                )))
+            }
             _ => Ok(()),
         }
     }
@@ -480,11 +487,11 @@ impl Caller {
 
     /// A marked frame is back: the block itself, or an exit's report of it.
     fn answered(&self, view: &FrameView<'_>, ingress: Moment, held: Nanos) {
-        let origin = Origin {
+        let origin = TripOrigin {
             node: self.node.id,
             hop: 0,
         };
-        let home = Homecoming {
+        let home = Return {
             arrival: ingress.arrival,
             ingress: ingress.wall,
             egress: None,
@@ -494,7 +501,10 @@ impl Caller {
         let Some(mut trip) = trip(view, origin, ingress.mono, home) else {
             return;
         };
-        let total = trip.crossings.first().map(|own| ingress.wall - own.ingress);
+        let total = trip
+            .hop_stamps
+            .first()
+            .map(|own| ingress.wall - own.ingress);
         let timeout = Nanos::from(self.node.settings.timeout).signed();
         trip.late = total.is_some_and(|total| total > timeout);
         let measurement = match self.progress.answer(trip.sequence, ingress.mono, trip.late) {
@@ -507,31 +517,31 @@ impl Caller {
         };
         self.node.collector.offer(measurement);
         if view.header.classes != 0 {
-            tell_facts(&self.node, 0, view);
+            append_annotations(&self.node, 0, view);
         }
     }
 }
 
 /// The link with the next hop was not agreed on.
 #[inline(never)]
-fn no_link(end: &End, timeout: Duration, error: NoLink) -> Break {
+fn no_link(end: &End, timeout: Duration, error: NoLink) -> PathError {
     let timed_out = matches!(error, NoLink::Silent(_));
     let text = match error {
         NoLink::Parse(error) => explain(end, timeout, ReadFault::Parse(error)),
         NoLink::Io(error) => explain(end, timeout, ReadFault::Reset(error)),
         NoLink::Refused(text) | NoLink::Silent(text) => format!("next hop {} {text}", end.peer),
     };
-    Break {
+    PathError {
         timed_out,
-        ..Break::own(text)
+        ..PathError::own(text)
     }
 }
 
 /// Reading from the next hop failed.
-fn unread(end: &End, timeout: Duration, fault: ReadFault) -> Break {
-    Break {
+fn unread(end: &End, timeout: Duration, fault: ReadFault) -> PathError {
+    PathError {
         timed_out: matches!(fault, ReadFault::Stalled),
-        ..Break::own(explain(end, timeout, fault))
+        ..PathError::own(explain(end, timeout, fault))
     }
 }
 
@@ -553,13 +563,13 @@ fn explain(end: &End, timeout: Duration, fault: ReadFault) -> String {
     }
 }
 
-impl Line {
-    fn send(&self, bytes: &[u8], held: &mut Nanos) -> Result<(), Break> {
+impl OpenSession {
+    fn send(&self, bytes: &[u8], held: &mut Nanos) -> Result<(), PathError> {
         let end = &self.pair.client;
         end.send(&self.pair, bytes, held, Patience::Limited)
-            .map_err(|fault| Break {
+            .map_err(|fault| PathError {
                 timed_out: matches!(fault, WriteFault::Timeout),
-                ..Break::own(match fault {
+                ..PathError::own(match fault {
                     WriteFault::SourceReset => "the session was given up".into(),
                     WriteFault::Timeout => format!(
                         "next hop {} has read nothing for {} s (--timeout)",
@@ -613,12 +623,12 @@ pub enum Due {
 /// The write half of a session.
 #[derive(Debug)]
 pub struct BlockWriter<'a> {
-    caller: &'a Caller,
-    line: &'a Line,
+    origin: &'a Origin,
+    line: &'a OpenSession,
     clock: PumpClock<'a>,
     held: Nanos,
     buffer: Vec<u8>,
-    telling: Telling,
+    telling: AnnotationWriter,
 }
 
 /// Room before the payload: who is asked for what lies between stamp and payload.
@@ -626,14 +636,14 @@ const FRONT: usize = HEADROOM + ANNOTATION_HEADER_LEN + MAX_ASK_LEN;
 
 impl<'a> BlockWriter<'a> {
     /// For blocks of at most `block` bytes.
-    pub fn new(caller: &'a Caller, line: &'a Line, block: usize) -> Self {
+    pub fn new(origin: &'a Origin, line: &'a OpenSession, block: usize) -> Self {
         Self {
-            caller,
+            origin,
             line,
-            clock: caller.node.clock.pump(),
+            clock: origin.node.clock.pump(),
             held: Nanos::ZERO,
             buffer: vec![0; FRONT + block.min(MAX_PAYLOAD) + TAG_LEN],
-            telling: Telling::default(),
+            telling: AnnotationWriter::default(),
         }
     }
 
@@ -652,9 +662,9 @@ impl<'a> BlockWriter<'a> {
     ///
     /// # Errors
     ///
-    /// [`Break`].
-    pub fn send(&mut self, len: usize, due: Due) -> Result<bool, Break> {
-        let node = &self.caller.node;
+    /// [`PathError`].
+    pub fn send(&mut self, len: usize, due: Due) -> Result<bool, PathError> {
+        let node = &self.origin.node;
         let marked = node.settings.stamp;
         let now = sys::clock::mono();
         let end = &self.line.pair.client;
@@ -662,19 +672,19 @@ impl<'a> BlockWriter<'a> {
         if end.is_writing_over() {
             return Ok(false);
         }
-        let sequence = self.caller.progress.send(now, len);
+        let sequence = self.origin.progress.send(now, len);
         let mut header = Header {
             hop_limit: self.line.session.hop_limit,
             payload_len: len,
             authentication_len: end.tag_len() as u8,
             ..Header::new(frame_type::BLOCK, self.line.session.cookie, sequence)
         };
-        let mut question = Question::default();
+        let mut request = AnnotationRequest::default();
         if marked {
-            question = node.asking.question();
-            header.classes = question.classes.0;
+            request = node.requests.request();
+            header.classes = request.classes.0;
         }
-        let asks = question.annotation();
+        let asks = request.annotation();
         header.annotations_len = asks.len();
         let asks_at = FRONT - asks.len();
         self.buffer[asks_at..FRONT].copy_from_slice(asks);
@@ -728,10 +738,10 @@ impl<'a> BlockWriter<'a> {
         }
         self.line.send(frame, &mut self.held)?;
         drop(guard);
-        if question.classes.is_empty() {
+        if request.classes.is_empty() {
             self.telling.rest();
         } else {
-            self.tell_own(question.own, sequence, now);
+            self.tell_own(request.own, sequence, now);
         }
         Ok(true)
     }
@@ -739,9 +749,9 @@ impl<'a> BlockWriter<'a> {
     /// The source is a node of the path too, and answers what its own blocks ask.
     #[inline(never)]
     fn tell_own(&mut self, own: Classes, sequence: u64, now: MonoTime) {
-        let node = &self.caller.node;
+        let node = &self.origin.node;
         let value = self.telling.answer(&node.annotator, own, now);
-        tell_own_facts(node, sequence, &value);
+        append_own_annotations(node, sequence, &value);
         let socket = Some(&self.line.pair.client.socket);
         self.telling.follow(&node.annotator, now, None, socket);
     }

@@ -3,11 +3,11 @@
 //! Nothing is done while nobody looks: a scrape asks the collectors for a report each, and they make it on their own
 //! thread, between two batches.
 
-use crate::collect::latest::Board;
+use crate::collect::latest::LatestReport;
 use crate::collect::queue::Collector;
 use crate::http::{Request, Response, Routes};
 use crate::node::serve::Watch;
-use crate::origin::session::Caller;
+use crate::origin::session::Origin;
 use crate::output::{replace, OutputError};
 use crate::publish::sessions;
 use crate::report::prometheus::{render, Carried, Exposition, NodeFigures, Observed};
@@ -29,7 +29,7 @@ const EVERY: Duration = Duration::from_secs(15);
 /// One path or node that is shown.
 pub struct Watched {
     path: Option<String>,
-    board: Arc<Board>,
+    latest: Arc<LatestReport>,
     collector: Collector,
     figures: Box<dyn Fn() -> NodeFigures + Send + Sync>,
     /// Where it is a node that listens.
@@ -40,7 +40,7 @@ impl Watched {
     /// A node that listens.
     pub fn node(watch: Watch) -> Self {
         let node = watch.node();
-        let (board, collector) = (Arc::clone(&node.board), node.collector.clone());
+        let (latest, collector) = (Arc::clone(&node.latest), node.collector.clone());
         let listening = Some(watch.clone());
         let figures = move || {
             let (open, totals) = watch.totals();
@@ -63,34 +63,34 @@ impl Watched {
         };
         Self {
             listening,
-            ..Self::new(None, board, collector, figures)
+            ..Self::new(None, latest, collector, figures)
         }
     }
 
     /// A source or probe; `path` tells it from others in this process.
-    pub fn caller(caller: &Arc<Caller>, role: &'static str, path: Option<String>) -> Self {
-        let caller = Arc::clone(caller);
-        let node = &caller.node;
-        let (board, collector) = (Arc::clone(&node.board), node.collector.clone());
+    pub fn origin(origin: &Arc<Origin>, role: &'static str, path: Option<String>) -> Self {
+        let origin = Arc::clone(origin);
+        let node = &origin.node;
+        let (latest, collector) = (Arc::clone(&node.latest), node.collector.clone());
         let figures = move || NodeFigures {
-            name: caller.node.settings.name.clone(),
+            name: origin.node.settings.name.clone(),
             role: role.to_owned(),
-            path_up: Some(caller.stands()),
+            path_up: Some(origin.stands()),
             ..NodeFigures::default()
         };
-        Self::new(path, board, collector, figures)
+        Self::new(path, latest, collector, figures)
     }
 
     fn new(
         path: Option<String>,
-        board: Arc<Board>,
+        latest: Arc<LatestReport>,
         collector: Collector,
         figures: impl Fn() -> NodeFigures + Send + Sync + 'static,
     ) -> Self {
-        board.keep_last();
+        latest.keep_last();
         Self {
             path,
-            board,
+            latest,
             collector,
             figures: Box::new(figures),
             listening: None,
@@ -111,9 +111,9 @@ impl Metrics {
     pub fn reports(&self) -> Vec<Option<Arc<Report>>> {
         let asked = Instant::now();
         for one in &self.0 {
-            one.board.ask(&one.collector);
+            one.latest.ask(&one.collector);
         }
-        let wait = |one: &Watched| one.board.wait(asked, asked + PATIENCE);
+        let wait = |one: &Watched| one.latest.wait(asked, asked + PATIENCE);
         self.0.iter().map(wait).collect()
     }
 
@@ -141,8 +141,8 @@ impl Metrics {
             let paths: Vec<_> = names.zip(self.reports()).collect();
             return Response::ok(HTML, html::list(&paths));
         };
-        one.board.ask_pictured(&one.collector);
-        match one.board.wait_pictured(asked, asked + PATIENCE) {
+        one.latest.ask_pictured(&one.collector);
+        match one.latest.wait_pictured(asked, asked + PATIENCE) {
             Some(report) => Response::ok(HTML, html::render(&report, html::Page::Live)),
             None => Response::text(503, "there is no report yet"),
         }
@@ -193,7 +193,7 @@ impl Metrics {
             Some(watch) if watch.node().sessions.is_some() => {
                 routes.with_pieces("/sessions", "application/x-ndjson", move |take| {
                     let settings = &watch.node().settings;
-                    sessions::tell_open(&settings.name, settings.role.name(), watch.open(), take)
+                    sessions::write_open(&settings.name, settings.role.name(), watch.open(), take)
                 })
             }
             Some(_) => routes.with("/sessions", |_| {

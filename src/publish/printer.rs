@@ -2,10 +2,10 @@
 
 use crate::cli::Format;
 use crate::collect::queue::{Collector, Measurement, Queue};
-use crate::collect::run_state::{Ledger, Taken};
+use crate::collect::run_state::{RunState, Taken};
 use crate::measure::{baseline, RunRecord, Trip};
 use crate::node::StopFlag;
-use crate::origin::session::Break;
+use crate::origin::session::PathError;
 use crate::output::{replace, tell, Output, OutputError};
 use crate::publish::screen::Terminal;
 use crate::report::block::BlockLine;
@@ -117,7 +117,7 @@ impl Printer {
         self.screen.is_some()
     }
 
-    fn tick_screen(&mut self, ledger: &mut Ledger, blocks: Blocks) {
+    fn tick_screen(&mut self, run_state: &mut RunState, blocks: Blocks) {
         let Some(screen) = &mut self.screen else {
             return;
         };
@@ -126,13 +126,13 @@ impl Printer {
         }
         let wish = screen.tick();
         if wish.reset {
-            ledger.reset(sys::clock::read().wall);
+            run_state.reset(sys::clock::read().wall);
             self.base = blocks;
         }
         if !wish.draw {
             return;
         }
-        let report = ledger.report(sys::clock::read().wall, since(blocks, self.base), 0);
+        let report = run_state.report(sys::clock::read().wall, since(blocks, self.base), 0);
         let (width, height) = screen.size;
         let no_color = std::env::var_os("NO_COLOR");
         let lines = screen::lines(
@@ -154,14 +154,14 @@ impl Printer {
     /// [`OutputError`].
     pub fn take(
         &mut self,
-        ledger: &mut Ledger,
+        run_state: &mut RunState,
         measurement: Measurement,
     ) -> Result<(), OutputError> {
         let Some(Taken {
             trip,
             parts,
             duplicate,
-        }) = ledger.take(measurement)
+        }) = run_state.take(measurement)
         else {
             return Ok(());
         };
@@ -171,16 +171,16 @@ impl Printer {
         let line = BlockLine {
             sequence: trip.sequence,
             scheduled: trip
-                .crossings
+                .hop_stamps
                 .first()
                 .map_or(WallTime::default(), |own| own.ingress),
             parts: Some(&parts),
-            names: ledger.names_of(&trip),
+            names: run_state.names_of(&trip),
             late: trip.late,
             duplicate,
             clock_step: !parts.stepped.is_empty(),
         };
-        self.line(line, ledger, Some(&trip))
+        self.line(line, run_state, Some(&trip))
     }
 
     /// Whether each block has a line of its own in the format.
@@ -195,7 +195,7 @@ impl Printer {
     /// [`OutputError`].
     pub fn lost(
         &mut self,
-        ledger: &Ledger,
+        run_state: &RunState,
         sequence: u64,
         scheduled: WallTime,
     ) -> Result<(), OutputError> {
@@ -206,30 +206,30 @@ impl Printer {
             sequence,
             scheduled,
             parts: None,
-            names: ledger.names(),
+            names: run_state.names(),
             late: false,
             duplicate: false,
             clock_step: false,
         };
-        self.line(line, ledger, None)
+        self.line(line, run_state, None)
     }
 
     fn line(
         &mut self,
         line: BlockLine<'_>,
-        ledger: &Ledger,
+        run_state: &RunState,
         trip: Option<&Trip>,
     ) -> Result<(), OutputError> {
         let text = match self.format {
             Format::Csv => self.table.line(&line),
             Format::Otlp if FULL => otlp::line(&otlp::Block {
                 line,
-                cookie: match ledger.cookie() {
+                cookie: match run_state.cookie() {
                     0 => self.unopened,
                     cookie => cookie,
                 },
-                crossings: trip.map_or(&[], |trip| &trip.crossings),
-                offsets: &trip.map_or(Vec::new(), |trip| ledger.model_of(trip).offsets()),
+                hop_stamps: trip.map_or(&[], |trip| &trip.hop_stamps),
+                offsets: &trip.map_or(Vec::new(), |trip| run_state.model_of(trip).offsets()),
             }),
             _ => jsonl::line(&line),
         };
@@ -238,19 +238,19 @@ impl Printer {
 
     /// Writes the page anew, if there is one and it is time. That it cannot be written is said then and does not end the
     /// run; at the end of the run it does.
-    pub fn tick_page(&mut self, ledger: &Ledger, blocks: Blocks, dropped: u64) {
+    pub fn tick_page(&mut self, run_state: &RunState, blocks: Blocks, dropped: u64) {
         let now = sys::clock::mono();
         let due = |page: &PageFile| now.since(page.written) >= PAGE;
         if !self.page.as_ref().is_some_and(due) {
             return;
         }
         let blocks = since(blocks, self.base);
-        let report = ledger.report(sys::clock::read().wall, blocks, dropped);
+        let report = run_state.report(sys::clock::read().wall, blocks, dropped);
         if let Some(page) = &mut self.page {
             page.written = now;
             // What can only be written to, once, is written at the end.
             if let Output::Whole(_) = page.output {
-                if let Err(error) = page.write(ledger, report) {
+                if let Err(error) = page.write(run_state, report) {
                     log::error!("report: {error}");
                 }
             }
@@ -258,8 +258,8 @@ impl Printer {
     }
 
     /// Draws the live line or screen, if there is one and it is time.
-    pub fn tick(&mut self, ledger: &mut Ledger, blocks: Blocks) {
-        self.tick_screen(ledger, blocks);
+    pub fn tick(&mut self, run_state: &mut RunState, blocks: Blocks) {
+        self.tick_screen(run_state, blocks);
         let Some(live) = &mut self.live else {
             return;
         };
@@ -268,7 +268,7 @@ impl Printer {
             return;
         }
         live.drawn = now;
-        let report = ledger.report(sys::clock::read().wall, blocks, 0);
+        let report = run_state.report(sys::clock::read().wall, blocks, 0);
         let line = text::live_line(&report, live.planned);
         let width = line.chars().count();
         tell(&format!(
@@ -293,10 +293,14 @@ impl Printer {
     /// # Errors
     ///
     /// [`OutputError`] of a block's line.
-    pub fn drain(&mut self, queue: &mut Queue, ledger: &mut Ledger) -> Result<(), OutputError> {
+    pub fn drain(
+        &mut self,
+        queue: &mut Queue,
+        run_state: &mut RunState,
+    ) -> Result<(), OutputError> {
         let mut outcome = Ok(());
         queue.drain(&mut |measurement| {
-            if let Err(error) = self.take(ledger, measurement) {
+            if let Err(error) = self.take(run_state, measurement) {
                 outcome = Err(error);
             }
         });
@@ -310,7 +314,7 @@ impl Printer {
     /// [`OutputError`].
     pub fn finish(
         &mut self,
-        ledger: &Ledger,
+        run_state: &RunState,
         blocks: Blocks,
         dropped: u64,
     ) -> Result<(), OutputError> {
@@ -319,7 +323,7 @@ impl Printer {
         }
         self.clear();
         let blocks = since(blocks, self.base);
-        let report = ledger.report(sys::clock::read().wall, blocks, dropped);
+        let report = run_state.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format {
             Format::Json => json::render(&report),
             Format::Nagios if FULL => nagios::render(&report),
@@ -340,12 +344,12 @@ impl Printer {
         // One that cannot be written, or that nobody reads any more, keeps none of the others from being written.
         let shown = self.output.write(&rendered);
         let page = self.page.as_mut();
-        let drawn = page.map_or(Ok(()), |page| page.write(ledger, report));
-        OutputError::all([shown, drawn, self.remember(ledger, blocks)])
+        let drawn = page.map_or(Ok(()), |page| page.write(run_state, report));
+        OutputError::all([shown, drawn, self.remember(run_state, blocks)])
     }
 
     /// Adds the run to the state file; one that measured nothing is not worth remembering.
-    fn remember(&self, ledger: &Ledger, blocks: Blocks) -> Result<(), OutputError> {
+    fn remember(&self, run_state: &RunState, blocks: Blocks) -> Result<(), OutputError> {
         let Some(path) = &self.state else {
             return Ok(());
         };
@@ -353,7 +357,11 @@ impl Printer {
             return Ok(());
         }
         let mut runs = read_state(path)?;
-        runs.push(ledger.model().run_record(ledger.started(), ledger.names()));
+        runs.push(
+            run_state
+                .model()
+                .run_record(run_state.started(), run_state.names()),
+        );
         replace(path, &baseline::emit(&runs))
     }
 }
@@ -372,11 +380,11 @@ fn since(blocks: Blocks, base: Blocks) -> Blocks {
 }
 
 impl PageFile {
-    fn write(&mut self, ledger: &Ledger, mut report: Report) -> Result<(), OutputError> {
+    fn write(&mut self, run_state: &RunState, mut report: Report) -> Result<(), OutputError> {
         if !FULL {
             return Ok(());
         }
-        report.timeline = ledger.timeline(sys::clock::read().now());
+        report.timeline = run_state.timeline(sys::clock::read().now());
         self.output.write(&html::render(&report, html::Page::File))
     }
 }
@@ -402,8 +410,8 @@ pub fn read_state(path: &Path) -> Result<Vec<RunRecord>, OutputError> {
 }
 
 /// A break in the path's own names, as far as they are known.
-pub fn name_break(ledger: &Ledger, broken: &Break) -> String {
-    let names = ledger.names();
+pub fn name_break(run_state: &RunState, broken: &PathError) -> String {
+    let names = run_state.names();
     let next = broken.hop.saturating_add(1);
     match (names.get(&broken.hop), names.get(&next)) {
         (Some(near), _) if broken.silent => {

@@ -7,11 +7,11 @@
 //! and no clock is read.
 
 use crate::http::Take;
-use crate::node::connection_log::{snapshot, HasPair, News, Sessions};
+use crate::node::connection_log::{snapshot, ConnectionEvent, HasPair, Sessions};
 use crate::output::{Output, OutputError};
 use crate::report::session::{line, Event, Snapshot};
 use crate::sync::STACK;
-use crate::vec_map::Table;
+use crate::vec_map::VecMap;
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError};
 use std::fs::OpenOptions;
 use std::io;
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// That of `take`.
-pub fn tell_open(
+pub fn write_open(
     node: &str,
     role: &str,
     open: impl Iterator<Item = Arc<dyn HasPair>>,
@@ -103,13 +103,13 @@ impl Writer {
 }
 
 fn run(
-    queue: &Receiver<News>,
+    queue: &Receiver<ConnectionEvent>,
     mut output: Output,
     node: &str,
     role: &str,
     sessions: &Sessions,
 ) -> Result<(), OutputError> {
-    let mut open = Table::new();
+    let mut open = VecMap::new();
     let mut outcome = Ok(());
     let mut write = |snapshot: &Snapshot, outcome: &mut Result<(), OutputError>| {
         // After a fault the connections go on, unwritten.
@@ -129,7 +129,7 @@ fn run(
             queue.recv_deadline(next)
         };
         match news {
-            Ok(News::Start(id, connection)) => {
+            Ok(ConnectionEvent::Start(id, connection)) => {
                 let live: Option<Arc<dyn HasPair>> = connection.upgrade();
                 if let Some(snapshot) = live.and_then(|live| snapshot(live.pair(), Event::Start)) {
                     write(&snapshot, &mut outcome);
@@ -139,7 +139,7 @@ fn run(
                 }
                 open.insert(id, connection);
             }
-            Ok(News::End(snapshot)) => {
+            Ok(ConnectionEvent::End(snapshot)) => {
                 open.remove(&snapshot.connection);
                 write(&snapshot, &mut outcome);
             }
@@ -157,7 +157,7 @@ fn run(
                     true
                 });
             }
-            Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(ConnectionEvent::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     // What has not ended (a connect may take its time) ends with the process.
@@ -173,7 +173,7 @@ fn run(
     outcome
 }
 
-fn moved(interval: &Option<crate::session::journal::Interval>) -> bool {
+fn moved(interval: &Option<crate::session::connection_record::Interval>) -> bool {
     interval.is_some_and(|told| {
         told.received_bytes + told.sent_bytes > 0 || told.retransmits.is_some_and(|sent| sent > 0)
     })

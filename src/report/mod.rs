@@ -18,12 +18,12 @@ pub mod session;
 mod tests;
 pub mod text;
 
-use crate::annotation::Facts;
+use crate::annotation::NodeAnnotations;
 use crate::measure::sla::{Event, LimitState, Place as Part};
 use crate::measure::timeline::Timeline;
 use crate::measure::{Sla, Statistics, VerdictKind};
 use crate::time::{Nanos, WallTime};
-use crate::vec_map::Table;
+use crate::vec_map::VecMap;
 use std::fmt::Write as _;
 
 /// How a service stands, in the words of the Monitoring Plugins.
@@ -150,11 +150,11 @@ pub struct Report {
     /// The path was broken at the end; `None` where it was not.
     pub broken: Option<Broken>,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
-    pub facts: Vec<Facts>,
+    pub annotations: Vec<NodeAnnotations>,
     /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
     pub timeline: Option<Timeline>,
     /// The first answers since the same was asked: what counters have grown from.
-    pub first_facts: Vec<Facts>,
+    pub first_facts: Vec<NodeAnnotations>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an
@@ -201,7 +201,7 @@ impl Report {
 }
 
 /// What a part of the path is called, its nodes' names as their owners wrote them: `B -> C`, `C`, `total`.
-pub fn place_name(names: &Table<u8, String>, place: Part) -> String {
+pub fn place_name(names: &VecMap<u8, String>, place: Part) -> String {
     let name = |hop| name_or_hop(names.get(&hop).map(String::as_str), hop);
     match place {
         Part::Segment { from, to } => format!("{} -> {}", name(from), name(to)),

@@ -37,7 +37,7 @@ mod tests {
             connect: None,
             name: format!("n{id}"),
             address: String::new(),
-            onward: String::new(),
+            next_hop: String::new(),
             tags: Vec::new(),
         }
     }

@@ -17,7 +17,7 @@ pub const ANNOTATION_NONCE: u8 = 2;
 pub const ANNOTATION_BEHIND_EXIT: u8 = 3;
 
 /// Values that a node tells of itself, having been asked: `wire/facts.rs`.
-pub const ANNOTATION_FACTS: u8 = 4;
+pub const ANNOTATION_VALUES: u8 = 4;
 /// Which hop is asked for which classes, where not all are asked for the same.
 pub const ANNOTATION_ASK: u8 = 5;
 
@@ -160,7 +160,7 @@ pub struct NodeInfo {
     /// The address its upstream neighbour reached it at; empty at the source.
     pub address: String,
     /// The address it connected to; empty at a reflector.
-    pub onward: String,
+    pub next_hop: String,
     /// Its static tags.
     pub tags: Vec<String>,
 }
@@ -188,7 +188,7 @@ impl NodeInfo {
             rest = &tail[usize::from(len)..];
             Some(String::from_utf8_lossy(text).into_owned())
         };
-        let (Some(name), Some(address), Some(onward)) = (text(), text(), text()) else {
+        let (Some(name), Some(address), Some(next_hop)) = (text(), text(), text()) else {
             return Err(malformed);
         };
         let (&count, tail) = rest.split_first().ok_or_else(|| malformed.clone())?;
@@ -213,7 +213,7 @@ impl NodeInfo {
             connect: (connect != 0).then_some(Nanos(connect)),
             name,
             address,
-            onward,
+            next_hop,
             tags,
         })
     }
@@ -243,7 +243,7 @@ impl NodeInfo {
         };
         text(&mut out, &self.name);
         text(&mut out, &self.address);
-        text(&mut out, &self.onward);
+        text(&mut out, &self.next_hop);
         let tags = &self.tags[..self.tags.len().min(255)];
         out.push(tags.len() as u8);
         for tag in tags {
@@ -305,7 +305,7 @@ mod tests {
             connect: Some(Nanos(0x0c0d)),
             name: "B".into(),
             address: "b:1".into(),
-            onward: String::new(),
+            next_hop: String::new(),
             tags: vec!["x".into()],
         }
     }

@@ -125,7 +125,7 @@ fn reflect(id: u64, frame: &FrameView<'_>) -> Vec<u8> {
             connect: None,
             name: "Z".into(),
             address: String::new(),
-            onward: String::new(),
+            next_hop: String::new(),
             tags: Vec::new(),
         };
         let mut annotations = frame.annotation_bytes().to_vec();

@@ -5,15 +5,15 @@
 pub mod link;
 
 use crate::cli::ExitCode;
-use crate::collect::run_state::Ledger;
+use crate::collect::run_state::RunState;
 use crate::commands::probe::{measure, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::measure::{Baseline, Verdict, VerdictDirection, VerdictKind};
-use crate::node::dial::Onward;
+use crate::node::dial::NextHop;
 use crate::node::serve::{bind, Server};
 use crate::node::{Node, Settings, StopFlag};
-use crate::origin::session::Caller;
+use crate::origin::session::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::printer::Printer;
 use crate::report::State;
@@ -108,8 +108,8 @@ fn setup(error: impl fmt::Display) -> DemoError {
     DemoError::Setup(error.to_string())
 }
 
-fn onward(address: SocketAddr) -> Result<Onward, DemoError> {
-    Onward::resolve(&address.ip().to_string(), address.port(), TIMEOUT).map_err(setup)
+fn next_hop(address: SocketAddr) -> Result<NextHop, DemoError> {
+    NextHop::resolve(&address.ip().to_string(), address.port(), TIMEOUT).map_err(setup)
 }
 
 /// Starts a listening node with a link before it; the link's address is where to connect to.
@@ -119,7 +119,7 @@ fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoE
     } else {
         Role::Echo
     };
-    let next = next.map(onward).transpose()?;
+    let next = next.map(next_hop).transpose()?;
     let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], TIMEOUT)
         .map_err(|(address, error)| DemoError::Setup(format!("listen on {address}: {error}")))?;
     let address = listeners[0].local_addr().map_err(setup)?;
@@ -171,11 +171,11 @@ fn demonstrate(
     let links = [&first_link, &middle_link, &last_link];
     let (node, queue) = Node::new(
         Settings::new("A", Role::Source, TIMEOUT),
-        Some(onward(first_link.address)?),
+        Some(next_hop(first_link.address)?),
     );
     signals.stop(stop, Some(node.collector.clone()));
-    let caller = Arc::new(Caller::new(node));
-    let mut ledger = Ledger::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
+    let origin = Arc::new(Origin::new(node));
+    let mut run_state = RunState::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
     let mut printer =
         Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
     printer = printer.with_page(page).map_err(DemoError::Output)?;
@@ -198,12 +198,12 @@ fn demonstrate(
         size: 64,
         on_timeout: State::Critical,
     };
-    let (_, written) = measure(&caller, queue, &mut ledger, plan, &mut printer, stop);
+    let (_, written) = measure(&origin, queue, &mut run_state, plan, &mut printer, stop);
     written.map_err(DemoError::Output)?;
     for server in [first, middle, last] {
         server.stop();
     }
-    let verdict = ledger.model().statistics(ledger.names()).verdict;
+    let verdict = run_state.model().statistics(run_state.names()).verdict;
     let found = hidden.is_found_by(&verdict);
     out.write(&format!(
         "\nhidden:  {hidden}\nverdict: {}\n",

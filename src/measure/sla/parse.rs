@@ -371,7 +371,7 @@ impl Reader {
         let class = |text: &str| text.parse::<Classes>().ok().filter(|some| !some.is_empty());
         let mut classes = self.read(&what, class)?;
         while self.takes(",") {
-            classes = classes.and(self.read(&what, class)?);
+            classes = classes.union(self.read(&what, class)?);
         }
         self.word("at")?;
         if self.takes("*") {

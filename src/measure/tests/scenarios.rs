@@ -5,9 +5,9 @@ use crate::measure::model::*;
 use crate::measure::tests::simulator::{Random, SimPath, MS};
 use crate::measure::*;
 use crate::time::MonoTime;
-use crate::vec_map::Table;
+use crate::vec_map::VecMap;
 
-fn names() -> Table<u8, String> {
+fn names() -> VecMap<u8, String> {
     (0..).zip(["A", "B", "C", "Z"].map(str::to_owned)).collect()
 }
 
@@ -333,7 +333,7 @@ fn arrivals_of_some_blocks_only_are_not_mistaken_for_those_of_all() {
             *delay = 30_000.0 + add;
             let mut trip = path.trip(block);
             if random.below(20) < unknown {
-                trip.crossings[2].arrival = None;
+                trip.hop_stamps[2].arrival = None;
             }
             model.record(&trip).unwrap();
         }
@@ -369,10 +369,10 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
         let mut model = Model::new(Baseline::FirstHalf);
         for block in 0..300 {
             let mut trip = path.trip(block);
-            for crossing in &mut trip.crossings {
-                let way = usize::from(crossing.passage == Passage::Return);
-                if random.below(20) >= told[usize::from(crossing.hop)][way] {
-                    crossing.arrival = None;
+            for hop_stamp in &mut trip.hop_stamps {
+                let way = usize::from(hop_stamp.direction == StampDirection::Return);
+                if random.below(20) >= told[usize::from(hop_stamp.hop)][way] {
+                    hop_stamp.arrival = None;
                 }
             }
             if random.below(20) >= told[0][1] {
@@ -709,10 +709,10 @@ fn opposite_increases_beside_a_node_are_its_clock() {
         let mut trip = path.trip(block);
         if block >= 200 {
             // C's return stamps are 5 ms ahead of its forward ones.
-            for crossing in &mut trip.crossings {
-                if crossing.hop == 2 && crossing.passage == Passage::Return {
-                    crossing.ingress = crossing.ingress + SignedNanos::from_millis(5);
-                    crossing.egress = crossing.egress + SignedNanos::from_millis(5);
+            for hop_stamp in &mut trip.hop_stamps {
+                if hop_stamp.hop == 2 && hop_stamp.direction == StampDirection::Return {
+                    hop_stamp.ingress = hop_stamp.ingress + SignedNanos::from_millis(5);
+                    hop_stamp.egress = hop_stamp.egress + SignedNanos::from_millis(5);
                 }
             }
         }
@@ -973,8 +973,8 @@ fn a_path_that_changes_its_shape_keeps_the_figures_of_what_stayed() {
     for block in 0..300 {
         let mut trip = path.trip(block);
         if block >= 100 {
-            trip.crossings
-                .retain(|c| c.hop != 2 || c.passage == Passage::Forward);
+            trip.hop_stamps
+                .retain(|c| c.hop != 2 || c.direction == StampDirection::Forward);
         }
         model.record(&trip).unwrap();
     }
@@ -1003,7 +1003,7 @@ fn a_plain_proxy_reports_its_own_residence_and_its_server() {
         let delay = Nanos::from_millis(if i < 100 { 3 } else { 9 });
         model.behind_exit(MonoTime(i as u64 * 100_000_000), delay);
     }
-    let statistics = model.statistics(&Table::new());
+    let statistics = model.statistics(&VecMap::new());
     assert_eq!((statistics.hosts.len(), statistics.hosts[0].hop), (1, 0));
     assert_eq!(statistics.hosts[0].forward_residence.unwrap().count, 200);
     assert!(statistics.segments.is_empty() && statistics.round_trip.is_none());
@@ -1057,14 +1057,14 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
         for round in 0..3_000 {
             let mut any = || random.bits() >> (random.bits() % 64);
             let count = any() % 12;
-            let mut crossings: Vec<Crossing> = (0..count)
-                .map(|place| Crossing {
+            let mut hop_stamps: Vec<HopStamp> = (0..count)
+                .map(|place| HopStamp {
                     node: NodeId(any() % 3),
                     hop: (place + any() % 2) as u8,
-                    passage: if any() % 9 == 0 {
-                        Passage::Turn
+                    direction: if any() % 9 == 0 {
+                        StampDirection::Turn
                     } else {
-                        Passage::Forward
+                        StampDirection::Forward
                     },
                     generation: any() as u8,
                     stepped: any() % 5 == 0,
@@ -1075,12 +1075,12 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
                     egress: WallTime(any()),
                 })
                 .collect();
-            let back = crossings.clone().into_iter().skip(1).rev();
-            crossings.extend(back.map(|c| Crossing {
-                passage: Passage::Return,
+            let back = hop_stamps.clone().into_iter().skip(1).rev();
+            hop_stamps.extend(back.map(|c| HopStamp {
+                direction: StampDirection::Return,
                 ..c
             }));
-            let home = Homecoming {
+            let home = Return {
                 arrival: None,
                 ingress: WallTime(any()),
                 egress: (any() % 2 == 0).then(|| WallTime(any())),
@@ -1091,7 +1091,7 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
             let trip = Trip {
                 sequence: any(),
                 at,
-                crossings,
+                hop_stamps,
                 home,
                 late: false,
                 behind_exit,

@@ -1,7 +1,7 @@
 //! A path as data, for tests: one-way delays, clocks, residences and noise in; trips with their
 //! stamps out.
 
-use crate::measure::{Crossing, Homecoming, NodeId, Passage, Trip};
+use crate::measure::{HopStamp, NodeId, Return, StampDirection, Trip};
 use crate::time::{MonoTime, Nanos, WallTime};
 
 /// xorshift64*, seeded: the same run for the same seed.
@@ -152,46 +152,47 @@ impl SimPath {
         let due = self.at(block);
         let mut t = due;
         let last = self.nodes.len() - 1;
-        let mut crossings = Vec::new();
+        let mut hop_stamps = Vec::new();
         let rest = (1.0 - self.correlation * self.correlation).sqrt();
         for wander in self.wander.iter_mut().flatten() {
             *wander = *wander * self.correlation + rest * self.random.normal();
         }
-        let mut cross = |node: &SimNode, hop: usize, passage, t: &mut f64, held: f64, stay: f64| {
-            // Neither a block that begins here nor an exit's report of one comes out of a socket.
-            let comes = hop > 0 && (hop < last || passage != Passage::Return);
-            let arrival = node.clock(*t);
-            *t += match passage {
-                _ if !comes => 0.0,
-                Passage::Return => node.wake_up_ns[1],
-                _ => node.wake_up_ns[0],
+        let mut cross =
+            |node: &SimNode, hop: usize, direction, t: &mut f64, held: f64, stay: f64| {
+                // Neither a block that begins here nor an exit's report of one comes out of a socket.
+                let comes = hop > 0 && (hop < last || direction != StampDirection::Return);
+                let arrival = node.clock(*t);
+                *t += match direction {
+                    _ if !comes => 0.0,
+                    StampDirection::Return => node.wake_up_ns[1],
+                    _ => node.wake_up_ns[0],
+                };
+                let ingress = *t;
+                *t += stay;
+                hop_stamps.push(HopStamp {
+                    node: NodeId(node.id),
+                    hop: hop as u8,
+                    direction,
+                    generation: node.generation(*t),
+                    stepped: node.generation(*t) != node.generation(ingress),
+                    synchronised: self.synchronised,
+                    held: Nanos((held * self.interval_ns) as u64),
+                    arrival: (comes && self.arrivals).then_some(arrival),
+                    ingress: node.clock(ingress),
+                    egress: node.clock(*t),
+                });
             };
-            let ingress = *t;
-            *t += stay;
-            crossings.push(Crossing {
-                node: NodeId(node.id),
-                hop: hop as u8,
-                passage,
-                generation: node.generation(*t),
-                stepped: node.generation(*t) != node.generation(ingress),
-                synchronised: self.synchronised,
-                held: Nanos((held * self.interval_ns) as u64),
-                arrival: (comes && self.arrivals).then_some(arrival),
-                ingress: node.clock(ingress),
-                egress: node.clock(*t),
-            });
-        };
         for (hop, node) in self.nodes.iter().enumerate() {
             let turn = hop == last && !self.exit;
-            let passage = if turn {
-                Passage::Turn
+            let direction = if turn {
+                StampDirection::Turn
             } else {
-                Passage::Forward
+                StampDirection::Forward
             };
             cross(
                 node,
                 hop,
-                passage,
+                direction,
                 &mut t,
                 node.held[0],
                 node.residence_ns[0],
@@ -200,7 +201,7 @@ impl SimPath {
                 cross(
                     node,
                     hop,
-                    Passage::Return,
+                    StampDirection::Return,
                     &mut t,
                     node.held[1],
                     node.residence_ns[1],
@@ -217,7 +218,7 @@ impl SimPath {
                 cross(
                     node,
                     hop,
-                    Passage::Return,
+                    StampDirection::Return,
                     &mut t,
                     node.held[1],
                     node.residence_ns[1],
@@ -230,8 +231,8 @@ impl SimPath {
         Trip {
             sequence: block,
             at: MonoTime(due as u64),
-            crossings,
-            home: Homecoming {
+            hop_stamps,
+            home: Return {
                 arrival,
                 ingress: origin.clock(t),
                 egress: None,

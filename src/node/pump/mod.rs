@@ -6,19 +6,19 @@
 //! that are ready together go out in one send, with one egress time.
 
 use crate::collect::queue::{Measurement, Traffic};
-use crate::measure::{Direction, Homecoming};
-use crate::node::annotator::{tell_facts, Telling};
+use crate::measure::{Direction, Return};
+use crate::node::annotator::{append_annotations, AnnotationWriter};
 use crate::node::clock::{Moment, PumpClock};
-use crate::node::connect_window::{Came, Setup};
+use crate::node::connect_window::{Arrived, ConnectWindow};
 use crate::node::ends::{End, Pair, Patience, Session, Side, WriteFault};
 use crate::node::fault::{explain, vanished, Fault};
-use crate::node::reader::{Intake, ReadFault};
+use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::Node;
 use crate::session::admission::{judge, Accept, Admission};
-use crate::session::facts::asked;
+use crate::session::annotations::asked;
+use crate::session::connection_record::Place;
 use crate::session::inbound::{Inbound, Violation};
-use crate::session::journal::Place;
-use crate::session::trips::{trip, Origin};
+use crate::session::trips::{trip, TripOrigin};
 use crate::time::{Nanos, WallTime};
 use crate::wire::{ErrorCode, ErrorInfo, FrameView, Header, Stamp, StampDirection, StampFlags};
 use std::net::TcpStream;
@@ -44,8 +44,8 @@ pub struct Pump<'a> {
     /// When the frames that are pending were completely read, if one of them is marked.
     read_at: Option<Moment>,
     /// As long as what is read may have come before the onward connection stood.
-    setup: Option<Setup>,
-    telling: Telling,
+    window: Option<ConnectWindow>,
+    telling: AnnotationWriter,
 }
 
 impl<'a> Pump<'a> {
@@ -66,15 +66,15 @@ impl<'a> Pump<'a> {
             sequence: 0,
             epoch: 0,
             read_at: None,
-            setup: None,
-            telling: Telling::default(),
+            window: None,
+            telling: AnnotationWriter::default(),
         }
     }
 
     /// What was read before it began, at `read_at`, and while what came was not read.
-    pub(super) fn begin(&mut self, read_at: Moment, setup: Option<Setup>) {
+    pub(super) fn begin(&mut self, read_at: Moment, window: Option<ConnectWindow>) {
         self.read_at = Some(read_at);
-        self.setup = setup;
+        self.window = window;
     }
 
     /// The end that it reads.
@@ -131,8 +131,8 @@ impl<'a> Pump<'a> {
     /// it is sent, within the residence: the other pump may have the answer as soon as it is.
     #[inline]
     fn note_payload(&self, from: Place, when: Option<WallTime>, bytes: &[u8]) {
-        if let Some(diary) = self.pair.client.diary() {
-            diary.payload(from, when, bytes);
+        if let Some(connection_log) = self.pair.client.connection_log() {
+            connection_log.payload(from, when, bytes);
         }
     }
 
@@ -186,9 +186,9 @@ impl<'a> Pump<'a> {
         )
     }
 
-    fn intake(&self) -> Intake<'a> {
+    fn reader(&self) -> FrameReader<'a> {
         let source = self.end(self.source);
-        Intake::new(self.pair, source, self.node.settings.idle_timeout)
+        FrameReader::new(self.pair, source, self.node.settings.idle_timeout)
     }
 
     /// The source came to its end: pass it on, then wait until its socket is closed for good, so that a reset that comes
@@ -214,30 +214,35 @@ impl<'a> Pump<'a> {
 
     /// When the frame at hand was completely read, if it is to be stamped. One that needed no read of its own was
     /// complete when the one before it was: what it waited for since is this node's doing, not the network's.
-    fn ingress(&mut self, intake: &mut Intake<'_>, header: &Header) -> Option<Moment> {
+    fn ingress(&mut self, reader: &mut FrameReader<'_>, header: &Header) -> Option<Moment> {
         if !self.node.settings.stamp {
             return None;
         }
-        if intake.take_fresh() {
-            let soon = header.marked() || intake.marked_follows(header);
+        if reader.take_fresh() {
+            let soon = header.marked() || reader.marked_follows(header);
             self.read_at = soon.then(|| self.clock.read());
-            if let (Some(setup), Some(read_at)) = (self.setup, self.read_at) {
-                self.read_at = Some(self.was_there(intake, setup, read_at));
+            if let (Some(window), Some(read_at)) = (self.window, self.read_at) {
+                self.read_at = Some(self.was_there(reader, window, read_at));
             }
         }
         let clock = &mut self.clock;
         let marked = header.marked();
         let read_at = marked.then(|| *self.read_at.get_or_insert_with(|| clock.read()))?;
-        Some(read_at.after(intake.arrival(header, read_at.wall)))
+        Some(read_at.after(reader.arrival(header, read_at.wall)))
     }
 
     /// When a read at `read_at`, one of the first, was there: before the onward connection stood it could not be read.
     #[inline(never)]
-    fn was_there(&mut self, intake: &mut Intake<'_>, setup: Setup, read_at: Moment) -> Moment {
-        match setup.judge(read_at, intake.had_come(read_at.wall)) {
-            Came::Meanwhile(moment) => return moment,
-            Came::After => self.setup = None,
-            Came::Unknown => {}
+    fn was_there(
+        &mut self,
+        reader: &mut FrameReader<'_>,
+        window: ConnectWindow,
+        read_at: Moment,
+    ) -> Moment {
+        match window.judge(read_at, reader.had_come(read_at.wall)) {
+            Arrived::Meanwhile(moment) => return moment,
+            Arrived::After => self.window = None,
+            Arrived::Unknown => {}
         }
         read_at
     }
@@ -245,11 +250,11 @@ impl<'a> Pump<'a> {
     /// Whether the pending frame is genuine and may come now. After its ingress was read: what this takes is the host's.
     fn check(
         &self,
-        intake: &Intake<'_>,
+        reader: &FrameReader<'_>,
         inbound: &mut Inbound,
         header: &Header,
     ) -> Result<(), Fault> {
-        let verified = intake.verify(header);
+        let verified = reader.verify(header);
         verified.map_err(|fault| self.read_fault(self.source, fault))?;
         let checked = inbound.check(header);
         checked.map_err(|violation| self.violation(self.source, violation))
@@ -299,7 +304,7 @@ impl<'a> Pump<'a> {
         let Ok(view) = FrameView::of(header, frame) else {
             return;
         };
-        let home = Homecoming {
+        let home = Return {
             arrival: ingress.arrival,
             ingress: ingress.wall,
             // Across a step of the clock the residence is no span of time.
@@ -309,7 +314,7 @@ impl<'a> Pump<'a> {
             generation: ingress.generation,
             held,
         };
-        let origin = Origin {
+        let origin = TripOrigin {
             node: self.node.id,
             hop: self.session.hop,
         };
@@ -317,7 +322,7 @@ impl<'a> Pump<'a> {
             self.node.collector.offer(Measurement::Trip(Box::new(trip)));
         }
         if header.classes != 0 {
-            tell_facts(self.node, self.session.hop, &view);
+            append_annotations(self.node, self.session.hop, &view);
         }
     }
 

@@ -5,8 +5,8 @@ use crate::collect::queue::Measurement;
 use crate::measure::Direction;
 use crate::node::ends::Side;
 use crate::node::fault::Fault;
-use crate::node::reader::{Chunk, Intake};
-use crate::session::journal::Place;
+use crate::node::reader::{Chunk, FrameReader};
+use crate::session::connection_record::Place;
 
 impl<'a> Pump<'a> {
     /// A plain proxy's pump in either direction; also a reflector's for a raw client.
@@ -14,20 +14,20 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn splice(&mut self, intake: &mut Intake<'a>) -> Result<(), Fault> {
+    pub fn splice(&mut self, reader: &mut FrameReader<'a>) -> Result<(), Fault> {
         let sink = self.end(self.sink);
         let direction = match self.source {
             Side::Client => Direction::Forward,
             Side::Server => Direction::Return,
         };
         loop {
-            let chunk = intake.chunk();
+            let chunk = reader.chunk();
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
                 break;
             };
             let asked = match self.source {
                 Side::Client => None,
-                Side::Server => self.pair.exchange.answered(),
+                Side::Server => self.pair.server_timer.answered(),
             };
             if self.source == Side::Client && self.traffic.forward_blocks == 0 {
                 refuse_greeting(self.node, self.pair, chunk.bytes())?;
@@ -35,7 +35,7 @@ impl<'a> Pump<'a> {
             self.count(chunk.end - chunk.start);
             if !self.node.settings.stamp || !self.node.collector.may_mark(&mut self.epoch) {
                 if self.source == Side::Client {
-                    self.pair.exchange.ask_untimed();
+                    self.pair.server_timer.ask_untimed();
                 }
                 self.note_asked(&chunk);
                 self.send(self.sink, chunk.bytes())?;
@@ -48,7 +48,7 @@ impl<'a> Pump<'a> {
             let ingress = self.clock.read();
             let behind = asked.map(|(_, since)| ingress.mono.since(since));
             let question = match self.source {
-                Side::Client => Some(self.pair.exchange.ask(self.sequence)),
+                Side::Client => Some(self.pair.server_timer.ask(self.sequence)),
                 Side::Server => None,
             };
             self.note_asked(&chunk);
@@ -100,8 +100,8 @@ impl<'a> Pump<'a> {
     ///
     /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
     pub fn splice_back(&mut self) -> Result<(), Fault> {
-        let intake = &mut self.intake();
-        self.splice(intake)
+        let reader = &mut self.reader();
+        self.splice(reader)
     }
 
     /// A reflector for a raw client, so that a person with `nc` can try it.
@@ -109,8 +109,8 @@ impl<'a> Pump<'a> {
     /// # Errors
     ///
     /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn reflect_raw(&mut self, intake: &mut Intake<'a>) -> Result<(), Fault> {
+    pub fn reflect_raw(&mut self, reader: &mut FrameReader<'a>) -> Result<(), Fault> {
         self.sink = Side::Client;
-        self.splice(intake)
+        self.splice(reader)
     }
 }

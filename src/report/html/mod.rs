@@ -14,7 +14,7 @@ mod waterfall;
 
 use super::text::{self, COLUMNS, FIGURE};
 use super::Report;
-use crate::annotation::FactValue;
+use crate::annotation::AnnotationValue;
 use crate::measure::{Confidence, Sla, VerdictKind};
 use crate::time::{SignedNanos, WallTime};
 use chart::{escape, span, time};
@@ -54,7 +54,7 @@ pub fn render(report: &Report, page: Page) -> String {
     plot::section(report, &mut out);
     histogram::section(report, &mut out);
     table(report, &mut out);
-    facts(report, &mut out);
+    annotations(report, &mut out);
     notes(report, &mut out);
     nodes(report, &mut out);
     out.push_str("</main>\n");
@@ -302,12 +302,12 @@ fn table(report: &Report, out: &mut String) {
 }
 
 /// What nodes told of themselves: a line per name, a column per node, so that nodes can be compared.
-fn facts(report: &Report, out: &mut String) {
+fn annotations(report: &Report, out: &mut String) {
     let mut names: Vec<&str> = Vec::new();
-    for told in &report.facts {
-        for fact in &told.facts {
-            if !names.contains(&fact.name.as_str()) {
-                names.push(&fact.name);
+    for told in &report.annotations {
+        for annotation in &told.annotations {
+            if !names.contains(&annotation.name.as_str()) {
+                names.push(&annotation.name);
             }
         }
     }
@@ -318,19 +318,22 @@ fn facts(report: &Report, out: &mut String) {
         "<section><h2>What hosts say of themselves</h2>\n<p class=\"say\">The latest answer of each.</p>\n\
          <div class=\"scroll\"><table><thead><tr><th>Annotation</th>",
     );
-    for told in &report.facts {
+    for told in &report.annotations {
         let _ = write!(out, "<th>{}</th>", escape(&report.name_at(told.hop)));
     }
     out.push_str("</tr></thead><tbody>\n");
     for name in names {
         let _ = write!(out, "<tr><th>{}</th>", escape(name));
-        for told in &report.facts {
-            let fact = told.facts.iter().find(|fact| fact.name == name);
-            let (class, value) = match fact.map(|fact| &fact.value) {
+        for told in &report.annotations {
+            let annotation = told
+                .annotations
+                .iter()
+                .find(|annotation| annotation.name == name);
+            let (class, value) = match annotation.map(|annotation| &annotation.value) {
                 None => ("", String::new()),
-                Some(FactValue::Text(text)) => (" class=\"w\"", escape(text)),
-                Some(FactValue::Number(ns)) if name.ends_with("_ns") => ("", time(*ns)),
-                Some(FactValue::Number(number)) => ("", plain(*number)),
+                Some(AnnotationValue::Text(text)) => (" class=\"w\"", escape(text)),
+                Some(AnnotationValue::Number(ns)) if name.ends_with("_ns") => ("", time(*ns)),
+                Some(AnnotationValue::Number(number)) => ("", plain(*number)),
             };
             let _ = write!(out, "<td{class}>{value}</td>");
         }
@@ -555,9 +558,9 @@ mod tests {
         let verdict = &mut report.statistics.verdict;
         (verdict.name, verdict.text) = (hostile.to_owned(), hostile.to_owned());
         (verdict.reason, verdict.cause) = (hostile.to_owned(), Some(hostile.to_owned()));
-        for fact in &mut report.facts[0].facts {
-            fact.name = hostile.to_owned();
-            fact.value = FactValue::Text(hostile.to_owned());
+        for annotation in &mut report.annotations[0].annotations {
+            annotation.name = hostile.to_owned();
+            annotation.value = AnnotationValue::Text(hostile.to_owned());
         }
         let page = render(&report, Page::File);
         let tags = balanced(&page);

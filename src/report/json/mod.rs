@@ -9,7 +9,7 @@ pub mod read;
 pub mod write;
 
 use super::{PathNode, Report};
-use crate::annotation::FactValue;
+use crate::annotation::AnnotationValue;
 use crate::measure::sla::{Amount, LimitState, Statistic};
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, SegmentStatistics, Summary, Verdict,
@@ -173,14 +173,17 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         let mut first = report.first_facts.iter();
         let first = first.find(|told| told.hop == host.hop);
         w.pair("annotated_since", first.map(|told| told.sequence));
-        let told = report.facts.iter().filter(|told| told.hop == host.hop);
+        let told = report
+            .annotations
+            .iter()
+            .filter(|told| told.hop == host.hop);
         w.pair(
             "annotations",
             Object(|w| {
-                for fact in told.flat_map(|told| &told.facts) {
-                    match &fact.value {
-                        FactValue::Number(number) => w.pair(&fact.name, *number),
-                        FactValue::Text(text) => w.pair(&fact.name, text),
+                for annotation in told.flat_map(|told| &told.annotations) {
+                    match &annotation.value {
+                        AnnotationValue::Number(number) => w.pair(&annotation.name, *number),
+                        AnnotationValue::Text(text) => w.pair(&annotation.name, text),
                     }
                 }
             }),

@@ -8,7 +8,7 @@
 //! in another shape starts at zero again, which Prometheus takes for the restart of a counter.
 
 use super::{printable, Report};
-use crate::annotation::FactValue;
+use crate::annotation::AnnotationValue;
 use crate::decimal::decimal;
 use crate::measure::sla::Amount;
 use crate::measure::{
@@ -16,7 +16,7 @@ use crate::measure::{
     VerdictDirection, VerdictKind, BUCKETS_NS,
 };
 use crate::time::{Nanos, SignedNanos, WallTime};
-use crate::vec_map::Table;
+use crate::vec_map::VecMap;
 use std::fmt::Write as _;
 
 /// Series beyond this number are left out, and counted: a path as long as the wire allows has 6000.
@@ -412,19 +412,28 @@ impl Path<'_> {
             self.host(report, host);
         }
         self.limits(report);
-        for facts in &report.facts {
-            let (hop, node) = (facts.hop.to_string(), self.name(report, facts.hop));
-            let mut seen = Table::new();
-            for fact in facts.facts.iter().take(ANNOTATIONS) {
+        for annotations in &report.annotations {
+            let (hop, node) = (
+                annotations.hop.to_string(),
+                self.name(report, annotations.hop),
+            );
+            let mut seen = VecMap::new();
+            for annotation in annotations.annotations.iter().take(ANNOTATIONS) {
                 // Names are a peer's words: two that read the same would make the whole answer void.
-                if seen.insert(label_text(&fact.name), ()).is_some() {
+                if seen.insert(label_text(&annotation.name), ()).is_some() {
                     continue;
                 }
-                let labels = [("hop", hop.as_str()), ("node", &node), ("name", &fact.name)];
-                match &fact.value {
-                    FactValue::Number(value) => self.float(Id::Annotation, &labels, Some(*value)),
-                    FactValue::Text(_) => {
-                        if let Some(source) = fact.name.strip_prefix("error.") {
+                let labels = [
+                    ("hop", hop.as_str()),
+                    ("node", &node),
+                    ("name", &annotation.name),
+                ];
+                match &annotation.value {
+                    AnnotationValue::Number(value) => {
+                        self.float(Id::Annotation, &labels, Some(*value));
+                    }
+                    AnnotationValue::Text(_) => {
+                        if let Some(source) = annotation.name.strip_prefix("error.") {
                             let labels = [labels[0], labels[1], ("name", source)];
                             self.number(Id::AnnotationFailed, &labels, 1_u64);
                         }
@@ -435,7 +444,7 @@ impl Path<'_> {
     }
 
     fn limits(&mut self, report: &Report) {
-        let mut seen = Table::new();
+        let mut seen = VecMap::new();
         for limit in &report.limits {
             let (name, figure) = (report.place_name(limit.place), limit.figure_text());
             let line = limit.line.map_or_else(String::new, |line| line.to_string());
@@ -833,9 +842,9 @@ mod tests {
     fn whatever_peers_write_every_line_can_be_read() {
         for seed in 0..60 {
             let mut report = samples::random(seed);
-            for facts in &mut report.facts {
-                let twice = facts.facts.clone();
-                facts.facts.extend(twice);
+            for annotations in &mut report.annotations {
+                let twice = annotations.annotations.clone();
+                annotations.annotations.extend(twice);
             }
             for exposition in [Exposition::Text, Exposition::OpenMetrics] {
                 let two = [

@@ -2,7 +2,7 @@
 
 use super::block::BlockLine;
 use super::{Blocks, PathNode, PathReport, Report};
-use crate::annotation::{Fact, FactValue, Facts};
+use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
 use crate::measure::sla::{self, Amount, Event, LimitState, Place, Statistic};
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, NodeId, SegmentStatistics, Statistics, Summary,
@@ -10,7 +10,7 @@ use crate::measure::{
 };
 use crate::measure::{Histogram, HostPart, Parts, SegmentPart, Sla};
 use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
-use crate::vec_map::Table;
+use crate::vec_map::VecMap;
 
 /// 2026-11-21T09:30:00Z
 const STARTED: WallTime = WallTime(1_795_253_400 * NANOS_PER_SEC);
@@ -261,17 +261,17 @@ pub(in crate::report) fn full() -> Report {
         events: events(),
         broken: None,
         first_facts: Vec::new(),
-        facts: vec![Facts {
+        annotations: vec![NodeAnnotations {
             hop: 2,
             sequence: 99,
-            facts: vec![
-                Fact {
+            annotations: vec![
+                HostAnnotation {
                     name: "load1".to_owned(),
-                    value: FactValue::Number(0.4),
+                    value: AnnotationValue::Number(0.4),
                 },
-                Fact {
+                HostAnnotation {
                     name: "error.snmp".to_owned(),
-                    value: FactValue::Text("no answer from \u{1b}[31m".to_owned()),
+                    value: AnnotationValue::Text("no answer from \u{1b}[31m".to_owned()),
                 },
             ],
         }],
@@ -309,7 +309,7 @@ pub(in crate::report) fn empty() -> Report {
         events: Vec::new(),
         broken: None,
         first_facts: Vec::new(),
-        facts: Vec::new(),
+        annotations: Vec::new(),
         timeline: None,
         dropped: 0,
         notices: vec!["connect to 10.0.0.7:9000: connection refused".to_owned()],
@@ -479,7 +479,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         events: Vec::new(),
         broken: None,
         first_facts: Vec::new(),
-        facts: Vec::new(),
+        annotations: Vec::new(),
         timeline: None,
         dropped: r.next(),
         notices: (0..r.below(3)).map(|_| r.name()).collect(),
@@ -538,7 +538,7 @@ fn sum(parts: &Parts) -> SignedNanos {
 /// over a stepped clock, and two over a changed path on which a name needs quotes and two hops
 /// share one.
 pub(in crate::report) fn with_blocks(render: impl FnMut(&BlockLine<'_>) -> String) -> String {
-    let names = |names: &[(u8, &str)]| -> Table<u8, String> {
+    let names = |names: &[(u8, &str)]| -> VecMap<u8, String> {
         names
             .iter()
             .map(|&(hop, name)| (hop, name.to_owned()))

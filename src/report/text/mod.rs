@@ -26,7 +26,7 @@
 //! escaped, so it cannot steer a terminal.
 
 use super::{in_path_order, printable, Report};
-use crate::annotation::FactValue;
+use crate::annotation::AnnotationValue;
 use crate::measure::sla::Place;
 use crate::measure::{
     Confidence, HostStatistics, SegmentStatistics, Sla, Summary, VerdictDirection, VerdictKind,
@@ -397,14 +397,22 @@ impl Page<'_> {
         for host in &statistics.hosts {
             self.note_host(host, &mut notes);
         }
-        for told in self.report.facts.iter().filter(|_| all) {
-            let facts = told.facts.iter().map(|fact| match &fact.value {
-                FactValue::Number(number) => format!("{} {}", fact.name, plain_number(*number)),
-                FactValue::Text(text) => format!("{} \"{text}\"", fact.name),
-            });
-            let facts = facts.collect::<Vec<_>>().join(", ");
+        for told in self.report.annotations.iter().filter(|_| all) {
+            let annotations = told
+                .annotations
+                .iter()
+                .map(|annotation| match &annotation.value {
+                    AnnotationValue::Number(number) => {
+                        format!("{} {}", annotation.name, plain_number(*number))
+                    }
+                    AnnotationValue::Text(text) => format!("{} \"{text}\"", annotation.name),
+                });
+            let annotations = annotations.collect::<Vec<_>>().join(", ");
             let name = self.name_at(told.hop);
-            notes.push(format!("{name} tells of itself: {}", printable(&facts)));
+            notes.push(format!(
+                "{name} tells of itself: {}",
+                printable(&annotations)
+            ));
         }
         if statistics.path_changes > 0 {
             notes.push(format!(

@@ -5,15 +5,15 @@
 //! can be joined.
 
 use super::{FrameView, Header, ParseError, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS};
-use crate::annotation::{Classes, Fact, FactValue};
+use crate::annotation::{AnnotationValue, Classes, HostAnnotation};
 use byteorder::{BigEndian, ByteOrder};
 
 /// Most facts in one annotation.
-pub const MAX_FACTS: usize = 256;
+pub const MAX_VALUES: usize = 256;
 /// Most bytes of a fact's name.
-pub const MAX_FACT_NAME: usize = 64;
+pub const MAX_VALUE_NAME: usize = 64;
 /// Most bytes of a fact's text.
-pub const MAX_FACT_TEXT: usize = 255;
+pub const MAX_VALUE_TEXT: usize = 255;
 /// In an [`ANNOTATION_ASK`](super::ANNOTATION_ASK): every hop that is not listed.
 pub const ASK_OTHERS: u8 = u8::MAX;
 /// Most hops in an [`ANNOTATION_ASK`](super::ANNOTATION_ASK).
@@ -30,19 +30,21 @@ const MALFORMED: ParseError = ParseError::Content {
     part: "facts annotation",
 };
 
-/// The value of an [`ANNOTATION_FACTS`](super::ANNOTATION_FACTS). Left out are names that are empty or too long, numbers
-/// that are not finite, and what exceeds [`MAX_FACTS`]; texts are cut.
-pub fn emit_facts(facts: &[Fact]) -> Vec<u8> {
+/// The value of an [`ANNOTATION_VALUES`](super::ANNOTATION_VALUES). Left out are names that are empty or too long, numbers
+/// that are not finite, and what exceeds [`MAX_VALUES`]; texts are cut.
+pub fn emit_values(annotations: &[HostAnnotation]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut previous: &[u8] = &[];
-    for fact in facts.iter().take(MAX_FACTS) {
-        let name = fact.name.as_bytes();
-        let (kind, value) = match &fact.value {
-            FactValue::Number(number) if number.is_finite() => (NUMBER, &number.to_be_bytes()[..]),
-            FactValue::Number(_) => continue,
-            FactValue::Text(text) => (TEXT, cut(text).as_bytes()),
+    for annotation in annotations.iter().take(MAX_VALUES) {
+        let name = annotation.name.as_bytes();
+        let (kind, value) = match &annotation.value {
+            AnnotationValue::Number(number) if number.is_finite() => {
+                (NUMBER, &number.to_be_bytes()[..])
+            }
+            AnnotationValue::Number(_) => continue,
+            AnnotationValue::Text(text) => (TEXT, cut(text).as_bytes()),
         };
-        if name.is_empty() || name.len() > MAX_FACT_NAME {
+        if name.is_empty() || name.len() > MAX_VALUE_NAME {
             continue;
         }
         let alike = previous.iter().zip(name).take_while(|(a, b)| a == b);
@@ -58,7 +60,7 @@ pub fn emit_facts(facts: &[Fact]) -> Vec<u8> {
 
 /// The beginning of `text` that fits, whole characters.
 fn cut(text: &str) -> &str {
-    let mut end = text.len().min(MAX_FACT_TEXT);
+    let mut end = text.len().min(MAX_VALUE_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -89,14 +91,14 @@ fn split_first(bytes: &[u8]) -> Option<(Raw<'_>, &[u8])> {
     Some((raw, tail))
 }
 
-/// Reads the value of an [`ANNOTATION_FACTS`](super::ANNOTATION_FACTS). A name's second fact, numbers that are not finite
+/// Reads the value of an [`ANNOTATION_VALUES`](super::ANNOTATION_VALUES). A name's second fact, numbers that are not finite
 /// and kinds of values that this version does not know are passed over.
 ///
 /// # Errors
 ///
 /// [`ParseError::Content`] where lengths contradict each other or a bound is exceeded.
-pub fn parse_facts(mut bytes: &[u8]) -> Result<Vec<Fact>, ParseError> {
-    let mut facts: Vec<Fact> = Vec::new();
+pub fn parse_values(mut bytes: &[u8]) -> Result<Vec<HostAnnotation>, ParseError> {
+    let mut annotations: Vec<HostAnnotation> = Vec::new();
     let mut name: Vec<u8> = Vec::new();
     let mut seen = 0;
     while !bytes.is_empty() {
@@ -104,28 +106,28 @@ pub fn parse_facts(mut bytes: &[u8]) -> Result<Vec<Fact>, ParseError> {
         bytes = tail;
         seen += 1;
         let len = raw.shared + raw.rest.len();
-        if raw.shared > name.len() || !(1..=MAX_FACT_NAME).contains(&len) || seen > MAX_FACTS {
+        if raw.shared > name.len() || !(1..=MAX_VALUE_NAME).contains(&len) || seen > MAX_VALUES {
             return Err(MALFORMED);
         }
         name.truncate(raw.shared);
         name.extend_from_slice(raw.rest);
         let value = match raw.kind {
             NUMBER if raw.value.len() != 8 => return Err(MALFORMED),
-            NUMBER => FactValue::Number(BigEndian::read_f64(raw.value)),
-            TEXT => FactValue::Text(String::from_utf8_lossy(raw.value).into_owned()),
+            NUMBER => AnnotationValue::Number(BigEndian::read_f64(raw.value)),
+            TEXT => AnnotationValue::Text(String::from_utf8_lossy(raw.value).into_owned()),
             _ => continue,
         };
         let name = String::from_utf8_lossy(&name).into_owned();
-        let finite = !matches!(value, FactValue::Number(number) if !number.is_finite());
-        if finite && facts.iter().all(|fact| fact.name != name) {
-            facts.push(Fact { name, value });
+        let finite = !matches!(value, AnnotationValue::Number(number) if !number.is_finite());
+        if finite && annotations.iter().all(|annotation| annotation.name != name) {
+            annotations.push(HostAnnotation { name, value });
         }
     }
-    Ok(facts)
+    Ok(annotations)
 }
 
 /// As many whole facts from the front of `bytes` as fit into `room`.
-pub fn cut_facts(bytes: &[u8], room: usize) -> &[u8] {
+pub fn cut_values(bytes: &[u8], room: usize) -> &[u8] {
     let mut rest = bytes;
     while let Some((_, tail)) = split_first(rest) {
         if bytes.len() - tail.len() > room {
@@ -190,25 +192,25 @@ pub fn with_annotation(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{build, frame_type, push_annotation, ANNOTATION_FACTS};
+    use super::super::{build, frame_type, push_annotation, ANNOTATION_VALUES};
     use super::*;
     use crate::random::Random;
 
-    fn number(name: &str, number: f64) -> Fact {
-        Fact {
+    fn number(name: &str, number: f64) -> HostAnnotation {
+        HostAnnotation {
             name: name.into(),
-            value: FactValue::Number(number),
+            value: AnnotationValue::Number(number),
         }
     }
 
-    fn text(name: &str, text: &str) -> Fact {
-        Fact {
+    fn text(name: &str, text: &str) -> HostAnnotation {
+        HostAnnotation {
             name: name.into(),
-            value: FactValue::Text(text.into()),
+            value: AnnotationValue::Text(text.into()),
         }
     }
 
-    fn sample() -> Vec<Fact> {
+    fn sample() -> Vec<HostAnnotation> {
         vec![number("load1", 0.5), number("load15", 2.0), text("x", "ö")]
     }
 
@@ -221,60 +223,60 @@ mod tests {
 
     #[test]
     fn golden_facts_are_written_and_read_and_a_cut_is_no_fact() {
-        assert_eq!(emit_facts(&sample()), GOLDEN);
-        assert_eq!(parse_facts(GOLDEN), Ok(sample()));
+        assert_eq!(emit_values(&sample()), GOLDEN);
+        assert_eq!(parse_values(GOLDEN), Ok(sample()));
         let whole = [0, 17, 30, GOLDEN.len()];
         for len in 0..=GOLDEN.len() {
-            let read = parse_facts(&GOLDEN[..len]);
+            let read = parse_values(&GOLDEN[..len]);
             match whole.iter().position(|&end| end == len) {
                 Some(count) => assert_eq!(read, Ok(sample()[..count].to_vec())),
                 None => assert_eq!(read, Err(MALFORMED), "{len} bytes"),
             }
             let fits = *whole.iter().rfind(|&&end| end <= len).unwrap();
-            assert_eq!(cut_facts(GOLDEN, len), &GOLDEN[..fits]);
+            assert_eq!(cut_values(GOLDEN, len), &GOLDEN[..fits]);
         }
     }
 
     #[test]
     fn lists_can_be_joined_and_a_name_counts_once() {
-        let joined = [emit_facts(&sample()), emit_facts(&sample()[..1])].concat();
-        assert_eq!(parse_facts(&joined), Ok(sample()));
+        let joined = [emit_values(&sample()), emit_values(&sample()[..1])].concat();
+        assert_eq!(parse_values(&joined), Ok(sample()));
         let other = [
-            emit_facts(&[number("load1", 7.0)]),
-            emit_facts(&[number("y", 1.0)]),
+            emit_values(&[number("load1", 7.0)]),
+            emit_values(&[number("y", 1.0)]),
         ];
         assert_eq!(
-            parse_facts(&other.concat()),
+            parse_values(&other.concat()),
             Ok(vec![number("load1", 7.0), number("y", 1.0)])
         );
     }
 
     #[test]
     fn what_is_no_fact_is_left_out_and_long_texts_are_cut_between_characters() {
-        let facts = [
+        let annotations = [
             number("nan", f64::NAN),
             number("inf", f64::INFINITY),
             number("", 1.0),
-            number(&"n".repeat(MAX_FACT_NAME + 1), 1.0),
+            number(&"n".repeat(MAX_VALUE_NAME + 1), 1.0),
             text("t", &"ö".repeat(200)),
         ];
-        let read = parse_facts(&emit_facts(&facts)).unwrap();
+        let read = parse_values(&emit_values(&annotations)).unwrap();
         assert_eq!(read, [text("t", &"ö".repeat(127))]);
         let many: Vec<_> = (0..400).map(|n| number(&format!("n{n}"), 1.0)).collect();
         assert_eq!(
-            parse_facts(&emit_facts(&many)).map(|facts| facts.len()),
-            Ok(MAX_FACTS)
+            parse_values(&emit_values(&many)).map(|annotations| annotations.len()),
+            Ok(MAX_VALUES)
         );
     }
 
     #[test]
     fn a_reader_passes_over_what_it_need_not_know_and_refuses_what_is_beyond_a_bound() {
         let later = [&[0, 1, b'z', 9, 3, 1, 2, 3], GOLDEN].concat();
-        assert_eq!(parse_facts(&later), Ok(sample()));
+        assert_eq!(parse_values(&later), Ok(sample()));
         let infinite = [&[0, 1, b'z', 1, 8, 0x7f, 0xf0, 0, 0, 0, 0, 0, 0], GOLDEN].concat();
-        assert_eq!(parse_facts(&infinite), Ok(sample()));
+        assert_eq!(parse_values(&infinite), Ok(sample()));
         let long = [&[0, 65][..], &[b'n'; 65], &[2, 0]].concat();
-        let many = [0, 1, b'n', 2, 0].repeat(MAX_FACTS + 1);
+        let many = [0, 1, b'n', 2, 0].repeat(MAX_VALUES + 1);
         for (what, bytes) in [
             ("shares more than there is", &[1, 1, b'n', 2, 0][..]),
             ("an empty name", &[0, 0, 2, 0]),
@@ -282,7 +284,7 @@ mod tests {
             ("a long name", &long),
             ("too many", &many),
         ] {
-            assert_eq!(parse_facts(bytes), Err(MALFORMED), "{what}");
+            assert_eq!(parse_values(bytes), Err(MALFORMED), "{what}");
         }
     }
 
@@ -296,14 +298,15 @@ mod tests {
             random.damage(&mut bytes);
             let what = format!("seed {SEED:#x} case {case}");
             let room = random.below(bytes.len() + 1);
-            assert!(cut_facts(&bytes, room).len() <= room, "{what}");
-            match parse_facts(&bytes) {
-                Ok(facts) => {
+            assert!(cut_values(&bytes, room).len() <= room, "{what}");
+            match parse_values(&bytes) {
+                Ok(annotations) => {
                     read += 1;
                     // What was damaged into other characters takes up to three bytes for one.
-                    let bounded = |fact: &Fact| fact.name.len() <= 3 * MAX_FACT_NAME;
-                    assert!(facts.iter().all(bounded), "{what}");
-                    assert!(facts.len() <= MAX_FACTS, "{what}");
+                    let bounded =
+                        |annotation: &HostAnnotation| annotation.name.len() <= 3 * MAX_VALUE_NAME;
+                    assert!(annotations.iter().all(bounded), "{what}");
+                    assert!(annotations.len() <= MAX_VALUES, "{what}");
                 }
                 Err(error) => {
                     refused += 1;
@@ -345,7 +348,7 @@ mod tests {
         push_annotation(&mut annotations, 99, 1, b"there");
         let bytes = build(header, &[], &annotations, b"payload");
         let frame = FrameView::parse(&bytes).unwrap();
-        let (out, header) = with_annotation(&frame, 10, (ANNOTATION_FACTS, 2), GOLDEN).unwrap();
+        let (out, header) = with_annotation(&frame, 10, (ANNOTATION_VALUES, 2), GOLDEN).unwrap();
         let longer = FrameView::parse(&out[10..]).unwrap();
         assert_eq!(longer.header, header);
         assert_eq!(longer.payload(), b"payload");
@@ -353,7 +356,7 @@ mod tests {
         let seen: Vec<_> = seen.iter().map(|a| (a.kind, a.hop, a.value)).collect();
         assert_eq!(
             seen,
-            [(99, 1, &b"there"[..]), (ANNOTATION_FACTS, 2, GOLDEN)]
+            [(99, 1, &b"there"[..]), (ANNOTATION_VALUES, 2, GOLDEN)]
         );
         let much = vec![0; MAX_ANNOTATIONS - annotations.len() - ANNOTATION_HEADER_LEN + 1];
         assert!(with_annotation(&frame, 0, (1, 2), &much).is_none());

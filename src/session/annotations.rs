@@ -1,8 +1,8 @@
 //! What a frame asks a node for, and what nodes have told in one that came back.
 
-use crate::annotation::{Classes, Facts};
-use crate::wire::facts::{asked_of, parse_facts};
-use crate::wire::{FrameView, ANNOTATION_ASK, ANNOTATION_FACTS};
+use crate::annotation::{Classes, NodeAnnotations};
+use crate::wire::values::{asked_of, parse_values};
+use crate::wire::{FrameView, ANNOTATION_ASK, ANNOTATION_VALUES};
 
 /// What `frame` asks the node at `hop` for: what its header says, or less where hops are asked for different things. A
 /// malformed list asks for nothing.
@@ -13,22 +13,24 @@ pub fn asked(frame: &FrameView<'_>, hop: u8) -> Classes {
         .map_while(Result::ok)
         .find(|annotation| annotation.kind == ANNOTATION_ASK);
     match ask {
-        Some(ask) => asked_of(ask.value, hop).unwrap_or_default().only(all),
+        Some(ask) => asked_of(ask.value, hop)
+            .unwrap_or_default()
+            .intersection(all),
         None => all,
     }
 }
 
 /// What the nodes from `hop` on have told. What is malformed is passed over: it is another node's business.
-pub fn told(frame: &FrameView<'_>, hop: u8) -> Vec<Facts> {
+pub fn told(frame: &FrameView<'_>, hop: u8) -> Vec<NodeAnnotations> {
     frame
         .annotations()
         .map_while(Result::ok)
-        .filter(|annotation| annotation.kind == ANNOTATION_FACTS && annotation.hop >= hop)
+        .filter(|annotation| annotation.kind == ANNOTATION_VALUES && annotation.hop >= hop)
         .filter_map(|annotation| {
-            Some(Facts {
+            Some(NodeAnnotations {
                 hop: annotation.hop,
                 sequence: frame.header.sequence,
-                facts: parse_facts(annotation.value).ok()?,
+                annotations: parse_values(annotation.value).ok()?,
             })
         })
         .collect()
@@ -37,8 +39,8 @@ pub fn told(frame: &FrameView<'_>, hop: u8) -> Vec<Facts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotation::{Fact, FactValue};
-    use crate::wire::facts::{emit_ask, emit_facts};
+    use crate::annotation::{AnnotationValue, HostAnnotation};
+    use crate::wire::values::{emit_ask, emit_values};
     use crate::wire::{build, frame_type, push_annotation, Header};
 
     fn frame(classes: Classes, annotations: &[(u8, u8, &[u8])]) -> Vec<u8> {
@@ -55,8 +57,8 @@ mod tests {
 
     #[test]
     fn a_hop_is_asked_for_what_the_header_says_unless_a_list_says_less() {
-        let both = Classes::LOAD.and(Classes::TCP);
-        let ask = emit_ask([(2, Classes::LOAD.and(Classes::MIB))].into_iter());
+        let both = Classes::LOAD.union(Classes::TCP);
+        let ask = emit_ask([(2, Classes::LOAD.union(Classes::MIB))].into_iter());
         for (annotations, hop, expected) in [
             (&[][..], 2, both),
             (&[(ANNOTATION_ASK, 0, &ask[..])], 2, Classes::LOAD),
@@ -71,17 +73,17 @@ mod tests {
 
     #[test]
     fn what_nodes_behind_have_told_is_found_and_the_malformed_passed_over() {
-        let fact = Fact {
+        let annotation = HostAnnotation {
             name: "load1".into(),
-            value: FactValue::Number(1.0),
+            value: AnnotationValue::Number(1.0),
         };
-        let value = emit_facts(std::slice::from_ref(&fact));
+        let value = emit_values(std::slice::from_ref(&annotation));
         let bytes = frame(
             Classes::LOAD,
             &[
-                (ANNOTATION_FACTS, 1, &value),
-                (ANNOTATION_FACTS, 2, &value[..3]),
-                (ANNOTATION_FACTS, 3, &value),
+                (ANNOTATION_VALUES, 1, &value),
+                (ANNOTATION_VALUES, 2, &value[..3]),
+                (ANNOTATION_VALUES, 3, &value),
             ],
         );
         let view = FrameView::parse(&bytes).unwrap();
@@ -89,6 +91,9 @@ mod tests {
         assert_eq!(hops(0), [1, 3]);
         assert_eq!(hops(2), [3]);
         let first = &told(&view, 0)[0];
-        assert_eq!((first.sequence, &first.facts), (42, &vec![fact]));
+        assert_eq!(
+            (first.sequence, &first.annotations),
+            (42, &vec![annotation])
+        );
     }
 }

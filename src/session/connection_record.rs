@@ -48,7 +48,7 @@ pub struct Kernel {
 
 /// One end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EndJournal {
+pub struct EndRecord {
     /// Its address.
     pub peer: Option<SocketAddr>,
     /// Ours.
@@ -83,7 +83,7 @@ pub struct EndJournal {
     pub retransmits: Option<u32>,
 }
 
-impl EndJournal {
+impl EndRecord {
     /// An end that we accepted at `now`.
     pub fn accepted(now: WallTime, peer: SocketAddr, kernel: Kernel) -> Self {
         let mut end = Self {
@@ -165,17 +165,17 @@ struct Marks {
 
 /// One connection through a node.
 #[derive(Clone, Debug, Default)]
-pub struct Journal {
+pub struct ConnectionRecord {
     /// Where it came from.
-    pub client: EndJournal,
+    pub client: EndRecord,
     /// Where it goes; `None` until it is connected, and at a reflector.
-    pub server: Option<EndJournal>,
+    pub server: Option<EndRecord>,
     marks: [Marks; 2],
 }
 
-impl Journal {
+impl ConnectionRecord {
     /// Of a connection that has its first end.
-    pub fn new(client: EndJournal) -> Self {
+    pub fn new(client: EndRecord) -> Self {
         Self {
             client,
             ..Self::default()
@@ -183,7 +183,7 @@ impl Journal {
     }
 
     /// The end at `place`; `None` where there is none yet.
-    pub fn end(&mut self, place: Place) -> Option<&mut EndJournal> {
+    pub fn end(&mut self, place: Place) -> Option<&mut EndRecord> {
         match place {
             Place::Client => Some(&mut self.client),
             Place::Server => self.server.as_mut(),
@@ -224,7 +224,7 @@ mod tests {
     fn a_connect_is_dated_from_its_begin_and_what_was_repeated_before_it_stood_is_kept() {
         let peer = "192.0.2.1:80".parse().unwrap();
         let took = Nanos::from_millis(1_020);
-        let mut end = EndJournal::connected(at(2_000), peer, took, kernel(20_000, None, 1));
+        let mut end = EndRecord::connected(at(2_000), peer, took, kernel(20_000, None, 1));
         assert_eq!(end.connect_started, Some(at(980)));
         assert_eq!(end.established, Some(at(2_000)));
         end.look(kernel(30_000, None, 4));
@@ -241,22 +241,23 @@ mod tests {
     #[test]
     fn intervals_add_up_to_the_whole_and_begin_anew() {
         let peer = "[::1]:80".parse().unwrap();
-        let mut journal = Journal::new(EndJournal::accepted(at(0), peer, kernel(100, None, 0)));
-        assert_eq!(journal.interval()[1], None);
+        let mut record =
+            ConnectionRecord::new(EndRecord::accepted(at(0), peer, kernel(100, None, 0)));
+        assert_eq!(record.interval()[1], None);
         let mut sum = 0;
         for second in 1..=5_u64 {
-            let client = journal.end(Place::Client).unwrap();
+            let client = record.end(Place::Client).unwrap();
             client.receive(at(1_000 * second), 100 * second as usize);
             client.send(at(1_000 * second + 1), 1);
             client.look(kernel(100, None, second as u32));
-            let told = journal.interval()[0].unwrap();
+            let told = record.interval()[0].unwrap();
             sum += told.received_bytes;
             assert_eq!(told.retransmits, Some(1));
             assert_eq!(told.sent_bytes, 1);
         }
-        assert_eq!(journal.interval()[0].unwrap().received_bytes, 0);
-        assert_eq!(journal.client.received.count, sum);
-        assert_eq!(journal.client.received.first, Some(at(1_000)));
-        assert_eq!(journal.client.sent.last, Some(at(5_001)));
+        assert_eq!(record.interval()[0].unwrap().received_bytes, 0);
+        assert_eq!(record.client.received.count, sum);
+        assert_eq!(record.client.received.first, Some(at(1_000)));
+        assert_eq!(record.client.sent.last, Some(at(5_001)));
     }
 }
