@@ -6,7 +6,7 @@
 //! failed and the kernel does not call the socket closed.
 
 use crate::node::connection_log::ConnectionLog;
-use crate::session::connection_record::{EndRecord, Place};
+use crate::session::connection_record::{ConnectionSide, EndRecord};
 use crate::sync::lock;
 use crate::sys::{self, receive};
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -41,15 +41,6 @@ const TORN: u8 = 8;
 const FRAMED: u8 = 16;
 const HALF_DONE: u8 = 32;
 const ARRIVALS: u8 = 64;
-
-/// An end of the pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Where the connection came from.
-    Client,
-    /// Where it goes.
-    Server,
-}
 
 /// Why a write ended early.
 #[derive(Debug)]
@@ -92,18 +83,18 @@ pub struct End {
     /// When it was last said that the peer does not read.
     stall_told: Mutex<Option<Instant>>,
     reports: OnceLock<ReportQueue>,
-    link: OnceLock<Link>,
-    connection_log: OnceLock<(Place, Arc<ConnectionLog>)>,
+    link: OnceLock<AuthenticatedLink>,
+    connection_log: OnceLock<(ConnectionSide, Arc<ConnectionLog>)>,
 }
 
 /// The authentication of a link, where both of its nodes have a key.
 #[derive(Debug)]
-pub struct Link {
+pub struct AuthenticatedLink {
     sealer: Mutex<Sealer>,
     verifier: Mutex<Verifier>,
 }
 
-impl Link {
+impl AuthenticatedLink {
     pub(crate) fn new(sealer: Sealer, verifier: Verifier) -> Self {
         Self {
             sealer: Mutex::new(sealer),
@@ -150,7 +141,7 @@ impl End {
     }
 
     /// From now on what happens here is noted.
-    pub fn keep_diary(&self, place: Place, connection_log: &Arc<ConnectionLog>) {
+    pub fn keep_diary(&self, place: ConnectionSide, connection_log: &Arc<ConnectionLog>) {
         // Set once: an end has one life.
         let _ = self.connection_log.set((place, Arc::clone(connection_log)));
     }
@@ -202,7 +193,7 @@ impl End {
     }
 
     /// From now on every frame in and out has its trailer.
-    pub fn set_link(&self, link: Link) {
+    pub fn set_link(&self, link: AuthenticatedLink) {
         // A connection has one handshake.
         let _ = self.link.set(link);
     }
@@ -319,7 +310,7 @@ impl End {
     /// [`WriteFault`].
     pub fn send(
         &self,
-        pair: &Pair,
+        pair: &EndPair,
         bytes: &[u8],
         held: &mut Nanos,
         patience: Patience,
@@ -337,7 +328,7 @@ impl End {
     #[inline(never)]
     fn send_blocked(
         &self,
-        pair: &Pair,
+        pair: &EndPair,
         mut bytes: &[u8],
         held: &mut Nanos,
         patience: Patience,
@@ -419,7 +410,12 @@ impl End {
     /// Only the pump that writes here anyway `waits` for room: behind each of its blocks a slow reader's socket is full, and
     /// no report would go out before the reader has caught up and more is written. It waits for one send, so that reports
     /// never keep data from being read.
-    pub fn drain_reports(&self, pair: &Pair, mut waits: bool, mut finish: impl FnMut(&mut [u8])) {
+    pub fn drain_reports(
+        &self,
+        pair: &EndPair,
+        mut waits: bool,
+        mut finish: impl FnMut(&mut [u8]),
+    ) {
         let Some((_, reports)) = self.reports.get() else {
             return;
         };
@@ -529,7 +525,7 @@ pub struct Session {
 
 /// What the two pumps of a connection share.
 #[derive(Debug)]
-pub struct Pair {
+pub struct EndPair {
     /// The connection's number, as in the names of its threads.
     pub id: usize,
     /// Where the bytes came from.
@@ -546,7 +542,7 @@ pub struct Pair {
     /// How many pumps are blocked in a write, and so have something in flight.
     pub blocked: AtomicUsize,
     /// What the up pump has moved so far, and the down pump: their own counts, for others to read.
-    pub carried: [Carried; 2],
+    pub carried: [PumpCounts; 2],
     /// Whether the server has answered what it was sent.
     pub server_timer: ServerTimer,
 }
@@ -554,7 +550,7 @@ pub struct Pair {
 /// The running counts of one pump, which alone writes them. They stop at `usize::MAX`, 4 GiB on a 32-bit host; what ends
 /// up in the node's totals when the connection ends is exact.
 #[derive(Debug, Default)]
-pub struct Carried {
+pub struct PumpCounts {
     /// Blocks, or pieces of plain traffic.
     pub blocks: AtomicUsize,
     /// Their payload.
@@ -563,7 +559,7 @@ pub struct Carried {
     pub reports_dropped: AtomicUsize,
 }
 
-impl Carried {
+impl PumpCounts {
     /// Shows the pump's counts: two plain stores.
     #[inline]
     pub fn show(&self, blocks: u64, bytes: u64) {
@@ -585,7 +581,7 @@ impl Carried {
     }
 }
 
-impl Pair {
+impl EndPair {
     /// A pair whose onward side is not there yet.
     pub fn new(id: usize, client: End, timeout: Duration) -> Self {
         Self {
@@ -741,7 +737,7 @@ mod tests {
         let mut reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         let long = Duration::from_secs(10);
-        let pair = Pair::new(1, End::new(socket, peer, long).unwrap(), long);
+        let pair = EndPair::new(1, End::new(socket, peer, long).unwrap(), long);
         let client = &pair.client;
         client.queue_reports();
         let guard = client.lock();

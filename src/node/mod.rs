@@ -36,7 +36,7 @@ use crate::sync::{lock, random};
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::siphash::Key;
-use crate::wire::{NodeInfo, Role, DEFAULT_HOP_LIMIT, VERSION};
+use crate::wire::{NodeInfo, NodeRole, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,11 +45,11 @@ use std::time::Duration;
 
 /// What a node was told to do.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct NodeSettings {
     /// `--node NAME`.
     pub name: String,
     /// Its part on the path; a relay that meets a raw client acts as an entry for it.
-    pub role: Role,
+    pub role: NodeRole,
     /// `--add-static-tags`.
     pub tags: Vec<String>,
     /// Whether it stamps (not with `-n`).
@@ -71,16 +71,16 @@ pub struct Settings {
     /// `--key-file`: what frames between nodes are authenticated with; `None` leaves them as they are.
     pub key: Option<Key>,
     /// Who may connect, and how many at once.
-    pub limits: gate::Limits,
+    pub limits: gate::AdmissionLimits,
     /// `--ask`: what every node is asked for in every marked block of a path opened here.
     pub ask: Classes,
     /// What it tells of itself when it is asked.
     pub offer: annotator::Offer,
 }
 
-impl Settings {
+impl NodeSettings {
     /// The settings of a node of which nothing is asked for: it takes framed clients and has no key.
-    pub fn new(name: &str, role: Role, timeout: Duration) -> Self {
+    pub fn new(name: &str, role: NodeRole, timeout: Duration) -> Self {
         Self {
             name: name.into(),
             role,
@@ -94,7 +94,7 @@ impl Settings {
             hop_limit: DEFAULT_HOP_LIMIT,
             kernel_times: true,
             key: None,
-            limits: gate::Limits::default(),
+            limits: gate::AdmissionLimits::default(),
             ask: Classes::default(),
             offer: annotator::Offer::default(),
         }
@@ -117,7 +117,7 @@ pub struct Node {
     /// Random per node; what stamps carry.
     pub id: u64,
     /// What it was told to do.
-    pub settings: Settings,
+    pub settings: NodeSettings,
     /// Its clock generations.
     pub clock: clock::NodeClock,
     /// Where measurements go.
@@ -143,7 +143,7 @@ pub struct Node {
 
 impl Node {
     /// A node, and the queue of its collector, which the caller has to drain.
-    pub fn new(settings: Settings, next_hop: Option<dial::NextHop>) -> (Self, queue::Queue) {
+    pub fn new(settings: NodeSettings, next_hop: Option<dial::NextHop>) -> (Self, queue::Queue) {
         let (collector, queue) = queue::channel(settings.sample);
         let requests = requests::AnnotationRequests::default();
         requests.always(settings.ask);
@@ -167,7 +167,7 @@ impl Node {
     /// How it introduces itself in OPEN, in the role it has on that connection.
     pub fn info(
         &self,
-        role: Role,
+        role: NodeRole,
         connect: Option<Nanos>,
         address: String,
         next_hop: String,

@@ -3,10 +3,10 @@
 
 use crate::collect::queue::Traffic;
 use crate::node::connect_window::ConnectWindow;
-use crate::node::connection_log::{self, HasPair};
+use crate::node::connection_log::{self, HasEnds};
 use crate::node::dial::{Connected, DialError};
-use crate::node::ends::{Carried, End, Pair, Session, Side};
-use crate::node::fault::{conclude, cut_off, explain, Fault};
+use crate::node::ends::{End, EndPair, PumpCounts, Session};
+use crate::node::fault::{conclude, cut_off, explain, ConnectionFault};
 use crate::node::gate::AcceptLimit;
 use crate::node::introduce::{introduce, opened, report_nodes};
 use crate::node::link_auth::{self, NoLink};
@@ -14,6 +14,7 @@ use crate::node::pump::Pump;
 use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::{Ends, Node};
 use crate::session::admission::{judge, Accept, Admission};
+use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::sync::lock;
@@ -24,7 +25,7 @@ use crate::time::Nanos;
 use crate::vec_map::VecMap;
 use crate::wire::{
     build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
-    ParseError, Role, Stamp, StampDirection, StampFlags, STAMP_LEN,
+    NodeRole, ParseError, Stamp, StampDirection, StampFlags, STAMP_LEN,
 };
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::cell::OnceCell;
@@ -184,8 +185,8 @@ impl Server {
     }
 
     /// A view of the counts that outlives the server.
-    pub fn watch(&self) -> Watch {
-        Watch(Arc::clone(&self.shared))
+    pub fn watch(&self) -> ServerView {
+        ServerView(Arc::clone(&self.shared))
     }
 
     /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
@@ -227,7 +228,7 @@ impl Server {
         let deadline = Instant::now() + QUIET;
         while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
         let left = self.shared.connections();
-        let (_, mut totals) = Watch(Arc::clone(&self.shared)).totals();
+        let (_, mut totals) = ServerView(Arc::clone(&self.shared)).totals();
         let failed = left.iter().filter(|one| one.pair.has_failed());
         totals.failed += failed.count() as u64;
         totals
@@ -236,9 +237,9 @@ impl Server {
 
 /// The counts of a node that serves, read while it does.
 #[derive(Clone, Debug)]
-pub struct Watch(Arc<Shared>);
+pub struct ServerView(Arc<Shared>);
 
-impl Watch {
+impl ServerView {
     /// The node that serves.
     pub fn node(&self) -> &Node {
         &self.0.node
@@ -265,7 +266,7 @@ impl Watch {
 
     /// The connections that are open now, in order of their numbers. Each is looked up when its turn comes: one that has
     /// ended meanwhile is left out, and none is kept from ending for longer than the caller holds it.
-    pub fn open(&self) -> impl Iterator<Item = Arc<dyn HasPair>> + '_ {
+    pub fn open(&self) -> impl Iterator<Item = Arc<dyn HasEnds>> + '_ {
         let open = &self.0.open;
         let last = lock(open).keys().next_back().copied();
         let mut next = Some(0);
@@ -277,15 +278,15 @@ impl Watch {
                 .filter(|(id, _)| Some(*id) <= last)?;
             next = id.checked_add(1);
             if let Some(live) = connection.upgrade() {
-                return Some(live as Arc<dyn HasPair>);
+                return Some(live as Arc<dyn HasEnds>);
             }
         })
     }
 }
 
 /// What its pumps have moved and not yet entered into the totals.
-fn carried(pair: &Pair) -> Traffic {
-    let [up, down] = pair.carried.each_ref().map(Carried::shown);
+fn carried(pair: &EndPair) -> Traffic {
+    let [up, down] = pair.carried.each_ref().map(PumpCounts::shown);
     Traffic {
         forward_blocks: up[0],
         forward_bytes: up[1],
@@ -427,7 +428,7 @@ fn spawn_up(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> io::Re
 /// A connection and its place in the books; whichever of its two threads ends last takes it out of them.
 struct Connection {
     shared: Arc<Shared>,
-    pair: Pair,
+    pair: EndPair,
     own_ends: OnceLock<Ends>,
 }
 
@@ -439,7 +440,7 @@ impl Connection {
         let client = End::accepted(socket, peer).with_arrivals(kept);
         let connection = Arc::new(Self {
             shared: Arc::clone(shared),
-            pair: Pair::new(id, client, timeout),
+            pair: EndPair::new(id, client, timeout),
             own_ends: OnceLock::new(),
         });
         let mut open = lock(&shared.open);
@@ -494,14 +495,14 @@ fn part_with(connection: Arc<Connection>) {
     }
 }
 
-impl HasPair for Connection {
-    fn pair(&self) -> &Pair {
+impl HasEnds for Connection {
+    fn pair(&self) -> &EndPair {
         &self.pair
     }
 }
 
 /// A pump that panics takes its own connection with it, the other pump included, and nothing else.
-struct OnPanic<'a>(&'a Pair);
+struct OnPanic<'a>(&'a EndPair);
 
 thread_local! {
     /// What the calling thread serves; the hook of a panic has no other way to know.
@@ -525,7 +526,7 @@ impl Drop for OnPanic<'_> {
 }
 
 /// The report of a panic cannot name the thread, which std did not make; this line says whose it was.
-fn give_up(pair: &Pair) {
+fn give_up(pair: &EndPair) {
     pair.fail();
     pair.abort();
     log::error!(
@@ -561,7 +562,7 @@ fn keep_panicked_pumps(keep: impl Fn() + Send + Sync + 'static) {
 }
 
 /// The whole life of a connection, seen from its first thread.
-fn serve(connection: &Arc<Connection>) -> Result<(), Fault> {
+fn serve(connection: &Arc<Connection>) -> Result<(), ConnectionFault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let local = local_end(node, pair)?;
@@ -576,13 +577,13 @@ fn serve(connection: &Arc<Connection>) -> Result<(), Fault> {
 
 /// Our end of the client's connection, which is none of our own.
 #[inline(never)]
-fn local_end(node: &Node, pair: &Pair) -> Result<SocketAddr, Fault> {
+fn local_end(node: &Node, pair: &EndPair) -> Result<SocketAddr, ConnectionFault> {
     let Ok(local) = pair.client.socket.local_addr() else {
         return Err(explain(
             node,
             pair,
             0,
-            Side::Client,
+            ConnectionSide::Client,
             ReadFault::Reset(io::ErrorKind::NotConnected.into()),
         ));
     };
@@ -593,8 +594,8 @@ fn local_end(node: &Node, pair: &Pair) -> Result<SocketAddr, Fault> {
 }
 
 #[inline(never)]
-fn own_loop(node: &Node, pair: &Pair) -> Fault {
-    Fault::error(
+fn own_loop(node: &Node, pair: &EndPair) -> ConnectionFault {
+    ConnectionFault::error(
         node,
         0,
         ErrorCode::Loop,
@@ -607,7 +608,11 @@ fn own_loop(node: &Node, pair: &Pair) -> Fault {
 
 /// Whether the client is another node; reads as much as it takes to know.
 #[inline(never)]
-fn admit(node: &Node, pair: &Pair, reader: &mut FrameReader<'_>) -> Result<bool, Fault> {
+fn admit(
+    node: &Node,
+    pair: &EndPair,
+    reader: &mut FrameReader<'_>,
+) -> Result<bool, ConnectionFault> {
     let accept = node.settings.accept;
     let mut ended = false;
     loop {
@@ -617,7 +622,7 @@ fn admit(node: &Node, pair: &Pair, reader: &mut FrameReader<'_>) -> Result<bool,
             Admission::Framed => return Ok(true),
             Admission::Raw => return Ok(false),
             Admission::Refused(text) => {
-                return Err(Fault::error(
+                return Err(ConnectionFault::error(
                     node,
                     0,
                     ErrorCode::Protocol,
@@ -630,7 +635,7 @@ fn admit(node: &Node, pair: &Pair, reader: &mut FrameReader<'_>) -> Result<bool,
                 }
                 ended = !reader
                     .read_more()
-                    .map_err(|fault| explain(node, pair, 0, Side::Client, fault))?;
+                    .map_err(|fault| explain(node, pair, 0, ConnectionSide::Client, fault))?;
             }
         }
     }
@@ -658,14 +663,14 @@ fn connect(
     connection: &Connection,
     local: SocketAddr,
     session: Session,
-) -> Result<Upstream, Fault> {
+) -> Result<Upstream, ConnectionFault> {
     let dialled = dial(connection, session)?;
     take_onward(connection, local, session, dialled)
 }
 
 /// Never inlined, as what follows: it goes deepest, and the stack's last page is touched for it or not.
 #[inline(never)]
-fn dial(connection: &Connection, session: Session) -> Result<Connected, Fault> {
+fn dial(connection: &Connection, session: Session) -> Result<Connected, ConnectionFault> {
     let node = &connection.shared.node;
     let next_hop = node.next_hop.as_ref().expect("only reflectors have none");
     next_hop
@@ -674,8 +679,8 @@ fn dial(connection: &Connection, session: Session) -> Result<Connected, Fault> {
 }
 
 #[inline(never)]
-fn cannot_connect(node: &Node, session: Session, text: String) -> Fault {
-    Fault::error(node, session.hop, ErrorCode::Connect, text)
+fn cannot_connect(node: &Node, session: Session, text: String) -> ConnectionFault {
+    ConnectionFault::error(node, session.hop, ErrorCode::Connect, text)
 }
 
 #[inline(never)]
@@ -684,7 +689,7 @@ fn take_onward(
     local: SocketAddr,
     session: Session,
     dialled: Connected,
-) -> Result<Upstream, Fault> {
+) -> Result<Upstream, ConnectionFault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let Connected {
@@ -713,7 +718,7 @@ fn take_onward(
     fence(Ordering::SeqCst);
     if pair.has_failed() {
         pair.abort_server();
-        return Err(Fault::silent());
+        return Err(ConnectionFault::silent());
     }
     if !node.settings.remove {
         greet(node, pair, session)?;
@@ -731,7 +736,7 @@ fn take_onward(
 
 /// The next hop is a node: agrees with it on the link's authentication, if there is to be one.
 #[inline(never)]
-fn greet(node: &Node, pair: &Pair, session: Session) -> Result<(), Fault> {
+fn greet(node: &Node, pair: &EndPair, session: Session) -> Result<(), ConnectionFault> {
     let server = pair.server.get().expect("it was connected");
     if let Some(key) = &node.settings.key {
         // Not framed before the link stands: there is no last word that it would believe.
@@ -742,7 +747,7 @@ fn greet(node: &Node, pair: &Pair, session: Session) -> Result<(), Fault> {
             session.hop,
             node.settings.timeout,
         )
-        .map_err(|error| no_link(node, pair, session.hop, Side::Server, error))?;
+        .map_err(|error| no_link(node, pair, session.hop, ConnectionSide::Server, error))?;
     }
     server.set_framed();
     if node.settings.wants_arrivals() {
@@ -752,14 +757,20 @@ fn greet(node: &Node, pair: &Pair, session: Session) -> Result<(), Fault> {
 }
 
 #[inline(never)]
-fn no_link(node: &Node, pair: &Pair, hop: u8, side: Side, error: NoLink) -> Fault {
+fn no_link(
+    node: &Node,
+    pair: &EndPair,
+    hop: u8,
+    side: ConnectionSide,
+    error: NoLink,
+) -> ConnectionFault {
     match error {
         NoLink::Parse(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
         NoLink::Io(error) => explain(node, pair, hop, side, ReadFault::Reset(error)),
         NoLink::Refused(text) | NoLink::Silent(text) => {
             let peer = pair.server.get().map_or(pair.client.peer, |end| end.peer);
             let text = format!("next hop {peer} {text}");
-            Fault::error(node, hop, ErrorCode::Refused, text)
+            ConnectionFault::error(node, hop, ErrorCode::Refused, text)
         }
     }
 }
@@ -777,12 +788,12 @@ struct Upstream {
 fn pump_both<'a>(
     connection: &'a Arc<Connection>,
     session: Session,
-    down: fn(&mut Pump<'_>) -> Result<(), Fault>,
-    up: impl FnOnce(&mut Pump<'a>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    down: fn(&mut Pump<'_>) -> Result<(), ConnectionFault>,
+    up: impl FnOnce(&mut Pump<'a>) -> Result<(), ConnectionFault>,
+) -> Result<(), ConnectionFault> {
     spawn_down(connection, session, down)?;
     let node = &connection.shared.node;
-    let mut pump = Pump::new(node, &connection.pair, session, Side::Client);
+    let mut pump = Pump::new(node, &connection.pair, session, ConnectionSide::Client);
     let outcome = up(&mut pump);
     settle(connection, &pump, outcome);
     Ok(())
@@ -792,21 +803,26 @@ fn pump_both<'a>(
 fn spawn_down(
     connection: &Arc<Connection>,
     session: Session,
-    down: fn(&mut Pump<'_>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    down: fn(&mut Pump<'_>) -> Result<(), ConnectionFault>,
+) -> Result<(), ConnectionFault> {
     let back = Arc::clone(connection);
     let name = format!("down#{}", connection.pair.id);
     sys::thread::spawn(name, STACK, move || {
         {
             let _guard = OnPanic::new(&back);
-            let mut pump = Pump::new(&back.shared.node, &back.pair, session, Side::Server);
+            let mut pump = Pump::new(
+                &back.shared.node,
+                &back.pair,
+                session,
+                ConnectionSide::Server,
+            );
             let outcome = down(&mut pump);
             settle(&back, &pump, outcome);
         }
         part_with(back);
     })
     .map_err(|error| {
-        Fault::error(
+        ConnectionFault::error(
             &connection.shared.node,
             session.hop,
             ErrorCode::Refused,
@@ -820,22 +836,27 @@ fn spawn_down(
 fn reflect<'a>(
     connection: &'a Connection,
     session: Session,
-    run: impl FnOnce(&mut Pump<'a>) -> Result<(), Fault>,
+    run: impl FnOnce(&mut Pump<'a>) -> Result<(), ConnectionFault>,
 ) {
     let shared = &connection.shared;
-    let mut pump = Pump::new(&shared.node, &connection.pair, session, Side::Client);
+    let mut pump = Pump::new(
+        &shared.node,
+        &connection.pair,
+        session,
+        ConnectionSide::Client,
+    );
     let outcome = run(&mut pump);
     settle(connection, &pump, outcome);
 }
 
-fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Fault>) {
+fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), ConnectionFault>) {
     let shared = &connection.shared;
     if let Err(fault) = outcome {
         conclude(&shared.node, &connection.pair, fault);
     }
     let mut totals = lock(&shared.totals);
     totals.traffic.add(&pump.traffic());
-    // Not seen twice by who reads both, see `Watch::totals`.
+    // Not seen twice by who reads both, see `ServerView::totals`.
     connection.pair.carried[pump.source() as usize].clear();
 }
 
@@ -844,7 +865,7 @@ fn serve_raw<'a>(
     connection: &'a Arc<Connection>,
     reader: &mut FrameReader<'a>,
     local: SocketAddr,
-) -> Result<(), Fault> {
+) -> Result<(), ConnectionFault> {
     let node = &connection.shared.node;
     let mut own_session = Session {
         cookie: 0,
@@ -880,7 +901,7 @@ fn serve_raw<'a>(
 #[inline(never)]
 fn open_as_entry(node: &Node, session: Session, local: SocketAddr, standing: &Upstream) -> Vec<u8> {
     let info = node.info(
-        Role::Entry,
+        NodeRole::Entry,
         Some(standing.took),
         local.to_string(),
         standing.address.to_string(),
@@ -917,27 +938,31 @@ pub fn opening(node: &Node, session: Session, info: &crate::wire::NodeInfo) -> V
 
 /// The next frame, of which there has to be one.
 #[inline(never)]
-fn first_frame(node: &Node, pair: &Pair, reader: &mut FrameReader<'_>) -> Result<Header, Fault> {
+fn first_frame(
+    node: &Node,
+    pair: &EndPair,
+    reader: &mut FrameReader<'_>,
+) -> Result<Header, ConnectionFault> {
     reader
         .frame()
         .and_then(|header| header.ok_or(ReadFault::Truncated))
-        .map_err(|fault| explain(node, pair, 0, Side::Client, fault))
+        .map_err(|fault| explain(node, pair, 0, ConnectionSide::Client, fault))
 }
 
 /// Whether the first frame was a HELLO, which is answered and done with; it has to be one where there is a key.
 #[inline(never)]
 fn is_greeted(
     node: &Node,
-    pair: &Pair,
+    pair: &EndPair,
     reader: &mut FrameReader<'_>,
     header: &Header,
-) -> Result<bool, Fault> {
+) -> Result<bool, ConnectionFault> {
     let hop = header.hop.saturating_add(1);
-    let fault = |error| no_link(node, pair, hop, Side::Client, error);
+    let fault = |error| no_link(node, pair, hop, ConnectionSide::Client, error);
     match (&node.settings.key, header.kind == frame_type::HELLO) {
         (None, false) => Ok(false),
         (Some(_), false) => Err(fault(NoLink::Parse(ParseError::Unauthenticated))),
-        (None, true) => Err(Fault::error(
+        (None, true) => Err(ConnectionFault::error(
             node,
             hop,
             ErrorCode::Refused,
@@ -959,7 +984,7 @@ fn serve_framed<'a>(
     connection: &'a Arc<Connection>,
     reader: &mut FrameReader<'a>,
     local: SocketAddr,
-) -> Result<(), Fault> {
+) -> Result<(), ConnectionFault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let mut inbound = Inbound::forward();
@@ -976,7 +1001,7 @@ fn serve_framed<'a>(
             node,
             pair,
             header.hop.saturating_add(1),
-            Side::Client,
+            ConnectionSide::Client,
             fault,
         )
     })?;
@@ -988,7 +1013,7 @@ fn serve_framed<'a>(
     // Set once: a connection carries one session.
     let _ = connection.pair.session.set(own_session);
     inbound.check(&header).map_err(|violation: Violation| {
-        Fault::error(
+        ConnectionFault::error(
             node,
             own_session.hop,
             violation.code(),
@@ -997,7 +1022,7 @@ fn serve_framed<'a>(
     })?;
     let view = reader.view(header);
     if let Some(hop) = path::find(view.annotations(), node.id) {
-        return Err(Fault::error(
+        return Err(ConnectionFault::error(
             node,
             own_session.hop,
             ErrorCode::Loop,
@@ -1017,9 +1042,9 @@ fn serve_framed<'a>(
         .as_ref()
         .and_then(|_| ConnectWindow::new(ingress, clock.read()));
     let role = match (reflects, node.settings.remove) {
-        (true, _) => Role::Echo,
-        (false, true) => Role::Exit,
-        (false, false) => Role::Relay,
+        (true, _) => NodeRole::Echo,
+        (false, true) => NodeRole::Exit,
+        (false, false) => NodeRole::Relay,
     };
     let open = pass_open(
         node,
@@ -1031,21 +1056,21 @@ fn serve_framed<'a>(
         ingress,
     );
     reader.consume(&header);
-    if role != Role::Relay {
+    if role != NodeRole::Relay {
         report_nodes(node, own_session, Annotations::new(&open.annotations));
     }
     match role {
-        Role::Echo => {
+        NodeRole::Echo => {
             let answer = opened(own_session, &open.annotations);
             drop(open);
             reflect(connection, own_session, move |pump| {
                 pump.begin(ingress, window);
-                pump.say(Side::Client, answer)?;
+                pump.say(ConnectionSide::Client, answer)?;
                 pump.reflect(reader, inbound)
             });
             Ok(())
         }
-        Role::Exit => {
+        NodeRole::Exit => {
             pair.client.queue_reports();
             let answer = opened(own_session, &open.annotations);
             drop(open);
@@ -1055,7 +1080,8 @@ fn serve_framed<'a>(
                 pair.client.offer(pair.client.with_room(answer));
             } else {
                 // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
-                Pump::new(node, pair, own_session, Side::Client).say(Side::Client, answer)?;
+                Pump::new(node, pair, own_session, ConnectionSide::Client)
+                    .say(ConnectionSide::Client, answer)?;
             }
             pump_both(
                 connection,
@@ -1097,7 +1123,7 @@ fn pass_open(
     local: SocketAddr,
     session: Session,
     view: &FrameView<'_>,
-    role: Role,
+    role: NodeRole,
     standing: Option<&Upstream>,
     ingress: crate::node::clock::Moment,
 ) -> Opening {
@@ -1145,24 +1171,24 @@ fn pass_open(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::Settings;
+    use crate::node::NodeSettings;
     use std::io::{Read, Write};
 
     const TIMEOUT: Duration = Duration::from_secs(5);
     const LONG: Duration = Duration::from_secs(60);
 
-    fn pair(listener: &TcpListener, id: usize) -> (TcpStream, Pair) {
+    fn pair(listener: &TcpListener, id: usize) -> (TcpStream, EndPair) {
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, peer) = listener.accept().unwrap();
         let end = End::new(far, peer, Duration::from_secs(10)).unwrap();
-        (near, Pair::new(id, end, Duration::from_secs(10)))
+        (near, EndPair::new(id, end, Duration::from_secs(10)))
     }
 
     #[test]
     fn clients_wait_until_the_server_accepts() {
-        let settings = Settings {
+        let settings = NodeSettings {
             accept: Accept::Auto,
-            ..Settings::new("Z", Role::Echo, TIMEOUT)
+            ..NodeSettings::new("Z", NodeRole::Echo, TIMEOUT)
         };
         let (node, _queue) = Node::new(settings, None);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -1187,7 +1213,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_open_until_it_is_counted() {
-        let (node, _queue) = Node::new(Settings::new("Z", Role::Echo, TIMEOUT), None);
+        let (node, _queue) = Node::new(NodeSettings::new("Z", NodeRole::Echo, TIMEOUT), None);
         let (shared, ended) = Shared::new(node);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -1214,14 +1240,14 @@ mod tests {
 
     #[test]
     fn a_connection_that_has_not_ended_when_its_node_does_is_counted() {
-        let (node, _queue) = Node::new(Settings::new("Z", Role::Echo, TIMEOUT), None);
+        let (node, _queue) = Node::new(NodeSettings::new("Z", NodeRole::Echo, TIMEOUT), None);
         let server = Server::new(node, Vec::new());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         assert!(server.shared.gate.enter());
         let connection = Connection::new(&server.shared, socket, peer);
-        connection.pair.carried[Side::Client as usize].show(3, 300);
+        connection.pair.carried[ConnectionSide::Client as usize].show(3, 300);
         let totals = server.stop();
         let seen = (totals.connections, totals.failed, totals.traffic);
         let traffic = Traffic {
@@ -1234,7 +1260,7 @@ mod tests {
 
     #[test]
     fn a_client_that_is_accepted_as_the_node_ends_is_reset() {
-        let (node, _queue) = Node::new(Settings::new("Z", Role::Echo, TIMEOUT), None);
+        let (node, _queue) = Node::new(NodeSettings::new("Z", NodeRole::Echo, TIMEOUT), None);
         let (shared, _) = Shared::new(node);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -1249,10 +1275,10 @@ mod tests {
     fn a_connection_that_is_cut_off_while_it_connects_resets_its_server() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = server.local_addr().unwrap().port();
-        let settings = Settings {
+        let settings = NodeSettings {
             accept: Accept::Raw,
             remove: true,
-            ..Settings::new("P", Role::Proxy, TIMEOUT)
+            ..NodeSettings::new("P", NodeRole::Proxy, TIMEOUT)
         };
         let next = crate::node::dial::NextHop::resolve("127.0.0.1", port, LONG).unwrap();
         let (node, _queue) = Node::new(settings, Some(next));
@@ -1302,7 +1328,7 @@ mod tests {
         let (release, released) = bounded::<()>(0);
         // Other tests' threads serve nothing: for them it only reports.
         keep_panicked_pumps(move || released.recv_timeout(LONG).unwrap_or_default());
-        let (node, _queue) = Node::new(Settings::new("Z", Role::Echo, TIMEOUT), None);
+        let (node, _queue) = Node::new(NodeSettings::new("Z", NodeRole::Echo, TIMEOUT), None);
         let (shared, _) = Shared::new(node);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
