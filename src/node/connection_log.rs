@@ -1,6 +1,7 @@
 //! What the pumps of one connection note for `--sessions`.
 
-use crate::node::ends::{End, EndPair};
+use crate::node::end::End;
+use crate::node::pair::EndPair;
 use crate::passive::{Http, Side as HttpSide};
 use crate::report::session::{Event, Snapshot};
 use crate::session::connection_record::{ConnectionRecord, ConnectionSide, EndRecord, Kernel};

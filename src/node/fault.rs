@@ -1,7 +1,7 @@
 //! How a connection ends before its time: what its log and its two peers hear of it.
 
 use crate::collect::queue::Measurement;
-use crate::node::ends::EndPair;
+use crate::node::pair::EndPair;
 use crate::node::reader::ReadFault;
 use crate::node::Node;
 use crate::session::connection_record::ConnectionSide;

@@ -3,7 +3,7 @@
 //! Who connects says HELLO at once, with a nonce; who accepts answers with its own; then comes OPEN. So a link with a
 //! key is one round trip longer in the making than one without, and a node without a key notices at the first frame.
 
-use crate::node::ends::{AuthenticatedLink, End};
+use crate::node::end::{AuthenticatedLink, End};
 use crate::sync::random;
 use crate::wire::authentication::{link, Hello, LinkEnd};
 use crate::wire::siphash::Key;

@@ -12,21 +12,27 @@
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
 
+pub mod accept;
 pub mod annotator;
 pub mod clock;
 pub mod connect_window;
+mod connection;
 pub mod connection_log;
 pub mod dial;
-pub mod ends;
+pub mod end;
 pub mod fault;
 pub mod gate;
 pub mod introduce;
 pub mod link_auth;
+pub mod pair;
 pub mod pump;
 pub mod reader;
 pub mod serve;
+pub mod server_time;
 mod stop;
+mod upstream;
 
+pub use connection::contain_panics;
 pub use stop::StopFlag;
 
 use crate::annotation::Classes;

@@ -8,7 +8,8 @@
 //! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
 
 use crate::measure::LATEST;
-use crate::node::ends::{End, EndPair};
+use crate::node::end::End;
+use crate::node::pair::EndPair;
 use crate::sys::{self, receive::receive};
 use crate::time::{SignedNanos, WallTime};
 use crate::wire::authentication::TAG_LEN;

@@ -6,7 +6,7 @@
 use crate::collect::latest::LatestReport;
 use crate::collect::queue::Collector;
 use crate::http::{Request, Response, Routes};
-use crate::node::serve::ServerView;
+use crate::node::accept::ServerView;
 use crate::origin::session::Origin;
 use crate::output::{replace, OutputError};
 use crate::publish::sessions;

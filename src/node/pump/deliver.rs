@@ -5,7 +5,7 @@ use crate::collect::queue::Measurement;
 use crate::measure::Direction;
 use crate::node::annotator::cut_to_room;
 use crate::node::clock::{Moment, PumpClock};
-use crate::node::ends::End;
+use crate::node::end::End;
 use crate::node::fault::ConnectionFault;
 use crate::node::introduce::report_nodes;
 use crate::node::reader::FrameReader;
