@@ -5,7 +5,7 @@
 //! One `accept` thread per listening address. Per connection a pair of threads: `up#N` moves bytes from the client to
 //! the server, `down#N` back; a reflector needs `up#N` alone. Both hand finished measurements to one `collect` thread
 //! over a bounded channel and never wait for it. A node that is asked about itself reads that on a thread `annotate`, its
-//! SNMP agent's values on `snmp`: see [`annotator`].
+//! SNMP agent's values on `snmp`: see [`annotator`](crate::annotate::annotator).
 //! Where metrics are served, a `metrics` thread per listening address accepts requests, and one thread per request answers
 //! with what the collector posts on the [`latest`] report when it is asked; `--sessions` is written on a thread `sessions`.
 //!
@@ -13,7 +13,7 @@
 //! write of its sink. So an application that works directly works through the chain.
 
 pub mod accept;
-pub mod annotator;
+pub mod annotations;
 pub mod clock;
 pub mod connect_window;
 mod connection;
@@ -35,6 +35,7 @@ mod upstream;
 pub use connection::contain_panics;
 pub use stop::StopFlag;
 
+use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
 use crate::collect::{latest, queue, requests};
 use crate::session::admission::Accept;
@@ -81,7 +82,7 @@ pub struct NodeSettings {
     /// `--ask`: what every node is asked for in every marked block of a path opened here.
     pub ask: Classes,
     /// What it tells of itself when it is asked.
-    pub offer: annotator::Offer,
+    pub offer: Offer,
 }
 
 impl NodeSettings {
@@ -102,7 +103,7 @@ impl NodeSettings {
             key: None,
             limits: gate::AdmissionLimits::default(),
             ask: Classes::default(),
-            offer: annotator::Offer::default(),
+            offer: Offer::default(),
         }
     }
 
@@ -133,7 +134,7 @@ pub struct Node {
     /// What blocks that begin here ask for.
     pub requests: Arc<requests::AnnotationRequests>,
     /// What it answers when a block asks.
-    pub annotator: annotator::Annotator,
+    pub annotator: Annotator,
     /// Where the lives of connections are written; `None` without `--sessions`.
     pub sessions: Option<connection_log::Sessions>,
     /// The next hop; `None` at a reflector.
@@ -159,7 +160,7 @@ impl Node {
             collector,
             latest: Arc::default(),
             requests: Arc::new(requests),
-            annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
+            annotator: Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
             next_hop,
             own_ends: Mutex::default(),
