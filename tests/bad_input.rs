@@ -18,7 +18,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
+use subsegment_tcp_speeds::wire::{Flags, FrameType, HEADER_LEN};
 use util::vitals::cpu;
 use util::{fill_backlog, free_port, need, pass, program, run, text, Dir, Node, Process, LONG};
 
@@ -146,7 +146,7 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
         ),
         (
             auto,
-            with_open(framed(frame_type::BLOCK, 0, 7, b"other")),
+            with_open(framed(FrameType::Block, 0, 7, b"other")),
             false,
             "a second cookie: 0000000000000007 on the connection of 1122334455667788",
         ),
@@ -158,13 +158,13 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
         ),
         (
             auto,
-            with_open(framed(frame_type::REPORT, 2, COOKIE, &[])),
+            with_open(framed(FrameType::Report, 2, COOKIE, &[])),
             false,
             "type 4, which does not",
         ),
         (
             auto,
-            with_open([framed(frame_type::END, 0, COOKIE, &[]), block()].concat()),
+            with_open([framed(FrameType::End, 0, COOKIE, &[]), block()].concat()),
             false,
             "type 3 after its END",
         ),
@@ -264,7 +264,7 @@ fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
 #[test]
 fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_notices() {
     let z = Node::start("Z", &[]);
-    let back = framed(frame_type::BLOCK, Flags::RETURN, COOKIE, b"payload");
+    let back = framed(FrameType::Block, Flags::RETURN, COOKIE, b"payload");
     let http = b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n".to_vec();
     let cases = [
         (
@@ -299,7 +299,7 @@ fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_no
         ),
         (bent(&back, 30, &[1], false), false, "damaged header"),
         (
-            framed(frame_type::BLOCK, Flags::RETURN, 7, b"x"),
+            framed(FrameType::Block, Flags::RETURN, 7, b"x"),
             false,
             "a second cookie: 0000000000000007",
         ),

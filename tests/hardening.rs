@@ -13,7 +13,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, push_annotation, ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo,
+    build, push_annotation, ErrorCode, ErrorInfo, Flags, FrameType, FrameView, Header, NodeInfo,
     NodeRole, ANNOTATION_NODE, MAX_ANNOTATIONS, MAX_PAYLOAD,
 };
 use util::{program, run, text, Dir, Node, Process};
@@ -223,11 +223,11 @@ fn a_hostile_peer_costs_no_more_memory_than_the_docs_of_the_gate_say() {
     let mut z = Node::start("Z", &[]);
     let b = Node::to("B", z.address, &[]);
     let before = peak(&b.process);
-    let open = build(Header::new(frame_type::OPEN, 7, 0), &[], &[], &[]);
+    let open = build(Header::new(FrameType::Open, 7, 0), &[], &[], &[]);
     // The largest frame there can be, whole, behind a crowd of small ones, and once more without its last byte.
-    let small = build(Header::new(frame_type::BLOCK, 7, 0), &[], &[], &[1; 100]).repeat(600);
+    let small = build(Header::new(FrameType::Block, 7, 0), &[], &[], &[1; 100]).repeat(600);
     let large = build(
-        Header::new(frame_type::BLOCK, 7, 0),
+        Header::new(FrameType::Block, 7, 0),
         &[],
         &vec![0; MAX_ANNOTATIONS - 1],
         &vec![2; MAX_PAYLOAD],
@@ -330,7 +330,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
             let mut cookie = 0;
             while let Some((header, frame)) = read_frame(&mut socket) {
                 cookie = header.cookie;
-                let answer = if header.kind == frame_type::OPEN {
+                let answer = if header.kind == FrameType::Open {
                     let view = FrameView::parse(&frame).unwrap();
                     let mut annotations = view.annotation_bytes().to_vec();
                     let info = NodeInfo {
@@ -347,7 +347,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                     push_annotation(&mut annotations, ANNOTATION_NODE, 1, &info.emit());
                     let opened = Header {
                         flags: Flags(Flags::RETURN),
-                        ..Header::new(frame_type::OPENED, cookie, 0)
+                        ..Header::new(FrameType::Opened, cookie, 0)
                     };
                     build(opened, &[], &annotations, &[])
                 } else {
@@ -370,7 +370,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
             };
             let error = Header {
                 flags: Flags(Flags::RETURN),
-                ..Header::new(frame_type::ERROR, cookie, 0)
+                ..Header::new(FrameType::Error, cookie, 0)
             };
             let _ = socket.write_all(&build(error, &[], &[], &info.emit()));
             // A block that nobody reads would make the close a reset, which takes an ERROR with it that is not under way yet.

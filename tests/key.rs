@@ -14,7 +14,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
-use subsegment_tcp_speeds::wire::{frame_type, Header, HEADER_LEN, STAMP_LEN};
+use subsegment_tcp_speeds::wire::{FrameType, Header, HEADER_LEN, STAMP_LEN};
 use util::{int, json, program, run, text, Dir, Node, Process};
 
 /// Two keys in a directory that goes with the test.
@@ -419,8 +419,7 @@ fn a_bit_flipped_on_the_way_is_found_wherever_it_is_and_other_connections_go_on(
     let (mut ask, mut hear) = (witness.child.stdin.take().unwrap(), witness.stdout());
     for (what, forward, flip, part) in CASES {
         let flips = move |goes_forward: bool, header: &Header, frame: &mut Vec<u8>| {
-            if goes_forward == *forward && header.kind == frame_type::BLOCK && header.sequence == 2
-            {
+            if goes_forward == *forward && header.kind == FrameType::Block && header.sequence == 2 {
                 flip(frame);
             }
         };
@@ -453,7 +452,7 @@ fn frames_left_out_or_sent_twice_in_between_are_found() {
         let key = keys.args("good");
         let z = Node::start("Z", &key);
         let (between, _) = middle(z.address, move |forward, header, frame| {
-            if forward && header.kind == frame_type::BLOCK && header.sequence == 1 {
+            if forward && header.kind == FrameType::Block && header.sequence == 1 {
                 *frame = if twice { frame.repeat(2) } else { Vec::new() };
             }
         });
@@ -487,7 +486,7 @@ fn a_recorded_session_is_refused_when_it_is_played_again() {
     while let Some((header, _)) = read_frame(&mut again) {
         kinds.push(header.kind);
     }
-    assert_eq!(kinds, [frame_type::HELLO, frame_type::ERROR]);
+    assert_eq!(kinds, [FrameType::Hello, FrameType::Error]);
     works(z.address, &key);
 }
 
@@ -501,7 +500,7 @@ fn nothing_is_different_on_the_wire_without_a_key() {
     );
     let mut socket = faces::accept(&server);
     source.child.stdin.take().unwrap().write_all(b"x").unwrap();
-    for kind in [frame_type::OPEN, frame_type::BLOCK, frame_type::END] {
+    for kind in [FrameType::Open, FrameType::Block, FrameType::End] {
         let (header, _) = read_frame(&mut socket).unwrap();
         assert_eq!((header.kind, header.authentication_len), (kind, 0));
     }
@@ -536,7 +535,7 @@ fn nothing_made_of_a_recorded_session_gets_an_answer_or_brings_the_node_down() {
         while let Some((header, _)) = read_frame(&mut client) {
             let kind = header.kind;
             assert!(
-                [frame_type::HELLO, frame_type::ERROR].contains(&kind),
+                [FrameType::Hello, FrameType::Error].contains(&kind),
                 "seed {SEED:#x}, round {round}: type {kind}"
             );
         }

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::wire::values::emit_values;
-    use crate::wire::{build, frame_type};
+    use crate::wire::{build, FrameType};
 
     fn numbers(count: usize) -> Vec<HostAnnotation> {
         (0..count)
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn annotations_fill_the_room_of_a_frame_and_a_flag_marks_those_left_out() {
         let value = emit_values(&numbers(200));
-        let header = Header::new(frame_type::BLOCK, 1, 2);
+        let header = Header::new(FrameType::Block, 1, 2);
         let mut own = Vec::new();
         let mut bytes = build(header, &[], &[], b"payload");
         let mut hops = Vec::new();

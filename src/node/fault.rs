@@ -6,7 +6,7 @@ use crate::node::reader::ReadFault;
 use crate::node::Node;
 use crate::session::connection_record::ConnectionSide;
 use crate::sys;
-use crate::wire::{build, frame_type, ErrorCode, ErrorInfo, Flags, Header, ParseError};
+use crate::wire::{build, ErrorCode, ErrorInfo, Flags, FrameType, Header, ParseError};
 use std::fmt;
 
 /// Why a connection ends before its time, and what its two peers are to hear.
@@ -212,15 +212,15 @@ fn last_words(pair: &EndPair, last: &Last, wait: bool) -> bool {
         build(header, &[], &[], payload)
     };
     if let Some(server) = pair.server.get() {
-        server.send_last(frame(frame_type::RESET, 0, &[]), false);
+        server.send_last(frame(FrameType::Reset, 0, &[]), false);
     }
     match last {
         Last::Error(info) => {
-            let error = frame(frame_type::ERROR, Flags::RETURN, &info.emit());
+            let error = frame(FrameType::Error, Flags::RETURN, &info.emit());
             pair.client.send_last(error, wait)
         }
         _ => {
-            let reset = frame(frame_type::RESET, Flags::RETURN, &[]);
+            let reset = frame(FrameType::Reset, Flags::RETURN, &[]);
             pair.client.send_last(reset, false);
             false
         }

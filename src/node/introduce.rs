@@ -7,7 +7,7 @@ use crate::report::PathNode;
 use crate::session::path;
 use crate::sync::random;
 use crate::wire::{
-    build, frame_type, push_annotation, Annotations, Flags, Header, NodeInfo, ANNOTATION_NODE,
+    build, push_annotation, Annotations, Flags, FrameType, Header, NodeInfo, ANNOTATION_NODE,
     ANNOTATION_NONCE,
 };
 
@@ -35,7 +35,7 @@ pub fn opened(session: Session, annotations: &[u8]) -> Vec<u8> {
         flags: Flags(Flags::RETURN),
         hop: session.hop,
         hop_limit: session.hop_limit,
-        ..Header::new(frame_type::OPENED, session.cookie, 0)
+        ..Header::new(FrameType::Opened, session.cookie, 0)
     };
     build(header, &[], &annotations, &[])
 }

@@ -7,7 +7,7 @@ use crate::node::end::{AuthenticatedLink, End};
 use crate::sync::random;
 use crate::wire::authentication::{link, Hello, LinkEnd};
 use crate::wire::siphash::Key;
-use crate::wire::{frame_type, ErrorInfo, Flags, FrameView, Header, ParseError, HEADER_LEN};
+use crate::wire::{ErrorInfo, Flags, FrameType, FrameView, Header, ParseError, HEADER_LEN};
 use crate::wire::{MAX_ANNOTATIONS, MAX_ERROR_TEXT};
 use std::fs::File;
 use std::io::{self, Read};
@@ -100,13 +100,23 @@ pub fn connect(
     fill(end, &mut frame, 0, deadline)?;
     let header = Header::parse(&frame)?;
     let most = HEADER_LEN + MAX_ANNOTATIONS + 2 * MAX_ERROR_TEXT;
-    if header.frame_len() > most || !matches!(header.kind, frame_type::HELLO | frame_type::ERROR) {
+    let answers = match header.kind {
+        FrameType::Hello | FrameType::Error => header.frame_len() <= most,
+        FrameType::Open
+        | FrameType::Opened
+        | FrameType::Block
+        | FrameType::Report
+        | FrameType::End
+        | FrameType::Reset
+        | FrameType::Passable(_) => false,
+    };
+    if !answers {
         return Err(ParseError::Unauthenticated.into());
     }
     frame.resize(header.frame_len(), 0);
     fill(end, &mut frame, HEADER_LEN, deadline)?;
     let view = FrameView::of(header, &frame)?;
-    if header.kind == frame_type::ERROR {
+    if header.kind == FrameType::Error {
         let info = ErrorInfo::parse(view.payload())?;
         return Err(NoLink::Refused(format!("refuses: {}", info.shown())));
     }

@@ -623,7 +623,7 @@ mod tests {
     fn frame(payload: usize) -> Vec<u8> {
         let header = Header {
             flags: crate::wire::Flags(crate::wire::Flags::MARKED),
-            ..Header::new(crate::wire::frame_type::BLOCK, 1, 2)
+            ..Header::new(crate::wire::FrameType::Block, 1, 2)
         };
         crate::wire::build(header, &[], &[], &vec![5; payload])
     }

@@ -19,7 +19,7 @@ use crate::sync::random;
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::{
-    build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
+    build, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameType, FrameView, Header,
     NodeRole, ParseError, Stamp, StampDirection, StampFlags, STAMP_LEN,
 };
 use std::io;
@@ -181,7 +181,7 @@ pub fn opening(node: &Node, session: Session, info: &crate::wire::NodeInfo) -> V
         flags,
         hop: session.hop,
         hop_limit: session.hop_limit,
-        ..Header::new(frame_type::OPEN, session.cookie, 0)
+        ..Header::new(FrameType::Open, session.cookie, 0)
     };
     build(header, &stamp, &annotations, &[])
 }
@@ -209,7 +209,7 @@ fn is_greeted(
 ) -> Result<bool, ConnectionFault> {
     let hop = header.hop.saturating_add(1);
     let fault = |error| no_link(node, pair, hop, ConnectionSide::Client, error);
-    match (&node.settings.key, header.kind == frame_type::HELLO) {
+    match (&node.settings.key, header.kind == FrameType::Hello) {
         (None, false) => Ok(false),
         (Some(_), false) => Err(fault(NoLink::Parse(ParseError::Unauthenticated))),
         (None, true) => Err(ConnectionFault::error(

@@ -28,8 +28,8 @@ use crate::time::{MonoTime, Nanos};
 use crate::wire::authentication::TAG_LEN;
 use crate::wire::values::MAX_ASK_LEN;
 use crate::wire::{
-    build, frame_type, set_egress, ErrorInfo, Flags, FrameView, Header, NodeRole, ParseError,
-    Stamp, StampDirection, StampFlags, ANNOTATION_HEADER_LEN, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
+    build, set_egress, ErrorInfo, Flags, FrameType, FrameView, Header, NodeRole, ParseError, Stamp,
+    StampDirection, StampFlags, ANNOTATION_HEADER_LEN, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
 };
 use std::fmt;
 use std::io;
@@ -397,7 +397,7 @@ impl Origin {
                 self.answered(&view, ingress, std::mem::take(&mut held));
             }
             match header.kind {
-                frame_type::BLOCK => {
+                FrameType::Block => {
                     let begun = sys::clock::mono();
                     payload(view.payload()).map_err(ReadEnd::Sink)?;
                     let took = sys::clock::mono().since(begun);
@@ -405,20 +405,20 @@ impl Origin {
                         held += took;
                     }
                 }
-                frame_type::OPENED => {
+                FrameType::Opened => {
                     self.stands.store(true, Ordering::Release);
                     self.warn_of_exit(&view);
                     report_nodes(&self.node, line.session, view.annotations());
                 }
                 // Reports of what the server has taken may follow; without any to come, and with our own END said, the
                 // rest is the closing of connections.
-                frame_type::END if end.is_writing_over() && self.progress.is_settled() => {
+                FrameType::End if end.is_writing_over() && self.progress.is_settled() => {
                     return Ok(())
                 }
-                frame_type::RESET => {
+                FrameType::Reset => {
                     return Err(breaks(format!("the path was reset, through {}", end.peer)))
                 }
-                frame_type::ERROR => {
+                FrameType::Error => {
                     return Err(match ErrorInfo::parse(view.payload()) {
                         Ok(info) => ReadEnd::Path(PathError {
                             hop: info.hop,
@@ -429,7 +429,11 @@ impl Origin {
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
                     })
                 }
-                _ => {}
+                FrameType::End
+                | FrameType::Report
+                | FrameType::Open
+                | FrameType::Hello
+                | FrameType::Passable(_) => {}
             }
             reader.consume(&header);
         }
@@ -595,7 +599,7 @@ impl OpenSession {
         }
         let header = Header {
             hop_limit: self.session.hop_limit,
-            ..Header::new(frame_type::END, self.session.cookie, 0)
+            ..Header::new(FrameType::End, self.session.cookie, 0)
         };
         let mut frame = end.with_room(build(header, &[], &[], &[]));
         end.seal(&mut frame);
@@ -679,7 +683,7 @@ impl<'a> BlockWriter<'a> {
             hop_limit: self.line.session.hop_limit,
             payload_len: len,
             authentication_len: end.tag_len() as u8,
-            ..Header::new(frame_type::BLOCK, self.line.session.cookie, sequence)
+            ..Header::new(FrameType::Block, self.line.session.cookie, sequence)
         };
         let mut request = AnnotationRequest::default();
         if marked {

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
     use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::wire::values::{emit_ask, emit_values};
-    use crate::wire::{build, frame_type, push_annotation, Header};
+    use crate::wire::{build, push_annotation, FrameType, Header};
 
     fn frame(classes: Classes, annotations: &[(u8, u8, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -50,7 +50,7 @@ mod tests {
         }
         let header = Header {
             classes: classes.0,
-            ..Header::new(frame_type::BLOCK, 1, 42)
+            ..Header::new(FrameType::Block, 1, 42)
         };
         build(header, &[], &bytes, b"x")
     }

@@ -1,6 +1,6 @@
 //! Whether a frame may come now, on one direction of one connection.
 
-use crate::wire::{frame_type, ErrorCode, Flags, Header};
+use crate::wire::{ErrorCode, Flags, FrameType, Header};
 use std::fmt;
 
 /// How a peer broke the rules of a session.
@@ -9,12 +9,12 @@ pub enum Violation {
     /// The first frame was of another type.
     NotOpen {
         /// Which.
-        kind: u8,
+        kind: FrameType,
     },
     /// A frame that never travels this way, or not again.
     Unexpected {
         /// Which.
-        kind: u8,
+        kind: FrameType,
     },
     /// A frame of another session.
     Cookie {
@@ -31,7 +31,7 @@ pub enum Violation {
     /// A frame after END that carries application bytes.
     AfterEnd {
         /// Which.
-        kind: u8,
+        kind: FrameType,
     },
 }
 
@@ -106,27 +106,27 @@ impl Inbound {
     pub fn check(&mut self, header: &Header) -> Result<(), Violation> {
         let kind = header.kind;
         match self.cookie {
-            None if kind != frame_type::OPEN => return Err(Violation::NotOpen { kind }),
+            None if kind != FrameType::Open => return Err(Violation::NotOpen { kind }),
             None => self.cookie = Some(header.cookie),
             // A node that refuses us may not know our cookie.
-            Some(expected) if expected != header.cookie && kind != frame_type::ERROR => {
+            Some(expected) if expected != header.cookie && kind != FrameType::Error => {
                 return Err(Violation::Cookie {
                     seen: header.cookie,
                     expected,
                 })
             }
-            Some(_) if kind == frame_type::OPEN => return Err(Violation::Unexpected { kind }),
+            Some(_) if kind == FrameType::Open => return Err(Violation::Unexpected { kind }),
             Some(_) => {}
         }
-        let wrong_way = match kind {
-            frame_type::HELLO => true, // It belongs before OPEN, and is taken there.
-            frame_type::OPENED | frame_type::REPORT | frame_type::ERROR => !self.returning,
-            frame_type::BLOCK | frame_type::END => {
-                header.flags.has(Flags::RETURN) != self.returning
-            }
-            _ => false,
+        let fits = match kind {
+            // Opens a connection, or belongs before OPEN and is taken there.
+            FrameType::Open => !self.returning,
+            FrameType::Hello => false,
+            FrameType::Opened | FrameType::Report | FrameType::Error => self.returning,
+            FrameType::Block | FrameType::End => header.flags.has(Flags::RETURN) == self.returning,
+            FrameType::Reset | FrameType::Passable(_) => true,
         };
-        if wrong_way {
+        if !fits {
             return Err(Violation::Unexpected { kind });
         }
         if !self.returning && header.hop >= header.hop_limit {
@@ -134,24 +134,38 @@ impl Inbound {
                 limit: header.hop_limit,
             });
         }
-        if self.ended && matches!(kind, frame_type::BLOCK | frame_type::END) {
+        if self.ended && is_in_stream(kind) {
             return Err(Violation::AfterEnd { kind });
         }
-        self.ended |= kind == frame_type::END;
+        self.ended |= kind == FrameType::End;
         Ok(())
+    }
+}
+
+/// Returns `true` if frames of this type carry the application's bytes or their end.
+fn is_in_stream(kind: FrameType) -> bool {
+    match kind {
+        FrameType::Block | FrameType::End => true,
+        FrameType::Open
+        | FrameType::Opened
+        | FrameType::Report
+        | FrameType::Reset
+        | FrameType::Error
+        | FrameType::Hello
+        | FrameType::Passable(_) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame_type::*;
+    use FrameType::*;
 
-    fn frame(kind: u8) -> Header {
+    fn frame(kind: FrameType) -> Header {
         Header::new(kind, 7, 0)
     }
 
-    fn back(kind: u8) -> Header {
+    fn back(kind: FrameType) -> Header {
         Header {
             flags: Flags(Flags::RETURN),
             ..frame(kind)
@@ -161,15 +175,15 @@ mod tests {
     #[test]
     fn a_session_opens_carries_blocks_and_ends() {
         let mut inbound = Inbound::forward();
-        for kind in [OPEN, BLOCK, BLOCK, 0x81, END] {
+        for kind in [Open, Block, Block, Passable(0x81), End] {
             assert_eq!(inbound.check(&frame(kind)), Ok(()), "type {kind}");
         }
         assert!(inbound.ended());
         let mut inbound = Inbound::returning(7);
-        for kind in [OPENED, BLOCK, REPORT, END, REPORT, ERROR] {
+        for kind in [Opened, Block, Report, End, Report, Error] {
             assert_eq!(inbound.check(&back(kind)), Ok(()), "type {kind}");
         }
-        let of_nobody = Header::new(ERROR, 0, 0);
+        let of_nobody = Header::new(Error, 0, 0);
         assert_eq!(inbound.check(&of_nobody), Ok(()), "whoever refuses");
     }
 
@@ -177,19 +191,19 @@ mod tests {
     fn each_rule_has_its_violation() {
         let mut fresh = Inbound::forward();
         assert_eq!(
-            fresh.check(&frame(BLOCK)),
-            Err(Violation::NotOpen { kind: BLOCK })
+            fresh.check(&frame(Block)),
+            Err(Violation::NotOpen { kind: Block })
         );
         let mut open = Inbound::forward();
-        open.check(&frame(OPEN)).unwrap();
+        open.check(&frame(Open)).unwrap();
         let mut ended = open;
-        ended.check(&frame(END)).unwrap();
-        let other = Header::new(BLOCK, 8, 0);
+        ended.check(&frame(End)).unwrap();
+        let other = Header::new(Block, 8, 0);
         for (inbound, header, violation) in [
-            (open, frame(OPEN), Violation::Unexpected { kind: OPEN }),
-            (open, frame(HELLO), Violation::Unexpected { kind: HELLO }),
-            (open, frame(REPORT), Violation::Unexpected { kind: REPORT }),
-            (open, back(BLOCK), Violation::Unexpected { kind: BLOCK }),
+            (open, frame(Open), Violation::Unexpected { kind: Open }),
+            (open, frame(Hello), Violation::Unexpected { kind: Hello }),
+            (open, frame(Report), Violation::Unexpected { kind: Report }),
+            (open, back(Block), Violation::Unexpected { kind: Block }),
             (
                 open,
                 other,
@@ -202,15 +216,15 @@ mod tests {
                 open,
                 Header {
                     hop: 32,
-                    ..frame(BLOCK)
+                    ..frame(Block)
                 },
                 Violation::HopLimit { limit: 32 },
             ),
-            (ended, frame(BLOCK), Violation::AfterEnd { kind: BLOCK }),
+            (ended, frame(Block), Violation::AfterEnd { kind: Block }),
             (
                 Inbound::returning(7),
-                frame(BLOCK),
-                Violation::Unexpected { kind: BLOCK },
+                frame(Block),
+                Violation::Unexpected { kind: Block },
             ),
         ] {
             let mut inbound = inbound;

@@ -60,7 +60,7 @@ pub fn trip(frame: &FrameView<'_>, origin: TripOrigin, at: MonoTime, home: Retur
 mod tests {
     use super::*;
     use crate::time::{Nanos, WallTime};
-    use crate::wire::{build, frame_type, Header};
+    use crate::wire::{build, FrameType, Header};
 
     fn stamp(node: u64, hop: u8, direction: StampDirection, at: u64) -> Vec<u8> {
         let mut out = vec![0; crate::wire::STAMP_LEN];
@@ -88,7 +88,7 @@ mod tests {
             stamp(12, 2, Turn, 5),
         ]
         .concat();
-        let bytes = build(Header::new(frame_type::BLOCK, 1, 42), &stamps, &[], b"");
+        let bytes = build(Header::new(FrameType::Block, 1, 42), &stamps, &[], b"");
         let frame = FrameView::parse(&bytes).unwrap();
         let home = Return {
             arrival: None,

@@ -17,7 +17,8 @@
 //! What it is not: secrecy, or a defence against one who holds the key. A tag of 64 bits is guessed once in 2^64 tries,
 //! and each wrong one costs the connection.
 
-use super::header::{frame_type, Flags, Header, HEADER_LEN};
+use super::frame_type::FrameType;
+use super::header::{Flags, Header, HEADER_LEN};
 use super::siphash::{Key, SipHash};
 use super::stamp::{egress_parts, STAMP_LEN};
 use super::{build, ParseError};
@@ -70,7 +71,7 @@ impl Hello {
         let header = Header {
             flags,
             hop,
-            ..Header::new(frame_type::HELLO, cookie, 0)
+            ..Header::new(FrameType::Hello, cookie, 0)
         };
         build(header, &[], &[], &self.0)
     }
@@ -275,7 +276,7 @@ mod tests {
             let at = bytes.len() - STAMP_LEN;
             stamp.emit(&mut bytes[at..]);
         }
-        let header = Header::new(frame_type::BLOCK, 5, 6);
+        let header = Header::new(FrameType::Block, 5, 6);
         let mut frame = build(header, &bytes, &[], payload);
         make_room(&mut frame);
         frame
@@ -297,7 +298,7 @@ mod tests {
         let frame = hello.frame(5, 3, Flags(Flags::RETURN));
         assert_eq!(frame.len(), HEADER_LEN + HELLO_LEN);
         let header = Header::parse(&frame).unwrap();
-        assert_eq!((header.kind, header.hop), (frame_type::HELLO, 3));
+        assert_eq!((header.kind, header.hop), (FrameType::Hello, 3));
         for len in 0..golden.len() {
             assert!(Hello::parse(&golden[..len]).is_err(), "{len}");
         }
@@ -471,7 +472,7 @@ mod tests {
             let (_, mut verify) = link(&KEY, LinkEnd::Acceptor, &own, &peer);
             assert_eq!(check(&mut verify, &sealed), Err(ParseError::Tag));
         }
-        let bare = build(Header::new(frame_type::BLOCK, 5, 6), &[], &[], b"x");
+        let bare = build(Header::new(FrameType::Block, 5, 6), &[], &[], b"x");
         let (_, (_, mut verify)) = ends(&KEY, &KEY);
         assert_eq!(check(&mut verify, &bare), Err(ParseError::Unauthenticated));
     }

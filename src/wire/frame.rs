@@ -237,7 +237,7 @@ impl ErrorInfo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{frame_type, push_annotation, StampDirection, StampFlags, HEADER_LEN};
+    use super::super::{push_annotation, FrameType, StampDirection, StampFlags, HEADER_LEN};
     use super::*;
     use crate::time::{Nanos, WallTime};
 
@@ -265,7 +265,7 @@ mod tests {
         let mut annotations = Vec::new();
         push_annotation(&mut annotations, 9, 0, b"note");
         build(
-            Header::new(frame_type::BLOCK, 7, 8),
+            Header::new(FrameType::Block, 7, 8),
             &stamp_bytes(0),
             &annotations,
             b"payload",
@@ -323,7 +323,7 @@ mod tests {
         let stamps: Vec<u8> = (0..MAX_STAMPS)
             .flat_map(|hop| stamp_bytes(hop as u8))
             .collect();
-        let frame = build(Header::new(frame_type::BLOCK, 7, 8), &stamps, &[], b"x");
+        let frame = build(Header::new(FrameType::Block, 7, 8), &stamps, &[], b"x");
         let mut buffer = vec![0; STAMP_LEN];
         buffer.extend_from_slice(&frame);
         let mut header = Header::parse(&frame).unwrap();

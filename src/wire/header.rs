@@ -1,6 +1,7 @@
 //! The header: 48 bytes, big-endian; the drawing is in `wire/mod.rs`.
 
 use super::crc::crc32;
+use super::frame_type::FrameType;
 use super::stamp::STAMP_LEN;
 use super::{ParseError, MAX_ANNOTATIONS, MAX_HEADER_LEN, MAX_PAYLOAD, MAX_STAMPS};
 use byteorder::{BigEndian, ByteOrder};
@@ -11,28 +12,6 @@ pub const HEADER_LEN: usize = 48;
 pub const MAGIC: [u8; 8] = *b"\x89STS\r\n\x1a\n";
 /// The version this node speaks.
 pub const VERSION: u8 = 1;
-
-/// Frame types.
-pub mod frame_type {
-    /// First frame of a connection; every node appends an annotation about itself.
-    pub const OPEN: u8 = 1;
-    /// The far end's answer with all those annotations and a nonce.
-    pub const OPENED: u8 = 2;
-    /// Application bytes.
-    pub const BLOCK: u8 = 3;
-    /// Stamps of a block that an exit has taken; no payload.
-    pub const REPORT: u8 = 4;
-    /// No more application bytes in this direction; REPORT and ERROR may follow.
-    pub const END: u8 = 5;
-    /// A reset to be passed on.
-    pub const RESET: u8 = 6;
-    /// What went wrong, where; travels back to the source before the close.
-    pub const ERROR: u8 = 7;
-    /// The two ends of a link agree on its authentication; goes no further.
-    pub const HELLO: u8 = 8;
-    /// Unknown types with this bit set are passed on; others are an error.
-    pub const PASSABLE: u8 = 0x80;
-}
 
 mod field {
     use std::ops::Range;
@@ -81,8 +60,8 @@ impl Flags {
 /// A header as values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// One of [`frame_type`], or an unknown one that is passable.
-    pub kind: u8,
+    /// The type of the frame.
+    pub kind: FrameType,
     /// Flag bits.
     pub flags: Flags,
     /// 48 in this version; what lies beyond is passed on.
@@ -109,7 +88,7 @@ pub struct Header {
 
 impl Header {
     /// A header without flags, stamps, annotations and payload.
-    pub fn new(kind: u8, cookie: u64, sequence: u64) -> Self {
+    pub fn new(kind: FrameType, cookie: u64, sequence: u64) -> Self {
         Self {
             kind,
             flags: Flags::default(),
@@ -155,8 +134,10 @@ impl Header {
         if seen != computed {
             return Err(ParseError::Check { seen, computed });
         }
+        let seen = fixed[field::TYPE];
+        let kind = FrameType::from_byte(seen).ok_or(ParseError::Type { seen })?;
         let header = Self {
-            kind: fixed[field::TYPE],
+            kind,
             flags: Flags(BigEndian::read_u16(&fixed[field::FLAGS])),
             header_len: usize::from(BigEndian::read_u16(&fixed[field::HEADER_LEN])),
             annotations_len: usize::from(BigEndian::read_u16(&fixed[field::ANNOTATIONS_LEN])),
@@ -194,10 +175,6 @@ impl Header {
                 });
             }
         }
-        let known = (frame_type::OPEN..=frame_type::HELLO).contains(&header.kind);
-        if !known && header.kind & frame_type::PASSABLE == 0 {
-            return Err(ParseError::Type { seen: header.kind });
-        }
         Ok(header)
     }
 
@@ -214,7 +191,7 @@ impl Header {
         let out = &mut out[..HEADER_LEN];
         out[field::MAGIC].copy_from_slice(&MAGIC);
         out[field::VERSION] = VERSION;
-        out[field::TYPE] = self.kind;
+        out[field::TYPE] = self.kind.byte();
         BigEndian::write_u16(&mut out[field::FLAGS], self.flags.0);
         BigEndian::write_u16(&mut out[field::HEADER_LEN], self.header_len as u16);
         BigEndian::write_u16(
@@ -265,7 +242,7 @@ mod tests {
 
     fn sample() -> Header {
         Header {
-            kind: frame_type::BLOCK,
+            kind: FrameType::Block,
             flags: Flags(Flags::MARKED | 0x8000),
             header_len: HEADER_LEN,
             annotations_len: 0x0102,
@@ -381,7 +358,10 @@ mod tests {
             Header::parse(&with(9, 0)),
             Err(ParseError::Type { seen: 0 })
         );
-        assert_eq!(Header::parse(&with(9, 0x88)).map(|h| h.kind), Ok(0x88));
+        assert_eq!(
+            Header::parse(&with(9, 0x88)).map(|h| h.kind),
+            Ok(FrameType::Passable(0x88))
+        );
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub mod authentication;
 mod crc;
 mod error;
 mod frame;
+mod frame_type;
 mod header;
 pub mod siphash;
 mod stamp;
@@ -64,7 +65,8 @@ pub use annotation::{
 };
 pub use error::ParseError;
 pub use frame::{build, push_stamp, set_hop, ErrorCode, ErrorInfo, FrameView};
-pub use header::{frame_type, Flags, Header, HEADER_LEN, MAGIC, VERSION};
+pub use frame_type::{FrameType, PASSABLE};
+pub use header::{Flags, Header, HEADER_LEN, MAGIC, VERSION};
 pub use stamp::{set_egress, Stamp, StampDirection, StampFlags, STAMP_LEN};
 
 /// Most payload bytes in a frame.

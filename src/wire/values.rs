@@ -192,7 +192,7 @@ pub fn with_annotation(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{build, frame_type, push_annotation, ANNOTATION_VALUES};
+    use super::super::{build, push_annotation, FrameType, ANNOTATION_VALUES};
     use super::*;
     use crate::random::Random;
 
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn an_annotation_is_added_before_the_payload_as_long_as_there_is_room() {
-        let header = Header::new(frame_type::BLOCK, 7, 9);
+        let header = Header::new(FrameType::Block, 7, 9);
         let mut annotations = Vec::new();
         push_annotation(&mut annotations, 99, 1, b"there");
         let bytes = build(header, &[], &annotations, b"payload");

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::sys;
-use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
+use subsegment_tcp_speeds::wire::{Flags, FrameType, HEADER_LEN};
 
 /// What a next hop does with a connection, the number of which it is given: it is over when this returns.
 type Act = Box<dyn Fn(usize, TcpStream) + Send + Sync>;
@@ -122,15 +122,15 @@ type Said = (
 );
 
 fn opened() -> Vec<u8> {
-    framed(frame_type::OPENED, Flags::RETURN, COOKIE, &[])
+    framed(FrameType::Opened, Flags::RETURN, COOKIE, &[])
 }
 
 fn back() -> Vec<u8> {
-    framed(frame_type::BLOCK, Flags::RETURN, COOKIE, b"payload")
+    framed(FrameType::Block, Flags::RETURN, COOKIE, b"payload")
 }
 
 fn end_back() -> Vec<u8> {
-    framed(frame_type::END, Flags::RETURN, COOKIE, &[])
+    framed(FrameType::End, Flags::RETURN, COOKIE, &[])
 }
 
 const STATES: [Said; 6] = [
@@ -356,7 +356,7 @@ fn fill(role: &str, address: SocketAddr) {
         "entry" => big,
         _ => {
             client.write_all(&open()).unwrap();
-            framed(frame_type::BLOCK, 0, COOKIE, &big)
+            framed(FrameType::Block, 0, COOKIE, &big)
         }
     };
     // Longer than the node's patience.

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Stdio;
 use subsegment_tcp_speeds::sys;
-use subsegment_tcp_speeds::wire::frame_type;
+use subsegment_tcp_speeds::wire::FrameType;
 
 /// How somebody goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,10 +147,10 @@ fn framed(role: &'static str, what: &'static str, state: &State) -> Vec<Row> {
             let mut client = connect(address);
             client.write_all(&state.sent).unwrap();
             if state.sent.len() >= open().len() {
-                heard(&mut client, frame_type::OPENED);
+                heard(&mut client, FrameType::Opened);
             }
             for _ in 0..state.answers {
-                heard(&mut client, frame_type::BLOCK);
+                heard(&mut client, FrameType::Block);
             }
             go(client, way);
         }
@@ -159,7 +159,7 @@ fn framed(role: &'static str, what: &'static str, state: &State) -> Vec<Row> {
 
 /// Reads up to a frame of `kind`.
 #[track_caller]
-pub(crate) fn heard(client: &mut TcpStream, kind: u8) {
+pub(crate) fn heard(client: &mut TcpStream, kind: FrameType) {
     while next_frame(client).expect("an answer").0.kind != kind {}
 }
 

@@ -13,7 +13,7 @@ use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::time::Nanos;
 use crate::wire::{
-    build, frame_type, push_annotation, set_egress, BehindExit, Flags, FrameView, Header, Stamp,
+    build, push_annotation, set_egress, BehindExit, Flags, FrameType, FrameView, Header, Stamp,
     StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_VALUES, STAMP_LEN,
 };
 use std::sync::atomic::Ordering;
@@ -40,16 +40,22 @@ impl<'a> Pump<'a> {
             let ingress = self.ingress(reader, &header);
             self.check(reader, &mut inbound, &header)?;
             match header.kind {
-                frame_type::BLOCK => {
+                FrameType::Block => {
                     self.deliver_block(&reader.view(header), ingress)?;
                 }
-                frame_type::END => {
+                FrameType::End => {
                     server.shut_writing();
                     self.flush_reports()?;
                     self.pair.client.writer_done();
                 }
-                frame_type::RESET => return Err(self.passed_reset()),
-                _ => {} // What only a later version knows ends here, as the path does.
+                FrameType::Reset => return Err(self.passed_reset()),
+                // Types of a later version end here, as the path does; `inbound` refuses the rest.
+                FrameType::Passable(_)
+                | FrameType::Open
+                | FrameType::Opened
+                | FrameType::Report
+                | FrameType::Error
+                | FrameType::Hello => {}
             }
             reader.consume(&header);
         }
@@ -117,7 +123,7 @@ impl<'a> Pump<'a> {
             hop_limit: self.session.hop_limit,
             classes: frame.header.classes,
             ..Header::new(
-                frame_type::REPORT,
+                FrameType::Report,
                 self.session.cookie,
                 frame.header.sequence,
             )
@@ -188,7 +194,7 @@ impl<'a> Pump<'a> {
             let ingress = self.ingress(reader, &header);
             self.check(reader, &mut inbound, &header)?;
             match header.kind {
-                frame_type::BLOCK => {
+                FrameType::Block => {
                     self.count(header.payload_len);
                     let view = reader.view(header);
                     self.send(ConnectionSide::Client, view.payload())?;
@@ -202,19 +208,20 @@ impl<'a> Pump<'a> {
                         self.tell_annotations(&view);
                     }
                 }
-                frame_type::REPORT => {
+                FrameType::Report => {
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);
                         self.tell_trip(reader.view(header).bytes(), header, ingress, None, held);
                     }
                 }
-                frame_type::END => client.shut_writing(),
-                frame_type::OPENED => {
+                FrameType::End => client.shut_writing(),
+                FrameType::Opened => {
                     report_nodes(self.node, self.session, reader.view(header).annotations());
                 }
-                frame_type::RESET => return Err(self.passed_reset()),
-                frame_type::ERROR => return Err(self.passed_error(reader.view(header).payload())),
-                _ => {}
+                FrameType::Reset => return Err(self.passed_reset()),
+                FrameType::Error => return Err(self.passed_error(reader.view(header).payload())),
+                // Types of a later version end here; `inbound` refuses the rest.
+                FrameType::Passable(_) | FrameType::Open | FrameType::Hello => {}
             }
             reader.consume(&header);
         }

@@ -11,7 +11,7 @@ use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::time::{Nanos, WallTime};
 use crate::wire::{
-    frame_type, push_stamp, set_egress, set_hop, Flags, FrameView, Header, StampDirection,
+    push_stamp, set_egress, set_hop, Flags, FrameType, FrameView, Header, StampDirection,
 };
 
 /// Which way frames go through a node.
@@ -220,7 +220,7 @@ impl<'a> Pump<'a> {
         if !own.is_empty() {
             *own = Vec::new();
         }
-        if way != Way::Return && header.kind == frame_type::BLOCK && header.marked() {
+        if way != Way::Return && header.kind == FrameType::Block && header.marked() {
             match ingress {
                 Some(ingress) if header.classes != 0 => {
                     let value = self.answer(&reader.view(header), ingress);
@@ -249,7 +249,7 @@ impl<'a> Pump<'a> {
         ingress: Option<Moment>,
         way: Way,
     ) -> Ready {
-        if header.kind == frame_type::BLOCK {
+        if header.kind == FrameType::Block {
             self.count(header.payload_len);
         }
         header.hop = self.session.hop;
@@ -316,7 +316,7 @@ impl<'a> Pump<'a> {
         self.send(self.sink, &buffer[first.start..last.end])?;
         drop(guard);
         for frame in frames {
-            if frame.header.kind == frame_type::OPENED && way == Way::Return {
+            if frame.header.kind == FrameType::Opened && way == Way::Return {
                 self.tell_opened(&buffer[frame.start..frame.end], frame.header);
             }
         }
@@ -361,13 +361,16 @@ impl<'a> Pump<'a> {
         ingress: Option<Moment>,
         way: Way,
     ) -> Result<(), ConnectionFault> {
-        let fault = match header.kind {
-            frame_type::RESET => Some(self.passed_reset()),
-            frame_type::ERROR => Some(self.passed_error(reader.view(header).payload())),
-            _ => None,
-        };
-        if let Some(fault) = fault {
-            return Err(fault);
+        match header.kind {
+            FrameType::Reset => return Err(self.passed_reset()),
+            FrameType::Error => return Err(self.passed_error(reader.view(header).payload())),
+            FrameType::Passable(_)
+            | FrameType::Open
+            | FrameType::Opened
+            | FrameType::Block
+            | FrameType::Report
+            | FrameType::End
+            | FrameType::Hello => {}
         }
         let ready = self.prepare(&mut reader.chunk_of(&header), header, ingress, way);
         reader.consume(&header);
@@ -375,11 +378,16 @@ impl<'a> Pump<'a> {
     }
 }
 
-fn gatherable(kind: u8) -> bool {
-    matches!(
-        kind,
-        frame_type::BLOCK | frame_type::REPORT | frame_type::END | frame_type::OPENED
-    )
+/// Returns `true` if frames of this type are nothing but bytes on their way, and share a send.
+fn gatherable(kind: FrameType) -> bool {
+    match kind {
+        FrameType::Block | FrameType::Report | FrameType::End | FrameType::Opened => true,
+        FrameType::Open
+        | FrameType::Reset
+        | FrameType::Error
+        | FrameType::Hello
+        | FrameType::Passable(_) => false,
+    }
 }
 
 fn next_gatherable(reader: &FrameReader<'_>) -> Option<Header> {

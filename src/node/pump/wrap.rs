@@ -11,7 +11,7 @@ use crate::session::connection_record::ConnectionSide;
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::{
-    build, frame_type, push_annotation, set_egress, BehindExit, Flags, Header, StampDirection,
+    build, push_annotation, set_egress, BehindExit, Flags, FrameType, Header, StampDirection,
     ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, HEADER_LEN, STAMP_LEN,
 };
 
@@ -49,7 +49,7 @@ impl<'a> Pump<'a> {
                 hop_limit: self.session.hop_limit,
                 payload_len,
                 authentication_len: tag as u8,
-                ..Header::new(frame_type::BLOCK, self.session.cookie, self.sequence)
+                ..Header::new(FrameType::Block, self.session.cookie, self.sequence)
             };
             self.sequence += 1;
             let mut start = chunk.start - HEADER_LEN;
@@ -129,7 +129,7 @@ impl<'a> Pump<'a> {
             flags,
             hop: self.session.hop,
             hop_limit: self.session.hop_limit,
-            ..Header::new(frame_type::END, self.session.cookie, self.sequence)
+            ..Header::new(FrameType::End, self.session.cookie, self.sequence)
         };
         build(header, &[], &[], &[])
     }
@@ -158,7 +158,7 @@ impl<'a> Pump<'a> {
                 hop_limit: self.session.hop_limit,
                 payload_len,
                 authentication_len: client.tag_len() as u8,
-                ..Header::new(frame_type::BLOCK, self.session.cookie, self.sequence)
+                ..Header::new(FrameType::Block, self.session.cookie, self.sequence)
             };
             self.sequence += 1;
             let mut start = chunk.start - HEADER_LEN;
