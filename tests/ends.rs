@@ -188,8 +188,8 @@ fn the_node_that_was_told_to_end_is_named_and_not_the_link_behind_it() {
     lines.next().unwrap().unwrap();
     near.process.signal("TERM");
     let told = probe.wait_line("the path is broken");
-    // Seen: "between B (hop 1) and Z (hop 2): this node was told to end".
-    assert!(told.ends_with(": B was told to end"), "{told}");
+    // Seen: "between B (hop 1) and Z (hop 2): this node was stopped".
+    assert!(told.ends_with(": B was stopped"), "{told}");
     assert!(near.process.wait().success());
 }
 

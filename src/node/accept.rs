@@ -265,7 +265,7 @@ impl ServerView {
 
 /// What its pumps have moved and not yet entered into the totals.
 pub(super) fn carried(pair: &EndPair) -> Traffic {
-    let [up, down] = pair.carried.each_ref().map(PumpCounts::shown);
+    let [up, down] = pair.counts.each_ref().map(PumpCounts::load);
     Traffic {
         forward_blocks: up[0],
         forward_bytes: up[1],
@@ -456,7 +456,7 @@ mod tests {
         let (socket, peer) = listener.accept().unwrap();
         assert!(server.shared.gate.enter());
         let connection = Connection::new(&server.shared, socket, peer);
-        connection.pair.carried[ConnectionSide::Client as usize].show(3, 300);
+        connection.pair.counts[ConnectionSide::Client as usize].store(3, 300);
         let totals = server.stop();
         let seen = (totals.connections, totals.failed, totals.traffic);
         let traffic = Traffic {

@@ -2,9 +2,11 @@
 
 use crate::measure::LATEST;
 use crate::session::clock::{ClockWatch, Generations, LONGEST_READING};
+use crate::session::opening::Introduction;
 use crate::sync::lock;
 use crate::sys::{self, clock::Reading};
 use crate::time::{MonoTime, SignedNanos, WallTime};
+use crate::wire::NodeInfo;
 use std::sync::Mutex;
 
 /// The node's count of clock steps, shared by its pumps.
@@ -62,6 +64,15 @@ impl Moment {
         Self {
             arrival: arrival.filter(|at| !self.stepped && possible(at)),
             ..self
+        }
+    }
+
+    /// The contribution to OPEN of the node that `info` describes, stamped at this moment.
+    pub fn introduce(self, info: &NodeInfo) -> Introduction<'_> {
+        Introduction {
+            info,
+            ingress: self.wall,
+            generation: self.generation,
         }
     }
 }

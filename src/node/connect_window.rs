@@ -20,7 +20,7 @@ pub struct ConnectWindow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrived {
     /// All of the read was there while the node connected, at this moment at the latest.
-    Meanwhile(Moment),
+    WhileConnecting(Moment),
     /// It came when the connection stood, and so does all that follows.
     After,
     /// The kernel did not tell, or cannot be believed.
@@ -52,7 +52,7 @@ impl ConnectWindow {
         let Some(ago) = read_at.wall.0.checked_sub(wall.0) else {
             return Arrived::Unknown;
         };
-        Arrived::Meanwhile(Moment {
+        Arrived::WhileConnecting(Moment {
             wall,
             mono: MonoTime(read_at.mono.0.saturating_sub(ago)),
             ..read_at
@@ -93,14 +93,14 @@ mod tests {
         ] {
             assert_eq!(
                 window().judge(moment(2009), at(came)),
-                Arrived::Meanwhile(moment(there)),
+                Arrived::WhileConnecting(moment(there)),
                 "{came}"
             );
         }
         // However long that took: it lies between two readings of our own clock.
         let slow = ConnectWindow::new(moment(2000), moment(9000)).unwrap();
         let came = slow.judge(moment(9001), at(2001));
-        assert_eq!(came, Arrived::Meanwhile(moment(2001)));
+        assert_eq!(came, Arrived::WhileConnecting(moment(2001)));
     }
 
     #[test]

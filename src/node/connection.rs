@@ -4,11 +4,12 @@ use crate::node::accept::{carried, Shared};
 use crate::node::connection_log::HasEnds;
 use crate::node::end::End;
 use crate::node::fault::{conclude, ConnectionFault};
-use crate::node::pair::{EndPair, Session};
+use crate::node::pair::EndPair;
 use crate::node::pump::Pump;
 use crate::node::serve::serve;
 use crate::node::Ends;
 use crate::session::connection_record::ConnectionSide;
+use crate::session::opening::Session;
 use crate::sync::lock;
 use crate::sync::STACK;
 use crate::sys;
@@ -263,7 +264,7 @@ fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Connecti
     let mut totals = lock(&shared.totals);
     totals.traffic.add(&pump.traffic());
     // Not seen twice by who reads both, see `ServerView::totals`.
-    connection.pair.carried[pump.source() as usize].clear();
+    connection.pair.counts[pump.source() as usize].clear();
 }
 
 #[cfg(test)]
@@ -327,7 +328,7 @@ mod tests {
         let connection = Connection::new(&shared, socket, peer);
         let thread = std::thread::spawn(move || {
             let _guard = OnPanic::new(&connection);
-            connection.pair.carried[0].show(3, 300);
+            connection.pair.counts[0].store(3, 300);
             panic!("a test's own");
         });
         let error = client.read(&mut [0]).unwrap_err();

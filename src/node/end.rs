@@ -189,7 +189,7 @@ impl End {
     }
 
     /// Whether the kernel was asked when things arrive.
-    pub fn tells_arrivals(&self) -> bool {
+    pub fn has_arrivals(&self) -> bool {
         self.is(ARRIVALS)
     }
 

@@ -1,44 +1,11 @@
 //! Who is on a path: the introductions that OPEN and OPENED carry, and what the report makes of them.
 
 use crate::collect::queue::{Measurement, Path};
-use crate::node::pair::Session;
 use crate::node::Node;
 use crate::report::PathNode;
+use crate::session::opening::Session;
 use crate::session::path;
-use crate::sync::random;
-use crate::wire::{
-    build, push_annotation, Annotations, Flags, FrameType, Header, NodeInfo, ANNOTATION_NODE,
-    ANNOTATION_NONCE,
-};
-
-/// An introduction appended to those of the nodes before; the flags say where there was no room.
-#[inline(never)]
-pub fn introduce(annotations: &mut Vec<u8>, flags: Flags, hop: u8, info: &NodeInfo) -> Flags {
-    if push_annotation(annotations, ANNOTATION_NODE, hop, &info.emit()) {
-        flags
-    } else {
-        flags.with(Flags::ANNOTATIONS_OVERFLOW)
-    }
-}
-
-/// The far end's answer to OPEN: all introductions, its own among them, and a nonce.
-#[inline(never)]
-pub fn opened(session: Session, annotations: &[u8]) -> Vec<u8> {
-    let mut annotations = annotations.to_vec();
-    push_annotation(
-        &mut annotations,
-        ANNOTATION_NONCE,
-        session.hop,
-        &random().to_be_bytes(),
-    );
-    let header = Header {
-        flags: Flags(Flags::RETURN),
-        hop: session.hop,
-        hop_limit: session.hop_limit,
-        ..Header::new(FrameType::Opened, session.cookie, 0)
-    };
-    build(header, &[], &annotations, &[])
-}
+use crate::wire::{Annotations, NodeInfo};
 
 /// The path from this node on, to the collector.
 #[inline(never)]

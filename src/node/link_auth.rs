@@ -4,6 +4,7 @@
 //! key is one round trip longer in the making than one without, and a node without a key notices at the first frame.
 
 use crate::node::end::{AuthenticatedLink, End};
+use crate::session::opening::Session;
 use crate::sync::random;
 use crate::wire::authentication::{link, Hello, LinkEnd};
 use crate::wire::siphash::Key;
@@ -80,16 +81,10 @@ impl From<ParseError> for NoLink {
 }
 
 /// The connecting side: HELLO, and the answer to it. Reads not a byte beyond the answer.
-pub fn connect(
-    end: &End,
-    key: &Key,
-    cookie: u64,
-    hop: u8,
-    timeout: Duration,
-) -> Result<(), NoLink> {
+pub fn connect(end: &End, key: &Key, session: Session, timeout: Duration) -> Result<(), NoLink> {
     let deadline = Instant::now() + timeout;
     let own = Hello::new(nonce());
-    let hello = own.frame(cookie, hop, Flags::default());
+    let hello = own.frame(session.cookie, session.hop, Flags::default());
     // The first bytes of a connection: there is room for them.
     match crate::sys::send_now(&end.socket, &hello) {
         Ok(sent) if sent == hello.len() => {}

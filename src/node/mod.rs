@@ -143,7 +143,7 @@ pub struct Node {
     /// ends count, for on one host several connections may share a local port.
     own_ends: Mutex<HashSet<Ends>>,
     /// Whether it was said that a plain client waits for a server that is to speak first.
-    silence_told: AtomicBool,
+    silence_logged: AtomicBool,
     /// Greatest error of the wall clock as the kernel states it, at start.
     pub clock_error: Option<Nanos>,
 }
@@ -164,7 +164,7 @@ impl Node {
             sessions: None,
             next_hop,
             own_ends: Mutex::default(),
-            silence_told: AtomicBool::new(false),
+            silence_logged: AtomicBool::new(false),
             clock_error: sys::clock_error().map(Nanos::from),
             settings,
         };
@@ -193,8 +193,8 @@ impl Node {
     }
 
     /// Whether it is to be said that a plain client waits: once.
-    fn tells_silence(&self) -> bool {
-        !self.silence_told.swap(true, Ordering::Relaxed)
+    fn logs_silence(&self) -> bool {
+        !self.silence_logged.swap(true, Ordering::Relaxed)
     }
 
     /// Registers an onward connection.

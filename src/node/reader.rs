@@ -10,6 +10,7 @@
 use crate::measure::LATEST;
 use crate::node::end::End;
 use crate::node::pair::EndPair;
+use crate::session::inbound::{Inbound, Violation};
 use crate::sys::{self, receive::receive};
 use crate::time::{SignedNanos, WallTime};
 use crate::wire::authentication::TAG_LEN;
@@ -49,8 +50,36 @@ pub enum ReadFault {
     Idle,
     /// The bytes are no frame.
     Parse(ParseError),
-    /// The end of the stream within a frame.
+    /// The frame may not come now.
+    Violation(Violation),
+    /// The stream ended within a frame.
     Truncated,
+    /// The stream ended between frames, without END.
+    NoEnd,
+}
+
+impl ReadFault {
+    /// Returns the message about `peer`, its name in front. `magic_remedy` follows if the peer
+    /// does not speak the protocol.
+    #[cold]
+    pub fn text(&self, peer: &str, magic_remedy: &str, timeout: Duration) -> String {
+        match self {
+            Self::Aborted => format!("{peer}: the session was given up"),
+            Self::Reset(error) => format!("{peer} broke the connection: {error}"),
+            Self::Stalled => format!(
+                "{peer} began a frame and did not go on for {} s (--timeout)",
+                timeout.as_secs_f64()
+            ),
+            Self::Idle => format!("{peer}: no byte moved for --idle-timeout, closed"),
+            Self::Parse(error @ ParseError::Magic { .. }) => {
+                format!("{peer} {error}{magic_remedy}")
+            }
+            Self::Parse(error) => format!("{peer} {error}"),
+            Self::Violation(violation) => format!("{peer} {violation}"),
+            Self::Truncated => format!("{peer} closed the connection within a frame"),
+            Self::NoEnd => format!("{peer} closed the connection without END"),
+        }
+    }
 }
 
 /// The read half of one end.
@@ -110,7 +139,7 @@ impl<'a> FrameReader<'a> {
             full: false,
             moved: 0,
             fresh: false,
-            arrivals: end.tells_arrivals(),
+            arrivals: end.has_arrivals(),
             arrival: None,
             emptied: false,
             out_of_order: 0,
@@ -449,27 +478,28 @@ impl<'a> FrameReader<'a> {
         let arrival = self.arrival?;
         let last = self.emptied && self.start + header.frame_len() == self.filled;
         // Beyond `LATEST` it is not believed anyway.
-        (last && (read_at - arrival > LATEST || self.came_by(arrival, read_at))).then_some(arrival)
+        (last && (read_at - arrival > LATEST || self.is_credible(arrival, read_at)))
+            .then_some(arrival)
     }
 
     /// By when all of the latest read, at `read_at`, had come, whatever was left behind; `None` where that is not known.
-    pub fn had_come(&mut self, read_at: WallTime) -> Option<WallTime> {
+    pub fn arrived_by(&mut self, read_at: WallTime) -> Option<WallTime> {
         let arrival = self.arrival?;
-        if !self.came_by(arrival, read_at) {
+        if !self.is_credible(arrival, read_at) {
             self.arrival = None; // The kernel's count answers once.
         }
         self.arrival
     }
 
-    fn came_by(&mut self, arrival: WallTime, read_at: WallTime) -> bool {
-        read_at - arrival <= LATE || self.came_in_order()
+    fn is_credible(&mut self, arrival: WallTime, read_at: WallTime) -> bool {
+        read_at - arrival <= LATE || self.arrived_in_order()
     }
 
     /// Whether no packet has overtaken another since this was asked last. If one has, its bytes may have waited in the
     /// kernel for one that was lost: that is the network's delay, not the reader's. One more system call, for what is late
     /// anyway; where the kernel does not tell (before Linux 5.4) lateness is not believed.
     #[inline(never)]
-    fn came_in_order(&mut self) -> bool {
+    fn arrived_in_order(&mut self) -> bool {
         let info = sys::tcp_info(&self.end.socket);
         let Some(count) = info.and_then(|info| info.out_of_order) else {
             return false;
@@ -502,6 +532,16 @@ impl<'a> FrameReader<'a> {
     pub fn verify(&self, header: &Header) -> Result<(), ReadFault> {
         let verified = self.end.verify(header, self.pending());
         verified.map_err(ReadFault::Parse)
+    }
+
+    /// Checks that the pending frame is genuine and may come now; once for each frame, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadFault::Parse`], [`ReadFault::Violation`].
+    pub fn check(&self, header: &Header, inbound: &mut Inbound) -> Result<(), ReadFault> {
+        self.verify(header)?;
+        inbound.check(header).map_err(ReadFault::Violation)
     }
 
     /// The pending frame that `header` was returned for.
@@ -679,7 +719,7 @@ mod tests {
             .unwrap();
         let header = reader.frame().unwrap().unwrap();
         assert_eq!(reader.arrival(&header, now()), None);
-        let by = reader.had_come(now()).unwrap();
+        let by = reader.arrived_by(now()).unwrap();
         assert!(SignedNanos::ZERO <= now() - by && now() - by < LATEST);
         reader.consume(&header);
         for _ in 0..2 {

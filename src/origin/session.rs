@@ -12,13 +12,13 @@ use crate::node::dial::DialError;
 use crate::node::end::{End, Patience, WriteFault};
 use crate::node::introduce::report_nodes;
 use crate::node::link_auth::{self, NoLink};
-use crate::node::pair::{EndPair, Session};
+use crate::node::pair::EndPair;
 use crate::node::reader::{FrameReader, ReadFault, HEADROOM};
-use crate::node::serve::opening;
 use crate::node::Node;
 use crate::report::Blocks;
 use crate::session::answers::{Answer, Answers};
 use crate::session::inbound::Inbound;
+use crate::session::opening::{self, Session};
 use crate::session::path;
 use crate::session::trips::{trip, TripOrigin};
 use crate::sync::lock;
@@ -28,8 +28,8 @@ use crate::time::{MonoTime, Nanos};
 use crate::wire::authentication::TAG_LEN;
 use crate::wire::values::MAX_ASK_LEN;
 use crate::wire::{
-    build, set_egress, ErrorInfo, Flags, FrameType, FrameView, Header, NodeRole, ParseError, Stamp,
-    StampDirection, StampFlags, ANNOTATION_HEADER_LEN, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
+    build, put_front, set_egress, ErrorInfo, Flags, FrameType, FrameView, Header, NodeRole, Stamp,
+    StampDirection, StampFlags, ANNOTATION_HEADER_LEN, MAX_PAYLOAD,
 };
 use std::fmt;
 use std::io;
@@ -307,7 +307,7 @@ impl Origin {
         };
         let connected_at = sys::clock::mono();
         if let Some(key) = &settings.key {
-            link_auth::connect(&end, key, session.cookie, session.hop, settings.timeout)
+            link_auth::connect(&end, key, session, settings.timeout)
                 .map_err(|error| no_link(&end, settings.timeout, error))?;
         }
         end.set_framed();
@@ -326,7 +326,8 @@ impl Origin {
         };
         self.progress.forget();
         let end = &line.pair.client;
-        let mut open = end.with_room(opening(node, session, &info));
+        let opened = node.clock.pump().read();
+        let mut open = end.with_room(opening::begin(session, &opened.introduce(&info)));
         end.seal(&mut open);
         line.send(&open, &mut Nanos::default())?;
         Ok(line)
@@ -360,10 +361,7 @@ impl Origin {
                 Ok(Some(header)) => header,
                 Ok(None) if inbound.ended() && end.is_writing_over() => return Ok(()),
                 Ok(None) => {
-                    return Err(breaks(format!(
-                        "next hop {} closed the connection without END",
-                        end.peer
-                    )))
+                    return Err(ReadEnd::Path(unread(end, timeout, &ReadFault::NoEnd)));
                 }
                 Err(ReadFault::Idle) => {
                     let now = sys::clock::mono();
@@ -375,7 +373,7 @@ impl Origin {
                     continue;
                 }
                 Err(ReadFault::Aborted) => return Err(ReadEnd::Aborted),
-                Err(fault) => return Err(ReadEnd::Path(unread(end, timeout, fault))),
+                Err(fault) => return Err(ReadEnd::Path(unread(end, timeout, &fault))),
             };
             heard = true;
             // An answer that needed no read of its own was complete when the one before it was.
@@ -387,11 +385,8 @@ impl Origin {
                 .then(|| *read_at.get_or_insert_with(|| clock.read()))
                 .map(|read_at| read_at.after(reader.arrival(&header, read_at.wall)));
             reader
-                .verify(&header)
-                .map_err(|fault| ReadEnd::Path(unread(end, timeout, fault)))?;
-            inbound
-                .check(&header)
-                .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;
+                .check(&header, &mut inbound)
+                .map_err(|fault| ReadEnd::Path(unread(end, timeout, &fault)))?;
             let view = reader.view(header);
             if let Some(ingress) = ingress {
                 self.answered(&view, ingress, std::mem::take(&mut held));
@@ -533,8 +528,8 @@ impl Origin {
 fn no_link(end: &End, timeout: Duration, error: NoLink) -> PathError {
     let timed_out = matches!(error, NoLink::Silent(_));
     let text = match error {
-        NoLink::Parse(error) => explain(end, timeout, ReadFault::Parse(error)),
-        NoLink::Io(error) => explain(end, timeout, ReadFault::Reset(error)),
+        NoLink::Parse(error) => explain(end, timeout, &ReadFault::Parse(error)),
+        NoLink::Io(error) => explain(end, timeout, &ReadFault::Reset(error)),
         NoLink::Refused(text) | NoLink::Silent(text) => format!("next hop {} {text}", end.peer),
     };
     PathError {
@@ -544,29 +539,18 @@ fn no_link(end: &End, timeout: Duration, error: NoLink) -> PathError {
 }
 
 /// Reading from the next hop failed.
-fn unread(end: &End, timeout: Duration, fault: ReadFault) -> PathError {
+fn unread(end: &End, timeout: Duration, fault: &ReadFault) -> PathError {
     PathError {
         timed_out: matches!(fault, ReadFault::Stalled),
         ..PathError::own(explain(end, timeout, fault))
     }
 }
 
-#[inline(never)]
-fn explain(end: &End, timeout: Duration, fault: ReadFault) -> String {
-    let peer = end.peer;
-    match fault {
-        ReadFault::Parse(error @ ParseError::Magic { .. }) => format!(
-            "peer {peer} {error}; if it is a plain TCP server use --remove-perf-headers at a node before it"
-        ),
-        ReadFault::Parse(error) => format!("peer {peer} {error}"),
-        ReadFault::Truncated => format!("next hop {peer} closed the connection within a frame"),
-        ReadFault::Stalled => format!(
-            "next hop {peer} began a frame and did not go on for {} s (--timeout)",
-            timeout.as_secs_f64()
-        ),
-        ReadFault::Reset(error) => format!("next hop {peer} broke the connection: {error}"),
-        ReadFault::Idle | ReadFault::Aborted => format!("next hop {peer} is silent"),
-    }
+#[cold]
+fn explain(end: &End, timeout: Duration, fault: &ReadFault) -> String {
+    let peer = format!("next hop {}", end.peer);
+    let remedy = "; if it is a plain TCP server use --remove-perf-headers at a node before it";
+    fault.text(&peer, remedy, timeout)
 }
 
 impl OpenSession {
@@ -690,12 +674,6 @@ impl<'a> BlockWriter<'a> {
             request = node.requests.request();
             header.classes = request.classes.0;
         }
-        let asks = request.annotation();
-        header.annotations_len = asks.len();
-        let asks_at = FRONT - asks.len();
-        self.buffer[asks_at..FRONT].copy_from_slice(asks);
-        let stamp_at = asks_at - STAMP_LEN;
-        let mut start = asks_at - HEADER_LEN;
         let mut stamp = Stamp {
             node: node.id,
             hop: 0,
@@ -712,12 +690,17 @@ impl<'a> BlockWriter<'a> {
             egress: Default::default(),
         };
         if marked {
-            start = stamp_at - HEADER_LEN;
             header.flags = Flags(Flags::MARKED);
-            header.stamps = 1;
         }
-        header.emit(&mut self.buffer[start..]);
-        if marked {
+        let own = marked.then_some(&stamp);
+        let (start, stamp_at) = put_front(
+            &mut self.buffer,
+            FRONT,
+            &mut header,
+            own,
+            request.annotation(),
+        );
+        if let Some(at) = stamp_at {
             let egress = self.clock.read();
             stamp.generation = egress.generation;
             stamp.egress = egress.wall;
@@ -727,18 +710,14 @@ impl<'a> BlockWriter<'a> {
                 Due::Read(read) if read.generation == egress.generation => read.wall,
                 Due::Read(read) => egress.wall.before(egress.mono.since(read.mono)),
             };
-            stamp.emit(&mut self.buffer[stamp_at..]);
+            stamp.emit(&mut self.buffer[at..]);
         }
         let frame = &mut self.buffer[start..FRONT + len + end.tag_len()];
         if let Some(seal) = end.begin_seal(&header, frame) {
-            if marked {
+            if let Some(at) = stamp_at {
                 // Hashing took its time, which is this host's share too.
                 let egress = self.clock.read();
-                set_egress(
-                    &mut frame[stamp_at - start..],
-                    egress.wall,
-                    egress.generation,
-                );
+                set_egress(&mut frame[at - start..], egress.wall, egress.generation);
             }
             seal.finish(frame);
         }

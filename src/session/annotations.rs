@@ -6,7 +6,7 @@ use crate::wire::{FrameView, ANNOTATION_ASK, ANNOTATION_VALUES};
 
 /// What `frame` asks the node at `hop` for: what its header says, or less where hops are asked for different things. A
 /// malformed list asks for nothing.
-pub fn asked(frame: &FrameView<'_>, hop: u8) -> Classes {
+pub fn requested(frame: &FrameView<'_>, hop: u8) -> Classes {
     let all = Classes(frame.header.classes);
     let ask = frame
         .annotations()
@@ -21,7 +21,7 @@ pub fn asked(frame: &FrameView<'_>, hop: u8) -> Classes {
 }
 
 /// What the nodes from `hop` on have told. What is malformed is passed over: it is another node's business.
-pub fn told(frame: &FrameView<'_>, hop: u8) -> Vec<NodeAnnotations> {
+pub fn reported(frame: &FrameView<'_>, hop: u8) -> Vec<NodeAnnotations> {
     frame
         .annotations()
         .map_while(Result::ok)
@@ -67,7 +67,7 @@ mod tests {
         ] {
             let bytes = frame(both, annotations);
             let view = FrameView::parse(&bytes).unwrap();
-            assert_eq!(asked(&view, hop), expected);
+            assert_eq!(requested(&view, hop), expected);
         }
     }
 
@@ -87,10 +87,15 @@ mod tests {
             ],
         );
         let view = FrameView::parse(&bytes).unwrap();
-        let hops = |from| told(&view, from).iter().map(|f| f.hop).collect::<Vec<_>>();
+        let hops = |from| {
+            reported(&view, from)
+                .iter()
+                .map(|f| f.hop)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(hops(0), [1, 3]);
         assert_eq!(hops(2), [3]);
-        let first = &told(&view, 0)[0];
+        let first = &reported(&view, 0)[0];
         assert_eq!(
             (first.sequence, &first.annotations),
             (42, &vec![annotation])

@@ -19,6 +19,7 @@ pub mod answers;
 pub mod clock;
 pub mod connection_record;
 pub mod inbound;
+pub mod opening;
 pub mod path;
 pub mod schedule;
 pub mod trips;

@@ -88,6 +88,38 @@ pub fn build(mut header: Header, stamps: &[u8], annotations: &[u8], payload: &[u
     out
 }
 
+/// Writes the parts of a frame before its payload, right before `payload_at`: annotations, stamp,
+/// header.
+///
+/// Sets the number of stamps and the length of the annotations in `header`. Returns the start of
+/// the frame and the place of the stamp, for [`set_egress`](super::set_egress).
+///
+/// # Panics
+///
+/// If there is no room for them before `payload_at`.
+pub fn put_front(
+    buffer: &mut [u8],
+    payload_at: usize,
+    header: &mut Header,
+    stamp: Option<&Stamp>,
+    annotations: &[u8],
+) -> (usize, Option<usize>) {
+    let mut start = payload_at - annotations.len();
+    buffer[start..payload_at].copy_from_slice(annotations);
+    header.annotations_len = annotations.len();
+    header.stamps = 0;
+    let mut stamp_at = None;
+    if let Some(stamp) = stamp {
+        start -= STAMP_LEN;
+        stamp.emit(&mut buffer[start..]);
+        header.stamps = 1;
+        stamp_at = Some(start);
+    }
+    start -= HEADER_LEN;
+    header.emit(&mut buffer[start..]);
+    (start, stamp_at)
+}
+
 /// Writes `hop` into the header of the frame at the front of `frame`.
 pub fn set_hop(frame: &mut [u8], header: &mut Header, hop: u8) {
     header.hop = hop;
@@ -286,6 +318,30 @@ mod tests {
             &b"note"[..]
         );
         assert_eq!(frame.header.frame_len(), bytes.len());
+    }
+
+    #[test]
+    fn a_front_is_written_before_its_payload_as_build_writes_it() {
+        let mut annotations = Vec::new();
+        push_annotation(&mut annotations, 9, 0, b"note");
+        for (has_stamp, annotations) in [(true, &annotations[..]), (true, &[]), (false, &[])] {
+            let mut header = Header::new(FrameType::Block, 7, 8);
+            let stamps = if has_stamp {
+                stamp_bytes(0).to_vec()
+            } else {
+                Vec::new()
+            };
+            let expected = build(header, &stamps, annotations, b"payload");
+            let mut buffer = vec![0xee; 200];
+            buffer.extend_from_slice(b"payload");
+            header.payload_len = 7;
+            let stamp = stamp(0);
+            let stamp = has_stamp.then_some(&stamp);
+            let (start, at) = put_front(&mut buffer, 200, &mut header, stamp, annotations);
+            assert_eq!(buffer[start..], expected);
+            assert_eq!(at, has_stamp.then_some(start + HEADER_LEN));
+            assert_eq!(Ok(header), Header::parse(&expected));
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub use annotation::{
     ANNOTATION_VALUES,
 };
 pub use error::ParseError;
-pub use frame::{build, push_stamp, set_hop, ErrorCode, ErrorInfo, FrameView};
+pub use frame::{build, push_stamp, put_front, set_hop, ErrorCode, ErrorInfo, FrameView};
 pub use frame_type::{FrameType, PASSABLE};
 pub use header::{Flags, Header, HEADER_LEN, MAGIC, VERSION};
 pub use stamp::{set_egress, Stamp, StampDirection, StampFlags, STAMP_LEN};

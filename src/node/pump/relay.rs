@@ -145,15 +145,7 @@ impl<'a> Pump<'a> {
                 self.flush(&mut batch, None, way)?;
             }
         }
-        loop {
-            let next = reader
-                .frame()
-                .map_err(|fault| self.read_fault(self.source, fault))?;
-            let Some(header) = next else {
-                break;
-            };
-            let ingress = self.ingress(reader, &header);
-            self.check(reader, &mut inbound, &header)?;
+        while let Some((header, ingress)) = self.receive(reader, &mut inbound)? {
             if !gatherable(header.kind) {
                 self.pass_special(reader, header, ingress, way)?;
                 continue;
@@ -167,9 +159,6 @@ impl<'a> Pump<'a> {
             }
             batch.take(reader, first);
             self.pass_batch(reader, &mut inbound, ingress, way, &mut batch)?;
-        }
-        if !inbound.ended() {
-            return Err(self.vanished());
         }
         let sink = self.end(self.sink);
         self.finish(|| sink.shut_writing())
@@ -226,7 +215,7 @@ impl<'a> Pump<'a> {
                     let value = self.answer(&reader.view(header), ingress);
                     header = append(&reader.view(header), self.session.hop, &value, own);
                 }
-                _ => self.telling.clear(),
+                _ => self.annotations.clear(),
             }
         }
         if own.is_empty() {
@@ -317,19 +306,19 @@ impl<'a> Pump<'a> {
         drop(guard);
         for frame in frames {
             if frame.header.kind == FrameType::Opened && way == Way::Return {
-                self.tell_opened(&buffer[frame.start..frame.end], frame.header);
+                self.collect_path(&buffer[frame.start..frame.end], frame.header);
             }
         }
         if let (Way::Turn, Some(ingress), Some(egress)) = (way, ingress, egress) {
             for _ in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
-                self.tell_residence(Direction::Forward, ingress, egress);
+                self.collect_residence(Direction::Forward, ingress, egress);
             }
         }
         if way == Way::Return {
             if let (Some(ingress), Some(egress)) = (ingress, egress) {
                 for frame in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
                     let arrival = frame.arrival;
-                    self.tell_trip(
+                    self.collect_trip(
                         &buffer[frame.start..frame.end],
                         frame.header,
                         Moment { arrival, ..ingress },
@@ -340,13 +329,13 @@ impl<'a> Pump<'a> {
             }
         }
         if let Some(ingress) = ingress {
-            self.follow(ingress);
+            self.request_next(ingress);
         }
         Ok(())
     }
 
     #[inline(never)]
-    fn tell_opened(&self, frame: &[u8], header: Header) {
+    fn collect_path(&self, frame: &[u8], header: Header) {
         if let Ok(view) = FrameView::of(header, frame) {
             report_nodes(self.node, self.session, view.annotations());
         }
