@@ -24,7 +24,7 @@ use util::{fill_backlog, free_port, need, pass, program, run, text, Dir, Node, P
 
 /// Ends `node`, which has to have said one thing: a line with `part`.
 #[track_caller]
-fn said_only(node: &mut Node, part: &str) {
+fn logged_only(node: &mut Node, part: &str) {
     node.process.wait_line(part);
     let (status, _) = node.process.stop();
     assert!(status.success());
@@ -38,7 +38,7 @@ fn said_only(node: &mut Node, part: &str) {
 // --- what a client may send ----------------------------------------------------------------------------------------
 
 #[test]
-fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_notices() {
+fn a_client_that_breaks_the_protocol_is_refused_in_one_line_and_no_other_notices() {
     let z = Node::start("Z", &[]);
     let auto: &[&str] = &[];
     let hasty: &[&str] = &["-t", "0.3"];
@@ -189,12 +189,12 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
         drop(bad); // The node waits for it, so that no reset overtakes the ERROR: a connection still open.
         witness.asks();
         witness.leaves();
-        said_only(&mut b, part);
+        logged_only(&mut b, part);
     }
 }
 
 #[test]
-fn a_node_that_comes_to_a_raw_listener_is_refused_and_told() {
+fn a_node_that_connects_to_a_raw_listener_is_refused_with_an_error() {
     for shape in [Shape::Proxy, Shape::EntryExit] {
         let mut chain = Chain::start(shape, echo_server());
         let mut witness = Witness::new(chain.address, false);
@@ -204,7 +204,7 @@ fn a_node_that_comes_to_a_raw_listener_is_refused_and_told() {
         assert!(stderr.contains("takes raw clients only"), "{stderr}");
         witness.asks();
         witness.leaves();
-        said_only(
+        logged_only(
             &mut chain.nodes[0],
             "takes raw clients only: a loop, or an entry",
         );
@@ -262,7 +262,7 @@ fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
 }
 
 #[test]
-fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_notices() {
+fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_no_other_notices() {
     let z = Node::start("Z", &[]);
     let back = framed(FrameType::Block, Flags::RETURN, COOKIE, b"payload");
     let http = b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n".to_vec();
@@ -333,13 +333,13 @@ fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_no
             drop(stdin);
             witness.asks();
             witness.leaves();
-            said_only(&mut b, part);
+            logged_only(&mut b, part);
         }
     }
 }
 
 #[test]
-fn a_source_pointed_at_a_plain_server_says_so_itself() {
+fn a_source_pointed_at_a_plain_server_reports_that_itself() {
     let (listener, address) = listener();
     let server = thread::spawn(move || {
         let mut socket = accept(&listener);
@@ -382,7 +382,7 @@ fn a_next_hop_that_stops_reading_or_answering_breaks_a_source_within_its_timeout
 }
 
 #[test]
-fn a_client_that_pauses_is_waited_for_and_said_once() {
+fn a_client_that_pauses_is_waited_for_and_logged_once() {
     const MUCH: usize = 32 << 20; // More than the sockets between hold.
     let (listener, address) = listener();
     let mut chain = Chain::start_with(Shape::Proxy, address, &["-t", "0.3"]);
@@ -406,8 +406,7 @@ fn a_client_that_pauses_is_waited_for_and_said_once() {
 }
 
 #[test]
-fn a_plain_client_that_waits_for_a_server_that_speaks_first_is_told_of_once_and_served_when_it_speaks(
-) {
+fn a_plain_client_that_waits_for_its_server_is_logged_once_and_served_when_it_sends() {
     let mut entry = Node::to("A", echo_server(), &["-r", "-t", "0.2"]);
     let mut clients = [(); 2].map(|()| connect(entry.address));
     entry
@@ -422,7 +421,7 @@ fn a_plain_client_that_waits_for_a_server_that_speaks_first_is_told_of_once_and_
         assert_eq!(&answer, b"hello");
     }
     drop(clients);
-    said_only(&mut entry, "use --accept raw");
+    logged_only(&mut entry, "use --accept raw");
 }
 
 // --- names, addresses, ports ---------------------------------------------------------------------------------------
@@ -501,7 +500,7 @@ fn a_black_holed_next_hop_is_given_up_after_the_timeout() {
     let probe = run(&["probe", &b.address.to_string(), "-c", "1", "-t", "10"]);
     let part = format!("cannot connect to {address}: connection timed out");
     fails(&probe, 2, &part);
-    said_only(&mut b, &part);
+    logged_only(&mut b, &part);
     drop(listener);
 }
 
@@ -525,7 +524,7 @@ fn looped(args: &[&str]) -> (Output, Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn a_loop_of_nodes_is_found_at_once_and_told_at_every_hop() {
+fn a_loop_of_nodes_is_found_at_once_and_reported_at_every_hop() {
     let (probe, b, c) = looped(&[]);
     fails(&probe, 2, "loop: this node is on the path");
     for stderr in [&b, &c] {
@@ -585,7 +584,7 @@ fn a_node_that_leads_back_to_itself_under_another_name_refuses() {
 // --- outputs -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_full_disk_is_told_and_fails() {
+fn a_full_disk_is_reported_and_fails() {
     let z = Node::start("Z", &[]);
     let to_z = z.address.to_string();
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
@@ -666,7 +665,7 @@ fn a_closed_stdout_is_a_normal_end() {
 }
 
 #[test]
-fn how_a_path_stands_hangs_neither_on_who_reads_it_nor_on_one_file_of_several() {
+fn a_report_depends_neither_on_its_reader_nor_on_one_file_of_several() {
     let z = Node::start("Z", &[]);
     let to_z = z.address.to_string();
     let dir = Dir::new("unread");

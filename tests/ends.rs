@@ -83,7 +83,7 @@ fn fill(mut socket: &TcpStream) -> usize {
 }
 
 #[test]
-fn an_upload_goes_on_after_the_server_has_said_its_last_word() {
+fn an_upload_goes_on_after_the_server_has_ended_its_direction() {
     const HALF: usize = 2 << 20;
     let (mut source, _exit, mut server) = source_and_server(&[]);
     server.write_all(b"hi").unwrap();
@@ -176,7 +176,7 @@ fn silence_is_not_blamed_on_the_first_segment() {
 }
 
 #[test]
-fn the_node_that_was_told_to_end_is_named_and_not_the_link_behind_it() {
+fn the_node_that_was_stopped_is_named_and_not_the_link_behind_it() {
     let far = Node::start("Z", &[]);
     let mut near = Node::to("B", far.address, &["-t", "0.4"]);
     let address = near.address.to_string();
@@ -194,7 +194,7 @@ fn the_node_that_was_told_to_end_is_named_and_not_the_link_behind_it() {
 }
 
 #[test]
-fn what_a_slow_server_has_yet_to_read_is_in_flight_when_a_proxy_is_told_to_end() {
+fn unread_bytes_of_a_slow_server_are_in_flight_when_a_proxy_is_stopped() {
     let (listener, address) = listener();
     let args = ["--accept", "raw", "-r", "-t", "20"];
     let mut proxy = Node::to("P", address, &args);
@@ -212,7 +212,7 @@ fn what_a_slow_server_has_yet_to_read_is_in_flight_when_a_proxy_is_told_to_end()
 }
 
 #[test]
-fn what_the_kernel_holds_for_a_slow_server_is_in_flight_when_a_proxy_is_told_to_end() {
+fn bytes_that_the_kernel_holds_for_a_slow_server_are_in_flight_when_a_proxy_is_stopped() {
     let (listener, address) = listener();
     let mut proxy = Node::to("P", address, &["--accept", "raw", "-r", "-t", "20"]);
     let mut client = connect(proxy.address);
@@ -272,7 +272,7 @@ fn a_probe_that_has_sent_everything_goes_on_while_answers_still_come() {
 }
 
 #[test]
-fn a_slow_client_of_an_entry_is_told_as_that_and_not_as_the_way_back() {
+fn a_slow_client_of_an_entry_is_reported_as_that_and_not_as_the_way_back() {
     let echo = Node::start("Z", &[]);
     let relay = Node::to("B", echo.address, &[]);
     let args = ["--accept", "raw", "--format", "json", "-t", "1"];

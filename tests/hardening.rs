@@ -85,7 +85,7 @@ fn only_networks_of_allow_may_connect_and_a_flood_of_others_is_one_line() {
 }
 
 #[test]
-fn the_report_counts_who_was_refused() {
+fn the_report_counts_refused_clients() {
     let mut node = proxy(&["--allow", "10.0.0.0/8"]);
     for _ in 0..3 {
         assert!(is_refused(node.address));
@@ -152,7 +152,7 @@ fn without_max_connections_the_limit_of_descriptors_is_what_there_is_room_for() 
 }
 
 #[test]
-fn a_node_that_is_full_ends_when_it_is_told_to() {
+fn a_node_that_is_full_ends_when_it_is_stopped() {
     let mut node = proxy(&["--max-connections", "1"]);
     let client = connect(node.address);
     assert!(is_answered(&client));
@@ -218,7 +218,7 @@ fn peak(process: &Process) -> u64 {
 }
 
 #[test]
-fn a_hostile_peer_costs_no_more_memory_than_the_docs_of_the_gate_say() {
+fn a_hostile_peer_costs_no_more_memory_than_the_docs_state() {
     const PEERS: usize = 10;
     let mut z = Node::start("Z", &[]);
     let b = Node::to("B", z.address, &[]);
@@ -382,7 +382,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
 }
 
 #[test]
-fn nothing_that_a_peer_says_forges_a_line_of_log_or_report() {
+fn no_text_of_a_peer_forges_a_line_of_log_or_report() {
     for format in ["text", "json", "jsonl", "csv"] {
         for through_relay in [false, true] {
             let hop = hostile_hop(2);

@@ -169,7 +169,7 @@ fn works(target: SocketAddr, key: &[&str]) {
 }
 
 #[test]
-fn a_neighbour_with_another_key_or_none_is_refused_by_name_and_the_source_is_told() {
+fn a_neighbour_with_another_key_or_none_is_refused_by_name_and_the_source_reports_it() {
     let keys = Keys::new("differ");
     for (near, far, at_near, at_far) in [
         (

@@ -1,4 +1,4 @@
-//! Who is on a path: the introductions that OPEN and OPENED carry, and what the report makes of them.
+//! The nodes of a path, as the introductions in OPEN and OPENED describe them, for the report.
 
 use crate::collect::queue::{Measurement, Path};
 use crate::node::Node;
@@ -7,11 +7,12 @@ use crate::session::opening::Session;
 use crate::session::path;
 use crate::wire::{Annotations, NodeInfo};
 
-/// The path from this node on, to the collector.
+/// Hands the path from this node on to the collector.
 #[inline(never)]
 pub fn report_nodes(node: &Node, session: Session, annotations: Annotations<'_>) {
     let introductions = path::nodes(annotations);
-    // Behind a balancer a node does not know what its neighbour connected to; the neighbour does.
+    // Behind a balancer a node does not know the address that its neighbour connected to; the
+    // neighbour does.
     let called = |hop: u8| {
         introductions.iter().find_map(|(near, neighbour)| {
             let before = near.checked_add(1) == Some(hop) && !neighbour.next_hop.is_empty();
@@ -33,7 +34,7 @@ pub fn report_nodes(node: &Node, session: Session, annotations: Annotations<'_>)
     node.collector.offer(Measurement::Path(Box::new(path)));
 }
 
-/// A node's introduction as the report shows it.
+/// Returns the introduction of a node in the form of the report.
 pub fn path_node(hop: u8, info: NodeInfo) -> PathNode {
     PathNode {
         hop,

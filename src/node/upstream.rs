@@ -169,7 +169,7 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         let local = socket.local_addr().unwrap();
-        assert!(shared.gate.enter());
+        assert!(shared.limit.acquire());
         let connection = Connection::new(&shared, socket, peer);
         cut_off(&shared.node, &connection.pair);
         assert!(connect(&connection, local, Session::default()).is_err());

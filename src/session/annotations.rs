@@ -1,11 +1,11 @@
-//! What a frame asks a node for, and what nodes have told in one that came back.
+//! The annotations that a frame requests from a node, and those that it carries back.
 
 use crate::annotation::{Classes, NodeAnnotations};
 use crate::wire::values::{asked_of, parse_values};
 use crate::wire::{FrameView, ANNOTATION_ASK, ANNOTATION_VALUES};
 
-/// What `frame` asks the node at `hop` for: what its header says, or less where hops are asked for different things. A
-/// malformed list asks for nothing.
+/// Returns the classes that `frame` requests from the node at `hop`: those of its header, or fewer
+/// if a list differs by hop. A malformed list requests nothing.
 pub fn requested(frame: &FrameView<'_>, hop: u8) -> Classes {
     let all = Classes(frame.header.classes);
     let ask = frame
@@ -20,7 +20,8 @@ pub fn requested(frame: &FrameView<'_>, hop: u8) -> Classes {
     }
 }
 
-/// What the nodes from `hop` on have told. What is malformed is passed over: it is another node's business.
+/// Returns the annotations of the nodes from `hop` on. Malformed ones are skipped: they are another
+/// node's fault.
 pub fn reported(frame: &FrameView<'_>, hop: u8) -> Vec<NodeAnnotations> {
     frame
         .annotations()
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_is_asked_for_what_the_header_says_unless_a_list_says_less() {
+    fn the_header_requests_classes_from_a_hop_unless_a_list_requests_fewer() {
         let both = Classes::LOAD.union(Classes::TCP);
         let ask = emit_ask([(2, Classes::LOAD.union(Classes::MIB))].into_iter());
         for (annotations, hop, expected) in [
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nodes_behind_have_told_is_found_and_the_malformed_passed_over() {
+    fn annotations_of_nodes_behind_are_found_and_malformed_ones_skipped() {
         let annotation = HostAnnotation {
             name: "load1".into(),
             value: AnnotationValue::Number(1.0),

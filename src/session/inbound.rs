@@ -1,42 +1,42 @@
-//! Whether a frame may come now, on one direction of one connection.
+//! The rules for the order of frames in one direction of a connection.
 
 use crate::wire::{ErrorCode, Flags, FrameType, Header};
 use std::fmt;
 
-/// How a peer broke the rules of a session.
+/// A breach of the rules of a session by a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// The first frame was of another type.
     NotOpen {
-        /// Which.
+        /// Its type.
         kind: FrameType,
     },
     /// A frame that never travels this way, or not again.
     Unexpected {
-        /// Which.
+        /// Its type.
         kind: FrameType,
     },
     /// A frame of another session.
     Cookie {
-        /// As sent.
+        /// The cookie of the frame.
         seen: u64,
-        /// Of this connection.
+        /// The cookie of the connection.
         expected: u64,
     },
     /// The path is longer than the source allows.
     HopLimit {
-        /// As the source set it.
+        /// The limit that the source set.
         limit: u8,
     },
     /// A frame after END that carries application bytes.
     AfterEnd {
-        /// Which.
+        /// Its type.
         kind: FrameType,
     },
 }
 
 impl Violation {
-    /// What to tell the source.
+    /// Returns the code of the ERROR frame for the source.
     pub fn code(self) -> ErrorCode {
         match self {
             Self::HopLimit { .. } => ErrorCode::HopLimit,
@@ -57,7 +57,11 @@ impl fmt::Display for Violation {
                 "sent a second cookie: {seen:016x} on the connection of {expected:016x}"
             ),
             Self::HopLimit { limit } => {
-                write!(f, "sent a frame whose hop limit of {limit} is used up: is there a loop of nodes that do not stamp?")
+                write!(
+                    f,
+                    "sent a frame whose hop limit of {limit} is used up: is there a loop of nodes \
+                     that do not stamp?"
+                )
             }
             Self::AfterEnd { kind } => write!(f, "sent a frame of type {kind} after its END"),
         }
@@ -66,7 +70,7 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// The rules for the frames that come in on one side of a connection.
+/// The state of the rules for the frames of one direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Inbound {
     returning: bool,
@@ -75,7 +79,7 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// For frames away from the source; the first has to be OPEN.
+    /// The rules for frames away from the source; the first has to be OPEN.
     pub fn forward() -> Self {
         Self {
             returning: false,
@@ -84,7 +88,7 @@ impl Inbound {
         }
     }
 
-    /// For frames back to the source, of the session that was opened with `cookie`.
+    /// The rules for frames back to the source, in the session with `cookie`.
     pub fn returning(cookie: u64) -> Self {
         Self {
             returning: true,
@@ -93,12 +97,12 @@ impl Inbound {
         }
     }
 
-    /// END was seen: the end of the connection is an orderly one.
+    /// Returns `true` after END: the end of the connection is an orderly one.
     pub fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Checks a frame; it may be passed on when this is `Ok`.
+    /// Checks a frame, which may be passed on if this is `Ok`.
     ///
     /// # Errors
     ///
@@ -108,7 +112,7 @@ impl Inbound {
         match self.cookie {
             None if kind != FrameType::Open => return Err(Violation::NotOpen { kind }),
             None => self.cookie = Some(header.cookie),
-            // A node that refuses us may not know our cookie.
+            // A node that refuses the connection may not know its cookie.
             Some(expected) if expected != header.cookie && kind != FrameType::Error => {
                 return Err(Violation::Cookie {
                     seen: header.cookie,
@@ -119,7 +123,7 @@ impl Inbound {
             Some(_) => {}
         }
         let fits = match kind {
-            // Opens a connection, or belongs before OPEN and is taken there.
+            // Belongs before OPEN, and is taken there.
             FrameType::Open => !self.returning,
             FrameType::Hello => false,
             FrameType::Opened | FrameType::Report | FrameType::Error => self.returning,
@@ -183,8 +187,12 @@ mod tests {
         for kind in [Opened, Block, Report, End, Report, Error] {
             assert_eq!(inbound.check(&back(kind)), Ok(()), "type {kind}");
         }
-        let of_nobody = Header::new(Error, 0, 0);
-        assert_eq!(inbound.check(&of_nobody), Ok(()), "whoever refuses");
+        let of_another_session = Header::new(Error, 0, 0);
+        assert_eq!(
+            inbound.check(&of_another_session),
+            Ok(()),
+            "a node that refuses"
+        );
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Introduction<'_> {
         }
     }
 
-    /// Appends the introduction; the flags tell of a lack of room.
+    /// Appends the introduction; a flag marks a lack of room.
     fn append(&self, annotations: &mut Vec<u8>, flags: Flags, hop: u8) -> Flags {
         if push_annotation(annotations, ANNOTATION_NODE, hop, &self.info.emit()) {
             flags

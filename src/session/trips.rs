@@ -1,10 +1,10 @@
-//! A frame that came back, as the trip that the node reading it has to account for.
+//! The trip of a frame that came back, from the view of the node that reads it.
 
 use crate::measure::{HopStamp, NodeId, Return, Trip};
 use crate::time::MonoTime;
 use crate::wire::{FrameView, Stamp, StampDirection, StampFlags};
 
-/// Who reads: the path is looked at from there.
+/// The node that reads a frame: the trip begins there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TripOrigin {
     /// Its node id.
@@ -28,10 +28,11 @@ fn hop_stamp(stamp: &Stamp) -> HopStamp {
     }
 }
 
-/// The trip of a frame that came back to `origin` at `home`: everything from the origin's own forward stamp on.
+/// Returns the trip of a frame that came back to `origin` at `home`, from the origin's own forward
+/// stamp on.
 ///
-/// `at` is the origin's monotonic clock at that moment. `None` where the origin did not stamp the frame on its way out
-/// (an unmarked block, or no room).
+/// `at` is the time of return on the origin's monotonic clock. `None` if the origin did not stamp
+/// the frame on its way out (an unmarked block, or no room).
 pub fn trip(frame: &FrameView<'_>, origin: TripOrigin, at: MonoTime, home: Return) -> Option<Trip> {
     let mut stamps = frame.stamps().map_while(Result::ok).skip_while(|stamp| {
         stamp.node != origin.node

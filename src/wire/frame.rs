@@ -19,16 +19,16 @@ impl<'a> FrameView<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Header::parse`]; [`ParseError::Incomplete`] also where the frame is not complete.
+    /// Those of [`Header::parse`]; [`ParseError::Incomplete`] also if the frame is not complete.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         Self::of(Header::parse(bytes)?, bytes)
     }
 
-    /// As [`parse`](Self::parse), with the header that was read already.
+    /// Reads a frame whose header was read already.
     ///
     /// # Errors
     ///
-    /// [`ParseError::Incomplete`] where the frame is not complete.
+    /// [`ParseError::Incomplete`] if the frame is not complete.
     pub fn of(header: Header, bytes: &'a [u8]) -> Result<Self, ParseError> {
         match bytes.get(..header.frame_len()) {
             Some(bytes) => Ok(Self { header, bytes }),
@@ -72,7 +72,7 @@ impl<'a> FrameView<'a> {
     }
 }
 
-/// Builds a frame; the counts and lengths in `header` are set from what is given.
+/// Builds a frame; sets the counts and lengths in `header` from the parts.
 pub fn build(mut header: Header, stamps: &[u8], annotations: &[u8], payload: &[u8]) -> Vec<u8> {
     header.header_len = HEADER_LEN;
     header.stamps = (stamps.len() / STAMP_LEN) as u8;
@@ -126,11 +126,12 @@ pub fn set_hop(frame: &mut [u8], header: &mut Header, hop: u8) {
     header.emit(frame);
 }
 
-/// Appends `stamp` to the frame that begins at `start`: what lies before the annotations moves down by one stamp, so
-/// the payload stays where it is. Writes the header anew.
+/// Appends `stamp` to the frame that begins at `start`: all before the annotations moves down by
+/// one stamp, and the payload stays in place. Writes the header anew.
 ///
-/// Returns the new start, and where the stamp lies, for [`set_egress`](super::set_egress); `None` (and the overflow
-/// flag in the header) where the frame carries [`MAX_STAMPS`] already.
+/// Returns the new start, and the place of the stamp for [`set_egress`](super::set_egress). The
+/// place is `None`, with the overflow flag in the header, if the frame carries [`MAX_STAMPS`]
+/// already.
 ///
 /// # Panics
 ///
@@ -156,7 +157,7 @@ pub fn push_stamp(
     (new_start, Some(stamp_at))
 }
 
-/// What an ERROR frame says went wrong.
+/// The kind of fault in an ERROR frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
     /// A peer broke the protocol.
@@ -209,11 +210,11 @@ impl ErrorCode {
 /// The payload of an ERROR frame: code 2 | hop 1 | reserved 1 | node id 8 | text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorInfo {
-    /// What kind.
+    /// The kind of fault.
     pub code: ErrorCode,
-    /// The hop that noticed.
+    /// The hop of the node that reports it.
     pub hop: u8,
-    /// The node that noticed.
+    /// The identifier of that node.
     pub node: u64,
     /// One line for people, at most [`MAX_ERROR_TEXT`] bytes; show it as [`shown`](Self::shown).
     pub text: String,
@@ -222,11 +223,12 @@ pub struct ErrorInfo {
 const ERROR_FIXED_LEN: usize = 12;
 
 impl ErrorInfo {
-    /// Reads the payload of an ERROR frame. Text beyond the bound is cut, not refused: the error matters more.
+    /// Reads the payload of an ERROR frame. Text beyond the bound is cut, not refused: the error
+    /// matters more.
     ///
     /// # Errors
     ///
-    /// [`ParseError::Content`] where it is too short.
+    /// [`ParseError::Content`] if it is too short.
     pub fn parse(payload: &[u8]) -> Result<Self, ParseError> {
         if payload.len() < ERROR_FIXED_LEN {
             return Err(ParseError::Content {
@@ -243,7 +245,8 @@ impl ErrorInfo {
         })
     }
 
-    /// The text for people: what could forge other lines is escaped, quotation marks and escapes stay as they are.
+    /// Returns the text for people: control characters are escaped, as they could forge lines;
+    /// quotation marks and backslashes are not.
     pub fn shown(&self) -> String {
         let mut shown = String::with_capacity(self.text.len());
         for c in self.text.chars() {

@@ -8,9 +8,10 @@ use byteorder::{BigEndian, ByteOrder};
 
 /// Length of a header of this version.
 pub const HEADER_LEN: usize = 48;
-/// How every frame begins. The first byte is no text, and CR LF in it shows a transport that rewrites line ends.
+/// The first bytes of every frame. The first one is no text, and CR LF shows a transport that
+/// rewrites line ends.
 pub const MAGIC: [u8; 8] = *b"\x89STS\r\n\x1a\n";
-/// The version this node speaks.
+/// The version of this node.
 pub const VERSION: u8 = 1;
 
 mod field {
@@ -46,12 +47,12 @@ impl Flags {
     /// A node had no room for its stamp.
     pub const STAMPS_OVERFLOW: u16 = 1 << 3;
 
-    /// Whether `bit` is set.
+    /// Returns `true` if `bit` is set.
     pub fn has(self, bit: u16) -> bool {
         self.0 & bit != 0
     }
 
-    /// With `bit` set.
+    /// Returns the flags with `bit` set.
     pub fn with(self, bit: u16) -> Self {
         Self(self.0 | bit)
     }
@@ -64,7 +65,7 @@ pub struct Header {
     pub kind: FrameType,
     /// Flag bits.
     pub flags: Flags,
-    /// 48 in this version; what lies beyond is passed on.
+    /// The length of the header: 48 in this version; bytes beyond are passed on.
     pub header_len: usize,
     /// Bytes of annotations.
     pub annotations_len: usize,
@@ -80,9 +81,9 @@ pub struct Header {
     pub authentication_len: u8,
     /// Identifier of the path session.
     pub cookie: u64,
-    /// Of the block; an answer and a report carry that of the block they belong to.
+    /// The number of the block; an answer and a report carry that of their block.
     pub sequence: u64,
-    /// Annotation classes asked for, a bit each.
+    /// The annotation classes that are requested, a bit each.
     pub classes: u32,
 }
 
@@ -109,8 +110,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// [`ParseError::Incomplete`] while everything seen so far is right; a wrong magic is told at its first wrong byte.
-    /// Every other error is final. Lengths are within their bounds when this returns `Ok`.
+    /// [`ParseError::Incomplete`] while everything so far is right; a wrong magic shows at its
+    /// first wrong byte. Every other error is final. Lengths are within their bounds in `Ok`.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let begun = bytes.len().min(MAGIC.len());
         if bytes[..begun] != MAGIC[..begun] {
@@ -182,7 +183,8 @@ impl Header {
     ///
     /// # Panics
     ///
-    /// If `out` is shorter than [`HEADER_LEN`] or a length exceeds its bound: both are the caller's arithmetic.
+    /// If `out` is shorter than [`HEADER_LEN`] or a length exceeds its bound: both are the caller's
+    /// arithmetic.
     pub fn emit(&self, out: &mut [u8]) {
         assert!(
             self.annotations_len <= MAX_ANNOTATIONS && self.payload_len <= MAX_PAYLOAD,
@@ -210,27 +212,27 @@ impl Header {
         BigEndian::write_u32(&mut out[field::CHECK], check);
     }
 
-    /// Offset of the first stamp.
+    /// Returns the offset of the first stamp.
     pub fn stamps_at(&self) -> usize {
         self.header_len
     }
 
-    /// Offset of the annotations, where a further stamp goes.
+    /// Returns the offset of the annotations, where a further stamp goes.
     pub fn annotations_at(&self) -> usize {
         self.stamps_at() + usize::from(self.stamps) * STAMP_LEN
     }
 
-    /// Offset of the payload.
+    /// Returns the offset of the payload.
     pub fn payload_at(&self) -> usize {
         self.annotations_at() + self.annotations_len
     }
 
-    /// Length of the whole frame.
+    /// Returns the length of the whole frame.
     pub fn frame_len(&self) -> usize {
         self.payload_at() + self.payload_len + usize::from(self.authentication_len)
     }
 
-    /// Whether nodes stamp it.
+    /// Returns `true` if nodes stamp it.
     pub fn marked(&self) -> bool {
         self.flags.has(Flags::MARKED)
     }
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_is_incomplete_and_says_how_much_is_missing() {
+    fn every_truncation_is_incomplete_with_the_number_of_missing_bytes() {
         for len in 0..HEADER_LEN {
             assert_eq!(
                 Header::parse(&GOLDEN[..len]),
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_magic_is_told_at_its_first_byte() {
+    fn a_wrong_magic_is_refused_at_its_first_byte() {
         for (bytes, seen) in [
             (&b"H"[..], &b"H"[..]),
             (

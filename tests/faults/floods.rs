@@ -124,7 +124,7 @@ fn slowly(role: &'static str, what: &'static str, slow: Slow) -> Vec<Row> {
     let (_beyond, node) = cast(role, &["-t", "0.5"]);
     let address = node.address;
     // A line for each, which names it.
-    let subject = Subject::new(role, node).says_times(
+    let subject = Subject::new(role, node).expects_times(
         SLOW..=SLOW,
         "began a frame and did not go on for 0.5 s (--timeout)",
     );

@@ -219,7 +219,7 @@ fn next_hop_goes(role: &'static str, (what, said, ends, resets): Said) -> Vec<Ro
     });
     let change = |mut subject: Subject, _: SocketAddr| {
         for part in [ends, resets].into_iter().flatten() {
-            subject = subject.says(part);
+            subject = subject.expects(part);
         }
         subject
     };
@@ -286,16 +286,16 @@ fn server_goes(what: &'static str, answer: &'static [u8]) -> Vec<Row> {
 
 fn refused(role: &'static str, what: &'static str) -> Vec<Row> {
     let change = |subject: Subject, next| {
-        subject.says(format!("cannot connect to {next}: Connection refused"))
+        subject.expects(format!("cannot connect to {next}: Connection refused"))
     };
     Stage::new(role, &[], After::Refuses).play(what, change, |address| {
-        hears(role, address, "Connection refused");
+        receives(role, address, "Connection refused");
     })
 }
 
 fn swallowed(role: &'static str, what: &'static str) -> Vec<Row> {
     let change = |subject: Subject, next| {
-        subject.says_times(
+        subject.expects_times(
             5..=5,
             format!("cannot connect to {next}: connection timed out"),
         )
@@ -303,14 +303,14 @@ fn swallowed(role: &'static str, what: &'static str) -> Vec<Row> {
     Stage::new(role, &["-t", "0.3"], After::Swallows).play(what, change, |address| {
         thread::scope(|scope| {
             for _ in 0..5 {
-                scope.spawn(|| hears(role, address, "connection timed out"));
+                scope.spawn(|| receives(role, address, "connection timed out"));
             }
         });
     })
 }
 
 /// A client that comes in vain: a framed one is told why, a plain one is reset.
-fn hears(role: &str, address: SocketAddr, part: &str) {
+fn receives(role: &str, address: SocketAddr, part: &str) {
     if role == "entry" {
         let client = connect_unless_reset(address);
         let ending = client.map_or(Ending::Reset, |client| read_out(&client).1);
@@ -333,11 +333,11 @@ fn stuck(role: &'static str, what: &'static str) -> Vec<Row> {
         {}
     });
     let change = move |subject: Subject, _: SocketAddr| {
-        let subject = subject.says_times(3..=3, "has read nothing for 0.3 s, still waiting");
+        let subject = subject.expects_times(3..=3, "has read nothing for 0.3 s, still waiting");
         match role {
             // That plain clients reset is their affair.
             "entry" => subject,
-            _ => subject.says_times(3..=3, BROKE),
+            _ => subject.expects_times(3..=3, BROKE),
         }
     };
     Stage::new(role, &["-t", "0.3"], After::Acts(act)).play(what, change, |address| {

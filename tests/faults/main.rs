@@ -25,7 +25,7 @@ use subsegment_tcp_speeds::sys;
 const AT_A_TIME: usize = 6;
 
 #[test]
-fn whatever_fails_around_a_node_everybody_else_goes_on_and_nothing_is_left_behind() {
+fn any_failure_around_a_node_leaves_the_others_running_and_nothing_behind() {
     sys::raise_descriptor_limit().unwrap();
     // What takes longest begins first; the table has the order of `plays`.
     let mut plays: Vec<Play> = Vec::new();

@@ -441,7 +441,7 @@ fn from_behind_a_source(recorded: &Arc<Recorded>) {
 }
 
 #[test]
-fn mutated_streams_from_either_side_leave_nothing_behind_and_harm_nobody() {
+fn mutated_streams_from_either_side_leave_nothing_behind_and_harm_no_other() {
     let recorded = Arc::new(record());
     thread::scope(|scope| {
         let recorded = &recorded;

@@ -135,11 +135,11 @@ fn framed(role: &'static str, what: &'static str, state: &State) -> Vec<Row> {
     let address = node.address;
     let mut subject = Subject::new(role, node);
     for part in [state.ends, state.resets].into_iter().flatten() {
-        subject = subject.says(part);
+        subject = subject.expects(part);
     }
     if state.what.ends_with("END") {
         // The node may have seen both ends before the reset comes, or not.
-        subject = subject.says_times(0..=1, BROKE);
+        subject = subject.expects_times(0..=1, BROKE);
     }
     let scene = Scene::new(what, Witness::new(address, true), vec![subject]);
     scene.suffers(|_| {
@@ -147,10 +147,10 @@ fn framed(role: &'static str, what: &'static str, state: &State) -> Vec<Row> {
             let mut client = connect(address);
             client.write_all(&state.sent).unwrap();
             if state.sent.len() >= open().len() {
-                heard(&mut client, FrameType::Opened);
+                receive_until(&mut client, FrameType::Opened);
             }
             for _ in 0..state.answers {
-                heard(&mut client, FrameType::Block);
+                receive_until(&mut client, FrameType::Block);
             }
             go(client, way);
         }
@@ -159,7 +159,7 @@ fn framed(role: &'static str, what: &'static str, state: &State) -> Vec<Row> {
 
 /// Reads up to a frame of `kind`.
 #[track_caller]
-pub(crate) fn heard(client: &mut TcpStream, kind: FrameType) {
+pub(crate) fn receive_until(client: &mut TcpStream, kind: FrameType) {
     while next_frame(client).expect("an answer").0.kind != kind {}
 }
 
@@ -192,7 +192,7 @@ fn killed(role: &'static str, what: &'static str) -> Vec<Row> {
     let mut scene = Scene::new(
         what,
         Witness::new(address, true),
-        vec![Subject::new(role, node).says(said)],
+        vec![Subject::new(role, node).expects(said)],
     );
     scene.rounds = 2;
     scene.first_kib = 2048;

@@ -41,7 +41,7 @@ pub(crate) type Says = (RangeInclusive<usize>, String);
 pub(crate) struct Subject {
     pub(crate) role: &'static str,
     pub(crate) node: Node,
-    pub(crate) says: Vec<Says>,
+    pub(crate) expects: Vec<Says>,
     /// How it ends when it is told to.
     pub(crate) code: i32,
 }
@@ -52,22 +52,22 @@ impl Subject {
         Self {
             role,
             node,
-            says: Vec::new(),
+            expects: Vec::new(),
             code: 0,
         }
     }
 
     /// Once in each round it says `part`.
-    pub(crate) fn says(self, part: impl Into<String>) -> Self {
-        self.says_times(1..=1, part)
+    pub(crate) fn expects(self, part: impl Into<String>) -> Self {
+        self.expects_times(1..=1, part)
     }
 
-    pub(crate) fn says_times(
+    pub(crate) fn expects_times(
         mut self,
         times: RangeInclusive<usize>,
         part: impl Into<String>,
     ) -> Self {
-        self.says.push((times, part.into()));
+        self.expects.push((times, part.into()));
         self
     }
 
@@ -308,7 +308,7 @@ impl Row {
         self.lines = said.len();
         self.line = said.last().map_or("-", |line| *line).into();
         let mut explained = 0;
-        for (times, part) in &subject.says {
+        for (times, part) in &subject.expects {
             let count = said.iter().filter(|line| line.contains(part)).count();
             explained += count;
             if !(times.start() * rounds..=times.end() * rounds).contains(&count) {
@@ -320,7 +320,7 @@ impl Row {
         if explained != said.len() {
             let other = said
                 .iter()
-                .find(|line| subject.says.iter().all(|(_, part)| !line.contains(part)));
+                .find(|line| subject.expects.iter().all(|(_, part)| !line.contains(part)));
             self.wrong.push(format!(
                 "{explained} of {} lines were expected, not {other:?}",
                 said.len()

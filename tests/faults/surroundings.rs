@@ -54,11 +54,11 @@ fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
     let address = node.address;
     // A line when it begins; those that the shortage hits within an accepted connection have one each.
     let subject = Subject::new(role, node)
-        .says_times(1..=3, "accept: ")
-        .says_times(0..=40, "cannot start a thread: ")
-        .says_times(0..=40, "cannot connect to ")
+        .expects_times(1..=3, "accept: ")
+        .expects_times(0..=40, "cannot start a thread: ")
+        .expects_times(0..=40, "cannot connect to ")
         // Clients that go while they wait.
-        .says_times(0..=40, "the connection");
+        .expects_times(0..=40, "the connection");
     let mut scene = Scene::new(what, Witness::new(address, true), vec![subject]);
     scene.rounds = 0;
     scene.suffers(|_| {
@@ -129,7 +129,7 @@ fn output(role: &'static str, what: &'static str, args: &[&str]) -> Vec<Row> {
     // Where it has a line per block, at the first of them; and at the end, as the reason of its exit code.
     let lines = if role == "entry" { 2..=2 } else { 1..=1 };
     let mut subject =
-        Subject::new(role, node).says_times(lines, "write /dev/full: No space left on device");
+        Subject::new(role, node).expects_times(lines, "write /dev/full: No space left on device");
     subject.code = 1;
     let framed = role != "entry";
     let mut scene = Scene::new(what, Witness::new(address, framed), vec![subject]);
@@ -183,7 +183,7 @@ fn closed(what: &'static str) -> Vec<Row> {
     let address = node.address;
     drop(node.process.stdout());
     let mut subject = Subject::new("entry", node);
-    subject.says = vec![(0..=1, "standard output".into())];
+    subject.expects = vec![(0..=1, "standard output".into())];
     let mut scene = Scene::new(what, Witness::new(address, false), vec![subject]);
     scene.rounds = 0;
     scene.suffers(|_| Witness::new(address, false).leaves())
@@ -215,7 +215,7 @@ fn clocks(role: &'static str, what: &'static str) -> Vec<Row> {
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let node = Node::start_command(&mut command);
     let address = node.address;
-    let subject = Subject::new(role, node).says_times(2..=2, "clock: stepped, generation=");
+    let subject = Subject::new(role, node).expects_times(2..=2, "clock: stepped, generation=");
     let framed = role != "entry";
     let mut scene = Scene::new(what, Witness::new(address, framed), vec![subject]);
     scene.rounds = 1;

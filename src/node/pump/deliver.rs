@@ -38,7 +38,8 @@ impl<'a> Pump<'a> {
                     self.pair.client.writer_done();
                 }
                 FrameType::Reset => return Err(self.passed_reset()),
-                // Types of a later version end here, as the path does; `inbound` refuses the others.
+                // Types of a later version end here, as the path does; `inbound` refuses the
+                // others.
                 FrameType::Passable(_)
                 | FrameType::Open
                 | FrameType::Opened

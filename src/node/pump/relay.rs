@@ -14,7 +14,7 @@ use crate::wire::{
     push_stamp, set_egress, set_hop, Flags, FrameType, FrameView, Header, StampDirection,
 };
 
-/// Which way frames go through a node.
+/// The direction of frames through a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Forward,
@@ -39,9 +39,9 @@ struct Ready {
     end: usize,
     stamp_at: Option<usize>,
     header: Header,
-    /// What its stamp says of this pump's blocked writes.
+    /// The time of blocked writes in its stamp.
     held: Nanos,
-    /// What its stamp says of the kernel's receive time.
+    /// The kernel's receive time in its stamp.
     arrival: Option<WallTime>,
 }
 
@@ -51,12 +51,12 @@ struct Batch {
     /// One behind the other.
     bytes: Vec<u8>,
     frames: Vec<Ready>,
-    /// Where the frame at hand lies if it was made anew, see [`Pump::make_ready`].
+    /// The frame at hand, if it was made anew; see [`Pump::make_ready`].
     own: Vec<u8>,
 }
 
 impl Batch {
-    /// Begins with an OPEN frame of our own, which has its stamp.
+    /// Begins with an OPEN frame that this node made, its stamp included.
     #[inline(never)]
     fn open(&mut self, open: Vec<u8>) {
         let header = Header::parse(&open).expect("it was built here");
@@ -87,11 +87,11 @@ impl Batch {
     }
 }
 
-/// Several small frames that go out together are gathered up to this size.
+/// The size up to which small frames share a send.
 const GATHER: usize = 64 << 10;
 
 impl<'a> Pump<'a> {
-    /// A relay's up pump, behind the OPEN frame it passes on.
+    /// Runs a relay's up pump, from the OPEN frame that it passes on.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl<'a> Pump<'a> {
         self.pass_frames(reader, inbound, Way::Forward, open)
     }
 
-    /// A relay's down pump, from the beginning.
+    /// Runs a relay's down pump from its first byte.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl<'a> Pump<'a> {
         self.pass_frames(reader, inbound, Way::Return, Vec::new())
     }
 
-    /// A reflector's only pump.
+    /// Runs a reflector's only pump.
     ///
     /// # Errors
     ///
@@ -130,7 +130,8 @@ impl<'a> Pump<'a> {
         self.pass_frames(reader, inbound, Way::Turn, Vec::new())
     }
 
-    /// `opening` is a relay's OPEN frame, which goes out together with what came behind it.
+    /// Passes frames on. `opening` is a relay's OPEN frame, which shares a send with frames behind
+    /// it.
     fn pass_frames(
         &mut self,
         reader: &mut FrameReader<'a>,
@@ -153,7 +154,7 @@ impl<'a> Pump<'a> {
             let first = self.make_ready(reader, header, ingress, way, &mut batch.own);
             reader.consume(&header);
             if batch.frames.is_empty() && next_gatherable(reader).is_none() {
-                // Most often that was all there is: it goes out from where it lies.
+                // Most often no frame follows: it goes out from where it lies.
                 self.dispatch(either(&mut batch.own, reader), &[first], ingress, way)?;
                 continue;
             }
@@ -164,8 +165,8 @@ impl<'a> Pump<'a> {
         self.finish(|| sink.shut_writing())
     }
 
-    /// Gathers what came behind the frame that was, and sends all of it. Never inlined: a pump that idles has no more on
-    /// its stack than it needs for a frame.
+    /// Gathers the frames behind the first one and sends them together. Never inlined: a pump that
+    /// idles has no more on its stack than one frame needs.
     #[inline(never)]
     fn pass_batch(
         &mut self,
@@ -185,7 +186,8 @@ impl<'a> Pump<'a> {
         self.flush(batch, ingress, way)
     }
 
-    /// Sends what was gathered, and gives its memory back: a connection that idles next keeps none.
+    /// Sends the gathered frames and releases their memory: a connection that idles next keeps
+    /// none.
     fn flush(
         &mut self,
         batch: &mut Batch,
@@ -197,7 +199,7 @@ impl<'a> Pump<'a> {
         self.dispatch(&mut bytes, &frames, ingress, way)
     }
 
-    /// Makes the pending frame ready: where it lies, or in `own`, which is empty otherwise, where it asks for facts.
+    /// Makes the pending frame ready: where it lies, or in `own` if it requests annotations.
     fn make_ready(
         &mut self,
         reader: &mut FrameReader<'a>,
@@ -230,7 +232,7 @@ impl<'a> Pump<'a> {
         self.prepare(&mut chunk, header, ingress, way)
     }
 
-    /// Makes the pending frame ready where it lies: hop, stamp.
+    /// Makes the pending frame ready where it lies: writes its hop and its stamp.
     fn prepare(
         &mut self,
         chunk: &mut Chunk<'_>,
@@ -271,7 +273,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Sends frames that lie one behind the other, then hands what came back to the collector.
+    /// Sends frames that lie one behind the other, then hands those that came back to the
+    /// collector.
     fn dispatch(
         &mut self,
         buffer: &mut [u8],
@@ -286,7 +289,7 @@ impl<'a> Pump<'a> {
         let guard = end.lock();
         let seal = |frame: &Ready| end.begin_seal(&frame.header, &buffer[frame.start..frame.end]);
         let first_seal = seal(first);
-        // Empty, and without memory of its own, where there is no key or only one frame.
+        // Empty, and without allocation, without a key or for a single frame.
         let mut more_seals = Vec::new();
         if first_seal.is_some() {
             more_seals.extend(frames[1..].iter().filter_map(seal));
@@ -341,7 +344,7 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Frames that are more than bytes on their way: RESET, ERROR, and what only a later version knows.
+    /// Passes a frame on that is not gathered: RESET, ERROR, and types of a later version.
     #[inline(never)]
     fn pass_special(
         &mut self,
@@ -383,7 +386,7 @@ fn next_gatherable(reader: &FrameReader<'_>) -> Option<Header> {
     reader.next_whole().filter(|next| gatherable(next.kind))
 }
 
-/// The buffer that a frame lies in which [`Pump::make_ready`] returned.
+/// Returns the buffer that holds the frame of [`Pump::make_ready`].
 fn either<'b>(own: &'b mut [u8], reader: &'b mut FrameReader<'_>) -> &'b mut [u8] {
     if own.is_empty() {
         reader.buffer()
