@@ -8,7 +8,7 @@ use crate::cli::{Common, ExitCode, HostPort, PROGRAM};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::http::{self, Response, Routes};
-use crate::node::serve::listen_addresses;
+use crate::node::accept::listen_addresses;
 use crate::output::{replace, tell};
 use crate::passive::{
     pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
