@@ -853,8 +853,8 @@ mod tests {
     fn a_type_in_a_private_module_counts_if_its_room_exports_it() {
         let twin = ("src/right.rs", "pub struct Inner;\n");
         assert_eq!(found(&[twin]), [""; 0]);
-        let expected =
-            "src/low/inner.rs:1 and src/right.rs:1: type `Inner` is defined twice and visible outside";
+        let expected = "src/low/inner.rs:1 and src/right.rs:1: \
+             type `Inner` is defined twice and visible outside";
         for room in [
             "mod inner;\npub use inner::Inner;\n",
             "mod inner;\npub(crate) use self::{inner::{Inner}};\n",
