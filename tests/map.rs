@@ -27,8 +27,6 @@ const EXCEPTIONS: Exceptions = Exceptions {
     arrows: &[],
     types: &[
         // annotate, report
-        "Told",
-        "Value",
         "Object",
         // cli
         "Accept",
@@ -83,7 +81,6 @@ const EXCEPTIONS: Exceptions = Exceptions {
     ],
     columns: &[
         "src/annotate/",
-        "src/annotation.rs",
         "src/cli/",
         "src/collect/",
         "src/commands/",
