@@ -24,7 +24,7 @@ pub fn run(topic: Option<&str>) -> Result<ExitCode, Failure> {
     print(&text)
 }
 
-/// Shows a text through `$PAGER`, or less if that is not set. Returns `false` if no pager has shown it.
+/// Shows a text through `$PAGER`, by default less. Returns `false` if no pager has shown it.
 fn page(text: &str) -> bool {
     let mut pager = match env::var("PAGER") {
         Ok(pager) if pager.is_empty() || pager == "cat" => return false,

@@ -3,7 +3,7 @@
 use crate::cli::wrapped;
 use std::fmt::Write as _;
 
-/// Makes plain text of a page: headings in capitals, wrapped paragraphs, tables as lists, code as it is.
+/// Makes plain text of a page: headings in capitals, wrapped paragraphs, tables as lists, and code.
 pub(super) fn render(page: &str) -> String {
     let mut out = String::new();
     let mut lines = page.lines().peekable();
@@ -53,7 +53,7 @@ fn push_paragraph(out: &mut String, text: &str) {
     out.push_str(&wrapped[indent..]);
 }
 
-/// The first cell on its own line, with those between it and the last one in brackets; the last one below.
+/// Writes a row: the first cell, in brackets those between it and the last one; the last one below.
 fn push_row(out: &mut String, header: &[String], row: &[String]) {
     let first = row.first().map_or("", String::as_str).replace('`', "");
     let mut title = plain(&first);
@@ -111,8 +111,10 @@ mod tests {
 
     #[test]
     fn each_element_has_its_shape() {
-        let page = "# A *page*\n\nOne [link](http://x/y) and **bold**\nwords.\n\n- first\n  more\n- second\n\n\
-            | name | unit | meaning |\n| --- | --- | --- |\n| `x_y` | s | a \\| b |\n| `z` | | |\n\n```sh\nrun it\n```\n\n\
+        let page = "# A *page*\n\nOne [link](http://x/y) and **bold**\nwords.\n\n\
+            - first\n  more\n- second\n\n\
+            | name | unit | meaning |\n| --- | --- | --- |\n\
+            | `x_y` | s | a \\| b |\n| `z` | | |\n\n```sh\nrun it\n```\n\n\
             <!-- no text -->\n> quoted\n\n```text\nwide\n```\n";
         let expected = "A *PAGE*\n\nOne link and bold words.\n\n- first more\n- second\n\n\
             \x20 x_y (unit s)\n      a | b\n  z\n\n    run it\n\n  quoted\n\nwide\n";
