@@ -1,8 +1,8 @@
 //! The manual: one page per topic, for `help TOPIC` and for these docs.
 //!
 //! To add a topic: a file `TOPIC.md` here and a line in `topics!`. Pages use headings, paragraphs,
-//! lists, tables and fenced code; `render` makes plain text of 79 columns of them. Tables of options,
-//! metrics and formats are held equal to the program's own tables by `tests/readme.rs`.
+//! lists, tables and fenced code; `render` makes plain text of 79 columns of them. Tables of
+//! options and metrics are held equal to the program's own tables by `tests/readme.rs`.
 
 mod render;
 
