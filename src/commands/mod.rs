@@ -1,6 +1,7 @@
 //! The commands: a checked command line in, threads started and waited for, an exit code out.
 //!
-//! Every command has a function `run`, which returns the exit code of a run that came to its end, or a [`Failure`].
+//! Every command has a function `run`, which returns the exit code of a run that came to its end,
+//! or a [`Failure`].
 
 pub mod check_rules;
 pub mod demo;
@@ -16,7 +17,7 @@ pub mod targets;
 
 use crate::cli::{self, Action, Command, Config, ExitCode, PROGRAM};
 use crate::node::StopFlag;
-use crate::output::{tell, Output};
+use crate::output::{print_error, Output, OutputError};
 use crate::sync::random;
 use crate::sys::{self, StopSignals};
 use crate::FULL;
@@ -26,27 +27,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::Builder;
 
-/// Why a command did not come to its end: one line for stderr, and the exit code.
+/// The reason for which a command did not come to its end: one line for stderr, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The exit code of the process.
     pub code: ExitCode,
-    /// One line that says what failed, on what, and the remedy.
+    /// One line with the failure, its object and the remedy.
     pub text: String,
 }
 
 impl Failure {
-    /// A failure with the text of `error`.
+    /// Returns a failure with the text of `error`.
     pub fn new(code: ExitCode, error: impl fmt::Display) -> Self {
         let text = error.to_string();
         Self { code, text }
     }
+
+    /// Returns a failure of a command other than `probe`.
+    pub fn failed(error: impl fmt::Display) -> Self {
+        Self::new(ExitCode::Failed, error)
+    }
 }
 
-/// Runs what `args`, without the name of the program, ask for. Prints failures to stderr and returns the exit code.
+/// Runs the command of `args`, which leave out the name of the program. Prints a failure to stderr
+/// and returns the exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     dispatch(args.into_iter().collect()).unwrap_or_else(|failure| {
-        tell(&format!("{PROGRAM}: {}\n", failure.text));
+        print_error(&format!("{PROGRAM}: {}\n", failure.text));
         failure.code
     })
 }
@@ -57,35 +64,40 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, Failure> {
     }
     match cli::parse(args) {
         Ok(Action::Run(config)) => run(*config),
-        Ok(Action::Print(text)) => match Output::Stdout.write(&text) {
-            Err(error) if !error.is_closed_pipe() => Err(Failure::new(ExitCode::Failed, error)),
-            _ => Ok(ExitCode::Done),
-        },
+        Ok(Action::Print(text)) => done(Output::Stdout.write(&text)),
         Err(error) => Err(Failure::new(error.exit_code(), error)),
     }
 }
 
-/// The command `passive`, which has a command line of its own.
+/// Runs the command `passive`, which has a command line of its own.
 fn run_passive(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Failure> {
     logging::start(None);
     let signals = block_signals()?;
     let (sender, stop) = crossbeam_channel::bounded(1); // The first signal; the second ends at once.
     let watching = Builder::new().name("signal".into()).spawn(move || {
         signals.wait();
-        // The receiver is gone if the command is at its end.
+        // An error means that the command is at its end.
         let _ = sender.send(());
         signals.wait();
         std::process::exit(ExitCode::Failed.number().into());
     });
     if let Err(error) = watching {
-        log::error!("main: cannot start a thread: {error}; signals will not be heard");
+        log::error!("main: cannot start a thread: {error}; signals have no effect");
     }
     passive::run(args, stop)
 }
 
 fn block_signals() -> Result<StopSignals, Failure> {
-    StopSignals::block()
-        .map_err(|error| Failure::new(ExitCode::Failed, format!("block signals: {error}")))
+    StopSignals::block().map_err(|error| Failure::failed(format!("block signals: {error}")))
+}
+
+/// Returns the exit code of a command whose results were written, or not. A reader that has closed
+/// the pipe is a normal end.
+fn done(written: Result<(), OutputError>) -> Result<ExitCode, Failure> {
+    match written {
+        Err(error) if !error.is_closed_pipe() => Err(Failure::failed(error)),
+        _ => Ok(ExitCode::Done),
+    }
 }
 
 fn run(config: Config) -> Result<ExitCode, Failure> {
@@ -104,7 +116,7 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
         Command::Probe(config) => probe::run(&common, &config, signals, &stop),
         Command::CheckRules(path) => check_rules::run(&path),
         Command::Targets(_) | Command::Exporter | Command::Demo(_) if !FULL => {
-            unreachable!("none of them is parsed")
+            unreachable!("the command line of this build has none of them")
         }
         Command::Targets(config) => targets::run(&common, &config, signals),
         Command::Exporter => exporter::run(&common, signals, &stop),
@@ -115,7 +127,8 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The exit code of a run that a second signal ends at once: the state of a path is not known then.
+/// Returns the exit code of a run that a second signal ends at once, with the state of the path
+/// unknown.
 fn cut_off(command: &Command) -> ExitCode {
     match command {
         Command::Probe(_) | Command::Targets(_) => ExitCode::ProbeUnknown,

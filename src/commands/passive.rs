@@ -7,7 +7,7 @@ use crate::cli::passive::{self, Action, Input, PassiveConfig};
 use crate::cli::{ExitCode, PROGRAM};
 use crate::commands::Failure;
 use crate::http::{self, Response, Routes};
-use crate::output::{replace, tell};
+use crate::output::{print_error, replace};
 use crate::passive::{
     pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
     Pairing, Sample, Side, Stream, TcpSegment, Which,
@@ -64,7 +64,7 @@ fn start(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String>
 }
 
 fn complain(message: &str) {
-    tell(&format!("{PROGRAM}: {message}\n"));
+    print_error(&format!("{PROGRAM}: {message}\n"));
 }
 
 /// A closed pipe is how a reader says that it has seen enough.

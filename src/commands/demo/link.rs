@@ -1,5 +1,6 @@
-//! A delay link: a TCP forwarder on loopback that holds every byte for a set time, per direction. It stands in for a
-//! network in `demo` and in the tests, needs no privileges, and records what it really did.
+//! A delay link: a TCP forwarder on loopback that holds every byte for a set time, per direction.
+//! It stands in for a network in `demo` and in the tests, needs no privileges, and records what it
+//! really did.
 
 use crate::measure::{Histogram, Summary};
 use crate::sync::lock;
@@ -12,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::Duration;
 
-/// Chunks under way in one direction; a full link stops reading, as a network with a full queue does.
+/// Chunks under way in one direction; a full link stops reading, as a network with a full queue
+/// does.
 const QUEUE: usize = 1024;
 const CHUNK: usize = 64 << 10;
 /// Chunks of each direction whose times are kept exactly: 512 KiB.
@@ -66,12 +68,14 @@ impl Way {
         lock(&self.0).bytes_per_second = Some(bytes_per_second);
     }
 
-    /// How long chunks were really held, from the read to the write: the link's own record, on the monotonic clock.
+    /// How long chunks were really held, from the read to the write: the link's own record, on the
+    /// monotonic clock.
     pub fn recorded(&self) -> Option<Summary> {
         lock(&self.0).seen.summary()
     }
 
-    /// The exact median of what is recorded (of its first 65536 chunks; a [`Summary`] is off by up to 1 %).
+    /// The exact median of what is recorded (of its first 65536 chunks; a [`Summary`] is off by up
+    /// to 1 %).
     pub fn median(&self) -> Option<Nanos> {
         let mut held = lock(&self.0).held.clone();
         held.sort_unstable();
@@ -111,7 +115,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Listens on a free port of loopback and forwards to `target`, holding bytes for `delay` each way.
+    /// Listens on a free port of loopback and forwards to `target`, holding bytes for `delay` each
+    /// way.
     ///
     /// # Errors
     ///
