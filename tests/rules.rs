@@ -126,8 +126,8 @@ fn a_rule_that_turns_with_every_block_is_logged_once_a_second_and_all_its_turns_
     let lines = stderr.lines().filter(|line| line.contains("sla: B -> C: "));
     let more = |line: &str| {
         let words = line.rsplit_once("; ").map_or("", |(_, last)| last);
-        let count = words.strip_suffix(" more turns before");
-        let count = count.or(words.strip_suffix(" more turn before"));
+        let count = words.strip_suffix(" more changes before");
+        let count = count.or(words.strip_suffix(" more change before"));
         count.map_or(0, |count| count.parse::<usize>().unwrap())
     };
     let told: Vec<_> = lines.map(more).collect();

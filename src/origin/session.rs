@@ -75,7 +75,7 @@ impl Origin {
         }
     }
 
-    /// Marks the blocks as made here, for [`Measurement::Notice`] of a path that ends at an exit.
+    /// Marks the blocks as made here: a warning then reports a path that ends at an exit.
     #[must_use]
     pub fn probing(mut self) -> Self {
         self.probes = true;
