@@ -13,7 +13,7 @@ use crate::commands::Failure;
 use crate::http::{Request, Response};
 use crate::measure::Baseline;
 use crate::node::dial::NextHop;
-use crate::node::{Node, Settings, StopFlag};
+use crate::node::{Node, NodeSettings, StopFlag};
 use crate::origin::Origin;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
@@ -56,7 +56,7 @@ pub fn run(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> Result<Ex
 
 /// Answers requests for probes.
 pub struct Exporter {
-    settings: Settings,
+    settings: NodeSettings,
     allowed: Vec<Allowed>,
     busy: AtomicUsize,
 }
@@ -72,7 +72,7 @@ struct ProbeRequest {
 
 impl Exporter {
     /// Returns an exporter that probes the targets of `allowed` as the node of `settings`.
-    pub fn new(settings: Settings, allowed: Vec<Allowed>) -> Self {
+    pub fn new(settings: NodeSettings, allowed: Vec<Allowed>) -> Self {
         Self {
             settings,
             allowed,
@@ -137,7 +137,7 @@ impl Exporter {
         let host = wanted.target.host.as_deref().unwrap_or_default();
         let next_hop = NextHop::resolve(host, wanted.target.port, wanted.timeout)
             .map_err(|error| error.to_string())?;
-        let settings = Settings {
+        let settings = NodeSettings {
             timeout: wanted.timeout,
             ..self.settings.clone()
         };

@@ -8,11 +8,12 @@ use crate::commands::prepare::{
 };
 use crate::commands::signals::Signals;
 use crate::commands::{done, Failure};
+use crate::node::accept::{bind, listen_addresses, Server, Totals};
 use crate::node::connection_log::Sessions;
+use crate::node::contain_panics;
 use crate::node::dial::NextHop;
-use crate::node::gate::Limits;
-use crate::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
-use crate::node::{Node, Settings, StopFlag};
+use crate::node::gate::AdmissionLimits;
+use crate::node::{Node, NodeSettings, StopFlag};
 use crate::output::{print_error, Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
@@ -21,7 +22,7 @@ use crate::publish::sessions::{self, SessionsWriter};
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::wire::siphash::Key;
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use std::io;
 use std::net::TcpListener;
 use std::ops::ControlFlow;
@@ -84,13 +85,13 @@ pub fn run(
     done(finished.and(writer.map_or(Ok(()), SessionsWriter::finish)))
 }
 
-fn role(config: &NodeConfig) -> Role {
+fn role(config: &NodeConfig) -> NodeRole {
     match (&config.forward_to, config.accept, config.remove) {
-        (None, ..) => Role::Echo,
-        (Some(_), cli::Accept::Raw, true) => Role::Proxy,
-        (Some(_), cli::Accept::Raw, false) => Role::Entry,
-        (Some(_), _, true) => Role::Exit,
-        (Some(_), _, false) => Role::Relay,
+        (None, ..) => NodeRole::Echo,
+        (Some(_), cli::Accept::Raw, true) => NodeRole::Proxy,
+        (Some(_), cli::Accept::Raw, false) => NodeRole::Entry,
+        (Some(_), _, true) => NodeRole::Exit,
+        (Some(_), _, false) => NodeRole::Relay,
     }
 }
 
@@ -105,7 +106,7 @@ struct Endpoints {
 
 /// Resolves the next hop and binds. This comes before any file is opened: a second process with the
 /// same address then fails without a change to the files of the first.
-fn endpoints(common: &Common, config: &NodeConfig, role: Role) -> Result<Endpoints, String> {
+fn endpoints(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<Endpoints, String> {
     let key = key(common)?;
     let next = config
         .forward_to
@@ -150,7 +151,7 @@ fn endpoints(common: &Common, config: &NodeConfig, role: Role) -> Result<Endpoin
 fn prepare_node(
     common: &Common,
     config: &NodeConfig,
-    role: Role,
+    role: NodeRole,
     sessions: Option<Sessions>,
     endpoints: Endpoints,
 ) -> (Server, Queue, String) {
@@ -161,7 +162,7 @@ fn prepare_node(
         text,
     } = endpoints;
     let (mut node, queue) = Node::new(
-        Settings {
+        NodeSettings {
             accept: match config.accept {
                 // A client without the key must not use the chain by leaving frames out.
                 cli::Accept::Auto if key.is_some() => Accept::Framed,
@@ -182,10 +183,10 @@ fn prepare_node(
 
 /// Returns the limits on the clients of a node. A reflector's connection has one descriptor, any
 /// other two.
-fn limits(config: &NodeConfig) -> Limits {
+fn limits(config: &NodeConfig) -> AdmissionLimits {
     let each = 1 + u64::from(config.forward_to.is_some());
     let descriptors = sys::raise_descriptor_limit().ok();
-    Limits::new(
+    AdmissionLimits::new(
         config.allow.clone(),
         config.max_connections,
         descriptors,

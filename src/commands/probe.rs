@@ -19,7 +19,7 @@ use crate::session::schedule::Schedule;
 use crate::sync::STACK;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use crate::FULL;
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use std::io;
@@ -110,7 +110,7 @@ fn probe(
         config.on_timeout,
     );
     let rules = rules(common).map_err(unknown)?;
-    let state = run_state(common, Role::Source, plan.count.is_none()).map_err(unwritable)?;
+    let state = run_state(common, NodeRole::Source, plan.count.is_none()).map_err(unwritable)?;
     let mut printer = printer(common, Output::Stdout).map_err(unwritable)?;
     let next_hop = next_hop(common, &config.target).map_err(|text| (State::Critical, text))?;
     let (origin, queue) = origin(common, next_hop).map_err(unknown)?;

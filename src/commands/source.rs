@@ -14,7 +14,7 @@ use crate::publish::notify;
 use crate::publish::printer::Printer;
 use crate::report::{Broken, State};
 use crate::sync::STACK;
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use crossbeam_channel::{bounded, Sender};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -34,7 +34,7 @@ pub fn run(
     stop: &Arc<StopFlag>,
 ) -> Result<ExitCode, Failure> {
     let rules = rules(common).map_err(|text| Failure::new(ExitCode::Usage, text))?;
-    let state = run_state(common, Role::Source, false).map_err(Failure::failed)?;
+    let state = run_state(common, NodeRole::Source, false).map_err(Failure::failed)?;
     let printer = printer(common, Output::Stderr).map_err(Failure::failed)?;
     let next_hop = next_hop(common, &config.forward_to).map_err(Failure::failed)?;
     let (origin, queue) = origin(common, next_hop).map_err(Failure::failed)?;

@@ -1,6 +1,6 @@
 //! The reasons for which a path breaks or reading ends, as the near end sees them.
 
-use crate::node::ends::{End, WriteFault};
+use crate::node::end::{End, WriteFault};
 use crate::node::link_auth::NoLink;
 use crate::node::reader::ReadFault;
 use crate::vec_map::VecMap;

@@ -8,9 +8,10 @@ use crate::measure::Return;
 use crate::node::annotations::collect_annotations;
 use crate::node::clock::Moment;
 use crate::node::dial::DialError;
-use crate::node::ends::{End, Pair, Patience, Session};
+use crate::node::end::{End, Patience};
 use crate::node::introduce::report_nodes;
 use crate::node::link_auth;
+use crate::node::pair::{EndPair, Session};
 use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::serve::opening;
 use crate::node::Node;
@@ -21,7 +22,7 @@ use crate::session::trips::{trip, TripOrigin};
 use crate::sync::random;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
-use crate::wire::{build, frame_type, ErrorInfo, FrameView, Header, Role};
+use crate::wire::{build, frame_type, ErrorInfo, FrameView, Header, NodeRole};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -58,7 +59,7 @@ struct Idle {
 /// An open session.
 #[derive(Debug)]
 pub struct OpenSession {
-    pub(super) pair: Pair,
+    pub(super) pair: EndPair,
     pub(super) identity: Session,
 }
 
@@ -136,13 +137,13 @@ impl Origin {
             end.keep_arrivals();
         }
         let info = node.info(
-            Role::Source,
+            NodeRole::Source,
             Some(connected.took + sys::clock::mono().since(connected_at)),
             String::new(),
             peer.to_string(),
         );
         let opened = OpenSession {
-            pair: Pair::new(1, end, settings.timeout),
+            pair: EndPair::new(1, end, settings.timeout),
             identity: session,
         };
         self.progress.expect_none();
@@ -294,7 +295,7 @@ impl Origin {
     /// expect.
     fn warn_of_exit(&self, view: &FrameView<'_>) {
         let nodes = path::nodes(view.annotations());
-        let Some((_, exit)) = nodes.last().filter(|(_, last)| last.role == Role::Exit) else {
+        let Some((_, exit)) = nodes.last().filter(|(_, last)| last.role == NodeRole::Exit) else {
             return;
         };
         self.exits.store(true, Ordering::Release);

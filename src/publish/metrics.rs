@@ -7,7 +7,7 @@
 use crate::collect::latest::LatestReport;
 use crate::collect::queue::Collector;
 use crate::http::{Request, Response, Routes};
-use crate::node::serve::Watch;
+use crate::node::accept::ServerView;
 use crate::origin::Origin;
 use crate::output::{replace, OutputError};
 use crate::publish::sessions;
@@ -34,12 +34,12 @@ pub struct Watched {
     collector: Collector,
     figures: Box<dyn Fn() -> NodeFigures + Send + Sync>,
     /// The server of a node that listens; `None` for a path.
-    listening: Option<Watch>,
+    listening: Option<ServerView>,
 }
 
 impl Watched {
     /// Returns the metrics of a node that listens.
-    pub fn node(watch: Watch) -> Self {
+    pub fn node(watch: ServerView) -> Self {
         let node = watch.node();
         let (latest, collector) = (Arc::clone(&node.latest), node.collector.clone());
         let listening = Some(watch.clone());

@@ -7,7 +7,7 @@
 //! noted and no clock is read.
 
 use crate::http::Take;
-use crate::node::connection_log::{snapshot, ConnectionEvent, HasPair, Sessions};
+use crate::node::connection_log::{snapshot, ConnectionEvent, HasEnds, Sessions};
 use crate::output::{Output, OutputError};
 use crate::report::session::{line, Event, Snapshot};
 use crate::sync::STACK;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn write_open(
     node: &str,
     role: &str,
-    open: impl Iterator<Item = Arc<dyn HasPair>>,
+    open: impl Iterator<Item = Arc<dyn HasEnds>>,
     take: &mut Take<'_>,
 ) -> io::Result<()> {
     // A new connection may have no record yet. Each is released before its line is taken.
@@ -136,7 +136,7 @@ fn run(
         };
         match event {
             Ok(ConnectionEvent::Start(id, connection)) => {
-                let live: Option<Arc<dyn HasPair>> = connection.upgrade();
+                let live: Option<Arc<dyn HasEnds>> = connection.upgrade();
                 if let Some(snapshot) = live.and_then(|live| snapshot(live.pair(), Event::Start)) {
                     write(&snapshot, &mut outcome);
                 }
@@ -155,7 +155,7 @@ fn run(
                     let Some(live) = connection.upgrade() else {
                         return false;
                     };
-                    let record = snapshot(live.pair(), Event::Interval);
+                    let record = snapshot(live.pair(), Event::IntervalCounts);
                     drop(live); // It may end while its line waits for a slow reader.
                     if let Some(record) = record.filter(|one| one.interval.iter().any(moved)) {
                         write(&record, &mut outcome);
@@ -179,7 +179,7 @@ fn run(
     outcome
 }
 
-fn moved(interval: &Option<crate::session::connection_record::Interval>) -> bool {
+fn moved(interval: &Option<crate::session::connection_record::IntervalCounts>) -> bool {
     interval.is_some_and(|one| {
         one.received_bytes + one.sent_bytes > 0 || one.retransmits.is_some_and(|sent| sent > 0)
     })

@@ -13,15 +13,15 @@ use crate::commands::probe::{measure, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::measure::{Baseline, Verdict, VerdictDirection, VerdictKind};
+use crate::node::accept::{bind, Server};
 use crate::node::dial::NextHop;
-use crate::node::serve::{bind, Server};
-use crate::node::{Node, Settings, StopFlag};
+use crate::node::{Node, NodeSettings, StopFlag};
 use crate::origin::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::printer::Printer;
 use crate::report::State;
 use crate::sys;
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use link::Link;
 use std::fmt;
 use std::net::SocketAddr;
@@ -118,9 +118,9 @@ fn next_hop(address: SocketAddr) -> Result<NextHop, DemoError> {
 /// Starts a listening node with a link before it; clients connect to the address of the link.
 fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoError> {
     let role = if next.is_some() {
-        Role::Relay
+        NodeRole::Relay
     } else {
-        Role::Echo
+        NodeRole::Echo
     };
     let next = next.map(next_hop).transpose()?;
     let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], TIMEOUT)
@@ -128,7 +128,7 @@ fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoE
     let address = listeners[0].local_addr().map_err(setup)?;
     // The demo does not show this node's own statistics: without its queue, its pumps drop their
     // measurements.
-    let (node, _) = Node::new(Settings::new(NAMES[index], role, TIMEOUT), next);
+    let (node, _) = Node::new(NodeSettings::new(NAMES[index], role, TIMEOUT), next);
     let server = Server::start(node, listeners).map_err(setup)?;
     let delay = Duration::from_micros(NORMAL[index - 1]);
     Ok((server, Link::start(address, delay).map_err(setup)?))
@@ -175,7 +175,7 @@ fn demonstrate(
     let (first, first_link) = start(1, Some(middle_link.address))?;
     let links = [&first_link, &middle_link, &last_link];
     let (node, queue) = Node::new(
-        Settings::new("A", Role::Source, TIMEOUT),
+        NodeSettings::new("A", NodeRole::Source, TIMEOUT),
         Some(next_hop(first_link.address)?),
     );
     signals.stop(stop, Some(node.collector.clone()));
