@@ -22,8 +22,9 @@ use crate::publish::printer::Printer;
 use crate::report::State;
 use crate::sys;
 use crate::wire::NodeRole;
-use link::Link;
+use link::{Delay, DelayLink};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -115,8 +116,27 @@ fn next_hop(address: SocketAddr) -> Result<NextHop, DemoError> {
     NextHop::resolve(&address.ip().to_string(), address.port(), TIMEOUT).map_err(setup)
 }
 
+/// A link of the demo, with the delays of its directions.
+struct Segment {
+    link: DelayLink,
+    forward: Arc<Delay>,
+    back: Arc<Delay>,
+}
+
+impl Segment {
+    fn start(target: SocketAddr, delay: Duration) -> io::Result<Self> {
+        let (forward, back) = (Arc::new(Delay::new(delay)), Arc::new(Delay::new(delay)));
+        let link = DelayLink::start(target, forward.clone(), back.clone())?;
+        Ok(Self {
+            link,
+            forward,
+            back,
+        })
+    }
+}
+
 /// Starts a listening node with a link before it; clients connect to the address of the link.
-fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoError> {
+fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Segment), DemoError> {
     let role = if next.is_some() {
         NodeRole::Relay
     } else {
@@ -131,7 +151,7 @@ fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoE
     let (node, _) = Node::new(NodeSettings::new(NAMES[index], role, TIMEOUT), next);
     let server = Server::start(node, listeners).map_err(setup)?;
     let delay = Duration::from_micros(NORMAL[index - 1]);
-    Ok((server, Link::start(address, delay).map_err(setup)?))
+    Ok((server, Segment::start(address, delay).map_err(setup)?))
 }
 
 /// Runs the command `demo`. Its exit code is 1 if the verdict does not name the slowed link.
@@ -171,12 +191,12 @@ fn demonstrate(
     ))
     .map_err(DemoError::Output)?;
     let (last, last_link) = start(3, None)?;
-    let (middle, middle_link) = start(2, Some(last_link.address))?;
-    let (first, first_link) = start(1, Some(middle_link.address))?;
+    let (middle, middle_link) = start(2, Some(last_link.link.address))?;
+    let (first, first_link) = start(1, Some(middle_link.link.address))?;
     let links = [&first_link, &middle_link, &last_link];
     let (node, queue) = Node::new(
         NodeSettings::new("A", NodeRole::Source, TIMEOUT),
-        Some(next_hop(first_link.address)?),
+        Some(next_hop(first_link.link.address)?),
     );
     signals.stop(stop, Some(node.collector.clone()));
     let origin = Arc::new(Origin::new(node));
@@ -184,7 +204,7 @@ fn demonstrate(
     let mut printer =
         Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
     printer = printer.with_page(page).map_err(DemoError::Output)?;
-    let way = match hidden.back {
+    let slowed = match hidden.back {
         true => Arc::clone(&links[hidden.segment].back),
         false => Arc::clone(&links[hidden.segment].forward),
     };
@@ -194,7 +214,7 @@ fn demonstrate(
         .name("slow down".into())
         .spawn(move || {
             let _ = crossbeam_channel::never::<()>().recv_timeout(half);
-            way.set_delay(slow);
+            slowed.set(slow);
         })
         .map_err(setup)?;
     let plan = Plan {
