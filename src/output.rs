@@ -131,7 +131,7 @@ impl Output {
 ///
 /// # Errors
 ///
-/// Where the program was started without one.
+/// As fcntl(2), if the program was started without one.
 pub fn raw_stdout() -> io::Result<fs::File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
@@ -140,7 +140,7 @@ pub fn raw_stdout() -> io::Result<fs::File> {
 ///
 /// # Errors
 ///
-/// Where the program was started without one.
+/// As fcntl(2), if the program was started without one.
 pub fn raw_stdin() -> io::Result<fs::File> {
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }

@@ -73,7 +73,8 @@ impl FromStr for Object {
         let name = text.trim().trim_start_matches('.');
         let wrong = |what: &str| {
             Err(format!(
-                "has {text:?}, {what}: write an object by its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2"
+                "has {text:?}, {what}: write an object by its numbers, 1.3.6.1.2.1.1.5.0, or as \
+                 sysUpTime, laLoad.1, ifHCInOctets.2"
             ))
         };
         let numbers = |text: &str| -> Option<Vec<u32>> {
@@ -386,7 +387,8 @@ mod tests {
         0x30, 0x3e, 0x02, 0x01, 0x01, 0x04, 0x06, b'p', b'u', b'b', b'l', b'i', b'c',
         0xa2, 0x31, 0x02, 0x02, 0x12, 0x34, 0x02, 0x01, 0x00, 0x02, 0x01, 0x00, 0x30, 0x25,
         0x30, 0x0e, 0x06, 0x08, 0x2b, 6, 1, 2, 1, 1, 3, 0, 0x43, 0x02, 0x30, 0x39,
-        0x30, 0x13, 0x06, 0x0b, 0x2b, 6, 1, 4, 1, 0x8f, 0x65, 10, 1, 3, 1, 0x04, 0x04, b'0', b'.', b'5', b'2',
+        0x30, 0x13, 0x06, 0x0b, 0x2b, 6, 1, 4, 1, 0x8f, 0x65, 10, 1, 3, 1,
+        0x04, 0x04, b'0', b'.', b'5', b'2',
     ];
 
     const ID: i32 = 0x1234;

@@ -206,7 +206,8 @@ fn parse_request(request: &Request, timeout: Duration) -> Result<ProbeRequest, S
     let left = patience.saturating_sub(lasts) / 4;
     if left < SHORTEST {
         return Err(format!(
-            "count {count} at interval {interval:?} takes {lasts:?}, too long for an answer within {patience:?}"
+            "count {count} at interval {interval:?} takes {lasts:?}, too long for an answer within \
+             {patience:?}"
         ));
     }
     Ok(ProbeRequest {

@@ -73,7 +73,8 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, Failure> {
 fn run_passive(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Failure> {
     logging::start(None);
     let signals = block_signals()?;
-    let (sender, stop) = crossbeam_channel::bounded(1); // The first signal; the second ends at once.
+    // For the first signal; the second ends the process at once.
+    let (sender, stop) = crossbeam_channel::bounded(1);
     let watching = Builder::new().name("signal".into()).spawn(move || {
         signals.wait();
         // An error means that the command is at its end.

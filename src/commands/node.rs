@@ -216,7 +216,8 @@ fn collect(mut run: Run<Printer>, stop: &StopFlag) -> Result<Run<Printer>, Outpu
 fn describe(totals: &Totals) -> String {
     let traffic = &totals.traffic;
     let mut text = format!(
-        "connections: {}, of which ended by a reset or an error: {}; forward {} bytes in {} blocks, back {} bytes in {} blocks",
+        "connections: {}, of which ended by a reset or an error: {}; forward {} bytes in {} \
+         blocks, back {} bytes in {} blocks",
         totals.connections,
         totals.failed,
         traffic.forward_bytes,

@@ -1,7 +1,7 @@
-//! The command `passive`: files, stdin, an interface, sockets and stdout here; everything else in the core.
+//! The command `passive`: files, stdin, an interface, sockets and stdout; the core does the rest.
 //!
-//! One thread reads and analyses. Where metrics are served, their threads look at the same state under a lock, which the
-//! reader holds for a chunk of packets and never while it waits for more.
+//! One thread reads and analyses. Where metrics are served, their threads look at the same state
+//! under a lock, which the reader holds for a chunk of packets and never while it waits for more.
 
 use crate::cli::passive::{self, Action, Input, PassiveConfig};
 use crate::cli::{ExitCode, PROGRAM};
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes asked for at once: they stay in the processor's cache between the kernel's copy and the parser.
+/// The bytes of one read: they stay in the CPU's cache between the kernel's copy and the parser.
 const CHUNK: usize = 256 * 1024;
 
 /// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
@@ -35,8 +35,8 @@ const FRAME: usize = 128 * 1024;
 
 /// Runs the command with the arguments that follow its name; what the shell shall see comes back.
 ///
-/// A message on `stop` ends it in order: the summary is printed, and the process exits, for the reader may be waiting
-/// for packets that never come. A closed `stop` says nothing.
+/// A message on `stop` ends it in order: the summary is printed, and the process exits, for the
+/// reader may be waiting for packets that never come. A closed `stop` says nothing.
 ///
 /// # Errors
 ///
@@ -232,7 +232,7 @@ impl Session {
     /// Prints what is left; the exit code.
     fn finish(&mut self, name: &str, fault: Option<&str>) -> ExitCode {
         self.finished = true;
-        // Flows in the table count as such in the metrics, so these come before the table is emptied.
+        // Flows in the table are a metric, so the metrics come before the table is emptied.
         let metrics = self.metrics();
         self.analyzer.finish(&mut self.printer);
         if self.printer.format == Format::Prometheus {
@@ -273,7 +273,8 @@ fn limits(config: &PassiveConfig) -> Limits {
     }
 }
 
-/// A thread that panicked with the lock held has said so; its numbers are whole, for each is written at once.
+/// The panic of a thread with the lock has been reported; its numbers are whole, as each is written
+/// at once.
 fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -532,7 +533,7 @@ impl Observer for Gather<'_> {
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
-        // Beyond the bound flows of the file are printed without their other half, and those of the peer are gone.
+        // Beyond the bound, flows of the file are printed without those of the peer.
         if self.flows.len() < self.max {
             self.flows.push(flow);
         } else if self.which == Which::File {
@@ -586,7 +587,8 @@ impl End {
     }
 }
 
-/// Reads two captures side by side, whichever is behind in time first, so that few packets wait for their like.
+/// Reads two captures side by side, the earlier packet first, so that few packets wait for their
+/// match.
 fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
     let path = match &config.input {
         Input::File(path) => path.clone(),

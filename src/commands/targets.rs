@@ -143,7 +143,8 @@ pub fn probe_all(members: Vec<Member>, plan: Plan) -> io::Result<Vec<TargetOutco
         let offset = offset(plan.interval, place, count);
         let started = Builder::new().name(format!("path#{place}")).spawn(move || {
             let outcome = probe_one(member, plan, offset);
-            let _ = sender.send((place, outcome)); // An error means that another could not be started.
+            // An error means that another thread could not be started.
+            let _ = sender.send((place, outcome));
         });
         if let Err(error) = started {
             stops.iter().for_each(|stop| stop.set());

@@ -27,7 +27,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often a reader without bytes checks for an overdue answer.
+/// The interval at which a reader without bytes checks for an overdue answer.
 const TICK: Duration = Duration::from_millis(250);
 
 /// A write of an answer that took longer than this was blocked by the reader of our output.
@@ -301,8 +301,8 @@ impl Origin {
         self.exits.store(true, Ordering::Release);
         if self.probes {
             let text = format!(
-                "the path ends at the exit {}: what the probes carry went into the server behind it; \
-                 let the path end at an echo node",
+                "the path ends at the exit {}: what the probes carry went into the server behind \
+                 it; let the path end at an echo node",
                 exit.name.escape_debug()
             );
             log::warn!("probe: {text}");

@@ -174,7 +174,10 @@ fn run(
     }
     let missed = sessions.missed();
     if missed > 0 {
-        log::warn!("sessions: {missed} starts or ends of connections found the queue full and are not in the file");
+        log::warn!(
+            "sessions: {missed} starts or ends of connections found the queue full and are not in \
+             the file"
+        );
     }
     outcome
 }
