@@ -3,7 +3,7 @@
 use super::endpoint::Endpoint;
 use super::targets::Allowed;
 use super::value;
-use crate::annotate::snmp::{self, Object};
+use crate::annotate::snmp::{self, SnmpObject};
 use crate::annotation::Classes;
 use crate::measure::sla::Rule;
 use crate::report::State;
@@ -68,7 +68,7 @@ pub struct Common {
     /// `--snmp-community`.
     pub snmp_community: String,
     /// `--snmp-objects`.
-    pub snmp_objects: Vec<Object>,
+    pub snmp_objects: Vec<SnmpObject>,
     /// `--metrics-listen`: where metrics are served; `None` = nowhere.
     pub metrics_listen: Option<Endpoint>,
     /// `--metrics-file`: where metrics are written; `None` = nowhere.

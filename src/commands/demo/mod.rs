@@ -185,9 +185,10 @@ fn demonstrate(
     let mut out = Output::Stdout;
     out.write(&format!(
         "demo: four nodes on loopback, A -> B -> C -> Z, with delay links between them; {BLOCKS} \
-         probes, one every {} ms.\nHalf way through, one direction of one link is slowed. Which \
-         one is printed after the verdict. (A demo is\nshort: its batches last less than the second \
-         that a confidence of \"high\" takes.)\n\n",
+         probes, one every {} ms.\n\
+         Half way through, one direction of one link is slowed. Which one is printed after the \
+         verdict. (A demo is\n\
+         short: its batches last less than the second that a confidence of \"high\" takes.)\n\n",
         INTERVAL.as_millis()
     ))
     .map_err(DemoError::Output)?;
