@@ -2,8 +2,7 @@
 
 use crate::cli::ExitCode;
 use crate::commands::prepare::read_rules;
-use crate::commands::{done, Failure};
-use crate::output::Output;
+use crate::commands::{print, Failure};
 use std::path::Path;
 
 /// Prints the rules of the file at `path`, one per line, with all defaults filled in.
@@ -15,5 +14,5 @@ pub fn run(path: &Path) -> Result<ExitCode, Failure> {
     let rules = read_rules(path).map_err(Failure::failed)?;
     let lines = rules.iter().map(|rule| format!("{rule}\n"));
     let text = lines.collect::<String>() + &format!("# valid, rules: {}\n", rules.len());
-    done(Output::Stdout.write(&text))
+    print(&text)
 }

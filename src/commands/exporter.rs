@@ -3,7 +3,7 @@
 //! collects; the two threads of the path are those of any probe.
 
 use crate::cli::targets::Allowed;
-use crate::cli::{Common, Endpoint, ExitCode};
+use crate::cli::{Common, ExitCode, HostPort};
 use crate::collect::run::Run;
 use crate::collect::run_state::RunState;
 use crate::commands::prepare::publish;
@@ -64,7 +64,7 @@ pub struct Exporter {
 /// The parameters of a request.
 #[derive(Clone, Debug, PartialEq)]
 struct ProbeRequest {
-    target: Endpoint,
+    target: HostPort,
     plan: Plan,
     /// The longest wait of one operation.
     timeout: Duration,
@@ -178,7 +178,7 @@ fn parse_request(request: &Request, timeout: Duration) -> Result<ProbeRequest, S
     let target = request
         .parameter("target")
         .ok_or("no target: ask for /probe?target=host:port")?;
-    let target = Endpoint::hop(target).map_err(|reason| format!("target {target:?} {reason}"))?;
+    let target = HostPort::hop(target).map_err(|reason| format!("target {target:?} {reason}"))?;
     let number = |name: &str, otherwise: u64, most: u64| {
         let Some(text) = request.parameter(name) else {
             return Ok(otherwise);
