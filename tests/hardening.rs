@@ -1,4 +1,4 @@
-//! What a node does about those who should not be there, who are too many, or who say too much.
+//! Clients that are not allowed, too many of them, and peers that send too much.
 
 mod faces;
 mod util;
@@ -37,7 +37,7 @@ fn proxy(args: &[&str]) -> Node {
     )
 }
 
-// --- who may come, and how many ------------------------------------------------------------------------------------
+// --- who may come, and how many ------------------------------------------------------------------
 
 /// Whether a client is reset.
 fn is_refused(address: SocketAddr) -> bool {
@@ -76,8 +76,8 @@ fn only_networks_of_allow_may_connect_and_a_flood_of_others_is_one_line() {
         }
         node.process.stop().0.success().then_some(()).unwrap();
         let stderr = node.process.stderr().join("\n");
-        let said = stderr.matches("is in no network of --allow").count();
-        assert_eq!(said, 1, "{stderr}");
+        let printed = stderr.matches("is in no network of --allow").count();
+        assert_eq!(printed, 1, "{stderr}");
         let me = to.ip();
         assert!(stderr.contains(&format!("peer {}", SocketAddr::new(me, 0)).replace(":0", ":")));
         assert!(stderr.contains(&format!("--allow {me})")), "{stderr}");
@@ -176,7 +176,7 @@ fn a_path_is_no_longer_than_the_hop_limit_that_its_source_sets() {
     assert!(probe("2").status.success());
 }
 
-// --- restart, memory, files ----------------------------------------------------------------------------------------
+// --- restart, memory, files ----------------------------------------------------------------------
 
 #[test]
 fn a_node_restarts_at_once_on_a_port_with_connections_in_time_wait() {
@@ -188,7 +188,7 @@ fn a_node_restarts_at_once_on_a_port_with_connections_in_time_wait() {
     // An address of its own, or another test might have the port while the node is away.
     let mut node = start("127.0.0.2:0", server_address);
     let client = connect(node.address);
-    // The server ends first, so the node closes its client's connection first, and that one waits there.
+    // The server ends first, so the node closes its client's connection first, which waits there.
     let far = accept(&server);
     far.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_out(&client), (Vec::new(), Ending::Orderly));
@@ -224,7 +224,8 @@ fn a_hostile_peer_costs_no_more_memory_than_the_docs_state() {
     let b = Node::to("B", z.address, &[]);
     let before = peak(&b.process);
     let open = build(Header::new(FrameType::Open, 7, 0), &[], &[], &[]);
-    // The largest frame there can be, whole, behind a crowd of small ones, and once more without its last byte.
+    // The largest possible frame, whole, behind many small ones, and once more without its last
+    // byte.
     let small = build(Header::new(FrameType::Block, 7, 0), &[], &[], &[1; 100]).repeat(600);
     let large = build(
         Header::new(FrameType::Block, 7, 0),
@@ -242,7 +243,8 @@ fn a_hostile_peer_costs_no_more_memory_than_the_docs_state() {
         })
         .collect();
     for mut peer in &peers {
-        // It reflects everything but the frame that is not whole: END and ERROR do not come, so count.
+        // It reflects everything but the frame that is not whole: END and ERROR do not come, so
+        // count.
         let mut left = small.len() + large.len();
         let mut some = vec![0; 1 << 16];
         while left > 0 {
@@ -297,7 +299,8 @@ fn files_are_written_only_where_they_were_named() {
             .collect();
         assert!(!changes.is_empty(), "nothing traced in {calls}");
         for line in changes {
-            // The C library opens /dev/null where a standard stream is closed; nothing else is ours to write.
+            // The C library opens /dev/null for a standard stream that is closed; nothing else is
+            // written.
             assert!(
                 line.contains(&inside) || line.contains("\"/dev/null\""),
                 "{line}"
@@ -306,27 +309,28 @@ fn files_are_written_only_where_they_were_named() {
     }
 }
 
-// --- what a peer says ----------------------------------------------------------------------------------------------
+// --- texts of a peer ----------------------------------------------------------------------------
 
 /// Control characters, an escape sequence, bidirectional and zero-width characters.
 const FORGED: &str =
     "x\n2026-01-01T00:00:00.000Z ERROR forged\r\x1b[2J\u{9b}31m\u{202e}\u{200b}\u{feff}";
 
 fn assert_harmless(what: &str, bytes: &[u8]) {
-    let said = text(bytes);
+    let printed = text(bytes);
     for c in ['\r', '\x1b', '\u{9b}', '\u{202e}', '\u{200b}', '\u{feff}'] {
-        assert!(!said.contains(c), "{what}: {c:?} in {said:?}");
+        assert!(!printed.contains(c), "{what}: {c:?} in {printed:?}");
     }
     let forged = |line: &str| line.starts_with("2026-01-01T00:00:00.000Z");
-    assert!(!said.lines().any(forged), "{what}: {said}");
+    assert!(!printed.lines().any(forged), "{what}: {printed}");
 }
 
-/// A next hop with such a name: it answers OPEN and the first block, then says an ERROR with such a text.
+/// A next hop with such a name: it answers OPEN and the first block, then sends an ERROR with such
+/// a text.
 fn hostile_hop(answers: usize) -> SocketAddr {
     let (listener, address) = listener();
     std::thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
-            let mut told = 0;
+            let mut answered = 0;
             let mut cookie = 0;
             while let Some((header, frame)) = read_frame(&mut socket) {
                 cookie = header.cookie;
@@ -351,14 +355,14 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                     };
                     build(opened, &[], &annotations, &[])
                 } else {
-                    told += 1;
+                    answered += 1;
                     let mut back = header;
                     back.flags = back.flags.with(Flags::RETURN);
                     let mut frame = frame;
                     back.emit(&mut frame);
                     frame
                 };
-                if told > answers || socket.write_all(&answer).is_err() {
+                if answered > answers || socket.write_all(&answer).is_err() {
                     break;
                 }
             }
@@ -373,7 +377,8 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                 ..Header::new(FrameType::Error, cookie, 0)
             };
             let _ = socket.write_all(&build(error, &[], &[], &info.emit()));
-            // A block that nobody reads would make the close a reset, which takes an ERROR with it that is not under way yet.
+            // An unread block would make the close a reset, which takes an ERROR with it that is
+            // not under way yet.
             let _ = socket.shutdown(Shutdown::Write);
             let _ = std::io::copy(&mut socket, &mut std::io::sink());
         }
@@ -405,9 +410,9 @@ fn no_text_of_a_peer_forges_a_line_of_log_or_report() {
             if let Some(relay) = &mut relay {
                 let (_, report) = relay.process.stop();
                 assert_harmless("relay's report", report.as_bytes());
-                let said = relay.process.stderr().join("\n");
-                assert!(said.contains("forged"), "{said}");
-                assert_harmless("relay's log", said.as_bytes());
+                let printed = relay.process.stderr().join("\n");
+                assert!(printed.contains("forged"), "{printed}");
+                assert_harmless("relay's log", printed.as_bytes());
             }
         }
     }

@@ -112,7 +112,6 @@ impl PumpClock<'_> {
     }
 
     #[cold]
-    #[inline(never)]
     fn settle(&mut self, reading: &Reading) {
         // Every pump sees a step; it is one event, and one log line, of the node.
         if self.watch.settle(reading.now(), &mut lock(&self.node.0)) {

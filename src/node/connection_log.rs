@@ -27,7 +27,6 @@ pub struct ConnectionLog {
 impl ConnectionLog {
     /// Records an event of the end at `place`, dated now.
     #[cold]
-    #[inline(never)]
     pub fn note(&self, place: ConnectionSide, what: impl FnOnce(&mut EndRecord, WallTime)) {
         let now = sys::clock::read().wall;
         if let Some(end) = lock(&self.record).end(place) {
@@ -38,7 +37,6 @@ impl ConnectionLog {
     /// Records plain bytes of the application, dated `when` they were read, or now that they are
     /// written.
     #[cold]
-    #[inline(never)]
     pub fn payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
         let side = match from {
             ConnectionSide::Client => HttpSide::Client,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub enum DialError {
     /// The name does not resolve (or not within the timeout).
     Resolve {
-        /// As given.
+        /// The target as it was given.
         target: String,
         /// The error of the resolver.
         cause: io::Error,

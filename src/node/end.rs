@@ -382,7 +382,6 @@ impl End {
     }
 
     #[cold]
-    #[inline(never)]
     fn log_stall(&self, timeout: Duration) {
         let mut logged = lock(&self.stall_logged);
         if logged.map_or(true, |at| at.elapsed() >= STALL_PAUSE) {

@@ -327,7 +327,7 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    #[inline(never)]
+    #[cold]
     fn note_reset(&mut self) {
         self.end.note(|end, now| {
             end.rst_received.get_or_insert(now);
@@ -466,7 +466,7 @@ impl<'a> FrameReader<'a> {
 
     /// Checks the deadline of a header: `--timeout` from its first byte, however slowly the others
     /// follow.
-    #[inline(never)]
+    #[cold]
     fn header_deadline(&mut self) -> Result<(), ReadFault> {
         let begun = *self.header_begun.get_or_insert_with(Instant::now);
         if begun.elapsed() >= self.pair.timeout {
@@ -512,7 +512,7 @@ impl<'a> FrameReader<'a> {
     /// bytes may have waited in the kernel for a lost packet: that is the network's delay, not the
     /// reader's. It costs a system call for a late read; without the count (before Linux 5.4)
     /// lateness is not credible.
-    #[inline(never)]
+    #[cold]
     fn arrived_in_order(&mut self) -> bool {
         let info = sys::tcp_info(&self.end.socket);
         let Some(count) = info.and_then(|info| info.out_of_order) else {
@@ -597,9 +597,9 @@ impl<'a> FrameReader<'a> {
 pub struct Chunk<'a> {
     /// The whole buffer.
     pub buffer: &'a mut [u8],
-    /// Where the stretch begins.
+    /// The begin of the stretch.
     pub start: usize,
-    /// Where it ends.
+    /// The end of the stretch.
     pub end: usize,
     /// The time when it was read, if the connection has a log.
     pub read_at: Option<WallTime>,

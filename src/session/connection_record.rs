@@ -168,7 +168,7 @@ struct Marks {
 /// One connection through a node.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionRecord {
-    /// Where it came from.
+    /// The client end.
     pub client: EndRecord,
     /// The server end; `None` until it is connected, and at a reflector.
     pub server: Option<EndRecord>,

@@ -192,7 +192,7 @@ impl Sealer {
     ///
     /// # Panics
     ///
-    /// As [`begin`](Self::begin), or if `frame` does not begin with a header.
+    /// Like [`begin`](Self::begin), or if `frame` does not begin with a header.
     pub fn seal(&mut self, frame: &mut [u8]) {
         let header = Header::parse(frame).expect("it was built here");
         self.begin(&header, frame).finish(frame);

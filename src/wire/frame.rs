@@ -1,4 +1,4 @@
-//! Whole frames: looking into one, building one, and appending a stamp in place.
+//! Whole frames: views of one, building one, and appending a stamp in place.
 
 use super::annotation::Annotations;
 use super::header::{Flags, Header, HEADER_LEN};

@@ -75,7 +75,7 @@ pub fn next_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
 }
 
 /// The text of the ERROR frame that comes before the end, if one does.
-pub fn told(socket: &mut TcpStream) -> Option<String> {
+pub fn error_text(socket: &mut TcpStream) -> Option<String> {
     while let Some((header, payload)) = next_frame(socket) {
         if header.kind == FrameType::Error {
             return Some(ErrorInfo::parse(&payload).unwrap().text);

@@ -1,6 +1,6 @@
 //! Next hops and servers that are not there, do not answer, or go at every state of a session.
 
-use crate::faces::framed::{block, end, framed, next_frame, open, told, Witness, COOKIE};
+use crate::faces::framed::{block, end, error_text, framed, next_frame, open, Witness, COOKIE};
 use crate::faces::{accept, connect, connect_unless_reset, echo_server, read_out, Ending};
 use crate::peers::{go, Way};
 use crate::scene::{play, Play, Row, Scene, Subject};
@@ -14,19 +14,20 @@ use std::time::Duration;
 use subsegment_tcp_speeds::sys;
 use subsegment_tcp_speeds::wire::{Flags, FrameType, HEADER_LEN};
 
-/// What a next hop does with a connection, the number of which it is given: it is over when this returns.
+/// The behaviour of a next hop on a connection, given its number: it is over on return.
 type Act = Box<dyn Fn(usize, TcpStream) + Send + Sync>;
 
 /// What stands where the next hop should be, from the second connection on.
 enum After {
     Acts(Act),
-    /// Nobody listens there.
+    /// No process listens there.
     Refuses,
     /// Its backlog is full: what comes is dropped, as by a firewall.
     Swallows,
 }
 
-/// A node in `role` whose next hop serves one connection well, the witness's, and all others as `after` says.
+/// A node in `role` whose next hop serves one connection well, the witness's, and all others as
+/// `after` does.
 struct Stage {
     role: &'static str,
     node: Node,
@@ -40,7 +41,7 @@ struct Stage {
 impl Stage {
     fn new(role: &'static str, args: &[&str], after: After) -> Self {
         let z = Node::start("Z", &[]);
-        // Nobody else is given this port when the listener has gone.
+        // No other process gets this port when the listener has gone.
         let next = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let hop = TcpListener::bind(next).unwrap();
         let own: &[&str] = match role {
@@ -83,7 +84,8 @@ impl Stage {
         }
     }
 
-    /// Lets `fault` happen to a client of the node; `says` are the parts of what the node says of it, once a round.
+    /// Lets `fault` happen to a client of the node; `expected` are the parts of the lines of
+    /// the node, one per round.
     fn play(
         self,
         what: &'static str,
@@ -113,8 +115,8 @@ const WITHOUT_END: &str = "closed the connection without END";
 const WITHIN: &str = "closed the connection within a frame";
 const BROKE: &str = "broke the connection: ";
 
-/// What the next hop has said before it goes: OPENED is the first.
-type Said = (
+/// The bytes that the next hop sends before it goes: OPENED is the first.
+type Sent = (
     &'static str,
     fn() -> Vec<u8>,
     Option<&'static str>,
@@ -133,7 +135,7 @@ fn end_back() -> Vec<u8> {
     framed(FrameType::End, Flags::RETURN, COOKIE, &[])
 }
 
-const STATES: [Said; 6] = [
+const STATES: [Sent; 6] = [
     (
         "next hop gone before OPENED",
         Vec::new,
@@ -175,8 +177,8 @@ const STATES: [Said; 6] = [
 pub(crate) fn plays() -> Vec<Play> {
     let mut plays = Vec::new();
     for role in ["relay", "entry"] {
-        for said in STATES {
-            plays.push(play(said.0, move |_| next_hop_goes(role, said)));
+        for sent in STATES {
+            plays.push(play(sent.0, move |_| next_hop_goes(role, sent)));
         }
     }
     for (what, answer) in [
@@ -200,17 +202,17 @@ pub(crate) fn plays() -> Vec<Play> {
     plays
 }
 
-/// Reads OPEN and what comes with it, says its part with the cookie of the session, and goes.
-fn next_hop_goes(role: &'static str, (what, said, ends, resets): Said) -> Vec<Row> {
+/// Reads OPEN and what follows it, sends its part with the cookie of the session, and goes.
+fn next_hop_goes(role: &'static str, (what, sent, ends, resets): Sent) -> Vec<Row> {
     let act: Act = Box::new(move |at, mut socket| {
         let header = next_frame(&mut socket).expect("OPEN").0;
         next_frame(&mut socket).expect("a block");
         socket
-            .write_all(&with_cookie(&said(), header.cookie))
+            .write_all(&with_cookie(&sent(), header.cookie))
             .unwrap();
         let way = [Way::End, Way::Reset][at % 2];
-        if way == Way::Reset && !said().is_empty() {
-            // A reset overtakes what was said; the node has to have read it.
+        if way == Way::Reset && !sent().is_empty() {
+            // A reset overtakes what was sent; the node has to have read it.
             while sys::unacknowledged(&socket) > 0 {
                 thread::yield_now();
             }
@@ -230,7 +232,7 @@ fn next_hop_goes(role: &'static str, (what, said, ends, resets): Said) -> Vec<Ro
     })
 }
 
-/// Sends a block and says END; reads to the end of whatever kind.
+/// Sends a block and END; reads to an end of any kind.
 fn client(role: &str, address: SocketAddr) {
     let mut client = connect(address);
     let hello = match role {
@@ -309,7 +311,7 @@ fn swallowed(role: &'static str, what: &'static str) -> Vec<Row> {
     })
 }
 
-/// A client that comes in vain: a framed one is told why, a plain one is reset.
+/// A client that is refused: a framed one gets an ERROR, a plain one is reset.
 fn receives(role: &str, address: SocketAddr, part: &str) {
     if role == "entry" {
         let client = connect_unless_reset(address);
@@ -319,11 +321,11 @@ fn receives(role: &str, address: SocketAddr, part: &str) {
     }
     let mut client = connect(address);
     client.write_all(&[open(), block()].concat()).unwrap();
-    let told = told(&mut client).expect("an ERROR frame");
-    assert!(told.contains(part), "{told}");
+    let error_text = error_text(&mut client).expect("an ERROR frame");
+    assert!(error_text.contains(part), "{error_text}");
 }
 
-/// Three clients at a time send until nothing goes any more, are told of once each, and reset.
+/// Three clients at a time send until nothing moves, are logged once each, and reset.
 fn stuck(role: &'static str, what: &'static str) -> Vec<Row> {
     let act: Act = Box::new(|_, socket| {
         // Until the connection is over, and nothing is read.
@@ -367,7 +369,7 @@ fn fill(role: &str, address: SocketAddr) {
     go(client, Way::Reset);
 }
 
-/// A slow path is no fault, and nothing is said of it.
+/// A slow path is no fault, and nothing is logged.
 fn late(role: &'static str, what: &'static str) -> Vec<Row> {
     let z = Node::start("Z", &[]);
     let well = if role == "exit" {

@@ -1,7 +1,8 @@
-//! What goes wrong around a node, and what must hold all the while: other connections go on, and afterwards threads,
-//! descriptors and memory are what they were, the processor idles, and the log has one clear line.
+//! Faults around a node, and what must hold all the while: other connections go on, and afterwards
+//! threads,
 //!
-//! `cargo test --test faults -- --nocapture | grep ^ROW` shows the matrix. `STS_SEED` repeats a run of mutations.
+//! `cargo test --test faults -- --nocapture | grep ^ROW` shows the matrix. `STS_SEED` repeats a run
+//! of mutations.
 
 #[path = "../faces/mod.rs"]
 mod faces;

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use subsegment_tcp_speeds::sys;
 use subsegment_tcp_speeds::wire::FrameType;
 
-/// How somebody goes.
+/// The way in which a peer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     End,
@@ -56,7 +56,8 @@ const BROKE: &str = "broke the connection: ";
 const WITHOUT_END: &str = "closed the connection without END";
 const WITHIN: &str = "closed the connection within a frame";
 
-/// A client's state: its name, what it has sent, how many blocks it has read back, and what is said of an end.
+/// A client's state: its name, the bytes it has sent, the blocks it has read back, and the message
+/// expected at an end.
 struct State {
     what: &'static str,
     sent: Vec<u8>,
@@ -183,16 +184,17 @@ fn raw(what: &'static str, asks: bool, shuts: bool) -> Vec<Row> {
     })
 }
 
-/// A real source, which is killed while it sends as much as it can and nobody reads what comes back.
+/// A real source, which is killed while it sends as much as it can and reads no answer.
 fn killed(role: &'static str, what: &'static str) -> Vec<Row> {
     let (_beyond, node) = cast(role, &[]);
     let address = node.address;
-    // What a kill cuts off may end between two frames, within one, or in a reset, for it had unread answers.
-    let said = "the connection";
+    // A killed stream may end between two frames, within one, or in a reset, as it had unread
+    // answers.
+    let logged = "the connection";
     let mut scene = Scene::new(
         what,
         Witness::new(address, true),
-        vec![Subject::new(role, node).expects(said)],
+        vec![Subject::new(role, node).expects(logged)],
     );
     scene.rounds = 2;
     scene.first_kib = 2048;
