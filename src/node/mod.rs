@@ -29,6 +29,7 @@ pub mod introduce;
 pub mod link_auth;
 pub mod pair;
 pub mod pump;
+mod read_fault;
 pub mod reader;
 pub mod serve;
 pub mod server_time;

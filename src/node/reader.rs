@@ -10,10 +10,11 @@
 //! release, a frame that has begun, `--idle-timeout`. It is disarmed when it fires for nothing, not
 //! on every frame.
 
+pub use super::read_fault::ReadFault;
 use crate::measure::LATEST;
 use crate::node::end::End;
 use crate::node::pair::EndPair;
-use crate::session::inbound::{Inbound, Violation};
+use crate::session::inbound::Inbound;
 use crate::sys::{self, receive::receive};
 use crate::time::{SignedNanos, WallTime};
 use crate::wire::authentication::TAG_LEN;
@@ -41,51 +42,6 @@ const TICK: Duration = Duration::from_secs(1);
 const EXACT: usize = 16 << 10;
 /// The lateness from which on a read is checked against packets that arrived out of order.
 const LATE: SignedNanos = SignedNanos::from_millis(1);
-
-/// The reason why there are no more frames or bytes.
-#[derive(Debug)]
-pub enum ReadFault {
-    /// The other pump failed the pair.
-    Aborted,
-    /// The peer reset the connection, or it broke.
-    Reset(io::Error),
-    /// No byte moved for `--timeout` within a frame.
-    Stalled,
-    /// No byte moved for `--idle-timeout`.
-    Idle,
-    /// The bytes are no frame.
-    Parse(ParseError),
-    /// The frame may not come now.
-    Violation(Violation),
-    /// The stream ended within a frame.
-    Truncated,
-    /// The stream ended between frames, without END.
-    NoEnd,
-}
-
-impl ReadFault {
-    /// Returns the message about `peer`, its name in front. `magic_remedy` follows if the peer
-    /// does not speak the protocol.
-    #[cold]
-    pub fn text(&self, peer: &str, magic_remedy: &str, timeout: Duration) -> String {
-        match self {
-            Self::Aborted => format!("{peer}: the session was given up"),
-            Self::Reset(error) => format!("{peer} broke the connection: {error}"),
-            Self::Stalled => format!(
-                "{peer} began a frame and did not go on for {} s (--timeout)",
-                timeout.as_secs_f64()
-            ),
-            Self::Idle => format!("{peer}: no byte moved for --idle-timeout, closed"),
-            Self::Parse(error @ ParseError::Magic { .. }) => {
-                format!("{peer} {error}{magic_remedy}")
-            }
-            Self::Parse(error) => format!("{peer} {error}"),
-            Self::Violation(violation) => format!("{peer} {violation}"),
-            Self::Truncated => format!("{peer} closed the connection within a frame"),
-            Self::NoEnd => format!("{peer} closed the connection without END"),
-        }
-    }
-}
 
 /// The read half of one end.
 #[derive(Debug)]

@@ -12,8 +12,8 @@
 //! header:
 //! 0        8        9     10       12              14                   16              20
 //! | magic 8 | version | type | flags 2 | header length 2 | annotations length 2 | payload length 4 |
-//! 20       21    22          23                      24         32           40          44
-//! | stamps | hop | hop limit | authentication length | cookie 8 | sequence 8 | classes 4 | check 4 |
+//! 20       21    22          23               24         32           40          44
+//! | stamps | hop | hop limit | trailer length | cookie 8 | sequence 8 | classes 4 | check 4 |
 //!
 //! stamp:
 //! 0           8     9           10           11      12          16          24          32
