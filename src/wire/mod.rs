@@ -10,14 +10,14 @@
 //! | header 48 | stamps 40 each | annotations | payload | authentication trailer 8 or 0 |
 //!
 //! header:
-//! 0        8        9     10       12              14                   16              20
-//! | magic 8 | version | type | flags 2 | header length 2 | annotations length 2 | payload length 4 |
+//! 0        8        9     10       12              14                  16             20
+//! | magic 8 | version | type | flags 2 | header length 2 | annotation bytes 2 | payload length 4 |
 //! 20       21    22          23               24         32           40          44
 //! | stamps | hop | hop limit | trailer length | cookie 8 | sequence 8 | classes 4 | check 4 |
 //!
 //! stamp:
-//! 0           8     9           10           11      12          16          24          32
-//! | node id 8 | hop | direction | generation | flags | held us 4 | arrival 8 | ingress 8 | egress 8 |
+//! 0        8     9           10           11      12          16          24          32
+//! | node 8 | hop | direction | generation | flags | held us 4 | arrival 8 | ingress 8 | egress 8 |
 //!
 //! annotation:
 //! 0      1     2        4
