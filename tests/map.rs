@@ -29,7 +29,7 @@ const EXCEPTIONS: Exceptions = Exceptions {
         // annotate, report
         "Object", // cli
         "Format", // node
-        "Node", // commands, publish
+        "Node",   // commands, publish
         "Probed", "Metrics", "Writer", // measure
         "Part", "Basis", "Figure", "Event", "Line",
         // passive

@@ -481,25 +481,25 @@ mod tests {
 
     const CASES: &[Case] = &[
         ("format", "passive x --format lines", PASSIVE, |c| {
-            passive(c).format = CaptureFormat::Lines
+            passive(c).format = CaptureFormat::Lines;
         }),
         ("format", "passive x --format prometheus", PASSIVE, |c| {
-            passive(c).format = CaptureFormat::Prometheus
+            passive(c).format = CaptureFormat::Prometheus;
         }),
         ("interface", "passive -I lo", PASSIVE, |c| {
-            passive(c).input = Input::Interface("lo".into())
+            passive(c).input = Input::Interface("lo".into());
         }),
         ("interface", "passive -", PASSIVE, |c| {
-            passive(c).input = Input::Stdin
+            passive(c).input = Input::Stdin;
         }),
         ("count", "passive x -c 3", PASSIVE, |c| {
-            passive(c).count = Some(3)
+            passive(c).count = Some(3);
         }),
         ("peer", "passive x --peer y", PASSIVE, |c| {
-            passive(c).peer = Some("y".into())
+            passive(c).peer = Some("y".into());
         }),
         ("at", "passive x --at server", PASSIVE, |c| {
-            passive(c).at = Some(Side::Server)
+            passive(c).at = Some(Side::Server);
         }),
         (
             "interval",
@@ -508,13 +508,13 @@ mod tests {
             |c| passive(c).interval = Some(Duration::from_millis(10)),
         ),
         ("max-flows", "passive x --max_flows 7", PASSIVE, |c| {
-            passive(c).max_flows = 7
+            passive(c).max_flows = 7;
         }),
         ("group-by", "passive x --group-by subnet", PASSIVE, |c| {
-            passive(c).group_by = GroupBy::Subnet
+            passive(c).group_by = GroupBy::Subnet;
         }),
         ("max-groups", "passive x --max-groups 7", PASSIVE, |c| {
-            passive(c).max_groups = 7
+            passive(c).max_groups = 7;
         }),
         (
             "metrics-interval",
@@ -529,50 +529,50 @@ mod tests {
             |c| c.common.metrics_listen = Some(address(":9")),
         ),
         ("metrics-file", "passive x --metrics-file m", PASSIVE, |c| {
-            c.common.metrics_file = Some("m".into())
+            c.common.metrics_file = Some("m".into());
         }),
         ("debug", "passive x -d 7", PASSIVE, |c| {
-            c.common.debug = Some(7)
+            c.common.debug = Some(7);
         }),
         ("listen", "-f b:1 --listen *:0", RELAY, |c| {
-            node(c).listen = address(":0")
+            node(c).listen = address(":0");
         }),
         ("listen", "-l[::1]:9 -fb:1", RELAY, |c| {
-            node(c).listen = address("[::1]:9")
+            node(c).listen = address("[::1]:9");
         }),
         ("forward-to", "--forward-to=c:2", SOURCE, |c| {
-            source(c).forward_to = address("c:2")
+            source(c).forward_to = address("c:2");
         }),
         ("forward-to", "--forward_to c:2 -l :1", RELAY, |c| {
-            node(c).forward_to = Some(address("c:2"))
+            node(c).forward_to = Some(address("c:2"));
         }),
         ("forward-to", "-f b:1 -f c:2", SOURCE, |c| {
-            source(c).forward_to = address("c:2")
+            source(c).forward_to = address("c:2");
         }),
         ("accept", "-l :1 -f b:1 --accept raw", RELAY, |c| {
-            node(c).accept = Accept::Raw
+            node(c).accept = Accept::Raw;
         }),
         ("accept", "-l :1 --accept=raw", "-l :1", |c| {
-            node(c).accept = Accept::Raw
+            node(c).accept = Accept::Raw;
         }),
         ("accept", "-l :1 --accept framed", "-l :1", |c| {
-            node(c).accept = Accept::Framed
+            node(c).accept = Accept::Framed;
         }),
         ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| {
-            node(c).remove = true
+            node(c).remove = true;
         }),
         ("timeout", "-f b:1 -t 0.002", SOURCE, |c| {
-            c.common.timeout = Duration::from_millis(2)
+            c.common.timeout = Duration::from_millis(2);
         }),
         ("timeout", "probe b:1 -t 10:UNKNOWN", PROBE, |c| {
-            probe(c).on_timeout = State::Unknown
+            probe(c).on_timeout = State::Unknown;
         }),
         ("timeout", "probe b:1 -t 5s:1", PROBE, |c| {
             c.common.timeout = Duration::from_secs(5);
             probe(c).on_timeout = State::Warning
         }),
         ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| {
-            c.common.idle_timeout = Some(Duration::from_secs(300))
+            c.common.idle_timeout = Some(Duration::from_secs(300));
         }),
         (
             "idle-timeout",
@@ -581,19 +581,19 @@ mod tests {
             |_| {},
         ),
         ("block", "-f b:1 -b 1M", SOURCE, |c| {
-            source(c).block = 1 << 20
+            source(c).block = 1 << 20;
         }),
         ("dont-add-perf-headers", "-nl :1 -f b:1", RELAY, |c| {
-            c.common.stamp = false
+            c.common.stamp = false;
         }),
         ("no-kernel-times", "-f b:1 --no-kernel-times", SOURCE, |c| {
-            c.common.kernel_times = false
+            c.common.kernel_times = false;
         }),
         ("sample", "-l :1 -f b:1 --sample 0", RELAY, |c| {
-            c.common.sample = Duration::ZERO
+            c.common.sample = Duration::ZERO;
         }),
         ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| {
-            c.common.hop_limit = 255
+            c.common.hop_limit = 255;
         }),
         (
             "allow",
@@ -608,14 +608,14 @@ mod tests {
             |c| node(c).max_connections = Some(7),
         ),
         ("key-file", "-f b:1 --key-file k", SOURCE, |c| {
-            c.common.key_file = Some("k".into())
+            c.common.key_file = Some("k".into());
         }),
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
         ("interval", "-i 10ms probe b:1", PROBE, |c| {
-            probe(c).interval = Duration::from_millis(10)
+            probe(c).interval = Duration::from_millis(10);
         }),
         ("size", "probe -s 1M b:1", PROBE, |c| {
-            probe(c).size = 1 << 20
+            probe(c).size = 1 << 20;
         }),
         ("targets", "probe --targets t", PROBE, |c| {
             c.command = Command::Targets(TargetsConfig {
@@ -633,7 +633,7 @@ mod tests {
             |c| c.common.metrics_listen = Some(address(":9")),
         ),
         ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| {
-            c.common.metrics_file = Some("m".into())
+            c.common.metrics_file = Some("m".into());
         }),
         (
             "probe-allow",
@@ -645,19 +645,19 @@ mod tests {
             c.command = Command::Demo(DemoConfig { seed: Some(7) })
         }),
         ("ask", "probe b:1 --ask load,tcp", PROBE, |c| {
-            c.common.ask = Classes::LOAD.union(Classes::TCP)
+            c.common.ask = Classes::LOAD.union(Classes::TCP);
         }),
         ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| {
-            c.common.annotate = Some(Classes(0))
+            c.common.annotate = Some(Classes(0));
         }),
         ("snmp", "-l :1 -f b:1 --snmp router", RELAY, |c| {
-            c.common.snmp = Some(address("router:161"))
+            c.common.snmp = Some(address("router:161"));
         }),
         ("snmp", "-l :1 -f b:1 --snmp [::1]", RELAY, |c| {
-            c.common.snmp = Some(address("[::1]:161"))
+            c.common.snmp = Some(address("[::1]:161"));
         }),
         ("snmp", "-l :1 -f b:1 --snmp r:7", RELAY, |c| {
-            c.common.snmp = Some(address("r:7"))
+            c.common.snmp = Some(address("r:7"));
         }),
         (
             "snmp-community",
@@ -672,7 +672,7 @@ mod tests {
             |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1"),
         ),
         ("node", "-f b:1 --node A", SOURCE, |c| {
-            c.common.node = Some("A".into())
+            c.common.node = Some("A".into());
         }),
         (
             "add-static-tags",
@@ -681,25 +681,25 @@ mod tests {
             |c| c.common.tags = vec!["x".into(), "y".into()],
         ),
         ("report-html", "-f b:1 --report-html p", SOURCE, |c| {
-            c.common.report_html = Some("p".into())
+            c.common.report_html = Some("p".into());
         }),
         ("report", "-f b:1 --report out", SOURCE, |c| {
-            c.common.report = Some("out".into())
+            c.common.report = Some("out".into());
         }),
         ("format", "probe b:1 --format jsonl", PROBE, |c| {
-            c.common.format = Some(Format::Jsonl)
+            c.common.format = Some(Format::Jsonl);
         }),
         ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| {
-            c.common.sessions = Some("s".into())
+            c.common.sessions = Some("s".into());
         }),
         ("state", "probe b:1 --state s", PROBE, |c| {
-            c.common.state = Some("s".into())
+            c.common.state = Some("s".into());
         }),
         ("rules", "probe b:1 --rules r", PROBE, |c| {
-            c.common.rules = Some("r".into())
+            c.common.rules = Some("r".into());
         }),
         ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| {
-            c.common.limits = simple("5ms,1%", Sla::Warning).unwrap()
+            c.common.limits = simple("5ms,1%", Sla::Warning).unwrap();
         }),
         (
             "critical",

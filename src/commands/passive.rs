@@ -444,7 +444,7 @@ fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) 
     }
 }
 
-/// Writes the metrics file as often as wanted, and ends the process when told to.
+/// Writes the metrics file at each interval, and ends the process at the first signal.
 fn watch(session: &Mutex<Session>, stop: &Receiver<()>, every: Option<Duration>, name: &str) {
     let mut stop = stop.clone();
     loop {

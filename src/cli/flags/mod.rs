@@ -4,7 +4,7 @@
 //! | to add | touch |
 //! |---|---|
 //! | an option | a row in the file of its section; a case in the tests of `parse`; `help options` |
-//! | a command | a [`Mode`], a row in `mode::WORDS`, `config::Command`; arms in `parse` and `commands` |
+//! | a command | a [`Mode`], row in `mode::WORDS`, `config::Command`; arms in `parse`, `commands` |
 //! | a section | a variant of [`Section`] with its heading |
 //!
 //! A test or the compiler names what was forgotten. A name stands in several rows only if these
