@@ -569,7 +569,7 @@ mod tests {
         }),
         ("timeout", "probe b:1 -t 5s:1", PROBE, |c| {
             c.common.timeout = Duration::from_secs(5);
-            probe(c).on_timeout = State::Warning
+            probe(c).on_timeout = State::Warning;
         }),
         ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| {
             c.common.idle_timeout = Some(Duration::from_secs(300));
@@ -624,7 +624,7 @@ mod tests {
                 interval: Duration::from_secs(1),
                 size: 64,
                 on_timeout: State::Critical,
-            })
+            });
         }),
         (
             "metrics-listen",
@@ -642,7 +642,7 @@ mod tests {
             |c| c.common.probe_allow.push("c:*".parse().unwrap()),
         ),
         ("seed", "demo --seed 7", "demo", |c| {
-            c.command = Command::Demo(DemoConfig { seed: Some(7) })
+            c.command = Command::Demo(DemoConfig { seed: Some(7) });
         }),
         ("ask", "probe b:1 --ask load,tcp", PROBE, |c| {
             c.common.ask = Classes::LOAD.union(Classes::TCP);
