@@ -6,7 +6,7 @@
 //! and logins (bind to an address that only your monitoring reaches).
 
 use crate::decimal::decimal;
-use crate::output::tell;
+use crate::output::print_error;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -237,7 +237,7 @@ pub fn bind(program: &str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>,
         let _ = writeln!(told, "{program}: metrics at http://{address}/metrics");
         listeners.push(listener);
     }
-    tell(&told);
+    print_error(&told);
     Ok(listeners)
 }
 

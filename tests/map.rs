@@ -26,11 +26,9 @@ struct Exceptions<'a> {
 const EXCEPTIONS: Exceptions = Exceptions {
     arrows: &[],
     types: &[
-        // annotate, report
-        "Object", // cli
+        // cli
         "Format", // node
-        "Node",   // commands, publish
-        "Probed", "Metrics", "Writer", // measure
+        "Node", // measure
         "Part", "Basis", "Figure", "Event", "Line",
         // passive
     ],
@@ -41,8 +39,6 @@ const EXCEPTIONS: Exceptions = Exceptions {
         "src/measure/sla/watch.rs",
         // commands
         "src/commands/passive.rs",
-        // node
-        "src/origin/session.rs",
         // passive
         "src/passive/flow.rs",
         // report
@@ -50,18 +46,13 @@ const EXCEPTIONS: Exceptions = Exceptions {
         "src/report/text/mod.rs",
     ],
     columns: &[
-        "src/annotate/",
-        "src/collect/",
-        "src/commands/",
+        "src/cli/",
         "src/decimal.rs",
         "src/http.rs",
         "src/lib.rs",
         "src/measure/",
         "src/node/",
-        "src/origin/",
-        "src/output.rs",
         "src/passive/",
-        "src/publish/",
         "src/report/",
         "src/session/",
         "src/sync.rs",
@@ -69,9 +60,7 @@ const EXCEPTIONS: Exceptions = Exceptions {
         "src/time.rs",
         "src/vec_map.rs",
         "src/wire/",
-        "tests/annotations.rs",
         "tests/bad_input.rs",
-        "tests/deploy.rs",
         "tests/ends.rs",
         "tests/faces/",
         "tests/faults/",
@@ -80,15 +69,10 @@ const EXCEPTIONS: Exceptions = Exceptions {
         "tests/key.rs",
         "tests/lab/",
         "tests/load/",
-        "tests/metrics.rs",
         "tests/page.rs",
         "tests/passive.rs",
         "tests/pause.rs",
         "tests/real.rs",
-        "tests/rules.rs",
-        "tests/screen.rs",
-        "tests/sessions.rs",
-        "tests/soak/",
         "tests/transparency.rs",
         "tests/truth/",
         "tests/util/",
