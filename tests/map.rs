@@ -28,7 +28,7 @@ const EXCEPTIONS: Exceptions = Exceptions {
     types: &[
         // cli
         "Format", // node
-        "Node", // measure
+        "Node",   // measure
         "Part", "Basis", "Figure", "Event", "Line",
         // passive
     ],
