@@ -12,8 +12,8 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use subsegment_tcp_speeds::commands::demo::link::Link;
-use subsegment_tcp_speeds::report::json::read::Value;
 use subsegment_tcp_speeds::sys;
+use util::json::Value;
 use util::{int, json, need, pass, program, run, text, Node, Process, LONG};
 
 const fn ms(millis: u64) -> Duration {

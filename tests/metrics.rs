@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::measure::BUCKETS_NS;
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::http::{ask, metrics_of, until};
+use util::json::{parse, Value};
 use util::{need, program, promtool_accepts, run, text, Dir, Node, Process, LONG};
 
 #[track_caller]

@@ -1,11 +1,14 @@
 //! What README.md and scripts/check say is held against the tables of the program and against the tests.
 
+#[path = "util/json.rs"]
+mod json;
+
+use json::Value;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 use subsegment_tcp_speeds::cli::passive;
 use subsegment_tcp_speeds::cli::{self, flags, Action, PROGRAM};
-use subsegment_tcp_speeds::report::json::read::{self, Value};
 
 const README: &str = include_str!("../README.md");
 const CHECK: &str = include_str!("../scripts/check");
@@ -128,7 +131,7 @@ fn keys_of(value: &Value, keys: &mut BTreeSet<String>) {
 
 #[test]
 fn every_key_of_the_json_report_is_explained() {
-    let report = read::parse(include_bytes!("golden/report_full.json")).expect("a golden file");
+    let report = json::parse(include_bytes!("golden/report_full.json")).expect("a golden file");
     let mut keys = BTreeSet::new();
     keys_of(&report, &mut keys);
     assert!(keys.len() > 50, "only {} keys", keys.len());

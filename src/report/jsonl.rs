@@ -56,8 +56,8 @@ pub fn line(block: &BlockLine<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::json::read::{parse, Value};
     use super::*;
+    use crate::report::tests::json::{parse, Value};
     use crate::report::tests::samples;
 
     #[test]

@@ -317,8 +317,8 @@ impl<'a> Walk<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::json::read::{parse, Value as Json};
     use super::*;
+    use crate::report::tests::json::{parse, Value as Json};
     use crate::report::tests::samples;
 
     const OFFSETS: [Option<SignedNanos>; 3] = [Some(SignedNanos(5_000_000)), None, None];

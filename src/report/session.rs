@@ -144,8 +144,8 @@ fn exchange(of: &Exchange) -> impl ToJson + '_ {
 
 #[cfg(test)]
 mod tests {
-    use super::super::json::read::parse;
     use super::*;
+    use crate::report::tests::json::parse;
     use crate::session::connection_record::Kernel;
     use crate::time::Nanos;
 

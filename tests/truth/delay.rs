@@ -1,9 +1,9 @@
 //! Parts add up, and a delay shows where it is, as long as it is.
 
 use crate::support::{alone, judged, lines_of, median, ms, recorded, undisturbed, Chain, EXACT_NS};
+use crate::util::json::Value;
 use crate::util::Node;
 use std::time::Duration;
-use subsegment_tcp_speeds::report::json::read::Value;
 
 #[test]
 fn the_parts_of_each_of_a_thousand_blocks_add_up_to_its_total() {

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub)] // As in `util`.
 
+use crate::util::json::{parse, Value};
 use crate::util::{pass, program, run, text, Node, LONG};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::commands::demo::link::{Link, Way};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 
 /// Two measuring tests at a time would measure each other.
 pub fn alone() -> MutexGuard<'static, ()> {

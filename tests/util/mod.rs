@@ -3,8 +3,10 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
 pub mod http;
+pub mod json;
 pub mod vitals;
 
+use json::{parse, Value};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,6 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
 pub const LONG: Duration = Duration::from_secs(60);

@@ -203,8 +203,8 @@ impl ToJson for WallTime {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read::{parse, Value};
     use super::*;
+    use crate::report::tests::json::{parse, Value};
 
     #[test]
     fn strings_come_back_as_they_were_and_leave_no_control_character_in_the_text() {
