@@ -22,6 +22,7 @@
 //! | 0 | [`sync`] | nothing | locks that survive a panic, random numbers, stack sizes | |
 //! | 0 | [`output`] | bytes | stdout, stderr and files, written with checks | |
 //! | 0 | [`vec_map`] | keys and values | a small map in order | |
+//! | 0 | [`columns`] | text | its width on a terminal, shortened and wrapped to it | |
 //! | 0 | [`decimal`] | text | a double | |
 //! | 0 | [`annotation`] | classes and names | what a node reports of its host | |
 //! | 1 | [`sys`] | system calls | plain values; it alone holds `unsafe` | |
@@ -48,6 +49,7 @@ pub mod annotate;
 pub mod annotation;
 pub mod cli;
 pub mod collect;
+pub mod columns;
 pub mod commands;
 pub mod decimal;
 pub mod http;
