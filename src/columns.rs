@@ -158,25 +158,30 @@ pub fn shorten(name: &str, columns: usize) -> String {
 /// `indent` are the spaces before every line but the first, which keeps its own. A word that no line
 /// holds is cut.
 pub fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
-    let indent = " ".repeat(indent);
+    let later_indent = " ".repeat(indent);
+    let start = text.len() - text.trim_start_matches(' ').len();
+    let (mut indent, mut rest) = text.split_at(start);
     let mut lines = Vec::new();
-    let mut line_indent = text.len() - text.trim_start_matches(' ').len();
-    let mut rest = text.to_owned();
-    while width(&rest) > columns {
-        let fitting = prefix(&rest, columns).len();
-        let window = match rest[fitting..].starts_with(' ') {
-            true => fitting + 1,
-            false => fitting,
+    loop {
+        let room = columns.saturating_sub(indent.len());
+        let fitting = prefix(rest, room).len();
+        if fitting == rest.len() {
+            lines.push(format!("{indent}{rest}").trim_end().to_owned());
+            break;
+        }
+        let space_fits = rest[fitting..].starts_with(' ');
+        let end = match rest[..fitting + usize::from(space_fits)].rfind(' ') {
+            Some(at) => at,
+            // At least one character goes, whatever its width.
+            None => fitting.max(rest.chars().next().map_or(0, char::len_utf8)),
         };
-        let space = rest[..window].rfind(' ').filter(|at| *at > line_indent);
-        // At least one character goes, whatever its width.
-        let least = line_indent + rest[line_indent..].chars().next().map_or(0, char::len_utf8);
-        let end = space.unwrap_or(fitting.max(least));
-        lines.push(rest[..end].trim_end().to_owned());
-        rest = indent.clone() + rest[end..].trim_start_matches(' ');
-        line_indent = indent.len();
+        lines.push(format!("{indent}{}", &rest[..end]).trim_end().to_owned());
+        rest = rest[end..].trim_start_matches(' ');
+        if rest.is_empty() {
+            break;
+        }
+        indent = &later_indent;
     }
-    lines.push(rest.trim_end().to_owned());
     lines
 }
 

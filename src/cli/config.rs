@@ -6,6 +6,7 @@ use super::value;
 use crate::annotate::snmp::{self, Object};
 use crate::annotation::Classes;
 use crate::measure::sla::Rule;
+pub use crate::report::format::Format;
 use crate::report::State;
 use crate::session::allow::Network;
 use log::LevelFilter;
@@ -212,44 +213,6 @@ impl FromStr for Accept {
                 ("auto", Self::Auto),
                 ("framed", Self::Framed),
                 ("raw", Self::Raw),
-            ],
-        )
-    }
-}
-
-/// How a report is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// One object for the whole run.
-    Json,
-    /// One object per block and line.
-    Jsonl,
-    /// One line per block.
-    Csv,
-    /// One line for a monitoring plugin.
-    Nagios,
-    /// Influx line protocol, a line per part.
-    Influx,
-    /// OTLP/JSON, one trace per block and line.
-    Otlp,
-}
-
-impl FromStr for Format {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        value::keyword(
-            text,
-            &[
-                ("text", Self::Text),
-                ("json", Self::Json),
-                ("jsonl", Self::Jsonl),
-                ("csv", Self::Csv),
-                ("influx", Self::Influx),
-                ("otlp", Self::Otlp),
-                ("nagios", Self::Nagios),
             ],
         )
     }

@@ -9,7 +9,7 @@ use super::endpoint::Endpoint;
 use super::value;
 use crate::annotate::snmp;
 use crate::measure::{sla, Sla};
-use crate::report::State;
+use crate::report::{format, State};
 use crate::session::allow::Network;
 use crate::FULL;
 use std::fmt;
@@ -116,9 +116,6 @@ pub const FULL_ONLY: &[&str] = &[
     "demo",
     "exporter",
     PASSIVE,
-    "otlp",
-    "influx",
-    "nagios",
 ];
 
 /// Whether an option, a command word or a format is in this build.
@@ -792,14 +789,12 @@ const FLAGS: &[Flag] = &[
         group: Group::Report,
         default: None,
         brief: "text (default), json, jsonl, csv, and more",
-        help:
-            "text is for people, json is one object for the run, influx the same as lines for \
-            Telegraf, nagios the line of a monitoring plugin; jsonl, csv and otlp (OpenTelemetry \
-            traces) have one line per block.",
+        help: format::HELP,
         roles: REPORTING,
         set: Set::Text(|s, text| {
-            s.common.format = Some(text.parse::<Format>()?);
-            match is_built(text) {
+            let format: Format = text.parse()?;
+            s.common.format = Some(format);
+            match format.is_built() {
                 true => Ok(()),
                 false => Err(format!("is not in this build: {SMALL}")),
             }

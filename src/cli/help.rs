@@ -2,6 +2,7 @@
 
 use super::flags::{self, Flag, Group};
 use super::{ExitCode, PROGRAM};
+use crate::columns;
 use crate::FULL;
 use std::fmt::Write as _;
 
@@ -145,23 +146,9 @@ fn sentence(brief: &str) -> String {
 
 /// Breaks `text` between words, each line moved in by `indent` columns and ended.
 fn wrapped(text: &str, indent: usize) -> String {
-    let mut out = String::new();
-    let mut column = 0;
-    for word in text.split_whitespace() {
-        if column > 0 && column + 1 + word.len() > WIDTH {
-            out.push('\n');
-            column = 0;
-        }
-        if column == 0 {
-            let _ = write!(out, "{:indent$}{word}", "");
-            column = indent + word.len();
-        } else {
-            let _ = write!(out, " {word}");
-            column += 1 + word.len();
-        }
-    }
-    out.push('\n');
-    out
+    let words: Vec<_> = text.split_whitespace().collect();
+    let text = " ".repeat(indent) + &words.join(" ");
+    columns::wrap(&text, WIDTH, indent).join("\n") + "\n"
 }
 
 #[cfg(test)]

@@ -84,8 +84,7 @@ pub(crate) fn next_hop(common: &Common, endpoint: &Endpoint) -> Result<NextHop, 
 /// What the user wants to see, opened before anything is measured.
 pub fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
-    let stream = matches!(format, Format::Jsonl | Format::Csv | Format::Otlp);
-    let output = Output::open(common.report.as_deref(), otherwise, stream)?;
+    let output = Output::open(common.report.as_deref(), otherwise, format.has_lines())?;
     let printer = Printer::new(output, format, common.state.clone());
     printer.with_page(common.report_html.as_deref())
 }

@@ -187,8 +187,8 @@ fn stty(args: &[&str]) -> Option<String> {
     Some(String::from_utf8(answer.stdout).ok()?.trim().to_owned())
 }
 
-/// Columns and lines.
-fn size() -> Option<(usize, usize)> {
+/// Returns columns and lines of the terminal at stdin; `None` if there is none.
+pub(super) fn size() -> Option<(usize, usize)> {
     let answer = stty(&["size"])?;
     let (lines, columns) = answer.split_once(' ')?;
     let (lines, columns) = (lines.parse().ok()?, columns.parse().ok()?);

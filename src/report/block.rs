@@ -2,7 +2,7 @@
 //! on.
 
 use super::name_or_hop;
-use crate::measure::Parts;
+use crate::measure::{HopStamp, Parts};
 use crate::time::{SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 
@@ -24,6 +24,19 @@ pub struct BlockLine<'a> {
     pub duplicate: bool,
     /// A clock on the path was stepped while the block was under way.
     pub clock_step: bool,
+}
+
+/// A block with everything that a line of any format is written from.
+#[derive(Clone, Copy)]
+pub struct MeasuredBlock<'a> {
+    /// The block.
+    pub line: BlockLine<'a>,
+    /// Identifier of its session, the first half of a trace's.
+    pub cookie: u64,
+    /// Its stamps; empty for a lost block.
+    pub hop_stamps: &'a [HopStamp],
+    /// Returns far clock minus near clock of each segment; `None` if it is unknown.
+    pub offsets: &'a dyn Fn() -> Vec<Option<SignedNanos>>,
 }
 
 impl BlockLine<'_> {

@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod csv;
+pub mod format;
 pub mod html;
 pub mod influx;
 pub mod json;

@@ -2,6 +2,7 @@
 
 use super::text::millis;
 use super::{printable, Report, State};
+use crate::columns;
 use crate::measure::Sla;
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
@@ -15,13 +16,13 @@ const FIGURE: usize = 7;
 /// greatest round trip, the verdict, before that the state of a path that is not well. `None` is a path that was never tried.
 pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
     let names: Vec<_> = paths.iter().map(|(name, _)| printable(name)).collect();
-    let longest = names.iter().map(|name| name.chars().count()).max();
+    let longest = names.iter().map(|name| columns::width(name)).max();
     let width = longest.unwrap_or(0).clamp(4, NAME);
-    let head = format!("{:width$}", "Path");
+    let head = columns::pad("Path", width);
     let mut text = head + "  Loss%     Snt     P50     P99    Wrst  Verdict\n";
     for (name, (_, report)) in names.iter().zip(paths) {
         let Some(report) = report.as_ref().map(AsRef::as_ref) else {
-            let _ = writeln!(text, "{name:width$}  never reached");
+            let _ = writeln!(text, "{}  never reached", columns::pad(name, width));
             continue;
         };
         let (blocks, statistics) = (report.blocks, &report.statistics);
@@ -49,7 +50,8 @@ pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
         }
         let _ = writeln!(
             text,
-            "{name:width$}  {loss:>5} {:>7} {p50:>FIGURE$} {p99:>FIGURE$} {worst:>FIGURE$}  {verdict}",
+            "{}  {loss:>5} {:>7} {p50:>FIGURE$} {p99:>FIGURE$} {worst:>FIGURE$}  {verdict}",
+            columns::pad(name, width),
             blocks.sent
         );
     }

@@ -20,6 +20,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use subsegment_tcp_speeds::cli::flags::FULL_ONLY;
+use subsegment_tcp_speeds::report::format::{Format, FORMATS};
 use support::lines_from;
 use util::{need, program, text, Dir, Node, Process};
 
@@ -197,17 +198,19 @@ fn services_work(target: Target) {
 
 /// What is only for a desk is refused by name, as a usage error.
 fn refuses_what_it_lacks(target: Target) {
-    for name in FULL_ONLY {
+    let formats = FORMATS.iter().filter(|format| format.full_only);
+    let formats = formats.map(|format| format.name);
+    for name in FULL_ONLY.iter().copied().chain(formats) {
         let mut command = target.command();
-        match *name {
-            "otlp" | "influx" | "nagios" => command.args(["-l", ":0", "--format", name]),
+        match name {
+            name if name.parse::<Format>().is_ok() => command.args(["-l", ":0", "--format", name]),
             "report-html" | "targets" | "probe-allow" => command.args([&format!("--{name}"), "x"]),
             word => command.args([word, "x"]),
         };
         let output = command.output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{name}: {said}");
-        let why = "made for small machines, without the feature desk";
+        let why = "made for small machines, without the feature full";
         assert!(said.contains(name) && said.contains(why), "{name}: {said}");
     }
 }
@@ -329,7 +332,7 @@ fn main() {
             blocks_come_back_as_they_went(target);
         });
         let services = told(&|| services_work(target));
-        // Those of musl are built without the feature desk.
+        // Those of musl are built without the feature full.
         let captures = match target.name {
             "glibc" => told(&|| captures_are_read_alike(target, &capture)),
             _ => told(&|| refuses_what_it_lacks(target)),

@@ -94,12 +94,18 @@ impl Default for TextStyle {
 }
 
 impl TextStyle {
-    /// Colour only on a terminal, and not where the environment variable `NO_COLOR` has a value
-    /// (<https://no-color.org>); `width` is `None` where it is unknown.
+    /// Returns the style for an output; `width` is `None` if it is unknown: 80 on a terminal, else 100.
+    ///
+    /// There is colour on a terminal, unless the environment variable `NO_COLOR` has a value
+    /// (<https://no-color.org>).
     pub fn for_output(is_terminal: bool, no_color: Option<&OsStr>, width: Option<usize>) -> Self {
         Self {
             colour: is_terminal && no_color.map_or(true, OsStr::is_empty),
-            width: width.unwrap_or(MAX_WIDTH),
+            width: match (width, is_terminal) {
+                (Some(width), _) => width,
+                (None, true) => MIN_WIDTH,
+                (None, false) => MAX_WIDTH,
+            },
         }
     }
 }
@@ -489,6 +495,48 @@ mod tests {
             late.len() == 2 && late[0].contains("0.5%      -  fwd"),
             "{late:?}"
         );
+    }
+
+    #[test]
+    fn a_terminal_of_unknown_width_gets_no_line_that_it_would_break() {
+        let width = |is_terminal, width| TextStyle::for_output(is_terminal, None, width).width;
+        assert_eq!(width(true, None), 80);
+        assert_eq!(width(true, Some(120)), 120);
+        assert_eq!(width(false, None), 100);
+    }
+
+    #[test]
+    fn wide_and_combining_names_do_not_shift_the_columns() {
+        let mut report = samples::full();
+        report.path.nodes[1].name = "北京".to_owned();
+        report.path.nodes[2].name = "Zu\u{308}rich".to_owned();
+        let text = render(&report, &TextStyle::default());
+        let table = text.split("\n\n").nth(1).expect("a table");
+        // Column at which the first figure of a row ends.
+        let ends = table.lines().skip(1).map(|line| {
+            let at = line.find('.').expect("a figure");
+            let digits = line[at + 1..].bytes().take_while(u8::is_ascii_digit);
+            columns::width(&line[..at]) + 1 + digits.count()
+        });
+        let ends: std::collections::BTreeSet<_> = ends.collect();
+        assert_eq!(ends.len(), 1, "{ends:?}\n{text}");
+    }
+
+    #[test]
+    fn names_that_differ_in_their_last_character_differ_in_80_columns() {
+        let mut report = samples::full();
+        for node in &mut report.path.nodes {
+            node.name = format!("rack-17-frankfurt-{}", node.hop);
+        }
+        let style = TextStyle {
+            colour: false,
+            width: 80,
+        };
+        let text = render(&report, &style);
+        let table = text.split("\n\n").nth(1).expect("a table");
+        let names: Vec<_> = table.lines().skip(1).map(|line| line.get(4..24)).collect();
+        let different: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(names.len(), different.len(), "{text}");
     }
 
     #[test]
