@@ -11,7 +11,7 @@ use std::time::Duration;
 use subsegment_tcp_speeds::annotation::{AnnotationValue, Classes};
 use subsegment_tcp_speeds::wire::values::{emit_ask, parse_values};
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, Role, Stamp,
+    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, NodeRole, Stamp,
     StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE, ANNOTATION_VALUES, STAMP_LEN,
 };
 use util::json::{parse, Value};
@@ -161,7 +161,7 @@ impl Wire {
         let mut annotations = Vec::new();
         let info = NodeInfo {
             id: 99,
-            role: Role::Source,
+            role: NodeRole::Source,
             versions: (1, 1),
             clock_error: None,
             connect: None,
