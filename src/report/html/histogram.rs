@@ -1,5 +1,4 @@
-//! Distributions in, one small picture per part out, all over the same axis of time, which is logarithmic: a part that is
-//! ten times slower stands one step further right, in every row.
+//! Draws the distribution of each part, all over the same logarithmic axis of time.
 
 use super::super::{Place, Report};
 use super::chart::{axis, row, span, time, upright, within, worth_drawing, Part};
@@ -9,7 +8,7 @@ use std::fmt::Write as _;
 /// Bars over the whole axis.
 const BARS: usize = 90;
 const HEIGHT: u32 = 40;
-/// A single value is to be seen beside a thousand: a bar has at least this height, of 1000.
+/// The least height of a bar of 1000, so that a single value shows beside a thousand.
 const LEAST_BAR: f64 = 25.0;
 
 struct Row<'a> {
@@ -20,7 +19,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Values that a logarithm exists for, in nanoseconds.
+    /// Returns the values that have a logarithm, in nanoseconds, with their counts.
     fn values(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let rows = self
             .histograms
@@ -31,7 +30,7 @@ impl Row<'_> {
     }
 }
 
-/// The section; nothing where nothing was measured.
+/// Writes the section; nothing if nothing was measured.
 pub(super) fn section(report: &Report, out: &mut String) {
     let (drawn, _) = worth_drawing(report);
     let statistics = &report.statistics;
@@ -61,8 +60,10 @@ pub(super) fn section(report: &Report, out: &mut String) {
     let at = |value: f64| (value.max(1.0).log10() - low) / (high - low);
     let labels = labels(low, high);
     out.push_str(
-        "<section><h2>How delays are distributed</h2>\n<p class=\"say\">All rows share one logarithmic axis. Solid line: \
-         median, dashed: 95th percentile. Two heaps are two states, before and after a change for one.</p>\n",
+        "<section><h2>How delays are distributed</h2>\n<p class=\"hint\">All rows share one \
+         logarithmic axis. Solid line: \
+         median, dashed: 95th percentile. \
+         Two heaps are two states, before and after a change for one.</p>\n",
     );
     for item in &rows {
         let mut counts = [0_u64; BARS];
