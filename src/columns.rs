@@ -1,6 +1,7 @@
 //! Text in the columns of a terminal: its width, shortened to a width, and wrapped.
 
-/// Characters without a width: combining marks of the scripts in use, joiners and variation selectors.
+/// Characters without a width: combining marks of the scripts in use, joiners and variation
+/// selectors.
 const COMBINING: &[(u32, u32)] = &[
     (0x300, 0x36f),
     (0x483, 0x489),
@@ -129,8 +130,8 @@ fn suffix(text: &str, columns: usize) -> &str {
 
 /// Returns `name` in at most `columns`; `~` replaces the part that is cut out.
 ///
-/// The first label of a host name is kept whole if it fits. Otherwise the middle is cut out, so that
-/// names that differ only in their first or last characters still differ.
+/// The first label of a host name is kept whole if it fits. Otherwise the middle is cut out, so
+/// that names that differ only in their first or last characters still differ.
 pub fn shorten(name: &str, columns: usize) -> String {
     if width(name) <= columns {
         return name.to_owned();
@@ -155,8 +156,8 @@ pub fn shorten(name: &str, columns: usize) -> String {
 
 /// Breaks `text` at spaces into lines of at most `columns`.
 ///
-/// `indent` are the spaces before every line but the first, which keeps its own. A word that no line
-/// holds is cut.
+/// `indent` are the spaces before every line but the first, which keeps its own. A word that no
+/// line holds is cut.
 pub fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
     let later_indent = " ".repeat(indent);
     let start = text.len() - text.trim_start_matches(' ').len();

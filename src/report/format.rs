@@ -1,6 +1,7 @@
 //! The formats of a report (`--format`), in one table.
 //!
-//! The parser, its errors, `--help`, the printer and the small build read the table. To add a format:
+//! The parser, its errors, `--help`, the printer and the small build read the table. To add a
+//! format:
 //!
 //! 1. a file beside this one with its renderer, and `pub mod` in `report/mod.rs`;
 //! 2. a row of `formats!` below, which makes the variant of [`Format`] and its [`FormatEntry`];
@@ -27,13 +28,13 @@ pub enum Renderer {
 pub struct FormatEntry {
     /// The format.
     pub format: Format,
-    /// Its name on the command line.
+    /// The name on the command line.
     pub name: &'static str,
     /// A phrase for the help.
     pub brief: &'static str,
     /// `true` if only a build with the feature `full` has it.
     pub full_only: bool,
-    /// Its renderer; in a build that lacks the format, an empty text.
+    /// The renderer; in a build that lacks the format it returns an empty text.
     pub renderer: Renderer,
 }
 
@@ -53,7 +54,10 @@ macro_rules! formats {
             brief: $brief,
             full_only: $full_only,
             // Not even named where it is not built, so that it is not linked.
-            renderer: if $full_only && !FULL { Renderer::Run(|_, _| String::new()) } else { $renderer },
+            renderer: match $full_only && !FULL {
+                true => Renderer::Run(|_, _| String::new()),
+                false => $renderer,
+            },
         }),*];
 
         /// The explanation of `--format` in the help.

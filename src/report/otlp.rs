@@ -1,13 +1,15 @@
-//! One block in, one trace out (`--format otlp`): a line of OTLP/JSON, as the OpenTelemetry collector's file exporter
-//! writes and its file receiver reads, and as `POST /v1/traces` takes it. A Jaeger shows the waterfall.
+//! Turns a block into a trace (`--format otlp`): a line of OTLP/JSON.
 //!
-//! The root span lasts from the block's schedule to its return; under it lie the residences of each node and the two
-//! directions of each segment, one behind the other as the block met them. All times are on the source's wall clock:
-//! where a far clock's offset is known, a segment's round trip is split by it, else in halves, and
-//! `subsegment.direction_known` says which. The stamps themselves, each on its own node's clock, are attributes.
+//! The file receiver of the OpenTelemetry collector reads it, `POST /v1/traces` takes it.
 //!
-//! A residence belongs to the service of its node's name, a segment to the service `network`. A lost block has a root
-//! span with an error and no length.
+//! The root span lasts from the block's schedule to its return; under it lie the residences of each
+//! node and the two directions of each segment, one behind the other as the block met them. All
+//! times are on the source's wall clock: where a far clock's offset is known, a segment's round
+//! trip is split by it, else in halves, and `subsegment.direction_known` is true or false. The
+//! stamps themselves, each on its own node's clock, are attributes.
+//!
+//! A residence belongs to the service of its node's name, a segment to the service `network`. A
+//! lost block has a root span with an error and no length.
 
 use super::block::MeasuredBlock;
 use super::json::write::{Array, Object, ToJson, Writer};
@@ -38,7 +40,8 @@ struct Span {
     fault: Option<&'static str>,
 }
 
-/// The trace of one block, with its line feed; empty for a duplicate, whose trace was written before.
+/// The trace of one block, with its line feed; empty for a duplicate, whose trace was written
+/// before.
 pub fn line(block: &MeasuredBlock<'_>) -> String {
     if block.line.duplicate {
         return String::new();

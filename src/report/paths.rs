@@ -1,4 +1,4 @@
-//! Reports of many paths in, a line for each out: what `probe --targets` shows at its end.
+//! Turns the reports of many paths into a table: the end of `probe --targets`.
 
 use super::text::millis;
 use super::{printable, Report, State};
@@ -7,13 +7,15 @@ use crate::measure::Sla;
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
-/// The widest that a name gets; longer ones move their line's figures.
+/// Most columns of a name; a longer name moves the figures of its line.
 const NAME: usize = 32;
 /// Characters of a figure.
 const FIGURE: usize = 7;
 
-/// A table with a line per path, in milliseconds: name, loss in percent, blocks sent, median, 99th percentile and
-/// greatest round trip, the verdict, before that the state of a path that is not well. `None` is a path that was never tried.
+/// Returns a table with a line per path: name, loss in percent, blocks sent, round trips, verdict.
+///
+/// Round trips are median, 99th percentile and greatest, in milliseconds. The state of a path that
+/// is not `Ok` stands before its verdict. `None` is a path that was never tried.
 pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
     let names: Vec<_> = paths.iter().map(|(name, _)| printable(name)).collect();
     let longest = names.iter().map(|name| columns::width(name)).max();
@@ -58,7 +60,7 @@ pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
     text
 }
 
-/// What put a path that was measured into its state, with `; ` behind it: what broke it, or the worst limit.
+/// Returns the cause of a measured path's state, followed by `; `: its error or the worst limit.
 fn why(report: &Report) -> String {
     if report.blocks.received == 0 {
         return String::new();

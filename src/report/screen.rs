@@ -1,14 +1,14 @@
-//! A [`Report`] and the size of a terminal in, the lines of a live screen out, as mtr has one. Which keys there are is
-//! written here, what they do in `node::screen`.
+//! Turns a [`Report`] into the lines of a live screen, like that of mtr.
 //!
-//! The verdict stands on top, then the table of the text report. No line is wider and there are no more of them than the
-//! terminal has room for: what does not fit is left out from the end, but never the row that the verdict names.
+//! The verdict stands on top, then the table of the text report, then the notes. All of it fits
+//! into the terminal: rows and notes without room are counted, and the row of the verdict always
+//! shows. The keys are listed here and read in `publish::screen`.
 
 use super::text::{self, TextStyle};
 use super::Report;
 use crate::columns;
 
-/// How a screen looks at the moment.
+/// The size and the state of a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Screen {
     /// Columns; under 80 there is no colour.
@@ -17,14 +17,14 @@ pub struct Screen {
     pub height: usize,
     /// With terminal colours.
     pub colour: bool,
-    /// What is shown stays as it is; measuring goes on.
+    /// The screen is frozen; measuring goes on.
     pub paused: bool,
 }
 
 const KEYS: &str = "Keys: q quit   r reset   p pause";
 const RESUME: &str = "Keys: q quit   r reset   space resume   -- PAUSED, measuring goes on --";
 
-/// At most `height` lines of at most `width` columns, without line feeds.
+/// Returns at most `height` lines of at most `width` columns, without line feeds.
 pub fn lines(report: &Report, screen: &Screen) -> Vec<String> {
     let style = TextStyle {
         colour: screen.colour && screen.width >= text::MIN_WIDTH,

@@ -170,16 +170,16 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         w.pair("increase_ns", host.increase);
         w.pair("sla", host.sla.name());
         let mut first = report.first_facts.iter();
-        let first = first.find(|told| told.hop == host.hop);
-        w.pair("annotated_since", first.map(|told| told.sequence));
-        let told = report
+        let first = first.find(|node| node.hop == host.hop);
+        w.pair("annotated_since", first.map(|node| node.sequence));
+        let nodes = report
             .annotations
             .iter()
-            .filter(|told| told.hop == host.hop);
+            .filter(|node| node.hop == host.hop);
         w.pair(
             "annotations",
             Object(|w| {
-                for annotation in told.flat_map(|told| &told.annotations) {
+                for annotation in nodes.flat_map(|node| &node.annotations) {
                     match &annotation.value {
                         AnnotationValue::Number(number) => w.pair(&annotation.name, *number),
                         AnnotationValue::Text(text) => w.pair(&annotation.name, text),

@@ -29,7 +29,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// One line, without spaces.
+    /// Returns a writer of one line without spaces.
     pub fn compact() -> Self {
         Self {
             out: String::new(),
@@ -171,8 +171,7 @@ impl ToJson for u64 {
 }
 
 impl ToJson for f64 {
-    /// At most six digits after the point; null where it is not finite, for JSON has no such
-    /// numbers.
+    /// Writes at most six digits after the point; null for NaN and infinities, which JSON lacks.
     fn to_json(self, w: &mut Writer) {
         if !self.is_finite() {
             return w.token("null");

@@ -1,11 +1,14 @@
-//! Reports and the counts of nodes in; Prometheus' text format 0.0.4 or OpenMetrics 1.0 out.
+//! Turns reports and the counts of nodes into the text format of Prometheus 0.0.4 or OpenMetrics
+//! 1.0.
 //!
-//! Read <https://prometheus.io/docs/instrumenting/exposition_formats/> first. Names are the program's API: [`FAMILIES`]
-//! holds each with its unit, and the README and the tests are held against it.
+//! Read <https://prometheus.io/docs/instrumenting/exposition_formats/> first. Names are the
+//! program's API: [`FAMILIES`] holds each with its unit, and the README and the tests are held
+//! against it.
 //!
-//! Histograms are cumulative over the life of the process, all with the same buckets ([`BUCKETS_NS`]): what is asked of
-//! them (`histogram_quantile`, `rate`) is the monitoring system's business. A part that leaves the path and comes back
-//! in another shape starts at zero again, which Prometheus takes for the restart of a counter.
+//! Histograms are cumulative over the life of the process, all with the same buckets
+//! ([`BUCKETS_NS`]): what is asked of them (`histogram_quantile`, `rate`) is the monitoring
+//! system's business. A part that leaves the path and comes back in another shape starts at zero
+//! again, which Prometheus takes for the restart of a counter.
 
 mod families;
 mod sheet;
@@ -28,22 +31,22 @@ pub use sheet::{Exposition, Family, Kind};
 /// Annotations that are shown of one node.
 const ANNOTATIONS: usize = 256;
 
-/// The live counts of a node; what does not apply is `None`.
+/// The live counts of a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFigures {
     /// `--node`.
     pub name: String,
     /// `source`, `probe`, `relay`, ...
     pub role: String,
-    /// Whether the path stands; only of nodes that begin one.
+    /// `true` if the path stands; `None` at nodes that begin no path.
     pub path_up: Option<bool>,
-    /// Only of nodes that listen.
+    /// `None` at nodes that do not listen.
     pub carried: Option<Carried>,
-    /// Only of a probe that was asked for over HTTP.
+    /// `None` unless a probe was requested over HTTP.
     pub probed: Option<Probed>,
 }
 
-/// What a node that listens has seen of connections, those that are open included.
+/// The connections of a node that listens, those that are open included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Connections that are open.
@@ -62,34 +65,34 @@ pub struct Carried {
     pub reports_dropped: u64,
 }
 
-/// How a probe went that was asked for over HTTP.
+/// The outcome of a probe that was requested over HTTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Probed {
     /// Every block was answered.
     pub success: bool,
-    /// It took so long.
+    /// The time that it took.
     pub duration: Nanos,
 }
 
-/// One path, or one node, of those that a process looks after.
+/// A path or a node of a process.
 #[derive(Clone, Debug)]
 pub struct Observed<'a, R = &'a Report> {
-    /// What tells it from the others of the process; `None` where there is one.
+    /// The name among the paths of the process; `None` if there is one.
     pub path: Option<&'a str>,
-    /// What was measured; `None` where nothing was so far.
+    /// The latest report; `None` if nothing was measured so far.
     pub report: Option<R>,
     /// Counts.
     pub figures: NodeFigures,
 }
 
-/// All metrics of a process. `node`, which stands for it, is named in `build_info`.
+/// Returns all metrics of a process.
 pub fn render<R: AsRef<Report>>(observed: &[Observed<'_, R>], exposition: Exposition) -> String {
     let mut sheet = Sheet::new(FAMILIES);
     for one in observed {
         let report = one.report.as_ref().map(AsRef::as_ref);
         Path {
             sheet: &mut sheet,
-            // Whole, for it tells the series of one path from those of another; the user wrote it, who may write 255 bytes.
+            // Whole, so that paths differ; the user may write 255 bytes.
             prefix: one
                 .path
                 .map_or_else(String::new, |path| format!("path=\"{}\"", escaped(path))),
@@ -216,7 +219,7 @@ impl Path<'_> {
             );
             let mut seen = VecMap::new();
             for annotation in annotations.annotations.iter().take(ANNOTATIONS) {
-                // Names are a peer's words: two that read the same would make the whole answer void.
+                // Peers choose names: two that read the same would void the whole response.
                 if seen.insert(label_text(&annotation.name), ()).is_some() {
                     continue;
                 }
@@ -272,7 +275,7 @@ impl Path<'_> {
 
     fn name(&self, report: &Report, hop: u8) -> String {
         if report.path.nodes.is_empty() && !self.own_name.is_empty() {
-            return self.own_name.to_owned(); // A plain proxy: nobody else is on its path.
+            return self.own_name.to_owned(); // A plain proxy is alone on its path.
         }
         report.name_at(hop)
     }
@@ -368,14 +371,16 @@ impl Path<'_> {
             .iter()
             .map(|bound| (bound_text(*bound), of.count_up_to(SignedNanos(*bound))));
         let buckets: Vec<_> = bounds.chain([("+Inf".to_owned(), of.count())]).collect();
-        // A sum only grows, so negative values (a clock stepped in flight) may not take it below zero.
+        // A sum only grows, so negative values (a clock stepped in flight) may not take it below
+        // zero.
         let sum = seconds(of.sum().max(0));
         self.sheet
             .histogram(id, &labels(&self.prefix, pairs), &buckets, sum);
     }
 }
 
-/// 0 no limits, 1 ok, 2 warning, 3 critical: so that `max` of several is the worst.
+/// Returns 0 without limits, 1 ok, 2 warning, 3 critical, so that the greatest of several is the
+/// worst.
 fn state(sla: Sla) -> u64 {
     match sla {
         Sla::None => 0,
@@ -498,8 +503,8 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_tells_a_host_that_reads_late_from_one_that_keeps_blocks() {
-        let told = |kind, reads_late| {
+    fn the_verdict_has_wake_up_for_a_host_that_reads_late_and_residence_for_others() {
+        let delay = |kind, reads_late| {
             let mut report = samples::full();
             let verdict = &mut report.statistics.verdict;
             (verdict.kind, verdict.reads_late) = (kind, reads_late);
@@ -507,12 +512,12 @@ mod tests {
             let verdict = samples.iter().find(|s| s.0 == "subsegment_verdict_info");
             verdict.expect("a verdict").1["delay"].clone()
         };
-        assert_eq!(told(VerdictKind::Host, true), "wake_up");
-        assert_eq!(told(VerdictKind::Host, false), "residence");
-        assert_eq!(told(VerdictKind::Source, false), "residence");
-        assert_eq!(told(VerdictKind::Segment, false), "round_trip");
-        assert_eq!(told(VerdictKind::Server, false), "behind_exit");
-        assert_eq!(told(VerdictKind::None, false), "");
+        assert_eq!(delay(VerdictKind::Host, true), "wake_up");
+        assert_eq!(delay(VerdictKind::Host, false), "residence");
+        assert_eq!(delay(VerdictKind::Source, false), "residence");
+        assert_eq!(delay(VerdictKind::Segment, false), "round_trip");
+        assert_eq!(delay(VerdictKind::Server, false), "behind_exit");
+        assert_eq!(delay(VerdictKind::None, false), "");
     }
 
     #[test]
@@ -539,7 +544,7 @@ mod tests {
             let labels = family.labels;
             let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
             assert_eq!(cells[1..4], [kind.as_str(), family.unit, labels], "{name}");
-            assert!(cells[4].len() > 4, "{name} says nothing");
+            assert!(cells[4].len() > 4, "{name} has no text");
         }
         let rows = README
             .lines()
@@ -588,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_peers_write_every_line_can_be_read() {
+    fn every_line_parses_for_any_text_of_peers() {
         for seed in 0..60 {
             let mut report = samples::random(seed);
             for annotations in &mut report.annotations {

@@ -6,12 +6,12 @@ use crate::decimal::decimal;
 use crate::report::printable;
 use std::fmt::Write as _;
 
-/// Series beyond this number are left out, and counted: a path as long as the wire allows has 6000.
+/// Most series; the rest are counted. The longest path has 6000.
 pub(in crate::report) const SERIES: usize = 200_000;
 /// Characters that are shown of a label.
 const LABEL: usize = 100;
 
-/// In which words the metrics are written.
+/// The format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposition {
     /// Prometheus' text format, version 0.0.4.
@@ -21,7 +21,7 @@ pub enum Exposition {
 }
 
 impl Exposition {
-    /// What an `Accept` header asks for: OpenMetrics where it is named, text otherwise.
+    /// Returns the exposition for an `Accept` header: OpenMetrics if it is named, text otherwise.
     pub fn accepted(accept: &str) -> Self {
         let refuses = |parameter: &str| {
             let weight = parameter
@@ -42,7 +42,7 @@ impl Exposition {
         }
     }
 
-    /// The value of the `Content-Type` header.
+    /// Returns the value of the `Content-Type` header.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -51,7 +51,7 @@ impl Exposition {
     }
 }
 
-/// What kind of figure a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows, until the process starts anew.
@@ -65,19 +65,20 @@ pub enum Kind {
 /// A metric, in all its series.
 #[derive(Debug)]
 pub struct Family {
-    /// Its full name, `_total` of a counter included; `_bucket`, `_sum` and `_count` come behind that of a histogram.
+    /// The full name, `_total` of a counter included, without `_bucket`, `_sum`, `_count` of a
+    /// histogram.
     pub name: &'static str,
-    /// What kind of figure it is.
+    /// The type of the metric.
     pub kind: Kind,
-    /// Of its value: `seconds`, `bytes`, `ratio` (0 to 1), `1` for a plain number.
+    /// The unit: `seconds`, `bytes`, `ratio` (0 to 1), `1` for a plain number.
     pub unit: &'static str,
     /// Names of its labels; `path` comes before them where one process probes several.
     pub labels: &'static str,
-    /// One line.
+    /// The text of HELP, one line.
     pub help: &'static str,
 }
 
-/// Makes a table of metrics, and the enum by which its samples are written, so that no other name can be written.
+/// Makes a table of metrics, and the enum by which samples are written: no other name can be.
 macro_rules! families {
     ($prefix:literal, $ids:ident, $vis:vis $table:ident:
      $($id:ident $kind:ident $name:literal $unit:literal $labels:literal $help:literal)*) => {
@@ -152,7 +153,8 @@ impl Sheet {
         }
     }
 
-    /// Writes a histogram, if there is room: cumulative counts by the text of their bound, sum and count.
+    /// Writes a histogram, if there is room: cumulative counts by the text of their bound, sum and
+    /// count.
     pub(in crate::report) fn histogram(
         &mut self,
         id: impl Into<usize>,
@@ -220,7 +222,7 @@ pub(in crate::report) fn seconds(nanos: i128) -> f64 {
     nanos as f64 / 1e9
 }
 
-/// With a point, as OpenMetrics wants it: a bound that is written in two ways makes two series.
+/// Returns a bound with a point, as OpenMetrics wants it: two spellings make two series.
 pub(in crate::report) fn bound_text(nanos: i64) -> String {
     let text = seconds(i128::from(nanos)).to_string();
     if text.contains('.') {
@@ -230,7 +232,7 @@ pub(in crate::report) fn bound_text(nanos: i64) -> String {
     }
 }
 
-/// `prefix` and the pairs, joined by commas.
+/// Returns `prefix` and the pairs, joined by commas.
 pub(in crate::report) fn labels(prefix: &str, pairs: &[(&str, &str)]) -> String {
     let mut out = prefix.to_owned();
     for (name, value) in pairs {
@@ -242,7 +244,7 @@ pub(in crate::report) fn labels(prefix: &str, pairs: &[(&str, &str)]) -> String 
     out
 }
 
-/// Text as it stands between the quotes of a label: bounded, nothing unprintable, quotes and backslashes escaped.
+/// Returns text for the quotes of a label: bounded, without unprintable characters, escaped.
 pub(in crate::report) fn label_text(text: &str) -> String {
     let bounded: String = text.chars().take(LABEL).collect();
     escaped(&bounded)

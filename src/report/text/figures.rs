@@ -9,8 +9,8 @@ pub(in crate::report) fn unknown() -> String {
     "-".to_owned()
 }
 
-/// Milliseconds with three digits that count, to the microsecond, in at most `room` (5 or more)
-/// characters: `0.041`, `3.42`, `38.1`, `1205`; beyond that `120s`, `40h`, `12y`.
+/// Returns milliseconds with three significant digits, to the microsecond, in at most `room` (5 or
+/// more) characters: `0.041`, `3.42`, `38.1`, `1205`; beyond that `120s`, `40h`, `12y`.
 pub(in crate::report) fn millis(span: SignedNanos, room: usize) -> String {
     let ms = span.as_millis_f64();
     // Where rounding carries into a further digit, the next case has it.
@@ -29,7 +29,7 @@ pub(in crate::report) fn millis(span: SignedNanos, room: usize) -> String {
         .unwrap_or_else(unknown)
 }
 
-/// The same with its sign, in at most six characters; what rounds to nothing has none.
+/// Returns the same with its sign, in at most six characters; zero has no sign.
 pub(in crate::report) fn signed_millis(span: SignedNanos) -> String {
     let size = millis(span.abs().signed(), FIGURE);
     match span.0 {
@@ -39,7 +39,7 @@ pub(in crate::report) fn signed_millis(span: SignedNanos) -> String {
     }
 }
 
-/// A time within a sentence.
+/// Returns a time for a sentence.
 pub(in crate::report) fn with_unit(span: SignedNanos) -> String {
     if span.abs() < Nanos::from_millis(10_000) {
         format!("{} ms", millis(span, FIGURE))
@@ -48,8 +48,7 @@ pub(in crate::report) fn with_unit(span: SignedNanos) -> String {
     }
 }
 
-/// A share as `0.4%` or `92%`, in at most four characters: shares made of nonsense stamps stop at
-/// the bounds.
+/// Returns a share as `0.4%` or `92%`, in at most four characters; wrong stamps stop at the bounds.
 pub(in crate::report) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if (0.0..9.95).contains(&percent) {
@@ -67,7 +66,7 @@ pub(in crate::report) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Three digits behind the point, as far as they say something.
+/// Returns a number with three digits behind the point, without trailing zeros.
 pub(super) fn plain_number(number: f64) -> String {
     let text = format!("{number:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,4 +1,4 @@
-//! One line for a terminal while a run goes on.
+//! The live line of a terminal.
 
 use super::figures::{millis, percent, with_unit, FIGURE};
 use super::name::Name;
@@ -9,8 +9,9 @@ use crate::time::SignedNanos;
 /// The widest a [`live_line`] gets.
 const LIVE_WIDTH: usize = 80;
 
-/// Where a run stands, in one line of at most 80 columns without a line feed; `planned` blocks are
-/// `None` where there is no end to them.
+/// Returns the progress of a run in one line of at most 80 columns, without a line feed.
+///
+/// `planned` is the number of blocks; `None` if the run has no end.
 pub fn live_line(report: &Report, planned: Option<u64>) -> String {
     let planned = planned.map_or_else(String::new, |count| format!("/{count}"));
     let blocks = &report.blocks;
@@ -38,7 +39,7 @@ pub fn live_line(report: &Report, planned: Option<u64>) -> String {
         };
         let fitting = forms.iter().find(|form| room(form) >= name.width());
         let form @ (before, after) = fitting.unwrap_or(&forms[2]);
-        // Less than this says nothing.
+        // A shorter name is of no use.
         if room(form) >= name.width().min(8) {
             line = format!("{line}{before}{}{after}", name.fit(room(form)));
         }
@@ -46,7 +47,7 @@ pub fn live_line(report: &Report, planned: Option<u64>) -> String {
     prefix(&line, LIVE_WIDTH).to_owned()
 }
 
-/// The part with the largest share so far: name, mean, share.
+/// Returns the part with the largest share so far: name, mean, share.
 fn largest_part(report: &Report) -> Option<(Name, SignedNanos, f64)> {
     let statistics = &report.statistics;
     let segments = statistics.segments.iter().filter_map(|segment| {
@@ -76,7 +77,7 @@ mod tests {
     use crate::report::tests::samples;
 
     #[test]
-    fn the_live_line_says_where_the_run_stands_and_which_part_is_the_largest() {
+    fn the_live_line_has_the_progress_and_the_largest_part() {
         let mut report = samples::full();
         report.blocks.received = 11;
         for (sent, planned, expected) in [

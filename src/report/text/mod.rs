@@ -1,24 +1,24 @@
-//! A [`Report`] in, a table for people out (`--format text`), and one line for a terminal while a
-//! run goes on.
+//! Turns a [`Report`] into a table for people (`--format text`), and into the live line of a
+//! terminal.
 //!
 //! The table has one row per part of the delay, in the order in which the bytes meet them, in mtr's
 //! columns, in milliseconds. A node that passes blocks both ways has a second row for the way back,
 //! so the `Avg` column adds up to that of the total. `>` marks the row that the verdict names.
 //!
 //! - `Loss%` and `Snt` stand above the table: blocks get lost on the path as a whole. Under TCP a
-//!   segment loses packets, which shows as delay, and a block that never came back does not say
-//!   where it is.
+//!   segment loses packets, which shows as delay, and a lost block does not show
+//!   its place.
 //! - `Share` is the part's share of the sum of all totals, both ways of a node taken together; the
 //!   bar shows it too.
-//! - A row `C late` says how late C's process read what its kernel had, each way; it is a share of the
-//!   segments beside it, no part of its own in `Avg`, and is there only where the verdict names it or
-//!   one block in twenty waited for a millisecond.
+//! - A row `C late` is the time from the arrival at C's kernel until its process read, each way; it
+//!   is a share of the segments beside it, no part of its own in `Avg`, and is there only where the
+//!   verdict names it or one block in twenty waited for a millisecond.
 //! - `Incr` is the growth over the baseline.
 //! - `Dir` is the direction in which a segment queues: the verdict's for the segment it names, else
 //!   the one whose one-way excess is larger (`both` where the lesser is more than half of the
 //!   greater), at the 95th percentile.
-//! - In the place of the bar stands `WARNING` or `CRITICAL` where the part is beyond such a limit; below the table stand
-//!   those limits and what turned when, with the block that decided.
+//! - In the place of the bar stands `WARNING` or `CRITICAL` where the part is beyond such a limit;
+//!   below the table stand those limits and what turned when, with the block that decided.
 //! - `-` is a figure that is not known; a blank one has no meaning in that row.
 //!
 //! A terminal under 90 columns gets no `Last` and `StDev`; the bar takes what the names leave, and
@@ -46,7 +46,7 @@ pub const MAX_WIDTH: usize = 100;
 /// The narrowest; a narrower terminal wraps the lines.
 pub const MIN_WIDTH: usize = 80;
 
-/// From here on all columns are shown.
+/// The least width at which all columns are shown.
 const WIDE: usize = 90;
 
 /// A heading of the table, its figure of a summary, and whether a narrow table has it too.
@@ -74,7 +74,7 @@ const NAME_WIDTH: usize = 20;
 const MIN_BAR: usize = 8;
 const MAX_BAR: usize = 20;
 
-/// How a report is shown.
+/// The width and the colours of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextStyle {
     /// With terminal colours (SGR sequences).
@@ -94,7 +94,8 @@ impl Default for TextStyle {
 }
 
 impl TextStyle {
-    /// Returns the style for an output; `width` is `None` if it is unknown: 80 on a terminal, else 100.
+    /// Returns the style for an output; `width` is `None` if it is unknown: 80 on a terminal, else
+    /// 100.
     ///
     /// There is colour on a terminal, unless the environment variable `NO_COLOR` has a value
     /// (<https://no-color.org>).
@@ -110,7 +111,7 @@ impl TextStyle {
     }
 }
 
-/// The report for people: head, table, notes, and last the verdict.
+/// Returns the report for people: head, table, notes and verdict.
 pub fn render(report: &Report, style: &TextStyle) -> String {
     let Sections {
         head,
@@ -140,7 +141,7 @@ pub(super) struct Sections {
     pub(super) verdict: Vec<String>,
 }
 
-/// The sections, for those who put them together otherwise.
+/// Returns the sections of a report.
 pub(super) fn sections(report: &Report, style: &TextStyle) -> Sections {
     let page = Page {
         report,
@@ -155,8 +156,7 @@ pub(super) fn sections(report: &Report, style: &TextStyle) -> Sections {
     }
 }
 
-/// What there is to say beside the table, a sentence each, with everything escaped; without limits and what nodes told of
-/// themselves, which pictures show otherwise.
+/// Returns the notes below the table, escaped, without limits and annotations, which pictures show.
 pub(super) fn notes(report: &Report) -> Vec<String> {
     let page = Page {
         report,
@@ -376,7 +376,7 @@ mod tests {
         );
     }
 
-    /// Takes SGR sequences out of `text` and says how many there were.
+    /// Returns `text` without SGR sequences, and their number.
     fn without_sgr(text: &str) -> (String, usize) {
         let mut pieces = text.split("\x1b[");
         let mut out = pieces.next().unwrap_or("").to_owned();
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_too_wide_and_no_control_character_gets_through_whatever_the_report() {
+    fn no_line_is_too_wide_and_none_has_a_control_character_for_any_report() {
         for seed in 0..200 {
             let report = samples::random(seed);
             for (width, bound) in [(0, 80), (80, 80), (93, 93), (100, 100), (1000, 100)] {

@@ -5,12 +5,12 @@ use crate::measure::SegmentStatistics;
 use crate::report::{printable, Report};
 use std::fmt;
 
-/// What a row is called, with everything escaped.
+/// The name of a row, escaped.
 #[derive(Clone, Debug)]
 pub(in crate::report) enum Name {
     /// A host or another single thing; the note goes first where room is short.
     One { name: String, note: String },
-    /// A further row of a host; what tells it from the row above stays.
+    /// A further row of a host; its note, which makes it differ from the row above, is never cut.
     Short(String, &'static str),
     /// A segment.
     Two { from: String, to: String },
@@ -54,8 +54,9 @@ impl Name {
         width(&self.to_string())
     }
 
-    /// The name in at most `room` columns. The ends of a segment share them evenly; what one does
-    /// not need, the other gets.
+    /// Returns the name in at most `room` columns.
+    ///
+    /// The ends of a segment share them evenly; one gets the columns that the other does not need.
     pub(super) fn fit(&self, room: usize) -> String {
         match self {
             _ if self.width() <= room => self.to_string(),

@@ -33,8 +33,8 @@ impl Page<'_> {
         for host in &statistics.hosts {
             self.note_host(host, &mut notes);
         }
-        for told in self.report.annotations.iter().filter(|_| all) {
-            let annotations = told
+        for node in self.report.annotations.iter().filter(|_| all) {
+            let annotations = node
                 .annotations
                 .iter()
                 .map(|annotation| match &annotation.value {
@@ -44,7 +44,7 @@ impl Page<'_> {
                     AnnotationValue::Text(text) => format!("{} \"{text}\"", annotation.name),
                 });
             let annotations = annotations.collect::<Vec<_>>().join(", ");
-            let name = self.name_at(told.hop);
+            let name = self.name_at(node.hop);
             notes.push(format!(
                 "{name} tells of itself: {}",
                 printable(&annotations)
@@ -78,7 +78,7 @@ impl Page<'_> {
         notes
     }
 
-    /// What is beyond a limit, and what turned when.
+    /// Returns the limits that are exceeded, and the latest changes of states.
     fn limits(&self) -> Vec<String> {
         let Report { limits, events, .. } = self.report;
         let beyond = limits.iter().filter(|limit| limit.state > Sla::Ok);

@@ -14,8 +14,7 @@ const LEAST_EXCESS: SignedNanos = SignedNanos(100_000);
 /// A host that reads later than this, at the 95th percentile, has a row for it.
 const LATE: SignedNanos = SignedNanos(1_000_000);
 
-/// One row of the table. What is `None` has no meaning in this row, except `figures`, which are
-/// then unknown.
+/// A row of the table; `None` has no meaning in this row, except `figures`, which are unknown then.
 pub(in crate::report) struct Row {
     pub(in crate::report) is_named: bool,
     pub(in crate::report) hop: Option<u8>,
@@ -41,8 +40,10 @@ impl Row {
     }
 }
 
-/// How late a host reads, where that matters: a row for each way, the share and the growth of both in the first. With the
-/// verdict's direction where that names it.
+/// Returns a row for each way in which a host reads late, if that matters.
+///
+/// The first row has the share and the growth of both, and the direction of a verdict that names
+/// it.
 fn late_rows(
     host: &HostStatistics,
     name: &str,
@@ -65,7 +66,7 @@ fn late_rows(
     rows
 }
 
-/// The rows of the table, in the order in which the bytes meet the parts.
+/// Returns the rows of the table, in the order in which the bytes meet the parts.
 pub(in crate::report) fn rows(report: &Report) -> Vec<Row> {
     let statistics = &report.statistics;
     let verdict = &statistics.verdict;
@@ -138,8 +139,9 @@ fn direction_word(direction: VerdictDirection) -> &'static str {
     }
 }
 
-/// Which way a segment queues, by the 95th percentiles of its excesses; `None` where one is unknown
-/// or neither is a queue.
+/// Returns the direction in which a segment queues, by the 95th percentiles of its excesses.
+///
+/// `None` if one of them is unknown or neither is a queue.
 fn excess_direction(segment: &SegmentStatistics) -> Option<VerdictDirection> {
     let forward = segment.forward_excess?.p95;
     let back = segment.return_excess?.p95;
