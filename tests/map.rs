@@ -39,7 +39,6 @@ const EXCEPTIONS: Exceptions = Exceptions {
         // node
         "Node",
         // commands, publish
-        "Probed",
         "Metrics",
         "Writer",
         // measure
@@ -63,9 +62,6 @@ const EXCEPTIONS: Exceptions = Exceptions {
         "src/origin/session.rs",
         // passive
         "src/passive/flow.rs",
-        // report
-        "src/report/prometheus/mod.rs",
-        "src/report/text/mod.rs",
     ],
     columns: &[
         "src/annotate/",

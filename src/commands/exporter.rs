@@ -15,7 +15,7 @@ use crate::node::{Node, NodeSettings, StopFlag};
 use crate::origin::session::Origin;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
-use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, Probed};
+use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, ProbeOutcome};
 use crate::report::{Report, State};
 use crate::sys;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -111,7 +111,7 @@ impl Exporter {
         Response::ok(exposition.content_type(), render(&observed, exposition))
     }
 
-    fn probe(&self, asked: &Asked) -> (Option<Report>, Probed) {
+    fn probe(&self, asked: &Asked) -> (Option<Report>, ProbeOutcome) {
         let begun = sys::clock::mono();
         let report = self.run(asked);
         let duration = sys::clock::mono().since(begun);
@@ -126,7 +126,7 @@ impl Exporter {
                 None
             }
         };
-        (report, Probed { success, duration })
+        (report, ProbeOutcome { success, duration })
     }
 
     fn run(&self, asked: &Asked) -> Result<Report, String> {

@@ -113,7 +113,6 @@ mod tests {
         let annotation = |name: String| HostAnnotation {
             name,
             value: AnnotationValue::Number(0.5),
-            ..samples::full().annotations[0].annotations[0].clone()
         };
         let mut report = samples::full();
         let sample = report.annotations[0].clone();

@@ -13,7 +13,7 @@ const MOST: usize = 18;
 const LEAST_SHARE: f64 = 0.02;
 
 /// A host or a segment in the pictures.
-pub(super) struct Part<'a> {
+pub(super) struct DrawnPart<'a> {
     /// Not escaped yet.
     pub(super) name: String,
     pub(super) is_named: bool,
@@ -21,7 +21,7 @@ pub(super) struct Part<'a> {
     pub(super) place: Place<(usize, &'a HostStatistics), (usize, &'a SegmentStatistics)>,
 }
 
-impl Part<'_> {
+impl DrawnPart<'_> {
     /// Returns the CSS classes of its row.
     pub(super) fn class(&self) -> &'static str {
         match (&self.place, self.is_named) {
@@ -56,7 +56,7 @@ impl Part<'_> {
 }
 
 /// Returns all parts in order of the path.
-pub(super) fn parts(report: &Report) -> Vec<Part<'_>> {
+pub(super) fn parts(report: &Report) -> Vec<DrawnPart<'_>> {
     let statistics = &report.statistics;
     let named = report.named();
     let hosts: Vec<_> = statistics.hosts.iter().enumerate().collect();
@@ -65,12 +65,12 @@ pub(super) fn parts(report: &Report) -> Vec<Part<'_>> {
     let mut parts = Vec::with_capacity(places.len());
     for place in places {
         parts.push(match place {
-            Place::Host(&(index, host)) => Part {
+            Place::Host(&(index, host)) => DrawnPart {
                 name: report.name_at(host.hop),
                 is_named: named == Some(Place::Host(host.hop)),
                 place: Place::Host((index, host)),
             },
-            Place::Segment(&(index, segment)) => Part {
+            Place::Segment(&(index, segment)) => DrawnPart {
                 name: format!(
                     "{} \u{2192} {}",
                     report.name_at(segment.from_hop),
@@ -87,8 +87,8 @@ pub(super) fn parts(report: &Report) -> Vec<Part<'_>> {
 /// Returns the parts to draw, in order of the path, and the names of the others.
 ///
 /// Hosts with a small share are not drawn, nor on a long path the parts with the smallest shares.
-pub(super) fn worth_drawing(report: &Report) -> (Vec<Part<'_>>, Vec<String>) {
-    let share = |part: &Part<'_>| {
+pub(super) fn worth_drawing(report: &Report) -> (Vec<DrawnPart<'_>>, Vec<String>) {
+    let share = |part: &DrawnPart<'_>| {
         let share = part.share().filter(|share| share.is_finite());
         if part.is_named {
             f64::INFINITY

@@ -1,7 +1,7 @@
 //! Draws the distribution of each part, all over the same logarithmic axis of time.
 
 use super::super::{Place, Report};
-use super::chart::{axis, row, span, time, upright, within, worth_drawing, Part};
+use super::chart::{axis, row, span, time, upright, within, worth_drawing, DrawnPart};
 use crate::measure::{Histogram, Summary};
 use std::fmt::Write as _;
 
@@ -109,7 +109,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     out.push_str("</section>\n");
 }
 
-fn of<'a>(part: &'a Part<'_>) -> Row<'a> {
+fn of<'a>(part: &'a DrawnPart<'_>) -> Row<'a> {
     let (histograms, summary) = match part.place {
         Place::Segment((_, segment)) => (vec![&segment.distribution], segment.round_trip),
         // Two ways through a host make one picture; its lines are those of the way out.

@@ -4,7 +4,7 @@
 
 use super::super::{Place, Report};
 use super::chart::{
-    axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, Part,
+    axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, DrawnPart,
 };
 use crate::measure::timeline::{EventKind, Line, Slot, Timeline};
 use crate::measure::{sla, Figure, Sla};
@@ -43,7 +43,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
         return;
     };
     let (drawn, left) = worth_drawing(report);
-    let panel = |part: &'_ Part<'_>| match part.place {
+    let panel = |part: &'_ DrawnPart<'_>| match part.place {
         Place::Host((index, _)) => timeline.hosts.get(index),
         Place::Segment((index, _)) => timeline.segments.get(index),
     };
@@ -207,7 +207,7 @@ fn names(left: &[String]) -> String {
     some.join(", ") + &more
 }
 
-fn place_of(part: &Part<'_>) -> sla::Place {
+fn place_of(part: &DrawnPart<'_>) -> sla::Place {
     match part.place {
         Place::Host((_, host)) => sla::Place::Host(host.hop),
         Place::Segment((_, segment)) => sla::Place::Segment {

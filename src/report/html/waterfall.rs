@@ -10,7 +10,7 @@
 
 use super::super::{text, Place, Report};
 use super::chart::{
-    axis, parts, percent, row, span, ticks, time, upright, within, worth_drawing, Part,
+    axis, parts, percent, row, span, ticks, time, upright, within, worth_drawing, DrawnPart,
 };
 use crate::measure::{SegmentStatistics, Summary};
 use std::fmt::Write as _;
@@ -46,7 +46,7 @@ fn whisker(summary: Option<Summary>) -> f64 {
 }
 
 /// Out and back.
-fn legs(part: &Part<'_>) -> (Leg, Leg) {
+fn legs(part: &DrawnPart<'_>) -> (Leg, Leg) {
     let residence = |summary| Leg {
         half: 0.0,
         sure: mean(summary),
@@ -116,7 +116,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     let grid = ticks(top, 5);
     let (drawn, _) = worth_drawing(report);
     let is_drawn =
-        |part: &Part<'_>| parts.len() <= LONG || drawn.iter().any(|drawn| drawn.is_same(part));
+        |part: &DrawnPart<'_>| parts.len() <= LONG || drawn.iter().any(|drawn| drawn.is_same(part));
     out.push_str(
         "<section><h2>The path, to scale</h2>\n<p class=\"hint\">A mean block: out to the far end \
          and back, each part as \
@@ -178,7 +178,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     out.push_str("</section>\n");
 }
 
-fn figures(part: &Part<'_>) -> String {
+fn figures(part: &DrawnPart<'_>) -> String {
     let both = match part.place {
         Place::Segment((_, segment)) => segment.round_trip.map(|s| (s.mean.0 as f64, Some(s.p95))),
         Place::Host((_, host)) => match (host.forward_residence, host.return_residence) {

@@ -43,7 +43,7 @@ pub struct NodeFigures {
     /// `None` at nodes that do not listen.
     pub carried: Option<Carried>,
     /// `None` unless a probe was requested over HTTP.
-    pub probed: Option<Probed>,
+    pub probed: Option<ProbeOutcome>,
 }
 
 /// The connections of a node that listens, those that are open included.
@@ -67,7 +67,7 @@ pub struct Carried {
 
 /// The outcome of a probe that was requested over HTTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Probed {
+pub struct ProbeOutcome {
     /// Every block was answered.
     pub success: bool,
     /// The time that it took.
@@ -422,7 +422,7 @@ mod tests {
             role: "probe".into(),
             path_up: Some(true),
             carried: Some(Carried::default()),
-            probed: Some(Probed::default()),
+            probed: Some(ProbeOutcome::default()),
         }
     }
 
