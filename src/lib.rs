@@ -35,6 +35,7 @@
 //! | 5 | [`report`] | one `Report`, or the flows of a capture | text, JSON, CSV, Prometheus, HTML and more | |
 //! | 6 | [`cli`] | argv | a checked `Config`, or help text | |
 //! | 6 | [`collect`] | measurements of all pumps | the state of a run and its latest report | |
+//! | 7 | [`manual`] | a topic | a page of plain text | |
 //! | 7 | [`node`] | sockets, threads, channels | calls into the core | |
 //! | 8 | [`origin`] | a next hop | an open session, its blocks and answers | |
 //! | 9 | [`publish`] | reports and connection records | stdout, files, the terminal, HTTP | |
@@ -53,6 +54,7 @@ pub mod columns;
 pub mod commands;
 pub mod decimal;
 pub mod http;
+pub mod manual;
 pub mod measure;
 pub mod node;
 pub mod origin;
@@ -75,3 +77,6 @@ pub mod wire;
 /// Code is guarded by a constant and not by an attribute: all of it is compiled and checked either way, and unreachable
 /// code is not linked. [`cli::flags::FULL_ONLY`] lists the options and commands.
 pub const FULL: bool = cfg!(feature = "full");
+
+/// The reason that an error gives for a part that only a build with the feature `full` has.
+pub const SMALL: &str = "it was made for small machines, without the feature full";

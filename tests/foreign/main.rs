@@ -20,7 +20,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use subsegment_tcp_speeds::cli::flags::FULL_ONLY;
-use subsegment_tcp_speeds::report::format::{Format, FORMATS};
+use subsegment_tcp_speeds::report::format::FORMATS;
 use support::lines_from;
 use util::{need, program, text, Dir, Node, Process};
 
@@ -198,12 +198,12 @@ fn services_work(target: Target) {
 
 /// What is only for a desk is refused by name, as a usage error.
 fn refuses_what_it_lacks(target: Target) {
-    let formats = FORMATS.iter().filter(|format| format.full_only);
-    let formats = formats.map(|format| format.name);
-    for name in FULL_ONLY.iter().copied().chain(formats) {
+    for name in FULL_ONLY {
         let mut command = target.command();
-        match name {
-            name if name.parse::<Format>().is_ok() => command.args(["-l", ":0", "--format", name]),
+        match *name {
+            name if FORMATS.iter().any(|format| format.name == name) => {
+                command.args(["-l", ":0", "--format", name])
+            }
             "report-html" | "targets" | "probe-allow" => command.args([&format!("--{name}"), "x"]),
             word => command.args([word, "x"]),
         };
