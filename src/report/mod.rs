@@ -1,7 +1,7 @@
 //! Turns one [`Report`] into bytes: text, JSON, CSV, metrics, the line of a plugin or a page of
 //! HTML.
 //!
-//! It has no files, no clock and no statistics of its own. [`format`] lists the formats.
+//! It has no files, no clock and no statistics of its own. [`mod@format`] lists the formats.
 
 pub mod block;
 pub mod csv;
