@@ -199,7 +199,7 @@ fn wait_told(process: &mut Process) {
     loop {
         let mut stream = TcpStream::connect(address).unwrap();
         stream
-            .write_all(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+            .write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
             .unwrap();
         let mut page = String::new();
         stream.read_to_string(&mut page).unwrap();

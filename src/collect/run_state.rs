@@ -426,7 +426,7 @@ impl RunState {
         let first_facts: Vec<_> = main.first_facts.values().cloned().collect();
         statistics.verdict.cause = why::cause(
             &statistics,
-            &why::Told {
+            &why::Evidence {
                 latest: &annotations,
                 first: &first_facts,
                 name: &|hop| place_name(&main.names, Place::Host(hop)),

@@ -159,7 +159,8 @@ pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<
         let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
             .map_err(|error| format!("resolve {listen}: {error}"))?;
         let listeners = http::bind(PROGRAM, &addresses)?;
-        http::serve(listeners, routes(common, &metrics)?).map_err(thread)?;
+        let routes = routes(common, &metrics)?.known_as(listen.host.as_deref().unwrap_or_default());
+        http::serve(listeners, routes).map_err(thread)?;
     }
     if let Some(file) = &file {
         // Now, so that a bad path is told before anything is measured.
