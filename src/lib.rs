@@ -36,6 +36,7 @@
 //! | 5 | [`report`] | one `Report`, or the flows of a capture | text, JSON, CSV, HTML, ... | |
 //! | 6 | [`cli`] | argv | a checked `Config`, or help text | |
 //! | 6 | [`collect`] | measurements of all pumps | the state of a run and its latest report | |
+//! | 7 | [`manual`] | a topic | a page of plain text | |
 //! | 7 | [`node`] | sockets, threads, channels | calls into the core | |
 //! | 8 | [`origin`] | a next hop | an open session, its blocks and answers | |
 //! | 9 | [`publish`] | reports and connection records | stdout, files, the terminal, HTTP | |
@@ -54,6 +55,7 @@ pub mod collect;
 pub mod commands;
 pub mod decimal;
 pub mod http;
+pub mod manual;
 pub mod measure;
 pub mod node;
 pub mod origin;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
-use subsegment_tcp_speeds::cli::passive;
 use subsegment_tcp_speeds::cli::{self, flags, Action, PROGRAM};
 use subsegment_tcp_speeds::report::json::read::{self, Value};
 
@@ -24,12 +23,16 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
 
 #[test]
 fn every_option_has_its_row_and_every_row_its_option() {
-    let main = flags::all().iter();
-    let main = main.map(|f| (f.short, f.long, f.value, f.default));
-    assert_table("## Options", main.collect());
-    let passive = passive::FLAGS.iter();
-    let passive = passive.map(|f| (f.short, f.long, Some(f.value), f.default()));
-    assert_table("## From a capture: passive", passive.collect());
+    let is_capture = |flag: &&flags::Flag| flag.section == flags::Section::Capture;
+    let (capture, main): (Vec<_>, Vec<_>) = flags::all().iter().partition(is_capture);
+    let described = |flags: Vec<&flags::Flag>| {
+        let flags = flags.iter();
+        flags
+            .map(|f| (f.short, f.long, f.value, f.default))
+            .collect()
+    };
+    assert_table("## Options", described(main));
+    assert_table("## From a capture: passive", described(capture));
 }
 
 /// Short name, long name, value and default.
@@ -97,16 +100,7 @@ fn every_command_can_be_typed_as_it_stands() {
         assert!(found, "no command with {role}, of {commands:#?}");
     }
     for command in commands {
-        let mut words = arguments(command);
-        // As `main` does.
-        if words[0] == flags::PASSIVE {
-            match passive::parse(words.split_off(1)) {
-                Ok(passive::Action::Run(_)) => {}
-                other => panic!("{command}: {other:?}"),
-            }
-            continue;
-        }
-        match cli::parse(words) {
+        match cli::parse(arguments(command)) {
             Ok(Action::Run(_)) => {}
             other => panic!("{command}: {other:?}"),
         }

@@ -2,8 +2,7 @@
 
 use crate::cli::ExitCode;
 use crate::commands::prepare::read_rules;
-use crate::commands::Failure;
-use crate::output::Output;
+use crate::commands::{print, Failure};
 use std::path::Path;
 
 /// Prints the rules of the file at `path`, one per line, as they were understood.
@@ -16,8 +15,5 @@ pub fn run(path: &Path) -> Result<ExitCode, Failure> {
     let rules = read_rules(path).map_err(failed)?;
     let lines = rules.iter().map(|rule| format!("{rule}\n"));
     let text = lines.collect::<String>() + &format!("# valid, rules: {}\n", rules.len());
-    match Output::Stdout.write(&text) {
-        Err(error) if !error.is_closed_pipe() => Err(Failure::new(ExitCode::Failed, error)),
-        _ => Ok(ExitCode::Done),
-    }
+    print(&text)
 }

@@ -2,7 +2,7 @@
 //! blackbox exporter. The request's own thread collects; the path's two threads are those of any probe.
 
 use crate::cli::targets::Allowed;
-use crate::cli::{Common, Endpoint, ExitCode};
+use crate::cli::{Common, ExitCode, HostPort};
 use crate::collect::run_state::RunState;
 use crate::commands::prepare::publish;
 use crate::commands::probe::{self, Plan};
@@ -60,7 +60,7 @@ pub struct Exporter {
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq)]
 struct Asked {
-    target: Endpoint,
+    target: HostPort,
     plan: Plan,
     /// Longest wait of one operation.
     timeout: Duration,
@@ -180,7 +180,7 @@ fn understand(request: &Request, timeout: Duration) -> Result<Asked, String> {
     let target = request
         .parameter("target")
         .ok_or("no target: ask for /probe?target=host:port")?;
-    let target = Endpoint::hop(target).map_err(|reason| format!("target {target:?} {reason}"))?;
+    let target = HostPort::hop(target).map_err(|reason| format!("target {target:?} {reason}"))?;
     let number = |name: &str, otherwise: u64, most: u64| {
         let Some(text) = request.parameter(name) else {
             return Ok(otherwise);

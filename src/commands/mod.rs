@@ -5,6 +5,7 @@
 pub mod check_rules;
 pub mod demo;
 pub mod exporter;
+pub mod help;
 mod logging;
 pub mod node;
 pub mod passive;
@@ -24,7 +25,6 @@ use signals::Signals;
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
-use std::thread::Builder;
 
 /// Why a command did not come to its end: one line for stderr, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,35 +52,23 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(args: Vec<OsString>) -> Result<ExitCode, Failure> {
-    if FULL && args.first().is_some_and(|word| word == cli::flags::PASSIVE) {
-        return run_passive(args.into_iter().skip(1));
-    }
     match cli::parse(args) {
-        Ok(Action::Run(config)) => run(*config),
-        Ok(Action::Print(text)) => match Output::Stdout.write(&text) {
-            Err(error) if !error.is_closed_pipe() => Err(Failure::new(ExitCode::Failed, error)),
-            _ => Ok(ExitCode::Done),
+        Ok(Action::Run(config)) => match config.command {
+            // The pager has to start without a mask of signals.
+            Command::Help(topic) if FULL => help::run(topic.as_deref()),
+            _ => run(*config),
         },
+        Ok(Action::Print(text)) => print(&text),
         Err(error) => Err(Failure::new(error.exit_code(), error)),
     }
 }
 
-/// The command `passive`, which has a command line of its own.
-fn run_passive(args: impl Iterator<Item = OsString>) -> Result<ExitCode, Failure> {
-    logging::start(None);
-    let signals = block_signals()?;
-    let (sender, stop) = crossbeam_channel::bounded(1); // The first signal; the second ends at once.
-    let watching = Builder::new().name("signal".into()).spawn(move || {
-        signals.wait();
-        // The receiver is gone if the command is at its end.
-        let _ = sender.send(());
-        signals.wait();
-        std::process::exit(ExitCode::Failed.number().into());
-    });
-    if let Err(error) = watching {
-        log::error!("main: cannot start a thread: {error}; signals will not be heard");
+/// Writes a text to stdout. A reader that has gone away is a normal end.
+fn print(text: &str) -> Result<ExitCode, Failure> {
+    match Output::Stdout.write(text) {
+        Err(error) if !error.is_closed_pipe() => Err(Failure::new(ExitCode::Failed, error)),
+        _ => Ok(ExitCode::Done),
     }
-    passive::run(args, stop)
 }
 
 fn block_signals() -> Result<StopSignals, Failure> {
@@ -89,7 +77,9 @@ fn block_signals() -> Result<StopSignals, Failure> {
 }
 
 fn run(config: Config) -> Result<ExitCode, Failure> {
-    sys::tune_malloc();
+    if !matches!(config.command, Command::Passive(_)) {
+        sys::tune_malloc();
+    }
     logging::start(config.common.debug);
     // Before any thread: all of them inherit the mask.
     let signals = Signals::watch(block_signals()?, cut_off(&config.command));
@@ -103,10 +93,14 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
         Command::Node(config) => node::run(&common, &config, signals, &stop),
         Command::Probe(config) => probe::run(&common, &config, signals, &stop),
         Command::CheckRules(path) => check_rules::run(&path),
-        Command::Targets(_) | Command::Exporter | Command::Demo(_) if !FULL => {
+        Command::Targets(_) | Command::Exporter | Command::Demo(_) | Command::Passive(_)
+            if !FULL =>
+        {
             unreachable!("none of them is parsed")
         }
         Command::Targets(config) => targets::run(&common, &config, signals),
+        Command::Passive(config) => passive::run(&common, &config, signals),
+        Command::Help(_) => unreachable!("dispatch has run it"),
         Command::Exporter => exporter::run(&common, signals, &stop),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);

@@ -1,6 +1,6 @@
 //! A node that listens.
 
-use crate::cli::{self, Common, ExitCode, NodeConfig, PROGRAM};
+use crate::cli::{Common, ExitCode, NodeConfig, PROGRAM};
 use crate::collect::latest::LatestReport;
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
@@ -99,8 +99,8 @@ pub fn run(
 fn role(config: &NodeConfig) -> NodeRole {
     match (&config.forward_to, config.accept, config.remove) {
         (None, ..) => NodeRole::Echo,
-        (Some(_), cli::Accept::Raw, true) => NodeRole::Proxy,
-        (Some(_), cli::Accept::Raw, false) => NodeRole::Entry,
+        (Some(_), Accept::Raw, true) => NodeRole::Proxy,
+        (Some(_), Accept::Raw, false) => NodeRole::Entry,
         (Some(_), _, true) => NodeRole::Exit,
         (Some(_), _, false) => NodeRole::Relay,
     }
@@ -187,10 +187,8 @@ fn prepare_node(
         NodeSettings {
             accept: match config.accept {
                 // Who holds no key is not to use the chain by leaving frames out.
-                cli::Accept::Auto if key.is_some() => Accept::Framed,
-                cli::Accept::Auto => Accept::Auto,
-                cli::Accept::Framed => Accept::Framed,
-                cli::Accept::Raw => Accept::Raw,
+                Accept::Auto if key.is_some() => Accept::Framed,
+                accept => accept,
             },
             remove: config.remove,
             limits: limits(config),

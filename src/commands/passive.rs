@@ -3,10 +3,12 @@
 //! One thread reads and analyses. Where metrics are served, their threads look at the same state under a lock, which the
 //! reader holds for a chunk of packets and never while it waits for more.
 
-use crate::cli::passive::{self, Action, Input, PassiveConfig};
-use crate::cli::{ExitCode, PROGRAM};
+use crate::cli::passive::{Input, PassiveConfig};
+use crate::cli::{Common, ExitCode, HostPort, PROGRAM};
+use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::http::{self, Response, Routes};
+use crate::node::accept::listen_addresses;
 use crate::output::{replace, tell};
 use crate::passive::{
     pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
@@ -15,12 +17,11 @@ use crate::passive::{
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
 use crate::report::prometheus::Exposition;
 use crate::time::WallTime;
-use crossbeam_channel::{after, never, select, Receiver};
-use std::ffi::OsString;
+use crossbeam_channel::{after, bounded, never, select, Receiver};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -33,34 +34,24 @@ const CHUNK: usize = 256 * 1024;
 #[cfg(target_os = "linux")]
 const FRAME: usize = 128 * 1024;
 
-/// Runs the command with the arguments that follow its name; what the shell shall see comes back.
+/// Runs the command and returns the exit code.
 ///
-/// A message on `stop` ends it in order: the summary is printed, and the process exits, for the reader may be waiting
-/// for packets that never come. A closed `stop` says nothing.
+/// The first signal prints the summary and ends the process: the reader may be waiting for packets that never come.
 ///
 /// # Errors
 ///
 /// [`Failure`].
-pub fn run(
-    args: impl IntoIterator<Item = OsString>,
-    stop: Receiver<()>,
-) -> Result<ExitCode, Failure> {
-    match passive::parse(args) {
-        Err(error) => Err(Failure::new(ExitCode::Usage, error)),
-        Ok(Action::Print(text)) => Ok(io::stdout()
-            .write_all(text.as_bytes())
-            .map_or_else(|error| output_failed(&error), |()| ExitCode::Done)),
-        Ok(Action::Run(config)) => {
-            start(&config, stop).map_err(|text| Failure::new(ExitCode::Failed, text))
-        }
-    }
-}
-
-fn start(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String> {
-    match &config.peer {
+pub fn run(common: &Common, config: &PassiveConfig, signals: Signals) -> Result<ExitCode, Failure> {
+    let (sender, stop) = bounded(1);
+    // The receiver is gone if the command is at its end.
+    signals.ask(move || {
+        let _ = sender.send(());
+    });
+    let result = match &config.peer {
         Some(peer) => pair(config, peer),
-        None => single(config, stop),
-    }
+        None => single(common, config, stop),
+    };
+    result.map_err(|text| Failure::new(ExitCode::Failed, text))
 }
 
 fn complain(message: &str) {
@@ -88,10 +79,9 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(config: &PassiveConfig) -> Self {
-        let metrics = config.format == Format::Prometheus
-            || config.metrics_listen.is_some()
-            || config.metrics_file.is_some();
+    /// A printer that counts for the metrics if the output or `with_metrics` asks for them.
+    fn new(config: &PassiveConfig, with_metrics: bool) -> Self {
+        let metrics = with_metrics || config.format == Format::Prometheus;
         let mut printer = Self {
             format: config.format,
             at: config.at,
@@ -192,11 +182,12 @@ impl Kernel {
 }
 
 impl Session {
-    fn new(config: &PassiveConfig) -> Self {
+    fn new(common: &Common, config: &PassiveConfig) -> Self {
+        let with_metrics = common.metrics_listen.is_some() || common.metrics_file.is_some();
         Self {
             analyzer: Analyzer::new(limits(config)),
-            printer: Printer::new(config),
-            metrics_file: config.metrics_file.clone(),
+            printer: Printer::new(config, with_metrics),
+            metrics_file: common.metrics_file.clone(),
             kernel: Kernel::default(),
             left: config.count.unwrap_or(u64::MAX),
             finished: false,
@@ -282,14 +273,17 @@ fn open(path: &Path) -> Result<File, String> {
     File::open(path).map_err(|error| format!("open {}: {error}", path.display()))
 }
 
-fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String> {
-    let listeners = config.metrics_listen.as_deref().map(listen).transpose()?;
+fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String> {
+    let listeners = match &common.metrics_listen {
+        Some(address) => Some(listen(address, common.timeout)?),
+        None => None,
+    };
     let source = match &config.input {
         Input::File(path) => Source::Bytes(Box::new(open(path)?), path.display().to_string()),
         Input::Stdin => Source::Bytes(Box::new(io::stdin()), "stdin".to_owned()),
         Input::Interface(interface) => live(interface)?,
     };
-    let session = Arc::new(Mutex::new(Session::new(config)));
+    let session = Arc::new(Mutex::new(Session::new(common, config)));
     if let Some(listeners) = listeners {
         let session = Arc::clone(&session);
         let routes = Routes::default().with("/metrics", move |_| {
@@ -299,7 +293,7 @@ fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String
         http::serve(listeners, routes)
             .map_err(|error| format!("start the thread metrics: {error}"))?;
     }
-    let every = config
+    let every = common
         .metrics_file
         .as_ref()
         .map(|_| config.metrics_interval);
@@ -477,11 +471,9 @@ fn watch(session: &Mutex<Session>, stop: &Receiver<()>, every: Option<Duration>,
     }
 }
 
-fn listen(address: &str) -> Result<Vec<TcpListener>, String> {
-    let addresses = address.to_socket_addrs();
-    let addresses: Vec<_> = addresses
-        .map_err(|error| format!("listen on {address} for metrics: {error}"))?
-        .collect();
+fn listen(address: &HostPort, timeout: Duration) -> Result<Vec<TcpListener>, String> {
+    let addresses = listen_addresses(address.host.as_deref(), address.port, timeout);
+    let addresses = addresses.map_err(|error| format!("resolve {address}: {error}"))?;
     http::bind(PROGRAM, &addresses)
 }
 
@@ -595,7 +587,7 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
     };
     let mut file = End::new(Which::File, &path, config)?;
     let mut peer = End::new(Which::Peer, peer, config)?;
-    let mut printer = Printer::new(config);
+    let mut printer = Printer::new(config, false);
     let mut pairing = Pairing::default();
     while !(file.done && peer.done) && printer.failed.is_none() {
         let behind = file.analyzer.tally().last <= peer.analyzer.tally().last;

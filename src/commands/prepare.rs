@@ -3,7 +3,7 @@
 use crate::annotate::annotator::Offer;
 use crate::annotate::snmp::Agent;
 use crate::annotation::Classes;
-use crate::cli::{Common, Endpoint, Format, PROGRAM};
+use crate::cli::{Common, Format, HostPort, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
 use crate::commands::exporter::Exporter;
@@ -76,7 +76,7 @@ pub(crate) fn key(common: &Common) -> Result<Option<Key>, String> {
     path.map(link_auth::read).transpose()
 }
 
-pub(crate) fn next_hop(common: &Common, endpoint: &Endpoint) -> Result<NextHop, String> {
+pub(crate) fn next_hop(common: &Common, endpoint: &HostPort) -> Result<NextHop, String> {
     let host = endpoint.host.as_deref().unwrap_or("localhost");
     NextHop::resolve(host, endpoint.port, common.timeout).map_err(|error| format!("cannot {error}"))
 }

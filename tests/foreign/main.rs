@@ -211,7 +211,7 @@ fn refuses_what_it_lacks(target: Target) {
         let output = command.output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{name}: {said}");
-        let why = "made for small machines, without the feature desk";
+        let why = "made for small machines, without the feature full";
         assert!(said.contains(name) && said.contains(why), "{name}: {said}");
     }
 }
@@ -336,7 +336,7 @@ fn main() {
             blocks_come_back_as_they_went(target);
         });
         let services = outcome(&|| services_work(target));
-        // Those of musl are built without the feature desk.
+        // Those of musl are built without the feature full.
         let captures = match target.name {
             "glibc" => outcome(&|| captures_are_read_alike(target, &capture)),
             _ => outcome(&|| refuses_what_it_lacks(target)),
