@@ -12,7 +12,7 @@
 //! otherwise read them through a DNS name that it points here (DNS rebinding).
 
 use crate::decimal::decimal;
-use crate::output::tell;
+use crate::output::print_error;
 use crate::sync::lock;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -321,7 +321,7 @@ pub fn bind(program: &str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>,
         let _ = writeln!(urls, "{program}: metrics at http://{address}/metrics");
         listeners.push(listener);
     }
-    tell(&urls);
+    print_error(&urls);
     Ok(listeners)
 }
 

@@ -26,8 +26,6 @@ struct Exceptions<'a> {
 const EXCEPTIONS: Exceptions = Exceptions {
     arrows: &[],
     types: &[
-        // annotate, report
-        "Object",
         // cli
         "Accept",
         "Format",
@@ -38,10 +36,6 @@ const EXCEPTIONS: Exceptions = Exceptions {
         "UsageError",
         // node
         "Node",
-        // commands, publish
-        "Probed",
-        "Metrics",
-        "Writer",
         // measure
         "Part",
         "Basis",
@@ -59,8 +53,6 @@ const EXCEPTIONS: Exceptions = Exceptions {
         "src/cli/flags.rs",
         // commands
         "src/commands/passive.rs",
-        // node
-        "src/origin/session.rs",
         // passive
         "src/passive/flow.rs",
         // report
@@ -68,35 +60,22 @@ const EXCEPTIONS: Exceptions = Exceptions {
         "src/report/text/mod.rs",
     ],
     columns: &[
-        "src/annotate/",
         "src/cli/",
-        "src/collect/",
-        "src/commands/",
         "src/node/",
-        "src/origin/",
-        "src/output.rs",
         "src/passive/",
-        "src/publish/",
         "src/report/",
         "src/session/",
         "src/wire/",
-        "tests/annotations.rs",
         "tests/bad_input.rs",
-        "tests/deploy.rs",
         "tests/ends.rs",
         "tests/faces/",
         "tests/faults/",
         "tests/hardening.rs",
         "tests/key.rs",
-        "tests/metrics.rs",
         "tests/page.rs",
         "tests/passive.rs",
         "tests/pause.rs",
         "tests/readme.rs",
-        "tests/rules.rs",
-        "tests/screen.rs",
-        "tests/sessions.rs",
-        "tests/soak/",
         "tests/transparency.rs",
     ],
 };

@@ -5,7 +5,7 @@ use super::host_port::HostPort;
 use super::passive::PassiveConfig;
 use super::targets::Allowed;
 use super::value;
-use crate::annotate::snmp::{self, Object};
+use crate::annotate::snmp::{self, SnmpObject};
 use crate::annotation::Classes;
 use crate::measure::sla::Rule;
 use crate::report::State;
@@ -72,7 +72,7 @@ pub struct Common {
     /// `--snmp-community`.
     pub snmp_community: String,
     /// `--snmp-objects`.
-    pub snmp_objects: Vec<Object>,
+    pub snmp_objects: Vec<SnmpObject>,
     /// `--metrics-listen`: where metrics are served; `None` = nowhere.
     pub metrics_listen: Option<HostPort>,
     /// `--metrics-file`: where metrics are written; `None` = nowhere.

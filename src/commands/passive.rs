@@ -1,7 +1,7 @@
-//! The command `passive`: files, stdin, an interface, sockets and stdout here; everything else in the core.
+//! The command `passive`: files, stdin, an interface, sockets and stdout; the core does the rest.
 //!
-//! One thread reads and analyses. Where metrics are served, their threads look at the same state under a lock, which the
-//! reader holds for a chunk of packets and never while it waits for more.
+//! One thread reads and analyses. Where metrics are served, their threads look at the same state
+//! under a lock, which the reader holds for a chunk of packets and never while it waits for more.
 
 use crate::cli::passive::{Input, PassiveConfig};
 use crate::cli::{Common, ExitCode, HostPort, PROGRAM};
@@ -9,7 +9,7 @@ use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::http::{self, Response, Routes};
 use crate::node::accept::listen_addresses;
-use crate::output::{replace, tell};
+use crate::output::{print_error, replace};
 use crate::passive::{
     pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
     Pairing, Sample, Side, Stream, TcpSegment, Which,
@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes asked for at once: they stay in the processor's cache between the kernel's copy and the parser.
+/// The bytes of one read: they stay in the CPU's cache between the kernel's copy and the parser.
 const CHUNK: usize = 256 * 1024;
 
 /// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
@@ -36,7 +36,8 @@ const FRAME: usize = 128 * 1024;
 
 /// Runs the command and returns the exit code.
 ///
-/// The first signal prints the summary and ends the process: the reader may be waiting for packets that never come.
+/// The first signal prints the summary and ends the process: the reader may be waiting for packets
+/// that never come.
 ///
 /// # Errors
 ///
@@ -44,7 +45,7 @@ const FRAME: usize = 128 * 1024;
 pub fn run(common: &Common, config: &PassiveConfig, signals: Signals) -> Result<ExitCode, Failure> {
     let (sender, stop) = bounded(1);
     // The receiver is gone if the command is at its end.
-    signals.ask(move || {
+    signals.on_first(move || {
         let _ = sender.send(());
     });
     let result = match &config.peer {
@@ -55,7 +56,7 @@ pub fn run(common: &Common, config: &PassiveConfig, signals: Signals) -> Result<
 }
 
 fn complain(message: &str) {
-    tell(&format!("{PROGRAM}: {message}\n"));
+    print_error(&format!("{PROGRAM}: {message}\n"));
 }
 
 /// A closed pipe is how a reader says that it has seen enough.
@@ -223,7 +224,7 @@ impl Session {
     /// Prints what is left; the exit code.
     fn finish(&mut self, name: &str, fault: Option<&str>) -> ExitCode {
         self.finished = true;
-        // Flows in the table count as such in the metrics, so these come before the table is emptied.
+        // Flows in the table are a metric, so the metrics come before the table is emptied.
         let metrics = self.metrics();
         self.analyzer.finish(&mut self.printer);
         if self.printer.format == Format::Prometheus {
@@ -264,7 +265,8 @@ fn limits(config: &PassiveConfig) -> Limits {
     }
 }
 
-/// A thread that panicked with the lock held has said so; its numbers are whole, for each is written at once.
+/// The panic of a thread with the lock has been reported; its numbers are whole, as each is written
+/// at once.
 fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -524,7 +526,7 @@ impl Observer for Gather<'_> {
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
-        // Beyond the bound flows of the file are printed without their other half, and those of the peer are gone.
+        // Beyond the bound, flows of the file are printed without those of the peer.
         if self.flows.len() < self.max {
             self.flows.push(flow);
         } else if self.which == Which::File {
@@ -578,7 +580,8 @@ impl End {
     }
 }
 
-/// Reads two captures side by side, whichever is behind in time first, so that few packets wait for their like.
+/// Reads two captures side by side, the earlier packet first, so that few packets wait for their
+/// match.
 fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
     let path = match &config.input {
         Input::File(path) => path.clone(),

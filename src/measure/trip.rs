@@ -13,7 +13,9 @@ use std::fmt;
 pub struct Trip {
     /// Its sequence number.
     pub sequence: u64,
-    /// Time at which it was due at the origin.
+    /// The due time at the origin, on its monotonic clock: the scheduled time of the block, or the
+    /// ingress of a block that the origin passed on. The time of the return if the origin's clock
+    /// was stepped meanwhile.
     pub at: MonoTime,
     /// The stamps in the order of the frame: the origin's forward stamp, the nodes outward, `Turn`
     /// at a reflector or `Forward` and `Return` at an exit, then the return stamps homeward.

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub)] // As in `util`.
 
+use crate::util::link::{Link, LinkDirection};
 use crate::util::{pass, program, run, text, Node, LONG};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +11,6 @@ use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::commands::demo::link::{Link, Way};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 
 /// Two measuring tests at a time would measure each other.
@@ -81,7 +81,7 @@ impl Chain {
     }
 
     /// Both directions of all links.
-    pub fn ways(&self) -> impl Iterator<Item = &Way> {
+    pub fn ways(&self) -> impl Iterator<Item = &LinkDirection> {
         self.links
             .iter()
             .flat_map(|link| [&*link.forward, &*link.back])
@@ -119,7 +119,7 @@ impl Drop for Chain {
 
 /// What a link recorded at the median, out and back.
 pub fn recorded(link: &Link) -> i64 {
-    let of = |way: &Way| way.median().expect("bytes went through").signed().0;
+    let of = |way: &LinkDirection| way.median().expect("bytes went through").signed().0;
     of(&link.forward) + of(&link.back)
 }
 

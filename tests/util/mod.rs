@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
 pub mod http;
+pub mod link;
 pub mod vitals;
 
 use std::io::{BufRead, BufReader, Read, Write};
