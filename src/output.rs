@@ -197,8 +197,8 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
 }
 
 /// Returns the target of a link, which is created if it is missing. The path is that of the open
-/// file, so that the kernel decides about links in shared directories (fs.protected_symlinks), and
-/// a link that changes meanwhile has no effect.
+/// file: the kernel decides about links in shared directories (fs.protected_symlinks), and a link
+/// that changes meanwhile has no effect.
 fn followed(link: &Path) -> io::Result<PathBuf> {
     let mut opening = fs::OpenOptions::new();
     let file = opening.append(true).create(true).open(link)?;

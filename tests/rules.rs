@@ -452,21 +452,6 @@ fn a_file_of_rules_is_tested_and_read_before_anything_is_opened() {
 }
 
 #[test]
-fn the_rules_of_the_readme_are_valid() {
-    let dir = Dir::new("rules-readme");
-    let parts = ["    segment ", "    host ", "    total "];
-    let readme = include_str!("../README.md");
-    let section = readme.split("\n## Limits and the playbook\n").nth(1);
-    let section = section.and_then(|rest| rest.split("\n## ").next());
-    let lines = section.expect("a section").lines();
-    let lines = lines.filter(|line| parts.iter().any(|part| line.starts_with(part)));
-    let lines: Vec<_> = lines.collect();
-    assert_eq!(lines.len(), 4, "{lines:?}");
-    let output = run(&["check-rules", &rules(&dir, &lines.join("\n"))]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-}
-
-#[test]
 fn a_run_of_less_than_a_second_is_held_against_its_baseline_too() {
     let dir = Dir::new("rules-short");
     let rules = rules(&dir, "segment * round_trip p50 > 0.001x critical\n");

@@ -173,7 +173,7 @@ pub struct ProbeConfig {
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
-    /// `--timeout SECONDS:STATE`: state of a path that does not answer in time; critical by default.
+    /// `--timeout SECONDS:STATE`: state of a path without an answer in time; critical by default.
     pub on_timeout: State,
 }
 
@@ -249,7 +249,7 @@ impl FromStr for Format {
 ///
 /// | severity | filter | used for |
 /// |---|---|---|
-/// | 0-2 emergency, alert, critical | as 3 | nothing: `main` prints the failure that ends the program |
+/// | 0-2 emergency, alert, critical | as 3 | nothing: `main` prints the last failure |
 /// | 3 error | `Error` | a connection, report or target is lost |
 /// | 4 warning | `Warn` | a value is in doubt; also if nothing is given |
 /// | 5 notice, 6 informational | `Info` | life of nodes and connections, with final counts |

@@ -32,9 +32,8 @@ pub struct TakenTrip {
 /// The figures of one run.
 #[derive(Debug)]
 pub struct RunState {
-    /// A state for each place that this node has had on a path. One that takes both raw clients and
-    /// frames is hop 0 for the former and hop 1 or more for the latter, and their figures do not
-    /// mix.
+    /// A state for each place that this node has had on a path. A node that takes raw clients and
+    /// frames is hop 0 for the former and hop 1 or more for the latter. Their figures do not mix.
     paths: VecMap<u8, PathState>,
     baseline: Baseline,
     rules: Arc<[Rule]>,

@@ -59,7 +59,7 @@ fn complain(message: &str) {
     print_error(&format!("{PROGRAM}: {message}\n"));
 }
 
-/// A closed pipe is how a reader says that it has seen enough.
+/// Returns the exit code after a failed write to stdout. A closed pipe is a normal end.
 fn output_failed(error: &io::Error) -> ExitCode {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return ExitCode::Done;
@@ -68,7 +68,7 @@ fn output_failed(error: &io::Error) -> ExitCode {
     ExitCode::Failed
 }
 
-/// What becomes of flows and round trips.
+/// The printer of flows and round trips.
 struct Printer {
     format: Format,
     at: Option<Side>,
@@ -80,7 +80,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// A printer that counts for the metrics if the output or `with_metrics` asks for them.
+    /// Returns a printer, which counts for the metrics if the output or `with_metrics` needs them.
     fn new(config: &PassiveConfig, with_metrics: bool) -> Self {
         let metrics = with_metrics || config.format == Format::Prometheus;
         let mut printer = Self {
@@ -150,7 +150,7 @@ impl Observer for Printer {
     }
 }
 
-/// All state of a run with one capture.
+/// The state of a run with one capture.
 struct Session {
     analyzer: Analyzer,
     printer: Printer,
@@ -160,7 +160,7 @@ struct Session {
     finished: bool,
 }
 
-/// Where packets dropped by the kernel are counted: only live.
+/// The counters of packets that the kernel dropped, of a live capture only.
 #[derive(Default)]
 struct Kernel {
     #[cfg(target_os = "linux")]
@@ -203,7 +203,7 @@ impl Session {
         self.analyzer.packets(&packets[..wanted], &mut self.printer);
     }
 
-    /// Whether there is a reason to read on.
+    /// Returns `true` if there is a reason to read on.
     fn goes_on(&self) -> bool {
         self.left > 0 && self.printer.failed.is_none() && !self.finished
     }
@@ -221,7 +221,7 @@ impl Session {
         })
     }
 
-    /// Prints what is left; the exit code.
+    /// Prints the remaining flows and returns the exit code.
     fn finish(&mut self, name: &str, fault: Option<&str>) -> ExitCode {
         self.finished = true;
         // Flows in the table are a metric, so the metrics come before the table is emptied.
@@ -348,7 +348,7 @@ impl Source {
     }
 }
 
-/// Reads once into the stream; whether there is more to come.
+/// Reads once into the stream; returns `false` at the end of the input.
 fn fill(reader: &mut dyn Read, stream: &mut Stream) -> io::Result<bool> {
     loop {
         match reader.read(stream.space()) {
@@ -362,7 +362,7 @@ fn fill(reader: &mut dyn Read, stream: &mut Stream) -> io::Result<bool> {
     }
 }
 
-/// Reads a capture to its end; what ended it before.
+/// Reads a capture to its end, and returns the fault that ended it before.
 fn read(reader: &mut dyn Read, session: &Mutex<Session>) -> Option<String> {
     let mut stream = Stream::new(CHUNK);
     loop {
@@ -406,7 +406,7 @@ fn live(interface: &str) -> Result<Source, String> {
     }
 }
 
-/// Captures until something ends it; what that was.
+/// Captures until a fault or a signal, and returns the fault.
 #[cfg(target_os = "linux")]
 fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) -> Option<String> {
     use crate::passive::{LINK_ETHERNET, LINK_RAW};
@@ -441,7 +441,7 @@ fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) 
     }
 }
 
-/// Writes the metrics file as often as wanted, and ends the process when told to.
+/// Writes the metrics file at its interval, and ends the process after a signal.
 fn watch(session: &Mutex<Session>, stop: &Receiver<()>, every: Option<Duration>, name: &str) {
     let mut stop = stop.clone();
     loop {
@@ -479,7 +479,7 @@ fn listen(address: &HostPort, timeout: Duration) -> Result<Vec<TcpListener>, Str
     http::bind(PROGRAM, &addresses)
 }
 
-/// One of two captures.
+/// A capture of a pair.
 struct End {
     which: Which,
     name: String,
@@ -549,7 +549,7 @@ impl End {
         })
     }
 
-    /// Takes one chunk in.
+    /// Reads one chunk.
     fn chunk(&mut self, max: usize, pairing: &mut Pairing, printer: &mut Printer) {
         let mut gather = Gather {
             which: self.which,
