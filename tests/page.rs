@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
-use subsegment_tcp_speeds::commands::demo::link::Link;
+use util::link::Link;
 use util::{need, program, text, Dir, Node, Process};
 
 /// Returns the document of an address after `millis` of Chromium's own time, and its console.

@@ -3,7 +3,7 @@
 use super::host_port::HostPort;
 use super::passive::PassiveConfig;
 use super::targets::Allowed;
-use crate::annotate::snmp::{self, Object};
+use crate::annotate::snmp::{self, SnmpObject};
 use crate::annotation::Classes;
 use crate::measure::sla::Rule;
 pub use crate::report::format::Format;
@@ -69,7 +69,7 @@ pub struct Common {
     /// `--snmp-community`.
     pub snmp_community: String,
     /// `--snmp-objects`.
-    pub snmp_objects: Vec<Object>,
+    pub snmp_objects: Vec<SnmpObject>,
     /// `--metrics-listen`: where metrics are served; `None` = nowhere.
     pub metrics_listen: Option<HostPort>,
     /// `--metrics-file`: where metrics are written; `None` = nowhere.
@@ -170,7 +170,7 @@ pub struct ProbeConfig {
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
-    /// `--timeout SECONDS:STATE`: state of a path that does not answer in time; critical by default.
+    /// `--timeout SECONDS:STATE`: state of a path without an answer in time; critical by default.
     pub on_timeout: State,
 }
 
@@ -200,7 +200,7 @@ pub struct DemoConfig {
 ///
 /// | severity | filter | used for |
 /// |---|---|---|
-/// | 0-2 emergency, alert, critical | as 3 | nothing: `main` prints the failure that ends the program |
+/// | 0-2 emergency, alert, critical | as 3 | nothing: `main` prints the last failure |
 /// | 3 error | `Error` | a connection, report or target is lost |
 /// | 4 warning | `Warn` | a value is in doubt; also if nothing is given |
 /// | 5 notice, 6 informational | `Info` | life of nodes and connections, with final counts |

@@ -3,8 +3,8 @@
 /// Makes the enum, its numbers and its meanings from one list. `--help` and the docs cannot differ.
 macro_rules! exit_codes {
     ($(#[doc = $meaning:literal] $name:ident = $number:literal,)*) => {
-        /// The exit code of the program. `probe` has the meanings of the Monitoring Plugins, all other
-        /// commands have their own; they do not mix.
+        /// The exit code of the program. `probe` has the meanings of the Monitoring Plugins, all
+        /// other commands have their own; they do not mix.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ExitCode {
             $(#[doc = $meaning] $name,)*

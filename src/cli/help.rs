@@ -59,7 +59,8 @@ From cron, with the earlier runs for a baseline:
     (a crontab wants it on one line)
 ";
 
-/// The error of a command line without a command and without addresses: one line for each way to start.
+/// The error of a command line without a command and without addresses: one line for each way to
+/// start.
 pub(super) fn ways_to_start() -> String {
     format!(
         "nothing to do: give --listen, --forward-to or a command, one of\n\

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 /// Host and port as written; names are resolved later.
 ///
-/// `Display` writes a text that parses to the same value: `b.example:9000`, `[fe80::1%eth0]:22`, `:80`.
+/// `Display` writes a text that parses to the same value: `b.example:9000`, `[fe80::1%eth0]:22`,
+/// `:80`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// A name or an address, an IPv6 one without its brackets; `None` = every address of both

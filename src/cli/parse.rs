@@ -479,73 +479,234 @@ mod tests {
     const PASSIVE: &str = "passive x";
     const PROBE: &str = "probe b:1";
 
-    #[rustfmt::skip]
     const CASES: &[Case] = &[
-        ("format", "passive x --format lines", PASSIVE, |c| passive(c).format = CaptureFormat::Lines),
-        ("format", "passive x --format prometheus", PASSIVE, |c| passive(c).format = CaptureFormat::Prometheus),
-        ("interface", "passive -I lo", PASSIVE, |c| passive(c).input = Input::Interface("lo".into())),
-        ("interface", "passive -", PASSIVE, |c| passive(c).input = Input::Stdin),
-        ("count", "passive x -c 3", PASSIVE, |c| passive(c).count = Some(3)),
-        ("peer", "passive x --peer y", PASSIVE, |c| passive(c).peer = Some("y".into())),
-        ("at", "passive x --at server", PASSIVE, |c| passive(c).at = Some(Side::Server)),
-        ("interval", "passive x --format json -i 10ms", "passive x --format json", |c| passive(c).interval = Some(Duration::from_millis(10))),
-        ("max-flows", "passive x --max_flows 7", PASSIVE, |c| passive(c).max_flows = 7),
-        ("group-by", "passive x --group-by subnet", PASSIVE, |c| passive(c).group_by = GroupBy::Subnet),
-        ("max-groups", "passive x --max-groups 7", PASSIVE, |c| passive(c).max_groups = 7),
-        ("metrics-interval", "passive x --metrics-interval 10ms", PASSIVE, |c| passive(c).metrics_interval = Duration::from_millis(10)),
-        ("metrics-listen", "passive x --metrics-listen :9", PASSIVE, |c| c.common.metrics_listen = Some(address(":9"))),
-        ("metrics-file", "passive x --metrics-file m", PASSIVE, |c| c.common.metrics_file = Some("m".into())),
-        ("debug", "passive x -d 7", PASSIVE, |c| c.common.debug = Some(7)),
-        ("listen", "-f b:1 --listen *:0", RELAY, |c| node(c).listen = address(":0")),
-        ("listen", "-l[::1]:9 -fb:1", RELAY, |c| node(c).listen = address("[::1]:9")),
-        ("forward-to", "--forward-to=c:2", SOURCE, |c| source(c).forward_to = address("c:2")),
-        ("forward-to", "--forward_to c:2 -l :1", RELAY, |c| node(c).forward_to = Some(address("c:2"))),
-        ("forward-to", "-f b:1 -f c:2", SOURCE, |c| source(c).forward_to = address("c:2")),
-        ("accept", "-l :1 -f b:1 --accept raw", RELAY, |c| node(c).accept = Accept::Raw),
-        ("accept", "-l :1 --accept=raw", "-l :1", |c| node(c).accept = Accept::Raw),
-        ("accept", "-l :1 --accept framed", "-l :1", |c| node(c).accept = Accept::Framed),
-        ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| node(c).remove = true),
-        ("timeout", "-f b:1 -t 0.002", SOURCE, |c| c.common.timeout = Duration::from_millis(2)),
-        ("timeout", "probe b:1 -t 10:UNKNOWN", PROBE, |c| probe(c).on_timeout = State::Unknown),
-        ("timeout", "probe b:1 -t 5s:1", PROBE, |c| { c.common.timeout = Duration::from_secs(5); probe(c).on_timeout = State::Warning }),
-        ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| c.common.idle_timeout = Some(Duration::from_secs(300))),
-        ("idle-timeout", "-f b:1 --idle-timeout 5 --idle_timeout 0", SOURCE, |_| {}),
-        ("block", "-f b:1 -b 1M", SOURCE, |c| source(c).block = 1 << 20),
-        ("dont-add-perf-headers", "-nl :1 -f b:1", RELAY, |c| c.common.stamp = false),
-        ("no-kernel-times", "-f b:1 --no-kernel-times", SOURCE, |c| c.common.kernel_times = false),
-        ("sample", "-l :1 -f b:1 --sample 0", RELAY, |c| c.common.sample = Duration::ZERO),
-        ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| c.common.hop_limit = 255),
-        ("allow", "-l :1 --allow 10.0.0.0/8 --allow ::1", "-l :1", |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),
-        ("max-connections", "-l :1 --max_connections 7", "-l :1", |c| node(c).max_connections = Some(7)),
-        ("key-file", "-f b:1 --key-file k", SOURCE, |c| c.common.key_file = Some("k".into())),
+        ("format", "passive x --format lines", PASSIVE, |c| {
+            passive(c).format = CaptureFormat::Lines;
+        }),
+        ("format", "passive x --format prometheus", PASSIVE, |c| {
+            passive(c).format = CaptureFormat::Prometheus;
+        }),
+        ("interface", "passive -I lo", PASSIVE, |c| {
+            passive(c).input = Input::Interface("lo".into());
+        }),
+        ("interface", "passive -", PASSIVE, |c| {
+            passive(c).input = Input::Stdin;
+        }),
+        ("count", "passive x -c 3", PASSIVE, |c| {
+            passive(c).count = Some(3);
+        }),
+        ("peer", "passive x --peer y", PASSIVE, |c| {
+            passive(c).peer = Some("y".into());
+        }),
+        ("at", "passive x --at server", PASSIVE, |c| {
+            passive(c).at = Some(Side::Server);
+        }),
+        (
+            "interval",
+            "passive x --format json -i 10ms",
+            "passive x --format json",
+            |c| passive(c).interval = Some(Duration::from_millis(10)),
+        ),
+        ("max-flows", "passive x --max_flows 7", PASSIVE, |c| {
+            passive(c).max_flows = 7;
+        }),
+        ("group-by", "passive x --group-by subnet", PASSIVE, |c| {
+            passive(c).group_by = GroupBy::Subnet;
+        }),
+        ("max-groups", "passive x --max-groups 7", PASSIVE, |c| {
+            passive(c).max_groups = 7;
+        }),
+        (
+            "metrics-interval",
+            "passive x --metrics-interval 10ms",
+            PASSIVE,
+            |c| passive(c).metrics_interval = Duration::from_millis(10),
+        ),
+        (
+            "metrics-listen",
+            "passive x --metrics-listen :9",
+            PASSIVE,
+            |c| c.common.metrics_listen = Some(address(":9")),
+        ),
+        ("metrics-file", "passive x --metrics-file m", PASSIVE, |c| {
+            c.common.metrics_file = Some("m".into());
+        }),
+        ("debug", "passive x -d 7", PASSIVE, |c| {
+            c.common.debug = Some(7);
+        }),
+        ("listen", "-f b:1 --listen *:0", RELAY, |c| {
+            node(c).listen = address(":0");
+        }),
+        ("listen", "-l[::1]:9 -fb:1", RELAY, |c| {
+            node(c).listen = address("[::1]:9");
+        }),
+        ("forward-to", "--forward-to=c:2", SOURCE, |c| {
+            source(c).forward_to = address("c:2");
+        }),
+        ("forward-to", "--forward_to c:2 -l :1", RELAY, |c| {
+            node(c).forward_to = Some(address("c:2"));
+        }),
+        ("forward-to", "-f b:1 -f c:2", SOURCE, |c| {
+            source(c).forward_to = address("c:2");
+        }),
+        ("accept", "-l :1 -f b:1 --accept raw", RELAY, |c| {
+            node(c).accept = Accept::Raw;
+        }),
+        ("accept", "-l :1 --accept=raw", "-l :1", |c| {
+            node(c).accept = Accept::Raw;
+        }),
+        ("accept", "-l :1 --accept framed", "-l :1", |c| {
+            node(c).accept = Accept::Framed;
+        }),
+        ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| {
+            node(c).remove = true;
+        }),
+        ("timeout", "-f b:1 -t 0.002", SOURCE, |c| {
+            c.common.timeout = Duration::from_millis(2);
+        }),
+        ("timeout", "probe b:1 -t 10:UNKNOWN", PROBE, |c| {
+            probe(c).on_timeout = State::Unknown;
+        }),
+        ("timeout", "probe b:1 -t 5s:1", PROBE, |c| {
+            c.common.timeout = Duration::from_secs(5);
+            probe(c).on_timeout = State::Warning;
+        }),
+        ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| {
+            c.common.idle_timeout = Some(Duration::from_secs(300));
+        }),
+        (
+            "idle-timeout",
+            "-f b:1 --idle-timeout 5 --idle_timeout 0",
+            SOURCE,
+            |_| {},
+        ),
+        ("block", "-f b:1 -b 1M", SOURCE, |c| {
+            source(c).block = 1 << 20;
+        }),
+        ("dont-add-perf-headers", "-nl :1 -f b:1", RELAY, |c| {
+            c.common.stamp = false;
+        }),
+        ("no-kernel-times", "-f b:1 --no-kernel-times", SOURCE, |c| {
+            c.common.kernel_times = false;
+        }),
+        ("sample", "-l :1 -f b:1 --sample 0", RELAY, |c| {
+            c.common.sample = Duration::ZERO;
+        }),
+        ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| {
+            c.common.hop_limit = 255;
+        }),
+        (
+            "allow",
+            "-l :1 --allow 10.0.0.0/8 --allow ::1",
+            "-l :1",
+            |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+        ),
+        (
+            "max-connections",
+            "-l :1 --max_connections 7",
+            "-l :1",
+            |c| node(c).max_connections = Some(7),
+        ),
+        ("key-file", "-f b:1 --key-file k", SOURCE, |c| {
+            c.common.key_file = Some("k".into());
+        }),
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
-        ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
-        ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
-        ("targets", "probe --targets t", PROBE, |c| c.command = Command::Targets(TargetsConfig {
-            file: "t".into(), count: 10, interval: Duration::from_secs(1), size: 64, on_timeout: State::Critical,
-        })),
-        ("metrics-listen", "-l :1 --metrics-listen :9", "-l :1", |c| c.common.metrics_listen = Some(address(":9"))),
-        ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| c.common.metrics_file = Some("m".into())),
-        ("probe-allow", "exporter --metrics-listen :9 --probe-allow b:1 --probe-allow c:*", "exporter --metrics-listen :9 --probe-allow b:1",
-            |c| c.common.probe_allow.push("c:*".parse().unwrap())),
-        ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
-        ("ask", "probe b:1 --ask load,tcp", PROBE, |c| c.common.ask = Classes::LOAD.union(Classes::TCP)),
-        ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| c.common.annotate = Some(Classes(0))),
-        ("snmp", "-l :1 -f b:1 --snmp router", RELAY, |c| c.common.snmp = Some(address("router:161"))),
-        ("snmp", "-l :1 -f b:1 --snmp [::1]", RELAY, |c| c.common.snmp = Some(address("[::1]:161"))),
-        ("snmp", "-l :1 -f b:1 --snmp r:7", RELAY, |c| c.common.snmp = Some(address("r:7"))),
-        ("snmp-community", "-l :1 -f b:1 --snmp r --snmp-community x", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_community = "x".into()),
-        ("snmp-objects", "-l :1 -f b:1 --snmp r --snmp-objects laLoad.1", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1")),
-        ("node", "-f b:1 --node A", SOURCE, |c| c.common.node = Some("A".into())),
-        ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
-        ("report-html", "-f b:1 --report-html p", SOURCE, |c| c.common.report_html = Some("p".into())),
-        ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
-        ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
-        ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),
-        ("state", "probe b:1 --state s", PROBE, |c| c.common.state = Some("s".into())),
-        ("rules", "probe b:1 --rules r", PROBE, |c| c.common.rules = Some("r".into())),
-        ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| c.common.limits = simple("5ms,1%", Sla::Warning).unwrap()),
-        ("critical", "-f b:1 --critical 9% --critical 5ms", SOURCE, |c| c.common.limits = simple("5ms", Sla::Critical).unwrap()),
+        ("interval", "-i 10ms probe b:1", PROBE, |c| {
+            probe(c).interval = Duration::from_millis(10);
+        }),
+        ("size", "probe -s 1M b:1", PROBE, |c| {
+            probe(c).size = 1 << 20;
+        }),
+        ("targets", "probe --targets t", PROBE, |c| {
+            c.command = Command::Targets(TargetsConfig {
+                file: "t".into(),
+                count: 10,
+                interval: Duration::from_secs(1),
+                size: 64,
+                on_timeout: State::Critical,
+            });
+        }),
+        (
+            "metrics-listen",
+            "-l :1 --metrics-listen :9",
+            "-l :1",
+            |c| c.common.metrics_listen = Some(address(":9")),
+        ),
+        ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| {
+            c.common.metrics_file = Some("m".into());
+        }),
+        (
+            "probe-allow",
+            "exporter --metrics-listen :9 --probe-allow b:1 --probe-allow c:*",
+            "exporter --metrics-listen :9 --probe-allow b:1",
+            |c| c.common.probe_allow.push("c:*".parse().unwrap()),
+        ),
+        ("seed", "demo --seed 7", "demo", |c| {
+            c.command = Command::Demo(DemoConfig { seed: Some(7) });
+        }),
+        ("ask", "probe b:1 --ask load,tcp", PROBE, |c| {
+            c.common.ask = Classes::LOAD.union(Classes::TCP);
+        }),
+        ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| {
+            c.common.annotate = Some(Classes(0));
+        }),
+        ("snmp", "-l :1 -f b:1 --snmp router", RELAY, |c| {
+            c.common.snmp = Some(address("router:161"));
+        }),
+        ("snmp", "-l :1 -f b:1 --snmp [::1]", RELAY, |c| {
+            c.common.snmp = Some(address("[::1]:161"));
+        }),
+        ("snmp", "-l :1 -f b:1 --snmp r:7", RELAY, |c| {
+            c.common.snmp = Some(address("r:7"));
+        }),
+        (
+            "snmp-community",
+            "-l :1 -f b:1 --snmp r --snmp-community x",
+            "-l :1 -f b:1 --snmp r",
+            |c| c.common.snmp_community = "x".into(),
+        ),
+        (
+            "snmp-objects",
+            "-l :1 -f b:1 --snmp r --snmp-objects laLoad.1",
+            "-l :1 -f b:1 --snmp r",
+            |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1"),
+        ),
+        ("node", "-f b:1 --node A", SOURCE, |c| {
+            c.common.node = Some("A".into());
+        }),
+        (
+            "add-static-tags",
+            "-f b:1 --add-static-tags x --add_static_tags y",
+            SOURCE,
+            |c| c.common.tags = vec!["x".into(), "y".into()],
+        ),
+        ("report-html", "-f b:1 --report-html p", SOURCE, |c| {
+            c.common.report_html = Some("p".into());
+        }),
+        ("report", "-f b:1 --report out", SOURCE, |c| {
+            c.common.report = Some("out".into());
+        }),
+        ("format", "probe b:1 --format jsonl", PROBE, |c| {
+            c.common.format = Some(Format::Jsonl);
+        }),
+        ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| {
+            c.common.sessions = Some("s".into());
+        }),
+        ("state", "probe b:1 --state s", PROBE, |c| {
+            c.common.state = Some("s".into());
+        }),
+        ("rules", "probe b:1 --rules r", PROBE, |c| {
+            c.common.rules = Some("r".into());
+        }),
+        ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| {
+            c.common.limits = simple("5ms,1%", Sla::Warning).unwrap();
+        }),
+        (
+            "critical",
+            "-f b:1 --critical 9% --critical 5ms",
+            SOURCE,
+            |c| c.common.limits = simple("5ms", Sla::Critical).unwrap(),
+        ),
         ("debug", "-f b:1 -d7", SOURCE, |c| c.common.debug = Some(7)),
     ];
 
@@ -626,7 +787,9 @@ mod tests {
     }
 
     fn assert_messages(table: &str, code: ExitCode) {
-        let mut lines = table.trim().lines();
+        // A longer message goes on in the next line.
+        let table = table.trim().replace("\n        ", " ");
+        let mut lines = table.lines();
         while let (Some(line), Some(message)) = (lines.next(), lines.next()) {
             let error = error(line);
             let message = format!("{}; try --help", message.trim());
@@ -662,7 +825,8 @@ mod tests {
 -f b:1 -d 8
     --debug "8" is not a whole number from 0 to 7
 -l :1 --allow 10.0.0.7/8
-    --allow "10.0.0.7/8" has bits beyond its prefix: write 10.0.0.0/8 for the network, 10.0.0.7 for one address
+    --allow "10.0.0.7/8" has bits beyond its prefix: write 10.0.0.0/8 for the network,
+        10.0.0.7 for one address
 -l :1 --max-connections 0
     --max-connections "0" is not a whole number from 1 to 1000000
 -l :1 --accept any
@@ -674,7 +838,8 @@ mod tests {
 -f b:1 --warning 20%,200ms --critical 100ms,20%
     --critical "100ms,20%" does not fit: --warning 200ms is above --critical 100ms
 -l :1 --rules r
-    --rules is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
+    --rules is for source, relay, entry, probe, and --listen without --forward-to makes this
+        the echo
 check-rules r -s 3
     --size is for probe, and the word check-rules makes this the check of rules
 check-rules
@@ -698,13 +863,16 @@ check-rules
 -l :1 --snmp-community x
     --snmp-community needs --snmp ADDR
 -l :1 --snmp r --snmp-objects laLoad
-    --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
+    --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by
+        its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
 -l :1 --ask load
     --ask is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
 -f b:1 --annotate lod
-    --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory, files, mib, interfaces, tcp, tags, snmp, joined by commas
+    --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory,
+        files, mib, interfaces, tcp, tags, snmp, joined by commas
 -f b:1 --accept raw
-    --accept is for relay, echo, entry, exit, proxy, and --forward-to without --listen makes this the source
+    --accept is for relay, echo, entry, exit, proxy, and --forward-to without --listen makes
+        this the source
 -l :1 -b 9
     --block is for source, and --listen without --forward-to makes this the echo
 -l :1 -f b:1 -c 9
@@ -714,7 +882,8 @@ check-rules
 -l :1 --accept raw -f b:1 -s 9
     --size is for probe, and --accept raw with --forward-to makes this the entry
 -l :1 --accept raw -f b:1 -r -n
-    --dont-add-perf-headers is for relay, echo, entry, exit, and --accept raw with --remove-perf-headers makes this the proxy
+    --dont-add-perf-headers is for relay, echo, entry, exit, and --accept raw with
+        --remove-perf-headers makes this the proxy
 -l :1 --accept raw --key-file k
     --key-file has no use at an echo with --accept raw: nothing there is in frames
 exporter --probe-allow b:1
@@ -775,9 +944,11 @@ probe b:1 c:1
 probe b:1 --targets t
     probe "b:1" is one target too many: --targets names them
 probe --targets t --format json
-    --targets has a line of text for each path: for the figures of all use --metrics-file FILE or --metrics-listen ADDR, not --format
+    --targets has a line of text for each path: for the figures of all use --metrics-file FILE
+        or --metrics-listen ADDR, not --format
 probe --targets t --format jsonl
-    --targets has a line of text for each path: for the figures of all use --metrics-file FILE or --metrics-listen ADDR, not --format
+    --targets has a line of text for each path: for the figures of all use --metrics-file FILE
+        or --metrics-listen ADDR, not --format
 probe --targets t --state s
     --targets and --state do not go together
 probe --targets t --report-html p

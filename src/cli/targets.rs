@@ -12,8 +12,8 @@ const TARGETS_MAX: usize = 4_096;
 
 /// A pattern of `--probe-allow`: `host:port`, `host:*`, `10.0.0.0/8:9000`, `[2001:db8::/32]:*`.
 ///
-/// A name allows only the same name in a request, and a network only addresses in digits. The resolver's
-/// answer for some other name allows nothing.
+/// A name allows only the same name in a request, and a network only addresses in digits. The
+/// resolver's answer for some other name allows nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     host: Host,

@@ -1,6 +1,7 @@
 //! The commands: a checked command line in, threads started and waited for, an exit code out.
 //!
-//! Every command has a function `run`, which returns the exit code of a run that came to its end, or a [`Failure`].
+//! Every command has a function `run`, which returns the exit code of a run that came to its end,
+//! or a [`Failure`].
 
 pub mod check_rules;
 pub mod demo;
@@ -17,7 +18,7 @@ pub mod targets;
 
 use crate::cli::{self, Action, Command, Config, ExitCode, PROGRAM};
 use crate::node::StopFlag;
-use crate::output::{tell, Output};
+use crate::output::{print_error, Output, OutputError};
 use crate::sync::random;
 use crate::sys::{self, StopSignals};
 use crate::FULL;
@@ -26,27 +27,33 @@ use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 
-/// Why a command did not come to its end: one line for stderr, and the exit code.
+/// The reason for which a command did not come to its end: one line for stderr, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The exit code of the process.
     pub code: ExitCode,
-    /// One line that says what failed, on what, and the remedy.
+    /// One line with the failure, its object and the remedy.
     pub text: String,
 }
 
 impl Failure {
-    /// A failure with the text of `error`.
+    /// Returns a failure with the text of `error`.
     pub fn new(code: ExitCode, error: impl fmt::Display) -> Self {
         let text = error.to_string();
         Self { code, text }
     }
+
+    /// Returns a failure of a command other than `probe`.
+    pub fn failed(error: impl fmt::Display) -> Self {
+        Self::new(ExitCode::Failed, error)
+    }
 }
 
-/// Runs what `args`, without the name of the program, ask for. Prints failures to stderr and returns the exit code.
+/// Runs the command of `args`, which leave out the name of the program. Prints a failure to stderr
+/// and returns the exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     dispatch(args.into_iter().collect()).unwrap_or_else(|failure| {
-        tell(&format!("{PROGRAM}: {}\n", failure.text));
+        print_error(&format!("{PROGRAM}: {}\n", failure.text));
         failure.code
     })
 }
@@ -63,17 +70,22 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Writes a text to stdout. A reader that has gone away is a normal end.
+/// Writes a text to stdout. A reader that is gone is a normal end.
 fn print(text: &str) -> Result<ExitCode, Failure> {
-    match Output::Stdout.write(text) {
-        Err(error) if !error.is_closed_pipe() => Err(Failure::new(ExitCode::Failed, error)),
-        _ => Ok(ExitCode::Done),
-    }
+    done(Output::Stdout.write(text))
 }
 
 fn block_signals() -> Result<StopSignals, Failure> {
-    StopSignals::block()
-        .map_err(|error| Failure::new(ExitCode::Failed, format!("block signals: {error}")))
+    StopSignals::block().map_err(|error| Failure::failed(format!("block signals: {error}")))
+}
+
+/// Returns the exit code of a command whose results were written, or not. A reader that has closed
+/// the pipe is a normal end.
+fn done(written: Result<(), OutputError>) -> Result<ExitCode, Failure> {
+    match written {
+        Err(error) if !error.is_closed_pipe() => Err(Failure::failed(error)),
+        _ => Ok(ExitCode::Done),
+    }
 }
 
 fn run(config: Config) -> Result<ExitCode, Failure> {
@@ -96,7 +108,7 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
         Command::Targets(_) | Command::Exporter | Command::Demo(_) | Command::Passive(_)
             if !FULL =>
         {
-            unreachable!("none of them is parsed")
+            unreachable!("the command line of this build has none of them")
         }
         Command::Targets(config) => targets::run(&common, &config, signals),
         Command::Passive(config) => passive::run(&common, &config, signals),
@@ -109,7 +121,8 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The exit code of a run that a second signal ends at once: the state of a path is not known then.
+/// Returns the exit code of a run that a second signal ends at once, with the state of the path
+/// unknown.
 fn cut_off(command: &Command) -> ExitCode {
     match command {
         Command::Probe(_) | Command::Targets(_) => ExitCode::ProbeUnknown,

@@ -88,9 +88,12 @@ fn cells(line: &str) -> Option<Vec<String>> {
     )
 }
 
-/// Takes emphasis and the addresses of links out of a line.
+/// Takes emphasis, backslashes before marks, and the addresses of links out of a line.
 fn plain(text: &str) -> String {
-    let text = text.replace("**", "");
+    let mut text = text.replace("**", "");
+    for mark in ["[", "]", "*", "<", ">", "_"] {
+        text = text.replace(&format!("\\{mark}"), mark);
+    }
     let mut out = String::new();
     let mut rest = text.as_str();
     while let Some(at) = rest.find("](") {
@@ -114,10 +117,10 @@ mod tests {
         let page = "# A *page*\n\nOne [link](http://x/y) and **bold**\nwords.\n\n\
             - first\n  more\n- second\n\n\
             | name | unit | meaning |\n| --- | --- | --- |\n\
-            | `x_y` | s | a \\| b |\n| `z` | | |\n\n```sh\nrun it\n```\n\n\
+            | `x_y` | s | a \\| \\[b\\]\\* |\n| `z` | | |\n\n```sh\nrun it\n```\n\n\
             <!-- no text -->\n> quoted\n\n```text\nwide\n```\n";
         let expected = "A *PAGE*\n\nOne link and bold words.\n\n- first more\n- second\n\n\
-            \x20 x_y (unit s)\n      a | b\n  z\n\n    run it\n\n  quoted\n\nwide\n";
+            \x20 x_y (unit s)\n      a | [b]*\n  z\n\n    run it\n\n  quoted\n\nwide\n";
         assert_eq!(render(page), expected);
     }
 

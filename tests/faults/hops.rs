@@ -4,13 +4,13 @@ use crate::faces::framed::{block, end, error_text, framed, next_frame, open, Wit
 use crate::faces::{accept, connect, connect_unless_reset, echo_server, read_out, Ending};
 use crate::peers::{go, Way};
 use crate::scene::{play, Play, Row, Scene, Subject};
+use crate::util::link::Link;
 use crate::util::{fill_backlog, free_port, Node};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
-use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::sys;
 use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
 

@@ -66,7 +66,8 @@ fn a_delay_shows_in_its_own_segment_as_the_link_recorded_it_and_in_no_other() {
                 }
             }
         }
-        // For each setting and segment, how far the figure is from what it should be, once per round.
+        // For each setting and segment, how far the figure is from what it should be, once per
+        // round.
         let mut errors = vec![[const { Vec::new() }; 3]; settings.len()];
         for _ in 0..3 {
             let base = undisturbed(|| measure(&chain, None), drop)?;

@@ -19,8 +19,8 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Some("text"),
         brief: "text, lines, json, csv and more",
         help: "text: a small table per connection. lines: a line per round trip, with the time, \
-            milliseconds, the least so far, the direction and the method. json, jsonl and csv: all \
-            figures, durations in nanoseconds. prometheus: the metrics at the end.",
+            milliseconds, the least so far, the direction and the method. json, jsonl and csv: \
+            all figures, durations in nanoseconds. prometheus: the metrics at the end.",
         modes: PASSIVE,
         set: Set::Text(|o, text| {
             o.passive.format = value::keyword(

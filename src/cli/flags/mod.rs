@@ -1,14 +1,14 @@
-//! Every option and every command word, each once. The parser, the help and the tests of the manual read
-//! these tables.
+//! Every option and every command word, each once. The parser, the help and the tests of the manual
+//! read these tables.
 //!
 //! | to add | touch |
 //! |---|---|
-//! | an option | a row in the file of its section; a case in the tests of `parse`; a row in `manual/options.md` |
-//! | a command | a [`Mode`], a row in `mode::WORDS`, a variant of `config::Command`, arms in `parse::command` and `commands::run` |
+//! | an option | a row in the file of its section; a case in the tests of `parse`; `help options` |
+//! | a command | a [`Mode`], row in `mode::WORDS`, `config::Command`; arms in `parse`, `commands` |
 //! | a section | a variant of [`Section`] with its heading |
 //!
-//! A test or the compiler names what was forgotten. A name stands in several rows only if these differ in their
-//! modes, as `--count` of `probe` and of `passive` do.
+//! A test or the compiler names what was forgotten. A name stands in several rows only if these
+//! differ in their modes, as `--count` of `probe` and of `passive` do.
 
 mod capture;
 mod mode;
@@ -309,7 +309,8 @@ const fn count_words() -> usize {
     count
 }
 
-/// Names of the options, command words and formats that only a build with the feature `full` has ([`FULL`]).
+/// Names of the options, command words and formats that only a build with the feature `full` has
+/// ([`FULL`]).
 ///
 /// Options of commands that are left out are not among them.
 pub const FULL_ONLY: &[&str] = LEFT_OUT.0.split_at(LEFT_OUT.1).0;

@@ -76,9 +76,10 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Annotations,
         default: Some("none"),
         brief: "annotations to ask for: load,tcp, all",
-        help: "Every marked block asks all nodes of the path about themselves, and each answers in \
-            the next one; the report has the latest answers. all, none, or some of load, cpu, memory, files, mib, interfaces, \
-            tcp (the kernel's figures of the node's own connections), tags, snmp.",
+        help: "Every marked block asks all nodes of the path about themselves, and each answers \
+            in the next one; the report has the latest answers. all, none, or some of load, cpu, \
+            memory, files, mib, interfaces, tcp (the kernel's figures of the node's own \
+            connections), tags, snmp.",
         modes: OPENING,
         set: Set::Text(|s, text| {
             s.common.ask = text.parse()?;
@@ -105,9 +106,9 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("ADDR"),
         section: Section::Annotations,
         brief: "an SNMP agent to read when asked",
-        help: "host, host:port or [v6]:port of an agent on this host or on a router beside it; port \
-            161 by default. It is read (SNMPv2c, one GET of --snmp-objects) only when a block asks \
-            this node for the class snmp.",
+        help: "host, host:port or [v6]:port of an agent on this host or on a router beside it; \
+            port 161 by default. It is read (SNMPv2c, one GET of --snmp-objects) only when a \
+            block asks this node for the class snmp.",
         modes: ANNOTATING,
         set: Set::Text(|s, text| {
             s.common.snmp = Some(agent(text)?);
@@ -121,7 +122,8 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Annotations,
         default: Some("public"),
         brief: "the agent's community",
-        help: "It is no secret: it goes over the network in the clear, and the process list shows it.",
+        help: "It is no secret: it goes over the network in the clear, and the process list shows \
+            it.",
         modes: ANNOTATING,
         set: Set::Text(|s, text| {
             s.common.snmp_community = value::label(text)?;
@@ -136,8 +138,8 @@ pub(super) const FLAGS: &[Flag] = &[
         brief: "objects to read (default: load)",
         help: "The default is sysUpTime,laLoad.1,laLoad.2,laLoad.3. At most 32, joined by commas: \
             numbers (1.3.6.1.2.1.1.5.0) or names, those of tables with the number of the row: \
-            sysUpTime, sysName, laLoad.1, ssCpuIdle, memAvailReal, ifInOctets.2, \
-            ifHCInOctets.2, ifInErrors.2, ifOutDiscards.2, hrProcessorLoad.1 and others.",
+            sysUpTime, sysName, laLoad.1, ssCpuIdle, memAvailReal, ifInOctets.2, ifHCInOctets.2, \
+            ifInErrors.2, ifOutDiscards.2, hrProcessorLoad.1 and others.",
         modes: ANNOTATING,
         set: Set::Text(|s, text| {
             s.common.snmp_objects = snmp::objects(text)?;
@@ -151,8 +153,8 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Probe,
         brief: "probe every target of FILE, not ADDR",
         help: "A target per line, host:port and perhaps a name; # begins a comment. Each has its \
-            own schedule, which begins at its own time within the interval. The report has a \
-            line for each path, and metrics have the label path.",
+            own schedule, which begins at its own time within the interval. The report has a line \
+            for each path, and metrics have the label path.",
         modes: &[Mode::Probe],
         set: Set::Path(|s, path| s.targets = Some(path)),
         full_only: true,

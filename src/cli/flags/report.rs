@@ -45,7 +45,8 @@ pub(super) const FLAGS: &[Flag] = &[
         brief: "allow /probe of these; repeatable",
         help: "host:port, host:* or a network, 10.0.0.0/8:9000 or [2001:db8::/32]:*. A request \
             /probe?target=host:port&count=N&interval=SECONDS&size=BYTES to --metrics-listen then \
-            probes that target and answers with its metrics. Without this option no target is allowed.",
+            probes that target and answers with its metrics. Without this option no target is \
+            allowed.",
         modes: WITH_PROBE_REQUESTS,
         set: Set::Text(|s, text| {
             s.common.probe_allow.push(text.parse()?);
@@ -71,8 +72,8 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("TAG"),
         section: Section::Report,
         brief: "text shown with this node; repeatable",
-        help: "Travels along the path and is shown beside the node in every report: a site, a rack, \
-            a release. At most 16.",
+        help: "Travels along the path and is shown beside the node in every report: a site, a \
+            rack, a release. At most 16.",
         modes: MEASURING,
         set: Set::Text(|s, text| {
             if s.common.tags.len() >= TAGS_MAX {
@@ -88,8 +89,8 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         section: Section::Report,
         brief: "write the report to FILE",
-        help: "By default it goes to stdout, and to stderr at the source, whose stdout is the answer. \
-            Nodes that listen write it when they end.",
+        help: "By default it goes to stdout, and to stderr at the source, whose stdout is the \
+            answer. Nodes that listen write it when they end.",
         modes: REPORTING,
         set: Set::Path(|s, path| s.common.report = Some(path)),
         ..ROW
@@ -99,9 +100,9 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         section: Section::Report,
         brief: "write pictures of the run to FILE",
-        help: "One page of HTML that needs nothing else: the path drawn to scale, delays over time, \
-            their distribution, every figure. It is written at the end, and every 10 seconds \
-            while blocks come in; FILE is replaced as a whole.",
+        help: "One page of HTML that needs nothing else: the path drawn to scale, delays over \
+            time, their distribution, every figure. It is written at the end, and every 10 \
+            seconds while blocks come in; FILE is replaced as a whole.",
         modes: MEASURING,
         set: Set::Path(|s, path| s.common.report_html = Some(path)),
         full_only: true,
@@ -126,8 +127,8 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Report,
         brief: "keep the baseline of earlier runs in FILE",
         help: "This run is compared with the last 20 runs, so that a short run from cron can name \
-            the part whose delay has grown. Without it the first half of a run is the \
-            baseline of the second.",
+            the part whose delay has grown. Without it the first half of a run is the baseline of \
+            the second.",
         modes: WITH_BASELINE,
         set: Set::Path(|s, path| s.common.state = Some(path)),
         ..ROW
@@ -138,8 +139,8 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Report,
         brief: "limits of parts, and requests beyond them",
         help: "One rule per line, as in: segment B->C round_trip p95 > 5ms for 3 of 5 critical \
-            ask load,tcp at B,C. Changes of state stand in the report and in the log; the exit code of \
-            probe is the state at its end. The grammar: help rules. A test: check-rules.",
+            ask load,tcp at B,C. Changes of state stand in the report and in the log; the exit \
+            code of probe is the state at its end. The grammar: help rules. A test: check-rules.",
         modes: OPENING,
         set: Set::Path(|s, path| s.common.rules = Some(path)),
         ..ROW
@@ -149,8 +150,8 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("LIMIT"),
         section: Section::Report,
         brief: "warn above 100ms,20%: mean, loss",
-        help: "The simple case, as check_ping has it: the mean of the total, the \
-            share of lost blocks, or both.",
+        help: "The simple case, as check_ping has it: the mean of the total, the share of lost \
+            blocks, or both.",
         modes: OPENING,
         set: Set::Text(|s, text| limits(s, text, Sla::Warning)),
         ..ROW
@@ -169,10 +170,10 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         section: Section::Report,
         brief: "the life of each connection, JSON lines",
-        help: "JSON lines: one when a connection begins, one when it ends, and one for each second \
-            in which something moved on it. They hold, for both ends, the times of connect, first \
-            and last byte, FIN and RST, the kernel's round trips, retransmissions and bytes; for \
-            plain HTTP/1.x also its requests and responses. With --metrics-listen, \
+        help: "JSON lines: one when a connection begins, one when it ends, and one for each \
+            second in which something moved on it. They hold, for both ends, the times of \
+            connect, first and last byte, FIN and RST, the kernel's round trips, retransmissions \
+            and bytes; for plain HTTP/1.x also its requests and responses. With --metrics-listen, \
             /sessions there answers with such a line for each connection that is open.",
         modes: LISTENING,
         set: Set::Path(|s, path| s.common.sessions = Some(path)),
@@ -184,7 +185,8 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("LEVEL"),
         section: Section::Report,
         brief: "log up to syslog level 0..7 (default 4)",
-        help: "3: errors; 4: warnings too; 5 and 6: life of connections; 7: single frames. Wins over the environment variable RUST_LOG.",
+        help: "3: errors; 4: warnings too; 5 and 6: life of connections; 7: single frames. Wins \
+            over the environment variable RUST_LOG.",
         modes: LOGGING,
         set: Set::Text(|s, text| {
             s.common.debug = Some(value::integer(text, 0..=7)?);

@@ -84,10 +84,10 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Some("10"),
         brief: "longest wait of one operation",
         help: "Holds for each of: connecting (all addresses of a name together), a frame header \
-            once begun, progress of a payload; at source and probe also a write and an outstanding \
-            answer. Durations are seconds (2, 0.002) or have a unit (2s, 10ms, 5m). For probe, \
-            10:unknown sets the state of a path that does not answer in time, as plugins have it; \
-            it is critical otherwise.",
+            once begun, progress of a payload; at source and probe also a write and an \
+            outstanding answer. Durations are seconds (2, 0.002) or have a unit (2s, 10ms, 5m). \
+            For probe, 10:unknown sets the state of a path that does not answer in time, as \
+            plugins have it; it is critical otherwise.",
         modes: MEASURING,
         set: Set::Text(|s, text| {
             let (span, state) = match text.split_once(':') {

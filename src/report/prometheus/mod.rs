@@ -397,7 +397,7 @@ mod tests {
     use crate::report::tests::samples;
     use std::collections::{BTreeMap, BTreeSet};
 
-    const README: &str = include_str!("../../../README.md");
+    const README: &str = include_str!("../../manual/metrics.md");
 
     /// A report in which every figure is there.
     fn full() -> Report {
