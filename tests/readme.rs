@@ -4,7 +4,6 @@
 #[path = "util/examples.rs"]
 mod examples;
 #[path = "util/json.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod json;
 
 use examples::README;

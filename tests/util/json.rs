@@ -1,4 +1,5 @@
-//! Strict reader of JSON (RFC 8259) for tests: bounded in size and depth, errors with their position.
+//! Strict reader of JSON (RFC 8259) for tests: bounded in size and depth, errors with their
+//! position.
 //!
 //! `src/report/tests/mod.rs` includes it too, and tests it.
 
