@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use subsegment_tcp_speeds::annotation::{AnnotationValue, Classes};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::wire::values::{emit_ask, parse_values};
 use subsegment_tcp_speeds::wire::{
     build, push_annotation, Flags, FrameType, FrameView, Header, NodeInfo, NodeRole, Stamp,
     StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE, ANNOTATION_VALUES, STAMP_LEN,
 };
+use util::json::{parse, Value};
 use util::{free_port, need, program, run, text, Dir, Node, Process, LONG};
 
 fn probe(target: SocketAddr, args: &[&str]) -> Value {

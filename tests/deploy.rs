@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use subsegment_tcp_speeds::cli::{self, Action};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::report::prometheus::FAMILIES;
+use util::json::{parse, Value};
 use util::{need, program, text, Dir, Node, Process};
 
 const UNITS: [&str; 3] = [

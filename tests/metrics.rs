@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::measure::BUCKETS_NS;
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::http::{ask, metrics_of, until};
+use util::json::{parse, Value};
 use util::link::Link;
 use util::{need, program, promtool_accepts, run, text, Dir, Node, Process, LONG};
 

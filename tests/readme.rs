@@ -3,13 +3,15 @@
 
 #[path = "util/examples.rs"]
 mod examples;
+#[path = "util/json.rs"]
+mod json;
 
 use examples::README;
+use json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use subsegment_tcp_speeds::cli::flags::{self, Flag, Section};
 use subsegment_tcp_speeds::manual::TOPICS;
-use subsegment_tcp_speeds::report::json::read::{self, Value};
 use subsegment_tcp_speeds::report::prometheus::FAMILIES;
 
 const CHECK: &str = include_str!("../scripts/check");
@@ -181,7 +183,7 @@ fn keys_of(value: &Value, keys: &mut BTreeSet<String>) {
 
 #[test]
 fn every_key_of_the_json_report_is_explained() {
-    let report = read::parse(include_bytes!("golden/report_full.json")).expect("a golden file");
+    let report = json::parse(include_bytes!("golden/report_full.json")).expect("a golden file");
     let mut keys = BTreeSet::new();
     keys_of(&report, &mut keys);
     assert!(keys.len() > 50, "only {} keys", keys.len());

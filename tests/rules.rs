@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use util::json::{parse, Value};
 use util::link::Link;
 use util::{pass, program, run, text, Dir, Node, Process, Raised, LONG};
 
@@ -200,7 +200,7 @@ fn wait_loads(process: &mut Process) {
     loop {
         let mut stream = TcpStream::connect(address).unwrap();
         stream
-            .write_all(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+            .write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
             .unwrap();
         let mut page = String::new();
         stream.read_to_string(&mut page).unwrap();

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::http::{ask, metrics_of, until};
+use util::json::{parse, Value};
 use util::{fill_backlog, Dir, Node, Process, LONG};
 
 /// open(2); the same number on every Linux that the tests run on.

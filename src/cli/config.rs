@@ -1,20 +1,17 @@
 //! The checked values of a command line, with which the rest of the program is started.
 
-use super::flags::SMALL;
 use super::host_port::HostPort;
 use super::passive::PassiveConfig;
 use super::targets::Allowed;
-use super::value;
 use crate::annotate::snmp::{self, SnmpObject};
 use crate::annotation::Classes;
 use crate::measure::sla::Rule;
+pub use crate::report::format::Format;
 use crate::report::State;
 use crate::session::admission::Accept;
 use crate::session::allow::Network;
-use crate::FULL;
 use log::LevelFilter;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// A command line that makes sense.
@@ -197,52 +194,6 @@ pub struct TargetsConfig {
 pub struct DemoConfig {
     /// Repeats the demo that had this seed; `None` = a new one.
     pub seed: Option<u64>,
-}
-
-/// The format of a report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For readers.
-    #[default]
-    Text,
-    /// One object for the whole run.
-    Json,
-    /// One object per block and line.
-    Jsonl,
-    /// One line per block.
-    Csv,
-    /// One line for a monitoring plugin.
-    Nagios,
-    /// Influx line protocol, a line per part.
-    Influx,
-    /// OTLP/JSON, one trace per block and line.
-    Otlp,
-}
-
-impl Format {
-    /// Names of those that only a build with the feature `full` has.
-    pub(super) const FULL_ONLY: &'static [&'static str] = &["otlp", "influx", "nagios"];
-}
-
-impl FromStr for Format {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        if !FULL && Self::FULL_ONLY.contains(&text) {
-            return Err(format!("is not in this build: {SMALL}"));
-        }
-        value::keyword(
-            text,
-            &[
-                ("text", Self::Text),
-                ("json", Self::Json),
-                ("jsonl", Self::Jsonl),
-                ("csv", Self::Csv),
-                ("influx", Self::Influx),
-                ("otlp", Self::Otlp),
-                ("nagios", Self::Nagios),
-            ],
-        )
-    }
 }
 
 /// The log filter of `--debug`, from a syslog severity (RFC 5424 §6.2.1).

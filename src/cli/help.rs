@@ -2,6 +2,7 @@
 
 use super::flags::{self, Flag, Mode, Section, Word};
 use super::{ExitCode, PROGRAM};
+use crate::columns;
 use crate::FULL;
 use std::fmt::Write as _;
 
@@ -202,24 +203,9 @@ fn sentence(brief: &str) -> String {
 
 /// Breaks `text` between words into ended lines, indented by `indent` columns.
 pub(crate) fn wrapped(text: &str, indent: usize) -> String {
-    let mut out = String::new();
-    let mut column = 0;
-    for word in text.split_whitespace() {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width > WIDTH {
-            out.push('\n');
-            column = 0;
-        }
-        if column == 0 {
-            let _ = write!(out, "{:indent$}{word}", "");
-            column = indent + width;
-        } else {
-            let _ = write!(out, " {word}");
-            column += 1 + width;
-        }
-    }
-    out.push('\n');
-    out
+    let words: Vec<_> = text.split_whitespace().collect();
+    let text = " ".repeat(indent) + &words.join(" ");
+    columns::wrap(&text, WIDTH, indent).join("\n") + "\n"
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl PathState {
         for host in &mut statistics.hosts {
             host.sla = self.watch.state(Place::Host(host.hop));
         }
-        let known = why::Told {
+        let known = why::Evidence {
             latest: &self.annotations.values().cloned().collect::<Vec<_>>(),
             first: &self.first_annotations.values().cloned().collect::<Vec<_>>(),
             name: &|hop| place_name(&self.names, Place::Host(hop)),

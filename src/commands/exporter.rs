@@ -17,7 +17,7 @@ use crate::node::{Node, NodeSettings, StopFlag};
 use crate::origin::Origin;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
-use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, Probed};
+use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, ProbeOutcome};
 use crate::report::{Report, State};
 use crate::sys;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -115,7 +115,7 @@ impl Exporter {
         Response::ok(exposition.content_type(), render(&observed, exposition))
     }
 
-    fn probe(&self, wanted: &ProbeRequest) -> (Option<Report>, Probed) {
+    fn probe(&self, wanted: &ProbeRequest) -> (Option<Report>, ProbeOutcome) {
         let begun = sys::clock::mono();
         let report = self.run(wanted);
         let duration = sys::clock::mono().since(begun);
@@ -130,7 +130,7 @@ impl Exporter {
                 None
             }
         };
-        (report, Probed { success, duration })
+        (report, ProbeOutcome { success, duration })
     }
 
     fn run(&self, wanted: &ProbeRequest) -> Result<Report, String> {

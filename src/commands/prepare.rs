@@ -88,8 +88,7 @@ pub(crate) fn next_hop(common: &Common, endpoint: &HostPort) -> Result<NextHop, 
 /// Opens the output of results, before anything is measured; `otherwise` stands for no `--report`.
 pub fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
-    let stream = matches!(format, Format::Jsonl | Format::Csv | Format::Otlp);
-    let output = Output::open(common.report.as_deref(), otherwise, stream)?;
+    let output = Output::open(common.report.as_deref(), otherwise, format.has_lines())?;
     let printer = Printer::new(output, format, common.state.clone());
     printer.with_page(common.report_html.as_deref())
 }
@@ -167,7 +166,8 @@ pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<
         let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
             .map_err(|error| format!("resolve {listen}: {error}"))?;
         let listeners = http::bind(PROGRAM, &addresses)?;
-        http::serve(listeners, routes(common, &metrics)?).map_err(thread)?;
+        let routes = routes(common, &metrics)?.known_as(listen.host.as_deref().unwrap_or_default());
+        http::serve(listeners, routes).map_err(thread)?;
     }
     if let Some(file) = &file {
         // Now, so that a bad path is an error before anything is measured.

@@ -1,5 +1,5 @@
-//! The text of a `--state` file: earlier runs in, earlier runs out. One line per run, so a cut file
-//! is noticed.
+//! The text of a `--state` file, with the records of earlier runs. A run is one line, so that a cut
+//! file is noticed.
 //!
 //! ```text
 //! subsegment-tcp-speeds state 1
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! After `run`: start (nanoseconds since the epoch), blocks, the path (hops and names), and for
-//! each part its median and 95th percentile in nanoseconds, `-` where too few blocks tell. Runs are
+//! each part its median and 95th percentile in nanoseconds, `-` for too few blocks. Runs are
 //! compared only with runs of the same path.
 
 use crate::time::{SignedNanos, WallTime};
@@ -16,12 +16,12 @@ use std::fmt;
 
 /// The first line. The number changes when a line's meaning does.
 const HEADING: &str = "subsegment-tcp-speeds state 1";
-/// Runs kept of each path.
+/// Number of runs kept of each path.
 pub const RUNS_KEPT: usize = 20;
-/// Runs kept of all paths together.
+/// Number of runs kept of all paths together.
 const RUNS_KEPT_IN_ALL: usize = 400;
 
-/// A part of the path whose delay is kept.
+/// A part of the path whose delay is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// The origin's own residence.
@@ -32,17 +32,18 @@ pub enum Part {
     Host(u8),
     /// The server behind an exit, and the network to it.
     Server,
-    /// The raw one-way difference of a segment; kept only where both clocks are synchronised.
+    /// The raw one-way difference of a segment; recorded only if both clocks are synchronised.
     Forward(u8, u8),
     /// The same on the way back.
     Return(u8, u8),
-    /// A segment's round trip without the wake-up delays at its ends; kept only where most of those are known.
+    /// A segment's round trip without the wake-up delays at its ends; recorded if most of those are
+    /// known.
     Network(u8, u8),
-    /// A node's wake-up delay, both ways; kept likewise.
+    /// A node's wake-up delay, both ways; recorded likewise.
     WakeUp(u8),
 }
 
-/// What a run leaves for later ones of one part: its quantiles, `None` where too few blocks tell.
+/// The record of one part for later runs: its quantiles, `None` for too few blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quantiles {
     /// The median.
@@ -54,7 +55,7 @@ pub struct Quantiles {
 /// One earlier run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunRecord {
-    /// When it began.
+    /// Start of the run.
     pub started: WallTime,
     /// Answered blocks it rests on, those of the warm-up included.
     pub blocks: u64,

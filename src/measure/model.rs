@@ -92,14 +92,16 @@ struct Segment {
     clock: Clock,
 }
 
-/// Columns of a row: three per segment (round trip, forward, back), then three per host (residence, wake-up delay
-/// forward and back). What is told apart by kernel times is made of them when it is read.
+/// Columns of a row: three per segment (round trip, forward, back), then three per host (residence,
+/// wake-up delay forward and back). Parts that kernel times separate are computed from them when
+/// they are read.
 fn segment_column(segment: usize) -> usize {
     3 * segment
 }
 
-/// Of so many blocks the wake-up delays at both ends have to be known before a segment is judged without them. They are
-/// unknown of blocks that met in a socket, and those are not like the others: the rest has to count in full.
+/// Of so many blocks the wake-up delays at both ends have to be known before a segment is judged
+/// without them. They are unknown of blocks that met in a socket, and those are not like the
+/// others: the rest has to count in full.
 pub(super) const NETWORK_KNOWN: f64 = 0.9;
 /// Of so many blocks a wake-up delay has to be known before a host is judged by it.
 const WAKE_UP_KNOWN: f64 = 0.5;
@@ -315,7 +317,7 @@ impl Host {
         }
     }
 
-    /// A step that the generation did not count; blocks within a second of each other tell of the
+    /// A step that the generation did not count; blocks within a second of each other show the
     /// same one.
     fn suspect(&mut self, at: MonoTime) {
         let same = self
@@ -453,9 +455,9 @@ impl Model {
         }
     }
 
-    /// The run over time, in at most `slots` slots; of a run without end its most recent span, once that no longer
-    /// follows on the first. `None` where no block was kept yet (the first 3 are warm-up). `now` is both clocks, read
-    /// together.
+    /// The run over time, in at most `slots` slots; of a run without end its most recent span, once
+    /// that no longer follows on the first. `None` where no block was kept yet (the first 3 are
+    /// warm-up). `now` is both clocks, read together.
     pub fn timeline(&self, slots: usize, now: Now) -> Option<Timeline> {
         let path = self.path.as_ref()?;
         let mut windows: Vec<_> = path.history.all().collect();
@@ -497,7 +499,8 @@ impl Model {
         })
     }
 
-    /// Baseline and increase of each part that has them, as [`statistics`](Self::statistics) shows them.
+    /// Baseline and increase of each part that has them, as [`statistics`](Self::statistics) shows
+    /// them.
     pub fn growth(&self, names: &VecMap<u8, String>) -> VecMap<Place, sla::Growth> {
         let Some(path) = &self.path else {
             return VecMap::new();
@@ -552,8 +555,9 @@ impl Model {
                 if path.is_told(subject, &windows) {
                     add(part, &path.history, read);
                 }
-                let told = path.without_wake_ups(subject, &windows, None);
-                told.into_iter()
+                let delays = path.without_wake_ups(subject, &windows, None);
+                delays
+                    .into_iter()
                     .for_each(|(part, read)| add(part, &path.history, read));
             }
             for (place, segment) in path.segments.iter().enumerate() {
@@ -798,8 +802,8 @@ impl Path {
         (part, read)
     }
 
-    /// The columns of a host's wake-up delays, out and back: the origin is not woken on the way out, nor the end of the
-    /// path on the way back.
+    /// The columns of a host's wake-up delays, out and back: the origin is not woken on the way
+    /// out, nor the end of the path on the way back.
     fn wake_up_columns(&self, place: usize) -> [Option<usize>; 2] {
         let column = self.host_column(place);
         let out = (place > 0).then_some(column + 1);
@@ -831,8 +835,8 @@ impl Path {
         !columns.is_empty() && !windows.is_empty() && windows.iter().all(known)
     }
 
-    /// As [`plain`](Self::plain), for a segment without the wake-up delays at its ends, where kernels tell them of most
-    /// blocks, in earlier runs too. What they do not tell stays in.
+    /// As [`plain`](Self::plain), for a segment without the wake-up delays at its ends if kernels
+    /// report them for most blocks, in earlier runs too. Others stay in.
     fn without_wake_ups(
         &self,
         subject: Subject,
@@ -866,7 +870,7 @@ impl Path {
             Subject::Host(place) => vec![&self.hosts[place].forward, &self.hosts[place].back],
             Subject::WakeUp(place) => {
                 let host = &self.hosts[place];
-                // What the end of the path tells of the way back is a share of no segment.
+                // The way back at the end of the path is a share of no segment.
                 let back = (place + 1 < self.hosts.len()).then_some(&host.back_wake_up);
                 [Some(&host.forward_wake_up), back]
                     .into_iter()
@@ -877,10 +881,12 @@ impl Path {
         }
     }
 
-    /// What each of these parts has of the sum of all delays that none of the others has; `None` where that is nothing.
+    /// What each of these parts has of the sum of all delays that none of the others has; `None`
+    /// where that is nothing.
     ///
-    /// A wake-up delay is the host's where the segment that it lies in is judged without, and the segment's else; so is
-    /// that of blocks of which it is unknown, and of a host that is no part itself.
+    /// A wake-up delay is the host's where the segment that it lies in is judged without, and the
+    /// segment's else; so is that of blocks of which it is unknown, and of a host that is no part
+    /// itself.
     fn apart(&self, parts: &[Candidate]) -> Vec<Option<i128>> {
         let stands = |subject| parts.iter().any(|part| part.subject == subject);
         let without = |segment| {
@@ -944,8 +950,8 @@ impl Path {
         }
     }
 
-    /// How to read a one-way column with the skew taken out, since the clocks were last stepped; `network`: without the
-    /// wake-up delay at its end.
+    /// How to read a one-way column with the skew taken out, since the clocks were last stepped;
+    /// `network`: without the wake-up delay at its end.
     fn one_way(&self, place: usize, direction: Direction, network: bool) -> Reading {
         let clock = &self.segments[place].clock;
         let (column, rate, since) = (segment_column(place), clock.skew().rate, clock.since());
@@ -974,8 +980,8 @@ impl Path {
             .saturating_sub(read.since.0.max(windows.first()?.start));
         let variation = self.segments[place].round_trip.summary()?;
         let least = (variation.p95 - variation.min).0 as f64 / 4.0;
-        let told = skew.known || clock.synchronised();
-        if !told && skew.error * run as f64 > least.max(NEGLIGIBLE_NS) {
+        let is_known = skew.known || clock.synchronised();
+        if !is_known && skew.error * run as f64 > least.max(NEGLIGIBLE_NS) {
             return None;
         }
         let values = || {
@@ -990,7 +996,8 @@ impl Path {
         excess.summary()
     }
 
-    /// Which way at least three quarters of the growth of a wake-up delay lie: each way is told by one clock.
+    /// The direction of at least three quarters of the growth of a wake-up delay. Each direction is
+    /// measured by one clock.
     fn wake_up_direction(
         &self,
         place: usize,

@@ -1,24 +1,24 @@
-//! Rows in the order of time - one value per part of the path - kept in bounded memory, and cut
-//! into time batches.
+//! Rows in order of time, one value per part of the path, kept in bounded memory and cut into time
+//! batches.
 //!
-//! A full store is thinned by a seeded random half, and from then on takes every second row
-//! (fourth, ...) by chance. Never every second one by count: a delay that hits each second block
-//! would then be all or nothing.
+//! A full store drops a seeded random half of its rows. From then on it takes each row with
+//! probability 1/2 (1/4, ...). Every second row by count would bias the sample: a delay that hits
+//! every second block would be in all rows or in none.
 
 use super::histogram::nearest_rank;
 use crate::time::MonoTime;
 
-/// Rows kept at most; fewer on paths of very many nodes, where [`CELLS`] is the bound.
+/// Number of rows kept; fewer on paths of many nodes, where [`CELLS`] is the bound.
 const ROWS: usize = 16_384;
-/// Values kept at most in one store (8 MiB).
+/// Number of values kept in one store (8 MiB).
 const CELLS: usize = 1 << 20;
-/// Blocks left out at the start of a path: connects, cold caches.
+/// Number of blocks left out at the start of a path, for connects and cold caches.
 pub(super) const WARM_UP: u32 = 3;
-/// Equal time batches of the baseline and of the current part.
+/// Number of equal time batches of the baseline and of the current part.
 pub(super) const BATCHES: usize = 8;
-/// A part that was quiet in more batches than two is not compared.
+/// Number of batches in which a compared part may be quiet.
 const MIN_BATCHES: usize = 6;
-/// Stands for a value that does not exist: no delay is minus 292 years.
+/// Marks a value that does not exist: no delay is minus 292 years.
 pub(super) const NONE: i64 = i64::MIN;
 
 /// A bounded store of rows.
@@ -94,7 +94,7 @@ impl Series {
         }
     }
 
-    /// xorshift64*: good enough to pick rows, and the same on every run.
+    /// xorshift64*: random enough to pick rows, and the same in every run.
     fn coins(&mut self) -> u64 {
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
@@ -121,15 +121,15 @@ pub(super) struct Window<'a> {
     pub(super) end: u64,
 }
 
-/// How a column is read: raw, or a one-way difference with the skew of its clocks taken out.
+/// The way a column is read: raw, or a one-way difference without the skew of its clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading {
     pub(super) column: usize,
-    /// Columns that are added to it, or taken off it (`-1`), in the rows in which they have a value.
+    /// Columns to add, or to subtract (`-1`), in the rows in which they have a value.
     pub(super) terms: [Option<(usize, i64)>; 2],
-    /// Rows from before this time are of another pair of clocks.
+    /// Time before which rows are of another pair of clocks.
     pub(super) since: MonoTime,
-    /// Nanoseconds per nanosecond after `since`, subtracted.
+    /// Skew to subtract after `since`, in nanoseconds per nanosecond.
     pub(super) rate: f64,
 }
 
@@ -143,19 +143,19 @@ impl Reading {
 }
 
 impl<'a> Window<'a> {
-    /// Its rows, with their times.
+    /// The rows with their times.
     pub(super) fn all(self) -> impl Iterator<Item = (u64, &'a [i64])> {
         let rows = self.series.values.chunks_exact(self.series.columns.max(1));
         let rows = self.series.times.iter().copied().zip(rows);
         rows.filter(move |(time, _)| (self.start..=self.end).contains(time))
     }
 
-    /// Rows in it.
+    /// The number of rows.
     pub(super) fn rows(self) -> usize {
         self.all().count()
     }
 
-    /// Whether at least `share` of its rows have a value in each of `columns`.
+    /// Returns `true` if at least `share` of the rows have a value in each of `columns`.
     pub(super) fn knows(self, columns: &[usize], share: f64) -> bool {
         let known = |row: &[i64]| {
             columns
@@ -181,8 +181,8 @@ impl<'a> Window<'a> {
         })
     }
 
-    /// The quantile of each of `batches` equal time batches that has `needed` values; none if too
-    /// many have not.
+    /// Returns the quantile of each of `batches` equal time batches with `needed` values; none if
+    /// too many batches lack them.
     pub(super) fn quantiles(
         self,
         read: Reading,
@@ -209,14 +209,14 @@ impl<'a> Window<'a> {
     }
 }
 
-/// The exact quantile, by nearest rank; sorts `values`.
+/// Returns the exact quantile by nearest rank. Sorts `values`.
 pub(super) fn exact_quantile(values: &mut [i64], share: f64) -> Option<i64> {
     values.sort_unstable();
     let rank = nearest_rank(share, values.len() as u64)?;
     values.get(rank as usize - 1).copied()
 }
 
-/// What is kept of a run to compare its parts: one store, or a frozen baseline and the most recent
+/// The rows kept of a run to compare its parts: one store, or a frozen baseline and the most recent
 /// span.
 #[derive(Debug)]
 pub(super) struct History {
@@ -227,8 +227,8 @@ pub(super) struct History {
 }
 
 impl History {
-    /// `span_ns`: freeze the first span as the baseline and keep the most recent one; `None`: keep
-    /// the whole run.
+    /// With `span_ns` the first span is frozen as the baseline and the most recent one is kept.
+    /// With `None` the whole run is kept.
     pub(super) fn new(columns: usize, span_ns: Option<u64>) -> Self {
         let recent = span_ns.map(|span| (span.max(1), Series::new(columns)));
         Self {
@@ -254,13 +254,13 @@ impl History {
         }
     }
 
-    /// Everything kept, store by store.
+    /// All rows, store by store.
     pub(super) fn all(&self) -> impl Iterator<Item = Window<'_>> {
         let recent = self.recent.iter().filter_map(|(_, recent)| recent.window());
         self.whole.window().into_iter().chain(recent)
     }
 
-    /// The baseline and the current part of the run.
+    /// Returns the baseline and the current part of the run.
     pub(super) fn parts(&self) -> Option<(Window<'_>, Window<'_>)> {
         let whole = self.whole.window()?;
         if let Some((span, recent)) = &self.recent {
@@ -280,7 +280,7 @@ impl History {
         ))
     }
 
-    /// The whole run as the current part, where the baseline comes from earlier runs.
+    /// Returns the whole run as the current part, for a baseline from earlier runs.
     pub(super) fn run(&self) -> Option<Window<'_>> {
         self.whole.window()
     }

@@ -51,11 +51,13 @@ pub(super) struct Increase {
     pub(super) stands_out: bool,
     /// What keeps the confidence low.
     pub(super) doubts: Vec<String>,
-    /// A rise that lasts, wherever in the run it began; `None` where there is none, and for runs of a state.
+    /// A rise that lasts, wherever in the run it began; `None` where there is none, and for runs of
+    /// a state.
     pub(super) rise: Option<Rise>,
 }
 
-/// The batches of a run, baseline and current part one after the other, lie on two levels, the later one higher.
+/// The batches of a run, baseline and current part one after the other, lie on two levels, the
+/// later one higher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rise {
     /// Between the medians of both levels, in nanoseconds.
@@ -105,7 +107,7 @@ pub(super) fn compare(
     let low = *differences.get(rank - 1)?;
     let high = *differences.get(differences.len() - rank)?;
     // The batches of one run are alike in what sets it apart from other runs, so eight of them do
-    // not tell what one more run would: the interval is at least as wide as a run of its own may
+    // not show what one more run would: the interval is at least as wide as a run of its own may
     // be away from the earlier ones. Nor is it finer than hosts are alike from run to run: how long
     // they take to wake up depends on how long they slept, by tens of microseconds.
     let run_apart = if runs {
@@ -155,9 +157,9 @@ pub(super) fn compare(
     })
 }
 
-/// Finds where `batches`, of which the first `baseline` are the baseline's, rise from one level to another by more
-/// than `least` and by more than either level scatters. At least two batches make a level; the one in which it rose
-/// belongs to neither.
+/// Finds where `batches`, of which the first `baseline` are the baseline's, rise from one level to
+/// another by more than `least` and by more than either level scatters. At least two batches make a
+/// level; the one in which it rose belongs to neither.
 fn rise(batches: &[i64], baseline: usize, least: i64) -> Option<Rise> {
     let ends = |level: &[i64]| Some((*level.iter().min()?, *level.iter().max()?));
     let at = |first: usize, skipped: usize| {
@@ -182,9 +184,10 @@ fn rise(batches: &[i64], baseline: usize, least: i64) -> Option<Rise> {
     Some(widest.1)
 }
 
-/// How far one more run may be from the median of `n` earlier ones, in 99 of 100 cases, as a multiple of their range:
-/// Student's t of n - 1 degrees, times sqrt(1 + pi / 2n), over the mean range of n normal values. At most 3, the
-/// multiple that the rule for few runs asks of an increase.
+/// How far one more run may be from the median of `n` earlier ones, in 99 of 100 cases, as a
+/// multiple of their range: Student's t of n - 1 degrees, times sqrt(1 + pi / 2n), over the mean
+/// range of n normal values. At most 3, the multiple that the rule for few runs asks of an
+/// increase.
 fn ranges_to_one_more_run(n: usize) -> f64 {
     const FROM_FIVE: [f64; 16] = [
         2.27, 1.79, 1.52, 1.34, 1.22, 1.14, 1.07, 1.01, 0.97, 0.93, 0.90, 0.87, 0.85, 0.83, 0.81,
@@ -257,7 +260,8 @@ impl Candidate {
         }
     }
 
-    /// A lasting rise that is no increase over the baseline, for it began at the wrong time; the median's, if it has one.
+    /// A lasting rise that is no increase over the baseline, for it began at the wrong time; the
+    /// median's, if it has one.
     fn hidden_rise(&self) -> Option<Rise> {
         let increases = self.increases.iter().flatten();
         let mut hidden = increases.filter(|increase| !increase.stands_out);
@@ -290,7 +294,7 @@ pub(super) struct Evidence<'a> {
     pub(super) no_baseline: String,
     /// What keeps the confidence low whatever is found.
     pub(super) doubts: Vec<String>,
-    /// Which way the increase of a segment or a wake-up delay lies, where the clocks tell.
+    /// Which way the increase of a segment or a wake-up delay lies, if the clocks allow it.
     pub(super) direction: &'a dyn Fn(Subject, &Increase) -> Option<VerdictDirection>,
 }
 
@@ -360,7 +364,8 @@ impl Evidence<'_> {
             .max_by_key(|(_, own)| own.amount)
     }
 
-    /// The largest lasting rise that the baseline cannot show, in words, if it is larger than `least`.
+    /// The largest lasting rise that the baseline cannot show, in words, if it is larger than
+    /// `least`.
     fn hidden_rise(&self, least: i64) -> Option<String> {
         let rises = self.candidates.iter();
         let rises = rises.filter_map(|c| Some((c, c.hidden_rise()?)));
@@ -378,7 +383,7 @@ impl Evidence<'_> {
     fn unchanged(&self) -> Verdict {
         let nothing = "nothing stands out over the baseline";
         if let Some(hidden) = self.hidden_rise(0) {
-            let what_helps = "only earlier runs (--state) tell what is normal";
+            let what_helps = "only earlier runs (--state) show what is normal";
             return Verdict {
                 confidence: Confidence::Low,
                 reason: self.reason(what_helps, &[]),
@@ -677,7 +682,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// A part in a sentence, where a host's two parts have to be told apart.
+    /// A part in a sentence, if a host's two parts have to be distinguished.
     fn part(&self, subject: Subject) -> String {
         match subject {
             Subject::WakeUp(place) => format!("{}'s wake-up delay", self.node(place)),
@@ -863,7 +868,8 @@ mod tests {
     #[test]
     fn a_growth_that_is_no_verdict_has_a_reason_whatever_hides_it() {
         const MS: i64 = 1_000_000;
-        // Seen with 19 ms put on a segment at 7 s and at 11 s of 20: "Confidence high" for "none", +19.048 ms.
+        // Seen with 19 ms put on a segment at 7 s and at 11 s of 20: "Confidence high" for "none",
+        // +19.048 ms.
         let early = [vec![10 * MS; 5], vec![29 * MS; 3]].concat();
         let late = [vec![10 * MS], vec![29 * MS; 7]].concat();
         for (baseline, current) in [(early, vec![29 * MS + 48_000; 8]), (vec![10 * MS; 8], late)] {

@@ -1,16 +1,16 @@
 //! The results of a run: a line per block while it goes on, a live line on a terminal, the report
 //! at its end.
 
-use crate::cli::Format;
 use crate::collect::queue::Collector;
 use crate::collect::run::RunOutput;
 use crate::collect::run_state::{RunState, TakenTrip};
 use crate::measure::{baseline, RunRecord, Trip};
 use crate::node::StopFlag;
 use crate::output::{print_error, replace, Output, OutputError};
-use crate::publish::screen::Terminal;
-use crate::report::block::BlockLine;
-use crate::report::{csv, html, influx, json, jsonl, nagios, otlp, screen, text, Blocks, Report};
+use crate::publish::screen::{size, Terminal};
+use crate::report::block::{BlockLine, MeasuredBlock};
+use crate::report::format::{Format, Renderer};
+use crate::report::{csv, html, screen, text, Blocks, Report};
 use crate::sync::random;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -156,7 +156,7 @@ impl Printer {
 
     /// Returns `true` if the format has a line per block.
     pub fn has_lines(&self) -> bool {
-        matches!(self.format, Format::Jsonl | Format::Csv | Format::Otlp)
+        self.format.has_lines()
     }
 
     /// Writes the line of a block that was never answered.
@@ -191,19 +191,19 @@ impl Printer {
         run_state: &RunState,
         trip: Option<&Trip>,
     ) -> Result<(), OutputError> {
-        let text = match self.format {
-            Format::Csv => self.table.line(&line),
-            Format::Otlp if FULL => otlp::line(&otlp::Block {
-                line,
-                cookie: match run_state.cookie() {
-                    0 => self.unopened,
-                    cookie => cookie,
-                },
-                hop_stamps: trip.map_or(&[], |trip| &trip.hop_stamps),
-                offsets: &trip.map_or(Vec::new(), |trip| run_state.model_of(trip).offsets()),
-            }),
-            _ => jsonl::line(&line),
+        let Renderer::Block(render) = self.format.entry().renderer else {
+            return Ok(());
         };
+        let block = MeasuredBlock {
+            line,
+            cookie: match run_state.cookie() {
+                0 => self.unopened,
+                cookie => cookie,
+            },
+            hop_stamps: trip.map_or(&[], |trip| &trip.hop_stamps),
+            offsets: &|| trip.map_or(Vec::new(), |trip| run_state.model_of(trip).offsets()),
+        };
+        let text = render(&block, &mut self.table);
         self.output.write(&text)
     }
 
@@ -240,7 +240,7 @@ impl Printer {
         live.drawn = now;
         let report = run_state.report(sys::clock::read().wall, blocks, 0);
         let line = text::live_line(&report, live.planned);
-        let width = line.chars().count();
+        let width = crate::columns::width(&line);
         print_error(&format!(
             "\r{line}{:1$}",
             "",
@@ -256,6 +256,22 @@ impl Printer {
                 print_error(&format!("\r{:1$}\r", "", live.width));
             }
         }
+    }
+
+    /// The width and the colours of the output.
+    fn style(&self) -> text::TextStyle {
+        let terminal = match &self.output {
+            Output::Stdout => std::io::stdout().is_terminal(),
+            Output::Stderr => std::io::stderr().is_terminal(),
+            Output::Stream(..) | Output::Whole(_) | Output::Nothing => false,
+        };
+        let no_color = std::env::var_os("NO_COLOR");
+        let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+        let asked = || match terminal && FULL {
+            true => size().map(|(columns, _)| columns),
+            false => None,
+        };
+        text::TextStyle::for_output(terminal, no_color.as_deref(), columns.or_else(asked))
     }
 
     /// Adds the run to the state file, unless it measured nothing.
@@ -313,22 +329,9 @@ impl RunOutput for Printer {
         self.clear();
         let blocks = since(blocks, self.base);
         let report = run_state.report(sys::clock::read().wall, blocks, dropped);
-        let rendered = match self.format {
-            Format::Json => json::render(&report),
-            Format::Nagios if FULL => nagios::render(&report),
-            Format::Text => {
-                let terminal = match &self.output {
-                    Output::Stdout => std::io::stdout().is_terminal(),
-                    Output::Stderr => std::io::stderr().is_terminal(),
-                    Output::Stream(..) | Output::Whole(_) | Output::Nothing => false,
-                };
-                let no_color = std::env::var_os("NO_COLOR");
-                let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-                let style = text::TextStyle::for_output(terminal, no_color.as_deref(), columns);
-                text::render(&report, &style)
-            }
-            Format::Influx if FULL => influx::render(&report),
-            _ => String::new(), // Each block had its line.
+        let rendered = match self.format.entry().renderer {
+            Renderer::Run(render) => render(&report, &self.style()),
+            Renderer::Block(_) => String::new(), // Each block had its line.
         };
         // A failure of one, or a reader that is gone, does not keep the others from being written.
         let shown = self.output.write(&rendered);

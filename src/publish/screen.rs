@@ -190,8 +190,8 @@ fn stty(args: &[&str]) -> Option<String> {
     Some(String::from_utf8(answer.stdout).ok()?.trim().to_owned())
 }
 
-/// Reads the columns and lines of the terminal.
-fn size() -> Option<(usize, usize)> {
+/// Returns columns and lines of the terminal at stdin; `None` if there is none.
+pub(super) fn size() -> Option<(usize, usize)> {
     let answer = stty(&["size"])?;
     let (lines, columns) = answer.split_once(' ')?;
     let (lines, columns) = (lines.parse().ok()?, columns.parse().ok()?);

@@ -97,7 +97,8 @@ impl LinkDirection {
         self.with(|state| state.seen.summary())
     }
 
-    /// Returns the exact median of the record (of its first 65536 chunks; a [`Summary`] is off by up
+    /// Returns the exact median of the record (of its first 65536 chunks; a [`Summary`] is off
+    /// by up
     /// to 1 %).
     pub fn median(&self) -> Option<Nanos> {
         let mut held = self.with(|state| state.held.clone());

@@ -18,13 +18,14 @@ mod traffic;
 
 pub use mode::{Mode, Word};
 
-use super::config::{Common, Format};
+use super::config::Common;
 use super::host_port::HostPort;
 use super::passive::PassiveConfig;
+use crate::report::format::FORMATS;
 use crate::report::State;
 use crate::session::admission::Accept;
 use crate::session::allow::Network;
-use crate::FULL;
+use crate::{FULL, SMALL};
 use std::path::PathBuf;
 use std::time::Duration;
 use Mode::{
@@ -339,9 +340,11 @@ const LEFT_OUT: &([&str; 32], usize) = &{
         table += 1;
     }
     let mut row = 0;
-    while row < Format::FULL_ONLY.len() {
-        names[count] = Format::FULL_ONLY[row];
-        count += 1;
+    while row < FORMATS.len() {
+        if FORMATS[row].full_only {
+            names[count] = FORMATS[row].name;
+            count += 1;
+        }
         row += 1;
     }
     (names, count)
@@ -358,8 +361,6 @@ pub(super) fn check_built(name: &str, before: &str) -> Result<(), String> {
     }
     Err(format!("this build has no {before}{name}: {SMALL}"))
 }
-
-pub(super) const SMALL: &str = "it was made for small machines, without the feature full";
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use super::{
     WITH_BASELINE, WITH_HTTP, WITH_METRICS, WITH_PROBE_REQUESTS,
 };
 use crate::measure::{sla, Sla};
+use crate::report::format;
 
 /// Most tags of a node, so that their annotations leave room for those of other nodes.
 const TAGS_MAX: usize = 16;
@@ -112,10 +113,7 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("F"),
         section: Section::Report,
         brief: "text (default), json, jsonl, csv, and more",
-        help:
-            "text is for readers, json is one object for the run, influx has the same as lines for \
-            Telegraf, nagios the line of a monitoring plugin; jsonl, csv and otlp (OpenTelemetry \
-            traces) have one line per block.",
+        help: format::HELP,
         modes: REPORTING,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse()?);

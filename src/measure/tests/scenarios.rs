@@ -97,7 +97,7 @@ fn the_verdict_is_a_sentence() {
 }
 
 #[test]
-fn a_rise_outside_of_the_middle_of_the_run_is_told_though_it_is_no_verdict() {
+fn a_rise_outside_of_the_middle_of_the_run_is_reported_without_a_verdict() {
     for (share, when) in [
         (0.15, "while the baseline was measured"),
         (0.35, "while the baseline was measured"),
@@ -115,17 +115,15 @@ fn a_rise_outside_of_the_middle_of_the_run_is_told_though_it_is_no_verdict() {
         let text = verdict
             .text
             .strip_prefix("none: nothing stands out over the baseline, but ");
-        let told = text.and_then(|text| text.strip_prefix("B -> C rose by "));
-        let (amount, told_when) = told.and_then(|text| text.split_once(" ms ")).expect(&what);
+        let sentence = text.and_then(|text| text.strip_prefix("B -> C rose by "));
+        let (amount, stated) = sentence
+            .and_then(|text| text.split_once(" ms "))
+            .expect(&what);
         assert!(
             (amount.parse::<f64>().unwrap() - 19.0).abs() < 0.2,
             "{what}"
         );
-        assert_eq!(
-            (told_when, verdict.kind),
-            (when, VerdictKind::None),
-            "{what}"
-        );
+        assert_eq!((stated, verdict.kind), (when, VerdictKind::None), "{what}");
         assert_eq!(verdict.confidence, Confidence::Low, "{what}");
         assert!(verdict.reason.contains("--state"), "{what}");
     }
@@ -170,7 +168,7 @@ fn one_block_in_ten_by_chance_is_found_in_a_longer_run() {
     assert!(found >= 19, "{found} of 20");
 }
 
-/// A path of kernels that tell, whose processes are woken within some 30 us.
+/// A path of kernels that report arrivals, whose processes are woken within some 30 us.
 fn with_arrivals(seed: u64) -> SimPath {
     let mut path = SimPath::new(4, seed);
     path.arrivals = true;
@@ -313,7 +311,8 @@ fn the_split_by_kernel_times_is_in_the_figures() {
 
 #[test]
 fn arrivals_of_some_blocks_only_are_not_mistaken_for_those_of_all() {
-    // So many of 20 blocks met another one in the socket; the more there are, the less the rest tells.
+    // Of 20 blocks so many met another one in the socket. The more there are, the less the rest
+    // shows.
     for (unknown, host_is_late, named) in [
         (1, true, Some(VerdictKind::Host)),
         (6, true, Some(VerdictKind::Host)),
@@ -363,19 +362,19 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
         for node in &mut path.nodes {
             node.wake_up_ns = [0, 0].map(|_| random.unit() * MS);
         }
-        // How many of 20 blocks each kernel tells of, on the way out and back: around 9 of 10 and half of them.
-        let mut told = || [20, 19, 17, 17, 11, 9, 0][random.below(7) as usize];
-        let told: Vec<[u64; 2]> = (0..nodes).map(|_| [told(), told()]).collect();
+        // Of 20 blocks each kernel reports so many, out and back: around 9 of 10 and half of them.
+        let mut reported = || [20, 19, 17, 17, 11, 9, 0][random.below(7) as usize];
+        let reported: Vec<[u64; 2]> = (0..nodes).map(|_| [reported(), reported()]).collect();
         let mut model = Model::new(Baseline::FirstHalf);
         for block in 0..300 {
             let mut trip = path.trip(block);
             for hop_stamp in &mut trip.hop_stamps {
                 let way = usize::from(hop_stamp.direction == StampDirection::Return);
-                if random.below(20) >= told[usize::from(hop_stamp.hop)][way] {
+                if random.below(20) >= reported[usize::from(hop_stamp.hop)][way] {
                     hop_stamp.arrival = None;
                 }
             }
-            if random.below(20) >= told[0][1] {
+            if random.below(20) >= reported[0][1] {
                 trip.home.arrival = None;
             }
             model.record(&trip).unwrap();
@@ -385,7 +384,7 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
         let hosts = statistics.hosts.iter();
         let shares = segments.chain(hosts.flat_map(|host| [host.share, host.wake_up_share]));
         let shares: Vec<_> = shares.flatten().collect();
-        let what = format!("seed {seed}, told {told:?}: {shares:?}");
+        let what = format!("seed {seed}, reported {reported:?}: {shares:?}");
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{what}");
         assert!(shares.iter().all(|s| (0.0..=1.0).contains(s)), "{what}");
     }
@@ -808,7 +807,8 @@ fn without_a_baseline_the_largest_part_is_named_as_such() {
         "{verdict:?}"
     );
     let text =
-        "largest part: B -> C with 90 % of the delay (no baseline: 69 blocks answered after the first 3, 80 needed)";
+        "largest part: B -> C with 90 % of the delay (no baseline: 69 blocks answered after the \
+             first 3, 80 needed)";
     assert_eq!(verdict.text, text);
     assert_eq!(verdict.increase, None);
     let empty = Model::new(Baseline::FirstHalf).statistics(&names()).verdict;
@@ -904,7 +904,7 @@ fn earlier_runs_are_the_baseline_and_one_bad_one_does_not_blind_it() {
 
 #[test]
 fn earlier_runs_that_differ_among_themselves_raise_hardly_an_alarm() {
-    // Each run has its own 0.3 ms (standard deviation) per segment. Three runs tell little of that,
+    // Each run has its own 0.3 ms (standard deviation) per segment. Three runs show little of that,
     // and the rule for few runs lets about one alarm in eight through, with low confidence.
     let (mut of_three, mut later) = (0, 0);
     for seed in 0..25 {
