@@ -609,7 +609,7 @@ mod tests {
             |c| node(c).max_connections = Some(7),
         ),
         ("max-memory", "-l :1 --max-memory 64M", "-l :1", |c| {
-            node(c).max_memory = 64 << 20
+            node(c).max_memory = 64 << 20;
         }),
         ("key-file", "-f b:1 --key-file k", SOURCE, |c| {
             c.common.key_file = Some("k".into());
