@@ -1,9 +1,10 @@
 //! Packets in; flows and round trips to an [`Observer`] out. The table of flows and its bounds.
 
 use super::capture::{Packet, BATCH};
-use super::flow::{BoxedFlow, Ended, Findings, Flow, Sample};
+use super::flow::{BoxedFlow, Flow};
 use super::http::looks_like_http;
 use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, SYN};
+use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
 use crate::time::WallTime;
 use std::collections::hash_map::{HashMap, RandomState};

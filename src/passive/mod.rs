@@ -12,7 +12,9 @@
 //! | `capture` | pcap and pcapng as a stream |
 //! | `packet` | link, IP and TCP headers |
 //! | `analyzer` | the table of flows and its bounds |
-//! | `flow` | one connection: round trips, counts, times |
+//! | `flow` | one connection: what its segments bring to light |
+//! | `sent` | counts, times and round trips of one direction |
+//! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
 //! | `http` | HTTP/1.x messages of a connection |
 //! | `groups` | histograms per remote host, for monitoring |
 //! | `peer` | packets found in two captures |
@@ -27,19 +29,20 @@ mod groups;
 mod http;
 mod packet;
 mod peer;
+mod sent;
 mod side;
+mod track;
 
 pub use analyzer::{Analyzer, Limits, Observer, Tally};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
-pub use flow::{
-    Basis, BoxedFlow, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent,
-};
+pub use flow::{BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
 pub use packet::{
     parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, LINK_ETHERNET, LINK_RAW, RST, SYN,
 };
 pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
+pub use sent::{Basis, Ended, Event, Findings, Interval, IntervalSent, Sample, Sent};
 pub use side::Side;
 
 #[cfg(test)]
