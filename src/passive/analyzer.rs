@@ -3,16 +3,23 @@
 use super::capture::{Packet, BATCH};
 use super::flow::{BoxedFlow, Flow};
 use super::http::looks_like_http;
-use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, SYN};
+use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, FIN, RST, SYN};
 use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
 use crate::time::WallTime;
 use std::collections::hash_map::{HashMap, RandomState};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
-/// How long a closed connection stays in the table after its last packet: repeated FINs and late ACKs belong to it.
-/// Less than the TIME-WAIT of RFC 9293 §3.3.2, for it costs memory; more than any usual pause between two repeats.
-const LINGER_NS: u64 = 10 * 1_000_000_000;
+/// How long a connection stays in the table after its last packet once it is closed, by its list:
+/// the TIME-WAIT of RFC 9293 §3.3.2 where something of it may be under way, less where both ends
+/// have seen the other's FIN.
+const LINGER_NS: [u64; 3] = [u64::MAX, 240 * 1_000_000_000, 60 * 1_000_000_000];
+
+/// Beyond this many closed connections they stay only for [`LINGER_LEAST_NS`].
+const MAX_LINGERING: usize = 8192;
+
+/// More than any usual pause between two repeats of a FIN.
+const LINGER_LEAST_NS: u64 = 10 * 1_000_000_000;
 
 /// Interval snapshots and HTTP exchanges kept over all open flows.
 const HISTORY: usize = 200_000;
@@ -210,8 +217,17 @@ struct Slot {
     key: Key,
     /// Whether the client is the key's lower end.
     client_is_low: bool,
-    closed: bool,
+    list: usize,
 }
+
+/// Connections that both ends may go on with.
+const OPEN: usize = 0;
+
+/// Connections that are reset, or whose last FIN is not acknowledged.
+const CLOSED: usize = 1;
+
+/// Connections that both ends have closed.
+const DONE: usize = 2;
 
 /// A segment and where it belongs.
 #[derive(Clone, Copy)]
@@ -233,8 +249,10 @@ pub struct Analyzer {
     slots: Vec<Option<Slot>>,
     links: Vec<Links>,
     free: Vec<u32>,
-    /// Open flows, and closed ones.
-    lists: [Recency; 2],
+    /// [`OPEN`], [`CLOSED`] and [`DONE`] flows.
+    lists: [Recency; 3],
+    /// Flows that are not open.
+    lingering: usize,
     history: usize,
 }
 
@@ -256,7 +274,8 @@ impl Analyzer {
             slots: Vec::new(),
             links: Vec::new(),
             free: Vec::new(),
-            lists: [empty; 2],
+            lists: [empty; 3],
+            lingering: 0,
             history: 0,
         }
     }
@@ -358,9 +377,8 @@ impl Analyzer {
         self.retire_closed(now, observer);
         let from_low = segment.source == key.low;
         let known = self.find(key, print, observer);
-        let begins = segment.has(SYN) && !segment.has(ACK);
         let at = match known {
-            Some(at) if begins && self.reused(at, from_low, segment.seq) => {
+            Some(at) if self.reused(at, from_low, segment) => {
                 self.retire(at, observer);
                 self.open(now, key, segment, observer)
             }
@@ -400,11 +418,29 @@ impl Analyzer {
         for sample in [findings.handshake, findings.data].into_iter().flatten() {
             observer.sample(flow, &sample);
         }
-        if !slot.closed && flow.ended() != Ended::Open {
-            slot.closed = true;
-            self.unlink(at, 0);
-            self.link(at, 1);
+        if segment.flags & (FIN | RST) != 0 || slot.list == CLOSED {
+            self.close(at);
         }
+    }
+
+    /// Moves a slot to the list that its flow belongs to.
+    fn close(&mut self, at: u32) {
+        let Some(slot) = self.slots[at as usize].as_mut() else {
+            return;
+        };
+        let list = match slot.flow.ended() {
+            Ended::Fin if slot.flow.is_done() => DONE,
+            Ended::Fin | Ended::Rst => CLOSED,
+            Ended::Open | Ended::Evicted => OPEN,
+        };
+        let before = std::mem::replace(&mut slot.list, list);
+        if before == list {
+            return;
+        }
+        slot.flow.shrink();
+        self.lingering += usize::from(before == OPEN);
+        self.unlink(at, before);
+        self.link(at, list);
     }
 
     #[inline]
@@ -420,7 +456,8 @@ impl Analyzer {
         found.then_some(at)
     }
 
-    fn reused(&self, at: u32, from_low: bool, seq: u32) -> bool {
+    #[inline]
+    fn reused(&self, at: u32, from_low: bool, segment: &TcpSegment<'_>) -> bool {
         let Some(slot) = &self.slots[at as usize] else {
             return false;
         };
@@ -428,7 +465,7 @@ impl Analyzer {
             true => Side::Client,
             false => Side::Server,
         };
-        slot.flow.is_reused_by(sender, seq)
+        slot.flow.is_reused_by(sender, segment, slot.list != OPEN)
     }
 
     /// A new record, room made for it.
@@ -457,7 +494,7 @@ impl Analyzer {
             flow: Box::new(Flow::new(self.tally.flows, ends, now)),
             key,
             client_is_low: ends[0] == key.low,
-            closed: false,
+            list: OPEN,
         };
         self.tally.flows += 1;
         let at = match self.free.pop() {
@@ -482,11 +519,9 @@ impl Analyzer {
     /// Moves a slot to the front of its list.
     #[inline]
     fn touch(&mut self, at: u32) {
-        let list = usize::from(
-            self.slots[at as usize]
-                .as_ref()
-                .is_some_and(|slot| slot.closed),
-        );
+        let list = self.slots[at as usize]
+            .as_ref()
+            .map_or(OPEN, |slot| slot.list);
         if self.lists[list].newest != at {
             self.unlink(at, list);
             self.link(at, list);
@@ -527,19 +562,34 @@ impl Analyzer {
 
     #[inline]
     fn retire_closed(&mut self, now: WallTime, observer: &mut impl Observer) {
-        while let Some(last) = self.last_seen(self.lists[1].oldest) {
-            if now.0.saturating_sub(last.0) < LINGER_NS {
-                break;
+        for list in [CLOSED, DONE] {
+            let linger = match self.lingering > MAX_LINGERING {
+                true => LINGER_LEAST_NS,
+                false => LINGER_NS[list],
+            };
+            while let Some(last) = self.last_seen(self.lists[list].oldest) {
+                if now.0.saturating_sub(last.0) < linger {
+                    break;
+                }
+                self.retire(self.lists[list].oldest, observer);
             }
-            self.retire(self.lists[1].oldest, observer);
         }
     }
 
-    /// Retires the least recently seen flow, open or closed.
+    /// Retires the least recently seen flow, or a closed one that would have gone before long.
     fn evict(&mut self, observer: &mut impl Observer) {
-        let [open, closed] = self.lists.map(|list| list.oldest);
+        let [open, closed, done] = self.lists.map(|list| list.oldest);
+        let closed = match (self.last_seen(closed), self.last_seen(done)) {
+            (Some(of_closed), Some(of_done)) if of_closed <= of_done => closed,
+            (_, None) => closed,
+            _ => done,
+        };
+        let spare = |of_closed: WallTime| {
+            let now = self.tally.last.unwrap_or(of_closed);
+            now.0.saturating_sub(of_closed.0) >= LINGER_LEAST_NS
+        };
         let at = match (self.last_seen(open), self.last_seen(closed)) {
-            (Some(of_open), Some(of_closed)) if of_closed <= of_open => closed,
+            (Some(of_open), Some(of_closed)) if of_closed <= of_open || spare(of_closed) => closed,
             (None, _) => closed,
             _ => open,
         };
@@ -556,7 +606,8 @@ impl Analyzer {
         let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::take) else {
             return;
         };
-        self.unlink(at, usize::from(slot.closed));
+        self.unlink(at, slot.list);
+        self.lingering -= usize::from(slot.list != OPEN);
         self.index.remove(&slot.key.print(self.keyed));
         self.free.push(at);
         let exchanges = slot

@@ -6,10 +6,10 @@
 //! segment's passing the capture point to the passing of what acknowledges it: to the *other* end and back.
 
 use super::http::Http;
-use super::packet::{Endpoint, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
+use super::packet::{Endpoint, TcpSegment, ACK, FIN, RST, SYN};
 use super::sent::{Basis, Ended, Findings, Interval, Sample, Sent};
 use super::side::Side;
-use super::track::{distance, MAX_SYNS};
+use super::track::{distance, Sighting};
 use crate::time::{SignedNanos, WallTime};
 use std::collections::VecDeque;
 
@@ -50,6 +50,8 @@ pub struct Flow {
     /// `None` where nothing looked like HTTP/1.x.
     pub http: Option<Box<Http>>,
     interval_end: WallTime,
+    /// The last SYN before the SYN-ACK.
+    asked: Option<WallTime>,
 }
 
 impl Flow {
@@ -69,6 +71,7 @@ impl Flow {
             intervals: VecDeque::new(),
             http: None,
             interval_end: WallTime(0),
+            asked: None,
         }
     }
 
@@ -93,12 +96,7 @@ impl Flow {
     pub(super) fn warm(&self) -> u64 {
         let [client, server] = &self.sent;
         let of = |sent: &Sent| {
-            let waiting = sent
-                .track
-                .by_ts_val
-                .front()
-                .map_or(0, |(ts_val, _)| *ts_val);
-            sent.packets ^ sent.round_trip.warm() ^ u64::from(waiting) ^ sent.fin.count
+            sent.packets ^ sent.round_trip.warm() ^ sent.track.warm() ^ sent.fin.count
         };
         of(client) ^ of(server) ^ self.last.0
     }
@@ -116,10 +114,10 @@ impl Flow {
         }
     }
 
-    /// From the last SYN of the client to the ACK that established the server: with several SYNs less than the user
-    /// waited, as seed 003 notes.
+    /// From the last SYN before the SYN-ACK to the ACK that established the server: with several
+    /// SYNs less than the user waited. `None` unless all three passed, in this order.
     pub fn setup(&self) -> Option<SignedNanos> {
-        Some(self.established? - self.of(Side::Client).syn.last?)
+        Some(self.established? - self.asked?)
     }
 
     /// From the first packet to the last.
@@ -143,12 +141,49 @@ impl Flow {
         data.into_iter().chain(handshake).min()
     }
 
-    /// Whether a segment with SYN alone begins another connection with the same addresses and ports.
-    pub(super) fn is_reused_by(&self, sender: Side, seq: u32) -> bool {
-        let sent = self.of(sender);
-        let untouched = sent.packets == 0 && self.established.is_none();
-        let simultaneous = untouched && self.of(sender.other()).syn.count > 0;
-        sent.track.initial != Some(seq) && !simultaneous
+    /// Returns `true` if a segment begins another connection with the same addresses and ports.
+    ///
+    /// A closed connection's late packets belong to it for as long as their numbers fit.
+    #[inline]
+    pub(super) fn is_reused_by(
+        &self,
+        sender: Side,
+        segment: &TcpSegment<'_>,
+        closed: bool,
+    ) -> bool {
+        let special = segment.flags & (SYN | ACK);
+        if special & SYN == 0 && !closed {
+            return false;
+        }
+        let (own, other) = (self.of(sender), self.of(sender.other()));
+        let same = own.track.initial == Some(segment.seq) || own.track.begins_at(segment.seq);
+        if special == SYN {
+            let untouched = own.packets == 0 && self.established.is_none();
+            let simultaneous = untouched && other.syn.count > 0;
+            return !same && !simultaneous;
+        }
+        if !closed || same || segment.has(RST) {
+            return false;
+        }
+        if special & SYN != 0 && own.track.initial.is_some() {
+            return true;
+        }
+        let end = segment.seq.wrapping_add(segment.sequence_len());
+        let fits = own.track.fits(segment.seq, end);
+        !(fits && (special & ACK == 0 || other.track.fits(segment.ack, segment.ack)))
+    }
+
+    /// Returns `true` if both ends sent a FIN and had it acknowledged.
+    pub(super) fn is_done(&self) -> bool {
+        let done = |sent: &Sent| sent.fin.count > 0 && sent.track.quiet();
+        self.sent.iter().all(done)
+    }
+
+    /// Gives back the memory of a closed connection's open ends.
+    pub(super) fn shrink(&mut self) {
+        for sent in &mut self.sent {
+            sent.track.shrink();
+        }
     }
 
     /// Takes one segment of this connection, sent by `sender`.
@@ -174,14 +209,12 @@ impl Flow {
         if length > 0 {
             self.data(now, sender, segment, length, &mut findings);
         } else {
-            // Where the capture begins midstream a pure ACK says where its sender stands.
             let sent = &mut self.sent[sender as usize];
-            let next = *sent.track.next.get_or_insert(segment.seq);
-            // Linux's probe has no byte at all, but the number before the next.
-            let probe = next.wrapping_sub(1) == segment.seq && sent.track.quiet();
-            sent.keep_alives += u64::from(probe);
+            sent.keep_alives += u64::from(sent.track.empty(segment.seq));
         }
-        self.sent[sender as usize].track.window = segment.window;
+        let track = &mut self.sent[sender as usize].track;
+        track.unstamped = segment.timestamps.is_none();
+        track.window = segment.window;
         findings
     }
 
@@ -214,9 +247,10 @@ impl Flow {
             }
         }
         let from_handshake = other.track.una.is_some() && other.track.una == other.track.initial;
-        if !other.track.acknowledge(segment.ack) {
+        let Some(acknowledged) = other.track.acknowledge(segment.ack, echo) else {
             return;
-        }
+        };
+        other.keep_alives += u64::from(acknowledged.keep_alives);
         let answered = |time: WallTime, basis| Sample {
             time: now,
             sender: sender.other(),
@@ -225,43 +259,34 @@ impl Flow {
         };
         if from_handshake {
             // The first number acknowledged is that of a SYN or SYN-ACK.
-            let begun = other.track.syn_answered(echo);
-            let sample = begun.map(|time| answered(time, Basis::Handshake));
-            let round_trip = sample.map(|sample| sample.round_trip);
-            findings.handshake = sample;
-            if segment.has(SYN) {
-                self.syn_to_synack = round_trip;
+            let of_syn = segment.has(SYN) && sender == Side::Server;
+            // A later segment of the client than its first says that the one that answered the
+            // SYN-ACK is not in the capture.
+            let first = other.track.initial.map(|initial| initial.wrapping_add(1));
+            let in_order = own.track.una.or(own.track.next) == Some(segment.seq)
+                || own.track.next.map_or(true, |next| next == segment.seq);
+            let of_syn_ack = sender == Side::Client
+                && !segment.has(SYN)
+                && first == Some(segment.ack)
+                && in_order;
+            if of_syn || of_syn_ack {
+                let begun = other.track.syn_answered(echo);
+                let sample = begun.map(|time| answered(time, Basis::Handshake));
+                let round_trip = sample.map(|sample| sample.round_trip);
+                findings.handshake = sample;
                 other.established = Some(now);
-            } else {
-                self.synack_to_ack = round_trip;
-                other.established = Some(now);
-                self.established = Some(now);
-            }
-        }
-        if let Some(echo) = echo {
-            // Earlier ones were passed over: a receiver's TS.Recent never goes back.
-            while let Some(&(ts_val, time)) = other.track.by_ts_val.front() {
-                let later = distance(ts_val, echo);
-                if later > 0 {
-                    break;
-                }
-                other.track.by_ts_val.pop_front();
-                if later == 0 {
-                    findings.data = Some(answered(time, Basis::Timestamps));
-                    break;
+                if of_syn {
+                    self.syn_to_synack = round_trip;
+                    self.asked = other.syn.last;
+                } else {
+                    self.synack_to_ack = round_trip;
+                    self.established = Some(now);
                 }
             }
         }
-        while let Some(&(end, time)) = other.track.by_sequence.front() {
-            let beyond = distance(end, segment.ack);
-            if beyond > 0 {
-                break;
-            }
-            other.track.by_sequence.pop_front();
-            if beyond == 0 {
-                findings.data = Some(answered(time, Basis::Sequence));
-            }
-        }
+        findings.data = acknowledged
+            .answered
+            .map(|(time, basis)| answered(time, basis));
         if let Some(sample) = findings.data {
             other.round_trip.record(sample.round_trip);
             if let Some(interval) = self.intervals.back_mut() {
@@ -318,53 +343,48 @@ impl Flow {
         length: u32,
         findings: &mut Findings,
     ) {
-        let one_sided = self.of(sender.other()).packets == 0;
+        let (heard, echoes) = {
+            let other = self.of(sender.other());
+            (other.last_packet, !other.track.unstamped)
+        };
         let sent = &mut self.sent[sender as usize];
         let track = &mut sent.track;
+        let ts_val = segment.timestamps.map(|both| both.ts_val);
         if segment.has(SYN) {
-            if track.initial != Some(segment.seq) {
-                track.initial = Some(segment.seq);
-                track.una = Some(segment.seq);
-                track.next = None;
-            }
-            if track.syns.len() == MAX_SYNS {
-                track.syns.remove(0);
-            }
-            track.syns.reserve_exact(1);
-            track
-                .syns
-                .push((segment.timestamps.map(|both| both.ts_val), now));
+            track.synchronize(segment.seq, ts_val, now);
         }
         let end = segment.seq.wrapping_add(length);
         // RFC 9293 §3.8.4: a probe repeats one number that is acknowledged already.
         let probe = length == 1
-            && !segment.has(FIN)
-            && track.quiet()
-            && track.next.map(|next| next.wrapping_sub(1)) == Some(segment.seq);
+            && segment.flags & (SYN | FIN) == 0
+            && track.begin(segment.seq).wrapping_sub(1) == segment.seq
+            && track.quiet();
         if probe {
             sent.keep_alives += 1;
             return;
         }
-        let repeated = track.send(segment.seq, length);
-        let behind = track.next != Some(end) || repeated > 0;
+        let passed = track.send(segment.seq, length);
         // What is acknowledged already can advance nothing.
         let useful = track.una.map_or(true, |una| distance(end, una) > 0);
         // The handshake's round trips are kept apart.
         if useful && !segment.has(SYN) {
-            let bound = if one_sided {
-                MAX_UNMATCHED_ONE_SIDED
-            } else {
-                MAX_UNMATCHED
+            let sighting = Sighting {
+                time: now,
+                ts_val: ts_val.filter(|_| echoes),
+                seq: segment.seq,
+                end,
+                heard,
+                bound: match heard {
+                    None => MAX_UNMATCHED_ONE_SIDED,
+                    Some(_) => MAX_UNMATCHED,
+                },
             };
-            let dropped = match segment.timestamps {
-                Some(Timestamps { ts_val, .. }) => track.sighted(ts_val, now, bound),
-                None => track.sent_without_timestamps(segment.seq, end, behind, now, bound),
-            };
+            let dropped = track.wait(&sighting, passed);
             sent.unmatched_dropped += u64::from(dropped);
         }
         let payload = segment.payload_len;
         if payload > 0 {
-            let repeated = repeated.min(payload);
+            let repeated = passed.repeated.min(payload);
             sent.payload_bytes += u64::from(payload);
             sent.retransmitted_bytes += u64::from(repeated);
             sent.first_data.get_or_insert(now);
