@@ -427,6 +427,7 @@ fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) 
         let mut session = lock(session);
         session.packets(&[Packet {
             time: received.time,
+            interface: 0,
             link: match received.hardware {
                 ARPHRD_ETHER | ARPHRD_LOOPBACK => LINK_ETHERNET,
                 // None (tun), raw IP, IPIP, IP6IP6, SIT, GRE: no link header.

@@ -1,7 +1,9 @@
 //! Packets in; flows and round trips to an [`Observer`] out. The table of flows and its bounds.
 
 use super::capture::{Packet, BATCH};
-use super::flow::{BoxedFlow, Flow};
+use super::encapsulation::{self, interface, Ip, Tunnel};
+use super::flow::{count, BoxedFlow, Flow};
+use super::fragments::Fragments;
 use super::http::looks_like_http;
 use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, FIN, RST, SYN};
 use super::sent::{Ended, Findings, Sample};
@@ -73,6 +75,18 @@ pub struct Tally {
     pub flows: u64,
     /// Flows that had to make room while they were open.
     pub evicted: u64,
+    /// Link types that are not read, with their packets; the first [`MAX_LINK_TYPES`] of them.
+    pub unread: Vec<(u16, u64)>,
+}
+
+/// Link types that are counted one by one.
+const MAX_LINK_TYPES: usize = 16;
+
+impl Tally {
+    /// Returns `true` if there were packets and none had a link type that is read.
+    pub fn nothing_was_read(&self) -> bool {
+        self.packets > 0 && self.skipped[Skip::LinkType as usize] == self.packets
+    }
 }
 
 /// Addresses and ports of a connection, the lower end first, so that both directions have one key.
@@ -80,17 +94,19 @@ pub struct Tally {
 struct Key {
     low: Endpoint,
     high: Endpoint,
+    tunnel: Option<Tunnel>,
 }
 
 impl Key {
     #[inline]
     fn of(segment: &TcpSegment<'_>) -> Self {
         let (a, b) = (segment.source, segment.destination);
-        if (a.address, a.port) <= (b.address, b.port) {
-            Self { low: a, high: b }
-        } else {
-            Self { low: b, high: a }
-        }
+        let tunnel = segment.tunnel;
+        let (low, high) = match (a.address, a.port) <= (b.address, b.port) {
+            true => (a, b),
+            false => (b, a),
+        };
+        Self { low, high, tunnel }
     }
 }
 
@@ -102,6 +118,9 @@ impl Key {
         hasher.write_u128(self.low.address);
         hasher.write_u128(self.high.address);
         hasher.write_u32(u32::from(self.low.port) << 16 | u32::from(self.high.port));
+        if let Some(Tunnel::Vxlan(network)) = self.tunnel {
+            hasher.write_u32(network);
+        }
         hasher.finish()
     }
 }
@@ -236,6 +255,15 @@ struct Parsed<'a> {
     segment: TcpSegment<'a>,
     key: Key,
     print: u64,
+    /// 0 where it is not known.
+    interface: u32,
+}
+
+/// What a packet has that can be used.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    Segment(Parsed<'a>),
+    Fragment,
 }
 
 /// The table of flows.
@@ -253,6 +281,7 @@ pub struct Analyzer {
     lists: [Recency; 3],
     /// Flows that are not open.
     lingering: usize,
+    fragments: Fragments,
     history: usize,
 }
 
@@ -276,6 +305,7 @@ impl Analyzer {
             free: Vec::new(),
             lists: [empty; 3],
             lingering: 0,
+            fragments: Fragments::default(),
             history: 0,
         }
     }
@@ -302,7 +332,10 @@ impl Analyzer {
             for (place, packet) in parsed.iter_mut().zip(batch) {
                 *place = self.parse(packet);
             }
-            let slots = parsed.map(|place| self.index.get(&place?.print).copied());
+            let slots = parsed.map(|place| match place? {
+                Content::Segment(of) => self.index.get(&of.print).copied(),
+                Content::Fragment => None,
+            });
             let warm = slots.map(|at| {
                 self.slots
                     .get(at? as usize)?
@@ -310,19 +343,19 @@ impl Analyzer {
                     .map(|slot| slot.flow.warm())
             });
             std::hint::black_box(warm);
-            for (time, segment, key, print) in parsed
-                .iter()
-                .flatten()
-                .map(|of| (of.time, &of.segment, of.key, of.print))
-            {
-                self.segment(time, segment, key, print, observer);
+            for (content, packet) in parsed.iter().zip(batch) {
+                match content {
+                    Some(Content::Segment(of)) => self.segment(of, observer),
+                    Some(Content::Fragment) => self.fragment(packet, observer),
+                    None => {}
+                }
             }
         }
     }
 
-    /// Counts a packet; its segment, if it has one that can be used.
+    /// Counts a packet, and returns what it has that can be used.
     #[inline]
-    fn parse<'a>(&mut self, packet: &Packet<'a>) -> Option<Parsed<'a>> {
+    fn parse<'a>(&mut self, packet: &Packet<'a>) -> Option<Content<'a>> {
         self.tally.packets += 1;
         let Some(time) = packet.time else {
             self.tally.skipped[Skip::NoTime as usize] += 1;
@@ -333,18 +366,55 @@ impl Analyzer {
         match packet::parse(packet) {
             Ok(segment) => {
                 self.tally.tcp_packets += 1;
-                let key = Key::of(&segment);
-                Some(Parsed {
-                    time,
-                    segment,
-                    key,
-                    print: key.print(self.keyed),
-                })
+                Some(Content::Segment(self.locate(time, packet, segment)))
             }
             Err(skip) => {
                 self.tally.skipped[skip as usize] += 1;
-                None
+                if skip == Skip::LinkType {
+                    count(&mut self.tally.unread, packet.link, MAX_LINK_TYPES);
+                }
+                (skip == Skip::Fragment).then_some(Content::Fragment)
             }
+        }
+    }
+
+    #[inline]
+    fn locate<'a>(
+        &self,
+        time: WallTime,
+        packet: &Packet<'_>,
+        segment: TcpSegment<'a>,
+    ) -> Parsed<'a> {
+        let key = Key::of(&segment);
+        Parsed {
+            time,
+            segment,
+            key,
+            print: key.print(self.keyed),
+            interface: interface(packet),
+        }
+    }
+
+    /// Takes a fragment, and the segment that it completes.
+    #[inline(never)]
+    fn fragment(&mut self, packet: &Packet<'_>, observer: &mut impl Observer) {
+        let (Some(time), Ok(ip)) = (packet.time, encapsulation::ip(packet)) else {
+            return;
+        };
+        let Some(whole) = self.fragments.take(time, &ip) else {
+            return;
+        };
+        let whole_ip = Ip {
+            data: &whole.data,
+            length: whole.length,
+            fragment: None,
+            ..ip
+        };
+        if let Ok(segment) = packet::tcp(&whole_ip) {
+            self.tally.skipped[Skip::Fragment as usize] -= whole.fragments;
+            self.tally.tcp_packets += whole.fragments;
+            let parsed = self.locate(time, packet, segment);
+            self.segment(&parsed, observer);
         }
     }
 
@@ -366,27 +436,29 @@ impl Analyzer {
     }
 
     #[inline]
-    fn segment(
-        &mut self,
-        now: WallTime,
-        segment: &TcpSegment<'_>,
-        key: Key,
-        print: u64,
-        observer: &mut impl Observer,
-    ) {
+    fn segment(&mut self, parsed: &Parsed<'_>, observer: &mut impl Observer) {
+        let Parsed {
+            time: now,
+            segment,
+            key,
+            print,
+            interface,
+        } = parsed;
+        let (now, key) = (*now, *key);
         self.retire_closed(now, observer);
         let from_low = segment.source == key.low;
-        let known = self.find(key, print, observer);
+        let known = self.find(key, *print, observer);
         let at = match known {
+            Some(at) if self.is_elsewhere(at, *interface) => return,
             Some(at) if self.reused(at, from_low, segment) => {
                 self.retire(at, observer);
-                self.open(now, key, segment, observer)
+                self.open(parsed, observer)
             }
             Some(at) => {
                 self.touch(at);
                 at
             }
-            None => self.open(now, key, segment, observer),
+            None => self.open(parsed, observer),
         };
         let Some(slot) = self.slots[at as usize].as_mut() else {
             return;
@@ -456,6 +528,18 @@ impl Analyzer {
         found.then_some(at)
     }
 
+    /// Counts a packet of an open connection that passes another interface than its first did.
+    #[inline]
+    fn is_elsewhere(&mut self, at: u32, interface: u32) -> bool {
+        match &mut self.slots[at as usize] {
+            Some(Slot { flow, list, .. }) if flow.interface != interface && *list == OPEN => {
+                flow.seen_elsewhere(interface);
+                true
+            }
+            _ => false,
+        }
+    }
+
     #[inline]
     fn reused(&self, at: u32, from_low: bool, segment: &TcpSegment<'_>) -> bool {
         let Some(slot) = &self.slots[at as usize] else {
@@ -469,13 +553,8 @@ impl Analyzer {
     }
 
     /// A new record, room made for it.
-    fn open(
-        &mut self,
-        now: WallTime,
-        key: Key,
-        segment: &TcpSegment<'_>,
-        observer: &mut impl Observer,
-    ) -> u32 {
+    fn open(&mut self, parsed: &Parsed<'_>, observer: &mut impl Observer) -> u32 {
+        let (key, segment) = (parsed.key, &parsed.segment);
         while self.index.len() >= self.limits.max_flows {
             self.evict(observer);
         }
@@ -490,8 +569,11 @@ impl Analyzer {
         } else {
             [destination, source]
         };
+        let mut flow = Box::new(Flow::new(self.tally.flows, ends, parsed.time));
+        flow.tunnel = key.tunnel;
+        flow.interface = parsed.interface;
         let slot = Slot {
-            flow: Box::new(Flow::new(self.tally.flows, ends, now)),
+            flow,
             key,
             client_is_low: ends[0] == key.low,
             list: OPEN,
@@ -511,7 +593,7 @@ impl Analyzer {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.index.insert(key.print(self.keyed), at);
+        self.index.insert(parsed.print, at);
         self.link(at, 0);
         at
     }

@@ -5,6 +5,7 @@
 //! A direction is named by who sends: what the client sends is [`Side::Client`]'s. Its round trip is the time from a
 //! segment's passing the capture point to the passing of what acknowledges it: to the *other* end and back.
 
+use super::encapsulation::Tunnel;
 use super::http::Http;
 use super::packet::{Endpoint, TcpSegment, ACK, FIN, RST, SYN};
 use super::sent::{Basis, Ended, Findings, Interval, Sample, Sent};
@@ -18,6 +19,18 @@ const MAX_UNMATCHED: usize = 2048;
 
 /// The same as long as nothing was seen from the other end: a capture of one direction would fill every flow's queue.
 const MAX_UNMATCHED_ONE_SIDED: usize = 64;
+
+/// Interfaces besides its own that a connection's packets are counted on.
+const MAX_INTERFACES: usize = 8;
+
+/// Counts one more of `key`, where it is among the first `most` keys.
+pub(super) fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K, most: usize) {
+    if let Some((_, count)) = counts.iter_mut().find(|(of, _)| *of == key) {
+        *count += 1;
+    } else if counts.len() < most {
+        counts.push((key, 1));
+    }
+}
 
 /// A record as it is handed about: a kilobyte that is not to be copied.
 pub type BoxedFlow = Box<Flow>;
@@ -49,6 +62,12 @@ pub struct Flow {
     pub intervals: VecDeque<Interval>,
     /// `None` where nothing looked like HTTP/1.x.
     pub http: Option<Box<Http>>,
+    /// The tunnel that it is inside of; `None` outside of one.
+    pub tunnel: Option<Tunnel>,
+    /// The number of the interface that its first packet passed; 0 where it is not known.
+    pub interface: u32,
+    /// Interfaces that its packets passed as well, with their number: they are in no other figure.
+    pub also_seen: Vec<(u32, u64)>,
     interval_end: WallTime,
     /// The last SYN before the SYN-ACK.
     asked: Option<WallTime>,
@@ -70,6 +89,9 @@ impl Flow {
             evicted: false,
             intervals: VecDeque::new(),
             http: None,
+            tunnel: None,
+            interface: 0,
+            also_seen: Vec::new(),
             interval_end: WallTime(0),
             asked: None,
         }
@@ -171,6 +193,11 @@ impl Flow {
         let end = segment.seq.wrapping_add(segment.sequence_len());
         let fits = own.track.fits(segment.seq, end);
         !(fits && (special & ACK == 0 || other.track.fits(segment.ack, segment.ack)))
+    }
+
+    /// Counts a packet on another interface than the connection's own.
+    pub(super) fn seen_elsewhere(&mut self, interface: u32) {
+        count(&mut self.also_seen, interface, MAX_INTERFACES);
     }
 
     /// Returns `true` if both ends sent a FIN and had it acknowledged.

@@ -10,7 +10,9 @@
 //! | file | holds |
 //! |---|---|
 //! | `capture` | pcap and pcapng as a stream |
-//! | `packet` | link, IP and TCP headers |
+//! | `encapsulation` | link headers, VLAN, PPPoE, MPLS, VXLAN, IP |
+//! | `fragments` | IP packets in pieces |
+//! | `packet` | TCP headers |
 //! | `analyzer` | the table of flows and its bounds |
 //! | `flow` | one connection: what its segments bring to light |
 //! | `sent` | counts, times and round trips of one direction |
@@ -24,7 +26,9 @@
 
 mod analyzer;
 mod capture;
+mod encapsulation;
 mod flow;
+mod fragments;
 mod groups;
 mod http;
 mod packet;
@@ -35,12 +39,11 @@ mod track;
 
 pub use analyzer::{Analyzer, Limits, Observer, Tally};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
+pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
 pub use flow::{BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
-pub use packet::{
-    parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, LINK_ETHERNET, LINK_RAW, RST, SYN,
-};
+pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
 pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
 pub use sent::{Basis, Ended, Event, Findings, Interval, IntervalSent, Sample, Sent};
 pub use side::Side;
