@@ -5,17 +5,16 @@ use super::encapsulation::{self, interface, Ip, Tunnel};
 use super::flow::{count, BoxedFlow, Flow};
 use super::fragments::Fragments;
 use super::http::looks_like_http;
-use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, FIN, RST, SYN};
+use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, SYN};
 use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
 use crate::time::WallTime;
 use std::collections::hash_map::{HashMap, RandomState};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
-/// How long a connection stays in the table after its last packet once it is closed, by its list:
-/// the TIME-WAIT of RFC 9293 §3.3.2 where something of it may be under way, less where both ends
-/// have seen the other's FIN.
-const LINGER_NS: [u64; 3] = [u64::MAX, 240 * 1_000_000_000, 60 * 1_000_000_000];
+/// How long a closed connection stays in the table after its last packet, whose late packets belong
+/// to it: the longest TIME-WAIT (RFC 9293 §3.4.2).
+const LINGER_NS: u64 = 240 * 1_000_000_000;
 
 /// Beyond this many closed connections they stay only for [`LINGER_LEAST_NS`].
 const MAX_LINGERING: usize = 8192;
@@ -242,11 +241,8 @@ struct Slot {
 /// Connections that both ends may go on with.
 const OPEN: usize = 0;
 
-/// Connections that are reset, or whose last FIN is not acknowledged.
+/// Connections that both ends have closed, or one has reset.
 const CLOSED: usize = 1;
-
-/// Connections that both ends have closed.
-const DONE: usize = 2;
 
 /// A segment and where it belongs.
 #[derive(Clone, Copy)]
@@ -277,9 +273,9 @@ pub struct Analyzer {
     slots: Vec<Option<Slot>>,
     links: Vec<Links>,
     free: Vec<u32>,
-    /// [`OPEN`], [`CLOSED`] and [`DONE`] flows.
-    lists: [Recency; 3],
-    /// Flows that are not open.
+    /// [`OPEN`] and [`CLOSED`] flows.
+    lists: [Recency; 2],
+    /// Flows that are closed.
     lingering: usize,
     fragments: Fragments,
     history: usize,
@@ -303,7 +299,7 @@ impl Analyzer {
             slots: Vec::new(),
             links: Vec::new(),
             free: Vec::new(),
-            lists: [empty; 3],
+            lists: [empty; 2],
             lingering: 0,
             fragments: Fragments::default(),
             history: 0,
@@ -490,29 +486,13 @@ impl Analyzer {
         for sample in [findings.handshake, findings.data].into_iter().flatten() {
             observer.sample(flow, &sample);
         }
-        if segment.flags & (FIN | RST) != 0 || slot.list == CLOSED {
-            self.close(at);
+        if slot.list == OPEN && flow.ended() != Ended::Open {
+            slot.list = CLOSED;
+            slot.flow.shrink();
+            self.lingering += 1;
+            self.unlink(at, OPEN);
+            self.link(at, CLOSED);
         }
-    }
-
-    /// Moves a slot to the list that its flow belongs to.
-    fn close(&mut self, at: u32) {
-        let Some(slot) = self.slots[at as usize].as_mut() else {
-            return;
-        };
-        let list = match slot.flow.ended() {
-            Ended::Fin if slot.flow.is_done() => DONE,
-            Ended::Fin | Ended::Rst => CLOSED,
-            Ended::Open | Ended::Evicted => OPEN,
-        };
-        let before = std::mem::replace(&mut slot.list, list);
-        if before == list {
-            return;
-        }
-        slot.flow.shrink();
-        self.lingering += usize::from(before == OPEN);
-        self.unlink(at, before);
-        self.link(at, list);
     }
 
     #[inline]
@@ -644,28 +624,21 @@ impl Analyzer {
 
     #[inline]
     fn retire_closed(&mut self, now: WallTime, observer: &mut impl Observer) {
-        for list in [CLOSED, DONE] {
-            let linger = match self.lingering > MAX_LINGERING {
-                true => LINGER_LEAST_NS,
-                false => LINGER_NS[list],
-            };
-            while let Some(last) = self.last_seen(self.lists[list].oldest) {
-                if now.0.saturating_sub(last.0) < linger {
-                    break;
-                }
-                self.retire(self.lists[list].oldest, observer);
+        let linger = match self.lingering > MAX_LINGERING {
+            true => LINGER_LEAST_NS,
+            false => LINGER_NS,
+        };
+        while let Some(last) = self.last_seen(self.lists[CLOSED].oldest) {
+            if now.0.saturating_sub(last.0) < linger {
+                break;
             }
+            self.retire(self.lists[CLOSED].oldest, observer);
         }
     }
 
     /// Retires the least recently seen flow, or a closed one that would have gone before long.
     fn evict(&mut self, observer: &mut impl Observer) {
-        let [open, closed, done] = self.lists.map(|list| list.oldest);
-        let closed = match (self.last_seen(closed), self.last_seen(done)) {
-            (Some(of_closed), Some(of_done)) if of_closed <= of_done => closed,
-            (_, None) => closed,
-            _ => done,
-        };
+        let [open, closed] = self.lists.map(|list| list.oldest);
         let spare = |of_closed: WallTime| {
             let now = self.tally.last.unwrap_or(of_closed);
             now.0.saturating_sub(of_closed.0) >= LINGER_LEAST_NS

@@ -200,12 +200,6 @@ impl Flow {
         count(&mut self.also_seen, interface, MAX_INTERFACES);
     }
 
-    /// Returns `true` if both ends sent a FIN and had it acknowledged.
-    pub(super) fn is_done(&self) -> bool {
-        let done = |sent: &Sent| sent.fin.count > 0 && sent.track.quiet();
-        self.sent.iter().all(done)
-    }
-
     /// Gives back the memory of a closed connection's open ends.
     pub(super) fn shrink(&mut self) {
         for sent in &mut self.sent {
@@ -378,7 +372,7 @@ impl Flow {
         let track = &mut sent.track;
         let ts_val = segment.timestamps.map(|both| both.ts_val);
         if segment.has(SYN) {
-            track.synchronize(segment.seq, ts_val, now);
+            track.synchronize(segment.seq, segment.timestamps, now);
         }
         let end = segment.seq.wrapping_add(length);
         // RFC 9293 §3.8.4: a probe repeats one number that is acknowledged already.

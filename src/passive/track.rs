@@ -7,6 +7,7 @@
 //! measured from. It is left out where the acknowledgment may answer a later copy, or may have
 //! waited for a hole before the segment to be filled.
 
+use super::packet::Timestamps;
 use super::sent::Basis;
 use crate::time::WallTime;
 use std::collections::VecDeque;
@@ -30,7 +31,7 @@ const TS_VAL_AGE_NS: u64 = 24 * 86_400 * 1_000_000_000;
 const COPY_NS: u64 = 1_000_000;
 
 /// Segments among which the original of a copy is looked for.
-const COPY_DEPTH: usize = 16;
+const COPY_DEPTH: usize = 4;
 
 /// A segment that waits for its acknowledgment.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,10 @@ pub(super) struct Track {
     by_sequence: VecDeque<Waiting>,
     /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
     gaps: Vec<(u32, u32)>,
-    syns: Vec<(Option<u32>, WallTime)>,
+    syns: Vec<(Option<Timestamps>, WallTime)>,
+    /// The latest segments that took sequence space, in turn.
+    latest: [(u32, u32, WallTime); COPY_DEPTH],
+    turn: usize,
     /// Empty segments at `next` while nothing else of this direction is known.
     empty_at_start: u32,
 }
@@ -341,7 +345,7 @@ impl Track {
     }
 
     /// Takes the SYN or SYN-ACK at `seq`.
-    pub(super) fn synchronize(&mut self, seq: u32, ts_val: Option<u32>, now: WallTime) {
+    pub(super) fn synchronize(&mut self, seq: u32, stamps: Option<Timestamps>, now: WallTime) {
         if self.initial != Some(seq) {
             if !self.begins_at(seq) {
                 self.restart(seq);
@@ -351,7 +355,7 @@ impl Track {
             self.initial = Some(seq);
         }
         if let Some((latest, at)) = self.syns.last() {
-            if *latest == ts_val && now.0.saturating_sub(at.0) <= COPY_NS && ts_val.is_some() {
+            if *latest == stamps && now.0.saturating_sub(at.0) <= COPY_NS && stamps.is_some() {
                 return;
             }
         }
@@ -359,7 +363,7 @@ impl Track {
             self.syns.remove(0);
         }
         self.syns.reserve_exact(1);
-        self.syns.push((ts_val, now));
+        self.syns.push((stamps, now));
     }
 
     /// Returns `true` if the numbers seen so far follow a SYN at `seq` that did not pass yet.
@@ -412,12 +416,13 @@ impl Track {
     /// Returns the time of the SYN that `echo` answers; where timestamps do not tell, only one SYN
     /// leaves no doubt (Karn).
     pub(super) fn syn_answered(&self, echo: Option<u32>) -> Option<WallTime> {
-        if let [(ts_val, time)] = self.syns[..] {
+        let ts_val = |stamps: Option<Timestamps>| stamps.map(|both| both.ts_val);
+        if let [(stamps, time)] = self.syns[..] {
             // 0 is what an end without timestamps of its own echoes.
-            let unknown = ts_val.is_none() || matches!(echo, None | Some(0));
-            return (unknown || ts_val == echo).then_some(time);
+            let unknown = stamps.is_none() || matches!(echo, None | Some(0));
+            return (unknown || ts_val(stamps) == echo).then_some(time);
         }
-        let same = |(ts_val, _): &&(Option<u32>, WallTime)| ts_val.is_some() && *ts_val == echo;
+        let same = |of: &&(Option<Timestamps>, WallTime)| of.0.is_some() && ts_val(of.0) == echo;
         let mut same = self.syns.iter().filter(same);
         match (same.next(), same.next()) {
             (Some((_, time)), None) => Some(*time),
@@ -435,6 +440,8 @@ impl Track {
             }
             self.spoil(of);
         }
+        self.latest[self.turn] = (of.seq, of.end, of.time);
+        self.turn = (self.turn + 1) % COPY_DEPTH;
         let waiting = Waiting {
             time: of.time,
             ts_val: of.ts_val.unwrap_or(0),
@@ -483,19 +490,11 @@ impl Track {
     }
 
     fn is_copy(&self, of: &Sighting) -> bool {
-        let copied = |waiting: &Waiting| {
-            let same = match of.ts_val {
-                Some(ts_val) => waiting.ts_val == ts_val,
-                None => waiting.end == of.end,
-            };
-            same && of.time.0.saturating_sub(waiting.time.0) <= COPY_NS
-                && of.heard.map_or(true, |heard| heard < waiting.time)
-        };
-        let queue = match of.ts_val {
-            Some(_) => &self.by_ts_val,
-            None => &self.by_sequence,
-        };
-        queue.iter().rev().take(COPY_DEPTH).any(copied)
+        self.latest.iter().any(|(seq, end, time)| {
+            (*seq, *end) == (of.seq, of.end)
+                && of.time.0.saturating_sub(time.0) <= COPY_NS
+                && of.heard.map_or(true, |heard| heard < *time)
+        })
     }
 
     /// Marks what a segment below `next` makes doubtful. The ACK of what was sent beyond it waits
@@ -509,7 +508,11 @@ impl Track {
         }
         for waiting in &mut self.by_ts_val {
             waiting.repeated |= distance(waiting.end, of.seq) > 0;
-            waiting.ambiguous |= of.ts_val == Some(waiting.ts_val);
+            // Without a TSval of its own the echo stays what it was.
+            waiting.ambiguous |= match of.ts_val {
+                Some(ts_val) => waiting.ts_val == ts_val,
+                None => distance(waiting.end, of.seq) > 0,
+            };
         }
     }
 

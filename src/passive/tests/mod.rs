@@ -5,6 +5,8 @@ use crate::time::WallTime;
 mod build;
 mod captures;
 mod formats;
+mod generator;
+mod laws;
 mod output;
 mod packets;
 mod robust;
