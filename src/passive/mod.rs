@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `capture` | pcap and pcapng as a stream |
 //! | `encapsulation` | link headers, VLAN, PPPoE, MPLS, VXLAN, IP |
+//! | `filter` | wanted addresses and ports, for the kernel and here |
 //! | `fragments` | IP packets in pieces |
 //! | `packet` | TCP headers |
 //! | `analyzer` | the table of flows and its bounds |
@@ -27,6 +28,7 @@
 mod analyzer;
 mod capture;
 mod encapsulation;
+mod filter;
 mod flow;
 mod fragments;
 mod groups;
@@ -40,6 +42,7 @@ mod track;
 pub use analyzer::{Analyzer, Limits, Observer, Tally};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
+pub use filter::{Filter, Network, NotANetwork, MAX_TERMS};
 pub use flow::{BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};

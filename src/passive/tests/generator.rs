@@ -333,7 +333,14 @@ impl Case {
 
     fn timeout(&mut self, side: usize) {
         self.ends[side].tries += 1;
-        self.repeat(side);
+        let latest = self
+            .packets
+            .iter()
+            .rev()
+            .find(|of| of.from == side && of.repeats);
+        if latest.map_or(true, |of| self.now - of.sent >= 8 * MS) {
+            self.repeat(side);
+        }
         self.arm(side);
     }
 
@@ -511,7 +518,14 @@ impl Case {
             self.push(side);
         } else if step == 0 && !packet.takes_space() && ahead(end.highest, end.una) > 0 {
             end.repeated_acks += 1;
-            if end.repeated_acks == 3 {
+            // Two repeats at once would look like copies made by the network.
+            let latest = self
+                .packets
+                .iter()
+                .rev()
+                .find(|of| of.from == side && of.repeats);
+            let recent = latest.is_some_and(|of| self.now - of.sent < 8 * MS);
+            if end.repeated_acks == 3 && !recent {
                 self.repeat(side);
             }
         }
