@@ -231,7 +231,9 @@ impl Flow {
             self.data(now, sender, segment, length, &mut findings);
         } else {
             let sent = &mut self.sent[sender as usize];
-            sent.keep_alives += u64::from(sent.track.empty(segment.seq));
+            // Behind a FIN it is an ACK that was overtaken.
+            let probe = sent.track.empty(segment.seq) && sent.fin.count == 0;
+            sent.keep_alives += u64::from(probe);
         }
         let track = &mut self.sent[sender as usize].track;
         track.unstamped = segment.timestamps.is_none();

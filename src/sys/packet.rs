@@ -16,6 +16,7 @@ const SOL_SOCKET: c_int = 1;
 #[cfg(any(target_arch = "mips", target_arch = "mips64"))]
 const SOL_SOCKET: c_int = 0xffff;
 const SO_RCVBUFFORCE: c_int = 33;
+const SO_ATTACH_FILTER: c_int = 26;
 /// Also the type of the control message: two C longs, seconds and nanoseconds.
 const SO_TIMESTAMPNS: c_int = 35;
 const SOL_PACKET: c_int = 263;
@@ -47,6 +48,13 @@ struct PacketMreq {
     kind: u16,
     length: u16,
     address: [u8; 8],
+}
+
+/// A program of `sock_filter`s, which have 8 bytes each.
+#[repr(C)]
+struct SockFprog {
+    length: u16,
+    program: *const [u8; 8],
 }
 
 #[repr(C)]
@@ -104,6 +112,22 @@ extern "C" {
     ) -> c_int;
     fn recvmsg(fd: c_int, message: *mut Msghdr, flags: c_int) -> isize;
     fn if_nametoindex(name: *const c_char) -> c_uint;
+    fn if_indextoname(index: c_uint, name: *mut c_char) -> *mut c_char;
+}
+
+/// IFNAMSIZ: the longest name of an interface, with its null byte.
+const NAME_BYTES: usize = 16;
+
+/// Returns the name of the interface with this number; `None` if there is none now.
+pub fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0_u8; NAME_BYTES];
+    // SAFETY: `name` is writable for the IFNAMSIZ bytes that the call writes at most.
+    let found = unsafe { if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    let text = name.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 /// A packet as the kernel handed it out.
@@ -113,6 +137,8 @@ pub struct Received {
     pub kept: usize,
     /// Bytes the packet has.
     pub original: u32,
+    /// The number of the interface that it passed.
+    pub interface: u32,
     /// When the kernel took it, on its wall clock; `None` where it does not tell.
     pub time: Option<WallTime>,
     /// ARPHRD_ number of the interface: 1 is Ethernet, 772 loopback.
@@ -121,25 +147,31 @@ pub struct Received {
     pub outgoing: bool,
 }
 
-/// A socket that sees every packet of one interface.
+/// A socket that sees the packets of one interface, or of all.
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
 }
 
 impl PacketSocket {
-    /// Opens it on `interface`, in promiscuous mode where the interface has one.
+    /// Opens it on `interface`, in promiscuous mode where the interface has one; on all interfaces
+    /// if `interface` is `None`. The kernel passes only packets that `program` passes, whose
+    /// instructions are a `struct sock_filter` each; all of them if it is empty.
     ///
     /// # Errors
     /// No such interface; or no right to (root or CAP_NET_RAW is needed), as `PermissionDenied`.
-    pub fn open(interface: &str) -> io::Result<Self> {
-        let name = CString::new(interface)?;
-        // SAFETY: `name` ends in a null byte and lives until after the call, which keeps no pointer.
-        let index = unsafe { if_nametoindex(name.as_ptr()) };
-        if index == 0 {
-            return Err(io::Error::last_os_error());
+    pub fn open(interface: Option<&str>, program: &[[u8; 8]]) -> io::Result<Self> {
+        let mut ifindex = 0;
+        if let Some(interface) = interface {
+            let name = CString::new(interface)?;
+            // SAFETY: `name` ends in a null byte and lives until after the call, which keeps no
+            // pointer.
+            let index = unsafe { if_nametoindex(name.as_ptr()) };
+            if index == 0 {
+                return Err(io::Error::last_os_error());
+            }
+            ifindex = index as c_int;
         }
-        let ifindex = index as c_int;
         // Protocol 0: nothing arrives before the socket is bound to its interface.
         // SAFETY: integers in, a descriptor or -1 out.
         let fd = unsafe { socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0) };
@@ -151,6 +183,14 @@ impl PacketSocket {
         set(&fd, SOL_SOCKET, SO_TIMESTAMPNS, &1_i32)?;
         // A smaller buffer still works, and drops are counted.
         let _ = set(&fd, SOL_SOCKET, SO_RCVBUFFORCE, &RECEIVE_BUFFER);
+        if !program.is_empty() {
+            // The kernel refuses one that is longer than 4096 instructions.
+            let program = SockFprog {
+                length: u16::try_from(program.len()).unwrap_or(u16::MAX),
+                program: program.as_ptr(),
+            };
+            set(&fd, SOL_SOCKET, SO_ATTACH_FILTER, &program)?;
+        }
         let address = SockaddrLl {
             family: AF_PACKET as u16,
             protocol: ETH_P_ALL.to_be(),
@@ -169,8 +209,10 @@ impl PacketSocket {
             length: 0,
             address: [0; 8],
         };
-        // Tunnels refuse it and need it not.
-        let _ = set(&fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &promiscuous);
+        // Tunnels refuse it and need it not; all interfaces at once have no such mode.
+        if ifindex != 0 {
+            let _ = set(&fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &promiscuous);
+        }
         Ok(Self { fd })
     }
 
@@ -178,7 +220,8 @@ impl PacketSocket {
     /// is not an error, and the process ends it.
     ///
     /// # Errors
-    /// What the kernel says; `NetworkDown` (ENETDOWN) when the interface goes down.
+    /// What the kernel says; `NetworkDown` (ENETDOWN) once when the interface goes down or is
+    /// removed. The next call waits for it to come up again; a removed one does not come back.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut from = SockaddrLl::default();
         let mut control = TimeMessage::default();
@@ -217,6 +260,7 @@ impl PacketSocket {
         Ok(Received {
             kept: length.min(buffer.len()),
             original: u32::try_from(length).unwrap_or(u32::MAX),
+            interface: u32::try_from(from.ifindex).unwrap_or(0),
             time,
             hardware: from.hatype,
             outgoing: from.pkttype == PACKET_OUTGOING,
