@@ -7,52 +7,69 @@
 //! # The map
 //!
 //! ```text
-//! argv ──► cli ──► main, roles ──► node ◄──bytes──► wire ◄──frames──► session ──measurements──► measure ──► report ──► out
-//! host facts ──► annotate ──annotations───────┘
-//! argv ──► passive_cli ──► node::passive ◄──capture──► passive ──flows, round trips──► report::passive ──► out
+//! argv ──► cli ──► commands ──► origin, node ◄──bytes──► wire ◄──frames──► session ──measurements──► collect
+//!                                                                                                       │
+//! capture ──► passive ──► report ◄──────────── measure ◄─────────────────────────────────────────────────┘
+//!                           └──► publish ──► stdout, files, terminal, HTTP
 //! ```
 //!
-//! | module | turns | into | lacks on purpose |
-//! |---|---|---|---|
-//! | [`table`] | keys and values | a small map in order | a tree |
-//! | [`decimal`] | text | a double | tables |
-//! | [`time`] | integers | instants and spans that name their clock | a clock |
-//! | [`wire`] | bytes | frames, and back | sockets, policy |
-//! | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | sockets, clocks, names of frames |
-//! | [`session`] | events of one connection | decisions and measurements | sockets, threads, clocks |
-//! | [`passive`] | capture bytes | packets, flows, session events, round trips | files, clocks |
-//! | [`report`] | one `Report`, or the flows of a capture | text, JSON, CSV, Prometheus, Influx, OTLP, Nagios, HTML | files, statistics of its own |
-//! | [`sys`] | system calls | plain values | policy; it alone holds `unsafe` |
-//! | [`annotate`] | procfs, SNMP, `TCP_INFO` | facts | threads; anything that a pump calls while a block is under way |
-//! | [`node`] | sockets, threads, channels | calls into the core | arithmetic on delays |
-//! | [`metrics_http`] | requests of HTTP | what routes answer | what they answer |
-//! | [`cli`], [`passive_cli`] | argv | a checked `Config`, or help text | anything that opens something |
+//! A room uses the rooms of the floors below its own, never one above. Rooms of one floor use those that the last
+//! column names. `tests/map.rs` holds this table against every `use crate::` of the tree.
 //!
-//! `wire`, `session`, `passive`, `measure` and `report` are the core: no sockets, threads, files or clocks. Time is an argument,
-//! so an eight-hop path with clocks hours apart is tested in a millisecond.
+//! | floor | room | turns | into | uses on its own floor |
+//! |---|---|---|---|---|
+//! | 0 | [`time`] | integers | instants and spans that name their clock | |
+//! | 0 | [`sync`] | nothing | locks that survive a panic, random numbers, stack sizes | |
+//! | 0 | [`output`] | bytes | stdout, stderr and files, written with checks | |
+//! | 0 | [`vec_map`] | keys and values | a small map in order | |
+//! | 0 | [`decimal`] | text | a double | |
+//! | 0 | [`annotation`] | classes and names | what a node reports of its host | |
+//! | 1 | [`sys`] | system calls | plain values; it alone holds `unsafe` | |
+//! | 2 | [`wire`] | bytes | frames, and back | |
+//! | 2 | [`http`] | requests of HTTP | responses of routes | |
+//! | 3 | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | |
+//! | 4 | [`session`] | events of one connection | decisions and measurements | |
+//! | 4 | [`passive`] | capture bytes | packets, flows, session events, round trips | |
+//! | 4 | [`annotate`] | procfs, SNMP, `TCP_INFO` | annotations | |
+//! | 5 | [`report`] | one `Report`, or the flows of a capture | text, JSON, CSV, Prometheus, HTML and more | |
+//! | 6 | [`cli`] | argv | a checked `Config`, or help text | |
+//! | 6 | [`collect`] | measurements of all pumps | the state of a run and its latest report | |
+//! | 7 | [`node`] | sockets, threads, channels | calls into the core | |
+//! | 8 | [`origin`] | a next hop | an open session, its blocks and answers | |
+//! | 9 | [`publish`] | reports and connection records | stdout, files, the terminal, HTTP | |
+//! | 10 | [`commands`] | a `Config` | a run, and the exit code | |
+//!
+//! `wire`, `session`, `passive`, `measure` and `report` are the core: no sockets, threads, files or clocks. Time is an
+//! argument, so an eight-hop path with clocks hours apart is tested in a millisecond.
 
 #![deny(unsafe_code)]
 
 pub mod annotate;
+pub mod annotation;
 pub mod cli;
+pub mod collect;
+pub mod commands;
 pub mod decimal;
+pub mod http;
 pub mod measure;
-pub mod metrics_http;
 pub mod node;
+pub mod origin;
+pub mod output;
 pub mod passive;
-pub mod passive_cli;
+pub mod publish;
 #[cfg(test)]
+#[path = "../tests/util/random.rs"]
 mod random;
 pub mod report;
 pub mod session;
+pub mod sync;
 pub mod sys;
-pub mod table;
 pub mod time;
+pub mod vec_map;
 pub mod wire;
 
-/// Whether this build has what serves a person or a monitoring system, and not the nodes of a path: the feature `desk`,
-/// on by default and left out of static binaries, which have to fit into a router's flash.
+/// `true` in a build with the feature `full`, which static binaries for small machines leave out.
 ///
-/// A constant that code is guarded with, not an attribute: all of it is compiled and checked either way, and what
-/// cannot be reached is not linked. [`cli::flags::FOR_DESK`] says what it is for.
-pub const DESK: bool = cfg!(feature = "desk");
+/// Code is guarded by a constant and not by an attribute: all of it is compiled and checked either way, and unreachable
+/// code is not linked. [`cli::flags::FULL_ONLY`] lists the options and commands.
+pub const FULL: bool = cfg!(feature = "full");

@@ -8,12 +8,12 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use subsegment_tcp_speeds::measure::facts::{Classes, FactValue};
+use subsegment_tcp_speeds::annotation::{AnnotationValue, Classes};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
-use subsegment_tcp_speeds::wire::facts::{emit_ask, parse_facts};
+use subsegment_tcp_speeds::wire::values::{emit_ask, parse_values};
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, Role, Stamp,
-    StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_FACTS, ANNOTATION_NODE, STAMP_LEN,
+    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, NodeRole, Stamp,
+    StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE, ANNOTATION_VALUES, STAMP_LEN,
 };
 use util::{free_port, need, program, run, text, Dir, Node, Process, LONG};
 
@@ -37,15 +37,15 @@ fn told<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[track_caller]
-fn number(told: &Value, fact: &str) -> f64 {
-    let value = told.at(fact).and_then(Value::as_f64);
-    value.unwrap_or_else(|| panic!("no {fact} in {told:?}"))
+fn number(told: &Value, annotation: &str) -> f64 {
+    let value = told.at(annotation).and_then(Value::as_f64);
+    value.unwrap_or_else(|| panic!("no {annotation} in {told:?}"))
 }
 
 #[track_caller]
-fn words<'a>(told: &'a Value, fact: &str) -> &'a str {
-    let value = told.at(fact).and_then(Value::as_str);
-    value.unwrap_or_else(|| panic!("no {fact} in {told:?}"))
+fn words<'a>(told: &'a Value, annotation: &str) -> &'a str {
+    let value = told.at(annotation).and_then(Value::as_str);
+    value.unwrap_or_else(|| panic!("no {annotation} in {told:?}"))
 }
 
 /// The numbers at the front of a file of procfs.
@@ -71,13 +71,13 @@ fn every_node_tells_what_it_is_asked_for_in_the_second_block() {
     let cpus = cpus.count() as f64;
     for name in ["A", "B", "Z"] {
         let told = told(&report, name);
-        for (fact, at) in [("load1", 0), ("load5", 1), ("load15", 2)] {
+        for (annotation, at) in [("load1", 0), ("load5", 1), ("load15", 2)] {
             let (low, high) = (before.0[at].min(after.0[at]), before.0[at].max(after.0[at]));
             // The kernel works it out every 5 s, so it may have gone there and back.
-            let told = number(told, fact);
+            let told = number(told, annotation);
             assert!(
                 (low - 3.0..=high + 3.0).contains(&told),
-                "{name} {fact} {told}"
+                "{name} {annotation} {told}"
             );
         }
         assert_eq!(number(told, "cpus"), cpus, "{name}");
@@ -161,13 +161,13 @@ impl Wire {
         let mut annotations = Vec::new();
         let info = NodeInfo {
             id: 99,
-            role: Role::Source,
+            role: NodeRole::Source,
             versions: (1, 1),
             clock_error: None,
             connect: None,
             name: "A".into(),
             address: String::new(),
-            onward: String::new(),
+            next_hop: String::new(),
             tags: Vec::new(),
         };
         assert!(push_annotation(
@@ -219,7 +219,7 @@ impl Wire {
     fn until_told(&mut self, from: u64, classes: Classes, asks: &[u8]) -> (Vec<u8>, Header) {
         for sequence in from..from + 90 {
             let passed = self.pass(sequence, classes, asks);
-            if !facts(&passed).is_empty() {
+            if !annotations(&passed).is_empty() {
                 return passed;
             }
             pause();
@@ -244,16 +244,19 @@ fn frame(stream: &mut TcpStream) -> (Vec<u8>, Header) {
 }
 
 /// The names of the facts in a frame, and who wrote them.
-fn facts(frame: &(Vec<u8>, Header)) -> Vec<(u8, Vec<String>)> {
+fn annotations(frame: &(Vec<u8>, Header)) -> Vec<(u8, Vec<String>)> {
     let view = FrameView::parse(&frame.0).unwrap();
     let annotations = view.annotations().map(Result::unwrap);
-    let facts = annotations.filter(|annotation| annotation.kind == ANNOTATION_FACTS);
-    facts
+    let annotations = annotations.filter(|annotation| annotation.kind == ANNOTATION_VALUES);
+    annotations
         .map(|annotation| {
-            let facts = parse_facts(annotation.value).unwrap();
+            let annotations = parse_values(annotation.value).unwrap();
             (
                 annotation.hop,
-                facts.into_iter().map(|fact| fact.name).collect(),
+                annotations
+                    .into_iter()
+                    .map(|annotation| annotation.name)
+                    .collect(),
             )
         })
         .collect()
@@ -277,7 +280,10 @@ fn nothing_travels_that_nobody_asked_for() {
     assert_eq!(asked.1.annotations_len, 0, "it has read nothing yet");
     let answered = wire.until_told(4, Classes::LOAD, &[]);
     let names = ["age_s", "load1", "load5", "load15", "cpus", "uptime_s"];
-    assert_eq!(facts(&answered), [(1, names.map(String::from).to_vec())]);
+    assert_eq!(
+        annotations(&answered),
+        [(1, names.map(String::from).to_vec())]
+    );
     let view = FrameView::parse(&answered.0).unwrap();
     assert_eq!((view.payload(), answered.1.stamps), (&b"payload"[..], 2));
     let hops: Vec<_> = view.stamps().map(|stamp| stamp.unwrap().hop).collect();
@@ -289,7 +295,7 @@ fn nothing_travels_that_nobody_asked_for() {
 #[test]
 fn a_node_answers_only_the_question_that_is_put_to_its_hop() {
     let mut wire = Wire::open(&[]);
-    let both = Classes::LOAD.and(Classes::FILES);
+    let both = Classes::LOAD.union(Classes::FILES);
     let ask = |rows: &[(u8, Classes)]| {
         let mut annotations = Vec::new();
         let value = emit_ask(rows.iter().copied());
@@ -300,12 +306,12 @@ fn a_node_answers_only_the_question_that_is_put_to_its_hop() {
     let ours = ask(&[(2, both), (1, Classes::FILES)]);
     for sequence in 0..2 {
         let passed = wire.pass(sequence, both, &other);
-        assert_eq!(facts(&passed), []);
+        assert_eq!(annotations(&passed), []);
         assert_eq!(passed.1.annotations_len, other.len(), "it goes on to hop 2");
         pause();
     }
-    assert_eq!(facts(&wire.pass(2, both, &ours)), []);
-    let answered = facts(&wire.until_told(3, both, &ours));
+    assert_eq!(annotations(&wire.pass(2, both, &ours)), []);
+    let answered = annotations(&wire.until_told(3, both, &ours));
     let names = ["age_s", "open_files", "open_files_max", "host_open_files"];
     assert_eq!(answered, [(1, names.map(String::from).to_vec())]);
 }
@@ -313,16 +319,11 @@ fn a_node_answers_only_the_question_that_is_put_to_its_hop() {
 #[test]
 fn what_a_malformed_question_asks_for_is_nothing() {
     let mut wire = Wire::open(&[]);
-    let mut annotations = Vec::new();
-    assert!(push_annotation(
-        &mut annotations,
-        ANNOTATION_ASK,
-        0,
-        &[1, 0, 0, 0]
-    ));
+    let mut ask = Vec::new();
+    assert!(push_annotation(&mut ask, ANNOTATION_ASK, 0, &[1, 0, 0, 0]));
     for sequence in 0..3 {
-        let passed = wire.pass(sequence, Classes::LOAD, &annotations);
-        assert_eq!(facts(&passed), []);
+        let passed = wire.pass(sequence, Classes::LOAD, &ask);
+        assert_eq!(annotations(&passed), []);
         pause();
     }
 }
@@ -424,11 +425,14 @@ fn an_agent_answers_into_the_report_and_its_silence_or_end_is_told_and_not_waite
     let report = probe(z.address, &["-c", "2", "-i", "1", "--ask", "snmp"]);
     let after = proc_numbers("/proc/loadavg");
     let heard = told(&report, "Z");
-    for (fact, at) in [("snmp.laLoad.1", 0), ("snmp.laLoad.3", 2)] {
+    for (annotation, at) in [("snmp.laLoad.1", 0), ("snmp.laLoad.3", 2)] {
         let (low, high) = (before[at].min(after[at]), before[at].max(after[at]));
-        let load = number(heard, fact);
+        let load = number(heard, annotation);
         // The agent keeps what it read for 5 s.
-        assert!((low - 5.0..=high + 5.0).contains(&load), "{fact} {load}");
+        assert!(
+            (low - 5.0..=high + 5.0).contains(&load),
+            "{annotation} {load}"
+        );
     }
     let uptime = number(heard, "snmp.sysUpTime");
     assert!((0.0..300.0).contains(&uptime), "in seconds: {uptime}");
@@ -487,10 +491,10 @@ fn the_community_has_to_be_right_and_no_frame_holds_it() {
         assert!(!answer.windows(5).any(|part| part == b"wrong"));
         let view = FrameView::parse(&answer).unwrap();
         let annotation = view.annotations().map(Result::unwrap).next().unwrap();
-        let facts = parse_facts(annotation.value).unwrap();
-        match &facts[1].value {
-            FactValue::Text(error) => error.clone(),
-            _ => panic!("{facts:?}"),
+        let annotations = parse_values(annotation.value).unwrap();
+        match &annotations[1].value {
+            AnnotationValue::Text(error) => error.clone(),
+            _ => panic!("{annotations:?}"),
         }
     });
     let is_late = |error: &String| error.starts_with("no answer from the source for ");

@@ -217,7 +217,7 @@ fn a_node_that_comes_to_a_raw_listener_is_refused_and_told() {
 fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
     let (listener, address) = listener();
     thread::spawn(move || {
-        let (first, onward) = (accept(&listener), connect(z));
+        let (first, next_hop) = (accept(&listener), connect(z));
         let pass = |from: &TcpStream, to: &TcpStream| {
             let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             thread::spawn(move || {
@@ -225,9 +225,9 @@ fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
                 to.shutdown(Shutdown::Write).unwrap();
             });
         };
-        pass(&first, &onward);
-        pass(&onward, &first);
-        drop((first, onward));
+        pass(&first, &next_hop);
+        pass(&next_hop, &first);
+        drop((first, next_hop));
         for mut socket in listener.incoming().map_while(Result::ok) {
             let answer = answer.clone();
             thread::spawn(move || {

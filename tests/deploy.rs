@@ -172,18 +172,20 @@ fn the_system_calls_of_nodes_and_probes_are_those_that_the_units_allow() {
         &echo_log,
         &[&metrics[..], &["--node", "Z", "-l", "127.0.0.1:0"]].concat(),
     ));
-    let onward = format!("localhost:{}", echo.address.port());
+    let next_hop = format!("localhost:{}", echo.address.port());
     let report = dir.file("relay.json");
     let mut relay = Node::start_command(&mut traced(
         &relay_log,
         &[
             &metrics[..],
-            &["--node", "C", "-l", ":0", "-f", &onward, "--format", "json"],
+            &[
+                "--node", "C", "-l", ":0", "-f", &next_hop, "--format", "json",
+            ],
             &[
                 "--report",
                 report.to_str().unwrap(),
                 "--probe-allow",
-                &onward,
+                &next_hop,
             ],
         ]
         .concat(),
@@ -202,7 +204,7 @@ fn the_system_calls_of_nodes_and_probes_are_those_that_the_units_allow() {
     assert!(probe.status.success(), "{}", text(&probe.stderr));
     let line = relay.process.wait_line(": metrics at ");
     let url = line.split(" at ").nth(1).unwrap().replace("/metrics", "");
-    for target in ["/metrics", &format!("/probe?target={onward}")] {
+    for target in ["/metrics", &format!("/probe?target={next_hop}")] {
         let answer = check("curl", &["-sSf", &format!("{url}{target}")]);
         assert!(
             answer.contains("subsegment_segment_round_trip_seconds_count"),

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use subsegment_tcp_speeds::node::link::Link;
+use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::report::json::read::Value;
 use subsegment_tcp_speeds::sys;
 use util::{int, json, need, pass, program, run, text, Node, Process, LONG};

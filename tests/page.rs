@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
-use subsegment_tcp_speeds::node::link::Link;
+use subsegment_tcp_speeds::commands::demo::link::Link;
 use util::{need, program, text, Dir, Node, Process};
 
 /// What Chromium makes of an address: the document after `millis` of its own time, and what its console said.

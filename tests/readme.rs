@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
+use subsegment_tcp_speeds::cli::passive;
 use subsegment_tcp_speeds::cli::{self, flags, Action, PROGRAM};
-use subsegment_tcp_speeds::passive_cli;
 use subsegment_tcp_speeds::report::json::read::{self, Value};
 
 const README: &str = include_str!("../README.md");
@@ -27,7 +27,7 @@ fn every_option_has_its_row_and_every_row_its_option() {
     let main = flags::all().iter();
     let main = main.map(|f| (f.short, f.long, f.value, f.default));
     assert_table("## Options", main.collect());
-    let passive = passive_cli::FLAGS.iter();
+    let passive = passive::FLAGS.iter();
     let passive = passive.map(|f| (f.short, f.long, Some(f.value), f.default()));
     assert_table("## From a capture: passive", passive.collect());
 }
@@ -100,8 +100,8 @@ fn every_command_can_be_typed_as_it_stands() {
         let mut words = arguments(command);
         // As `main` does.
         if words[0] == flags::PASSIVE {
-            match passive_cli::parse(words.split_off(1)) {
-                Ok(passive_cli::Action::Run(_)) => {}
+            match passive::parse(words.split_off(1)) {
+                Ok(passive::Action::Run(_)) => {}
                 other => panic!("{command}: {other:?}"),
             }
             continue;

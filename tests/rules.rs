@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::node::link::Link;
+use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::{pass, program, run, text, Dir, Node, Process, Raised, LONG};
 

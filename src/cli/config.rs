@@ -4,7 +4,7 @@ use super::endpoint::Endpoint;
 use super::targets::Allowed;
 use super::value;
 use crate::annotate::snmp::{self, Object};
-use crate::measure::facts::Classes;
+use crate::annotation::Classes;
 use crate::measure::sla::Rule;
 use crate::report::State;
 use crate::session::allow::Network;

@@ -11,7 +11,7 @@ use crate::annotate::snmp;
 use crate::measure::{sla, Sla};
 use crate::report::State;
 use crate::session::allow::Network;
-use crate::DESK;
+use crate::FULL;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,8 +108,8 @@ const WITH_BASELINE: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const TELLING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Probe];
 const CARRYING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
-/// What only a build with the feature `desk` has: options, command words and formats ([`DESK`]).
-pub const FOR_DESK: &[&str] = &[
+/// What only a build with the feature `full` has: options, command words and formats ([`FULL`]).
+pub const FULL_ONLY: &[&str] = &[
     "report-html",
     "targets",
     "probe-allow",
@@ -123,7 +123,7 @@ pub const FOR_DESK: &[&str] = &[
 
 /// Whether an option, a command word or a format is in this build.
 pub fn is_built(name: &str) -> bool {
-    DESK || !FOR_DESK.contains(&name)
+    FULL || !FULL_ONLY.contains(&name)
 }
 
 /// That `name` is in this build; `before` is what it is written behind.
@@ -138,7 +138,7 @@ pub fn check_built(name: &str, before: &str) -> Result<(), String> {
     Err(format!("this build has no {before}{name}: {SMALL}"))
 }
 
-const SMALL: &str = "it was made for small machines, without the feature desk";
+const SMALL: &str = "it was made for small machines, without the feature full";
 
 /// A word that stands first among the arguments that are no options.
 #[derive(Debug)]
@@ -297,7 +297,7 @@ pub struct Flag {
     /// For `-h`: a few words.
     pub brief: &'static str,
     /// For `--help`: sentences that follow the brief text, wrapped when shown. Empty = it says it
-    /// all, or the build is one without the feature `desk`.
+    /// all, or the build is one without the feature `full`.
     pub help: &'static str,
     /// Who has a use for it; for everyone else it is a usage error.
     pub roles: &'static [Role],
@@ -316,7 +316,7 @@ static BUILT: [Flag; FLAGS.len()] = {
     let mut at = 0;
     while at < built.len() {
         built[at] = FLAGS[at];
-        if !DESK {
+        if !FULL {
             built[at].help = "";
         }
         at += 1;

@@ -2,7 +2,7 @@
 
 use super::flags::{self, Flag, Group};
 use super::{ExitCode, PROGRAM};
-use crate::DESK;
+use crate::FULL;
 use std::fmt::Write as _;
 
 /// Most columns of a line: a terminal of 80 without the last one.
@@ -86,8 +86,8 @@ pub(super) fn long() -> String {
             text.push_str(&wrapped(&help, HELP_COLUMN));
         }
     }
-    if !DESK {
-        text.push_str("\nMore on each: the README, or --help of a build with the feature desk.\n");
+    if !FULL {
+        text.push_str("\nMore on each: the README, or --help of a build with the feature full.\n");
     }
     text.push_str("\nExit codes:\n");
     for code in ExitCode::ALL {

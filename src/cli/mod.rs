@@ -18,6 +18,7 @@ mod exit;
 pub mod flags;
 mod help;
 mod parse;
+pub mod passive;
 pub mod targets;
 mod value;
 

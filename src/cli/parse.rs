@@ -365,7 +365,7 @@ fn remedied(message: impl fmt::Display) -> String {
 mod tests {
     use super::super::{Common, Endpoint};
     use super::*;
-    use crate::measure::facts::Classes;
+    use crate::annotation::Classes;
     use crate::measure::sla::simple;
     use crate::measure::Sla;
     use std::time::Duration;
@@ -455,7 +455,7 @@ mod tests {
         ("probe-allow", "exporter --metrics-listen :9 --probe-allow b:1 --probe-allow c:*", "exporter --metrics-listen :9 --probe-allow b:1",
             |c| c.common.probe_allow.push("c:*".parse().unwrap())),
         ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
-        ("ask", "probe b:1 --ask load,tcp", PROBE, |c| c.common.ask = Classes::LOAD.and(Classes::TCP)),
+        ("ask", "probe b:1 --ask load,tcp", PROBE, |c| c.common.ask = Classes::LOAD.union(Classes::TCP)),
         ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| c.common.annotate = Some(Classes(0))),
         ("snmp", "-l :1 -f b:1 --snmp router", RELAY, |c| c.common.snmp = Some(endpoint("router:161"))),
         ("snmp", "-l :1 -f b:1 --snmp [::1]", RELAY, |c| c.common.snmp = Some(endpoint("[::1]:161"))),

@@ -182,8 +182,8 @@ fn least<'a>(samples: impl Iterator<Item = &'a Sample>) -> Option<Sample> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulator::Random;
     use super::*;
+    use crate::measure::tests::simulator::Random;
 
     const HOUR: i64 = 3_600_000_000_000;
 

@@ -194,8 +194,8 @@ fn middle(bucket: usize) -> i128 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulator::Random;
     use super::*;
+    use crate::measure::tests::simulator::Random;
 
     #[test]
     fn buckets_follow_each_other_without_a_gap_and_contain_their_middle() {

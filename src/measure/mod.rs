@@ -12,29 +12,27 @@
 //!
 //! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
 
+pub mod baseline;
 mod clock;
-pub mod facts;
 mod held;
 mod histogram;
 mod model;
-#[cfg(test)]
-mod scenarios;
 mod series;
-#[cfg(test)]
-mod simulator;
 pub mod sla;
-pub mod state;
+#[cfg(test)]
+mod tests;
 pub mod timeline;
 mod trip;
 mod verdict;
 pub mod why;
 
+pub use baseline::{RunRecord, StateError};
 pub use histogram::{Histogram, BUCKETS_NS};
 pub use model::{Baseline, Model};
-pub use state::{RunRecord, StateError};
 pub use trip::{HostPart, Parts, SegmentPart, Trip, TripError};
 
 use crate::time::{Nanos, SignedNanos, WallTime};
+pub use crate::wire::StampDirection;
 use std::fmt;
 
 /// The random identity of a node's process; `Display` writes 16 hex digits.
@@ -56,29 +54,18 @@ pub enum Direction {
     Return,
 }
 
-/// How a block went through a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Passage {
-    /// Passed on, away from the source. At an exit: handed to the server.
-    Forward,
-    /// Passed on, towards the source. At an exit: the report of a block; its ingress is the forward egress.
-    Return,
-    /// Reflected: came in forward, left in the return direction.
-    Turn,
-}
-
 /// One node's stamp on one block: what `wire` carries in a stamp, as a value.
 ///
 /// All times are the node's own wall clock, in user space: ingress follows the `read` that completed the frame, egress
 /// precedes the `write` of its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Crossing {
+pub struct HopStamp {
     /// Who stamped.
     pub node: NodeId,
     /// Its place on the path; the source is 0. Hops that do not stamp leave gaps.
     pub hop: u8,
     /// Which way.
-    pub passage: Passage,
+    pub direction: StampDirection,
     /// Raised by the node at each step of its clock; crossings of one node with different generations make no pair.
     pub generation: u8,
     /// The node's clock was stepped between ingress and egress of this very crossing.
@@ -95,15 +82,15 @@ pub struct Crossing {
     pub egress: WallTime,
 }
 
-impl Crossing {
+impl HopStamp {
     /// How much later than its kernel the process had the frame; `None` where that is not known, or cannot be true.
     pub fn wake_up(&self) -> Option<SignedNanos> {
         wake_up(self.arrival, self.ingress)
     }
 }
 
-impl Homecoming {
-    /// As [`Crossing::wake_up`], at the origin.
+impl Return {
+    /// As [`HopStamp::wake_up`], at the origin.
     pub fn wake_up(&self) -> Option<SignedNanos> {
         wake_up(self.arrival, self.ingress)
     }
@@ -120,7 +107,7 @@ pub const LATEST: SignedNanos = SignedNanos::from_millis(1_000);
 
 /// The moment a block came back to the node that keeps the statistics (the origin).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Homecoming {
+pub struct Return {
     /// Kernel receive time of the last byte; `None` where the kernel does not tell.
     pub arrival: Option<WallTime>,
     /// The frame was completely read, on the origin's wall clock.

@@ -10,17 +10,17 @@ use super::clock::{Clock, NEGLIGIBLE_NS};
 use super::held::Held;
 use super::series::{exact_quantile, History, Reading, Window, BATCHES, NONE, WARM_UP};
 use super::sla::{self, Place};
-use super::state::{path_key, Part, Quantiles, RunRecord, RUNS_KEPT};
 use super::timeline::{wall, Cut, Event, EventKind, Timeline};
 use super::trip::{HostPart, Pair, Parts, SegmentPart, Trip, TripError};
 use super::verdict::{compare, Candidate, Evidence, Increase, Subject, MIN_RUNS};
 use super::Sla;
 use super::{
-    Direction, Figure, Histogram, HostStatistics, NodeId, Passage, SegmentStatistics, Statistics,
-    Summary, Verdict, VerdictDirection,
+    Direction, Figure, Histogram, HostStatistics, NodeId, SegmentStatistics, StampDirection,
+    Statistics, Summary, Verdict, VerdictDirection,
 };
-use crate::table::Table;
+use crate::measure::baseline::{path_key, Part, Quantiles, RunRecord, RUNS_KEPT};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
+use crate::vec_map::VecMap;
 
 /// Identities remembered per hop; a larger pool is counted on, but its later members start no new
 /// baseline.
@@ -182,7 +182,7 @@ impl Path {
         self.source = trip.home.egress.is_none() && parts.hosts.first().is_some_and(|h| h.hop == 0);
         self.reflected = pairs
             .last()
-            .is_some_and(|last| last.out.passage == Passage::Turn);
+            .is_some_and(|last| last.out.direction == StampDirection::Turn);
         let places = pairs.len();
         for (place, (host, pair)) in self.hosts.iter_mut().zip(pairs).enumerate() {
             let node = pair.out.node;
@@ -358,7 +358,7 @@ impl Model {
     ///
     /// As [`Trip::split`]; nothing is recorded then.
     pub fn record(&mut self, trip: &Trip) -> Result<Parts, TripError> {
-        let mut pairs = Vec::with_capacity(trip.crossings.len() / 2 + 1);
+        let mut pairs = Vec::with_capacity(trip.hop_stamps.len() / 2 + 1);
         let unpaired = trip.pair(&mut pairs)?;
         let parts = trip.parts(&pairs, unpaired);
         self.blocks += 1;
@@ -414,7 +414,7 @@ impl Model {
     }
 
     /// All figures of the run so far; a hop without a name is called `hop N`.
-    pub fn statistics(&self, names: &Table<u8, String>) -> Statistics {
+    pub fn statistics(&self, names: &VecMap<u8, String>) -> Statistics {
         let named = self.named(names);
         let earlier = self.earlier(&named);
         let candidates = self.candidates(earlier.as_deref());
@@ -498,9 +498,9 @@ impl Model {
     }
 
     /// Baseline and increase of each part that has them, as [`statistics`](Self::statistics) shows them.
-    pub fn growth(&self, names: &Table<u8, String>) -> Table<Place, sla::Growth> {
+    pub fn growth(&self, names: &VecMap<u8, String>) -> VecMap<Place, sla::Growth> {
         let Some(path) = &self.path else {
-            return Table::new();
+            return VecMap::new();
         };
         let earlier = self.earlier(&self.named(names));
         let candidates = self.candidates(earlier.as_deref()).into_iter();
@@ -536,8 +536,8 @@ impl Model {
 
     /// What later runs are compared with: the quantiles of every part. `started` is when the run
     /// began.
-    pub fn run_record(&self, started: WallTime, names: &Table<u8, String>) -> RunRecord {
-        let mut parts = Table::new();
+    pub fn run_record(&self, started: WallTime, names: &VecMap<u8, String>) -> RunRecord {
+        let mut parts = VecMap::new();
         let mut add = |part, history: &History, read| {
             let quantiles = run_quantiles(history, read);
             if quantiles != Quantiles::default() {
@@ -578,7 +578,7 @@ impl Model {
     }
 
     /// Hops and names of the nodes, in order of the path.
-    fn named(&self, names: &Table<u8, String>) -> Vec<(u8, String)> {
+    fn named(&self, names: &VecMap<u8, String>) -> Vec<(u8, String)> {
         let own = self.own.iter().any(|own| own.count() > 0) || self.server.count() > 0;
         let hops = match &self.path {
             Some(path) => path.hosts.iter().map(|host| host.hop).collect(),

@@ -134,9 +134,9 @@ fn slot_of(values: &mut [i64]) -> Option<Slot> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulator::{SimPath, MS};
     use super::super::{Baseline, Model};
     use super::*;
+    use crate::measure::tests::simulator::{SimPath, MS};
 
     #[test]
     fn every_row_is_in_the_slot_of_its_time() {

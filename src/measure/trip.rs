@@ -5,7 +5,7 @@
 //! clocks cancels out. All arithmetic wraps: the parts add up to the whole exactly, whatever a peer
 //! wrote into its stamps.
 
-use super::{Crossing, Homecoming, NodeId, Passage};
+use super::{HopStamp, NodeId, Return, StampDirection};
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use std::fmt;
 
@@ -18,9 +18,9 @@ pub struct Trip {
     pub at: MonoTime,
     /// In the order of the frame: the origin's forward crossing, the nodes outward, `Turn` at a
     /// reflector or `Forward` and `Return` at an exit, then the return crossings homeward.
-    pub crossings: Vec<Crossing>,
+    pub hop_stamps: Vec<HopStamp>,
     /// When it was back at the origin.
-    pub home: Homecoming,
+    pub home: Return,
     /// Answered after the timeout. Its delay counts like any other: to leave it out would flatter
     /// the path.
     pub late: bool,
@@ -123,8 +123,8 @@ impl std::error::Error for TripError {}
 /// way out.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'a> {
-    pub(super) out: &'a Crossing,
-    pub(super) home: Option<&'a Crossing>,
+    pub(super) out: &'a HopStamp,
+    pub(super) home: Option<&'a HopStamp>,
 }
 
 impl Trip {
@@ -142,27 +142,32 @@ impl Trip {
 
     /// Finds the nodes that stamped both ways; returns how many crossings were left out.
     pub(super) fn pair<'a>(&'a self, pairs: &mut Vec<Pair<'a>>) -> Result<usize, TripError> {
-        let (origin, others) = self.crossings.split_first().ok_or(TripError::NoOrigin)?;
-        if origin.passage != Passage::Forward {
+        let (origin, others) = self.hop_stamps.split_first().ok_or(TripError::NoOrigin)?;
+        if origin.direction != StampDirection::Forward {
             return Err(TripError::NoOrigin);
         }
-        let outward = others.iter().take_while(|c| c.passage == Passage::Forward);
+        let outward = others
+            .iter()
+            .take_while(|c| c.direction == StampDirection::Forward);
         let (outward, rest) = others.split_at(outward.count());
         let (turn, homeward) = match rest.split_first() {
-            Some((first, rest)) if first.passage == Passage::Turn => (Some(first), rest),
+            Some((first, rest)) if first.direction == StampDirection::Turn => (Some(first), rest),
             _ => (None, rest),
         };
         let mut last = origin.hop;
-        for crossing in outward.iter().chain(turn) {
-            if crossing.hop <= last {
-                return Err(TripError::OutOfOrder { hop: crossing.hop });
+        for hop_stamp in outward.iter().chain(turn) {
+            if hop_stamp.hop <= last {
+                return Err(TripError::OutOfOrder { hop: hop_stamp.hop });
             }
-            last = crossing.hop;
+            last = hop_stamp.hop;
         }
         let mut limit = turn.map_or(256, |turn| u16::from(turn.hop));
-        for crossing in homeward {
-            let hop = crossing.hop;
-            if crossing.passage != Passage::Return || u16::from(hop) >= limit || hop <= origin.hop {
+        for hop_stamp in homeward {
+            let hop = hop_stamp.hop;
+            if hop_stamp.direction != StampDirection::Return
+                || u16::from(hop) >= limit
+                || hop <= origin.hop
+            {
                 return Err(TripError::OutOfOrder { hop });
             }
             limit = u16::from(hop);
@@ -188,7 +193,7 @@ impl Trip {
             .iter()
             .map(|pair| 1 + usize::from(pair.home.is_some()))
             .sum();
-        Ok(self.crossings.len() - used)
+        Ok(self.hop_stamps.len() - used)
     }
 
     pub(super) fn parts(&self, pairs: &[Pair<'_>], unpaired: usize) -> Parts {
@@ -199,7 +204,7 @@ impl Trip {
             ..Parts::default()
         };
         for (place, pair) in pairs.iter().enumerate() {
-            let turn = pair.out.passage == Passage::Turn;
+            let turn = pair.out.direction == StampDirection::Turn;
             let same_clock = if place == 0 {
                 pair.out.generation == self.home.generation
             } else {
@@ -269,8 +274,8 @@ impl Trip {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simulator::{Random, SimPath};
     use super::*;
+    use crate::measure::tests::simulator::{Random, SimPath};
     use crate::time::WallTime;
 
     fn sum(parts: &Parts) -> SignedNanos {
@@ -290,20 +295,20 @@ mod tests {
                 node.wake_up_ns = [(); 2].map(|()| random.below(2_000_000) as f64);
             }
             let mut trip = path.trip(random.below(1_000));
-            let whole = trip.home.ingress - trip.crossings[0].ingress;
+            let whole = trip.home.ingress - trip.hop_stamps[0].ingress;
             if seed % 3 == 0 {
                 // Unreported steps and plain garbage.
-                for crossing in &mut trip.crossings {
-                    crossing.ingress = WallTime(random.bits());
-                    crossing.egress = WallTime(random.bits());
+                for hop_stamp in &mut trip.hop_stamps {
+                    hop_stamp.ingress = WallTime(random.bits());
+                    hop_stamp.egress = WallTime(random.bits());
                 }
             }
             if seed % 5 == 0 {
                 trip.home.egress = Some(trip.home.ingress + SignedNanos(77));
             }
             if seed % 7 == 0 {
-                let gone = 1 + random.below(trip.crossings.len() as u64 - 1) as usize;
-                trip.crossings.remove(gone);
+                let gone = 1 + random.below(trip.hop_stamps.len() as u64 - 1) as usize;
+                trip.hop_stamps.remove(gone);
             }
             let parts = trip.split().unwrap();
             assert_eq!(parts.total, Some(sum(&parts)), "seed {seed}: {trip:?}");
@@ -346,10 +351,10 @@ mod tests {
 
     #[test]
     fn a_segment_is_measured_between_its_own_stamps() {
-        let stamp = |hop, passage, ingress, egress| Crossing {
+        let stamp = |hop, direction, ingress, egress| HopStamp {
             node: NodeId(u64::from(hop)),
             hop,
-            passage,
+            direction,
             generation: 0,
             stepped: false,
             synchronised: false,
@@ -358,24 +363,24 @@ mod tests {
             ingress: WallTime(ingress),
             egress: WallTime(egress),
         };
-        let home = Homecoming {
+        let home = Return {
             arrival: None,
             ingress: WallTime(200),
             egress: None,
             generation: 0,
             held: Nanos::ZERO,
         };
-        let crossings = vec![
-            stamp(0, Passage::Forward, 100, 103),
-            stamp(2, Passage::Forward, 5_010, 5_011),
-            stamp(5, Passage::Turn, 30, 37),
-            stamp(2, Passage::Return, 5_051, 5_053),
+        let hop_stamps = vec![
+            stamp(0, StampDirection::Forward, 100, 103),
+            stamp(2, StampDirection::Forward, 5_010, 5_011),
+            stamp(5, StampDirection::Turn, 30, 37),
+            stamp(2, StampDirection::Return, 5_051, 5_053),
         ];
         let (at, behind_exit) = (MonoTime(0), None);
         let mut trip = Trip {
             sequence: 0,
             at,
-            crossings,
+            hop_stamps,
             home,
             late: false,
             behind_exit,
@@ -403,7 +408,7 @@ mod tests {
 
         // Its clock was stepped between its two stamps: no pair, and both segments beside it are
         // unknown.
-        trip.crossings[3].generation = 1;
+        trip.hop_stamps[3].generation = 1;
         let parts = trip.split().unwrap();
         assert_eq!(
             (parts.segments[0].round_trip, parts.segments[1].forward),
@@ -415,7 +420,7 @@ mod tests {
         );
         assert_eq!(parts.hosts[1].return_residence, Some(SignedNanos(2)));
         // Within the first stamp: what follows it is sound.
-        (trip.crossings[3].generation, trip.crossings[1].stepped) = (0, true);
+        (trip.hop_stamps[3].generation, trip.hop_stamps[1].stepped) = (0, true);
         let parts = trip.split().unwrap();
         assert_eq!(
             (
@@ -427,7 +432,7 @@ mod tests {
         assert_eq!(parts.segments[1].round_trip, Some(SignedNanos(33)));
         // Within the last stamp, with the generation of before: the time it was away is sound, its
         // whole is not.
-        (trip.crossings[1].stepped, trip.crossings[3].stepped) = (false, true);
+        (trip.hop_stamps[1].stepped, trip.hop_stamps[3].stepped) = (false, true);
         let parts = trip.split().unwrap();
         assert_eq!(
             (
@@ -437,7 +442,7 @@ mod tests {
             (None, None)
         );
         assert_eq!(parts.segments[1].round_trip, Some(SignedNanos(33)));
-        trip.crossings[3].stepped = false;
+        trip.hop_stamps[3].stepped = false;
         // At the origin there is no whole either.
         trip.home.generation = 1;
         assert_eq!(trip.split().unwrap().total, None);
@@ -446,7 +451,7 @@ mod tests {
     #[test]
     fn a_node_alone_has_only_what_is_beyond_it() {
         let mut trip = SimPath::new(2, 1).trip(0);
-        trip.crossings.truncate(1);
+        trip.hop_stamps.truncate(1);
         let parts = trip.split().unwrap();
         assert!(parts.segments.is_empty() && parts.total == Some(sum(&parts)));
         assert!(parts.beyond > Some(SignedNanos(300_000)));
@@ -456,9 +461,9 @@ mod tests {
     fn an_impossible_order_of_stamps_is_an_error() {
         let trip = SimPath::new(4, 1).trip(0);
         let order = |places: &[usize]| {
-            let crossings = places.iter().map(|place| trip.crossings[*place]).collect();
+            let hop_stamps = places.iter().map(|place| trip.hop_stamps[*place]).collect();
             Trip {
-                crossings,
+                hop_stamps,
                 ..trip.clone()
             }
             .split()

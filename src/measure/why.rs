@@ -24,10 +24,10 @@
 //! goes one way only: it says nothing. Counters are compared with the first answer of the same question; with one answer
 //! alone they are those of the connection's life.
 
-use super::facts::Facts;
 use super::model::NETWORK_KNOWN;
 use super::sla::Amount;
 use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};
+use crate::annotation::NodeAnnotations;
 use crate::time::{Nanos, SignedNanos};
 
 /// Share of the busy time from which on a connection is called limited.
@@ -48,9 +48,9 @@ const CPU_PRESSURE: f64 = 0.3;
 #[derive(Clone, Copy)]
 pub struct Told<'a> {
     /// A row per hop.
-    pub latest: &'a [Facts],
+    pub latest: &'a [NodeAnnotations],
     /// The same, or fewer.
-    pub first: &'a [Facts],
+    pub first: &'a [NodeAnnotations],
     /// By hop.
     pub name: &'a dyn Fn(u8) -> String,
     /// How long the node at a hop took to connect onward, lately; `None` where that is not known.
@@ -64,7 +64,7 @@ pub fn cause(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
         Subject::Host(host) => waits_to_connect(statistics, host, told),
         _ => None,
     };
-    let nobody_told = told.latest.iter().all(|told| told.facts.is_empty());
+    let nobody_told = told.latest.iter().all(|told| told.annotations.is_empty());
     if nobody_told && connects.is_none() {
         return None;
     }
@@ -414,9 +414,9 @@ fn span(nanos: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::{Fact, FactValue};
     use super::super::{Confidence, Figure, Histogram, Verdict};
     use super::*;
+    use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::time::Nanos;
 
     fn summary(ms: f64) -> Option<Summary> {
@@ -518,15 +518,15 @@ mod tests {
         statistics
     }
 
-    fn facts(hop: u8, sequence: u64, facts: &[(&str, f64)]) -> Facts {
-        let fact = |&(name, value): &(&str, f64)| Fact {
+    fn annotations(hop: u8, sequence: u64, annotations: &[(&str, f64)]) -> NodeAnnotations {
+        let annotation = |&(name, value): &(&str, f64)| HostAnnotation {
             name: name.into(),
-            value: FactValue::Number(value),
+            value: AnnotationValue::Number(value),
         };
-        Facts {
+        NodeAnnotations {
             hop,
             sequence,
-            facts: facts.iter().map(fact).collect(),
+            annotations: annotations.iter().map(annotation).collect(),
         }
     }
 
@@ -534,7 +534,11 @@ mod tests {
         char::from(b'A' + hop).to_string()
     }
 
-    fn why(statistics: &Statistics, latest: &[Facts], first: &[Facts]) -> String {
+    fn why(
+        statistics: &Statistics,
+        latest: &[NodeAnnotations],
+        first: &[NodeAnnotations],
+    ) -> String {
         let told = Told {
             latest,
             first,
@@ -555,7 +559,7 @@ mod tests {
             connect: &|_| Some(Nanos::from_millis(5)),
         };
         assert_eq!(cause(&grown(VerdictKind::Segment, 1), &none), None);
-        let told = [facts(2, 1, &[("load1", 99.0), ("cpus", 1.0)])];
+        let told = [annotations(2, 1, &[("load1", 99.0), ("cpus", 1.0)])];
         assert_eq!(why(&path(), &told, &[]), "unknown");
         assert_eq!(why(&grown(VerdictKind::Clock, 1), &told, &[]), "unknown");
     }
@@ -565,7 +569,7 @@ mod tests {
         let mut statistics = path();
         statistics.segments[0].sla = Sla::Warning;
         statistics.segments[1].sla = Sla::Critical;
-        let told = [facts(1, 1, &[("downstream.rtt_ns", 9e6)])];
+        let told = [annotations(1, 1, &[("downstream.rtt_ns", 9e6)])];
         assert_eq!(
             why(&statistics, &told, &[]),
             "B -> C: network: the kernel's RTT is 9 ms of 10 ms"
@@ -577,7 +581,7 @@ mod tests {
     #[test]
     fn rule_1_and_2_a_full_window_is_the_receivers_and_a_full_buffer_the_senders() {
         let statistics = grown(VerdictKind::Segment, 1);
-        let first = facts(
+        let first = annotations(
             1,
             5,
             &[
@@ -593,7 +597,7 @@ mod tests {
                 ("downstream.rtt_ns", 6e6),
                 ("downstream.min_rtt_ns", 1e6),
             ];
-            [facts(1, 9, &row)]
+            [annotations(1, 9, &row)]
         };
         let first = [first];
         assert_eq!(
@@ -609,7 +613,7 @@ mod tests {
         );
         let back = [("upstream.busy_ns", 1e9), ("upstream.rwnd_limited_ns", 1e9)];
         assert_eq!(
-            why(&statistics, &[facts(2, 9, &back)], &[]),
+            why(&statistics, &[annotations(2, 9, &back)], &[]),
             "receiver-limited: B's window was full for 100 % of the time that C had data for B"
         );
     }
@@ -623,7 +627,7 @@ mod tests {
                 ("downstream.min_rtt_ns", 1e6),
                 ("downstream.retransmits", retransmits),
             ];
-            [facts(1, 9, &row)]
+            [annotations(1, 9, &row)]
         };
         assert_eq!(
             why(&statistics, &near(6e6, 12.0), &[]),
@@ -639,10 +643,10 @@ mod tests {
             why(&statistics, &near(1e6, 2.0), &[]),
             "network: 2 retransmissions"
         );
-        let first = [facts(1, 5, &[("downstream.retransmits", 11.0)])];
+        let first = [annotations(1, 5, &[("downstream.retransmits", 11.0)])];
         assert_eq!(why(&statistics, &near(1e6, 12.0), &first), "unknown");
         // The far end's view, where the near one said nothing.
-        let far = [facts(
+        let far = [annotations(
             2,
             9,
             &[("upstream.rtt_ns", 6e6), ("upstream.min_rtt_ns", 1e6)],
@@ -658,26 +662,27 @@ mod tests {
     fn rule_3_a_delayed_acknowledgement_is_not_the_network() {
         let statistics = grown(VerdictKind::Segment, 1);
         let row = [("downstream.rtt_ns", 44e6), ("downstream.min_rtt_ns", 1e6)];
-        assert_eq!(why(&statistics, &[facts(1, 9, &row)], &[]), "unknown");
-        let far = facts(
+        assert_eq!(why(&statistics, &[annotations(1, 9, &row)], &[]), "unknown");
+        let far = annotations(
             2,
             9,
             &[("upstream.rtt_ns", 6e6), ("upstream.min_rtt_ns", 1e6)],
         );
-        assert!(why(&statistics, &[facts(1, 9, &row), far], &[]).starts_with("network"));
+        assert!(why(&statistics, &[annotations(1, 9, &row), far], &[]).starts_with("network"));
     }
 
     #[test]
     fn rule_5_a_host_whose_connects_take_as_long_as_its_delay_waits_for_them() {
-        let after_connects_of = |statistics: &Statistics, connect_us: u64, latest: &[Facts]| {
-            let told = Told {
-                latest,
-                first: &[],
-                name: &name,
-                connect: &|hop| (hop > 0).then(|| Nanos::from_micros(connect_us)),
+        let after_connects_of =
+            |statistics: &Statistics, connect_us: u64, latest: &[NodeAnnotations]| {
+                let told = Told {
+                    latest,
+                    first: &[],
+                    name: &name,
+                    connect: &|hop| (hop > 0).then(|| Nanos::from_micros(connect_us)),
+                };
+                cause(statistics, &told)
             };
-            cause(statistics, &told)
-        };
         // Nobody was asked: it is known all the same.
         let says = "B waits for its connections to C, which take 5.1 ms: \
                     the network between B and C, or how fast C accepts";
@@ -687,7 +692,7 @@ mod tests {
         };
         assert_eq!(of(&statistics, 5_100), says);
         // Busy or not.
-        let busy = [facts(1, 9, &[("load1", 9.1), ("cpus", 2.0)])];
+        let busy = [annotations(1, 9, &[("load1", 9.1), ("cpus", 2.0)])];
         let told = after_connects_of(&statistics, 5_100, &busy);
         assert_eq!(told.as_deref(), Some(says));
         // As long as the increase of 5 ms, more or less.
@@ -727,30 +732,30 @@ mod tests {
             ("load1", 30.0),
             ("cpus", 2.0),
         ];
-        let told = [facts(2, 9, &row)];
+        let told = [annotations(2, 9, &row)];
         let says = "memory pressure at C: tasks waited for memory for 23 % of the last 10 s";
         assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), says);
         assert_eq!(why(&grown(VerdictKind::Host, 2), &told, &[]), says);
         let row = [("memory_pressure_some10", 0.09)];
-        let told = [facts(2, 9, &row)];
+        let told = [annotations(2, 9, &row)];
         assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), "unknown");
         // An end of another segment.
         let row = [("memory_pressure_some10", 0.5)];
-        let told = [facts(0, 9, &row)];
+        let told = [annotations(0, 9, &row)];
         assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), "unknown");
     }
 
     #[test]
     fn rule_4_what_lies_between_two_kernels_is_no_busy_hosts() {
         let mut statistics = grown(VerdictKind::Segment, 1);
-        let busy = facts(2, 9, &[("load1", 9.1), ("cpus", 2.0)]);
+        let busy = annotations(2, 9, &[("load1", 9.1), ("cpus", 2.0)]);
         statistics.segments[1].network = summary(8.0);
         statistics.hosts[2].forward_wake_up = summary(9.0); // Left out by the verdict.
         let between = "network: it lies between the kernels of B and C";
         let told = [busy.clone()];
         assert_eq!(why(&statistics, &told, &[]), between);
         let kernel = [("downstream.rtt_ns", 1.1e6), ("downstream.min_rtt_ns", 1e6)];
-        let told = [facts(1, 9, &kernel), busy.clone()];
+        let told = [annotations(1, 9, &kernel), busy.clone()];
         assert_eq!(
             why(&statistics, &told, &[]),
             format!(
@@ -773,10 +778,10 @@ mod tests {
     #[test]
     fn rule_7_a_busy_host_is_one_while_the_kernel_sees_no_change() {
         let statistics = grown(VerdictKind::Segment, 1);
-        let busy = facts(2, 9, &[("load1", 9.1), ("cpus", 2.0)]);
+        let busy = annotations(2, 9, &[("load1", 9.1), ("cpus", 2.0)]);
         let kernel = |rtt: f64| {
             let row = [("downstream.rtt_ns", rtt), ("downstream.min_rtt_ns", 1e6)];
-            facts(1, 9, &row)
+            annotations(1, 9, &row)
         };
         let told = |rtt| [kernel(rtt), busy.clone()];
         assert_eq!(
@@ -804,14 +809,14 @@ mod tests {
             (("cpu_busy", 0.8), "unknown"),
             (("cpu_pressure_some10", 0.2), "unknown"),
         ] {
-            assert_eq!(why(&statistics, &[facts(2, 9, &[row])], &[]), says);
+            assert_eq!(why(&statistics, &[annotations(2, 9, &[row])], &[]), says);
         }
     }
 
     #[test]
     fn rule_8_a_late_reader_is_told_by_its_wake_up_delay() {
         let mut statistics = grown(VerdictKind::Segment, 1);
-        let told = [facts(2, 9, &IDLE)];
+        let told = [annotations(2, 9, &IDLE)];
         statistics.hosts[2].forward_wake_up = summary(2.4);
         assert_eq!(why(&statistics, &told, &[]), "unknown");
         statistics.hosts[2].forward_wake_up = summary(2.6);
@@ -829,7 +834,7 @@ mod tests {
 
     #[test]
     fn rule_9_what_an_idle_host_or_a_near_server_takes_is_the_applications() {
-        let told = [facts(2, 9, &IDLE)];
+        let told = [annotations(2, 9, &IDLE)];
         assert_eq!(
             why(&grown(VerdictKind::Host, 2), &told, &[]),
             "application: C took 5 ms, and is not busy: load 0.3 on 4 CPUs, CPUs busy for 10 % of the time"
@@ -840,7 +845,7 @@ mod tests {
             "B did not tell"
         );
         let server = largest(VerdictKind::Server, 0);
-        let rtt = |rtt| [facts(2, 9, &[("downstream.rtt_ns", rtt)])];
+        let rtt = |rtt| [annotations(2, 9, &[("downstream.rtt_ns", rtt)])];
         assert_eq!(
             why(&server, &rtt(0.2e6), &[]),
             "application: the server behind C took 30 ms, the kernel's RTT to it is 200 us"

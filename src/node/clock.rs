@@ -1,8 +1,8 @@
 //! The wall clock with its generation, as pumps read it.
 
-use super::lock;
 use crate::measure::LATEST;
 use crate::session::clock::{ClockWatch, Generations, LONGEST_READING};
+use crate::sync::lock;
 use crate::sys::{self, clock::Reading};
 use crate::time::{MonoTime, SignedNanos, WallTime};
 use std::sync::Mutex;

@@ -3,7 +3,7 @@
 //! Names are resolved at start, and again after a failed connect. The resolver runs on a thread of its own, because it
 //! may block for longer than anyone here is willing to wait.
 
-use super::lock;
+use crate::sync::lock;
 use crate::time::Nanos;
 use std::error::Error;
 use std::fmt;
@@ -70,7 +70,7 @@ impl Error for DialError {
 
 /// The next hop.
 #[derive(Debug)]
-pub struct Onward {
+pub struct NextHop {
     host: String,
     port: u16,
     addresses: Mutex<Vec<SocketAddr>>,
@@ -78,7 +78,7 @@ pub struct Onward {
 
 /// A connection that stands.
 #[derive(Debug)]
-pub struct Dialled {
+pub struct Connected {
     /// The socket.
     pub socket: TcpStream,
     /// The address that accepted.
@@ -87,16 +87,16 @@ pub struct Dialled {
     pub took: Nanos,
 }
 
-impl Onward {
+impl NextHop {
     /// Resolves the name for the first time.
     ///
     /// # Errors
     ///
     /// [`DialError::Resolve`].
     pub fn resolve(host: &str, port: u16, timeout: Duration) -> Result<Self, DialError> {
-        let onward = Self::unresolved(host, port);
-        onward.resolve_again(timeout)?;
-        Ok(onward)
+        let next_hop = Self::unresolved(host, port);
+        next_hop.resolve_again(timeout)?;
+        Ok(next_hop)
     }
 
     /// One whose name is resolved by the first connect, and by each after one that failed.
@@ -138,7 +138,7 @@ impl Onward {
     /// # Errors
     ///
     /// [`DialError`] of the last try.
-    pub fn connect(&self, timeout: Duration) -> Result<Dialled, DialError> {
+    pub fn connect(&self, timeout: Duration) -> Result<Connected, DialError> {
         let deadline = Instant::now() + timeout;
         let first = self.addresses();
         if first.is_empty() {
@@ -146,7 +146,7 @@ impl Onward {
             return self.try_each(&self.addresses(), deadline);
         }
         let error = match self.try_each(&first, deadline) {
-            Ok(dialled) => return Ok(dialled),
+            Ok(connected) => return Ok(connected),
             Err(error) => error,
         };
         if self.host.parse::<std::net::IpAddr>().is_ok() {
@@ -163,7 +163,11 @@ impl Onward {
         self.try_each(&again, deadline)
     }
 
-    fn try_each(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<Dialled, DialError> {
+    fn try_each(
+        &self,
+        addresses: &[SocketAddr],
+        deadline: Instant,
+    ) -> Result<Connected, DialError> {
         let mut outcome = Err(DialError::Resolve {
             target: self.target(),
             cause: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
@@ -175,7 +179,7 @@ impl Onward {
             // A share of zero would be refused as an argument; a microsecond times out all the same.
             match TcpStream::connect_timeout(&address, share.max(Duration::from_micros(1))) {
                 Ok(socket) => {
-                    return Ok(Dialled {
+                    return Ok(Connected {
                         socket,
                         address,
                         took: begun.elapsed().into(),
@@ -236,7 +240,7 @@ mod tests {
         let found = resolve("::1", 7, Duration::from_secs(1)).unwrap();
         assert_eq!(found, ["[::1]:7".parse().unwrap()]);
         let error =
-            Onward::resolve("no-such-host.invalid", 7, Duration::from_secs(20)).unwrap_err();
+            NextHop::resolve("no-such-host.invalid", 7, Duration::from_secs(20)).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -251,8 +255,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let onward = Onward::resolve("127.0.0.1", port, Duration::from_secs(1)).unwrap();
-        let error = onward.connect(Duration::from_secs(1)).unwrap_err();
+        let next_hop = NextHop::resolve("127.0.0.1", port, Duration::from_secs(1)).unwrap();
+        let error = next_hop.connect(Duration::from_secs(1)).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("connect to 127.0.0.1:{port}: Connection refused (os error 111)")

@@ -19,8 +19,8 @@
 //! bytes on both sides 0.7 MiB while it moves bulk, and about 25 KiB while it idles: large buffers are given back after
 //! a quiet second. The whole is bounded by `--max-connections` times that.
 
-use super::lock;
-use crate::session::allow::{is_allowed, Network, Seldom};
+use crate::session::allow::{is_allowed, LogThrottle, Network};
+use crate::sync::lock;
 use crate::sys;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -33,18 +33,18 @@ fn other_descriptors(descriptors: u64) -> u64 {
 
 /// What a gate was told.
 #[derive(Clone, Debug, Default)]
-pub struct Limits {
+pub struct AdmissionLimits {
     /// `--allow`: who may connect; empty is everybody.
     pub allow: Vec<Network>,
     /// How many connections may be open at once; `None` leaves it to the kernel's limits.
     pub connections: Option<usize>,
     /// Where that number comes from, with the remedy.
-    pub origin: Origin,
+    pub origin: LimitSource,
 }
 
 /// Where a limit of connections comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
+pub enum LimitSource {
     /// `--max-connections`.
     #[default]
     Option,
@@ -52,7 +52,7 @@ pub enum Origin {
     Descriptors(u64),
 }
 
-impl Limits {
+impl AdmissionLimits {
     /// The limit that is in force: the one given, or as many connections of `each` descriptors as `descriptors` has
     /// room for.
     pub fn new(
@@ -69,8 +69,8 @@ impl Limits {
             allow,
             connections: given.or(room),
             origin: match (given, descriptors) {
-                (None, Some(descriptors)) => Origin::Descriptors(descriptors),
-                _ => Origin::Option,
+                (None, Some(descriptors)) => LimitSource::Descriptors(descriptors),
+                _ => LimitSource::Option,
             },
         }
     }
@@ -78,8 +78,8 @@ impl Limits {
 
 /// The gate itself, shared by the accept threads and the connections.
 #[derive(Debug)]
-pub(super) struct Gate {
-    limits: Limits,
+pub(super) struct AcceptLimit {
+    limits: AdmissionLimits,
     state: Mutex<State>,
     /// A place has become free, or the gate was closed.
     freed: Condvar,
@@ -90,14 +90,14 @@ struct State {
     open: usize,
     /// It was said that the places are taken.
     told: bool,
-    full: Seldom,
+    full: LogThrottle,
     refused: u64,
-    refusals: Seldom,
+    refusals: LogThrottle,
     closed: bool,
 }
 
-impl Gate {
-    pub(super) fn new(limits: Limits) -> Self {
+impl AcceptLimit {
+    pub(super) fn new(limits: AdmissionLimits) -> Self {
         Self {
             limits,
             state: Mutex::default(),
@@ -138,8 +138,8 @@ impl Gate {
         }
         state.told = true;
         let cause = match self.limits.origin {
-            Origin::Option => "--max-connections".into(),
-            Origin::Descriptors(limit) => format!(
+            LimitSource::Option => "--max-connections".into(),
+            LimitSource::Descriptors(limit) => format!(
                 "as many as the limit of {limit} open descriptors leaves room for: raise ulimit -n"
             ),
         };
@@ -209,10 +209,10 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
-    fn gate(connections: usize) -> Gate {
-        Gate::new(Limits {
+    fn gate(connections: usize) -> AcceptLimit {
+        AcceptLimit::new(AdmissionLimits {
             connections: Some(connections),
-            ..Limits::default()
+            ..AdmissionLimits::default()
         })
     }
 
@@ -285,7 +285,7 @@ mod tests {
             (None, Some(3), 2, Some(1)),
             (None, None, 2, None),
         ] {
-            let limits = Limits::new(Vec::new(), given, descriptors, each);
+            let limits = AdmissionLimits::new(Vec::new(), given, descriptors, each);
             assert_eq!(limits.connections, limit);
         }
     }

@@ -1,10 +1,11 @@
 //! Who is on a path: the introductions that OPEN and OPENED carry, and what the report makes of them.
 
-use super::collect::{Measurement, Path};
-use super::ends::Session;
-use super::{random, Node};
+use crate::collect::queue::{Measurement, Path};
+use crate::node::pair::Session;
+use crate::node::Node;
 use crate::report::PathNode;
 use crate::session::path;
+use crate::sync::random;
 use crate::wire::{
     build, frame_type, push_annotation, Annotations, Flags, Header, NodeInfo, ANNOTATION_NODE,
     ANNOTATION_NONCE,
@@ -12,12 +13,7 @@ use crate::wire::{
 
 /// An introduction appended to those of the nodes before; the flags say where there was no room.
 #[inline(never)]
-pub(super) fn introduce(
-    annotations: &mut Vec<u8>,
-    flags: Flags,
-    hop: u8,
-    info: &NodeInfo,
-) -> Flags {
+pub fn introduce(annotations: &mut Vec<u8>, flags: Flags, hop: u8, info: &NodeInfo) -> Flags {
     if push_annotation(annotations, ANNOTATION_NODE, hop, &info.emit()) {
         flags
     } else {
@@ -27,7 +23,7 @@ pub(super) fn introduce(
 
 /// The far end's answer to OPEN: all introductions, its own among them, and a nonce.
 #[inline(never)]
-pub(super) fn opened(session: Session, annotations: &[u8]) -> Vec<u8> {
+pub fn opened(session: Session, annotations: &[u8]) -> Vec<u8> {
     let mut annotations = annotations.to_vec();
     push_annotation(
         &mut annotations,
@@ -46,13 +42,13 @@ pub(super) fn opened(session: Session, annotations: &[u8]) -> Vec<u8> {
 
 /// The path from this node on, to the collector.
 #[inline(never)]
-pub(super) fn tell_nodes(node: &Node, session: Session, annotations: Annotations<'_>) {
+pub fn report_nodes(node: &Node, session: Session, annotations: Annotations<'_>) {
     let introductions = path::nodes(annotations);
     // Behind a balancer a node does not know what its neighbour connected to; the neighbour does.
     let called = |hop: u8| {
         introductions.iter().find_map(|(near, neighbour)| {
-            let before = near.checked_add(1) == Some(hop) && !neighbour.onward.is_empty();
-            before.then(|| neighbour.onward.clone())
+            let before = near.checked_add(1) == Some(hop) && !neighbour.next_hop.is_empty();
+            before.then(|| neighbour.next_hop.clone())
         })
     };
     let mut path = Path {
@@ -71,7 +67,7 @@ pub(super) fn tell_nodes(node: &Node, session: Session, annotations: Annotations
 }
 
 /// A node's introduction as the report shows it.
-pub(super) fn path_node(hop: u8, info: NodeInfo) -> PathNode {
+pub fn path_node(hop: u8, info: NodeInfo) -> PathNode {
     PathNode {
         hop,
         id: info.id,

@@ -5,75 +5,58 @@
 //! One `accept` thread per listening address. Per connection a pair of threads: `up#N` moves bytes from the client to
 //! the server, `down#N` back; a reflector needs `up#N` alone. Both hand finished measurements to one `collect` thread
 //! over a bounded channel and never wait for it. A node that is asked about itself reads that on a thread `annotate`, its
-//! SNMP agent's values on `snmp`: see [`annotator`].
+//! SNMP agent's values on `snmp`: see [`annotator`](crate::annotate::annotator).
 //! Where metrics are served, a `metrics` thread per listening address accepts requests, and one thread per request answers
-//! with what the collector posts on the [`board`] when it is asked; `--sessions` is written on a thread [`sessions`].
+//! with what the collector posts on the [`latest`] report when it is asked; `--sessions` is written on a thread `sessions`.
 //!
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
 
-pub mod annotator;
-pub mod asking;
-pub mod board;
-pub mod caller;
+pub mod accept;
+pub mod annotations;
 pub mod clock;
-pub mod collect;
-pub mod demo;
+pub mod connect_window;
+mod connection;
+pub mod connection_log;
 pub mod dial;
-pub mod diary;
-pub mod ends;
-pub mod exporter;
+pub mod end;
 pub mod fault;
-pub mod fleet;
 pub mod gate;
-pub mod intake;
 pub mod introduce;
-pub mod key;
-pub mod ledger;
-pub mod link;
-pub mod metrics;
-pub mod notify;
-pub mod output;
-pub mod passive;
-pub mod print;
-pub mod probe;
+pub mod link_auth;
+pub mod pair;
 pub mod pump;
-pub mod screen;
+pub mod reader;
 pub mod serve;
-pub mod sessions;
-pub mod setup;
-pub mod source;
+pub mod server_time;
 mod stop;
-pub mod turns;
+mod upstream;
 
+pub use connection::contain_panics;
 pub use stop::StopFlag;
 
-use crate::measure::facts::Classes;
+use crate::annotate::annotator::{Annotator, Offer};
+use crate::annotation::Classes;
+use crate::collect::{latest, queue, requests};
 use crate::session::admission::Accept;
+use crate::sync::{lock, random};
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::siphash::Key;
-use crate::wire::{NodeInfo, Role, VERSION};
-use std::collections::hash_map::RandomState;
+use crate::wire::{NodeInfo, NodeRole, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Enough for the deepest pump and the formatting of a log line; what is touched counts, not what is reserved. A pump that
-/// idles has touched two pages: what goes deep at a connection's start or end is kept out of the functions that stay
-/// (`inline(never)`). `scripts/bench idle` shows a third one.
-const STACK: usize = 64 << 10;
 
 /// What a node was told to do.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct NodeSettings {
     /// `--node NAME`.
     pub name: String,
     /// Its part on the path; a relay that meets a raw client acts as an entry for it.
-    pub role: Role,
+    pub role: NodeRole,
     /// `--add-static-tags`.
     pub tags: Vec<String>,
     /// Whether it stamps (not with `-n`).
@@ -95,16 +78,37 @@ pub struct Settings {
     /// `--key-file`: what frames between nodes are authenticated with; `None` leaves them as they are.
     pub key: Option<Key>,
     /// Who may connect, and how many at once.
-    pub limits: gate::Limits,
+    pub limits: gate::AdmissionLimits,
     /// `--ask`: what every node is asked for in every marked block of a path opened here.
     pub ask: Classes,
     /// What it tells of itself when it is asked.
-    pub offer: annotator::Offer,
+    pub offer: Offer,
 }
 
-impl Settings {
+impl NodeSettings {
+    /// The settings of a node of which nothing is asked for: it takes framed clients and has no key.
+    pub fn new(name: &str, role: NodeRole, timeout: Duration) -> Self {
+        Self {
+            name: name.into(),
+            role,
+            tags: Vec::new(),
+            stamp: true,
+            accept: Accept::Framed,
+            remove: false,
+            timeout,
+            idle_timeout: None,
+            sample: Duration::from_millis(10),
+            hop_limit: DEFAULT_HOP_LIMIT,
+            kernel_times: true,
+            key: None,
+            limits: gate::AdmissionLimits::default(),
+            ask: Classes::default(),
+            offer: Offer::default(),
+        }
+    }
+
     /// Whether arrivals are wanted where frames come in: only a stamp has a place for them.
-    fn wants_arrivals(&self) -> bool {
+    pub fn wants_arrivals(&self) -> bool {
         self.kernel_times && self.stamp
     }
 
@@ -120,21 +124,21 @@ pub struct Node {
     /// Random per node; what stamps carry.
     pub id: u64,
     /// What it was told to do.
-    pub settings: Settings,
+    pub settings: NodeSettings,
     /// Its clock generations.
     pub clock: clock::NodeClock,
     /// Where measurements go.
-    pub collector: collect::Collector,
+    pub collector: queue::Collector,
     /// Where the newest report is, for those who ask.
-    pub board: Arc<board::Board>,
+    pub latest: Arc<latest::LatestReport>,
     /// What blocks that begin here ask for.
-    pub asking: Arc<asking::Asking>,
+    pub requests: Arc<requests::AnnotationRequests>,
     /// What it answers when a block asks.
-    pub annotator: annotator::Annotator,
+    pub annotator: Annotator,
     /// Where the lives of connections are written; `None` without `--sessions`.
-    pub sessions: Option<sessions::Sessions>,
+    pub sessions: Option<connection_log::Sessions>,
     /// The next hop; `None` at a reflector.
-    pub onward: Option<dial::Onward>,
+    pub next_hop: Option<dial::NextHop>,
     /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
     /// ends count, for on one host several connections may share a local port.
     own_ends: Mutex<HashSet<Ends>>,
@@ -146,19 +150,19 @@ pub struct Node {
 
 impl Node {
     /// A node, and the queue of its collector, which the caller has to drain.
-    pub fn new(settings: Settings, onward: Option<dial::Onward>) -> (Self, collect::Queue) {
-        let (collector, queue) = collect::channel(settings.sample);
-        let asking = asking::Asking::default();
-        asking.always(settings.ask);
+    pub fn new(settings: NodeSettings, next_hop: Option<dial::NextHop>) -> (Self, queue::Queue) {
+        let (collector, queue) = queue::channel(settings.sample);
+        let requests = requests::AnnotationRequests::default();
+        requests.always(settings.ask);
         let node = Self {
             id: random(),
             clock: clock::NodeClock::new(),
             collector,
-            board: Arc::default(),
-            asking: Arc::new(asking),
-            annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
+            latest: Arc::default(),
+            requests: Arc::new(requests),
+            annotator: Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
-            onward,
+            next_hop,
             own_ends: Mutex::default(),
             silence_told: AtomicBool::new(false),
             clock_error: sys::clock_error().map(Nanos::from),
@@ -170,10 +174,10 @@ impl Node {
     /// How it introduces itself in OPEN, in the role it has on that connection.
     pub fn info(
         &self,
-        role: Role,
+        role: NodeRole,
         connect: Option<Nanos>,
         address: String,
-        onward: String,
+        next_hop: String,
     ) -> NodeInfo {
         NodeInfo {
             id: self.id,
@@ -183,7 +187,7 @@ impl Node {
             connect,
             name: self.settings.name.clone(),
             address,
-            onward,
+            next_hop,
             tags: self.settings.tags.clone(),
         }
     }
@@ -215,17 +219,4 @@ type Ends = (SocketAddr, SocketAddr);
 fn canonical((first, second): Ends) -> Ends {
     let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
     (plain(first), plain(second))
-}
-
-/// Locks, whether or not another thread panicked: what our locks guard is valid between any two statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// 64 bits from the random keys that std takes from the kernel: for node ids, cookies and nonces, which have to be
-/// unlikely to collide, not secret.
-pub fn random() -> u64 {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u64(sys::clock::mono().0);
-    hasher.finish()
 }

@@ -3,8 +3,8 @@
 
 use super::name_or_hop;
 use crate::measure::Parts;
-use crate::table::Table;
 use crate::time::{SignedNanos, WallTime};
+use crate::vec_map::VecMap;
 
 /// What [`jsonl::line`](super::jsonl::line) and [`csv::Table::line`](super::csv::Table::line) are
 /// written from.
@@ -17,7 +17,7 @@ pub struct BlockLine<'a> {
     /// Its delay and what that splits into; `None` for a lost block.
     pub parts: Option<&'a Parts>,
     /// Names of the nodes by hop. Written by peers; the renderers escape them.
-    pub names: &'a Table<u8, String>,
+    pub names: &'a VecMap<u8, String>,
     /// Answered after `--timeout`.
     pub late: bool,
     /// Answered before: this line repeats a sequence number.

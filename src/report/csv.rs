@@ -156,8 +156,8 @@ fn push_cell(cell: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
     use super::*;
+    use crate::report::tests::samples;
 
     #[test]
     fn rows_are_as_in_the_golden_file_with_a_header_where_the_path_changes() {

@@ -145,8 +145,8 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
     use super::*;
+    use crate::report::tests::samples;
 
     type Pairs = Vec<(String, String)>;
 

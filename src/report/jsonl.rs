@@ -57,8 +57,8 @@ pub fn line(block: &BlockLine<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::json::read::{parse, Value};
-    use super::super::samples;
     use super::*;
+    use crate::report::tests::samples;
 
     #[test]
     fn lines_are_as_in_the_golden_file() {

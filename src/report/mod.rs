@@ -12,18 +12,18 @@ pub mod otlp;
 pub mod passive;
 pub mod paths;
 pub mod prometheus;
-#[cfg(test)]
-mod samples;
 pub mod screen;
 pub mod session;
+#[cfg(test)]
+mod tests;
 pub mod text;
 
-use crate::measure::facts::Facts;
+use crate::annotation::NodeAnnotations;
 use crate::measure::sla::{Event, LimitState, Place as Part};
 use crate::measure::timeline::Timeline;
 use crate::measure::{Sla, Statistics, VerdictKind};
-use crate::table::Table;
 use crate::time::{Nanos, WallTime};
+use crate::vec_map::VecMap;
 use std::fmt::Write as _;
 
 /// How a service stands, in the words of the Monitoring Plugins.
@@ -150,11 +150,11 @@ pub struct Report {
     /// The path was broken at the end; `None` where it was not.
     pub broken: Option<Broken>,
     /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
-    pub facts: Vec<Facts>,
+    pub annotations: Vec<NodeAnnotations>,
     /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
     pub timeline: Option<Timeline>,
     /// The first answers since the same was asked: what counters have grown from.
-    pub first_facts: Vec<Facts>,
+    pub first_facts: Vec<NodeAnnotations>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an
@@ -201,7 +201,7 @@ impl Report {
 }
 
 /// What a part of the path is called, its nodes' names as their owners wrote them: `B -> C`, `C`, `total`.
-pub fn place_name(names: &Table<u8, String>, place: Part) -> String {
+pub fn place_name(names: &VecMap<u8, String>, place: Part) -> String {
     let name = |hop| name_or_hop(names.get(&hop).map(String::as_str), hop);
     match place {
         Part::Segment { from, to } => format!("{} -> {}", name(from), name(to)),
@@ -266,31 +266,4 @@ pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_steers_a_terminal_stays_printable() {
-        assert_eq!(
-            printable("a\x1b[31m\u{9b}2J\u{202e}\r\n"),
-            "a\\u{1b}[31m\\u{9b}2J\\u{202e}\\u{d}\\u{a}"
-        );
-        assert_eq!(printable("Zürich-北京"), "Zürich-北京");
-    }
-
-    #[test]
-    fn hosts_and_segments_alternate_also_over_a_hop_that_does_not_stamp() {
-        let places = in_path_order(&[3, 0, 1], |hop| *hop, &[1, 0], |hop| *hop);
-        let expected = [
-            Place::Host(&0),
-            Place::Segment(&0),
-            Place::Host(&1),
-            Place::Segment(&1),
-            Place::Host(&3),
-        ];
-        assert_eq!(places, expected);
-    }
 }

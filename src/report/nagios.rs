@@ -198,8 +198,8 @@ fn of(summary: &Summary, statistic: Statistic) -> SignedNanos {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
     use super::*;
+    use crate::report::tests::samples;
 
     /// An entry of performance data as a monitoring system reads it: label, value, unit, warn, crit, min, max.
     type Entry = (String, Option<f64>, String, [Option<f64>; 4]);

@@ -11,7 +11,7 @@
 
 use super::block::BlockLine;
 use super::json::write::{Array, Object, ToJson, Writer};
-use crate::measure::{Crossing, HostPart, Passage, SegmentPart};
+use crate::measure::{HopStamp, HostPart, SegmentPart, StampDirection};
 use crate::time::{SignedNanos, WallTime};
 
 /// A block with what its aligned spans need besides its parts.
@@ -22,7 +22,7 @@ pub struct Block<'a> {
     /// Identifier of its session, the first half of the trace's.
     pub cookie: u64,
     /// Its stamps; empty for a lost block.
-    pub crossings: &'a [Crossing],
+    pub hop_stamps: &'a [HopStamp],
     /// Far clock minus near clock of each segment; `None` where it is unknown.
     pub offsets: &'a [Option<SignedNanos>],
 }
@@ -188,7 +188,7 @@ impl<'a> Walk<'a> {
         };
         let legs: Vec<_> = (0..).zip(&parts.segments).collect();
         for (at, host) in parts.hosts.iter().enumerate() {
-            self.residence(host, Passage::Forward, host.forward_residence);
+            self.residence(host, StampDirection::Forward, host.forward_residence);
             if let Some(&(at, segment)) = legs.get(at) {
                 self.leg(at, segment, true);
             }
@@ -202,7 +202,7 @@ impl<'a> Walk<'a> {
             );
         }
         for (at, host) in parts.hosts.iter().enumerate().rev() {
-            self.residence(host, Passage::Return, host.return_residence);
+            self.residence(host, StampDirection::Return, host.return_residence);
             if let Some(&(at, segment)) = at.checked_sub(1).and_then(|at| legs.get(at)) {
                 self.leg(at, segment, false);
             }
@@ -232,20 +232,26 @@ impl<'a> Walk<'a> {
         self.now = moved(self.now, length);
     }
 
-    fn residence(&mut self, host: &HostPart, passage: Passage, length: Option<SignedNanos>) {
+    fn residence(
+        &mut self,
+        host: &HostPart,
+        direction: StampDirection,
+        length: Option<SignedNanos>,
+    ) {
         let Some(length) = length else {
             return;
         };
-        let mut crossings = self.block.crossings.iter();
-        let stamp = crossings.find(|crossing| {
-            let same = crossing.passage == passage;
-            let turn = crossing.passage == Passage::Turn && passage == Passage::Forward;
-            crossing.hop == host.hop && (same || turn)
+        let mut hop_stamps = self.block.hop_stamps.iter();
+        let stamp = hop_stamps.find(|hop_stamp| {
+            let same = hop_stamp.direction == direction;
+            let turn =
+                hop_stamp.direction == StampDirection::Turn && direction == StampDirection::Forward;
+            hop_stamp.hop == host.hop && (same || turn)
         });
-        let turns = stamp.is_some_and(|stamp| stamp.passage == Passage::Turn);
-        let name = match passage {
+        let turns = stamp.is_some_and(|stamp| stamp.direction == StampDirection::Turn);
+        let name = match direction {
             _ if turns => "residence",
-            Passage::Return => "residence, return",
+            StampDirection::Return => "residence, return",
             _ => "residence, forward",
         };
         let mut attributes = vec![
@@ -312,8 +318,8 @@ impl<'a> Walk<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::json::read::{parse, Value as Json};
-    use super::super::samples;
     use super::*;
+    use crate::report::tests::samples;
 
     const OFFSETS: [Option<SignedNanos>; 3] = [Some(SignedNanos(5_000_000)), None, None];
 
@@ -354,7 +360,7 @@ mod tests {
             let block = Block {
                 line: *block,
                 cookie: 0xabc,
-                crossings: &[],
+                hop_stamps: &[],
                 offsets: &OFFSETS,
             };
             let text = line(&block);
@@ -392,7 +398,7 @@ mod tests {
             let traced = Block {
                 line: *block,
                 cookie: 1,
-                crossings: &[],
+                hop_stamps: &[],
                 offsets: &OFFSETS,
             };
             if first.is_none() && block.parts.is_some() {

@@ -73,8 +73,8 @@ fn why(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
     use super::*;
+    use crate::report::tests::samples;
 
     #[test]
     fn each_path_has_its_line_with_loss_figures_and_verdict() {

@@ -76,8 +76,8 @@ fn shorten(mut table: Vec<String>, named: Option<usize>, room: usize) -> Vec<Str
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples;
     use super::*;
+    use crate::report::tests::samples;
 
     const USUAL: Screen = Screen {
         width: 100,

@@ -1,4 +1,4 @@
-//! One line of `--sessions` and of `/sessions`: a live connection's [`Journal`] in, one JSON object out.
+//! One line of `--sessions` and of `/sessions`: a live connection's [`ConnectionRecord`] in, one JSON object out.
 //!
 //! ```text
 //! {"schema":"subsegment-tcp-speeds/session/1","event":"start|interval|now|end","at":"...","node":"B","role":"relay",
@@ -14,7 +14,7 @@
 
 use super::json::write::{Array, Object, ToJson, Writer};
 use crate::passive::Exchange;
-use crate::session::journal::{Bytes, EndJournal, Interval, Journal};
+use crate::session::connection_record::{ConnectionRecord, EndRecord, IntervalCounts, Transferred};
 use crate::time::WallTime;
 
 /// The value of `schema`; its number changes when a key changes its meaning or goes away.
@@ -26,7 +26,7 @@ pub enum Event {
     /// The connection was accepted, or connected by a source.
     Start,
     /// A second passed in which something moved.
-    Interval,
+    IntervalCounts,
     /// Somebody asked.
     Now,
     /// It is over.
@@ -37,7 +37,7 @@ impl Event {
     fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
-            Self::Interval => "interval",
+            Self::IntervalCounts => "interval",
             Self::Now => "now",
             Self::End => "end",
         }
@@ -56,9 +56,9 @@ pub struct Snapshot {
     /// The path session that it carries, and this node's hop on it; `None` before OPEN, and at a plain proxy.
     pub session: Option<(u64, u8)>,
     /// Its ends.
-    pub journal: Journal,
+    pub record: ConnectionRecord,
     /// What moved since the line before, at client and server; `None` where somebody asked.
-    pub interval: [Option<Interval>; 2],
+    pub interval: [Option<IntervalCounts>; 2],
     /// It ended otherwise than in order.
     pub failed: bool,
     /// Requests and responses, where plain HTTP/1.x was seen here. Given with the end.
@@ -79,11 +79,8 @@ pub fn line(node: &str, role: &str, snapshot: &Snapshot) -> String {
         let cookie = snapshot.session.map(|(cookie, _)| format!("{cookie:016x}"));
         w.pair("cookie", cookie.as_deref());
         w.pair("hop", snapshot.session.map(|(_, hop)| u64::from(hop)));
-        w.pair(
-            "client",
-            end(&snapshot.journal.client, snapshot.interval[0]),
-        );
-        let server = snapshot.journal.server.as_ref();
+        w.pair("client", end(&snapshot.record.client, snapshot.interval[0]));
+        let server = snapshot.record.server.as_ref();
         w.pair("server", server.map(|of| end(of, snapshot.interval[1])));
         w.pair("failed", snapshot.failed);
         w.pair("http", Array(snapshot.http.iter().map(exchange)));
@@ -93,7 +90,7 @@ pub fn line(node: &str, role: &str, snapshot: &Snapshot) -> String {
     text
 }
 
-fn end<'a>(of: &'a EndJournal, interval: Option<Interval>) -> impl ToJson + 'a {
+fn end<'a>(of: &'a EndRecord, interval: Option<IntervalCounts>) -> impl ToJson + 'a {
     Object(move |w: &mut Writer| {
         let [peer, local] = [of.peer, of.local].map(|end| end.map(|end| end.to_string()));
         w.pair("peer", peer.as_deref());
@@ -102,7 +99,7 @@ fn end<'a>(of: &'a EndJournal, interval: Option<Interval>) -> impl ToJson + 'a {
         w.pair("connect_ns", of.connect);
         w.pair("established", of.established);
         w.pair("syn_retransmits", of.syn_retransmits.map(u64::from));
-        let mut moved = |names: [&str; 3], bytes: Bytes| {
+        let mut moved = |names: [&str; 3], bytes: Transferred| {
             w.pair(names[0], bytes.count);
             w.pair(names[1], bytes.first);
             w.pair(names[2], bytes.last);
@@ -149,29 +146,29 @@ fn exchange(of: &Exchange) -> impl ToJson + '_ {
 mod tests {
     use super::super::json::read::parse;
     use super::*;
-    use crate::session::journal::Kernel;
+    use crate::session::connection_record::Kernel;
     use crate::time::Nanos;
 
     #[test]
     fn a_line_is_one_object_and_what_is_unknown_is_null() {
         let peer = "192.0.2.1:4000".parse().unwrap();
         let now = WallTime(1_795_253_400_000_000_000);
-        let mut journal = Journal::new(EndJournal::accepted(now, peer, Kernel::default()));
+        let mut record = ConnectionRecord::new(EndRecord::accepted(now, peer, Kernel::default()));
         let kernel = Kernel {
             round_trip: Some(Nanos(70_000)),
             least_round_trip: None,
             retransmits: Some(2),
         };
-        let server = EndJournal::connected(now, peer, Nanos::from_millis(3), kernel);
-        journal.server = Some(server);
-        journal.client.receive(now, 5);
+        let server = EndRecord::connected(now, peer, Nanos::from_millis(3), kernel);
+        record.server = Some(server);
+        record.client.receive(now, 5);
         let snapshot = Snapshot {
             event: Event::End,
             at: now,
             connection: 7,
             session: Some((0xabc, 1)),
-            interval: journal.interval(),
-            journal,
+            interval: record.interval(),
+            record,
             failed: true,
             http: vec![Exchange {
                 method: Some("GET"),

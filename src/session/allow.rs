@@ -96,12 +96,12 @@ const PAUSE: Nanos = Nanos::from_millis(10_000);
 
 /// Decides which of many equal lines are said.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seldom {
+pub struct LogThrottle {
     said: Option<MonoTime>,
     kept_back: u64,
 }
 
-impl Seldom {
+impl LogThrottle {
     /// Something happened at `now`: how many lines were kept back before this one, if it is to be said.
     pub fn happened(&mut self, now: MonoTime) -> Option<u64> {
         if self.said.is_some_and(|said| now.since(said) < PAUSE) {
@@ -191,13 +191,13 @@ mod tests {
 
     #[test]
     fn a_flood_is_said_once_and_then_counted() {
-        let mut seldom = Seldom::default();
+        let mut throttle = LogThrottle::default();
         let at = |ms| MonoTime(Nanos::from_millis(ms).0);
-        assert_eq!(seldom.happened(at(5)), Some(0), "the first at once");
+        assert_eq!(throttle.happened(at(5)), Some(0), "the first at once");
         for ms in 6..5000 {
-            assert_eq!(seldom.happened(at(ms)), None);
+            assert_eq!(throttle.happened(at(ms)), None);
         }
-        assert_eq!(seldom.happened(at(10_005)), Some(4994));
-        assert_eq!(seldom.happened(at(10_006)), None);
+        assert_eq!(throttle.happened(at(10_005)), Some(4994));
+        assert_eq!(throttle.happened(at(10_006)), None);
     }
 }

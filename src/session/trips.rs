@@ -1,27 +1,23 @@
 //! A frame that came back, as the trip that the node reading it has to account for.
 
-use crate::measure::{Crossing, Homecoming, NodeId, Passage, Trip};
+use crate::measure::{HopStamp, NodeId, Return, Trip};
 use crate::time::MonoTime;
 use crate::wire::{FrameView, Stamp, StampDirection, StampFlags};
 
 /// Who reads: the path is looked at from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct TripOrigin {
     /// Its node id.
     pub node: u64,
     /// Its hop.
     pub hop: u8,
 }
 
-fn crossing(stamp: &Stamp) -> Crossing {
-    Crossing {
+fn hop_stamp(stamp: &Stamp) -> HopStamp {
+    HopStamp {
         node: NodeId(stamp.node),
         hop: stamp.hop,
-        passage: match stamp.direction {
-            StampDirection::Forward => Passage::Forward,
-            StampDirection::Return => Passage::Return,
-            StampDirection::Turn => Passage::Turn,
-        },
+        direction: stamp.direction,
         generation: stamp.generation,
         stepped: stamp.flags.has(StampFlags::STEPPED),
         synchronised: stamp.flags.has(StampFlags::SYNCHRONISED),
@@ -36,24 +32,24 @@ fn crossing(stamp: &Stamp) -> Crossing {
 ///
 /// `at` is the origin's monotonic clock at that moment. `None` where the origin did not stamp the frame on its way out
 /// (an unmarked block, or no room).
-pub fn trip(frame: &FrameView<'_>, origin: Origin, at: MonoTime, home: Homecoming) -> Option<Trip> {
+pub fn trip(frame: &FrameView<'_>, origin: TripOrigin, at: MonoTime, home: Return) -> Option<Trip> {
     let mut stamps = frame.stamps().map_while(Result::ok).skip_while(|stamp| {
         stamp.node != origin.node
             || stamp.hop != origin.hop
             || stamp.direction != StampDirection::Forward
     });
     let first = stamps.next()?;
-    let mut crossings = Vec::with_capacity(usize::from(frame.header.stamps));
-    crossings.push(crossing(&first));
-    crossings.extend(
+    let mut hop_stamps = Vec::with_capacity(usize::from(frame.header.stamps));
+    hop_stamps.push(hop_stamp(&first));
+    hop_stamps.extend(
         stamps
             .filter(|stamp| stamp.hop > origin.hop)
-            .map(|stamp| crossing(&stamp)),
+            .map(|stamp| hop_stamp(&stamp)),
     );
     Some(Trip {
         sequence: frame.header.sequence,
         at,
-        crossings,
+        hop_stamps,
         home,
         late: false,
         behind_exit: None,
@@ -94,23 +90,23 @@ mod tests {
         .concat();
         let bytes = build(Header::new(frame_type::BLOCK, 1, 42), &stamps, &[], b"");
         let frame = FrameView::parse(&bytes).unwrap();
-        let home = Homecoming {
+        let home = Return {
             arrival: None,
             ingress: WallTime(9),
             egress: Some(WallTime(10)),
             generation: 0,
             held: Nanos::ZERO,
         };
-        let origin = Origin { node: 11, hop: 1 };
+        let origin = TripOrigin { node: 11, hop: 1 };
         let seen = trip(&frame, origin, MonoTime(0), home).unwrap();
         assert_eq!(seen.sequence, 42);
         assert_eq!(
-            seen.crossings
+            seen.hop_stamps
                 .iter()
-                .map(|c| (c.hop, c.passage))
+                .map(|c| (c.hop, c.direction))
                 .collect::<Vec<_>>(),
-            [(1, Passage::Forward), (2, Passage::Turn)]
+            [(1, Forward), (2, Turn)]
         );
-        assert!(trip(&frame, Origin { node: 99, hop: 1 }, MonoTime(0), home).is_none());
+        assert!(trip(&frame, TripOrigin { node: 99, hop: 1 }, MonoTime(0), home).is_none());
     }
 }

@@ -17,7 +17,7 @@ pub const ANNOTATION_NONCE: u8 = 2;
 pub const ANNOTATION_BEHIND_EXIT: u8 = 3;
 
 /// Values that a node tells of itself, having been asked: `wire/facts.rs`.
-pub const ANNOTATION_FACTS: u8 = 4;
+pub const ANNOTATION_VALUES: u8 = 4;
 /// Which hop is asked for which classes, where not all are asked for the same.
 pub const ANNOTATION_ASK: u8 = 5;
 
@@ -85,7 +85,7 @@ pub fn push_annotation(annotations: &mut Vec<u8>, kind: u8, hop: u8, value: &[u8
 
 /// What a node does on the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum NodeRole {
     /// Makes blocks: from stdin, or a probe's own.
     Source,
     /// Framed in, framed out.
@@ -102,7 +102,7 @@ pub enum Role {
     Unknown,
 }
 
-impl Role {
+impl NodeRole {
     const ALL: [(Self, u8, &'static str); 6] = [
         (Self::Source, 1, "source"),
         (Self::Relay, 2, "relay"),
@@ -148,7 +148,7 @@ pub struct NodeInfo {
     /// Random per process.
     pub id: u64,
     /// What it does.
-    pub role: Role,
+    pub role: NodeRole,
     /// Least and greatest version it speaks.
     pub versions: (u8, u8),
     /// Greatest error of its wall clock as its kernel states it; `None` where the clock is not synchronised.
@@ -160,7 +160,7 @@ pub struct NodeInfo {
     /// The address its upstream neighbour reached it at; empty at the source.
     pub address: String,
     /// The address it connected to; empty at a reflector.
-    pub onward: String,
+    pub next_hop: String,
     /// Its static tags.
     pub tags: Vec<String>,
 }
@@ -188,7 +188,7 @@ impl NodeInfo {
             rest = &tail[usize::from(len)..];
             Some(String::from_utf8_lossy(text).into_owned())
         };
-        let (Some(name), Some(address), Some(onward)) = (text(), text(), text()) else {
+        let (Some(name), Some(address), Some(next_hop)) = (text(), text(), text()) else {
             return Err(malformed);
         };
         let (&count, tail) = rest.split_first().ok_or_else(|| malformed.clone())?;
@@ -206,14 +206,14 @@ impl NodeInfo {
         let connect = BigEndian::read_u64(&fixed[16..24]);
         Ok(Self {
             id: BigEndian::read_u64(&fixed[0..8]),
-            role: Role::from_wire(fixed[8]),
+            role: NodeRole::from_wire(fixed[8]),
             versions: (fixed[9], fixed[10]),
             clock_error: (clock_error != UNKNOWN_CLOCK_ERROR)
                 .then(|| Nanos::from_micros(u64::from(clock_error))),
             connect: (connect != 0).then_some(Nanos(connect)),
             name,
             address,
-            onward,
+            next_hop,
             tags,
         })
     }
@@ -243,7 +243,7 @@ impl NodeInfo {
         };
         text(&mut out, &self.name);
         text(&mut out, &self.address);
-        text(&mut out, &self.onward);
+        text(&mut out, &self.next_hop);
         let tags = &self.tags[..self.tags.len().min(255)];
         out.push(tags.len() as u8);
         for tag in tags {
@@ -299,13 +299,13 @@ mod tests {
     fn sample() -> NodeInfo {
         NodeInfo {
             id: 0x0102_0304_0506_0708,
-            role: Role::Relay,
+            role: NodeRole::Relay,
             versions: (1, 1),
             clock_error: Some(Nanos::from_micros(0x0a0b)),
             connect: Some(Nanos(0x0c0d)),
             name: "B".into(),
             address: "b:1".into(),
-            onward: String::new(),
+            next_hop: String::new(),
             tags: vec!["x".into()],
         }
     }

@@ -51,16 +51,16 @@ mod annotation;
 pub mod authentication;
 mod crc;
 mod error;
-pub mod facts;
 mod frame;
 mod header;
 pub mod siphash;
 mod stamp;
+pub mod values;
 
 pub use annotation::{
-    push_annotation, Annotation, Annotations, BehindExit, NodeInfo, Role, ANNOTATION_ASK,
-    ANNOTATION_BEHIND_EXIT, ANNOTATION_FACTS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE,
-    ANNOTATION_NONCE,
+    push_annotation, Annotation, Annotations, BehindExit, NodeInfo, NodeRole, ANNOTATION_ASK,
+    ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
+    ANNOTATION_VALUES,
 };
 pub use error::ParseError;
 pub use frame::{build, push_stamp, set_hop, ErrorCode, ErrorInfo, FrameView};

@@ -20,14 +20,14 @@ mod field {
     pub(super) const EGRESS: Range<usize> = 32..40;
 }
 
-/// Which way a block went when it was stamped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The direction in which a block left the node that stamped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StampDirection {
-    /// Away from the source.
+    /// Passed on, away from the source. At an exit: written to the server.
     Forward,
-    /// Towards the source.
+    /// Passed on, towards the source. At an exit: the report of a block; its ingress is the forward egress.
     Return,
-    /// Turned round by a reflector.
+    /// Reflected: came in forward, left in the return direction.
     Turn,
 }
 

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
 pub mod framed;
-#[path = "../../src/random.rs"]
+#[path = "../util/random.rs"]
 mod random;
 
 pub(crate) use random::Random;

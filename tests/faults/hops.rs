@@ -10,7 +10,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
-use subsegment_tcp_speeds::node::link::Link;
+use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::sys;
 use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
 

@@ -170,7 +170,7 @@ impl Scene {
         let fresh: Vec<_> = subjects.iter().map(Subject::vitals).collect();
         let (stop, stopped) = channel::<()>();
         let mut witness = self.witness;
-        let asking = thread::spawn(move || {
+        let requests = thread::spawn(move || {
             let mut random = Random::new(7);
             let (mut asked, mut slowest, mut wrong) = (0, Duration::ZERO, None);
             while stopped.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
@@ -223,7 +223,7 @@ impl Scene {
             resume_unwind(panic)
         });
         drop(stop);
-        let (mut witness, asked, slowest, unanswered) = asking.join().unwrap();
+        let (mut witness, asked, slowest, unanswered) = requests.join().unwrap();
         let before: Vec<_> = subjects.iter().map(of_cpu).collect();
         pass(Duration::from_secs(1));
         let after: Vec<_> = subjects.iter().map(of_cpu).collect();

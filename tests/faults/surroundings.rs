@@ -64,12 +64,12 @@ fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
     scene.suffers(|_| {
         let clients: Vec<_> = (0..40).map(|_| connect_unless_reset(address)).collect();
         let soon = Duration::from_secs(1);
-        let asking = clients
+        let requests = clients
             .into_iter()
             .map(|client| Some(Witness::silent(client?, true).waits(soon)));
-        let mut asking: Vec<_> = asking.collect();
+        let mut requests: Vec<_> = requests.collect();
         // They are taken in their order: the first that hears nothing is in the backlog, with all behind it.
-        let served = asking
+        let served = requests
             .iter_mut()
             .position(|client| {
                 let client = client.as_mut();
@@ -78,7 +78,7 @@ fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
             .unwrap_or(40);
         // None at all where all descriptors were gone before the first could be connected onward.
         assert!(served < 40, "all were served");
-        drop(asking);
+        drop(requests);
         let deadline = Instant::now() + LONG;
         loop {
             if let Some(client) = connect_unless_reset(address) {

@@ -19,7 +19,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use subsegment_tcp_speeds::cli::flags::FOR_DESK;
+use subsegment_tcp_speeds::cli::flags::FULL_ONLY;
 use support::lines_from;
 use util::{need, program, text, Dir, Node, Process};
 
@@ -197,7 +197,7 @@ fn services_work(target: Target) {
 
 /// What is only for a desk is refused by name, as a usage error.
 fn refuses_what_it_lacks(target: Target) {
-    for name in FOR_DESK {
+    for name in FULL_ONLY {
         let mut command = target.command();
         match *name {
             "otlp" | "influx" | "nagios" => command.args(["-l", ":0", "--format", name]),

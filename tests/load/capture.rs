@@ -4,7 +4,7 @@
 #[path = "../../src/passive/tests/packets.rs"]
 mod packets;
 #[allow(dead_code)] // The tests' part of it: cases to damage.
-#[path = "../../src/random.rs"]
+#[path = "../util/random.rs"]
 mod random;
 
 use crate::Outcome;

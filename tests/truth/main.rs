@@ -13,7 +13,7 @@ mod delay;
 mod hops;
 mod kernel;
 mod late;
-mod onward;
+mod next_hop;
 mod slow;
 mod support;
 mod verdict;

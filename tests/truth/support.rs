@@ -10,7 +10,7 @@ use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::node::link::{Link, Way};
+use subsegment_tcp_speeds::commands::demo::link::{Link, Way};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 
 /// Two measuring tests at a time would measure each other.

@@ -52,8 +52,8 @@ mod watch;
 pub use parse::{parse, simple, RuleError};
 pub use watch::{Event, Growth, LimitState, Watch};
 
-use super::facts::Classes;
 use super::Sla;
+use crate::annotation::Classes;
 use crate::time::SignedNanos;
 use std::cmp::Ordering;
 use std::fmt;
@@ -336,7 +336,7 @@ pub struct Rule {
     pub limit: Limit,
     /// Blocks of a window; 1 where each block is evaluated.
     pub over: u32,
-    /// Turns when so many ...
+    /// Transitions when so many ...
     pub hits: u32,
     /// ... of the last so many evaluations exceeded the limit; 1 to [`MOST_OF`].
     pub of: u32,

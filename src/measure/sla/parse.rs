@@ -3,8 +3,8 @@
 use super::{
     Amount, Ask, Clear, Figure, Limit, Node, Nodes, Part, Rule, Statistic, MOST_OF, WINDOW,
 };
+use crate::annotation::Classes;
 use crate::decimal::decimal;
-use crate::measure::facts::Classes;
 use crate::measure::Sla;
 use crate::time::SignedNanos;
 use std::fmt;
@@ -366,12 +366,12 @@ impl Reader {
             ));
         };
         self.word("ask")?;
-        let words = Classes::ALL.map(|row| row.1).join(", ");
+        let words = Classes::ALL.map(|row| row.word).join(", ");
         let what = format!("a class of annotations: all, {words}");
         let class = |text: &str| text.parse::<Classes>().ok().filter(|some| !some.is_empty());
         let mut classes = self.read(&what, class)?;
         while self.takes(",") {
-            classes = classes.and(self.read(&what, class)?);
+            classes = classes.union(self.read(&what, class)?);
         }
         self.word("at")?;
         if self.takes("*") {

@@ -4,10 +4,10 @@
 //! evaluations each; of the events the latest [`EVENTS`] are kept.
 
 use super::{figure_text, Amount, Figure, Limit, Node, Nodes, Part, Place, Rule, Statistic};
-use crate::measure::facts::Classes;
+use crate::annotation::Classes;
 use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
-use crate::table::Table;
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
+use crate::vec_map::VecMap;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ struct Least {
 #[derive(Debug)]
 pub struct Watch {
     rules: Arc<[Rule]>,
-    names: Table<u8, String>,
+    names: VecMap<u8, String>,
     hops: Vec<u8>,
     tracks: Vec<Track>,
     matched: Vec<bool>,
@@ -153,7 +153,7 @@ impl Watch {
             needs_growth: rules.iter().any(Rule::needs_growth),
             matched: vec![false; rules.len()],
             rules,
-            names: Table::new(),
+            names: VecMap::new(),
             hops: Vec::new(),
             tracks: Vec::new(),
             least: Vec::new(),
@@ -241,7 +241,7 @@ impl Watch {
     }
 
     /// Takes in a block that came back on the path of these names.
-    pub fn block(&mut self, names: &Table<u8, String>, trip: &Trip, parts: &Parts) {
+    pub fn block(&mut self, names: &VecMap<u8, String>, trip: &Trip, parts: &Parts) {
         self.latest = (trip.home.ingress, trip.sequence);
         let hops = parts.hosts.iter().map(|host| host.hop);
         if !hops.clone().eq(self.hops.iter().copied()) || self.names != *names {
@@ -310,8 +310,11 @@ impl Watch {
             return;
         };
         let end = |hop| {
-            let crossing = trip.crossings.iter().find(|crossing| crossing.hop == hop);
-            crossing.map(|crossing| (crossing.node, crossing.generation))
+            let hop_stamp = trip
+                .hop_stamps
+                .iter()
+                .find(|hop_stamp| hop_stamp.hop == hop);
+            hop_stamp.map(|hop_stamp| (hop_stamp.node, hop_stamp.generation))
         };
         let ends = (end(segment.from_hop), end(segment.to_hop));
         let (Some(near), Some(far)) = ends else {
@@ -358,7 +361,7 @@ impl Watch {
     }
 
     /// Takes in what the model says of each part's growth.
-    pub fn grow(&mut self, at: MonoTime, growth: &Table<Place, Growth>) {
+    pub fn grow(&mut self, at: MonoTime, growth: &VecMap<Place, Growth>) {
         self.grown = Some(at);
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
@@ -499,8 +502,8 @@ impl Watch {
     }
 
     /// What is to be asked now, by hop.
-    pub fn asks(&self) -> Table<u8, Classes> {
-        let mut asks = Table::new();
+    pub fn asks(&self) -> VecMap<u8, Classes> {
+        let mut asks = VecMap::new();
         for track in self.tracks.iter().filter(|track| track.turned) {
             let rule = &self.rules[track.rule];
             let values = track.recent.iter().map(|(value, _)| *value);
@@ -516,7 +519,7 @@ impl Watch {
                 }
                 for hop in self.whom(&ask.at, track.place) {
                     let classes = asks.get_or_insert_with(hop, || Classes(0));
-                    *classes = classes.and(ask.classes);
+                    *classes = classes.union(ask.classes);
                 }
             }
         }
@@ -630,12 +633,12 @@ impl Statistic {
 mod tests {
     use super::super::parse;
     use super::*;
-    use crate::measure::{Crossing, Homecoming, HostPart, Passage, SegmentPart};
+    use crate::measure::{HopStamp, HostPart, Return, SegmentPart, StampDirection};
 
     /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each way.
     struct Bench {
         watch: Watch,
-        names: Table<u8, String>,
+        names: VecMap<u8, String>,
         sequence: u64,
         generation: u8,
     }
@@ -660,13 +663,13 @@ mod tests {
         fn block(&mut self, ways: [(f64, f64); 2]) -> Vec<String> {
             let at = self.sequence * 100_000_000;
             let wall = |offset: i64| WallTime(1_000_000_000_000 + at) + SignedNanos(offset);
-            let crossing = |hop: u8| Crossing {
+            let hop_stamp = |hop: u8| HopStamp {
                 node: NodeId(u64::from(hop)),
                 hop,
-                passage: if hop == 2 {
-                    Passage::Turn
+                direction: if hop == 2 {
+                    StampDirection::Turn
                 } else {
-                    Passage::Forward
+                    StampDirection::Forward
                 },
                 generation: if hop == 2 { self.generation } else { 0 },
                 stepped: false,
@@ -676,16 +679,16 @@ mod tests {
                 ingress: wall(0),
                 egress: wall(100_000),
             };
-            let back = Crossing {
-                passage: Passage::Return,
-                ..crossing(1)
+            let back = HopStamp {
+                direction: StampDirection::Return,
+                ..hop_stamp(1)
             };
             let total: f64 = ways.iter().map(|way| way.0 + way.1).sum();
             let trip = Trip {
                 sequence: self.sequence,
                 at: MonoTime(at),
-                crossings: vec![crossing(0), crossing(1), crossing(2), back],
-                home: Homecoming {
+                hop_stamps: vec![hop_stamp(0), hop_stamp(1), hop_stamp(2), back],
+                home: Return {
                     arrival: None,
                     ingress: wall(ms(total).0),
                     egress: None,
@@ -870,7 +873,7 @@ mod tests {
         let both = [Some(ms(0.03)), Some(ms(0.02))];
         bench.watch.grow(
             MonoTime(5),
-            &Table::from([
+            &VecMap::from([
                 (far, growth([Some(ms(1.0)), Some(ms(9.0))], Some(ms(2.0)))),
                 (Place::Host(2), growth(both, None)),
             ]),
@@ -885,7 +888,7 @@ mod tests {
             ]
         );
         let grown = growth([Some(ms(1.0)), None], Some(ms(4.0)));
-        bench.watch.grow(MonoTime(6), &Table::from([(far, grown)]));
+        bench.watch.grow(MonoTime(6), &VecMap::from([(far, grown)]));
         assert_eq!(
             bench.told(),
             ["B -> C warning, increase 4 ms, limit 3 ms (line 2)"]
@@ -950,18 +953,18 @@ mod tests {
         let (load, tcp, cpu) = (Classes::LOAD, Classes::TCP, Classes::CPU);
         assert_eq!(
             bench.watch.asks(),
-            Table::from([(1, tcp), (2, load.and(tcp))])
+            VecMap::from([(1, tcp), (2, load.union(tcp))])
         );
         bench.far(11.0);
         assert_eq!(
             bench.watch.asks(),
-            Table::from([(0, cpu), (1, tcp), (2, load.and(tcp))])
+            VecMap::from([(0, cpu), (1, tcp), (2, load.union(tcp))])
         );
         bench.far(21.0);
         let all: Classes = "all".parse().unwrap();
         assert_eq!(
             bench.watch.asks(),
-            Table::from([(0, all), (1, all), (2, all)])
+            VecMap::from([(0, all), (1, all), (2, all)])
         );
         bench.far(5.0);
         assert!(bench.watch.asks().is_empty());

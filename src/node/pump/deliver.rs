@@ -1,20 +1,20 @@
 //! Framed in, plain bytes out: an exit's way to the server, and an entry's way back to the client.
 
 use super::Pump;
+use crate::collect::queue::Measurement;
 use crate::measure::Direction;
-use crate::node::annotator::cut_to_room;
+use crate::node::annotations::cut_to_room;
 use crate::node::clock::{Moment, PumpClock};
-use crate::node::collect::Measurement;
-use crate::node::ends::{End, Side};
-use crate::node::fault::Fault;
-use crate::node::intake::Intake;
-use crate::node::introduce::tell_nodes;
+use crate::node::end::End;
+use crate::node::fault::ConnectionFault;
+use crate::node::introduce::report_nodes;
+use crate::node::reader::FrameReader;
+use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
-use crate::session::journal::Place;
 use crate::time::Nanos;
 use crate::wire::{
     build, frame_type, push_annotation, set_egress, BehindExit, Flags, FrameView, Header, Stamp,
-    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_FACTS, STAMP_LEN,
+    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_VALUES, STAMP_LEN,
 };
 use std::sync::atomic::Ordering;
 
@@ -23,21 +23,25 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn deliver(&mut self, intake: &mut Intake<'a>, mut inbound: Inbound) -> Result<(), Fault> {
-        let server = self.end(Side::Server);
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn deliver(
+        &mut self,
+        reader: &mut FrameReader<'a>,
+        mut inbound: Inbound,
+    ) -> Result<(), ConnectionFault> {
+        let server = self.end(ConnectionSide::Server);
         loop {
-            let next = intake
+            let next = reader
                 .frame()
                 .map_err(|fault| self.read_fault(self.source, fault))?;
             let Some(header) = next else {
                 break;
             };
-            let ingress = self.ingress(intake, &header);
-            self.check(intake, &mut inbound, &header)?;
+            let ingress = self.ingress(reader, &header);
+            self.check(reader, &mut inbound, &header)?;
             match header.kind {
                 frame_type::BLOCK => {
-                    self.deliver_block(&intake.view(header), ingress)?;
+                    self.deliver_block(&reader.view(header), ingress)?;
                 }
                 frame_type::END => {
                     server.shut_writing();
@@ -47,7 +51,7 @@ impl<'a> Pump<'a> {
                 frame_type::RESET => return Err(self.passed_reset()),
                 _ => {} // What only a later version knows ends here, as the path does.
             }
-            intake.consume(&header);
+            reader.consume(&header);
         }
         if !inbound.ended() {
             return Err(self.vanished());
@@ -59,20 +63,20 @@ impl<'a> Pump<'a> {
         &mut self,
         frame: &FrameView<'_>,
         ingress: Option<Moment>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let header = frame.header;
         self.count(header.payload_len);
         let Some(ingress) = ingress else {
-            self.pair.exchange.ask_untimed();
-            self.note_payload(Place::Client, None, frame.payload());
-            return self.send(Side::Server, frame.payload());
+            self.pair.server_timer.ask_untimed();
+            self.note_payload(ConnectionSide::Client, None, frame.payload());
+            return self.send(ConnectionSide::Server, frame.payload());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
-        self.note_payload(Place::Client, None, frame.payload());
-        let question = self.pair.exchange.ask(header.sequence);
+        self.note_payload(ConnectionSide::Client, None, frame.payload());
+        let question = self.pair.server_timer.ask(header.sequence);
         let egress = self.clock.read();
         question.at(egress.mono);
-        self.send(Side::Server, frame.payload())?;
+        self.send(ConnectionSide::Server, frame.payload())?;
         // It was this pump's write to the server that blocked: the forward stamp's, not the way back's.
         forward.held += std::mem::take(&mut self.held);
         forward.egress = egress.wall;
@@ -120,7 +124,7 @@ impl<'a> Pump<'a> {
         };
         let mut annotations = Vec::new();
         if header.classes == 0 {
-            self.telling.rest();
+            self.telling.clear();
         } else {
             // What the nodes before told is to go back, and what this one tells.
             let overflow = frame.header.flags.0 & Flags::ANNOTATIONS_OVERFLOW;
@@ -132,7 +136,7 @@ impl<'a> Pump<'a> {
                 header.flags = header.flags.with(Flags::ANNOTATIONS_OVERFLOW);
             }
             if !fits.is_empty() {
-                push_annotation(&mut annotations, ANNOTATION_FACTS, self.session.hop, fits);
+                push_annotation(&mut annotations, ANNOTATION_VALUES, self.session.hop, fits);
             }
         }
         let client = &self.pair.client;
@@ -155,11 +159,11 @@ impl<'a> Pump<'a> {
     }
 
     /// Sends what reports are left at the end of a direction, waiting for the client to take them.
-    pub(super) fn flush_reports(&mut self) -> Result<(), Fault> {
-        let guard = self.end(Side::Client).lock();
+    pub(super) fn flush_reports(&mut self) -> Result<(), ConnectionFault> {
+        let guard = self.end(ConnectionSide::Client).lock();
         while let Some(mut report) = self.pair.client.take_report() {
             stamp_report(&self.pair.client, &mut report, &mut self.clock);
-            self.send(Side::Client, &report)?;
+            self.send(ConnectionSide::Client, &report)?;
         }
         drop(guard);
         Ok(())
@@ -169,26 +173,26 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn deliver_back(&mut self) -> Result<(), Fault> {
-        let intake = &mut self.intake();
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn deliver_back(&mut self) -> Result<(), ConnectionFault> {
+        let reader = &mut self.reader();
         let mut inbound = Inbound::returning(self.session.cookie);
-        let client = self.end(Side::Client);
+        let client = self.end(ConnectionSide::Client);
         loop {
-            let next = intake
+            let next = reader
                 .frame()
                 .map_err(|fault| self.read_fault(self.source, fault))?;
             let Some(header) = next else {
                 break;
             };
-            let ingress = self.ingress(intake, &header);
-            self.check(intake, &mut inbound, &header)?;
+            let ingress = self.ingress(reader, &header);
+            self.check(reader, &mut inbound, &header)?;
             match header.kind {
                 frame_type::BLOCK => {
                     self.count(header.payload_len);
-                    let view = intake.view(header);
-                    self.send(Side::Client, view.payload())?;
-                    self.note_payload(Place::Server, None, view.payload());
+                    let view = reader.view(header);
+                    self.send(ConnectionSide::Client, view.payload())?;
+                    self.note_payload(ConnectionSide::Server, None, view.payload());
                     // A reflector at the end of the path answers in blocks, an exit in reports.
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);
@@ -201,18 +205,18 @@ impl<'a> Pump<'a> {
                 frame_type::REPORT => {
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);
-                        self.tell_trip(intake.view(header).bytes(), header, ingress, None, held);
+                        self.tell_trip(reader.view(header).bytes(), header, ingress, None, held);
                     }
                 }
                 frame_type::END => client.shut_writing(),
                 frame_type::OPENED => {
-                    tell_nodes(self.node, self.session, intake.view(header).annotations());
+                    report_nodes(self.node, self.session, reader.view(header).annotations());
                 }
                 frame_type::RESET => return Err(self.passed_reset()),
-                frame_type::ERROR => return Err(self.passed_error(intake.view(header).payload())),
+                frame_type::ERROR => return Err(self.passed_error(reader.view(header).payload())),
                 _ => {}
             }
-            intake.consume(&header);
+            reader.consume(&header);
         }
         if !inbound.ended() {
             return Err(self.vanished());

@@ -2,12 +2,12 @@
 
 use super::Pump;
 use crate::measure::Direction;
-use crate::node::annotator::append;
+use crate::node::annotations::append;
 use crate::node::clock::Moment;
-use crate::node::ends::Side;
-use crate::node::fault::Fault;
-use crate::node::intake::{Chunk, Intake, HEADROOM};
-use crate::node::introduce::tell_nodes;
+use crate::node::fault::ConnectionFault;
+use crate::node::introduce::report_nodes;
+use crate::node::reader::{Chunk, FrameReader, HEADROOM};
+use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::time::{Nanos, WallTime};
 use crate::wire::{
@@ -72,9 +72,9 @@ impl Batch {
     }
 
     /// Copies a frame from where it lies behind the others.
-    fn take(&mut self, intake: &mut Intake<'_>, frame: Ready) {
+    fn take(&mut self, reader: &mut FrameReader<'_>, frame: Ready) {
         let start = self.bytes.len();
-        let buffer = either(&mut self.own, intake);
+        let buffer = either(&mut self.own, reader);
         self.bytes
             .extend_from_slice(&buffer[frame.start..frame.end]);
         let moved = |at: usize| at - frame.start + start;
@@ -95,74 +95,78 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
     pub fn relay(
         &mut self,
-        intake: &mut Intake<'a>,
+        reader: &mut FrameReader<'a>,
         inbound: Inbound,
         open: Vec<u8>,
-    ) -> Result<(), Fault> {
-        self.pass_frames(intake, inbound, Way::Forward, open)
+    ) -> Result<(), ConnectionFault> {
+        self.pass_frames(reader, inbound, Way::Forward, open)
     }
 
     /// A relay's down pump, from the beginning.
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn relay_back(&mut self) -> Result<(), Fault> {
-        let intake = &mut self.intake();
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn relay_back(&mut self) -> Result<(), ConnectionFault> {
+        let reader = &mut self.reader();
         let inbound = Inbound::returning(self.session.cookie);
-        self.pass_frames(intake, inbound, Way::Return, Vec::new())
+        self.pass_frames(reader, inbound, Way::Return, Vec::new())
     }
 
     /// A reflector's only pump.
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn reflect(&mut self, intake: &mut Intake<'a>, inbound: Inbound) -> Result<(), Fault> {
-        self.sink = Side::Client;
-        self.pass_frames(intake, inbound, Way::Turn, Vec::new())
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn reflect(
+        &mut self,
+        reader: &mut FrameReader<'a>,
+        inbound: Inbound,
+    ) -> Result<(), ConnectionFault> {
+        self.sink = ConnectionSide::Client;
+        self.pass_frames(reader, inbound, Way::Turn, Vec::new())
     }
 
     /// `opening` is a relay's OPEN frame, which goes out together with what came behind it.
     fn pass_frames(
         &mut self,
-        intake: &mut Intake<'a>,
+        reader: &mut FrameReader<'a>,
         mut inbound: Inbound,
         way: Way,
         opening: Vec<u8>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let mut batch = Batch::default();
         if !opening.is_empty() {
             batch.open(opening);
-            if next_gatherable(intake).is_none() {
+            if next_gatherable(reader).is_none() {
                 self.flush(&mut batch, None, way)?;
             }
         }
         loop {
-            let next = intake
+            let next = reader
                 .frame()
                 .map_err(|fault| self.read_fault(self.source, fault))?;
             let Some(header) = next else {
                 break;
             };
-            let ingress = self.ingress(intake, &header);
-            self.check(intake, &mut inbound, &header)?;
+            let ingress = self.ingress(reader, &header);
+            self.check(reader, &mut inbound, &header)?;
             if !gatherable(header.kind) {
-                self.pass_special(intake, header, ingress, way)?;
+                self.pass_special(reader, header, ingress, way)?;
                 continue;
             }
-            let first = self.make_ready(intake, header, ingress, way, &mut batch.own);
-            intake.consume(&header);
-            if batch.frames.is_empty() && next_gatherable(intake).is_none() {
+            let first = self.make_ready(reader, header, ingress, way, &mut batch.own);
+            reader.consume(&header);
+            if batch.frames.is_empty() && next_gatherable(reader).is_none() {
                 // Most often that was all there is: it goes out from where it lies.
-                self.dispatch(either(&mut batch.own, intake), &[first], ingress, way)?;
+                self.dispatch(either(&mut batch.own, reader), &[first], ingress, way)?;
                 continue;
             }
-            batch.take(intake, first);
-            self.pass_batch(intake, &mut inbound, ingress, way, &mut batch)?;
+            batch.take(reader, first);
+            self.pass_batch(reader, &mut inbound, ingress, way, &mut batch)?;
         }
         if !inbound.ended() {
             return Err(self.vanished());
@@ -176,24 +180,29 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     fn pass_batch(
         &mut self,
-        intake: &mut Intake<'a>,
+        reader: &mut FrameReader<'a>,
         inbound: &mut Inbound,
         mut ingress: Option<Moment>,
         way: Way,
         batch: &mut Batch,
-    ) -> Result<(), Fault> {
-        while let Some(next) = next_gatherable(intake).filter(|_| batch.bytes.len() < GATHER) {
-            ingress = self.ingress(intake, &next).or(ingress);
-            self.check(intake, inbound, &next)?;
-            let ready = self.make_ready(intake, next, ingress, way, &mut batch.own);
-            intake.consume(&next);
-            batch.take(intake, ready);
+    ) -> Result<(), ConnectionFault> {
+        while let Some(next) = next_gatherable(reader).filter(|_| batch.bytes.len() < GATHER) {
+            ingress = self.ingress(reader, &next).or(ingress);
+            self.check(reader, inbound, &next)?;
+            let ready = self.make_ready(reader, next, ingress, way, &mut batch.own);
+            reader.consume(&next);
+            batch.take(reader, ready);
         }
         self.flush(batch, ingress, way)
     }
 
     /// Sends what was gathered, and gives its memory back: a connection that idles next keeps none.
-    fn flush(&mut self, batch: &mut Batch, ingress: Option<Moment>, way: Way) -> Result<(), Fault> {
+    fn flush(
+        &mut self,
+        batch: &mut Batch,
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Result<(), ConnectionFault> {
         let Batch { bytes, frames, .. } = std::mem::take(batch);
         let mut bytes = bytes;
         self.dispatch(&mut bytes, &frames, ingress, way)
@@ -202,7 +211,7 @@ impl<'a> Pump<'a> {
     /// Makes the pending frame ready: where it lies, or in `own`, which is empty otherwise, where it asks for facts.
     fn make_ready(
         &mut self,
-        intake: &mut Intake<'a>,
+        reader: &mut FrameReader<'a>,
         mut header: Header,
         ingress: Option<Moment>,
         way: Way,
@@ -214,14 +223,14 @@ impl<'a> Pump<'a> {
         if way != Way::Return && header.kind == frame_type::BLOCK && header.marked() {
             match ingress {
                 Some(ingress) if header.classes != 0 => {
-                    let value = self.answer(&intake.view(header), ingress);
-                    header = append(&intake.view(header), self.session.hop, &value, own);
+                    let value = self.answer(&reader.view(header), ingress);
+                    header = append(&reader.view(header), self.session.hop, &value, own);
                 }
-                _ => self.telling.rest(),
+                _ => self.telling.clear(),
             }
         }
         if own.is_empty() {
-            return self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
+            return self.prepare(&mut reader.chunk_of(&header), header, ingress, way);
         }
         let mut chunk = Chunk {
             start: HEADROOM,
@@ -280,7 +289,7 @@ impl<'a> Pump<'a> {
         frames: &[Ready],
         ingress: Option<Moment>,
         way: Way,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
             return Ok(());
         };
@@ -339,7 +348,7 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     fn tell_opened(&self, frame: &[u8], header: Header) {
         if let Ok(view) = FrameView::of(header, frame) {
-            tell_nodes(self.node, self.session, view.annotations());
+            report_nodes(self.node, self.session, view.annotations());
         }
     }
 
@@ -347,22 +356,22 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     fn pass_special(
         &mut self,
-        intake: &mut Intake<'a>,
+        reader: &mut FrameReader<'a>,
         header: Header,
         ingress: Option<Moment>,
         way: Way,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let fault = match header.kind {
             frame_type::RESET => Some(self.passed_reset()),
-            frame_type::ERROR => Some(self.passed_error(intake.view(header).payload())),
+            frame_type::ERROR => Some(self.passed_error(reader.view(header).payload())),
             _ => None,
         };
         if let Some(fault) = fault {
             return Err(fault);
         }
-        let ready = self.prepare(&mut intake.chunk_of(&header), header, ingress, way);
-        intake.consume(&header);
-        self.dispatch(intake.buffer(), &[ready], ingress, way)
+        let ready = self.prepare(&mut reader.chunk_of(&header), header, ingress, way);
+        reader.consume(&header);
+        self.dispatch(reader.buffer(), &[ready], ingress, way)
     }
 }
 
@@ -373,14 +382,14 @@ fn gatherable(kind: u8) -> bool {
     )
 }
 
-fn next_gatherable(intake: &Intake<'_>) -> Option<Header> {
-    intake.next_whole().filter(|next| gatherable(next.kind))
+fn next_gatherable(reader: &FrameReader<'_>) -> Option<Header> {
+    reader.next_whole().filter(|next| gatherable(next.kind))
 }
 
 /// The buffer that a frame lies in which [`Pump::make_ready`] returned.
-fn either<'b>(own: &'b mut [u8], intake: &'b mut Intake<'_>) -> &'b mut [u8] {
+fn either<'b>(own: &'b mut [u8], reader: &'b mut FrameReader<'_>) -> &'b mut [u8] {
     if own.is_empty() {
-        intake.buffer()
+        reader.buffer()
     } else {
         own
     }

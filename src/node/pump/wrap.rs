@@ -1,14 +1,13 @@
 //! Plain bytes in, framed out: an entry's way into the chain, and an exit's way back.
 
 use super::{refuse_greeting, Pump};
-use crate::node::annotator::tell_own_facts;
-use crate::node::asking::Question;
+use crate::collect::queue::Measurement;
+use crate::collect::requests::AnnotationRequest;
+use crate::node::annotations::collect_own_annotations;
 use crate::node::clock::Moment;
-use crate::node::collect::Measurement;
-use crate::node::ends::Side;
-use crate::node::fault::Fault;
-use crate::node::intake::{Intake, HEADROOM};
-use crate::session::journal::Place;
+use crate::node::fault::ConnectionFault;
+use crate::node::reader::{FrameReader, HEADROOM};
+use crate::session::connection_record::ConnectionSide;
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::{
@@ -21,17 +20,21 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn wrap(&mut self, intake: &mut Intake<'a>, open: Vec<u8>) -> Result<(), Fault> {
-        let server = self.end(Side::Server);
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn wrap(
+        &mut self,
+        reader: &mut FrameReader<'a>,
+        open: Vec<u8>,
+    ) -> Result<(), ConnectionFault> {
+        let server = self.end(ConnectionSide::Server);
         let mut open = Some(open);
-        if intake.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
+        if reader.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
             // The server may be the one to speak first.
-            self.say(Side::Server, open.take().unwrap_or_default())?;
+            self.say(ConnectionSide::Server, open.take().unwrap_or_default())?;
         }
         let tag = server.tag_len();
         loop {
-            let chunk = intake.chunk();
+            let chunk = reader.chunk();
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
                 break;
             };
@@ -50,20 +53,20 @@ impl<'a> Pump<'a> {
             };
             self.sequence += 1;
             let mut start = chunk.start - HEADER_LEN;
-            let mut question = Question::default();
+            let mut request = AnnotationRequest::default();
             let mut ingress = Moment::default();
             if marked {
                 ingress = self.clock.read();
             }
-            self.note_payload(Place::Client, chunk.read_at, chunk.bytes());
+            self.note_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
             if marked {
-                question = self.node.asking.question();
+                request = self.node.requests.request();
                 let stamp = self.stamp(ingress, StampDirection::Forward);
                 start -= STAMP_LEN;
                 header.flags = Flags(Flags::MARKED);
                 header.stamps = 1;
-                header.classes = question.classes.0;
-                header.annotations_len = question.annotation().len();
+                header.classes = request.classes.0;
+                header.annotations_len = request.annotation().len();
                 stamp.emit(&mut chunk.buffer[start + HEADER_LEN..]);
             }
             header.emit(&mut chunk.buffer[start..]);
@@ -76,7 +79,7 @@ impl<'a> Pump<'a> {
                     together = open.map_or_else(Vec::new, |open| server.with_room(open));
                     let at = together.len();
                     together.extend_from_slice(&chunk.buffer[start..chunk.start]);
-                    together.extend_from_slice(question.annotation());
+                    together.extend_from_slice(request.annotation());
                     together.extend_from_slice(&chunk.buffer[chunk.start..chunk.end + tag]);
                     (&mut together[..], at)
                 }
@@ -97,27 +100,27 @@ impl<'a> Pump<'a> {
             if let Some(seal) = seal {
                 seal.finish(&mut frame[at..]);
             }
-            self.send(Side::Server, frame)?;
+            self.send(ConnectionSide::Server, frame)?;
             drop(guard);
             if marked {
-                self.tell_own(&question, header.sequence, ingress);
+                self.tell_own(&request, header.sequence, ingress);
             }
         }
         if let Some(open) = open {
-            self.say(Side::Server, open)?;
+            self.say(ConnectionSide::Server, open)?;
         }
-        self.say(Side::Server, self.end_frame(Flags::default()))?;
+        self.say(ConnectionSide::Server, self.end_frame(Flags::default()))?;
         self.finish(|| server.shut_writing())
     }
 
     /// An entry is a node of the path too, and answers what its own blocks ask.
-    fn tell_own(&mut self, question: &Question, sequence: u64, at: Moment) {
-        if question.classes.is_empty() {
-            return self.telling.rest();
+    fn tell_own(&mut self, request: &AnnotationRequest, sequence: u64, at: Moment) {
+        if request.classes.is_empty() {
+            return self.telling.clear();
         }
-        let (node, own) = (self.node, question.own);
+        let (node, own) = (self.node, request.own);
         let value = self.telling.answer(&node.annotator, own, at.mono);
-        tell_own_facts(node, sequence, &value);
+        collect_own_annotations(node, sequence, &value);
         self.follow(at);
     }
 
@@ -135,18 +138,18 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn wrap_back(&mut self) -> Result<(), Fault> {
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn wrap_back(&mut self) -> Result<(), ConnectionFault> {
         const ANNOTATION_LEN: usize = ANNOTATION_HEADER_LEN + BehindExit::LEN;
         const _: () = assert!(HEADER_LEN + ANNOTATION_LEN <= HEADROOM);
-        let mut intake = self.intake();
-        let client = self.end(Side::Client);
+        let mut reader = self.reader();
+        let client = self.end(ConnectionSide::Client);
         loop {
-            let chunk = intake.chunk();
+            let chunk = reader.chunk();
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
                 break;
             };
-            let asked = self.pair.exchange.answered();
+            let asked = self.pair.server_timer.answered();
             let payload_len = chunk.end - chunk.start;
             self.count(payload_len);
             let mut header = Header {
@@ -171,13 +174,13 @@ impl<'a> Pump<'a> {
             if let Some(seal) = client.begin_seal(&header, frame) {
                 seal.finish(frame);
             }
-            self.send(Side::Client, frame)?;
+            self.send(ConnectionSide::Client, frame)?;
             drop(guard);
             self.drain_reports(true);
             let payload = &chunk.buffer[chunk.end - payload_len..chunk.end];
-            self.note_payload(Place::Server, chunk.read_at, payload);
+            self.note_payload(ConnectionSide::Server, chunk.read_at, payload);
         }
-        self.say(Side::Client, self.end_frame(Flags(Flags::RETURN)))?;
+        self.say(ConnectionSide::Client, self.end_frame(Flags(Flags::RETURN)))?;
         self.flush_reports()?;
         self.finish(|| client.writer_done())
     }

@@ -221,8 +221,8 @@ fn line(out: &mut String, from: f64, to: f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::samples;
     use super::*;
+    use crate::report::tests::samples;
 
     #[test]
     fn legs_follow_each_other_and_add_up_to_all_means() {

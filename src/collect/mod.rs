@@ -1,0 +1,7 @@
+//! Measurements from all pumps in; the state of the run, its latest report and what nodes are asked for out.
+
+pub mod latest;
+pub mod queue;
+pub mod requests;
+pub mod run_state;
+pub mod transitions;

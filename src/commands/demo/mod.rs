@@ -1,0 +1,236 @@
+//! The demo: four nodes in one process on loopback, delay links between them, one of which is slowed on the way.
+//!
+//! The nodes are real ones, with their own ids, threads and sockets. What was hidden is printed only after the verdict.
+
+pub mod link;
+
+use crate::cli::ExitCode;
+use crate::collect::run_state::RunState;
+use crate::commands::probe::{measure, Plan};
+use crate::commands::signals::Signals;
+use crate::commands::Failure;
+use crate::measure::{Baseline, Verdict, VerdictDirection, VerdictKind};
+use crate::node::accept::{bind, Server};
+use crate::node::dial::NextHop;
+use crate::node::{Node, NodeSettings, StopFlag};
+use crate::origin::session::Origin;
+use crate::output::{Output, OutputError};
+use crate::publish::printer::Printer;
+use crate::report::State;
+use crate::sys;
+use crate::wire::NodeRole;
+use link::Link;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+/// Normal one-way delays of the three links, in microseconds.
+const NORMAL: [u64; 3] = [300, 900, 500];
+const BLOCKS: u64 = 4500;
+const INTERVAL: Duration = Duration::from_millis(2);
+const TIMEOUT: Duration = Duration::from_secs(5);
+const NAMES: [&str; 4] = ["A", "B", "C", "Z"];
+
+/// What the demo does in secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// Index of the segment: 0 is A -> B.
+    pub segment: usize,
+    /// Whether the way back is slowed, not the way out.
+    pub back: bool,
+    /// By how much.
+    pub extra: Duration,
+}
+
+impl Hidden {
+    /// Chooses by `seed`, so that a demo can be repeated.
+    pub fn choose(seed: u64) -> Self {
+        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let mixed = (mixed ^ mixed >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let pick = mixed >> 16;
+        Self {
+            segment: (pick % 3) as usize,
+            back: (pick >> 8) % 2 == 1,
+            extra: Duration::from_micros(2_000 + (pick >> 16) % 6_000),
+        }
+    }
+
+    /// Whether the verdict says the same.
+    pub fn is_found_by(&self, verdict: &Verdict) -> bool {
+        let direction = if self.back {
+            VerdictDirection::Return
+        } else {
+            VerdictDirection::Forward
+        };
+        verdict.kind == VerdictKind::Segment
+            && verdict.index == Some(self.segment)
+            && verdict.direction == Some(direction)
+    }
+}
+
+impl fmt::Display for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} -> {}, {} direction, slowed by {:.2} ms",
+            NAMES[self.segment],
+            NAMES[self.segment + 1],
+            if self.back { "return" } else { "forward" },
+            self.extra.as_secs_f64() * 1e3
+        )
+    }
+}
+
+/// Why the demo could not be given.
+#[derive(Debug)]
+pub enum DemoError {
+    /// Results could not be written.
+    Output(OutputError),
+    /// Loopback, threads or descriptors were not to be had.
+    Setup(String),
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Output(error) => error.fmt(f),
+            Self::Setup(text) => write!(f, "set up the demo: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for DemoError {}
+
+fn setup(error: impl fmt::Display) -> DemoError {
+    DemoError::Setup(error.to_string())
+}
+
+fn next_hop(address: SocketAddr) -> Result<NextHop, DemoError> {
+    NextHop::resolve(&address.ip().to_string(), address.port(), TIMEOUT).map_err(setup)
+}
+
+/// Starts a listening node with a link before it; the link's address is where to connect to.
+fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoError> {
+    let role = if next.is_some() {
+        NodeRole::Relay
+    } else {
+        NodeRole::Echo
+    };
+    let next = next.map(next_hop).transpose()?;
+    let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], TIMEOUT)
+        .map_err(|(address, error)| DemoError::Setup(format!("listen on {address}: {error}")))?;
+    let address = listeners[0].local_addr().map_err(setup)?;
+    // Nobody reads this node's own statistics here: its queue goes at once, and its pumps drop what they have to say.
+    let (node, _) = Node::new(NodeSettings::new(NAMES[index], role, TIMEOUT), next);
+    let server = Server::start(node, listeners).map_err(setup)?;
+    let delay = Duration::from_micros(NORMAL[index - 1]);
+    Ok((server, Link::start(address, delay).map_err(setup)?))
+}
+
+/// Runs the command `demo`. Its exit code is 1 if the verdict does not name what was hidden.
+///
+/// # Errors
+///
+/// [`Failure`].
+pub fn run(
+    seed: u64,
+    page: Option<&Path>,
+    signals: Signals,
+    stop: &Arc<StopFlag>,
+) -> Result<ExitCode, Failure> {
+    match demonstrate(seed, page, signals, stop) {
+        Ok(true) => Ok(ExitCode::Done),
+        Ok(false) => Ok(ExitCode::Failed),
+        Err(DemoError::Output(error)) if error.is_closed_pipe() => Ok(ExitCode::Done),
+        Err(error) => Err(Failure::new(ExitCode::Failed, error)),
+    }
+}
+
+/// Gives the demo, and writes the page of it to `page`; whether the verdict named what was hidden.
+fn demonstrate(
+    seed: u64,
+    page: Option<&Path>,
+    signals: Signals,
+    stop: &Arc<StopFlag>,
+) -> Result<bool, DemoError> {
+    let hidden = Hidden::choose(seed);
+    let mut out = Output::Stdout;
+    out.write(&format!(
+        "demo: four nodes on loopback, A -> B -> C -> Z, with delay links between them; {BLOCKS} probes, one every \
+         {} ms.\nHalf way through, one direction of one link is slowed. Which one is printed after the verdict. (A demo \
+         is\nshort: its batches last less than the second that a confidence of \"high\" takes.)\n\n",
+        INTERVAL.as_millis()
+    ))
+    .map_err(DemoError::Output)?;
+    let (last, last_link) = start(3, None)?;
+    let (middle, middle_link) = start(2, Some(last_link.address))?;
+    let (first, first_link) = start(1, Some(middle_link.address))?;
+    let links = [&first_link, &middle_link, &last_link];
+    let (node, queue) = Node::new(
+        NodeSettings::new("A", NodeRole::Source, TIMEOUT),
+        Some(next_hop(first_link.address)?),
+    );
+    signals.stop(stop, Some(node.collector.clone()));
+    let origin = Arc::new(Origin::new(node));
+    let mut run_state = RunState::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
+    let mut printer =
+        Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
+    printer = printer.with_page(page).map_err(DemoError::Output)?;
+    let way = match hidden.back {
+        true => Arc::clone(&links[hidden.segment].back),
+        false => Arc::clone(&links[hidden.segment].forward),
+    };
+    let slow = Duration::from_micros(NORMAL[hidden.segment]) + hidden.extra;
+    let half = INTERVAL * (BLOCKS / 2) as u32;
+    Builder::new()
+        .name("weather".into())
+        .spawn(move || {
+            let _ = crossbeam_channel::never::<()>().recv_timeout(half);
+            way.set_delay(slow);
+        })
+        .map_err(setup)?;
+    let plan = Plan {
+        count: Some(BLOCKS),
+        interval: INTERVAL,
+        size: 64,
+        on_timeout: State::Critical,
+    };
+    let (_, written) = measure(&origin, queue, &mut run_state, plan, &mut printer, stop);
+    written.map_err(DemoError::Output)?;
+    for server in [first, middle, last] {
+        server.stop();
+    }
+    let verdict = run_state.model().statistics(run_state.names()).verdict;
+    let found = hidden.is_found_by(&verdict);
+    out.write(&format!(
+        "\nhidden:  {hidden}\nverdict: {}\n",
+        if found {
+            "right: it names the segment and the direction"
+        } else {
+            "WRONG"
+        }
+    ))
+    .map_err(DemoError::Output)?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_segment_and_direction_is_chosen_about_as_often() {
+        let mut seen = [[0_u32; 2]; 3];
+        for seed in 0..600 {
+            let hidden = Hidden::choose(seed);
+            seen[hidden.segment][usize::from(hidden.back)] += 1;
+            assert!((2_000..8_000).contains(&hidden.extra.as_micros()));
+        }
+        for count in seen.into_iter().flatten() {
+            assert!((50..200).contains(&count), "{seen:?}");
+        }
+    }
+}

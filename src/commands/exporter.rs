@@ -1,0 +1,292 @@
+//! `/probe?target=ADDR&count=N&interval=SECONDS&size=BYTES`: a probe that Prometheus asks for, in the manner of its
+//! blackbox exporter. The request's own thread collects; the path's two threads are those of any probe.
+
+use crate::cli::targets::Allowed;
+use crate::cli::{Common, Endpoint, ExitCode};
+use crate::collect::run_state::RunState;
+use crate::commands::prepare::publish;
+use crate::commands::probe::{self, Plan};
+use crate::commands::signals::Signals;
+use crate::commands::Failure;
+use crate::http::{Request, Response};
+use crate::measure::Baseline;
+use crate::node::dial::NextHop;
+use crate::node::{Node, NodeSettings, StopFlag};
+use crate::origin::session::Origin;
+use crate::publish::notify;
+use crate::publish::printer::Printer;
+use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, Probed};
+use crate::report::{Report, State};
+use crate::sys;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Probes at a time.
+const PROBES: usize = 8;
+/// Most blocks of one.
+const COUNT: u64 = 1_000;
+const SIZE: usize = 1 << 20;
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+/// How long a probe may take where the request does not say how long its sender waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that a probe may take, however long its sender says that it waits: its place is not to be held for days.
+const LONGEST: Duration = Duration::from_secs(300);
+/// What is left of the sender's patience for the way of the answer.
+const MARGIN: Duration = Duration::from_millis(250);
+/// The least that an operation is given.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// Runs the command `exporter`: a process that only probes what it is asked for over HTTP.
+///
+/// # Errors
+///
+/// [`Failure`] if the address cannot be served.
+pub fn run(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> Result<ExitCode, Failure> {
+    publish(common, Vec::new(), true).map_err(|text| Failure::new(ExitCode::Failed, text))?;
+    signals.stop(stop, None);
+    notify::ready();
+    stop.wait_set();
+    Ok(ExitCode::Done)
+}
+
+/// Answers requests for probes.
+pub struct Exporter {
+    settings: NodeSettings,
+    allowed: Vec<Allowed>,
+    busy: AtomicUsize,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq)]
+struct Asked {
+    target: Endpoint,
+    plan: Plan,
+    /// Longest wait of one operation.
+    timeout: Duration,
+}
+
+impl Exporter {
+    /// One that probes as the node that `settings` describe, what `allowed` allows.
+    pub fn new(settings: NodeSettings, allowed: Vec<Allowed>) -> Self {
+        Self {
+            settings,
+            allowed,
+            busy: AtomicUsize::new(0),
+        }
+    }
+
+    /// Probes, and answers with the metrics.
+    pub fn answer(&self, request: &Request) -> Response {
+        let asked = match understand(request, self.settings.timeout) {
+            Ok(asked) => asked,
+            Err(text) => return Response::text(400, &text),
+        };
+        if !self
+            .allowed
+            .iter()
+            .any(|allowed| allowed.allows(&asked.target))
+        {
+            let target = &asked.target;
+            let text =
+                format!("target {target} is not allowed here: start with --probe-allow {target}");
+            return Response::text(403, &text);
+        }
+        let Some(_busy) = Busy::begin(&self.busy) else {
+            return Response::text(503, "too many probes at a time");
+        };
+        let exposition = Exposition::accepted(&request.accept);
+        let (report, probed) = self.probe(&asked);
+        let observed = [Observed {
+            path: None,
+            report: report.as_ref(),
+            figures: NodeFigures {
+                name: self.settings.name.clone(),
+                role: "probe".into(),
+                path_up: Some(probed.success),
+                carried: None,
+                probed: Some(probed),
+            },
+        }];
+        Response::ok(exposition.content_type(), render(&observed, exposition))
+    }
+
+    fn probe(&self, asked: &Asked) -> (Option<Report>, Probed) {
+        let begun = sys::clock::mono();
+        let report = self.run(asked);
+        let duration = sys::clock::mono().since(begun);
+        let success = report.as_ref().is_ok_and(|report| {
+            let blocks = report.blocks;
+            blocks.sent > 0 && blocks.received == blocks.sent
+        });
+        let report = match report {
+            Ok(report) => Some(report),
+            Err(text) => {
+                log::warn!("metrics: probe of {}: {text}", asked.target);
+                None
+            }
+        };
+        (report, Probed { success, duration })
+    }
+
+    fn run(&self, asked: &Asked) -> Result<Report, String> {
+        let host = asked.target.host.as_deref().unwrap_or_default();
+        let next_hop = NextHop::resolve(host, asked.target.port, asked.timeout)
+            .map_err(|error| error.to_string())?;
+        let settings = NodeSettings {
+            timeout: asked.timeout,
+            ..self.settings.clone()
+        };
+        let started = sys::clock::read().wall;
+        let mut run_state = RunState::new(&settings.name, "source", started, Baseline::FirstHalf);
+        let (node, queue) = Node::new(settings, Some(next_hop));
+        let origin = Arc::new(Origin::new(node).probing());
+        let latest = Arc::clone(&origin.node.latest);
+        latest.keep_last();
+        let stop = Arc::new(StopFlag::default());
+        let (_, written) = probe::measure(
+            &origin,
+            queue,
+            &mut run_state,
+            asked.plan,
+            &mut Printer::silent(),
+            &stop,
+        );
+        written.map_err(|error| error.to_string())?;
+        let report = latest.newest().ok_or("no thread could be started")?;
+        Ok(Arc::unwrap_or_clone(report))
+    }
+}
+
+/// A probe under way; counted until it is dropped, by a panic too.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn begin(count: &'a AtomicUsize) -> Option<Self> {
+        let before = count.fetch_add(1, Ordering::AcqRel);
+        let busy = Self(count);
+        (before < PROBES).then_some(busy)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Reads the parameters; the error says what is wrong with which.
+fn understand(request: &Request, timeout: Duration) -> Result<Asked, String> {
+    let target = request
+        .parameter("target")
+        .ok_or("no target: ask for /probe?target=host:port")?;
+    let target = Endpoint::hop(target).map_err(|reason| format!("target {target:?} {reason}"))?;
+    let number = |name: &str, otherwise: u64, most: u64| {
+        let Some(text) = request.parameter(name) else {
+            return Ok(otherwise);
+        };
+        let number = text.parse().ok().filter(|number| *number <= most);
+        number.ok_or_else(|| format!("{name} {text:?} is no number up to {most}"))
+    };
+    let count = number("count", 5, COUNT)?.max(1);
+    let size = number("size", 64, SIZE as u64)?;
+    let interval = match request.parameter("interval") {
+        None => Duration::from_millis(20),
+        Some(text) => {
+            let seconds = text.parse().ok();
+            let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            let interval = interval.filter(|interval| *interval >= SHORTEST_INTERVAL);
+            interval
+                .ok_or_else(|| format!("interval {text:?} is no number of seconds from 0.001 on"))?
+        }
+    };
+    let patience = request
+        .scrape_timeout
+        .map_or(PATIENCE, |span| span.min(LONGEST).saturating_sub(MARGIN));
+    let lasts = interval.saturating_mul(count as u32 - 1);
+    // A resolver, a connect, and an answer that does not come: each may take its time after the plan.
+    let left = patience.saturating_sub(lasts) / 4;
+    if left < SHORTEST {
+        return Err(format!(
+            "count {count} at interval {interval:?} takes {lasts:?}, too long for an answer within {patience:?}"
+        ));
+    }
+    Ok(Asked {
+        target,
+        plan: Plan {
+            count: Some(count),
+            interval,
+            size: size as usize,
+            on_timeout: State::Critical,
+        },
+        timeout: left.min(timeout),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(query: &[(&str, &str)]) -> Request {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        Request {
+            query: query.iter().map(owned).collect(),
+            scrape_timeout: Some(Duration::from_secs(4)),
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn a_request_becomes_a_plan_that_ends_in_time() {
+        let asked = understand(
+            &request(&[("target", "b:9000"), ("count", "51"), ("interval", "0.01")]),
+            Duration::from_secs(10),
+        )
+        .unwrap();
+        assert_eq!(asked.target.to_string(), "b:9000");
+        assert_eq!((asked.plan.count, asked.plan.size), (Some(51), 64));
+        let lasts = asked.plan.interval * 50 + asked.timeout * 4;
+        assert!(lasts < Duration::from_secs(4), "{asked:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_with_the_reason() {
+        for (query, part) in [
+            (&[][..], "no target"),
+            (&[("target", "b")], "target \"b\" has no port"),
+            (&[("target", ":1")], "names no host"),
+            (
+                &[("target", "b:1"), ("count", "1001")],
+                "no number up to 1000",
+            ),
+            (
+                &[("target", "b:1"), ("size", "1048577")],
+                "no number up to 1048576",
+            ),
+            (&[("target", "b:1"), ("interval", "0")], "from 0.001 on"),
+            (&[("target", "b:1"), ("interval", "NaN")], "from 0.001 on"),
+            (&[("target", "b:1"), ("interval", "1e300")], "from 0.001 on"),
+            (&[("target", "b:1"), ("interval", "2")], "too long"),
+        ] {
+            let error = understand(&request(query), Duration::from_secs(10)).unwrap_err();
+            assert!(error.contains(part), "{query:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_claims_to_wait_for_ever_holds_its_place_for_minutes_at_most() {
+        let mut request = request(&[("target", "b:1"), ("count", "1000"), ("interval", "3600")]);
+        request.scrape_timeout = Some(Duration::from_secs(1 << 40));
+        let error = understand(&request, Duration::from_secs(10)).unwrap_err();
+        assert!(error.contains("too long"), "{error}");
+    }
+
+    #[test]
+    fn beyond_the_bound_a_probe_is_refused() {
+        let count = AtomicUsize::new(0);
+        let many: Vec<_> = (0..PROBES).map(|_| Busy::begin(&count)).collect();
+        assert!(many.iter().all(Option::is_some) && Busy::begin(&count).is_none());
+        drop(many);
+        assert!(Busy::begin(&count).is_some());
+    }
+}

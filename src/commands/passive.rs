@@ -1,0 +1,656 @@
+//! The command `passive`: files, stdin, an interface, sockets and stdout here; everything else in the core.
+//!
+//! One thread reads and analyses. Where metrics are served, their threads look at the same state under a lock, which the
+//! reader holds for a chunk of packets and never while it waits for more.
+
+use crate::cli::passive::{self, Action, Input, PassiveConfig};
+use crate::cli::{ExitCode, PROGRAM};
+use crate::commands::Failure;
+use crate::http::{self, Response, Routes};
+use crate::output::{replace, tell};
+use crate::passive::{
+    pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
+    Pairing, Sample, Side, Stream, TcpSegment, Which,
+};
+use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
+use crate::report::prometheus::Exposition;
+use crate::time::WallTime;
+use crossbeam_channel::{after, never, select, Receiver};
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::net::{TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Bytes asked for at once: they stay in the processor's cache between the kernel's copy and the parser.
+const CHUNK: usize = 256 * 1024;
+
+/// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
+#[cfg(target_os = "linux")]
+const FRAME: usize = 128 * 1024;
+
+/// Runs the command with the arguments that follow its name; what the shell shall see comes back.
+///
+/// A message on `stop` ends it in order: the summary is printed, and the process exits, for the reader may be waiting
+/// for packets that never come. A closed `stop` says nothing.
+///
+/// # Errors
+///
+/// [`Failure`].
+pub fn run(
+    args: impl IntoIterator<Item = OsString>,
+    stop: Receiver<()>,
+) -> Result<ExitCode, Failure> {
+    match passive::parse(args) {
+        Err(error) => Err(Failure::new(ExitCode::Usage, error)),
+        Ok(Action::Print(text)) => Ok(io::stdout()
+            .write_all(text.as_bytes())
+            .map_or_else(|error| output_failed(&error), |()| ExitCode::Done)),
+        Ok(Action::Run(config)) => {
+            start(&config, stop).map_err(|text| Failure::new(ExitCode::Failed, text))
+        }
+    }
+}
+
+fn start(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String> {
+    match &config.peer {
+        Some(peer) => pair(config, peer),
+        None => single(config, stop),
+    }
+}
+
+fn complain(message: &str) {
+    tell(&format!("{PROGRAM}: {message}\n"));
+}
+
+/// A closed pipe is how a reader says that it has seen enough.
+fn output_failed(error: &io::Error) -> ExitCode {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return ExitCode::Done;
+    }
+    complain(&format!("write to stdout: {error}"));
+    ExitCode::Failed
+}
+
+/// What becomes of flows and round trips.
+struct Printer {
+    format: Format,
+    at: Option<Side>,
+    out: BufWriter<io::Stdout>,
+    /// The first failed write; nothing is written after it.
+    failed: Option<io::Error>,
+    is_first: bool,
+    groups: Option<Groups>,
+}
+
+impl Printer {
+    fn new(config: &PassiveConfig) -> Self {
+        let metrics = config.format == Format::Prometheus
+            || config.metrics_listen.is_some()
+            || config.metrics_file.is_some();
+        let mut printer = Self {
+            format: config.format,
+            at: config.at,
+            out: BufWriter::with_capacity(64 * 1024, io::stdout()),
+            failed: None,
+            is_first: true,
+            groups: metrics.then(|| Groups::new(config.group_by, config.max_groups)),
+        };
+        printer.write(config.format.begin());
+        printer
+    }
+
+    fn write(&mut self, text: impl Display) {
+        if self.failed.is_none() {
+            self.failed = write!(self.out, "{text}").err();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.failed.is_none() {
+            self.failed = self.out.flush().err();
+        }
+    }
+
+    fn record(&mut self, record: &Record<'_>) {
+        let text = self.format.flow(record, self.is_first);
+        self.is_first = false;
+        self.write(&text);
+    }
+
+    fn alone(&mut self, flow: &Flow) {
+        let at = self.at.or_else(|| flow.near()).unwrap_or(Side::Client);
+        self.record(&Record {
+            flow,
+            peer: None,
+            one_way: None,
+            at,
+        });
+    }
+}
+
+impl Observer for Printer {
+    fn sample(&mut self, flow: &Flow, sample: &Sample) {
+        if let Some(line) = self.format.sample(flow, sample) {
+            self.write(line);
+        }
+    }
+
+    #[inline]
+    fn segment(
+        &mut self,
+        _now: WallTime,
+        flow: &Flow,
+        sender: Side,
+        _segment: &TcpSegment<'_>,
+        findings: &Findings,
+    ) {
+        if let Some(groups) = &mut self.groups {
+            groups.segment(flow, sender, findings);
+        }
+    }
+
+    fn ended(&mut self, flow: BoxedFlow) {
+        self.alone(&flow);
+    }
+}
+
+/// All state of a run with one capture.
+struct Session {
+    analyzer: Analyzer,
+    printer: Printer,
+    metrics_file: Option<PathBuf>,
+    kernel: Kernel,
+    left: u64,
+    finished: bool,
+}
+
+/// Where packets dropped by the kernel are counted: only live.
+#[derive(Default)]
+struct Kernel {
+    #[cfg(target_os = "linux")]
+    socket: Option<Arc<crate::sys::packet::PacketSocket>>,
+    dropped: Option<u64>,
+}
+
+impl Kernel {
+    fn dropped(&mut self) -> Option<u64> {
+        #[cfg(target_os = "linux")]
+        if let Some(more) = self
+            .socket
+            .as_ref()
+            .and_then(|socket| socket.take_dropped())
+        {
+            self.dropped = Some(self.dropped.unwrap_or(0) + more);
+        }
+        self.dropped
+    }
+}
+
+impl Session {
+    fn new(config: &PassiveConfig) -> Self {
+        Self {
+            analyzer: Analyzer::new(limits(config)),
+            printer: Printer::new(config),
+            metrics_file: config.metrics_file.clone(),
+            kernel: Kernel::default(),
+            left: config.count.unwrap_or(u64::MAX),
+            finished: false,
+        }
+    }
+
+    #[inline]
+    fn packets(&mut self, packets: &[Packet<'_>]) {
+        let wanted =
+            usize::try_from(self.left).map_or(packets.len(), |left| left.min(packets.len()));
+        self.left -= wanted as u64;
+        self.analyzer.packets(&packets[..wanted], &mut self.printer);
+    }
+
+    /// Whether there is a reason to read on.
+    fn goes_on(&self) -> bool {
+        self.left > 0 && self.printer.failed.is_none() && !self.finished
+    }
+
+    fn metrics(&mut self) -> String {
+        let kernel_dropped = self.kernel.dropped();
+        let Some(groups) = &self.printer.groups else {
+            return String::new();
+        };
+        prometheus(&Metrics {
+            groups,
+            tally: self.analyzer.tally(),
+            flows: self.analyzer.flows_held(),
+            kernel_dropped,
+        })
+    }
+
+    /// Prints what is left; the exit code.
+    fn finish(&mut self, name: &str, fault: Option<&str>) -> ExitCode {
+        self.finished = true;
+        // Flows in the table count as such in the metrics, so these come before the table is emptied.
+        let metrics = self.metrics();
+        self.analyzer.finish(&mut self.printer);
+        if self.printer.format == Format::Prometheus {
+            self.printer.write(&metrics);
+        }
+        let end = self.printer.format.end(&Capture {
+            tally: self.analyzer.tally(),
+            fault,
+            kernel_dropped: self.kernel.dropped(),
+        });
+        self.printer.write(&end);
+        self.printer.flush();
+        let mut code = ExitCode::Done;
+        if let Some(path) = &self.metrics_file {
+            if let Err(error) = replace(path, &metrics) {
+                complain(&error.to_string());
+                code = ExitCode::Failed;
+            }
+        }
+        if let Some(error) = &self.printer.failed {
+            if output_failed(error) != ExitCode::Done {
+                code = ExitCode::Failed;
+            }
+        }
+        if let Some(fault) = fault {
+            complain(&format!("{name}: {fault}"));
+            code = ExitCode::Failed;
+        }
+        code
+    }
+}
+
+fn limits(config: &PassiveConfig) -> Limits {
+    let interval_ns = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    Limits {
+        max_flows: config.max_flows,
+        interval_ns: config.interval.map(interval_ns),
+    }
+}
+
+/// A thread that panicked with the lock held has said so; its numbers are whole, for each is written at once.
+fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    File::open(path).map_err(|error| format!("open {}: {error}", path.display()))
+}
+
+fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String> {
+    let listeners = config.metrics_listen.as_deref().map(listen).transpose()?;
+    let source = match &config.input {
+        Input::File(path) => Source::Bytes(Box::new(open(path)?), path.display().to_string()),
+        Input::Stdin => Source::Bytes(Box::new(io::stdin()), "stdin".to_owned()),
+        Input::Interface(interface) => live(interface)?,
+    };
+    let session = Arc::new(Mutex::new(Session::new(config)));
+    if let Some(listeners) = listeners {
+        let session = Arc::clone(&session);
+        let routes = Routes::default().with("/metrics", move |_| {
+            let text = lock(&session).metrics();
+            Response::ok(Exposition::Text.content_type(), text)
+        });
+        http::serve(listeners, routes)
+            .map_err(|error| format!("start the thread metrics: {error}"))?;
+    }
+    let every = config
+        .metrics_file
+        .as_ref()
+        .map(|_| config.metrics_interval);
+    let name = source.name().to_owned();
+    spawn("passive", &session, move |session| {
+        watch(session, &stop, every, &name);
+    })?;
+    let fault = match source {
+        Source::Bytes(mut reader, name) => {
+            let fault = read(&mut *reader, &session);
+            return Ok(lock(&session).finish(&name, fault.as_deref()));
+        }
+        #[cfg(target_os = "linux")]
+        Source::Live(socket, _) => {
+            lock(&session).kernel.socket = Some(Arc::clone(&socket));
+            receive(&socket, &session)
+        }
+    };
+    let code = lock(&session).finish("interface", fault.as_deref());
+    Ok(code)
+}
+
+fn spawn(
+    name: &str,
+    session: &Arc<Mutex<Session>>,
+    task: impl FnOnce(&Mutex<Session>) + Send + 'static,
+) -> Result<(), String> {
+    let session = Arc::clone(session);
+    let thread = thread::Builder::new().name(name.to_owned());
+    // Not joined: it ends with the process, for it waits on the network or the clock.
+    let spawned = thread.spawn(move || task(&session));
+    spawned
+        .map(drop)
+        .map_err(|error| format!("start the thread {name}: {error}"))
+}
+
+enum Source {
+    Bytes(Box<dyn Read>, String),
+    #[cfg(target_os = "linux")]
+    Live(Arc<crate::sys::packet::PacketSocket>, String),
+}
+
+impl Source {
+    fn name(&self) -> &str {
+        match self {
+            Self::Bytes(_, name) => name,
+            #[cfg(target_os = "linux")]
+            Self::Live(_, name) => name,
+        }
+    }
+}
+
+/// Reads once into the stream; whether there is more to come.
+fn fill(reader: &mut dyn Read, stream: &mut Stream) -> io::Result<bool> {
+    loop {
+        match reader.read(stream.space()) {
+            Ok(bytes) => {
+                stream.filled(bytes);
+                return Ok(bytes > 0);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads a capture to its end; what ended it before.
+fn read(reader: &mut dyn Read, session: &Mutex<Session>) -> Option<String> {
+    let mut stream = Stream::new(CHUNK);
+    loop {
+        match fill(reader, &mut stream) {
+            Ok(true) => {}
+            Ok(false) => return stream.end().map(|fault| fault.to_string()),
+            Err(error) => {
+                return Some(stream.fault(FaultKind::Read(error.to_string())).to_string())
+            }
+        }
+        let mut session = lock(session);
+        loop {
+            if !session.goes_on() {
+                return None;
+            }
+            match stream.batch() {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => session.packets(&batch),
+                Err(fault) => return Some(fault.to_string()),
+            }
+        }
+        // What was found shall be seen before the reader waits again.
+        session.printer.flush();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn live(_interface: &str) -> Result<Source, String> {
+    Err("--interface works on Linux only; use tcpdump -U -w - | ... passive -".to_owned())
+}
+
+#[cfg(target_os = "linux")]
+fn live(interface: &str) -> Result<Source, String> {
+    match crate::sys::packet::PacketSocket::open(interface) {
+        Ok(socket) => Ok(Source::Live(Arc::new(socket), interface.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(format!(
+            "capture on {interface}: {error}: it takes root or CAP_NET_RAW; or pipe from one who \
+             may: sudo tcpdump -i {interface} -U -w - | ... passive -"
+        )),
+        Err(error) => Err(format!("capture on {interface}: {error}")),
+    }
+}
+
+/// Captures until something ends it; what that was.
+#[cfg(target_os = "linux")]
+fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) -> Option<String> {
+    use crate::passive::{LINK_ETHERNET, LINK_RAW};
+    const ARPHRD_ETHER: u16 = 1;
+    const ARPHRD_LOOPBACK: u16 = 772;
+    let mut frame = vec![0; FRAME];
+    loop {
+        let received = match socket.receive(&mut frame) {
+            Ok(received) => received,
+            Err(error) => return Some(error.to_string()),
+        };
+        // On loopback each packet goes out and comes in; one of the two will do.
+        if received.outgoing && received.hardware == ARPHRD_LOOPBACK {
+            continue;
+        }
+        let mut session = lock(session);
+        session.packets(&[Packet {
+            time: received.time,
+            interface: 0,
+            link: match received.hardware {
+                ARPHRD_ETHER | ARPHRD_LOOPBACK => LINK_ETHERNET,
+                // None (tun), raw IP, IPIP, IP6IP6, SIT, GRE: no link header.
+                65534 | 519 | 768 | 769 | 776 | 778 => LINK_RAW,
+                _ => u16::MAX,
+            },
+            original: received.original,
+            data: &frame[..received.kept],
+        }]);
+        session.printer.flush();
+        if !session.goes_on() {
+            return None;
+        }
+    }
+}
+
+/// Writes the metrics file as often as wanted, and ends the process when told to.
+fn watch(session: &Mutex<Session>, stop: &Receiver<()>, every: Option<Duration>, name: &str) {
+    let mut stop = stop.clone();
+    loop {
+        let tick = every.map_or_else(never, after);
+        select! {
+            recv(stop) -> message => match message {
+                Ok(()) => {
+                    // The lock is kept: the reader shall not print or return meanwhile.
+                    let mut session = lock(session);
+                    if !session.finished {
+                        let code = session.finish(name, None);
+                        std::process::exit(code.number().into());
+                    }
+                }
+                Err(_) => stop = never(),
+            },
+            recv(tick) -> _ => {
+                let (path, text) = {
+                    let mut session = lock(session);
+                    (session.metrics_file.clone(), session.metrics())
+                };
+                if let Some(path) = path {
+                    if let Err(error) = replace(&path, &text) {
+                        log::warn!("metrics: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn listen(address: &str) -> Result<Vec<TcpListener>, String> {
+    let addresses = address.to_socket_addrs();
+    let addresses: Vec<_> = addresses
+        .map_err(|error| format!("listen on {address} for metrics: {error}"))?
+        .collect();
+    http::bind(PROGRAM, &addresses)
+}
+
+/// One of two captures.
+struct End {
+    which: Which,
+    name: String,
+    file: File,
+    stream: Stream,
+    analyzer: Analyzer,
+    flows: Vec<BoxedFlow>,
+    fault: Option<String>,
+    done: bool,
+}
+
+/// Gathers the flows of one capture and finds its packets in the other.
+struct Gather<'a> {
+    which: Which,
+    max: usize,
+    flows: &'a mut Vec<BoxedFlow>,
+    pairing: &'a mut Pairing,
+    printer: &'a mut Printer,
+}
+
+impl Observer for Gather<'_> {
+    fn sample(&mut self, flow: &Flow, sample: &Sample) {
+        if self.which == Which::File {
+            self.printer.sample(flow, sample);
+        }
+    }
+
+    fn segment(
+        &mut self,
+        now: WallTime,
+        flow: &Flow,
+        sender: Side,
+        segment: &TcpSegment<'_>,
+        _findings: &Findings,
+    ) {
+        let found = self.pairing.packet(self.which, flow, sender, now, segment);
+        if let Some(difference) = found {
+            let forth = self.printer.at.unwrap_or(Side::Client) == sender;
+            let delay = if forth { difference } else { -difference };
+            if let Some(line) = self.printer.format.one_way(now, flow, sender, delay) {
+                self.printer.write(line);
+            }
+        }
+    }
+
+    fn ended(&mut self, flow: BoxedFlow) {
+        // Beyond the bound flows of the file are printed without their other half, and those of the peer are gone.
+        if self.flows.len() < self.max {
+            self.flows.push(flow);
+        } else if self.which == Which::File {
+            self.printer.alone(&flow);
+        }
+    }
+}
+
+impl End {
+    fn new(which: Which, path: &Path, config: &PassiveConfig) -> Result<Self, String> {
+        Ok(Self {
+            which,
+            name: path.display().to_string(),
+            file: open(path)?,
+            stream: Stream::new(CHUNK),
+            analyzer: Analyzer::new(limits(config)),
+            flows: Vec::new(),
+            fault: None,
+            done: false,
+        })
+    }
+
+    /// Takes one chunk in.
+    fn chunk(&mut self, max: usize, pairing: &mut Pairing, printer: &mut Printer) {
+        let mut gather = Gather {
+            which: self.which,
+            max,
+            flows: &mut self.flows,
+            pairing,
+            printer,
+        };
+        match fill(&mut self.file, &mut self.stream) {
+            Ok(true) => loop {
+                match self.stream.batch() {
+                    Ok(batch) if batch.is_empty() => return,
+                    Ok(batch) => self.analyzer.packets(&batch, &mut gather),
+                    Err(fault) => {
+                        self.fault = Some(fault.to_string());
+                        break;
+                    }
+                }
+            },
+            Ok(false) => self.fault = self.stream.end().map(|fault| fault.to_string()),
+            Err(error) => {
+                let fault = self.stream.fault(FaultKind::Read(error.to_string()));
+                self.fault = Some(fault.to_string());
+            }
+        }
+        self.done = true;
+        self.analyzer.finish(&mut gather);
+    }
+}
+
+/// Reads two captures side by side, whichever is behind in time first, so that few packets wait for their like.
+fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
+    let path = match &config.input {
+        Input::File(path) => path.clone(),
+        Input::Stdin => PathBuf::from("/dev/stdin"),
+        Input::Interface(_) => return Err("--peer needs a capture file".to_owned()),
+    };
+    let mut file = End::new(Which::File, &path, config)?;
+    let mut peer = End::new(Which::Peer, peer, config)?;
+    let mut printer = Printer::new(config);
+    let mut pairing = Pairing::default();
+    while !(file.done && peer.done) && printer.failed.is_none() {
+        let behind = file.analyzer.tally().last <= peer.analyzer.tally().last;
+        let next = if peer.done || (behind && !file.done) {
+            &mut file
+        } else {
+            &mut peer
+        };
+        next.chunk(config.max_flows, &mut pairing, &mut printer);
+    }
+    if pairing.dropped() > 0 {
+        complain(&format!(
+            "{} packets were given up unpaired: too many",
+            pairing.dropped()
+        ));
+    }
+    let flows = std::mem::take(&mut file.flows);
+    let (paired, left) = pair_flows(flows, std::mem::take(&mut peer.flows));
+    for (flow, other) in &paired {
+        let one_way = pairing.take(flow);
+        let at = config
+            .at
+            .or(one_way.file_at)
+            .or_else(|| flow.near())
+            .unwrap_or(Side::Client);
+        printer.record(&Record {
+            flow,
+            peer: other.as_deref(),
+            one_way: Some(one_way),
+            at,
+        });
+    }
+    if left > 0 {
+        complain(&format!(
+            "{left} flows of {} were not found in {}",
+            peer.name, file.name
+        ));
+    }
+    let end = config.format.end(&Capture {
+        tally: file.analyzer.tally(),
+        fault: file.fault.as_deref(),
+        kernel_dropped: None,
+    });
+    printer.write(&end);
+    printer.flush();
+    let mut code = printer
+        .failed
+        .as_ref()
+        .map_or(ExitCode::Done, output_failed);
+    for end in [&file, &peer] {
+        if let Some(fault) = &end.fault {
+            complain(&format!("{}: {fault}", end.name));
+            code = ExitCode::Failed;
+        }
+    }
+    Ok(code)
+}

@@ -1,0 +1,4 @@
+//! Whole paths through the model to the verdict.
+
+mod scenarios;
+pub(in crate::measure) mod simulator;

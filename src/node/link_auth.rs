@@ -1,0 +1,237 @@
+//! The shared key of a chain: its file, and the handshake that begins each link between two nodes that have one.
+//!
+//! Who connects says HELLO at once, with a nonce; who accepts answers with its own; then comes OPEN. So a link with a
+//! key is one round trip longer in the making than one without, and a node without a key notices at the first frame.
+
+use crate::node::end::{AuthenticatedLink, End};
+use crate::sync::random;
+use crate::wire::authentication::{link, Hello, LinkEnd};
+use crate::wire::siphash::Key;
+use crate::wire::{frame_type, ErrorInfo, Flags, FrameView, Header, ParseError, HEADER_LEN};
+use crate::wire::{MAX_ANNOTATIONS, MAX_ERROR_TEXT};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How a key is made.
+const RECIPE: &str = "(umask 077; head -c 16 /dev/urandom | od -An -tx1 | tr -d ' ' >";
+
+/// Reads a key file: 32 hexadecimal digits, for its owner's eyes only.
+///
+/// # Errors
+///
+/// A sentence that names the file, what is wrong with it, and the remedy.
+pub fn read(path: &Path) -> Result<Key, String> {
+    let shown = path.display();
+    let failed = |error: io::Error| format!("read the key file {shown}: {error}");
+    let file = File::open(path).map_err(failed)?;
+    let data = file.metadata().map_err(failed)?;
+    let mode = data.permissions().mode() & 0o7777;
+    // Where /proc is not mounted the stricter rule holds.
+    let own = std::fs::metadata("/proc/self").map_or(0, |own| own.uid());
+    if !is_private(mode, data.uid(), own) {
+        return Err(format!(
+            "the key file {shown} is open to others (mode {mode:04o}): chmod 600 {shown}, and make a new key if they \
+             may have read it"
+        ));
+    }
+    let mut text = String::new();
+    // Longer than any key; a device that never ends is no key either.
+    let read = file.take(1024).read_to_string(&mut text);
+    let key = match read {
+        Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(failed(error)),
+        _ => text.parse::<Key>(),
+    };
+    key.map_err(|error| format!("the key file {shown} {error}; make one with {RECIPE} {shown})"))
+}
+
+/// Whether only those can read a file who are meant to: its owner, or a group that root has chosen, as systemd's
+/// credentials and distributions' keys have it.
+fn is_private(mode: u32, owner: u32, own: u32) -> bool {
+    let open = if owner == 0 && own != 0 { 0o037 } else { 0o077 };
+    mode & open == 0
+}
+
+/// A nonce for one link. It has to be new, not secret: [`random`] draws from SipHash under keys that std takes from the
+/// kernel once per thread and counts up, over the time; that two of 128 bits are ever the same is out of the question.
+fn nonce() -> u128 {
+    u128::from(random()) << 64 | u128::from(random())
+}
+
+/// Why a link with the next hop was not agreed on; `Display` would name no peer, so the caller does.
+#[derive(Debug)]
+pub enum NoLink {
+    /// It sent what is no frame.
+    Parse(ParseError),
+    /// What it said, or did not say.
+    Refused(String),
+    /// It said nothing in time.
+    Silent(String),
+    /// The connection broke.
+    Io(io::Error),
+}
+
+impl From<ParseError> for NoLink {
+    fn from(error: ParseError) -> Self {
+        Self::Parse(error)
+    }
+}
+
+/// The connecting side: HELLO, and the answer to it. Reads not a byte beyond the answer.
+pub fn connect(
+    end: &End,
+    key: &Key,
+    cookie: u64,
+    hop: u8,
+    timeout: Duration,
+) -> Result<(), NoLink> {
+    let deadline = Instant::now() + timeout;
+    let own = Hello::new(nonce());
+    let hello = own.frame(cookie, hop, Flags::default());
+    // The first bytes of a connection: there is room for them.
+    match crate::sys::send_now(&end.socket, &hello) {
+        Ok(sent) if sent == hello.len() => {}
+        Ok(_) => return Err(NoLink::Io(io::ErrorKind::WriteZero.into())),
+        Err(error) => return Err(NoLink::Io(error)),
+    }
+    let mut frame = vec![0; HEADER_LEN];
+    fill(end, &mut frame, 0, deadline)?;
+    let header = Header::parse(&frame)?;
+    let most = HEADER_LEN + MAX_ANNOTATIONS + 2 * MAX_ERROR_TEXT;
+    if header.frame_len() > most || !matches!(header.kind, frame_type::HELLO | frame_type::ERROR) {
+        return Err(ParseError::Unauthenticated.into());
+    }
+    frame.resize(header.frame_len(), 0);
+    fill(end, &mut frame, HEADER_LEN, deadline)?;
+    let view = FrameView::of(header, &frame)?;
+    if header.kind == frame_type::ERROR {
+        let info = ErrorInfo::parse(view.payload())?;
+        return Err(NoLink::Refused(format!("refuses: {}", info.shown())));
+    }
+    let theirs = Hello::parse(view.payload())?;
+    let (sealer, verifier) = link(key, LinkEnd::Connector, &own, &theirs);
+    end.set_link(AuthenticatedLink::new(sealer, verifier));
+    end.socket.set_read_timeout(None).map_err(NoLink::Io)
+}
+
+/// Reads until `frame` is full from `filled` on.
+fn fill(end: &End, frame: &mut [u8], mut filled: usize, deadline: Instant) -> Result<(), NoLink> {
+    while filled < frame.len() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(NoLink::Silent(
+                "did not answer HELLO in time (--timeout): is it a node with the same --key-file?"
+                    .into(),
+            ));
+        }
+        end.socket
+            .set_read_timeout(Some(left))
+            .map_err(NoLink::Io)?;
+        match (&end.socket).read(&mut frame[filled..]) {
+            Ok(0) => {
+                return Err(NoLink::Refused(
+                    "closed the connection instead of answering HELLO: is it a node with the same --key-file?"
+                        .into(),
+                ));
+            }
+            Ok(read) => {
+                filled += read;
+                // What is no frame is told at its first bytes; a server that speaks text may say no more.
+                match Header::parse(&frame[..filled]) {
+                    Ok(_) | Err(ParseError::Incomplete { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
+            Err(error) => return Err(NoLink::Io(error)),
+        }
+    }
+    Ok(())
+}
+
+/// The accepting side: takes the HELLO of `frame`, answers, and the link stands.
+///
+/// # Errors
+///
+/// [`ParseError`] for a HELLO that is none; the send's own error.
+pub fn accept(end: &End, key: &Key, frame: &FrameView<'_>) -> Result<(), NoLink> {
+    let theirs = Hello::parse(frame.payload())?;
+    let own = Hello::new(nonce());
+    let hop = frame.header.hop.saturating_add(1);
+    let hello = own.frame(frame.header.cookie, hop, Flags(Flags::RETURN));
+    match crate::sys::send_now(&end.socket, &hello) {
+        Ok(sent) if sent == hello.len() => {}
+        Ok(_) => return Err(NoLink::Io(io::ErrorKind::WriteZero.into())),
+        Err(error) => return Err(NoLink::Io(error)),
+    }
+    let (sealer, verifier) = link(key, LinkEnd::Acceptor, &own, &theirs);
+    end.set_link(AuthenticatedLink::new(sealer, verifier));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_for_its_owner_or_for_a_group_that_root_chose() {
+        for (mode, owner, own, private) in [
+            (0o600, 1000, 1000, true),
+            (0o640, 1000, 1000, false),
+            (0o440, 0, 1000, true),
+            (0o440, 0, 0, false),
+            (0o460, 0, 1000, false),
+            (0o444, 0, 1000, false),
+        ] {
+            assert_eq!(is_private(mode, owner, own), private, "{mode:o}");
+        }
+    }
+    use std::fs::{self, Permissions};
+
+    #[test]
+    fn a_key_file_is_refused_with_its_name_and_the_remedy() {
+        let path = std::env::temp_dir().join(format!("sts-key-{}", std::process::id()));
+        let digits = "000102030405060708090a0b0c0d0e0f\n";
+        for (text, mode, part) in [
+            (digits, 0o600, None),
+            (digits, 0o400, None),
+            (digits, 0o640, Some("chmod 600")),
+            (digits, 0o604, Some("mode 0604")),
+            ("secret", 0o600, Some("32 hexadecimal digits")),
+            ("", 0o600, Some("/dev/urandom")),
+        ] {
+            let _ = fs::remove_file(&path);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let read = read(&path);
+            match part {
+                None => assert_eq!(read, Ok(digits.parse().unwrap())),
+                Some(part) => {
+                    let error = read.unwrap_err();
+                    assert!(error.contains(part), "{error}");
+                    assert!(error.contains(&path.display().to_string()), "{error}");
+                }
+            }
+        }
+        fs::write(&path, [0xff; 40]).unwrap();
+        assert!(read(&path).unwrap_err().contains("32 hexadecimal"));
+        fs::remove_file(&path).unwrap();
+        assert!(read(&path).unwrap_err().starts_with("read the key file"));
+        assert!(read(Path::new("/dev/zero")).is_err(), "it never ends");
+    }
+
+    #[test]
+    fn no_two_nonces_are_the_same() {
+        let mut seen: Vec<_> = (0..1000).map(|_| nonce()).collect();
+        let other = std::thread::spawn(|| (0..1000).map(|_| nonce()).collect::<Vec<_>>());
+        seen.extend(other.join().unwrap());
+        seen.sort_unstable();
+        assert!(seen.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

@@ -1,0 +1,3 @@
+//! The near end of a path, shared by source, probe, exporter and demo.
+
+pub mod session;
