@@ -9,11 +9,13 @@ use crate::commands::Failure;
 use crate::http::{self, Response, Routes};
 use crate::output::{replace, tell};
 use crate::passive::{
-    pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
-    Pairing, Sample, Side, Stream, TcpSegment, Which,
+    link_type_name, pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits,
+    Observer, Packet, Pairing, Sample, Side, Stream, TcpSegment, Which,
 };
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
 use crate::report::prometheus::Exposition;
+#[cfg(target_os = "linux")]
+use crate::sys::packet::{interface_name, PacketSocket};
 use crate::time::WallTime;
 use crossbeam_channel::{after, never, select, Receiver};
 use std::ffi::OsString;
@@ -173,7 +175,7 @@ struct Session {
 #[derive(Default)]
 struct Kernel {
     #[cfg(target_os = "linux")]
-    socket: Option<Arc<crate::sys::packet::PacketSocket>>,
+    socket: Option<Arc<PacketSocket>>,
     dropped: Option<u64>,
 }
 
@@ -209,6 +211,15 @@ impl Session {
             usize::try_from(self.left).map_or(packets.len(), |left| left.min(packets.len()));
         self.left -= wanted as u64;
         self.analyzer.packets(&packets[..wanted], &mut self.printer);
+    }
+
+    /// Tells the analysis the name of an interface that it does not know yet.
+    #[cfg(target_os = "linux")]
+    fn name_interface(&mut self, number: u32) {
+        if !self.analyzer.knows_interface(number) {
+            let name = interface_name(number).unwrap_or_else(|| format!("interface {number}"));
+            self.analyzer.name_interface(number, name);
+        }
     }
 
     /// Whether there is a reason to read on.
@@ -256,6 +267,15 @@ impl Session {
             if output_failed(error) != ExitCode::Done {
                 code = ExitCode::Failed;
             }
+        }
+        for (link, packets) in &self.analyzer.tally().unread {
+            let known = link_type_name(*link).map_or_else(String::new, |name| format!(" ({name})"));
+            complain(&format!(
+                "{name}: {packets} packets of link type {link}{known} are not read"
+            ));
+        }
+        if self.analyzer.tally().nothing_was_read() {
+            code = ExitCode::Failed;
         }
         if let Some(fault) = fault {
             complain(&format!("{name}: {fault}"));
@@ -313,10 +333,7 @@ fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String
             return Ok(lock(&session).finish(&name, fault.as_deref()));
         }
         #[cfg(target_os = "linux")]
-        Source::Live(socket, _) => {
-            lock(&session).kernel.socket = Some(Arc::clone(&socket));
-            receive(&socket, &session)
-        }
+        Source::Live(socket, name) => receive(socket, &name, &session),
     };
     let code = lock(&session).finish("interface", fault.as_deref());
     Ok(code)
@@ -339,7 +356,7 @@ fn spawn(
 enum Source {
     Bytes(Box<dyn Read>, String),
     #[cfg(target_os = "linux")]
-    Live(Arc<crate::sys::packet::PacketSocket>, String),
+    Live(Arc<PacketSocket>, String),
 }
 
 impl Source {
@@ -400,7 +417,7 @@ fn live(_interface: &str) -> Result<Source, String> {
 
 #[cfg(target_os = "linux")]
 fn live(interface: &str) -> Result<Source, String> {
-    match crate::sys::packet::PacketSocket::open(interface) {
+    match open_socket(interface) {
         Ok(socket) => Ok(Source::Live(Arc::new(socket), interface.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(format!(
             "capture on {interface}: {error}: it takes root or CAP_NET_RAW; or pipe from one who \
@@ -410,16 +427,69 @@ fn live(interface: &str) -> Result<Source, String> {
     }
 }
 
-/// Captures until something ends it; what that was.
+/// Opens a socket on an interface, or on all of them for `any`.
 #[cfg(target_os = "linux")]
-fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) -> Option<String> {
+fn open_socket(interface: &str) -> io::Result<PacketSocket> {
+    PacketSocket::open((interface != "any").then_some(interface), &[])
+}
+
+/// Returns `true` if an interface has this name and is up (IFF_UP).
+#[cfg(target_os = "linux")]
+fn link_is_up(interface: &str) -> bool {
+    let flags = std::fs::read_to_string(format!("/sys/class/net/{interface}/flags"));
+    let flags = flags.ok().and_then(|text| {
+        let digits = text.trim().strip_prefix("0x")?.to_owned();
+        u32::from_str_radix(&digits, 16).ok()
+    });
+    flags.is_some_and(|flags| flags & 1 == 1)
+}
+
+/// How often an interface that went down is looked at.
+#[cfg(target_os = "linux")]
+const LINK_POLL: Duration = Duration::from_millis(100);
+
+/// Waits until an interface is up, and returns a new socket if it is another one under the name.
+#[cfg(target_os = "linux")]
+fn wait_for_link(socket: &PacketSocket, interface: &str) -> Option<PacketSocket> {
+    loop {
+        thread::sleep(LINK_POLL);
+        if !link_is_up(interface) {
+            continue;
+        }
+        if socket.is_on(interface) {
+            return None;
+        }
+        if let Ok(socket) = open_socket(interface) {
+            return Some(socket);
+        }
+    }
+}
+
+/// Captures until something ends it, and returns what that was.
+#[cfg(target_os = "linux")]
+fn receive(socket: Arc<PacketSocket>, interface: &str, session: &Mutex<Session>) -> Option<String> {
     use crate::passive::{LINK_ETHERNET, LINK_RAW};
     const ARPHRD_ETHER: u16 = 1;
     const ARPHRD_LOOPBACK: u16 = 772;
     let mut frame = vec![0; FRAME];
+    let mut socket = socket;
+    lock(session).kernel.socket = Some(Arc::clone(&socket));
     loop {
         let received = match socket.receive(&mut frame) {
             Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::NetworkDown => {
+                complain(&format!("{interface}: the link went down; waiting for it"));
+                let renewed = wait_for_link(&socket, interface);
+                complain(&format!("{interface}: the link is up again"));
+                if let Some(renewed) = renewed {
+                    let mut session = lock(session);
+                    // What the old socket dropped is counted before it goes.
+                    session.kernel.dropped();
+                    socket = Arc::new(renewed);
+                    session.kernel.socket = Some(Arc::clone(&socket));
+                }
+                continue;
+            }
             Err(error) => return Some(error.to_string()),
         };
         // On loopback each packet goes out and comes in; one of the two will do.
@@ -427,13 +497,19 @@ fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) 
             continue;
         }
         let mut session = lock(session);
+        if interface == "any" {
+            session.name_interface(received.interface);
+        }
         session.packets(&[Packet {
             time: received.time,
-            interface: 0,
+            interface: match interface {
+                "any" => received.interface,
+                _ => 0,
+            },
             link: match received.hardware {
                 ARPHRD_ETHER | ARPHRD_LOOPBACK => LINK_ETHERNET,
-                // None (tun), raw IP, IPIP, IP6IP6, SIT, GRE: no link header.
-                65534 | 519 | 768 | 769 | 776 | 778 => LINK_RAW,
+                // None (tun), PPP, raw IP, IPIP, IP6IP6, SIT, GRE: no link header.
+                65534 | 512 | 519 | 768 | 769 | 776 | 778 => LINK_RAW,
                 _ => u16::MAX,
             },
             original: received.original,

@@ -2,7 +2,7 @@
 
 use super::capture::{Packet, BATCH};
 use super::encapsulation::{self, interface, Ip, Tunnel};
-use super::flow::{count, BoxedFlow, Flow};
+use super::flow::{AlsoSeen, BoxedFlow, Flow};
 use super::fragments::Fragments;
 use super::http::looks_like_http;
 use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, SYN};
@@ -27,6 +27,12 @@ const HISTORY: usize = 200_000;
 
 /// Interval snapshots kept per flow.
 const INTERVALS_PER_FLOW: usize = 3600;
+
+/// Interfaces that have names.
+const MAX_INTERFACES: usize = 256;
+
+/// Interfaces besides its own that a connection's packets are counted on.
+const MAX_ALSO_SEEN: usize = 8;
 
 /// What the table may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +88,14 @@ pub struct Tally {
 const MAX_LINK_TYPES: usize = 16;
 
 impl Tally {
+    fn count_unread(&mut self, link: u16) {
+        if let Some((_, packets)) = self.unread.iter_mut().find(|(of, _)| *of == link) {
+            *packets += 1;
+        } else if self.unread.len() < MAX_LINK_TYPES {
+            self.unread.push((link, 1));
+        }
+    }
+
     /// Returns `true` if there were packets and none had a link type that is read.
     pub fn nothing_was_read(&self) -> bool {
         self.packets > 0 && self.skipped[Skip::LinkType as usize] == self.packets
@@ -278,6 +292,7 @@ pub struct Analyzer {
     /// Flows that are closed.
     lingering: usize,
     fragments: Fragments,
+    interfaces: Vec<(u32, String)>,
     history: usize,
 }
 
@@ -302,6 +317,7 @@ impl Analyzer {
             lists: [empty; 2],
             lingering: 0,
             fragments: Fragments::default(),
+            interfaces: Vec::new(),
             history: 0,
         }
     }
@@ -309,6 +325,19 @@ impl Analyzer {
     /// Counts so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Returns `true` if the interface has a name, or there are too many of them.
+    pub fn knows_interface(&self, number: u32) -> bool {
+        let known = self.interfaces.iter().any(|(of, _)| *of == number);
+        known || self.interfaces.len() == MAX_INTERFACES
+    }
+
+    /// Gives an interface the name that reports have of it.
+    pub fn name_interface(&mut self, number: u32, name: String) {
+        if !self.knows_interface(number) {
+            self.interfaces.push((number, name));
+        }
     }
 
     /// Flows in the table.
@@ -367,7 +396,7 @@ impl Analyzer {
             Err(skip) => {
                 self.tally.skipped[skip as usize] += 1;
                 if skip == Skip::LinkType {
-                    count(&mut self.tally.unread, packet.link, MAX_LINK_TYPES);
+                    self.tally.count_unread(packet.link);
                 }
                 (skip == Skip::Fragment).then_some(Content::Fragment)
             }
@@ -511,13 +540,27 @@ impl Analyzer {
     /// Counts a packet of an open connection that passes another interface than its first did.
     #[inline]
     fn is_elsewhere(&mut self, at: u32, interface: u32) -> bool {
-        match &mut self.slots[at as usize] {
-            Some(Slot { flow, list, .. }) if flow.interface != interface && *list == OPEN => {
-                flow.seen_elsewhere(interface);
-                true
-            }
-            _ => false,
+        let Some(Slot { flow, list, .. }) = &mut self.slots[at as usize] else {
+            return false;
+        };
+        if flow.interface == interface || *list != OPEN {
+            return false;
         }
+        if let Some(seen) = flow
+            .also_seen
+            .iter_mut()
+            .find(|of| of.interface == interface)
+        {
+            seen.packets += 1;
+        } else if flow.also_seen.len() < MAX_ALSO_SEEN {
+            let known = self.interfaces.iter().find(|(of, _)| *of == interface);
+            flow.also_seen.push(AlsoSeen {
+                interface,
+                name: known.map_or_else(|| interface.to_string(), |(_, name)| name.clone()),
+                packets: 1,
+            });
+        }
+        true
     }
 
     #[inline]

@@ -20,16 +20,15 @@ const MAX_UNMATCHED: usize = 2048;
 /// The same as long as nothing was seen from the other end: a capture of one direction would fill every flow's queue.
 const MAX_UNMATCHED_ONE_SIDED: usize = 64;
 
-/// Interfaces besides its own that a connection's packets are counted on.
-const MAX_INTERFACES: usize = 8;
-
-/// Counts one more of `key`, where it is among the first `most` keys.
-pub(super) fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K, most: usize) {
-    if let Some((_, count)) = counts.iter_mut().find(|(of, _)| *of == key) {
-        *count += 1;
-    } else if counts.len() < most {
-        counts.push((key, 1));
-    }
+/// Packets of a connection on another interface than its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlsoSeen {
+    /// The number of the interface.
+    pub interface: u32,
+    /// Its name.
+    pub name: String,
+    /// How many.
+    pub packets: u64,
 }
 
 /// A record as it is handed about: a kilobyte that is not to be copied.
@@ -66,8 +65,8 @@ pub struct Flow {
     pub tunnel: Option<Tunnel>,
     /// The number of the interface that its first packet passed; 0 where it is not known.
     pub interface: u32,
-    /// Interfaces that its packets passed as well, with their number: they are in no other figure.
-    pub also_seen: Vec<(u32, u64)>,
+    /// Other interfaces that packets of it passed: these are in no other figure.
+    pub also_seen: Vec<AlsoSeen>,
     interval_end: WallTime,
     /// The last SYN before the SYN-ACK.
     asked: Option<WallTime>,
@@ -193,11 +192,6 @@ impl Flow {
         let end = segment.seq.wrapping_add(segment.sequence_len());
         let fits = own.track.fits(segment.seq, end);
         !(fits && (special & ACK == 0 || other.track.fits(segment.ack, segment.ack)))
-    }
-
-    /// Counts a packet on another interface than the connection's own.
-    pub(super) fn seen_elsewhere(&mut self, interface: u32) {
-        count(&mut self.also_seen, interface, MAX_INTERFACES);
     }
 
     /// Gives back the memory of a closed connection's open ends.

@@ -118,6 +118,16 @@ extern "C" {
 /// IFNAMSIZ: the longest name of an interface, with its null byte.
 const NAME_BYTES: usize = 16;
 
+/// Returns the number of the interface with this name.
+fn interface_index(name: &str) -> io::Result<c_int> {
+    let name = CString::new(name)?;
+    // SAFETY: `name` ends in a null byte and lives until after the call, which keeps no pointer.
+    match unsafe { if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index as c_int),
+    }
+}
+
 /// Returns the name of the interface with this number; `None` if there is none now.
 pub fn interface_name(index: u32) -> Option<String> {
     let mut name = [0_u8; NAME_BYTES];
@@ -151,6 +161,8 @@ pub struct Received {
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
+    /// 0 for all interfaces.
+    ifindex: c_int,
 }
 
 impl PacketSocket {
@@ -163,14 +175,7 @@ impl PacketSocket {
     pub fn open(interface: Option<&str>, program: &[[u8; 8]]) -> io::Result<Self> {
         let mut ifindex = 0;
         if let Some(interface) = interface {
-            let name = CString::new(interface)?;
-            // SAFETY: `name` ends in a null byte and lives until after the call, which keeps no
-            // pointer.
-            let index = unsafe { if_nametoindex(name.as_ptr()) };
-            if index == 0 {
-                return Err(io::Error::last_os_error());
-            }
-            ifindex = index as c_int;
+            ifindex = interface_index(interface)?;
         }
         // Protocol 0: nothing arrives before the socket is bound to its interface.
         // SAFETY: integers in, a descriptor or -1 out.
@@ -213,7 +218,7 @@ impl PacketSocket {
         if ifindex != 0 {
             let _ = set(&fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &promiscuous);
         }
-        Ok(Self { fd })
+        Ok(Self { fd, ifindex })
     }
 
     /// Waits for the next packet and puts as much of it as fits into `buffer`. Blocks without limit: a quiet network
@@ -265,6 +270,11 @@ impl PacketSocket {
             hardware: from.hatype,
             outgoing: from.pkttype == PACKET_OUTGOING,
         })
+    }
+
+    /// Returns `true` if the interface with this name is still the one that the socket is bound to.
+    pub fn is_on(&self, interface: &str) -> bool {
+        interface_index(interface).is_ok_and(|index| index == self.ifindex)
     }
 
     /// Packets that found the socket's buffer full since the last call; `None` where the kernel does not tell.

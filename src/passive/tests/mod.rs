@@ -6,6 +6,7 @@ mod build;
 mod captures;
 mod formats;
 mod generator;
+mod interfaces;
 mod laws;
 mod output;
 mod packets;
