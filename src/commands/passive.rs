@@ -3,6 +3,9 @@
 //! One thread reads and analyses. Where metrics are served, their threads look at the same state under a lock, which the
 //! reader holds for a chunk of packets and never while it waits for more.
 
+#[cfg(target_os = "linux")]
+mod live;
+
 use crate::cli::passive::{self, Action, Input, PassiveConfig};
 use crate::cli::{ExitCode, PROGRAM};
 use crate::commands::Failure;
@@ -14,8 +17,6 @@ use crate::passive::{
 };
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
 use crate::report::prometheus::Exposition;
-#[cfg(target_os = "linux")]
-use crate::sys::packet::{interface_name, PacketSocket};
 use crate::time::WallTime;
 use crossbeam_channel::{after, never, select, Receiver};
 use std::ffi::OsString;
@@ -28,12 +29,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use live::open as open_live;
+
 /// Bytes asked for at once: they stay in the processor's cache between the kernel's copy and the parser.
 const CHUNK: usize = 256 * 1024;
-
-/// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
-#[cfg(target_os = "linux")]
-const FRAME: usize = 128 * 1024;
 
 /// Runs the command with the arguments that follow its name; what the shell shall see comes back.
 ///
@@ -175,7 +175,7 @@ struct Session {
 #[derive(Default)]
 struct Kernel {
     #[cfg(target_os = "linux")]
-    socket: Option<Arc<PacketSocket>>,
+    socket: Option<Arc<crate::sys::packet::PacketSocket>>,
     dropped: Option<u64>,
 }
 
@@ -211,15 +211,6 @@ impl Session {
             usize::try_from(self.left).map_or(packets.len(), |left| left.min(packets.len()));
         self.left -= wanted as u64;
         self.analyzer.packets(&packets[..wanted], &mut self.printer);
-    }
-
-    /// Tells the analysis the name of an interface that it does not know yet.
-    #[cfg(target_os = "linux")]
-    fn name_interface(&mut self, number: u32) {
-        if !self.analyzer.knows_interface(number) {
-            let name = interface_name(number).unwrap_or_else(|| format!("interface {number}"));
-            self.analyzer.name_interface(number, name);
-        }
     }
 
     /// Whether there is a reason to read on.
@@ -307,7 +298,7 @@ fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String
     let source = match &config.input {
         Input::File(path) => Source::Bytes(Box::new(open(path)?), path.display().to_string()),
         Input::Stdin => Source::Bytes(Box::new(io::stdin()), "stdin".to_owned()),
-        Input::Interface(interface) => live(interface)?,
+        Input::Interface(interface) => open_live(interface)?,
     };
     let session = Arc::new(Mutex::new(Session::new(config)));
     if let Some(listeners) = listeners {
@@ -333,7 +324,7 @@ fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String
             return Ok(lock(&session).finish(&name, fault.as_deref()));
         }
         #[cfg(target_os = "linux")]
-        Source::Live(socket, name) => receive(socket, &name, &session),
+        Source::Live(socket, name) => live::receive(socket, &name, &session),
     };
     let code = lock(&session).finish("interface", fault.as_deref());
     Ok(code)
@@ -356,7 +347,7 @@ fn spawn(
 enum Source {
     Bytes(Box<dyn Read>, String),
     #[cfg(target_os = "linux")]
-    Live(Arc<PacketSocket>, String),
+    Live(Arc<crate::sys::packet::PacketSocket>, String),
 }
 
 impl Source {
@@ -411,115 +402,8 @@ fn read(reader: &mut dyn Read, session: &Mutex<Session>) -> Option<String> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn live(_interface: &str) -> Result<Source, String> {
+fn open_live(_interface: &str) -> Result<Source, String> {
     Err("--interface works on Linux only; use tcpdump -U -w - | ... passive -".to_owned())
-}
-
-#[cfg(target_os = "linux")]
-fn live(interface: &str) -> Result<Source, String> {
-    match open_socket(interface) {
-        Ok(socket) => Ok(Source::Live(Arc::new(socket), interface.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(format!(
-            "capture on {interface}: {error}: it takes root or CAP_NET_RAW; or pipe from one who \
-             may: sudo tcpdump -i {interface} -U -w - | ... passive -"
-        )),
-        Err(error) => Err(format!("capture on {interface}: {error}")),
-    }
-}
-
-/// Opens a socket on an interface, or on all of them for `any`.
-#[cfg(target_os = "linux")]
-fn open_socket(interface: &str) -> io::Result<PacketSocket> {
-    PacketSocket::open((interface != "any").then_some(interface), &[])
-}
-
-/// Returns `true` if an interface has this name and is up (IFF_UP).
-#[cfg(target_os = "linux")]
-fn link_is_up(interface: &str) -> bool {
-    let flags = std::fs::read_to_string(format!("/sys/class/net/{interface}/flags"));
-    let flags = flags.ok().and_then(|text| {
-        let digits = text.trim().strip_prefix("0x")?.to_owned();
-        u32::from_str_radix(&digits, 16).ok()
-    });
-    flags.is_some_and(|flags| flags & 1 == 1)
-}
-
-/// How often an interface that went down is looked at.
-#[cfg(target_os = "linux")]
-const LINK_POLL: Duration = Duration::from_millis(100);
-
-/// Waits until an interface is up, and returns a new socket if it is another one under the name.
-#[cfg(target_os = "linux")]
-fn wait_for_link(socket: &PacketSocket, interface: &str) -> Option<PacketSocket> {
-    loop {
-        thread::sleep(LINK_POLL);
-        if !link_is_up(interface) {
-            continue;
-        }
-        if socket.is_on(interface) {
-            return None;
-        }
-        if let Ok(socket) = open_socket(interface) {
-            return Some(socket);
-        }
-    }
-}
-
-/// Captures until something ends it, and returns what that was.
-#[cfg(target_os = "linux")]
-fn receive(socket: Arc<PacketSocket>, interface: &str, session: &Mutex<Session>) -> Option<String> {
-    use crate::passive::{LINK_ETHERNET, LINK_RAW};
-    const ARPHRD_ETHER: u16 = 1;
-    const ARPHRD_LOOPBACK: u16 = 772;
-    let mut frame = vec![0; FRAME];
-    let mut socket = socket;
-    lock(session).kernel.socket = Some(Arc::clone(&socket));
-    loop {
-        let received = match socket.receive(&mut frame) {
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::NetworkDown => {
-                complain(&format!("{interface}: the link went down; waiting for it"));
-                let renewed = wait_for_link(&socket, interface);
-                complain(&format!("{interface}: the link is up again"));
-                if let Some(renewed) = renewed {
-                    let mut session = lock(session);
-                    // What the old socket dropped is counted before it goes.
-                    session.kernel.dropped();
-                    socket = Arc::new(renewed);
-                    session.kernel.socket = Some(Arc::clone(&socket));
-                }
-                continue;
-            }
-            Err(error) => return Some(error.to_string()),
-        };
-        // On loopback each packet goes out and comes in; one of the two will do.
-        if received.outgoing && received.hardware == ARPHRD_LOOPBACK {
-            continue;
-        }
-        let mut session = lock(session);
-        if interface == "any" {
-            session.name_interface(received.interface);
-        }
-        session.packets(&[Packet {
-            time: received.time,
-            interface: match interface {
-                "any" => received.interface,
-                _ => 0,
-            },
-            link: match received.hardware {
-                ARPHRD_ETHER | ARPHRD_LOOPBACK => LINK_ETHERNET,
-                // None (tun), PPP, raw IP, IPIP, IP6IP6, SIT, GRE: no link header.
-                65534 | 512 | 519 | 768 | 769 | 776 | 778 => LINK_RAW,
-                _ => u16::MAX,
-            },
-            original: received.original,
-            data: &frame[..received.kept],
-        }]);
-        session.printer.flush();
-        if !session.goes_on() {
-            return None;
-        }
-    }
 }
 
 /// Writes the metrics file as often as wanted, and ends the process when told to.

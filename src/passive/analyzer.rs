@@ -1,16 +1,18 @@
 //! Packets in; flows and round trips to an [`Observer`] out. The table of flows and its bounds.
 
 use super::capture::{Packet, BATCH};
-use super::encapsulation::{self, interface, Ip, Tunnel};
+use super::encapsulation::{self, interface, Ip};
 use super::flow::{AlsoSeen, BoxedFlow, Flow};
 use super::fragments::Fragments;
 use super::http::looks_like_http;
-use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, SYN};
+use super::key::{Key, Keyed, Printed};
+use super::packet::{self, Skip, TcpSegment, ACK, SYN};
 use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
+use super::tally::Tally;
 use crate::time::WallTime;
-use std::collections::hash_map::{HashMap, RandomState};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 /// How long a closed connection stays in the table after its last packet, whose late packets belong
 /// to it: the longest TIME-WAIT (RFC 9293 §3.4.2).
@@ -61,169 +63,6 @@ pub trait Observer {
 
     /// A flow's record is complete: closed for a while, replaced, evicted, or the capture has ended.
     fn ended(&mut self, flow: BoxedFlow);
-}
-
-/// Counts over a whole capture.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Packets of any kind.
-    pub packets: u64,
-    /// Those that held a TCP segment that could be used.
-    pub tcp_packets: u64,
-    /// The others, by the order of [`Skip::ALL`].
-    pub skipped: [u64; Skip::ALL.len()],
-    /// Time of the first packet; `None` before it.
-    pub first: Option<WallTime>,
-    /// Time of the latest one.
-    pub last: Option<WallTime>,
-    /// Flows begun.
-    pub flows: u64,
-    /// Flows that had to make room while they were open.
-    pub evicted: u64,
-    /// Link types that are not read, with their packets; the first [`MAX_LINK_TYPES`] of them.
-    pub unread: Vec<(u16, u64)>,
-}
-
-/// Link types that are counted one by one.
-const MAX_LINK_TYPES: usize = 16;
-
-impl Tally {
-    fn count_unread(&mut self, link: u16) {
-        if let Some((_, packets)) = self.unread.iter_mut().find(|(of, _)| *of == link) {
-            *packets += 1;
-        } else if self.unread.len() < MAX_LINK_TYPES {
-            self.unread.push((link, 1));
-        }
-    }
-
-    /// Returns `true` if there were packets and none had a link type that is read.
-    pub fn nothing_was_read(&self) -> bool {
-        self.packets > 0 && self.skipped[Skip::LinkType as usize] == self.packets
-    }
-}
-
-/// Addresses and ports of a connection, the lower end first, so that both directions have one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    low: Endpoint,
-    high: Endpoint,
-    tunnel: Option<Tunnel>,
-}
-
-impl Key {
-    #[inline]
-    fn of(segment: &TcpSegment<'_>) -> Self {
-        let (a, b) = (segment.source, segment.destination);
-        let tunnel = segment.tunnel;
-        let (low, high) = match (a.address, a.port) <= (b.address, b.port) {
-            true => (a, b),
-            false => (b, a),
-        };
-        Self { low, high, tunnel }
-    }
-}
-
-impl Key {
-    /// 64 bits that stand for it in the index.
-    #[inline]
-    fn print(&self, keyed: Keyed) -> u64 {
-        let mut hasher = keyed.build_hasher();
-        hasher.write_u128(self.low.address);
-        hasher.write_u128(self.high.address);
-        hasher.write_u32(u32::from(self.low.port) << 16 | u32::from(self.high.port));
-        if let Some(Tunnel::Vxlan(network)) = self.tunnel {
-            hasher.write_u32(network);
-        }
-        hasher.finish()
-    }
-}
-
-/// Hands a number on that is a hash already.
-#[derive(Clone, Copy, Debug, Default)]
-struct Printed(u64);
-
-impl Hasher for Printed {
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    #[inline]
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-
-    fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("the index has keys of 64 bits only");
-    }
-}
-
-/// Folded multiplication with secret numbers: a capture's author cannot aim at one bucket, and it costs a tenth of std's
-/// SipHash, which is a fifth of the time per packet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Keyed {
-    seed: u64,
-    factor: u64,
-}
-
-impl Keyed {
-    pub(super) fn new() -> Self {
-        let state = RandomState::new();
-        Self {
-            seed: state.hash_one(0_u8),
-            factor: state.hash_one(1_u8) | 1,
-        }
-    }
-}
-
-impl BuildHasher for Keyed {
-    type Hasher = Folding;
-    #[inline]
-    fn build_hasher(&self) -> Folding {
-        Folding {
-            state: self.seed,
-            factor: self.factor,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Folding {
-    state: u64,
-    factor: u64,
-}
-
-impl Hasher for Folding {
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.state
-    }
-
-    #[inline]
-    fn write_u64(&mut self, value: u64) {
-        let product = u128::from(self.state ^ value) * u128::from(self.factor);
-        self.state = (product as u64 ^ (product >> 64) as u64).wrapping_add(self.factor);
-    }
-
-    #[inline]
-    fn write_u32(&mut self, value: u32) {
-        self.write_u64(u64::from(value));
-    }
-
-    #[inline]
-    fn write_u128(&mut self, value: u128) {
-        self.write_u64(value as u64);
-        self.write_u64((value >> 64) as u64);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for eight in bytes.chunks(8) {
-            let value = eight
-                .iter()
-                .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-            self.write_u64(value);
-        }
-    }
 }
 
 /// No slot: the end of a list.

@@ -1,7 +1,7 @@
 //! Round trips and counts in; histograms per remote host out, for a monitoring system: they only ever grow.
 
-use super::analyzer::Keyed;
 use super::flow::Flow;
+use super::key::Keyed;
 use super::packet::Endpoint;
 use super::sent::{Findings, Sample};
 use super::side::Side;

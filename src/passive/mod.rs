@@ -15,6 +15,7 @@
 //! | `fragments` | IP packets in pieces |
 //! | `packet` | TCP headers |
 //! | `analyzer` | the table of flows and its bounds |
+//! | `key`, `tally` | what tells connections apart; counts of a capture |
 //! | `flow` | one connection: what its segments bring to light |
 //! | `sent` | counts, times and round trips of one direction |
 //! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
@@ -33,13 +34,15 @@ mod flow;
 mod fragments;
 mod groups;
 mod http;
+mod key;
 mod packet;
 mod peer;
 mod sent;
 mod side;
+mod tally;
 mod track;
 
-pub use analyzer::{Analyzer, Limits, Observer, Tally};
+pub use analyzer::{Analyzer, Limits, Observer};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
 pub use filter::{Filter, Network, NotANetwork, MAX_TERMS};
@@ -50,6 +53,7 @@ pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, S
 pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
 pub use sent::{Basis, Ended, Event, Findings, Interval, IntervalSent, Sample, Sent};
 pub use side::Side;
+pub use tally::Tally;
 
 #[cfg(test)]
 mod tests;
