@@ -110,6 +110,8 @@ struct Parsed<'a> {
 
 /// What a packet has that can be used.
 #[derive(Clone, Copy)]
+// Nearly all packets are of the large kind, and a batch of them lies on the stack.
+#[allow(clippy::large_enum_variant)]
 enum Content<'a> {
     Segment(Parsed<'a>),
     Fragment,

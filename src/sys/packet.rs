@@ -115,6 +115,16 @@ extern "C" {
     fn if_indextoname(index: c_uint, name: *mut c_char) -> *mut c_char;
 }
 
+#[cfg(not(any(target_arch = "mips", target_arch = "mips64")))]
+const ENETDOWN: i32 = 100;
+#[cfg(any(target_arch = "mips", target_arch = "mips64"))]
+const ENETDOWN: i32 = 228;
+
+/// Returns `true` if receiving failed because the interface went down or was removed.
+pub fn is_link_down(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(ENETDOWN)
+}
+
 /// IFNAMSIZ: the longest name of an interface, with its null byte.
 const NAME_BYTES: usize = 16;
 
@@ -225,7 +235,7 @@ impl PacketSocket {
     /// is not an error, and the process ends it.
     ///
     /// # Errors
-    /// What the kernel says; `NetworkDown` (ENETDOWN) once when the interface goes down or is
+    /// What the kernel says; what [`is_link_down`] tells, once, when the interface goes down or is
     /// removed. The next call waits for it to come up again; a removed one does not come back.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut from = SockaddrLl::default();

@@ -2,7 +2,7 @@
 
 use super::{complain, lock, Session, Source};
 use crate::passive::{Packet, LINK_ETHERNET, LINK_RAW};
-use crate::sys::packet::{interface_name, PacketSocket};
+use crate::sys::packet::{interface_name, is_link_down, PacketSocket};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -71,7 +71,7 @@ pub(super) fn receive(
     loop {
         let received = match socket.receive(&mut frame) {
             Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::NetworkDown => {
+            Err(error) if is_link_down(&error) => {
                 complain(&format!("{interface}: the link went down; waiting for it"));
                 let renewed = wait_for_link(&socket, interface);
                 complain(&format!("{interface}: the link is up again"));

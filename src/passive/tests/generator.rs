@@ -609,7 +609,7 @@ impl Case {
             match self.mix.late_end {
                 1 => {
                     for times in 0..8 {
-                        let time = self.now + (200 * MS << times);
+                        let time = self.now + ((200 * MS) << times);
                         self.stray(from, ACK | FIN, fin, time).timestamps = None;
                     }
                 }
