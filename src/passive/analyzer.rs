@@ -198,9 +198,9 @@ impl Analyzer {
             for (place, packet) in parsed.iter_mut().zip(batch) {
                 *place = self.parse(packet);
             }
-            let slots = parsed.map(|place| match place? {
-                Content::Segment(of) => self.index.get(&of.print).copied(),
-                Content::Fragment => None,
+            let slots: [Option<u32>; BATCH] = std::array::from_fn(|at| match &parsed[at] {
+                Some(Content::Segment(of)) => self.index.get(&of.print).copied(),
+                Some(Content::Fragment) | None => None,
             });
             let warm = slots.map(|at| {
                 self.slots

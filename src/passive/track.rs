@@ -30,9 +30,6 @@ const TS_VAL_AGE_NS: u64 = 24 * 86_400 * 1_000_000_000;
 /// mirror port made: a sender repeats because of an acknowledgment, or after a longer time.
 const COPY_NS: u64 = 1_000_000;
 
-/// Segments among which the original of a copy is looked for.
-const COPY_DEPTH: usize = 4;
-
 /// A segment that waits for its acknowledgment.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
@@ -77,9 +74,9 @@ pub(super) struct Track {
     /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
     gaps: Vec<(u32, u32)>,
     syns: Vec<(Option<Timestamps>, WallTime)>,
-    /// The latest segments that took sequence space, in turn.
-    latest: [(u32, u32, WallTime); COPY_DEPTH],
-    turn: usize,
+    /// The latest segments that took sequence space, among which the original of a copy is looked
+    /// for.
+    latest: [(u32, u32, WallTime); 2],
     /// Empty segments at `next` while nothing else of this direction is known.
     empty_at_start: u32,
 }
@@ -440,8 +437,7 @@ impl Track {
             }
             self.spoil(of);
         }
-        self.latest[self.turn] = (of.seq, of.end, of.time);
-        self.turn = (self.turn + 1) % COPY_DEPTH;
+        self.latest = [(of.seq, of.end, of.time), self.latest[0]];
         let waiting = Waiting {
             time: of.time,
             ts_val: of.ts_val.unwrap_or(0),
