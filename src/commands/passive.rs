@@ -3,6 +3,9 @@
 //! One thread reads and analyses. Where metrics are served, their threads look at the same state
 //! under a lock, which the reader holds for a chunk of packets and never while it waits for more.
 
+#[cfg(target_os = "linux")]
+mod live;
+
 use crate::cli::passive::{Input, PassiveConfig};
 use crate::cli::{Common, ExitCode, HostPort, PROGRAM};
 use crate::commands::signals::Signals;
@@ -11,8 +14,8 @@ use crate::http::{self, Response, Routes};
 use crate::node::accept::listen_addresses;
 use crate::output::{print_error, replace};
 use crate::passive::{
-    pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
-    Pairing, Sample, Side, Stream, TcpSegment, Which,
+    link_type_name, pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits,
+    Observer, Packet, Pairing, Sample, Side, Stream, TcpSegment, Which,
 };
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
 use crate::report::prometheus::Exposition;
@@ -27,12 +30,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use live::open as open_live;
+
 /// The bytes of one read: they stay in the CPU's cache between the kernel's copy and the parser.
 const CHUNK: usize = 256 * 1024;
-
-/// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
-#[cfg(target_os = "linux")]
-const FRAME: usize = 128 * 1024;
 
 /// Runs the command and returns the exit code.
 ///
@@ -249,6 +251,15 @@ impl Session {
                 code = ExitCode::Failed;
             }
         }
+        for (link, packets) in &self.analyzer.tally().unread {
+            let known = link_type_name(*link).map_or_else(String::new, |name| format!(" ({name})"));
+            complain(&format!(
+                "{name}: {packets} packets of link type {link}{known} are not read"
+            ));
+        }
+        if self.analyzer.tally().nothing_was_read() {
+            code = ExitCode::Failed;
+        }
         if let Some(fault) = fault {
             complain(&format!("{name}: {fault}"));
             code = ExitCode::Failed;
@@ -283,7 +294,7 @@ fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result
     let source = match &config.input {
         Input::File(path) => Source::Bytes(Box::new(open(path)?), path.display().to_string()),
         Input::Stdin => Source::Bytes(Box::new(io::stdin()), "stdin".to_owned()),
-        Input::Interface(interface) => live(interface)?,
+        Input::Interface(interface) => open_live(interface)?,
     };
     let session = Arc::new(Mutex::new(Session::new(common, config)));
     if let Some(listeners) = listeners {
@@ -309,10 +320,7 @@ fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result
             return Ok(lock(&session).finish(&name, fault.as_deref()));
         }
         #[cfg(target_os = "linux")]
-        Source::Live(socket, _) => {
-            lock(&session).kernel.socket = Some(Arc::clone(&socket));
-            receive(&socket, &session)
-        }
+        Source::Live(socket, name) => live::receive(socket, &name, &session),
     };
     let code = lock(&session).finish("interface", fault.as_deref());
     Ok(code)
@@ -390,55 +398,8 @@ fn read(reader: &mut dyn Read, session: &Mutex<Session>) -> Option<String> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn live(_interface: &str) -> Result<Source, String> {
+fn open_live(_interface: &str) -> Result<Source, String> {
     Err("--interface works on Linux only; use tcpdump -U -w - | ... passive -".to_owned())
-}
-
-#[cfg(target_os = "linux")]
-fn live(interface: &str) -> Result<Source, String> {
-    match crate::sys::packet::PacketSocket::open(interface) {
-        Ok(socket) => Ok(Source::Live(Arc::new(socket), interface.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(format!(
-            "capture on {interface}: {error}: it takes root or CAP_NET_RAW; or pipe from one who \
-             may: sudo tcpdump -i {interface} -U -w - | ... passive -"
-        )),
-        Err(error) => Err(format!("capture on {interface}: {error}")),
-    }
-}
-
-/// Captures until a fault or a signal, and returns the fault.
-#[cfg(target_os = "linux")]
-fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) -> Option<String> {
-    use crate::passive::{LINK_ETHERNET, LINK_RAW};
-    const ARPHRD_ETHER: u16 = 1;
-    const ARPHRD_LOOPBACK: u16 = 772;
-    let mut frame = vec![0; FRAME];
-    loop {
-        let received = match socket.receive(&mut frame) {
-            Ok(received) => received,
-            Err(error) => return Some(error.to_string()),
-        };
-        // On loopback each packet goes out and comes in; one of the two will do.
-        if received.outgoing && received.hardware == ARPHRD_LOOPBACK {
-            continue;
-        }
-        let mut session = lock(session);
-        session.packets(&[Packet {
-            time: received.time,
-            link: match received.hardware {
-                ARPHRD_ETHER | ARPHRD_LOOPBACK => LINK_ETHERNET,
-                // None (tun), raw IP, IPIP, IP6IP6, SIT, GRE: no link header.
-                65534 | 519 | 768 | 769 | 776 | 778 => LINK_RAW,
-                _ => u16::MAX,
-            },
-            original: received.original,
-            data: &frame[..received.kept],
-        }]);
-        session.printer.flush();
-        if !session.goes_on() {
-            return None;
-        }
-    }
 }
 
 /// Writes the metrics file at its interval, and ends the process after a signal.

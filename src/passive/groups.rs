@@ -1,8 +1,9 @@
 //! Round trips and counts in; histograms per remote host out, for a monitoring system: they only ever grow.
 
-use super::analyzer::Keyed;
-use super::flow::{Findings, Flow, Sample};
+use super::flow::Flow;
+use super::key::Keyed;
 use super::packet::Endpoint;
+use super::sent::{Findings, Sample};
 use super::side::Side;
 pub use crate::measure::BUCKETS_NS as BOUNDS_NS;
 use crate::time::SignedNanos;

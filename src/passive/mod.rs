@@ -10,9 +10,15 @@
 //! | file | holds |
 //! |---|---|
 //! | `capture` | pcap and pcapng as a stream |
-//! | `packet` | link, IP and TCP headers |
+//! | `encapsulation` | link headers, VLAN, PPPoE, MPLS, VXLAN, IP |
+//! | `filter` | wanted addresses and ports, for the kernel and here |
+//! | `fragments` | IP packets in pieces |
+//! | `packet` | TCP headers |
 //! | `analyzer` | the table of flows and its bounds |
-//! | `flow` | one connection: round trips, counts, times |
+//! | `key`, `tally` | what tells connections apart; counts of a capture |
+//! | `flow` | one connection: what its segments bring to light |
+//! | `sent` | counts, times and round trips of one direction |
+//! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
 //! | `http` | HTTP/1.x messages of a connection |
 //! | `groups` | histograms per remote host, for monitoring |
 //! | `peer` | packets found in two captures |
@@ -22,25 +28,32 @@
 
 mod analyzer;
 mod capture;
+mod encapsulation;
+mod filter;
 mod flow;
+mod fragments;
 mod groups;
 mod http;
+mod key;
 mod packet;
 mod peer;
+mod sent;
 mod side;
+mod tally;
+mod track;
 
-pub use analyzer::{Analyzer, Limits, Observer, Tally};
+pub use analyzer::{Analyzer, Limits, Observer};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
-pub use flow::{
-    Basis, BoxedFlow, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent,
-};
+pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
+pub use filter::{Filter, Host, MAX_TERMS};
+pub use flow::{AlsoSeen, BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
-pub use packet::{
-    parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, LINK_ETHERNET, LINK_RAW, RST, SYN,
-};
+pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
 pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
+pub use sent::{Basis, Ended, Event, Findings, Interval, IntervalSent, Sample, Sent};
 pub use side::Side;
+pub use tally::Tally;
 
 #[cfg(test)]
 mod tests;

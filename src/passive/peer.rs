@@ -2,8 +2,8 @@
 //!
 //! Read RFC 7679 first: the two clocks are compared as they are, so every delay holds their offset, and may be negative.
 
-use super::analyzer::Keyed;
 use super::flow::{BoxedFlow, Flow};
+use super::key::Keyed;
 use super::packet::TcpSegment;
 use super::side::Side;
 use crate::measure::{Histogram, Summary};

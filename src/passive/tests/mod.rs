@@ -3,7 +3,11 @@
 use crate::time::WallTime;
 
 mod build;
+mod captures;
 mod formats;
+mod generator;
+mod interfaces;
+mod laws;
 mod output;
 mod packets;
 mod robust;

@@ -152,12 +152,12 @@ fn a_closed_connection_leaves_the_table_after_a_while() {
         }
     }
     let segments = script(
-        "0     c S  seq=1 port=1
-         1     s RA seq=0 ack=2 port=1
-         2     c S  seq=1 port=2
-         9000 s A  seq=0 ack=2 port=1
-         18000 c S  seq=1 port=3
-         20000 c S  seq=1 port=4",
+        "0      c S  seq=1 port=1
+         1      s RA seq=0 ack=2 port=1
+         2      c S  seq=1 port=2
+         9000   s A  seq=0 ack=2 port=1
+         248000 c S  seq=1 port=3
+         250000 c S  seq=1 port=4",
     );
     let mut analyzer = Analyzer::new(LIMITS);
     let mut open = Open(Vec::new());

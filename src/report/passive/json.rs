@@ -149,6 +149,19 @@ fn seen(flow: &Flow, w: &mut Writer) {
     w.pair("last", flow.last);
     w.pair("ended", flow.ended().name());
     w.pair("timestamps", flow.timestamps);
+    w.pair(
+        "tunnel",
+        flow.tunnel.map(|tunnel| tunnel.to_string()).as_deref(),
+    );
+    w.pair(
+        "also_seen",
+        Array(flow.also_seen.iter().map(|seen| {
+            Object(|w: &mut Writer| {
+                w.pair("interface", &seen.name);
+                w.pair("packets", seen.packets);
+            })
+        })),
+    );
     w.pair("setup_ns", flow.setup());
     w.pair("duration_ns", flow.duration());
     w.pair(

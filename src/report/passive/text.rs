@@ -40,6 +40,12 @@ pub(super) fn flow(record: &Record<'_>) -> String {
         maybe_millis(flow.syn_to_synack),
         maybe_millis(flow.synack_to_ack),
     );
+    if let Some(tunnel) = flow.tunnel {
+        let _ = writeln!(out, "  inside of {tunnel}");
+    }
+    for seen in &flow.also_seen {
+        let _ = writeln!(out, "  also seen on {}: {}", seen.name, seen.packets);
+    }
     out.push_str(HEAD);
     for side in Side::BOTH {
         let sent = flow.of(side);
