@@ -24,6 +24,8 @@ pub enum Input {
 pub struct PassiveConfig {
     /// Where packets come from.
     pub input: Input,
+    /// Set if each HTTP exchange is shown.
+    pub verbose: bool,
     /// The capture of the other end.
     pub peer: Option<PathBuf>,
     /// How to write.
@@ -73,6 +75,7 @@ pub enum Action {
 #[derive(Debug, Default)]
 struct Given {
     operand: Option<OsString>,
+    verbose: bool,
     interface: Option<String>,
     interval: Option<Duration>,
     max_flows: Option<usize>,
@@ -89,14 +92,14 @@ struct Given {
 
 type Set = fn(&mut Given, OsString) -> Result<(), String>;
 
-/// One option; all of them take a value.
+/// One option.
 #[derive(Debug)]
 pub struct Flag {
     /// Long name without dashes.
     pub long: &'static str,
     /// Short name without its dash; `None` = no short one.
     pub short: Option<char>,
-    /// What the value is, for the help.
+    /// What the value is, for the help; empty without one.
     pub value: &'static str,
     /// For `-h`: a few words, with the default in brackets at the end where there is one.
     pub brief: &'static str,
@@ -136,6 +139,17 @@ pub const FLAGS: &[Flag] = &[
                     ("prometheus", Format::Prometheus),
                 ],
             )?;
+            Ok(())
+        },
+    },
+    Flag {
+        long: "verbose",
+        short: Some('v'),
+        value: "",
+        brief: "each HTTP exchange, with time and path",
+        help: "In text; in json and jsonl it adds the path. Paths may hold secrets.",
+        set: |given, _| {
+            given.verbose = true;
             Ok(())
         },
     },
@@ -321,9 +335,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, UsageEr
             let message = format!("passive: {}; try passive -h", arg.unexpected());
             return Err(UsageError(message));
         };
-        let text = parser
-            .value()
-            .map_err(|error| UsageError(error.to_string()))?;
+        let text = match flag.value {
+            "" => Ok(OsString::new()),
+            _ => parser.value(),
+        };
+        let text = text.map_err(|error| UsageError(error.to_string()))?;
         let shown = text.to_string_lossy().into_owned();
         (flag.set)(&mut given, text)
             .map_err(|what| UsageError(format!("--{} {shown:?} {what}", flag.long)))?;
@@ -362,6 +378,7 @@ impl Given {
         let interval = self.interval.unwrap_or(Duration::from_secs(1));
         Ok(PassiveConfig {
             input,
+            verbose: self.verbose,
             peer: self.peer,
             format: self.format,
             interval: (shown && !interval.is_zero()).then_some(interval),
@@ -411,7 +428,8 @@ fn synopsis(flag: &Flag) -> String {
     let short = flag
         .short
         .map_or_else(String::new, |short| format!("-{short},"));
-    format!("  {short:<3} --{} {}", flag.long, flag.value)
+    let synopsis = format!("  {short:<3} --{} {}", flag.long, flag.value);
+    synopsis.trim_end().to_owned()
 }
 
 fn short_help() -> String {

@@ -84,6 +84,7 @@ struct Printer {
     /// The first failed write; nothing is written after it.
     failed: Option<io::Error>,
     is_first: bool,
+    verbose: bool,
     groups: Option<Groups>,
 }
 
@@ -98,6 +99,7 @@ impl Printer {
             out: BufWriter::with_capacity(64 * 1024, io::stdout()),
             failed: None,
             is_first: true,
+            verbose: config.verbose,
             groups: metrics.then(|| Groups::new(config.group_by, config.max_groups)),
         };
         printer.write(config.format.begin());
@@ -129,6 +131,7 @@ impl Printer {
             peer: None,
             one_way: None,
             at,
+            verbose: self.verbose,
         });
     }
 }
@@ -151,6 +154,10 @@ impl Observer for Printer {
     ) {
         if let Some(groups) = &mut self.groups {
             groups.segment(flow, sender, findings);
+        }
+        let answer = findings.answer.as_ref();
+        if let Some(line) = answer.and_then(|answer| self.format.answer(flow, answer)) {
+            self.write(line);
         }
     }
 
@@ -194,7 +201,7 @@ impl Kernel {
 impl Session {
     fn new(config: &PassiveConfig) -> Self {
         Self {
-            analyzer: Analyzer::new(limits(config)),
+            analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
             printer: Printer::new(config),
             metrics_file: config.metrics_file.clone(),
             kernel: Kernel::default(),
@@ -546,7 +553,7 @@ impl End {
             name: path.display().to_string(),
             file: open(path)?,
             stream: Stream::new(CHUNK),
-            analyzer: Analyzer::new(limits(config)),
+            analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
             flows: Vec::new(),
             fault: None,
             done: false,
@@ -624,6 +631,7 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<u8, String> {
             peer: other.as_deref(),
             one_way: Some(one_way),
             at,
+            verbose: config.verbose,
         });
     }
     if left > 0 {

@@ -147,7 +147,7 @@ fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
     };
     let (http, http_dropped) = if event == Event::End {
         let http = std::mem::take(&mut *lock(&diary.http));
-        (http.exchanges, http.dropped)
+        (http.so_far(), http.dropped)
     } else {
         (Vec::new(), 0)
     };

@@ -5,6 +5,7 @@
 //! A direction is named by who sends: what the client sends is [`Side::Client`]'s. Its round trip is the time from a
 //! segment's passing the capture point to the passing of what acknowledges it: to the *other* end and back.
 
+use super::application::{Answer, Application};
 use super::http::Http;
 use super::packet::{Endpoint, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
 use super::side::Side;
@@ -334,6 +335,8 @@ pub struct Findings {
     pub retransmitted: u32,
     /// Payload in all.
     pub payload: u32,
+    /// The answer of an application.
+    pub answer: Option<Answer>,
 }
 
 /// A record as it is handed about: a kilobyte that is not to be copied.
@@ -366,6 +369,8 @@ pub struct Flow {
     pub intervals: VecDeque<Interval>,
     /// `None` where nothing looked like HTTP/1.x.
     pub http: Option<Box<Http>>,
+    /// How long each end took to answer.
+    pub application: Application,
     interval_end: WallTime,
 }
 
@@ -385,6 +390,7 @@ impl Flow {
             evicted: false,
             intervals: VecDeque::new(),
             http: None,
+            application: Application::default(),
             interval_end: WallTime(0),
         }
     }

@@ -4,7 +4,7 @@
 //! Read RFC 7323 §4 first, then the article in seed 002 (why a pause is not a round trip) and seed 003 (session events).
 //!
 //! ```text
-//! bytes ──► capture ──► packet ──► analyzer ──► flow, http ──► observer
+//! bytes ──► capture ──► packet ──► analyzer ──► flow, application ──► observer
 //! ```
 //!
 //! | file | holds |
@@ -13,7 +13,10 @@
 //! | `packet` | link, IP and TCP headers |
 //! | `analyzer` | the table of flows and its bounds |
 //! | `flow` | one connection: round trips, counts, times |
-//! | `http` | HTTP/1.x messages of a connection |
+//! | `application` | how long each end took to answer |
+//! | `reassembly` | a direction's segments in order |
+//! | `http`, `message` | HTTP/1.x exchanges of a connection |
+//! | `tls` | the handshake of TLS |
 //! | `groups` | histograms per remote host, for monitoring |
 //! | `peer` | packets found in two captures |
 //!
@@ -21,15 +24,20 @@
 //! what the network card gathered (GRO) and before what it cuts (GSO).
 
 mod analyzer;
+mod application;
 mod capture;
 mod flow;
 mod groups;
 mod http;
+mod message;
 mod packet;
 mod peer;
+mod reassembly;
 mod side;
+mod tls;
 
 pub use analyzer::{Analyzer, Limits, Observer, Tally};
+pub use application::{Answer, Application};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use flow::{
     Basis, BoxedFlow, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent,
@@ -41,6 +49,7 @@ pub use packet::{
 };
 pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
 pub use side::Side;
+pub use tls::Handshake;
 
 #[cfg(test)]
 mod tests;

@@ -117,7 +117,7 @@ pub fn prometheus(metrics: &Metrics<'_>) -> String {
         }
     }
     type Pick = fn(&Group) -> &Buckets;
-    let histograms: [(&str, &str, Pick); 2] = [
+    let histograms: [(&str, &str, Pick); 4] = [
         (
             "round_trip_seconds",
             "From the capture point to this end and back, of data.",
@@ -127,6 +127,16 @@ pub fn prometheus(metrics: &Metrics<'_>) -> String {
             "handshake_seconds",
             "From the capture point to this end and back, of SYN or SYN-ACK.",
             |of| &of.handshake,
+        ),
+        (
+            "response_seconds",
+            "From the first data towards this end to its first data back, at the capture point.",
+            |of| &of.response,
+        ),
+        (
+            "application_seconds",
+            "The same less the least round trip of the connection: this end's own time.",
+            |of| &of.own,
         ),
     ];
     for (name, help, pick) in histograms {
