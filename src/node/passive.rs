@@ -7,8 +7,8 @@ use crate::cli::PROGRAM;
 use crate::metrics_http::{self, Response, Routes};
 use crate::node::output::{replace, tell};
 use crate::passive::{
-    pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
-    Pairing, Sample, Side, Stream, TcpSegment, Which,
+    Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Halves, Limits, Observer, Packet,
+    Paired, Pairing, Sample, Side, Stream, TcpSegment, Which,
 };
 use crate::passive_cli::{self, Action, Input, PassiveConfig};
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
@@ -136,6 +136,30 @@ impl Printer {
     }
 }
 
+impl Printer {
+    /// Prints the answer of an application, if the segment was one.
+    #[inline]
+    fn answer(&mut self, flow: &Flow, findings: &Findings) {
+        let answer = findings.answer.as_ref();
+        if let Some(line) = answer.and_then(|answer| self.format.answer(flow, answer)) {
+            self.write(line);
+        }
+    }
+
+    /// Prints a flow of two captures.
+    fn pair(&mut self, (flow, peer): &Paired, pairing: &mut Pairing) {
+        let one_way = pairing.take(flow);
+        let at = self.at.or(one_way.file_at).or_else(|| flow.near());
+        self.record(&Record {
+            flow,
+            peer: peer.as_deref(),
+            one_way: Some(one_way),
+            at: at.unwrap_or(Side::Client),
+            verbose: self.verbose,
+        });
+    }
+}
+
 impl Observer for Printer {
     fn sample(&mut self, flow: &Flow, sample: &Sample) {
         if let Some(line) = self.format.sample(flow, sample) {
@@ -155,10 +179,7 @@ impl Observer for Printer {
         if let Some(groups) = &mut self.groups {
             groups.segment(flow, sender, findings);
         }
-        let answer = findings.answer.as_ref();
-        if let Some(line) = answer.and_then(|answer| self.format.answer(flow, answer)) {
-            self.write(line);
-        }
+        self.answer(flow, findings);
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
@@ -497,7 +518,6 @@ struct End {
     file: File,
     stream: Stream,
     analyzer: Analyzer,
-    flows: Vec<BoxedFlow>,
     fault: Option<String>,
     done: bool,
 }
@@ -505,8 +525,7 @@ struct End {
 /// Gathers the flows of one capture and finds its packets in the other.
 struct Gather<'a> {
     which: Which,
-    max: usize,
-    flows: &'a mut Vec<BoxedFlow>,
+    halves: &'a mut Halves,
     pairing: &'a mut Pairing,
     printer: &'a mut Printer,
 }
@@ -524,8 +543,11 @@ impl Observer for Gather<'_> {
         flow: &Flow,
         sender: Side,
         segment: &TcpSegment<'_>,
-        _findings: &Findings,
+        findings: &Findings,
     ) {
+        if self.which == Which::File {
+            self.printer.answer(flow, findings);
+        }
         let found = self.pairing.packet(self.which, flow, sender, now, segment);
         if let Some(difference) = found {
             let forth = self.printer.at.unwrap_or(Side::Client) == sender;
@@ -537,11 +559,8 @@ impl Observer for Gather<'_> {
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
-        // Beyond the bound flows of the file are printed without their other half, and those of the peer are gone.
-        if self.flows.len() < self.max {
-            self.flows.push(flow);
-        } else if self.which == Which::File {
-            self.printer.alone(&flow);
+        if let Some(pair) = self.halves.ended(self.which, flow) {
+            self.printer.pair(&pair, self.pairing);
         }
     }
 }
@@ -554,18 +573,16 @@ impl End {
             file: open(path)?,
             stream: Stream::new(CHUNK),
             analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
-            flows: Vec::new(),
             fault: None,
             done: false,
         })
     }
 
     /// Takes one chunk in.
-    fn chunk(&mut self, max: usize, pairing: &mut Pairing, printer: &mut Printer) {
+    fn chunk(&mut self, halves: &mut Halves, pairing: &mut Pairing, printer: &mut Printer) {
         let mut gather = Gather {
             which: self.which,
-            max,
-            flows: &mut self.flows,
+            halves,
             pairing,
             printer,
         };
@@ -601,7 +618,8 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<u8, String> {
     let mut file = End::new(Which::File, &path, config)?;
     let mut peer = End::new(Which::Peer, peer, config)?;
     let mut printer = Printer::new(config);
-    let mut pairing = Pairing::default();
+    let mut pairing = Pairing::new(config.max_flows);
+    let mut halves = Halves::new(config.max_flows);
     while !(file.done && peer.done) && printer.failed.is_none() {
         let behind = file.analyzer.tally().last <= peer.analyzer.tally().last;
         let next = if peer.done || (behind && !file.done) {
@@ -609,7 +627,7 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<u8, String> {
         } else {
             &mut peer
         };
-        next.chunk(config.max_flows, &mut pairing, &mut printer);
+        next.chunk(&mut halves, &mut pairing, &mut printer);
     }
     if pairing.dropped() > 0 {
         complain(&format!(
@@ -617,22 +635,9 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<u8, String> {
             pairing.dropped()
         ));
     }
-    let flows = std::mem::take(&mut file.flows);
-    let (paired, left) = pair_flows(flows, std::mem::take(&mut peer.flows));
-    for (flow, other) in &paired {
-        let one_way = pairing.take(flow);
-        let at = config
-            .at
-            .or(one_way.file_at)
-            .or_else(|| flow.near())
-            .unwrap_or(Side::Client);
-        printer.record(&Record {
-            flow,
-            peer: other.as_deref(),
-            one_way: Some(one_way),
-            at,
-            verbose: config.verbose,
-        });
+    let (paired, left) = halves.finish();
+    for pair in &paired {
+        printer.pair(pair, &mut pairing);
     }
     if left > 0 {
         complain(&format!(

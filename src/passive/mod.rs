@@ -47,7 +47,7 @@ pub use http::{Exchange, Http};
 pub use packet::{
     parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, LINK_ETHERNET, LINK_RAW, RST, SYN,
 };
-pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
+pub use peer::{pair_flows, same_exchange, Halves, OneWay, Paired, Pairing, Which};
 pub use side::Side;
 pub use tls::Handshake;
 

@@ -330,7 +330,7 @@ fn one_way_delays_hold_the_offset_of_the_clocks_and_their_sum_does_not() {
         (Side::Client, [&at_client, &at_server]),
         (Side::Server, [&at_server, &at_client]),
     ] {
-        let mut pairing = Pairing::default();
+        let mut pairing = Pairing::new(10);
         let [file, peer] =
             [(Which::File, captures[0]), (Which::Peer, captures[1])].map(|(which, segments)| {
                 let mut both = Both {

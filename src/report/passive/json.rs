@@ -1,7 +1,9 @@
 //! Flows and counts in, JSON out: the object of issue 3, with more keys where seed 003 has more figures.
 
 use super::{Answers, Capture, Record};
-use crate::passive::{Event, Exchange, Flow, Handshake, Interval, OneWay, Sent, Side, Skip};
+use crate::passive::{
+    same_exchange, Event, Exchange, Flow, Handshake, Interval, OneWay, Sent, Side, Skip,
+};
 use crate::report::json::write::{Array, Object, ToJson, Writer};
 
 /// Name and version of the JSON.
@@ -213,12 +215,14 @@ impl ToJson for &Record<'_> {
     fn to_json(self, w: &mut Writer) {
         let flow = self.flow;
         let [client, server] = flow.ends.map(|end| end.to_string());
-        let others = |at: usize| self.peer?.http.as_ref()?.exchanges.get(at);
+        let peers = self.peer.and_then(|flow| flow.http.as_ref());
+        let peers = peers.map_or(&[][..], |http| &http.exchanges);
+        let mut from = 0;
         let http = flow.http.as_deref();
         let exchanges = http
             .map_or(&[][..], |http| &http.exchanges)
             .iter()
-            .enumerate();
+            .map(|of| (of, same_exchange(of, peers, &mut from)));
         Object(|w: &mut Writer| {
             w.pair("client", &client);
             w.pair("server", &server);
@@ -226,7 +230,7 @@ impl ToJson for &Record<'_> {
             seen(flow, w);
             w.pair(
                 "http",
-                Array(exchanges.map(|(at, of)| exchange(of, others(at), self.at))),
+                Array(exchanges.map(|(of, others)| exchange(of, others, self.at))),
             );
             w.pair("http_dropped", http.map_or(0, |http| http.dropped));
             w.pair("http_gaps", http.map_or(0, |http| http.gaps));
