@@ -107,14 +107,15 @@ impl Application {
         self.tls.as_ref().map_or(0, |reader| reader.memory())
     }
 
-    /// Follows whose turn it is. Returns the time of an answer and the end that gave it.
+    /// Follows whose turn it is. Returns when an answer of this end began, and after how long.
     #[inline]
     fn turn(
         &mut self,
         now: WallTime,
         side: Side,
         segment: &TcpSegment<'_>,
-    ) -> Option<(Side, SignedNanos)> {
+        network: Option<SignedNanos>,
+    ) -> Option<(WallTime, SignedNanos)> {
         let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
         let end = seq.wrapping_add(segment.payload_len);
         let known = self.next[side as usize];
@@ -132,19 +133,18 @@ impl Application {
             seq: expected,
             ack: segment.ack,
             gap,
-            void: known.is_none() || others != Some(segment.ack),
+            void: known.is_none() || others.is_none() || (!missed && others != Some(segment.ack)),
             answer: None,
         };
+        if missed {
+            self.next[side.other() as usize] = Some(segment.ack);
+        }
         let Some(turn) = &mut self.turn else {
             self.turn = Some(fresh);
             return None;
         };
         if turn.side == side && missed {
-            self.next[side.other() as usize] = Some(segment.ack);
-            self.turn = Some(Turn {
-                void: false,
-                ..fresh
-            });
+            self.turn = Some(fresh);
             return None;
         }
         if turn.side == side {
@@ -153,10 +153,14 @@ impl Application {
                     *from = if distance(end, *to) < 0 { end } else { *to };
                     if from == to {
                         turn.gap = None;
-                        return turn.answer.take().map(|answer| (side, answer));
+                        return turn.answer.take().map(|answer| (turn.time, answer));
                     }
                 }
-                _ if distance(seq, expected) < 0 => turn.void = true,
+                _ if distance(seq, expected) < 0 => {
+                    // Sooner than a round trip it is the capture that has it twice.
+                    let trip = network.unwrap_or(SignedNanos::from_millis(1));
+                    turn.void |= now - turn.time >= trip;
+                }
                 Some(_) => {}
                 none => *none = gap,
             }
@@ -175,9 +179,7 @@ impl Application {
             answer: answer.filter(|_| gap.is_some()),
             ..fresh
         });
-        answer
-            .filter(|_| gap.is_none())
-            .map(|answer| (side, answer))
+        answer.filter(|_| gap.is_none()).map(|answer| (now, answer))
     }
 
     /// Returns `true` if this data of a TLS connection begins or continues no turn and answers none.
@@ -283,17 +285,17 @@ impl Flow {
         }
         let has_data = findings.payload > 0 && segment.has(ACK) || segment.has(SYN);
         if has_data && segment.payload_len > 0 {
-            let network = self.network(sender);
+            let (network, others) = (self.network(sender), self.network(sender.other()));
             let (payload, length) = (segment.payload, segment.payload_len);
             let app = &mut self.application;
             if !app.is_no_turn(now, sender, payload, length, network) {
-                if let Some((side, response)) = app.turn(now, sender, segment) {
+                if let Some((time, response)) = app.turn(now, sender, segment, others) {
                     let answers = app.answers.get_or_insert_with(Box::default);
-                    answers[side as usize].record(response);
-                    let own = self.own_time(side, response);
+                    answers[sender as usize].record(response);
+                    let own = self.own_time(sender, response);
                     findings.answer = Some(Answer {
-                        time: now,
-                        side,
+                        time,
+                        side: sender,
                         response,
                         own,
                     });
@@ -309,6 +311,12 @@ impl Flow {
         let takes = segment.has(SYN) || next.map_or(true, |next| distance(end, next) > 0);
         if segment.sequence_len() > 0 && takes {
             *next = Some(end);
+        }
+        let other = sender.other() as usize;
+        if segment.has(SYN) && segment.has(ACK) && app.next[other].is_none() {
+            // The SYN was not captured.
+            app.next[other] = Some(segment.ack);
+            app.fresh[other] = true;
         }
         if segment.has(SYN) {
             app.fresh[sender as usize] = segment.payload_len == 0;
@@ -366,7 +374,7 @@ impl Flow {
         };
         let data = records.filter(|(kind, _)| *kind == APPLICATION_DATA);
         if app.tickets && sender == Side::Client && data.count() > 1 {
-            app.turn(now, sender, segment);
+            app.turn(now, sender, segment, None);
         }
     }
 
@@ -376,6 +384,10 @@ impl Flow {
         let app = &mut self.application;
         let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
         let own = app.next[sender as usize].filter(|_| app.fresh[sender as usize]);
+        if app.next[sender as usize].is_some_and(|next| distance(next, seq) > 0) {
+            // What follows it has passed before, so its times are not all known.
+            return;
+        }
         let first = own.unwrap_or(seq);
         // Where the first segment is late its data decides.
         let ahead = distance(seq, first);

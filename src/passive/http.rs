@@ -96,6 +96,16 @@ struct Current {
     exchange: Option<u64>,
 }
 
+impl Current {
+    /// Returns `true` if the other end had sent more by this acknowledgment.
+    fn is_before(&self, ack: Option<u32>) -> bool {
+        match (self.ack, ack) {
+            (Some(before), Some(ack)) => distance(ack, before) > 0,
+            _ => false,
+        }
+    }
+}
+
 /// One direction.
 #[derive(Clone, Debug, Default)]
 struct End {
@@ -171,6 +181,8 @@ pub struct Http {
     client_sent: Option<(u32, u32)>,
     /// Highest acknowledgment in the server's data, and the lowest number of data that has it.
     server_sent: Option<(u32, u32)>,
+    /// The acknowledgment of a response whose request was not seen: that of any request before it.
+    alone: Option<u32>,
     /// The client's first byte of all.
     origin: Option<u32>,
 }
@@ -277,6 +289,12 @@ impl Http {
             self.ends[side as usize].stream.finish(end);
         }
         if segment.payload_len > 0 && !segment.has(RST) {
+            if let (Side::Server, Some(ack)) = (side, ack) {
+                // An answer comes after its request: what is still missing of that will not come.
+                let client = &mut self.ends[Side::Client as usize].stream;
+                client.acknowledge(ack, WallTime(0));
+                self.drain_side(Side::Client, Some(now));
+            }
             let apart = self.is_apart(side, seq, segment.payload_len, ack);
             let piece = Piece {
                 time: now,
@@ -349,18 +367,25 @@ impl Http {
     /// Reads what no longer waits.
     fn drain(&mut self, now: Option<WallTime>) {
         for side in Side::BOTH {
-            loop {
-                let spare = self.spare(side);
-                let Some(held) = self.ends[side as usize].stream.ready(now, spare) else {
-                    break;
-                };
-                self.piece(side, held.piece());
-            }
+            self.drain_side(side, now);
+        }
+    }
+
+    fn drain_side(&mut self, side: Side, now: Option<WallTime>) {
+        loop {
+            let spare = self.spare(side);
+            let Some(held) = self.ends[side as usize].stream.ready(now, spare) else {
+                return;
+            };
+            self.piece(side, held.piece());
         }
     }
 
     /// How many of the next bytes are not needed for themselves, but for the last, whose time counts.
     fn spare(&self, side: Side) -> u64 {
+        if self.is_unsure(side) {
+            return 0;
+        }
         match self.ends[side as usize].state {
             State::Body(left) | State::Chunk(left) => left.saturating_sub(1),
             State::UntilClose => u64::MAX,
@@ -411,6 +436,10 @@ impl Http {
             return;
         }
         let known = end.acknowledged;
+        let current = &mut self.ends[side as usize].current;
+        if current.last.is_some() && distance(until, current.seq) > 0 {
+            current.last = current.last.max(Some(piece.time));
+        }
         for open in &mut self.open {
             let begin = match side {
                 Side::Client => open.exchange.request_seq,
@@ -477,11 +506,19 @@ impl Http {
             State::Head(head) => {
                 parser.state = State::Head(head);
                 self.head_is_cut(side);
-                self.gaps += u64::from(cut.is_none());
+                if cut.is_none() {
+                    self.message_ended(side, end, false);
+                    self.lost(side, true);
+                }
             }
-            State::Cut => parser.state = State::Cut,
-            State::Chunk(_) | State::ChunkSize(_) | State::Trailer(_) => {
-                self.gaps += u64::from(cut.is_none());
+            // A gap may hold the end of this message and the beginning of another.
+            State::Cut | State::Chunk(_) | State::ChunkSize(_) | State::Trailer(_)
+                if cut.is_none() =>
+            {
+                self.message_ended(side, end, false);
+                self.lost(side, true);
+            }
+            State::Cut | State::Chunk(_) | State::ChunkSize(_) | State::Trailer(_) => {
                 parser.state = State::Cut;
                 parser.out_of_step = true;
             }
@@ -501,26 +538,19 @@ impl Http {
     /// Looks for a request where the place is lost: at the beginning of a packet.
     fn request_after_gap(&mut self, piece: &Piece<'_>) {
         let parser = &self.ends[Side::Client as usize];
-        let lost = match parser.state {
-            State::Lost => true,
-            // The rest of a cut request was sent before its response.
-            State::Cut => match (parser.current.ack, piece.ack) {
-                (Some(before), Some(ack)) => distance(ack, before) > 0,
-                _ => false,
-            },
-            _ => false,
-        };
-        let begins = || {
-            let line = message::request_line(message::without_empty_lines(piece.payload));
-            matches!(line.opening, Opening::Http | Opening::Open)
-        };
-        if lost && begins() {
-            let whole = !parser.gap;
-            self.message_ended(Side::Client, piece.seq, whole);
+        let later = parser.current.is_before(piece.ack);
+        let line = message::request_line(message::without_empty_lines(piece.payload));
+        let begins = matches!(line.opening, Opening::Http | Opening::Open);
+        match parser.state {
+            State::Lost | State::Cut if begins => {}
+            State::Cut if later => return self.message_may_have_ended(Side::Client, piece.seq),
+            _ => return,
         }
+        let whole = !parser.gap;
+        self.message_ended(Side::Client, piece.seq, whole);
     }
 
-    /// Looks for a response where the place is lost, or where a request says that the one before is over.
+    /// Looks for a response where the place is lost, or where a request shows that the one before is over.
     fn response_after_gap(&mut self, piece: &Piece<'_>) {
         let parser = &self.ends[Side::Server as usize];
         if parser.state == State::Between {
@@ -531,23 +561,49 @@ impl Http {
             Opening::Open => (piece.payload.len() as u32) < piece.length,
             Opening::Foreign | Opening::Other => false,
         };
-        if !begins {
-            return;
-        }
-        let expected = self.by_position(piece.seq, piece.ack).is_some();
-        let alone = parser.state == State::Lost && self.open.iter().all(|open| open.answered);
-        if expected || alone {
+        let lost = parser.state == State::Lost;
+        let expected = begins && self.by_position(piece.seq, piece.ack, lost).is_some();
+        let alone = lost && self.open.iter().all(|open| open.answered);
+        if expected || (begins && alone) {
             let whole = !parser.gap;
             self.message_ended(Side::Server, piece.seq, whole);
             self.ends[Side::Server as usize].out_of_step = true;
+            return;
+        }
+        let unsure = parser.state == State::Cut || self.is_unsure(Side::Server);
+        if unsure && parser.current.is_before(piece.ack) {
+            self.message_may_have_ended(Side::Server, piece.seq);
         }
     }
 
-    /// The request that was sent when everything before `seq` had arrived.
-    fn by_position(&self, seq: u32, ack: Option<u32>) -> Option<usize> {
-        let fits =
-            |open: &Open| !open.answered && open.ack == Some(seq) && open.is_sent_before(ack);
-        self.open.iter().position(fits).filter(|_| !self.sliding)
+    /// Returns `true` during a response without its request: it is not known whether it has a body.
+    fn is_unsure(&self, side: Side) -> bool {
+        let open = self.ends[side as usize].current.exchange;
+        let open = open.and_then(|id| self.open.get(id.wrapping_sub(self.base) as usize));
+        open.is_some_and(|open| open.exchange.method.is_none())
+    }
+
+    /// The other end has sent more since: what follows may be of another message.
+    fn message_may_have_ended(&mut self, side: Side, end: u32) {
+        self.message_ended(side, end, false);
+        self.lost(side, false);
+    }
+
+    /// The request that was sent when everything before `seq` had arrived. With `lost` bytes before `seq` also the one
+    /// that was the last to arrive when the response was sent.
+    fn by_position(&self, seq: u32, ack: Option<u32>, lost: bool) -> Option<usize> {
+        let next = self.ends[Side::Client as usize].stream.next();
+        let fits = |open: &Open| {
+            let latest = match (open.ack, open.ends[0].or(next), ack) {
+                (Some(begins), Some(end), Some(ack)) => {
+                    lost && open.apart && distance(seq, begins) > 0 && distance(ack, end) <= 0
+                }
+                _ => false,
+            };
+            !open.answered && (open.ack == Some(seq) || latest) && open.is_sent_before(ack)
+        };
+        let found = self.open.iter().position(fits);
+        found.filter(|_| !self.sliding)
     }
 
     /// Notes that a packet of the message under way passed.
@@ -559,16 +615,23 @@ impl Http {
         let open = current.exchange.map(|id| id.wrapping_sub(self.base));
         if let Some(open) = open.and_then(|at| self.open.get_mut(at as usize)) {
             let times = open.exchange.times(side);
-            (*times.0, *times.1) = (first, last);
+            *times.0 = first;
+            *times.1 = last.max(*times.1);
         }
     }
 
     /// The message under way, if there is one, has ended before `end`; `whole` if its last byte was captured.
     fn message_ended(&mut self, side: Side, end: u32, whole: bool) {
         let parser = &mut self.ends[side as usize];
-        parser.state = State::Between;
+        let state = std::mem::take(&mut parser.state);
         let current = std::mem::take(&mut parser.current);
         let open = current.exchange.map(|id| id.wrapping_sub(self.base));
+        // Where the length is not known, other responses of the same burst may follow.
+        let burst = |(at, other): (usize, &Open)| {
+            let same = |open: &Open| open.ack == other.ack && !other.answered;
+            Some(at as u64) > open && self.open.get(open.unwrap_or(0) as usize).is_some_and(same)
+        };
+        let whole = whole && !(state == State::Cut && self.open.iter().enumerate().any(burst));
         if let Some(open) = open.and_then(|at| self.open.get_mut(at as usize)) {
             open.ends[side as usize] = Some(end);
             if !whole {
@@ -687,12 +750,13 @@ impl Http {
                 return None;
             }
         }
+        let before = &piece.payload[..at.wrapping_sub(piece.seq) as usize];
         let parser = &mut self.ends[side as usize];
         parser.state = State::Head(Vec::new());
         parser.current = Current {
             seq: at,
             ack: piece.ack,
-            apart: piece.apart && at == piece.seq,
+            apart: piece.apart && before.iter().all(|byte| matches!(byte, b'\r' | b'\n')),
             ..Current::default()
         };
         Some(0)
@@ -749,6 +813,9 @@ impl Http {
             ack: current.ack,
             apart: current.apart,
             follows: !parser.out_of_step,
+            answered: self
+                .alone
+                .is_some_and(|alone| distance(alone, current.seq) > 0),
             ..Open::default()
         });
         parser.out_of_step = cut;
@@ -776,7 +843,7 @@ impl Http {
         }
         let at = match found {
             Some(at) => at,
-            None => self.response_alone(),
+            None => self.response_alone(current.ack),
         };
         let open = &mut self.open[at];
         open.answered = true;
@@ -819,7 +886,7 @@ impl Http {
             let open = &self.open[*at];
             in_step && open.follows && open.is_sent_before(current.ack)
         });
-        let at = first.or_else(|| self.by_position(current.seq, current.ack))?;
+        let at = first.or_else(|| self.by_position(current.seq, current.ack, !in_step))?;
         self.ends[Side::Server as usize].out_of_step = false;
         let first = &self.open[at];
         if first.ack == Some(current.seq) {
@@ -853,7 +920,8 @@ impl Http {
     }
 
     /// Makes room for a response whose request was not seen.
-    fn response_alone(&mut self) -> usize {
+    fn response_alone(&mut self, ack: Option<u32>) -> usize {
+        self.alone = ack.or(self.alone);
         if !self.ends[Side::Server as usize].out_of_step {
             // One response too many: those before may have been shifted.
             for open in self.open.iter_mut().filter(|open| open.provisional) {

@@ -75,10 +75,8 @@ pub(super) fn request_line(bytes: &[u8]) -> RequestLine<'_> {
             target[..common].eq_ignore_ascii_case(&with[..common])
         };
         let likely = begins(b"/") || begins(b"http://") || begins(b"https://");
-        if METHODS.iter().any(|name| name.as_bytes() == line.method)
-            && (likely || line.method == b"CONNECT")
-            || (target.starts_with(b"/") && line.method.iter().all(u8::is_ascii_uppercase))
-        {
+        let known = METHODS.iter().any(|name| name.as_bytes() == line.method);
+        if target.starts_with(b"/") || (known && (likely || line.method == b"CONNECT")) {
             line.opening = Opening::Open;
         }
         return line;

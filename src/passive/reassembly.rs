@@ -146,8 +146,12 @@ impl Stream {
             return;
         }
         match &mut self.acknowledged {
-            Some((until, _)) if distance(ack, *until) > 0 => *until = ack,
-            Some(_) => {}
+            Some((until, since)) => {
+                *since = now.min(*since);
+                if distance(ack, *until) > 0 {
+                    *until = ack;
+                }
+            }
             None => self.acknowledged = Some((ack, now)),
         }
     }

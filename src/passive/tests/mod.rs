@@ -3,6 +3,7 @@
 use crate::time::WallTime;
 
 mod build;
+mod exchanges;
 mod formats;
 mod output;
 mod packets;
