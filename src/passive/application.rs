@@ -173,7 +173,7 @@ impl Application {
             turn.void |= distance(seq, turn.ack) >= 0;
             return None;
         }
-        let whole = !turn.void && turn.gap.is_none() && distance(seq, expected) >= 0;
+        let whole = !turn.void && turn.gap.is_none() && !missed && distance(seq, expected) >= 0;
         let answer = whole.then(|| now - turn.time);
         self.turn = Some(Turn {
             answer: answer.filter(|_| gap.is_some()),

@@ -571,7 +571,7 @@ impl Http {
             return;
         }
         let unsure = parser.state == State::Cut || self.is_unsure(Side::Server);
-        if unsure && parser.current.is_before(piece.ack) {
+        if unsure && (begins || parser.current.is_before(piece.ack)) {
             self.message_may_have_ended(Side::Server, piece.seq);
         }
     }
@@ -841,7 +841,12 @@ impl Http {
             }
             return;
         }
-        let at = match found {
+        // Where lengths are cut off, a response too many would not be seen.
+        let doubtful = found.filter(|at| cut && self.open[*at].provisional);
+        if let Some(at) = doubtful {
+            self.open[at].answered = true;
+        }
+        let at = match found.filter(|_| doubtful.is_none()) {
             Some(at) => at,
             None => self.response_alone(current.ack),
         };
