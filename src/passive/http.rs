@@ -533,6 +533,9 @@ impl Http {
         let parser = &mut self.ends[side as usize];
         parser.state = State::Lost;
         parser.out_of_step = true;
+        if side == Side::Server {
+            self.refute_provisional();
+        }
     }
 
     /// Looks for a request where the place is lost: at the beginning of a packet.
@@ -576,11 +579,11 @@ impl Http {
         }
     }
 
-    /// Returns `true` during a response without its request: it is not known whether it has a body.
+    /// Returns `true` during a response whose request is not known for sure, and so not whether it has a body.
     fn is_unsure(&self, side: Side) -> bool {
         let open = self.ends[side as usize].current.exchange;
         let open = open.and_then(|id| self.open.get(id.wrapping_sub(self.base) as usize));
-        open.is_some_and(|open| open.exchange.method.is_none())
+        open.is_some_and(|open| open.exchange.method.is_none() || open.provisional)
     }
 
     /// The other end has sent more since: what follows may be of another message.
@@ -644,7 +647,14 @@ impl Http {
     /// means nothing.
     fn step(&mut self, side: Side, piece: &Piece<'_>, at: u32, bytes: &[u8]) -> Option<usize> {
         let all = bytes.len();
-        if !matches!(self.ends[side as usize].state, State::Between | State::Lost) {
+        let state = &self.ends[side as usize].state;
+        if !matches!(state, State::Between | State::Lost) {
+            let begins = || matches!(message::status_line(bytes), Opening::Http | Opening::Open);
+            if !matches!(state, State::Head(_)) && self.is_unsure(side) && begins() {
+                // A response without a body, and the next one.
+                self.message_may_have_ended(side, at);
+                return None;
+            }
             self.touch(side, piece.time);
         }
         let parser = &mut self.ends[side as usize];
@@ -929,13 +939,7 @@ impl Http {
         self.alone = ack.or(self.alone);
         if !self.ends[Side::Server as usize].out_of_step {
             // One response too many: those before may have been shifted.
-            for open in self.open.iter_mut().filter(|open| open.provisional) {
-                open.provisional = false;
-                open.exchange.status = None;
-                open.exchange.response_first = None;
-                open.exchange.response_last = None;
-                open.exchange.response_seq = None;
-            }
+            self.refute_provisional();
         }
         let first = self.open.iter().position(|open| !open.answered);
         let at = first.unwrap_or(self.open.len());
@@ -944,6 +948,17 @@ impl Http {
         *request = request.map(|id| id + u64::from(id >= from));
         self.open.insert(at, Open::default());
         at
+    }
+
+    /// Takes back what may have been credited to the wrong request.
+    fn refute_provisional(&mut self) {
+        for open in self.open.iter_mut().filter(|open| open.provisional) {
+            open.provisional = false;
+            open.exchange.status = None;
+            open.exchange.response_first = None;
+            open.exchange.response_last = None;
+            open.exchange.response_seq = None;
+        }
     }
 
     /// Closes the exchanges that are over.
