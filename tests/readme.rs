@@ -28,7 +28,8 @@ fn every_option_has_its_row_and_every_row_its_option() {
     let main = main.map(|f| (f.short, f.long, f.value, f.default));
     assert_table("## Options", main.collect());
     let passive = passive_cli::FLAGS.iter();
-    let passive = passive.map(|f| (f.short, f.long, Some(f.value), f.default()));
+    let value = |value: &'static str| Some(value).filter(|value| !value.is_empty());
+    let passive = passive.map(|f| (f.short, f.long, value(f.value), f.default()));
     assert_table("## From a capture: passive", passive.collect());
 }
 

@@ -268,6 +268,12 @@ impl Analyzer {
         &self.tally
     }
 
+    /// Bytes of payload that wait for those before them, and what holds them.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.budget.held
+    }
+
     /// Flows in the table.
     pub fn flows_held(&self) -> usize {
         self.index.len()

@@ -241,6 +241,7 @@ impl Http {
         let next = |side: Side| self.ends[side as usize].stream.next().unwrap_or(0);
         let piece = Piece {
             time: now,
+            latest: now,
             seq: next(side),
             ack: Some(next(side.other())),
             length: payload.len() as u32,
@@ -250,6 +251,9 @@ impl Http {
         };
         if let Some(piece) = self.ends[side as usize].stream.offer(piece, 0) {
             self.piece(side, piece);
+        }
+        for end in &mut self.ends {
+            end.acknowledged = end.stream.next();
         }
         self.settle(MAX_EXCHANGES);
     }
@@ -298,6 +302,7 @@ impl Http {
             let apart = self.is_apart(side, seq, segment.payload_len, ack);
             let piece = Piece {
                 time: now,
+                latest: now,
                 seq,
                 ack,
                 length: segment.payload_len,
@@ -478,27 +483,28 @@ impl Http {
         let cut = piece.length - (piece.payload.len() as u32).min(piece.length);
         if cut > 0 && !self.tunnel && !self.refuted {
             let end = piece.seq.wrapping_add(piece.length);
-            self.missing(side, u64::from(cut), Some(piece.time), end);
+            self.missing(side, u64::from(cut), Some((piece.time, piece.latest)), end);
         }
     }
 
     /// Takes `bytes` bytes up to `end` that the capture does not have: cut off a packet of this time, or a gap.
-    fn missing(&mut self, side: Side, bytes: u64, cut: Option<WallTime>, end: u32) {
-        if let (Some(time), false) = (
+    fn missing(&mut self, side: Side, bytes: u64, cut: Option<(WallTime, WallTime)>, end: u32) {
+        if let (Some((time, latest)), false) = (
             cut,
             matches!(self.ends[side as usize].state, State::Between | State::Lost),
         ) {
-            self.touch(side, time);
+            self.touch(side, time, latest);
         }
         let parser = &mut self.ends[side as usize];
         parser.gap = cut.is_none();
+        let from = end.wrapping_sub(bytes as u32);
         match std::mem::take(&mut parser.state) {
             State::Body(left) if bytes < left => parser.state = State::Body(left - bytes),
             State::Chunk(left) if bytes < left => parser.state = State::Chunk(left - bytes),
             State::Chunk(left) if bytes == left => parser.state = State::ChunkSize(Vec::new()),
             State::UntilClose => parser.state = State::UntilClose,
             State::Body(left) => {
-                self.message_ended(side, end, cut.is_some());
+                self.message_ended(side, from.wrapping_add(left as u32), cut.is_some());
                 if bytes > left {
                     self.lost(side, cut.is_none());
                 }
@@ -507,7 +513,7 @@ impl Http {
                 parser.state = State::Head(head);
                 self.head_is_cut(side);
                 if cut.is_none() {
-                    self.message_ended(side, end, false);
+                    self.message_ended(side, from, false);
                     self.lost(side, true);
                 }
             }
@@ -515,7 +521,7 @@ impl Http {
             State::Cut | State::Chunk(_) | State::ChunkSize(_) | State::Trailer(_)
                 if cut.is_none() =>
             {
-                self.message_ended(side, end, false);
+                self.message_ended(side, from, false);
                 self.lost(side, true);
             }
             State::Cut | State::Chunk(_) | State::ChunkSize(_) | State::Trailer(_) => {
@@ -610,10 +616,10 @@ impl Http {
     }
 
     /// Notes that a packet of the message under way passed.
-    fn touch(&mut self, side: Side, time: WallTime) {
+    fn touch(&mut self, side: Side, time: WallTime, latest: WallTime) {
         let current = &mut self.ends[side as usize].current;
         current.first = Some(current.first.map_or(time, |first| first.min(time)));
-        current.last = current.last.max(Some(time));
+        current.last = current.last.max(Some(latest));
         let (first, last) = (current.first, current.last);
         let open = current.exchange.map(|id| id.wrapping_sub(self.base));
         if let Some(open) = open.and_then(|at| self.open.get_mut(at as usize)) {
@@ -655,7 +661,7 @@ impl Http {
                 self.message_may_have_ended(side, at);
                 return None;
             }
-            self.touch(side, piece.time);
+            self.touch(side, piece.time, piece.latest);
         }
         let parser = &mut self.ends[side as usize];
         let past = |used: usize| at.wrapping_add(used as u32);
@@ -971,7 +977,8 @@ impl Http {
                 let known = self.ends[*side as usize].acknowledged;
                 match (open.ends[*side as usize], known) {
                     (Some(end), Some(known)) => distance(end, known) > 0,
-                    _ => false,
+                    (end, None) => end.is_some(),
+                    (None, _) => false,
                 }
             };
             let waits = Side::BOTH.iter().any(needed) && self.open.len() < 8;

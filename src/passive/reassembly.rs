@@ -29,6 +29,8 @@ pub(super) fn distance(a: u32, b: u32) -> i32 {
 pub(super) struct Piece<'a> {
     /// When the segment passed.
     pub time: WallTime,
+    /// When it passed for the last time while it waited.
+    pub latest: WallTime,
     /// Number of its first byte.
     pub seq: u32,
     /// The segment's acknowledgment; `None` without ACK.
@@ -52,6 +54,7 @@ impl Piece<'_> {
     fn bare(self) -> Piece<'static> {
         Piece {
             time: self.time,
+            latest: self.latest,
             seq: self.seq,
             ack: self.ack,
             length: self.length,
@@ -196,9 +199,11 @@ impl Stream {
         let at = self
             .held
             .partition_point(|held| distance(held.piece.seq, piece.seq) < 0);
-        let twin = self.held.get(at).map(|held| held.piece);
-        if twin.is_some_and(|twin| twin.seq == piece.seq && twin.length >= piece.length) {
-            return;
+        if let Some(Held { piece: twin, .. }) = self.held.get_mut(at) {
+            if twin.seq == piece.seq && twin.length >= piece.length {
+                twin.latest = twin.latest.max(piece.time);
+                return;
+            }
         }
         let held = Held {
             piece: piece.bare(),
@@ -227,6 +232,7 @@ impl Stream {
                 return Some(Held {
                     piece: Piece {
                         time: WallTime(0),
+                        latest: WallTime(0),
                         seq: until,
                         ack: None,
                         length: 0,

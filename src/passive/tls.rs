@@ -128,6 +128,7 @@ impl Reader {
         if segment.payload_len > 0 && !segment.has(RST) {
             let piece = Piece {
                 time: now,
+                latest: now,
                 seq,
                 ack,
                 length: segment.payload_len,

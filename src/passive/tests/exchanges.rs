@@ -410,12 +410,12 @@ const CLEAN: Spoilt = Spoilt {
     midstream: false,
 };
 
-/// How many seeds: enough for each run, and a hundred times that when asked.
+/// The seeds of a run; `PASSIVE_SEEDS` asks for more.
 fn seeds() -> std::ops::RangeInclusive<u64> {
     let factor = std::env::var("PASSIVE_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok());
-    1..=factor.unwrap_or(3000)
+    1..=factor.unwrap_or(1000)
 }
 
 #[test]
@@ -534,77 +534,5 @@ fn answers_are_those_of_the_turns() {
             assert!(server.count() >= of.turns.len(), "seed {seed}, {spoilt:?}");
         }
     }
-    assert!(found.iter().all(|found| *found > 1000), "{found:?}");
-}
-
-#[test]
-fn debug_one() {
-    let seed: u64 = std::env::var("SEED")
-        .unwrap_or("20".into())
-        .parse()
-        .unwrap();
-    let kind = std::env::var("KIND").unwrap_or_default();
-    let spoilt = match &kind[..] {
-        "answers" => Spoilt {
-            reordered: seed % 2 == 0,
-            doubled: seed % 3 == 0,
-            missed: seed as usize % 4,
-            midstream: seed % 7 == 0,
-            ..CLEAN
-        },
-        "lacks" => Spoilt {
-            reordered: seed % 2 == 0,
-            doubled: seed % 3 == 0,
-            missed: 1 + seed as usize % 6,
-            kept: [None, None, Some(30), Some(62)][seed as usize % 4],
-            pipelined: seed % 5 == 0,
-            midstream: seed % 7 == 0,
-        },
-        _ => Spoilt {
-            reordered: seed % 2 == 0,
-            missed: 1,
-            ..CLEAN
-        },
-    };
-    let of = generate(seed, spoilt);
-    let base = [of.passed[0].seq, of.passed[1].seq];
-    for (p, there) in of.passed.iter().zip(&of.captured) {
-        let (o, t) = (usize::from(!p.from_client), usize::from(p.from_client));
-        println!(
-            "{} {:8} {} {:x} seq {} ack {} len {} {:?}",
-            if *there { ' ' } else { '-' },
-            (p.time.0 - EPOCH) / 1000,
-            if p.from_client { 'c' } else { 's' },
-            p.flags,
-            p.seq.wrapping_sub(base[o]),
-            p.ack.wrapping_sub(base[t]),
-            p.payload.len(),
-            String::from_utf8_lossy(&p.payload[..p.payload.len().min(40)])
-        );
-    }
-    let shown = analyse(&of, spoilt.kept);
-    for f in &shown.flows {
-        for e in f.http.iter().flat_map(|h| &h.exchanges) {
-            let us = |t: Option<WallTime>| t.map(|t| (t.0 - EPOCH) / 1000);
-            println!(
-                "{:?} {:?} {:?} {:?} {:?} {:?} at {:?} {:?}",
-                e.method,
-                e.status,
-                us(e.request_first),
-                us(e.request_last),
-                us(e.response_first),
-                us(e.response_last),
-                e.request_seq.map(|s| s.wrapping_sub(base[0])),
-                e.response_seq.map(|s| s.wrapping_sub(base[1]))
-            );
-        }
-    }
-    for a in &shown.answers {
-        println!(
-            "answer {:?} at {} {:?}",
-            a.side,
-            (a.time.0 - EPOCH) / 1000,
-            a.response
-        );
-    }
+    assert!(found.iter().all(|found| *found > 500), "{found:?}");
 }

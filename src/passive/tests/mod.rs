@@ -3,6 +3,7 @@
 use crate::time::WallTime;
 
 mod build;
+mod captures;
 mod exchanges;
 mod formats;
 mod output;
