@@ -1,8 +1,10 @@
-//! Payload of both directions in; how long each end took to answer the other, and what the protocol tells, out.
+//! Payload of both directions in; how long each end took to answer the other, and what the protocol
+//! tells, out.
 //!
-//! A turn begins with the first data of one end that acknowledges all data of the other, and is answered by the first
-//! data back that acknowledges it. Turns that cross, repeat data or have bytes missing are left out, for their times
-//! would not be those of an end. Handshakes of TLS are no turns.
+//! A turn begins with the first data of one end that acknowledges all data of the other, and is
+//! answered by the first data back that acknowledges it. Turns that cross, repeat data or have
+//! bytes missing are left out, for their times would not be those of an end. Handshakes of TLS are
+//! no turns.
 
 use super::flow::{Findings, Flow};
 use super::http::{self, Http};
@@ -17,7 +19,8 @@ use crate::time::{SignedNanos, WallTime};
 /// The content type of TLS records with application data.
 const APPLICATION_DATA: u8 = 23;
 
-/// A server sends session tickets as soon as it has the client's Finished: within this and a round trip.
+/// A server sends session tickets as soon as it has the client's Finished: within this and a round
+/// trip.
 const TICKETS_WITHIN: SignedNanos = SignedNanos::from_millis(2);
 
 /// Interval snapshots and HTTP exchanges kept over all open flows.
@@ -32,7 +35,8 @@ pub struct Answer {
     pub side: Side,
     /// Since the first data of the other end passed.
     pub response: SignedNanos,
-    /// The same less the least round trip to this end so far: the end's own time. `None` if that is not known.
+    /// The same less the least round trip to this end so far: the end's own time. `None` if that is
+    /// not known.
     pub own: Option<SignedNanos>,
 }
 
@@ -182,7 +186,8 @@ impl Application {
         answer.filter(|_| gap.is_none()).map(|answer| (now, answer))
     }
 
-    /// Returns `true` if this data of a TLS connection begins or continues no turn and answers none.
+    /// Returns `true` if this data of a TLS connection begins or continues no turn and answers
+    /// none.
     fn is_no_turn(
         &mut self,
         now: WallTime,
@@ -199,13 +204,11 @@ impl Application {
         }
         let turn = self.turn.map(|turn| turn.side);
         let records = Records { rest: payload };
-        if turn != Some(side) {
-            if payload
-                .first()
-                .is_some_and(|kind| *kind != APPLICATION_DATA)
-            {
-                return true;
-            }
+        let is_data = payload
+            .first()
+            .map_or(true, |kind| *kind == APPLICATION_DATA);
+        if turn != Some(side) && !is_data {
+            return true;
         }
         if side == Side::Client || !self.tickets || turn == Some(side) {
             return false;
@@ -224,7 +227,8 @@ impl Application {
     }
 }
 
-/// The records of a packet that begins with one, as far as their headers are there: type and length.
+/// The records of a packet that begins with one, as far as their headers are there: type and
+/// length.
 struct Records<'a> {
     rest: &'a [u8],
 }
@@ -243,7 +247,8 @@ impl Iterator for Records<'_> {
 }
 
 impl Flow {
-    /// Returns the least round trip from the capture point to this end and back; `None` if none is known.
+    /// Returns the least round trip from the capture point to this end and back; `None` if none is
+    /// known.
     pub fn network(&self, towards: Side) -> Option<SignedNanos> {
         let handshake = match towards {
             Side::Server => self.syn_to_synack,
@@ -253,8 +258,9 @@ impl Flow {
         data.into_iter().chain(handshake).min()
     }
 
-    /// Returns the own time of an end that answered after `response`: less the least round trip to it. `None` if every
-    /// round trip ended with data, for these may hold the time of the application.
+    /// Returns the own time of an end that answered after `response`: less the least round trip to
+    /// it. `None` if every round trip ended with data, for these may hold the time of the
+    /// application.
     pub fn own_time(&self, side: Side, response: SignedNanos) -> Option<SignedNanos> {
         let seen = self.application.network_seen[side.other() as usize];
         let network = self.network(side).filter(|_| seen)?;

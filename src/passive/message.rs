@@ -154,7 +154,8 @@ pub(super) fn target(bytes: &[u8]) -> Box<str> {
     kept.iter().map(clean).chain(more.chars()).collect()
 }
 
-/// One past the empty line that ends a head, of which the first `known` bytes were looked at before.
+/// One past the empty line that ends a head, of which the first `known` bytes were looked at
+/// before.
 pub(super) fn end_of_head(head: &[u8], known: usize) -> Option<usize> {
     let line_ends = (known..head.len()).filter(|at| head[*at] == b'\n');
     let mut empty = line_ends.filter(|at| {

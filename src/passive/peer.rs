@@ -1,6 +1,8 @@
-//! Packets of two captures in, one from each end of a path; the one-way delay of those found in both out.
+//! Packets of two captures in, one from each end of a path; the one-way delay of those found in
+//! both out.
 //!
-//! Read RFC 7679 first: the two clocks are compared as they are, so every delay holds their offset, and may be negative.
+//! Read RFC 7679 first: the two clocks are compared as they are, so every delay holds their offset,
+//! and may be negative.
 
 use super::analyzer::Keyed;
 use super::flow::{BoxedFlow, Flow};
@@ -30,21 +32,24 @@ pub enum Which {
 /// The one-way delays of one flow, by the clocks of the two captures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OneWay {
-    /// The end that the first capture was made at; `None` where no packet or only one direction was found in both.
+    /// The end that the first capture was made at; `None` where no packet or only one direction was
+    /// found in both.
     pub file_at: Option<Side>,
     /// Of what the client and what the server sent; `None` where nothing of it was found in both.
     pub delays: [Option<Summary>; 2],
 }
 
-/// Time in the peer's capture minus time in the file: of what one end sent. Its opposite is kept beside it, for which
-/// capture is nearer to the client turns out at the end, and percentiles cannot be turned round.
+/// Time in the peer's capture minus time in the file: of what one end sent. Its opposite is kept
+/// beside it, for which capture is nearer to the client turns out at the end, and percentiles
+/// cannot be turned round.
 #[derive(Debug, Default)]
 struct Differences {
     forth: Histogram,
     back: Histogram,
 }
 
-/// A packet that waits: when it passed and the flow it is of. `None` where two packets cannot be told apart.
+/// A packet that waits: when it passed and the flow it is of. `None` where two packets cannot be
+/// told apart.
 type Waiting = Option<(WallTime, u64)>;
 
 /// Finds packets again.
@@ -53,7 +58,8 @@ pub struct Pairing {
     keyed: Keyed,
     waiting: [HashMap<u64, Waiting, Keyed>; 2],
     order: [VecDeque<u64>; 2],
-    /// By the id of each flow of the file that was not handed out; `None` before the first packet found in both.
+    /// By the id of each flow of the file that was not handed out; `None` before the first packet
+    /// found in both.
     differences: HashMap<u64, Option<Box<[Differences; 2]>>>,
     max_waiting: usize,
     dropped: u64,
@@ -79,8 +85,8 @@ impl Pairing {
         self.dropped
     }
 
-    /// Takes a packet of `flow`, by that capture's own count, that passed `now`. Where its like is found: the time in
-    /// the peer's capture minus that in the file.
+    /// Takes a packet of `flow`, by that capture's own count, that passed `now`. Where its like is
+    /// found: the time in the peer's capture minus that in the file.
     pub fn packet(
         &mut self,
         which: Which,
@@ -97,7 +103,8 @@ impl Pairing {
             Which::File => (0, 1),
             Which::Peer => (1, 0),
         };
-        // A twin in its own capture (a repeated ACK within one tick) leaves nothing certain about either.
+        // A twin in its own capture (a repeated ACK within one tick) leaves nothing certain about
+        // either.
         if let Some(twin) = self.waiting[own].get_mut(&print) {
             *twin = None;
             return None;
@@ -155,8 +162,8 @@ impl Pairing {
         };
         let [of_client, of_server] = *both;
         let mean = |both: &Differences| both.forth.summary().map(|summary| summary.mean);
-        // Their difference is the round trip between the captures, with the sign of who is where: the offset of the
-        // clocks cancels out.
+        // Their difference is the round trip between the captures, with the sign of who is where:
+        // the offset of the clocks cancels out.
         let file_at = match (mean(&of_client), mean(&of_server)) {
             (Some(forth), Some(back)) if forth - back < SignedNanos::ZERO => Some(Side::Server),
             (Some(_), Some(_)) => Some(Side::Client),
@@ -180,13 +187,16 @@ impl Pairing {
 /// A flow of the file, and the same one as the peer's capture has it.
 pub type Paired = (BoxedFlow, Option<BoxedFlow>);
 
+/// The ends of a connection and the client's initial sequence number.
+type FlowKey = ([Endpoint; 2], u32);
+
 /// The ended flows of two captures that wait for their other half.
 #[derive(Debug)]
 pub struct Halves {
     max: usize,
     /// By the order in which they ended.
     flows: [BTreeMap<u64, BoxedFlow>; 2],
-    index: [HashMap<([Endpoint; 2], u32), VecDeque<u64>>; 2],
+    index: [HashMap<FlowKey, VecDeque<u64>>; 2],
     ended: u64,
     left: usize,
 }
@@ -203,7 +213,8 @@ impl Halves {
         }
     }
 
-    /// Takes a flow that has ended. Returns the pair that it completes, or the flow of the file that has to make room.
+    /// Takes a flow that has ended. Returns the pair that it completes, or the flow of the file
+    /// that has to make room.
     pub fn ended(&mut self, which: Which, flow: BoxedFlow) -> Option<Paired> {
         let (own, other) = match which {
             Which::File => (0, 1),
@@ -236,13 +247,13 @@ impl Halves {
     }
 
     /// Takes the flow out that ended first with this key.
-    fn take_first(&mut self, side: usize, key: &([Endpoint; 2], u32)) -> Option<BoxedFlow> {
+    fn take_first(&mut self, side: usize, key: &FlowKey) -> Option<BoxedFlow> {
         let at = *self.index[side].get(key)?.front()?;
         self.forget(side, key);
         self.flows[side].remove(&at)
     }
 
-    fn forget(&mut self, side: usize, key: &([Endpoint; 2], u32)) {
+    fn forget(&mut self, side: usize, key: &FlowKey) {
         if let Some(queue) = self.index[side].get_mut(key) {
             queue.pop_front();
             if queue.is_empty() {
@@ -251,7 +262,8 @@ impl Halves {
         }
     }
 
-    /// Pairs what is left. Returns also how many flows of the peer's capture were not found in the file.
+    /// Pairs what is left. Returns also how many flows of the peer's capture were not found in the
+    /// file.
     pub fn finish(self) -> (Vec<Paired>, usize) {
         let [file, peer] = self.flows.map(|flows| flows.into_values().collect());
         let (paired, left) = pair_flows(file, peer);
@@ -261,7 +273,8 @@ impl Halves {
 
 /// Finds the exchange of the peer's capture that has the same sequence numbers.
 ///
-/// Both captures have them in one order, so the search goes on where the one before ended, at `from`.
+/// Both captures have them in one order, so the search goes on where the one before ended, at
+/// `from`.
 pub fn same_exchange<'a>(
     of: &Exchange,
     peers: &'a [Exchange],
@@ -278,11 +291,12 @@ pub fn same_exchange<'a>(
     peers.get(found)
 }
 
-/// Finds each flow of the file in the peer's capture: same ends, and the same connection where both saw its SYN. Also
-/// tells how many of the peer's flows are left over.
+/// Finds each flow of the file in the peer's capture: same ends, and the same connection where both
+/// saw its SYN. Also tells how many of the peer's flows are left over.
 pub fn pair_flows(file: Vec<BoxedFlow>, peer: Vec<BoxedFlow>) -> (Vec<Paired>, usize) {
     let mut left = peer.len();
-    // Queues of places in `peer`; a flow stands in two of them and is taken from one, so the other may name it in vain.
+    // Queues of places in `peer`; a flow stands in two of them and is taken from one, so the other
+    // may name it in vain.
     let mut exact: HashMap<_, VecDeque<usize>> = HashMap::new();
     let mut any: HashMap<_, VecDeque<usize>> = HashMap::new();
     for (at, flow) in peer.iter().enumerate() {

@@ -1,7 +1,9 @@
-//! Segments of one direction in; the same segments in the order of their sequence numbers out, within a bound.
+//! Segments of one direction in; the same segments in the order of their sequence numbers out,
+//! within a bound.
 //!
-//! A gap ends when it is filled, when its reader can do without its bytes, or when its bytes are known to be missing
-//! from the capture: the other end acknowledged them a while ago, or too much waits behind them.
+//! A gap ends when it is filled, when its reader can do without its bytes, or when its bytes are
+//! known to be missing from the capture: the other end acknowledged them a while ago, or too much
+//! waits behind them.
 
 use crate::time::WallTime;
 use std::collections::VecDeque;
@@ -39,7 +41,8 @@ pub(super) struct Piece<'a> {
     pub length: u32,
     /// The bytes of these that were captured.
     pub payload: &'a [u8],
-    /// Set if it is a segment's beginning and everything before it was sent before `ack` got that far.
+    /// Set if it is a segment's beginning and everything before it was sent before `ack` got that
+    /// far.
     pub apart: bool,
     /// Bytes directly before it that the capture does not have.
     pub missing: u32,
@@ -105,7 +108,8 @@ pub(super) struct Stream {
     /// By rising numbers, all beyond `next`.
     held: VecDeque<Held>,
     memory: usize,
-    /// The other end has everything up to here, first seen then, while bytes before it had not passed.
+    /// The other end has everything up to here, first seen then, while bytes before it had not
+    /// passed.
     acknowledged: Option<(u32, WallTime)>,
     /// The number of the FIN.
     end: Option<u32>,
@@ -161,12 +165,14 @@ impl Stream {
 
     /// Takes a segment's data; returns what of it can be read at once.
     ///
-    /// The reader can do without the next `spare` bytes: a gap in these does not hold back what follows.
+    /// The reader can do without the next `spare` bytes: a gap in these does not hold back what
+    /// follows.
     pub(super) fn offer<'a>(&mut self, piece: Piece<'a>, spare: u64) -> Option<Piece<'a>> {
         let next = *self.next.get_or_insert(piece.seq);
         let ahead = distance(piece.seq, next);
         if ahead.unsigned_abs() > MAX_WINDOW {
-            // The capture has a hole larger than any window, or this is a stray: what waits cannot be placed.
+            // The capture has a hole larger than any window, or this is a stray: what waits cannot
+            // be placed.
             self.clear();
             self.advance(piece.end());
             return Some(Piece {
@@ -214,7 +220,8 @@ impl Stream {
         self.held.insert(at, held);
     }
 
-    /// Returns what can be read by `now`, or of all that is left with `None`; an empty piece stands for missing bytes.
+    /// Returns what can be read by `now`, or of all that is left with `None`; an empty piece stands
+    /// for missing bytes.
     pub(super) fn ready(&mut self, now: Option<WallTime>, spare: u64) -> Option<Held> {
         loop {
             let next = self.next?;

@@ -1,5 +1,5 @@
-//! The first records of a TLS connection in; the times of its handshake and the name that the client asks for out.
-//! Nothing is decrypted.
+//! The first records of a TLS connection in; the times of its handshake and the name that the
+//! client asks for out. Nothing is decrypted.
 //!
 //! Read RFC 8446 §4.1 and §5.1 first, RFC 6066 §3 for the name.
 
@@ -28,9 +28,11 @@ const RETRY: [u8; 32] = [
 /// What the first records show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handshake {
-    /// The name that the client asks for; `None` if it names none, or what it names is not a host name.
+    /// The name that the client asks for; `None` if it names none, or what it names is not a host
+    /// name.
     pub sni: Option<Box<str>>,
-    /// The version that the server chose, 0x0303 or 0x0304; `None` if its hello was not seen in full.
+    /// The version that the server chose, 0x0303 or 0x0304; `None` if its hello was not seen in
+    /// full.
     pub version: Option<u16>,
     /// First packet of the ClientHello, of the second one after a request to retry.
     pub client_hello: Option<WallTime>,

@@ -1,7 +1,8 @@
-//! Flows, round trips and counts of a capture in; text, lines, JSON, JSON lines, CSV or Prometheus text out.
+//! Flows, round trips and counts of a capture in; text, lines, JSON, JSON lines, CSV or Prometheus
+//! text out.
 //!
-//! Flows are rendered one by one as they end, so a long capture takes no memory; that is why `capture`, which is known
-//! last, stands last in the JSON.
+//! Flows are rendered one by one as they end, so a long capture takes no memory; that is why
+//! `capture`, which is known last, stands last in the JSON.
 
 mod csv;
 mod json;
@@ -130,7 +131,8 @@ impl Format {
         })
     }
 
-    /// One packet found in both captures; `time` is that of the capture in which it was found later.
+    /// One packet found in both captures; `time` is that of the capture in which it was found
+    /// later.
     pub fn one_way(
         self,
         time: WallTime,
@@ -181,8 +183,8 @@ impl Display for Line {
     }
 }
 
-/// Milliseconds with three digits, in whole numbers: a tenth of the time that printing a float takes, and flows have
-/// twenty of these.
+/// Milliseconds with three digits, in whole numbers: a tenth of the time that printing a float
+/// takes, and flows have twenty of these.
 struct Millis(SignedNanos);
 
 impl Display for Millis {

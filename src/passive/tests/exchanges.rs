@@ -38,7 +38,8 @@ struct Generated {
     /// Which of these the capture has.
     captured: Vec<bool>,
     exchanges: Vec<Truth>,
-    /// First data of a client and first data back, where no request is sent before the answer to the one before.
+    /// First data of a client and first data back, where no request is sent before the answer to
+    /// the one before.
     turns: Vec<(WallTime, WallTime)>,
 }
 
@@ -309,7 +310,8 @@ impl Sent {
 }
 
 impl Generated {
-    /// Times of the packets with bytes of a message: of those that passed, or of those in the capture.
+    /// Times of the packets with bytes of a message: of those that passed, or of those in the
+    /// capture.
     fn times(&self, side: Side, sent: &Sent, captured: bool) -> Vec<WallTime> {
         let both = self.passed.iter().zip(&self.captured);
         both.filter(|(packet, there)| {
@@ -326,7 +328,8 @@ impl Generated {
     }
 }
 
-/// Fails unless each figure is right or unknown; how many exchanges have both times to the first byte.
+/// Fails unless each figure is right or unknown; how many exchanges have both times to the first
+/// byte.
 fn check(of: &Generated, shown: &Shown, what: &str) -> Vec<usize> {
     let mut known = Vec::new();
     let mut seen = Vec::new();

@@ -1,4 +1,5 @@
-//! Flows and counts in, JSON out: the object of issue 3, with more keys where seed 003 has more figures.
+//! Flows and counts in, JSON out: the object of issue 3, with more keys where seed 003 has more
+//! figures.
 
 use super::{Answers, Capture, Record};
 use crate::passive::{

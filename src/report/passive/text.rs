@@ -91,8 +91,8 @@ fn applications(record: &Record<'_>, out: &mut String) {
         let network = to_server.zip(to_client).map(|(there, here)| there + here);
         let _ = writeln!(
             out,
-            "  application ms: server {}, network {}, client {} (p50 of {} answers; p95: server {}, \
-             client {})",
+            "  application ms: server {}, network {}, client {} (p50 of {} answers; \
+             p95: server {}, client {})",
             own(Some(server), 0),
             maybe_millis(network),
             own(client, 0),
