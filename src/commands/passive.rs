@@ -14,8 +14,8 @@ use crate::http::{self, Response, Routes};
 use crate::node::accept::listen_addresses;
 use crate::output::{print_error, replace};
 use crate::passive::{
-    link_type_name, pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits,
-    Observer, Packet, Pairing, Sample, Side, Stream, TcpSegment, Which,
+    link_type_name, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Halves, Limits,
+    Observer, Packet, Paired, Pairing, Sample, Side, Stream, TcpSegment, Which,
 };
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
 use crate::report::prometheus::Exposition;
@@ -78,6 +78,7 @@ struct Printer {
     /// The first failed write; nothing is written after it.
     failed: Option<io::Error>,
     is_first: bool,
+    verbose: bool,
     groups: Option<Groups>,
 }
 
@@ -91,6 +92,7 @@ impl Printer {
             out: BufWriter::with_capacity(64 * 1024, io::stdout()),
             failed: None,
             is_first: true,
+            verbose: config.verbose,
             groups: metrics.then(|| Groups::new(config.group_by, config.max_groups)),
         };
         printer.write(config.format.begin());
@@ -122,6 +124,31 @@ impl Printer {
             peer: None,
             one_way: None,
             at,
+            verbose: self.verbose,
+        });
+    }
+}
+
+impl Printer {
+    /// Prints the answer of an application, if the segment was one.
+    #[inline]
+    fn answer(&mut self, flow: &Flow, findings: &Findings) {
+        let answer = findings.answer.as_ref();
+        if let Some(line) = answer.and_then(|answer| self.format.answer(flow, answer)) {
+            self.write(line);
+        }
+    }
+
+    /// Prints a flow of two captures.
+    fn pair(&mut self, (flow, peer): &Paired, pairing: &mut Pairing) {
+        let one_way = pairing.take(flow);
+        let at = self.at.or(one_way.file_at).or_else(|| flow.near());
+        self.record(&Record {
+            flow,
+            peer: peer.as_deref(),
+            one_way: Some(one_way),
+            at: at.unwrap_or(Side::Client),
+            verbose: self.verbose,
         });
     }
 }
@@ -145,6 +172,7 @@ impl Observer for Printer {
         if let Some(groups) = &mut self.groups {
             groups.segment(flow, sender, findings);
         }
+        self.answer(flow, findings);
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
@@ -188,7 +216,7 @@ impl Session {
     fn new(common: &Common, config: &PassiveConfig) -> Self {
         let with_metrics = common.metrics_listen.is_some() || common.metrics_file.is_some();
         Self {
-            analyzer: Analyzer::new(limits(config)),
+            analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
             printer: Printer::new(config, with_metrics),
             metrics_file: common.metrics_file.clone(),
             kernel: Kernel::default(),
@@ -447,7 +475,6 @@ struct End {
     file: File,
     stream: Stream,
     analyzer: Analyzer,
-    flows: Vec<BoxedFlow>,
     fault: Option<String>,
     done: bool,
 }
@@ -455,8 +482,7 @@ struct End {
 /// Gathers the flows of one capture and finds its packets in the other.
 struct Gather<'a> {
     which: Which,
-    max: usize,
-    flows: &'a mut Vec<BoxedFlow>,
+    halves: &'a mut Halves,
     pairing: &'a mut Pairing,
     printer: &'a mut Printer,
 }
@@ -474,8 +500,11 @@ impl Observer for Gather<'_> {
         flow: &Flow,
         sender: Side,
         segment: &TcpSegment<'_>,
-        _findings: &Findings,
+        findings: &Findings,
     ) {
+        if self.which == Which::File {
+            self.printer.answer(flow, findings);
+        }
         let found = self.pairing.packet(self.which, flow, sender, now, segment);
         if let Some(difference) = found {
             let forth = self.printer.at.unwrap_or(Side::Client) == sender;
@@ -487,11 +516,8 @@ impl Observer for Gather<'_> {
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
-        // Beyond the bound, flows of the file are printed without those of the peer.
-        if self.flows.len() < self.max {
-            self.flows.push(flow);
-        } else if self.which == Which::File {
-            self.printer.alone(&flow);
+        if let Some(pair) = self.halves.ended(self.which, flow) {
+            self.printer.pair(&pair, self.pairing);
         }
     }
 }
@@ -503,19 +529,17 @@ impl End {
             name: path.display().to_string(),
             file: open(path)?,
             stream: Stream::new(CHUNK),
-            analyzer: Analyzer::new(limits(config)),
-            flows: Vec::new(),
+            analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
             fault: None,
             done: false,
         })
     }
 
     /// Reads one chunk.
-    fn chunk(&mut self, max: usize, pairing: &mut Pairing, printer: &mut Printer) {
+    fn chunk(&mut self, halves: &mut Halves, pairing: &mut Pairing, printer: &mut Printer) {
         let mut gather = Gather {
             which: self.which,
-            max,
-            flows: &mut self.flows,
+            halves,
             pairing,
             printer,
         };
@@ -552,7 +576,8 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
     let mut file = End::new(Which::File, &path, config)?;
     let mut peer = End::new(Which::Peer, peer, config)?;
     let mut printer = Printer::new(config, false);
-    let mut pairing = Pairing::default();
+    let mut pairing = Pairing::new(config.max_flows);
+    let mut halves = Halves::new(config.max_flows);
     while !(file.done && peer.done) && printer.failed.is_none() {
         let behind = file.analyzer.tally().last <= peer.analyzer.tally().last;
         let next = if peer.done || (behind && !file.done) {
@@ -560,7 +585,7 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
         } else {
             &mut peer
         };
-        next.chunk(config.max_flows, &mut pairing, &mut printer);
+        next.chunk(&mut halves, &mut pairing, &mut printer);
     }
     if pairing.dropped() > 0 {
         complain(&format!(
@@ -568,21 +593,9 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
             pairing.dropped()
         ));
     }
-    let flows = std::mem::take(&mut file.flows);
-    let (paired, left) = pair_flows(flows, std::mem::take(&mut peer.flows));
-    for (flow, other) in &paired {
-        let one_way = pairing.take(flow);
-        let at = config
-            .at
-            .or(one_way.file_at)
-            .or_else(|| flow.near())
-            .unwrap_or(Side::Client);
-        printer.record(&Record {
-            flow,
-            peer: other.as_deref(),
-            one_way: Some(one_way),
-            at,
-        });
+    let (paired, left) = halves.finish();
+    for pair in &paired {
+        printer.pair(pair, &mut pairing);
     }
     if left > 0 {
         complain(&format!(

@@ -1,10 +1,10 @@
 //! Packets in; flows and round trips to an [`Observer`] out. The table of flows and its bounds.
 
+use super::application::Budget;
 use super::capture::{Packet, BATCH};
 use super::encapsulation::{self, interface, Ip};
 use super::flow::{AlsoSeen, BoxedFlow, Flow};
 use super::fragments::Fragments;
-use super::http::looks_like_http;
 use super::key::{Key, Keyed, Printed};
 use super::packet::{self, Skip, TcpSegment, ACK, SYN};
 use super::sent::{Ended, Findings, Sample};
@@ -23,9 +23,6 @@ const MAX_LINGERING: usize = 8192;
 
 /// More than any usual pause between two repeats of a FIN.
 const LINGER_LEAST_NS: u64 = 10 * 1_000_000_000;
-
-/// Interval snapshots and HTTP exchanges kept over all open flows.
-const HISTORY: usize = 200_000;
 
 /// Interval snapshots kept per flow.
 const INTERVALS_PER_FLOW: usize = 3600;
@@ -134,7 +131,7 @@ pub struct Analyzer {
     lingering: usize,
     fragments: Fragments,
     interfaces: Vec<(u32, String)>,
-    history: usize,
+    budget: Budget,
 }
 
 impl Analyzer {
@@ -159,8 +156,14 @@ impl Analyzer {
             lingering: 0,
             fragments: Fragments::default(),
             interfaces: Vec::new(),
-            history: 0,
+            budget: Budget::default(),
         }
+    }
+
+    /// The same table, which keeps the targets of HTTP requests.
+    pub fn with_targets(mut self, targets: bool) -> Self {
+        self.budget.targets = targets;
+        self
     }
 
     /// Counts so far.
@@ -179,6 +182,12 @@ impl Analyzer {
         if !self.knows_interface(number) {
             self.interfaces.push((number, name));
         }
+    }
+
+    /// Returns the number of bytes of payload that wait for those before them.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.budget.held
     }
 
     /// Flows in the table.
@@ -293,8 +302,9 @@ impl Analyzer {
             .map(|slot| slot.flow)
             .collect();
         left.sort_by_key(|flow| flow.id);
+        left.iter_mut().for_each(|flow| self.close(flow));
         let tally = std::mem::take(&mut self.tally);
-        *self = Self::new(self.limits);
+        *self = Self::new(self.limits).with_targets(self.budget.targets);
         self.tally = tally;
         for flow in left {
             observer.ended(flow);
@@ -335,23 +345,15 @@ impl Analyzer {
         };
         let flow = &mut slot.flow;
         if let Some(interval_ns) = self.limits.interval_ns {
-            let room = if self.history < HISTORY {
-                INTERVALS_PER_FLOW
-            } else {
-                0
+            let room = match self.budget.room() {
+                0 => 0,
+                _ => INTERVALS_PER_FLOW,
             };
-            self.history += usize::from(flow.enter_interval(now, interval_ns, room));
+            let grew = flow.enter_interval(now, interval_ns, room);
+            self.budget.history += usize::from(grew);
         }
-        let findings = flow.segment(now, sender, segment);
-        if findings.payload > 0 {
-            if flow.http.is_none() && looks_like_http(sender, segment.payload) {
-                flow.http = Some(Box::default());
-            }
-            if let Some(http) = flow.http.as_mut().filter(|_| self.history < HISTORY) {
-                let length = segment.payload_len;
-                self.history += http.feed(now, sender, segment.seq, length, segment.payload);
-            }
-        }
+        let mut findings = flow.segment(now, sender, segment);
+        flow.read_payload(now, sender, segment, &mut findings, &mut self.budget);
         observer.segment(now, flow, sender, segment, &findings);
         for sample in [findings.handshake, findings.data].into_iter().flatten() {
             observer.sample(flow, &sample);
@@ -541,22 +543,22 @@ impl Analyzer {
         self.retire(at, observer);
     }
 
+    /// Completes a record that leaves the table.
+    fn close(&mut self, flow: &mut Flow) {
+        flow.finish_payload(flow.ended() == Ended::Rst, &mut self.budget);
+        let intervals = flow.intervals.len();
+        self.budget.history = self.budget.history.saturating_sub(intervals);
+    }
+
     fn retire(&mut self, at: u32, observer: &mut impl Observer) {
-        let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::take) else {
+        let Some(mut slot) = self.slots.get_mut(at as usize).and_then(Option::take) else {
             return;
         };
         self.unlink(at, slot.list);
         self.lingering -= usize::from(slot.list != OPEN);
         self.index.remove(&slot.key.print(self.keyed));
         self.free.push(at);
-        let exchanges = slot
-            .flow
-            .http
-            .as_ref()
-            .map_or(0, |http| http.exchanges.len());
-        self.history = self
-            .history
-            .saturating_sub(slot.flow.intervals.len() + exchanges);
+        self.close(&mut slot.flow);
         observer.ended(slot.flow);
     }
 }

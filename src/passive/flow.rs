@@ -5,6 +5,7 @@
 //! A direction is named by who sends: what the client sends is [`Side::Client`]'s. Its round trip is the time from a
 //! segment's passing the capture point to the passing of what acknowledges it: to the *other* end and back.
 
+use super::application::Application;
 use super::encapsulation::Tunnel;
 use super::http::Http;
 use super::packet::{Endpoint, TcpSegment, ACK, FIN, RST, SYN};
@@ -67,6 +68,8 @@ pub struct Flow {
     pub interface: u32,
     /// Other interfaces that packets of it passed: these are in no other figure.
     pub also_seen: Vec<AlsoSeen>,
+    /// Response times of each end.
+    pub application: Application,
     interval_end: WallTime,
     /// The last SYN before the SYN-ACK.
     asked: Option<WallTime>,
@@ -91,6 +94,7 @@ impl Flow {
             tunnel: None,
             interface: 0,
             also_seen: Vec::new(),
+            application: Application::default(),
             interval_end: WallTime(0),
             asked: None,
         }

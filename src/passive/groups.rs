@@ -52,6 +52,10 @@ pub struct Group {
     pub round_trip: Buckets,
     /// Round trips of the handshake.
     pub handshake: Buckets,
+    /// From the first data towards this end to its first data back.
+    pub response: Buckets,
+    /// The same less the network.
+    pub own: Buckets,
     /// Segments.
     pub packets: u64,
     /// Payload.
@@ -106,6 +110,13 @@ impl Groups {
         group.packets += 1;
         group.payload_bytes += u64::from(findings.payload);
         group.retransmitted_bytes += u64::from(findings.retransmitted);
+        if let Some(answer) = findings.answer {
+            let group = self.group(flow, answer.side);
+            group.response.record(answer.response);
+            if let Some(own) = answer.own {
+                group.own.record(own);
+            }
+        }
         for (sample, handshake) in [(findings.data, false), (findings.handshake, true)] {
             if let Some(Sample {
                 sender, round_trip, ..

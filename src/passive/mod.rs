@@ -4,7 +4,7 @@
 //! Read RFC 7323 §4 first, then the article in seed 002 (why a pause is not a round trip) and seed 003 (session events).
 //!
 //! ```text
-//! bytes ──► capture ──► packet ──► analyzer ──► flow, http ──► observer
+//! bytes ──► capture ──► packet ──► analyzer ──► flow, application ──► observer
 //! ```
 //!
 //! | file | holds |
@@ -19,7 +19,10 @@
 //! | `flow` | one connection: what its segments bring to light |
 //! | `sent` | counts, times and round trips of one direction |
 //! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
-//! | `http` | HTTP/1.x messages of a connection |
+//! | `application` | response times of each end |
+//! | `reassembly` | the segments of a direction in order |
+//! | `http`, `message` | HTTP/1.x exchanges of a connection |
+//! | `tls` | the handshake of TLS |
 //! | `groups` | histograms per remote host, for monitoring |
 //! | `peer` | packets found in two captures |
 //!
@@ -27,6 +30,7 @@
 //! what the network card gathered (GRO) and before what it cuts (GSO).
 
 mod analyzer;
+mod application;
 mod capture;
 mod encapsulation;
 mod filter;
@@ -35,14 +39,18 @@ mod fragments;
 mod groups;
 mod http;
 mod key;
+mod message;
 mod packet;
 mod peer;
+mod reassembly;
 mod sent;
 mod side;
 mod tally;
+mod tls;
 mod track;
 
 pub use analyzer::{Analyzer, Limits, Observer};
+pub use application::{Answer, Application};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
 pub use filter::{Filter, Host, MAX_TERMS};
@@ -50,10 +58,11 @@ pub use flow::{AlsoSeen, BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
 pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
-pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
+pub use peer::{pair_flows, same_exchange, Halves, OneWay, Paired, Pairing, Which};
 pub use sent::{Basis, Ended, Event, Findings, Interval, IntervalSent, Sample, Sent};
 pub use side::Side;
 pub use tally::Tally;
+pub use tls::Handshake;
 
 #[cfg(test)]
 mod tests;

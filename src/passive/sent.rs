@@ -1,5 +1,6 @@
 //! Counts, times and round trips of what one end of a connection sent.
 
+use super::application::Answer;
 use super::side::Side;
 use super::track::Track;
 use crate::measure::Histogram;
@@ -168,4 +169,6 @@ pub struct Findings {
     pub retransmitted: u32,
     /// Payload in all.
     pub payload: u32,
+    /// The answer of an application.
+    pub answer: Option<Answer>,
 }

@@ -272,6 +272,7 @@ pub(super) fn valid_json(capture: &[u8]) {
             peer: None,
             one_way: None,
             at: Side::Client,
+            verbose: true,
         };
         text += &Format::Json.flow(&record, at == 0);
     }

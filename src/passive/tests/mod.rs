@@ -4,6 +4,7 @@ use crate::time::WallTime;
 
 mod build;
 mod captures;
+mod exchanges;
 mod formats;
 mod generator;
 mod interfaces;
