@@ -29,7 +29,7 @@ const HISTORY: usize = 200_000;
 
 /// One answer of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ResponseSample {
     /// When its first data passed.
     pub time: WallTime,
     /// The end that answered.
@@ -300,7 +300,7 @@ impl Flow {
                     let answers = app.answers.get_or_insert_with(Box::default);
                     answers[sender as usize].record(response);
                     let own = self.own_time(sender, response);
-                    findings.answer = Some(Answer {
+                    findings.answer = Some(ResponseSample {
                         time,
                         side: sender,
                         response,

@@ -50,7 +50,7 @@ mod tls;
 mod track;
 
 pub use analyzer::{Analyzer, Limits, Observer};
-pub use application::{Answer, Application};
+pub use application::{Application, ResponseSample};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
 pub use filter::{Filter, Host, MAX_TERMS};

@@ -1,6 +1,6 @@
 //! Counts, times and round trips of what one end of a connection sent.
 
-use super::application::Answer;
+use super::application::ResponseSample;
 use super::side::Side;
 use super::track::Track;
 use crate::measure::Histogram;
@@ -170,5 +170,5 @@ pub struct Findings {
     /// Payload in all.
     pub payload: u32,
     /// The answer of an application.
-    pub answer: Option<Answer>,
+    pub answer: Option<ResponseSample>,
 }

@@ -256,7 +256,7 @@ fn headers(packet: &Built) -> usize {
 #[derive(Default)]
 struct Shown {
     flows: Vec<BoxedFlow>,
-    answers: Vec<Answer>,
+    answers: Vec<ResponseSample>,
 }
 
 impl Observer for Shown {

@@ -12,7 +12,7 @@ mod text;
 pub use json::SCHEMA;
 pub use prometheus::{prometheus, Metrics};
 
-use crate::passive::{Answer, Endpoint, Flow, OneWay, Sample, Side, Tally};
+use crate::passive::{Endpoint, Flow, OneWay, ResponseSample, Sample, Side, Tally};
 use crate::time::{SignedNanos, WallTime};
 use std::fmt::{self, Display, Formatter};
 
@@ -119,7 +119,7 @@ impl Format {
     }
 
     /// One answer of an application; `None` where the format does not show them one by one.
-    pub fn answer(self, flow: &Flow, answer: &Answer) -> Option<Line> {
+    pub fn answer(self, flow: &Flow, answer: &ResponseSample) -> Option<Line> {
         let least = flow.application.answers(answer.side)?.min();
         (self == Self::Lines).then(|| Line {
             time: answer.time,
