@@ -20,7 +20,7 @@ pub struct Tally {
     pub flows: u64,
     /// Flows that had to make room while they were open.
     pub evicted: u64,
-    /// Link types that are not read, with their packets; the first [`MAX_LINK_TYPES`] of them.
+    /// Link types that are not read, with their packets; the first 16 of them.
     pub unread: Vec<(u16, u64)>,
 }
 
