@@ -27,6 +27,8 @@ const PAGE: Nanos = Nanos::from_millis(10_000);
 /// The writer of results to stdout, a file, a terminal and a page.
 #[derive(Debug)]
 pub struct Printer {
+    /// The output failed: nothing more is written to it.
+    muted: bool,
     output: Output,
     format: Format,
     state: Option<PathBuf>,
@@ -59,6 +61,7 @@ impl Printer {
     /// Returns a printer to `output` in `format`; the run is added to the file `state`.
     pub fn new(output: Output, format: Format, state: Option<PathBuf>) -> Self {
         Self {
+            muted: false,
             output,
             format,
             state,
@@ -121,7 +124,7 @@ impl Printer {
 
     /// Stops writing lines and the report, after a failure of the output; the page goes on.
     pub fn mute(&mut self) {
-        self.output = Output::Nothing;
+        self.muted = true;
     }
 
     fn tick_screen(&mut self, run_state: &mut RunState, blocks: Blocks) {
@@ -170,7 +173,7 @@ impl Printer {
         sequence: u64,
         scheduled: WallTime,
     ) -> Result<(), OutputError> {
-        if !self.has_lines() {
+        if self.muted || !self.has_lines() {
             return Ok(());
         }
         let line = BlockLine {
@@ -323,7 +326,7 @@ impl RunOutput for Printer {
         blocks: Blocks,
         dropped: u64,
     ) -> Result<(), OutputError> {
-        if matches!(self.output, Output::Nothing) {
+        if self.muted || matches!(self.output, Output::Nothing) {
             return Ok(());
         }
         self.clear();

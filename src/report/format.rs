@@ -123,19 +123,22 @@ mod tests {
     use super::*;
     use crate::report::tests::samples;
 
-    const README: &str = include_str!("../../README.md");
+    const OPTIONS: &str = include_str!("../manual/options.md");
 
     #[test]
-    fn every_format_is_found_by_its_name_and_stands_in_the_readme_and_in_the_help() {
-        let row = README
+    fn every_format_is_found_by_its_name_and_stands_in_the_manual_and_in_the_help() {
+        let row = OPTIONS
             .lines()
             .find(|line| line.starts_with("| `--format F`"))
-            .expect("the README has a row for --format");
+            .expect("the manual has a row for --format");
         for entry in FORMATS.iter().filter(|entry| entry.format.is_built()) {
             let name = entry.name;
             assert_eq!(name.parse(), Ok(entry.format));
             assert_eq!(entry.format.entry().name, name);
-            assert!(row.contains(&format!("`{name}`")), "README lacks {name}");
+            assert!(
+                row.contains(&format!(" {name}: ")),
+                "the manual lacks {name}"
+            );
             assert!(HELP.contains(&format!("; {name}: ")), "{HELP}");
         }
         let unknown = "xml".parse::<Format>().unwrap_err();
