@@ -1,7 +1,7 @@
 //! Strict reader of JSON (RFC 8259) for tests: bounded in size and depth, errors with their
 //! position.
 //!
-//! `src/report/tests/mod.rs` includes it too, and tests it.
+//! `src/lib.rs` includes it too; `src/report/tests/json_reader.rs` tests it.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 

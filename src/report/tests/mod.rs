@@ -1,11 +1,10 @@
 //! Names and places on paths; reports and blocks that the tests of several renderers share.
 
-#[path = "../../../tests/util/json.rs"]
-pub(in crate::report) mod json;
 mod json_reader;
 pub(in crate::report) mod samples;
 
 use super::*;
+pub(in crate::report) use crate::json_reader as json;
 
 #[test]
 fn nothing_that_steers_a_terminal_stays_printable() {
