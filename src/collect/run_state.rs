@@ -105,8 +105,8 @@ impl RunState {
         self
     }
 
-    /// Limits the memory of all paths to `bytes`: beyond it, those of strangers are dropped, the one
-    /// that was idle for longest first. Others stay, as few peers can begin them.
+    /// Limits the memory of all paths to `bytes`. Beyond it those of strangers are dropped, the one
+    /// that was idle for longest first; others stay, as few peers can begin them.
     #[must_use]
     pub fn within(mut self, bytes: usize) -> Self {
         self.memory_limit = bytes;
