@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{fchown, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A result that could not be written, or a file that could not be read.
@@ -13,11 +14,14 @@ pub struct OutputError {
     action: &'static str,
     target: String,
     cause: io::Error,
+    /// The messages of others that failed, each after `; `.
+    others: String,
 }
 
 impl fmt::Display for OutputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.action, self.target, self.cause)
+        let (action, target, cause) = (self.action, &self.target, &self.cause);
+        write!(f, "{action} {target}: {cause}{}", self.others)
     }
 }
 
@@ -33,6 +37,7 @@ impl OutputError {
             action: "write",
             target: target.into(),
             cause,
+            others: String::new(),
         }
     }
 
@@ -42,6 +47,7 @@ impl OutputError {
             action: "read",
             target: path.display().to_string(),
             cause,
+            others: String::new(),
         }
     }
 
@@ -49,10 +55,18 @@ impl OutputError {
     ///
     /// # Errors
     ///
-    /// The first failure; the absence of a reader only if nothing else failed.
+    /// A failure that names all; the absence of a reader only if nothing else failed.
     pub fn all<const N: usize>(results: [Result<(), Self>; N]) -> Result<(), Self> {
-        let errors = results.into_iter().filter_map(Result::err);
-        errors.min_by_key(Self::is_closed_pipe).map_or(Ok(()), Err)
+        let mut errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        errors.sort_by_key(Self::is_closed_pipe);
+        let mut errors = errors.into_iter();
+        let Some(mut first) = errors.next() else {
+            return Ok(());
+        };
+        for other in errors.filter(|other| !other.is_closed_pipe()) {
+            first.others.push_str(&format!("; {other}"));
+        }
+        Err(first)
     }
 
     /// Returns `true` if the reader of a pipe is gone: a normal end (`| head -1`), not a failure.
@@ -175,7 +189,8 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     // Left behind by a killed process with this number. A link that others put there is never
     // followed.
     let _ = fs::remove_file(&beside);
-    let created = fs::File::create_new(&beside);
+    let old = fs::metadata(&real).ok();
+    let created = create_like(&beside, old.as_ref());
     // A directory that takes no new files may hold one that can be written.
     if let Err(error) = &created {
         if error.kind() == io::ErrorKind::PermissionDenied && path.exists() {
@@ -186,6 +201,9 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     let replaced = created
         .and_then(|mut file| {
             file.write_all(content.as_bytes())?;
+            if let Some(old) = &old {
+                file.set_permissions(old.permissions())?;
+            }
             file.sync_all()
         })
         .and_then(|()| fs::rename(&beside, &real));
@@ -194,6 +212,28 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
         let _ = fs::remove_file(&beside);
         OutputError::writing(path.display().to_string(), cause)
     })
+}
+
+/// Creates a file with the owner of `old`, which it is going to replace, for its writer alone until
+/// it has the mode of that, too. The owner stays that of the process where only root may give
+/// files away.
+fn create_like(path: &Path, old: Option<&fs::Metadata>) -> io::Result<fs::File> {
+    let Some(old) = old else {
+        return fs::File::create_new(path);
+    };
+    let mut opening = fs::OpenOptions::new();
+    let file = opening
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+        let whole = fchown(&file, Some(old.uid()), Some(old.gid()));
+        // The group alone may be one of the process's own.
+        let _ = whole.or_else(|_| fchown(&file, None, Some(old.gid())));
+    }
+    Ok(file)
 }
 
 /// Returns the target of a link, which is created if it is missing. The path is that of the open
@@ -208,7 +248,7 @@ fn followed(link: &Path) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     use std::process::Command;
 
     /// A directory that is removed when it is dropped.
@@ -244,6 +284,41 @@ mod tests {
         let mut seen = [0; 7];
         io::Read::read_exact(&mut reader, &mut seen).unwrap();
         assert_eq!(&seen, b"figures");
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_its_owner() {
+        let scratch = Scratch::new("mode");
+        let path = scratch.0.join("figures");
+        fs::write(&path, "old").unwrap();
+        for mode in [0o600, 0o640, 0o604, 0o666] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            // It succeeds for root alone; the owner is then another.
+            let _ = std::os::unix::fs::chown(&path, Some(1), Some(1));
+            let before = fs::metadata(&path).unwrap();
+            replace(&path, "new").unwrap();
+            let after = fs::metadata(&path).unwrap();
+            assert_ne!(before.ino(), after.ino());
+            assert_eq!(after.mode() & 0o7777, mode);
+            assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+        }
+    }
+
+    #[test]
+    fn all_files_that_failed_are_named() {
+        let failed = |name: &str, kind: io::ErrorKind| Err(OutputError::writing(name, kind.into()));
+        let (full, gone) = (io::ErrorKind::StorageFull, io::ErrorKind::BrokenPipe);
+        let all = OutputError::all([
+            failed("p", gone),
+            failed("a", full),
+            Ok(()),
+            failed("b", full),
+        ]);
+        let text = all.unwrap_err().to_string();
+        assert_eq!(text, "write a: no storage space; write b: no storage space");
+        assert!(OutputError::all([failed("p", gone)])
+            .unwrap_err()
+            .is_closed_pipe());
     }
 
     #[test]

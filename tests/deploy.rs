@@ -284,7 +284,12 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
     check("busybox", &["ash", "-n", script]);
     // OpenWrt's functions, as far as the script uses them; the command is printed.
     let stubs = r#"
-        config_load() { [ "$1" = subsegment-tcp-speeds ]; }
+        config_load() {
+            [ "$1" = subsegment-tcp-speeds ]
+            for option in $OPTIONS; do option_cb "$option" value; done
+        }
+        config_get_bool() { eval "$1=\${CFG_$3:-$4}"; }
+        logger() { echo "$@" >&2; }
         config_foreach() { "$1" cfg01; }
         config_get() { eval "$1=\${CFG_$3:-}"; }
         procd_open_instance() { command=; }
@@ -292,6 +297,8 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         procd_append_param() { [ "$1" = command ]; shift; command="$command $*"; }
         procd_close_instance() { echo "$command"; }
         CFG_listen=:9000 CFG_forward_to=C:9000 CFG_node=R CFG_metrics_listen=192.168.1.1:9101
+        CFG_key_file=k CFG_remove_perf_headers=1
+        OPTIONS="listen forward_to node metrics_listen key_file remove_perf_headers"
     "#;
     for shell in ["dash", "busybox"] {
         let ash: &[&str] = if shell == "busybox" { &["ash"] } else { &[] };
@@ -300,10 +307,22 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         let words: Vec<_> = output_text.split_whitespace().collect();
         assert_eq!(words[0], "/usr/bin/subsegment-tcp-speeds");
         let given = cli::parse(words[1..].iter().map(Into::into));
-        let meant = "--node R -l :9000 -f C:9000 --metrics-listen 192.168.1.1:9101";
+        let meant = "--node R -l :9000 -f C:9000 --metrics-listen 192.168.1.1:9101 \
+                     --key-file k --remove-perf-headers";
         let meant = cli::parse(meant.split(' ').map(Into::into));
         assert_eq!(given, meant, "{output_text}");
         assert!(matches!(given, Ok(Action::Run(_))));
+        // An option that it does not know is an error that names it, and no other node.
+        let line = format!(
+            "set -u\n{stubs}\nOPTIONS='listen hop_limit node'\n. {script}\nexec 2>&1\n\
+             start_service || echo refused\n"
+        );
+        let output_text = check(shell, &[ash, &["-c", &line]].concat());
+        assert!(
+            output_text.contains("unknown options: hop_limit;"),
+            "{output_text}"
+        );
+        assert!(output_text.ends_with("refused\n"), "{output_text}");
     }
 }
 

@@ -9,13 +9,15 @@ use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{Baseline, Direction, Model, Parts, Trip, TripError};
 use crate::report::{Blocks, Broken, Report, State};
 use crate::sys;
-use crate::time::{Now, WallTime};
+use crate::time::{MonoTime, Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
 use crate::FULL;
 use std::sync::Arc;
 
 /// The notices that a report shows; further ones are counted.
 const NOTICES: usize = 20;
+/// The step of the wall clock from which on a report dates its beginning anew.
+const STEP: Nanos = Nanos(1_000_000_000);
 /// The paths that a report shows; further ones are counted.
 const PATHS: usize = 8;
 /// The most slots of a timeline: the number of points in a plot.
@@ -57,6 +59,8 @@ pub struct RunState {
     name: String,
     role: String,
     started: WallTime,
+    /// The same moment on the monotonic clock.
+    started_mono: MonoTime,
     notices: Vec<Notice>,
     more_notices: u64,
     malformed: u64,
@@ -67,6 +71,20 @@ struct Notice {
     text: String,
     /// `None` for a remark on the whole run.
     at: Option<WallTime>,
+    /// The events that the sentence is about.
+    count: u64,
+}
+
+/// Returns `text` without the ports of addresses: the same event of another connection differs in
+/// these alone.
+fn without_ports(text: &str) -> String {
+    let mut parts = text.split(':');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push(':');
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    out
 }
 
 impl RunState {
@@ -85,6 +103,7 @@ impl RunState {
             name: name.into(),
             role: role.into(),
             started,
+            started_mono: sys::clock::mono(),
             notices: Vec::new(),
             more_notices: 0,
             malformed: 0,
@@ -285,6 +304,7 @@ impl RunState {
     /// Begins the figures and notices anew; the path, its names and the states of its parts stay.
     pub fn reset(&mut self, now: WallTime) {
         self.started = now;
+        self.started_mono = sys::clock::mono();
         self.notices.clear();
         (self.more_notices, self.malformed) = (0, 0);
         for path in self.paths.values_mut() {
@@ -304,8 +324,13 @@ impl RunState {
     }
 
     fn add(&mut self, text: String, at: Option<WallTime>) {
-        if self.notices.len() < NOTICES {
-            self.notices.push(Notice { text, at });
+        let bare = without_ports(&text);
+        let same = |notice: &&mut Notice| without_ports(&notice.text) == bare;
+        if let Some(known) = self.notices.iter_mut().find(same) {
+            known.count += 1;
+        } else if self.notices.len() < NOTICES {
+            let count = 1;
+            self.notices.push(Notice { text, at, count });
         } else {
             self.more_notices += 1;
         }
@@ -366,7 +391,7 @@ impl RunState {
         let (main_key, main) = self.main();
         let (events, forgotten) = main.watch.events();
         Report {
-            started: self.started,
+            started: self.start_by(ended, sys::clock::mono()),
             ended,
             role: self.role.clone(),
             path: main.path.clone(),
@@ -383,8 +408,24 @@ impl RunState {
         }
     }
 
+    /// Returns the beginning of the run by the wall clock as it is at `ended`, `now` on the
+    /// monotonic clock: if it was stepped meanwhile, the one at the start would give the run
+    /// another length.
+    fn start_by(&self, ended: WallTime, now: MonoTime) -> WallTime {
+        let lasted = now.since(self.started_mono).signed();
+        let off = (ended - self.started) - lasted;
+        if off.abs() < STEP {
+            self.started
+        } else {
+            ended + -lasted
+        }
+    }
+
     fn notice_texts(&self, main_key: PathKey, main: &PathState, forgotten: u64) -> Vec<String> {
-        let texts = self.notices.iter().map(|notice| notice.text.clone());
+        let texts = self.notices.iter().map(|notice| match notice.count {
+            1 => notice.text.clone(),
+            count => format!("{} ({count} times)", notice.text),
+        });
         let mut notices: Vec<_> = texts.collect();
         if self.more_notices > 0 {
             notices.push(format!("and {} notices more", self.more_notices));
@@ -487,7 +528,7 @@ mod tests {
     use crate::collect::queue::Path;
     use crate::measure::{sla, Sla};
     use crate::report::PathNode;
-    use crate::time::{MonoTime, Nanos, SignedNanos};
+    use crate::time::SignedNanos;
 
     #[test]
     fn blocks_under_way_are_neither_lost_nor_answered_and_a_share_of_lost_ones_is_at_most_all() {
@@ -764,13 +805,31 @@ mod tests {
     }
 
     #[test]
+    fn a_run_has_the_length_of_the_monotonic_clock_whatever_the_wall_clock_does() {
+        let at = |seconds: u64| WallTime(seconds * 1_000_000_000);
+        let mut run_state = RunState::new("A", "source", at(10_000), Baseline::FirstHalf);
+        run_state.started_mono = MonoTime(5_000_000_000);
+        let now = MonoTime(7_000_000_000); // Two seconds later.
+        for ended in [at(10_002), at(6_402), at(13_602), at(10_010)] {
+            let lasted = ended - run_state.start_by(ended, now);
+            assert_eq!(lasted, SignedNanos(2_000_000_000), "{ended}");
+        }
+        // Slewed, not stepped.
+        let slewed = WallTime(at(10_002).0 + 10_000_000);
+        assert_eq!(run_state.start_by(slewed, now), at(10_000));
+    }
+
+    #[test]
     fn notices_are_bounded() {
         let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::FirstHalf);
         for number in 0..1000 {
             run_state.notice(format!("fault {number}"));
+            run_state.notice(format!("peer 10.0.0.1:{number} began a frame"));
         }
         let report = run_state.report(WallTime(1), Blocks::default(), 0);
         assert_eq!(report.notices.len(), NOTICES + 1);
-        assert_eq!(report.notices[NOTICES], "and 980 notices more");
+        assert_eq!(report.notices[NOTICES], "and 981 notices more");
+        let once = "peer 10.0.0.1:0 began a frame (1000 times)";
+        assert_eq!(report.notices[1], once);
     }
 }

@@ -131,8 +131,13 @@ fn probe(
         run.keep_awake();
     }
     let (state, written) = measure(&origin, &mut run, plan, stop);
+    let has_lines = run.output.has_lines();
     drop(run); // Restores the terminal before other texts are written to it.
-    let written = OutputError::all([written, published.finish()]);
+               // Lines may be read in part (`| head`). A report that was not taken is no result.
+    let written = match written {
+        Err(error) if error.is_closed_pipe() && !has_lines => return Err(unwritable(error)),
+        written => OutputError::all([written, published.finish()]),
+    };
     state_with_output(state, written).map(exit_code)
 }
 

@@ -13,6 +13,7 @@ use crate::session::opening::Session;
 use crate::sys;
 use crate::wire::{build, ErrorCode, ErrorInfo, Flags, FrameType};
 use std::fmt;
+use std::time::Instant;
 
 /// The reason why a connection ends before its time, and the final frames to its two peers.
 ///
@@ -36,6 +37,28 @@ enum FinalFrames {
     Reset,
     /// An ERROR to the source, a reset to the server.
     Error(ErrorInfo),
+}
+
+impl FinalFrames {
+    /// Returns the kind of the fault, for the bound of the log; `None` for a reset.
+    fn kind(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Silent | Self::Reset => None,
+            Self::Error(info) => Some(info.code),
+        }
+    }
+
+    /// Returns `true` if the fault is one for the report: of the next hop, or of a client that was
+    /// let in. Others are strangers, who could fill the report with their junk.
+    fn concerns_a_guest(&self, pair: &EndPair) -> bool {
+        match self {
+            Self::Silent | Self::Reset => false,
+            Self::Error(info) => {
+                matches!(info.code, ErrorCode::Connect | ErrorCode::Loop)
+                    || pair.session.get().is_some()
+            }
+        }
+    }
 }
 
 impl ConnectionFault {
@@ -199,15 +222,20 @@ pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
     if matches!(fault.last, FinalFrames::Silent) || !pair.fail() {
         return;
     }
-    log::log!(
-        fault.level,
-        "{} {}: {}",
-        sys::thread::name(),
-        pair.client.peer,
-        fault.text
-    );
+    let peer = pair.client.peer;
+    if let Some(before) = node
+        .fault_log
+        .take(peer.ip(), fault.last.kind(), Instant::now())
+    {
+        let more = match before {
+            0 => String::new(),
+            _ => format!(" (and {before} like it before, not logged)"),
+        };
+        let thread = sys::thread::name();
+        log::log!(fault.level, "{thread} {peer}: {}{more}", fault.text);
+    }
     let has_error = send_final_frames(pair, &fault.last, true);
-    if matches!(fault.last, FinalFrames::Error(_)) {
+    if fault.last.concerns_a_guest(pair) {
         node.collector.offer(Measurement::Notice(fault.text));
     }
     pair.abort_server();

@@ -24,6 +24,7 @@ pub mod connection_log;
 pub mod dial;
 pub mod end;
 pub mod fault;
+pub mod fault_log;
 
 pub mod introduce;
 pub mod link_auth;
@@ -149,6 +150,8 @@ pub struct Node {
     /// this node itself: a loop. Both ends count, as several connections of a host may share a
     /// local port.
     own_ends: Mutex<HashSet<Ends>>,
+    /// The bound of log lines about the faults of peers.
+    fault_log: fault_log::FaultLog,
     /// Set once the log has named a plain client that waits for a server that sends first.
     silence_logged: AtomicBool,
     /// The greatest error of the wall clock as the kernel states it, at start; `None` if unknown.
@@ -171,6 +174,7 @@ impl Node {
             sessions: None,
             next_hop,
             own_ends: Mutex::default(),
+            fault_log: fault_log::FaultLog::default(),
             silence_logged: AtomicBool::new(false),
             clock_error: sys::clock_error().map(Nanos::from),
             settings,

@@ -23,7 +23,9 @@ use crate::session::opening::{self, FirstFrame, Introduction, Opening, Session};
 use crate::session::path;
 use crate::sync::random;
 use crate::sys;
-use crate::wire::{set_egress, Annotations, ErrorCode, FrameView, Header, NodeRole, ParseError};
+use crate::wire::{
+    set_egress, Annotations, ErrorCode, FrameType, FrameView, Header, NodeRole, ParseError,
+};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +41,9 @@ pub(super) fn serve(connection: &Arc<Connection>) -> Result<(), ConnectionFault>
     let local = local_end(node, pair)?;
     let mut reader = FrameReader::new(pair, &pair.client, node.settings.idle_timeout);
     if admit(node, pair, &mut reader)? {
+        if reader.pending().is_empty() {
+            return Ok(()); // A health check that connects and closes.
+        }
         pair.client.set_framed();
         serve_framed(connection, &mut reader, local)
     } else {
@@ -214,7 +219,17 @@ fn serve_framed<'a>(
     let mut inbound = Inbound::forward();
     let mut header = first_frame(node, pair, reader)?;
     if take_handshake(node, pair, reader, &header)? {
+        // HELLO began what OPEN completes: the deadline of a header that was begun holds.
+        let timeout = node.settings.timeout;
+        if reader.pending().is_empty() && !sys::wait_readable(&pair.client.socket, timeout) {
+            let fault = ReadFault::Stalled;
+            return Err(explain(node, pair, 0, ConnectionSide::Client, fault));
+        }
         header = first_frame(node, pair, reader)?;
+    }
+    if header.kind == FrameType::Reset {
+        // The client of an entry was gone before the entry had sent OPEN.
+        return Err(ConnectionFault::passed_reset(pair, ConnectionSide::Client));
     }
     let mut clock = node.clock.pump();
     let ingress = clock.read();

@@ -8,13 +8,13 @@
 
 use crate::http::Take;
 use crate::node::connection_log::{snapshot, ConnectionEvent, HasEnds, Sessions};
-use crate::output::{Output, OutputError};
+use crate::output::OutputError;
 use crate::report::session::{line, Event, Snapshot};
 use crate::sync::STACK;
 use crate::vec_map::VecMap;
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError};
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread::Builder;
@@ -63,7 +63,7 @@ pub fn start(
     // Earlier lines are kept: also those of another process with the same file.
     let file = OpenOptions::new().append(true).create(true).open(path);
     let output = match file {
-        Ok(file) => Output::Stream(path.into(), file),
+        Ok(file) => LineFile::new(path.into(), file),
         Err(cause) => return Err(OutputError::writing(path.display().to_string(), cause)),
     };
     let (sessions, queue) = Sessions::channel();
@@ -108,9 +108,79 @@ impl SessionsWriter {
     }
 }
 
+/// A file of lines, which goes on after a full disk.
+struct LineFile<W> {
+    path: PathBuf,
+    file: W,
+    /// The last line was cut.
+    torn: bool,
+    /// Lines that were not written since the log has named a fault.
+    lost: u64,
+    /// The reader of a pipe is gone.
+    gone: bool,
+}
+
+impl<W: Write> LineFile<W> {
+    fn new(path: PathBuf, file: W) -> Self {
+        Self {
+            path,
+            file,
+            torn: false,
+            lost: 0,
+            gone: false,
+        }
+    }
+
+    /// Writes `text`, which ends in a line feed, on a line of its own. A fault and its end are
+    /// logged once.
+    fn line(&mut self, text: &str) -> Result<(), OutputError> {
+        if self.gone {
+            return Ok(());
+        }
+        match self.append(text) {
+            Ok(()) => {
+                if self.lost > 0 {
+                    log::warn!("sessions: written again; lines lost: {}", self.lost);
+                    self.lost = 0;
+                }
+                Ok(())
+            }
+            Err(cause) => {
+                self.gone = cause.kind() == io::ErrorKind::BrokenPipe;
+                self.lost += 1;
+                let error = OutputError::writing(self.path.display().to_string(), cause);
+                if self.lost == 1 {
+                    log::error!("sessions: {error}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn append(&mut self, text: &str) -> io::Result<()> {
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.torn = false;
+        }
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = &rest[written..];
+                    self.torn = !rest.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
 fn run(
     queue: &Receiver<ConnectionEvent>,
-    mut output: Output,
+    mut output: LineFile<File>,
     node: &str,
     role: &str,
     sessions: &Sessions,
@@ -118,11 +188,9 @@ fn run(
     let mut open = VecMap::new();
     let mut outcome = Ok(());
     let mut write = |snapshot: &Snapshot, outcome: &mut Result<(), OutputError>| {
-        // After a fault the connections go on, unwritten.
-        if outcome.is_ok() {
-            *outcome = output.write(&line(node, role, snapshot));
-            if let Err(error) = outcome {
-                log::error!("sessions: {error}; no more is written");
+        if let Err(error) = output.line(&line(node, role, snapshot)) {
+            if outcome.is_ok() {
+                *outcome = Err(error);
             }
         }
     };
@@ -186,4 +254,51 @@ fn moved(interval: &Option<crate::session::connection_record::IntervalCounts>) -
     interval.is_some_and(|one| {
         one.received_bytes + one.sent_bytes > 0 || one.retransmits.is_some_and(|sent| sent > 0)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// A disk that is full now and then.
+    struct Disk {
+        bytes: Vec<u8>,
+        random: Random,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let takes = self.random.below(3 * bytes.len()).min(bytes.len());
+            if takes == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.bytes.extend_from_slice(&bytes[..takes]);
+            Ok(takes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_line_that_was_written_stands_whole_on_a_line_of_its_own_after_a_full_disk() {
+        for seed in 0..500 {
+            let random = Random::new(seed);
+            let bytes = Vec::new();
+            let mut file = LineFile::new("s".into(), Disk { bytes, random });
+            let lines = (0..50).map(|number| format!("{{\"line\": {number}}}\n"));
+            let written: Vec<_> = lines.filter(|line| file.line(line).is_ok()).collect();
+            let seen = String::from_utf8(file.file.bytes).unwrap();
+            // A cut line lacks its end; one that lacks the line feed alone is whole.
+            let whole = |line: &&str| line.starts_with('{') && line.ends_with('}');
+            let seen: Vec<_> = seen.lines().filter(whole).collect();
+            assert!(
+                written.iter().all(|line| seen.contains(&line.trim_end())),
+                "seed {seed}"
+            );
+            assert!(seen.len() <= 50 && !written.is_empty(), "seed {seed}");
+        }
+    }
 }

@@ -50,6 +50,8 @@ pub fn judge(accept: Accept, bytes: &[u8], ended: bool) -> Admission {
                 .into(),
         ),
         _ if fits && !ended => Admission::Undecided,
+        // It closed without a byte: nothing to refuse.
+        Accept::Framed if bytes.is_empty() => Admission::Framed,
         Accept::Framed => Admission::Refused(format!(
             "{}; if it is a plain TCP client use --accept raw (or auto, without a --key-file)",
             ParseError::Magic {
@@ -76,6 +78,7 @@ mod tests {
         for (accept, bytes, ended, expected) in [
             (Accept::Auto, &b""[..], false, Admission::Undecided),
             (Accept::Auto, b"", true, Admission::Raw),
+            (Accept::Framed, b"", true, Admission::Framed),
             (Accept::Auto, b"G", false, Admission::Raw),
             (Accept::Auto, b"\x89", false, Admission::Undecided),
             (Accept::Auto, b"\x89S", true, Admission::Raw),
