@@ -134,11 +134,19 @@ fn probe(
     let has_lines = run.output.has_lines();
     drop(run); // Restores the terminal before other texts are written to it.
                // Lines may be read in part (`| head`). A report that was not taken is no result.
-    let written = match written {
-        Err(error) if error.is_closed_pipe() && !has_lines => return Err(unwritable(error)),
-        written => OutputError::all([written, published.finish()]),
+    let unread = !has_lines && written.as_ref().is_err_and(OutputError::is_closed_pipe);
+    let written = OutputError::all([written, published.finish()]);
+    let state = state_with_output(state, written)?;
+    let worst = |state: State| {
+        [state, State::Unknown]
+            .into_iter()
+            .max_by_key(|s| s.severity())
     };
-    state_with_output(state, written).map(exit_code)
+    Ok(exit_code(if unread {
+        worst(state).unwrap_or(state)
+    } else {
+        state
+    }))
 }
 
 /// Returns the state of a path and of its results: results that could not be written are at least
