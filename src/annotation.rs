@@ -1,77 +1,140 @@
-//! What nodes say of themselves when they are asked: named values, by class. The values lie on the wire in an annotation;
-//! here they are only names and numbers.
+//! Annotations: the named values by which a node describes its host, in classes that a block
+//! requests.
 //!
-//! Names are the program's API: they stand in the README, in reports and, with `subsegment_` before them, in metrics.
+//! The names of annotations are part of the program's interface: they stand in the manual, in
+//! reports and, with `subsegment_` before them, in metrics. `wire::values` lays them out in a
+//! frame.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Kinds of annotations, a bit each: what the header of a block asks for.
+/// A set of classes of annotations, one bit each: the header of a block carries those that it
+/// requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Classes(pub u32);
 
-impl Classes {
-    /// Load averages over 1, 5 and 15 minutes, number of CPUs, uptime.
-    pub const LOAD: Self = Self(1);
-    /// How busy the CPUs were since the last reading, and their pressure.
-    pub const CPU: Self = Self(1 << 1);
-    /// Memory, and its pressure.
-    pub const MEMORY: Self = Self(1 << 2);
-    /// Descriptors of this process, and of the host.
-    pub const FILES: Self = Self(1 << 3);
+/// One row of the table of classes, [`Classes::ALL`].
+#[derive(Clone, Copy, Debug)]
+pub struct ClassRow {
+    /// The bit of the class.
+    pub class: Classes,
+    /// Its word on the command line, in rules and in `error.WORD`.
+    pub word: &'static str,
+    /// The source of its values.
+    pub reader: AnnotationReader,
+}
+
+/// The source from which the values of a class are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnotationReader {
+    /// Files of procfs, read by the thread `annotate`.
+    Procfs(ProcfsClass),
+    /// The kernel's state of the two connections of a pump (`TCP_INFO`), read by the pump after a
+    /// send.
+    TcpInfo,
+    /// The `--tag` options of the node.
+    Tags,
+    /// The agent of `--snmp`, asked by the thread `snmp`.
+    Agent,
+}
+
+/// A class whose values procfs holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcfsClass {
+    /// loadavg, stat and uptime.
+    Load,
+    /// stat and pressure/cpu.
+    Cpu,
+    /// meminfo and pressure/memory.
+    Memory,
+    /// self/fd, self/limits and sys/fs/file-nr.
+    Files,
+    /// net/snmp and net/netstat.
+    Mib,
+    /// net/dev.
+    Interfaces,
+}
+
+/// Defines the constants of [`Classes`] and its table from one list of rows.
+macro_rules! classes {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal, $word:literal, $reader:expr;)+) => {
+        impl Classes {
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)+
+
+            /// The table of classes, in the order of their bits.
+            ///
+            /// A new class is a new row of `classes!` and a variant of [`AnnotationReader`] or
+            /// [`ProcfsClass`]. The compiler then names the functions that read by variant:
+            /// `annotate::procfs::Reader::read` and `annotate::annotator::read_local`. By hand
+            /// follow the topic `annotations` of the manual and the changelog. Option values,
+            /// rules, the wire and the slots of the annotator use the table.
+            pub const ALL: [ClassRow; [$($bit),+].len()] = [$(ClassRow {
+                class: Self::$name,
+                word: $word,
+                reader: $reader,
+            }),+];
+        }
+    };
+}
+
+classes! {
+    /// Load averages over 1, 5 and 15 minutes, the number of CPUs, and the uptime.
+    LOAD = 0, "load", AnnotationReader::Procfs(ProcfsClass::Load);
+    /// The busy and stolen shares of CPU time since the last reading, and the pressure on the CPUs.
+    CPU = 1, "cpu", AnnotationReader::Procfs(ProcfsClass::Cpu);
+    /// Total and available memory, and the pressure on it.
+    MEMORY = 2, "memory", AnnotationReader::Procfs(ProcfsClass::Memory);
+    /// Open descriptors of this process, and of the host.
+    FILES = 3, "files", AnnotationReader::Procfs(ProcfsClass::Files);
     /// Counters of the TCP and IP MIBs (/proc/net/snmp, /proc/net/netstat).
-    pub const MIB: Self = Self(1 << 4);
-    /// Counters of the interfaces.
-    pub const INTERFACES: Self = Self(1 << 5);
-    /// What the kernel knows of the node's own two connections (`TCP_INFO`).
-    pub const TCP: Self = Self(1 << 6);
+    MIB = 4, "mib", AnnotationReader::Procfs(ProcfsClass::Mib);
+    /// Counters of the network interfaces.
+    INTERFACES = 5, "interfaces", AnnotationReader::Procfs(ProcfsClass::Interfaces);
+    /// The kernel's state of the node's own two connections (`TCP_INFO`).
+    TCP = 6, "tcp", AnnotationReader::TcpInfo;
     /// Static tags.
-    pub const TAGS: Self = Self(1 << 7);
+    TAGS = 7, "tags", AnnotationReader::Tags;
     /// Values of an SNMP agent.
-    pub const SNMP: Self = Self(1 << 8);
+    SNMP = 8, "snmp", AnnotationReader::Agent;
+}
 
-    /// Every class with its word on the command line.
-    pub const ALL: [(Self, &'static str); 9] = [
-        (Self::LOAD, "load"),
-        (Self::CPU, "cpu"),
-        (Self::MEMORY, "memory"),
-        (Self::FILES, "files"),
-        (Self::MIB, "mib"),
-        (Self::INTERFACES, "interfaces"),
-        (Self::TCP, "tcp"),
-        (Self::TAGS, "tags"),
-        (Self::SNMP, "snmp"),
-    ];
-
-    /// Every class.
+impl Classes {
+    /// Returns the set of every class.
     pub fn all() -> Self {
-        Self::ALL.iter().fold(Self(0), |all, row| all.union(row.0))
+        let classes = Self::ALL.iter().map(|row| row.class);
+        classes.fold(Self(0), Self::union)
     }
 
-    /// Whether no class is in it.
+    /// Returns `true` if the set has no class.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether all of `other` is in it.
+    /// Returns `true` if the set has every class of `other`.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// What is in either.
+    /// Returns the classes that are in either set.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What is in both.
+    /// Returns the classes that are in both sets.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
+
+    /// Returns the classes of this set that are not in `other`.
+    #[must_use]
+    pub fn difference(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 }
 
-/// Words joined by commas: `load,tcp`; `all` and `none` stand alone.
+/// Parses words joined by commas, such as `load,tcp`; `all` and `none` stand alone.
 impl FromStr for Classes {
     type Err = String;
 
@@ -83,15 +146,14 @@ impl FromStr for Classes {
         }
         let mut classes = Self(0);
         for word in text.split(',') {
-            let row = Self::ALL.iter().find(|row| row.1 == word.trim());
+            let row = Self::ALL.iter().find(|row| row.word == word.trim());
             let Some(row) = row else {
-                let known: Vec<_> = Self::ALL.iter().map(|row| row.1).collect();
                 return Err(format!(
                     "has {word:?} for a class: write all, none, or some of {}, joined by commas",
-                    known.join(", ")
+                    Self::ALL.map(|row| row.word).join(", ")
                 ));
             };
-            classes = classes.union(row.0);
+            classes = classes.union(row.class);
         }
         Ok(classes)
     }
@@ -99,8 +161,8 @@ impl FromStr for Classes {
 
 impl fmt::Display for Classes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = Self::ALL.iter().filter(|row| self.contains(row.0));
-        let words: Vec<_> = words.map(|row| row.1).collect();
+        let rows = Self::ALL.iter().filter(|row| self.contains(row.class));
+        let words: Vec<_> = rows.map(|row| row.word).collect();
         if words.is_empty() {
             return f.write_str("none");
         }
@@ -108,43 +170,43 @@ impl fmt::Display for Classes {
     }
 }
 
-/// A value that a node told.
+/// The value of an annotation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AnnotationValue {
-    /// In the unit that its name ends in; finite.
+    /// A finite number, in the unit that ends the annotation's name.
     Number(f64),
-    /// A tag, or why a source could not be read. Written by a peer: escape it.
+    /// A tag, or the reason for which a source could not be read. A peer wrote it: escape it.
     Text(String),
 }
 
-/// One thing that a node told.
+/// One annotation of a host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostAnnotation {
-    /// `load1`, `downstream.rtt_ns`, `snmp.sysUpTime`, `error.snmp`. Written by a peer: escape it.
+    /// The name, such as `load1`, `downstream.rtt_ns` or `error.snmp`. A peer wrote it: escape it.
     pub name: String,
-    /// What it was.
+    /// The value.
     pub value: AnnotationValue,
 }
 
-/// What the node at one hop told in its latest answer.
+/// The annotations of the node at one hop, from its latest answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeAnnotations {
-    /// Its place on the path.
+    /// The node's place on the path.
     pub hop: u8,
-    /// The block that the answer came with.
+    /// The block that carried the answer.
     pub sequence: u64,
-    /// In the order told; a name once.
+    /// The annotations in the order of the answer; each name occurs once.
     pub annotations: Vec<HostAnnotation>,
 }
 
 impl NodeAnnotations {
-    /// The number of that name; `None` where there is none.
+    /// Returns the number called `name`; `None` if there is none.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.annotations
             .iter()
             .find_map(|annotation| match annotation.value {
                 AnnotationValue::Number(number) if annotation.name == name => Some(number),
-                _ => None,
+                AnnotationValue::Number(_) | AnnotationValue::Text(_) => None,
             })
     }
 }
@@ -162,5 +224,17 @@ mod tests {
         assert_eq!(all.to_string().split(',').count(), Classes::ALL.len());
         let error = "load,lod".parse::<Classes>().unwrap_err();
         assert!(error.contains("\"lod\""), "{error}");
+    }
+
+    #[test]
+    fn a_class_has_the_bit_of_its_row_and_a_word_and_a_reader_that_no_other_has() {
+        for (index, row) in Classes::ALL.iter().enumerate() {
+            assert_eq!(row.class, Classes(1 << index), "{}", row.word);
+            for other in &Classes::ALL[..index] {
+                assert_ne!(row.word, other.word);
+                assert_ne!(row.reader, other.reader, "{}", row.word);
+            }
+            assert!(!["all", "none"].contains(&row.word));
+        }
     }
 }

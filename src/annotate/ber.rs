@@ -1,32 +1,32 @@
-//! The part of ASN.1's basic encoding that SNMP uses (RFC 3417 §8): single-byte tags, definite lengths. Bytes in, values
-//! out, and back.
+//! The part of ASN.1's basic encoding rules that SNMP uses (RFC 3417 §8): single-byte tags,
+//! definite lengths. Bytes in, values out, and back.
 
 use std::fmt;
 
-/// INTEGER.
+/// The tag of an INTEGER.
 pub const INTEGER: u8 = 0x02;
-/// OCTET STRING.
+/// The tag of an OCTET STRING.
 pub const OCTETS: u8 = 0x04;
-/// NULL.
+/// The tag of a NULL.
 pub const NULL: u8 = 0x05;
-/// OBJECT IDENTIFIER.
+/// The tag of an OBJECT IDENTIFIER.
 pub const OID: u8 = 0x06;
-/// SEQUENCE.
+/// The tag of a SEQUENCE.
 pub const SEQUENCE: u8 = 0x30;
 
-/// Sub-identifiers of an object: RFC 2578 §3.5 allows 128.
+/// The most sub-identifiers of an object (RFC 2578 §3.5).
 pub const OID_MAX: usize = 128;
 
-/// Why bytes are not what was expected.
+/// The reason for which bytes could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BerError {
-    /// A length exceeds what is there.
+    /// A length exceeds the remaining bytes.
     Cut,
-    /// Another type of value.
+    /// A value has another type than expected.
     Tag {
-        /// As sent.
+        /// The tag in the message.
         seen: u8,
-        /// As it should be.
+        /// The tag that belongs there.
         expected: u8,
     },
     /// An encoding that SNMP does not use, or a number too large.
@@ -36,7 +36,7 @@ pub enum BerError {
 impl fmt::Display for BerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cut => f.write_str("a length exceeds what is there"),
+            Self::Cut => f.write_str("a length exceeds the remaining bytes"),
             Self::Tag { seen, expected } => {
                 write!(
                     f,
@@ -50,7 +50,7 @@ impl fmt::Display for BerError {
 
 impl std::error::Error for BerError {}
 
-/// `content` as a value of type `tag`.
+/// Encodes `content` as a value of type `tag`.
 pub fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     if content.len() < 0x80 {
@@ -65,7 +65,7 @@ pub fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// An INTEGER, in as few bytes as it takes.
+/// Encodes an INTEGER in as few bytes as possible.
 pub fn integer(value: i32) -> Vec<u8> {
     let bytes = value.to_be_bytes();
     let spare = |pair: &&[u8]| {
@@ -76,7 +76,7 @@ pub fn integer(value: i32) -> Vec<u8> {
     wrap(INTEGER, &bytes[skip..])
 }
 
-/// An OBJECT IDENTIFIER; the first two numbers share a byte.
+/// Encodes an OBJECT IDENTIFIER; the first two numbers share a byte.
 pub fn oid(numbers: &[u32]) -> Vec<u8> {
     let mut content = Vec::new();
     let first = match numbers {
@@ -93,16 +93,16 @@ pub fn oid(numbers: &[u32]) -> Vec<u8> {
     wrap(OID, &content)
 }
 
-/// Walks over values that lie one behind the other.
+/// A reader of consecutive values.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<'a>(pub &'a [u8]);
 
 impl<'a> Values<'a> {
-    /// The next value: its type and its content.
+    /// Takes the next value and returns its tag and its content.
     ///
     /// # Errors
     ///
-    /// [`BerError`], also where there is none.
+    /// [`BerError`], also if there is no value left.
     pub fn take(&mut self) -> Result<(u8, &'a [u8]), BerError> {
         let (&[tag, len], mut rest) = self.0.split_first_chunk().ok_or(BerError::Cut)?;
         if tag & 0x1f == 0x1f {
@@ -126,7 +126,7 @@ impl<'a> Values<'a> {
         Ok((tag, content))
     }
 
-    /// The content of the next value, which has to be of type `expected`.
+    /// Takes the next value, which has to be of type `expected`, and returns its content.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// The next value, an INTEGER.
+    /// Takes the next value, which has to be an INTEGER.
     ///
     /// # Errors
     ///
@@ -147,13 +147,13 @@ impl<'a> Values<'a> {
         read_integer(self.expect(INTEGER)?)
     }
 
-    /// Whether there is none left.
+    /// Returns `true` if no value is left.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The content of an INTEGER.
+/// Decodes the content of an INTEGER.
 ///
 /// # Errors
 ///
@@ -168,11 +168,12 @@ pub fn read_integer(content: &[u8]) -> Result<i64, BerError> {
         .fold(sign, |all, &byte| all << 8 | i64::from(byte)))
 }
 
-/// The content of a counter or gauge, which is an INTEGER without a sign: up to 64 bits behind a zero.
+/// Decodes the content of a counter or gauge, an INTEGER without a sign: up to 64 bits behind a
+/// zero.
 ///
 /// # Errors
 ///
-/// [`BerError::Form`] beyond that.
+/// [`BerError::Form`] beyond 64 bits.
 pub fn read_unsigned(content: &[u8]) -> Result<u64, BerError> {
     let digits = match content {
         [0, digits @ ..] if content.len() == 9 => digits,
@@ -184,7 +185,7 @@ pub fn read_unsigned(content: &[u8]) -> Result<u64, BerError> {
         .fold(0, |all, &byte| all << 8 | u64::from(byte)))
 }
 
-/// The content of an OBJECT IDENTIFIER.
+/// Decodes the content of an OBJECT IDENTIFIER.
 ///
 /// # Errors
 ///

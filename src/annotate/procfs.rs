@@ -1,15 +1,16 @@
-//! Linux's /proc as facts. Read proc(5) first; PSI is in the kernel's Documentation/accounting/psi.rst.
+//! Linux's /proc as annotations. Read proc(5) first; pressure (PSI) is in the kernel's
+//! Documentation/accounting/psi.rst.
 //!
-//! All of it is the host's, or that part of it which this process's namespaces show.
+//! The values are the host's, as far as the namespaces of this process show them.
 
-use super::Told;
-use crate::annotation::Classes;
+use super::Readings;
+use crate::annotation::ProcfsClass;
 use crate::decimal::decimal;
 use crate::time::{MonoTime, Nanos};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Counters of an interface: its fact, and its place among the numbers of a line of /proc/net/dev.
+/// The counters of an interface: the annotation, and its column in a line of /proc/net/dev.
 const INTERFACE: [(&str, usize); 6] = [
     ("rx_bytes", 0),
     ("tx_bytes", 8),
@@ -19,13 +20,14 @@ const INTERFACE: [(&str, usize); 6] = [
     ("tx_dropped", 11),
 ];
 
-/// Most interfaces told of: those that moved most bytes.
+/// The most interfaces in one answer: those that moved the most bytes.
 const INTERFACES: usize = 8;
 
-/// Shares of time are not averaged over more than this: they are to tell of now.
+/// The longest time over which a share of CPU time is averaged: an older reading is not used.
 const LONGEST: Nanos = Nanos::from_millis(300_000);
 
-/// Counters since boot: the fact, the file's group, the counter's name there (RFC 4022, RFC 4293 and Linux's own).
+/// Counters since boot: the annotation, the file's group, the counter's name there (RFC 4022, RFC
+/// 4293 and Linux's own).
 pub const MIB: [(&str, &str, &str); 19] = [
     ("tcp_segments_received", "Tcp", "InSegs"),
     ("tcp_segments_sent", "Tcp", "OutSegs"),
@@ -48,32 +50,32 @@ pub const MIB: [(&str, &str, &str); 19] = [
     ("ip_reassembly_failures", "Ip", "ReasmFails"),
 ];
 
-/// Averages over 1, 5 and 15 minutes, from /proc/loadavg.
+/// Parses the load averages over 1, 5 and 15 minutes in /proc/loadavg.
 pub fn load_averages(text: &str) -> Option<[f64; 3]> {
     let mut numbers = text.split_ascii_whitespace().map(decimal);
     let mut next = || numbers.next()?;
     Some([next()?, next()?, next()?])
 }
 
-/// Seconds since boot, from /proc/uptime.
+/// Parses the seconds since boot in /proc/uptime.
 pub fn uptime(text: &str) -> Option<f64> {
     decimal(text.split_ascii_whitespace().next()?)
 }
 
-/// What all CPUs together have spent, in ticks since boot.
+/// The time that all CPUs together have spent since boot, in clock ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticks {
-    /// CPUs that are there.
+    /// The number of CPUs.
     pub cpus: usize,
-    /// Everything.
+    /// All ticks.
     pub total: u64,
-    /// With nothing to do, or waiting for a disk.
+    /// Ticks with nothing to do, or with a wait for a disk.
     pub idle: u64,
-    /// Taken by the hypervisor for others.
+    /// Ticks that the hypervisor gave to other machines.
     pub steal: u64,
 }
 
-/// From /proc/stat. What guests ran is in their host's user time already.
+/// Parses /proc/stat. The time of guests is part of their host's user time already.
 pub fn ticks(text: &str) -> Option<Ticks> {
     let mut lines = text.lines();
     let all = lines.next()?.strip_prefix("cpu ")?;
@@ -94,8 +96,8 @@ pub fn ticks(text: &str) -> Option<Ticks> {
     })
 }
 
-/// Shares of the time between two readings: with something to do (that of others on the same machine included), and of
-/// that the others' alone. `None` where no tick has passed.
+/// Returns the busy share of the time between two readings, and the part of it that the hypervisor
+/// stole; both are fractions of 1. `None` if no tick has passed.
 pub fn shares(before: Ticks, now: Ticks) -> Option<(f64, f64)> {
     let total = now.total.checked_sub(before.total).filter(|&all| all > 0)? as f64;
     let idle = now.idle.saturating_sub(before.idle) as f64; // iowait may go back.
@@ -103,7 +105,8 @@ pub fn shares(before: Ticks, now: Ticks) -> Option<(f64, f64)> {
     Some(((1.0 - idle / total).max(0.0), steal / total))
 }
 
-/// Share of the last 10 s in which some task waited for the resource, from /proc/pressure/*.
+/// Parses the share of the last 10 s in which some task waited for the resource, from
+/// /proc/pressure/*.
 pub fn pressure(text: &str) -> Option<f64> {
     let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
     let percent = some
@@ -115,7 +118,7 @@ pub fn pressure(text: &str) -> Option<f64> {
     Some(percent / 100.0)
 }
 
-/// A row of /proc/meminfo, in bytes.
+/// Parses the row called `name` of /proc/meminfo, in bytes.
 pub fn memory(text: &str, name: &str) -> Option<f64> {
     let rest = text
         .lines()
@@ -124,7 +127,7 @@ pub fn memory(text: &str, name: &str) -> Option<f64> {
     Some(kilobytes * 1024.0)
 }
 
-/// The soft limit of open descriptors, from /proc/self/limits; infinite where there is none.
+/// Parses the soft limit of open descriptors in /proc/self/limits; infinity stands for no limit.
 pub fn open_files_limit(text: &str) -> Option<f64> {
     let row = text
         .lines()
@@ -135,7 +138,7 @@ pub fn open_files_limit(text: &str) -> Option<f64> {
     }
 }
 
-/// A counter of /proc/net/snmp or /proc/net/netstat: pairs of lines, names above numbers.
+/// Parses a counter of /proc/net/snmp or /proc/net/netstat: pairs of lines, names above numbers.
 pub fn counter(text: &str, group: &str, name: &str) -> Option<f64> {
     let mut lines = text
         .lines()
@@ -147,8 +150,8 @@ pub fn counter(text: &str, group: &str, name: &str) -> Option<f64> {
     decimal(numbers.split_ascii_whitespace().nth(place)?)
 }
 
-/// The interfaces of /proc/net/dev that have moved bytes, each with its sixteen numbers; those that moved most if there
-/// are many, in the order of the file.
+/// Parses the interfaces of /proc/net/dev that have moved bytes, each with its sixteen numbers. Of
+/// many only those that moved the most bytes are returned, in the order of the file.
 pub fn interfaces(text: &str) -> Vec<(&str, Vec<f64>)> {
     let mut found: Vec<(&str, Vec<f64>)> = text
         .lines()
@@ -173,7 +176,7 @@ fn moved(numbers: &[f64]) -> f64 {
     numbers[0] + numbers[8]
 }
 
-/// Reads the classes that procfs answers.
+/// The reader of the classes in procfs, which remembers the CPU time of its last reading.
 #[derive(Debug)]
 pub struct Reader {
     root: PathBuf,
@@ -181,34 +184,41 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// `root` is /proc, but for tests.
+    /// Returns a reader of the tree at `root`, which is /proc except in tests.
     pub fn new(root: PathBuf) -> Self {
         Self { root, before: None }
     }
 
-    /// One class at `now`; empty for one that is not procfs's.
-    pub fn read(&mut self, class: Classes, now: MonoTime) -> Told {
-        let mut told = Told::default();
+    /// Reads one class, called `word`, at the time `now`.
+    pub fn read(&mut self, class: ProcfsClass, word: &'static str, now: MonoTime) -> Readings {
+        let mut readings = ClassReading {
+            root: &self.root,
+            word,
+            out: Readings::default(),
+        };
         match class {
-            Classes::LOAD => self.load(&mut told),
-            Classes::CPU => self.cpu(&mut told, now),
-            Classes::MEMORY => self.memory(&mut told),
-            Classes::FILES => self.files(&mut told),
-            Classes::MIB => self.mib(&mut told),
-            Classes::INTERFACES => self.interfaces(&mut told),
-            _ => {}
+            ProcfsClass::Load => readings.load(),
+            ProcfsClass::Cpu => readings.cpu(&mut self.before, now),
+            ProcfsClass::Memory => readings.memory(),
+            ProcfsClass::Files => readings.files(),
+            ProcfsClass::Mib => readings.mib(),
+            ProcfsClass::Interfaces => readings.interfaces(),
         }
-        told
+        readings.out
     }
+}
 
-    /// What `parse` makes of a file; otherwise the class has an error.
-    fn parsed<T>(
-        &self,
-        told: &mut Told,
-        class: Classes,
-        file: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+/// The reading of one class.
+struct ClassReading<'a> {
+    root: &'a Path,
+    word: &'static str,
+    out: Readings,
+}
+
+impl ClassReading<'_> {
+    /// Returns the value that `parse` finds in a file; `None`, and an error of the class,
+    /// otherwise.
+    fn parsed<T>(&mut self, file: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let path = self.root.join(file);
         let failed = match fs::read(&path) {
             Ok(bytes) => match parse(&String::from_utf8_lossy(&bytes)) {
@@ -221,81 +231,82 @@ impl Reader {
                 format!("cannot read {}: {reason}", path.display())
             }
         };
-        told.error(class, failed);
+        self.out.error(self.word, failed);
         None
     }
 
-    fn load(&self, told: &mut Told) {
-        let averages = self.parsed(told, Classes::LOAD, "loadavg", load_averages);
+    fn load(&mut self) {
+        let averages = self.parsed("loadavg", load_averages);
         for (name, at) in [("load1", 0), ("load5", 1), ("load15", 2)] {
-            told.number(name, averages.map(|averages| averages[at]));
+            let average = averages.map(|averages| averages[at]);
+            self.out.number(name, average);
         }
-        let ticks = self.parsed(told, Classes::LOAD, "stat", ticks);
-        told.number("cpus", ticks.map(|ticks| ticks.cpus as f64));
-        let uptime = self.parsed(told, Classes::LOAD, "uptime", uptime);
-        told.number("uptime_s", uptime);
+        let ticks = self.parsed("stat", ticks);
+        self.out
+            .number("cpus", ticks.map(|ticks| ticks.cpus as f64));
+        let uptime = self.parsed("uptime", uptime);
+        self.out.number("uptime_s", uptime);
     }
 
-    fn cpu(&mut self, told: &mut Told, at: MonoTime) {
-        if let Some(now) = self.parsed(told, Classes::CPU, "stat", ticks) {
-            let before = self.before.filter(|before| at.since(before.0) <= LONGEST);
-            let shares = before.and_then(|before| shares(before.1, now));
-            told.number("cpu_busy", shares.map(|shares| shares.0));
-            told.number("cpu_steal", shares.map(|shares| shares.1));
-            self.before = Some((at, now));
+    fn cpu(&mut self, before: &mut Option<(MonoTime, Ticks)>, at: MonoTime) {
+        if let Some(now) = self.parsed("stat", ticks) {
+            let young = before.filter(|before| at.since(before.0) <= LONGEST);
+            let shares = young.and_then(|before| shares(before.1, now));
+            self.out.number("cpu_busy", shares.map(|shares| shares.0));
+            self.out.number("cpu_steal", shares.map(|shares| shares.1));
+            *before = Some((at, now));
         }
-        let waiting = self.parsed(told, Classes::CPU, "pressure/cpu", pressure);
-        told.number("cpu_pressure_some10", waiting);
+        let waiting = self.parsed("pressure/cpu", pressure);
+        self.out.number("cpu_pressure_some10", waiting);
     }
 
-    fn memory(&self, told: &mut Told) {
-        let both = self.parsed(told, Classes::MEMORY, "meminfo", |text| {
-            // Kernels before 3.14 do not tell what is available.
+    fn memory(&mut self) {
+        let both = self.parsed("meminfo", |text| {
+            // Kernels before 3.14 have no row for the available memory.
             Some((memory(text, "MemTotal")?, memory(text, "MemAvailable")))
         });
-        told.number("memory_total_bytes", both.map(|both| both.0));
-        told.number("memory_available_bytes", both.and_then(|both| both.1));
-        let waiting = self.parsed(told, Classes::MEMORY, "pressure/memory", pressure);
-        told.number("memory_pressure_some10", waiting);
+        let (total, available) = both.map_or((None, None), |(all, free)| (Some(all), free));
+        self.out.number("memory_total_bytes", total);
+        self.out.number("memory_available_bytes", available);
+        let waiting = self.parsed("pressure/memory", pressure);
+        self.out.number("memory_pressure_some10", waiting);
     }
 
-    fn files(&self, told: &mut Told) {
+    fn files(&mut self) {
         match fs::read_dir(self.root.join("self/fd")) {
             // The directory itself is open while it is read.
-            Ok(open) => told.number("open_files", Some(open.count().saturating_sub(1) as f64)),
-            Err(error) => told.error(
-                Classes::FILES,
-                format!("cannot read /proc/self/fd: {error}"),
-            ),
+            Ok(open) => {
+                let open = open.count().saturating_sub(1);
+                self.out.number("open_files", Some(open as f64));
+            }
+            Err(error) => {
+                let text = format!("cannot read /proc/self/fd: {error}");
+                self.out.error(self.word, text);
+            }
         }
-        let limit = self.parsed(told, Classes::FILES, "self/limits", open_files_limit);
-        told.number("open_files_max", limit);
-        let host = self.parsed(told, Classes::FILES, "sys/fs/file-nr", uptime);
-        told.number("host_open_files", host);
+        let limit = self.parsed("self/limits", open_files_limit);
+        self.out.number("open_files_max", limit);
+        let host = self.parsed("sys/fs/file-nr", uptime);
+        self.out.number("host_open_files", host);
     }
 
-    fn mib(&self, told: &mut Told) {
-        let snmp = self.parsed(told, Classes::MIB, "net/snmp", |text| Some(text.to_owned()));
-        let more = self.parsed(told, Classes::MIB, "net/netstat", |text| {
-            Some(text.to_owned())
-        });
+    fn mib(&mut self) {
+        let whole = |text: &str| Some(text.to_owned());
+        let snmp = self.parsed("net/snmp", whole);
+        let netstat = self.parsed("net/netstat", whole);
         for (annotation, group, name) in MIB {
-            let text = if group == "TcpExt" { &more } else { &snmp };
+            let text = if group == "TcpExt" { &netstat } else { &snmp };
             let number = text.as_ref().and_then(|text| counter(text, group, name));
-            told.number(annotation, number);
+            self.out.number(annotation, number);
         }
     }
 
-    fn interfaces(&self, told: &mut Told) {
-        let text = self.parsed(told, Classes::INTERFACES, "net/dev", |text| {
-            Some(text.to_owned())
-        });
+    fn interfaces(&mut self) {
+        let text = self.parsed("net/dev", |text| Some(text.to_owned()));
         for (interface, numbers) in interfaces(text.as_deref().unwrap_or_default()) {
             for (annotation, at) in INTERFACE {
-                told.number(
-                    format!("interface.{interface}.{annotation}"),
-                    Some(numbers[at]),
-                );
+                let name = format!("interface.{interface}.{annotation}");
+                self.out.number(name, Some(numbers[at]));
             }
         }
     }
@@ -317,7 +328,7 @@ mod tests {
         \x20 eth0: 1000 7 1 2 0 0 0 0     2000 8 3 4 0 0 0 0\n  bad: 1 2 x\n";
 
     #[test]
-    fn texts_of_proc_are_read_as_they_stand() {
+    fn texts_of_proc_are_parsed() {
         let loads = load_averages("0.52 1.05 12.40 3/871 3072\n");
         assert_eq!(loads, Some([0.52, 1.05, 12.4]));
         assert_eq!(uptime("12345.67 98765.43\n"), Some(12345.67));
@@ -412,17 +423,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_told_and_the_rest_of_its_class_too() {
+    fn a_missing_file_is_an_error_beside_the_other_values_of_its_class() {
         let root = std::env::temp_dir().join(format!("sts-procfs-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
         fs::write(root.join("stat"), STAT).unwrap();
         fs::write(root.join("loadavg"), "none").unwrap();
         let mut reader = Reader::new(root.clone());
-        assert!(reader
-            .read(Classes::TAGS, MonoTime(0))
-            .annotations()
-            .is_empty());
-        let annotations = reader.read(Classes::CPU, MonoTime(0)).annotations();
+        let annotations = reader
+            .read(ProcfsClass::Cpu, "cpu", MonoTime(0))
+            .annotations();
         let expected = format!(
             "cannot read {}/pressure/cpu: No such file or directory",
             root.display()
@@ -434,16 +443,18 @@ mod tests {
         );
         assert_eq!(annotations[0].value, AnnotationValue::Text(expected));
         let busier = STAT.replacen("100", "200", 1);
-        for (seconds, told) in [(300, true), (601, false)] {
-            fs::write(root.join("stat"), if told { &busier } else { STAT }).unwrap();
+        for (seconds, is_young) in [(300, true), (601, false)] {
+            fs::write(root.join("stat"), if is_young { &busier } else { STAT }).unwrap();
             let now = MonoTime(seconds * 1_000_000_000);
-            let annotations = reader.read(Classes::CPU, now).annotations();
+            let annotations = reader.read(ProcfsClass::Cpu, "cpu", now).annotations();
             let busy = annotations
                 .iter()
                 .any(|annotation| annotation.name == "cpu_busy");
-            assert_eq!(busy, told, "after {seconds} s: {annotations:?}");
+            assert_eq!(busy, is_young, "after {seconds} s: {annotations:?}");
         }
-        let annotations = reader.read(Classes::LOAD, MonoTime(0)).annotations();
+        let annotations = reader
+            .read(ProcfsClass::Load, "load", MonoTime(0))
+            .annotations();
         let names: Vec<_> = annotations
             .iter()
             .map(|annotation| annotation.name.as_str())
@@ -453,17 +464,17 @@ mod tests {
     }
 
     #[test]
-    fn this_host_answers_every_class() {
+    fn this_host_has_values_of_every_class() {
         let mut reader = Reader::new("/proc".into());
         for (class, annotation) in [
-            (Classes::LOAD, "load1"),
-            (Classes::MEMORY, "memory_total_bytes"),
-            (Classes::FILES, "open_files"),
-            (Classes::MIB, "tcp_retransmitted_segments"),
+            (ProcfsClass::Load, "load1"),
+            (ProcfsClass::Memory, "memory_total_bytes"),
+            (ProcfsClass::Files, "open_files"),
+            (ProcfsClass::Mib, "tcp_retransmitted_segments"),
         ] {
-            let annotations = reader.read(class, MonoTime(0)).annotations();
+            let annotations = reader.read(class, "class", MonoTime(0)).annotations();
             assert!(
-                annotations.iter().any(|told| told.name == annotation),
+                annotations.iter().any(|one| one.name == annotation),
                 "{annotations:?}"
             );
         }

@@ -1,8 +1,8 @@
-//! SNMPv2c: one GET for all the values that the operator of this node wants told (RFC 3416 §4.2.1, community as in RFC
-//! 1901). The peer of a node chooses neither the agent nor the objects.
+//! SNMPv2c: one GET for all the objects that the operator of this node names (RFC 3416 §4.2.1,
+//! community as in RFC 1901). The peer of a node chooses neither the agent nor the objects.
 
 use super::ber::{self, BerError, Values, INTEGER, NULL, OCTETS, OID, SEQUENCE};
-use super::Told;
+use super::Readings;
 use crate::decimal::decimal;
 use std::fmt;
 use std::io;
@@ -10,21 +10,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// Where agents listen.
+/// The port on which agents listen.
 pub const PORT: u16 = 161;
-/// Most objects in one GET, so that the answer fits a datagram.
+/// The most objects in one GET, so that the answer fits a datagram.
 pub const OBJECTS_MAX: usize = 32;
-/// What is asked for unless the operator names objects.
+/// The objects of the GET unless the operator names others.
 pub const DEFAULT_OBJECTS: &str = "sysUpTime,laLoad.1,laLoad.2,laLoad.3";
-/// How long an agent may take.
+/// The longest wait for an answer.
 pub const TIMEOUT: Duration = Duration::from_secs(1);
 
 const GET: u8 = 0xa0;
 const RESPONSE: u8 = 0xa2;
 const VERSION_2C: i32 = 1;
 
-/// Names that are understood, and the objects they stand for: scalars (RFC 3418, RFC 2790, UCD-SNMP-MIB) and, where a
-/// number has to follow, columns of tables (RFC 2863).
+/// The known names, and the objects they stand for: scalars (RFC 3418, RFC 2790, UCD-SNMP-MIB) and,
+/// where a number has to follow, columns of tables (RFC 2863).
 #[rustfmt::skip]
 const NAMES: [(&str, &[u32], bool); 28] = [
     ("sysDescr", &[1, 3, 6, 1, 2, 1, 1, 1], false),
@@ -57,12 +57,12 @@ const NAMES: [(&str, &[u32], bool); 28] = [
     ("ifHighSpeed", &[1, 3, 6, 1, 2, 1, 31, 1, 1, 1, 15], true),
 ];
 
-/// What to ask an agent for: `laLoad.1`, `sysUpTime`, `1.3.6.1.2.1.1.5.0`.
+/// An object of an agent: `laLoad.1`, `sysUpTime`, `1.3.6.1.2.1.1.5.0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// As the operator wrote it, without a leading dot; the fact is `snmp.` and this.
+    /// The name as the operator wrote it, without a leading dot; the annotation is `snmp.NAME`.
     pub name: String,
-    /// Its numbers.
+    /// The numbers of its identifier.
     pub oid: Vec<u32>,
 }
 
@@ -113,11 +113,11 @@ impl FromStr for Object {
     }
 }
 
-/// Objects joined by commas.
+/// Parses objects joined by commas.
 ///
 /// # Errors
 ///
-/// What completes the sentence "--snmp-objects VALUE ...".
+/// A text that completes the sentence "--snmp-objects VALUE ...".
 pub fn objects(text: &str) -> Result<Vec<Object>, String> {
     let objects: Vec<Object> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
     if objects.len() > OBJECTS_MAX {
@@ -129,31 +129,32 @@ pub fn objects(text: &str) -> Result<Vec<Object>, String> {
     Ok(objects)
 }
 
-/// Which agent, and what it is asked for.
+/// An agent and the objects of its GET.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
-    /// A name or an address, without brackets.
+    /// The name or address of its host, without brackets.
     pub host: String,
-    /// [`PORT`], mostly.
+    /// Its UDP port, usually [`PORT`].
     pub port: u16,
-    /// In place of a password, in the clear.
+    /// The community, which stands for a password and is sent in the clear.
     pub community: String,
-    /// At most [`OBJECTS_MAX`].
+    /// At most [`OBJECTS_MAX`] objects.
     pub objects: Vec<Object>,
 }
 
-/// Why an agent has not answered.
+/// The reason for which an agent gave no values.
 #[derive(Debug)]
 pub enum SnmpError {
-    /// Its name could not be resolved.
+    /// The name of its host could not be resolved.
     Resolve(io::Error),
-    /// The datagram could not be sent, or the host said that nobody listens.
+    /// The datagram could not be sent, or the host refused it.
     Socket(io::Error),
     /// No answer within [`TIMEOUT`].
     Silent,
-    /// What came was no answer to us.
+    /// The answer could not be parsed.
     Malformed(BerError),
-    /// The agent answered with an error-status (RFC 3416 §3), at the object with this number, counted from 1.
+    /// The agent answered with an error-status (RFC 3416 §3), at the object with this number,
+    /// counted from 1.
     Status(i64, i64),
 }
 
@@ -190,19 +191,19 @@ impl fmt::Display for SnmpError {
 
 impl std::error::Error for SnmpError {}
 
-/// What an agent tells of one object.
+/// The value of one object.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// A number, or a text that is one; TimeTicks are seconds here.
+pub enum SnmpValue {
+    /// A number, or a text that is one; TimeTicks in seconds.
     Number(f64),
-    /// A text, an address or an object; what is not printable as hexadecimal digits.
+    /// A text, an address or an object; unprintable bytes as hexadecimal digits.
     Text(String),
 }
 
-/// Objects by their numbers, with what was told of them.
-pub type Bindings = Vec<(Vec<u32>, Value)>;
+/// The objects of an answer by their numbers, with their values.
+pub type Bindings = Vec<(Vec<u32>, SnmpValue)>;
 
-/// The GET of `objects` as a message.
+/// Encodes the GET of `objects` as a message.
 pub fn emit_get(community: &str, id: i32, objects: &[Object]) -> Vec<u8> {
     let mut bindings = Vec::new();
     for object in objects {
@@ -223,7 +224,7 @@ pub fn emit_get(community: &str, id: i32, objects: &[Object]) -> Vec<u8> {
     ber::wrap(SEQUENCE, &message.concat())
 }
 
-/// What an answer to the GET with `id` holds, object by object; `None` where it answers something else.
+/// Parses the answer to the GET with `id`; `None` if it answers another request.
 ///
 /// # Errors
 ///
@@ -255,27 +256,29 @@ pub fn parse_response(message: &[u8], id: i32) -> Result<Option<Bindings>, SnmpE
     Ok(Some(values))
 }
 
-fn value(tag: u8, content: &[u8]) -> Result<Value, BerError> {
-    let text = |text: &str| Value::Text(text.into());
+fn value(tag: u8, content: &[u8]) -> Result<SnmpValue, BerError> {
+    let text = |text: &str| SnmpValue::Text(text.into());
     Ok(match tag {
-        INTEGER => Value::Number(ber::read_integer(content)? as f64),
+        INTEGER => SnmpValue::Number(ber::read_integer(content)? as f64),
         // Counter32, Gauge32, Counter64; TimeTicks are hundredths of a second.
-        0x41 | 0x42 | 0x46 => Value::Number(ber::read_unsigned(content)? as f64),
-        0x43 => Value::Number(ber::read_unsigned(content)? as f64 / 100.0),
+        0x41 | 0x42 | 0x46 => SnmpValue::Number(ber::read_unsigned(content)? as f64),
+        0x43 => SnmpValue::Number(ber::read_unsigned(content)? as f64 / 100.0),
         OCTETS => octets(content),
         OID => {
             let numbers = ber::read_oid(content)?;
             let words: Vec<_> = numbers.iter().map(u32::to_string).collect();
-            Value::Text(words.join("."))
+            SnmpValue::Text(words.join("."))
         }
         // IpAddress.
         0x40 => match <[u8; 4]>::try_from(content) {
-            Ok(address) => Value::Text(Ipv4Addr::from(address).to_string()),
+            Ok(address) => SnmpValue::Text(Ipv4Addr::from(address).to_string()),
             Err(_) => return Err(BerError::Form),
         },
         // Net-SNMP's Opaque float (its own tag 0x9f78 within).
         0x44 => match *content {
-            [0x9f, 0x78, 4, a, b, c, d] => Value::Number(f32::from_be_bytes([a, b, c, d]).into()),
+            [0x9f, 0x78, 4, a, b, c, d] => {
+                SnmpValue::Number(f32::from_be_bytes([a, b, c, d]).into())
+            }
             _ => octets(content),
         },
         NULL => text("no value"),
@@ -286,44 +289,46 @@ fn value(tag: u8, content: &[u8]) -> Result<Value, BerError> {
     })
 }
 
-fn octets(content: &[u8]) -> Value {
+fn octets(content: &[u8]) -> SnmpValue {
     let text = std::str::from_utf8(content).ok();
     let Some(text) = text.filter(|text| !text.chars().any(char::is_control)) else {
         let digits: String = content.iter().map(|byte| format!("{byte:02x}")).collect();
-        return Value::Text(format!("0x{digits}"));
+        return SnmpValue::Text(format!("0x{digits}"));
     };
     let plain = |byte: u8| byte.is_ascii_digit() || byte == b'.' || byte == b'-';
     match decimal(text.trim()) {
-        Some(number) if text.trim().bytes().all(plain) => Value::Number(number),
-        _ => Value::Text(text.into()),
+        Some(number) if text.trim().bytes().all(plain) => SnmpValue::Number(number),
+        _ => SnmpValue::Text(text.into()),
     }
 }
 
 impl Agent {
-    /// Asks, and waits [`TIMEOUT`] at most once the name is resolved; `id` has to differ from call to call.
+    /// Sends the GET and waits [`TIMEOUT`] at most once the name is resolved. `id` has to differ
+    /// from call to call.
     ///
     /// # Errors
     ///
     /// [`SnmpError`].
-    pub fn get(&self, id: i32) -> Result<Told, SnmpError> {
+    pub fn get(&self, id: i32) -> Result<Readings, SnmpError> {
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
         let address = addresses.map_err(SnmpError::Resolve)?.next();
         let address = address.ok_or(SnmpError::Resolve(io::ErrorKind::NotFound.into()))?;
         let values = exchange(address, &emit_get(&self.community, id, &self.objects), id)?;
-        let mut told = Told::default();
+        let mut readings = Readings::default();
         for object in &self.objects {
             let name = format!("snmp.{}", object.name);
             match values.iter().find(|row| row.0 == object.oid) {
-                Some((_, Value::Number(number))) => told.number(name, Some(*number)),
-                Some((_, Value::Text(text))) => told.text(name, text.as_str()),
-                None => told.text(name, "not in the agent's answer"),
+                Some((_, SnmpValue::Number(number))) => readings.number(name, Some(*number)),
+                Some((_, SnmpValue::Text(text))) => readings.text(name, text.as_str()),
+                None => readings.text(name, "not in the agent's answer"),
             }
         }
-        Ok(told)
+        Ok(readings)
     }
 }
 
-/// Sends `request` and waits for the answer with the same `id`. The socket is connected: the kernel lets nobody else answer.
+/// Sends `request` and waits for the answer with the same `id`. The socket is connected, so that
+/// the kernel drops datagrams of other hosts.
 fn exchange(address: SocketAddr, request: &[u8], id: i32) -> Result<Bindings, SnmpError> {
     let failed = SnmpError::Socket;
     let any: IpAddr = if address.is_ipv4() {
@@ -346,7 +351,7 @@ fn exchange(address: SocketAddr, request: &[u8], id: i32) -> Result<Bindings, Sn
         match socket.recv(&mut answer) {
             Ok(len) => match parse_response(&answer[..len], id) {
                 Ok(Some(values)) => return Ok(values),
-                Ok(None) => {} // An answer that we no longer waited for.
+                Ok(None) => {} // The answer to an earlier request.
                 Err(error @ SnmpError::Status(..)) => return Err(error),
                 Err(error) => outcome = error,
             },
@@ -365,7 +370,8 @@ mod tests {
     use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::random::Random;
 
-    /// GET of sysUpTime.0 and laLoad.1 with request-id 0x1234, as Net-SNMP's snmpget sends it but for a longer id.
+    /// GET of sysUpTime.0 and laLoad.1 with request-id 0x1234, as Net-SNMP's snmpget sends it but
+    /// for a longer id.
     #[rustfmt::skip]
     const GOLDEN_GET: &[u8] = &[
         0x30, 0x38, 0x02, 0x01, 0x01, 0x04, 0x06, b'p', b'u', b'b', b'l', b'i', b'c',
@@ -393,7 +399,7 @@ mod tests {
     fn golden_messages_are_written_and_read_and_a_cut_one_is_malformed() {
         assert_eq!(emit_get("public", ID, &wanted()), GOLDEN_GET);
         let values = parse_response(GOLDEN_RESPONSE, ID).unwrap().unwrap();
-        let expected = [Value::Number(123.45), Value::Number(0.52)];
+        let expected = [SnmpValue::Number(123.45), SnmpValue::Number(0.52)];
         for ((oid, value), (object, expected)) in values.iter().zip(wanted().iter().zip(expected)) {
             assert_eq!((oid, value), (&object.oid, &expected));
         }
@@ -427,25 +433,29 @@ mod tests {
     }
 
     #[test]
-    fn every_type_of_value_is_told() {
-        let text = |text: &str| Value::Text(text.into());
+    fn every_type_of_value_is_decoded() {
+        let text = |text: &str| SnmpValue::Text(text.into());
         for (tag, content, expected) in [
-            (INTEGER, &[0xff][..], Value::Number(-1.0)),
+            (INTEGER, &[0xff][..], SnmpValue::Number(-1.0)),
             (
                 0x41,
                 &[0, 0xff, 0xff, 0xff, 0xff],
-                Value::Number(4_294_967_295.0),
+                SnmpValue::Number(4_294_967_295.0),
             ),
             (
                 0x46,
                 &[1, 0, 0, 0, 0, 0],
-                Value::Number((1_u64 << 40) as f64),
+                SnmpValue::Number((1_u64 << 40) as f64),
             ),
-            (0x43, &[100], Value::Number(1.0)),
-            (0x44, &[0x9f, 0x78, 4, 0x3f, 0x80, 0, 0], Value::Number(1.0)),
+            (0x43, &[100], SnmpValue::Number(1.0)),
+            (
+                0x44,
+                &[0x9f, 0x78, 4, 0x3f, 0x80, 0, 0],
+                SnmpValue::Number(1.0),
+            ),
             (0x40, &[10, 0, 0, 7], text("10.0.0.7")),
             (OCTETS, b"router 7", text("router 7")),
-            (OCTETS, b" 12.50", Value::Number(12.5)),
+            (OCTETS, b" 12.50", SnmpValue::Number(12.5)),
             (OCTETS, b"inf", text("inf")),
             (OCTETS, b"1-2", text("1-2")),
             (OCTETS, &[0, 0x1b], text("0x001b")),
@@ -530,9 +540,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_and_a_refusal_are_told_in_words() {
+    fn a_closed_port_and_a_refusal_are_errors_with_their_reason() {
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
-        // It hears itself alone, so that nobody is there for others, and no other test gets the port.
+        // Connected to itself, it refuses other senders, and no other test gets the port.
         let own = closed.local_addr().unwrap();
         closed.connect(own).unwrap();
         let port = own.port();

@@ -1,11 +1,11 @@
-//! What the kernel knows of a connection, as facts.
+//! The kernel's state of a connection (`TCP_INFO`) as annotations.
 
-use super::Told;
+use super::Readings;
 use crate::sys::TcpInfo;
 
-/// Appends the facts of one connection, their names behind `side` (`upstream` is towards the source). What the kernel does
-/// not tell, or not yet, is left out.
-pub fn tell(told: &mut Told, side: &str, info: &TcpInfo) {
+/// Appends the values of one connection, with `side` before their names (`upstream` is towards the
+/// source). Values that the kernel does not have, or not yet, are left out.
+pub fn append(readings: &mut Readings, side: &str, info: &TcpInfo) {
     let micros = |value: Option<u64>| value.map(|value| value as f64 * 1000.0);
     let plain = |value: Option<u64>| value.map(|value| value as f64);
     for (name, number) in [
@@ -20,6 +20,6 @@ pub fn tell(told: &mut Told, side: &str, info: &TcpInfo) {
         ("sndbuf_limited_ns", micros(info.sndbuf_limited_us)),
         ("not_sent_bytes", plain(info.not_sent)),
     ] {
-        told.number(format!("{side}.{name}"), number);
+        readings.number(format!("{side}.{name}"), number);
     }
 }

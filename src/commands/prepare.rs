@@ -1,5 +1,6 @@
 //! What the roles have in common: `Common` in, the parts that they are made of out.
 
+use crate::annotate::annotator::Offer;
 use crate::annotate::snmp::Agent;
 use crate::annotation::Classes;
 use crate::cli::{Common, Endpoint, Format, PROGRAM};
@@ -9,7 +10,6 @@ use crate::commands::exporter::Exporter;
 use crate::http::{self, Routes};
 use crate::measure::sla::{self, Rule};
 use crate::measure::Baseline;
-use crate::node::annotator::Offer;
 use crate::node::dial::NextHop;
 use crate::node::gate::Limits;
 use crate::node::link_auth;

@@ -5,14 +5,14 @@
 //! One `accept` thread per listening address. Per connection a pair of threads: `up#N` moves bytes from the client to
 //! the server, `down#N` back; a reflector needs `up#N` alone. Both hand finished measurements to one `collect` thread
 //! over a bounded channel and never wait for it. A node that is asked about itself reads that on a thread `annotate`, its
-//! SNMP agent's values on `snmp`: see [`annotator`].
+//! SNMP agent's values on `snmp`: see [`annotator`](crate::annotate::annotator).
 //! Where metrics are served, a `metrics` thread per listening address accepts requests, and one thread per request answers
 //! with what the collector posts on the [`latest`] report when it is asked; `--sessions` is written on a thread `sessions`.
 //!
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
 
-pub mod annotator;
+pub mod annotations;
 pub mod clock;
 pub mod connect_window;
 pub mod connection_log;
@@ -29,6 +29,7 @@ mod stop;
 
 pub use stop::StopFlag;
 
+use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
 use crate::collect::{latest, queue, requests};
 use crate::session::admission::Accept;
@@ -75,7 +76,7 @@ pub struct Settings {
     /// `--ask`: what every node is asked for in every marked block of a path opened here.
     pub ask: Classes,
     /// What it tells of itself when it is asked.
-    pub offer: annotator::Offer,
+    pub offer: Offer,
 }
 
 impl Settings {
@@ -96,7 +97,7 @@ impl Settings {
             key: None,
             limits: gate::Limits::default(),
             ask: Classes::default(),
-            offer: annotator::Offer::default(),
+            offer: Offer::default(),
         }
     }
 
@@ -127,7 +128,7 @@ pub struct Node {
     /// What blocks that begin here ask for.
     pub requests: Arc<requests::AnnotationRequests>,
     /// What it answers when a block asks.
-    pub annotator: annotator::Annotator,
+    pub annotator: Annotator,
     /// Where the lives of connections are written; `None` without `--sessions`.
     pub sessions: Option<connection_log::Sessions>,
     /// The next hop; `None` at a reflector.
@@ -153,7 +154,7 @@ impl Node {
             collector,
             latest: Arc::default(),
             requests: Arc::new(requests),
-            annotator: annotator::Annotator::new(settings.offer.clone(), settings.tags.clone()),
+            annotator: Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
             next_hop,
             own_ends: Mutex::default(),

@@ -1,11 +1,12 @@
 //! The near end of a path: what the source and the probe have in common. They open a session, send marked blocks and
 //! read what comes back; the block itself carries its scheduled time, so reader and writer share only counts.
 
+use crate::annotate::annotator::AnnotationWriter;
 use crate::annotation::Classes;
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequest;
 use crate::measure::Return;
-use crate::node::annotator::{append_annotations, append_own_annotations, AnnotationWriter};
+use crate::node::annotations::{collect_annotations, collect_own_annotations};
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::dial::DialError;
 use crate::node::ends::{End, Pair, Patience, Session, WriteFault};
@@ -517,7 +518,7 @@ impl Origin {
         };
         self.node.collector.offer(measurement);
         if view.header.classes != 0 {
-            append_annotations(&self.node, 0, view);
+            collect_annotations(&self.node, 0, view);
         }
     }
 }
@@ -739,7 +740,7 @@ impl<'a> BlockWriter<'a> {
         self.line.send(frame, &mut self.held)?;
         drop(guard);
         if request.classes.is_empty() {
-            self.telling.rest();
+            self.telling.clear();
         } else {
             self.tell_own(request.own, sequence, now);
         }
@@ -751,8 +752,9 @@ impl<'a> BlockWriter<'a> {
     fn tell_own(&mut self, own: Classes, sequence: u64, now: MonoTime) {
         let node = &self.origin.node;
         let value = self.telling.answer(&node.annotator, own, now);
-        append_own_annotations(node, sequence, &value);
+        collect_own_annotations(node, sequence, &value);
         let socket = Some(&self.line.pair.client.socket);
-        self.telling.follow(&node.annotator, now, None, socket);
+        self.telling
+            .request_next(&node.annotator, now, None, socket);
     }
 }

@@ -366,7 +366,7 @@ impl Reader {
             ));
         };
         self.word("ask")?;
-        let words = Classes::ALL.map(|row| row.1).join(", ");
+        let words = Classes::ALL.map(|row| row.word).join(", ");
         let what = format!("a class of annotations: all, {words}");
         let class = |text: &str| text.parse::<Classes>().ok().filter(|some| !some.is_empty());
         let mut classes = self.read(&what, class)?;

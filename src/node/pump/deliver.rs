@@ -3,7 +3,7 @@
 use super::Pump;
 use crate::collect::queue::Measurement;
 use crate::measure::Direction;
-use crate::node::annotator::cut_to_room;
+use crate::node::annotations::cut_to_room;
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::ends::{End, Side};
 use crate::node::fault::Fault;
@@ -124,7 +124,7 @@ impl<'a> Pump<'a> {
         };
         let mut annotations = Vec::new();
         if header.classes == 0 {
-            self.telling.rest();
+            self.telling.clear();
         } else {
             // What the nodes before told is to go back, and what this one tells.
             let overflow = frame.header.flags.0 & Flags::ANNOTATIONS_OVERFLOW;

@@ -5,9 +5,10 @@
 //! half locked, *egress*, the send. Logging, allocation and the hand-over to the collector come after the send. Frames
 //! that are ready together go out in one send, with one egress time.
 
+use crate::annotate::annotator::AnnotationWriter;
 use crate::collect::queue::{Measurement, Traffic};
 use crate::measure::{Direction, Return};
-use crate::node::annotator::{append_annotations, AnnotationWriter};
+use crate::node::annotations::collect_annotations;
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::connect_window::{Arrived, ConnectWindow};
 use crate::node::ends::{End, Pair, Patience, Session, Side, WriteFault};
@@ -273,7 +274,7 @@ impl<'a> Pump<'a> {
         let client = self.socket(Side::Client);
         let server = self.socket(Side::Server);
         self.telling
-            .follow(&self.node.annotator, at.mono, client, server);
+            .request_next(&self.node.annotator, at.mono, client, server);
     }
 
     fn socket(&self, side: Side) -> Option<&'a TcpStream> {
@@ -322,7 +323,7 @@ impl<'a> Pump<'a> {
             self.node.collector.offer(Measurement::Trip(Box::new(trip)));
         }
         if header.classes != 0 {
-            append_annotations(self.node, self.session.hop, &view);
+            collect_annotations(self.node, self.session.hop, &view);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Pump;
 use crate::measure::Direction;
-use crate::node::annotator::append;
+use crate::node::annotations::append;
 use crate::node::clock::Moment;
 use crate::node::ends::Side;
 use crate::node::fault::Fault;
@@ -217,7 +217,7 @@ impl<'a> Pump<'a> {
                     let value = self.answer(&reader.view(header), ingress);
                     header = append(&reader.view(header), self.session.hop, &value, own);
                 }
-                _ => self.telling.rest(),
+                _ => self.telling.clear(),
             }
         }
         if own.is_empty() {

@@ -3,7 +3,7 @@
 use super::{refuse_greeting, Pump};
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequest;
-use crate::node::annotator::append_own_annotations;
+use crate::node::annotations::collect_own_annotations;
 use crate::node::clock::Moment;
 use crate::node::ends::Side;
 use crate::node::fault::Fault;
@@ -113,11 +113,11 @@ impl<'a> Pump<'a> {
     /// An entry is a node of the path too, and answers what its own blocks ask.
     fn tell_own(&mut self, request: &AnnotationRequest, sequence: u64, at: Moment) {
         if request.classes.is_empty() {
-            return self.telling.rest();
+            return self.telling.clear();
         }
         let (node, own) = (self.node, request.own);
         let value = self.telling.answer(&node.annotator, own, at.mono);
-        append_own_annotations(node, sequence, &value);
+        collect_own_annotations(node, sequence, &value);
         self.follow(at);
     }
 
