@@ -12,6 +12,7 @@
 //!
 //! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
 
+pub mod change;
 mod clock;
 pub mod facts;
 mod held;
