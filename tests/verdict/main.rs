@@ -3,13 +3,14 @@
 //! As tests they are small, with bounds that leave room for chance. `scripts/trials verdict` prints
 //! the whole tables, in the release build (environment variable `STS_TRIALS`).
 
-#[allow(dead_code)] // Of its uses, this one needs no damage.
+#[allow(dead_code)] // Not all of it is used by every test that has it.
 #[path = "../../src/random.rs"]
 mod random;
 
 mod finite;
 mod noise;
 mod search;
+mod state;
 
 /// Prints the tables of `STS_TRIALS`: `all`, or names with commas between.
 #[test]
@@ -17,7 +18,7 @@ fn tables() {
     let Ok(wanted) = std::env::var("STS_TRIALS") else {
         return;
     };
-    let tables: [(&str, fn()); 8] = [
+    let tables: [(&str, fn()); 11] = [
         ("false", finite::false_verdicts),
         ("power", finite::power),
         ("special", finite::special),
@@ -25,6 +26,9 @@ fn tables() {
         ("least", finite::least),
         ("share", finite::least_share),
         ("several", finite::several),
+        ("levels", state::levels),
+        ("tails", state::tails),
+        ("sequences", state::sequences),
         ("cost", finite::cost),
     ];
     let is_wanted = |name: &str| wanted == "all" || wanted.split(',').any(|w| w == name);

@@ -14,8 +14,14 @@ pub(crate) fn ms(value: SignedNanos) -> f64 {
     value.0 as f64 / 1e6
 }
 
-/// Searches delays in milliseconds; block t is due at t intervals.
-pub(crate) fn search(search: &mut Search, delays: &[f64], flags: &[bool], interval: f64) -> Changes {
+/// Searches delays in milliseconds.
+pub(crate) fn search(s: &mut Search, delays: &[f64], flags: &[bool], interval: f64) -> Changes {
+    push(s, delays, flags, interval);
+    s.changes()
+}
+
+/// Makes `search` hold delays in milliseconds; block t is due at t intervals.
+pub(crate) fn push(search: &mut Search, delays: &[f64], flags: &[bool], interval: f64) {
     search.clear();
     for (t, delay) in delays.iter().enumerate() {
         search.push(Block {
@@ -25,7 +31,6 @@ pub(crate) fn search(search: &mut Search, delays: &[f64], flags: &[bool], interv
             retransmitted: flags.get(t).is_some_and(|flag| *flag),
         });
     }
-    search.changes()
 }
 
 /// A series of `noise` with `change` on it.

@@ -23,9 +23,11 @@
 mod level;
 mod math;
 mod own_blocks;
+mod runs;
 mod tail;
 
 pub use own_blocks::Block;
+pub use runs::{Against, Judged, Lasting, Named, RunFigures, RunHistory, NEEDED_RUNS};
 
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use level::Level;
