@@ -13,6 +13,7 @@
 //! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
 
 pub mod baseline;
+pub mod change;
 mod clock;
 mod held;
 mod histogram;

@@ -1,0 +1,230 @@
+//! Changes of the median: the best step, bump or ramp through the medians of the batches, how
+//! certain it is against noise that is correlated, and how sharp against what wanders elsewhere.
+
+use super::math::{autocorrelation, mean, median, widening};
+use super::own_blocks::Batches;
+use super::FLOOR_NS;
+
+/// A ramp has no edge, so it needs so many standard errors.
+const CERTAIN_RAMP: f64 = 20.0;
+/// Half the width of an amount's interval, in standard errors.
+const INTERVAL: f64 = 2.9;
+/// A change of at least half of the blocks is named in 95 of 100 runs if it is this much above
+/// one that is named in half of them.
+const LEAST: f64 = 1.6;
+
+/// How sharp, in units of what wanders, an edge has to be; and half of how certain.
+fn limit(batches: usize) -> f64 {
+    if batches >= 40 {
+        5.5
+    } else {
+        6.0
+    }
+}
+
+/// A shape through the batch medians, from batch `from` to before batch `to`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Level {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    /// It rises steadily from `from` to the end, by `amount` in all.
+    pub(super) ramp: bool,
+    /// Nanoseconds; negative for a fall.
+    pub(super) amount: f64,
+    /// Half the width of its interval.
+    pub(super) error: f64,
+    named: bool,
+}
+
+impl Level {
+    /// The level of batch `batch` as a share of `amount`.
+    pub(super) fn at(&self, batch: usize, batches: usize) -> f64 {
+        if self.ramp {
+            let (place, from) = (batch as f64 + 0.5, self.from as f64);
+            ((place - from) / (batches as f64 - from)).clamp(0.0, 1.0)
+        } else if (self.from..self.to).contains(&batch) {
+            1.0
+        } else {
+            0.0
+        }
+    }
+}
+
+/// The medians of the batches of own blocks.
+pub(super) fn medians(delays: &[i64], batches: Batches, sorted: &mut Vec<i64>) -> Vec<f64> {
+    let of = |batch| {
+        sorted.clear();
+        sorted.extend_from_slice(&delays[batches.range(batch, batch + 1)]);
+        median(sorted)
+    };
+    (0..batches.count).map(of).collect()
+}
+
+/// A named change of the median; `None` if nothing is certain and sharp enough.
+pub(super) fn find(medians: &[f64], batches: Batches) -> Option<Level> {
+    Some(scan(medians, batches)).filter(|level| level.named)
+}
+
+/// Amount and error of `shape` anew, from medians without the other changes.
+pub(super) fn refit(shape: Level, medians: &[f64]) -> Level {
+    let fit = Fit::of(shape, &centred(medians));
+    Level { amount: fit.amount, error: INTERVAL * fit.error, ..shape }
+}
+
+/// Half the width of the interval of the mean of batches `from..to` less that of the others.
+pub(super) fn error(from: usize, to: usize, means: &[f64]) -> f64 {
+    let shape = Level { from, to, ramp: false, amount: 0.0, error: 0.0, named: false };
+    refit(shape, means).error
+}
+
+/// The least change of more than half of the blocks, from `count / 5` batches on, that would have
+/// been named in 95 of 100 runs.
+pub(super) fn least(medians: &[f64]) -> f64 {
+    let m = centred(medians);
+    let k = m.len() as f64;
+    let squares: f64 = m.iter().map(|v| v * v).sum();
+    let spread = (squares / (k - 1.0)).sqrt();
+    let phi = widening(autocorrelation(&m, squares));
+    let unit = spread.max(wander(&m));
+    let short = (m.len() / 5).max(2) as f64;
+    let limit = limit(m.len());
+    let certain = 2.0 * limit * spread * phi * (1.0 / short + 1.0 / (k - short)).sqrt();
+    let sharp = limit * unit * (2.0f64 / 3.0).sqrt();
+    LEAST * certain.max(sharp).max(FLOOR_NS)
+}
+
+fn centred(values: &[f64]) -> Vec<f64> {
+    let middle = mean(values);
+    values.iter().map(|v| v - middle).collect()
+}
+
+/// One shape fitted to centred values.
+struct Fit {
+    residuals: Vec<f64>,
+    /// Standard deviation of the residuals.
+    spread: f64,
+    amount: f64,
+    /// Standard error of the amount.
+    error: f64,
+}
+
+impl Fit {
+    fn of(shape: Level, m: &[f64]) -> Self {
+        let g: Vec<f64> = (0..m.len()).map(|batch| shape.at(batch, m.len())).collect();
+        let g = centred(&g);
+        let squares: f64 = g.iter().map(|v| v * v).sum();
+        let product: f64 = g.iter().zip(m).map(|(g, m)| g * m).sum();
+        let amount = product / squares;
+        let residuals: Vec<f64> = m.iter().zip(&g).map(|(m, g)| m - amount * g).collect();
+        let rest: f64 = residuals.iter().map(|e| e * e).sum();
+        let spread = (rest.max(1e-6) / (m.len() - 3) as f64).sqrt();
+        let phi = widening(autocorrelation(&residuals, rest));
+        Self { residuals, spread, amount, error: spread * phi / squares.sqrt() }
+    }
+}
+
+/// The shape that explains most, with its certainty and sharpness.
+fn scan(medians: &[f64], batches: Batches) -> Level {
+    let m = centred(medians);
+    let k = m.len();
+    let mut sums = vec![0.0];
+    sums.extend(m.iter().scan(0.0, |sum, v| {
+        *sum += v;
+        Some(*sum)
+    }));
+    let step = Level { from: 2, to: k, ramp: false, amount: 0.0, error: 0.0, named: false };
+    let (mut best, mut most) = (step, 0.0);
+    batches.each_shape(|from, to| {
+        let sum = sums[to] - sums[from];
+        let inside = (to - from) as f64;
+        let explained = sum * sum / (inside * (1.0 - inside / k as f64));
+        if explained > most {
+            (best, most) = (Level { from, to, ..step }, explained);
+        }
+    });
+    for quarter in 0..4 {
+        let ramp = Level { from: quarter * k / 4, ramp: true, ..step };
+        let fit = Fit::of(ramp, &m);
+        let before: f64 = m.iter().map(|v| v * v).sum();
+        let after: f64 = fit.residuals.iter().map(|v| v * v).sum();
+        if before - after > most {
+            (best, most) = (ramp, before - after);
+        }
+    }
+    let fit = Fit::of(best, &m);
+    let certain = fit.amount.abs() / fit.error;
+    let limit = limit(k);
+    let named = if best.ramp {
+        certain >= CERTAIN_RAMP
+    } else {
+        let unit = fit.spread.max(wander(&fit.residuals));
+        let up = jump(&m, best.from).abs();
+        let down = if best.to < k { jump(&m, best.to).abs() } else { f64::INFINITY };
+        certain >= 2.0 * limit && up.min(down) / unit >= limit
+    };
+    Level {
+        amount: fit.amount,
+        error: INTERVAL * fit.error,
+        named: named && fit.amount.abs() >= FLOOR_NS,
+        ..best
+    }
+}
+
+/// The mean of up to 3 batches from `edge` on less that of up to 3 before it, in units of the error
+/// that independent batches of spread 1 would give it.
+fn jump(m: &[f64], edge: usize) -> f64 {
+    let before = &m[edge.saturating_sub(3)..edge];
+    let after = &m[edge..(edge + 3).min(m.len())];
+    let error = (1.0 / before.len() as f64 + 1.0 / after.len() as f64).sqrt();
+    (mean(after) - mean(before)) / error
+}
+
+/// The root of the mean square of the jumps at all places.
+fn wander(m: &[f64]) -> f64 {
+    let jumps = (2..m.len() - 1).map(|edge| jump(m, edge));
+    let squares: f64 = jumps.map(|jump| jump * jump).sum();
+    (squares / (m.len() - 3) as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn noise(random: &mut Random) -> f64 {
+        (0..12).map(|_| random.below(1000) as f64).sum::<f64>() - 6_000.0
+    }
+
+    /// 40 medians with a spread of about 0.1 ms, and `add` milliseconds on top of each.
+    fn medians_with(seed: u64, add: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut random = Random::new(seed);
+        (0..40).map(|batch| 1e7 + noise(&mut random) * 100.0 + add(batch) * 1e6).collect()
+    }
+
+    #[test]
+    fn a_step_a_bump_and_a_ramp_are_told_apart() {
+        let batches = Batches::of(400).unwrap();
+        for seed in 0..200 {
+            let step = medians_with(seed, |b| if b >= 13 { 3.0 } else { 0.0 });
+            let step = find(&step, batches).unwrap();
+            assert_eq!((step.from, step.to, step.ramp), (13, 40, false), "seed {seed}");
+            assert!((step.amount - 3e6).abs() < step.error, "seed {seed}: {step:?}");
+            let bump = medians_with(seed, |b| if (13..20).contains(&b) { -3.0 } else { 0.0 });
+            let bump = find(&bump, batches).unwrap();
+            assert_eq!((bump.from, bump.to, bump.ramp), (13, 20, false), "seed {seed}");
+            let ramp = medians_with(seed, |b| b as f64 * 0.2);
+            assert!(find(&ramp, batches).unwrap().ramp, "seed {seed}");
+            assert_eq!(find(&medians_with(seed, |_| 0.0), batches), None, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn medians_that_do_not_vary_name_nothing_and_a_step_of_them_is_named() {
+        let batches = Batches::of(400).unwrap();
+        assert_eq!(find(&[5e6; 40], batches), None);
+        assert_eq!(least(&[5e6; 40]), LEAST * FLOOR_NS);
+        let step: Vec<f64> = (0..40).map(|b| if b < 20 { 5e6 } else { 6e6 }).collect();
+        let found = find(&step, batches).unwrap();
+        assert_eq!((found.from, found.to, found.amount), (20, 40, 1e6));
+    }
+}
