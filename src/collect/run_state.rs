@@ -39,6 +39,8 @@ pub struct RunState {
     /// the ones and hop 1 or more for the others, and their figures do not mix.
     books: VecMap<u8, PathState>,
     baseline: Baseline,
+    /// As of [`Model::new`].
+    span: Option<Nanos>,
     rules: Arc<[Rule]>,
     /// Where the rules' questions go.
     requests: Option<Arc<AnnotationRequests>>,
@@ -89,6 +91,7 @@ impl RunState {
         let mut run_state = Self {
             books: VecMap::new(),
             baseline,
+            span: None,
             rules: Arc::new([]),
             requests: None,
             broken: None,
@@ -102,6 +105,16 @@ impl RunState {
         };
         run_state.book(0);
         run_state
+    }
+
+    /// A run without end: blocks older than `span` are forgotten.
+    #[must_use]
+    pub fn without_end(mut self, span: Nanos) -> Self {
+        self.span = Some(span);
+        for path in self.books.values_mut() {
+            path.model = Model::new(self.baseline.clone(), self.span, self.started);
+        }
+        self
     }
 
     /// Holds the parts of the path against these rules, and asks nodes through `asking` what the rules of the path that
@@ -118,8 +131,9 @@ impl RunState {
 
     fn book(&mut self, hop: u8) -> &mut PathState {
         let (baseline, name, rules) = (&self.baseline, &self.name, &self.rules);
+        let (span, started) = (self.span, self.started);
         self.books.get_or_insert_with(hop, || PathState {
-            model: Model::new(baseline.clone()),
+            model: Model::new(baseline.clone(), span, started),
             names: VecMap::from([(hop, name.clone())]),
             connects: VecMap::new(),
             path: PathReport::default(),
@@ -285,7 +299,7 @@ impl RunState {
         self.noticed.clear();
         (self.more_notices, self.malformed) = (0, 0);
         for book in self.books.values_mut() {
-            book.model = Model::new(self.baseline.clone());
+            book.model = Model::new(self.baseline.clone(), self.span, self.started);
             book.measured = 0;
         }
     }
@@ -411,7 +425,8 @@ impl RunState {
                 unmatched.map(|rule| format!("no part of the path matches the rule: {rule}")),
             );
         }
-        let mut statistics = main.model.statistics(&main.names);
+        let now = sys::clock::read().now();
+        let mut statistics = main.model.statistics(&main.names, now);
         statistics.sla = main.watch.worst();
         for segment in &mut statistics.segments {
             segment.sla = main.watch.state(Place::Segment {

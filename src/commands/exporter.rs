@@ -138,7 +138,7 @@ impl Exporter {
             ..self.settings.clone()
         };
         let started = sys::clock::read().wall;
-        let mut run_state = RunState::new(&settings.name, "source", started, Baseline::FirstHalf);
+        let mut run_state = RunState::new(&settings.name, "source", started, Baseline::Run);
         let (node, queue) = Node::new(settings, Some(next_hop));
         let origin = Arc::new(Origin::new(node).probing());
         let latest = Arc::clone(&origin.node.latest);

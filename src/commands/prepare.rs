@@ -27,10 +27,9 @@ use crate::wire::Role;
 use crate::FULL;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// A run without end compares with its first five minutes.
-const FIRST_SPAN: Duration = Duration::from_secs(300);
+/// A run without end keeps its blocks for so long.
+const SPAN: Nanos = Nanos::from_millis(600_000);
 
 pub(crate) fn node_name(common: &Common) -> String {
     let name = common.node.clone().or_else(sys::host_name);
@@ -90,11 +89,10 @@ pub fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputErro
     printer.with_page(common.report_html.as_deref())
 }
 
-pub(crate) fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
+pub(crate) fn baseline(common: &Common) -> Result<Baseline, OutputError> {
     Ok(match &common.state {
-        Some(path) => Baseline::Runs(read_state(path)?),
-        None if endless => Baseline::FirstSpan(Nanos::from(FIRST_SPAN)),
-        None => Baseline::FirstHalf,
+        Some(path) => Baseline::Earlier(Arc::new(read_state(path)?)),
+        None => Baseline::Run,
     })
 }
 
@@ -104,12 +102,13 @@ pub(crate) fn run_state(
     endless: bool,
 ) -> Result<RunState, OutputError> {
     let started = sys::clock::read().wall;
-    Ok(RunState::new(
-        &node_name(common),
-        role.name(),
-        started,
-        baseline(common, endless)?,
-    ))
+    let baseline = baseline(common)?;
+    let run_state = RunState::new(&node_name(common), role.name(), started, baseline);
+    Ok(if endless {
+        run_state.without_end(SPAN)
+    } else {
+        run_state
+    })
 }
 
 /// The rules of a file, then the limits of the command line.

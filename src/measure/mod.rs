@@ -18,6 +18,7 @@ mod clock;
 mod held;
 mod histogram;
 mod model;
+mod part;
 mod series;
 pub mod sla;
 #[cfg(test)]
@@ -27,10 +28,11 @@ mod trip;
 mod verdict;
 pub mod why;
 
-pub use baseline::{RunRecord, StateError};
+pub use baseline::{PathHistory, State, StateError};
 pub use histogram::{Histogram, BUCKETS_NS};
 pub use model::{Baseline, Model};
-pub use trip::{HostPart, Parts, SegmentPart, Trip, TripError};
+pub use part::Part;
+pub use trip::{HostPart, Parts, Retransmits, SegmentPart, Trip, TripError};
 
 use crate::time::{Nanos, SignedNanos, WallTime};
 pub use crate::wire::StampDirection;
@@ -71,6 +73,8 @@ pub struct HopStamp {
     pub generation: u8,
     /// The node's clock was stepped between ingress and egress of this very crossing.
     pub stepped: bool,
+    /// The block waited for the node's connection to the next one: the forward residence is that of the connect.
+    pub waited: bool,
     /// The node's kernel calls its clock synchronised.
     pub synchronised: bool,
     /// How long the stamping pump was blocked in `write` since its previous stamp; saturates at 71 minutes.
@@ -148,20 +152,26 @@ pub struct Summary {
     pub last: SignedNanos,
 }
 
-/// What the verdict names.
+/// The kind of part that the verdict names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictKind {
     /// A stretch between two neighbouring nodes.
     Segment,
-    /// A node's residence time, or its wake-up delay ([`Verdict::reads_late`]).
+    /// A node: its residence, or its wake-up delay ([`Verdict::reads_late`]).
     Host,
-    /// The source's own delay between the scheduled time and the send.
+    /// The source's own delay between the due time and the send.
     Source,
     /// The server behind an exit, and the network to it.
     Server,
+    /// The connects of a node to the next one.
+    Connect,
+    /// The stretch behind the last node that stamps.
+    Behind,
     /// A clock was stepped: the figures beside it are not network delay.
     Clock,
-    /// Nothing stands out, or nothing was measured.
+    /// The path does not answer.
+    Down,
+    /// Nothing changed, or nothing was measured.
     None,
 }
 
@@ -173,7 +183,10 @@ impl VerdictKind {
             Self::Host => "host",
             Self::Source => "source",
             Self::Server => "server",
+            Self::Connect => "connect",
+            Self::Behind => "behind",
             Self::Clock => "clock",
+            Self::Down => "down",
             Self::None => "none",
         }
     }
@@ -206,17 +219,28 @@ impl VerdictDirection {
 pub enum Basis {
     /// Growth over the baseline.
     Increase,
-    /// The largest part of the whole, for want of a baseline.
-    Share,
 }
 
-/// The quantile that a verdict's figure is.
+/// The figure that a change is one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// The median.
     P50,
+    /// The arithmetic mean: some of the blocks became later.
+    Mean,
     /// The 95th percentile.
     P95,
+}
+
+impl Figure {
+    /// The word for it in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P50 => "p50",
+            Self::Mean => "mean",
+            Self::P95 => "p95",
+        }
+    }
 }
 
 /// How far the verdict can be trusted.
@@ -254,40 +278,123 @@ impl Sla {
     }
 }
 
-/// The answer to the question the program exists for.
+/// The first answer: the part that changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// What is named.
+    /// The kind of the part that is named.
     pub kind: VerdictKind,
     /// Index of a segment, or hop of a host; `None` for the others.
     pub index: Option<usize>,
-    /// `B -> C`, `C`, `server`; `none` where nothing stands out.
+    /// The part; `None` if none is named.
+    pub part: Option<Part>,
+    /// `B -> C`, `C`, `server`; `none` if nothing changed.
     pub name: String,
-    /// `None` where it cannot be told from unsynchronised clocks, or has no meaning.
+    /// `None` if unsynchronised clocks do not show it, or if it has no meaning.
     pub direction: Option<VerdictDirection>,
-    /// Increase or share.
-    pub basis: Basis,
-    /// The quantile that decided.
+    /// `None` if nothing changed.
+    pub basis: Option<Basis>,
+    /// The figure that changed.
     pub figure: Figure,
-    /// The named part's share of the sum of all totals; `None` where nothing is named.
+    /// The named part's share of the sum of all totals; `None` if nothing is named.
     pub share: Option<f64>,
-    /// Median of the differences between current and baseline batches.
+    /// The change of the figure, per block.
     pub increase: Option<SignedNanos>,
     /// Low end of its interval (about 99 %).
     pub increase_low: Option<SignedNanos>,
     /// High end of its interval.
     pub increase_high: Option<SignedNanos>,
+    /// The figure before the change.
+    pub baseline: Option<SignedNanos>,
+    /// When the first block on the new level was due, by the clock as it is now; `None` if that is unknown.
+    pub since: Option<WallTime>,
+    /// When the change ended; `None` if it lasts.
+    pub until: Option<WallTime>,
+    /// The least change that would have been named; `None` unless nothing was.
+    pub least: Option<Nanos>,
+    /// Other changes, the largest first; falls among them.
+    pub also: Vec<Also>,
     /// High or low.
     pub confidence: Confidence,
-    /// Why, in a few words: the rule that decided and what limits the confidence.
+    /// What the verdict rests on, in a few words.
     pub reason: String,
+    /// What speaks against it; empty where the confidence is high.
+    pub doubts: Vec<String>,
     /// One sentence for people.
     pub text: String,
-    /// What lies behind it, by what nodes and kernels told: `network`, `host C is busy: ...`; `unknown` where the rules do
-    /// not decide; `None` where nothing was asked.
+    /// The likely cause, by annotations of nodes and kernels: `network`, `host C is busy: ...`; `unknown` if the rules do
+    /// not decide; `None` if nothing was asked.
     pub cause: Option<String>,
     /// The host was named for its wake-up delay: its process reads late what its kernel has.
     pub reads_late: bool,
+    /// The blocks that became later are those that a retransmission delayed.
+    pub retransmitted: bool,
+}
+
+/// A change beside the one that the verdict names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Also {
+    /// The kind of the part.
+    pub kind: VerdictKind,
+    /// Index of a segment, or hop of a host; `None` for the others.
+    pub index: Option<usize>,
+    /// The part.
+    pub part: Part,
+    /// `B -> C`, `C`, `server`.
+    pub name: String,
+    /// The change, per block; negative for a fall.
+    pub increase: SignedNanos,
+    /// As [`Verdict::since`].
+    pub since: Option<WallTime>,
+}
+
+/// The second answer: the part that has most of the delay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Largest {
+    /// The kind of the part.
+    pub kind: VerdictKind,
+    /// Index of a segment, or hop of a host; `None` for the others.
+    pub index: Option<usize>,
+    /// The part.
+    pub part: Part,
+    /// `B -> C`, `C`, `server`.
+    pub name: String,
+    /// Its share of the sum of all totals; `None` for the server, which is in no total.
+    pub share: Option<f64>,
+    /// Mean per block of the run.
+    pub mean: SignedNanos,
+    /// Its median.
+    pub p50: Option<SignedNanos>,
+    /// The name of the second part, if its mean is within 10 % of this one's.
+    pub second: Option<String>,
+}
+
+/// Figures of one part: rows that add up to the total.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartStatistics {
+    /// The part.
+    pub part: Part,
+    /// Of every block; of a connect, of the blocks that waited.
+    pub delay: Option<Summary>,
+    /// Of the latest complete window, or of the run before the first has ended.
+    pub window: Option<Summary>,
+    /// Sum of the part / blocks of the run: these add up to the total's mean. Of the server, its own mean.
+    pub mean: Option<SignedNanos>,
+    /// Sum of the part / sum of the totals: these add up to 1. `None` for the server.
+    pub share: Option<f64>,
+    /// The normal delay: of earlier runs, or of this run before its change.
+    pub baseline: Option<SignedNanos>,
+    /// The largest change, or the difference to earlier runs; `None` without either.
+    pub increase: Option<SignedNanos>,
+    /// The figure of the change; `None` if nothing is named.
+    pub figure: Option<Figure>,
+    /// The least change that would have been named; `None` for a run that is too short.
+    pub least: Option<Nanos>,
+    /// TCP segments sent again, forward and return; `None` if no node reported any reading.
+    pub retransmits: [Option<u64>; 2],
+    /// Blocks that a retransmission delayed; `None` for other parts than segments.
+    pub delayed_by_loss: Option<u64>,
+    /// Its state against its limits.
+    pub sla: Sla,
 }
 
 /// Figures of one segment over a run.
@@ -316,8 +423,7 @@ pub struct SegmentStatistics {
     pub clock_offset_error: Option<Nanos>,
     /// Rate of the far clock against the near one, in parts per million.
     pub clock_skew_ppm: Option<f64>,
-    /// Sum of this part / sum of the totals. This, baseline and increase are of the network delay where it is known of nearly
-    /// all blocks, else of the round trip.
+    /// As of the part, [`PartStatistics::share`]; likewise baseline and increase.
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile (the figure that stands out most, else p50).
     pub baseline: Option<SignedNanos>,
@@ -325,7 +431,9 @@ pub struct SegmentStatistics {
     pub increase: Option<SignedNanos>,
     /// Round trips below zero: a clock was stepped in flight; kept, and counted here.
     pub negative: u64,
-    /// How it stands to its limits.
+    /// TCP segments sent again, forward and return; `None` if no node reported any reading.
+    pub retransmits: [Option<u64>; 2],
+    /// Its state against its limits.
     pub sla: Sla,
 }
 
@@ -349,14 +457,6 @@ pub struct HostStatistics {
     pub forward_wake_up: Option<Summary>,
     /// The same on the way back.
     pub return_wake_up: Option<Summary>,
-    /// Sum of the wake-up delays / sum of the totals, of those that the segments beside it are judged without: the others
-    /// count there. `None` where that is neither way, or too few are known. All shares of a path, with those of segments
-    /// and residences, add up to 1.
-    pub wake_up_share: Option<f64>,
-    /// Median of the baseline batches' quantile of the wake-up delay, both ways together.
-    pub wake_up_baseline: Option<SignedNanos>,
-    /// Growth over it.
-    pub wake_up_increase: Option<SignedNanos>,
     /// Sum of this part / sum of the totals.
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile.
@@ -378,6 +478,10 @@ pub struct Statistics {
     pub distribution: Histogram,
     /// How the total stands to its limits, and the worst of all parts.
     pub sla: Sla,
+    /// Of the latest complete window, or of the run before the first has ended.
+    pub window: Option<Summary>,
+    /// The parts in order of the path, and the server behind it.
+    pub parts: Vec<PartStatistics>,
     /// In order of the path.
     pub segments: Vec<SegmentStatistics>,
     /// In order of the path; one more than the segments.
@@ -386,6 +490,8 @@ pub struct Statistics {
     pub behind_exit: Option<Summary>,
     /// How often a node id changed at a hop, or the path its shape.
     pub path_changes: u64,
-    /// The answer.
+    /// The part that changed.
     pub verdict: Verdict,
+    /// The part that has most of the delay; `None` for under 5 blocks.
+    pub largest: Option<Largest>,
 }

@@ -104,7 +104,15 @@ mod tests {
         for part in parts {
             assert_eq!(Part::parse(&part.to_string()), Some(part));
         }
-        for text in ["", "host", "host:256", "segment:1", "segment:1-", "server:1", "x:1"] {
+        for text in [
+            "",
+            "host",
+            "host:256",
+            "segment:1",
+            "segment:1-",
+            "server:1",
+            "x:1",
+        ] {
             assert_eq!(Part::parse(text), None, "{text}");
         }
     }

@@ -24,7 +24,6 @@
 //! goes one way only: it says nothing. Counters are compared with the first answer of the same question; with one answer
 //! alone they are those of the connection's life.
 
-use super::model::NETWORK_KNOWN;
 use super::sla::Amount;
 use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};
 use crate::annotation::NodeAnnotations;
@@ -90,6 +89,9 @@ pub fn cause(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
     })
 }
 
+/// Of so many blocks the wake-up delays at both ends have to be known before the network is blamed without them.
+const NETWORK_KNOWN: f64 = 0.9;
+
 #[derive(Clone, Copy)]
 enum Subject<'a> {
     Segment(&'a SegmentStatistics),
@@ -114,7 +116,8 @@ fn subject(statistics: &Statistics) -> Subject<'_> {
         VerdictKind::Source => hosts.first().map(Subject::Host),
         VerdictKind::Server => Some(Subject::Server),
         // A stepped clock is its own cause.
-        VerdictKind::Clock => Some(Subject::None),
+        VerdictKind::Clock | VerdictKind::Down => Some(Subject::None),
+        VerdictKind::Connect | VerdictKind::Behind => Some(Subject::None),
         VerdictKind::None => None,
     };
     let beyond =
@@ -139,7 +142,9 @@ fn subject(statistics: &Statistics) -> Subject<'_> {
 fn delay(statistics: &Statistics, part: Option<Summary>) -> Option<(f64, bool)> {
     let verdict = &statistics.verdict;
     let grown = verdict.increase.filter(|increase| {
-        verdict.basis == Basis::Increase && verdict.kind != VerdictKind::None && increase.0 > 0
+        verdict.basis == Some(Basis::Increase)
+            && verdict.kind != VerdictKind::None
+            && increase.0 > 0
     });
     let whole = part.map(|part| (part.p50.0 as f64, false));
     grown.map(|increase| (increase.0 as f64, true)).or(whole)

@@ -3,7 +3,7 @@
 use crate::cli::Format;
 use crate::collect::queue::{Collector, Measurement, Queue};
 use crate::collect::run_state::{RunState, Taken};
-use crate::measure::{baseline, RunRecord, Trip};
+use crate::measure::{State, Trip};
 use crate::node::StopFlag;
 use crate::origin::session::PathError;
 use crate::output::{replace, tell, Output, OutputError};
@@ -356,13 +356,9 @@ impl Printer {
         if blocks.received == 0 {
             return Ok(());
         }
-        let mut runs = read_state(path)?;
-        runs.push(
-            run_state
-                .model()
-                .run_record(run_state.started(), run_state.names()),
-        );
-        replace(path, &baseline::emit(&runs))
+        let mut state = read_state(path)?;
+        run_state.model().add_to(&mut state, run_state.names());
+        replace(path, &state.to_string())
     }
 }
 
@@ -394,13 +390,13 @@ impl PageFile {
 /// # Errors
 ///
 /// [`OutputError`] where it cannot be read, or is no state file: it is not overwritten then.
-pub fn read_state(path: &Path) -> Result<Vec<RunRecord>, OutputError> {
+pub fn read_state(path: &Path) -> Result<State, OutputError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(State::default()),
         Err(error) => return Err(OutputError::reading(path, error)),
     };
-    baseline::parse(&text).map_err(|error| {
+    State::parse(&text).map_err(|error| {
         let cause = std::io::Error::new(
             std::io::ErrorKind::InvalidData,
             format!("{error}; move the file away to start anew"),

@@ -181,7 +181,12 @@ impl Report {
             VerdictKind::Host => verdict.index?.try_into().ok().map(Place::Host),
             VerdictKind::Source => Some(Place::Host(self.statistics.hosts.first()?.hop)),
             VerdictKind::Segment => verdict.index.map(Place::Segment),
-            VerdictKind::Server | VerdictKind::Clock | VerdictKind::None => None,
+            VerdictKind::Server
+            | VerdictKind::Connect
+            | VerdictKind::Behind
+            | VerdictKind::Clock
+            | VerdictKind::Down
+            | VerdictKind::None => None,
         }
     }
 
@@ -202,12 +207,7 @@ impl Report {
 
 /// What a part of the path is called, its nodes' names as their owners wrote them: `B -> C`, `C`, `total`.
 pub fn place_name(names: &VecMap<u8, String>, place: Part) -> String {
-    let name = |hop| name_or_hop(names.get(&hop).map(String::as_str), hop);
-    match place {
-        Part::Segment { from, to } => format!("{} -> {}", name(from), name(to)),
-        Part::Host(hop) => name(hop),
-        Part::Total => "total".to_owned(),
-    }
+    place.name(&|hop| name_or_hop(names.get(&hop).map(String::as_str), hop))
 }
 
 /// What the node at `hop` is called: its name, or `hop 3` where it has none.

@@ -20,6 +20,7 @@ fn hop_stamp(stamp: &Stamp) -> HopStamp {
         direction: stamp.direction,
         generation: stamp.generation,
         stepped: stamp.flags.has(StampFlags::STEPPED),
+        waited: stamp.flags.has(StampFlags::WAITED),
         synchronised: stamp.flags.has(StampFlags::SYNCHRONISED),
         held: stamp.held,
         arrival: stamp.arrival,
@@ -53,6 +54,8 @@ pub fn trip(frame: &FrameView<'_>, origin: TripOrigin, at: MonoTime, home: Retur
         home,
         late: false,
         behind_exit: None,
+        connection: frame.header.cookie as u32,
+        retransmits: Vec::new(),
     })
 }
 

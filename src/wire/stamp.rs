@@ -59,6 +59,8 @@ impl StampFlags {
     pub const SYNCHRONISED: u8 = 1;
     /// The node's clock was stepped between ingress and egress of this stamp.
     pub const STEPPED: u8 = 1 << 1;
+    /// The block waited for the node's connection to the next one.
+    pub const WAITED: u8 = 1 << 2;
 
     /// Whether `bit` is set.
     pub fn has(self, bit: u8) -> bool {

@@ -4,7 +4,7 @@
 //! the whole tables, in the release build (environment variable `STS_TRIALS`).
 
 #[allow(dead_code)] // Not all of it is used by every test that has it.
-#[path = "../../src/random.rs"]
+#[path = "../util/random.rs"]
 mod random;
 
 mod finite;

@@ -175,7 +175,7 @@ fn demonstrate(
     );
     signals.stop(stop, Some(node.collector.clone()));
     let origin = Arc::new(Origin::new(node));
-    let mut run_state = RunState::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
+    let mut run_state = RunState::new("A", "source", sys::clock::read().wall, Baseline::Run);
     let mut printer =
         Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
     printer = printer.with_page(page).map_err(DemoError::Output)?;
@@ -203,7 +203,10 @@ fn demonstrate(
     for server in [first, middle, last] {
         server.stop();
     }
-    let verdict = run_state.model().statistics(run_state.names()).verdict;
+    let verdict = run_state
+        .model()
+        .statistics(run_state.names(), sys::clock::read().now())
+        .verdict;
     let found = hidden.is_found_by(&verdict);
     out.write(&format!(
         "\nhidden:  {hidden}\nverdict: {}\n",

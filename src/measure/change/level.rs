@@ -68,12 +68,23 @@ pub(super) fn find(medians: &[f64], batches: Batches) -> Option<Level> {
 /// Amount and error of `shape` anew, from medians without the other changes.
 pub(super) fn refit(shape: Level, medians: &[f64]) -> Level {
     let fit = Fit::of(shape, &centred(medians));
-    Level { amount: fit.amount, error: INTERVAL * fit.error, ..shape }
+    Level {
+        amount: fit.amount,
+        error: INTERVAL * fit.error,
+        ..shape
+    }
 }
 
 /// Half the width of the interval of the mean of batches `from..to` less that of the others.
 pub(super) fn error(from: usize, to: usize, means: &[f64]) -> f64 {
-    let shape = Level { from, to, ramp: false, amount: 0.0, error: 0.0, named: false };
+    let shape = Level {
+        from,
+        to,
+        ramp: false,
+        amount: 0.0,
+        error: 0.0,
+        named: false,
+    };
     refit(shape, means).error
 }
 
@@ -119,7 +130,12 @@ impl Fit {
         let rest: f64 = residuals.iter().map(|e| e * e).sum();
         let spread = (rest.max(1e-6) / (m.len() - 3) as f64).sqrt();
         let phi = widening(autocorrelation(&residuals, rest));
-        Self { residuals, spread, amount, error: spread * phi / squares.sqrt() }
+        Self {
+            residuals,
+            spread,
+            amount,
+            error: spread * phi / squares.sqrt(),
+        }
     }
 }
 
@@ -132,7 +148,14 @@ fn scan(medians: &[f64], batches: Batches) -> Level {
         *sum += v;
         Some(*sum)
     }));
-    let step = Level { from: 2, to: k, ramp: false, amount: 0.0, error: 0.0, named: false };
+    let step = Level {
+        from: 2,
+        to: k,
+        ramp: false,
+        amount: 0.0,
+        error: 0.0,
+        named: false,
+    };
     let (mut best, mut most) = (step, 0.0);
     batches.each_shape(|from, to| {
         let sum = sums[to] - sums[from];
@@ -143,7 +166,11 @@ fn scan(medians: &[f64], batches: Batches) -> Level {
         }
     });
     for quarter in 0..4 {
-        let ramp = Level { from: quarter * k / 4, ramp: true, ..step };
+        let ramp = Level {
+            from: quarter * k / 4,
+            ramp: true,
+            ..step
+        };
         let fit = Fit::of(ramp, &m);
         let before: f64 = m.iter().map(|v| v * v).sum();
         let after: f64 = fit.residuals.iter().map(|v| v * v).sum();
@@ -159,7 +186,11 @@ fn scan(medians: &[f64], batches: Batches) -> Level {
     } else {
         let unit = fit.spread.max(wander(&fit.residuals));
         let up = jump(&m, best.from).abs();
-        let down = if best.to < k { jump(&m, best.to).abs() } else { f64::INFINITY };
+        let down = if best.to < k {
+            jump(&m, best.to).abs()
+        } else {
+            f64::INFINITY
+        };
         certain >= 2.0 * limit && up.min(down) / unit >= limit
     };
     Level {
@@ -198,7 +229,9 @@ mod tests {
     /// 40 medians with a spread of about 0.1 ms, and `add` milliseconds on top of each.
     fn medians_with(seed: u64, add: impl Fn(usize) -> f64) -> Vec<f64> {
         let mut random = Random::new(seed);
-        (0..40).map(|batch| 1e7 + noise(&mut random) * 100.0 + add(batch) * 1e6).collect()
+        (0..40)
+            .map(|batch| 1e7 + noise(&mut random) * 100.0 + add(batch) * 1e6)
+            .collect()
     }
 
     #[test]
@@ -207,14 +240,29 @@ mod tests {
         for seed in 0..200 {
             let step = medians_with(seed, |b| if b >= 13 { 3.0 } else { 0.0 });
             let step = find(&step, batches).unwrap();
-            assert_eq!((step.from, step.to, step.ramp), (13, 40, false), "seed {seed}");
-            assert!((step.amount - 3e6).abs() < step.error, "seed {seed}: {step:?}");
+            assert_eq!(
+                (step.from, step.to, step.ramp),
+                (13, 40, false),
+                "seed {seed}"
+            );
+            assert!(
+                (step.amount - 3e6).abs() < step.error,
+                "seed {seed}: {step:?}"
+            );
             let bump = medians_with(seed, |b| if (13..20).contains(&b) { -3.0 } else { 0.0 });
             let bump = find(&bump, batches).unwrap();
-            assert_eq!((bump.from, bump.to, bump.ramp), (13, 20, false), "seed {seed}");
+            assert_eq!(
+                (bump.from, bump.to, bump.ramp),
+                (13, 20, false),
+                "seed {seed}"
+            );
             let ramp = medians_with(seed, |b| b as f64 * 0.2);
             assert!(find(&ramp, batches).unwrap().ramp, "seed {seed}");
-            assert_eq!(find(&medians_with(seed, |_| 0.0), batches), None, "seed {seed}");
+            assert_eq!(
+                find(&medians_with(seed, |_| 0.0), batches),
+                None,
+                "seed {seed}"
+            );
         }
     }
 

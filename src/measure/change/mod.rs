@@ -191,20 +191,31 @@ impl Search {
     /// The changes of the part whose blocks were pushed.
     pub fn changes(&mut self) -> Changes {
         let own_blocks = self.blocks.len();
-        let mut changes = Changes { findings: Vec::new(), own_blocks, least: None };
+        let mut changes = Changes {
+            findings: Vec::new(),
+            own_blocks,
+            least: None,
+        };
         let Some(batches) = Batches::of(own_blocks) else {
             return changes;
         };
         self.blocks.delays(&mut self.delays);
         let levels = self.levels(batches);
-        changes.findings = levels.iter().map(|placed| self.level_finding(*placed)).collect();
+        changes.findings = levels
+            .iter()
+            .map(|placed| self.level_finding(*placed))
+            .collect();
         if levels.is_empty() {
             tail::excesses(&self.delays, &mut self.rest);
             let flags = self.blocks.retransmitted();
             let tail = tail::find(&self.rest, flags, batches, self.parts, &mut self.logs);
-            changes.findings.extend(tail.and_then(|tail| self.tail_finding(tail, batches)));
+            changes
+                .findings
+                .extend(tail.and_then(|tail| self.tail_finding(tail, batches)));
         }
-        changes.findings.sort_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
+        changes
+            .findings
+            .sort_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
         changes.least = Some(self.least(&levels, batches));
         changes
     }
@@ -250,12 +261,20 @@ impl Search {
     fn place(&self, level: Level, medians: &[f64], batches: Batches) -> Placed {
         let (since, until) = (batches.start(level.from), batches.blocks);
         if level.ramp {
-            return Placed { level, since, until };
+            return Placed {
+                level,
+                since,
+                until,
+            };
         }
         let middle = |inside: bool| {
             let within = |batch: &usize| (level.from..level.to).contains(batch) == inside;
             let levels = (0..medians.len()).filter(within);
-            math::median(&mut levels.map(|batch| medians[batch] as i64).collect::<Vec<_>>())
+            math::median(
+                &mut levels
+                    .map(|batch| medians[batch] as i64)
+                    .collect::<Vec<_>>(),
+            )
         };
         let (inside, beside) = (middle(true), middle(false));
         let cost = |index: usize| {
@@ -268,11 +287,19 @@ impl Search {
         } else {
             batches.blocks
         };
-        Placed { level, since, until }
+        Placed {
+            level,
+            since,
+            until,
+        }
     }
 
     fn level_finding(&mut self, placed: Placed) -> Finding {
-        let Placed { level, since, until } = placed;
+        let Placed {
+            level,
+            since,
+            until,
+        } = placed;
         let (inside, beside) = self.figures(since, until);
         let ended = until < self.blocks.len();
         Finding {
@@ -295,9 +322,7 @@ impl Search {
     /// `None` if the mean did not change as the share of late blocks did.
     fn tail_finding(&mut self, tail: Tail, batches: Batches) -> Option<Finding> {
         let flags = self.blocks.retransmitted();
-        let cost = |index: usize| {
-            -tail.weight(tail.is_late(self.rest[index], flags[index]))
-        };
+        let cost = |index: usize| -tail.weight(tail.is_late(self.rest[index], flags[index]));
         let since = batches.split(tail.from, cost);
         let ended = tail.to < batches.count;
         let until = if ended {
@@ -364,11 +389,18 @@ impl Search {
         tail::excesses(&delays, &mut self.scratch);
         self.rest = delays;
         let share = (batches.blocks >= SHARES_FROM).then(|| {
-            let late = self.scratch.iter().filter(|excess| **excess as f64 > delay).count();
+            let late = self
+                .scratch
+                .iter()
+                .filter(|excess| **excess as f64 > delay)
+                .count();
             let usual = late as f64 / batches.blocks as f64;
             tail::least_share(batches.blocks, usual, self.parts)
         });
-        Least { delay: nanos(delay).abs(), share: share.filter(|share| *share < 1.0) }
+        Least {
+            delay: nanos(delay).abs(),
+            share: share.filter(|share| *share < 1.0),
+        }
     }
 }
 
@@ -380,7 +412,11 @@ fn figures(values: &mut [i64]) -> Figures {
         let rank = (values.len() * share).div_ceil(100).max(1) - 1;
         SignedNanos(values.get(rank).copied().unwrap_or_default())
     };
-    Figures { p50: at(50), mean: nanos(mean), p95: at(95) }
+    Figures {
+        p50: at(50),
+        mean: nanos(mean),
+        p95: at(95),
+    }
 }
 
 fn nanos(value: f64) -> SignedNanos {

@@ -52,6 +52,7 @@ mod watch;
 pub use parse::{parse, simple, RuleError};
 pub use watch::{Event, Growth, LimitState, Watch};
 
+pub use super::Part as Place;
 use super::Sla;
 use crate::annotation::Classes;
 use crate::time::SignedNanos;
@@ -65,7 +66,7 @@ pub const WINDOW: u32 = 20;
 
 /// What a rule looks at; `None` stands for every one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum PartPattern {
     /// The stretch between two neighbouring nodes of these names.
     Segment(Option<(String, String)>),
     /// A node of that name.
@@ -114,15 +115,15 @@ impl Figure {
         row.map_or("", |row| row.1)
     }
 
-    fn is_of(self, part: &Part) -> bool {
+    fn is_of(self, part: &PartPattern) -> bool {
         match self {
-            Self::RoundTrip => !matches!(part, Part::Host(_)),
+            Self::RoundTrip => !matches!(part, PartPattern::Host(_)),
             Self::Network | Self::ForwardExcess | Self::ReturnExcess => {
-                matches!(part, Part::Segment(_))
+                matches!(part, PartPattern::Segment(_))
             }
-            Self::Residence | Self::WakeUp => matches!(part, Part::Host(_)),
-            Self::Increase => !matches!(part, Part::Total),
-            Self::Loss => matches!(part, Part::Total),
+            Self::Residence | Self::WakeUp => matches!(part, PartPattern::Host(_)),
+            Self::Increase => !matches!(part, PartPattern::Total),
+            Self::Loss => matches!(part, PartPattern::Total),
         }
     }
 
@@ -131,10 +132,10 @@ impl Figure {
         !matches!(self, Self::Increase | Self::Loss)
     }
 
-    fn has_baseline(self, part: &Part) -> bool {
+    fn has_baseline(self, part: &PartPattern) -> bool {
         matches!(
             (self, part),
-            (Self::RoundTrip, Part::Segment(_)) | (Self::Residence, _)
+            (Self::RoundTrip, PartPattern::Segment(_)) | (Self::Residence, _)
         )
     }
 }
@@ -241,7 +242,7 @@ impl LimitState {
         match self.place {
             Place::Segment { .. } => "segment",
             Place::Host(_) => "host",
-            Place::Total => "total",
+            other => other.kind(),
         }
     }
 }
@@ -327,7 +328,7 @@ pub struct Rule {
     /// Its line in the file, from 1; `None` for a limit of the command line.
     pub line: Option<u32>,
     /// Where.
-    pub part: Part,
+    pub part: PartPattern,
     /// What.
     pub figure: Figure,
     /// What of it; `None` each block's own value.
@@ -370,13 +371,13 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.part {
-            Part::Segment(None) => f.write_str("segment *")?,
-            Part::Segment(Some((from, to))) => {
+            PartPattern::Segment(None) => f.write_str("segment *")?,
+            PartPattern::Segment(Some((from, to))) => {
                 write!(f, "segment {}->{}", quoted(from), quoted(to))?;
             }
-            Part::Host(None) => f.write_str("host *")?,
-            Part::Host(Some(name)) => write!(f, "host {}", quoted(name))?,
-            Part::Total => f.write_str("total")?,
+            PartPattern::Host(None) => f.write_str("host *")?,
+            PartPattern::Host(Some(name)) => write!(f, "host {}", quoted(name))?,
+            PartPattern::Total => f.write_str("total")?,
         }
         write!(f, " {} > {}", self.figure_text(), self.limit)?;
         if self.has_windows() {
@@ -432,20 +433,4 @@ fn quoted(name: &str) -> String {
     } else {
         name.to_owned()
     }
-}
-
-/// A part of the path at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// By the hops of its ends.
-    Segment {
-        /// Nearer to the source.
-        from: u8,
-        /// Farther from it.
-        to: u8,
-    },
-    /// By its hop.
-    Host(u8),
-    /// The whole path.
-    Total,
 }

@@ -1,7 +1,7 @@
 //! Text in, rules out; an error names line, column and what was expected.
 
 use super::{
-    Amount, Ask, Clear, Figure, Limit, Node, Nodes, Part, Rule, Statistic, MOST_OF, WINDOW,
+    Amount, Ask, Clear, Figure, Limit, Node, Nodes, PartPattern, Rule, Statistic, MOST_OF, WINDOW,
 };
 use crate::annotation::Classes;
 use crate::decimal::decimal;
@@ -87,7 +87,7 @@ pub fn simple(text: &str, severity: Sla) -> Result<Vec<Rule>, String> {
         }
         rules.extend(limit.map(|limit| Rule {
             line: None,
-            part: Part::Total,
+            part: PartPattern::Total,
             figure,
             statistic,
             limit,
@@ -284,26 +284,28 @@ impl Reader {
         Ok(rule)
     }
 
-    fn part(&mut self) -> Result<Part, RuleError> {
+    fn part(&mut self) -> Result<PartPattern, RuleError> {
         if self.takes("total") {
-            return Ok(Part::Total);
+            return Ok(PartPattern::Total);
         }
         if self.takes("host") {
             if self.takes("*") {
-                return Ok(Part::Host(None));
+                return Ok(PartPattern::Host(None));
             }
-            return Ok(Part::Host(Some(self.name("a node's name, or \"*\"")?)));
+            return Ok(PartPattern::Host(Some(
+                self.name("a node's name, or \"*\"")?,
+            )));
         }
         if !self.takes("segment") {
             return Err(self.wrong("\"segment\", \"host\" or \"total\""));
         }
         if self.takes("*") {
-            return Ok(Part::Segment(None));
+            return Ok(PartPattern::Segment(None));
         }
         let from = self.name("a node's name, or \"*\"")?;
         self.word("->")?;
         let to = self.name("a node's name")?;
-        Ok(Part::Segment(Some((from, to))))
+        Ok(PartPattern::Segment(Some((from, to))))
     }
 
     fn options(&mut self, rule: &mut Rule) -> Result<(), RuleError> {

@@ -3,7 +3,7 @@
 //! Memory is bounded by rules and parts of the path: a window, a distribution and at most [`MOST_OF`](super::MOST_OF)
 //! evaluations each; of the events the latest [`EVENTS`] are kept.
 
-use super::{figure_text, Amount, Figure, Limit, Node, Nodes, Part, Place, Rule, Statistic};
+use super::{figure_text, Amount, Figure, Limit, Node, Nodes, PartPattern, Place, Rule, Statistic};
 use crate::annotation::Classes;
 use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
@@ -223,17 +223,17 @@ impl Watch {
         self.excess = vec![None; self.least.len()];
     }
 
-    fn is_about(&self, part: &Part, place: Place) -> bool {
+    fn is_about(&self, part: &PartPattern, place: Place) -> bool {
         let is_called = |hop: u8, name: &str| match self.names.get(&hop) {
             Some(known) if !known.is_empty() => known == name,
             _ => *name == format!("hop {hop}"),
         };
         match (part, place) {
-            (Part::Total, Place::Total)
-            | (Part::Host(None), Place::Host(_))
-            | (Part::Segment(None), Place::Segment { .. }) => true,
-            (Part::Host(Some(name)), Place::Host(hop)) => is_called(hop, name),
-            (Part::Segment(Some((near, far))), Place::Segment { from, to }) => {
+            (PartPattern::Total, Place::Total)
+            | (PartPattern::Host(None), Place::Host(_))
+            | (PartPattern::Segment(None), Place::Segment { .. }) => true,
+            (PartPattern::Host(Some(name)), Place::Host(hop)) => is_called(hop, name),
+            (PartPattern::Segment(Some((near, far))), Place::Segment { from, to }) => {
                 is_called(from, near) && is_called(to, far)
             }
             _ => false,
@@ -299,6 +299,7 @@ impl Watch {
                 }
                 _ => None,
             },
+            Place::Connect { .. } | Place::Behind(_) | Place::Server => None,
         }
     }
 
@@ -538,11 +539,13 @@ impl Watch {
         let mut hops = Vec::new();
         for node in nodes {
             match (node, place) {
-                (Node::Here, Place::Segment { from, to }) => hops.extend([from, to]),
-                (Node::Here, Place::Host(hop)) => hops.push(hop),
-                (Node::Here, Place::Total) => hops.extend(all()),
+                (Node::Here, Place::Segment { from, to } | Place::Connect { from, to }) => {
+                    hops.extend([from, to]);
+                }
+                (Node::Here, Place::Host(hop) | Place::Behind(hop)) => hops.push(hop),
+                (Node::Here, Place::Total | Place::Server) => hops.extend(all()),
                 (Node::Named(name), _) => {
-                    let part = Part::Host(Some(name.clone()));
+                    let part = PartPattern::Host(Some(name.clone()));
                     let named = all().into_iter();
                     hops.extend(named.filter(|&hop| self.is_about(&part, Place::Host(hop))));
                 }

@@ -12,8 +12,7 @@ use super::{PathNode, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::sla::{Amount, LimitState, Statistic};
 use crate::measure::{
-    Basis, Confidence, Figure, HostStatistics, SegmentStatistics, Summary, Verdict,
-    VerdictDirection,
+    Basis, Confidence, HostStatistics, SegmentStatistics, Summary, Verdict, VerdictDirection,
 };
 use write::{Array, Object, ToJson, Writer};
 
@@ -163,9 +162,6 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         w.pair("return_residence", host.return_residence);
         w.pair("forward_wake_up", host.forward_wake_up);
         w.pair("return_wake_up", host.return_wake_up);
-        w.pair("wake_up_share", host.wake_up_share);
-        w.pair("wake_up_baseline_ns", host.wake_up_baseline);
-        w.pair("wake_up_increase_ns", host.wake_up_increase);
         w.pair("share", host.share);
         w.pair("baseline_ns", host.baseline);
         w.pair("increase_ns", host.increase);
@@ -231,22 +227,8 @@ impl ToJson for &Verdict {
             w.pair("index", self.index.map(|index| index as u64));
             w.pair("name", &self.name);
             w.pair("direction", direction);
-            w.pair(
-                "basis",
-                if self.basis == Basis::Increase {
-                    "increase"
-                } else {
-                    "share"
-                },
-            );
-            w.pair(
-                "figure",
-                if self.figure == Figure::P50 {
-                    "p50"
-                } else {
-                    "p95"
-                },
-            );
+            w.pair("basis", self.basis.map(|Basis::Increase| "increase"));
+            w.pair("figure", self.basis.map(|_| self.figure.name()));
             w.pair("share", self.share);
             w.pair("increase_ns", self.increase);
             w.pair("increase_low_ns", self.increase_low);

@@ -380,7 +380,9 @@ impl Path<'_> {
             VerdictKind::Host | VerdictKind::Source if verdict.reads_late => "wake_up",
             VerdictKind::Host | VerdictKind::Source => "residence",
             VerdictKind::Server => "behind_exit",
-            VerdictKind::Clock | VerdictKind::None => "",
+            VerdictKind::Connect => "connect",
+            VerdictKind::Behind => "behind",
+            VerdictKind::Clock | VerdictKind::Down | VerdictKind::None => "",
         };
         let verdict = [
             ("kind", verdict.kind.name()),
@@ -389,11 +391,7 @@ impl Path<'_> {
             ("direction", direction),
             (
                 "basis",
-                if verdict.basis == Basis::Increase {
-                    "increase"
-                } else {
-                    "share"
-                },
+                verdict.basis.map_or("", |Basis::Increase| "increase"),
             ),
             (
                 "confidence",

@@ -610,7 +610,6 @@ fn late_rows(
         let mut row = Row::new(Name::Short(name.to_owned(), note), Some(summary));
         if rows.is_empty() {
             row.is_named = named.is_some();
-            row.growth = Some((host.wake_up_share, host.wake_up_increase));
             row.direction = named.flatten().map(direction_word);
         }
         rows.push(row);
