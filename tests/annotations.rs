@@ -12,7 +12,7 @@ use subsegment_tcp_speeds::annotation::{AnnotationValue, Classes};
 use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::wire::values::{emit_ask, parse_values};
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, Role, Stamp,
+    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, NodeRole, Stamp,
     StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE, ANNOTATION_VALUES, STAMP_LEN,
 };
 use util::{free_port, need, program, run, text, Dir, Node, Process, LONG};
@@ -161,7 +161,7 @@ impl Wire {
         let mut annotations = Vec::new();
         let info = NodeInfo {
             id: 99,
-            role: Role::Source,
+            role: NodeRole::Source,
             versions: (1, 1),
             clock_error: None,
             connect: None,

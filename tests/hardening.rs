@@ -14,7 +14,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 use subsegment_tcp_speeds::wire::{
     build, frame_type, push_annotation, ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo,
-    Role, ANNOTATION_NODE, MAX_ANNOTATIONS, MAX_PAYLOAD,
+    NodeRole, ANNOTATION_NODE, MAX_ANNOTATIONS, MAX_PAYLOAD,
 };
 use util::{program, run, text, Dir, Node, Process};
 
@@ -335,7 +335,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                     let mut annotations = view.annotation_bytes().to_vec();
                     let info = NodeInfo {
                         id: 99,
-                        role: Role::Echo,
+                        role: NodeRole::Echo,
                         versions: (1, 1),
                         clock_error: None,
                         connect: None,

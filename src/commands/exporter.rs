@@ -11,7 +11,7 @@ use crate::commands::Failure;
 use crate::http::{Request, Response};
 use crate::measure::Baseline;
 use crate::node::dial::NextHop;
-use crate::node::{Node, Settings, StopFlag};
+use crate::node::{Node, NodeSettings, StopFlag};
 use crate::origin::session::Origin;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
@@ -52,7 +52,7 @@ pub fn run(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> Result<Ex
 
 /// Answers requests for probes.
 pub struct Exporter {
-    settings: Settings,
+    settings: NodeSettings,
     allowed: Vec<Allowed>,
     busy: AtomicUsize,
 }
@@ -68,7 +68,7 @@ struct Asked {
 
 impl Exporter {
     /// One that probes as the node that `settings` describe, what `allowed` allows.
-    pub fn new(settings: Settings, allowed: Vec<Allowed>) -> Self {
+    pub fn new(settings: NodeSettings, allowed: Vec<Allowed>) -> Self {
         Self {
             settings,
             allowed,
@@ -133,7 +133,7 @@ impl Exporter {
         let host = asked.target.host.as_deref().unwrap_or_default();
         let next_hop = NextHop::resolve(host, asked.target.port, asked.timeout)
             .map_err(|error| error.to_string())?;
-        let settings = Settings {
+        let settings = NodeSettings {
             timeout: asked.timeout,
             ..self.settings.clone()
         };

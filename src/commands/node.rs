@@ -9,11 +9,12 @@ use crate::commands::prepare::{
 };
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
+use crate::node::accept::{bind, listen_addresses, Server, Totals};
 use crate::node::connection_log::Sessions;
+use crate::node::contain_panics;
 use crate::node::dial::NextHop;
-use crate::node::gate::Limits;
-use crate::node::serve::{bind, contain_panics, listen_addresses, Server, Totals};
-use crate::node::{Node, Settings, StopFlag};
+use crate::node::gate::AdmissionLimits;
+use crate::node::{Node, NodeSettings, StopFlag};
 use crate::output::{tell, Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
@@ -23,7 +24,7 @@ use crate::report::Blocks;
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::wire::siphash::Key;
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -95,13 +96,13 @@ pub fn run(
     }
 }
 
-fn role(config: &NodeConfig) -> Role {
+fn role(config: &NodeConfig) -> NodeRole {
     match (&config.forward_to, config.accept, config.remove) {
-        (None, ..) => Role::Echo,
-        (Some(_), cli::Accept::Raw, true) => Role::Proxy,
-        (Some(_), cli::Accept::Raw, false) => Role::Entry,
-        (Some(_), _, true) => Role::Exit,
-        (Some(_), _, false) => Role::Relay,
+        (None, ..) => NodeRole::Echo,
+        (Some(_), cli::Accept::Raw, true) => NodeRole::Proxy,
+        (Some(_), cli::Accept::Raw, false) => NodeRole::Entry,
+        (Some(_), _, true) => NodeRole::Exit,
+        (Some(_), _, false) => NodeRole::Relay,
     }
 }
 
@@ -127,7 +128,7 @@ struct Place {
 
 /// Finds its neighbour and binds. Before any file is opened: the second of two that were started with one address leaves
 /// the first one's files alone.
-fn place(common: &Common, config: &NodeConfig, role: Role) -> Result<Place, String> {
+fn place(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<Place, String> {
     let key = key(common)?;
     let next = config
         .forward_to
@@ -172,7 +173,7 @@ fn place(common: &Common, config: &NodeConfig, role: Role) -> Result<Place, Stri
 fn prepare_node(
     common: &Common,
     config: &NodeConfig,
-    role: Role,
+    role: NodeRole,
     sessions: Option<Sessions>,
     place: Place,
 ) -> (Server, Queue, String) {
@@ -183,7 +184,7 @@ fn prepare_node(
         text,
     } = place;
     let (mut node, queue) = Node::new(
-        Settings {
+        NodeSettings {
             accept: match config.accept {
                 // Who holds no key is not to use the chain by leaving frames out.
                 cli::Accept::Auto if key.is_some() => Accept::Framed,
@@ -203,10 +204,10 @@ fn prepare_node(
 }
 
 /// Who may connect to a node and how many at once. A reflector's connection has one descriptor, any other two.
-fn limits(config: &NodeConfig) -> Limits {
+fn limits(config: &NodeConfig) -> AdmissionLimits {
     let each = 1 + u64::from(config.forward_to.is_some());
     let descriptors = sys::raise_descriptor_limit().ok();
-    Limits::new(
+    AdmissionLimits::new(
         config.allow.clone(),
         config.max_connections,
         descriptors,

@@ -10,11 +10,11 @@ use crate::commands::exporter::Exporter;
 use crate::http::{self, Routes};
 use crate::measure::sla::{self, Rule};
 use crate::measure::Baseline;
+use crate::node::accept::listen_addresses;
 use crate::node::dial::NextHop;
-use crate::node::gate::Limits;
+use crate::node::gate::AdmissionLimits;
 use crate::node::link_auth;
-use crate::node::serve::listen_addresses;
-use crate::node::{Node, Settings};
+use crate::node::{Node, NodeSettings};
 use crate::origin::session::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::metrics::{Metrics, Watched};
@@ -23,7 +23,7 @@ use crate::session::admission::Accept;
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::siphash::Key;
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use crate::FULL;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,8 +36,8 @@ pub(crate) fn node_name(common: &Common) -> String {
     name.unwrap_or_else(|| "unnamed".into())
 }
 
-pub(crate) fn settings(common: &Common, role: Role) -> Settings {
-    Settings {
+pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
+    NodeSettings {
         name: node_name(common),
         role,
         tags: common.tags.clone(),
@@ -50,7 +50,7 @@ pub(crate) fn settings(common: &Common, role: Role) -> Settings {
         hop_limit: common.hop_limit,
         kernel_times: common.kernel_times,
         key: None,
-        limits: Limits::default(),
+        limits: AdmissionLimits::default(),
         ask: common.ask,
         offer: offer(common),
     }
@@ -98,7 +98,7 @@ pub(crate) fn baseline(common: &Common) -> Result<Baseline, OutputError> {
 
 pub(crate) fn run_state(
     common: &Common,
-    role: Role,
+    role: NodeRole,
     endless: bool,
 ) -> Result<RunState, OutputError> {
     let started = sys::clock::read().wall;
@@ -138,9 +138,9 @@ pub fn watching(run_state: RunState, rules: Vec<Rule>, node: &Node) -> RunState 
 /// The near end of a path, ready to call.
 pub fn origin(common: &Common, next_hop: NextHop) -> Result<(Origin, Queue), String> {
     let key = key(common)?;
-    let settings = Settings {
+    let settings = NodeSettings {
         key,
-        ..settings(common, Role::Source)
+        ..settings(common, NodeRole::Source)
     };
     let (node, queue) = Node::new(settings, Some(next_hop));
     Ok((Origin::new(node), queue))
@@ -174,9 +174,9 @@ pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<
 pub fn routes(common: &Common, metrics: &Arc<Metrics>) -> Result<Routes, String> {
     let mut routes = metrics.routes();
     if FULL && !common.probe_allow.is_empty() {
-        let settings = Settings {
+        let settings = NodeSettings {
             key: key(common)?,
-            ..settings(common, Role::Source)
+            ..settings(common, NodeRole::Source)
         };
         let exporter = Exporter::new(settings, common.probe_allow.clone());
         routes = routes.with("/probe", move |request| exporter.answer(request));

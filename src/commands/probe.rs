@@ -20,7 +20,7 @@ use crate::session::schedule::Schedule;
 use crate::sync::STACK;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use crate::FULL;
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use std::io;
@@ -97,7 +97,7 @@ fn probe(
     let unwritable = |error: OutputError| (State::Unknown, error.to_string());
     let count = (config.count > 0).then_some(config.count);
     let rules = rules(common).map_err(unknown)?;
-    let run_state = run_state(common, Role::Source, count.is_none()).map_err(unwritable)?;
+    let run_state = run_state(common, NodeRole::Source, count.is_none()).map_err(unwritable)?;
     let mut printer = printer(common, Output::Stdout).map_err(unwritable)?;
     let next_hop = next_hop(common, &config.target).map_err(|text| (State::Critical, text))?;
     let (origin, queue) = origin(common, next_hop).map_err(unknown)?;

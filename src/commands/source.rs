@@ -16,7 +16,7 @@ use crate::publish::printer::{name_break, Printer};
 use crate::report::{Broken, State};
 use crate::sync::STACK;
 use crate::sys;
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use crossbeam_channel::{bounded, Sender};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub fn run(
     let failed = |text: String| Failure::new(ExitCode::Failed, text);
     let unwritable = |error: OutputError| Failure::new(ExitCode::Failed, error);
     let rules = rules(common).map_err(|text| Failure::new(ExitCode::Usage, text))?;
-    let run_state = run_state(common, Role::Source, false).map_err(unwritable)?;
+    let run_state = run_state(common, NodeRole::Source, false).map_err(unwritable)?;
     let printer = printer(common, Output::Stderr).map_err(unwritable)?;
     let next_hop = next_hop(common, &config.forward_to).map_err(failed)?;
     let (origin, queue) = origin(common, next_hop).map_err(failed)?;

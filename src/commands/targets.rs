@@ -18,7 +18,7 @@ use crate::publish::notify;
 use crate::publish::printer::Printer;
 use crate::report::paths;
 use crate::report::{Report, State};
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use crossbeam_channel::unbounded;
 use std::io;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
         // A name that cannot be resolved is that path's trouble alone, as long as it cannot.
         let host = target.address.host.as_deref().unwrap_or_default();
         let next_hop = NextHop::unresolved(host, target.address.port);
-        let run_state = run_state(common, Role::Source, endless).map_err(unwritable)?;
+        let run_state = run_state(common, NodeRole::Source, endless).map_err(unwritable)?;
         let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
         let origin = Arc::new(origin.probing());
         let run_state = watching(run_state, rules.clone(), &origin.node);

@@ -1,9 +1,10 @@
 //! What the pumps of one connection note for `--sessions`.
 
-use crate::node::ends::{End, Pair};
+use crate::node::end::End;
+use crate::node::pair::EndPair;
 use crate::passive::{Http, Side as HttpSide};
 use crate::report::session::{Event, Snapshot};
-use crate::session::connection_record::{ConnectionRecord, EndRecord, Kernel, Place};
+use crate::session::connection_record::{ConnectionRecord, ConnectionSide, EndRecord, Kernel};
 use crate::sync::lock;
 use crate::sys;
 use crate::time::{Nanos, WallTime};
@@ -27,7 +28,7 @@ impl ConnectionLog {
     /// Notes something of the end at `place`, dated now.
     #[cold]
     #[inline(never)]
-    pub fn note(&self, place: Place, what: impl FnOnce(&mut EndRecord, WallTime)) {
+    pub fn note(&self, place: ConnectionSide, what: impl FnOnce(&mut EndRecord, WallTime)) {
         let now = sys::clock::read().wall;
         if let Some(end) = lock(&self.record).end(place) {
             what(end, now);
@@ -37,10 +38,10 @@ impl ConnectionLog {
     /// Notes plain bytes of the application; `when` they were read, or now that they are written.
     #[cold]
     #[inline(never)]
-    pub fn payload(&self, from: Place, when: Option<WallTime>, bytes: &[u8]) {
+    pub fn payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
         let side = match from {
-            Place::Client => HttpSide::Client,
-            Place::Server => HttpSide::Server,
+            ConnectionSide::Client => HttpSide::Client,
+            ConnectionSide::Server => HttpSide::Server,
         };
         let when = when.unwrap_or_else(|| sys::clock::read().wall);
         lock(&self.http).read(when, side, bytes);
@@ -48,9 +49,9 @@ impl ConnectionLog {
 }
 
 /// Something that holds a pair while its connection lives.
-pub trait HasPair: Send + Sync {
+pub trait HasEnds: Send + Sync {
     /// The pair.
-    fn pair(&self) -> &Pair;
+    fn pair(&self) -> &EndPair;
 }
 
 /// What the kernel knows of a socket.
@@ -68,7 +69,7 @@ fn look(socket: &TcpStream) -> Kernel {
 
 pub(crate) enum ConnectionEvent {
     /// A connection was accepted.
-    Start(usize, Weak<dyn HasPair>),
+    Start(usize, Weak<dyn HasEnds>),
     /// A connection is over.
     End(Box<Snapshot>),
     /// The node is at its end.
@@ -117,7 +118,7 @@ impl Sessions {
     }
 
     /// A connection was accepted: its books begin.
-    pub fn accepted(&self, connection: &Arc<impl HasPair + 'static>) {
+    pub fn accepted(&self, connection: &Arc<impl HasEnds + 'static>) {
         let pair = connection.pair();
         let now = sys::clock::read().wall;
         let client = &pair.client;
@@ -126,19 +127,20 @@ impl Sessions {
         self.begin(connection, record);
     }
 
-    fn begin(&self, connection: &Arc<impl HasPair + 'static>, client: EndRecord) {
+    fn begin(&self, connection: &Arc<impl HasEnds + 'static>, client: EndRecord) {
         let pair = connection.pair();
         let connection_log = Arc::new(ConnectionLog {
             record: Mutex::new(ConnectionRecord::new(client)),
             http: Mutex::default(),
         });
-        pair.client.keep_diary(Place::Client, &connection_log);
-        let held = Arc::downgrade(connection) as Weak<dyn HasPair>;
+        pair.client
+            .keep_diary(ConnectionSide::Client, &connection_log);
+        let held = Arc::downgrade(connection) as Weak<dyn HasEnds>;
         self.tell(ConnectionEvent::Start(pair.id, held));
     }
 
     /// A connection is over; its sockets are still there.
-    pub fn ended(&self, pair: &Pair) {
+    pub fn ended(&self, pair: &EndPair) {
         if let Some(snapshot) = snapshot(pair, Event::End) {
             self.tell(ConnectionEvent::End(Box::new(snapshot)));
         }
@@ -146,7 +148,7 @@ impl Sessions {
 }
 
 /// Its onward connection stands, after a connect that took `took`.
-pub fn connected(pair: &Pair, end: &End, took: Nanos) {
+pub fn connected(pair: &EndPair, end: &End, took: Nanos) {
     let Some(connection_log) = pair.client.connection_log() else {
         return;
     };
@@ -154,15 +156,18 @@ pub fn connected(pair: &Pair, end: &End, took: Nanos) {
     let mut record = EndRecord::connected(now, end.peer, took, look(&end.socket));
     record.local = end.socket.local_addr().ok();
     lock(&connection_log.record).server = Some(record);
-    end.keep_diary(Place::Server, connection_log);
+    end.keep_diary(ConnectionSide::Server, connection_log);
 }
 
 /// The connection as it stands now; `None` where no books are kept.
-pub fn snapshot(pair: &Pair, event: Event) -> Option<Snapshot> {
+pub fn snapshot(pair: &EndPair, event: Event) -> Option<Snapshot> {
     let connection_log = pair.client.connection_log()?;
     let kernels = [Some(&pair.client), pair.server.get()].map(|end| end.map(|e| look(&e.socket)));
     let look_at = |record: &mut ConnectionRecord| {
-        for (place, kernel) in [Place::Client, Place::Server].into_iter().zip(kernels) {
+        for (place, kernel) in [ConnectionSide::Client, ConnectionSide::Server]
+            .into_iter()
+            .zip(kernels)
+        {
             if let (Some(end), Some(kernel)) = (record.end(place), kernel) {
                 end.look(kernel);
             }

@@ -1,9 +1,10 @@
 //! How a connection ends before its time: what its log and its two peers hear of it.
 
 use crate::collect::queue::Measurement;
-use crate::node::ends::{Pair, Side};
+use crate::node::pair::EndPair;
 use crate::node::reader::ReadFault;
 use crate::node::Node;
+use crate::session::connection_record::ConnectionSide;
 use crate::sys;
 use crate::wire::{build, frame_type, ErrorCode, ErrorInfo, Flags, Header, ParseError};
 use std::fmt;
@@ -13,7 +14,7 @@ use std::fmt;
 /// Boxed: results that may carry one pass through every frame of a pump's stack, whose depth is what an idle connection
 /// costs.
 #[derive(Debug)]
-pub struct Fault(Box<Inner>);
+pub struct ConnectionFault(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -32,7 +33,7 @@ enum Last {
     Error(ErrorInfo),
 }
 
-impl Fault {
+impl ConnectionFault {
     #[inline(never)]
     fn new(level: log::Level, text: String, last: Last) -> Self {
         Self(Box::new(Inner { level, text, last }))
@@ -64,7 +65,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConnectionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.text)
     }
@@ -72,22 +73,28 @@ impl fmt::Display for Fault {
 
 /// What an end of reading means, by the side it happened on and who speaks there.
 #[inline(never)]
-pub fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: ReadFault) -> Fault {
+pub fn explain(
+    node: &Node,
+    pair: &EndPair,
+    hop: u8,
+    side: ConnectionSide,
+    fault: ReadFault,
+) -> ConnectionFault {
     let end = match side {
-        Side::Client => Some(&pair.client),
-        Side::Server => pair.server.get(),
+        ConnectionSide::Client => Some(&pair.client),
+        ConnectionSide::Server => pair.server.get(),
     };
     let Some(end) = end else {
-        return Fault::silent();
+        return ConnectionFault::silent();
     };
     let peer = end.peer;
     match fault {
-        ReadFault::Aborted => Fault::silent(),
-        ReadFault::Idle => Fault::reset(
+        ReadFault::Aborted => ConnectionFault::silent(),
+        ReadFault::Idle => ConnectionFault::reset(
             log::Level::Info,
             format!("peer {peer}: no byte moved for --idle-timeout, closed"),
         ),
-        ReadFault::Stalled => Fault::error(
+        ReadFault::Stalled => ConnectionFault::error(
             node,
             hop,
             ErrorCode::Timeout,
@@ -98,22 +105,22 @@ pub fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: ReadFault) 
         ),
         ReadFault::Parse(error) => {
             let remedy = match (&error, side) {
-                (ParseError::Magic { .. }, Side::Server) => {
+                (ParseError::Magic { .. }, ConnectionSide::Server) => {
                     "; if it is a plain TCP server use --remove-perf-headers"
                 }
-                (ParseError::Magic { .. }, Side::Client) => {
+                (ParseError::Magic { .. }, ConnectionSide::Client) => {
                     "; is something between the nodes rewriting the stream?"
                 }
                 _ => "",
             };
-            Fault::error(
+            ConnectionFault::error(
                 node,
                 hop,
                 ErrorCode::Protocol,
                 format!("peer {peer} {error}{remedy}"),
             )
         }
-        ReadFault::Truncated => Fault::error(
+        ReadFault::Truncated => ConnectionFault::error(
             node,
             hop,
             ErrorCode::Broken,
@@ -121,20 +128,20 @@ pub fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: ReadFault) 
         ),
         ReadFault::Reset(_) if !end.is_framed() => {
             let who = match side {
-                Side::Client => "client",
-                Side::Server => "server",
+                ConnectionSide::Client => "client",
+                ConnectionSide::Server => "server",
             };
-            Fault::reset(
+            ConnectionFault::reset(
                 log::Level::Info,
                 format!("{who} {peer} reset the connection"),
             )
         }
         ReadFault::Reset(error) => match side {
-            Side::Client => Fault::reset(
+            ConnectionSide::Client => ConnectionFault::reset(
                 log::Level::Warn,
                 format!("peer {peer} broke the connection: {error}"),
             ),
-            Side::Server => Fault::error(
+            ConnectionSide::Server => ConnectionFault::error(
                 node,
                 hop,
                 ErrorCode::Broken,
@@ -146,15 +153,15 @@ pub fn explain(node: &Node, pair: &Pair, hop: u8, side: Side, fault: ReadFault) 
 
 /// A node that went without END.
 #[inline(never)]
-pub fn vanished(node: &Node, pair: &Pair, hop: u8, side: Side) -> Fault {
+pub fn vanished(node: &Node, pair: &EndPair, hop: u8, side: ConnectionSide) -> ConnectionFault {
     match (side, pair.server.get()) {
-        (Side::Server, Some(server)) => Fault::error(
+        (ConnectionSide::Server, Some(server)) => ConnectionFault::error(
             node,
             hop,
             ErrorCode::Broken,
             format!("next hop {} closed the connection without END", server.peer),
         ),
-        _ => Fault::reset(
+        _ => ConnectionFault::reset(
             log::Level::Warn,
             format!(
                 "peer {} closed the connection without END",
@@ -167,7 +174,7 @@ pub fn vanished(node: &Node, pair: &Pair, hop: u8, side: Side) -> Fault {
 /// Ends a connection after a fault: one log line, a last word to each side, and both sockets gone. The first pump to come
 /// here does it; the other finds the pair failed.
 #[inline(never)]
-pub fn conclude(node: &Node, pair: &Pair, fault: Fault) {
+pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
     let fault = *fault.0;
     if matches!(fault.last, Last::Silent) || !pair.fail() {
         return;
@@ -193,7 +200,7 @@ pub fn conclude(node: &Node, pair: &Pair, fault: Fault) {
 /// RESET to a node behind; to one before ERROR, or RESET too. Whether there is an ERROR under way to the client, which a
 /// reset must not overtake. An ERROR is worth waiting for the other pump's frame (`wait`), a RESET says no more than the
 /// reset that follows it.
-fn last_words(pair: &Pair, last: &Last, wait: bool) -> bool {
+fn last_words(pair: &EndPair, last: &Last, wait: bool) -> bool {
     let session = pair.session.get().copied().unwrap_or_default();
     let frame = |kind, flags, payload: &[u8]| {
         let header = Header {
@@ -221,13 +228,15 @@ fn last_words(pair: &Pair, last: &Last, wait: bool) -> bool {
 }
 
 /// Ends a connection because the node ends: nobody is to take what was cut off for complete.
-pub fn cut_off(node: &Node, pair: &Pair) {
+pub fn cut_off(node: &Node, pair: &EndPair) {
     if pair.fail() {
         let hop = pair.session.get().copied().unwrap_or_default().hop;
         let text = format!("{} was told to end", node.settings.name);
         last_words(
             pair,
-            &Fault::error(node, hop, ErrorCode::Refused, text).0.last,
+            &ConnectionFault::error(node, hop, ErrorCode::Refused, text)
+                .0
+                .last,
             false,
         );
         pair.abort();

@@ -33,7 +33,7 @@ fn other_descriptors(descriptors: u64) -> u64 {
 
 /// What a gate was told.
 #[derive(Clone, Debug, Default)]
-pub struct Limits {
+pub struct AdmissionLimits {
     /// `--allow`: who may connect; empty is everybody.
     pub allow: Vec<Network>,
     /// How many connections may be open at once; `None` leaves it to the kernel's limits.
@@ -52,7 +52,7 @@ pub enum LimitSource {
     Descriptors(u64),
 }
 
-impl Limits {
+impl AdmissionLimits {
     /// The limit that is in force: the one given, or as many connections of `each` descriptors as `descriptors` has
     /// room for.
     pub fn new(
@@ -79,7 +79,7 @@ impl Limits {
 /// The gate itself, shared by the accept threads and the connections.
 #[derive(Debug)]
 pub(super) struct AcceptLimit {
-    limits: Limits,
+    limits: AdmissionLimits,
     state: Mutex<State>,
     /// A place has become free, or the gate was closed.
     freed: Condvar,
@@ -97,7 +97,7 @@ struct State {
 }
 
 impl AcceptLimit {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: AdmissionLimits) -> Self {
         Self {
             limits,
             state: Mutex::default(),
@@ -210,9 +210,9 @@ mod tests {
     use std::time::Duration;
 
     fn gate(connections: usize) -> AcceptLimit {
-        AcceptLimit::new(Limits {
+        AcceptLimit::new(AdmissionLimits {
             connections: Some(connections),
-            ..Limits::default()
+            ..AdmissionLimits::default()
         })
     }
 
@@ -285,7 +285,7 @@ mod tests {
             (None, Some(3), 2, Some(1)),
             (None, None, 2, None),
         ] {
-            let limits = Limits::new(Vec::new(), given, descriptors, each);
+            let limits = AdmissionLimits::new(Vec::new(), given, descriptors, each);
             assert_eq!(limits.connections, limit);
         }
     }

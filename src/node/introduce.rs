@@ -1,7 +1,7 @@
 //! Who is on a path: the introductions that OPEN and OPENED carry, and what the report makes of them.
 
 use crate::collect::queue::{Measurement, Path};
-use crate::node::ends::Session;
+use crate::node::pair::Session;
 use crate::node::Node;
 use crate::report::PathNode;
 use crate::session::path;

@@ -3,7 +3,7 @@
 //! Who connects says HELLO at once, with a nonce; who accepts answers with its own; then comes OPEN. So a link with a
 //! key is one round trip longer in the making than one without, and a node without a key notices at the first frame.
 
-use crate::node::ends::{End, Link};
+use crate::node::end::{AuthenticatedLink, End};
 use crate::sync::random;
 use crate::wire::authentication::{link, Hello, LinkEnd};
 use crate::wire::siphash::Key;
@@ -112,7 +112,7 @@ pub fn connect(
     }
     let theirs = Hello::parse(view.payload())?;
     let (sealer, verifier) = link(key, LinkEnd::Connector, &own, &theirs);
-    end.set_link(Link::new(sealer, verifier));
+    end.set_link(AuthenticatedLink::new(sealer, verifier));
     end.socket.set_read_timeout(None).map_err(NoLink::Io)
 }
 
@@ -171,7 +171,7 @@ pub fn accept(end: &End, key: &Key, frame: &FrameView<'_>) -> Result<(), NoLink>
         Err(error) => return Err(NoLink::Io(error)),
     }
     let (sealer, verifier) = link(key, LinkEnd::Acceptor, &own, &theirs);
-    end.set_link(Link::new(sealer, verifier));
+    end.set_link(AuthenticatedLink::new(sealer, verifier));
     Ok(())
 }
 

@@ -12,21 +12,27 @@
 //! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
 //! write of its sink. So an application that works directly works through the chain.
 
+pub mod accept;
 pub mod annotations;
 pub mod clock;
 pub mod connect_window;
+mod connection;
 pub mod connection_log;
 pub mod dial;
-pub mod ends;
+pub mod end;
 pub mod fault;
 pub mod gate;
 pub mod introduce;
 pub mod link_auth;
+pub mod pair;
 pub mod pump;
 pub mod reader;
 pub mod serve;
+pub mod server_time;
 mod stop;
+mod upstream;
 
+pub use connection::contain_panics;
 pub use stop::StopFlag;
 
 use crate::annotate::annotator::{Annotator, Offer};
@@ -37,7 +43,7 @@ use crate::sync::{lock, random};
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::siphash::Key;
-use crate::wire::{NodeInfo, Role, DEFAULT_HOP_LIMIT, VERSION};
+use crate::wire::{NodeInfo, NodeRole, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,11 +52,11 @@ use std::time::Duration;
 
 /// What a node was told to do.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct NodeSettings {
     /// `--node NAME`.
     pub name: String,
     /// Its part on the path; a relay that meets a raw client acts as an entry for it.
-    pub role: Role,
+    pub role: NodeRole,
     /// `--add-static-tags`.
     pub tags: Vec<String>,
     /// Whether it stamps (not with `-n`).
@@ -72,16 +78,16 @@ pub struct Settings {
     /// `--key-file`: what frames between nodes are authenticated with; `None` leaves them as they are.
     pub key: Option<Key>,
     /// Who may connect, and how many at once.
-    pub limits: gate::Limits,
+    pub limits: gate::AdmissionLimits,
     /// `--ask`: what every node is asked for in every marked block of a path opened here.
     pub ask: Classes,
     /// What it tells of itself when it is asked.
     pub offer: Offer,
 }
 
-impl Settings {
+impl NodeSettings {
     /// The settings of a node of which nothing is asked for: it takes framed clients and has no key.
-    pub fn new(name: &str, role: Role, timeout: Duration) -> Self {
+    pub fn new(name: &str, role: NodeRole, timeout: Duration) -> Self {
         Self {
             name: name.into(),
             role,
@@ -95,7 +101,7 @@ impl Settings {
             hop_limit: DEFAULT_HOP_LIMIT,
             kernel_times: true,
             key: None,
-            limits: gate::Limits::default(),
+            limits: gate::AdmissionLimits::default(),
             ask: Classes::default(),
             offer: Offer::default(),
         }
@@ -118,7 +124,7 @@ pub struct Node {
     /// Random per node; what stamps carry.
     pub id: u64,
     /// What it was told to do.
-    pub settings: Settings,
+    pub settings: NodeSettings,
     /// Its clock generations.
     pub clock: clock::NodeClock,
     /// Where measurements go.
@@ -144,7 +150,7 @@ pub struct Node {
 
 impl Node {
     /// A node, and the queue of its collector, which the caller has to drain.
-    pub fn new(settings: Settings, next_hop: Option<dial::NextHop>) -> (Self, queue::Queue) {
+    pub fn new(settings: NodeSettings, next_hop: Option<dial::NextHop>) -> (Self, queue::Queue) {
         let (collector, queue) = queue::channel(settings.sample);
         let requests = requests::AnnotationRequests::default();
         requests.always(settings.ask);
@@ -168,7 +174,7 @@ impl Node {
     /// How it introduces itself in OPEN, in the role it has on that connection.
     pub fn info(
         &self,
-        role: Role,
+        role: NodeRole,
         connect: Option<Nanos>,
         address: String,
         next_hop: String,

@@ -8,7 +8,8 @@
 //! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
 
 use crate::measure::LATEST;
-use crate::node::ends::{End, Pair};
+use crate::node::end::End;
+use crate::node::pair::EndPair;
 use crate::sys::{self, receive::receive};
 use crate::time::{SignedNanos, WallTime};
 use crate::wire::authentication::TAG_LEN;
@@ -55,7 +56,7 @@ pub enum ReadFault {
 /// The read half of one end.
 #[derive(Debug)]
 pub struct FrameReader<'a> {
-    pair: &'a Pair,
+    pair: &'a EndPair,
     end: &'a End,
     /// Behind either buffer there is room for a trailer.
     small: [u8; SMALL + TAG_LEN],
@@ -94,7 +95,7 @@ pub struct FrameReader<'a> {
 
 impl<'a> FrameReader<'a> {
     /// Nothing read yet. It is large for a stack: keep one and lend it.
-    pub fn new(pair: &'a Pair, end: &'a End, idle_timeout: Option<Duration>) -> Self {
+    pub fn new(pair: &'a EndPair, end: &'a End, idle_timeout: Option<Duration>) -> Self {
         Self {
             pair,
             end,
@@ -148,7 +149,7 @@ impl<'a> FrameReader<'a> {
     }
 
     /// For a reader that has deadlines of its own: waits come back as [`ReadFault::Idle`] after `tick`.
-    pub fn ticking(pair: &'a Pair, end: &'a End, tick: Duration) -> Self {
+    pub fn ticking(pair: &'a EndPair, end: &'a End, tick: Duration) -> Self {
         Self {
             tick: Some(tick),
             ..Self::new(pair, end, None)
@@ -560,13 +561,13 @@ mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
 
-    fn pair() -> (TcpStream, Pair) {
+    fn pair() -> (TcpStream, EndPair) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, peer) = listener.accept().unwrap();
         let timeout = Duration::from_secs(10);
         let end = End::new(far, peer, timeout).unwrap();
-        (near, Pair::new(1, end, timeout))
+        (near, EndPair::new(1, end, timeout))
     }
 
     #[test]

@@ -9,9 +9,10 @@ use crate::measure::Return;
 use crate::node::annotations::{collect_annotations, collect_own_annotations};
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::dial::DialError;
-use crate::node::ends::{End, Pair, Patience, Session, WriteFault};
+use crate::node::end::{End, Patience, WriteFault};
 use crate::node::introduce::report_nodes;
 use crate::node::link_auth::{self, NoLink};
+use crate::node::pair::{EndPair, Session};
 use crate::node::reader::{FrameReader, ReadFault, HEADROOM};
 use crate::node::serve::opening;
 use crate::node::Node;
@@ -27,8 +28,8 @@ use crate::time::{MonoTime, Nanos};
 use crate::wire::authentication::TAG_LEN;
 use crate::wire::values::MAX_ASK_LEN;
 use crate::wire::{
-    build, frame_type, set_egress, ErrorInfo, Flags, FrameView, Header, ParseError, Role, Stamp,
-    StampDirection, StampFlags, ANNOTATION_HEADER_LEN, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
+    build, frame_type, set_egress, ErrorInfo, Flags, FrameView, Header, NodeRole, ParseError,
+    Stamp, StampDirection, StampFlags, ANNOTATION_HEADER_LEN, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
 };
 use std::fmt;
 use std::io;
@@ -236,7 +237,7 @@ struct Idle {
 /// An open session.
 #[derive(Debug)]
 pub struct OpenSession {
-    pair: Pair,
+    pair: EndPair,
     session: Session,
 }
 
@@ -314,13 +315,13 @@ impl Origin {
             end.keep_arrivals();
         }
         let info = node.info(
-            Role::Source,
+            NodeRole::Source,
             Some(connected.took + sys::clock::mono().since(connected_at)),
             String::new(),
             peer.to_string(),
         );
         let line = OpenSession {
-            pair: Pair::new(1, end, settings.timeout),
+            pair: EndPair::new(1, end, settings.timeout),
             session,
         };
         self.progress.forget();
@@ -471,7 +472,7 @@ impl Origin {
     /// An exit hands probes to a real server, as it does with any bytes: not what the user of a probe expects.
     fn warn_of_exit(&self, view: &FrameView<'_>) {
         let nodes = path::nodes(view.annotations());
-        let Some((_, exit)) = nodes.last().filter(|(_, last)| last.role == Role::Exit) else {
+        let Some((_, exit)) = nodes.last().filter(|(_, last)| last.role == NodeRole::Exit) else {
             return;
         };
         self.exits.store(true, Ordering::Release);

@@ -6,7 +6,7 @@
 use crate::collect::latest::LatestReport;
 use crate::collect::queue::Collector;
 use crate::http::{Request, Response, Routes};
-use crate::node::serve::Watch;
+use crate::node::accept::ServerView;
 use crate::origin::session::Origin;
 use crate::output::{replace, OutputError};
 use crate::publish::sessions;
@@ -33,12 +33,12 @@ pub struct Watched {
     collector: Collector,
     figures: Box<dyn Fn() -> NodeFigures + Send + Sync>,
     /// Where it is a node that listens.
-    listening: Option<Watch>,
+    listening: Option<ServerView>,
 }
 
 impl Watched {
     /// A node that listens.
-    pub fn node(watch: Watch) -> Self {
+    pub fn node(watch: ServerView) -> Self {
         let node = watch.node();
         let (latest, collector) = (Arc::clone(&node.latest), node.collector.clone());
         let listening = Some(watch.clone());

@@ -7,7 +7,7 @@
 //! and no clock is read.
 
 use crate::http::Take;
-use crate::node::connection_log::{snapshot, ConnectionEvent, HasPair, Sessions};
+use crate::node::connection_log::{snapshot, ConnectionEvent, HasEnds, Sessions};
 use crate::output::{Output, OutputError};
 use crate::report::session::{line, Event, Snapshot};
 use crate::sync::STACK;
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn write_open(
     node: &str,
     role: &str,
-    open: impl Iterator<Item = Arc<dyn HasPair>>,
+    open: impl Iterator<Item = Arc<dyn HasEnds>>,
     take: &mut Take<'_>,
 ) -> io::Result<()> {
     // One that was accepted just now may have no books yet. Each is let go before its line is taken.
@@ -130,7 +130,7 @@ fn run(
         };
         match news {
             Ok(ConnectionEvent::Start(id, connection)) => {
-                let live: Option<Arc<dyn HasPair>> = connection.upgrade();
+                let live: Option<Arc<dyn HasEnds>> = connection.upgrade();
                 if let Some(snapshot) = live.and_then(|live| snapshot(live.pair(), Event::Start)) {
                     write(&snapshot, &mut outcome);
                 }
@@ -149,7 +149,7 @@ fn run(
                     let Some(live) = connection.upgrade() else {
                         return false;
                     };
-                    let told = snapshot(live.pair(), Event::Interval);
+                    let told = snapshot(live.pair(), Event::IntervalCounts);
                     drop(live); // It may end while its line waits for a slow reader.
                     if let Some(told) = told.filter(|told| told.interval.iter().any(moved)) {
                         write(&told, &mut outcome);
@@ -173,7 +173,7 @@ fn run(
     outcome
 }
 
-fn moved(interval: &Option<crate::session::connection_record::Interval>) -> bool {
+fn moved(interval: &Option<crate::session::connection_record::IntervalCounts>) -> bool {
     interval.is_some_and(|told| {
         told.received_bytes + told.sent_bytes > 0 || told.retransmits.is_some_and(|sent| sent > 0)
     })

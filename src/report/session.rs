@@ -14,7 +14,7 @@
 
 use super::json::write::{Array, Object, ToJson, Writer};
 use crate::passive::Exchange;
-use crate::session::connection_record::{Bytes, ConnectionRecord, EndRecord, Interval};
+use crate::session::connection_record::{ConnectionRecord, EndRecord, IntervalCounts, Transferred};
 use crate::time::WallTime;
 
 /// The value of `schema`; its number changes when a key changes its meaning or goes away.
@@ -26,7 +26,7 @@ pub enum Event {
     /// The connection was accepted, or connected by a source.
     Start,
     /// A second passed in which something moved.
-    Interval,
+    IntervalCounts,
     /// Somebody asked.
     Now,
     /// It is over.
@@ -37,7 +37,7 @@ impl Event {
     fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
-            Self::Interval => "interval",
+            Self::IntervalCounts => "interval",
             Self::Now => "now",
             Self::End => "end",
         }
@@ -58,7 +58,7 @@ pub struct Snapshot {
     /// Its ends.
     pub record: ConnectionRecord,
     /// What moved since the line before, at client and server; `None` where somebody asked.
-    pub interval: [Option<Interval>; 2],
+    pub interval: [Option<IntervalCounts>; 2],
     /// It ended otherwise than in order.
     pub failed: bool,
     /// Requests and responses, where plain HTTP/1.x was seen here. Given with the end.
@@ -90,7 +90,7 @@ pub fn line(node: &str, role: &str, snapshot: &Snapshot) -> String {
     text
 }
 
-fn end<'a>(of: &'a EndRecord, interval: Option<Interval>) -> impl ToJson + 'a {
+fn end<'a>(of: &'a EndRecord, interval: Option<IntervalCounts>) -> impl ToJson + 'a {
     Object(move |w: &mut Writer| {
         let [peer, local] = [of.peer, of.local].map(|end| end.map(|end| end.to_string()));
         w.pair("peer", peer.as_deref());
@@ -99,7 +99,7 @@ fn end<'a>(of: &'a EndRecord, interval: Option<Interval>) -> impl ToJson + 'a {
         w.pair("connect_ns", of.connect);
         w.pair("established", of.established);
         w.pair("syn_retransmits", of.syn_retransmits.map(u64::from));
-        let mut moved = |names: [&str; 3], bytes: Bytes| {
+        let mut moved = |names: [&str; 3], bytes: Transferred| {
             w.pair(names[0], bytes.count);
             w.pair(names[1], bytes.first);
             w.pair(names[2], bytes.last);

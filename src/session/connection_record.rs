@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 /// Which end of a proxied connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ConnectionSide {
     /// Where the connection came from.
     Client,
     /// Where it goes.
@@ -18,7 +18,7 @@ pub enum Place {
 
 /// Bytes of one direction at one end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bytes {
+pub struct Transferred {
     /// As they lay on the socket: frames with their headers where the peer is a node.
     pub count: u64,
     /// When the first of them was read, or had been written.
@@ -27,7 +27,7 @@ pub struct Bytes {
     pub last: Option<WallTime>,
 }
 
-impl Bytes {
+impl Transferred {
     fn moved(&mut self, now: WallTime, count: usize) {
         self.count += count as u64;
         self.first.get_or_insert(now);
@@ -62,9 +62,9 @@ pub struct EndRecord {
     /// SYN (or SYN+ACK) sent again before it stood.
     pub syn_retransmits: Option<u32>,
     /// From the peer.
-    pub received: Bytes,
+    pub received: Transferred,
     /// To the peer.
-    pub sent: Bytes,
+    pub sent: Transferred,
     /// The peer ended its direction.
     pub fin_received: Option<WallTime>,
     /// We ended ours.
@@ -126,8 +126,8 @@ impl EndRecord {
         self.retransmits = kernel.retransmits.or(self.retransmits);
     }
 
-    fn since(&self, earlier: &Marks) -> Interval {
-        Interval {
+    fn since(&self, earlier: &Marks) -> IntervalCounts {
+        IntervalCounts {
             received_bytes: self.received.count - earlier.received,
             sent_bytes: self.sent.count - earlier.sent,
             retransmits: self
@@ -147,7 +147,7 @@ impl EndRecord {
 
 /// What an end did since the last interval's end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Interval {
+pub struct IntervalCounts {
     /// Read.
     pub received_bytes: u64,
     /// Written.
@@ -183,15 +183,15 @@ impl ConnectionRecord {
     }
 
     /// The end at `place`; `None` where there is none yet.
-    pub fn end(&mut self, place: Place) -> Option<&mut EndRecord> {
+    pub fn end(&mut self, place: ConnectionSide) -> Option<&mut EndRecord> {
         match place {
-            Place::Client => Some(&mut self.client),
-            Place::Server => self.server.as_mut(),
+            ConnectionSide::Client => Some(&mut self.client),
+            ConnectionSide::Server => self.server.as_mut(),
         }
     }
 
     /// What client and server end did since this was asked last; a new interval begins.
-    pub fn interval(&mut self) -> [Option<Interval>; 2] {
+    pub fn interval(&mut self) -> [Option<IntervalCounts>; 2] {
         let ends = [Some(&self.client), self.server.as_ref()];
         let mut told = [None; 2];
         for (at, end) in ends.into_iter().enumerate() {
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(record.interval()[1], None);
         let mut sum = 0;
         for second in 1..=5_u64 {
-            let client = record.end(Place::Client).unwrap();
+            let client = record.end(ConnectionSide::Client).unwrap();
             client.receive(at(1_000 * second), 100 * second as usize);
             client.send(at(1_000 * second + 1), 1);
             client.look(kernel(100, None, second as u32));

@@ -26,12 +26,12 @@ pub fn find(annotations: Annotations<'_>, id: u64) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{push_annotation, Role};
+    use crate::wire::{push_annotation, NodeRole};
 
     fn node(id: u64) -> NodeInfo {
         NodeInfo {
             id,
-            role: Role::Relay,
+            role: NodeRole::Relay,
             versions: (1, 1),
             clock_error: None,
             connect: None,

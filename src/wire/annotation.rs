@@ -85,7 +85,7 @@ pub fn push_annotation(annotations: &mut Vec<u8>, kind: u8, hop: u8, value: &[u8
 
 /// What a node does on the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum NodeRole {
     /// Makes blocks: from stdin, or a probe's own.
     Source,
     /// Framed in, framed out.
@@ -102,7 +102,7 @@ pub enum Role {
     Unknown,
 }
 
-impl Role {
+impl NodeRole {
     const ALL: [(Self, u8, &'static str); 6] = [
         (Self::Source, 1, "source"),
         (Self::Relay, 2, "relay"),
@@ -148,7 +148,7 @@ pub struct NodeInfo {
     /// Random per process.
     pub id: u64,
     /// What it does.
-    pub role: Role,
+    pub role: NodeRole,
     /// Least and greatest version it speaks.
     pub versions: (u8, u8),
     /// Greatest error of its wall clock as its kernel states it; `None` where the clock is not synchronised.
@@ -206,7 +206,7 @@ impl NodeInfo {
         let connect = BigEndian::read_u64(&fixed[16..24]);
         Ok(Self {
             id: BigEndian::read_u64(&fixed[0..8]),
-            role: Role::from_wire(fixed[8]),
+            role: NodeRole::from_wire(fixed[8]),
             versions: (fixed[9], fixed[10]),
             clock_error: (clock_error != UNKNOWN_CLOCK_ERROR)
                 .then(|| Nanos::from_micros(u64::from(clock_error))),
@@ -299,7 +299,7 @@ mod tests {
     fn sample() -> NodeInfo {
         NodeInfo {
             id: 0x0102_0304_0506_0708,
-            role: Role::Relay,
+            role: NodeRole::Relay,
             versions: (1, 1),
             clock_error: Some(Nanos::from_micros(0x0a0b)),
             connect: Some(Nanos(0x0c0d)),

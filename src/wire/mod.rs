@@ -58,7 +58,7 @@ mod stamp;
 pub mod values;
 
 pub use annotation::{
-    push_annotation, Annotation, Annotations, BehindExit, NodeInfo, Role, ANNOTATION_ASK,
+    push_annotation, Annotation, Annotations, BehindExit, NodeInfo, NodeRole, ANNOTATION_ASK,
     ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
     ANNOTATION_VALUES,
 };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use subsegment_tcp_speeds::time::{Nanos, WallTime};
 use subsegment_tcp_speeds::wire::{
     build, frame_type, push_annotation, push_stamp, set_egress, Flags, FrameView, Header, NodeInfo,
-    ParseError, Role, Stamp, StampDirection, StampFlags, ANNOTATION_NODE, STAMP_LEN, VERSION,
+    NodeRole, ParseError, Stamp, StampDirection, StampFlags, ANNOTATION_NODE, STAMP_LEN, VERSION,
 };
 
 const BULK: u64 = 40 << 20;
@@ -119,7 +119,7 @@ fn reflect(id: u64, frame: &FrameView<'_>) -> Vec<u8> {
     if header.kind == frame_type::OPEN {
         let info = NodeInfo {
             id,
-            role: Role::Echo,
+            role: NodeRole::Echo,
             versions: (VERSION, VERSION),
             clock_error: None,
             connect: None,

@@ -10,15 +10,15 @@ use crate::commands::probe::{measure, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::measure::{Baseline, Verdict, VerdictDirection, VerdictKind};
+use crate::node::accept::{bind, Server};
 use crate::node::dial::NextHop;
-use crate::node::serve::{bind, Server};
-use crate::node::{Node, Settings, StopFlag};
+use crate::node::{Node, NodeSettings, StopFlag};
 use crate::origin::session::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::printer::Printer;
 use crate::report::State;
 use crate::sys;
-use crate::wire::Role;
+use crate::wire::NodeRole;
 use link::Link;
 use std::fmt;
 use std::net::SocketAddr;
@@ -115,16 +115,16 @@ fn next_hop(address: SocketAddr) -> Result<NextHop, DemoError> {
 /// Starts a listening node with a link before it; the link's address is where to connect to.
 fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoError> {
     let role = if next.is_some() {
-        Role::Relay
+        NodeRole::Relay
     } else {
-        Role::Echo
+        NodeRole::Echo
     };
     let next = next.map(next_hop).transpose()?;
     let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], TIMEOUT)
         .map_err(|(address, error)| DemoError::Setup(format!("listen on {address}: {error}")))?;
     let address = listeners[0].local_addr().map_err(setup)?;
     // Nobody reads this node's own statistics here: its queue goes at once, and its pumps drop what they have to say.
-    let (node, _) = Node::new(Settings::new(NAMES[index], role, TIMEOUT), next);
+    let (node, _) = Node::new(NodeSettings::new(NAMES[index], role, TIMEOUT), next);
     let server = Server::start(node, listeners).map_err(setup)?;
     let delay = Duration::from_micros(NORMAL[index - 1]);
     Ok((server, Link::start(address, delay).map_err(setup)?))
@@ -170,7 +170,7 @@ fn demonstrate(
     let (first, first_link) = start(1, Some(middle_link.address))?;
     let links = [&first_link, &middle_link, &last_link];
     let (node, queue) = Node::new(
-        Settings::new("A", Role::Source, TIMEOUT),
+        NodeSettings::new("A", NodeRole::Source, TIMEOUT),
         Some(next_hop(first_link.address)?),
     );
     signals.stop(stop, Some(node.collector.clone()));

@@ -5,11 +5,11 @@ use crate::collect::queue::Measurement;
 use crate::measure::Direction;
 use crate::node::annotations::cut_to_room;
 use crate::node::clock::{Moment, PumpClock};
-use crate::node::ends::{End, Side};
-use crate::node::fault::Fault;
+use crate::node::end::End;
+use crate::node::fault::ConnectionFault;
 use crate::node::introduce::report_nodes;
 use crate::node::reader::FrameReader;
-use crate::session::connection_record::Place;
+use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::time::Nanos;
 use crate::wire::{
@@ -23,13 +23,13 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
     pub fn deliver(
         &mut self,
         reader: &mut FrameReader<'a>,
         mut inbound: Inbound,
-    ) -> Result<(), Fault> {
-        let server = self.end(Side::Server);
+    ) -> Result<(), ConnectionFault> {
+        let server = self.end(ConnectionSide::Server);
         loop {
             let next = reader
                 .frame()
@@ -63,20 +63,20 @@ impl<'a> Pump<'a> {
         &mut self,
         frame: &FrameView<'_>,
         ingress: Option<Moment>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let header = frame.header;
         self.count(header.payload_len);
         let Some(ingress) = ingress else {
             self.pair.server_timer.ask_untimed();
-            self.note_payload(Place::Client, None, frame.payload());
-            return self.send(Side::Server, frame.payload());
+            self.note_payload(ConnectionSide::Client, None, frame.payload());
+            return self.send(ConnectionSide::Server, frame.payload());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
-        self.note_payload(Place::Client, None, frame.payload());
+        self.note_payload(ConnectionSide::Client, None, frame.payload());
         let question = self.pair.server_timer.ask(header.sequence);
         let egress = self.clock.read();
         question.at(egress.mono);
-        self.send(Side::Server, frame.payload())?;
+        self.send(ConnectionSide::Server, frame.payload())?;
         // It was this pump's write to the server that blocked: the forward stamp's, not the way back's.
         forward.held += std::mem::take(&mut self.held);
         forward.egress = egress.wall;
@@ -159,11 +159,11 @@ impl<'a> Pump<'a> {
     }
 
     /// Sends what reports are left at the end of a direction, waiting for the client to take them.
-    pub(super) fn flush_reports(&mut self) -> Result<(), Fault> {
-        let guard = self.end(Side::Client).lock();
+    pub(super) fn flush_reports(&mut self) -> Result<(), ConnectionFault> {
+        let guard = self.end(ConnectionSide::Client).lock();
         while let Some(mut report) = self.pair.client.take_report() {
             stamp_report(&self.pair.client, &mut report, &mut self.clock);
-            self.send(Side::Client, &report)?;
+            self.send(ConnectionSide::Client, &report)?;
         }
         drop(guard);
         Ok(())
@@ -173,11 +173,11 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn deliver_back(&mut self) -> Result<(), Fault> {
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn deliver_back(&mut self) -> Result<(), ConnectionFault> {
         let reader = &mut self.reader();
         let mut inbound = Inbound::returning(self.session.cookie);
-        let client = self.end(Side::Client);
+        let client = self.end(ConnectionSide::Client);
         loop {
             let next = reader
                 .frame()
@@ -191,8 +191,8 @@ impl<'a> Pump<'a> {
                 frame_type::BLOCK => {
                     self.count(header.payload_len);
                     let view = reader.view(header);
-                    self.send(Side::Client, view.payload())?;
-                    self.note_payload(Place::Server, None, view.payload());
+                    self.send(ConnectionSide::Client, view.payload())?;
+                    self.note_payload(ConnectionSide::Server, None, view.payload());
                     // A reflector at the end of the path answers in blocks, an exit in reports.
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);

@@ -11,13 +11,14 @@ use crate::measure::{Direction, Return};
 use crate::node::annotations::collect_annotations;
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::connect_window::{Arrived, ConnectWindow};
-use crate::node::ends::{End, Pair, Patience, Session, Side, WriteFault};
-use crate::node::fault::{explain, vanished, Fault};
+use crate::node::end::{End, Patience, WriteFault};
+use crate::node::fault::{explain, vanished, ConnectionFault};
+use crate::node::pair::{EndPair, Session};
 use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::Node;
 use crate::session::admission::{judge, Accept, Admission};
 use crate::session::annotations::asked;
-use crate::session::connection_record::Place;
+use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::trips::{trip, TripOrigin};
 use crate::time::{Nanos, WallTime};
@@ -33,10 +34,10 @@ mod wrap;
 #[derive(Debug)]
 pub struct Pump<'a> {
     node: &'a Node,
-    pair: &'a Pair,
+    pair: &'a EndPair,
     session: Session,
-    source: Side,
-    sink: Side,
+    source: ConnectionSide,
+    sink: ConnectionSide,
     clock: PumpClock<'a>,
     held: Nanos,
     traffic: Traffic,
@@ -51,15 +52,20 @@ pub struct Pump<'a> {
 
 impl<'a> Pump<'a> {
     /// The pump that reads at `source` and writes to the other side.
-    pub fn new(node: &'a Node, pair: &'a Pair, session: Session, source: Side) -> Self {
+    pub fn new(
+        node: &'a Node,
+        pair: &'a EndPair,
+        session: Session,
+        source: ConnectionSide,
+    ) -> Self {
         Self {
             node,
             pair,
             session,
             source,
             sink: match source {
-                Side::Client => Side::Server,
-                Side::Server => Side::Client,
+                ConnectionSide::Client => ConnectionSide::Server,
+                ConnectionSide::Server => ConnectionSide::Client,
             },
             clock: node.clock.pump(),
             held: Nanos::ZERO,
@@ -79,7 +85,7 @@ impl<'a> Pump<'a> {
     }
 
     /// The end that it reads.
-    pub fn source(&self) -> Side {
+    pub fn source(&self) -> ConnectionSide {
         self.source
     }
 
@@ -88,10 +94,10 @@ impl<'a> Pump<'a> {
         self.traffic
     }
 
-    fn end(&self, side: Side) -> &'a End {
+    fn end(&self, side: ConnectionSide) -> &'a End {
         match side {
-            Side::Client => &self.pair.client,
-            Side::Server => self
+            ConnectionSide::Client => &self.pair.client,
+            ConnectionSide::Server => self
                 .pair
                 .server
                 .get()
@@ -102,8 +108,8 @@ impl<'a> Pump<'a> {
     fn count(&mut self, payload: usize) {
         let traffic = &mut self.traffic;
         let (blocks, bytes) = match self.source {
-            Side::Client => (&mut traffic.forward_blocks, &mut traffic.forward_bytes),
-            Side::Server => (&mut traffic.return_blocks, &mut traffic.return_bytes),
+            ConnectionSide::Client => (&mut traffic.forward_blocks, &mut traffic.forward_bytes),
+            ConnectionSide::Server => (&mut traffic.return_blocks, &mut traffic.return_bytes),
         };
         *blocks += 1;
         *bytes += payload as u64;
@@ -131,13 +137,13 @@ impl<'a> Pump<'a> {
     /// Notes plain bytes from `from`, where books are kept; `when` they were read, or now. What a client asks is noted before
     /// it is sent, within the residence: the other pump may have the answer as soon as it is.
     #[inline]
-    fn note_payload(&self, from: Place, when: Option<WallTime>, bytes: &[u8]) {
+    fn note_payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
         if let Some(connection_log) = self.pair.client.connection_log() {
             connection_log.payload(from, when, bytes);
         }
     }
 
-    fn send(&mut self, side: Side, bytes: &[u8]) -> Result<(), Fault> {
+    fn send(&mut self, side: ConnectionSide, bytes: &[u8]) -> Result<(), ConnectionFault> {
         let end = self.end(side);
         let sent = end.send(self.pair, bytes, &mut self.held, Patience::Unlimited);
         sent.map_err(|fault| self.write_fault(side, fault))
@@ -147,8 +153,8 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn say(&mut self, side: Side, frame: Vec<u8>) -> Result<(), Fault> {
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn say(&mut self, side: ConnectionSide, frame: Vec<u8>) -> Result<(), ConnectionFault> {
         let end = self.end(side);
         let mut frame = end.with_room(frame);
         let guard = end.lock();
@@ -159,7 +165,7 @@ impl<'a> Pump<'a> {
     }
 
     #[inline(never)]
-    fn write_fault(&self, side: Side, fault: WriteFault) -> Fault {
+    fn write_fault(&self, side: ConnectionSide, fault: WriteFault) -> ConnectionFault {
         match fault {
             WriteFault::SourceReset => self.read_fault(
                 self.source,
@@ -168,18 +174,18 @@ impl<'a> Pump<'a> {
             WriteFault::Dead { alone, error } if alone || self.source == side => {
                 self.read_fault(side, ReadFault::Reset(error))
             }
-            _ => Fault::silent(),
+            _ => ConnectionFault::silent(),
         }
     }
 
     #[inline(never)]
-    fn read_fault(&self, side: Side, fault: ReadFault) -> Fault {
+    fn read_fault(&self, side: ConnectionSide, fault: ReadFault) -> ConnectionFault {
         explain(self.node, self.pair, self.session.hop, side, fault)
     }
 
     #[inline(never)]
-    fn violation(&self, side: Side, violation: Violation) -> Fault {
-        Fault::error(
+    fn violation(&self, side: ConnectionSide, violation: Violation) -> ConnectionFault {
+        ConnectionFault::error(
             self.node,
             self.session.hop,
             violation.code(),
@@ -194,7 +200,7 @@ impl<'a> Pump<'a> {
 
     /// The source came to its end: pass it on, then wait until its socket is closed for good, so that a reset that comes
     /// still is passed on too.
-    fn finish(&self, pass_on: impl FnOnce()) -> Result<(), Fault> {
+    fn finish(&self, pass_on: impl FnOnce()) -> Result<(), ConnectionFault> {
         let source = self.end(self.source);
         if source.reading_over() {
             return Err(self.read_fault(
@@ -205,7 +211,7 @@ impl<'a> Pump<'a> {
         pass_on();
         match self.pair.wait_closed(source) {
             Ok(()) => Ok(()),
-            Err(false) => Err(Fault::silent()),
+            Err(false) => Err(ConnectionFault::silent()),
             Err(true) => Err(self.read_fault(
                 self.source,
                 ReadFault::Reset(std::io::ErrorKind::ConnectionReset.into()),
@@ -254,7 +260,7 @@ impl<'a> Pump<'a> {
         reader: &FrameReader<'_>,
         inbound: &mut Inbound,
         header: &Header,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let verified = reader.verify(header);
         verified.map_err(|fault| self.read_fault(self.source, fault))?;
         let checked = inbound.check(header);
@@ -271,16 +277,16 @@ impl<'a> Pump<'a> {
 
     /// After a send: what the block has asked for is found out, for the next one.
     fn follow(&mut self, at: Moment) {
-        let client = self.socket(Side::Client);
-        let server = self.socket(Side::Server);
+        let client = self.socket(ConnectionSide::Client);
+        let server = self.socket(ConnectionSide::Server);
         self.telling
             .request_next(&self.node.annotator, at.mono, client, server);
     }
 
-    fn socket(&self, side: Side) -> Option<&'a TcpStream> {
+    fn socket(&self, side: ConnectionSide) -> Option<&'a TcpStream> {
         match side {
-            Side::Client => Some(&self.pair.client.socket),
-            Side::Server => self.pair.server.get().map(|end| &end.socket),
+            ConnectionSide::Client => Some(&self.pair.client.socket),
+            ConnectionSide::Server => self.pair.server.get().map(|end| &end.socket),
         }
     }
 
@@ -328,12 +334,12 @@ impl<'a> Pump<'a> {
     }
 
     #[inline(never)]
-    fn passed_reset(&self) -> Fault {
+    fn passed_reset(&self) -> ConnectionFault {
         let side = match self.source {
-            Side::Client => "the client's side",
-            Side::Server => "the server's side",
+            ConnectionSide::Client => "the client's side",
+            ConnectionSide::Server => "the server's side",
         };
-        Fault::reset(
+        ConnectionFault::reset(
             log::Level::Info,
             format!(
                 "a reset came from {side} through {}",
@@ -343,27 +349,27 @@ impl<'a> Pump<'a> {
     }
 
     #[inline(never)]
-    fn passed_error(&self, payload: &[u8]) -> Fault {
+    fn passed_error(&self, payload: &[u8]) -> ConnectionFault {
         match ErrorInfo::parse(payload) {
-            Ok(info) => Fault::reported(info),
+            Ok(info) => ConnectionFault::reported(info),
             Err(error) => self.read_fault(self.source, ReadFault::Parse(error)),
         }
     }
 
     #[inline(never)]
-    fn vanished(&self) -> Fault {
+    fn vanished(&self) -> ConnectionFault {
         vanished(self.node, self.pair, self.session.hop, self.source)
     }
 }
 
 /// A raw listener that is greeted with the magic refuses: a loop, or an entry where a relay was meant.
 #[inline(never)]
-fn refuse_greeting(node: &Node, pair: &Pair, first: &[u8]) -> Result<(), Fault> {
+fn refuse_greeting(node: &Node, pair: &EndPair, first: &[u8]) -> Result<(), ConnectionFault> {
     match judge(Accept::Raw, first, false) {
         Admission::Refused(text) => {
             pair.client.set_framed(); // so that it is told
             let text = format!("peer {} {text}", pair.client.peer);
-            Err(Fault::error(node, 0, ErrorCode::Protocol, text))
+            Err(ConnectionFault::error(node, 0, ErrorCode::Protocol, text))
         }
         _ => Ok(()),
     }

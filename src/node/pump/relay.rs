@@ -4,10 +4,10 @@ use super::Pump;
 use crate::measure::Direction;
 use crate::node::annotations::append;
 use crate::node::clock::Moment;
-use crate::node::ends::Side;
-use crate::node::fault::Fault;
+use crate::node::fault::ConnectionFault;
 use crate::node::introduce::report_nodes;
 use crate::node::reader::{Chunk, FrameReader, HEADROOM};
+use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::time::{Nanos, WallTime};
 use crate::wire::{
@@ -95,13 +95,13 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
     pub fn relay(
         &mut self,
         reader: &mut FrameReader<'a>,
         inbound: Inbound,
         open: Vec<u8>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         self.pass_frames(reader, inbound, Way::Forward, open)
     }
 
@@ -109,8 +109,8 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn relay_back(&mut self) -> Result<(), Fault> {
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn relay_back(&mut self) -> Result<(), ConnectionFault> {
         let reader = &mut self.reader();
         let inbound = Inbound::returning(self.session.cookie);
         self.pass_frames(reader, inbound, Way::Return, Vec::new())
@@ -120,9 +120,13 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn reflect(&mut self, reader: &mut FrameReader<'a>, inbound: Inbound) -> Result<(), Fault> {
-        self.sink = Side::Client;
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn reflect(
+        &mut self,
+        reader: &mut FrameReader<'a>,
+        inbound: Inbound,
+    ) -> Result<(), ConnectionFault> {
+        self.sink = ConnectionSide::Client;
         self.pass_frames(reader, inbound, Way::Turn, Vec::new())
     }
 
@@ -133,7 +137,7 @@ impl<'a> Pump<'a> {
         mut inbound: Inbound,
         way: Way,
         opening: Vec<u8>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let mut batch = Batch::default();
         if !opening.is_empty() {
             batch.open(opening);
@@ -181,7 +185,7 @@ impl<'a> Pump<'a> {
         mut ingress: Option<Moment>,
         way: Way,
         batch: &mut Batch,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         while let Some(next) = next_gatherable(reader).filter(|_| batch.bytes.len() < GATHER) {
             ingress = self.ingress(reader, &next).or(ingress);
             self.check(reader, inbound, &next)?;
@@ -193,7 +197,12 @@ impl<'a> Pump<'a> {
     }
 
     /// Sends what was gathered, and gives its memory back: a connection that idles next keeps none.
-    fn flush(&mut self, batch: &mut Batch, ingress: Option<Moment>, way: Way) -> Result<(), Fault> {
+    fn flush(
+        &mut self,
+        batch: &mut Batch,
+        ingress: Option<Moment>,
+        way: Way,
+    ) -> Result<(), ConnectionFault> {
         let Batch { bytes, frames, .. } = std::mem::take(batch);
         let mut bytes = bytes;
         self.dispatch(&mut bytes, &frames, ingress, way)
@@ -280,7 +289,7 @@ impl<'a> Pump<'a> {
         frames: &[Ready],
         ingress: Option<Moment>,
         way: Way,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
             return Ok(());
         };
@@ -351,7 +360,7 @@ impl<'a> Pump<'a> {
         header: Header,
         ingress: Option<Moment>,
         way: Way,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectionFault> {
         let fault = match header.kind {
             frame_type::RESET => Some(self.passed_reset()),
             frame_type::ERROR => Some(self.passed_error(reader.view(header).payload())),

@@ -3,22 +3,21 @@
 use super::{refuse_greeting, Pump};
 use crate::collect::queue::Measurement;
 use crate::measure::Direction;
-use crate::node::ends::Side;
-use crate::node::fault::Fault;
+use crate::node::fault::ConnectionFault;
 use crate::node::reader::{Chunk, FrameReader};
-use crate::session::connection_record::Place;
+use crate::session::connection_record::ConnectionSide;
 
 impl<'a> Pump<'a> {
     /// A plain proxy's pump in either direction; also a reflector's for a raw client.
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn splice(&mut self, reader: &mut FrameReader<'a>) -> Result<(), Fault> {
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn splice(&mut self, reader: &mut FrameReader<'a>) -> Result<(), ConnectionFault> {
         let sink = self.end(self.sink);
         let direction = match self.source {
-            Side::Client => Direction::Forward,
-            Side::Server => Direction::Return,
+            ConnectionSide::Client => Direction::Forward,
+            ConnectionSide::Server => Direction::Return,
         };
         loop {
             let chunk = reader.chunk();
@@ -26,15 +25,15 @@ impl<'a> Pump<'a> {
                 break;
             };
             let asked = match self.source {
-                Side::Client => None,
-                Side::Server => self.pair.server_timer.answered(),
+                ConnectionSide::Client => None,
+                ConnectionSide::Server => self.pair.server_timer.answered(),
             };
-            if self.source == Side::Client && self.traffic.forward_blocks == 0 {
+            if self.source == ConnectionSide::Client && self.traffic.forward_blocks == 0 {
                 refuse_greeting(self.node, self.pair, chunk.bytes())?;
             }
             self.count(chunk.end - chunk.start);
             if !self.node.settings.stamp || !self.node.collector.may_mark(&mut self.epoch) {
-                if self.source == Side::Client {
+                if self.source == ConnectionSide::Client {
                     self.pair.server_timer.ask_untimed();
                 }
                 self.note_asked(&chunk);
@@ -48,8 +47,8 @@ impl<'a> Pump<'a> {
             let ingress = self.clock.read();
             let behind = asked.map(|(_, since)| ingress.mono.since(since));
             let question = match self.source {
-                Side::Client => Some(self.pair.server_timer.ask(self.sequence)),
-                Side::Server => None,
+                ConnectionSide::Client => Some(self.pair.server_timer.ask(self.sequence)),
+                ConnectionSide::Server => None,
             };
             self.note_asked(&chunk);
             let egress = self.clock.read();
@@ -73,15 +72,15 @@ impl<'a> Pump<'a> {
 
     /// Both directions as the client sees them: what it sent when it was read ...
     fn note_asked(&self, chunk: &Chunk<'_>) {
-        if self.source == Side::Client {
-            self.note_payload(Place::Client, chunk.read_at, chunk.bytes());
+        if self.source == ConnectionSide::Client {
+            self.note_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
         }
     }
 
     /// ... and what it gets when it is written.
     fn note_answered(&self, chunk: &Chunk<'_>) {
-        if self.source == Side::Server {
-            self.note_payload(Place::Server, None, chunk.bytes());
+        if self.source == ConnectionSide::Server {
+            self.note_payload(ConnectionSide::Server, None, chunk.bytes());
         }
     }
 
@@ -98,8 +97,8 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn splice_back(&mut self) -> Result<(), Fault> {
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn splice_back(&mut self) -> Result<(), ConnectionFault> {
         let reader = &mut self.reader();
         self.splice(reader)
     }
@@ -108,9 +107,9 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn reflect_raw(&mut self, reader: &mut FrameReader<'a>) -> Result<(), Fault> {
-        self.sink = Side::Client;
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn reflect_raw(&mut self, reader: &mut FrameReader<'a>) -> Result<(), ConnectionFault> {
+        self.sink = ConnectionSide::Client;
         self.splice(reader)
     }
 }

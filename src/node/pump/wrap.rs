@@ -5,10 +5,9 @@ use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequest;
 use crate::node::annotations::collect_own_annotations;
 use crate::node::clock::Moment;
-use crate::node::ends::Side;
-use crate::node::fault::Fault;
+use crate::node::fault::ConnectionFault;
 use crate::node::reader::{FrameReader, HEADROOM};
-use crate::session::connection_record::Place;
+use crate::session::connection_record::ConnectionSide;
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::{
@@ -21,13 +20,17 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn wrap(&mut self, reader: &mut FrameReader<'a>, open: Vec<u8>) -> Result<(), Fault> {
-        let server = self.end(Side::Server);
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn wrap(
+        &mut self,
+        reader: &mut FrameReader<'a>,
+        open: Vec<u8>,
+    ) -> Result<(), ConnectionFault> {
+        let server = self.end(ConnectionSide::Server);
         let mut open = Some(open);
         if reader.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
             // The server may be the one to speak first.
-            self.say(Side::Server, open.take().unwrap_or_default())?;
+            self.say(ConnectionSide::Server, open.take().unwrap_or_default())?;
         }
         let tag = server.tag_len();
         loop {
@@ -55,7 +58,7 @@ impl<'a> Pump<'a> {
             if marked {
                 ingress = self.clock.read();
             }
-            self.note_payload(Place::Client, chunk.read_at, chunk.bytes());
+            self.note_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
             if marked {
                 request = self.node.requests.request();
                 let stamp = self.stamp(ingress, StampDirection::Forward);
@@ -97,16 +100,16 @@ impl<'a> Pump<'a> {
             if let Some(seal) = seal {
                 seal.finish(&mut frame[at..]);
             }
-            self.send(Side::Server, frame)?;
+            self.send(ConnectionSide::Server, frame)?;
             drop(guard);
             if marked {
                 self.tell_own(&request, header.sequence, ingress);
             }
         }
         if let Some(open) = open {
-            self.say(Side::Server, open)?;
+            self.say(ConnectionSide::Server, open)?;
         }
-        self.say(Side::Server, self.end_frame(Flags::default()))?;
+        self.say(ConnectionSide::Server, self.end_frame(Flags::default()))?;
         self.finish(|| server.shut_writing())
     }
 
@@ -135,12 +138,12 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     ///
-    /// [`Fault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn wrap_back(&mut self) -> Result<(), Fault> {
+    /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
+    pub fn wrap_back(&mut self) -> Result<(), ConnectionFault> {
         const ANNOTATION_LEN: usize = ANNOTATION_HEADER_LEN + BehindExit::LEN;
         const _: () = assert!(HEADER_LEN + ANNOTATION_LEN <= HEADROOM);
         let mut reader = self.reader();
-        let client = self.end(Side::Client);
+        let client = self.end(ConnectionSide::Client);
         loop {
             let chunk = reader.chunk();
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
@@ -171,13 +174,13 @@ impl<'a> Pump<'a> {
             if let Some(seal) = client.begin_seal(&header, frame) {
                 seal.finish(frame);
             }
-            self.send(Side::Client, frame)?;
+            self.send(ConnectionSide::Client, frame)?;
             drop(guard);
             self.drain_reports(true);
             let payload = &chunk.buffer[chunk.end - payload_len..chunk.end];
-            self.note_payload(Place::Server, chunk.read_at, payload);
+            self.note_payload(ConnectionSide::Server, chunk.read_at, payload);
         }
-        self.say(Side::Client, self.end_frame(Flags(Flags::RETURN)))?;
+        self.say(ConnectionSide::Client, self.end_frame(Flags(Flags::RETURN)))?;
         self.flush_reports()?;
         self.finish(|| client.writer_done())
     }

@@ -6,17 +6,18 @@
 //! failed and the kernel does not call the socket closed.
 
 use crate::node::connection_log::ConnectionLog;
-use crate::session::connection_record::{EndRecord, Place};
+use crate::node::pair::EndPair;
+use crate::session::connection_record::{ConnectionSide, EndRecord};
 use crate::sync::lock;
 use crate::sys::{self, receive};
-use crate::time::{MonoTime, Nanos, WallTime};
+use crate::time::{Nanos, WallTime};
 use crate::wire::authentication::{make_room, Sealer, Sealing, Verifier, TAG_LEN};
 use crate::wire::{Header, ParseError};
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{fence, AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{fence, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 const REPORTS: usize = 8;
 
 /// How long a blocked send sleeps before it looks whether the pair has failed.
-const LONGEST_TICK: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_TICK: Duration = Duration::from_secs(1);
 
 /// A reader that pauses is told of at most this often per connection: a kernel whose reader hardly reads takes a little now
 /// and then, and every block of that would be a line.
@@ -41,15 +42,6 @@ const TORN: u8 = 8;
 const FRAMED: u8 = 16;
 const HALF_DONE: u8 = 32;
 const ARRIVALS: u8 = 64;
-
-/// An end of the pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Where the connection came from.
-    Client,
-    /// Where it goes.
-    Server,
-}
 
 /// Why a write ended early.
 #[derive(Debug)]
@@ -92,18 +84,18 @@ pub struct End {
     /// When it was last said that the peer does not read.
     stall_told: Mutex<Option<Instant>>,
     reports: OnceLock<ReportQueue>,
-    link: OnceLock<Link>,
-    connection_log: OnceLock<(Place, Arc<ConnectionLog>)>,
+    link: OnceLock<AuthenticatedLink>,
+    connection_log: OnceLock<(ConnectionSide, Arc<ConnectionLog>)>,
 }
 
 /// The authentication of a link, where both of its nodes have a key.
 #[derive(Debug)]
-pub struct Link {
+pub struct AuthenticatedLink {
     sealer: Mutex<Sealer>,
     verifier: Mutex<Verifier>,
 }
 
-impl Link {
+impl AuthenticatedLink {
     pub(crate) fn new(sealer: Sealer, verifier: Verifier) -> Self {
         Self {
             sealer: Mutex::new(sealer),
@@ -150,7 +142,7 @@ impl End {
     }
 
     /// From now on what happens here is noted.
-    pub fn keep_diary(&self, place: Place, connection_log: &Arc<ConnectionLog>) {
+    pub fn keep_diary(&self, place: ConnectionSide, connection_log: &Arc<ConnectionLog>) {
         // Set once: an end has one life.
         let _ = self.connection_log.set((place, Arc::clone(connection_log)));
     }
@@ -202,7 +194,7 @@ impl End {
     }
 
     /// From now on every frame in and out has its trailer.
-    pub fn set_link(&self, link: Link) {
+    pub fn set_link(&self, link: AuthenticatedLink) {
         // A connection has one handshake.
         let _ = self.link.set(link);
     }
@@ -319,7 +311,7 @@ impl End {
     /// [`WriteFault`].
     pub fn send(
         &self,
-        pair: &Pair,
+        pair: &EndPair,
         bytes: &[u8],
         held: &mut Nanos,
         patience: Patience,
@@ -337,7 +329,7 @@ impl End {
     #[inline(never)]
     fn send_blocked(
         &self,
-        pair: &Pair,
+        pair: &EndPair,
         mut bytes: &[u8],
         held: &mut Nanos,
         patience: Patience,
@@ -419,7 +411,12 @@ impl End {
     /// Only the pump that writes here anyway `waits` for room: behind each of its blocks a slow reader's socket is full, and
     /// no report would go out before the reader has caught up and more is written. It waits for one send, so that reports
     /// never keep data from being read.
-    pub fn drain_reports(&self, pair: &Pair, mut waits: bool, mut finish: impl FnMut(&mut [u8])) {
+    pub fn drain_reports(
+        &self,
+        pair: &EndPair,
+        mut waits: bool,
+        mut finish: impl FnMut(&mut [u8]),
+    ) {
         let Some((_, reports)) = self.reports.get() else {
             return;
         };
@@ -488,7 +485,7 @@ impl End {
         sys::send_now(&self.socket, &frame).is_ok_and(|sent| sent == frame.len())
     }
 
-    fn abort(&self) {
+    pub(super) fn abort(&self) {
         // All of these fail only on a socket that is gone already. The shutdown wakes a reader and sends nothing; a pump
         // that waits for the close of a half-closed socket is woken by the reset alone, which would leave only when its
         // tick ends. Where the kernel refuses that, the close does it.
@@ -516,219 +513,6 @@ fn is_passing(error: &io::Error) -> bool {
 const ETIMEDOUT: i32 = 110;
 const ETIMEDOUT_MIPS: i32 = 145;
 
-/// What all frames of a connection have in common, from this node's place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Session {
-    /// Its identifier.
-    pub cookie: u64,
-    /// This node's hop.
-    pub hop: u8,
-    /// As the source set it.
-    pub hop_limit: u8,
-}
-
-/// What the two pumps of a connection share.
-#[derive(Debug)]
-pub struct Pair {
-    /// The connection's number, as in the names of its threads.
-    pub id: usize,
-    /// Where the bytes came from.
-    pub client: End,
-    /// The path session it carries; `None` until OPEN was read or made.
-    pub session: OnceLock<Session>,
-    /// Where they go; `None` at a reflector and until the onward connection stands.
-    pub server: OnceLock<End>,
-    /// `-t`.
-    pub timeout: Duration,
-    failed: AtomicBool,
-    /// Counts the reads of both pumps, and what a blocked write gets rid of: whether anything moves.
-    pub moved: AtomicUsize,
-    /// How many pumps are blocked in a write, and so have something in flight.
-    pub blocked: AtomicUsize,
-    /// What the up pump has moved so far, and the down pump: their own counts, for others to read.
-    pub carried: [Carried; 2],
-    /// Whether the server has answered what it was sent.
-    pub server_timer: ServerTimer,
-}
-
-/// The running counts of one pump, which alone writes them. They stop at `usize::MAX`, 4 GiB on a 32-bit host; what ends
-/// up in the node's totals when the connection ends is exact.
-#[derive(Debug, Default)]
-pub struct Carried {
-    /// Blocks, or pieces of plain traffic.
-    pub blocks: AtomicUsize,
-    /// Their payload.
-    pub bytes: AtomicUsize,
-    /// Reports that found their queue full.
-    pub reports_dropped: AtomicUsize,
-}
-
-impl Carried {
-    /// Shows the pump's counts: two plain stores.
-    #[inline]
-    pub fn show(&self, blocks: u64, bytes: u64) {
-        let bounded = |count| usize::try_from(count).unwrap_or(usize::MAX);
-        self.blocks.store(bounded(blocks), Ordering::Relaxed);
-        self.bytes.store(bounded(bytes), Ordering::Relaxed);
-    }
-
-    /// Blocks, bytes, dropped reports.
-    pub fn shown(&self) -> [u64; 3] {
-        [&self.blocks, &self.bytes, &self.reports_dropped]
-            .map(|count| count.load(Ordering::Relaxed) as u64)
-    }
-
-    /// The counts have been entered elsewhere.
-    pub fn clear(&self) {
-        self.show(0, 0);
-        self.reports_dropped.store(0, Ordering::Relaxed);
-    }
-}
-
-impl Pair {
-    /// A pair whose onward side is not there yet.
-    pub fn new(id: usize, client: End, timeout: Duration) -> Self {
-        Self {
-            id,
-            client,
-            session: OnceLock::new(),
-            server: OnceLock::new(),
-            timeout,
-            failed: AtomicBool::new(false),
-            moved: AtomicUsize::new(0),
-            blocked: AtomicUsize::new(0),
-            carried: Default::default(),
-            server_timer: ServerTimer::default(),
-        }
-    }
-
-    /// A number that changes when bytes move: when a pump reads or gets rid of some, and when a peer takes some of what
-    /// the kernel holds for it - a slow reader's queue may be that long that no pump moves for minutes.
-    pub fn movement(&self) -> usize {
-        let moved = self.moved.load(Ordering::Relaxed);
-        moved.wrapping_add(self.unacknowledged())
-    }
-
-    /// Bytes that the kernel holds for both peers: written, and not acknowledged yet; an end of file counts as one.
-    pub fn unacknowledged(&self) -> usize {
-        let ends = [Some(&self.client), self.server.get()];
-        let queued = ends
-            .into_iter()
-            .flatten()
-            .map(|end| sys::unacknowledged(&end.socket));
-        queued.fold(0, usize::wrapping_add)
-    }
-
-    /// Whether one of the pumps has given up.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
-    }
-
-    /// Marks the pair; `true` for the first who does, whose business the last words are.
-    pub fn fail(&self) -> bool {
-        !self.failed.swap(true, Ordering::AcqRel)
-    }
-
-    /// Ends both connections with a reset once both pumps let go of them. After [`fail`](Self::fail).
-    pub fn abort(&self) {
-        self.client.abort();
-        self.abort_server();
-    }
-
-    /// Waits until both directions of `end` are shut, once nothing more can be read there.
-    ///
-    /// # Errors
-    ///
-    /// `Err(true)` where the peer reset it instead; `Err(false)` where the other pump failed the pair.
-    pub fn wait_closed(&self, end: &End) -> Result<(), bool> {
-        loop {
-            if self.has_failed() {
-                return Err(false);
-            }
-            match sys::wait_closed(&end.socket, LONGEST_TICK) {
-                Ok(None) => {}
-                Ok(Some(true)) if !self.has_failed() => return Err(true),
-                Ok(Some(_)) | Err(_) => return Ok(()),
-            }
-        }
-    }
-
-    /// Ends the onward connection with a reset. After [`fail`](Self::fail).
-    pub fn abort_server(&self) {
-        fence(Ordering::SeqCst); // Where it is connecting, see `serve::connect`.
-        if let Some(server) = self.server.get() {
-            server.abort();
-        }
-    }
-
-    /// Lets the last word reach the client before its connection goes: shuts the write half and waits a moment for the
-    /// peer to do the same, since a reset may overtake what was sent.
-    pub fn close_client(&self) {
-        let _ = self.client.socket.shutdown(Shutdown::Write);
-        sys::wait_peer_shut(&self.client.socket, self.timeout.min(LONGEST_TICK));
-        self.client.abort();
-    }
-}
-
-const ANSWERED: u8 = 0;
-const TIMED: u8 = 1;
-const UNTIMED: u8 = 2;
-
-/// Measures how long the server takes: first reply byte minus last forward write, only where the connection was quiet
-/// before (everything sent earlier had been answered) and only for marked blocks, since others read no clock.
-#[derive(Debug, Default)]
-pub struct ServerTimer {
-    state: AtomicU8,
-    asked: Mutex<(u64, MonoTime)>,
-}
-
-impl ServerTimer {
-    /// The up pump is about to write a marked block; its egress time goes into what is returned. So the lock is taken
-    /// before that time is.
-    pub fn ask(&self, sequence: u64) -> ServerTiming<'_> {
-        ServerTiming {
-            server_timer: self,
-            asked: lock(&self.asked),
-            sequence,
-        }
-    }
-
-    /// The up pump is about to write an unmarked block: what comes back may belong to it.
-    pub fn ask_untimed(&self) {
-        self.state.store(UNTIMED, Ordering::Release);
-    }
-
-    /// The down pump has read reply bytes; the block they answer and when it was written, where that is known.
-    pub fn answered(&self) -> Option<(u64, MonoTime)> {
-        if self.state.load(Ordering::Acquire) == ANSWERED
-            || self.state.swap(ANSWERED, Ordering::AcqRel) != TIMED
-        {
-            return None;
-        }
-        Some(*lock(&self.asked))
-    }
-}
-
-/// A block that is about to be written.
-#[derive(Debug)]
-pub struct ServerTiming<'a> {
-    server_timer: &'a ServerTimer,
-    asked: MutexGuard<'a, (u64, MonoTime)>,
-    sequence: u64,
-}
-
-impl ServerTiming<'_> {
-    /// It is written at `at`.
-    pub fn at(mut self, at: MonoTime) {
-        let quiet = self.server_timer.state.load(Ordering::Acquire) == ANSWERED;
-        if quiet {
-            *self.asked = (self.sequence, at);
-        }
-        let state = if quiet { TIMED } else { UNTIMED };
-        self.server_timer.state.store(state, Ordering::Release);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -741,7 +525,7 @@ mod tests {
         let mut reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         let long = Duration::from_secs(10);
-        let pair = Pair::new(1, End::new(socket, peer, long).unwrap(), long);
+        let pair = EndPair::new(1, End::new(socket, peer, long).unwrap(), long);
         let client = &pair.client;
         client.queue_reports();
         let guard = client.lock();

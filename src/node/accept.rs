@@ -1,0 +1,482 @@
+//! Listening: accept threads, and what a node counts of its connections.
+
+use crate::collect::queue::Traffic;
+use crate::node::connection::{spawn_up, Connection};
+use crate::node::connection_log::HasEnds;
+use crate::node::end::End;
+use crate::node::fault::cut_off;
+use crate::node::gate::AcceptLimit;
+use crate::node::pair::{EndPair, PumpCounts};
+use crate::node::Node;
+use crate::sync::lock;
+use crate::sync::STACK;
+use crate::sys;
+use crate::vec_map::VecMap;
+use crossbeam_channel::{bounded, Receiver, Sender};
+use std::io;
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long accepting rests when descriptors or threads are short.
+const REST: Duration = Duration::from_millis(100);
+/// At the end, connections on which nothing has moved for so long have nothing in flight.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// A node that listens.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    listeners: Vec<Arc<TcpListener>>,
+    accepting: Vec<JoinHandle<()>>,
+    ended: Receiver<()>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) node: Node,
+    pub(super) stopping: AtomicBool,
+    pub(super) stop: Receiver<()>,
+    /// Dropped to wake accept threads that rest.
+    pub(super) stopper: Mutex<Option<Sender<()>>>,
+    pub(super) next_id: AtomicUsize,
+    pub(super) open: Mutex<VecMap<usize, Weak<Connection>>>,
+    /// The most that were open since memory was given back; changes under the lock of `open`.
+    pub(super) most_open: AtomicUsize,
+    /// Most of them have ended since.
+    pub(super) crowd_has_gone: AtomicBool,
+    pub(super) ended: Sender<()>,
+    pub(super) totals: Mutex<Totals>,
+    pub(super) short: AtomicBool,
+    pub(super) gate: AcceptLimit,
+}
+
+/// What a node has seen of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Accepted.
+    pub connections: u64,
+    /// Ended otherwise than by an orderly end.
+    pub failed: u64,
+    /// Reset at once for not being in a network of `--allow`.
+    pub refused: u64,
+    /// Moved.
+    pub traffic: Traffic,
+}
+
+/// Binds every address; `timeout` is the node's `-t`.
+///
+/// # Errors
+///
+/// As bind(2) and listen(2), for the first address that fails.
+pub fn bind(
+    addresses: &[SocketAddr],
+    timeout: Duration,
+) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    addresses
+        .iter()
+        .map(|&address| {
+            let listener = TcpListener::bind(address).map_err(|error| (address, error))?;
+            // A shorter backlog than we would like still works.
+            let _ = sys::widen_backlog(&listener);
+            End::prepare(&listener, timeout).map_err(|error| (address, error))?;
+            Ok(listener)
+        })
+        .collect()
+}
+
+/// The addresses that a listening endpoint stands for; no host means all of both families.
+///
+/// # Errors
+///
+/// As the resolver.
+pub fn listen_addresses(
+    host: Option<&str>,
+    port: u16,
+    timeout: Duration,
+) -> io::Result<Vec<SocketAddr>> {
+    match host {
+        Some(host) => crate::node::dial::resolve(host, port, timeout),
+        // The wildcard of IPv6 takes IPv4 too, where the kernel has IPv6 at all.
+        None if TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() => Ok(vec![SocketAddr::new(
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            port,
+        )]),
+        None => Ok(vec![SocketAddr::new(
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port,
+        )]),
+    }
+}
+
+impl Server {
+    /// A server that accepts.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](Self::accept).
+    pub fn start(node: Node, listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let mut server = Self::new(node, listeners);
+        server.accept()?;
+        Ok(server)
+    }
+
+    /// One whose clients wait until it [accepts](Self::accept): all else that may fail can come before.
+    pub fn new(node: Node, listeners: Vec<TcpListener>) -> Self {
+        if node.settings.listens_for_arrivals() {
+            // A kernel that does not tell leaves them unknown.
+            listeners
+                .iter()
+                .for_each(|listener| drop(sys::receive::keep_arrivals(listener)));
+        }
+        let (shared, ended) = Shared::new(node);
+        Self {
+            shared,
+            listeners: listeners.into_iter().map(Arc::new).collect(),
+            accepting: Vec::new(),
+            ended,
+        }
+    }
+
+    /// Starts an accept thread for each listener; called once.
+    ///
+    /// # Errors
+    ///
+    /// Where a thread cannot be started.
+    pub fn accept(&mut self) -> io::Result<()> {
+        for listener in &self.listeners {
+            let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(listener));
+            let accepting = Builder::new()
+                .name("accept".into())
+                .stack_size(STACK)
+                .spawn(move || accept(&shared, &listener))?;
+            self.accepting.push(accepting);
+        }
+        Ok(())
+    }
+
+    /// The node that serves.
+    pub fn node(&self) -> &Node {
+        &self.shared.node
+    }
+
+    /// A view of the counts that outlives the server.
+    pub fn watch(&self) -> ServerView {
+        ServerView(Arc::clone(&self.shared))
+    }
+
+    /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
+    ///
+    /// A connection on which nothing moves has nothing in flight and is not waited for. What is open then is reset: an end
+    /// of file would look like one that the other application made.
+    pub fn stop(self) -> Totals {
+        self.shared.stopping.store(true, Ordering::Release);
+        lock(&self.shared.stopper).take();
+        self.shared.gate.close();
+        for listener in &self.listeners {
+            sys::stop_accepting(listener);
+        }
+        for thread in self.accepting {
+            // A panic has been reported on stderr.
+            let _ = thread.join();
+        }
+        let deadline = Instant::now() + self.shared.node.settings.timeout;
+        let mut moved = self.shared.moved();
+        while moved.is_some() && Instant::now() < deadline {
+            let quiet = QUIET.min(deadline.saturating_duration_since(Instant::now()));
+            let ended = self.ended.recv_timeout(quiet).is_ok();
+            let now = self.shared.moved();
+            if now == moved && !ended && !self.shared.has_slow_reader() {
+                break;
+            }
+            moved = now;
+        }
+        let left = self.shared.connections();
+        if !left.is_empty() {
+            log::warn!("main: connections still open, reset: {}", left.len());
+        }
+        for connection in &left {
+            cut_off(&self.shared.node, &connection.pair);
+        }
+        drop(left);
+        // Their pumps wake at once and count what they moved. One that is still connecting, or waits for its last word to be
+        // taken, does not: it counts as it stands.
+        let deadline = Instant::now() + QUIET;
+        while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
+        let left = self.shared.connections();
+        let (_, mut totals) = ServerView(Arc::clone(&self.shared)).totals();
+        let failed = left.iter().filter(|one| one.pair.has_failed());
+        totals.failed += failed.count() as u64;
+        totals
+    }
+}
+
+/// The counts of a node that serves, read while it does.
+#[derive(Clone, Debug)]
+pub struct ServerView(Arc<Shared>);
+
+impl ServerView {
+    /// The node that serves.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// How many connections are open, and what all there were have seen; those that are open count as they are now. No
+    /// count is ever less than it was.
+    pub fn totals(&self) -> (u64, Totals) {
+        let shared = &self.0;
+        // Before the lock, and dropped after it: the last reference to a connection takes it when dropped.
+        let open = shared.connections();
+        let totals = {
+            // A pump moves its counts from there to here under this lock.
+            let mut totals = *lock(&shared.totals);
+            for connection in &open {
+                totals.traffic.add(&carried(&connection.pair));
+            }
+            totals.refused = shared.gate.refused();
+            totals.connections = shared.next_id.load(Ordering::Relaxed) as u64 - 1;
+            totals
+        };
+        (open.len() as u64, totals)
+    }
+
+    /// The connections that are open now, in order of their numbers. Each is looked up when its turn comes: one that has
+    /// ended meanwhile is left out, and none is kept from ending for longer than the caller holds it.
+    pub fn open(&self) -> impl Iterator<Item = Arc<dyn HasEnds>> + '_ {
+        let open = &self.0.open;
+        let last = lock(open).keys().next_back().copied();
+        let mut next = Some(0);
+        iter::from_fn(move || loop {
+            let (id, connection) = lock(open)
+                .starting_at(&next?)
+                .next()
+                .map(|(id, connection)| (*id, Weak::clone(connection)))
+                .filter(|(id, _)| Some(*id) <= last)?;
+            next = id.checked_add(1);
+            if let Some(live) = connection.upgrade() {
+                return Some(live as Arc<dyn HasEnds>);
+            }
+        })
+    }
+}
+
+/// What its pumps have moved and not yet entered into the totals.
+pub(super) fn carried(pair: &EndPair) -> Traffic {
+    let [up, down] = pair.carried.each_ref().map(PumpCounts::shown);
+    Traffic {
+        forward_blocks: up[0],
+        forward_bytes: up[1],
+        return_blocks: down[0],
+        return_bytes: down[1],
+        reports_dropped: up[2] + down[2],
+    }
+}
+
+impl Shared {
+    /// For `node`, and what tells that a connection has ended.
+    pub(super) fn new(node: Node) -> (Arc<Self>, Receiver<()>) {
+        let (stopper, stop) = bounded(0);
+        let (ended_tx, ended) = bounded(1); // One signal is as good as many.
+        let shared = Arc::new(Self {
+            gate: AcceptLimit::new(node.settings.limits.clone()),
+            node,
+            stopping: AtomicBool::new(false),
+            stop,
+            stopper: Mutex::new(Some(stopper)),
+            next_id: AtomicUsize::new(1),
+            open: Mutex::default(),
+            most_open: AtomicUsize::new(0),
+            crowd_has_gone: AtomicBool::new(false),
+            ended: ended_tx,
+            totals: Mutex::default(),
+            short: AtomicBool::new(false),
+        });
+        (shared, ended)
+    }
+
+    /// Whether a reader is slow: a pump is in the middle of a write, or the kernel holds what the peer has not taken. That
+    /// is in flight, however long nothing moves.
+    fn has_slow_reader(&self) -> bool {
+        let open = self.connections();
+        open.iter().any(|connection| {
+            let pair = &connection.pair;
+            pair.blocked.load(Ordering::Acquire) > 0 || pair.unacknowledged() > 0
+        })
+    }
+
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        lock(&self.open)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// How often something was read on the connections that are open now; `None` where there are none, and all that there
+    /// were stand in the totals.
+    fn moved(&self) -> Option<usize> {
+        // An upgraded one may turn out to be the last reference, whose drop takes the lock again: not under it.
+        let open = self.connections();
+        let reads = open
+            .iter()
+            .map(|connection| connection.pair.moved.load(Ordering::Relaxed));
+        let reads = reads.fold(0, usize::wrapping_add);
+        drop(open);
+        // One that is being dropped is in none of the two, but in the table until it is counted.
+        (!lock(&self.open).is_empty()).then_some(reads)
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+    while shared.gate.wait() {
+        let accepted = listener.accept();
+        if shared.stopping.load(Ordering::Acquire) {
+            return accepted.map_or((), |(socket, _)| turn_away(&socket));
+        }
+        match accepted {
+            Ok((socket, peer)) => {
+                if !shared.gate.admits(&socket, peer) {
+                    continue;
+                }
+                if !shared.gate.enter() {
+                    return turn_away(&socket);
+                }
+                if let Err(error) = spawn_up(shared, socket, peer) {
+                    rest(shared, "start a thread for a connection", &error);
+                } else {
+                    recovered(shared);
+                }
+            }
+            Err(error) if sys::is_shortage(&error) => rest(shared, "accept a connection", &error),
+            // The client was gone before we came: nothing to do for us.
+            Err(error) => log::debug!("accept: {error}"),
+        }
+    }
+}
+
+/// The node ends: nobody is to take that for an orderly end of its connection.
+fn turn_away(socket: &TcpStream) {
+    // Where it fails the client is gone already.
+    let _ = sys::reset_on_close(socket);
+}
+
+/// Out of descriptors, threads or memory: say so once, and try again when some may be free.
+#[cold]
+fn rest(shared: &Shared, what: &str, error: &io::Error) {
+    if !shared.short.swap(true, Ordering::Relaxed) {
+        log::error!(
+            "accept: cannot {what}: {error}; resting until some are free \
+             (raise ulimit -n, ulimit -u or vm.max_map_count)"
+        );
+    }
+    // The stopper is never sent to: this ends with the timeout, or when it is dropped.
+    let _ = shared.stop.recv_timeout(REST);
+}
+
+fn recovered(shared: &Shared) {
+    if shared.short.load(Ordering::Relaxed) && shared.short.swap(false, Ordering::Relaxed) {
+        log::info!("accept: goes on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::NodeSettings;
+    use crate::session::admission::Accept;
+    use crate::session::connection_record::ConnectionSide;
+    use crate::wire::NodeRole;
+    use std::io::{Read, Write};
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn clients_wait_until_the_server_accepts() {
+        let settings = NodeSettings {
+            accept: Accept::Auto,
+            ..NodeSettings::new("Z", NodeRole::Echo, TIMEOUT)
+        };
+        let (node, _queue) = Node::new(settings, None);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let early = TcpStream::connect(address).unwrap();
+        let mut server = Server::new(node, vec![listener]);
+        assert!(server.accepting.is_empty());
+        // It waits in the kernel, for whoever accepts.
+        let (_taken, peer) = server.listeners[0].accept().unwrap();
+        assert_eq!(peer, early.local_addr().unwrap());
+        assert_eq!(server.watch().totals().1.connections, 0);
+        server.accept().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        client.write_all(b"x").unwrap();
+        let mut answer = [0];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!((answer, server.watch().totals().1.connections), (*b"x", 1));
+        drop(client);
+        server.stop();
+    }
+
+    #[test]
+    fn a_connection_is_open_until_it_is_counted() {
+        let (node, _queue) = Node::new(NodeSettings::new("Z", NodeRole::Echo, TIMEOUT), None);
+        let (shared, ended) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        assert!(shared.gate.enter());
+        let connection = Connection::new(&shared, socket, peer);
+        std::thread::scope(|scope| {
+            let held = lock(&shared.totals);
+            scope.spawn(move || drop(connection));
+            let deadline = Instant::now() + LONG;
+            // Without holding it for a moment: then its last holder might be this thread, which has the lock.
+            let is_held = |one: &Weak<Connection>| one.strong_count() > 0;
+            while lock(&shared.open).values().any(is_held) {
+                assert!(Instant::now() < deadline, "it is not dropped");
+                std::thread::yield_now();
+            }
+            assert!(shared.moved().is_some(), "it waits for the totals");
+            drop(held);
+            ended.recv_timeout(LONG).unwrap();
+        });
+        assert_eq!(shared.moved(), None);
+        assert_eq!(lock(&shared.totals).connections, 1);
+    }
+
+    #[test]
+    fn a_connection_that_has_not_ended_when_its_node_does_is_counted() {
+        let (node, _queue) = Node::new(NodeSettings::new("Z", NodeRole::Echo, TIMEOUT), None);
+        let server = Server::new(node, Vec::new());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        assert!(server.shared.gate.enter());
+        let connection = Connection::new(&server.shared, socket, peer);
+        connection.pair.carried[ConnectionSide::Client as usize].show(3, 300);
+        let totals = server.stop();
+        let seen = (totals.connections, totals.failed, totals.traffic);
+        let traffic = Traffic {
+            forward_blocks: 3,
+            forward_bytes: 300,
+            ..Traffic::default()
+        };
+        assert_eq!(seen, (1, 1, traffic));
+    }
+
+    #[test]
+    fn a_client_that_is_accepted_as_the_node_ends_is_reset() {
+        let (node, _queue) = Node::new(NodeSettings::new("Z", NodeRole::Echo, TIMEOUT), None);
+        let (shared, _) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        shared.stopping.store(true, Ordering::Release);
+        accept(&shared, &listener);
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}

@@ -1,0 +1,199 @@
+//! The onward connection of a connection.
+
+use crate::node::connection::Connection;
+use crate::node::connection_log;
+use crate::node::dial::{Connected, DialError};
+use crate::node::end::End;
+use crate::node::fault::{explain, ConnectionFault};
+use crate::node::link_auth::{self, NoLink};
+use crate::node::pair::{EndPair, Session};
+use crate::node::reader::ReadFault;
+use crate::node::Node;
+use crate::session::connection_record::ConnectionSide;
+use crate::time::Nanos;
+use crate::wire::ErrorCode;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{fence, Ordering};
+use std::time::Instant;
+
+#[inline(never)]
+pub(super) fn own_loop(node: &Node, pair: &EndPair) -> ConnectionFault {
+    ConnectionFault::error(
+        node,
+        0,
+        ErrorCode::Loop,
+        format!(
+            "client {} is this node itself: --forward-to leads back to --listen",
+            pair.client.peer
+        ),
+    )
+}
+
+/// Connects onward and puts the connection's other end into the pair.
+pub(super) fn connect(
+    connection: &Connection,
+    local: SocketAddr,
+    session: Session,
+) -> Result<Upstream, ConnectionFault> {
+    let dialled = dial(connection, session)?;
+    take_onward(connection, local, session, dialled)
+}
+
+/// Never inlined, as what follows: it goes deepest, and the stack's last page is touched for it or not.
+#[inline(never)]
+fn dial(connection: &Connection, session: Session) -> Result<Connected, ConnectionFault> {
+    let node = &connection.shared.node;
+    let next_hop = node.next_hop.as_ref().expect("only reflectors have none");
+    next_hop
+        .connect(node.settings.timeout)
+        .map_err(|error: DialError| cannot_connect(node, session, format!("cannot {error}")))
+}
+
+#[inline(never)]
+fn cannot_connect(node: &Node, session: Session, text: String) -> ConnectionFault {
+    ConnectionFault::error(node, session.hop, ErrorCode::Connect, text)
+}
+
+#[inline(never)]
+fn take_onward(
+    connection: &Connection,
+    local: SocketAddr,
+    session: Session,
+    dialled: Connected,
+) -> Result<Upstream, ConnectionFault> {
+    let node = &connection.shared.node;
+    let pair = &connection.pair;
+    let Connected {
+        socket,
+        address,
+        took,
+    } = dialled;
+    let lost = |error: io::Error| {
+        let text = format!("connect to {address}: {error}");
+        cannot_connect(node, session, text)
+    };
+    let ends = (socket.local_addr().map_err(lost)?, address);
+    node.remember_own(ends);
+    connection
+        .own_ends
+        .set(ends)
+        .expect("a pair is connected onward once");
+    let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
+    connection_log::connected(pair, &end, took);
+    let connected = Instant::now();
+    if pair.server.set(end).is_err() {
+        unreachable!("a pair is connected onward once");
+    }
+    // Where the node has ended meanwhile, who cut the connection off found no server to reset. The fences order "server,
+    // then failed" here against "failed, then server" in `abort_server`.
+    fence(Ordering::SeqCst);
+    if pair.has_failed() {
+        pair.abort_server();
+        return Err(ConnectionFault::silent());
+    }
+    if !node.settings.remove {
+        greet(node, pair, session)?;
+    }
+    let greeted = Nanos::from(connected.elapsed());
+    // Our own onward connection may have been accepted here before its address was registered; look again.
+    if node.is_own(&(pair.client.peer, local)) {
+        return Err(own_loop(node, pair));
+    }
+    Ok(Upstream {
+        address,
+        took: took + greeted,
+    })
+}
+
+/// The next hop is a node: agrees with it on the link's authentication, if there is to be one.
+#[inline(never)]
+fn greet(node: &Node, pair: &EndPair, session: Session) -> Result<(), ConnectionFault> {
+    let server = pair.server.get().expect("it was connected");
+    if let Some(key) = &node.settings.key {
+        // Not framed before the link stands: there is no last word that it would believe.
+        link_auth::connect(
+            server,
+            key,
+            session.cookie,
+            session.hop,
+            node.settings.timeout,
+        )
+        .map_err(|error| no_link(node, pair, session.hop, ConnectionSide::Server, error))?;
+    }
+    server.set_framed();
+    if node.settings.wants_arrivals() {
+        server.keep_arrivals();
+    }
+    Ok(())
+}
+
+#[inline(never)]
+pub(super) fn no_link(
+    node: &Node,
+    pair: &EndPair,
+    hop: u8,
+    side: ConnectionSide,
+    error: NoLink,
+) -> ConnectionFault {
+    match error {
+        NoLink::Parse(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
+        NoLink::Io(error) => explain(node, pair, hop, side, ReadFault::Reset(error)),
+        NoLink::Refused(text) | NoLink::Silent(text) => {
+            let peer = pair.server.get().map_or(pair.client.peer, |end| end.peer);
+            let text = format!("next hop {peer} {text}");
+            ConnectionFault::error(node, hop, ErrorCode::Refused, text)
+        }
+    }
+}
+
+/// An onward connection.
+pub(super) struct Upstream {
+    pub(super) address: SocketAddr,
+    /// How long that took, the agreement on a key included.
+    pub(super) took: Nanos,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::accept::Shared;
+    use crate::node::fault::cut_off;
+    use crate::node::NodeSettings;
+    use crate::session::admission::Accept;
+    use crate::wire::NodeRole;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_connection_that_is_cut_off_while_it_connects_resets_its_server() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let settings = NodeSettings {
+            accept: Accept::Raw,
+            remove: true,
+            ..NodeSettings::new("P", NodeRole::Proxy, TIMEOUT)
+        };
+        let next = crate::node::dial::NextHop::resolve("127.0.0.1", port, LONG).unwrap();
+        let (node, _queue) = Node::new(settings, Some(next));
+        let (shared, _) = Shared::new(node);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        let local = socket.local_addr().unwrap();
+        assert!(shared.gate.enter());
+        let connection = Connection::new(&shared, socket, peer);
+        cut_off(&shared.node, &connection.pair);
+        assert!(connect(&connection, local, Session::default()).is_err());
+        drop(connection);
+        let (mut reached, _) = server.accept().unwrap();
+        reached.set_read_timeout(Some(LONG)).unwrap();
+        let error = reached.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
