@@ -533,7 +533,7 @@ mod tests {
     fn blocks_under_way_are_neither_lost_nor_answered_and_a_share_of_lost_ones_is_no_more_than_all()
     {
         let rules = sla::parse("total loss > 1% over 20 critical").unwrap();
-        let mut run_state = RunState::new("A", "probe", WallTime(0), Baseline::FirstHalf)
+        let mut run_state = RunState::new("A", "probe", WallTime(0), Baseline::Run)
             .watching(rules.into(), &Arc::default());
         let mut look = |sent, received, lost| {
             let blocks = Blocks {
@@ -554,7 +554,7 @@ mod tests {
 
     #[test]
     fn what_a_node_saw_in_two_places_of_a_path_does_not_mix() {
-        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::Run);
         for (hop, blocks) in [(0, 2), (1, 5)] {
             for _ in 0..blocks {
                 let residence = SignedNanos(1_000);
@@ -585,6 +585,7 @@ mod tests {
             direction,
             generation: 0,
             stepped: false,
+            waited: false,
             synchronised: false,
             held: Nanos::ZERO,
             arrival: None,
@@ -607,6 +608,8 @@ mod tests {
             },
             late: false,
             behind_exit: None,
+            connection: 0,
+            retransmits: Vec::new(),
         }))
     }
 
@@ -615,7 +618,7 @@ mod tests {
     {
         let rules = sla::parse("segment * round_trip > 5ms ask load at *").unwrap();
         let requests = Arc::<AnnotationRequests>::default();
-        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf)
+        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::Run)
             .watching(rules.into(), &requests);
         let here = VecMap::from([(0, Classes::LOAD), (1, Classes::LOAD)]);
         // The hop of this node, the round trip, and what is to be asked from then on.
@@ -640,7 +643,7 @@ mod tests {
 
     #[test]
     fn nodes_of_one_name_are_told_apart_by_their_hop() {
-        let mut run_state = RunState::new("vm", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("vm", "source", WallTime(0), Baseline::Run);
         let node = |hop, name: &str| PathNode {
             hop,
             name: name.into(),
@@ -658,7 +661,7 @@ mod tests {
 
     #[test]
     fn of_a_nodes_connects_the_latest_count_and_of_those_the_median() {
-        let mut run_state = RunState::new("A", "entry", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "entry", WallTime(0), Baseline::Run);
         let mut connect = |took: Option<u64>| {
             let node = PathNode {
                 hop: 1,
@@ -691,7 +694,7 @@ mod tests {
 
     #[test]
     fn what_a_node_told_of_itself_goes_with_it() {
-        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::Run);
         let mut told = |ids: &[u64], asks: bool| {
             let nodes = (0..).zip(ids);
             let nodes = nodes.map(|(hop, &id)| PathNode {
@@ -729,7 +732,7 @@ mod tests {
 
     #[test]
     fn notices_are_bounded() {
-        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::Run);
         for number in 0..1000 {
             run_state.notice(format!("fault {number}"));
         }

@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_change_shows_where_and_when_it_happened() {
-        let timeline = stepped(Baseline::FirstHalf);
+        let timeline = stepped(Baseline::Run);
         assert_eq!((timeline.segments.len(), timeline.hosts.len()), (3, 4));
         let median =
             |line: &Line, slot: usize| line[slot].expect("blocks are even").p50.0 as f64 / MS;

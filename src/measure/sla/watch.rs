@@ -676,6 +676,7 @@ mod tests {
                 },
                 generation: if hop == 2 { self.generation } else { 0 },
                 stepped: false,
+                waited: false,
                 synchronised: false,
                 held: Nanos::ZERO,
                 arrival: None,
@@ -700,6 +701,8 @@ mod tests {
                 },
                 late: false,
                 behind_exit: None,
+                connection: 0,
+                retransmits: Vec::new(),
             };
             let host = |hop: u8| HostPart {
                 hop,

@@ -1,11 +1,16 @@
 //! Whole paths as data, through the model to the verdict.
 
-use crate::measure::baseline::{emit, parse, RunRecord};
-use crate::measure::model::*;
 use crate::measure::tests::simulator::{Random, SimPath, MS};
 use crate::measure::*;
-use crate::time::MonoTime;
+use crate::time::{MonoTime, Now};
 use crate::vec_map::VecMap;
+
+/// Both clocks at the end of all paths: the monotonic one began in 2023.
+const NOW: Now = Now { wall: WallTime(1_700_100_000_000_000_000), mono: MonoTime(100_000_000_000_000) };
+
+fn model() -> Model {
+    Model::new(Baseline::Run, None, WallTime(0))
+}
 
 fn names() -> VecMap<u8, String> {
     (0..).zip(["A", "B", "C", "Z"].map(str::to_owned)).collect()
@@ -26,9 +31,9 @@ fn run(
 }
 
 fn verdict_of(path: &mut SimPath, blocks: u64, change: impl FnMut(u64, &mut SimPath)) -> Verdict {
-    let mut model = Model::new(Baseline::FirstHalf);
+    let mut model = model();
     run(path, &mut model, blocks, change);
-    model.statistics(&names()).verdict
+    model.statistics(&names(), NOW).verdict
 }
 
 fn near(value: Option<SignedNanos>, expected_ms: f64, tolerance_ms: f64) -> bool {
@@ -273,12 +278,12 @@ fn a_source_that_reads_its_answers_late_is_named_as_a_host() {
 
 #[test]
 fn the_split_by_kernel_times_is_in_the_figures() {
-    let (mut path, mut model) = (with_arrivals(5), Model::new(Baseline::FirstHalf));
+    let (mut path, mut model) = (with_arrivals(5), model());
     path.exit = true;
     run(&mut path, &mut model, 200, |_, path| {
         path.nodes[2].wake_up_ns[0] = 2.0 * MS;
     });
-    let statistics = model.statistics(&names());
+    let statistics = model.statistics(&names(), NOW);
     let mean = |summary: Option<Summary>| summary.map(|s| (s.mean.0 + 500) / 10_000);
     let hosts = &statistics.hosts;
     let wake_ups = hosts
@@ -296,11 +301,11 @@ fn the_split_by_kernel_times_is_in_the_figures() {
     let apart = segment.round_trip.unwrap().mean - segment.network.unwrap().mean;
     assert_eq!((apart.0 + 500) / 1_000, 2_030);
     // Its largest part, too: no baseline is needed for that.
-    let (mut path, mut model) = (with_arrivals(5), Model::new(Baseline::FirstHalf));
+    let (mut path, mut model) = (with_arrivals(5), model());
     run(&mut path, &mut model, 60, |_, path| {
         path.nodes[2].wake_up_ns[0] = 2.0 * MS;
     });
-    let verdict = model.statistics(&names()).verdict;
+    let verdict = model.statistics(&names(), NOW).verdict;
     assert_eq!(
         (verdict.kind, verdict.index),
         (VerdictKind::Host, Some(2)),
@@ -322,7 +327,7 @@ fn arrivals_of_some_blocks_only_are_not_mistaken_for_those_of_all() {
         (16, false, Some(VerdictKind::Segment)),
     ] {
         let (mut path, mut random) = (with_arrivals(9), Random::new(9));
-        let mut model = Model::new(Baseline::FirstHalf);
+        let mut model = model();
         for block in 0..1_000 {
             let add = if block < 502 { 0.0 } else { 3.0 * MS };
             let delay = if host_is_late {
@@ -337,7 +342,7 @@ fn arrivals_of_some_blocks_only_are_not_mistaken_for_those_of_all() {
             }
             model.record(&trip).unwrap();
         }
-        let verdict = model.statistics(&names()).verdict;
+        let verdict = model.statistics(&names(), NOW).verdict;
         let what = format!("{unknown} of 20: {verdict:?}");
         assert_eq!(Some(verdict.kind), named, "{what}");
         assert_eq!(
@@ -366,7 +371,7 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
         // How many of 20 blocks each kernel tells of, on the way out and back: around 9 of 10 and half of them.
         let mut told = || [20, 19, 17, 17, 11, 9, 0][random.below(7) as usize];
         let told: Vec<[u64; 2]> = (0..nodes).map(|_| [told(), told()]).collect();
-        let mut model = Model::new(Baseline::FirstHalf);
+        let mut model = model();
         for block in 0..300 {
             let mut trip = path.trip(block);
             for hop_stamp in &mut trip.hop_stamps {
@@ -380,7 +385,7 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
             }
             model.record(&trip).unwrap();
         }
-        let statistics = model.statistics(&names());
+        let statistics = model.statistics(&names(), NOW);
         let segments = statistics.segments.iter().map(|segment| segment.share);
         let hosts = statistics.hosts.iter();
         let shares = segments.chain(hosts.flat_map(|host| [host.share, host.wake_up_share]));
@@ -401,7 +406,7 @@ fn a_late_reader_is_found_over_earlier_runs_and_state_files_without_kernel_times
         path.delays_ns[0][0] += slow * MS;
         let mut model = Model::new(Baseline::Runs(runs.clone()));
         run(&mut path, &mut model, 200, |_, _| ());
-        let verdict = model.statistics(&names()).verdict;
+        let verdict = model.statistics(&names(), NOW).verdict;
         let mut kept = runs.clone();
         kept.push(model.run_record(WallTime(kept.len() as u64), &names()));
         (verdict, parse(&emit(&kept)).unwrap())
@@ -458,7 +463,7 @@ fn hosts_and_the_source_are_named_by_their_residence() {
 
 #[test]
 fn the_server_behind_an_exit_is_a_part_of_its_own() {
-    let (mut path, mut model) = (SimPath::new(4, 3), Model::new(Baseline::FirstHalf));
+    let (mut path, mut model) = (SimPath::new(4, 3), model());
     path.exit = true;
     for block in 0..400 {
         let mut trip = path.trip(block);
@@ -466,7 +471,7 @@ fn the_server_behind_an_exit_is_a_part_of_its_own() {
         let parts = model.record(&trip).unwrap();
         assert_eq!(parts.beyond, Some(SignedNanos::ZERO));
     }
-    let statistics = model.statistics(&names());
+    let statistics = model.statistics(&names(), NOW);
     assert_eq!(statistics.verdict.kind, VerdictKind::Server);
     assert!(
         near(statistics.verdict.increase, 30.0, 0.1),
@@ -557,13 +562,13 @@ fn a_source_that_reads_its_answers_slowly_is_named_itself() {
 
 #[test]
 fn a_bulk_transfer_that_fills_a_pipe_now_and_then_is_no_finding() {
-    let (mut path, mut model) = (SimPath::new(4, 5), Model::new(Baseline::FirstHalf));
+    let (mut path, mut model) = (SimPath::new(4, 5), model());
     let bulk = |_: u64, path: &mut SimPath| {
         path.delays_ns[0][0] = 9.0 * MS;
         path.nodes[0].held[0] = 0.3;
     };
     run(&mut path, &mut model, 400, bulk);
-    let statistics = model.statistics(&names());
+    let statistics = model.statistics(&names(), NOW);
     assert_eq!(
         statistics.verdict.kind,
         VerdictKind::None,
@@ -621,7 +626,7 @@ fn a_clock_step_is_called_one_wherever_it_happens_and_never_blamed_on_the_networ
             .for_each(|node| node.residence_ns = [0.3 * MS; 2]);
         let when = path.at(block) + random.unit() * 4.0 * MS;
         path.nodes[node].steps.push((when, step, true));
-        let mut model = Model::new(Baseline::FirstHalf);
+        let mut model = model();
         let mut stepped = 0;
         for block in 0..400 {
             let trip = path.trip(block);
@@ -637,7 +642,7 @@ fn a_clock_step_is_called_one_wherever_it_happens_and_never_blamed_on_the_networ
             assert!((0..15_000_000).contains(&total), "seed {seed}: {parts:?}");
         }
         assert!(stepped <= 1, "seed {seed}");
-        let statistics = model.statistics(&names());
+        let statistics = model.statistics(&names(), NOW);
         let verdict = &statistics.verdict;
         let name = ["A", "B", "C", "Z"][node];
         assert_eq!(
@@ -674,9 +679,9 @@ fn a_step_that_the_generation_hides_shows_by_its_opposite_signs() {
         path.delays_ns = vec![[2.0 * MS; 2]; 3];
         let when = path.at(300) + 6.0 * MS;
         path.nodes[node].steps.push((when, step, false));
-        let mut model = Model::new(Baseline::FirstHalf);
+        let mut model = model();
         run(&mut path, &mut model, 400, |_, _| ());
-        let statistics = model.statistics(&names());
+        let statistics = model.statistics(&names(), NOW);
         assert_eq!(
             statistics.verdict.kind,
             VerdictKind::Clock,
@@ -704,7 +709,7 @@ fn opposite_increases_beside_a_node_are_its_clock() {
     // A clock that is stepped in each block's absence alone, by less than the segment takes.
     let mut path = SimPath::new(4, 2);
     path.delays_ns[1] = [20.0 * MS; 2];
-    let mut model = Model::new(Baseline::FirstHalf);
+    let mut model = model();
     for block in 0..400 {
         let mut trip = path.trip(block);
         if block >= 200 {
@@ -718,7 +723,7 @@ fn opposite_increases_beside_a_node_are_its_clock() {
         }
         model.record(&trip).unwrap();
     }
-    let verdict = model.statistics(&names()).verdict;
+    let verdict = model.statistics(&names(), NOW).verdict;
     assert_eq!(
         (verdict.kind, verdict.name.as_str()),
         (VerdictKind::Clock, "C"),
@@ -811,7 +816,7 @@ fn without_a_baseline_the_largest_part_is_named_as_such() {
         "largest part: B -> C with 90 % of the delay (no baseline: 69 blocks answered after the first 3, 80 needed)";
     assert_eq!(verdict.text, text);
     assert_eq!(verdict.increase, None);
-    let empty = Model::new(Baseline::FirstHalf).statistics(&names()).verdict;
+    let empty = model().statistics(&names(), NOW).verdict;
     assert_eq!(
         (empty.kind, empty.text.as_str()),
         (VerdictKind::None, "none: nothing was measured")
@@ -828,7 +833,7 @@ fn a_run_without_end_is_compared_with_its_first_span() {
         path.delays_ns[1][0] = if slow { 4.2 * MS } else { 0.2 * MS };
         model.record(&path.trip(block)).unwrap();
         if block % 300 == 299 {
-            kinds.push(model.statistics(&names()).verdict.kind);
+            kinds.push(model.statistics(&names(), NOW).verdict.kind);
         }
     }
     use VerdictKind::{None as Nothing, Segment};
@@ -854,7 +859,7 @@ fn state_run(seed: u64, extra_ms: f64, runs: &mut Vec<RunRecord>) -> Verdict {
     run(&mut path, &mut model, 100, |_, _| ());
     runs.push(model.run_record(WallTime(seed), &names()));
     *runs = parse(&emit(runs)).unwrap();
-    model.statistics(&names()).verdict
+    model.statistics(&names(), NOW).verdict
 }
 
 #[test]
@@ -916,7 +921,7 @@ fn earlier_runs_that_differ_among_themselves_raise_hardly_an_alarm() {
             }
             let mut model = Model::new(Baseline::Runs(runs.clone()));
             run(&mut path, &mut model, 50, |_, _| ());
-            let verdict = model.statistics(&names()).verdict;
+            let verdict = model.statistics(&names(), NOW).verdict;
             let alarm = u32::from(verdict.kind != VerdictKind::None);
             match count {
                 0..=2 => assert_eq!(verdict.basis, Basis::Share),
@@ -938,7 +943,7 @@ fn another_path_is_not_compared_with_and_two_runs_are_no_baseline() {
     (0..4).for_each(|seed| drop(state_run(seed, 0.0, &mut runs)));
     let (mut path, mut model) = (SimPath::new(3, 9), Model::new(Baseline::Runs(runs)));
     run(&mut path, &mut model, 100, |_, _| ());
-    let verdict = model.statistics(&names()).verdict;
+    let verdict = model.statistics(&names(), NOW).verdict;
     assert_eq!(verdict.basis, Basis::Share);
     assert!(
         verdict.text.contains("0 of 3 earlier runs of this path"),
@@ -948,14 +953,14 @@ fn another_path_is_not_compared_with_and_two_runs_are_no_baseline() {
 
 #[test]
 fn another_node_at_a_hop_is_a_change_and_a_new_baseline() {
-    let (mut path, mut model) = (SimPath::new(4, 8), Model::new(Baseline::FirstHalf));
+    let (mut path, mut model) = (SimPath::new(4, 8), model());
     run(&mut path, &mut model, 600, |block, path| {
         // The second member of the pool is slower: no increase of either.
         let second = (300..450).contains(&block);
         path.nodes[2].id = if second { 900 } else { 102 };
         path.delays_ns[1][0] = if block >= 300 { 5.0 * MS } else { 0.2 * MS };
     });
-    let statistics = model.statistics(&names());
+    let statistics = model.statistics(&names(), NOW);
     assert_eq!(statistics.path_changes, 2);
     assert_eq!(statistics.hosts[2].nodes, [NodeId(102), NodeId(900)]);
     assert_eq!(
@@ -969,7 +974,7 @@ fn another_node_at_a_hop_is_a_change_and_a_new_baseline() {
 
 #[test]
 fn a_path_that_changes_its_shape_keeps_the_figures_of_what_stayed() {
-    let (mut path, mut model) = (SimPath::new(4, 8), Model::new(Baseline::FirstHalf));
+    let (mut path, mut model) = (SimPath::new(4, 8), model());
     for block in 0..300 {
         let mut trip = path.trip(block);
         if block >= 100 {
@@ -978,7 +983,7 @@ fn a_path_that_changes_its_shape_keeps_the_figures_of_what_stayed() {
         }
         model.record(&trip).unwrap();
     }
-    let statistics = model.statistics(&names());
+    let statistics = model.statistics(&names(), NOW);
     assert_eq!((statistics.path_changes, model.unpaired()), (1, 200));
     let shape: Vec<_> = statistics
         .segments
@@ -996,7 +1001,7 @@ fn a_path_that_changes_its_shape_keeps_the_figures_of_what_stayed() {
 
 #[test]
 fn a_plain_proxy_reports_its_own_residence_and_its_server() {
-    let mut model = Model::new(Baseline::FirstHalf);
+    let mut model = model();
     for i in 0..200 {
         model.residence(0, Direction::Forward, SignedNanos(1_000 + i));
         model.residence(0, Direction::Return, SignedNanos(2_000));
@@ -1018,13 +1023,13 @@ fn a_plain_proxy_reports_its_own_residence_and_its_server() {
 
 #[test]
 fn one_way_excess_offset_and_skew_are_what_the_path_was_made_of() {
-    let (mut path, mut model) = (SimPath::new(4, 11), Model::new(Baseline::FirstHalf));
+    let (mut path, mut model) = (SimPath::new(4, 11), model());
     path.nodes[1].skew_ppm = 50.0;
     path.nodes[1].offset_ns = 7.2e12;
     run(&mut path, &mut model, 2_000, |block, path| {
         path.delays_ns[0][0] = if block < 1_000 { 0.2 * MS } else { 3.2 * MS };
     });
-    let segment = &model.statistics(&names()).segments[0];
+    let segment = &model.statistics(&names(), NOW).segments[0];
     let skew = segment.clock_skew_ppm.expect("enough blocks");
     assert!((skew - 50.0).abs() < 1.0, "{skew}");
     let truth = 7.2e12 + path.at(2_000) * 50e-6;
@@ -1098,12 +1103,12 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
             };
             let _ = model.record(&trip);
             if round % 500 == 499 {
-                let statistics = model.statistics(&names());
+                let statistics = model.statistics(&names(), NOW);
                 assert!(statistics.hosts.len() <= 12);
                 assert!(statistics.hosts.iter().all(|host| host.nodes.len() <= 64));
                 let _ = model.run_record(WallTime(1), &names());
             }
         }
-        assert!(model.statistics(&names()).round_trip.is_some());
+        assert!(model.statistics(&names(), NOW).round_trip.is_some());
     }
 }

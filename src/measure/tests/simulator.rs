@@ -89,7 +89,8 @@ pub(in crate::measure) struct SimPath {
     pub(in crate::measure) noise_ns: f64,
     pub(in crate::measure) correlation: f64,
     pub(in crate::measure) exit: bool,
-    pub(in crate::measure) synchronised: bool,
+    pub(in crate::measure) waited: false,
+ synchronised: bool,
     /// Kernels tell when blocks arrive.
     pub(in crate::measure) arrivals: bool,
     pub(in crate::measure) interval_ns: f64,
@@ -135,6 +136,7 @@ impl SimPath {
             noise_ns: 20_000.0,
             correlation: 0.0,
             exit: false,
+            waited: false,
             synchronised: false,
             arrivals: false,
             interval_ns: 100.0 * MS,
@@ -175,6 +177,7 @@ impl SimPath {
                     direction,
                     generation: node.generation(*t),
                     stepped: node.generation(*t) != node.generation(ingress),
+                    waited: false,
                     synchronised: self.synchronised,
                     held: Nanos((held * self.interval_ns) as u64),
                     arrival: (comes && self.arrivals).then_some(arrival),
@@ -241,6 +244,8 @@ impl SimPath {
             },
             late: false,
             behind_exit: None,
+            connection: 0,
+            retransmits: Vec::new(),
         }
     }
 }
