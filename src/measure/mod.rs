@@ -330,6 +330,37 @@ pub struct Verdict {
     pub retransmitted: bool,
 }
 
+impl Default for Verdict {
+    /// Nothing is named, without a reason.
+    fn default() -> Self {
+        Self {
+            kind: VerdictKind::None,
+            index: None,
+            part: None,
+            name: "none".to_owned(),
+            direction: None,
+            basis: None,
+            figure: Figure::P50,
+            share: None,
+            increase: None,
+            increase_low: None,
+            increase_high: None,
+            baseline: None,
+            since: None,
+            until: None,
+            least: None,
+            also: Vec::new(),
+            confidence: Confidence::Low,
+            reason: String::new(),
+            doubts: Vec::new(),
+            text: String::new(),
+            cause: None,
+            reads_late: false,
+            retransmitted: false,
+        }
+    }
+}
+
 /// A change beside the one that the verdict names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Also {
@@ -398,7 +429,7 @@ pub struct PartStatistics {
 }
 
 /// Figures of one segment over a run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SegmentStatistics {
     /// Hop of the near node.
     pub from_hop: u8,
@@ -438,7 +469,7 @@ pub struct SegmentStatistics {
 }
 
 /// Figures of one node over a run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostStatistics {
     /// Its place on the path.
     pub hop: u8,
@@ -470,7 +501,7 @@ pub struct HostStatistics {
 }
 
 /// All figures of a run; what a report is rendered from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// From the scheduled time to the return ingress at the origin.
     pub round_trip: Option<Summary>,

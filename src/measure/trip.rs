@@ -62,15 +62,15 @@ pub struct HostPart {
     pub forward_wake_up: Option<SignedNanos>,
     /// The same on the way back; a share of the segment behind. `None` also at the end of the path.
     pub return_wake_up: Option<SignedNanos>,
-    /// The wake-up delays that count as the host's: of segments whose both ends are known.
-    pub own_wake_up: SignedNanos,
+    /// The wake-up delays that count as the host's, on the way out and back: of segments whose both ends are known.
+    pub own_wake_ups: [SignedNanos; 2],
 }
 
 impl HostPart {
     /// The host's part of the total: its residences and its own wake-up delays. `None` if its clock was stepped.
     pub fn part(&self) -> Option<SignedNanos> {
         self.residence()
-            .map(|residence| residence + self.own_wake_up)
+            .map(|residence| residence + self.own_wake_ups[0] + self.own_wake_ups[1])
     }
 
     /// Both residences together; `None` where there is neither.
@@ -280,7 +280,7 @@ impl Trip {
                 return_residence: home_residence.filter(|_| !home_stepped),
                 forward_wake_up: pair.out.wake_up().filter(|_| place > 0),
                 return_wake_up: home_wake_up,
-                own_wake_up: SignedNanos::ZERO,
+                own_wake_ups: [SignedNanos::ZERO; 2],
             });
             if place == 0 {
                 let total = self.home.ingress - pair.out.ingress;
@@ -319,10 +319,8 @@ impl Trip {
         }
         for place in 0..parts.segments.len() {
             if let Some([far, near]) = parts.segments[place].wake_ups {
-                let host = &mut parts.hosts[place];
-                host.own_wake_up = host.own_wake_up + near;
-                let host = &mut parts.hosts[place + 1];
-                host.own_wake_up = host.own_wake_up + far;
+                parts.hosts[place].own_wake_ups[1] = near;
+                parts.hosts[place + 1].own_wake_ups[0] = far;
             }
         }
         parts
@@ -414,6 +412,7 @@ mod tests {
             direction,
             generation: 0,
             stepped: false,
+            waited: false,
             synchronised: false,
             held: Nanos::ZERO,
             arrival: None,
@@ -441,6 +440,8 @@ mod tests {
             home,
             late: false,
             behind_exit,
+            connection: 0,
+            retransmits: Vec::new(),
         };
         let parts = trip.split().unwrap();
         let round_trips: Vec<_> = parts

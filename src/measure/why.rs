@@ -446,63 +446,21 @@ mod tests {
             from_hop,
             to_hop: from_hop + 1,
             round_trip: summary(ms),
-            distribution: Histogram::default(),
-            network: None,
-            forward_excess: None,
-            return_excess: None,
-            held_share: None,
-            clock_offset: None,
-            clock_offset_error: None,
-            clock_skew_ppm: None,
-            share: None,
-            baseline: None,
-            increase: None,
-            negative: 0,
-            sla: Sla::None,
+            ..SegmentStatistics::default()
         };
         let host = |hop| HostStatistics {
             hop,
-            nodes: Vec::new(),
             forward_residence: summary(3.0),
-            forward_distribution: Histogram::default(),
-            return_residence: None,
-            return_distribution: Histogram::default(),
             forward_wake_up: summary(0.02),
             return_wake_up: summary(0.02),
-            wake_up_share: None,
-            wake_up_baseline: None,
-            wake_up_increase: None,
-            share: None,
-            baseline: None,
-            increase: None,
-            clock_steps: 0,
-            sla: Sla::None,
+            ..HostStatistics::default()
         };
         Statistics {
             round_trip: summary(20.0),
-            distribution: Histogram::default(),
-            sla: Sla::None,
             segments: vec![segment(0, 1.0), segment(1, 10.0)],
             hosts: (0..3).map(host).collect(),
             behind_exit: summary(30.0),
-            path_changes: 0,
-            verdict: Verdict {
-                kind: VerdictKind::None,
-                index: None,
-                name: "none".into(),
-                direction: None,
-                basis: Basis::Share,
-                figure: Figure::P50,
-                share: None,
-                increase: None,
-                increase_low: None,
-                increase_high: None,
-                confidence: Confidence::Low,
-                reason: String::new(),
-                text: String::new(),
-                cause: None,
-                reads_late: false,
-            },
+            ..Statistics::default()
         }
     }
 
@@ -511,14 +469,14 @@ mod tests {
         let mut statistics = path();
         statistics.verdict.kind = kind;
         statistics.verdict.index = Some(index);
-        statistics.verdict.basis = Basis::Increase;
+        statistics.verdict.basis = Some(Basis::Increase);
         statistics.verdict.increase = Some(SignedNanos(5_000_000));
         statistics
     }
 
     fn largest(kind: VerdictKind, index: usize) -> Statistics {
         let mut statistics = grown(kind, index);
-        statistics.verdict.basis = Basis::Share;
+        statistics.verdict.basis = None;
         statistics.verdict.increase = None;
         statistics
     }

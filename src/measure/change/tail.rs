@@ -106,11 +106,15 @@ pub(super) fn find(
         }
     };
     let mut late = vec![false; excesses.len()];
+    let mut before = None;
     for level in LEVELS {
         let above = ranked[((level * ranked.len() as f64) as usize).min(ranked.len() - 1)];
-        if (above as f64) < FLOOR_NS {
+        // On a quiet part the floor divides: a quantile may lie among the late blocks themselves.
+        let above = above.max(FLOOR_NS as i64);
+        if before == Some(above) {
             continue;
         }
+        before = Some(above);
         for (late, excess) in late.iter_mut().zip(excesses) {
             *late = *excess > above;
         }

@@ -223,15 +223,21 @@ fn describe(path: &Path, part: Part, change: &mut Change) {
             change.direction = place.and_then(|place| direction(path, place, change, &window));
         }
         Part::Host(hop) => {
-            let Some(column) = path.wake_up_column(hop) else {
+            let Some(columns) = path.wake_up_columns(hop) else {
                 return;
             };
-            let read = Reading {
-                column,
-                ..Reading::default()
-            };
-            let late = grown(&path.rows, read, change.figure, &window);
-            change.reads_late = late.is_some_and(|late| late >= change.amount.0 / 4 * 3);
+            let late = columns.map(|column| {
+                let read = Reading {
+                    column,
+                    ..Reading::default()
+                };
+                grown(&path.rows, read, change.figure, &window).unwrap_or(0)
+            });
+            let amount = change.amount.0;
+            if (late[0] + late[1]).saturating_mul(amount.signum()) >= amount.abs() / 4 * 3 {
+                change.reads_late = true;
+                change.direction = Some(way_of(amount, late[0], late[1]));
+            }
         }
         _ => {}
     }

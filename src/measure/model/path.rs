@@ -11,8 +11,8 @@ use crate::time::{MonoTime, Nanos, SignedNanos};
 const POOL: usize = 64;
 /// Cells of a row per segment: its part, one way forward and back without wake-up delays, connect.
 const OF_SEGMENT: usize = 4;
-/// Cells of a row per host: its part, and the wake-up delays in it.
-const OF_HOST: usize = 2;
+/// Cells of a row per host: its part, and the wake-up delays in it, forward and back.
+const OF_HOST: usize = 3;
 
 /// Delays of one part of the path.
 #[derive(Debug, Default)]
@@ -198,10 +198,10 @@ impl Path {
         }
     }
 
-    /// The column of the wake-up delays within a host's part.
-    pub(super) fn wake_up_column(&self, hop: u8) -> Option<usize> {
+    /// The columns of the wake-up delays within a host's part, forward and back.
+    pub(super) fn wake_up_columns(&self, hop: u8) -> Option<[usize; 2]> {
         let place = self.hosts.iter().position(|host| host.hop == hop)?;
-        Some(self.host_column(place) + 1)
+        Some([1, 2].map(|cell| self.host_column(place) + cell))
     }
 
     /// The one-way column of a segment, with the skew of its clocks taken out, since they were last stepped.
@@ -352,7 +352,9 @@ impl Path {
         if let Some(delay) = part.part() {
             host.part.record(delay);
             self.row[column] = delay.0;
-            self.row[column + 1] = part.own_wake_up.0;
+            let [forward, back] = part.own_wake_ups;
+            self.row[column + 1] = forward.0;
+            self.row[column + 2] = back.0;
         }
     }
 

@@ -711,6 +711,7 @@ mod tests {
                 return_residence: (hop == 1).then(|| ms(0.1)),
                 forward_wake_up: (hop > 0).then(|| ms(0.2)),
                 return_wake_up: (hop == 1).then(|| ms(0.2)),
+                own_wake_ups: [SignedNanos::ZERO; 2],
             };
             let segment = |(from_hop, (forward, back)): (u8, (f64, f64))| SegmentPart {
                 from_hop,
@@ -719,6 +720,8 @@ mod tests {
                 network: (from_hop > 0).then(|| ms(forward) + ms(back) - ms(0.4)),
                 forward: Some(ms(forward)),
                 back: Some(ms(back)),
+                wake_ups: None,
+                connect: None,
             };
             let parts = Parts {
                 total: Some(ms(total) + ms(0.4)),

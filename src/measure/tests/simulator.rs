@@ -89,8 +89,7 @@ pub(in crate::measure) struct SimPath {
     pub(in crate::measure) noise_ns: f64,
     pub(in crate::measure) correlation: f64,
     pub(in crate::measure) exit: bool,
-    pub(in crate::measure) waited: false,
- synchronised: bool,
+    pub(in crate::measure) synchronised: bool,
     /// Kernels tell when blocks arrive.
     pub(in crate::measure) arrivals: bool,
     pub(in crate::measure) interval_ns: f64,
@@ -136,7 +135,6 @@ impl SimPath {
             noise_ns: 20_000.0,
             correlation: 0.0,
             exit: false,
-            waited: false,
             synchronised: false,
             arrivals: false,
             interval_ns: 100.0 * MS,

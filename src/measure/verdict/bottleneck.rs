@@ -141,7 +141,7 @@ impl Evidence<'_> {
                     share: share.and_then(|share| share.share),
                     basis: grown.map(|_| Basis::Increase),
                     also: self.also(None),
-                    ..self.nothing()
+                    ..Verdict::default()
                 }
             }
         };

@@ -111,7 +111,10 @@ impl Evidence<'_> {
         }
         let largest = self.shares.iter().max_by(|a, b| a.mean.total_cmp(&b.mean));
         let full = largest.and_then(|largest| self.bottleneck(largest.part, false));
-        if let Some(bottleneck) = full.filter(|found| self.held_share(found) > bottleneck::MOSTLY) {
+        if let Some(bottleneck) = full.filter(|found| {
+            // Bulk traffic always fills some pipe: that is an answer only if it was full mostly, or the run is short.
+            self.sights.is_empty() || self.held_share(found) > bottleneck::MOSTLY
+        }) {
             return self.backed_up(None, largest.map_or(Part::Total, |l| l.part), bottleneck);
         }
         match self.stepped.first() {
@@ -174,37 +177,9 @@ impl Evidence<'_> {
         within.or(change.since_wall)
     }
 
-    fn nothing(&self) -> Verdict {
-        Verdict {
-            kind: VerdictKind::None,
-            index: None,
-            part: None,
-            name: "none".to_owned(),
-            direction: None,
-            basis: None,
-            figure: Figure::P50,
-            share: None,
-            increase: None,
-            increase_low: None,
-            increase_high: None,
-            baseline: None,
-            since: None,
-            until: None,
-            least: None,
-            also: Vec::new(),
-            confidence: Confidence::Low,
-            reason: String::new(),
-            doubts: Vec::new(),
-            text: String::new(),
-            cause: None,
-            reads_late: false,
-            retransmitted: false,
-        }
-    }
-
     /// Nothing changed, or it cannot be known.
     fn unchanged(&self) -> Verdict {
-        let nothing = self.nothing();
+        let nothing = Verdict::default();
         if self.blocks == 0 && self.shares.is_empty() {
             let reason = "nothing was measured".to_owned();
             let text = format!("none: {reason}");
@@ -286,7 +261,7 @@ impl Evidence<'_> {
             text,
             reason: why.to_owned(),
             also: self.also(None),
-            ..self.nothing()
+            ..Verdict::default()
         }
     }
 
@@ -342,7 +317,11 @@ impl Evidence<'_> {
     }
 
     fn with_change(&self, change: &Change) -> Verdict {
-        let (kind, index) = self.kind_of(change.part);
+        let (kind, index) = match change.part {
+            // Not its schedule but its process is late.
+            Part::Host(hop) if change.reads_late => (VerdictKind::Host, Some(usize::from(hop))),
+            part => self.kind_of(part),
+        };
         let share = self.shares.iter().find(|share| share.part == change.part);
         let retransmitted = matches!(
             change.kind,
@@ -375,7 +354,7 @@ impl Evidence<'_> {
             text: self.sentence(change, since, until),
             reads_late: change.reads_late,
             retransmitted,
-            ..self.nothing()
+            ..Verdict::default()
         }
     }
 

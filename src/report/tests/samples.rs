@@ -53,20 +53,8 @@ pub(in crate::report) fn summary(mean: i64) -> Summary {
 fn verdict_of(kind: VerdictKind, name: &str) -> Verdict {
     Verdict {
         kind,
-        index: None,
         name: name.to_owned(),
-        direction: None,
-        basis: Basis::Share,
-        figure: Figure::P50,
-        share: None,
-        increase: None,
-        increase_low: None,
-        increase_high: None,
-        confidence: Confidence::Low,
-        reason: String::new(),
-        cause: None,
-        reads_late: false,
-        text: String::new(),
+        ..Verdict::default()
     }
 }
 
@@ -96,9 +84,6 @@ fn host(hop: u8, forward: i64, back: Option<i64>, share: f64) -> HostStatistics 
         return_distribution: Histogram::default(),
         forward_wake_up: Some(summary(14_000)),
         return_wake_up: None,
-        wake_up_share: Some(0.005),
-        wake_up_baseline: Some(SignedNanos(12_000)),
-        wake_up_increase: None,
         sla: Sla::None,
     }
 }
@@ -170,6 +155,7 @@ pub(in crate::report) fn full() -> Report {
         negative: 0,
         distribution: Histogram::default(),
         network: Some(summary(61_000)),
+        retransmits: [Some(3), Some(0)],
         sla: Sla::Ok,
     };
     let bc = SegmentStatistics {
@@ -228,6 +214,9 @@ pub(in crate::report) fn full() -> Report {
         statistics: Statistics {
             round_trip: Some(summary(2_970_000)),
             distribution: Histogram::default(),
+            window: None,
+            parts: Vec::new(),
+            largest: None,
             sla: Sla::Critical,
             segments: vec![ab, bc, cz],
             hosts,
@@ -236,7 +225,7 @@ pub(in crate::report) fn full() -> Report {
             verdict: Verdict {
                 index: Some(1),
                 direction: Some(VerdictDirection::Forward),
-                basis: Basis::Increase,
+                basis: Some(Basis::Increase),
                 figure: Figure::P95,
                 share: Some(0.885_123_456_789),
                 increase: Some(SignedNanos(2_310_000)),
@@ -294,6 +283,9 @@ pub(in crate::report) fn empty() -> Report {
         statistics: Statistics {
             round_trip: None,
             distribution: Histogram::default(),
+            window: None,
+            parts: Vec::new(),
+            largest: None,
             sla: Sla::None,
             segments: Vec::new(),
             hosts: Vec::new(),
@@ -413,6 +405,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         negative: r.below(3),
         distribution: Histogram::default(),
         network: r.maybe(Random::summary),
+        retransmits: [Some(3), Some(0)],
         sla: Sla::None,
     });
     let segments: Vec<_> = segments.collect();
@@ -429,9 +422,6 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         return_distribution: Histogram::default(),
         forward_wake_up: r.maybe(Random::summary),
         return_wake_up: r.maybe(Random::summary),
-        wake_up_share: r.maybe(Random::float),
-        wake_up_baseline: r.maybe(Random::span),
-        wake_up_increase: r.maybe(Random::span),
         sla: Sla::Warning,
     });
     let hosts = hosts.collect();
@@ -468,6 +458,9 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         statistics: Statistics {
             round_trip: r.maybe(Random::summary),
             distribution: Histogram::default(),
+            window: None,
+            parts: Vec::new(),
+            largest: None,
             sla: Sla::None,
             segments,
             hosts,
@@ -500,6 +493,7 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
             return_residence: residence(hop).filter(|_| hop > 0 && Some(hop) != last),
             forward_wake_up: Some(SignedNanos(700)).filter(|_| hop > 0),
             return_wake_up: Some(SignedNanos(300)).filter(|_| Some(hop) != last),
+            own_wake_ups: [SignedNanos::ZERO; 2],
         })
         .collect();
     let segments: Vec<_> = hops
@@ -511,6 +505,8 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
             network: Some(SignedNanos(49_000)),
             forward: Some(SignedNanos(20_000 + offset)),
             back: Some(SignedNanos(30_000 - offset)),
+            wake_ups: Some([SignedNanos(700), SignedNanos(300)]),
+            connect: None,
         })
         .collect();
     let mut parts = Parts {
