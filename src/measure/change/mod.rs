@@ -41,6 +41,9 @@ const MOST: usize = 3;
 /// Own blocks under which nothing is stated about shares of the blocks.
 const SHARES_FROM: usize = 200;
 
+/// Length of a run under which no least change is stated.
+const LEAST_FROM: Nanos = Nanos::from_millis(1_000);
+
 /// The course of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -111,9 +114,18 @@ pub struct Least {
     /// A change of more than half of the blocks, from a tenth of the run on, by so much was named
     /// in 95 of 100 simulated runs.
     pub delay: Nanos,
-    /// A delay of so much or more in this share of the blocks, over half of the run, likewise.
-    /// `None` for fewer than 200 own blocks, or if no share would be named.
-    pub share: Option<f64>,
+    /// A smaller share of the blocks; `None` for fewer than 200 own blocks, or if no share would
+    /// be named.
+    pub tail: Option<LeastTail>,
+}
+
+/// The least share of the blocks that would have been named, where none was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeastTail {
+    /// A delay of so much more,
+    pub delay: Nanos,
+    /// in this share of the blocks, over half of the run.
+    pub share: f64,
 }
 
 /// The changes of one part within a run.
@@ -123,7 +135,8 @@ pub struct Changes {
     pub findings: Vec<Finding>,
     /// Blocks that were not released together with the block ahead of them.
     pub own_blocks: usize,
-    /// The least further change that would have been named; `None` for a run that is too short.
+    /// The least further change that would have been named; `None` for a run that is too short:
+    /// of fewer than 30 own blocks, or under a second, in which one stall is much of the run.
     pub least: Option<Least>,
 }
 
@@ -205,7 +218,7 @@ impl Search {
             changes.findings.extend(tail.and_then(|tail| self.tail_finding(tail, batches)));
         }
         changes.findings.sort_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
-        changes.least = Some(self.least(&levels, batches));
+        changes.least = self.least(&levels, batches);
         changes
     }
 
@@ -214,20 +227,30 @@ impl Search {
         let mut found: Vec<Placed> = Vec::new();
         while found.len() < MOST {
             let medians = self.without(&found, None, batches);
-            let Some(level) = level::find(&medians, batches) else {
-                break;
+            let levels = match level::find(&medians, batches) {
+                Some(level) => vec![level],
+                None if found.is_empty() => (2..=MOST)
+                    .find_map(|count| level::find_together(&medians, batches, count))
+                    .unwrap_or_default(),
+                None => Vec::new(),
             };
-            let placed = self.place(level, &medians, batches);
-            found.push(placed);
-            for again in 0..if found.len() > 1 { 2 * found.len() } else { 0 } {
+            if levels.is_empty() {
+                break;
+            }
+            found.extend(levels.into_iter().map(|level| Placed {
+                level,
+                since: batches.start(level.from),
+                until: batches.start(level.to),
+            }));
+            for again in 0..2 * found.len() {
                 let this = again % found.len();
                 let medians = self.without(&found, Some(this), batches);
-                let level = level::find(&medians, batches);
-                let level = level.unwrap_or_else(|| level::refit(found[this].level, &medians));
+                let level = level::refit(found[this].level, &medians);
                 found[this] = self.place(level, &medians, batches);
             }
             found.retain(|placed| placed.level.amount.abs() >= FLOOR_NS);
         }
+        join(&mut found, batches);
         found
     }
 
@@ -357,19 +380,48 @@ impl Search {
         (inside, beside)
     }
 
-    fn least(&mut self, levels: &[Placed], batches: Batches) -> Least {
+    fn least(&mut self, levels: &[Placed], batches: Batches) -> Option<Least> {
+        let length = self.blocks.time(batches.blocks).since(self.blocks.time(0));
+        if length < LEAST_FROM {
+            return None;
+        }
         let medians = self.without(levels, None, batches);
         let delay = level::least(&medians);
-        let delays = std::mem::take(&mut self.rest);
-        tail::excesses(&delays, &mut self.scratch);
-        self.rest = delays;
-        let share = (batches.blocks >= SHARES_FROM).then(|| {
-            let late = self.scratch.iter().filter(|excess| **excess as f64 > delay).count();
-            let usual = late as f64 / batches.blocks as f64;
-            tail::least_share(batches.blocks, usual, self.parts)
+        tail::excesses(&self.rest, &mut self.scratch);
+        self.scratch.sort_unstable();
+        let tail = (batches.blocks >= SHARES_FROM).then(|| {
+            // Where few of the blocks are anyway: a share is nothing among what the part varies by.
+            let usual = self.scratch[batches.blocks - 1 - batches.blocks / 50];
+            let delay = delay.max(usual as f64);
+            let late = self.scratch.partition_point(|excess| *excess as f64 <= delay);
+            let beside = (batches.blocks - late) as f64 / batches.blocks as f64;
+            let share = tail::least_share(batches.blocks, beside, self.parts);
+            LeastTail { delay: nanos(delay).abs(), share }
         });
-        Least { delay: nanos(delay).abs(), share: share.filter(|share| *share < 1.0) }
+        Some(Least { delay: nanos(delay).abs(), tail: tail.filter(|tail| tail.share < 1.0) })
     }
+}
+
+/// Makes a bump that ends where a step begins, the same way, two steps: a level that changed twice.
+fn join(found: &mut Vec<Placed>, batches: Batches) {
+    let near = 2 * batches.blocks / batches.count;
+    for this in 0..found.len() {
+        let bump = found[this];
+        let next = found.iter().position(|step| {
+            step.until == batches.blocks
+                && !step.level.ramp
+                && (step.level.amount > 0.0) == (bump.level.amount > 0.0)
+                && step.since.abs_diff(bump.until) <= near
+        });
+        let (Some(next), true) = (next, bump.until < batches.blocks) else {
+            continue;
+        };
+        (found[this].until, found[this].level.to) = (batches.blocks, batches.count);
+        let step = &mut found[next].level;
+        step.amount -= bump.level.amount;
+        step.error += bump.level.error;
+    }
+    found.retain(|placed| placed.level.amount.abs() >= FLOOR_NS.max(placed.level.error));
 }
 
 /// Sorts `values`; zero if there are none.
