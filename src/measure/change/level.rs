@@ -7,6 +7,8 @@ use super::FLOOR_NS;
 
 /// Half the width of an amount's interval, in standard errors.
 const INTERVAL: f64 = 2.9;
+/// Ramps, that begin at each quarter.
+const RAMPS: usize = 4;
 /// Several changes that are only seen together have to be so many times as certain and as sharp.
 const TOGETHER: f64 = 1.5;
 /// Rounds in which each of them is fitted anew, without the others.
@@ -149,8 +151,9 @@ impl Fit {
     }
 }
 
-/// The shape that explains most of centred values, not judged yet.
-fn best_shape(m: &[f64], batches: Batches) -> Level {
+/// The shape that explains most of centred values, not judged yet. `ramps` is how many ramps are
+/// among the shapes, 4 or none: to two steps a ramp is so near that no second shape helps it.
+fn best_shape(m: &[f64], batches: Batches, ramps: usize) -> Level {
     let k = m.len();
     let mut sums = vec![0.0];
     sums.extend(m.iter().scan(0.0, |sum, v| {
@@ -166,7 +169,7 @@ fn best_shape(m: &[f64], batches: Batches) -> Level {
             (best, most) = (Level::interval(from, to), explained);
         }
     });
-    for quarter in 0..4 {
+    for quarter in 0..ramps {
         let ramp = Level { ramp: true, ..Level::interval(quarter * k / 4, k) };
         let g = ramp.centred(k);
         let product = dot(&g, m);
@@ -184,17 +187,17 @@ fn best_shape(m: &[f64], batches: Batches) -> Level {
 pub(super) fn find_together(medians: &[f64], batches: Batches, count: usize) -> Option<Vec<Level>> {
     let m = centred(medians);
     let k = m.len();
-    let alone = Fit::of(best_shape(&m, batches), &m).residuals;
+    let alone = Fit::of(best_shape(&m, batches, RAMPS), &m).residuals;
     if autocorrelation(&alone, dot(&alone, &alone)) < UNEXPLAINED {
         return None;
     }
     let mut shapes: Vec<Level> = Vec::new();
     for _ in 0..count {
-        shapes.push(best_shape(&without(&m, &shapes, None), batches));
+        shapes.push(best_shape(&without(&m, &shapes, None), batches, 0));
         solve(&mut shapes, &m);
         for again in 0..ROUNDS * shapes.len() {
             let this = again % shapes.len();
-            shapes[this] = best_shape(&without(&m, &shapes, Some(this)), batches);
+            shapes[this] = best_shape(&without(&m, &shapes, Some(this)), batches, 0);
             solve(&mut shapes, &m);
         }
     }
@@ -212,11 +215,7 @@ pub(super) fn find_together(medians: &[f64], batches: Batches, count: usize) -> 
         let error = spread * phi / dot(&own, &own).max(1e-9).sqrt();
         let shape = &mut shapes[this];
         let (certain, sharp) = (shape.amount.abs() / error, shape.sharpness(&alone, unit));
-        let named = if shape.ramp {
-            certain >= ramp_limit(k) * TOGETHER
-        } else {
-            certain >= 2.0 * limit && sharp >= limit
-        };
+        let named = certain >= 2.0 * limit && sharp >= limit;
         if !named || shape.amount.abs() < FLOOR_NS {
             return None;
         }
@@ -279,7 +278,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn scan(medians: &[f64], batches: Batches) -> Level {
     let m = centred(medians);
     let k = m.len();
-    let best = best_shape(&m, batches);
+    let best = best_shape(&m, batches, RAMPS);
     let fit = Fit::of(best, &m);
     let certain = fit.amount.abs() / fit.error;
     let limit = limit(k);
@@ -342,6 +341,27 @@ mod tests {
             let ramp = medians_with(seed, |b| b as f64 * 0.2);
             assert!(find(&ramp, batches).unwrap().ramp, "seed {seed}");
             assert_eq!(find(&medians_with(seed, |_| 0.0), batches), None, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn levels_that_change_twice_are_found_together() {
+        let batches = Batches::of(400).unwrap();
+        for (first, second) in [(3.0, 5.0), (8.0, -4.0), (3.0, 3.0), (8.0, -6.0)] {
+            for seed in 0..40 {
+                let add = |b| match b {
+                    0..=11 => 0.0,
+                    12..=27 => first,
+                    _ => first + second,
+                };
+                let medians = medians_with(seed, add);
+                let found = find_together(&medians, batches, 2);
+                let found = found.unwrap_or_else(|| panic!("seed {seed}: {first} {second}"));
+                let mut edges: Vec<usize> = found.iter().flat_map(|f| [f.from, f.to]).collect();
+                edges.sort_unstable();
+                edges.dedup();
+                assert_eq!(edges, [12, 28, 40], "seed {seed}: {found:?}");
+            }
         }
     }
 

@@ -23,10 +23,12 @@
 mod level;
 mod math;
 mod own_blocks;
+mod records;
 mod runs;
 mod tail;
 
 pub use own_blocks::Block;
+pub use records::{Event, Lasts, RecordFigure, Watch, When};
 pub use runs::{Against, Judged, Lasting, Named, RunFigures, RunHistory, NEEDED_RUNS};
 
 use crate::time::{MonoTime, Nanos, SignedNanos};
