@@ -31,8 +31,10 @@ const SLOPE: f64 = 0.05;
 /// A record counts as at most so many spreads, and in what an autocorrelation is learnt from.
 const CLIP: f64 = 12.0;
 const CLIP_RHO: f64 = 3.0;
-/// Units of a spread, and of one in autocorrelations, as they are kept.
-const SPREAD_UNITS: f64 = 2000.0;
+/// Units of a spread, and of one in autocorrelations, as they are kept. Spreads are kept to 320, so
+/// that a rise on top of a large one is seen.
+const SPREAD_UNITS: f64 = 100.0;
+const MOST_SPREADS: f64 = 320.0;
 const RHO_UNITS: f64 = 1e6;
 /// Places of an hour, of which the last record is kept.
 const PLACES: usize = 12;
@@ -152,6 +154,9 @@ struct Named {
 struct Series {
     /// Records less what was expected, the oldest first; accepted ones alone.
     residuals: Vec<i32>,
+    /// Their median, and the robust standard deviation around it, as of the last sixth record.
+    middle: i32,
+    spread: i32,
     /// Accepted records.
     recent: Vec<i32>,
     /// All records since the last gap in spreads, times [`SPREAD_UNITS`].
@@ -183,6 +188,8 @@ impl Series {
     fn new() -> Self {
         Self {
             residuals: Vec::new(),
+            middle: 0,
+            spread: 0,
             recent: Vec::new(),
             spreads: Vec::new(),
             covariance: (0.5 * RHO_UNITS) as i32,
@@ -217,9 +224,7 @@ impl Series {
         };
         let expected = cell.map_or_else(|| kept.unwrap_or_else(recent), |cell| cell.level);
         let residual = value - expected;
-        let middle = median_i32(&self.residuals);
-        let deviations = self.residuals.iter().map(|r| (f64::from(*r) - middle).abs() as i32);
-        let spread = 1.4826 * median_i32(&deviations.collect::<Vec<_>>());
+        let (middle, spread) = (f64::from(self.middle), f64::from(self.spread));
         let slope = cell.map_or(0.0, |cell| cell.slope);
         let factor = match cell.map(|cell| cell.days) {
             None => 2.0,
@@ -228,7 +233,7 @@ impl Series {
         };
         let wide = factor * (spread.max(FLOOR_US / 2.0) + SLOPE * slope);
         if self.residuals.len() >= SPREAD_FROM {
-            let z = (residual / wide).clamp(-CLIP, CLIP);
+            let z = (residual / wide).clamp(-MOST_SPREADS, MOST_SPREADS);
             if self.spreads.len() == REACH {
                 self.spreads.remove(0);
             }
@@ -258,9 +263,16 @@ impl Series {
     }
 
     /// Learns an accepted record.
-    fn learn(&mut self, measured: &Measured, place: usize) {
+    fn learn(&mut self, measured: &Measured, place: usize, sixth: bool) {
         if self.recent.len() >= FEWEST {
             keep(&mut self.residuals, micros(measured.residual), RESIDUALS);
+            if sixth || self.residuals.len() < 60 {
+                // Around their own median: a slow rise must not widen it.
+                let middle = median_i32(&self.residuals);
+                let off = self.residuals.iter().map(|r| micros((f64::from(*r) - middle).abs()));
+                self.spread = micros(1.4826 * median_i32(&off.collect::<Vec<_>>()));
+                self.middle = micros(middle);
+            }
         }
         keep(&mut self.recent, micros(measured.value), RECENT);
         self.hour[place] = micros(measured.value);
@@ -274,6 +286,15 @@ impl Series {
             self.cells.learn(hour, weekday, micros(median_i32(&known)));
         }
         self.hour = [NO_RECORD; PLACES];
+    }
+
+    /// How far the last `span` records, of which `now` is the newest, are from what was expected:
+    /// their median, without a bound in spreads.
+    fn amount(&self, now: &Measured, span: usize) -> i32 {
+        let before = self.residuals.len().saturating_sub(span - 1);
+        let mut latest = self.residuals[before..].to_vec();
+        latest.push(micros(now.residual));
+        micros(median_i32(&latest))
     }
 
     /// By how much the accepted records rise a day: of a day's residuals, the last sixth less the
@@ -408,8 +429,9 @@ impl Watch {
         if self.named.is_none() {
             let second = moment.map_or(0, |moment| self.begin_in_hour(&moment));
             let place = (second as usize * PLACES / HOUR_S as usize).min(PLACES - 1);
+            let sixth = self.phase == 0;
             for (series, of) in self.series.iter_mut().zip(&measured) {
-                series.learn(of, place);
+                series.learn(of, place, sixth);
             }
         }
         event
@@ -493,16 +515,24 @@ impl Watch {
             return self.name(when, measured);
         };
         let Measured { z, wide, reading, .. } = &measured[named.figure];
-        let less = |by: i32| z.iter().map(|z| z - f64::from(by) / wide).collect::<Vec<_>>();
-        if reading.is_over(&less(named.amount), f64::from(named.amount) / wide) {
+        let spreads = |by: i32| (f64::from(by) / wide).min(MOST_SPREADS);
+        let less = |by: i32| clipped(z, spreads(by));
+        if reading.is_over(&less(named.amount), spreads(named.amount).min(CLIP)) {
             self.ended = Some((named.first, named.turns, *when));
             self.named = None;
+            // Those of the rise would be one again.
+            for series in &mut self.series {
+                let over = series.spreads.len().saturating_sub(3);
+                series.spreads.drain(..over);
+            }
             return Some(Event::Cleared);
         }
         let all = named.amount.saturating_add(named.further);
         let further = reading.rise(&less(all)).filter(|rise| rise.edge);
         if let Some(rise) = further {
-            named.further = named.further.saturating_add(micros(rise.amount * wide));
+            let latest = z[z.len() - rise.span..].iter().map(|z| (z * wide) as i64);
+            let by = median(&mut latest.collect::<Vec<_>>()) - f64::from(all);
+            named.further = named.further.saturating_add(micros(by).max(1));
             return Some(Event::Further);
         }
         let lasted = when.since(&named.since)?;
@@ -513,22 +543,22 @@ impl Watch {
     }
 
     fn name(&mut self, when: &When, measured: &[Measured]) -> Option<Event> {
-        let rises = measured.iter().map(|of| of.reading.rise(&of.z));
+        let rises = measured.iter().map(|of| of.reading.rise(&clipped(&of.z, 0.0)));
         let first = rises.enumerate().find_map(|(figure, rise)| Some((figure, rise?)));
         let Some((figure, rise)) = first else {
             return self.fall(measured);
         };
-        let Measured { wide, expected, .. } = &measured[figure];
+        let amount = self.series[figure].amount(&measured[figure], rise.span).max(1);
         let since = when.before(Nanos(self.window.0.saturating_mul(rise.span as u64 - 1)));
         let merged = self.ended.filter(|(_, _, end)| when.since(end).is_some_and(|t| t <= MERGED));
         let (first, turns) = merged.map_or((since, 1), |(first, turns, _)| (first, turns.saturating_add(1)));
         let slow = rise.span >= 12 && !rise.edge;
         self.named = Some(Named {
             figure,
-            amount: micros(rise.amount * wide),
+            amount,
             further: 0,
             per_day: if slow { micros(self.series[figure].per_day(self.window)) } else { i32::MIN },
-            kept: micros(*expected),
+            kept: micros(measured[figure].expected),
             since,
             first,
             turns,
@@ -538,17 +568,20 @@ impl Watch {
 
     /// A fall with an edge below what the hours were: their level is the lower one from now on.
     fn fall(&mut self, measured: &[Measured]) -> Option<Event> {
-        let Measured { z, wide, reading, jump, .. } = &measured[0];
-        let below: Vec<f64> = z.iter().map(|z| -z).collect();
+        let Measured { z, reading, jump, .. } = &measured[0];
+        let below: Vec<f64> = clipped(z, 0.0).iter().map(|z| -z).collect();
         let fall = reading.rise(&below).filter(|fall| fall.edge && !jump)?;
-        for (series, of) in self.series.iter_mut().zip(measured) {
-            let latest = of.z.len().saturating_sub(fall.span);
-            let by = scan::median(&mut of.z[latest..].to_vec()) * of.wide;
-            if by < 0.0 {
-                series.cells.shift(micros(by));
-            }
+        let mut by = [0; 3];
+        for ((series, of), by) in self.series.iter_mut().zip(measured).zip(&mut by) {
+            *by = series.amount(of, fall.span).min(0);
+            series.cells.shift(*by);
             series.restart();
         }
-        Some(Event::Fell(SignedNanos((-fall.amount * wide * 1e3) as i64)))
+        Some(Event::Fell(SignedNanos(i64::from(-by[0]) * 1000)))
     }
+}
+
+/// Records in spreads, less `by`, within what one of them counts as.
+fn clipped(z: &[f64], by: f64) -> Vec<f64> {
+    z.iter().map(|z| (z - by).clamp(-CLIP, CLIP)).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! WINDOW PHASE BASIS HOUR  LAST  NAMED  ENDED  and for each figure
-//! COVARIANCE VARIANCE  N RESIDUAL...  N RECORD...  N SPREAD...  12 RECORD...  216 CELL COUNT...
+//! COVARIANCE VARIANCE MIDDLE SPREAD  N RESIDUAL...  N RECORD...  N SPREAD...  12 RECORD...  216 CELL COUNT...
 //! ```
 //!
 //! Delays are in microseconds, times in nanoseconds. `-` stands for what is not there.
@@ -47,7 +47,8 @@ impl fmt::Display for Watch {
             None => f.write_str(" -")?,
         }
         for series in &self.series {
-            write!(f, " {} {}", series.covariance, series.variance)?;
+            let Series { covariance, variance, middle, spread, .. } = series;
+            write!(f, " {covariance} {variance} {middle} {spread}")?;
             for list in [&series.residuals, &series.recent] {
                 write!(f, " {}", list.len())?;
                 list.iter().try_for_each(|value| write!(f, " {value}"))?;
@@ -136,11 +137,13 @@ impl<'a> Words<'a> {
         let mut series = Series::new();
         series.covariance = self.delay()?;
         series.variance = self.within(0, i32::MAX)?;
+        series.middle = self.delay()?;
+        series.spread = self.within(0, i32::MAX)?;
         series.residuals = self.delays(RESIDUALS)?;
         series.recent = self.delays(RECENT)?;
         let spreads = self.within(0, REACH as i32)?;
         for _ in 0..spreads {
-            series.spreads.push(self.within(-24_000, 24_000)? as i16);
+            series.spreads.push(self.within(-32_000, 32_000)? as i16);
         }
         for place in 0..PLACES {
             series.hour[place] = self.delay_or_none()?.unwrap_or(NO_RECORD);
