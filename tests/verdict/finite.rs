@@ -50,12 +50,18 @@ pub(crate) fn false_verdicts() {
             clean[column] *= if place < 9 { 1.0 - wrong } else { 1.0 };
             let runs = 100.0 * (1.0 - (1.0 - wrong).powi(9));
             let [level, ramp, tail] = [1, 2, 3].map(|i| 1e4 * counts[i] as f64 / rows as f64);
-            line += &format!(" {runs:5.2} ({level:.0}/{ramp:.0}/{tail:.0}); {}", reference[column]);
+            line += &format!(
+                " {runs:5.2} ({level:.0}/{ramp:.0}/{tail:.0}); {}",
+                reference[column]
+            );
         }
         row!("{line}");
     }
     let mixed = clean.map(|clean| format!("{:.2}", 100.0 * (1.0 - clean)));
-    row!("one part of each of the first nine: {}; reference 0.15 0.05 0.15 0.20 0.40", mixed.join(" "));
+    row!(
+        "one part of each of the first nine: {}; reference 0.15 0.05 0.15 0.20 0.40",
+        mixed.join(" ")
+    );
 }
 
 fn power_of(noise: &Noise, n: usize, rows: usize, change: Change, seed: u64) -> f64 {
@@ -104,7 +110,8 @@ pub(crate) fn power() {
     for noise in [QUIET, PLAIN, WIDE] {
         for n in [100, 200, 400, 1000] {
             for share in [0.03, 0.1, 0.2, 0.4, 1.0] {
-                let mut line = format!("spread {:4} n {n:4} {:3.0} %:", noise.spread, share * 100.0);
+                let mut line =
+                    format!("spread {:4} n {n:4} {:3.0} %:", noise.spread, share * 100.0);
                 for delay in [1.0, 3.0, 8.0, 30.0] {
                     let cells = [0.1, 0.3, 0.5, 0.7, 0.9].map(|start| {
                         let seed = (start * 10.0 + delay * 100.0 + share * 1e6) as u64 + n as u64;
@@ -127,23 +134,94 @@ pub(crate) fn power() {
 
 pub(crate) fn special() {
     row!("## Special cases, % named, n = 100, 200, 400, 1000, 3000; reference");
-    let no_outliers = Noise { outliers: 0.0, ..PLAIN };
-    let bump = |start, end| Change { end, ..Change::add(8.0, 1.0, start) };
-    let kind = |kind, share, start| Change { kind, share, start, end: 1.0 };
+    let no_outliers = Noise {
+        outliers: 0.0,
+        ..PLAIN
+    };
+    let bump = |start, end| Change {
+        end,
+        ..Change::add(8.0, 1.0, start)
+    };
+    let kind = |kind, share, start| Change {
+        kind,
+        share,
+        start,
+        end: 1.0,
+    };
     let cases = [
-        ("+1.5 ms, spread 0.05", QUIET, Change::add(1.5, 1.0, 0.5), "99 to 100"),
+        (
+            "+1.5 ms, spread 0.05",
+            QUIET,
+            Change::add(1.5, 1.0, 0.5),
+            "99 to 100",
+        ),
         ("bump +8 ms, 40 to 60 %", PLAIN, bump(0.4, 0.6), "100"),
-        ("bump +8 ms, 45 to 55 %", PLAIN, bump(0.45, 0.55), "100 from 200 on"),
-        ("drift of 3 ms over the run", PLAIN, kind(ChangeKind::Drift(3.0), 1.0, 0.0), "95 to 100"),
-        ("drift of 3 ms from half on", PLAIN, kind(ChangeKind::Drift(3.0), 1.0, 0.5), "95 to 100"),
-        ("2 % lost, +40..200 ms", PLAIN, kind(ChangeKind::Loss, 0.02, 0.5), "87 at 3000"),
-        ("5 % lost, +40..200 ms", PLAIN, kind(ChangeKind::Loss, 0.05, 0.5), "64 at 1000, 100 at 3000"),
-        ("5 % lost, no outliers", no_outliers, kind(ChangeKind::Loss, 0.05, 0.5), ""),
-        ("3 % +30 ms, no outliers", no_outliers, Change::add(30.0, 0.03, 0.5), ""),
-        ("10 % +30 ms, no outliers", no_outliers, Change::add(30.0, 0.1, 0.5), ""),
-        ("spread 2, +3 ms", WIDE, Change::add(3.0, 1.0, 0.5), "8/19/91/100"),
-        ("spread 2, +8 ms", WIDE, Change::add(8.0, 1.0, 0.5), "96/100/100/100"),
-        ("present from the start", PLAIN, Change::add(8.0, 1.0, 0.0), "0 to 0.5"),
+        (
+            "bump +8 ms, 45 to 55 %",
+            PLAIN,
+            bump(0.45, 0.55),
+            "100 from 200 on",
+        ),
+        (
+            "drift of 3 ms over the run",
+            PLAIN,
+            kind(ChangeKind::Drift(3.0), 1.0, 0.0),
+            "95 to 100",
+        ),
+        (
+            "drift of 3 ms from half on",
+            PLAIN,
+            kind(ChangeKind::Drift(3.0), 1.0, 0.5),
+            "95 to 100",
+        ),
+        (
+            "2 % lost, +40..200 ms",
+            PLAIN,
+            kind(ChangeKind::Loss, 0.02, 0.5),
+            "87 at 3000",
+        ),
+        (
+            "5 % lost, +40..200 ms",
+            PLAIN,
+            kind(ChangeKind::Loss, 0.05, 0.5),
+            "64 at 1000, 100 at 3000",
+        ),
+        (
+            "5 % lost, no outliers",
+            no_outliers,
+            kind(ChangeKind::Loss, 0.05, 0.5),
+            "",
+        ),
+        (
+            "3 % +30 ms, no outliers",
+            no_outliers,
+            Change::add(30.0, 0.03, 0.5),
+            "",
+        ),
+        (
+            "10 % +30 ms, no outliers",
+            no_outliers,
+            Change::add(30.0, 0.1, 0.5),
+            "",
+        ),
+        (
+            "spread 2, +3 ms",
+            WIDE,
+            Change::add(3.0, 1.0, 0.5),
+            "8/19/91/100",
+        ),
+        (
+            "spread 2, +8 ms",
+            WIDE,
+            Change::add(8.0, 1.0, 0.5),
+            "96/100/100/100",
+        ),
+        (
+            "present from the start",
+            PLAIN,
+            Change::add(8.0, 1.0, 0.0),
+            "0 to 0.5",
+        ),
     ];
     for (name, noise, change, reference) in cases {
         let cells = [100, 200, 400, 1000, 3000].map(|n| {
@@ -158,20 +236,31 @@ pub(crate) fn special() {
         row!("{name:30} {}  [{reference}]", cells.join(" "));
     }
     for share in [0.02, 0.05] {
-        let cells = [100, 200, 400, 1000, 3000].map(|n| {
-            format!("{:5.1}", loss_by_flags(n, share, 400, 99))
-        });
-        row!("{:2.0} % lost, by flagged blocks      {}", share * 100.0, cells.join(" "));
+        let cells = [100, 200, 400, 1000, 3000]
+            .map(|n| format!("{:5.1}", loss_by_flags(n, share, 400, 99)));
+        row!(
+            "{:2.0} % lost, by flagged blocks      {}",
+            share * 100.0,
+            cells.join(" ")
+        );
     }
     let cells = [100, 200, 400, 1000].map(|n| format!("{:5.2}", falsely_by_flags(n, 20_000)));
-    row!("unchanged, 0.2 % flagged, per 100 runs of 9: {}", cells.join(" "));
+    row!(
+        "unchanged, 0.2 % flagged, per 100 runs of 9: {}",
+        cells.join(" ")
+    );
 }
 
 /// Loss from half of the run on, with the lost blocks flagged.
 fn loss_by_flags(n: usize, share: f64, rows: usize, seed: u64) -> f64 {
     let mut random = Random::new(seed + n as u64);
     let mut s = Search::new(9);
-    let loss = Change { kind: ChangeKind::Loss, share, start: 0.5, end: 1.0 };
+    let loss = Change {
+        kind: ChangeKind::Loss,
+        share,
+        start: 0.5,
+        end: 1.0,
+    };
     let named = (0..rows).filter(|_| {
         let mut delays = PLAIN.draw(&mut random, n);
         let flags = loss.put(&mut random, &mut delays);
@@ -184,12 +273,19 @@ fn loss_by_flags(n: usize, share: f64, rows: usize, seed: u64) -> f64 {
 fn falsely_by_flags(n: usize, rows: usize) -> f64 {
     let mut random = Random::new(5 + n as u64);
     let mut s = Search::new(9);
-    let loss = Change { kind: ChangeKind::Loss, share: 0.002, start: 0.0, end: 1.0 };
+    let loss = Change {
+        kind: ChangeKind::Loss,
+        share: 0.002,
+        start: 0.0,
+        end: 1.0,
+    };
     let named = (0..rows).filter(|_| {
         let mut delays = PLAIN.draw(&mut random, n);
         let flags = loss.put(&mut random, &mut delays);
         in_order(&mut delays, PLAIN.interval);
-        !search(&mut s, &delays, &flags, PLAIN.interval).findings.is_empty()
+        !search(&mut s, &delays, &flags, PLAIN.interval)
+            .findings
+            .is_empty()
     });
     100.0 * (1.0 - (1.0 - named.count() as f64 / rows as f64).powi(9))
 }
@@ -268,7 +364,10 @@ fn least_of(noise: &Noise, n: usize, start: f64, rows: usize) -> (f64, f64) {
         delays[from..].iter_mut().for_each(|delay| *delay += x);
         in_order(&mut delays, noise.interval);
         let found = search(&mut s, &delays, &[], noise.interval);
-        found.findings.iter().any(|f| f.kind == Kind::Level && f.amount.0 > 0)
+        found
+            .findings
+            .iter()
+            .any(|f| f.kind == Kind::Level && f.amount.0 > 0)
     });
     let power = percent(named.count(), rows);
     all.sort_by(f64::total_cmp);
@@ -281,14 +380,22 @@ pub(crate) fn least() {
         for n in [100, 200, 400, 1000] {
             let cells = [0.1, 0.2, 0.5, 0.8, 0.9].map(|start| least_of(&noise, n, start, 400));
             let power = cells.map(|(_, power)| format!("{power:3.0}"));
-            row!("{:42} n {n:4} X {:6.2}  power {}  [{reference}]", noise.name(), cells[0].0, power.join(" "));
+            row!(
+                "{:42} n {n:4} X {:6.2}  power {}  [{reference}]",
+                noise.name(),
+                cells[0].0,
+                power.join(" ")
+            );
         }
     }
 }
 
 pub(crate) fn least_share() {
     row!("## No delay in more than Y of the blocks, from half on, +10 ms: median Y, power at it; reference 82 to 96 from 200 on");
-    let cases = [(0.0, ["37", "20", "8.4", "2.9"]), (0.01, ["40", "23", "11", "4.9"])];
+    let cases = [
+        (0.0, ["37", "20", "8.4", "2.9"]),
+        (0.01, ["40", "23", "11", "4.9"]),
+    ];
     for (outliers, references) in cases {
         let noise = Noise { outliers, ..PLAIN };
         for (n, reference) in [200, 400, 1000, 3000].into_iter().zip(references) {
@@ -309,7 +416,10 @@ pub(crate) fn least_share() {
                 }
             }
             all.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let middle = all.get(all.len() / 2).copied().unwrap_or((f64::NAN, f64::NAN));
+            let middle = all
+                .get(all.len() / 2)
+                .copied()
+                .unwrap_or((f64::NAN, f64::NAN));
             row!(
                 "outliers {outliers:4} n {n:4}  Y {:5.1} % (of {:.2} ms)  power at +10 {:3.0}, at that delay {:3.0}  [Y {reference}]",
                 100.0 * middle.0, middle.1, percent(named[0], all.len()), percent(named[1], all.len())
@@ -324,13 +434,41 @@ pub(crate) fn several() {
     let step = |delay, start| Change::add(delay, 1.0, start);
     let cases: [(&str, Noise, Vec<Change>); 8] = [
         ("+8 from half on", PLAIN, vec![step(8.0, 0.5)]),
-        ("+8 from half on, AR 0.99", PLAIN.wandering(0.99, 1.0), vec![step(8.0, 0.5)]),
-        ("+3 from 30 %, +5 from 70 %", PLAIN, vec![step(3.0, 0.3), step(5.0, 0.7)]),
-        ("+8 from 30 %, -4 from 70 %", PLAIN, vec![step(8.0, 0.3), step(-4.0, 0.7)]),
-        ("bump +8, 20 to 40 %, +3 from 70 %", PLAIN, vec![step(8.0, 0.2), step(-8.0, 0.4), step(3.0, 0.7)]),
-        ("+3 from 25, 50, 75 %", PLAIN, vec![step(3.0, 0.25), step(3.0, 0.5), step(3.0, 0.75)]),
-        ("+8 of 40 % of the blocks from half on", PLAIN, vec![Change::add(8.0, 0.4, 0.5)]),
-        ("+8 of 60 % of the blocks from half on", PLAIN, vec![Change::add(8.0, 0.6, 0.5)]),
+        (
+            "+8 from half on, AR 0.99",
+            PLAIN.wandering(0.99, 1.0),
+            vec![step(8.0, 0.5)],
+        ),
+        (
+            "+3 from 30 %, +5 from 70 %",
+            PLAIN,
+            vec![step(3.0, 0.3), step(5.0, 0.7)],
+        ),
+        (
+            "+8 from 30 %, -4 from 70 %",
+            PLAIN,
+            vec![step(8.0, 0.3), step(-4.0, 0.7)],
+        ),
+        (
+            "bump +8, 20 to 40 %, +3 from 70 %",
+            PLAIN,
+            vec![step(8.0, 0.2), step(-8.0, 0.4), step(3.0, 0.7)],
+        ),
+        (
+            "+3 from 25, 50, 75 %",
+            PLAIN,
+            vec![step(3.0, 0.25), step(3.0, 0.5), step(3.0, 0.75)],
+        ),
+        (
+            "+8 of 40 % of the blocks from half on",
+            PLAIN,
+            vec![Change::add(8.0, 0.4, 0.5)],
+        ),
+        (
+            "+8 of 60 % of the blocks from half on",
+            PLAIN,
+            vec![Change::add(8.0, 0.6, 0.5)],
+        ),
     ];
     for (name, noise, changes) in cases {
         for n in [200, 1000] {
@@ -349,7 +487,13 @@ pub(crate) fn several() {
                 example = describe(&found, noise.interval, n);
             }
             let counts = counts.map(|count| format!("{:.1}", percent(count, 400)));
-            row!("{name:38} n {n:4}: none {} one {} two {} three {}  e.g. {example}", counts[0], counts[1], counts[2], counts[3]);
+            row!(
+                "{name:38} n {n:4}: none {} one {} two {} three {}  e.g. {example}",
+                counts[0],
+                counts[1],
+                counts[2],
+                counts[3]
+            );
         }
     }
 }
@@ -357,8 +501,15 @@ pub(crate) fn several() {
 fn describe(changes: &Changes, interval: f64, n: usize) -> String {
     let at = |at| 100.0 * block(at, interval) as f64 / n as f64;
     let parts = changes.findings.iter().map(|f| {
-        let until = f.until.map_or(String::new(), |until| format!(" to {:.1} %", at(until)));
-        format!("{:?} {:+.2} from {:.1} %{until}", f.shape, ms(f.amount), at(f.since))
+        let until = f
+            .until
+            .map_or(String::new(), |until| format!(" to {:.1} %", at(until)));
+        format!(
+            "{:?} {:+.2} from {:.1} %{until}",
+            f.shape,
+            ms(f.amount),
+            at(f.since)
+        )
     });
     parts.collect::<Vec<_>>().join(", ")
 }
@@ -366,9 +517,14 @@ fn describe(changes: &Changes, interval: f64, n: usize) -> String {
 pub(crate) fn cost() {
     let mut s = Search::new(9);
     let mut random = Random::new(1);
-    for (name, change) in [("unchanged", None), ("+8 from half on", Some(Change::add(8.0, 1.0, 0.5)))] {
+    for (name, change) in [
+        ("unchanged", None),
+        ("+8 from half on", Some(Change::add(8.0, 1.0, 0.5))),
+    ] {
         for n in [100, 1000, 16_000] {
-            let series: Vec<_> = (0..9).map(|_| changed(&PLAIN, &mut random, n, change)).collect();
+            let series: Vec<_> = (0..9)
+                .map(|_| changed(&PLAIN, &mut random, n, change))
+                .collect();
             let rounds = 40_000 / n + 5;
             let start = std::time::Instant::now();
             for _ in 0..rounds {
@@ -387,11 +543,18 @@ pub(crate) fn cost() {
 #[test]
 fn unchanged_runs_are_rarely_named() {
     // 9 parts in under 1 of 100 runs: 1 series of 900. Of 4 x 250 at most 5 has a chance of 0.1 %.
-    for (noise, n) in [(PLAIN, 100), (HEAVY, 40), (DENSE, 200), (PLAIN.wandering(0.99, 1.0), 200)] {
+    for (noise, n) in [
+        (PLAIN, 100),
+        (HEAVY, 40),
+        (DENSE, 200),
+        (PLAIN.wandering(0.99, 1.0), 200),
+    ] {
         let mut random = Random::new(40_001);
         let mut s = Search::new(9);
         let wrong = (0..400).filter(|_| {
-            !trial(&mut s, &noise, &mut random, n, None).findings.is_empty()
+            !trial(&mut s, &noise, &mut random, n, None)
+                .findings
+                .is_empty()
         });
         let wrong = wrong.count();
         assert!(wrong <= 4, "{wrong} of 400 of {}", noise.name());
@@ -406,7 +569,15 @@ fn changes_have_the_power_of_the_tables() {
         (PLAIN, 400, Change::add(3.0, 0.4, 0.5), 90.0),
         (PLAIN, 1000, Change::add(30.0, 0.2, 0.7), 90.0),
         (QUIET, 40, Change::add(1.5, 1.0, 0.5), 88.0),
-        (PLAIN, 200, Change { end: 0.55, ..Change::add(8.0, 1.0, 0.45) }, 92.0),
+        (
+            PLAIN,
+            200,
+            Change {
+                end: 0.55,
+                ..Change::add(8.0, 1.0, 0.45)
+            },
+            92.0,
+        ),
     ];
     for (noise, n, change, least) in cases {
         let power = power_of(&noise, n, 80, change, 40_002);
@@ -423,8 +594,13 @@ fn falls_are_found_as_rises_are() {
         Change::add(-3.0, 1.0, 0.6).put(&mut random, &mut delays);
         in_order(&mut delays, PLAIN.interval);
         let found = search(&mut s, &delays, &[], PLAIN.interval).findings;
-        let [found] = found[..] else { panic!("trial {trial}: {found:?}") };
-        assert!(found.high.0 < 0 && found.shape == Shape::Step, "trial {trial}: {found:?}");
+        let [found] = found[..] else {
+            panic!("trial {trial}: {found:?}")
+        };
+        assert!(
+            found.high.0 < 0 && found.shape == Shape::Step,
+            "trial {trial}: {found:?}"
+        );
         let at = block(found.since, PLAIN.interval);
         assert!((238..=242).contains(&at), "trial {trial}: {found:?}");
     }
@@ -432,10 +608,18 @@ fn falls_are_found_as_rises_are() {
 
 #[test]
 fn loss_is_found_by_flagged_blocks_where_delay_alone_has_no_power() {
-    let loss = Change { kind: ChangeKind::Loss, share: 0.05, start: 0.5, end: 1.0 };
+    let loss = Change {
+        kind: ChangeKind::Loss,
+        share: 0.05,
+        start: 0.5,
+        end: 1.0,
+    };
     let by_delay = power_of(&PLAIN, 1000, 40, loss, 40_004);
     let by_flags = loss_by_flags(1000, 0.05, 40, 40_004);
-    assert!(by_flags >= 90.0 && by_flags > by_delay, "{by_flags} and {by_delay}");
+    assert!(
+        by_flags >= 90.0 && by_flags > by_delay,
+        "{by_flags} and {by_delay}"
+    );
 }
 
 #[test]
@@ -452,13 +636,22 @@ fn since_amount_and_interval_are_true() {
     let mut s = Search::new(9);
     let mut held = 0;
     for trial_number in 0..100 {
-        let found = trial(&mut s, &PLAIN, &mut random, 400, Some(Change::add(3.0, 1.0, 0.5)));
+        let found = trial(
+            &mut s,
+            &PLAIN,
+            &mut random,
+            400,
+            Some(Change::add(3.0, 1.0, 0.5)),
+        );
         let found = found.findings[0];
         held += usize::from(ms(found.low) <= 3.0 && 3.0 <= ms(found.high));
         let off = (block(found.since, PLAIN.interval) - 200).abs();
         assert!(off <= 8, "trial {trial_number}: {found:?}");
         let by_figures = ms(found.inside.p50 - found.beside.p50);
-        assert!((by_figures - 3.0).abs() < 0.5, "trial {trial_number}: {found:?}");
+        assert!(
+            (by_figures - 3.0).abs() < 0.5,
+            "trial {trial_number}: {found:?}"
+        );
     }
     assert!(held >= 95, "{held} of 100");
 }

@@ -53,11 +53,23 @@ pub(crate) struct Noise {
 
 impl Noise {
     pub(crate) const fn new(jitter: Jitter, spread: f64, interval: f64) -> Self {
-        Self { spread, jitter, rho: 0.0, wander: 0.0, interval, outliers: 0.01, stalls: 0.5 }
+        Self {
+            spread,
+            jitter,
+            rho: 0.0,
+            wander: 0.0,
+            interval,
+            outliers: 0.01,
+            stalls: 0.5,
+        }
     }
 
     pub(crate) const fn wandering(self, rho: f64, wander: f64) -> Self {
-        Self { rho, wander, ..self }
+        Self {
+            rho,
+            wander,
+            ..self
+        }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -66,7 +78,10 @@ impl Noise {
             w if w > 0.0 => format!(" AR {} x{w}", self.rho),
             _ => String::new(),
         };
-        format!("{jitter} {} ms{wander}, every {} ms", self.spread, self.interval)
+        format!(
+            "{jitter} {} ms{wander}, every {} ms",
+            self.spread, self.interval
+        )
     }
 
     /// Delays of `n` blocks, before they wait for each other.
@@ -127,7 +142,12 @@ pub(crate) enum ChangeKind {
 
 impl Change {
     pub(crate) const fn add(delay: f64, share: f64, start: f64) -> Self {
-        Self { kind: ChangeKind::Add(delay), share, start, end: 1.0 }
+        Self {
+            kind: ChangeKind::Add(delay),
+            share,
+            start,
+            end: 1.0,
+        }
     }
 
     /// Returns which blocks were hit.

@@ -34,7 +34,12 @@ pub(crate) fn push(search: &mut Search, delays: &[f64], flags: &[bool], interval
 }
 
 /// A series of `noise` with `change` on it.
-pub(crate) fn changed(noise: &Noise, random: &mut Random, n: usize, change: Option<Change>) -> Vec<f64> {
+pub(crate) fn changed(
+    noise: &Noise,
+    random: &mut Random,
+    n: usize,
+    change: Option<Change>,
+) -> Vec<f64> {
     let mut delays = noise.draw(random, n);
     if let Some(change) = change {
         change.put(random, &mut delays);
@@ -44,7 +49,13 @@ pub(crate) fn changed(noise: &Noise, random: &mut Random, n: usize, change: Opti
 }
 
 /// The changes of one such series.
-pub(crate) fn trial(s: &mut Search, noise: &Noise, random: &mut Random, n: usize, change: Option<Change>) -> Changes {
+pub(crate) fn trial(
+    s: &mut Search,
+    noise: &Noise,
+    random: &mut Random,
+    n: usize,
+    change: Option<Change>,
+) -> Changes {
     let delays = changed(noise, random, n, change);
     search(s, &delays, &[], noise.interval)
 }

@@ -25,7 +25,10 @@ impl Runs {
     /// Pushes one run with `change` and `more` milliseconds on all blocks to `search`.
     fn push(&self, search: &mut Search, random: &mut Random, more: f64, change: Option<Change>) {
         let rate = 0.01 * (self.rates * random.normal()).exp();
-        let noise = Noise { outliers: rate, ..self.noise };
+        let noise = Noise {
+            outliers: rate,
+            ..self.noise
+        };
         let mut delays = noise.draw(random, self.blocks);
         let level = self.apart * random.normal() + more;
         delays.iter_mut().for_each(|delay| *delay += level);
@@ -49,7 +52,14 @@ impl Runs {
     }
 
     /// How many of `rows` runs with 10 own blocks or more are named, by level and by tail.
-    fn named(&self, earlier: usize, rows: usize, more: f64, change: Option<Change>, seed: u64) -> [usize; 2] {
+    fn named(
+        &self,
+        earlier: usize,
+        rows: usize,
+        more: f64,
+        change: Option<Change>,
+        seed: u64,
+    ) -> [usize; 2] {
         let mut random = Random::new(seed);
         let mut search = Search::new(9);
         let (mut counts, mut compared) = ([0; 2], 0);
@@ -83,7 +93,12 @@ pub(crate) fn levels() {
     for (noise, blocks) in [(SHORT, 40), (LONG, 100)] {
         for apart in [0.02, 0.1, 0.3] {
             for earlier in [3, 6, 8, 20] {
-                let runs = Runs { noise, blocks, apart, rates: 0.3 };
+                let runs = Runs {
+                    noise,
+                    blocks,
+                    apart,
+                    rates: 0.3,
+                };
                 let seed = (apart * 1000.0) as u64 + earlier as u64;
                 let wrong = runs.named(earlier, 4000, 0.0, None, seed);
                 let power = [1.0, 3.0, 8.0].map(|more| {
@@ -104,7 +119,12 @@ pub(crate) fn tails() {
     row!("   reference, 8 earlier, 5/10/20 %: 10/53/96 (100 blocks), 32/87/100 (200), 64/99/100 (400), 91/100/100 (1000); unchanged 0.0 to 0.8");
     for blocks in [100, 200, 400, 1000] {
         for earlier in [6, 8, 20] {
-            let runs = Runs { noise: LONG, blocks, apart: 0.1, rates: 0.3 };
+            let runs = Runs {
+                noise: LONG,
+                blocks,
+                apart: 0.1,
+                rates: 0.3,
+            };
             let seed = (blocks + earlier) as u64;
             let rows = if blocks < 400 { 8000 } else { 3000 };
             let wrong = runs.named(earlier, rows, 0.0, None, seed);
@@ -115,16 +135,30 @@ pub(crate) fn tails() {
             });
             row!(
                 "{blocks:4} blocks, {earlier:2} earlier: {}  unchanged {:.2}",
-                power.join(" "), of_nine(wrong[1], rows)
+                power.join(" "),
+                of_nine(wrong[1], rows)
             );
         }
-        let runs = Runs { noise: LONG, blocks, apart: 0.1, rates: 0.3 };
+        let runs = Runs {
+            noise: LONG,
+            blocks,
+            apart: 0.1,
+            rates: 0.3,
+        };
         let power = [0.02, 0.05].map(|share| {
-            let loss = Change { kind: ChangeKind::Loss, share, start: 0.0, end: 1.0 };
+            let loss = Change {
+                kind: ChangeKind::Loss,
+                share,
+                start: 0.0,
+                end: 1.0,
+            };
             let [_, tail] = runs.named(8, 400, 0.0, Some(loss), 4);
             format!("{:5.1}", percent(tail, 400))
         });
-        row!("{blocks:4} blocks,  8 earlier, 2/5 % lost, flagged: {}", power.join(" "));
+        row!(
+            "{blocks:4} blocks,  8 earlier, 2/5 % lost, flagged: {}",
+            power.join(" ")
+        );
     }
 }
 
@@ -141,12 +175,19 @@ impl Cron {
     fn new(runs: Runs, seed: u64) -> Self {
         let at = 1_790_000_000_000_000_000;
         let random = Random::new(seed);
-        Self { runs, history: RunHistory::default(), search: Search::new(9), random, at }
+        Self {
+            runs,
+            history: RunHistory::default(),
+            search: Search::new(9),
+            random,
+            at,
+        }
     }
 
     fn run(&mut self, more: f64, change: Option<Change>) -> Judged {
         self.at += 300 * 1_000_000_000;
-        self.runs.push(&mut self.search, &mut self.random, more, change);
+        self.runs
+            .push(&mut self.search, &mut self.random, more, change);
         // Through the file and back, as between two processes.
         self.history = RunHistory::parse(&self.history.to_string()).expect("own text");
         self.history.judge(&mut self.search, WallTime(self.at))
@@ -165,14 +206,25 @@ pub(crate) fn sequences() {
     ] {
         let (mut before, mut all, mut named, mut cleared, mut after) = (0, 0, 0, 0, 0);
         for seed in 0..200 {
-            let runs = Runs { noise, blocks, apart: 0.1, rates: 0.3 };
+            let runs = Runs {
+                noise,
+                blocks,
+                apart: 0.1,
+                rates: 0.3,
+            };
             let mut cron = Cron::new(runs, 900 + seed);
-            before += (0..8).filter(|_| cron.run(0.0, None).lasting.is_some()).count();
-            let hits = (0..30).filter(|_| cron.run(more, change).lasting.is_some()).count();
+            before += (0..8)
+                .filter(|_| cron.run(0.0, None).lasting.is_some())
+                .count();
+            let hits = (0..30)
+                .filter(|_| cron.run(more, change).lasting.is_some())
+                .count();
             named += hits;
             all += usize::from(hits == 30);
             cleared += usize::from(cron.run(0.0, None).lasting.is_none());
-            after += (0..9).filter(|_| cron.run(0.0, None).lasting.is_some()).count();
+            after += (0..9)
+                .filter(|_| cron.run(0.0, None).lasting.is_some())
+                .count();
         }
         row!(
             "{name:28}: healthy named {before} of 1600, changed {:.1} % of runs, all 30 in {:.1} %, cleared by the first healthy run {:.1} %, named later {after} of 1800",
@@ -184,13 +236,23 @@ pub(crate) fn sequences() {
 #[test]
 fn short_runs_of_a_state_are_named_rightly() {
     for (noise, blocks) in [(SHORT, 40), (LONG, 100)] {
-        let runs = Runs { noise, blocks, apart: 0.1, rates: 0.3 };
+        let runs = Runs {
+            noise,
+            blocks,
+            apart: 0.1,
+            rates: 0.3,
+        };
         let wrong = runs.named(6, 300, 0.0, None, 50_001);
         assert!(wrong[0] + wrong[1] <= 2, "{wrong:?} of 300 x {blocks}");
         let [right, _] = runs.named(6, 50, 8.0, None, 50_002);
         assert_eq!(right, 50, "{blocks} blocks");
     }
-    let runs = Runs { noise: LONG, blocks: 200, apart: 0.1, rates: 0.3 };
+    let runs = Runs {
+        noise: LONG,
+        blocks: 200,
+        apart: 0.1,
+        rates: 0.3,
+    };
     let late = Some(Change::add(30.0, 0.2, 0.0));
     let [_, tail] = runs.named(8, 50, 0.0, late, 50_003);
     assert!(tail >= 47, "{tail} of 50");
@@ -199,7 +261,12 @@ fn short_runs_of_a_state_are_named_rightly() {
 #[test]
 fn a_change_is_named_in_every_run_until_it_is_gone() {
     for seed in 0..10 {
-        let runs = Runs { noise: LONG, blocks: 100, apart: 0.1, rates: 0.3 };
+        let runs = Runs {
+            noise: LONG,
+            blocks: 100,
+            apart: 0.1,
+            rates: 0.3,
+        };
         let mut cron = Cron::new(runs, 60_000 + seed);
         for _ in 0..8 {
             assert_eq!(cron.run(0.0, None).lasting, None, "seed {seed}");
@@ -207,20 +274,33 @@ fn a_change_is_named_in_every_run_until_it_is_gone() {
         let began = WallTime(cron.at + 300 * 1_000_000_000);
         for run in 0..30 {
             let judged = cron.run(8.0, None);
-            let lasting = judged.lasting.unwrap_or_else(|| panic!("seed {seed}, run {run}"));
+            let lasting = judged
+                .lasting
+                .unwrap_or_else(|| panic!("seed {seed}, run {run}"));
             assert_eq!(lasting.since, began, "seed {seed}, run {run}");
             let against = judged.against.unwrap();
-            assert!((ms(against.amount) - 8.0).abs() < 1.0, "seed {seed}: {against:?}");
+            assert!(
+                (ms(against.amount) - 8.0).abs() < 1.0,
+                "seed {seed}: {against:?}"
+            );
         }
         let judged = cron.run(0.0, None);
-        assert!(judged.cleared && judged.lasting.is_none(), "seed {seed}: {judged:?}");
+        assert!(
+            judged.cleared && judged.lasting.is_none(),
+            "seed {seed}: {judged:?}"
+        );
         assert_eq!(cron.history.usual().len(), 9, "seed {seed}");
     }
 }
 
 #[test]
 fn what_is_accepted_or_lasts_a_week_is_usual_and_so_is_a_lower_level_after_three_runs() {
-    let runs = Runs { noise: LONG, blocks: 100, apart: 0.1, rates: 0.3 };
+    let runs = Runs {
+        noise: LONG,
+        blocks: 100,
+        apart: 0.1,
+        rates: 0.3,
+    };
     let mut cron = Cron::new(runs, 70_001);
     for _ in 0..8 {
         cron.run(0.0, None);
@@ -249,7 +329,12 @@ fn what_is_accepted_or_lasts_a_week_is_usual_and_so_is_a_lower_level_after_three
 
 #[test]
 fn what_is_kept_is_bounded_spans_weeks_and_is_read_back() {
-    let runs = Runs { noise: SHORT, blocks: 40, apart: 0.1, rates: 0.3 };
+    let runs = Runs {
+        noise: SHORT,
+        blocks: 40,
+        apart: 0.1,
+        rates: 0.3,
+    };
     let mut cron = Cron::new(runs, 80_001);
     for _ in 0..2000 {
         cron.run(0.0, None);
@@ -265,7 +350,12 @@ fn what_is_kept_is_bounded_spans_weeks_and_is_read_back() {
 
 #[test]
 fn a_damaged_history_is_refused_or_read_and_never_a_panic() {
-    let runs = Runs { noise: SHORT, blocks: 40, apart: 0.1, rates: 0.3 };
+    let runs = Runs {
+        noise: SHORT,
+        blocks: 40,
+        apart: 0.1,
+        rates: 0.3,
+    };
     let mut cron = Cron::new(runs, 80_002);
     for run in 0..12 {
         cron.run(if run > 8 { 8.0 } else { 0.0 }, None);
@@ -280,7 +370,9 @@ fn a_damaged_history_is_refused_or_read_and_never_a_panic() {
     for seed in 0..3000 {
         let mut bytes = text.clone().into_bytes();
         random.damage(&mut bytes);
-        let Ok(damaged) = String::from_utf8(bytes) else { continue };
+        let Ok(damaged) = String::from_utf8(bytes) else {
+            continue;
+        };
         if let Some(mut read) = RunHistory::parse(&damaged) {
             cron.runs.push(&mut cron.search, &mut random, 0.0, None);
             let judged = read.judge(&mut cron.search, WallTime(cron.at));

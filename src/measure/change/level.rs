@@ -53,18 +53,33 @@ pub(super) struct Level {
 
 impl Level {
     fn interval(from: usize, to: usize) -> Self {
-        Self { from, to, ramp: false, amount: 0.0, error: 0.0, named: false }
+        Self {
+            from,
+            to,
+            ramp: false,
+            amount: 0.0,
+            error: 0.0,
+            named: false,
+        }
     }
 
     /// The shape itself, less its mean.
     fn centred(&self, batches: usize) -> Vec<f64> {
-        centred(&(0..batches).map(|batch| self.at(batch, batches)).collect::<Vec<_>>())
+        centred(
+            &(0..batches)
+                .map(|batch| self.at(batch, batches))
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// The least of the jumps at its edges, in units of `unit`.
     fn sharpness(&self, m: &[f64], unit: f64) -> f64 {
         let up = jump(m, self.from).abs();
-        let down = if self.to < m.len() { jump(m, self.to).abs() } else { f64::INFINITY };
+        let down = if self.to < m.len() {
+            jump(m, self.to).abs()
+        } else {
+            f64::INFINITY
+        };
         up.min(down) / unit
     }
 
@@ -99,7 +114,11 @@ pub(super) fn find(medians: &[f64], batches: Batches) -> Option<Level> {
 /// Amount and error of `shape` anew, from medians without the other changes.
 pub(super) fn refit(shape: Level, medians: &[f64]) -> Level {
     let fit = Fit::of(shape, &centred(medians));
-    Level { amount: fit.amount, error: INTERVAL * fit.error, ..shape }
+    Level {
+        amount: fit.amount,
+        error: INTERVAL * fit.error,
+        ..shape
+    }
 }
 
 /// Half the width of the interval of the mean of batches `from..to` less that of the others.
@@ -147,7 +166,12 @@ impl Fit {
         let rest = dot(&residuals, &residuals);
         let spread = (rest.max(1e-6) / (m.len() - 3) as f64).sqrt();
         let phi = widening(autocorrelation(&residuals, rest));
-        Self { residuals, spread, amount, error: spread * phi / squares.sqrt() }
+        Self {
+            residuals,
+            spread,
+            amount,
+            error: spread * phi / squares.sqrt(),
+        }
     }
 }
 
@@ -170,7 +194,10 @@ fn best_shape(m: &[f64], batches: Batches, ramps: usize) -> Level {
         }
     });
     for quarter in 0..ramps {
-        let ramp = Level { ramp: true, ..Level::interval(quarter * k / 4, k) };
+        let ramp = Level {
+            ramp: true,
+            ..Level::interval(quarter * k / 4, k)
+        };
         let g = ramp.centred(k);
         let product = dot(&g, m);
         let explained = product * product / dot(&g, &g);
@@ -230,7 +257,9 @@ fn without(m: &[f64], shapes: &[Level], except: Option<usize>) -> Vec<f64> {
     for (place, shape) in shapes.iter().enumerate() {
         if Some(place) != except {
             let g = shape.centred(m.len());
-            rest.iter_mut().zip(&g).for_each(|(rest, g)| *rest -= shape.amount * g);
+            rest.iter_mut()
+                .zip(&g)
+                .for_each(|(rest, g)| *rest -= shape.amount * g);
         }
     }
     rest
@@ -245,9 +274,15 @@ fn solve(shapes: &mut [Level], m: &[f64]) {
         let (before, this) = (&shapes[..last], &shapes[last]);
         let own = own_part(this.centred(m.len()), before);
         let squares = dot(&own, &own);
-        let amount = if squares > 1e-6 { dot(&own, &rest) / squares } else { 0.0 };
+        let amount = if squares > 1e-6 {
+            dot(&own, &rest) / squares
+        } else {
+            0.0
+        };
         let g = this.centred(m.len());
-        rest.iter_mut().zip(&g).for_each(|(rest, g)| *rest -= amount * g);
+        rest.iter_mut()
+            .zip(&g)
+            .for_each(|(rest, g)| *rest -= amount * g);
         shapes[last].amount = amount;
     }
 }
@@ -258,7 +293,9 @@ fn own_part(mut g: Vec<f64>, others: &[Level]) -> Vec<f64> {
     let reduce = |g: &mut Vec<f64>, apart: &[Vec<f64>]| {
         for other in apart {
             let part = dot(g, other) / dot(other, other).max(1e-9);
-            g.iter_mut().zip(other).for_each(|(g, other)| *g -= part * other);
+            g.iter_mut()
+                .zip(other)
+                .for_each(|(g, other)| *g -= part * other);
         }
     };
     for other in others {
@@ -324,7 +361,9 @@ mod tests {
     /// 40 medians with a spread of about 0.1 ms, and `add` milliseconds on top of each.
     fn medians_with(seed: u64, add: impl Fn(usize) -> f64) -> Vec<f64> {
         let mut random = Random::new(seed);
-        (0..40).map(|batch| 1e7 + noise(&mut random) * 100.0 + add(batch) * 1e6).collect()
+        (0..40)
+            .map(|batch| 1e7 + noise(&mut random) * 100.0 + add(batch) * 1e6)
+            .collect()
     }
 
     #[test]
@@ -333,14 +372,29 @@ mod tests {
         for seed in 0..200 {
             let step = medians_with(seed, |b| if b >= 13 { 3.0 } else { 0.0 });
             let step = find(&step, batches).unwrap();
-            assert_eq!((step.from, step.to, step.ramp), (13, 40, false), "seed {seed}");
-            assert!((step.amount - 3e6).abs() < step.error, "seed {seed}: {step:?}");
+            assert_eq!(
+                (step.from, step.to, step.ramp),
+                (13, 40, false),
+                "seed {seed}"
+            );
+            assert!(
+                (step.amount - 3e6).abs() < step.error,
+                "seed {seed}: {step:?}"
+            );
             let bump = medians_with(seed, |b| if (13..20).contains(&b) { -3.0 } else { 0.0 });
             let bump = find(&bump, batches).unwrap();
-            assert_eq!((bump.from, bump.to, bump.ramp), (13, 20, false), "seed {seed}");
+            assert_eq!(
+                (bump.from, bump.to, bump.ramp),
+                (13, 20, false),
+                "seed {seed}"
+            );
             let ramp = medians_with(seed, |b| b as f64 * 0.2);
             assert!(find(&ramp, batches).unwrap().ramp, "seed {seed}");
-            assert_eq!(find(&medians_with(seed, |_| 0.0), batches), None, "seed {seed}");
+            assert_eq!(
+                find(&medians_with(seed, |_| 0.0), batches),
+                None,
+                "seed {seed}"
+            );
         }
     }
 

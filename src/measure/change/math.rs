@@ -58,7 +58,8 @@ impl CountLogs {
     /// Makes all of 0 to `most` known.
     pub(super) fn reach(&mut self, most: usize) {
         for i in self.0.len()..=most {
-            self.0.push(if i == 0 { 0.0 } else { i as f64 * ln(i as f64) });
+            self.0
+                .push(if i == 0 { 0.0 } else { i as f64 * ln(i as f64) });
         }
     }
 
@@ -76,7 +77,10 @@ mod tests {
     fn the_logarithm_is_that_of_the_standard_library() {
         for step in 1..20_000 {
             let x = f64::from(step) * f64::from(step) * 0.003_7;
-            assert!((ln(x) - x.ln()).abs() < 1e-13 * x.ln().abs().max(1.0), "ln({x})");
+            assert!(
+                (ln(x) - x.ln()).abs() < 1e-13 * x.ln().abs().max(1.0),
+                "ln({x})"
+            );
         }
     }
 

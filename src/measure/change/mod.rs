@@ -206,20 +206,31 @@ impl Search {
     /// The changes of the part whose blocks were pushed.
     pub fn changes(&mut self) -> Changes {
         let own_blocks = self.blocks.len();
-        let mut changes = Changes { findings: Vec::new(), own_blocks, least: None };
+        let mut changes = Changes {
+            findings: Vec::new(),
+            own_blocks,
+            least: None,
+        };
         let Some(batches) = Batches::of(own_blocks) else {
             return changes;
         };
         self.blocks.delays(&mut self.delays);
         let levels = self.levels(batches);
-        changes.findings = levels.iter().map(|placed| self.level_finding(*placed)).collect();
+        changes.findings = levels
+            .iter()
+            .map(|placed| self.level_finding(*placed))
+            .collect();
         if levels.is_empty() {
             tail::excesses(&self.delays, &mut self.rest);
             let flags = self.blocks.retransmitted();
             let tail = tail::find(&self.rest, flags, batches, self.parts, &mut self.logs);
-            changes.findings.extend(tail.and_then(|tail| self.tail_finding(tail, batches)));
+            changes
+                .findings
+                .extend(tail.and_then(|tail| self.tail_finding(tail, batches)));
         }
-        changes.findings.sort_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
+        changes
+            .findings
+            .sort_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
         changes.least = self.least(&levels, batches);
         changes
     }
@@ -275,12 +286,20 @@ impl Search {
     fn place(&self, level: Level, medians: &[f64], batches: Batches) -> Placed {
         let (since, until) = (batches.start(level.from), batches.blocks);
         if level.ramp {
-            return Placed { level, since, until };
+            return Placed {
+                level,
+                since,
+                until,
+            };
         }
         let middle = |inside: bool| {
             let within = |batch: &usize| (level.from..level.to).contains(batch) == inside;
             let levels = (0..medians.len()).filter(within);
-            math::median(&mut levels.map(|batch| medians[batch] as i64).collect::<Vec<_>>())
+            math::median(
+                &mut levels
+                    .map(|batch| medians[batch] as i64)
+                    .collect::<Vec<_>>(),
+            )
         };
         let (inside, beside) = (middle(true), middle(false));
         let cost = |index: usize| {
@@ -293,11 +312,19 @@ impl Search {
         } else {
             batches.blocks
         };
-        Placed { level, since, until }
+        Placed {
+            level,
+            since,
+            until,
+        }
     }
 
     fn level_finding(&mut self, placed: Placed) -> Finding {
-        let Placed { level, since, until } = placed;
+        let Placed {
+            level,
+            since,
+            until,
+        } = placed;
         let (inside, beside) = self.figures(since, until);
         let ended = until < self.blocks.len();
         Finding {
@@ -320,9 +347,7 @@ impl Search {
     /// `None` if the mean did not change as the share of late blocks did.
     fn tail_finding(&mut self, tail: Tail, batches: Batches) -> Option<Finding> {
         let flags = self.blocks.retransmitted();
-        let cost = |index: usize| {
-            -tail.weight(tail.is_late(self.rest[index], flags[index]))
-        };
+        let cost = |index: usize| -tail.weight(tail.is_late(self.rest[index], flags[index]));
         let since = batches.split(tail.from, cost);
         let ended = tail.to < batches.count;
         let until = if ended {
@@ -395,12 +420,20 @@ impl Search {
             // Where few of the blocks are anyway: a share is nothing among what the part varies by.
             let usual = self.scratch[batches.blocks - 1 - batches.blocks / 50];
             let delay = delay.max(usual as f64);
-            let late = self.scratch.partition_point(|excess| *excess as f64 <= delay);
+            let late = self
+                .scratch
+                .partition_point(|excess| *excess as f64 <= delay);
             let beside = (batches.blocks - late) as f64 / batches.blocks as f64;
             let share = tail::least_share(batches.blocks, beside, self.parts);
-            LeastTail { delay: nanos(delay).abs(), share }
+            LeastTail {
+                delay: nanos(delay).abs(),
+                share,
+            }
         });
-        Some(Least { delay: nanos(delay).abs(), tail: tail.filter(|tail| tail.share < 1.0) })
+        Some(Least {
+            delay: nanos(delay).abs(),
+            tail: tail.filter(|tail| tail.share < 1.0),
+        })
     }
 }
 
@@ -434,7 +467,11 @@ fn figures(values: &mut [i64]) -> Figures {
         let rank = (values.len() * share).div_ceil(100).max(1) - 1;
         SignedNanos(values.get(rank).copied().unwrap_or_default())
     };
-    Figures { p50: at(50), mean: nanos(mean), p95: at(95) }
+    Figures {
+        p50: at(50),
+        mean: nanos(mean),
+        p95: at(95),
+    }
 }
 
 fn nanos(value: f64) -> SignedNanos {

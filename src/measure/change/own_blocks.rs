@@ -102,7 +102,10 @@ impl Blocks {
 
     /// Sum and count of the delays of [`Self::between`], each counted as at most `cap`.
     pub(super) fn sum(&self, from: usize, to: usize, cap: f64) -> (f64, usize) {
-        let sum = self.between(from, to).map(|delay| (delay as f64).min(cap)).sum();
+        let sum = self
+            .between(from, to)
+            .map(|delay| (delay as f64).min(cap))
+            .sum();
         (sum, self.place(to) - self.place(from))
     }
 
@@ -216,7 +219,10 @@ mod tests {
     fn a_retransmission_of_a_follower_is_that_of_its_leader() {
         let mut blocks = Blocks::new();
         blocks.push(block(0, 200, 0));
-        blocks.push(Block { retransmitted: true, ..block(10, 190, 0) });
+        blocks.push(Block {
+            retransmitted: true,
+            ..block(10, 190, 0)
+        });
         blocks.push(block(1000, 190, 0));
         assert_eq!(blocks.retransmitted(), [true, false]);
     }
@@ -230,7 +236,10 @@ mod tests {
             for batch in 0..batches.count {
                 let len = batches.range(batch, batch + 1).len();
                 let even = blocks / batches.count;
-                assert!(len == even || len == even + 1, "batch {batch} of {blocks}: {len}");
+                assert!(
+                    len == even || len == even + 1,
+                    "batch {batch} of {blocks}: {len}"
+                );
             }
         }
         assert_eq!(Batches::of(29), None);

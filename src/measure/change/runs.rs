@@ -65,7 +65,13 @@ impl fmt::Display for RunFigures {
     /// `START:P50:OWN:RETRANSMITTED:LATE,LATE,...` in nanoseconds and blocks; trailing zeros of the
     /// last are left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at, p50, own_blocks, retransmitted, late } = self;
+        let Self {
+            at,
+            p50,
+            own_blocks,
+            retransmitted,
+            late,
+        } = self;
         write!(f, "{}:{}:{own_blocks}:{retransmitted}:", at.0, p50.0)?;
         let last = late.iter().rposition(|count| *count > 0);
         for (step, count) in late[..last.map_or(0, |last| last + 1)].iter().enumerate() {
@@ -87,7 +93,11 @@ impl RunFigures {
         let counts = next()?;
         let mut late = [0; STEPS];
         let mut most = u32::from(u16::MAX).min(own_blocks);
-        for (step, count) in counts.split(',').filter(|text| !text.is_empty()).enumerate() {
+        for (step, count) in counts
+            .split(',')
+            .filter(|text| !text.is_empty())
+            .enumerate()
+        {
             let count: u16 = count.parse().ok()?;
             if u32::from(count) > most {
                 return None;
@@ -95,7 +105,13 @@ impl RunFigures {
             *late.get_mut(step)? = count;
             most = u32::from(count);
         }
-        let figures = Self { at, p50, own_blocks, retransmitted, late };
+        let figures = Self {
+            at,
+            p50,
+            own_blocks,
+            retransmitted,
+            late,
+        };
         (next().is_none() && own_blocks as usize >= RUN_NEEDS).then_some(figures)
     }
 }
@@ -150,7 +166,13 @@ impl Search {
         let flags = self.blocks.retransmitted();
         let retransmitted = flags.iter().filter(|flag| **flag).count() as u32;
         let own_blocks = self.delays.len() as u32;
-        Some(RunFigures { at, p50: SignedNanos(p50), own_blocks, retransmitted, late })
+        Some(RunFigures {
+            at,
+            p50: SignedNanos(p50),
+            own_blocks,
+            retransmitted,
+            late,
+        })
     }
 
     /// Compares the part whose blocks were pushed with earlier runs of it; `None` for under 10 own
@@ -196,7 +218,10 @@ impl Search {
     /// In 4 of 5 batches of the run, more than half of the change is seen: a stall is not.
     fn is_all_over(&mut self, usual: f64, amount: f64) -> bool {
         self.blocks.delays(&mut self.delays);
-        let batches = Batches { count: 5, blocks: self.delays.len() };
+        let batches = Batches {
+            count: 5,
+            blocks: self.delays.len(),
+        };
         let seen = (0..5).filter(|batch| {
             self.scratch.clear();
             let range = batches.range(*batch, batch + 1);
@@ -225,7 +250,8 @@ impl Search {
         let mut take = |step: Option<usize>, hits: &dyn Fn(&RunFigures) -> u32| {
             let found = shares(run, earlier, ease, hits);
             if let Some(found) = found.filter(|found| {
-                best.as_ref().map_or(true, |(best, _)| found.ratio > best.ratio)
+                best.as_ref()
+                    .map_or(true, |(best, _)| found.ratio > best.ratio)
             }) {
                 best = Some((found, step));
             }
@@ -242,15 +268,23 @@ impl Search {
         } else {
             // Of the earlier runs the excess is known to a step of the ladder.
             let steps = step.unwrap_or(0)..STEPS;
-            let counts = steps.map(|step| earlier.iter().map(|run| u32::from(run.late[step])).sum());
+            let counts =
+                steps.map(|step| earlier.iter().map(|run| u32::from(run.late[step])).sum());
             let counts: Vec<u32> = counts.collect();
-            let half = counts.iter().take_while(|count| **count * 2 >= counts[0]).count();
+            let half = counts
+                .iter()
+                .take_while(|count| **count * 2 >= counts[0])
+                .count();
             excess_of(step.unwrap_or(0) + half.saturating_sub(1)) as f64 * 1.19
         };
         let (amount, error) = (share * later_by, shares.error * later_by);
         let later_by = nanos(later_by).abs();
         (later_by.0 as f64 >= FLOOR_NS).then_some(Named {
-            kind: Kind::Tail { share, later_by, retransmitted },
+            kind: Kind::Tail {
+                share,
+                later_by,
+                retransmitted,
+            },
             amount: nanos(amount),
             low: nanos(amount - error),
             high: nanos(amount + error),
@@ -268,7 +302,11 @@ impl Search {
                 delay.saturating_sub(p50) > above
             }
         });
-        median(&mut late.map(|(delay, _)| delay.saturating_sub(p50)).collect::<Vec<_>>())
+        median(
+            &mut late
+                .map(|(delay, _)| delay.saturating_sub(p50))
+                .collect::<Vec<_>>(),
+        )
     }
 }
 
@@ -304,7 +342,12 @@ fn shares(
     let rests_on = if now > usual { c1 } else { c0 };
     let variance = |share: f64, of: u32| share * (1.0 - share) / f64::from(of);
     let error = 2.6 * (apart * (variance(now, n1) + variance(usual, n0))).sqrt();
-    (ratio >= ease * RATIO && rests_on >= HITS).then_some(Shares { now, usual, error, ratio })
+    (ratio >= ease * RATIO && rests_on >= HITS).then_some(Shares {
+        now,
+        usual,
+        error,
+        ratio,
+    })
 }
 
 /// The binomial likelihood ratio of two counts (hits, of).
@@ -322,11 +365,17 @@ fn likelihood_ratio((c1, n1): (u32, u32), (c0, n0): (u32, u32)) -> f64 {
 /// How far runs are apart: the larger of a robust and the plain standard deviation, since the MAD
 /// of few values is small by luck; not finer than hosts are alike from run to run.
 fn spread(medians: &[i64], usual: f64) -> f64 {
-    let mut apart: Vec<i64> = medians.iter().map(|v| (*v as f64 - usual).abs() as i64).collect();
+    let mut apart: Vec<i64> = medians
+        .iter()
+        .map(|v| (*v as f64 - usual).abs() as i64)
+        .collect();
     let robust = 1.4826 * median(&mut apart);
     let n = medians.len() as f64;
     let mean = medians.iter().map(|v| *v as f64).sum::<f64>() / n;
-    let squares: f64 = medians.iter().map(|v| (*v as f64 - mean) * (*v as f64 - mean)).sum();
+    let squares: f64 = medians
+        .iter()
+        .map(|v| (*v as f64 - mean) * (*v as f64 - mean))
+        .sum();
     robust.max((squares / (n - 1.0)).sqrt()).max(FLOOR_NS / 2.0)
 }
 
@@ -389,8 +438,12 @@ impl RunHistory {
     pub fn judge(&mut self, search: &mut Search, at: WallTime) -> Judged {
         let figures = search.run_figures(at);
         let against = search.against(&self.compared(at));
-        let mut judged =
-            Judged { against, lasting: self.lasting, cleared: false, new_normal: false };
+        let mut judged = Judged {
+            against,
+            lasting: self.lasting,
+            cleared: false,
+            new_normal: false,
+        };
         let Some(figures) = figures else {
             return judged;
         };
@@ -399,7 +452,9 @@ impl RunHistory {
             // Named again it goes on; and so it does while half of it is seen by half the limits.
             let part = |named: Named| named.amount.0 as f64 / lasting.amount.0 as f64;
             let again = named.is_some_and(|named| part(named) > 0.0);
-            let eased = search.compare(&self.compared(at), 0.5).and_then(|against| against.named);
+            let eased = search
+                .compare(&self.compared(at), 0.5)
+                .and_then(|against| against.named);
             if !again && !eased.is_some_and(|named| part(named) > 0.5) {
                 judged.cleared = true;
                 self.lasting = None;
@@ -407,7 +462,10 @@ impl RunHistory {
             }
         }
         if let (None, Some(named)) = (self.lasting, named) {
-            self.lasting = Some(Lasting { since: at, amount: named.amount });
+            self.lasting = Some(Lasting {
+                since: at,
+                amount: named.amount,
+            });
         }
         judged.lasting = self.lasting;
         let Some(lasting) = self.lasting else {

@@ -114,7 +114,10 @@ pub(super) fn find(
         for (late, excess) in late.iter_mut().zip(excesses) {
             *late = *excess > above;
         }
-        take(scan(&late, batches, logs).map(|found| Tail { above: Some(above), ..found }));
+        take(scan(&late, batches, logs).map(|found| Tail {
+            above: Some(above),
+            ..found
+        }));
     }
     if retransmitted.contains(&true) {
         take(scan(retransmitted, batches, logs));
@@ -170,16 +173,30 @@ fn scan(late: &[bool], batches: Batches, logs: &CountLogs) -> Option<Tail> {
     } else {
         let [starts, ends] = [from, to].map(|edge| (ratio_of(edge, k), (edge, k)));
         let step = if ends.0 > starts.0 { ends } else { starts };
-        (most, if step.0 > most - SIMPLER { step.1 } else { shape })
+        (
+            most,
+            if step.0 > most - SIMPLER {
+                step.1
+            } else {
+                shape
+            },
+        )
     };
     let shares = |from: usize, to: usize| {
         let in_it = batches.range(from, to).len();
         let c = hits[to] - hits[from];
-        (c as f64 / in_it as f64, (all - c) as f64 / (count - in_it) as f64)
+        (
+            c as f64 / in_it as f64,
+            (all - c) as f64 / (count - in_it) as f64,
+        )
     };
     let (inside, beside) = shares(from, to);
     let places = runs[to] - runs[from];
-    let places = if inside > beside { places } else { runs[k] - places };
+    let places = if inside > beside {
+        places
+    } else {
+        runs[k] - places
+    };
     if places < PLACES {
         return None;
     }
@@ -188,7 +205,11 @@ fn scan(late: &[bool], batches: Batches, logs: &CountLogs) -> Option<Tail> {
     let (mut chi, mut variance) = (0.0, 0.0);
     for batch in 0..k {
         let n = batches.range(batch, batch + 1).len() as f64;
-        let share = if (from..to).contains(&batch) { inside } else { beside };
+        let share = if (from..to).contains(&batch) {
+            inside
+        } else {
+            beside
+        };
         let own = share * (1.0 - share);
         let off = (hits[batch + 1] - hits[batch]) as f64 - n * share;
         chi += off * off / (n * own.max(pooled * (1.0 - pooled) / 2.0)).max(1e-9);
@@ -199,7 +220,14 @@ fn scan(late: &[bool], batches: Batches, logs: &CountLogs) -> Option<Tail> {
     let ratio = ratio / ((chi / 1.25).max(1.0) * (2.0 * size - 1.0).max(1.0));
     let (from, to) = step;
     let (inside, beside) = shares(from, to);
-    Some(Tail { from, to, inside, beside, above: None, ratio })
+    Some(Tail {
+        from,
+        to,
+        inside,
+        beside,
+        above: None,
+        ratio,
+    })
 }
 
 /// The least share of the blocks, of the last half of `count` own blocks, that is named in 95 of
@@ -208,7 +236,13 @@ pub(super) fn least_share(count: usize, beside: f64, parts: usize) -> f64 {
     let half = count as f64 / 2.0;
     let beside = beside.clamp(1e-9, 1.0);
     let term = |share: f64, of: f64| {
-        let part = |a: f64, b: f64| if a > 0.0 { a * super::math::ln(a / b) } else { 0.0 };
+        let part = |a: f64, b: f64| {
+            if a > 0.0 {
+                a * super::math::ln(a / b)
+            } else {
+                0.0
+            }
+        };
         part(share, of) + part(1.0 - share, 1.0 - of)
     };
     let ratio = |share: f64| {
@@ -298,10 +332,22 @@ mod tests {
     fn the_least_share_falls_with_the_number_of_blocks() {
         let percent = |count, beside| 100.0 * least_share(count, beside, 9);
         let close = |a: f64, b: f64| assert!((a - b).abs() < 0.06 * b, "{a} for {b}");
-        for (count, y) in [(100, 64.0), (200, 37.0), (400, 20.0), (1000, 8.4), (3000, 2.9)] {
+        for (count, y) in [
+            (100, 64.0),
+            (200, 37.0),
+            (400, 20.0),
+            (1000, 8.4),
+            (3000, 2.9),
+        ] {
             close(percent(count, 0.0), y);
         }
-        for (count, y) in [(100, 67.0), (200, 40.0), (400, 23.0), (1000, 11.0), (3000, 4.9)] {
+        for (count, y) in [
+            (100, 67.0),
+            (200, 40.0),
+            (400, 23.0),
+            (1000, 11.0),
+            (3000, 4.9),
+        ] {
             close(percent(count, 0.01), y);
         }
     }

@@ -52,7 +52,9 @@ pub(super) struct Cells {
 
 impl Cells {
     pub(super) fn new() -> Self {
-        Self { cells: [(NONE, 0); WEEK + DAYS] }
+        Self {
+            cells: [(NONE, 0); WEEK + DAYS],
+        }
     }
 
     /// Mean of both cells of an hour by their counts, and the counts' sum; `None` without any.
@@ -67,18 +69,28 @@ impl Cells {
 
     pub(super) fn expected(&self, moment: Moment) -> Option<Expected> {
         let (here, days) = self.at(moment.hour, moment.weekday)?;
-        let beside = |by| self.at(moment.hour + by, moment.weekday).map_or(here, |cell| cell.0);
+        let beside = |by| {
+            self.at(moment.hour + by, moment.weekday)
+                .map_or(here, |cell| cell.0)
+        };
         let (before, after) = (beside(-1), beside(1));
         let place = f64::from(moment.second) / 3600.0 - 0.5;
         let level = here
-            + if place > 0.0 { place * (after - here) } else { place * (here - before) };
+            + if place > 0.0 {
+                place * (after - here)
+            } else {
+                place * (here - before)
+            };
         let slope = (after - here).abs().max((here - before).abs());
         Some(Expected { level, slope, days })
     }
 
     /// Learns the median of an hour's accepted records.
     pub(super) fn learn(&mut self, hour: i64, weekday: bool, median: i32) {
-        let places = [(Moment::week(hour), WEEKS_KEPT), (WEEK + Moment::day(hour), DAYS_KEPT)];
+        let places = [
+            (Moment::week(hour), WEEKS_KEPT),
+            (WEEK + Moment::day(hour), DAYS_KEPT),
+        ];
         for (place, most) in places {
             if place >= WEEK && !weekday {
                 continue;

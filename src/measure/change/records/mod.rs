@@ -82,7 +82,11 @@ impl When {
     /// The same moment earlier by `by`.
     fn before(&self, by: Nanos) -> Self {
         let mono = MonoTime(self.mono.0.saturating_sub(by.0));
-        Self { wall: self.wall.before(by), mono, ..*self }
+        Self {
+            wall: self.wall.before(by),
+            mono,
+            ..*self
+        }
     }
 }
 
@@ -215,7 +219,13 @@ impl Series {
 
     /// Measures a record; `moment` is `None` if cells do not apply. `kept` is the level from before
     /// the figure was named.
-    fn measure(&mut self, value: f64, moment: Option<Moment>, kept: Option<f64>, held: bool) -> Measured {
+    fn measure(
+        &mut self,
+        value: f64,
+        moment: Option<Moment>,
+        kept: Option<f64>,
+        held: bool,
+    ) -> Measured {
         let cell = moment.and_then(|moment| self.cells.expected(moment));
         let jump = cell.is_none();
         let recent = || match self.recent.len() {
@@ -239,7 +249,11 @@ impl Series {
             }
             self.spreads.push((z * SPREAD_UNITS) as i16);
         }
-        let z: Vec<f64> = self.spreads.iter().map(|z| f64::from(*z) / SPREAD_UNITS).collect();
+        let z: Vec<f64> = self
+            .spreads
+            .iter()
+            .map(|z| f64::from(*z) / SPREAD_UNITS)
+            .collect();
         if let ([.., before, now], false, false) = (&z[..], held, jump) {
             let clip = |z: f64| (z - middle / wide).clamp(-CLIP_RHO, CLIP_RHO);
             let (before, now) = (clip(*before), clip(*now));
@@ -254,12 +268,24 @@ impl Series {
         let learnt = learnt.clamp(0.05, 0.9);
         let reading = Reading {
             rho: if jump { 0.9 } else { learnt },
-            slow: if jump { 0.9 } else { 1.0 - (1.0 - learnt) / 2.0 },
+            slow: if jump {
+                0.9
+            } else {
+                1.0 - (1.0 - learnt) / 2.0
+            },
             bursts: false,
             long: false,
             floor: FLOOR_US / wide,
         };
-        Measured { value, residual, expected, wide, jump, z, reading }
+        Measured {
+            value,
+            residual,
+            expected,
+            wide,
+            jump,
+            z,
+            reading,
+        }
     }
 
     /// Learns an accepted record.
@@ -269,7 +295,10 @@ impl Series {
             if sixth || self.residuals.len() < 60 {
                 // Around their own median: a slow rise must not widen it.
                 let middle = median_i32(&self.residuals);
-                let off = self.residuals.iter().map(|r| micros((f64::from(*r) - middle).abs()));
+                let off = self
+                    .residuals
+                    .iter()
+                    .map(|r| micros((f64::from(*r) - middle).abs()));
                 self.spread = micros(1.4826 * median_i32(&off.collect::<Vec<_>>()));
                 self.middle = micros(middle);
             }
@@ -280,7 +309,11 @@ impl Series {
 
     /// Ends an hour, of which at least `fewest` places have to be accepted for it to be learnt.
     fn end_hour(&mut self, hour: i64, weekday: bool, fewest: usize) {
-        let known = self.hour.iter().copied().filter(|value| *value != NO_RECORD);
+        let known = self
+            .hour
+            .iter()
+            .copied()
+            .filter(|value| *value != NO_RECORD);
         let known: Vec<i32> = known.collect();
         if known.len() >= fewest.max(1) {
             self.cells.learn(hour, weekday, micros(median_i32(&known)));
@@ -302,7 +335,8 @@ impl Series {
     fn per_day(&self, window: Nanos) -> f64 {
         let n = self.residuals.len();
         let sixth = (n / 6).max(1);
-        let (Some(first), Some(last)) = (self.residuals.get(..sixth), self.residuals.get(n - sixth..))
+        let (Some(first), Some(last)) =
+            (self.residuals.get(..sixth), self.residuals.get(n - sixth..))
         else {
             return 0.0;
         };
@@ -326,7 +360,12 @@ fn micros(value: f64) -> i32 {
 }
 
 fn median_i32(values: &[i32]) -> f64 {
-    median(&mut values.iter().map(|value| i64::from(*value)).collect::<Vec<_>>())
+    median(
+        &mut values
+            .iter()
+            .map(|value| i64::from(*value))
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// The clock that the hours of the cells are counted by.
@@ -447,13 +486,20 @@ impl Watch {
         when.boot != last.boot
             || when.mono < last.mono
             || by_mono.0 > self.window.0.saturating_mul(5) / 2
-            || by_wall.wrapping_sub(by_mono.0).min(by_mono.0.wrapping_sub(by_wall)) > STEP
+            || by_wall
+                .wrapping_sub(by_mono.0)
+                .min(by_mono.0.wrapping_sub(by_wall))
+                > STEP
     }
 
     /// Where in the week the window's middle lies; ends the hour before it. `None` if the clock
     /// that the cells are counted by is not known.
     fn moment(&mut self, when: &When) -> Option<Moment> {
-        let basis = if when.is_clock_set() { Basis::Wall } else { Basis::Boot(when.boot) };
+        let basis = if when.is_clock_set() {
+            Basis::Wall
+        } else {
+            Basis::Boot(when.boot)
+        };
         let is_usable = match (self.basis, basis) {
             (Basis::Open, _) => true,
             // Hours by the wall clock are better than those by a boot, of which one knows no more
@@ -492,7 +538,11 @@ impl Watch {
         self.hour = Some(hour);
         let half = (self.window.0 / 2_000_000_000) as u32;
         let second = begin.rem_euclid(HOUR_S) as u32 + half.min(HOUR_S as u32);
-        Some(Moment { hour, second, weekday })
+        Some(Moment {
+            hour,
+            second,
+            weekday,
+        })
     }
 
     /// Seconds into the hour at which the window began.
@@ -514,7 +564,9 @@ impl Watch {
         let Some(named) = &mut self.named else {
             return self.name(when, measured);
         };
-        let Measured { z, wide, reading, .. } = &measured[named.figure];
+        let Measured {
+            z, wide, reading, ..
+        } = &measured[named.figure];
         let spreads = |by: i32| (f64::from(by) / wide).min(MOST_SPREADS);
         let less = |by: i32| clipped(z, spreads(by));
         if reading.is_over(&less(named.amount), spreads(named.amount).min(CLIP)) {
@@ -543,21 +595,35 @@ impl Watch {
     }
 
     fn name(&mut self, when: &When, measured: &[Measured]) -> Option<Event> {
-        let rises = measured.iter().map(|of| of.reading.rise(&clipped(&of.z, 0.0)));
-        let first = rises.enumerate().find_map(|(figure, rise)| Some((figure, rise?)));
+        let rises = measured
+            .iter()
+            .map(|of| of.reading.rise(&clipped(&of.z, 0.0)));
+        let first = rises
+            .enumerate()
+            .find_map(|(figure, rise)| Some((figure, rise?)));
         let Some((figure, rise)) = first else {
             return self.fall(measured);
         };
-        let amount = self.series[figure].amount(&measured[figure], rise.span).max(1);
+        let amount = self.series[figure]
+            .amount(&measured[figure], rise.span)
+            .max(1);
         let since = when.before(Nanos(self.window.0.saturating_mul(rise.span as u64 - 1)));
-        let merged = self.ended.filter(|(_, _, end)| when.since(end).is_some_and(|t| t <= MERGED));
-        let (first, turns) = merged.map_or((since, 1), |(first, turns, _)| (first, turns.saturating_add(1)));
+        let merged = self
+            .ended
+            .filter(|(_, _, end)| when.since(end).is_some_and(|t| t <= MERGED));
+        let (first, turns) = merged.map_or((since, 1), |(first, turns, _)| {
+            (first, turns.saturating_add(1))
+        });
         let slow = rise.span >= 12 && !rise.edge;
         self.named = Some(Named {
             figure,
             amount,
             further: 0,
-            per_day: if slow { micros(self.series[figure].per_day(self.window)) } else { i32::MIN },
+            per_day: if slow {
+                micros(self.series[figure].per_day(self.window))
+            } else {
+                i32::MIN
+            },
             kept: micros(measured[figure].expected),
             since,
             first,
@@ -568,7 +634,9 @@ impl Watch {
 
     /// A fall with an edge below what the hours were: their level is the lower one from now on.
     fn fall(&mut self, measured: &[Measured]) -> Option<Event> {
-        let Measured { z, reading, jump, .. } = &measured[0];
+        let Measured {
+            z, reading, jump, ..
+        } = &measured[0];
         let below: Vec<f64> = clipped(z, 0.0).iter().map(|z| -z).collect();
         let fall = reading.rise(&below).filter(|fall| fall.edge && !jump)?;
         let mut by = [0; 3];

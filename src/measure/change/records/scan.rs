@@ -56,15 +56,14 @@ struct Sums {
 impl Sums {
     /// Of `part`, whose values count as `value`; `before` is the record ahead of it.
     fn of(part: &[f64], before: f64, reading: Reading, value: impl Fn(f64) -> f64) -> Self {
-        let m = part.len() as f64;
-        let Reading { rho, slow, .. } = reading;
+        let Reading { rho, .. } = reading;
         let all: f64 = part.iter().map(|z| value(*z)).sum();
         let (first, last) = (value(part[0]), value(part[part.len() - 1]));
         let rest = (all - first) - rho * (all - last);
-        let unit = ((1.0 + (m - 1.0) * (1.0 - rho) * (1.0 - rho)) * (1.0 - rho * rho)).sqrt();
+        let [edge, plain] = reading.units(part.len());
         Self {
-            edge: (first - rho * before + (1.0 - rho) * rest) / unit,
-            plain: all / (m * (1.0 + slow) / (1.0 - slow)).sqrt(),
+            edge: (first - rho * before + (1.0 - rho) * rest) / edge,
+            plain: all / plain,
         }
     }
 }
@@ -72,8 +71,25 @@ impl Sums {
 impl Reading {
     /// The spans to look at, each with the record before it.
     fn spans<'a>(self, z: &'a [f64]) -> impl Iterator<Item = (&'a [f64], f64)> {
-        let spans = SPANS.into_iter().filter(move |m| *m < z.len() && (self.long || *m <= 12));
+        let spans = SPANS
+            .into_iter()
+            .filter(move |m| *m < z.len() && (self.long || *m <= 12));
         spans.map(move |m| (&z[z.len() - m..], z[z.len() - m - 1]))
+    }
+
+    /// The sums that [`Sums`] would be of could be certain: most records are not sorted for it.
+    fn can_be_rise(self, part: &[f64], before: f64) -> bool {
+        let high = part.iter().filter(|z| **z >= self.floor).count();
+        let most: f64 = part.iter().map(|z| z.abs()).sum::<f64>() + before.abs();
+        let [edge, plain] = self.units(part.len());
+        2 * high >= part.len() && most >= RISE * edge.min(plain)
+    }
+
+    /// The standard errors of both sums over `m` records.
+    fn units(self, m: usize) -> [f64; 2] {
+        let (m, Self { rho, slow, .. }) = (m as f64, self);
+        let edge = (1.0 + (m - 1.0) * (1.0 - rho) * (1.0 - rho)) * (1.0 - rho * rho);
+        [edge.sqrt(), (m * (1.0 + slow) / (1.0 - slow)).sqrt()]
     }
 
     /// The most certain rise that is named.
@@ -82,7 +98,7 @@ impl Reading {
         let mut sorted = [0.0; REACH];
         for (part, before) in self.spans(z) {
             let m = part.len();
-            if self.bursts && m < FEWEST_WITH_BURSTS {
+            if (self.bursts && m < FEWEST_WITH_BURSTS) || !self.can_be_rise(part, before) {
                 continue;
             }
             let sorted = &mut sorted[..m];
@@ -95,10 +111,18 @@ impl Reading {
             // A burst counts as its neighbours do.
             let sums = Sums::of(part, before, self, |z| z.min(1.5 * middle));
             let edge = before < middle / 2.0;
-            let certain = if edge && m <= 6 { sums.edge } else { sums.plain };
+            let certain = if edge && m <= 6 {
+                sums.edge
+            } else {
+                sums.plain
+            };
             if certain >= most {
                 most = certain;
-                best = Some(Rise { span: m, amount: middle, edge });
+                best = Some(Rise {
+                    span: m,
+                    amount: middle,
+                    edge,
+                });
             }
         }
         best
@@ -133,7 +157,13 @@ fn fifth(sorted: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    const READING: Reading = Reading { rho: 0.5, slow: 0.75, bursts: false, long: true, floor: 0.1 };
+    const READING: Reading = Reading {
+        rho: 0.5,
+        slow: 0.75,
+        bursts: false,
+        long: true,
+        floor: 0.1,
+    };
 
     #[test]
     fn three_high_windows_are_a_rise_and_two_are_not() {
@@ -141,8 +171,18 @@ mod tests {
         z.extend([8.0, 8.0]);
         assert_eq!(READING.rise(&z), None);
         z.push(8.0);
-        assert_eq!(READING.rise(&z), Some(Rise { span: 3, amount: 8.0, edge: true }));
-        let bursts = Reading { bursts: true, ..READING };
+        assert_eq!(
+            READING.rise(&z),
+            Some(Rise {
+                span: 3,
+                amount: 8.0,
+                edge: true
+            })
+        );
+        let bursts = Reading {
+            bursts: true,
+            ..READING
+        };
         assert_eq!(bursts.rise(&z), None);
         z.push(8.0);
         assert_eq!(bursts.rise(&z).map(|rise| rise.span), Some(4));

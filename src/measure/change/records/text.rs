@@ -8,13 +8,18 @@
 //! Delays are in microseconds, times in nanoseconds. `-` stands for what is not there.
 
 use super::cells::{Cells, DAYS, WEEK};
-use super::{Basis, Named, Series, Watch, When, NO_RECORD, PLACES, RECENT, REACH, RESIDUALS};
+use super::{Basis, Named, Series, Watch, When, NO_RECORD, PLACES, REACH, RECENT, RESIDUALS};
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::fmt::{self, Write};
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { wall, utc_offset, boot, mono } = self;
+        let Self {
+            wall,
+            utc_offset,
+            boot,
+            mono,
+        } = self;
         write!(f, "{} {utc_offset} {boot} {}", wall.0, mono.0)
     }
 }
@@ -37,8 +42,20 @@ impl fmt::Display for Watch {
         }
         match &self.named {
             Some(named) => {
-                let Named { figure, amount, further, per_day, kept, since, first, turns } = named;
-                write!(f, " {figure} {amount} {further} {per_day} {kept} {since} {first} {turns}")?;
+                let Named {
+                    figure,
+                    amount,
+                    further,
+                    per_day,
+                    kept,
+                    since,
+                    first,
+                    turns,
+                } = named;
+                write!(
+                    f,
+                    " {figure} {amount} {further} {per_day} {kept} {since} {first} {turns}"
+                )?;
             }
             None => f.write_str(" -")?,
         }
@@ -47,14 +64,23 @@ impl fmt::Display for Watch {
             None => f.write_str(" -")?,
         }
         for series in &self.series {
-            let Series { covariance, variance, middle, spread, .. } = series;
+            let Series {
+                covariance,
+                variance,
+                middle,
+                spread,
+                ..
+            } = series;
             write!(f, " {covariance} {variance} {middle} {spread}")?;
             for list in [&series.residuals, &series.recent] {
                 write!(f, " {}", list.len())?;
                 list.iter().try_for_each(|value| write!(f, " {value}"))?;
             }
             write!(f, " {}", series.spreads.len())?;
-            series.spreads.iter().try_for_each(|value| write!(f, " {value}"))?;
+            series
+                .spreads
+                .iter()
+                .try_for_each(|value| write!(f, " {value}"))?;
             for value in series.hour {
                 absent_or(f, value, value != NO_RECORD)?;
             }
