@@ -437,24 +437,40 @@ impl Search {
     }
 }
 
-/// Makes a bump that ends where a step begins, the same way, two steps: a level that changed twice.
+/// Makes a bump and a step two steps: if the step begins where the bump does, or where it ends and
+/// the same way. Both describe a level that changed twice.
 fn join(found: &mut Vec<Placed>, batches: Batches) {
     let near = 2 * batches.blocks / batches.count;
     for this in 0..found.len() {
         let bump = found[this];
-        let next = found.iter().position(|step| {
-            step.until == batches.blocks
-                && !step.level.ramp
-                && (step.level.amount > 0.0) == (bump.level.amount > 0.0)
-                && step.since.abs_diff(bump.until) <= near
+        if bump.until == batches.blocks {
+            continue;
+        }
+        let edges = |step: &Placed| {
+            let [begins, ends] = [bump.since, bump.until].map(|e| step.since.abs_diff(e) <= near);
+            (
+                begins,
+                ends && (step.level.amount > 0.0) == (bump.level.amount > 0.0),
+            )
+        };
+        let step = found.iter().position(|step| {
+            let is_step = step.until == batches.blocks && !step.level.ramp;
+            is_step && edges(step) != (false, false)
         });
-        let (Some(next), true) = (next, bump.until < batches.blocks) else {
+        let Some(step) = step else {
             continue;
         };
-        (found[this].until, found[this].level.to) = (batches.blocks, batches.count);
-        let step = &mut found[next].level;
-        step.amount -= bump.level.amount;
-        step.error += bump.level.error;
+        let begins = edges(&found[step]).0;
+        let (joined, other) = (&mut found[this], bump.level);
+        (joined.until, joined.level.to) = (batches.blocks, batches.count);
+        if begins {
+            (joined.since, joined.level.from) = (bump.until, other.to);
+            joined.level.amount = -other.amount;
+            found[step].level.amount += other.amount;
+        } else {
+            found[step].level.amount -= other.amount;
+        }
+        found[step].level.error += other.error;
     }
     found.retain(|placed| placed.level.amount.abs() >= FLOOR_NS.max(placed.level.error));
 }

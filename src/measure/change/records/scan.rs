@@ -70,7 +70,7 @@ impl Sums {
 
 impl Reading {
     /// The spans to look at, each with the record before it.
-    fn spans<'a>(self, z: &'a [f64]) -> impl Iterator<Item = (&'a [f64], f64)> {
+    fn spans(self, z: &[f64]) -> impl Iterator<Item = (&[f64], f64)> {
         let spans = SPANS
             .into_iter()
             .filter(move |m| *m < z.len() && (self.long || *m <= 12));
