@@ -11,6 +11,7 @@ mod finite;
 mod noise;
 mod search;
 mod state;
+mod weeks;
 
 /// Prints the tables of `STS_TRIALS`: `all`, or names with commas between.
 #[test]
@@ -18,7 +19,7 @@ fn tables() {
     let Ok(wanted) = std::env::var("STS_TRIALS") else {
         return;
     };
-    let tables: [(&str, fn()); 11] = [
+    let tables: [(&str, fn()); 15] = [
         ("false", finite::false_verdicts),
         ("power", finite::power),
         ("special", finite::special),
@@ -29,7 +30,11 @@ fn tables() {
         ("levels", state::levels),
         ("tails", state::tails),
         ("sequences", state::sequences),
+        ("weeks", weeks::false_verdicts),
+        ("steps", weeks::steps),
+        ("slow", weeks::slow),
         ("cost", finite::cost),
+        ("cost", weeks::cost),
     ];
     let is_wanted = |name: &str| wanted == "all" || wanted.split(',').any(|w| w == name);
     for (name, table) in tables {

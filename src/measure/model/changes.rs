@@ -132,7 +132,7 @@ pub(super) fn search_part(
         baseline_p95,
         increase,
         least,
-        least_share: found.least.and_then(|least| least.share),
+        least_share: found.least.and_then(|least| Some(least.tail?.share)),
         own_blocks: found.own_blocks,
         runs: against.map_or(0, |against| against.runs),
     }

@@ -1,0 +1,655 @@
+//! The records of a run without end, one per window: what is usual by the hour of the week, what
+//! rose against it, and what is over.
+//!
+//! A record is expected to be what the same hour was on earlier days; before there is such an hour,
+//! what the last 24 records were. The rest is measured in spreads, of its own last 288 values, and
+//! scanned for a rise that began 3 to 96 windows ago. While a part is named nothing of it is
+//! learnt. Prewhitening by the autocorrelation makes three windows enough; over long spans the
+//! plain sum decides, since an autocorrelation that is a little off spoils the other.
+
+mod cells;
+mod scan;
+mod text;
+
+use super::math::median;
+use super::{Figures, FLOOR_NS};
+use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
+use cells::{Cells, Moment};
+use scan::{Reading, REACH};
+
+/// Residuals kept: a day of windows of five minutes.
+const RESIDUALS: usize = 288;
+/// Records that are compared with where there is no earlier hour, and from how many on.
+const RECENT: usize = 24;
+const FEWEST: usize = 6;
+/// Residuals from which on there is a spread.
+const SPREAD_FROM: usize = 18;
+/// Less than this is not how a part varies.
+const FLOOR_US: f64 = FLOOR_NS / 1e3;
+/// Of the difference to the hours beside it, added to the spread: no rhythm is on time.
+const SLOPE: f64 = 0.05;
+/// A record counts as at most so many spreads, and in what an autocorrelation is learnt from.
+const CLIP: f64 = 12.0;
+const CLIP_RHO: f64 = 3.0;
+/// Units of a spread, and of one in autocorrelations, as they are kept. Spreads are kept to 320, so
+/// that a rise on top of a large one is seen.
+const SPREAD_UNITS: f64 = 100.0;
+const MOST_SPREADS: f64 = 320.0;
+const RHO_UNITS: f64 = 1e6;
+/// Places of an hour, of which the last record is kept.
+const PLACES: usize = 12;
+/// A part that is named again so soon after it was over has one finding.
+const MERGED: Nanos = Nanos(24 * 3600 * 1_000_000_000);
+/// What is named for so long is the new normal.
+const NEW_NORMAL: Nanos = Nanos(7 * 24 * 3600 * 1_000_000_000);
+/// A clock before 2020 is not set.
+const CLOCK_SET: u64 = 1_577_836_800 * 1_000_000_000;
+/// Clocks that differ by more were stepped.
+const STEP: u64 = 60 * 1_000_000_000;
+const HOUR_S: i64 = 3600;
+
+/// The beginning of a window, on the clocks of the node that keeps the records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct When {
+    /// The wall clock, set or not.
+    pub wall: WallTime,
+    /// Local time less UTC, in seconds: rhythms are those of local days. 0 if it is not known.
+    pub utc_offset: i32,
+    /// The boot that the monotonic clock counts from.
+    pub boot: u64,
+    /// The monotonic clock.
+    pub mono: MonoTime,
+}
+
+impl When {
+    /// The wall clock reads a time from 2020 on.
+    pub fn is_clock_set(&self) -> bool {
+        self.wall.0 >= CLOCK_SET
+    }
+
+    /// Time from `earlier` to `self`: by the monotonic clock within a boot, else by wall clocks if
+    /// both are set; `None` if neither tells.
+    pub fn since(&self, earlier: &Self) -> Option<Nanos> {
+        if self.boot == earlier.boot {
+            Some(self.mono.since(earlier.mono))
+        } else if self.is_clock_set() && earlier.is_clock_set() {
+            Some(Nanos(self.wall.0.saturating_sub(earlier.wall.0)))
+        } else {
+            None
+        }
+    }
+
+    /// The same moment earlier by `by`.
+    fn before(&self, by: Nanos) -> Self {
+        let mono = MonoTime(self.mono.0.saturating_sub(by.0));
+        Self {
+            wall: self.wall.before(by),
+            mono,
+            ..*self
+        }
+    }
+}
+
+/// The figure of a record by which a part is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordFigure {
+    /// The median.
+    P50,
+    /// The mean.
+    Mean,
+    /// The 95th percentile.
+    P95,
+}
+
+const FIGURES: [RecordFigure; 3] = [RecordFigure::P50, RecordFigure::Mean, RecordFigure::P95];
+
+/// A rise that lasts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lasts {
+    /// The figure that named it: the median before the mean before the 95th percentile.
+    pub figure: RecordFigure,
+    /// How much it rose by, when it was named.
+    pub amount: SignedNanos,
+    /// It rose without an edge; by so much a day. `None` for one that rose at once.
+    pub per_day: Option<SignedNanos>,
+    /// The first window of it.
+    pub since: When,
+    /// The first window of the first of its turns: it was over for less than a day between them.
+    pub first: When,
+    /// Turns, at least 1: a part that is slow in the busy hours of four days has 4.
+    pub turns: u16,
+    /// A further rise since, on top of `amount`.
+    pub further: Option<SignedNanos>,
+}
+
+/// The change that a record brought.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event {
+    /// The part is named from now on.
+    Named,
+    /// It rose further.
+    Further,
+    /// It is over.
+    Cleared,
+    /// It fell by so much below what was usual, which is the new level.
+    Fell(SignedNanos),
+    /// It lasted for a week: the level is the new normal.
+    NewNormal,
+}
+
+/// A finding that lasts, as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Named {
+    figure: usize,
+    /// Microseconds, as all below.
+    amount: i32,
+    further: i32,
+    /// A day; `i32::MIN` for a rise with an edge.
+    per_day: i32,
+    /// The level expected when it was named.
+    kept: i32,
+    since: When,
+    first: When,
+    turns: u16,
+}
+
+/// The records of one figure of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Series {
+    /// Records less what was expected, the oldest first; accepted ones alone.
+    residuals: Vec<i32>,
+    /// Their median, and the robust standard deviation around it, as of the last sixth record.
+    middle: i32,
+    spread: i32,
+    /// Accepted records.
+    recent: Vec<i32>,
+    /// All records since the last gap in spreads, times [`SPREAD_UNITS`].
+    spreads: Vec<i16>,
+    /// Autocovariance and variance of those, times [`RHO_UNITS`].
+    covariance: i32,
+    variance: i32,
+    /// Accepted records of the hour under way; [`NO_RECORD`] where there is none.
+    hour: [i32; PLACES],
+    cells: Cells,
+}
+
+const NO_RECORD: i32 = i32::MIN;
+
+/// One record of a figure against what was expected.
+struct Measured {
+    value: f64,
+    residual: f64,
+    expected: f64,
+    wide: f64,
+    /// There is no earlier hour.
+    jump: bool,
+    /// All records since the last gap, in spreads.
+    z: Vec<f64>,
+    reading: Reading,
+}
+
+impl Series {
+    fn new() -> Self {
+        Self {
+            residuals: Vec::new(),
+            middle: 0,
+            spread: 0,
+            recent: Vec::new(),
+            spreads: Vec::new(),
+            covariance: (0.5 * RHO_UNITS) as i32,
+            variance: RHO_UNITS as i32,
+            hour: [NO_RECORD; PLACES],
+            cells: Cells::new(),
+        }
+    }
+
+    /// After a gap the records before it are no neighbours.
+    fn restart(&mut self) {
+        self.spreads.clear();
+        (self.covariance, self.variance) = ((0.5 * RHO_UNITS) as i32, RHO_UNITS as i32);
+    }
+
+    /// Forgets all levels.
+    fn forget_levels(&mut self) {
+        self.restart();
+        self.recent.clear();
+        self.hour = [NO_RECORD; PLACES];
+        self.cells = Cells::new();
+    }
+
+    /// Measures a record; `moment` is `None` if cells do not apply. `kept` is the level from before
+    /// the figure was named.
+    fn measure(
+        &mut self,
+        value: f64,
+        moment: Option<Moment>,
+        kept: Option<f64>,
+        held: bool,
+    ) -> Measured {
+        let cell = moment.and_then(|moment| self.cells.expected(moment));
+        let jump = cell.is_none();
+        let recent = || match self.recent.len() {
+            FEWEST.. => median_i32(&self.recent),
+            _ => value,
+        };
+        let expected = cell.map_or_else(|| kept.unwrap_or_else(recent), |cell| cell.level);
+        let residual = value - expected;
+        let (middle, spread) = (f64::from(self.middle), f64::from(self.spread));
+        let slope = cell.map_or(0.0, |cell| cell.slope);
+        let factor = match cell.map(|cell| cell.days) {
+            None => 2.0,
+            Some(..=2) => 1.4,
+            Some(_) => 1.0,
+        };
+        let wide = factor * (spread.max(FLOOR_US / 2.0) + SLOPE * slope);
+        if self.residuals.len() >= SPREAD_FROM {
+            let z = (residual / wide).clamp(-MOST_SPREADS, MOST_SPREADS);
+            if self.spreads.len() == REACH {
+                self.spreads.remove(0);
+            }
+            self.spreads.push((z * SPREAD_UNITS) as i16);
+        }
+        let z: Vec<f64> = self
+            .spreads
+            .iter()
+            .map(|z| f64::from(*z) / SPREAD_UNITS)
+            .collect();
+        if let ([.., before, now], false, false) = (&z[..], held, jump) {
+            let clip = |z: f64| (z - middle / wide).clamp(-CLIP_RHO, CLIP_RHO);
+            let (before, now) = (clip(*before), clip(*now));
+            let learn = |old: i32, new: f64| {
+                let old = f64::from(old);
+                (old + (new * RHO_UNITS - old) / RESIDUALS as f64) as i32
+            };
+            self.covariance = learn(self.covariance, now * before);
+            self.variance = learn(self.variance, now * now);
+        }
+        let learnt = f64::from(self.covariance) / f64::from(self.variance.max(1));
+        let learnt = learnt.clamp(0.05, 0.9);
+        let reading = Reading {
+            rho: if jump { 0.9 } else { learnt },
+            slow: if jump {
+                0.9
+            } else {
+                1.0 - (1.0 - learnt) / 2.0
+            },
+            bursts: false,
+            long: false,
+            floor: FLOOR_US / wide,
+        };
+        Measured {
+            value,
+            residual,
+            expected,
+            wide,
+            jump,
+            z,
+            reading,
+        }
+    }
+
+    /// Learns an accepted record.
+    fn learn(&mut self, measured: &Measured, place: usize, sixth: bool) {
+        if self.recent.len() >= FEWEST {
+            keep(&mut self.residuals, micros(measured.residual), RESIDUALS);
+            if sixth || self.residuals.len() < 60 {
+                // Around their own median: a slow rise must not widen it.
+                let middle = median_i32(&self.residuals);
+                let off = self
+                    .residuals
+                    .iter()
+                    .map(|r| micros((f64::from(*r) - middle).abs()));
+                self.spread = micros(1.4826 * median_i32(&off.collect::<Vec<_>>()));
+                self.middle = micros(middle);
+            }
+        }
+        keep(&mut self.recent, micros(measured.value), RECENT);
+        self.hour[place] = micros(measured.value);
+    }
+
+    /// Ends an hour, of which at least `fewest` places have to be accepted for it to be learnt.
+    fn end_hour(&mut self, hour: i64, weekday: bool, fewest: usize) {
+        let known = self
+            .hour
+            .iter()
+            .copied()
+            .filter(|value| *value != NO_RECORD);
+        let known: Vec<i32> = known.collect();
+        if known.len() >= fewest.max(1) {
+            self.cells.learn(hour, weekday, micros(median_i32(&known)));
+        }
+        self.hour = [NO_RECORD; PLACES];
+    }
+
+    /// How far the last `span` records, of which `now` is the newest, are from what was expected:
+    /// their median, without a bound in spreads.
+    fn amount(&self, now: &Measured, span: usize) -> i32 {
+        let before = self.residuals.len().saturating_sub(span - 1);
+        let mut latest = self.residuals[before..].to_vec();
+        latest.push(micros(now.residual));
+        micros(median_i32(&latest))
+    }
+
+    /// By how much the accepted records rise a day: of a day's residuals, the last sixth less the
+    /// first, whose middles are five sixths apart.
+    fn per_day(&self, window: Nanos) -> f64 {
+        let n = self.residuals.len();
+        let sixth = (n / 6).max(1);
+        let (Some(first), Some(last)) =
+            (self.residuals.get(..sixth), self.residuals.get(n - sixth..))
+        else {
+            return 0.0;
+        };
+        let windows = (n - sixth).max(1) as f64;
+        let day = 86_400e9 / window.0.max(1) as f64;
+        (median_i32(last) - median_i32(first)) / windows * day
+    }
+}
+
+/// Pushes to a list of at most `most`, whose oldest goes.
+fn keep(list: &mut Vec<i32>, value: i32, most: usize) {
+    if list.len() == most {
+        list.remove(0);
+    }
+    list.push(value);
+}
+
+fn micros(value: f64) -> i32 {
+    // Saturates, at 35 minutes; rounds to the nearest.
+    ((value + if value < 0.0 { -0.5 } else { 0.5 }) as i32).max(i32::MIN + 1)
+}
+
+fn median_i32(values: &[i32]) -> f64 {
+    median(
+        &mut values
+            .iter()
+            .map(|value| i64::from(*value))
+            .collect::<Vec<_>>(),
+    )
+}
+
+/// The clock that the hours of the cells are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Basis {
+    /// There are no cells yet.
+    Open,
+    /// The wall clock: weekdays are known.
+    Wall,
+    /// The monotonic clock of a boot whose wall clock was never set.
+    Boot(u64),
+}
+
+/// The records of one part: [`Watch::push`] takes one per window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    window: Nanos,
+    series: [Series; 3],
+    named: Option<Named>,
+    /// First window and turns of the finding that ended last, and when it did.
+    ended: Option<(When, u16, When)>,
+    last: Option<When>,
+    basis: Basis,
+    /// The hour under way, since a Monday at midnight.
+    hour: Option<i64>,
+    /// Records, modulo 6: long spans are looked at each sixth time.
+    phase: u8,
+}
+
+impl Watch {
+    /// For windows of `window`.
+    pub fn new(window: Nanos) -> Self {
+        Self {
+            window,
+            series: [(); 3].map(|()| Series::new()),
+            named: None,
+            ended: None,
+            last: None,
+            basis: Basis::Open,
+            hour: None,
+            phase: 0,
+        }
+    }
+
+    /// The finding that lasts.
+    pub fn lasts(&self) -> Option<Lasts> {
+        let us = |value: i32| SignedNanos(i64::from(value) * 1000);
+        self.named.map(|named| Lasts {
+            figure: FIGURES[named.figure],
+            amount: us(named.amount),
+            per_day: (named.per_day != i32::MIN).then(|| us(named.per_day)),
+            since: named.since,
+            first: named.first,
+            turns: named.turns,
+            further: (named.further > 0).then(|| us(named.further)),
+        })
+    }
+
+    /// Uses windows of another length from now on: the levels of hours stay, what varies from
+    /// window to window is learnt anew.
+    pub fn set_window(&mut self, window: Nanos) {
+        if self.window != window {
+            self.window = window;
+            for series in &mut self.series {
+                series.restart();
+                series.residuals.clear();
+                series.recent.clear();
+            }
+        }
+    }
+
+    /// Makes the level since the change the usual one. Without a change nothing happens.
+    pub fn accept(&mut self) {
+        if self.named.take().is_some() {
+            self.ended = None;
+            self.series.iter_mut().for_each(Series::forget_levels);
+            self.basis = Basis::Open;
+        }
+    }
+
+    /// Takes the record of the window that began at `when`. Windows without blocks have none.
+    pub fn push(&mut self, when: When, record: &Figures) -> Option<Event> {
+        if self.is_gap(&when) {
+            self.series.iter_mut().for_each(Series::restart);
+        }
+        self.last = Some(when);
+        self.phase = (self.phase + 1) % 6;
+        let moment = self.moment(&when);
+        let values = [record.p50, record.mean, record.p95].map(|value| value.0 as f64 / 1e3);
+        let mut measured = Vec::with_capacity(3);
+        for (place, (series, value)) in self.series.iter_mut().zip(values).enumerate() {
+            let kept = self.named.filter(|named| named.figure == place);
+            let kept = kept.map(|named| f64::from(named.kept));
+            let mut of = series.measure(value, moment, kept, self.named.is_some());
+            of.reading.bursts = place > 0;
+            of.reading.long = self.phase == 0 && !of.jump;
+            measured.push(of);
+        }
+        let event = self.judge(&when, &measured);
+        if self.named.is_none() {
+            let second = moment.map_or(0, |moment| self.begin_in_hour(&moment));
+            let place = (second as usize * PLACES / HOUR_S as usize).min(PLACES - 1);
+            let sixth = self.phase == 0;
+            for (series, of) in self.series.iter_mut().zip(&measured) {
+                series.learn(of, place, sixth);
+            }
+        }
+        event
+    }
+
+    /// Windows are missing before the one at `when`, or a clock was stepped.
+    fn is_gap(&self, when: &When) -> bool {
+        let Some(last) = &self.last else {
+            return false;
+        };
+        let by_mono = when.mono.since(last.mono);
+        let by_wall = when.wall.0.wrapping_sub(last.wall.0);
+        when.boot != last.boot
+            || when.mono < last.mono
+            || by_mono.0 > self.window.0.saturating_mul(5) / 2
+            || by_wall
+                .wrapping_sub(by_mono.0)
+                .min(by_mono.0.wrapping_sub(by_wall))
+                > STEP
+    }
+
+    /// Where in the week the window's middle lies; ends the hour before it. `None` if the clock
+    /// that the cells are counted by is not known.
+    fn moment(&mut self, when: &When) -> Option<Moment> {
+        let basis = if when.is_clock_set() {
+            Basis::Wall
+        } else {
+            Basis::Boot(when.boot)
+        };
+        let is_usable = match (self.basis, basis) {
+            (Basis::Open, _) => true,
+            // Hours by the wall clock are better than those by a boot, of which one knows no more
+            // after it.
+            (Basis::Boot(_), Basis::Wall) => {
+                self.forget_hours();
+                true
+            }
+            (Basis::Boot(old), Basis::Boot(new)) if old != new => {
+                self.forget_hours();
+                true
+            }
+            (Basis::Wall, Basis::Boot(_)) => false,
+            _ => true,
+        };
+        if !is_usable {
+            self.hour = None;
+            return None;
+        }
+        self.basis = basis;
+        let weekday = basis == Basis::Wall;
+        let begin = if weekday {
+            // The epoch was a Thursday.
+            (when.wall.0 / 1_000_000_000) as i64 + i64::from(when.utc_offset) + 72 * HOUR_S
+        } else {
+            (when.mono.0 / 1_000_000_000) as i64
+        };
+        let hour = begin.div_euclid(HOUR_S);
+        if let Some(old) = self.hour.filter(|old| *old != hour) {
+            let windows = HOUR_S as u64 * 1_000_000_000 / self.window.0.max(1);
+            let fewest = (windows.clamp(1, PLACES as u64) as usize).div_ceil(2);
+            for series in &mut self.series {
+                series.end_hour(old, weekday, fewest);
+            }
+        }
+        self.hour = Some(hour);
+        let half = (self.window.0 / 2_000_000_000) as u32;
+        let second = begin.rem_euclid(HOUR_S) as u32 + half.min(HOUR_S as u32);
+        Some(Moment {
+            hour,
+            second,
+            weekday,
+        })
+    }
+
+    /// Seconds into the hour at which the window began.
+    fn begin_in_hour(&self, moment: &Moment) -> u32 {
+        let half = (self.window.0 / 2_000_000_000) as u32;
+        moment.second.saturating_sub(half.min(HOUR_S as u32))
+    }
+
+    fn forget_hours(&mut self) {
+        self.hour = None;
+        for series in &mut self.series {
+            series.hour = [NO_RECORD; PLACES];
+            series.cells = Cells::new();
+        }
+    }
+
+    /// Names the part, or ends or changes what is named.
+    fn judge(&mut self, when: &When, measured: &[Measured]) -> Option<Event> {
+        let Some(named) = &mut self.named else {
+            return self.name(when, measured);
+        };
+        let Measured {
+            z, wide, reading, ..
+        } = &measured[named.figure];
+        let spreads = |by: i32| (f64::from(by) / wide).min(MOST_SPREADS);
+        let less = |by: i32| clipped(z, spreads(by));
+        if reading.is_over(&less(named.amount), spreads(named.amount).min(CLIP)) {
+            self.ended = Some((named.first, named.turns, *when));
+            self.named = None;
+            // Those of the rise would be one again.
+            for series in &mut self.series {
+                let over = series.spreads.len().saturating_sub(3);
+                series.spreads.drain(..over);
+            }
+            return Some(Event::Cleared);
+        }
+        let all = named.amount.saturating_add(named.further);
+        let further = reading.rise(&less(all)).filter(|rise| rise.edge);
+        if let Some(rise) = further {
+            let latest = z[z.len() - rise.span..].iter().map(|z| (z * wide) as i64);
+            let by = median(&mut latest.collect::<Vec<_>>()) - f64::from(all);
+            named.further = named.further.saturating_add(micros(by).max(1));
+            return Some(Event::Further);
+        }
+        let lasted = when.since(&named.since)?;
+        (lasted >= NEW_NORMAL).then(|| {
+            self.accept();
+            Event::NewNormal
+        })
+    }
+
+    fn name(&mut self, when: &When, measured: &[Measured]) -> Option<Event> {
+        let rises = measured
+            .iter()
+            .map(|of| of.reading.rise(&clipped(&of.z, 0.0)));
+        let first = rises
+            .enumerate()
+            .find_map(|(figure, rise)| Some((figure, rise?)));
+        let Some((figure, rise)) = first else {
+            return self.fall(measured);
+        };
+        let amount = self.series[figure]
+            .amount(&measured[figure], rise.span)
+            .max(1);
+        let since = when.before(Nanos(self.window.0.saturating_mul(rise.span as u64 - 1)));
+        let merged = self
+            .ended
+            .filter(|(_, _, end)| when.since(end).is_some_and(|t| t <= MERGED));
+        let (first, turns) = merged.map_or((since, 1), |(first, turns, _)| {
+            (first, turns.saturating_add(1))
+        });
+        let slow = rise.span >= 12 && !rise.edge;
+        self.named = Some(Named {
+            figure,
+            amount,
+            further: 0,
+            per_day: if slow {
+                micros(self.series[figure].per_day(self.window))
+            } else {
+                i32::MIN
+            },
+            kept: micros(measured[figure].expected),
+            since,
+            first,
+            turns,
+        });
+        Some(Event::Named)
+    }
+
+    /// A fall with an edge below what the hours were: their level is the lower one from now on.
+    fn fall(&mut self, measured: &[Measured]) -> Option<Event> {
+        let Measured {
+            z, reading, jump, ..
+        } = &measured[0];
+        let below: Vec<f64> = clipped(z, 0.0).iter().map(|z| -z).collect();
+        let fall = reading.rise(&below).filter(|fall| fall.edge && !jump)?;
+        let mut by = [0; 3];
+        for ((series, of), by) in self.series.iter_mut().zip(measured).zip(&mut by) {
+            *by = series.amount(of, fall.span).min(0);
+            series.cells.shift(*by);
+            series.restart();
+        }
+        Some(Event::Fell(SignedNanos(i64::from(-by[0]) * 1000)))
+    }
+}
+
+/// Records in spreads, less `by`, within what one of them counts as.
+fn clipped(z: &[f64], by: f64) -> Vec<f64> {
+    z.iter().map(|z| (z - by).clamp(-CLIP, CLIP)).collect()
+}
