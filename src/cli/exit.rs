@@ -35,6 +35,8 @@ exit_codes! {
     Failed = 1,
     /// usage: the command line makes no sense
     Usage = 2,
+    /// compare: a part rose
+    Rose = 1,
     /// probe: measured, and within limits
     ProbeOk = 0,
     /// probe: a warning limit was exceeded

@@ -4,7 +4,7 @@
 //! To add a command: a [`Role`], a row in [`WORDS`], a variant of `config::Command` and an arm in
 //! `parse::command`.
 
-use super::config::{Accept, Common, Format};
+use super::config::{Accept, Common, Format, TimeArgument};
 use super::endpoint::Endpoint;
 use super::value;
 use crate::annotate::snmp;
@@ -15,7 +15,9 @@ use crate::FULL;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
-use Role::{CheckRules, Demo, Echo, Entry, Exit, Exporter, Probe, Proxy, Relay, Source};
+use Role::{
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Probe, Proxy, Relay, Source, StateFile,
+};
 
 /// Most payload bytes of a block, as on the wire.
 const BLOCK_MAX_BYTES: usize = 1 << 20;
@@ -52,6 +54,10 @@ pub enum Role {
     CheckRules,
     /// Probes what it is asked for over HTTP.
     Exporter,
+    /// Shows a state, or accepts a change of it.
+    StateFile,
+    /// Compares two reports, or two spans of a state.
+    Compare,
 }
 
 impl Role {
@@ -68,6 +74,8 @@ impl Role {
             Self::Demo => "the word demo",
             Self::CheckRules => "the word check-rules",
             Self::Exporter => "the word exporter",
+            Self::StateFile => "the word state",
+            Self::Compare => "the word compare",
         }
     }
 }
@@ -85,6 +93,8 @@ impl fmt::Display for Role {
             Self::Demo => "demo",
             Self::CheckRules => "check of rules",
             Self::Exporter => "exporter",
+            Self::StateFile => "look at a state",
+            Self::Compare => "comparison",
         })
     }
 }
@@ -95,6 +105,11 @@ const EVERY: &[Role] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter,
 ];
 const REPORTING: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const FORMATTED: &[Role] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, StateFile, Compare,
+];
+const COMPARING: &[Role] = &[Compare];
+const KEEPING: &[Role] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter, Compare];
 const REPORTING_METRICS: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe];
 const WATCHED: &[Role] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
 const LISTENING: &[Role] = &[Relay, Echo, Entry, Exit, Proxy];
@@ -115,6 +130,7 @@ pub const FULL_ONLY: &[&str] = &[
     "probe-allow",
     "demo",
     "exporter",
+    "compare",
     PASSIVE,
     "otlp",
     "influx",
@@ -149,6 +165,8 @@ pub struct Word {
     pub role: Role,
     /// The one argument that has to follow, as the help names it; `None` = none may.
     pub operand: Option<&'static str>,
+    /// Arguments that may follow at most.
+    pub most: usize,
     /// One line for the help.
     pub brief: &'static str,
 }
@@ -159,25 +177,43 @@ pub const WORDS: &[Word] = &[
         name: "probe",
         role: Probe,
         operand: Some("ADDR"),
+        most: 1,
         brief: "send blocks to ADDR on a schedule and report where time went",
     },
     Word {
         name: "demo",
         role: Demo,
         operand: None,
+        most: 0,
         brief: "a whole path in one process, with a delay to be found",
     },
     Word {
         name: "check-rules",
         role: CheckRules,
         operand: Some("FILE"),
+        most: 1,
         brief: "test a file for --rules, and print it as it is understood",
     },
     Word {
         name: "exporter",
         role: Exporter,
         operand: None,
+        most: 0,
         brief: "probe what Prometheus asks for: --metrics-listen, --probe-allow",
+    },
+    Word {
+        name: "state",
+        role: StateFile,
+        operand: Some("FILE show|accept [PART]"),
+        most: 3,
+        brief: "show what a --state file has, or accept a change as normal",
+    },
+    Word {
+        name: "compare",
+        role: Compare,
+        operand: Some("BEFORE.json AFTER.json"),
+        most: 2,
+        brief: "which part rose between two reports, or times of a --state",
     },
 ];
 
@@ -243,6 +279,9 @@ pub struct Settings {
     pub(super) on_timeout: Option<State>,
     pub(super) seed: Option<u64>,
     pub(super) targets: Option<PathBuf>,
+    pub(super) before: Option<TimeArgument>,
+    pub(super) after: Option<TimeArgument>,
+    pub(super) fail_above: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -262,6 +301,9 @@ impl Default for Settings {
             on_timeout: None,
             seed: None,
             targets: None,
+            before: None,
+            after: None,
+            fail_above: None,
         }
     }
 }
@@ -796,7 +838,7 @@ const FLAGS: &[Flag] = &[
             "text is for people, json is one object for the run, influx the same as lines for \
             Telegraf, nagios the line of a monitoring plugin; jsonl, csv and otlp (OpenTelemetry \
             traces) have one line per block.",
-        roles: REPORTING,
+        roles: FORMATTED,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse::<Format>()?);
             match is_built(text) {
@@ -811,12 +853,83 @@ const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         group: Group::Report,
         default: None,
-        brief: "keep the baseline of earlier runs in FILE",
-        help: "The last 20 runs are what this one is compared with, so that a short run from cron \
-            can name the part whose delay has grown. Without it the first half of a run is the \
-            baseline of the second.",
-        roles: WITH_BASELINE,
+        brief: "keep windows and runs in FILE, and compare with them",
+        help: "What is usual is learnt from the last 24 hours, from the same hour of earlier days, \
+            or from the last 20 runs. A change that was named is not learnt until it is accepted \
+            (state FILE accept) or 7 days old. With --targets and exporter it is a directory, with \
+            a file for each target.",
+        roles: KEEPING,
         set: Set::Path(|s, path| s.common.state = Some(path)),
+    },
+    Flag {
+        long: "baseline",
+        short: None,
+        value: Some("FILE"),
+        group: Group::Report,
+        default: None,
+        brief: "compare with FILE, a state or a report in JSON",
+        help: "It is only read. With --state too, that is written and this is compared with.",
+        roles: WITH_BASELINE,
+        set: Set::Path(|s, path| s.common.baseline = Some(path)),
+    },
+    Flag {
+        long: "window",
+        short: None,
+        value: Some("DURATION"),
+        group: Group::Report,
+        default: None,
+        brief: "span of gauges, rules and records (5m if endless)",
+        help: "A run without end is cut into windows, whose records are kept in --state. A finite \
+            run is one window unless this is given.",
+        roles: WITH_BASELINE,
+        set: Set::Text(|s, text| {
+            s.common.window = Some(value::positive_duration(text)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "before",
+        short: None,
+        value: Some("TIME"),
+        group: Group::Report,
+        default: None,
+        brief: "with compare --state: records until TIME",
+        help: "RFC 3339 (2026-11-27T15:17:02Z), a date, or -2h for so long ago. Of those records as \
+            many as follow --after are compared, at least 12.",
+        roles: COMPARING,
+        set: Set::Text(|s, text| {
+            s.before = Some(value::time(text)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "after",
+        short: None,
+        value: Some("TIME"),
+        group: Group::Report,
+        default: None,
+        brief: "with compare --state: records from TIME on",
+        help: "",
+        roles: COMPARING,
+        set: Set::Text(|s, text| {
+            s.after = Some(value::time(text)?);
+            Ok(())
+        }),
+    },
+    Flag {
+        long: "fail-above",
+        short: None,
+        value: Some("DELAY"),
+        group: Group::Report,
+        default: None,
+        brief: "compare fails only if a part surely rose by more",
+        help: "The low end of the interval of a rise is held against it. Without it any rise beyond \
+            its interval ends with exit code 1.",
+        roles: COMPARING,
+        set: Set::Text(|s, text| {
+            s.fail_above = Some(value::duration(text)?);
+            Ok(())
+        }),
     },
     Flag {
         long: "rules",

@@ -23,8 +23,8 @@ pub mod targets;
 mod value;
 
 pub use config::{
-    level_filter, Accept, Command, Common, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
-    SourceConfig, TargetsConfig,
+    level_filter, Accept, Command, Common, CompareConfig, Compares, Config, DemoConfig, Format,
+    NodeConfig, ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, TimeArgument,
 };
 pub use endpoint::Endpoint;
 pub use exit::ExitCode;

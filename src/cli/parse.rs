@@ -1,8 +1,8 @@
 //! The lexopt loop, and the rules that make a role out of what was given.
 
 use super::config::{
-    Accept, Command, Config, DemoConfig, Format, NodeConfig, ProbeConfig, SourceConfig,
-    TargetsConfig,
+    Accept, Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
+    SourceConfig, StateAction, StateConfig, TargetsConfig,
 };
 use super::endpoint::Endpoint;
 use super::flags::{self, Flag, Role, Set, Settings, Word};
@@ -92,6 +92,8 @@ struct Given {
     seen: Vec<&'static Flag>,
     word: Option<&'static Word>,
     operand: Option<OsString>,
+    /// The arguments behind the operand.
+    more: Vec<OsString>,
 }
 
 impl Given {
@@ -145,9 +147,10 @@ impl Given {
                 let word = flags::WORDS.iter().find(|word| text == word.name);
                 self.word = Some(word.ok_or_else(|| unknown_word(&text))?);
             }
-            Some(word) if word.operand.is_some() && self.operand.is_none() => {
+            Some(word) if word.most > 0 && self.operand.is_none() => {
                 self.operand = Some(text);
             }
+            Some(word) if self.more.len() + 1 < word.most => self.more.push(text),
             Some(word) => {
                 return Err(remedied(format_args!(
                     "{text:?} is one argument too many for {}",
@@ -169,11 +172,11 @@ impl Given {
                     ..
                 }),
                 None,
-            ) if self.settings.targets.is_none() => {
-                let example = if *operand == "ADDR" {
-                    "host:port"
-                } else {
-                    "name"
+            ) if self.settings.targets.is_none() && !self.compares_state() => {
+                let example = match *operand {
+                    "ADDR" => "host:port",
+                    "FILE" => "name",
+                    more => more,
                 };
                 return Err(remedied(format_args!(
                     "{name} needs {operand}: {name} {example}"
@@ -212,10 +215,28 @@ impl Given {
             ));
         }
         self.check_metrics(role)?;
+        let command = match role {
+            Role::StateFile => state(target.unwrap_or_default(), &self.more)?,
+            Role::Compare => compare(&self.settings, target, &self.more)?,
+            _ => command(self.settings.clone(), role, target)?,
+        };
+        let format = self.settings.common.format;
+        let is_table = matches!(role, Role::StateFile | Role::Compare);
+        if is_table && !matches!(format, None | Some(Format::Text | Format::Json)) {
+            let name = self.word.map_or("", |word| word.name);
+            return Err(remedied(format_args!(
+                "{name} has --format text and json, no other"
+            )));
+        }
         Ok(Config {
-            common: self.settings.common.clone(),
-            command: command(self.settings, role, target)?,
+            common: self.settings.common,
+            command,
         })
+    }
+
+    fn compares_state(&self) -> bool {
+        let compares = self.word.is_some_and(|word| word.role == Role::Compare);
+        compares && self.settings.common.state.is_some()
     }
 
     /// Which options of the metrics, and of many targets, need which others.
@@ -238,9 +259,6 @@ impl Given {
                     "--targets has a line of text for each path: for the figures of all use --metrics-file FILE or \
                      --metrics-listen ADDR, not --format",
                 ));
-            }
-            if common.state.is_some() {
-                return Err(remedied("--targets and --state do not go together"));
             }
             if common.report_html.is_some() {
                 let what =
@@ -283,6 +301,55 @@ impl Given {
             },
         )
     }
+}
+
+/// `state FILE show|accept [PART]`.
+fn state(file: OsString, more: &[OsString]) -> Result<Command, String> {
+    let part = |part: &OsString| part.to_string_lossy().into_owned();
+    let action = match more {
+        [show] if show == "show" => StateAction::Show,
+        [accept] if accept == "accept" => StateAction::Accept(None),
+        [accept, of] if accept == "accept" => StateAction::Accept(Some(part(of))),
+        [] => return Err(remedied("state FILE needs an action: show or accept")),
+        [show, of] if show == "show" => {
+            return Err(remedied(format_args!(
+                "{of:?} is one argument too many: show has all parts"
+            )))
+        }
+        [action, ..] => {
+            return Err(remedied(format_args!(
+                "unknown action {action:?} of state: there are show and accept"
+            )))
+        }
+    };
+    let file = file.into();
+    Ok(Command::State(StateConfig { file, action }))
+}
+
+/// `compare BEFORE.json AFTER.json` or `compare --state FILE --before TIME --after TIME`.
+fn compare(
+    settings: &Settings,
+    first: Option<OsString>,
+    more: &[OsString],
+) -> Result<Command, String> {
+    let times = (settings.before, settings.after);
+    let what = match (first, more, &settings.common.state, times) {
+        (Some(before), [after], None, (None, None)) => {
+            Compares::Reports(before.into(), after.into())
+        }
+        (None, _, Some(file), (Some(before), Some(after))) => Compares::State {
+            file: file.clone(),
+            before,
+            after,
+        },
+        _ => {
+            return Err(remedied(
+                "compare needs two reports, or --state FILE --before TIME --after TIME",
+            ))
+        }
+    };
+    let fail_above = settings.fail_above.map(Into::into);
+    Ok(Command::Compare(CompareConfig { what, fail_above }))
 }
 
 /// What the role does, with the settings that belong to it.

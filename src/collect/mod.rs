@@ -4,4 +4,5 @@ pub mod latest;
 pub mod queue;
 pub mod requests;
 pub mod run_state;
+pub mod state_file;
 pub mod transitions;

@@ -3,13 +3,14 @@
 use crate::annotation::{Classes, NodeAnnotations};
 use crate::collect::queue::{Measurement, Path};
 use crate::collect::requests::AnnotationRequests;
+use crate::collect::state_file::{self, StateFile};
 use crate::collect::transitions::Transitions;
 use crate::measure::sla::{Event, Place, Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
-use crate::measure::{why, Baseline, Direction, Model, Parts, Trip, TripError};
+use crate::measure::{self, why, Baseline, Direction, Model, Part, Parts, Record, Trip, TripError};
 use crate::report::{place_name, Blocks, Broken, PathNode, PathReport, Report, State};
 use crate::sys;
-use crate::time::{Nanos, Now, WallTime};
+use crate::time::{MonoTime, Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
 use crate::FULL;
 use std::sync::Arc;
@@ -18,6 +19,10 @@ use std::sync::Arc;
 const NOTICES: usize = 20;
 /// A node's connects that are remembered, for their median: one may be slow for a reason of its own.
 const CONNECTS: usize = 15;
+/// A window of a run without end, unless another is given.
+const WINDOW: Nanos = Nanos::from_millis(300_000);
+/// How often changes are searched in a run without end.
+const SEARCH: Nanos = Nanos::from_millis(1_000);
 /// Slots of a timeline at most: as many as a plot has points.
 const SLOTS: usize = 160;
 
@@ -49,6 +54,7 @@ pub struct RunState {
     name: String,
     role: String,
     started: WallTime,
+    windows: Windows,
     notices: Vec<String>,
     /// When each of them was heard of; `None` for remarks.
     noticed: Vec<Option<WallTime>>,
@@ -85,6 +91,68 @@ impl PathState {
     }
 }
 
+/// The windows of a run.
+#[derive(Debug)]
+struct Windows {
+    /// `None` for a run that is one window.
+    length: Option<Nanos>,
+    began: MonoTime,
+    /// Those that ended.
+    ended: u64,
+    /// When changes were searched last.
+    searched: MonoTime,
+    file: Option<StateFile>,
+    /// The records of a run without a file.
+    memory: Arc<measure::State>,
+    /// The run is compared with its own state, not with another baseline.
+    follows: bool,
+}
+
+impl Windows {
+    fn new() -> Self {
+        let now = sys::clock::mono();
+        Self {
+            length: None,
+            began: now,
+            ended: 0,
+            searched: now,
+            file: None,
+            memory: Arc::default(),
+            follows: false,
+        }
+    }
+
+    fn push(&mut self, key: &str, mut record: Record) -> Vec<(Part, measure::change::Event)> {
+        if let Some(file) = &mut self.file {
+            return file.push(key, record);
+        }
+        let state = Arc::make_mut(&mut self.memory);
+        record.sequence = state.next_sequence();
+        state.push(key, record)
+    }
+
+    fn state(&self) -> Arc<measure::State> {
+        match &self.file {
+            Some(file) => file.state(),
+            None => Arc::clone(&self.memory),
+        }
+    }
+}
+
+fn describe_event(event: measure::change::Event) -> String {
+    use measure::change::Event;
+    match event {
+        Event::Named => "its delay rose over earlier windows".to_owned(),
+        Event::Further => "its delay rose further".to_owned(),
+        Event::Cleared => "its delay is as before again".to_owned(),
+        Event::Fell(by) => {
+            let by = by.as_millis_f64().abs();
+            format!("its delay fell by {by:.2} ms, which is the normal from now on")
+        }
+        Event::NewNormal => "its delay has been higher for 7 days: the new normal".to_owned(),
+    }
+}
+
 impl RunState {
     /// An empty one, of the node `name`.
     pub fn new(name: &str, role: &str, started: WallTime, baseline: Baseline) -> Self {
@@ -98,6 +166,7 @@ impl RunState {
             name: name.into(),
             role: role.into(),
             started,
+            windows: Windows::new(),
             notices: Vec::new(),
             noticed: Vec::new(),
             more_notices: 0,
@@ -107,10 +176,28 @@ impl RunState {
         run_state
     }
 
+    /// Keeps a record of each window, or of the run, in `file`, and compares with what it has.
+    #[must_use]
+    pub fn keeping(mut self, file: StateFile) -> Self {
+        if self.baseline == Baseline::Run {
+            self.set_baseline(file.state());
+        }
+        self.windows.file = Some(file);
+        self
+    }
+
+    /// Cuts the run into windows of `length`.
+    #[must_use]
+    pub fn with_window(mut self, length: Nanos) -> Self {
+        self.windows.length = Some(length);
+        self
+    }
+
     /// A run without end: blocks older than `span` are forgotten.
     #[must_use]
     pub fn without_end(mut self, span: Nanos) -> Self {
         self.span = Some(span);
+        self.windows.length.get_or_insert(WINDOW);
         for path in self.books.values_mut() {
             path.model = Model::new(self.baseline.clone(), self.span, self.started);
         }
@@ -228,6 +315,90 @@ impl RunState {
     /// Tells what turned and could not be told before; called now and then, for there may be no further block.
     pub fn tick(&mut self) {
         self.books.values_mut().for_each(PathState::tell_turns);
+        let now = sys::clock::mono();
+        let Some(length) = self.windows.length else {
+            return;
+        };
+        if self.span.is_some() && now.since(self.windows.searched) >= SEARCH {
+            self.windows.searched = now;
+            for book in self.books.values_mut() {
+                book.model.watch_changes(&book.names);
+            }
+        }
+        if now.since(self.windows.began) >= length {
+            self.end_window(now);
+        }
+    }
+
+    /// Ends the window that began last, and keeps its record.
+    fn end_window(&mut self, now: MonoTime) {
+        let lasted = now.since(self.windows.began);
+        // A late end keeps the schedule, unless a whole window was missed.
+        let length = self.windows.length.unwrap_or(lasted);
+        let next = self.windows.began + length;
+        self.windows.began = if now.since(next) < length { next } else { now };
+        self.windows.ended += 1;
+        let when = state_file::before(state_file::now(), lasted);
+        for book in self.books.values_mut() {
+            book.model.end_window();
+            let key = book.model.path_key(&book.names);
+            // The nominal length: what differs by milliseconds is no window of another length.
+            let record = book.model.window_record(when, length);
+            let (Some(key), Some(record)) = (key, record) else {
+                continue;
+            };
+            let events = self.windows.push(&key, record);
+            for (part, event) in events {
+                let place = place_name(&book.names, part);
+                log::info!("state: {place}: {}", describe_event(event));
+            }
+        }
+        if self.windows.follows || self.baseline == Baseline::Run {
+            self.set_baseline(self.windows.state());
+        }
+    }
+
+    fn set_baseline(&mut self, state: Arc<measure::State>) {
+        self.baseline = Baseline::Earlier(state);
+        self.windows.follows = true;
+        for book in self.books.values_mut() {
+            book.model.set_baseline(self.baseline.clone());
+        }
+    }
+
+    /// Keeps the run, or the window that had begun, at the end; a run without answers is not kept.
+    fn keep(&mut self, blocks: Blocks) {
+        if blocks.received == 0 {
+            return;
+        }
+        let lasted = sys::clock::mono().since(self.windows.began);
+        if self.windows.ended > 0 {
+            let half = self.windows.length.unwrap_or_default().0 / 2;
+            if lasted.0 >= half {
+                self.end_window(sys::clock::mono());
+            }
+        }
+        let is_run = self.span.is_none() || self.windows.ended == 0;
+        let has_window = self.windows.ended > 0;
+        let Some(file) = self.windows.file.as_mut().filter(|_| is_run) else {
+            return;
+        };
+        let books = &self.books;
+        let when = state_file::before(state_file::now(), lasted);
+        let kept = file.update(|state| {
+            for book in books.values().filter(|book| book.measured > 0) {
+                book.model.add_to(state, &book.names);
+                let key = book.model.path_key(&book.names);
+                let record = book.model.window_record(when, lasted);
+                if let (Some(key), Some(mut record), false) = (key, record, has_window) {
+                    record.sequence = state.next_sequence();
+                    state.keep(&key, record);
+                }
+            }
+        });
+        if kept.is_err() {
+            self.remark("this run is not kept in --state: the log says why".to_owned());
+        }
     }
 
     /// Takes in the counts of a run that goes on. Of blocks under way nobody knows yet whether they are lost: they belong
@@ -259,6 +430,7 @@ impl RunState {
             let rest = book.turns.rest();
             book.log(rest);
         }
+        self.keep(blocks);
     }
 
     /// Says whether the path is broken.
@@ -295,6 +467,7 @@ impl RunState {
     /// Forgets all figures and notices; the path and its names stay known, and how parts stand to their limits.
     pub fn reset(&mut self, now: WallTime) {
         self.started = now;
+        self.windows.began = sys::clock::mono();
         self.notices.clear();
         self.noticed.clear();
         (self.more_notices, self.malformed) = (0, 0);

@@ -4,7 +4,8 @@
 use crate::cli::targets::Allowed;
 use crate::cli::{Common, Endpoint, ExitCode};
 use crate::collect::run_state::RunState;
-use crate::commands::prepare::publish;
+use crate::collect::state_file::StateFile;
+use crate::commands::prepare::{publish, state_in};
 use crate::commands::probe::{self, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
@@ -18,6 +19,7 @@ use crate::publish::printer::Printer;
 use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, Probed};
 use crate::report::{Report, State};
 use crate::sys;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub fn run(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> Result<Ex
 pub struct Exporter {
     settings: NodeSettings,
     allowed: Vec<Allowed>,
+    /// The directory with a state for each target; `None` keeps none.
+    states: Option<PathBuf>,
     busy: AtomicUsize,
 }
 
@@ -67,11 +71,13 @@ struct Asked {
 }
 
 impl Exporter {
-    /// One that probes as the node that `settings` describe, what `allowed` allows.
-    pub fn new(settings: NodeSettings, allowed: Vec<Allowed>) -> Self {
+    /// One that probes as the node that `settings` describe, what `allowed` allows. `states` is the
+    /// directory with a state for each target.
+    pub fn new(settings: NodeSettings, allowed: Vec<Allowed>, states: Option<PathBuf>) -> Self {
         Self {
             settings,
             allowed,
+            states,
             busy: AtomicUsize::new(0),
         }
     }
@@ -139,6 +145,10 @@ impl Exporter {
         };
         let started = sys::clock::read().wall;
         let mut run_state = RunState::new(&settings.name, "source", started, Baseline::Run);
+        if let Some(directory) = &self.states {
+            let file = state_in(directory, &asked.target.to_string());
+            run_state = run_state.keeping(StateFile::open(file));
+        }
         let (node, queue) = Node::new(settings, Some(next_hop));
         let origin = Arc::new(Origin::new(node).probing());
         let latest = Arc::clone(&origin.node.latest);

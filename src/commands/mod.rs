@@ -3,6 +3,7 @@
 //! Every command has a function `run`, which returns the exit code of a run that came to its end, or a [`Failure`].
 
 pub mod check_rules;
+pub mod compare;
 pub mod demo;
 pub mod exporter;
 mod logging;
@@ -12,6 +13,7 @@ pub mod prepare;
 pub mod probe;
 pub mod signals;
 pub mod source;
+pub mod state;
 pub mod targets;
 
 use crate::cli::{self, Action, Command, Config, ExitCode, PROGRAM};
@@ -103,6 +105,8 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
         Command::Node(config) => node::run(&common, &config, signals, &stop),
         Command::Probe(config) => probe::run(&common, &config, signals, &stop),
         Command::CheckRules(path) => check_rules::run(&path),
+        Command::State(config) => state::run(&config, common.format),
+        Command::Compare(config) => compare::run(&config, common.format),
         Command::Targets(_) | Command::Exporter | Command::Demo(_) if !FULL => {
             unreachable!("none of them is parsed")
         }

@@ -5,7 +5,7 @@ use crate::cli::targets::parse_targets;
 use crate::cli::{Common, ExitCode, TargetsConfig};
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
-use crate::commands::prepare::{origin, publish, rules, run_state, watching};
+use crate::commands::prepare::{origin, publish, rules, run_state_of, state_in, watching};
 use crate::commands::probe::{self, exit_code, state_with_output, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
@@ -47,7 +47,10 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
         // A name that cannot be resolved is that path's trouble alone, as long as it cannot.
         let host = target.address.host.as_deref().unwrap_or_default();
         let next_hop = NextHop::unresolved(host, target.address.port);
-        let run_state = run_state(common, NodeRole::Source, endless).map_err(unwritable)?;
+        let file = common.state.as_deref();
+        let file = file.map(|directory| state_in(directory, &target.name));
+        let run_state =
+            run_state_of(common, NodeRole::Source, endless, file).map_err(unwritable)?;
         let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
         let origin = Arc::new(origin.probing());
         let run_state = watching(run_state, rules.clone(), &origin.node);

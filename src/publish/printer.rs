@@ -3,10 +3,10 @@
 use crate::cli::Format;
 use crate::collect::queue::{Collector, Measurement, Queue};
 use crate::collect::run_state::{RunState, Taken};
-use crate::measure::{State, Trip};
+use crate::measure::Trip;
 use crate::node::StopFlag;
 use crate::origin::session::PathError;
-use crate::output::{replace, tell, Output, OutputError};
+use crate::output::{tell, Output, OutputError};
 use crate::publish::screen::Terminal;
 use crate::report::block::BlockLine;
 use crate::report::{csv, html, influx, json, jsonl, nagios, otlp, screen, text, Blocks, Report};
@@ -15,7 +15,7 @@ use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::FULL;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// How often the live line is drawn.
@@ -28,7 +28,6 @@ const PAGE: Nanos = Nanos::from_millis(10_000);
 pub struct Printer {
     output: Output,
     format: Format,
-    state: Option<PathBuf>,
     table: csv::Table,
     live: Option<Live>,
     page: Option<PageFile>,
@@ -54,12 +53,11 @@ struct Live {
 }
 
 impl Printer {
-    /// Results go to `output` in `format`; the run is remembered in `state`.
-    pub fn new(output: Output, format: Format, state: Option<PathBuf>) -> Self {
+    /// Results go to `output` in `format`.
+    pub fn new(output: Output, format: Format) -> Self {
         Self {
             output,
             format,
-            state,
             table: csv::Table::default(),
             live: None,
             page: None,
@@ -86,7 +84,7 @@ impl Printer {
 
     /// Prints nothing at all.
     pub fn silent() -> Self {
-        Self::new(Output::Nothing, Format::Text, None)
+        Self::new(Output::Nothing, Format::Text)
     }
 
     /// Draws a live line on stderr, if that is a terminal.
@@ -307,7 +305,7 @@ impl Printer {
         outcome
     }
 
-    /// Writes the report, and the run into the state file.
+    /// Writes the report.
     ///
     /// # Errors
     ///
@@ -345,20 +343,7 @@ impl Printer {
         let shown = self.output.write(&rendered);
         let page = self.page.as_mut();
         let drawn = page.map_or(Ok(()), |page| page.write(run_state, report));
-        OutputError::all([shown, drawn, self.remember(run_state, blocks)])
-    }
-
-    /// Adds the run to the state file; one that measured nothing is not worth remembering.
-    fn remember(&self, run_state: &RunState, blocks: Blocks) -> Result<(), OutputError> {
-        let Some(path) = &self.state else {
-            return Ok(());
-        };
-        if blocks.received == 0 {
-            return Ok(());
-        }
-        let mut state = read_state(path)?;
-        run_state.model().add_to(&mut state, run_state.names());
-        replace(path, &state.to_string())
+        OutputError::all([shown, drawn])
     }
 }
 
@@ -383,26 +368,6 @@ impl PageFile {
         report.timeline = run_state.timeline(sys::clock::read().now());
         self.output.write(&html::render(&report, html::Page::File))
     }
-}
-
-/// The earlier runs in a state file; none where there is no file yet.
-///
-/// # Errors
-///
-/// [`OutputError`] where it cannot be read, or is no state file: it is not overwritten then.
-pub fn read_state(path: &Path) -> Result<State, OutputError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(State::default()),
-        Err(error) => return Err(OutputError::reading(path, error)),
-    };
-    State::parse(&text).map_err(|error| {
-        let cause = std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            format!("{error}; move the file away to start anew"),
-        );
-        OutputError::reading(path, cause)
-    })
 }
 
 /// A break in the path's own names, as far as they are known.

@@ -2,7 +2,9 @@
 //! no clock, no statistics of its own.
 
 pub mod block;
+pub mod comparison;
 pub mod csv;
+pub mod history;
 pub mod html;
 pub mod influx;
 pub mod json;

@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 pub mod clock;
+pub mod file;
 #[cfg(target_os = "linux")]
 pub mod packet;
 pub mod receive;

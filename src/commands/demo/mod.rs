@@ -177,7 +177,7 @@ fn demonstrate(
     let origin = Arc::new(Origin::new(node));
     let mut run_state = RunState::new("A", "source", sys::clock::read().wall, Baseline::Run);
     let mut printer =
-        Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
+        Printer::new(Output::Stdout, crate::cli::Format::Text).with_live_line(Some(BLOCKS));
     printer = printer.with_page(page).map_err(DemoError::Output)?;
     let way = match hidden.back {
         true => Arc::clone(&links[hidden.segment].back),

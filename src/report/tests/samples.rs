@@ -212,6 +212,7 @@ pub(in crate::report) fn full() -> Report {
             payload_bytes: 6592,
         },
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: Some(summary(2_970_000)),
             distribution: Histogram::default(),
             window: None,
@@ -281,6 +282,7 @@ pub(in crate::report) fn empty() -> Report {
         path: PathReport::default(),
         blocks: Blocks::default(),
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: None,
             distribution: Histogram::default(),
             window: None,
@@ -456,6 +458,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             payload_bytes: r.next(),
         },
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: r.maybe(Random::summary),
             distribution: Histogram::default(),
             window: None,
