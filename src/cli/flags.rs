@@ -853,7 +853,7 @@ const FLAGS: &[Flag] = &[
         value: Some("FILE"),
         group: Group::Report,
         default: None,
-        brief: "keep windows and runs in FILE, and compare with them",
+        brief: "compare with earlier runs and windows in FILE",
         help: "What is usual is learnt from the last 24 hours, from the same hour of earlier days, \
             or from the last 20 runs. A change that was named is not learnt until it is accepted \
             (state FILE accept) or 7 days old. With --targets and exporter it is a directory, with \

@@ -430,11 +430,12 @@ fn remedied(message: impl fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Common, Endpoint};
+    use super::super::{Common, Endpoint, TimeArgument};
     use super::*;
     use crate::annotation::Classes;
     use crate::measure::sla::simple;
     use crate::measure::Sla;
+    use crate::time::{Nanos, WallTime};
     use std::time::Duration;
 
     fn args(line: &str) -> impl Iterator<Item = OsString> + '_ {
@@ -465,6 +466,16 @@ mod tests {
     fn source(config: &mut Config) -> &mut SourceConfig {
         match &mut config.command {
             Command::Source(source) => source,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the cases of `compare` differ from.
+    const COMPARE: &str = "compare --state s --before -3h --after -1h";
+
+    fn comparison(config: &mut Config) -> &mut CompareConfig {
+        match &mut config.command {
+            Command::Compare(comparison) => comparison,
             other => panic!("{other:?}"),
         }
     }
@@ -536,6 +547,25 @@ mod tests {
         ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
         ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),
         ("state", "probe b:1 --state s", PROBE, |c| c.common.state = Some("s".into())),
+        ("baseline", "probe b:1 --baseline s", PROBE, |c| c.common.baseline = Some("s".into())),
+        ("window", "probe b:1 --window 10s", PROBE, |c| {
+            c.common.window = Some(Duration::from_secs(10));
+        }),
+        ("before", "compare --state s --before -2h --after -1h", COMPARE, |c| {
+            let Compares::State { before, .. } = &mut comparison(c).what else {
+                panic!("of a state");
+            };
+            *before = TimeArgument::Ago(Nanos::from_millis(7_200_000));
+        }),
+        ("after", "compare --state s --before -3h --after 1970-01-02", COMPARE, |c| {
+            let Compares::State { after, .. } = &mut comparison(c).what else {
+                panic!("of a state");
+            };
+            *after = TimeArgument::At(WallTime(86_400_000_000_000));
+        }),
+        ("fail-above", "compare --state s --before -3h --after -1h --fail-above 2ms", COMPARE, |c| {
+            comparison(c).fail_above = Some(Nanos::from_millis(2));
+        }),
         ("rules", "probe b:1 --rules r", PROBE, |c| c.common.rules = Some("r".into())),
         ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| c.common.limits = simple("5ms,1%", Sla::Warning).unwrap()),
         ("critical", "-f b:1 --critical 9% --critical 5ms", SOURCE, |c| c.common.limits = simple("5ms", Sla::Critical).unwrap()),
@@ -697,9 +727,31 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 prob b:1
-    unknown command "prob": there are probe, demo, check-rules, exporter, passive
+    unknown command "prob": there are probe, demo, check-rules, exporter, state, compare, passive
 demo again
     "again" is one argument too many for demo
+state
+    state needs FILE show|accept [PART]: state FILE show|accept [PART]
+state f
+    state FILE needs an action: show or accept
+state f drop
+    unknown action "drop" of state: there are show and accept
+state f show p
+    "p" is one argument too many: show has all parts
+state f accept p q
+    "q" is one argument too many for state
+state f show --format csv
+    state has --format text and json, no other
+compare
+    compare needs BEFORE.json AFTER.json: compare BEFORE.json AFTER.json
+compare a
+    compare needs two reports, or --state FILE --before TIME --after TIME
+compare a b --before -2h
+    compare needs two reports, or --state FILE --before TIME --after TIME
+compare --state s --before -2h
+    compare needs two reports, or --state FILE --before TIME --after TIME
+compare --state s --before noon --after -1h
+    --before "noon" is no time: write 2026-11-27T15:17:02Z, 2026-11-27 or -2h
 "#;
 
     #[test]
@@ -721,8 +773,6 @@ probe --targets t --format json
     --targets has a line of text for each path: for the figures of all use --metrics-file FILE or --metrics-listen ADDR, not --format
 probe --targets t --format jsonl
     --targets has a line of text for each path: for the figures of all use --metrics-file FILE or --metrics-listen ADDR, not --format
-probe --targets t --state s
-    --targets and --state do not go together
 probe --targets t --report-html p
     --targets has a page for each path at --metrics-listen: no --report-html
 probe b:1 --probe-allow c:1
