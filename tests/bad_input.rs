@@ -6,7 +6,7 @@ mod faces;
 mod util;
 
 use faces::framed::{
-    bent, block, complaints, crc32, framed, next_frame, open, told, Witness, COOKIE,
+    bent, block, complaints, crc32, error_text, framed, next_frame, open, Witness, COOKIE,
 };
 use faces::{
     accept, connect, connect_unless_reset, echo_server, listener, read_stream, write_stream, Chain,
@@ -180,7 +180,7 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
         let line = b.process.wait_line(part);
         assert!(line.contains(" up#"), "the thread's name: {line}");
         // Only who has spoken as a node is answered as one.
-        let told = told(&mut bad);
+        let told = error_text(&mut bad);
         // After END both directions may have ended in order before this was read.
         if bytes.starts_with(&open()[..8]) && !part.contains("after its END") {
             let told = told.unwrap_or_else(|| panic!("{part}: no ERROR frame"));

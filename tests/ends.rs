@@ -11,9 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use subsegment_tcp_speeds::commands::demo::link::Link;
-use subsegment_tcp_speeds::report::json::read::Value;
 use subsegment_tcp_speeds::sys;
+use util::json::Value;
+use util::link::Link;
 use util::{int, json, need, pass, program, run, text, Node, Process, LONG};
 
 const fn ms(millis: u64) -> Duration {
@@ -108,7 +108,9 @@ fn a_source_that_is_interrupted_does_not_wait_for_a_server_that_never_closes() {
     source.stdin.write_all(b"hello").unwrap();
     server.read_exact(&mut [0; 5]).unwrap();
     source.process.signal("INT");
-    source.process.wait_line("told to end, but not all answers");
+    source
+        .process
+        .wait_line("ended by a signal, but not all answers");
     assert_eq!(source.process.wait().code(), Some(1));
 }
 
@@ -128,7 +130,9 @@ fn a_source_that_is_interrupted_does_not_wait_for_a_reader_of_its_output() {
     // than its output, another such pipe, has room for.
     (0..3).for_each(|_| taken.recv_timeout(LONG).unwrap());
     source.process.signal("INT");
-    source.process.wait_line("told to end, but not all answers");
+    source
+        .process
+        .wait_line("ended by a signal, but not all answers");
     assert_eq!(source.process.wait().code(), Some(1));
     writer.join().unwrap();
 }

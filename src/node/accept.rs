@@ -79,7 +79,7 @@ pub fn bind(
     addresses
         .iter()
         .map(|&address| {
-            let listener = TcpListener::bind(address).map_err(|error| (address, error))?;
+            let listener = sys::listen_on(address).map_err(|error| (address, error))?;
             // A shorter backlog than we would like still works.
             let _ = sys::widen_backlog(&listener);
             End::prepare(&listener, timeout).map_err(|error| (address, error))?;

@@ -3,7 +3,7 @@
 use crate::measure::LATEST;
 use crate::session::clock::{ClockWatch, Generations, LONGEST_READING};
 use crate::sync::lock;
-use crate::sys::{self, clock::Reading};
+use crate::sys::{self, clock::ClockReading};
 use crate::time::{MonoTime, SignedNanos, WallTime};
 use std::sync::Mutex;
 
@@ -71,7 +71,7 @@ const AGAIN: usize = 3;
 
 /// A reading whose clocks belong together, or else the last of a few: one that was preempted hides a step as long as the
 /// preemption was, and the block at hand would have a wrong figure.
-fn steady(mut read: impl FnMut() -> Reading) -> Reading {
+fn steady(mut read: impl FnMut() -> ClockReading) -> ClockReading {
     let mut reading = read();
     for _ in 0..AGAIN {
         if reading.took <= LONGEST_READING {
@@ -101,7 +101,7 @@ impl PumpClock<'_> {
 
     #[cold]
     #[inline(never)]
-    fn settle(&mut self, reading: &Reading) {
+    fn settle(&mut self, reading: &ClockReading) {
         // Every pump comes to see a step; it is one event, and one line, of the node.
         if self.watch.settle(reading.now(), &mut lock(&self.node.0)) {
             log::warn!(
@@ -123,10 +123,10 @@ mod tests {
             let mut count = 0;
             let reading = steady(|| {
                 count += 1;
-                Reading {
+                ClockReading {
                     mono: MonoTime(count),
                     took: Nanos::from_micros(if count <= slow { 201 } else { 200 }),
-                    ..Reading::default()
+                    ..ClockReading::default()
                 }
             });
             reading.mono.0

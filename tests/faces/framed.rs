@@ -1,4 +1,5 @@
-//! A node's peer made by hand: frames that are right, frames that are bent, and a witness that goes through a node.
+//! A node's peer made by hand: frames that are right, frames that are bent, and a witness that goes
+//! through a node.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
@@ -75,7 +76,7 @@ pub fn next_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
 }
 
 /// The text of the ERROR frame that comes before the end, if one does.
-pub fn told(socket: &mut TcpStream) -> Option<String> {
+pub fn error_text(socket: &mut TcpStream) -> Option<String> {
     while let Some((header, payload)) = next_frame(socket) {
         if header.kind == frame_type::ERROR {
             return Some(ErrorInfo::parse(&payload).unwrap().text);
@@ -99,7 +100,7 @@ impl Witness {
         witness
     }
 
-    /// One that has not asked anything yet. Whether its node takes it shows when it does.
+    /// Returns a witness that has sent no block yet.
     pub fn silent(mut socket: TcpStream, framed: bool) -> Self {
         if framed {
             let _ = socket.write_all(&open());
@@ -111,19 +112,19 @@ impl Witness {
         }
     }
 
-    /// From now on its blocks are marked: nodes stamp them.
+    /// Marks its blocks from now on: nodes stamp them.
     pub fn marks(mut self) -> Self {
         self.flags = Flags::MARKED;
         self
     }
 
-    /// How long it waits for a part of an answer.
+    /// Sets the time that it waits for a part of an answer.
     pub fn waits(self, timeout: Duration) -> Self {
         self.socket.set_read_timeout(Some(timeout)).unwrap();
         self
     }
 
-    /// Says END and hears it, so that its node has nothing to complain about.
+    /// Sends END and waits for it, so that its node logs no error.
     pub fn leaves(mut self) {
         if self.framed {
             self.socket.write_all(&end()).unwrap();
@@ -132,7 +133,7 @@ impl Witness {
         self.socket.read_to_end(&mut Vec::new()).unwrap();
     }
 
-    /// Whether `payload` comes back as it was sent.
+    /// Returns `true` if `payload` comes back as it was sent.
     pub fn is_answered(&mut self, payload: &[u8]) -> bool {
         let asked = match self.framed {
             true => framed(frame_type::BLOCK, self.flags, COOKIE, payload),

@@ -1,16 +1,16 @@
 //! Next hops and servers that are not there, do not answer, or go at every state of a session.
 
-use crate::faces::framed::{block, end, framed, next_frame, open, told, Witness, COOKIE};
+use crate::faces::framed::{block, end, error_text, framed, next_frame, open, Witness, COOKIE};
 use crate::faces::{accept, connect, connect_unless_reset, echo_server, read_out, Ending};
 use crate::peers::{go, Way};
 use crate::scene::{play, Play, Row, Scene, Subject};
+use crate::util::link::Link;
 use crate::util::{fill_backlog, free_port, Node};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
-use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::sys;
 use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
 
@@ -319,7 +319,7 @@ fn hears(role: &str, address: SocketAddr, part: &str) {
     }
     let mut client = connect(address);
     client.write_all(&[open(), block()].concat()).unwrap();
-    let told = told(&mut client).expect("an ERROR frame");
+    let told = error_text(&mut client).expect("an ERROR frame");
     assert!(told.contains(part), "{told}");
 }
 

@@ -6,6 +6,7 @@ use crate::faces::framed::{check, open, read_frame, Witness, COOKIE};
 use crate::faces::{accept, connect, connect_unless_reset, listener, Random};
 use crate::hops::pass_on;
 use crate::peers::cast;
+use crate::util::json::parse;
 use crate::util::vitals::{wait_started, Vitals};
 use crate::util::{pass, program, Node, Process, LONG};
 use std::io::{ErrorKind, Read, Write};
@@ -15,7 +16,6 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::report::json::read::parse;
 use subsegment_tcp_speeds::wire::{FrameView, Header, HEADER_LEN, STAMP_LEN};
 
 const SEED: u64 = 0x5eed_0005;

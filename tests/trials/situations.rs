@@ -6,7 +6,7 @@ use crate::Outcome;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use subsegment_tcp_speeds::report::json::read::Value;
+use crate::util::json::Value;
 
 /// Name, part of the gate, and the situation; a trial gets its number.
 pub(crate) const ALL: &[(&str, bool, fn(usize) -> Outcome)] = &[

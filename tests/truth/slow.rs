@@ -1,4 +1,4 @@
-//! Bulk data, and somebody at the end who reads slowly.
+//! Bulk data to a slow reader at the end.
 
 use crate::support::{alone, repeats, Chain, Report};
 use crate::util::{program, Dir, Node};
