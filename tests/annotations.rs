@@ -11,7 +11,7 @@ use std::time::Duration;
 use subsegment_tcp_speeds::annotation::{AnnotationValue, Classes};
 use subsegment_tcp_speeds::wire::values::{emit_ask, parse_values};
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, NodeRole, Stamp,
+    build, push_annotation, Flags, FrameType, FrameView, Header, NodeInfo, NodeRole, Stamp,
     StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE, ANNOTATION_VALUES, STAMP_LEN,
 };
 use util::json::{parse, Value};
@@ -178,13 +178,13 @@ impl Wire {
             0,
             &info.emit()
         ));
-        let open = Header::new(frame_type::OPEN, COOKIE, 0);
+        let open = Header::new(FrameType::Open, COOKIE, 0);
         source
             .write_all(&build(open, &[], &annotations, &[]))
             .unwrap();
         let (mut sink, _) = listener.accept().unwrap();
         sink.set_read_timeout(Some(LONG)).unwrap();
-        assert_eq!(frame(&mut sink).1.kind, frame_type::OPEN);
+        assert_eq!(frame(&mut sink).1.kind, FrameType::Open);
         Self {
             source,
             sink,
@@ -210,7 +210,7 @@ impl Wire {
         let header = Header {
             flags: Flags(Flags::MARKED),
             classes: classes.0,
-            ..Header::new(frame_type::BLOCK, COOKIE, sequence)
+            ..Header::new(FrameType::Block, COOKIE, sequence)
         };
         let block = build(header, &stamp, annotations, b"payload");
         self.source.write_all(&block).unwrap();

@@ -43,21 +43,11 @@ const EXCEPTIONS: Exceptions = Exceptions {
     ],
     columns: &[
         "src/cli/",
-        "src/node/",
         "src/passive/",
         "src/report/",
-        "src/session/",
-        "src/wire/",
-        "tests/bad_input.rs",
-        "tests/ends.rs",
         "tests/faces/",
-        "tests/faults/",
-        "tests/hardening.rs",
-        "tests/key.rs",
         "tests/page.rs",
         "tests/passive.rs",
-        "tests/pause.rs",
-        "tests/transparency.rs",
     ],
 };
 

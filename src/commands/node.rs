@@ -9,10 +9,10 @@ use crate::commands::prepare::{
 use crate::commands::signals::Signals;
 use crate::commands::{done, Failure};
 use crate::node::accept::{bind, listen_addresses, Server, Totals};
+use crate::node::accept_limit::AdmissionLimits;
 use crate::node::connection_log::Sessions;
 use crate::node::contain_panics;
 use crate::node::dial::NextHop;
-use crate::node::gate::AdmissionLimits;
 use crate::node::{Node, NodeSettings, StopFlag};
 use crate::output::{print_error, Output, OutputError};
 use crate::publish::metrics::Watched;

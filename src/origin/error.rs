@@ -4,7 +4,6 @@ use crate::node::end::{End, WriteFault};
 use crate::node::link_auth::NoLink;
 use crate::node::reader::ReadFault;
 use crate::vec_map::VecMap;
-use crate::wire::ParseError;
 use std::fmt;
 use std::time::Duration;
 
@@ -64,8 +63,8 @@ impl PathError {
     pub(super) fn no_link(end: &End, timeout: Duration, error: NoLink) -> Self {
         let timed_out = matches!(error, NoLink::Silent(_));
         let text = match error {
-            NoLink::Parse(error) => read_fault(end, timeout, ReadFault::Parse(error)),
-            NoLink::Io(error) => read_fault(end, timeout, ReadFault::Reset(error)),
+            NoLink::Parse(error) => read_fault(end, timeout, &ReadFault::Parse(error)),
+            NoLink::Io(error) => read_fault(end, timeout, &ReadFault::Reset(error)),
             NoLink::Refused(text) | NoLink::Silent(text) => format!("next hop {} {text}", end.peer),
         };
         Self {
@@ -76,7 +75,7 @@ impl PathError {
 
     /// Returns the fault that reading from the next hop failed.
     #[cold]
-    pub(super) fn reading(end: &End, timeout: Duration, fault: ReadFault) -> Self {
+    pub(super) fn reading(end: &End, timeout: Duration, fault: &ReadFault) -> Self {
         Self {
             timed_out: matches!(fault, ReadFault::Stalled),
             ..Self::own(read_fault(end, timeout, fault))
@@ -127,22 +126,10 @@ pub enum ReadEnd<E> {
     Aborted,
 }
 
-fn read_fault(end: &End, timeout: Duration, fault: ReadFault) -> String {
-    let peer = end.peer;
-    match fault {
-        ReadFault::Parse(error @ ParseError::Magic { .. }) => format!(
-            "peer {peer} {error}; if it is a plain TCP server use --remove-perf-headers at a node \
-             before it"
-        ),
-        ReadFault::Parse(error) => format!("peer {peer} {error}"),
-        ReadFault::Truncated => format!("next hop {peer} closed the connection within a frame"),
-        ReadFault::Stalled => format!(
-            "next hop {peer} began a frame and did not go on for {} s (--timeout)",
-            timeout.as_secs_f64()
-        ),
-        ReadFault::Reset(error) => format!("next hop {peer} broke the connection: {error}"),
-        ReadFault::Idle | ReadFault::Aborted => format!("next hop {peer} is silent"),
-    }
+fn read_fault(end: &End, timeout: Duration, fault: &ReadFault) -> String {
+    let peer = format!("next hop {}", end.peer);
+    let remedy = "; if it is a plain TCP server use --remove-perf-headers at a node before it";
+    fault.text(&peer, remedy, timeout)
 }
 
 #[cfg(test)]

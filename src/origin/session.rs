@@ -11,18 +11,18 @@ use crate::node::dial::DialError;
 use crate::node::end::{End, Patience};
 use crate::node::introduce::report_nodes;
 use crate::node::link_auth;
-use crate::node::pair::{EndPair, Session};
+use crate::node::pair::EndPair;
 use crate::node::reader::{FrameReader, ReadFault};
-use crate::node::serve::opening;
 use crate::node::Node;
 use crate::session::answers::Answer;
 use crate::session::inbound::Inbound;
+use crate::session::opening::{self, Session};
 use crate::session::path;
 use crate::session::trips::{trip, TripOrigin};
 use crate::sync::random;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
-use crate::wire::{build, frame_type, ErrorInfo, FrameView, Header, NodeRole};
+use crate::wire::{build, ErrorInfo, FrameType, FrameView, Header, NodeRole};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -129,7 +129,7 @@ impl Origin {
         };
         let connected_at = sys::clock::mono();
         if let Some(key) = &settings.key {
-            link_auth::connect(&end, key, session.cookie, session.hop, settings.timeout)
+            link_auth::connect(&end, key, session, settings.timeout)
                 .map_err(|error| PathError::no_link(&end, settings.timeout, error))?;
         }
         end.set_framed();
@@ -148,7 +148,8 @@ impl Origin {
         };
         self.progress.expect_none();
         let end = &opened.pair.client;
-        let mut open = end.with_room(opening(node, session, &info));
+        let now = node.clock.pump().read();
+        let mut open = end.with_room(opening::begin(session, &now.introduce(&info)));
         end.seal(&mut open);
         opened.send(&open, &mut Nanos::default())?;
         Ok(opened)
@@ -182,10 +183,8 @@ impl Origin {
                 Ok(Some(header)) => header,
                 Ok(None) if inbound.ended() && end.is_writing_over() => return Ok(()),
                 Ok(None) => {
-                    return Err(breaks(format!(
-                        "next hop {} closed the connection without END",
-                        end.peer
-                    )))
+                    let fault = PathError::reading(end, timeout, &ReadFault::NoEnd);
+                    return Err(ReadEnd::Path(fault));
                 }
                 Err(ReadFault::Idle) => {
                     let now = sys::clock::mono();
@@ -197,7 +196,7 @@ impl Origin {
                     continue;
                 }
                 Err(ReadFault::Aborted) => return Err(ReadEnd::Aborted),
-                Err(fault) => return Err(ReadEnd::Path(PathError::reading(end, timeout, fault))),
+                Err(fault) => return Err(ReadEnd::Path(PathError::reading(end, timeout, &fault))),
             };
             received = true;
             // An answer that needed no read of its own was complete when the one before it was.
@@ -209,17 +208,14 @@ impl Origin {
                 .then(|| *read_at.get_or_insert_with(|| clock.read()))
                 .map(|read_at| read_at.after(reader.arrival(&header, read_at.wall)));
             reader
-                .verify(&header)
-                .map_err(|fault| ReadEnd::Path(PathError::reading(end, timeout, fault)))?;
-            inbound
-                .check(&header)
-                .map_err(|violation| breaks(format!("next hop {} {violation}", end.peer)))?;
+                .check(&header, &mut inbound)
+                .map_err(|fault| ReadEnd::Path(PathError::reading(end, timeout, &fault)))?;
             let view = reader.view(header);
             if let Some(ingress) = ingress {
                 self.take_answer(&view, ingress, std::mem::take(&mut held));
             }
             match header.kind {
-                frame_type::BLOCK => {
+                FrameType::Block => {
                     let begun = sys::clock::mono();
                     payload(view.payload()).map_err(ReadEnd::Sink)?;
                     let took = sys::clock::mono().since(begun);
@@ -227,20 +223,20 @@ impl Origin {
                         held += took;
                     }
                 }
-                frame_type::OPENED => {
+                FrameType::Opened => {
                     self.established.store(true, Ordering::Release);
                     self.warn_of_exit(&view);
                     report_nodes(&self.node, session.identity, view.annotations());
                 }
                 // Reports of blocks that the server took may follow. If none is expected, and our
                 // own END was sent, only the closing of connections follows.
-                frame_type::END if end.is_writing_over() && self.progress.is_settled() => {
+                FrameType::End if end.is_writing_over() && self.progress.is_settled() => {
                     return Ok(())
                 }
-                frame_type::RESET => {
+                FrameType::Reset => {
                     return Err(breaks(format!("the path was reset, through {}", end.peer)))
                 }
-                frame_type::ERROR => {
+                FrameType::Error => {
                     return Err(match ErrorInfo::parse(view.payload()) {
                         Ok(info) => ReadEnd::Path(PathError {
                             hop: info.hop,
@@ -251,7 +247,11 @@ impl Origin {
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
                     })
                 }
-                _ => {}
+                FrameType::End
+                | FrameType::Report
+                | FrameType::Open
+                | FrameType::Hello
+                | FrameType::Passable(_) => {}
             }
             reader.consume(&header);
         }
@@ -363,7 +363,7 @@ impl OpenSession {
         }
         let header = Header {
             hop_limit: self.identity.hop_limit,
-            ..Header::new(frame_type::END, self.identity.cookie, 0)
+            ..Header::new(FrameType::End, self.identity.cookie, 0)
         };
         let mut frame = end.with_room(build(header, &[], &[], &[]));
         end.seal(&mut frame);

@@ -13,8 +13,8 @@ use crate::time::{MonoTime, Nanos};
 use crate::wire::authentication::TAG_LEN;
 use crate::wire::values::MAX_ASK_LEN;
 use crate::wire::{
-    frame_type, set_egress, Flags, Header, Stamp, StampDirection, StampFlags,
-    ANNOTATION_HEADER_LEN, HEADER_LEN, MAX_PAYLOAD, STAMP_LEN,
+    put_front, set_egress, Flags, FrameType, Header, Stamp, StampDirection, StampFlags,
+    ANNOTATION_HEADER_LEN, MAX_PAYLOAD,
 };
 
 /// The time at which a block was due.
@@ -84,19 +84,13 @@ impl<'a> BlockWriter<'a> {
             hop_limit: self.session.identity.hop_limit,
             payload_len: len,
             authentication_len: end.tag_len() as u8,
-            ..Header::new(frame_type::BLOCK, self.session.identity.cookie, sequence)
+            ..Header::new(FrameType::Block, self.session.identity.cookie, sequence)
         };
         let mut request = AnnotationRequest::default();
         if marked {
             request = node.requests.request();
             header.classes = request.classes.0;
         }
-        let requested = request.annotation();
-        header.annotations_len = requested.len();
-        let request_at = FRONT - requested.len();
-        self.buffer[request_at..FRONT].copy_from_slice(requested);
-        let stamp_at = request_at - STAMP_LEN;
-        let mut start = request_at - HEADER_LEN;
         let mut stamp = Stamp {
             node: node.id,
             hop: 0,
@@ -113,12 +107,16 @@ impl<'a> BlockWriter<'a> {
             egress: Default::default(),
         };
         if marked {
-            start = stamp_at - HEADER_LEN;
             header.flags = Flags(Flags::MARKED);
-            header.stamps = 1;
         }
-        header.emit(&mut self.buffer[start..]);
-        if marked {
+        let (start, stamp_at) = put_front(
+            &mut self.buffer,
+            FRONT,
+            &mut header,
+            marked.then_some(&stamp),
+            request.annotation(),
+        );
+        if let Some(at) = stamp_at {
             let egress = self.clock.read();
             stamp.generation = egress.generation;
             stamp.egress = egress.wall;
@@ -129,18 +127,14 @@ impl<'a> BlockWriter<'a> {
                 Due::Read(read) if read.generation == egress.generation => read.wall,
                 Due::Read(read) => egress.wall.before(egress.mono.since(read.mono)),
             };
-            stamp.emit(&mut self.buffer[stamp_at..]);
+            stamp.emit(&mut self.buffer[at..]);
         }
         let frame = &mut self.buffer[start..FRONT + len + end.tag_len()];
         if let Some(seal) = end.begin_seal(&header, frame) {
-            if marked {
+            if let Some(at) = stamp_at {
                 // The time of the hash is this host's share too.
                 let egress = self.clock.read();
-                set_egress(
-                    &mut frame[stamp_at - start..],
-                    egress.wall,
-                    egress.generation,
-                );
+                set_egress(&mut frame[at - start..], egress.wall, egress.generation);
             }
             seal.finish(frame);
         }

@@ -1,10 +1,10 @@
-//! A frame that came back, as the trip that the node reading it has to account for.
+//! The trip of a frame that came back, from the view of the node that reads it.
 
 use crate::measure::{HopStamp, NodeId, Return, Trip};
 use crate::time::{MonoTime, SignedNanos};
 use crate::wire::{FrameView, Stamp, StampDirection, StampFlags};
 
-/// Who reads: the path is looked at from there.
+/// The node that reads a frame: the trip begins there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TripOrigin {
     /// Its node id.
@@ -29,8 +29,8 @@ fn hop_stamp(stamp: &Stamp) -> HopStamp {
     }
 }
 
-/// The trip of a frame that came back to `origin` at `home`: everything from the origin's own
-/// forward stamp on.
+/// Returns the trip of a frame that came back to `origin` at `home`, from the origin's own forward
+/// stamp on.
 ///
 /// `returned_at` is the origin's monotonic clock at `home`. `None` if the origin did not stamp the
 /// frame on its way out (an unmarked block, or no room).
@@ -85,7 +85,7 @@ fn due(own: &Stamp, returned_at: MonoTime, home: &Return) -> MonoTime {
 mod tests {
     use super::*;
     use crate::time::{Nanos, WallTime};
-    use crate::wire::{build, frame_type, Header};
+    use crate::wire::{build, FrameType, Header};
 
     fn stamp(node: u64, hop: u8, direction: StampDirection, at: u64) -> Vec<u8> {
         let mut out = vec![0; crate::wire::STAMP_LEN];
@@ -113,7 +113,7 @@ mod tests {
             stamp(12, 2, Turn, 5),
         ]
         .concat();
-        let bytes = build(Header::new(frame_type::BLOCK, 1, 42), &stamps, &[], b"");
+        let bytes = build(Header::new(FrameType::Block, 1, 42), &stamps, &[], b"");
         let frame = FrameView::parse(&bytes).unwrap();
         let home = Return {
             arrival: None,
@@ -143,7 +143,7 @@ mod tests {
                 stamp(10, 0, StampDirection::Forward, 1_000),
                 stamp(12, 1, StampDirection::Turn, 1_003),
             ];
-            let header = Header::new(frame_type::BLOCK, 1, 42);
+            let header = Header::new(FrameType::Block, 1, 42);
             let bytes = build(header, &stamps.concat(), &[], b"");
             let home = Return {
                 arrival: None,

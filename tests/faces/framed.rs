@@ -8,12 +8,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, ErrorInfo, Flags, FrameView, Header, HEADER_LEN,
+    build, ErrorInfo, Flags, FrameType, FrameView, Header, HEADER_LEN,
 };
 
 pub const COOKIE: u64 = 0x1122_3344_5566_7788;
 
-pub fn framed(kind: u8, flags: u16, cookie: u64, payload: &[u8]) -> Vec<u8> {
+pub fn framed(kind: FrameType, flags: u16, cookie: u64, payload: &[u8]) -> Vec<u8> {
     let header = Header {
         flags: Flags(flags),
         ..Header::new(kind, cookie, 0)
@@ -22,15 +22,15 @@ pub fn framed(kind: u8, flags: u16, cookie: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 pub fn open() -> Vec<u8> {
-    framed(frame_type::OPEN, Flags::MARKED, COOKIE, &[])
+    framed(FrameType::Open, Flags::MARKED, COOKIE, &[])
 }
 
 pub fn block() -> Vec<u8> {
-    framed(frame_type::BLOCK, 0, COOKIE, b"payload")
+    framed(FrameType::Block, 0, COOKIE, b"payload")
 }
 
 pub fn end() -> Vec<u8> {
-    framed(frame_type::END, 0, COOKIE, &[])
+    framed(FrameType::End, 0, COOKIE, &[])
 }
 
 /// A header whose field at `at` is overwritten, with or without the check computed anew.
@@ -78,7 +78,7 @@ pub fn next_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
 /// The text of the ERROR frame that comes before the end, if one does.
 pub fn error_text(socket: &mut TcpStream) -> Option<String> {
     while let Some((header, payload)) = next_frame(socket) {
-        if header.kind == frame_type::ERROR {
+        if header.kind == FrameType::Error {
             return Some(ErrorInfo::parse(&payload).unwrap().text);
         }
     }
@@ -136,7 +136,7 @@ impl Witness {
     /// Returns `true` if `payload` comes back as it was sent.
     pub fn is_answered(&mut self, payload: &[u8]) -> bool {
         let asked = match self.framed {
-            true => framed(frame_type::BLOCK, self.flags, COOKIE, payload),
+            true => framed(FrameType::Block, self.flags, COOKIE, payload),
             false => payload.to_vec(),
         };
         if self.socket.write_all(&asked).is_err() {
@@ -146,10 +146,10 @@ impl Witness {
         while answer.len() < payload.len() {
             if self.framed {
                 match next_frame(&mut self.socket) {
-                    Some((header, part)) if header.kind == frame_type::BLOCK => {
+                    Some((header, part)) if header.kind == FrameType::Block => {
                         answer.extend(part);
                     }
-                    Some((header, _)) if header.kind == frame_type::ERROR => return false,
+                    Some((header, _)) if header.kind == FrameType::Error => return false,
                     Some(_) => {}
                     None => return false,
                 }
