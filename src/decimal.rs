@@ -1,13 +1,17 @@
-//! Decimal numbers in, doubles out. std's parser rounds any text rightly, with 10 KiB of tables and as much code, which a
-//! router's flash need not hold: what people, kernels and agents write has a few digits.
+//! A small parser of decimal numbers. std's parser rounds every text correctly, with 10 KiB of
+//! tables and as much code. People, kernels and agents write a few digits, for which a router's
+//! flash need not hold these.
 
-/// The value of `text`: a sign, digits, a point among them, an exponent; all but one digit may be missing. The nearest
-/// double where there are at most 15 digits and the power of ten is within 22, else within 1 part in 10^14. `None` for
-/// anything else ("inf" and "nan", too), and beyond 10^300 either way.
+/// Parses a sign, digits with a point, and an exponent; only one digit is required.
 ///
-/// Up to 2^53 an integer is exact, and so is 10^22: one multiplication or division of the two rounds once.
+/// Returns the nearest double for at most 15 digits and a power of ten within 22, else a double
+/// within 1 part in 10^14. Returns `None` for other text ("inf" and "nan" too), and beyond 10^300
+/// either way.
+///
+/// Integers up to 2^53 and powers of ten up to 10^22 are exact, so that their product or quotient
+/// is rounded once.
 pub fn decimal(text: &str) -> Option<f64> {
-    const DIGITS: u32 = 19; // fit into 64 bits.
+    const DIGITS: u32 = 19; // These fit into 64 bits.
     let (number, exponent) = match text.split_once(['e', 'E']) {
         Some((number, exponent)) => (number, exponent.parse().ok()?),
         None => (text, 0_i32),

@@ -1,67 +1,85 @@
-//! Requests of HTTP/1 in, what the routes answer out: `/metrics`, `/healthz` and whatever else is hung up beside them.
+//! A small HTTP/1 server (RFC 9112): requests in, the responses of routes out.
 //!
-//! One `metrics` thread per listening address accepts, and a short-lived thread per request answers it and closes the
-//! connection. All is bounded: 8 KiB and 5 s for a request, 16 requests at a time, and an answer that is made in pieces
-//! has one in memory, and 5 s for each. Read RFC 9112 first; what is left out on purpose: request bodies, keep-alive, TLS
-//! and logins (bind to an address that only your monitoring reaches).
+//! One `metrics` thread per listening address accepts. A short-lived thread per request sends the
+//! response and closes the connection. It has no request bodies, keep-alive, TLS or logins: bind it
+//! to an address that only monitoring reaches.
+//!
+//! Everything is bounded: a request to 8 KiB and 5 s, and to 16 at a time. If all places are taken,
+//! the oldest connection without a complete request is closed in favour of a new one, so that idle
+//! sockets lock out no scrape. A response in pieces has one piece in memory and 5 s for each.
+//!
+//! Routes for browsers answer only if `Host` names this machine. A page of another site could
+//! otherwise read them through a DNS name that it points here (DNS rebinding).
 
 use crate::decimal::decimal;
-use crate::output::tell;
+use crate::output::print_error;
+use crate::sync::lock;
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// Longest request line with headers.
 const REQUEST: usize = 8 << 10;
-/// How long a request may take to arrive, and then its answer to be taken.
+/// Time for a request to arrive, and again for its response or a piece of it to be accepted.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests at a time: more than probes asked for over HTTP at a time, so that `/metrics` is answered meanwhile.
+/// Requests at a time: more than the probes that `/probe` runs at a time, so that `/metrics`
+/// answers meanwhile.
 const THREADS: usize = 16;
-/// What is gathered of an answer in pieces before it is sent; a piece may be longer.
+/// Threads at a time, with those whose connections were closed for a new one and that have yet to
+/// end.
+const MOST_THREADS: usize = 4 * THREADS;
+/// Size at which the gathered pieces of a response are sent. One piece may be longer.
 const CHUNK: usize = 16 << 10;
-/// How long accepting rests when descriptors are short.
+/// Pause of accepting when descriptors are short.
 const REST: Duration = Duration::from_millis(100);
+/// Routes for programs, which know a node by any name. Other routes are for browsers and check
+/// `Host`.
+const ANY_HOST: [&str; 3] = ["/metrics", "/healthz", "/probe"];
 
 /// A request whose method is GET or HEAD.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The target up to `?`, as it was sent.
     pub path: String,
-    /// What follows `?`, decoded, in order.
+    /// The parameters behind `?`, decoded, in order.
     pub query: Vec<(String, String)>,
     /// The header `Accept`; empty without one.
     pub accept: String,
-    /// How long Prometheus waits for the answer (`X-Prometheus-Scrape-Timeout-Seconds`).
+    /// The header `Host`; empty without one.
+    pub host: String,
+    /// Time that Prometheus waits for the response (`X-Prometheus-Scrape-Timeout-Seconds`); `None`
+    /// without the header.
     pub scrape_timeout: Option<Duration>,
-    /// HTTP/1.0, which knows no chunks: an answer in pieces ends with the connection.
+    /// `true` for HTTP/1.0, which has no chunks: a response in pieces ends with the connection.
     pub old: bool,
 }
 
 impl Request {
-    /// The last value of a parameter of the query.
+    /// Returns the last value of a parameter of the query; `None` without one.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let mut pairs = self.query.iter().rev();
         pairs.find_map(|(key, value)| (key == name).then_some(value.as_str()))
     }
 }
 
-/// What a route answers.
+/// The response of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// 200, 403, 503, ...
     pub status: u16,
     /// `Content-Type`.
     pub content_type: &'static str,
-    /// All of it.
+    /// The whole body.
     pub body: String,
 }
 
 impl Response {
-    /// 200 with a body of that type.
+    /// Returns a response with status 200 and a body of that type.
     pub fn ok(content_type: &'static str, body: String) -> Self {
         Self {
             status: 200,
@@ -70,7 +88,7 @@ impl Response {
         }
     }
 
-    /// A line of text.
+    /// Returns a response of one line of text.
     pub fn text(status: u16, text: &str) -> Self {
         Self {
             status,
@@ -80,7 +98,7 @@ impl Response {
     }
 }
 
-/// Takes a piece of an answer; an error where nobody takes it any more.
+/// Sends a piece of a response; fails if the client is gone.
 pub type Take<'a> = dyn FnMut(&str) -> io::Result<()> + 'a;
 
 type Whole = dyn Fn(&Request) -> Response + Send + Sync;
@@ -96,24 +114,29 @@ enum Answer<'a> {
     Pieces(&'static str, &'a Pieces),
 }
 
-/// What is answered at which path.
+/// The handler of each path.
 #[derive(Default)]
-pub struct Routes(Vec<(&'static str, Handler)>);
+pub struct Routes {
+    handlers: Vec<(&'static str, Handler)>,
+    /// Names of this machine beside `localhost` and its host name.
+    names: Vec<String>,
+}
 
 impl Routes {
-    /// Hangs a route up.
+    /// Adds a route.
     #[must_use]
     pub fn with(
         mut self,
         path: &'static str,
         handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> Self {
-        self.0.push((path, Handler::Whole(Box::new(handler))));
+        self.handlers
+            .push((path, Handler::Whole(Box::new(handler))));
         self
     }
 
-    /// Hangs one up whose answer is of any length: it is sent as it is made. `handler` gives it over piece by piece, and
-    /// returns the error where one is not taken.
+    /// Adds a route with a response of any length. `handler` passes it on piece by piece, and
+    /// returns the error of a piece that could not be sent.
     #[must_use]
     pub fn with_pieces(
         mut self,
@@ -122,18 +145,62 @@ impl Routes {
         handler: impl Fn(&mut Take<'_>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let handler = Handler::Pieces(content_type, Box::new(handler));
-        self.0.push((path, handler));
+        self.handlers.push((path, handler));
         self
     }
 
+    /// Accepts `name` as a `Host` of the routes for browsers.
+    #[must_use]
+    pub fn known_as(mut self, name: &str) -> Self {
+        self.names.push(name.to_owned());
+        self
+    }
+
+    /// Returns `true` if `host`, the value of a header, is an IP address or a name of this machine.
+    ///
+    /// Clients without the header (HTTP/1.0) are no browsers.
+    fn knows_host(&self, host: &str) -> bool {
+        let (host, port) = match host.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port),
+            _ => (host, ""),
+        };
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return false;
+        }
+        let is_address = match host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+        {
+            Some(host) => host.parse::<Ipv6Addr>().is_ok(),
+            None => host.parse::<Ipv4Addr>().is_ok(),
+        };
+        let host = host.trim_end_matches('.');
+        let first_label = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let is_own_name = || {
+            let own = crate::sys::host_name().map(|name| first_label(&name));
+            own.is_some_and(|own| own.eq_ignore_ascii_case(&first_label(host)))
+        };
+        is_address
+            || host.is_empty()
+            || host.eq_ignore_ascii_case("localhost")
+            || self
+                .names
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(host))
+            || is_own_name()
+    }
+
     fn answer(&self, request: &Request) -> Answer<'_> {
-        match self.0.iter().find(|(path, _)| *path == request.path) {
+        if !ANY_HOST.contains(&request.path.as_str()) && !self.knows_host(&request.host) {
+            return Answer::Whole(wrong_host(&request.host));
+        }
+        match self.handlers.iter().find(|(path, _)| *path == request.path) {
             Some((_, Handler::Whole(handler))) => Answer::Whole(handler(request)),
             Some((_, Handler::Pieces(content_type, handler))) => {
                 Answer::Pieces(content_type, handler)
             }
             None => {
-                let paths: Vec<_> = self.0.iter().map(|(path, _)| *path).collect();
+                let paths: Vec<_> = self.handlers.iter().map(|(path, _)| *path).collect();
                 let text = format!("nothing here; there is {}", paths.join(", "));
                 Answer::Whole(Response::text(404, &text))
             }
@@ -141,10 +208,24 @@ impl Routes {
     }
 }
 
-/// A request that cannot be answered: status, and what was wrong.
+fn wrong_host(host: &str) -> Response {
+    let own = crate::sys::host_name().unwrap_or_else(|| "the host name".to_owned());
+    let shown: String = host
+        .chars()
+        .take(80)
+        .flat_map(char::escape_default)
+        .collect();
+    let text = format!(
+        "the host {shown} is unknown here: use an IP address, localhost or {own}, or start with \
+         --metrics-listen {shown}"
+    );
+    Response::text(421, &text)
+}
+
+/// The status and the reason for a request that cannot be answered.
 type Bad = (u16, &'static str);
 
-/// Reads a request; the flag tells whether it was HEAD. `None` while its end has not come.
+/// Parses a request; the flag is `true` for HEAD. Returns `None` while its end is missing.
 fn parse(bytes: &[u8]) -> Option<Result<(Request, bool), Bad>> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
     let Some(end) = end else {
@@ -187,11 +268,13 @@ fn understand(head: &[u8]) -> Result<(Request, bool), Bad> {
         };
         let value = value.trim();
         if name.eq_ignore_ascii_case("accept") {
-            // Several lines are one list.
+            // Several lines form one list.
             if !request.accept.is_empty() {
                 request.accept.push(',');
             }
             request.accept.push_str(value);
+        } else if name.eq_ignore_ascii_case("host") {
+            value.clone_into(&mut request.host);
         } else if name.eq_ignore_ascii_case("x-prometheus-scrape-timeout-seconds") {
             let seconds = decimal(value);
             let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -201,7 +284,8 @@ fn understand(head: &[u8]) -> Result<(Request, bool), Bad> {
     Ok((request, method == "HEAD"))
 }
 
-/// Percent-decoding as forms do it, `+` for a space; `None` where it is broken or no UTF-8.
+/// Decodes percent signs as forms do, `+` for a space; `None` if the text is malformed or not
+/// UTF-8.
 fn decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -219,38 +303,35 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Binds every address and says where the metrics are: where an address has port 0, the kernel chooses one.
+/// Binds every address and prints the URL of its metrics. The kernel chooses a port for 0.
 ///
 /// # Errors
 ///
 /// As bind(2), naming the address.
 pub fn bind(program: &str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
     let mut listeners = Vec::new();
-    let mut told = String::new();
+    let mut urls = String::new();
     for address in addresses {
-        let bound = TcpListener::bind(address).and_then(|listener| {
+        let bound = crate::sys::listen_on(*address).and_then(|listener| {
             let address = listener.local_addr()?;
             Ok((listener, address))
         });
         let (listener, address) =
             bound.map_err(|error| format!("listen on {address} for metrics: {error}"))?;
-        let _ = writeln!(told, "{program}: metrics at http://{address}/metrics");
+        let _ = writeln!(urls, "{program}: metrics at http://{address}/metrics");
         listeners.push(listener);
     }
-    tell(&told);
+    print_error(&urls);
     Ok(listeners)
 }
 
-/// Answers requests from now on, on threads of its own that end with the process.
+/// Starts threads that answer requests until the process ends.
 ///
 /// # Errors
 ///
-/// Where no thread can be started.
+/// Fails if no thread can be started.
 pub fn serve(listeners: Vec<TcpListener>, routes: Routes) -> io::Result<()> {
-    let shared = Arc::new(Shared {
-        routes,
-        busy: AtomicUsize::new(0),
-    });
+    let shared = Arc::new(Shared::new(routes));
     for listener in listeners {
         let shared = Arc::clone(&shared);
         Builder::new()
@@ -262,49 +343,121 @@ pub fn serve(listeners: Vec<TcpListener>, routes: Routes) -> io::Result<()> {
 
 struct Shared {
     routes: Routes,
-    busy: AtomicUsize,
+    threads: AtomicUsize,
+    /// Connections whose request is incomplete, the oldest first.
+    waiting: Mutex<VecDeque<Arc<TcpStream>>>,
 }
 
-/// A request under way; counted until it is dropped, by a panic too.
-struct Busy(Arc<Shared>);
-
-impl Busy {
-    fn begin(shared: &Arc<Shared>) -> Option<Self> {
-        let before = shared.busy.fetch_add(1, Ordering::AcqRel);
-        let busy = Self(Arc::clone(shared));
-        (before < THREADS).then_some(busy)
+impl Shared {
+    fn new(routes: Routes) -> Self {
+        Self {
+            routes,
+            threads: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+        }
     }
 }
 
-impl Drop for Busy {
+/// A connection with its place among the threads, which it frees when it is dropped, by a panic
+/// too.
+struct Client {
+    shared: Arc<Shared>,
+    stream: Arc<TcpStream>,
+}
+
+impl Client {
+    /// Takes a place for a connection. If all are taken, the oldest connection without a complete
+    /// request is closed.
+    ///
+    /// Returns the connection if every place is taken by a complete request.
+    fn admit(shared: &Arc<Shared>, stream: TcpStream) -> Result<Self, TcpStream> {
+        let threads = shared.threads.load(Ordering::Acquire);
+        let mut waiting = lock(&shared.waiting);
+        if threads >= THREADS {
+            let oldest = match threads < MOST_THREADS {
+                true => waiting.pop_front(),
+                false => None,
+            };
+            match oldest {
+                // Its thread wakes up and ends. The client reads the end of the stream.
+                Some(oldest) => drop(oldest.shutdown(Shutdown::Both)),
+                None => return Err(stream),
+            }
+        }
+        shared.threads.fetch_add(1, Ordering::AcqRel);
+        let stream = Arc::new(stream);
+        waiting.push_back(Arc::clone(&stream));
+        drop(waiting);
+        let shared = Arc::clone(shared);
+        Ok(Self { shared, stream })
+    }
+
+    /// Protects the connection from being closed for a new one: its request is complete.
+    fn is_complete(&self) {
+        lock(&self.shared.waiting).retain(|stream| !Arc::ptr_eq(stream, &self.stream));
+    }
+
+    fn answer(&self) -> io::Result<()> {
+        let stream = &*self.stream;
+        let parsed = receive(stream)?;
+        self.is_complete();
+        let (request, head) = match parsed {
+            Ok(parsed) => parsed,
+            Err((status, text)) => {
+                return send(stream, &emit(&Response::text(status, text), false))
+            }
+        };
+        match self.shared.routes.answer(&request) {
+            Answer::Whole(response) => send(stream, &emit(&response, head)),
+            Answer::Pieces(content_type, make) => {
+                let length = if request.old {
+                    ""
+                } else {
+                    "Transfer-Encoding: chunked\r\n"
+                };
+                send(stream, emit_head(200, content_type, length).as_bytes())?;
+                if head {
+                    return Ok(());
+                }
+                send_pieces(stream, make, !request.old)
+            }
+        }
+    }
+}
+
+impl Drop for Client {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        self.is_complete();
+        self.shared.threads.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     let rest = crossbeam_channel::never::<()>();
     for stream in listener.incoming() {
-        let mut stream = match stream {
+        let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 log::debug!("metrics: accept: {error}");
                 if crate::sys::is_shortage(&error) {
-                    let _ = rest.recv_timeout(REST); // Nothing comes: it is a rest.
+                    let _ = rest.recv_timeout(REST); // The channel is empty: this is a pause.
                 }
                 continue;
             }
         };
-        let Some(busy) = Busy::begin(shared) else {
-            let response = Response::text(503, "too many requests at a time");
-            // What does not fit into an empty socket's buffer is not waited for.
-            let _ = stream.set_nonblocking(true);
-            let _ = stream.write_all(&emit(&response, false));
-            continue;
+        let client = match Client::admit(shared, stream) {
+            Ok(client) => client,
+            Err(mut stream) => {
+                let response = Response::text(503, "too many requests at a time");
+                // An empty socket's buffer has room for it; nothing waits here.
+                let _ = stream.set_nonblocking(true);
+                let _ = stream.write_all(&emit(&response, false));
+                continue;
+            }
         };
         let answering = Builder::new().name("metrics req".into()).spawn(move || {
-            if let Err(error) = answer(&busy.0, &mut stream) {
-                log::debug!("metrics: a request was not answered: {error}");
+            if let Err(error) = client.answer() {
+                log::debug!("metrics: a request got no response: {error}");
             }
         });
         if let Err(error) = answering {
@@ -313,39 +466,17 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     }
 }
 
-fn answer(shared: &Shared, stream: &mut TcpStream) -> io::Result<()> {
-    let parsed = receive(stream)?;
-    let (request, head) = match parsed {
-        Ok(parsed) => parsed,
-        Err((status, text)) => return send(stream, &emit(&Response::text(status, text), false)),
-    };
-    match shared.routes.answer(&request) {
-        Answer::Whole(response) => send(stream, &emit(&response, head)),
-        Answer::Pieces(content_type, make) => {
-            let length = if request.old {
-                ""
-            } else {
-                "Transfer-Encoding: chunked\r\n"
-            };
-            send(stream, emit_head(200, content_type, length).as_bytes())?;
-            if head {
-                return Ok(());
-            }
-            send_pieces(stream, make, !request.old)
-        }
-    }
-}
-
-/// Sends what `make` makes. In chunks, an answer that was cut off is known as such by the lack of the last one.
-fn send_pieces(stream: &mut TcpStream, make: &Pieces, chunked: bool) -> io::Result<()> {
+/// Sends the pieces that `make` passes on. The last chunk shows a client that the response is
+/// complete.
+fn send_pieces(stream: &TcpStream, make: &Pieces, chunked: bool) -> io::Result<()> {
     let mut gathered = String::new();
-    let mut flush = |gathered: &mut String, last: bool| {
+    let flush = |gathered: &mut String, last: bool| {
         let mut bytes = Vec::with_capacity(gathered.len() + 16);
         if !chunked {
             bytes.extend_from_slice(gathered.as_bytes());
         } else {
             if !gathered.is_empty() {
-                // Memory takes all.
+                // A write to memory cannot fail.
                 let _ = write!(bytes, "{:x}\r\n{gathered}\r\n", gathered.len());
             }
             if last {
@@ -365,7 +496,7 @@ fn send_pieces(stream: &mut TcpStream, make: &Pieces, chunked: bool) -> io::Resu
     flush(&mut gathered, true)
 }
 
-fn send(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+fn send(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -384,14 +515,14 @@ fn send(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn receive(stream: &mut TcpStream) -> io::Result<Result<(Request, bool), Bad>> {
+fn receive(mut stream: &TcpStream) -> io::Result<Result<(Request, bool), Bad>> {
     let deadline = Instant::now() + PATIENCE;
     let mut bytes = Vec::new();
     let mut piece = [0; 1024];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Err((408, "the request did not come in time")));
+            return Ok(Err((408, "the request did not arrive in time")));
         }
         stream.set_read_timeout(Some(left))?;
         match stream.read(&mut piece) {
@@ -416,7 +547,7 @@ fn emit(response: &Response, head: bool) -> Vec<u8> {
     bytes
 }
 
-/// Status line and headers; `length` is the one that tells how long the body is.
+/// Returns the status line and headers, with `length` as the header for the length of the body.
 fn emit_head(status: u16, content_type: &str, length: &str) -> String {
     let reason = match status {
         200 => "OK",
@@ -425,6 +556,7 @@ fn emit_head(status: u16, content_type: &str, length: &str) -> String {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Error",
@@ -448,15 +580,16 @@ mod tests {
         b"GET /probe?target=%5B::1%5D:9000&count=5&count=7&x HTTP/1.1\r\nHost: a\r\n\
         ACCEPT: text/plain;q=0.5\r\nX-Prometheus-Scrape-Timeout-Seconds: 2.5\r\n\r\n";
 
-    /// More than one chunk of them, of 10 bytes; less than a socket holds.
+    /// Number of pieces of 10 bytes: more than one chunk, and less than a socket holds.
     const PIECES: usize = 4_000;
 
     fn ask(routes: &Arc<Shared>, sent: &[u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut server, _) = listener.accept().unwrap();
+        let (server, _) = listener.accept().unwrap();
         client.write_all(sent).unwrap();
-        answer(routes, &mut server).unwrap();
+        let server = Client::admit(routes, server).unwrap();
+        server.answer().unwrap();
         drop(server);
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();
@@ -472,10 +605,7 @@ mod tests {
             .with_pieces("/pieces", "text/plain", |take| {
                 (0..PIECES).try_for_each(|piece| take(&format!("{piece:09}\n")))
             });
-        Arc::new(Shared {
-            routes,
-            busy: AtomicUsize::new(0),
-        })
+        Arc::new(Shared::new(routes))
     }
 
     #[test]
@@ -499,14 +629,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_cut_anywhere_is_waited_for() {
+    fn a_request_cut_anywhere_is_incomplete() {
         for length in 0..GOLDEN.len() {
             assert_eq!(parse(&GOLDEN[..length]), None, "{length}");
         }
     }
 
     #[test]
-    fn what_is_no_request_is_told_so() {
+    fn a_malformed_request_gets_the_status_of_its_fault() {
         for (sent, status) in [
             (&b"POST /metrics HTTP/1.1\r\n\r\n"[..], 405),
             (b"GET /metrics\r\n\r\n", 400),
@@ -535,7 +665,7 @@ mod tests {
     }
 
     #[test]
-    fn head_is_answered_as_get_is_without_the_body() {
+    fn the_response_to_head_is_that_to_get_without_the_body() {
         let get = ask(&shared(), b"GET /metrics HTTP/1.1\r\nAccept: body\r\n\r\n");
         let head = ask(&shared(), b"HEAD /metrics HTTP/1.1\r\nAccept: body\r\n\r\n");
         assert!(get.contains("Content-Length: 4\r\n"), "{get}");
@@ -543,7 +673,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_pieces_comes_whole_with_its_end_marked_and_in_chunks_of_bounded_length() {
+    fn a_response_in_pieces_is_complete_with_its_end_marked_in_chunks_of_bounded_length() {
         let whole: String = (0..PIECES).map(|piece| format!("{piece:09}\n")).collect();
         let old = ask(&shared(), b"GET /pieces HTTP/1.0\r\n\r\n");
         let (head, body) = old.split_once("\r\n\r\n").unwrap();
@@ -566,14 +696,90 @@ mod tests {
         assert_eq!(only_head, format!("{head}\r\n\r\n"));
     }
 
+    fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
     #[test]
-    fn beyond_the_bound_a_request_is_refused_at_once_and_room_comes_back() {
-        let shared = shared();
-        let many: Vec<_> = (0..THREADS).map(|_| Busy::begin(&shared)).collect();
-        assert!(many.iter().all(Option::is_some));
-        assert!(Busy::begin(&shared).is_none());
-        drop(many);
-        assert!(Busy::begin(&shared).is_some());
+    fn idle_connections_make_room_for_new_ones_oldest_first() {
+        let (shared, listener) = (shared(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut places = Vec::new();
+        for _ in 0..40 {
+            let (client, server) = pair(&listener);
+            places.push((client, Client::admit(&shared, server).unwrap()));
+        }
+        let is_closed = |client: &Client| matches!((&*client.stream).read(&mut [0; 1]), Ok(0));
+        let closed: Vec<bool> = places
+            .iter()
+            .map(|(_, client)| {
+                client.stream.set_nonblocking(true).unwrap();
+                is_closed(client)
+            })
+            .collect();
+        assert_eq!(
+            closed,
+            [vec![true; 40 - THREADS], vec![false; THREADS]].concat()
+        );
+        let text = ask(&shared, b"GET /metrics HTTP/1.1\r\n\r\n");
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    }
+
+    #[test]
+    fn complete_requests_keep_their_places_and_free_them_when_they_end() {
+        let (shared, listener) = (shared(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut places = Vec::new();
+        for _ in 0..THREADS {
+            let (_, server) = pair(&listener);
+            let client = Client::admit(&shared, server).unwrap();
+            client.is_complete();
+            places.push(client);
+        }
+        assert!(Client::admit(&shared, pair(&listener).1).is_err());
+        places.pop();
+        assert!(Client::admit(&shared, pair(&listener).1).is_ok());
+        drop(places);
+        assert_eq!(shared.threads.load(Ordering::Acquire), 0);
+        assert!(lock(&shared.waiting).is_empty());
+    }
+
+    #[test]
+    fn only_routes_for_programs_answer_under_a_foreign_host() {
+        let page = |_: &Request| Response::text(200, "page");
+        let routes = Routes::default().with("/", page).with("/metrics", page);
+        let shared = Arc::new(Shared::new(routes.known_as("probe.example")));
+        let own = crate::sys::host_name().unwrap();
+        let [same_label, longer] = [format!("{own}.lan:80"), format!("x{own}")];
+        for (path, host, status) in [
+            ("/", "127.0.0.1:9090", 200),
+            ("/", "192.0.2.1", 200),
+            ("/", "[2001:db8::1]:9090", 200),
+            ("/", "[::1]", 200),
+            ("/", "LocalHost:9090", 200),
+            ("/", "Probe.Example:9090", 200),
+            ("/", same_label.as_str(), 200),
+            ("/", "", 200),
+            ("/", longer.as_str(), 421),
+            ("/", "evil.example", 421),
+            ("/", "127.0.0.1.evil.example", 421),
+            ("/", "localhost.evil.example", 421),
+            ("/", "[::1].evil.example", 421),
+            ("/", "localhost:80x", 421),
+            ("/none", "evil.example", 421),
+            ("/metrics", "evil.example", 200),
+        ] {
+            let sent = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let text = ask(&shared, sent.as_bytes());
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{host}: {text}"
+            );
+            let remedy = "--metrics-listen evil.example";
+            assert!(
+                status == 200 || !host.starts_with("evil") || text.contains(remedy),
+                "{text}"
+            );
+        }
     }
 
     #[test]

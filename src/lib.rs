@@ -1,20 +1,22 @@
-//! Which sub-segment of a TCP path, or which host on it, adds the delay - and which one's delay has grown?
+//! Finds the sub-segment of a TCP path, or the host on it, that adds the delay, and the one whose
+//! delay has grown.
 //!
-//! A chain of small proxies, A -> B -> C -> Z, carries blocks of bytes. Every node stamps every marked block with its
-//! wall-clock time on the way out and on the way back; the source reads all stamps and splits the delay into
-//! sub-segments and hosts, without synchronised clocks.
+//! A chain of small proxies, A -> B -> C -> Z, carries blocks of bytes. Every node stamps every
+//! marked block with its wall-clock time on the way out and on the way back. The source reads all
+//! stamps and splits the delay into sub-segments and hosts, without synchronised clocks.
 //!
 //! # The map
 //!
 //! ```text
-//! argv ──► cli ──► commands ──► origin, node ◄──bytes──► wire ◄──frames──► session ──measurements──► collect
-//!                                                                                                       │
-//! capture ──► passive ──► report ◄──────────── measure ◄─────────────────────────────────────────────────┘
-//!                           └──► publish ──► stdout, files, terminal, HTTP
+//! argv ─► cli ─► commands ─► origin, node ◄─bytes─► wire ◄─frames─► session
+//!                                                                      │ measurements
+//! capture ─► passive ─► report ◄──────── measure ◄──────── collect ◄───┘
+//!                          └─► publish ─► stdout, files, terminal, HTTP
 //! ```
 //!
-//! A room uses the rooms of the floors below its own, never one above. Rooms of one floor use those that the last
-//! column names. `tests/map.rs` holds this table against every `use crate::` of the tree.
+//! A room uses the rooms of the floors below its own, never one above. Rooms of one floor use those
+//! that the last column names. `tests/map.rs` compares this table with every `use crate::` of the
+//! tree.
 //!
 //! | floor | room | turns | into | uses on its own floor |
 //! |---|---|---|---|---|
@@ -22,6 +24,7 @@
 //! | 0 | [`sync`] | nothing | locks that survive a panic, random numbers, stack sizes | |
 //! | 0 | [`output`] | bytes | stdout, stderr and files, written with checks | |
 //! | 0 | [`vec_map`] | keys and values | a small map in order | |
+//! | 0 | [`columns`] | text | its width on a terminal, shortened and wrapped to it | |
 //! | 0 | [`decimal`] | text | a double | |
 //! | 0 | [`annotation`] | classes and names | what a node reports of its host | |
 //! | 1 | [`sys`] | system calls | plain values; it alone holds `unsafe` | |
@@ -31,16 +34,18 @@
 //! | 4 | [`session`] | events of one connection | decisions and measurements | |
 //! | 4 | [`passive`] | capture bytes | packets, flows, session events, round trips | |
 //! | 4 | [`annotate`] | procfs, SNMP, `TCP_INFO` | annotations | |
-//! | 5 | [`report`] | one `Report`, or the flows of a capture | text, JSON, CSV, Prometheus, HTML and more | |
+//! | 5 | [`report`] | one `Report`, or the flows of a capture | text, JSON, CSV, HTML, ... | |
 //! | 6 | [`cli`] | argv | a checked `Config`, or help text | |
 //! | 6 | [`collect`] | measurements of all pumps | the state of a run and its latest report | |
+//! | 7 | [`manual`] | a topic | a page of plain text | |
 //! | 7 | [`node`] | sockets, threads, channels | calls into the core | |
 //! | 8 | [`origin`] | a next hop | an open session, its blocks and answers | |
 //! | 9 | [`publish`] | reports and connection records | stdout, files, the terminal, HTTP | |
 //! | 10 | [`commands`] | a `Config` | a run, and the exit code | |
 //!
-//! `wire`, `session`, `passive`, `measure` and `report` are the core: no sockets, threads, files or clocks. Time is an
-//! argument, so an eight-hop path with clocks hours apart is tested in a millisecond.
+//! `wire`, `session`, `passive`, `measure` and `report` are the core: no sockets, threads, files or
+//! clocks. Time is an argument, so that an eight-hop path with clocks hours apart is tested in a
+//! millisecond.
 
 #![deny(unsafe_code)]
 
@@ -48,9 +53,11 @@ pub mod annotate;
 pub mod annotation;
 pub mod cli;
 pub mod collect;
+pub mod columns;
 pub mod commands;
 pub mod decimal;
 pub mod http;
+pub mod manual;
 pub mod measure;
 pub mod node;
 pub mod origin;
@@ -70,6 +77,10 @@ pub mod wire;
 
 /// `true` in a build with the feature `full`, which static binaries for small machines leave out.
 ///
-/// Code is guarded by a constant and not by an attribute: all of it is compiled and checked either way, and unreachable
-/// code is not linked. [`cli::flags::FULL_ONLY`] lists the options and commands.
+/// Code is guarded by this constant and not by an attribute, so that all of it is compiled and
+/// checked either way. Unreachable code is not linked. [`cli::flags::FULL_ONLY`] lists the options
+/// and commands.
 pub const FULL: bool = cfg!(feature = "full");
+
+/// The reason that an error gives for a part that only a build with the feature `full` has.
+pub const SMALL: &str = "it was made for small machines, without the feature full";

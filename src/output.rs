@@ -1,4 +1,5 @@
-//! Results out: stdout, stderr and named files, with checked writes (the print macros panic on a broken pipe).
+//! Results out: stdout, stderr and named files, with checked writes (the print macros panic on a
+//! broken pipe).
 
 use std::fmt;
 use std::fs;
@@ -7,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{fchown, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A result that could not be written, or a state that could not be read.
+/// A result that could not be written, or a file that could not be read.
 #[derive(Debug)]
 pub struct OutputError {
     action: &'static str,
@@ -36,7 +37,7 @@ impl OutputError {
         }
     }
 
-    /// A file that should be there could not be read, or not understood.
+    /// Returns the error of a file that could not be read or parsed.
     pub fn reading(path: &Path, cause: io::Error) -> Self {
         Self {
             action: "read",
@@ -45,40 +46,40 @@ impl OutputError {
         }
     }
 
-    /// Of several results the one that is to be told: a failure rather than a reader that has gone away.
+    /// Joins several results into one.
     ///
     /// # Errors
     ///
-    /// That one.
+    /// The first failure; the absence of a reader only if nothing else failed.
     pub fn all<const N: usize>(results: [Result<(), Self>; N]) -> Result<(), Self> {
         let errors = results.into_iter().filter_map(Result::err);
         errors.min_by_key(Self::is_closed_pipe).map_or(Ok(()), Err)
     }
 
-    /// The reader has gone away: a normal end (`| head -1`), not a failure.
+    /// Returns `true` if the reader of a pipe is gone: a normal end (`| head -1`), not a failure.
     pub fn is_closed_pipe(&self) -> bool {
         self.cause.kind() == io::ErrorKind::BrokenPipe
     }
 }
 
-/// Where results go.
+/// The destination of results.
 #[derive(Debug)]
 pub enum Output {
     /// Standard output.
     Stdout,
-    /// Standard error: where stdout carries payload.
+    /// Standard error, as stdout carries payload.
     Stderr,
-    /// `--report FILE` of a format with a line per block, written as they come.
+    /// A `--report FILE` of a format with a line per block, written as they come.
     Stream(PathBuf, fs::File),
-    /// `--report FILE` of one report at the end: the last one stays whole until the new one is.
+    /// A `--report FILE` of one report at the end, which replaces the old one at once.
     Whole(PathBuf),
-    /// Nowhere: the figures are read elsewhere.
+    /// No destination: the figures are read elsewhere.
     Nothing,
 }
 
 impl Output {
-    /// The named file; else `otherwise`. It is opened now, so that a bad path is told before anything is measured; only a
-    /// `stream` is emptied now.
+    /// Opens the file at `path`, or returns `otherwise` without one. A bad path is an error before
+    /// anything is measured; only a `stream` is emptied now.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Output {
         };
         let regular = fs::metadata(path).is_ok_and(|data| data.is_file());
         match opened {
-            // What is no regular file (a pipe, a device) can only be written to.
+            // A pipe or a device can only be written to, not replaced.
             Ok(file) if stream || !regular => Ok(Self::Stream(path.into(), file)),
             Ok(_) => Ok(Self::Whole(path.into())),
             Err(cause) => Err(OutputError::writing(path.display().to_string(), cause)),
@@ -105,7 +106,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// As write(2), naming where.
+    /// As write(2), with the name of the destination.
     pub fn write(&mut self, text: &str) -> Result<(), OutputError> {
         let (target, written) = match self {
             Self::Stdout => {
@@ -127,36 +128,36 @@ impl Output {
     }
 }
 
-/// Standard output without std's line buffer: a block goes out as it came in, with one call.
+/// Returns standard output without std's line buffer: a block goes out with one call.
 ///
 /// # Errors
 ///
-/// Where the program was started without one.
+/// As fcntl(2), if the program was started without one.
 pub fn raw_stdout() -> io::Result<fs::File> {
     Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
-/// Standard input without std's buffer: a block is what one read brings.
+/// Returns standard input without std's buffer: one read makes one block.
 ///
 /// # Errors
 ///
-/// Where the program was started without one.
+/// As fcntl(2), if the program was started without one.
 pub fn raw_stdin() -> io::Result<fs::File> {
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
-/// Says something on stderr; where even that fails there is nobody to tell.
-pub fn tell(text: &str) {
+/// Writes `text` to stderr. A failure is ignored, as there is no other place to report it.
+pub fn print_error(text: &str) {
     let _ = Output::Stderr.write(text);
 }
 
-/// Replaces a file by way of a temporary one beside it, so that a reader sees the old or the new content and nothing
-/// between. What is no regular file (a pipe, a device) is written to: it is not ours to put a file in its place. A link
-/// (`/dev/stdout`, too) stays one, and what it leads to is replaced.
+/// Replaces a file through a temporary one beside it, so that a reader sees the old or the new
+/// content and nothing between. A pipe or a device is written to: a file in its place would break
+/// it. A link (also `/dev/stdout`) stays one, and its target is replaced.
 ///
 /// # Errors
 ///
-/// As open(2), write(2) and rename(2), naming the file.
+/// As open(2), write(2) and rename(2), with the name of the file.
 pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     if fs::metadata(path).is_ok_and(|data| !data.is_file()) {
         let opened = fs::OpenOptions::new().write(true).open(path);
@@ -172,7 +173,8 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     let mut beside = real.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
-    // One left behind by a process of this number that was killed. What somebody else puts there is never followed.
+    // Left behind by a killed process with this number. A link that others put there is never
+    // followed.
     let _ = fs::remove_file(&beside);
     let created = fs::File::create_new(&beside).and_then(|file| keep_owner(&real, file));
     // A directory that takes no new files may hold one that can be written.
@@ -190,7 +192,7 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
         })
         .and_then(|()| fs::rename(&beside, &real));
     replaced.map_err(|cause| {
-        // It may not be there at all.
+        // It may not exist.
         let _ = fs::remove_file(&beside);
         OutputError::writing(path.display().to_string(), cause)
     })
@@ -208,8 +210,9 @@ fn keep_owner(replaced: &Path, file: fs::File) -> io::Result<fs::File> {
     Ok(file)
 }
 
-/// Where a link leads, which is made if it is not there. That is asked of the open file: whether a link in a directory of
-/// many users may be followed is the kernel's to say (fs.protected_symlinks), and nobody can turn it meanwhile.
+/// Returns the target of a link, which is created if it is missing. The path is that of the open
+/// file: the kernel decides about links in shared directories (fs.protected_symlinks), and a link
+/// that changes meanwhile has no effect.
 fn followed(link: &Path) -> io::Result<PathBuf> {
     let mut opening = fs::OpenOptions::new();
     let file = opening.append(true).create(true).open(link)?;
@@ -222,7 +225,7 @@ mod tests {
     use std::os::unix::fs::FileTypeExt;
     use std::process::Command;
 
-    /// A directory of its own, which goes with it.
+    /// A directory that is removed when it is dropped.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stays_one_and_what_it_leads_to_is_replaced() {
+    fn a_link_stays_one_and_its_target_is_replaced() {
         let scratch = Scratch::new("follow");
         let (real, link) = (scratch.0.join("real"), scratch.0.join("link"));
         std::os::unix::fs::symlink("real", &link).unwrap();
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_laid_where_the_temporary_file_comes_is_not_followed() {
+    fn a_link_in_the_place_of_the_temporary_file_is_not_followed() {
         let scratch = Scratch::new("link");
         let (path, victim) = (scratch.0.join("figures"), scratch.0.join("victim"));
         fs::write(&victim, "precious").unwrap();

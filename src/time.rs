@@ -1,8 +1,9 @@
-//! Time as types that say which clock it is from: integers in, integers and text out; no clock is read here.
+//! Types of time that name their clock. No clock is read here.
 //!
-//! [`WallTime`] is what stamps carry (RFC 2330 §10: host time, not wire time), [`MonoTime`] is what schedules and
-//! deadlines use. Differences of wall times are [`SignedNanos`]: two clocks meet in them, or one clock that was stepped,
-//! so a negative one is a finding and not a zero. [`Nanos`] is a length of time that cannot be negative.
+//! Stamps carry [`WallTime`] (RFC 2330 §10: host time, not wire time); schedules and deadlines use
+//! [`MonoTime`]. The difference of two wall times is [`SignedNanos`]: it is between two clocks, or
+//! one clock that may have been stepped, so that a negative one is a finding. [`Nanos`] is a length
+//! of time and never negative.
 
 use std::fmt;
 use std::iter::Sum;
@@ -20,27 +21,28 @@ impl Nanos {
     /// No time at all.
     pub const ZERO: Self = Self(0);
 
-    /// Whole milliseconds.
+    /// Returns a number of milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// Whole microseconds.
+    /// Returns a number of microseconds.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros.saturating_mul(1_000))
     }
 
-    /// The same length in whole microseconds, rounded down and saturating at `u32::MAX` (71 minutes).
+    /// Returns the length in whole microseconds, rounded down and saturating at `u32::MAX` (71
+    /// minutes).
     pub fn as_micros_u32(self) -> u32 {
         u32::try_from(self.0 / 1_000).unwrap_or(u32::MAX)
     }
 
-    /// The same length as a signed one; saturates after 292 years.
+    /// Returns the length as a signed one; saturates after 292 years.
     pub fn signed(self) -> SignedNanos {
         SignedNanos(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
 
-    /// The same length in milliseconds, for people.
+    /// Returns the length in milliseconds, for people.
     pub fn as_millis_f64(self) -> f64 {
         self.0 as f64 / 1e6
     }
@@ -71,7 +73,8 @@ impl AddAssign for Nanos {
     }
 }
 
-/// A difference in nanoseconds that may be negative: between two clocks, or on one that was stepped.
+/// A difference in nanoseconds that may be negative: between two clocks, or on one that was
+/// stepped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SignedNanos(pub i64);
 
@@ -79,23 +82,24 @@ impl SignedNanos {
     /// No difference.
     pub const ZERO: Self = Self(0);
 
-    /// Whole milliseconds.
+    /// Returns a number of milliseconds.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// The size without the sign.
+    /// Returns the size without the sign.
     pub fn abs(self) -> Nanos {
         Nanos(self.0.unsigned_abs())
     }
 
-    /// The same difference in milliseconds, for people.
+    /// Returns the difference in milliseconds, for people.
     pub fn as_millis_f64(self) -> f64 {
         self.0 as f64 / 1e6
     }
 }
 
-// Wrapping, not saturating: the parts of a block then add up to the whole exactly, whatever a peer wrote into its stamps.
+// Wrapping, not saturating: the parts of a block then add up to the whole exactly, whatever a peer
+// wrote into its stamps.
 impl Add for SignedNanos {
     type Output = Self;
     fn add(self, other: Self) -> Self {
@@ -134,7 +138,7 @@ impl Sum for SignedNanos {
 pub struct MonoTime(pub u64);
 
 impl MonoTime {
-    /// Time since `earlier`; zero if `earlier` is later.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }
@@ -147,14 +151,15 @@ impl Add<Nanos> for MonoTime {
     }
 }
 
-/// An instant of a node's wall clock: unsigned nanoseconds since the Unix epoch, good until the year 2554.
+/// An instant of a node's wall clock: unsigned nanoseconds since the Unix epoch, good until the
+/// year 2554.
 ///
 /// `Display` writes RFC 3339 in UTC with nine digits: `2026-11-21T09:30:00.000000001Z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(pub u64);
 
 impl WallTime {
-    /// This instant moved back by `span`, not before the epoch.
+    /// Returns the instant moved back by `span`, not before the epoch.
     pub fn before(self, span: Nanos) -> Self {
         Self(self.0.saturating_sub(span.0))
     }
@@ -209,7 +214,7 @@ impl WallTime {
 
 impl Sub for WallTime {
     type Output = SignedNanos;
-    /// `self - other`, negative where `other` is later on its own clock.
+    /// Returns `self - other`, negative if `other` is later on its own clock.
     fn sub(self, other: Self) -> SignedNanos {
         SignedNanos(self.0.wrapping_sub(other.0) as i64)
     }
@@ -238,10 +243,10 @@ impl fmt::Display for WallTime {
     }
 }
 
-/// Days since 1970-01-01 as year, month and day of the proleptic Gregorian calendar.
+/// Converts days since 1970-01-01 to year, month and day of the proleptic Gregorian calendar.
 ///
-/// The era arithmetic of H. Hinnant, "chrono-compatible low-level date algorithms": years begin in March, so the leap
-/// day is the last of its year and needs no case of its own.
+/// The era arithmetic is that of H. Hinnant, "chrono-compatible low-level date algorithms": years
+/// start in March, so that the leap day is the last of its year and needs no case of its own.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -271,6 +276,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Both clocks of one node read together; what the core gets as `now`.
+/// Both clocks of one node, read together: the `now` of the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// For schedules, deadlines and the watch for clock steps.

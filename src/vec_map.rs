@@ -1,12 +1,13 @@
-//! Keys with values, in order, in one stretch of memory: what stands where a `BTreeMap` could.
+//! A map in order of its keys, in one vector, in place of a `BTreeMap`.
 //!
-//! Ours are small, or have keys that come in order: hops, parts of a path, numbers of connections. Code for a tree is made
-//! anew for each kind of key and value, at 2 to 9 KiB (x86-64, for size) of a binary that has 700; this is far less.
+//! The maps of this program are small, or their keys arrive in order: hops, parts of a path,
+//! numbers of connections. Each kind of `BTreeMap` takes 2 to 9 KiB (x86-64, for size) of a binary
+//! that has 700; this takes far less.
 
 use std::slice;
 
-/// A map with its entries in order of the keys. Finding costs a binary search, and what is not put in at its end or taken
-/// from there moves what is behind it.
+/// A map with its entries in order of the keys. A lookup is a binary search. An insertion or a
+/// removal moves the entries behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VecMap<K, V> {
     rows: Vec<(K, V)>,
@@ -19,76 +20,76 @@ impl<K, V> Default for VecMap<K, V> {
 }
 
 impl<K, V> VecMap<K, V> {
-    /// An empty one, without memory.
+    /// Returns an empty map, which takes no memory.
     pub const fn new() -> Self {
         Self { rows: Vec::new() }
     }
 
-    /// How many entries it has.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether it has no entry.
+    /// Returns `true` for a map without entries.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Keys and values, in order.
+    /// Returns keys and values, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> + ExactSizeIterator + Clone {
         self.rows.iter().map(|(key, value)| (key, value))
     }
 
-    /// The keys, in order.
+    /// Returns the keys, in order.
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &K> + Clone {
         self.rows.iter().map(|(key, _)| key)
     }
 
-    /// The values, in order of their keys.
+    /// Returns the values, in order of their keys.
     pub fn values(&self) -> impl DoubleEndedIterator<Item = &V> + Clone {
         self.rows.iter().map(|(_, value)| value)
     }
 
-    /// The values, to be changed.
+    /// Returns the values for changes, in order of their keys.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.rows.iter_mut().map(|(_, value)| value)
     }
 
-    /// Keeps what `keeps` says.
+    /// Keeps the entries for which `keeps` returns `true`.
     pub fn retain(&mut self, mut keeps: impl FnMut(&K, &mut V) -> bool) {
         self.rows.retain_mut(|(key, value)| keeps(key, value));
     }
 }
 
 impl<K: Ord, V> VecMap<K, V> {
-    /// Where the key is, or where it would have to be.
+    /// Returns the index of the key, or the index to insert it at.
     fn place(&self, key: &K) -> Result<usize, usize> {
         self.rows.binary_search_by(|(one, _)| one.cmp(key))
     }
 
-    /// Keys from `key` on with their values, in order.
+    /// Returns the entries from `key` on, in order.
     pub fn starting_at(&self, key: &K) -> impl Iterator<Item = (&K, &V)> {
         let first = self.place(key).unwrap_or_else(|place| place);
         self.rows[first..].iter().map(|(key, value)| (key, value))
     }
 
-    /// The value of a key.
+    /// Returns the value of a key; `None` without one.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.place(key).ok().map(|place| &self.rows[place].1)
     }
 
-    /// The value of a key, to be changed.
+    /// Returns the value of a key for changes; `None` without one.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let place = self.place(key).ok()?;
         Some(&mut self.rows[place].1)
     }
 
-    /// Whether the key has a value.
+    /// Returns `true` if the key has a value.
     pub fn contains_key(&self, key: &K) -> bool {
         self.place(key).is_ok()
     }
 
-    /// Gives a key its value; the one it had before.
+    /// Sets the value of a key and returns the one before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.place(&key) {
             Ok(place) => Some(std::mem::replace(&mut self.rows[place].1, value)),
@@ -99,7 +100,7 @@ impl<K: Ord, V> VecMap<K, V> {
         }
     }
 
-    /// The value of a key, which gets that of `make` if it has none.
+    /// Returns the value of a key, which is that of `make` if it had none.
     pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
         let place = self.place(&key).unwrap_or_else(|place| {
             self.rows.insert(place, (key, make()));
@@ -108,21 +109,21 @@ impl<K: Ord, V> VecMap<K, V> {
         &mut self.rows[place].1
     }
 
-    /// Takes a key and its value out.
+    /// Removes a key and returns its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let place = self.place(key).ok()?;
         Some(self.rows.remove(place).1)
     }
 }
 
-/// Of values of the same key the last counts.
+/// The last of several values of a key counts.
 impl<K: Ord, V> FromIterator<(K, V)> for VecMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(rows: I) -> Self {
-        let mut table = Self::new();
+        let mut map = Self::new();
         for (key, value) in rows {
-            table.insert(key, value);
+            map.insert(key, value);
         }
-        table
+        map
     }
 }
 

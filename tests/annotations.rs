@@ -1,5 +1,5 @@
-//! What nodes tell of themselves: asked for in one block, answered in the next; from procfs, the kernel's own view of a
-//! connection, and a real SNMP agent.
+//! Annotations of nodes: requested in one block, answered in the next; from procfs, the kernel's
+//! state of a connection, and a real SNMP agent.
 
 mod util;
 
@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use subsegment_tcp_speeds::annotation::{AnnotationValue, Classes};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::wire::values::{emit_ask, parse_values};
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, push_annotation, Flags, FrameView, Header, NodeInfo, NodeRole, Stamp,
+    build, push_annotation, Flags, FrameType, FrameView, Header, NodeInfo, NodeRole, Stamp,
     StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE, ANNOTATION_VALUES, STAMP_LEN,
 };
+use util::json::{parse, Value};
 use util::{free_port, need, program, run, text, Dir, Node, Process, LONG};
 
 fn probe(target: SocketAddr, args: &[&str]) -> Value {
@@ -25,9 +25,9 @@ fn probe(target: SocketAddr, args: &[&str]) -> Value {
     parse(&out.stdout).unwrap()
 }
 
-/// What the node `name` told.
+/// Returns the annotations of the node `name`.
 #[track_caller]
-fn told<'a>(report: &'a Value, name: &str) -> &'a Value {
+fn annotations_of<'a>(report: &'a Value, name: &str) -> &'a Value {
     let hosts = report.at("hosts").unwrap().as_array().unwrap();
     let host = hosts
         .iter()
@@ -37,15 +37,15 @@ fn told<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[track_caller]
-fn number(told: &Value, annotation: &str) -> f64 {
-    let value = told.at(annotation).and_then(Value::as_f64);
-    value.unwrap_or_else(|| panic!("no {annotation} in {told:?}"))
+fn number(annotations: &Value, annotation: &str) -> f64 {
+    let value = annotations.at(annotation).and_then(Value::as_f64);
+    value.unwrap_or_else(|| panic!("no {annotation} in {annotations:?}"))
 }
 
 #[track_caller]
-fn words<'a>(told: &'a Value, annotation: &str) -> &'a str {
-    let value = told.at(annotation).and_then(Value::as_str);
-    value.unwrap_or_else(|| panic!("no {annotation} in {told:?}"))
+fn words<'a>(annotations: &'a Value, annotation: &str) -> &'a str {
+    let value = annotations.at(annotation).and_then(Value::as_str);
+    value.unwrap_or_else(|| panic!("no {annotation} in {annotations:?}"))
 }
 
 /// The numbers at the front of a file of procfs.
@@ -57,7 +57,7 @@ fn proc_numbers(file: &str) -> Vec<f64> {
 }
 
 #[test]
-fn every_node_tells_what_it_is_asked_for_in_the_second_block() {
+fn every_node_answers_a_request_in_the_second_block() {
     let z = Node::start("Z", &["--add-static-tags", "rack 7"]);
     let b = Node::to("B", z.address, &[]);
     let before = (proc_numbers("/proc/loadavg"), proc_numbers("/proc/uptime"));
@@ -70,24 +70,24 @@ fn every_node_tells_what_it_is_asked_for_in_the_second_block() {
         .filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
     let cpus = cpus.count() as f64;
     for name in ["A", "B", "Z"] {
-        let told = told(&report, name);
+        let seen = annotations_of(&report, name);
         for (annotation, at) in [("load1", 0), ("load5", 1), ("load15", 2)] {
             let (low, high) = (before.0[at].min(after.0[at]), before.0[at].max(after.0[at]));
-            // The kernel works it out every 5 s, so it may have gone there and back.
-            let told = number(told, annotation);
+            // The kernel computes it every 5 s, so it may have risen and fallen.
+            let load = number(seen, annotation);
             assert!(
-                (low - 3.0..=high + 3.0).contains(&told),
-                "{name} {annotation} {told}"
+                (low - 3.0..=high + 3.0).contains(&load),
+                "{name} {annotation} {load}"
             );
         }
-        assert_eq!(number(told, "cpus"), cpus, "{name}");
-        let uptime = number(told, "uptime_s");
+        assert_eq!(number(seen, "cpus"), cpus, "{name}");
+        let uptime = number(seen, "uptime_s");
         assert!(
             (before.1[0]..=after.1[0]).contains(&uptime),
             "{name} {uptime}"
         );
-        assert!((0.0..60.0).contains(&number(told, "age_s")), "{name}");
-        assert!(told.at("cpu_busy").is_none(), "not asked for");
+        assert!((0.0..60.0).contains(&number(seen, "age_s")), "{name}");
+        assert!(seen.at("cpu_busy").is_none(), "not requested");
     }
     for (name, side) in [
         ("A", "downstream"),
@@ -95,26 +95,28 @@ fn every_node_tells_what_it_is_asked_for_in_the_second_block() {
         ("B", "downstream"),
         ("Z", "upstream"),
     ] {
-        let told = told(&report, name);
-        let rtt = number(told, &format!("{side}.rtt_ns"));
+        let seen = annotations_of(&report, name);
+        let rtt = number(seen, &format!("{side}.rtt_ns"));
         assert!((1e3..5e9).contains(&rtt), "{name} {side} {rtt}");
-        assert!(number(told, &format!("{side}.cwnd")) >= 1.0);
-        assert!(number(told, &format!("{side}.not_sent_bytes")) >= 0.0);
+        assert!(number(seen, &format!("{side}.cwnd")) >= 1.0);
+        assert!(number(seen, &format!("{side}.not_sent_bytes")) >= 0.0);
     }
-    assert!(told(&report, "A").at("upstream.rtt_ns").is_none());
-    assert!(told(&report, "Z").at("downstream.rtt_ns").is_none());
-    assert_eq!(words(told(&report, "Z"), "tag.0"), "rack 7");
+    assert!(annotations_of(&report, "A").at("upstream.rtt_ns").is_none());
+    assert!(annotations_of(&report, "Z")
+        .at("downstream.rtt_ns")
+        .is_none());
+    assert_eq!(words(annotations_of(&report, "Z"), "tag.0"), "rack 7");
 }
 
 #[test]
-fn nodes_that_are_not_asked_tell_nothing_and_one_block_is_too_few() {
+fn there_are_no_annotations_without_a_request_or_a_second_block() {
     let z = Node::start("Z", &[]);
     let b = Node::to("B", z.address, &[]);
     for args in [&["-c", "3", "-i", "0.1"][..], &["-c", "1", "--ask", "all"]] {
         let report = probe(b.address, args);
         for name in ["A", "B", "Z"] {
             assert_eq!(
-                told(&report, name).keys().map(|keys| keys.len()),
+                annotations_of(&report, name).keys().map(|keys| keys.len()),
                 Some(0),
                 "{args:?}"
             );
@@ -123,7 +125,7 @@ fn nodes_that_are_not_asked_tell_nothing_and_one_block_is_too_few() {
 }
 
 #[test]
-fn a_node_tells_only_what_it_is_willing_to() {
+fn a_node_answers_with_the_classes_that_it_offers() {
     let z = Node::start("Z", &["--annotate", "none"]);
     let b = Node::to("B", z.address, &["--annotate", "files,tcp"]);
     let report = probe(
@@ -133,18 +135,18 @@ fn a_node_tells_only_what_it_is_willing_to() {
     const REFUSED: &str = "not offered by this node (--annotate)";
     for class in ["files", "load", "tcp"] {
         assert_eq!(
-            words(told(&report, "Z"), &format!("error.{class}")),
+            words(annotations_of(&report, "Z"), &format!("error.{class}")),
             REFUSED
         );
     }
-    assert!(told(&report, "Z").at("upstream.rtt_ns").is_none());
-    let b = told(&report, "B");
+    assert!(annotations_of(&report, "Z").at("upstream.rtt_ns").is_none());
+    let b = annotations_of(&report, "B");
     assert_eq!(words(b, "error.load"), REFUSED);
     assert!(number(b, "open_files") > 4.0 && number(b, "downstream.rtt_ns") > 0.0);
     assert!(number(b, "open_files_max") >= number(b, "open_files"));
 }
 
-/// A source and a sink of the test's own, with a real relay between them.
+/// A source and a sink inside the test, with a real relay between them.
 struct Wire {
     source: TcpStream,
     sink: TcpStream,
@@ -176,13 +178,13 @@ impl Wire {
             0,
             &info.emit()
         ));
-        let open = Header::new(frame_type::OPEN, COOKIE, 0);
+        let open = Header::new(FrameType::Open, COOKIE, 0);
         source
             .write_all(&build(open, &[], &annotations, &[]))
             .unwrap();
         let (mut sink, _) = listener.accept().unwrap();
         sink.set_read_timeout(Some(LONG)).unwrap();
-        assert_eq!(frame(&mut sink).1.kind, frame_type::OPEN);
+        assert_eq!(frame(&mut sink).1.kind, FrameType::Open);
         Self {
             source,
             sink,
@@ -190,7 +192,7 @@ impl Wire {
         }
     }
 
-    /// Sends a marked block through the relay; what comes out.
+    /// Sends a marked block through the relay and returns the frame that comes out.
     fn pass(&mut self, sequence: u64, classes: Classes, annotations: &[u8]) -> (Vec<u8>, Header) {
         let mut stamp = [0; STAMP_LEN];
         Stamp {
@@ -208,15 +210,15 @@ impl Wire {
         let header = Header {
             flags: Flags(Flags::MARKED),
             classes: classes.0,
-            ..Header::new(frame_type::BLOCK, COOKIE, sequence)
+            ..Header::new(FrameType::Block, COOKIE, sequence)
         };
         let block = build(header, &stamp, annotations, b"payload");
         self.source.write_all(&block).unwrap();
         frame(&mut self.sink)
     }
 
-    /// Passes blocks that ask until one brings facts.
-    fn until_told(&mut self, from: u64, classes: Classes, asks: &[u8]) -> (Vec<u8>, Header) {
+    /// Passes blocks with a request until one brings annotations.
+    fn until_annotated(&mut self, from: u64, classes: Classes, asks: &[u8]) -> (Vec<u8>, Header) {
         for sequence in from..from + 90 {
             let passed = self.pass(sequence, classes, asks);
             if !annotations(&passed).is_empty() {
@@ -224,11 +226,11 @@ impl Wire {
             }
             pause();
         }
-        panic!("nothing is told");
+        panic!("no block brought annotations");
     }
 }
 
-/// The next frame of a stream.
+/// Reads the next frame of a stream.
 fn frame(stream: &mut TcpStream) -> (Vec<u8>, Header) {
     let mut bytes = Vec::new();
     loop {
@@ -243,7 +245,7 @@ fn frame(stream: &mut TcpStream) -> (Vec<u8>, Header) {
     }
 }
 
-/// The names of the facts in a frame, and who wrote them.
+/// Returns the names of the annotations in a frame, by hop.
 fn annotations(frame: &(Vec<u8>, Header)) -> Vec<(u8, Vec<String>)> {
     let view = FrameView::parse(&frame.0).unwrap();
     let annotations = view.annotations().map(Result::unwrap);
@@ -262,14 +264,14 @@ fn annotations(frame: &(Vec<u8>, Header)) -> Vec<(u8, Vec<String>)> {
         .collect()
 }
 
-/// Room for a node's threads to do their work, of which nothing is seen from outside.
+/// Waits for the threads of a node, whose work is invisible from outside.
 fn pause() {
-    let (_say, never) = channel::<()>();
+    let (_sender, never) = channel::<()>();
     assert!(never.recv_timeout(Duration::from_millis(200)).is_err());
 }
 
 #[test]
-fn nothing_travels_that_nobody_asked_for() {
+fn a_block_without_a_request_carries_no_annotations() {
     let mut wire = Wire::open(&[]);
     for sequence in 0..3 {
         let (bytes, header) = wire.pass(sequence, Classes(0), &[]);
@@ -278,7 +280,7 @@ fn nothing_travels_that_nobody_asked_for() {
     }
     let asked = wire.pass(3, Classes::LOAD, &[]);
     assert_eq!(asked.1.annotations_len, 0, "it has read nothing yet");
-    let answered = wire.until_told(4, Classes::LOAD, &[]);
+    let answered = wire.until_annotated(4, Classes::LOAD, &[]);
     let names = ["age_s", "load1", "load5", "load15", "cpus", "uptime_s"];
     assert_eq!(
         annotations(&answered),
@@ -293,7 +295,7 @@ fn nothing_travels_that_nobody_asked_for() {
 }
 
 #[test]
-fn a_node_answers_only_the_question_that_is_put_to_its_hop() {
+fn a_node_answers_only_the_request_to_its_hop() {
     let mut wire = Wire::open(&[]);
     let both = Classes::LOAD.union(Classes::FILES);
     let ask = |rows: &[(u8, Classes)]| {
@@ -311,13 +313,13 @@ fn a_node_answers_only_the_question_that_is_put_to_its_hop() {
         pause();
     }
     assert_eq!(annotations(&wire.pass(2, both, &ours)), []);
-    let answered = annotations(&wire.until_told(3, both, &ours));
+    let answered = annotations(&wire.until_annotated(3, both, &ours));
     let names = ["age_s", "open_files", "open_files_max", "host_open_files"];
     assert_eq!(answered, [(1, names.map(String::from).to_vec())]);
 }
 
 #[test]
-fn what_a_malformed_question_asks_for_is_nothing() {
+fn a_malformed_request_is_no_request() {
     let mut wire = Wire::open(&[]);
     let mut ask = Vec::new();
     assert!(push_annotation(&mut ask, ANNOTATION_ASK, 0, &[1, 0, 0, 0]));
@@ -328,7 +330,7 @@ fn what_a_malformed_question_asks_for_is_nothing() {
     }
 }
 
-/// Answers every byte with itself.
+/// Starts a server that echoes every byte.
 fn echo_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -343,7 +345,7 @@ fn echo_server() -> SocketAddr {
 }
 
 #[test]
-fn an_exit_sends_back_what_all_before_it_told_and_its_own() {
+fn an_exit_returns_the_annotations_of_all_before_it_and_its_own() {
     let exit = Node::to("X", echo_server(), &["-r"]);
     let relay = Node::to("B", exit.address, &[]);
     let args = [
@@ -364,14 +366,14 @@ fn an_exit_sends_back_what_all_before_it_told_and_its_own() {
     assert!(status.success());
     let report = parse(report.as_bytes()).unwrap();
     for name in ["E", "B", "X"] {
-        let told = told(&report, name);
-        assert!(number(told, "load1") >= 0.0, "{name}");
-        assert!(number(told, "upstream.rtt_ns") > 0.0, "{name}");
-        assert!(number(told, "downstream.rtt_ns") > 0.0, "{name}");
+        let seen = annotations_of(&report, name);
+        assert!(number(seen, "load1") >= 0.0, "{name}");
+        assert!(number(seen, "upstream.rtt_ns") > 0.0, "{name}");
+        assert!(number(seen, "downstream.rtt_ns") > 0.0, "{name}");
     }
 }
 
-/// Net-SNMP's agent on loopback, with a configuration of its own.
+/// Net-SNMP's agent on loopback, with its own configuration.
 struct Agent {
     process: Process,
     port: u16,
@@ -408,7 +410,7 @@ impl Agent {
 }
 
 #[test]
-fn an_agent_answers_into_the_report_and_its_silence_or_end_is_told_and_not_waited_for() {
+fn the_answer_of_an_agent_is_in_the_report_and_its_silence_or_end_delays_nothing() {
     let mut agent = Agent::start("snmp");
     let objects = "sysUpTime,laLoad.1,laLoad.3,1.3.6.1.2.1.1.5.0,ifInOctets.99";
     let at = agent.at();
@@ -424,41 +426,38 @@ fn an_agent_answers_into_the_report_and_its_silence_or_end_is_told_and_not_waite
     let before = proc_numbers("/proc/loadavg");
     let report = probe(z.address, &["-c", "2", "-i", "1", "--ask", "snmp"]);
     let after = proc_numbers("/proc/loadavg");
-    let heard = told(&report, "Z");
+    let answer = annotations_of(&report, "Z");
     for (annotation, at) in [("snmp.laLoad.1", 0), ("snmp.laLoad.3", 2)] {
         let (low, high) = (before[at].min(after[at]), before[at].max(after[at]));
-        let load = number(heard, annotation);
+        let load = number(answer, annotation);
         // The agent keeps what it read for 5 s.
         assert!(
             (low - 5.0..=high + 5.0).contains(&load),
             "{annotation} {load}"
         );
     }
-    let uptime = number(heard, "snmp.sysUpTime");
+    let uptime = number(answer, "snmp.sysUpTime");
     assert!((0.0..300.0).contains(&uptime), "in seconds: {uptime}");
-    assert_eq!(words(heard, "snmp.1.3.6.1.2.1.1.5.0"), "router-7");
-    assert_eq!(words(heard, "snmp.ifInOctets.99"), "noSuchInstance");
-    assert!(heard.at("error.snmp").is_none());
+    assert_eq!(words(answer, "snmp.1.3.6.1.2.1.1.5.0"), "router-7");
+    assert_eq!(words(answer, "snmp.ifInOctets.99"), "noSuchInstance");
+    assert!(answer.at("error.snmp").is_none());
     assert_eq!(
-        words(told(&report, "A"), "error.snmp"),
+        words(annotations_of(&report, "A"), "error.snmp"),
         "this node has no agent (--snmp)"
     );
 
-    // It hangs: after a second the answer says so, and no block has waited for it.
+    // It hangs: after a second the annotation is an error, and no block has waited for it.
     agent.process.signal("STOP");
     let ask = ["-c", "13", "-i", "0.2", "--ask", "snmp,load"];
     let report = probe(z.address, &ask);
-    let silent = told(&report, "Z");
+    let silent = annotations_of(&report, "Z");
     let error = words(silent, "error.snmp");
-    // The second where others had the processor when it was to give up.
-    let told_so = [
+    // The second text if other processes had the CPU at the timeout.
+    let errors = [
         format!("agent {at}: no answer within 1 s"),
         "no answer from the source for ".into(),
     ];
-    assert!(
-        told_so.iter().any(|said| error.starts_with(said)),
-        "{error}"
-    );
+    assert!(errors.iter().any(|text| error.starts_with(text)), "{error}");
     assert!(
         number(silent, "load1") >= 0.0,
         "other classes do not wait either"
@@ -470,24 +469,24 @@ fn an_agent_answers_into_the_report_and_its_silence_or_end_is_told_and_not_waite
     let most = number(own, "p90_ns");
     assert!(most < 900e6, "{most} ns within Z");
 
-    // It is gone: the host says that nobody listens.
+    // It is gone: the host refuses the datagram.
     agent.process.signal("KILL");
     agent.process.wait();
-    // The question that it did not answer may be under way for a second yet; a block later a new one is put, and the next
-    // block tells the answer.
+    // The request without an answer may wait for another second; a block later there is a new one,
+    // and the next block carries its answer.
     let report = probe(z.address, &["-c", "6", "-i", "0.7", "--ask", "snmp"]);
-    let error = words(told(&report, "Z"), "error.snmp");
+    let error = words(annotations_of(&report, "Z"), "error.snmp");
     assert_eq!(error, format!("agent {at}: Connection refused"));
 }
 
 #[test]
-fn the_community_has_to_be_right_and_no_frame_holds_it() {
+fn a_wrong_community_is_an_error_and_no_frame_holds_the_community() {
     let agent = Agent::start("snmp-wrong");
     let at = agent.at();
     let mut wire = Wire::open(&["--snmp", &at, "--snmp-community", "wrong"]);
-    // Where others have the processor the node may say before that its agent is late.
+    // If other processes have the CPU, the node may first report a slow agent.
     let errors = (0..10).map(|round| {
-        let (answer, _) = wire.until_told(90 * round, Classes::SNMP, &[]);
+        let (answer, _) = wire.until_annotated(90 * round, Classes::SNMP, &[]);
         assert!(!answer.windows(5).any(|part| part == b"wrong"));
         let view = FrameView::parse(&answer).unwrap();
         let annotation = view.annotations().map(Result::unwrap).next().unwrap();
@@ -507,7 +506,7 @@ fn the_community_has_to_be_right_and_no_frame_holds_it() {
 }
 
 #[test]
-fn the_command_line_says_what_is_wrong_with_a_class_or_an_object() {
+fn a_wrong_class_or_object_on_the_command_line_is_named() {
     for (args, part) in [
         (&["--annotate", "lod"][..], "has \"lod\" for a class"),
         (

@@ -1,4 +1,4 @@
-//! Bad input and bad surroundings: one clear line, the right exit status, and everything else goes on.
+//! Bad input and bad surroundings: one clear line, the right exit status, and no effect on others.
 //!
 //! `cargo test --test bad_input -- --nocapture | grep '^LINE'` shows the lines as users see them.
 
@@ -6,7 +6,7 @@ mod faces;
 mod util;
 
 use faces::framed::{
-    bent, block, complaints, crc32, framed, next_frame, open, told, Witness, COOKIE,
+    bent, block, complaints, crc32, error_text, framed, next_frame, open, Witness, COOKIE,
 };
 use faces::{
     accept, connect, connect_unless_reset, echo_server, listener, read_stream, write_stream, Chain,
@@ -18,13 +18,13 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
+use subsegment_tcp_speeds::wire::{Flags, FrameType, HEADER_LEN};
 use util::vitals::cpu;
 use util::{fill_backlog, free_port, need, pass, program, run, text, Dir, Node, Process, LONG};
 
-/// Ends `node`, which has to have said one thing: a line with `part`.
+/// Ends `node`, which has to have logged one thing: a line with `part`.
 #[track_caller]
-fn said_only(node: &mut Node, part: &str) {
+fn logged_only(node: &mut Node, part: &str) {
     node.process.wait_line(part);
     let (status, _) = node.process.stop();
     assert!(status.success());
@@ -35,10 +35,10 @@ fn said_only(node: &mut Node, part: &str) {
     println!("LINE {}", complaints[0]);
 }
 
-// --- what a client may send ----------------------------------------------------------------------------------------
+// --- what a client may send ----------------------------------------------------------------------
 
 #[test]
-fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_notices() {
+fn a_client_that_breaks_the_protocol_is_refused_in_one_line_and_no_other_notices() {
     let z = Node::start("Z", &[]);
     let auto: &[&str] = &[];
     let hasty: &[&str] = &["-t", "0.3"];
@@ -50,7 +50,7 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
             only_framed,
             b"GET / HTTP/1.0\r\n\r\n".to_vec(),
             false,
-            r#"does not speak this protocol: it sent "GET / HTTP/1.0\r\n\r\n"; if it is a plain TCP"#,
+            r#"does not speak this protocol: it sent "GET / HTTP/1.0\r\n\r\n"; if it is a"#,
         ),
         (
             only_framed,
@@ -146,7 +146,7 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
         ),
         (
             auto,
-            with_open(framed(frame_type::BLOCK, 0, 7, b"other")),
+            with_open(framed(FrameType::Block, 0, 7, b"other")),
             false,
             "a second cookie: 0000000000000007 on the connection of 1122334455667788",
         ),
@@ -158,13 +158,13 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
         ),
         (
             auto,
-            with_open(framed(frame_type::REPORT, 2, COOKIE, &[])),
+            with_open(framed(FrameType::Report, 2, COOKIE, &[])),
             false,
             "type 4, which does not",
         ),
         (
             auto,
-            with_open([framed(frame_type::END, 0, COOKIE, &[]), block()].concat()),
+            with_open([framed(FrameType::End, 0, COOKIE, &[]), block()].concat()),
             false,
             "type 3 after its END",
         ),
@@ -180,21 +180,21 @@ fn a_client_that_breaks_the_protocol_is_told_so_in_one_line_and_nobody_else_noti
         let line = b.process.wait_line(part);
         assert!(line.contains(" up#"), "the thread's name: {line}");
         // Only who has spoken as a node is answered as one.
-        let told = told(&mut bad);
+        let error_text = error_text(&mut bad);
         // After END both directions may have ended in order before this was read.
         if bytes.starts_with(&open()[..8]) && !part.contains("after its END") {
-            let told = told.unwrap_or_else(|| panic!("{part}: no ERROR frame"));
-            assert!(told.contains(part), "{told}");
+            let error_text = error_text.unwrap_or_else(|| panic!("{part}: no ERROR frame"));
+            assert!(error_text.contains(part), "{error_text}");
         }
-        drop(bad); // The node waits for it, so that no reset overtakes the ERROR: a connection still open.
+        drop(bad); // The node waits for it: no reset may overtake the ERROR.
         witness.asks();
         witness.leaves();
-        said_only(&mut b, part);
+        logged_only(&mut b, part);
     }
 }
 
 #[test]
-fn a_node_that_comes_to_a_raw_listener_is_refused_and_told() {
+fn a_node_that_connects_to_a_raw_listener_is_refused_with_an_error() {
     for shape in [Shape::Proxy, Shape::EntryExit] {
         let mut chain = Chain::start(shape, echo_server());
         let mut witness = Witness::new(chain.address, false);
@@ -204,16 +204,17 @@ fn a_node_that_comes_to_a_raw_listener_is_refused_and_told() {
         assert!(stderr.contains("takes raw clients only"), "{stderr}");
         witness.asks();
         witness.leaves();
-        said_only(
+        logged_only(
             &mut chain.nodes[0],
             "takes raw clients only: a loop, or an entry",
         );
     }
 }
 
-// --- what a next hop may send --------------------------------------------------------------------------------------
+// --- what a next hop may send --------------------------------------------------------------------
 
-/// A next hop that serves its first connection well, by way of `z`, and answers all others with `answer`.
+/// A next hop that serves its first connection well, through `z`, and answers all others with
+/// `answer`.
 fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
     let (listener, address) = listener();
     thread::spawn(move || {
@@ -262,15 +263,15 @@ fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
 }
 
 #[test]
-fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_notices() {
+fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_no_other_notices() {
     let z = Node::start("Z", &[]);
-    let back = framed(frame_type::BLOCK, Flags::RETURN, COOKIE, b"payload");
+    let back = framed(FrameType::Block, Flags::RETURN, COOKIE, b"payload");
     let http = b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n".to_vec();
     let cases = [
         (
             http,
             true,
-            r#"does not speak this protocol: it sent "HTTP/1.1 400 Bad Request"; if it is a plain TCP server use --remove-perf-headers"#,
+            r#"does not speak this protocol: it sent "HTTP/1.1 400 Bad Request"; if it is a"#,
         ),
         (
             b"SSH-2.0-OpenSSH".to_vec(),
@@ -299,7 +300,7 @@ fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_no
         ),
         (bent(&back, 30, &[1], false), false, "damaged header"),
         (
-            framed(frame_type::BLOCK, Flags::RETURN, 7, b"x"),
+            framed(FrameType::Block, Flags::RETURN, 7, b"x"),
             false,
             "a second cookie: 0000000000000007",
         ),
@@ -333,13 +334,13 @@ fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_nobody_else_no
             drop(stdin);
             witness.asks();
             witness.leaves();
-            said_only(&mut b, part);
+            logged_only(&mut b, part);
         }
     }
 }
 
 #[test]
-fn a_source_pointed_at_a_plain_server_says_so_itself() {
+fn a_source_pointed_at_a_plain_server_reports_that_itself() {
     let (listener, address) = listener();
     let server = thread::spawn(move || {
         let mut socket = accept(&listener);
@@ -382,7 +383,7 @@ fn a_next_hop_that_stops_reading_or_answering_breaks_a_source_within_its_timeout
 }
 
 #[test]
-fn a_client_that_pauses_is_waited_for_and_said_once() {
+fn a_client_that_pauses_is_waited_for_and_logged_once() {
     const MUCH: usize = 32 << 20; // More than the sockets between hold.
     let (listener, address) = listener();
     let mut chain = Chain::start_with(Shape::Proxy, address, &["-t", "0.3"]);
@@ -395,19 +396,18 @@ fn a_client_that_pauses_is_waited_for_and_said_once() {
     println!("LINE {line}");
     // Three timeouts more of the same pause.
     pass(Duration::from_millis(900));
-    let said = node.process.stderr();
-    assert_eq!(complaints(&said).len(), 1, "{said:?}");
+    let printed = node.process.stderr();
+    assert_eq!(complaints(&printed).len(), 1, "{printed:?}");
     read_stream(&mut client, 30, MUCH);
     server.join().unwrap();
     drop(client);
     assert!(node.process.stop().0.success());
-    let said = node.process.stderr();
-    assert_eq!(complaints(&said).len(), 1, "{said:?}");
+    let printed = node.process.stderr();
+    assert_eq!(complaints(&printed).len(), 1, "{printed:?}");
 }
 
 #[test]
-fn a_plain_client_that_waits_for_a_server_that_speaks_first_is_told_of_once_and_served_when_it_speaks(
-) {
+fn a_plain_client_that_waits_for_its_server_is_logged_once_and_served_when_it_sends() {
     let mut entry = Node::to("A", echo_server(), &["-r", "-t", "0.2"]);
     let mut clients = [(); 2].map(|()| connect(entry.address));
     entry
@@ -422,12 +422,12 @@ fn a_plain_client_that_waits_for_a_server_that_speaks_first_is_told_of_once_and_
         assert_eq!(&answer, b"hello");
     }
     drop(clients);
-    said_only(&mut entry, "use --accept raw");
+    logged_only(&mut entry, "use --accept raw");
 }
 
-// --- names, addresses, ports ---------------------------------------------------------------------------------------
+// --- names, addresses, ports ---------------------------------------------------------------------
 
-/// It ends with `status` and says `part`, in one line.
+/// It ends with `status` and prints `part`, in one line.
 #[track_caller]
 fn fails(output: &Output, status: i32, part: &str) {
     let stderr = text(&output.stderr);
@@ -501,13 +501,13 @@ fn a_black_holed_next_hop_is_given_up_after_the_timeout() {
     let probe = run(&["probe", &b.address.to_string(), "-c", "1", "-t", "10"]);
     let part = format!("cannot connect to {address}: connection timed out");
     fails(&probe, 2, &part);
-    said_only(&mut b, &part);
+    logged_only(&mut b, &part);
     drop(listener);
 }
 
-// --- loops ---------------------------------------------------------------------------------------------------------
+// --- loops ---------------------------------------------------------------------------------------
 
-/// B -> C -> B; the probe's stderr, and what B and C said.
+/// B -> C -> B; the probe's stderr, and those of B and C.
 fn looped(args: &[&str]) -> (Output, Vec<String>, Vec<String>) {
     let port = free_port();
     let mut c = Node::to("C", ([127, 0, 0, 1], port).into(), args);
@@ -525,14 +525,14 @@ fn looped(args: &[&str]) -> (Output, Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn a_loop_of_nodes_is_found_at_once_and_told_at_every_hop() {
+fn a_loop_of_nodes_is_found_at_once_and_reported_at_every_hop() {
     let (probe, b, c) = looped(&[]);
     fails(&probe, 2, "loop: this node is on the path");
     for stderr in [&b, &c] {
-        let told = complaints(stderr)
+        let is_reported = complaints(stderr)
             .iter()
             .any(|line| line.contains("loop: this node"));
-        assert!(told, "{stderr:#?}");
+        assert!(is_reported, "{stderr:#?}");
     }
 }
 
@@ -540,7 +540,7 @@ fn a_loop_of_nodes_is_found_at_once_and_told_at_every_hop() {
 fn a_loop_of_nodes_that_do_not_stamp_ends_at_the_hop_limit() {
     let (probe, b, c) = looped(&["-n"]);
     fails(&probe, 2, "hop limit of 32 is used up");
-    // Every hop says so once; the loop is not walked again.
+    // Every hop reports it once; the loop is not walked again.
     let count = complaints(&b).len() + complaints(&c).len();
     assert!((1..=33).contains(&count), "{b:#?} {c:#?}");
 }
@@ -556,13 +556,14 @@ fn a_node_that_leads_back_to_itself_under_another_name_refuses() {
                 .args(["-l", &listen, "-f", &to_self, "-t", "3"])
                 .args(args),
         );
-        // However often it went round: an end, and no flood of connections. A raw node connects onward before it has heard
-        // anything, and so the end may be there before the client has said anything, or knows that it is connected.
+        // Any number of rounds ends, without a flood of connections. A raw node connects onward
+        // before it has received anything, so the end may be there before the client has sent
+        // anything, or is connected.
         let mut rest = Vec::new();
         let client = connect_unless_reset(([127, 0, 0, 1], port).into());
         let ended = client.map_or(Err(ErrorKind::ConnectionReset), |mut client| {
-            let said = client.write_all(b"hello");
-            let ended = said.and_then(|()| client.read_to_end(&mut rest));
+            let printed = client.write_all(b"hello");
+            let ended = printed.and_then(|()| client.read_to_end(&mut rest));
             ended.map_err(|error| error.kind())
         });
         node.process.stop();
@@ -582,10 +583,10 @@ fn a_node_that_leads_back_to_itself_under_another_name_refuses() {
     }
 }
 
-// --- outputs -------------------------------------------------------------------------------------------------------
+// --- outputs -------------------------------------------------------------------------------------
 
 #[test]
-fn a_full_disk_is_told_and_fails() {
+fn a_full_disk_is_reported_and_fails() {
     let z = Node::start("Z", &[]);
     let to_z = z.address.to_string();
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
@@ -634,7 +635,7 @@ fn a_closed_stdout_is_a_normal_end() {
         &["probe", &to_z, "-c", "3", "-i", "0.01", "--format", "jsonl"],
         &["-f", &to_z],
     ] {
-        // Nobody reads at all.
+        // No process reads at all.
         let mut command = program();
         command
             .args(args)
@@ -666,7 +667,7 @@ fn a_closed_stdout_is_a_normal_end() {
 }
 
 #[test]
-fn how_a_path_stands_hangs_neither_on_who_reads_it_nor_on_one_file_of_several() {
+fn a_report_depends_neither_on_its_reader_nor_on_one_file_of_several() {
     let z = Node::start("Z", &[]);
     let to_z = z.address.to_string();
     let dir = Dir::new("unread");
@@ -695,9 +696,13 @@ fn how_a_path_stands_hangs_neither_on_who_reads_it_nor_on_one_file_of_several() 
         let mut command = program();
         command.args(&args).args(beyond).stdin(Stdio::null());
         let output = command.stdout(closed_pipe()).output().unwrap();
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert_eq!(said.contains(&nowhere), args.contains(&&*nowhere), "{said}");
+        let printed = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {printed}");
+        assert_eq!(
+            printed.contains(&nowhere),
+            args.contains(&&*nowhere),
+            "{printed}"
+        );
         let measured = fs::read_to_string(&metrics).unwrap();
         let sent = measured
             .lines()
@@ -728,7 +733,8 @@ fn two_runs_on_a_path_that_is_down_do_not_write_one_trace() {
 
 #[test]
 fn a_probe_that_a_second_signal_cuts_off_is_unknown_and_no_warning() {
-    // It accepts in its backlog, and says nothing: the first signal alone has the probe wait for an END.
+    // It accepts in its backlog, and sends nothing: the first signal alone makes the probe wait for
+    // an END.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let dir = Dir::new("cut-off");
@@ -764,7 +770,8 @@ fn a_probe_rests_between_two_tries_on_a_peer_that_hangs_up_however_short_its_int
     assert!(took >= Duration::from_millis(1_400), "{took:?}");
 }
 
-/// A pipe whose reader has gone. std cannot make one yet: it is the standard input of a process that has ended.
+/// A pipe whose reader has gone: std cannot make one yet, so it is the standard input of a process
+/// that has ended.
 fn closed_pipe() -> Stdio {
     let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
     let writer = reader.stdin.take().unwrap();
@@ -802,9 +809,10 @@ fn a_state_that_is_broken_or_cannot_be_written_is_named() {
     fails(&run(&["-f", &to_z, "--report", path]), 1, &part);
 }
 
-// --- shortages -----------------------------------------------------------------------------------------------------
+// --- shortages -----------------------------------------------------------------------------------
 
-/// More clients than `node` can take; it says `part`, does not spin, and takes clients again when some have gone.
+/// More clients than `node` can take: it logs `part`, does not spin, and takes clients again when
+/// some have gone.
 fn runs_short(node: &mut Node, part: &str) {
     let mut witness = Witness::new(node.address, false);
     let clients = (0..40).filter_map(|_| connect_unless_reset(node.address));
@@ -813,7 +821,7 @@ fn runs_short(node: &mut Node, part: &str) {
     let stays = witness.is_answered(b"payload");
     assert!(stays, "cut off: {:#?}", node.process.stderr());
     let before = cpu(node.process.child.id()).unwrap();
-    // For a second nothing happens: a client in the backlog hears nothing.
+    // For a second nothing happens: a client in the backlog receives nothing.
     let last = clients.last().unwrap();
     last.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let quiet = { last }.read(&mut [0]);
@@ -823,7 +831,7 @@ fn runs_short(node: &mut Node, part: &str) {
         "{spent:?} of a second, while it rested ({quiet:?})"
     );
     drop(clients);
-    // Those in the backlog are still on their way through: who comes between them may be refused once more.
+    // Those in the backlog are still under way: a client between them may be refused once more.
     let deadline = Instant::now() + LONG;
     let later = || connect_unless_reset(node.address).map(|socket| Witness::silent(socket, false));
     while !later().is_some_and(|mut later| later.is_answered(b"ping")) {
@@ -861,14 +869,15 @@ fn out_of_descriptors_a_node_rests_and_recovers() {
 
 #[test]
 fn out_of_threads_a_node_rests_and_recovers() {
-    // The limit of processes binds no root: another user's process, and its binary where that user may read.
+    // The limit of processes does not bind root: another user's process, and its binary where that
+    // user may read.
     let dir = Dir::new("threads");
     let copy = dir.file("program");
     fs::copy(program().get_program(), &copy).unwrap();
     let server = echo_server();
     let mut limited = Command::new(need("prlimit"));
     limited.arg("--nproc=16:16").arg(need("setpriv"));
-    // Nobody else's, for all processes of a user count.
+    // A user of its own, as all processes of a user count.
     let user = 1_000_000 + std::process::id();
     let [as_user, as_group] = ["reuid", "regid"].map(|id| format!("--{id}={user}"));
     limited

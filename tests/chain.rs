@@ -4,7 +4,7 @@ mod util;
 
 use std::io::Write;
 use std::process::Stdio;
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
+use util::json::{parse, Value};
 use util::{program, run, text, Node, Process};
 
 #[test]

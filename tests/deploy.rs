@@ -1,4 +1,4 @@
-//! What `scripts/deploy` holds, checked by the programs that will read it.
+//! The files of `scripts/deploy`, checked by the programs that will read them.
 
 mod util;
 
@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use subsegment_tcp_speeds::cli::{self, Action};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use subsegment_tcp_speeds::report::prometheus::FAMILIES;
+use util::json::{parse, Value};
 use util::{need, program, text, Dir, Node, Process};
 
 const UNITS: [&str; 3] = [
@@ -31,9 +31,9 @@ fn read(name: &str) -> String {
 #[track_caller]
 fn check(program: &str, args: &[&str]) -> String {
     let output = tool(program, args);
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {said}");
-    said
+    let output_text = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {output_text}");
+    output_text
 }
 
 #[track_caller]
@@ -55,8 +55,8 @@ fn systemd_finds_nothing_wrong_with_the_units_and_little_exposure() {
     }
     for name in UNITS {
         let file = dir.file(name);
-        let said = check("systemd-analyze", &["verify", file.to_str().unwrap()]);
-        assert_eq!(said, "", "{name}");
+        let output_text = check("systemd-analyze", &["verify", file.to_str().unwrap()]);
+        assert_eq!(output_text, "", "{name}");
     }
     for name in &UNITS[..2] {
         let file = dir.file(name);
@@ -78,7 +78,8 @@ fn settings(unit: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What `SystemCallFilter=` of a unit allows (systemd.exec(5)): the first line allows, `~` takes away.
+/// Returns the system calls that `SystemCallFilter=` of a unit allows (systemd.exec(5)): the first
+/// line allows, `~` takes away.
 fn allowed_calls(unit: &str) -> BTreeSet<String> {
     let sets = check("systemd-analyze", &["syscall-filter"]);
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -295,13 +296,13 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
     for shell in ["dash", "busybox"] {
         let ash: &[&str] = if shell == "busybox" { &["ash"] } else { &[] };
         let line = format!("set -eu\n{stubs}\n. {script}\nstart_service\n");
-        let said = check(shell, &[ash, &["-c", &line]].concat());
-        let words: Vec<_> = said.split_whitespace().collect();
+        let output_text = check(shell, &[ash, &["-c", &line]].concat());
+        let words: Vec<_> = output_text.split_whitespace().collect();
         assert_eq!(words[0], "/usr/bin/subsegment-tcp-speeds");
         let given = cli::parse(words[1..].iter().map(Into::into));
         let meant = "--node R -l :9000 -f C:9000 --metrics-listen 192.168.1.1:9101";
         let meant = cli::parse(meant.split(' ').map(Into::into));
-        assert_eq!(given, meant, "{said}");
+        assert_eq!(given, meant, "{output_text}");
         assert!(matches!(given, Ok(Action::Run(_))));
     }
 }
@@ -331,8 +332,8 @@ fn assert_known(expressions: &str, least: usize) {
 #[test]
 fn promtool_is_content_with_the_alerting_rules_and_they_fire_when_they_should() {
     let rules = deploy("alerts.yml");
-    let said = check("promtool", &["check", "rules", rules.to_str().unwrap()]);
-    assert!(said.contains("9 rules found"), "{said}");
+    let output_text = check("promtool", &["check", "rules", rules.to_str().unwrap()]);
+    assert!(output_text.contains("9 rules found"), "{output_text}");
     check(
         "promtool",
         &["test", "rules", deploy("alerts.test.yml").to_str().unwrap()],

@@ -11,9 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use subsegment_tcp_speeds::commands::demo::link::Link;
-use subsegment_tcp_speeds::report::json::read::Value;
 use subsegment_tcp_speeds::sys;
+use util::json::Value;
+use util::link::Link;
 use util::{int, json, need, pass, program, run, text, Node, Process, LONG};
 
 const fn ms(millis: u64) -> Duration {
@@ -48,7 +48,7 @@ impl Source {
         drop(self.stdin);
         let mut rest = Vec::new();
         self.stdout.read_to_end(&mut rest).unwrap();
-        assert_eq!(text(&rest), "", "more than the server said");
+        assert_eq!(text(&rest), "", "more than the server sent");
         let code = self.process.wait().code();
         if code != Some(0) {
             eprintln!("{}", self.process.stderr().join("\n"));
@@ -83,7 +83,7 @@ fn fill(mut socket: &TcpStream) -> usize {
 }
 
 #[test]
-fn an_upload_goes_on_after_the_server_has_said_its_last_word() {
+fn an_upload_goes_on_after_the_server_has_ended_its_direction() {
     const HALF: usize = 2 << 20;
     let (mut source, _exit, mut server) = source_and_server(&[]);
     server.write_all(b"hi").unwrap();
@@ -108,7 +108,9 @@ fn a_source_that_is_interrupted_does_not_wait_for_a_server_that_never_closes() {
     source.stdin.write_all(b"hello").unwrap();
     server.read_exact(&mut [0; 5]).unwrap();
     source.process.signal("INT");
-    source.process.wait_line("told to end, but not all answers");
+    source
+        .process
+        .wait_line("ended by a signal, but not all answers");
     assert_eq!(source.process.wait().code(), Some(1));
 }
 
@@ -117,18 +119,20 @@ fn a_source_that_is_interrupted_does_not_wait_for_a_reader_of_its_output() {
     let echo = Node::start("Z", &[]);
     let mut source = Source::start(echo.address, &["-t", "0.4"]);
     let mut stdin = source.stdin;
-    let (say, taken) = channel();
+    let (taking, taken) = channel();
     // Ends with the source.
     let writer = std::thread::spawn(move || {
         while stdin.write_all(&[7; 64 << 10]).is_ok() {
-            let _ = say.send(());
+            let _ = taking.send(());
         }
     });
-    // Of three pieces one at most is in its input, a pipe of 64 KiB, and a block in its hands: the rest, 112 KiB, is more
-    // than its output, another such pipe, has room for.
+    // Of three pieces at most one is in its input, a pipe of 64 KiB, and a block in its buffer: the
+    // rest, 112 KiB, is more
     (0..3).for_each(|_| taken.recv_timeout(LONG).unwrap());
     source.process.signal("INT");
-    source.process.wait_line("told to end, but not all answers");
+    source
+        .process
+        .wait_line("ended by a signal, but not all answers");
     assert_eq!(source.process.wait().code(), Some(1));
     writer.join().unwrap();
 }
@@ -168,15 +172,15 @@ fn silence_is_not_blamed_on_the_first_segment() {
         lines.next().unwrap().unwrap();
     }
     far.process.signal("STOP");
-    let told = probe.wait_line("the path is broken");
+    let line = probe.wait_line("the path is broken");
     far.process.signal("CONT");
-    assert!(told.contains("somewhere behind A: no answer"), "{told}");
-    assert!(told.ends_with("for 0.4 s (--timeout)"), "{told}");
-    assert!(!told.contains("between"), "{told}");
+    assert!(line.contains("somewhere behind A: no answer"), "{line}");
+    assert!(line.ends_with("for 0.4 s (--timeout)"), "{line}");
+    assert!(!line.contains("between"), "{line}");
 }
 
 #[test]
-fn the_node_that_was_told_to_end_is_named_and_not_the_link_behind_it() {
+fn the_node_that_was_stopped_is_named_and_not_the_link_behind_it() {
     let far = Node::start("Z", &[]);
     let mut near = Node::to("B", far.address, &["-t", "0.4"]);
     let address = near.address.to_string();
@@ -187,14 +191,14 @@ fn the_node_that_was_told_to_end_is_named_and_not_the_link_behind_it() {
     let mut lines = BufReader::new(probe.stdout()).lines();
     lines.next().unwrap().unwrap();
     near.process.signal("TERM");
-    let told = probe.wait_line("the path is broken");
-    // Seen: "between B (hop 1) and Z (hop 2): this node was told to end".
-    assert!(told.ends_with(": B was told to end"), "{told}");
+    let line = probe.wait_line("the path is broken");
+    // Seen: "between B (hop 1) and Z (hop 2): this node was stopped".
+    assert!(line.ends_with(": B was stopped"), "{line}");
     assert!(near.process.wait().success());
 }
 
 #[test]
-fn what_a_slow_server_has_yet_to_read_is_in_flight_when_a_proxy_is_told_to_end() {
+fn unread_bytes_of_a_slow_server_are_in_flight_when_a_proxy_is_stopped() {
     let (listener, address) = listener();
     let args = ["--accept", "raw", "-r", "-t", "20"];
     let mut proxy = Node::to("P", address, &args);
@@ -212,7 +216,7 @@ fn what_a_slow_server_has_yet_to_read_is_in_flight_when_a_proxy_is_told_to_end()
 }
 
 #[test]
-fn what_the_kernel_holds_for_a_slow_server_is_in_flight_when_a_proxy_is_told_to_end() {
+fn bytes_that_the_kernel_holds_for_a_slow_server_are_in_flight_when_a_proxy_is_stopped() {
     let (listener, address) = listener();
     let mut proxy = Node::to("P", address, &["--accept", "raw", "-r", "-t", "20"]);
     let mut client = connect(proxy.address);
@@ -240,7 +244,7 @@ fn a_report_that_an_exit_had_to_drop_is_no_broken_path() {
         server
     });
     source.stdout.read_exact(&mut [0; 1]).unwrap();
-    pass(ms(200)); // Nobody reads on, so everything up to the server fills, and no report gets through.
+    pass(ms(200)); // No reader: all up to the server fills, and no report gets through.
     for _ in 0..60 {
         source.stdin.write_all(b"q\n").unwrap();
         reader.read_exact(&mut [0; 2]).unwrap();
@@ -261,32 +265,38 @@ fn a_report_that_an_exit_had_to_drop_is_no_broken_path() {
 fn a_probe_that_has_sent_everything_goes_on_while_answers_still_come() {
     let echo = Node::start("Z", &[]);
     let link = Link::start(echo.address, Duration::ZERO).unwrap();
-    // 2 s for all of it, more than the timeout and the second that the far end has to say END.
+    // 2 s for all of it, more than the timeout and the second within which the far end has to send
+    // END.
     link.forward.set_rate(250_000);
     let address = link.address.to_string();
     let args = ["-c", "25", "-i", "0.001", "-s", "20000", "-t", "0.6"];
     let output = run(&[&["probe", &address, "--format", "json"], &args[..]].concat());
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert_eq!(int(&json(&output.stdout), "blocks/received"), 25, "{said}");
+    let printed = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    assert_eq!(
+        int(&json(&output.stdout), "blocks/received"),
+        25,
+        "{printed}"
+    );
 }
 
 #[test]
-fn a_slow_client_of_an_entry_is_told_as_that_and_not_as_the_way_back() {
+fn a_slow_client_of_an_entry_is_reported_as_that_and_not_as_the_way_back() {
     let echo = Node::start("Z", &[]);
     let relay = Node::to("B", echo.address, &[]);
     let args = ["--accept", "raw", "--format", "json", "-t", "1"];
     let mut entry = Node::to("A", relay.address, &args);
     let mut socat = std::process::Command::new(need("socat"));
     socat.args(["-", &format!("TCP:{},rcvbuf=16384", entry.address)]);
-    // No pipe: socat may write more to one than it has room for, and then takes nothing from its other side either.
+    // No pipe: socat may write more to one than it has room for, and then reads nothing from its
+    // other side.
     let (mut stdout, socats) = UnixStream::pair().unwrap();
     stdout.set_read_timeout(Some(LONG)).unwrap();
     let socats = Stdio::from(OwnedFd::from(socats));
     let mut socat = Process::start(socat.stdin(Stdio::piped()).stdout(socats));
     let mut stdin = socat.child.stdin.take().unwrap();
     let mut part = [b'u'; 40_000];
-    // Nobody reads until A waits for its client, and not before everything between them on the way there is full too.
+    // No reader until A waits for its client, and not before all buffers between them are full too.
     let waits = |line: &String| line.contains("has read nothing for 1 s");
     while !entry.process.stderr().iter().any(waits) {
         stdin.write_all(&part).unwrap();
@@ -302,8 +312,8 @@ fn a_slow_client_of_an_entry_is_told_as_that_and_not_as_the_way_back() {
     let (status, report) = entry.process.stop();
     assert!(status.success(), "{status}");
     let report = json(report.as_bytes());
-    let said = |path| report.at(path).and_then(Value::as_str);
-    let verdict = [said("verdict/kind"), said("verdict/name")];
-    let text = said("verdict/text");
+    let printed = |path| report.at(path).and_then(Value::as_str);
+    let verdict = [printed("verdict/kind"), printed("verdict/name")];
+    let text = printed("verdict/text");
     assert_eq!(verdict, [Some("source"), Some("A")], "{text:?}");
 }

@@ -1,4 +1,4 @@
-//! What a node does about those who should not be there, who are too many, or who say too much.
+//! Clients that are not allowed, too many of them, and peers that send too much.
 
 mod faces;
 mod util;
@@ -13,7 +13,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, push_annotation, ErrorCode, ErrorInfo, Flags, FrameView, Header, NodeInfo,
+    build, push_annotation, ErrorCode, ErrorInfo, Flags, FrameType, FrameView, Header, NodeInfo,
     NodeRole, ANNOTATION_NODE, MAX_ANNOTATIONS, MAX_PAYLOAD,
 };
 use util::{program, run, text, Dir, Node, Process};
@@ -37,7 +37,7 @@ fn proxy(args: &[&str]) -> Node {
     )
 }
 
-// --- who may come, and how many ------------------------------------------------------------------------------------
+// --- who may come, and how many ------------------------------------------------------------------
 
 /// Whether a client is reset.
 fn is_refused(address: SocketAddr) -> bool {
@@ -76,8 +76,8 @@ fn only_networks_of_allow_may_connect_and_a_flood_of_others_is_one_line() {
         }
         node.process.stop().0.success().then_some(()).unwrap();
         let stderr = node.process.stderr().join("\n");
-        let said = stderr.matches("is in no network of --allow").count();
-        assert_eq!(said, 1, "{stderr}");
+        let printed = stderr.matches("is in no network of --allow").count();
+        assert_eq!(printed, 1, "{stderr}");
         let me = to.ip();
         assert!(stderr.contains(&format!("peer {}", SocketAddr::new(me, 0)).replace(":0", ":")));
         assert!(stderr.contains(&format!("--allow {me})")), "{stderr}");
@@ -85,7 +85,7 @@ fn only_networks_of_allow_may_connect_and_a_flood_of_others_is_one_line() {
 }
 
 #[test]
-fn the_report_counts_who_was_refused() {
+fn the_report_counts_refused_clients() {
     let mut node = proxy(&["--allow", "10.0.0.0/8"]);
     for _ in 0..3 {
         assert!(is_refused(node.address));
@@ -152,7 +152,7 @@ fn without_max_connections_the_limit_of_descriptors_is_what_there_is_room_for() 
 }
 
 #[test]
-fn a_node_that_is_full_ends_when_it_is_told_to() {
+fn a_node_that_is_full_ends_when_it_is_stopped() {
     let mut node = proxy(&["--max-connections", "1"]);
     let client = connect(node.address);
     assert!(is_answered(&client));
@@ -176,7 +176,7 @@ fn a_path_is_no_longer_than_the_hop_limit_that_its_source_sets() {
     assert!(probe("2").status.success());
 }
 
-// --- restart, memory, files ----------------------------------------------------------------------------------------
+// --- restart, memory, files ----------------------------------------------------------------------
 
 #[test]
 fn a_node_restarts_at_once_on_a_port_with_connections_in_time_wait() {
@@ -188,7 +188,7 @@ fn a_node_restarts_at_once_on_a_port_with_connections_in_time_wait() {
     // An address of its own, or another test might have the port while the node is away.
     let mut node = start("127.0.0.2:0", server_address);
     let client = connect(node.address);
-    // The server ends first, so the node closes its client's connection first, and that one waits there.
+    // The server ends first, so the node closes its client's connection first, which waits there.
     let far = accept(&server);
     far.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_out(&client), (Vec::new(), Ending::Orderly));
@@ -218,16 +218,17 @@ fn peak(process: &Process) -> u64 {
 }
 
 #[test]
-fn a_hostile_peer_costs_no_more_memory_than_the_docs_of_the_gate_say() {
+fn a_hostile_peer_costs_no_more_memory_than_the_docs_state() {
     const PEERS: usize = 10;
     let mut z = Node::start("Z", &[]);
     let b = Node::to("B", z.address, &[]);
     let before = peak(&b.process);
-    let open = build(Header::new(frame_type::OPEN, 7, 0), &[], &[], &[]);
-    // The largest frame there can be, whole, behind a crowd of small ones, and once more without its last byte.
-    let small = build(Header::new(frame_type::BLOCK, 7, 0), &[], &[], &[1; 100]).repeat(600);
+    let open = build(Header::new(FrameType::Open, 7, 0), &[], &[], &[]);
+    // The largest possible frame, whole, behind many small ones, and once more without its last
+    // byte.
+    let small = build(Header::new(FrameType::Block, 7, 0), &[], &[], &[1; 100]).repeat(600);
     let large = build(
-        Header::new(frame_type::BLOCK, 7, 0),
+        Header::new(FrameType::Block, 7, 0),
         &[],
         &vec![0; MAX_ANNOTATIONS - 1],
         &vec![2; MAX_PAYLOAD],
@@ -242,7 +243,8 @@ fn a_hostile_peer_costs_no_more_memory_than_the_docs_of_the_gate_say() {
         })
         .collect();
     for mut peer in &peers {
-        // It reflects everything but the frame that is not whole: END and ERROR do not come, so count.
+        // It reflects everything but the frame that is not whole: END and ERROR do not come, so
+        // count.
         let mut left = small.len() + large.len();
         let mut some = vec![0; 1 << 16];
         while left > 0 {
@@ -297,7 +299,8 @@ fn files_are_written_only_where_they_were_named() {
             .collect();
         assert!(!changes.is_empty(), "nothing traced in {calls}");
         for line in changes {
-            // The C library opens /dev/null where a standard stream is closed; nothing else is ours to write.
+            // The C library opens /dev/null for a standard stream that is closed; nothing else is
+            // written.
             assert!(
                 line.contains(&inside) || line.contains("\"/dev/null\""),
                 "{line}"
@@ -306,31 +309,32 @@ fn files_are_written_only_where_they_were_named() {
     }
 }
 
-// --- what a peer says ----------------------------------------------------------------------------------------------
+// --- texts of a peer ----------------------------------------------------------------------------
 
 /// Control characters, an escape sequence, bidirectional and zero-width characters.
 const FORGED: &str =
     "x\n2026-01-01T00:00:00.000Z ERROR forged\r\x1b[2J\u{9b}31m\u{202e}\u{200b}\u{feff}";
 
 fn assert_harmless(what: &str, bytes: &[u8]) {
-    let said = text(bytes);
+    let printed = text(bytes);
     for c in ['\r', '\x1b', '\u{9b}', '\u{202e}', '\u{200b}', '\u{feff}'] {
-        assert!(!said.contains(c), "{what}: {c:?} in {said:?}");
+        assert!(!printed.contains(c), "{what}: {c:?} in {printed:?}");
     }
     let forged = |line: &str| line.starts_with("2026-01-01T00:00:00.000Z");
-    assert!(!said.lines().any(forged), "{what}: {said}");
+    assert!(!printed.lines().any(forged), "{what}: {printed}");
 }
 
-/// A next hop with such a name: it answers OPEN and the first block, then says an ERROR with such a text.
+/// A next hop with such a name: it answers OPEN and the first block, then sends an ERROR with such
+/// a text.
 fn hostile_hop(answers: usize) -> SocketAddr {
     let (listener, address) = listener();
     std::thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
-            let mut told = 0;
+            let mut answered = 0;
             let mut cookie = 0;
             while let Some((header, frame)) = read_frame(&mut socket) {
                 cookie = header.cookie;
-                let answer = if header.kind == frame_type::OPEN {
+                let answer = if header.kind == FrameType::Open {
                     let view = FrameView::parse(&frame).unwrap();
                     let mut annotations = view.annotation_bytes().to_vec();
                     let info = NodeInfo {
@@ -347,18 +351,18 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                     push_annotation(&mut annotations, ANNOTATION_NODE, 1, &info.emit());
                     let opened = Header {
                         flags: Flags(Flags::RETURN),
-                        ..Header::new(frame_type::OPENED, cookie, 0)
+                        ..Header::new(FrameType::Opened, cookie, 0)
                     };
                     build(opened, &[], &annotations, &[])
                 } else {
-                    told += 1;
+                    answered += 1;
                     let mut back = header;
                     back.flags = back.flags.with(Flags::RETURN);
                     let mut frame = frame;
                     back.emit(&mut frame);
                     frame
                 };
-                if told > answers || socket.write_all(&answer).is_err() {
+                if answered > answers || socket.write_all(&answer).is_err() {
                     break;
                 }
             }
@@ -370,10 +374,11 @@ fn hostile_hop(answers: usize) -> SocketAddr {
             };
             let error = Header {
                 flags: Flags(Flags::RETURN),
-                ..Header::new(frame_type::ERROR, cookie, 0)
+                ..Header::new(FrameType::Error, cookie, 0)
             };
             let _ = socket.write_all(&build(error, &[], &[], &info.emit()));
-            // A block that nobody reads would make the close a reset, which takes an ERROR with it that is not under way yet.
+            // An unread block would make the close a reset, which takes an ERROR with it that is
+            // not under way yet.
             let _ = socket.shutdown(Shutdown::Write);
             let _ = std::io::copy(&mut socket, &mut std::io::sink());
         }
@@ -382,7 +387,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
 }
 
 #[test]
-fn nothing_that_a_peer_says_forges_a_line_of_log_or_report() {
+fn no_text_of_a_peer_forges_a_line_of_log_or_report() {
     for format in ["text", "json", "jsonl", "csv"] {
         for through_relay in [false, true] {
             let hop = hostile_hop(2);
@@ -405,9 +410,9 @@ fn nothing_that_a_peer_says_forges_a_line_of_log_or_report() {
             if let Some(relay) = &mut relay {
                 let (_, report) = relay.process.stop();
                 assert_harmless("relay's report", report.as_bytes());
-                let said = relay.process.stderr().join("\n");
-                assert!(said.contains("forged"), "{said}");
-                assert_harmless("relay's log", said.as_bytes());
+                let printed = relay.process.stderr().join("\n");
+                assert!(printed.contains("forged"), "{printed}");
+                assert_harmless("relay's log", printed.as_bytes());
             }
         }
     }

@@ -14,7 +14,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
-use subsegment_tcp_speeds::wire::{frame_type, Header, HEADER_LEN, STAMP_LEN};
+use subsegment_tcp_speeds::wire::{FrameType, Header, HEADER_LEN, STAMP_LEN};
 use util::{int, json, program, run, text, Dir, Node, Process};
 
 /// Two keys in a directory that goes with the test.
@@ -50,7 +50,7 @@ impl Keys {
     }
 }
 
-// --- with the same key everything goes on as without ---------------------------------------------------------------
+// --- with the same key everything goes on as without ---------------------------------------------
 
 #[test]
 fn a_source_gets_every_byte_back_through_relay_and_echo_with_the_same_key() {
@@ -119,13 +119,13 @@ fn plain_clients_and_servers_work_through_a_chain_with_a_key_and_are_measured() 
     read_stream(&mut client, 9, 8 << 20);
     read_nothing_more(&mut client);
     writing.join().unwrap();
-    let said = chain.stop();
-    assert!(!said.contains("authentication"), "{said}");
+    let printed = chain.stop();
+    assert!(!printed.contains("authentication"), "{printed}");
     assert!(
-        said.contains("N0 -> N1") && said.contains("N1 -> N2"),
-        "{said}"
+        printed.contains("N0 -> N1") && printed.contains("N1 -> N2"),
+        "{printed}"
     );
-    assert!(said.contains("behind exit"), "{said}");
+    assert!(printed.contains("behind exit"), "{printed}");
 }
 
 #[test]
@@ -146,19 +146,19 @@ fn a_server_that_speaks_first_and_one_that_is_silent_work_with_a_key() {
     assert_eq!(read_out(&client).0, b"");
 }
 
-// --- who does not hold it ------------------------------------------------------------------------------------------
+// --- who does not hold it ------------------------------------------------------------------------
 
-/// A probe of one block; what it says of a path that does not work.
+/// Runs a probe of one block over a path that does not work and returns its stderr.
 #[track_caller]
 fn refused(target: SocketAddr, key: &[&str]) -> String {
     let target = target.to_string();
     let args = ["probe", &target, "-c", "1", "-t", "5"];
     let output: Output = run(&[&args[..], key].concat());
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
-    println!("LINE {}", said.lines().next().unwrap_or_default());
-    said
+    let printed = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert!(!printed.contains("panicked"), "{printed}");
+    println!("LINE {}", printed.lines().next().unwrap_or_default());
+    printed
 }
 
 #[track_caller]
@@ -169,7 +169,7 @@ fn works(target: SocketAddr, key: &[&str]) {
 }
 
 #[test]
-fn a_neighbour_with_another_key_or_none_is_refused_by_name_and_the_source_is_told() {
+fn a_neighbour_with_another_key_or_none_is_refused_by_name_and_the_source_reports_it() {
     let keys = Keys::new("differ");
     for (near, far, at_near, at_far) in [
         (
@@ -193,18 +193,19 @@ fn a_neighbour_with_another_key_or_none_is_refused_by_name_and_the_source_is_tol
     ] {
         // The source and its first hop.
         let mut z = Node::start("Z", &keys.args(far));
-        let said = refused(z.address, &keys.args(near));
-        assert!(said.contains(at_near), "{near} {far}: {said}");
+        let printed = refused(z.address, &keys.args(near));
+        assert!(printed.contains(at_near), "{near} {far}: {printed}");
         let line = z.process.wait_line(at_far);
         assert!(
             line.contains("peer 127.0.0.1:") && line.contains("key"),
             "{line}"
         );
         works(z.address, &keys.args(far));
-        // Further down the path: the node before names the one that refuses, and the source hears of it.
+        // Further down the path: the node before names the one that refuses, and the source reports
+        // it.
         let mut b = Node::to("B", z.address, &keys.args(near));
-        let said = refused(b.address, &keys.args(near));
-        assert!(said.contains(at_near), "{near} {far}: {said}");
+        let printed = refused(b.address, &keys.args(near));
+        assert!(printed.contains(at_near), "{near} {far}: {printed}");
         let line = b.process.wait_line(at_near);
         assert!(
             line.contains(&z.address.to_string()) || line.contains("hop 2 reports"),
@@ -245,17 +246,20 @@ fn a_next_hop_that_is_no_node_with_a_key_is_named_with_the_remedy() {
         });
         let b = Node::to("B", address, &keys.args("good"));
         for to in [address, b.address] {
-            let said = refused(to, &keys.args("good"));
-            assert!(said.contains(part), "{said}");
-            assert!(said.contains(&address.to_string()), "{said}");
+            let printed = refused(to, &keys.args("good"));
+            assert!(printed.contains(part), "{printed}");
+            assert!(printed.contains(&address.to_string()), "{printed}");
         }
     }
     let (silent, address) = listener();
     let target = address.to_string();
     let args = ["probe", &target, "-c", "1", "-t", "0.3"];
     let output = run(&[&args[..], &keys.args("good")].concat());
-    let said = text(&output.stderr);
-    assert!(said.contains("did not answer HELLO in time"), "{said}");
+    let printed = text(&output.stderr);
+    assert!(
+        printed.contains("did not answer HELLO in time"),
+        "{printed}"
+    );
     drop(silent);
 }
 
@@ -275,15 +279,16 @@ fn a_key_that_others_can_read_or_that_is_none_ends_every_role_at_the_start() {
             "{}",
             text(&output.stderr)
         );
-        let said = text(&output.stderr);
-        assert!(said.contains("(mode 0644): chmod 600"), "{said}");
-        assert!(!said.contains("8f1d"), "the key itself: {said}");
+        let printed = text(&output.stderr);
+        assert!(printed.contains("(mode 0644): chmod 600"), "{printed}");
+        assert!(!printed.contains("8f1d"), "the key itself: {printed}");
     }
 }
 
-// --- somebody in the middle ----------------------------------------------------------------------------------------
+// --- an attacker in between ----------------------------------------------------------------------
 
-/// Passes frames on to `next`, each through `tamper` (with whether it goes forward); what it wrote forward is recorded.
+/// Passes frames on to `next`, each through `tamper` (with its direction); records the forward
+/// ones.
 fn middle(
     next: SocketAddr,
     tamper: impl Fn(bool, &Header, &mut Vec<u8>) + Send + Sync + 'static,
@@ -321,7 +326,7 @@ fn middle(
 
 #[test]
 fn a_bit_flipped_on_the_way_is_found_wherever_it_is_and_other_connections_go_on() {
-    /// Where, in which direction, what is said.
+    /// The place, the direction, and the expected message.
     type Case = (&'static str, bool, fn(&mut [u8]), &'static str);
     const CASES: &[Case] = &[
         (
@@ -416,11 +421,10 @@ fn a_bit_flipped_on_the_way_is_found_wherever_it_is_and_other_connections_go_on(
             .stdin(Stdio::piped())
             .stdout(Stdio::piped()),
     );
-    let (mut ask, mut hear) = (witness.child.stdin.take().unwrap(), witness.stdout());
+    let (mut ask, mut answers) = (witness.child.stdin.take().unwrap(), witness.stdout());
     for (what, forward, flip, part) in CASES {
         let flips = move |goes_forward: bool, header: &Header, frame: &mut Vec<u8>| {
-            if goes_forward == *forward && header.kind == frame_type::BLOCK && header.sequence == 2
-            {
+            if goes_forward == *forward && header.kind == FrameType::Block && header.sequence == 2 {
                 flip(frame);
             }
         };
@@ -428,12 +432,12 @@ fn a_bit_flipped_on_the_way_is_found_wherever_it_is_and_other_connections_go_on(
         let target = between.to_string();
         let args = ["probe", &target, "-c", "5", "-i", "0.01", "-t", "5"];
         let output = run(&[&args[..], &key].concat());
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{what}: {said}");
-        assert!(said.contains(part), "{what}: {said}");
+        let printed = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{what}: {printed}");
+        assert!(printed.contains(part), "{what}: {printed}");
         ask.write_all(b"ping").unwrap();
         let mut answer = [0; 4];
-        hear.read_exact(&mut answer).unwrap();
+        answers.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"ping");
     }
     drop(ask);
@@ -453,16 +457,16 @@ fn frames_left_out_or_sent_twice_in_between_are_found() {
         let key = keys.args("good");
         let z = Node::start("Z", &key);
         let (between, _) = middle(z.address, move |forward, header, frame| {
-            if forward && header.kind == frame_type::BLOCK && header.sequence == 1 {
+            if forward && header.kind == FrameType::Block && header.sequence == 1 {
                 *frame = if twice { frame.repeat(2) } else { Vec::new() };
             }
         });
         let target = between.to_string();
         let args = ["probe", &target, "-c", "4", "-i", "0.01", "-t", "5"];
         let output = run(&[&args[..], &key].concat());
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("wrong authentication code"), "{said}");
+        let printed = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{printed}");
+        assert!(printed.contains("wrong authentication code"), "{printed}");
     }
 }
 
@@ -487,7 +491,7 @@ fn a_recorded_session_is_refused_when_it_is_played_again() {
     while let Some((header, _)) = read_frame(&mut again) {
         kinds.push(header.kind);
     }
-    assert_eq!(kinds, [frame_type::HELLO, frame_type::ERROR]);
+    assert_eq!(kinds, [FrameType::Hello, FrameType::Error]);
     works(z.address, &key);
 }
 
@@ -501,7 +505,7 @@ fn nothing_is_different_on_the_wire_without_a_key() {
     );
     let mut socket = faces::accept(&server);
     source.child.stdin.take().unwrap().write_all(b"x").unwrap();
-    for kind in [frame_type::OPEN, frame_type::BLOCK, frame_type::END] {
+    for kind in [FrameType::Open, FrameType::Block, FrameType::End] {
         let (header, _) = read_frame(&mut socket).unwrap();
         assert_eq!((header.kind, header.authentication_len), (kind, 0));
     }
@@ -536,7 +540,7 @@ fn nothing_made_of_a_recorded_session_gets_an_answer_or_brings_the_node_down() {
         while let Some((header, _)) = read_frame(&mut client) {
             let kind = header.kind;
             assert!(
-                [frame_type::HELLO, frame_type::ERROR].contains(&kind),
+                [FrameType::Hello, FrameType::Error].contains(&kind),
                 "seed {SEED:#x}, round {round}: type {kind}"
             );
         }

@@ -1,4 +1,4 @@
-//! Metrics over HTTP and in files, as real programs of Debian read them: Prometheus, promtool, node_exporter.
+//! Metrics over HTTP and in files, read by real programs: Prometheus, promtool, node_exporter.
 
 mod util;
 
@@ -13,10 +13,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::measure::BUCKETS_NS;
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::http::{ask, metrics_of, until};
+use util::json::{parse, Value};
+use util::link::Link;
 use util::{need, program, promtool_accepts, run, text, Dir, Node, Process, LONG};
 
 #[track_caller]
@@ -53,7 +53,7 @@ fn probe(target: SocketAddr, args: &[&str]) -> (Process, SocketAddr) {
     (process, address)
 }
 
-/// Where a program of Prometheus' family has said that it listens.
+/// Returns the address on which a program of Prometheus' family listens, from its log.
 #[track_caller]
 fn listening(process: &mut Process) -> SocketAddr {
     let line = process.wait_line("msg=\"Listening on\" address=");
@@ -127,7 +127,7 @@ fn quoted(addresses: &[SocketAddr]) -> String {
 }
 
 #[test]
-fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the_report_does() {
+fn prometheus_scrapes_nodes_and_a_probe_and_agrees_with_the_p99_of_the_report() {
     let mut z = Node::start("Z", &METRICS);
     let mut c = Node::to("C", z.address, &METRICS);
     let link = Link::start(c.address, Duration::from_millis(3)).unwrap();
@@ -168,7 +168,8 @@ fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the
              scrape_configs:\n\
              - job_name: nodes\n  static_configs: [{{targets: [{}]}}]\n\
              - job_name: probe\n  static_configs: [{{targets: ['{probe_address}']}}]\n\
-             - job_name: fleet\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  metrics_path: /probe\n  \
+             - job_name: targets\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  \
+               metrics_path: /probe\n  \
                params: {{count: ['3'], interval: ['0.01']}}\n  \
                static_configs: [{{targets: ['{}', '127.0.0.1:1']}}]\n  \
                relabel_configs:\n  \
@@ -188,7 +189,8 @@ fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the
         (up.len() == 8).then_some(up)
     });
     assert_eq!(up.len(), 8);
-    let rate = "histogram_quantile(0.99, rate(subsegment_segment_round_trip_seconds_bucket{from=\"B\"}[10s]))";
+    let rate = "histogram_quantile(0.99, \
+                rate(subsegment_segment_round_trip_seconds_bucket{from=\"B\"}[10s]))";
     // A busy machine may have it slower for a moment.
     until("a rate of plausible delays", || {
         let plausible = |seconds: &f64| (0.005..1.0).contains(seconds);
@@ -209,7 +211,7 @@ fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the
         let up = value(&scrape(probe_address), "subsegment_path_up", "");
         (up == Some(0.0)).then_some(())
     });
-    // What had come before that is counted when two looks in a row see the same.
+    // Earlier answers are counted when two reports in a row are equal.
     let mut seen = None;
     let last = until("the last count", || {
         let name = "subsegment_round_trip_seconds_count";
@@ -252,7 +254,7 @@ fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the
         assert_eq!(Some(number("round_trip/count")), last);
         let p99 = number("round_trip/p99_ns") / 1e9;
         let hop = (place + 1).to_string();
-        let (labels, told) = quantiles
+        let (labels, quantile) = quantiles
             .iter()
             .find(|(labels, _)| labels["hop"] == hop)
             .unwrap();
@@ -267,12 +269,12 @@ fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the
         let below = bounds.into_iter().rev().find(|bound| *bound <= p99 * 0.98);
         let below = below.unwrap_or(0.0);
         println!(
-            "{} -> {}: report p99 {p99} s, Prometheus {told} s",
+            "{} -> {}: report p99 {p99} s, Prometheus {quantile} s",
             labels["from"], labels["to"]
         );
         assert!(
-            (below..=above).contains(told),
-            "{labels:?}: {told} is not between {below} and {above}: report {p99}"
+            (below..=above).contains(quantile),
+            "{labels:?}: {quantile} is not between {below} and {above}: report {p99}"
         );
     }
     let by_instance = |of: &[(BTreeMap<String, String>, f64)], instance: &SocketAddr| {
@@ -293,7 +295,7 @@ fn prometheus_scrapes_nodes_and_a_probe_and_tells_the_p99_of_each_segment_as_the
 }
 
 #[test]
-fn promtool_has_nothing_to_say_against_the_metrics_of_any_role() {
+fn promtool_accepts_the_metrics_of_every_role() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut echo = Node::start("Z", &METRICS);
     let mut relay = Node::to("C", echo.address, &METRICS);
@@ -431,13 +433,15 @@ fn an_alert_fires_for_the_segment_that_is_slowed() {
     let prometheus = Prometheus::start(
         &dir,
         &format!(
-            "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}\n\
+            "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, \
+             evaluation_interval: 200ms}}\n\
              rule_files: ['{}']\n\
              scrape_configs:\n- job_name: probe\n  static_configs: [{{targets: ['{address}']}}]\n",
             rules.display()
         ),
     );
-    let median = "histogram_quantile(0.5, rate(subsegment_segment_round_trip_seconds_bucket{from=\"C\"}[2s]))";
+    let median = "histogram_quantile(0.5, \
+                  rate(subsegment_segment_round_trip_seconds_bucket{from=\"C\"}[2s]))";
     let firing =
         "ALERTS{alertname=\"SubsegmentSegmentSlow\", alertstate=\"firing\", from=\"C\", to=\"Z\"}";
     // A busy machine may have it slow, and the alert firing, for a moment.
@@ -451,7 +455,7 @@ fn an_alert_fires_for_the_segment_that_is_slowed() {
     link.forward.set_delay(Duration::from_millis(300));
     let begun = Instant::now();
     until("the alert", || prometheus.one(firing));
-    // The alert looks at another figure: the median follows when more than half of its window is slow.
+    // The alert uses another figure: the median follows when more than half of its window is slow.
     let after = until("a median that follows", || {
         prometheus.one(median).filter(|seconds| *seconds > 0.02)
     });
@@ -549,7 +553,7 @@ fn the_metrics_file_of_a_node_follows_what_it_does() {
     drop(client);
     assert!(z.process.stop().0.success());
     assert_eq!(connections(), 2.0, "written at the end too");
-    // A place where nothing can be written is told before anything begins.
+    // A file that cannot be written is an error before anything begins.
     let nowhere = dir.file("no/such.prom");
     let ended = run(&[
         "-l",
@@ -632,7 +636,7 @@ fn a_probe_asked_for_over_http_ends_in_time_and_only_allowed_targets_are_tried()
     );
     assert!(took < Duration::from_secs(2), "{took:?}");
 
-    // Where frames are authenticated, the probe has the node's key.
+    // With authenticated frames the probe uses the node's key.
     let dir = Dir::new("probe-key");
     let key = dir.file("key");
     std::fs::write(&key, "00112233445566778899aabbccddeeff\n").unwrap();
@@ -657,7 +661,7 @@ fn a_probe_asked_for_over_http_ends_in_time_and_only_allowed_targets_are_tried()
         );
     }
 
-    // A node without that option offers none, and says what there is.
+    // A node without that option has no such route, and lists the others.
     let mut plain = Node::start("Y", &METRICS);
     let (status, body) = ask(metrics_of(&mut plain.process), "/probe?target=a:1", "");
     assert_eq!(status, 404);
@@ -779,7 +783,7 @@ fn no_counter_of_a_node_ever_falls_while_connections_come_and_go() {
             let scrapes = Arc::clone(&scrapes);
             std::thread::spawn(move || {
                 let mut served = 0;
-                // Whoever of the two is slower has time enough.
+                // The slower of the two has time enough.
                 while served < 60 || scrapes.load(Ordering::Relaxed) < 10 {
                     let mut client = TcpStream::connect(echo).unwrap();
                     client.write_all(&[b'a' + number; 100]).unwrap();
@@ -822,7 +826,7 @@ fn no_counter_of_a_node_ever_falls_while_connections_come_and_go() {
 }
 
 #[test]
-fn the_service_manager_is_told_of_the_beginning_and_of_the_end() {
+fn the_service_manager_is_notified_of_the_start_and_of_the_end() {
     let dir = Dir::new("notify");
     let path = dir.file("notify");
     let name = format!("sts-notify-{}", std::process::id());
@@ -844,14 +848,14 @@ fn the_service_manager_is_told_of_the_beginning_and_of_the_end() {
                 .env("NOTIFY_SOCKET", &variable),
         );
         let mut bytes = [0; 100];
-        let mut told = || {
+        let mut notification = || {
             let length = socket.recv(&mut bytes).unwrap();
             text(&bytes[..length])
         };
-        assert_eq!(told(), "READY=1");
+        assert_eq!(notification(), "READY=1");
         TcpStream::connect(node.address).unwrap();
         node.process.signal("TERM");
-        assert_eq!(told(), "STOPPING=1");
+        assert_eq!(notification(), "STOPPING=1");
         assert!(node.process.wait().success());
     }
     // A manager that is not there changes nothing.
@@ -860,6 +864,6 @@ fn the_service_manager_is_told_of_the_beginning_and_of_the_end() {
             .args(["-l", "127.0.0.1:0"])
             .env("NOTIFY_SOCKET", dir.file("gone")),
     );
-    node.process.wait_line("cannot tell READY=1");
+    node.process.wait_line("cannot send READY=1");
     assert!(node.process.stop().0.success());
 }

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
-use subsegment_tcp_speeds::commands::demo::link::Link;
+use util::link::Link;
 use util::{need, program, text, Dir, Node, Process};
 
-/// What Chromium makes of an address: the document after `millis` of its own time, and what its console said.
+/// Returns the document of an address after `millis` of Chromium's own time, and its console.
 #[track_caller]
 fn browse(dir: &Dir, address: &str, millis: u32) -> (String, Vec<String>) {
     let profile = dir.file("profile");
@@ -43,9 +43,9 @@ fn browse(dir: &Dir, address: &str, millis: u32) -> (String, Vec<String>) {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = text(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let console = said.lines().filter(|line| line.contains("CONSOLE"));
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let console = stderr.lines().filter(|line| line.contains("CONSOLE"));
     (text(&output.stdout), console.map(str::to_owned).collect())
 }
 
@@ -92,10 +92,10 @@ fn alone() -> MutexGuard<'static, ()> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A page of a run of 4 s in which B -> C is slowed by 20 ms soon after its first half, the baseline, has passed. Where
-/// the rest of the machine is in the way, which the verdict then says, it is repeated with twice of both: batches of time
-/// are longer, and what stands out is larger. `STS_PAGE_SECONDS` makes it longer, `STS_PAGE_KEEP=FILE` keeps it, for
-/// those who want to look.
+/// A page of a run of 4 s in which B -> C is slowed by 20 ms soon after its first half, the
+/// baseline, has passed. Where the rest of the machine is in the way, which the verdict then shows,
+/// it is repeated with twice of both: batches of time are longer, and what stands out is larger.
+/// `STS_PAGE_SECONDS` makes it longer, `STS_PAGE_KEEP=FILE` keeps it, for those who want to look.
 #[track_caller]
 fn slowed(dir: &Dir) -> PathBuf {
     let seconds = std::env::var("STS_PAGE_SECONDS").map_or(4, |text| text.parse().unwrap());
@@ -166,9 +166,9 @@ fn the_page_of_a_slowed_path_names_the_segment_and_a_browser_finds_no_fault() {
         .unwrap()
         .split("<li>")
         .collect();
-    let told = events.len();
+    let count = events.len();
     events.dedup_by_key(|event| event.rsplit(": ").next().unwrap().to_owned());
-    assert_eq!(events.len(), told, "told twice: {events:?}");
+    assert_eq!(events.len(), count, "an event twice: {events:?}");
     let (dom, console) = browse(&dir, &format!("file://{}", page.display()), 500);
     assert_eq!(console, [""; 0]);
     // A browser that had to mend the page would have another count.
@@ -176,7 +176,8 @@ fn the_page_of_a_slowed_path_names_the_segment_and_a_browser_finds_no_fault() {
         assert_eq!(dom.matches(tag).count(), html.matches(tag).count(), "{tag}");
     }
 
-    // On a phone: the page in a frame as wide as that, without the policy that forbids to look into it.
+    // On a phone: the page in a frame as wide as that, without the policy that forbids to look into
+    // it.
     let policy = html
         .split("<meta http-equiv=\"Content-Security-Policy\"")
         .nth(1)
@@ -188,9 +189,11 @@ fn the_page_of_a_slowed_path_names_the_segment_and_a_browser_finds_no_fault() {
         .replace('"', "&quot;");
     let phone = dir.file("phone.html");
     let script = "onload = () => { const page = document.querySelector('iframe').contentDocument; \
-        document.title = 'width ' + page.documentElement.scrollWidth + ' of ' + page.documentElement.clientWidth; }";
+        const root = page.documentElement; \
+        document.title = 'width ' + root.scrollWidth + ' of ' + root.clientWidth; }";
     let frame = format!(
-        "<!DOCTYPE html><meta charset=utf-8><iframe style=\"width:390px;height:800px;border:0\" srcdoc=\"{open}\"></iframe>\
+        "<!DOCTYPE html><meta charset=utf-8><iframe \
+         style=\"width:390px;height:800px;border:0\" srcdoc=\"{open}\"></iframe>\
          <script>{script}</script>"
     );
     std::fs::write(&phone, frame).unwrap();
@@ -228,11 +231,12 @@ fn nodes_that_listen_write_pages_too() {
     assert!(read(&relay_page).contains("B \u{2192} Z"));
 }
 
-/// Passes requests on to `target`; what was asked for, and how many blocks the answer counted.
+/// Passes requests on to `target`; yields the path of each and the blocks that the response
+/// counted.
 fn watch_requests(target: SocketAddr) -> (SocketAddr, Receiver<(String, u64)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (say, asked) = channel();
+    let (sender, asked) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut near = stream.unwrap();
@@ -244,8 +248,9 @@ fn watch_requests(target: SocketAddr) -> (SocketAddr, Receiver<(String, u64)>) {
             far.write_all(&request[..read]).unwrap();
             let mut answer = Vec::new();
             far.read_to_end(&mut answer).unwrap();
-            // Before the browser has it: afterwards it may be at its end before this thread goes on.
-            if say.send((path, answered(&text(&answer)))).is_err() {
+            // Before the browser has it: afterwards it may be at its end before this thread goes
+            // on.
+            if sender.send((path, answered(&text(&answer)))).is_err() {
                 return;
             }
             // A browser that is at its end takes no more.
@@ -287,10 +292,7 @@ fn the_live_page_renews_itself_in_the_browser_and_asks_for_nothing_else() {
         asked.iter().any(|(_, count)| *count == shown),
         "{shown} is shown of {asked:?}"
     );
-    assert!(
-        dom.contains("id=\"stale\" hidden"),
-        "it says that it is old"
-    );
+    assert!(dom.contains("id=\"stale\" hidden"), "it is marked as old");
     for part in [
         "The path, to scale",
         "Over time",

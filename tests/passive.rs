@@ -16,8 +16,8 @@ use std::time::Duration;
 use subsegment_tcp_speeds::passive::{
     Analyzer, Basis, BoxedFlow, Ended, Event, Flow, Limits, Observer, Sample, Side, Stream,
 };
-use subsegment_tcp_speeds::report::json::read;
 use subsegment_tcp_speeds::time::SignedNanos;
+use util::json;
 use util::promtool_accepts;
 
 /// Not a test: the other processes of the lab.
@@ -715,8 +715,8 @@ fn an_interface_is_captured_without_tcpdump_and_drops_are_reported() {
         .read_to_string(&mut json)
         .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    let json = read::parse(json.as_bytes()).unwrap_or_else(|error| panic!("{error:?}\n{json}"));
-    let read::Value::Object(members) = json else {
+    let value = json::parse(json.as_bytes()).unwrap_or_else(|error| panic!("{error:?}\n{json}"));
+    let json::Value::Object(members) = value else {
         panic!("not an object")
     };
     assert_eq!(

@@ -1,4 +1,5 @@
-//! A connection that was busy, pauses, and goes on: its pumps have given their large buffers back meanwhile.
+//! A connection that was busy, pauses, and goes on: its pumps have released their large buffers
+//! meanwhile.
 
 mod util;
 

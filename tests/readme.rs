@@ -1,122 +1,177 @@
-//! What README.md and scripts/check say is held against the tables of the program and against the tests.
+//! README.md, the manual and scripts/check are held against the tables of the program and against
+//! the tests.
 
+#[path = "util/examples.rs"]
+mod examples;
+#[path = "util/json.rs"]
+mod json;
+
+use examples::README;
+use json::Value;
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::Path;
-use subsegment_tcp_speeds::cli::passive;
-use subsegment_tcp_speeds::cli::{self, flags, Action, PROGRAM};
-use subsegment_tcp_speeds::report::json::read::{self, Value};
+use subsegment_tcp_speeds::cli::flags::{self, Flag, Section};
+use subsegment_tcp_speeds::manual::TOPICS;
+use subsegment_tcp_speeds::report::prometheus::FAMILIES;
 
-const README: &str = include_str!("../README.md");
 const CHECK: &str = include_str!("../scripts/check");
 
-/// The options as the table of a section has them: `` `-l`, `--listen ADDR` ``, the default, the meaning.
-fn rows(heading: &str) -> Vec<Vec<&'static str>> {
-    let section = README.split(&format!("\n{heading}\n")).nth(1);
-    let section = section.unwrap_or_else(|| panic!("no section {heading}"));
-    let section = section.split("\n## ").next().unwrap_or(section);
-    section
-        .lines()
-        .filter(|line| line.starts_with("| `-"))
-        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
-        .collect()
+/// A page of the manual.
+fn page(name: &str) -> &'static str {
+    TOPICS
+        .iter()
+        .find(|topic| topic.name == name)
+        .expect(name)
+        .page
 }
 
 #[test]
-fn every_option_has_its_row_and_every_row_its_option() {
-    let main = flags::all().iter();
-    let main = main.map(|f| (f.short, f.long, f.value, f.default));
-    assert_table("## Options", main.collect());
-    let passive = passive::FLAGS.iter();
-    let passive = passive.map(|f| (f.short, f.long, Some(f.value), f.default()));
-    assert_table("## From a capture: passive", passive.collect());
+fn the_readme_is_short_and_begins_with_the_two_commands_and_the_question() {
+    assert!(README.lines().count() <= 200, "{}", README.lines().count());
+    let first: Vec<_> = README.lines().take(40).collect();
+    assert!(
+        first[2].starts_with("    cargo run --release -- demo"),
+        "{}",
+        first[2]
+    );
+    assert!(first[3].starts_with("    scripts/check"), "{}", first[3]);
+    let first = first.join("\n");
+    for part in [
+        "> Which sub-segment",
+        "Verdict: ",
+        "process on each host",
+        "mtr is the better tool",
+        "MiB",
+        "cannot find",
+        "Maturity",
+    ] {
+        assert!(first.contains(part), "the first screen lacks {part:?}");
+    }
 }
 
-/// Short name, long name, value and default.
-type Described = (
-    Option<char>,
-    &'static str,
-    Option<&'static str>,
-    Option<&'static str>,
-);
-
-fn assert_table(heading: &str, flags: Vec<Described>) {
-    let rows = rows(heading);
-    for (short, long, value, default) in &flags {
-        let value = value.map_or_else(String::new, |v| format!(" {v}"));
-        let long = format!("`--{long}{value}`");
-        let cell = match short {
-            Some(short) => format!("`-{short}`, {long}"),
-            None => long,
-        };
-        let row = rows.iter().find(|row| row[0] == cell);
-        let row = row.unwrap_or_else(|| panic!("{heading} lacks {cell}"));
-        if let Some(default) = default {
-            assert_eq!(row[1], format!("`{default}`"), "default of {cell}");
-        }
-        assert!(row[2].len() > 4, "{cell} says nothing");
+#[test]
+fn the_readme_lists_every_topic() {
+    for topic in TOPICS {
+        let row = format!(
+            "| [{0}](src/manual/{0}.md) | {1} |",
+            topic.name, topic.brief
+        );
+        assert!(README.contains(&row), "{row}");
     }
-    assert_eq!(
-        rows.len(),
-        flags.len(),
-        "{heading}: a row for what is no option"
+}
+
+/// Text of a cell: no character has a meaning in Markdown.
+fn cell(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if "|[]*<>_".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+fn options(is_in: impl Fn(&Flag) -> bool) -> String {
+    let mut table = "| option | default | meaning |\n| --- | --- | --- |\n".to_owned();
+    for flag in flags::all().iter().filter(|flag| is_in(flag)) {
+        let short = flag
+            .short
+            .map_or_else(String::new, |short| format!("`-{short}`, "));
+        let value = flag
+            .value
+            .map_or_else(String::new, |value| format!(" {value}"));
+        let default = flag
+            .default
+            .map_or_else(String::new, |default| format!("`{default}`"));
+        let meaning = format!("{}. {}", sentence(flag.brief), flag.help);
+        let meaning = cell(meaning.trim_end());
+        table += &format!(
+            "| {short}`--{}{value}` | {default} | {meaning} |\n",
+            flag.long
+        );
+    }
+    table
+}
+
+fn metrics() -> String {
+    let mut table =
+        "| metric | kind | unit | labels | meaning |\n| --- | --- | --- | --- | --- |\n".to_owned();
+    for family in FAMILIES {
+        let kind = format!("{:?}", family.kind).to_lowercase();
+        let (name, unit, labels) = (family.name, family.unit, family.labels);
+        table += &format!(
+            "| `{name}` | {kind} | {unit} | {labels} | {} |\n",
+            cell(family.help)
+        );
+    }
+    table
+}
+
+fn full_only() -> String {
+    let names = flags::FULL_ONLY.iter().map(|name| format!("`{name}`"));
+    names.collect::<Vec<_>>().join(", ") + "\n"
+}
+
+/// Compares the part of a page between its marks with what the program has. `BLESS=1` writes it
+/// into the page.
+fn assert_generated(name: &str, mark: &str, table: &str) {
+    let begin = format!("<!-- {mark} -->\n\n");
+    let (before, rest) = page(name)
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("{name} lacks {begin}"));
+    let (found, after) = rest
+        .split_once("\n<!-- end -->")
+        .unwrap_or_else(|| panic!("{name}: no end of {mark}"));
+    if found != table && std::env::var_os("BLESS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/manual/{name}.md"));
+        std::fs::write(path, format!("{before}{begin}{table}\n<!-- end -->{after}")).unwrap();
+        panic!("src/manual/{name}.md is written anew");
+    }
+    for (found, expected) in found.lines().zip(table.lines()) {
+        assert_eq!(found, expected, "help {name}: run this test with BLESS=1");
+    }
+    assert_eq!(found, table, "help {name}: run this test with BLESS=1");
+}
+
+#[test]
+fn the_options_of_the_manual_are_those_of_the_program() {
+    assert_generated(
+        "options",
+        "options",
+        &options(|flag| flag.section != Section::Capture),
     );
 }
 
-/// Splits as a shell does where there are no quotes, up to what is not the program's: a comment, a redirection, `&`.
-fn arguments(command: &str) -> Vec<OsString> {
-    let ends = |word: &str| word.starts_with(['#', '<', '>', '|', '&', ';']);
-    let words = command.split_whitespace();
-    words.take_while(|w| !ends(w)).map(OsString::from).collect()
+#[test]
+fn the_options_of_passive_in_the_manual_are_those_of_the_program() {
+    assert_generated(
+        "options",
+        "options of passive",
+        &options(|flag| flag.section == Section::Capture),
+    );
 }
 
 #[test]
-fn every_command_can_be_typed_as_it_stands() {
-    let called = format!("{PROGRAM} ");
-    let mut commands = BTreeSet::new();
-    for line in README.lines().filter(|line| line.starts_with("    ")) {
-        // After a prompt, or after the five fields of a crontab.
-        let is_typed = line.contains("$ ") || line.contains("* * ");
-        let Some((before, command)) = line.split_once(&called).filter(|_| is_typed) else {
-            continue;
-        };
-        if before.ends_with(' ') && !before.contains("gdb") && !before.contains("strace") {
-            commands.insert(command);
-        }
-    }
-    for role in [
-        "-l :9000",
-        "-f B:9000",
-        "--accept raw",
-        " -r",
-        "passive -",
-        "probe ",
-        "--state",
-    ] {
-        let found = commands.iter().any(|command| command.contains(role));
-        assert!(found, "no command with {role}, of {commands:#?}");
-    }
-    for command in commands {
-        let mut words = arguments(command);
-        // As `main` does.
-        if words[0] == flags::PASSIVE {
-            match passive::parse(words.split_off(1)) {
-                Ok(passive::Action::Run(_)) => {}
-                other => panic!("{command}: {other:?}"),
-            }
-            continue;
-        }
-        match cli::parse(words) {
-            Ok(Action::Run(_)) => {}
-            other => panic!("{command}: {other:?}"),
-        }
-    }
+fn the_metrics_of_the_manual_are_those_of_the_program() {
+    assert_generated("metrics", "metrics", &metrics());
+}
+
+#[test]
+fn the_manual_lists_what_a_small_build_lacks() {
+    assert_generated("operate", "full", &full_only());
 }
 
 fn keys_of(value: &Value, keys: &mut BTreeSet<String>) {
     for key in value.keys().unwrap_or_default() {
         keys.insert(key.to_owned());
-        // What a node annotates is its own affair.
+        // The names of annotations are in the topic annotations.
         if key != "annotations" {
             keys_of(value.at(key).expect("it is listed"), keys);
         }
@@ -128,13 +183,13 @@ fn keys_of(value: &Value, keys: &mut BTreeSet<String>) {
 
 #[test]
 fn every_key_of_the_json_report_is_explained() {
-    let report = read::parse(include_bytes!("golden/report_full.json")).expect("a golden file");
+    let report = json::parse(include_bytes!("golden/report_full.json")).expect("a golden file");
     let mut keys = BTreeSet::new();
     keys_of(&report, &mut keys);
     assert!(keys.len() > 50, "only {} keys", keys.len());
     let missing: Vec<_> = keys
         .iter()
-        .filter(|key| !README.contains(&format!("`{key}`")))
+        .filter(|key| !page("formats").contains(&format!("`{key}`")))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -1,4 +1,5 @@
-//! Real programs through real chains, what a node asks of the kernel per block, and how signals end it.
+//! Real programs through real chains, what a node asks of the kernel per block, and how signals end
+//! it.
 
 mod faces;
 mod util;
@@ -45,7 +46,7 @@ fn file_of(path: &Path, seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-// --- real programs -------------------------------------------------------------------------------------------------
+// --- real programs -------------------------------------------------------------------------------
 
 #[test]
 fn curl_talks_to_nginx_through_entry_relay_and_exit() {
@@ -220,7 +221,7 @@ fn an_ssh_session_keeps_output_exit_status_and_megabytes_through_the_chain() {
     chain.stop();
 }
 
-// --- what it costs -------------------------------------------------------------------------------------------------
+// --- what it costs -------------------------------------------------------------------------------
 
 /// Calls per name, from `strace -c`.
 #[cfg(target_arch = "x86_64")]
@@ -255,7 +256,8 @@ fn a_small_block_costs_a_relay_one_receive_and_one_send_per_pump_and_nothing_els
     stop_traced(&mut b);
     let table = fs::read_to_string(&log).unwrap();
     let calls = calls(&table);
-    // Two pumps; a few more are OPEN, END and the ends. Blocks that meet on a busy machine share their calls.
+    // Two pumps; a few more are OPEN, END and the ends. Blocks that meet on a busy machine share
+    // their calls.
     for name in ["recvmsg", "sendto"] {
         let count = calls.get(name).copied().unwrap_or(0);
         assert!(
@@ -263,15 +265,15 @@ fn a_small_block_costs_a_relay_one_receive_and_one_send_per_pump_and_nothing_els
             "{name}: {count}\n{table}"
         );
     }
-    // Start, end and the collector's batches (some 20 a second) take their share; a call per block and pump would be two
-    // thousand, one for every other block five hundred.
+    // Start, end and the collector's batches (some 20 a second) take their share; a call per block
+    // and pump would be two thousand, one for every other block five hundred.
     for (name, &count) in &calls {
         let per_block = ["recvmsg", "sendto"].contains(&name.as_str());
         assert!(per_block || count < BLOCKS / 2, "{name}: {count}\n{table}");
     }
 }
 
-// --- signals -------------------------------------------------------------------------------------------------------
+// --- signals -------------------------------------------------------------------------------------
 
 /// A client that sends through `node` to a server that reads, until either goes away.
 fn endless_traffic(listener: &std::net::TcpListener, address: SocketAddr) -> TcpStream {

@@ -1,4 +1,5 @@
-//! The live screen of `probe -c 0` on a real terminal: tmux(1) is the terminal, types the keys and tells what it shows.
+//! The live screen of `probe -c 0` on a real terminal: tmux(1) is the terminal, types the keys and
+//! captures the screen.
 
 mod util;
 
@@ -9,10 +10,10 @@ use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use util::{need, text, Dir, Node, LONG};
 
-/// What each draw ends with: nothing follows on the terminal until the next.
+/// The end of each draw: no bytes follow on the terminal until the next one.
 const DRAWN: &str = "\x1b[J";
 
-/// A tmux server of its own with one window of 100 x 30, in which a shell runs a script.
+/// A separate tmux server with one window of 100 x 30, in which a shell runs a script.
 struct Terminal {
     dir: Dir,
     tmux: PathBuf,
@@ -33,17 +34,18 @@ impl Terminal {
             .unwrap()
             .success());
         let script = format!(
-            "trap : INT; read go; stty -g > before; {} probe {probe}; echo $? > code; stty -g > after; tmux wait-for -S over\n\
+            "trap : INT; read go; stty -g > before; {} probe {probe}; echo $? > code; \
+             stty -g > after; tmux wait-for -S over\n\
              read go\n",
             env!("CARGO_BIN_EXE_subsegment-tcp-speeds")
         );
         std::fs::write(dir.file("script"), script).unwrap();
-        let (say, written) = channel();
+        let (sender, written) = channel();
         std::thread::spawn(move || {
             let mut pipe = std::fs::File::open(pipe).unwrap();
             let mut bytes = [0; 4096];
             while let Ok(read @ 1..) = pipe.read(&mut bytes) {
-                if say.send(bytes[..read].to_vec()).is_err() {
+                if sender.send(bytes[..read].to_vec()).is_err() {
                     return;
                 }
             }
@@ -85,7 +87,7 @@ impl Terminal {
         text(&stdout)
     }
 
-    /// Waits until `part` is written to the terminal, after what was waited for last and after the last key.
+    /// Waits until `part` is written to the terminal, after the part before and after the last key.
     #[track_caller]
     fn wait(&mut self, part: &str) {
         let deadline = Instant::now() + LONG;
@@ -235,7 +237,7 @@ fn a_signal_and_a_second_one_leave_the_terminal_as_it_was() {
     terminal.key("C-c");
     assert_eq!(terminal.ended(), "0");
 
-    // An echo that is stopped never says END: the first interrupt has to wait for it, the second does not.
+    // A stopped echo never sends END: the first interrupt has to wait for it, the second does not.
     let probe = format!("{} --node A -c 0 -i 0.02 -t 60", echo.address);
     let mut terminal = Terminal::start("screen-kill", &probe);
     terminal.wait_rows();

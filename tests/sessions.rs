@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 use util::http::{ask, metrics_of, until};
+use util::json::{parse, Value};
 use util::{fill_backlog, Dir, Node, Process, LONG};
 
 /// open(2); the same number on every Linux that the tests run on.
@@ -23,7 +23,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// What `--sessions` is given.
+    /// Returns the argument of `--sessions`.
     fn file(&self) -> String {
         self.path.to_str().unwrap().to_owned()
     }
@@ -32,12 +32,12 @@ impl Lines {
         let path = dir.file("sessions.jsonl");
         let made = Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
-        let (say, lines) = channel();
+        let (sender, lines) = channel();
         let read = path.clone();
         std::thread::spawn(move || {
             let file = BufReader::new(std::fs::File::open(read).unwrap());
             for line in file.lines().map_while(Result::ok) {
-                if say.send(line).is_err() {
+                if sender.send(line).is_err() {
                     break;
                 }
             }
@@ -90,23 +90,24 @@ fn in_order(value: &Value, paths: &[&str]) {
 const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: z\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345";
 
-/// How long the server takes.
+/// The time that the server takes.
 const THINKING: Duration = Duration::from_millis(300);
 
-/// An HTTP server that answers one request of one client, half-closing after it, when told.
+/// Starts an HTTP server that answers one request of one client after a message on `go`, and
+/// half-closes.
 fn server(listener: TcpListener, go: Receiver<()>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let (mut socket, _) = listener.accept().unwrap();
         socket.read_exact(&mut [0; REQUEST.len()]).unwrap();
         go.recv_timeout(LONG).unwrap();
-        let _ = go.recv_timeout(THINKING); // Nothing more is said: this passes the time.
+        let _ = go.recv_timeout(THINKING); // No further message: this passes the time.
         socket.write_all(RESPONSE).unwrap();
         socket.read_to_end(&mut Vec::new()).unwrap();
     })
 }
 
-/// How many segments this host's kernel has sent again: on a busy machine it does even over loopback, where whoever is to
-/// acknowledge has to wait for a processor.
+/// Returns the number of segments that this host's kernel has sent again. On a busy machine it does
+/// so even over loopback, if the acknowledging process waits for a CPU.
 fn sent_again() -> u64 {
     let table = std::fs::read_to_string("/proc/net/snmp").unwrap();
     let mut rows = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -123,7 +124,7 @@ fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_bot
     let files = lines.each_ref().map(Lines::file);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
-    let (tell, go) = channel();
+    let (answer_now, go) = channel();
     let before = sent_again();
     let served = server(listener, go);
     let exit = Node::to("Z", target, &["-r", "--sessions", &files[1]]);
@@ -135,14 +136,14 @@ fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_bot
     let mut client = TcpStream::connect(entry.address).unwrap();
     let asked = Instant::now();
     client.write_all(REQUEST).unwrap();
-    // The request is through when both have told of a second in which it moved.
+    // The request is through when both have a line of a second in which it moved.
     for (lines, moved) in lines
         .iter()
         .zip(["client/received_bytes", "server/sent_bytes"])
     {
         while lines.next().at(moved).and_then(Value::as_u64) != Some(REQUEST.len() as u64) {}
     }
-    tell.send(()).unwrap();
+    answer_now.send(()).unwrap();
     let mut answer = vec![0; RESPONSE.len()];
     client.read_exact(&mut answer).unwrap();
     let answered = asked.elapsed();
@@ -211,7 +212,7 @@ fn a_connection_through_entry_and_exit_leaves_its_life_and_its_http_times_at_bot
 }
 
 #[test]
-fn a_reset_is_told_as_one_and_a_failed_connect_as_a_failure() {
+fn a_reset_and_a_failed_connect_have_their_own_ends() {
     let dir = Dir::new("sessions-reset");
     let lines = Lines::new(&dir);
     let file = lines.path.to_str().unwrap();
@@ -238,8 +239,8 @@ fn a_reset_is_told_as_one_and_a_failed_connect_as_a_failure() {
     drop(listener);
     // Nothing is waited for, so the reset may be there before the connect returns.
     let client = TcpStream::connect(proxy.address);
-    let heard = client.and_then(|mut client| client.read(&mut [0; 1]));
-    assert_eq!(heard.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let answer = client.and_then(|mut client| client.read(&mut [0; 1]));
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::ConnectionReset);
     let end = lines.wait("end");
     assert_eq!(end.at("failed"), Some(&Value::Bool(true)), "{end:?}");
     assert!(end.at("server").unwrap().is_null(), "{end:?}");
@@ -270,9 +271,9 @@ fn a_reader_that_stopped_holds_up_neither_connections_nor_the_end() {
     }
     echo.process.signal("TERM");
     assert_eq!(echo.process.wait().code(), Some(1));
-    let told = echo.process.stderr().join("\n");
+    let log = echo.process.stderr().join("\n");
     let file = file.display();
-    assert!(told.contains(&format!("write {file}: timed out")), "{told}");
+    assert!(log.contains(&format!("write {file}: timed out")), "{log}");
     drop(pipe);
 }
 
@@ -295,7 +296,7 @@ fn what_the_run_before_wrote_stays_in_the_file() {
 }
 
 #[test]
-fn a_signal_ends_a_node_that_still_waits_for_somebody_to_read() {
+fn a_signal_ends_a_node_whose_sessions_file_has_no_reader() {
     let dir = Dir::new("sessions-unread");
     let file = dir.file("pipe");
     assert!(Command::new("mkfifo")
@@ -321,7 +322,7 @@ fn a_signal_ends_a_node_that_still_waits_for_somebody_to_read() {
     assert_eq!(node.wait().code(), Some(1));
 }
 
-/// Whether somebody waits for the answer to a SYN to this port.
+/// Returns `true` if a socket waits for the answer to a SYN to this port.
 fn knocks(port: u16) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let sought = format!(":{port:04X} 02 "); // Remote port, SYN_SENT.
@@ -365,7 +366,8 @@ fn a_syn_that_was_lost_is_counted_and_shows_in_the_time_to_connect() {
         "P",
         target,
         &[
-            // Its SYNs are repeated after 1, 3, 7 s: on a busy machine the backlog is not free before the second.
+            // Its SYNs are repeated after 1, 3, 7 s: on a busy machine the backlog is free only at
+            // the second.
             "-t",
             "60",
             "--accept",
@@ -444,7 +446,7 @@ fn answers_that_come_at_once_belong_to_their_own_requests_at_every_node() {
 
 const METRICS: [&str; 2] = ["--metrics-listen", "127.0.0.1:0"];
 
-/// What `/sessions` says.
+/// Returns the lines of `/sessions`.
 #[track_caller]
 fn open_now(metrics: SocketAddr) -> Vec<Value> {
     let (status, body) = ask(metrics, "/sessions", "");
@@ -455,7 +457,7 @@ fn open_now(metrics: SocketAddr) -> Vec<Value> {
 }
 
 #[test]
-fn who_asks_is_told_of_what_is_open_and_takes_nothing_from_the_lines_of_the_file() {
+fn open_connections_are_listed_without_an_effect_on_the_lines_of_the_file() {
     const PIECE: usize = 1_000;
     const ROUNDS: usize = 3;
     let dir = Dir::new("sessions-asked");
@@ -478,13 +480,19 @@ fn who_asks_is_told_of_what_is_open_and_takes_nothing_from_the_lines_of_the_file
             let open: [Value; 2] = open_now(metrics).try_into().expect("two connections");
             (number(&open[0], "client/sent_bytes") >= (round * PIECE) as u64).then_some(open)
         });
-        for (told, id) in [(&busy, connection), (&quiet, other)] {
+        for (record, id) in [(&busy, connection), (&quiet, other)] {
             let schema = "subsegment-tcp-speeds/session/1";
-            assert_eq!((text(told, "schema"), text(told, "event")), (schema, "now"));
-            assert_eq!((text(told, "node"), text(told, "role")), ("A", "entry"));
-            assert_eq!(number(told, "connection"), id);
-            assert!(told.at("client/interval").unwrap().is_null(), "{told:?}");
-            assert!(told.at("client/fin_received").unwrap().is_null());
+            assert_eq!(
+                (text(record, "schema"), text(record, "event")),
+                (schema, "now")
+            );
+            assert_eq!((text(record, "node"), text(record, "role")), ("A", "entry"));
+            assert_eq!(number(record, "connection"), id);
+            assert!(
+                record.at("client/interval").unwrap().is_null(),
+                "{record:?}"
+            );
+            assert!(record.at("client/fin_received").unwrap().is_null());
         }
         for key in ["client/received_bytes", "client/sent_bytes"] {
             assert_eq!(number(&busy, key), (round * PIECE) as u64, "{key}");
@@ -518,7 +526,7 @@ fn who_asks_is_told_of_what_is_open_and_takes_nothing_from_the_lines_of_the_file
 }
 
 #[test]
-fn a_node_that_keeps_no_books_says_what_it_wants_for_them() {
+fn a_node_that_records_no_connections_names_the_option() {
     let mut echo = Node::start("Z", &METRICS);
     let (status, body) = ask(metrics_of(&mut echo.process), "/sessions", "");
     assert_eq!(status, 404);

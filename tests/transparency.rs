@@ -1,5 +1,6 @@
-//! A chain is transparent: what the application sends is what the server receives, bytes, order, half-close and reset
-//! included. Everything is tried on a direct connection first: what TCP itself does is what a chain has to do.
+//! A chain is transparent: the server receives what the application sends, bytes, order, half-close
+//! and reset included. Everything is tried on a direct connection first: a chain has to behave as
+//! TCP itself does.
 
 mod faces;
 mod util;
@@ -59,7 +60,7 @@ fn on_shapes(
     }
 }
 
-// --- bytes ---------------------------------------------------------------------------------------------------------
+// --- bytes ---------------------------------------------------------------------------------------
 
 #[test]
 fn a_source_gets_back_every_byte_in_order_through_two_relays() {
@@ -148,7 +149,7 @@ fn a_server_may_speak_first_and_a_client_need_not_speak_at_all() {
 
 #[test]
 fn a_bulk_connection_goes_on_after_an_idle_while() {
-    // An idle connection gives its large buffers back after a second: what comes then has to find room again.
+    // An idle connection releases its large buffers after a second: later bytes need room again.
     const BULK: usize = 3 << 20;
     const IDLE: Duration = Duration::from_millis(1500);
     on_shapes(
@@ -174,7 +175,7 @@ fn a_bulk_connection_goes_on_after_an_idle_while() {
     );
 }
 
-// --- half-close ----------------------------------------------------------------------------------------------------
+// --- half-close ----------------------------------------------------------------------------------
 
 const HALF: usize = 1 << 20;
 
@@ -251,7 +252,7 @@ fn a_half_close_without_a_byte_is_passed_on() {
     );
 }
 
-// --- resets --------------------------------------------------------------------------------------------------------
+// --- resets --------------------------------------------------------------------------------------
 
 const ROUNDS: usize = 25;
 /// Half of what [`ROUNDS`] resets take on average when each of them waits for a tick of one second.
@@ -268,7 +269,7 @@ enum Before {
     PeerHalfClose,
     /// The side that resets has just sent 300 kB.
     Data,
-    /// The side that is reset goes on sending until it is told.
+    /// The side that is reset sends on until it notices.
     Flood,
 }
 
@@ -280,7 +281,7 @@ const BEFORE: [Before; 5] = [
     Before::Flood,
 ];
 
-/// The side that ends with a reset, once `go` says that the other side is ready for it.
+/// The side that ends with a reset, once `go` reports that the other side is ready for it.
 fn resetting(before: Before, mut socket: TcpStream, go: &Receiver<()>) {
     socket.write_all(b"a").unwrap();
     let mut byte = [0];
@@ -294,7 +295,7 @@ fn resetting(before: Before, mut socket: TcpStream, go: &Receiver<()>) {
     reset(socket);
 }
 
-/// The side that finds out; `None` where an error of its own writing told it.
+/// The side that notices; `None` if an error of its own write showed it.
 fn reset_by_peer(before: Before, mut socket: TcpStream, go: &Sender<()>) -> Option<Ending> {
     let mut byte = [0];
     socket.read_exact(&mut byte).unwrap();
@@ -305,7 +306,7 @@ fn reset_by_peer(before: Before, mut socket: TcpStream, go: &Sender<()>) -> Opti
     }
     go.send(()).unwrap();
     match before {
-        // What follows an end of file no read tells: the kernel holds it as the socket's error.
+        // No read shows what follows an end of file: the kernel holds it as the socket's error.
         Before::OwnHalfClose => {
             // A chain that meets end of file and reset at once may pass on the reset alone.
             let reset = match socket.read(&mut byte) {
@@ -346,8 +347,8 @@ fn resets_arrive(by_client: bool) {
                     "{shape:?}, {before:?}, round {round}: {ending:?}"
                 );
             }
-            // A round takes milliseconds. A reset that waits for somebody's one-second tick fails this, a busy
-            // machine does not.
+            // A round takes milliseconds. A reset that waits for a one-second tick fails this, a
+            // busy
             assert!(
                 begun.elapsed() < TICKS,
                 "{shape:?}, {before:?}: {ROUNDS} resets took {:?}",
@@ -390,7 +391,7 @@ fn a_reset_within_the_answer_reaches_a_client_that_has_shut_down() {
     );
 }
 
-// --- addresses and options -----------------------------------------------------------------------------------------
+// --- addresses and options -----------------------------------------------------------------------
 
 fn answers(address: std::net::SocketAddr) {
     let mut client = connect(address);
@@ -425,8 +426,7 @@ fn ipv6_addresses_names_and_the_wildcard_of_both_families_work() {
 
 #[test]
 fn a_name_with_a_dead_first_address_is_tried_address_by_address() {
-    // localhost may have one address or two; a server on the other family only is found where there are two.
-    // On a port that the kernel gives to nobody of the other family.
+    // localhost may have one address or two; with two, a server on the other family only is found.
     let port = free_port();
     let four = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let node = Node::start_command(program().args([

@@ -59,21 +59,22 @@ const NAMES: [(&str, &[u32], bool); 28] = [
 
 /// An object of an agent: `laLoad.1`, `sysUpTime`, `1.3.6.1.2.1.1.5.0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
+pub struct SnmpObject {
     /// The name as the operator wrote it, without a leading dot; the annotation is `snmp.NAME`.
     pub name: String,
     /// The numbers of its identifier.
     pub oid: Vec<u32>,
 }
 
-impl FromStr for Object {
+impl FromStr for SnmpObject {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let name = text.trim().trim_start_matches('.');
         let wrong = |what: &str| {
             Err(format!(
-                "has {text:?}, {what}: write an object by its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2"
+                "has {text:?}, {what}: write an object by its numbers, 1.3.6.1.2.1.1.5.0, or as \
+                 sysUpTime, laLoad.1, ifHCInOctets.2"
             ))
         };
         let numbers = |text: &str| -> Option<Vec<u32>> {
@@ -118,8 +119,8 @@ impl FromStr for Object {
 /// # Errors
 ///
 /// A text that completes the sentence "--snmp-objects VALUE ...".
-pub fn objects(text: &str) -> Result<Vec<Object>, String> {
-    let objects: Vec<Object> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+pub fn objects(text: &str) -> Result<Vec<SnmpObject>, String> {
+    let objects: Vec<SnmpObject> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
     if objects.len() > OBJECTS_MAX {
         return Err(format!("names too many objects: at most {OBJECTS_MAX}"));
     }
@@ -139,7 +140,7 @@ pub struct Agent {
     /// The community, which stands for a password and is sent in the clear.
     pub community: String,
     /// At most [`OBJECTS_MAX`] objects.
-    pub objects: Vec<Object>,
+    pub objects: Vec<SnmpObject>,
 }
 
 /// The reason for which an agent gave no values.
@@ -204,7 +205,7 @@ pub enum SnmpValue {
 pub type Bindings = Vec<(Vec<u32>, SnmpValue)>;
 
 /// Encodes the GET of `objects` as a message.
-pub fn emit_get(community: &str, id: i32, objects: &[Object]) -> Vec<u8> {
+pub fn emit_get(community: &str, id: i32, objects: &[SnmpObject]) -> Vec<u8> {
     let mut bindings = Vec::new();
     for object in objects {
         let binding = [ber::oid(&object.oid), ber::wrap(NULL, &[])].concat();
@@ -386,12 +387,13 @@ mod tests {
         0x30, 0x3e, 0x02, 0x01, 0x01, 0x04, 0x06, b'p', b'u', b'b', b'l', b'i', b'c',
         0xa2, 0x31, 0x02, 0x02, 0x12, 0x34, 0x02, 0x01, 0x00, 0x02, 0x01, 0x00, 0x30, 0x25,
         0x30, 0x0e, 0x06, 0x08, 0x2b, 6, 1, 2, 1, 1, 3, 0, 0x43, 0x02, 0x30, 0x39,
-        0x30, 0x13, 0x06, 0x0b, 0x2b, 6, 1, 4, 1, 0x8f, 0x65, 10, 1, 3, 1, 0x04, 0x04, b'0', b'.', b'5', b'2',
+        0x30, 0x13, 0x06, 0x0b, 0x2b, 6, 1, 4, 1, 0x8f, 0x65, 10, 1, 3, 1,
+        0x04, 0x04, b'0', b'.', b'5', b'2',
     ];
 
     const ID: i32 = 0x1234;
 
-    fn wanted() -> Vec<Object> {
+    fn wanted() -> Vec<SnmpObject> {
         objects("sysUpTime,laLoad.1").unwrap()
     }
 
@@ -477,7 +479,7 @@ mod tests {
             ("laLoad.2", "laLoad.2", "1.3.6.1.4.1.2021.10.1.3.2"),
             (".1.3.6.1.9", "1.3.6.1.9", "1.3.6.1.9"),
         ] {
-            let object: Object = text.parse().unwrap();
+            let object: SnmpObject = text.parse().unwrap();
             let words: Vec<_> = object.oid.iter().map(u32::to_string).collect();
             assert_eq!(
                 (object.name.as_str(), words.join(".").as_str()),
@@ -494,7 +496,7 @@ mod tests {
             ("1.3.x", "no object"),
             ("1.3.4294967296", "no object"),
         ] {
-            let error = text.parse::<Object>().unwrap_err();
+            let error = text.parse::<SnmpObject>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
         assert!(objects(&["sysName"; 33].join(",")).is_err());

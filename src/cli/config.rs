@@ -1,44 +1,45 @@
-//! The checked values of a command line: what the rest of the program is started with.
+//! The checked values of a command line, with which the rest of the program is started.
 
-use super::endpoint::Endpoint;
+use super::host_port::HostPort;
+use super::passive::PassiveConfig;
 use super::targets::Allowed;
-use super::value;
-use crate::annotate::snmp::{self, Object};
+use crate::annotate::snmp::{self, SnmpObject};
 use crate::annotation::Classes;
 use crate::measure::sla::Rule;
+pub use crate::report::format::Format;
 use crate::report::State;
+use crate::session::admission::Accept;
 use crate::session::allow::Network;
 use crate::time::{Nanos, WallTime};
 use log::LevelFilter;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// A command line that makes sense.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// What every command takes.
+    /// Options that several commands have.
     pub common: Common,
-    /// What to do.
+    /// The command.
     pub command: Command,
 }
 
-/// Options that do not belong to one command. `Default` is what an empty command line gives.
+/// Options that do not belong to one command. `Default` is an empty command line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Common {
     /// `--timeout`: longest wait of one operation; more than 0.
     pub timeout: Duration,
-    /// `--idle-timeout`: a connection without a byte for so long is ended; `None` = never.
+    /// `--idle-timeout`: a connection without a byte in this time is ended; `None` = never.
     pub idle_timeout: Option<Duration>,
     /// `--node`: name of this node on the path; `None` = the host name.
     pub node: Option<String>,
     /// `--add-static-tags`, in the order given.
     pub tags: Vec<String>,
-    /// Whether stamps are added; `false` with `--dont-add-perf-headers`.
+    /// `true` if stamps are added; `false` with `--dont-add-perf-headers`.
     pub stamp: bool,
     /// `--debug`: syslog severity 0 to 7; `None` = not given, see [`level_filter`].
     pub debug: Option<u8>,
-    /// `--report`: where the report goes; `None` = the role's own stream.
+    /// `--report`: where the report goes; `None` = the stream of the role.
     pub report: Option<PathBuf>,
     /// `--report-html`: where a page with pictures of the run goes; `None` = nowhere.
     pub report_html: Option<PathBuf>,
@@ -46,39 +47,39 @@ pub struct Common {
     pub format: Option<Format>,
     /// `--sample`: least time between two marked blocks of a proxied connection; zero marks all.
     pub sample: Duration,
-    /// `--state`: file with the baseline of earlier runs; `None` = this run is its own.
+    /// `--state`: file with the baseline of earlier runs; `None` = the run itself is the baseline.
     pub state: Option<PathBuf>,
     /// `--baseline`: a state or a report to compare with instead; `None` = that of `state`.
     pub baseline: Option<PathBuf>,
     /// `--window`; `None` = not given: 5 minutes in runs without end, else the run.
     pub window: Option<Duration>,
-    /// `--key-file`: holds the key that authenticates frames between nodes; `None` = they are not.
+    /// `--key-file`: the key that authenticates frames between nodes; `None` = no authentication.
     pub key_file: Option<PathBuf>,
-    /// `--rules`: file of limits and questions; `None` = no such file.
+    /// `--rules`: file of limits and requests; `None` = no such file.
     pub rules: Option<PathBuf>,
     /// `--warning` and `--critical`, as rules.
     pub limits: Vec<Rule>,
-    /// `--sessions`: where the lives of connections are written; `None` = nowhere.
+    /// `--sessions`: where records of connections are written; `None` = nowhere.
     pub sessions: Option<PathBuf>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
-    /// Whether the kernel is asked when blocks arrive; `false` with `--no-kernel-times`.
+    /// `true` if stamps hold the kernel's arrival time; `false` with `--no-kernel-times`.
     pub kernel_times: bool,
-    /// `--ask`: what all nodes are asked for in every marked block of a path that starts here.
+    /// `--ask`: classes that every marked block of a path that starts here asks for.
     pub ask: Classes,
-    /// `--annotate`: what this node tells when asked; `None` = not given, so everything it has.
+    /// `--annotate`: classes that this node answers; `None` = all that it has.
     pub annotate: Option<Classes>,
-    /// `--snmp`: where its agent listens; has a host and a port above 0.
-    pub snmp: Option<Endpoint>,
+    /// `--snmp`: address of the agent, with a host and a port above 0.
+    pub snmp: Option<HostPort>,
     /// `--snmp-community`.
     pub snmp_community: String,
     /// `--snmp-objects`.
-    pub snmp_objects: Vec<Object>,
+    pub snmp_objects: Vec<SnmpObject>,
     /// `--metrics-listen`: where metrics are served; `None` = nowhere.
-    pub metrics_listen: Option<Endpoint>,
+    pub metrics_listen: Option<HostPort>,
     /// `--metrics-file`: where metrics are written; `None` = nowhere.
     pub metrics_file: Option<PathBuf>,
-    /// `--probe-allow`: which targets may be probed over HTTP.
+    /// `--probe-allow`: targets that may be probed over HTTP.
     pub probe_allow: Vec<Allowed>,
 }
 
@@ -116,14 +117,14 @@ impl Default for Common {
     }
 }
 
-/// What to do, with the options that only this one takes.
+/// A command, with the options that only this one has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Carry stdin along the path and its answer to stdout.
     Source(SourceConfig),
     /// Listen: relay, echo, entry, exit or plain proxy.
     Node(NodeConfig),
-    /// Send blocks of our own on a schedule.
+    /// Send own blocks on a schedule.
     Probe(ProbeConfig),
     /// The same to many targets.
     Targets(TargetsConfig),
@@ -135,8 +136,12 @@ pub enum Command {
     State(StateConfig),
     /// Compare two reports, or two spans of a state.
     Compare(CompareConfig),
-    /// Probe what is asked for over HTTP.
+    /// Probe on request over HTTP.
     Exporter,
+    /// Read a capture.
+    Passive(PassiveConfig),
+    /// Print a topic of the manual; `None` for the list of topics.
+    Help(Option<String>),
 }
 
 /// Arguments of `state`.
@@ -205,7 +210,7 @@ impl TimeArgument {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceConfig {
     /// The first hop; has a host and a port above 0.
-    pub forward_to: Endpoint,
+    pub forward_to: HostPort,
     /// Most bytes of stdin in one block: 1 to 1 MiB.
     pub block: usize,
 }
@@ -214,16 +219,16 @@ pub struct SourceConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     /// Where to listen; port 0 lets the kernel choose one.
-    pub listen: Endpoint,
+    pub listen: HostPort,
     /// The next hop, with a host and a port above 0; `None` = echo.
-    pub forward_to: Option<Endpoint>,
-    /// What may come in.
+    pub forward_to: Option<HostPort>,
+    /// The kinds of clients.
     pub accept: Accept,
-    /// Whether plain bytes go out (`--remove-perf-headers`); only with `forward_to`.
+    /// `true` if plain bytes go out (`--remove-perf-headers`); only with `forward_to`.
     pub remove: bool,
-    /// `--allow`: who may connect; empty = everybody.
+    /// `--allow`: networks that may connect; empty = all.
     pub allow: Vec<Network>,
-    /// `--max-connections`: how many may be open at once; `None` = as many as descriptors allow.
+    /// `--max-connections`: most open ones; `None` = as many as descriptors allow.
     pub max_connections: Option<usize>,
 }
 
@@ -231,14 +236,14 @@ pub struct NodeConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeConfig {
     /// The first hop; has a host and a port above 0.
-    pub target: Endpoint,
+    pub target: HostPort,
     /// How many blocks; 0 = until stopped.
     pub count: u64,
     /// Time between two blocks, by the schedule; at least 100 us.
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
-    /// `--timeout SECONDS:STATE`: what a path is called that does not answer in time; critical by default.
+    /// `--timeout SECONDS:STATE`: state of a path without an answer in time; critical by default.
     pub on_timeout: State,
 }
 
@@ -264,82 +269,18 @@ pub struct DemoConfig {
     pub seed: Option<u64>,
 }
 
-/// What a listener takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Accept {
-    /// A client that begins with the magic is framed, any other is raw.
-    #[default]
-    Auto,
-    /// Frames only.
-    Framed,
-    /// Plain TCP clients only; they need not speak first.
-    Raw,
-}
-
-impl FromStr for Accept {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        value::keyword(
-            text,
-            &[
-                ("auto", Self::Auto),
-                ("framed", Self::Framed),
-                ("raw", Self::Raw),
-            ],
-        )
-    }
-}
-
-/// How a report is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// One object for the whole run.
-    Json,
-    /// One object per block and line.
-    Jsonl,
-    /// One line per block.
-    Csv,
-    /// One line for a monitoring plugin.
-    Nagios,
-    /// Influx line protocol, a line per part.
-    Influx,
-    /// OTLP/JSON, one trace per block and line.
-    Otlp,
-}
-
-impl FromStr for Format {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        value::keyword(
-            text,
-            &[
-                ("text", Self::Text),
-                ("json", Self::Json),
-                ("jsonl", Self::Jsonl),
-                ("csv", Self::Csv),
-                ("influx", Self::Influx),
-                ("otlp", Self::Otlp),
-                ("nagios", Self::Nagios),
-            ],
-        )
-    }
-}
-
 /// The log filter of `--debug`, from a syslog severity (RFC 5424 §6.2.1).
 ///
-/// | severity | filter | we use it for |
+/// | severity | filter | used for |
 /// |---|---|---|
-/// | 0-2 emergency, alert, critical | as 3 | nothing: `main` prints what ends the program |
+/// | 0-2 emergency, alert, critical | as 3 | nothing: `main` prints the last failure |
 /// | 3 error | `Error` | a connection, report or target is lost |
-/// | 4 warning | `Warn` | a value is in doubt; also where nothing is given |
+/// | 4 warning | `Warn` | a value is in doubt; also if nothing is given |
 /// | 5 notice, 6 informational | `Info` | life of nodes and connections, with final counts |
 /// | 7 debug | `Debug` | one decision about one frame |
 ///
-/// A given `--debug` wins over `RUST_LOG`; `None` is the filter where neither is there. Bytes
-/// (`Trace`) only with `RUST_LOG`.
+/// A given `--debug` wins over `RUST_LOG`; `None` gives the filter without both. Bytes
+/// (`Trace`) are logged only with `RUST_LOG`.
 pub fn level_filter(severity: Option<u8>) -> LevelFilter {
     match severity {
         Some(0..=3) => LevelFilter::Error,

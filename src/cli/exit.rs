@@ -1,11 +1,10 @@
 //! The exit codes, each documented once: the doc lines are also what `--help` shows.
 
-/// Makes the enum, its numbers and its meanings from one list, so that `--help` cannot differ from
-/// the docs.
+/// Makes the enum, its numbers and its meanings from one list. `--help` and the docs cannot differ.
 macro_rules! exit_codes {
     ($(#[doc = $meaning:literal] $name:ident = $number:literal,)*) => {
-        /// How the program ends. `probe` has the Monitoring Plugins' meanings, everything else its
-        /// own; they do not mix.
+        /// The exit code of the program. `probe` has the meanings of the Monitoring Plugins, all
+        /// other commands have their own; they do not mix.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ExitCode {
             $(#[doc = $meaning] $name,)*
@@ -15,7 +14,7 @@ macro_rules! exit_codes {
             /// Every code, in the order of the help.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// What the shell sees.
+            /// The number that the shell sees.
             pub const fn number(self) -> u8 {
                 match self { $(Self::$name => $number,)* }
             }
@@ -31,9 +30,9 @@ macro_rules! exit_codes {
 exit_codes! {
     /// done
     Done = 0,
-    /// failed: path broken, address not to be had, output not written
+    /// failed: path broken, address in use, capture damaged, output not written
     Failed = 1,
-    /// usage: the command line makes no sense
+    /// usage: the command line is wrong
     Usage = 2,
     /// compare: a part rose
     Rose = 1,
@@ -48,7 +47,7 @@ exit_codes! {
 }
 
 impl ExitCode {
-    /// Whether the code belongs to `probe`.
+    /// Returns `true` if the code belongs to `probe`.
     pub fn is_of_probe(self) -> bool {
         self.meaning().starts_with("probe:")
     }

@@ -1,7 +1,8 @@
 //! The texts of `-h` and `--help`, made from the tables of `flags`, and the ways to start.
 
-use super::flags::{self, Flag, Group};
+use super::flags::{self, Flag, Mode, Section, Word};
 use super::{ExitCode, PROGRAM};
+use crate::columns;
 use crate::FULL;
 use std::fmt::Write as _;
 
@@ -9,10 +10,34 @@ use std::fmt::Write as _;
 const WIDTH: usize = 79;
 
 /// Column of the explanation in `-h`.
-const BRIEF_COLUMN: usize = 35;
+const BRIEF_COLUMN: usize = 34;
 
-/// Columns that the explanations of `--help` are moved in.
+/// Indentation of the explanations of `--help`, in columns.
 const HELP_COLUMN: usize = 8;
+
+/// The options that `-h` without a command shows.
+const FIRST_USE: &[&str] = &[
+    "listen",
+    "forward-to",
+    "accept",
+    "remove-perf-headers",
+    "timeout",
+    "allow",
+    "key-file",
+    "count",
+    "interval",
+    "size",
+    "metrics-listen",
+    "node",
+    "report",
+    "report-html",
+    "format",
+    "state",
+    "warning",
+    "debug",
+    "help",
+    "version",
+];
 
 const EXAMPLES: &str = "\
 Four hosts A, B, C, Z; find which of A-B, B-C, C-Z adds the delay:
@@ -34,7 +59,8 @@ From cron, with the earlier runs for a baseline:
     (a crontab wants it on one line)
 ";
 
-/// Where nothing says what to do: one line for each way to start.
+/// The error of a command line without a command and without addresses: one line for each way to
+/// start.
 pub(super) fn ways_to_start() -> String {
     format!(
         "nothing to do: give --listen, --forward-to or a command, one of\n\
@@ -46,81 +72,113 @@ pub(super) fn ways_to_start() -> String {
     )
 }
 
-/// `-h`: every option on a line of its own.
-pub(super) fn short() -> String {
-    let mut text = usage();
-    for group in Group::ALL {
-        let _ = writeln!(text, "{}:", group.heading());
-        for flag in in_group(*group) {
-            let default = match flag.default {
-                Some(default) if default != "0" => format!(" [{default}]"),
-                _ => String::new(),
-            };
-            let brief = flag.brief;
-            let _ = writeln!(text, "{:<BRIEF_COLUMN$}{brief}{default}", synopsis(flag));
+/// `-h`: the options of a first use, or all options of a command, each on a line of its own.
+pub(super) fn short(word: Option<&Word>) -> String {
+    let mut text = usage(word);
+    if word.is_none() {
+        text.push_str("\nOptions of a first use:\n");
+        for flag in FIRST_USE.iter().filter_map(|name| flags::find(name, None)) {
+            push_brief(&mut text, flag);
+        }
+        text.push_str("\nMore: COMMAND -h; --help for all options, with examples");
+        text.push_str(if FULL { "; help TOPIC.\n" } else { ".\n" });
+        return text;
+    }
+    for section in Section::ALL {
+        let flags = in_section(*section, word);
+        if !flags.is_empty() {
+            let _ = writeln!(text, "{}:", section.heading());
+        }
+        for flag in flags {
+            push_brief(&mut text, flag);
         }
     }
     text
+}
+
+fn push_brief(text: &mut String, flag: &Flag) {
+    let default = match flag.default {
+        Some(default) if default != "0" => format!(" [{default}]"),
+        _ => String::new(),
+    };
+    let synopsis = synopsis(flag);
+    let _ = writeln!(text, "{synopsis:<BRIEF_COLUMN$}{}{default}", flag.brief);
 }
 
 /// `--help`: options with their explanations, exit codes and examples.
-pub(super) fn long() -> String {
-    let mut text = usage() + "\n";
-    text.push_str(&wrapped(
-        "Finds which sub-segment of a TCP path, or which host on it, adds the delay, and whose \
-         delay has grown: a chain of small proxies stamps the blocks that pass.",
-        0,
-    ));
-    for group in Group::ALL {
-        let _ = writeln!(text, "\n{}:", group.heading());
-        for flag in in_group(*group) {
-            let _ = writeln!(text, "{}", synopsis(flag));
-            let mut help = format!("{} {}", sentence(flag.brief), flag.help);
-            if let Some(default) = flag.default {
-                let _ = write!(help, " Default: {default}.");
-            }
-            if flag.roles.len() <= 2 {
-                let roles: Vec<String> = flag.roles.iter().map(ToString::to_string).collect();
-                let _ = write!(help, " Only for: {}.", roles.join(", "));
-            }
-            text.push_str(&wrapped(&help, HELP_COLUMN));
+pub(super) fn long(word: Option<&Word>) -> String {
+    let mut text = usage(word);
+    if word.is_none() {
+        text.push('\n');
+        text.push_str(&wrapped(
+            "Finds which sub-segment of a TCP path, or which host on it, adds the delay, and whose \
+             delay has grown: a chain of small proxies stamps the blocks that pass.",
+            0,
+        ));
+    }
+    for section in Section::ALL {
+        let flags = in_section(*section, word);
+        if !flags.is_empty() {
+            let _ = writeln!(text, "\n{}:", section.heading());
+        }
+        for flag in flags {
+            push_help(&mut text, flag, word.is_none());
         }
     }
     if !FULL {
-        text.push_str("\nMore on each: the README, or --help of a build with the feature full.\n");
+        text.push_str("\nMore on each: --help of a build with the feature full.\n");
     }
     text.push_str("\nExit codes:\n");
+    let is_probe = word.map(|word| word.mode == Mode::Probe);
     for code in ExitCode::ALL {
-        let _ = writeln!(text, "    {}  {}", code.number(), code.meaning());
+        if is_probe.map_or(true, |is_probe| is_probe == code.is_of_probe()) {
+            let _ = writeln!(text, "    {}  {}", code.number(), code.meaning());
+        }
     }
-    let _ = write!(text, "\nExamples\n\n{EXAMPLES}");
-    text
-}
-
-fn usage() -> String {
-    let mut text = format!("Usage: {PROGRAM} [-l ADDR] [-f ADDR] [OPTION]...\n");
-    for word in flags::WORDS
-        .iter()
-        .filter(|word| flags::is_built(word.name))
-    {
-        let call = match word.operand {
-            Some(operand) => format!("{} {operand}", word.name),
-            None => word.name.to_owned(),
-        };
-        let _ = writeln!(text, "       {PROGRAM} {call} [OPTION]...");
-        let _ = writeln!(text, "           {}", word.brief);
-    }
-    let (word, brief) = (flags::PASSIVE, flags::PASSIVE_BRIEF);
-    if flags::is_built(word) {
-        let _ = writeln!(text, "       {PROGRAM} {word} FILE|- [OPTION]...");
-        let _ = writeln!(text, "           {brief}");
+    let examples = word.map_or(EXAMPLES, |word| word.examples);
+    if !examples.is_empty() {
+        let _ = write!(text, "\nExamples\n\n{examples}");
     }
     text
 }
 
-fn in_group(group: Group) -> impl Iterator<Item = &'static Flag> {
-    let mine = move |flag: &&Flag| flag.group == group && flags::is_built(flag.long);
-    flags::all().iter().filter(mine)
+fn push_help(text: &mut String, flag: &Flag, with_modes: bool) {
+    let _ = writeln!(text, "{}", synopsis(flag));
+    let mut help = format!("{} {}", sentence(flag.brief), flag.help);
+    if let Some(default) = flag.default {
+        let _ = write!(help, " Default: {default}.");
+    }
+    if with_modes && flag.modes.len() <= 2 {
+        let modes: Vec<String> = flag.modes.iter().map(ToString::to_string).collect();
+        let _ = write!(help, " Only for: {}.", modes.join(", "));
+    }
+    text.push_str(&wrapped(&help, HELP_COLUMN));
+}
+
+fn usage(word: Option<&Word>) -> String {
+    if let Some(word) = word {
+        let call = word.synopsis();
+        return format!(
+            "Usage: {PROGRAM} {call} [OPTION]...\n       {}\n",
+            sentence(word.brief)
+        );
+    }
+    let mut text = format!(
+        "Usage: {PROGRAM} [-l ADDR] [-f ADDR] [OPTION]...\n       \
+         {PROGRAM} COMMAND [OPTION]...\n\nCommands:\n"
+    );
+    for word in flags::words() {
+        let _ = writeln!(text, "  {:<20}{}", word.synopsis(), word.brief);
+    }
+    text
+}
+
+/// The options of a section, those of one command if a word is given.
+fn in_section(section: Section, word: Option<&Word>) -> Vec<&'static Flag> {
+    let is_for = |flag: &Flag| word.map_or(true, |word| flag.modes.contains(&word.mode));
+    let flags = flags::all().iter();
+    let flags = flags.filter(|flag| flag.section == section && is_for(flag));
+    flags.collect()
 }
 
 /// `  -l, --listen ADDR`, without an end of line.
@@ -143,30 +201,17 @@ fn sentence(brief: &str) -> String {
     first.into_iter().chain(chars).chain(['.']).collect()
 }
 
-/// Breaks `text` between words, each line moved in by `indent` columns and ended.
-fn wrapped(text: &str, indent: usize) -> String {
-    let mut out = String::new();
-    let mut column = 0;
-    for word in text.split_whitespace() {
-        if column > 0 && column + 1 + word.len() > WIDTH {
-            out.push('\n');
-            column = 0;
-        }
-        if column == 0 {
-            let _ = write!(out, "{:indent$}{word}", "");
-            column = indent + word.len();
-        } else {
-            let _ = write!(out, " {word}");
-            column += 1 + word.len();
-        }
-    }
-    out.push('\n');
-    out
+/// Breaks `text` between words into ended lines, indented by `indent` columns.
+pub(crate) fn wrapped(text: &str, indent: usize) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let text = " ".repeat(indent) + &words.join(" ");
+    columns::wrap(&text, WIDTH, indent).join("\n") + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn assert_fits(text: &str) {
         for line in text.lines() {
@@ -175,32 +220,69 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_short_help_is_one_screen_and_lists_every_flag() {
-        let text = short();
-        assert_fits(&text);
-        assert!(text.lines().count() <= 60, "{} lines", text.lines().count());
-        for flag in flags::all() {
-            let line = text.lines().find(|line| line.starts_with(&synopsis(flag)));
-            let line = line.unwrap_or_else(|| panic!("no --{}", flag.long));
+    fn options_of(text: &str) -> impl Iterator<Item = &str> {
+        let is_option = |line: &&str| line.starts_with("  -") || line.starts_with("      --");
+        text.lines().filter(is_option)
+    }
+
+    /// Fits, is one screen, and has a gap before each explanation.
+    fn assert_short(text: &str) {
+        assert_fits(text);
+        assert!(text.lines().count() <= 50, "{} lines", text.lines().count());
+        for line in options_of(text) {
             let gap = line.as_bytes().get(BRIEF_COLUMN - 2..BRIEF_COLUMN);
             assert_eq!(gap, Some(&b"  "[..]), "{line}");
         }
     }
 
+    fn all_words() -> impl Iterator<Item = Option<&'static Word>> {
+        flags::words().iter().map(Some)
+    }
+
+    #[test]
+    fn the_short_help_lists_the_commands_and_twenty_options_on_one_screen() {
+        let text = short(None);
+        assert_short(&text);
+        let options = options_of(&text);
+        assert_eq!(options.count(), 20);
+        assert_eq!(FIRST_USE.iter().collect::<BTreeSet<_>>().len(), 20);
+        for word in flags::words() {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(&format!("  {}", word.name)));
+            assert!(
+                line.is_some_and(|line| line.contains(word.brief)),
+                "{}",
+                word.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_short_help_of_a_command_lists_all_its_options_and_no_other_on_one_screen() {
+        for word in all_words().flatten() {
+            let text = short(Some(word));
+            assert_short(&text);
+            for flag in flags::all() {
+                let is_its = flag.modes.contains(&word.mode);
+                let listed = text
+                    .lines()
+                    .any(|line| line.starts_with(&synopsis(flag)) && line.contains(flag.brief));
+                assert_eq!(listed, is_its, "{} --{}", word.name, flag.long);
+            }
+        }
+    }
+
     #[test]
     fn the_long_help_fits_and_holds_flags_words_exit_codes_and_examples() {
-        let text = long();
+        let text = long(None);
         assert_fits(&text);
         assert_fits(&ways_to_start());
         for flag in flags::all() {
             assert!(text.contains(&synopsis(flag)), "no --{}", flag.long);
         }
-        for word in flags::WORDS {
+        for word in flags::words() {
             assert!(text.contains(word.brief), "no {}", word.name);
-        }
-        for text in [&text, &short()] {
-            assert!(text.contains("passive --help"), "{text}");
         }
         for code in ExitCode::ALL {
             assert!(text.contains(code.meaning()), "no {code:?}");
@@ -208,11 +290,28 @@ mod tests {
         for part in ["Four hosts A, B, C, Z", "ssh -p 2222", "*/5 * * * *"] {
             assert!(text.contains(part), "no example {part}");
         }
+        for word in all_words().flatten() {
+            let text = long(Some(word));
+            assert_fits(&text);
+            for flag in flags::all() {
+                let is_its = flag.modes.contains(&word.mode);
+                if is_its {
+                    assert!(
+                        text.contains(&synopsis(flag)),
+                        "{} --{}",
+                        word.name,
+                        flag.long
+                    );
+                }
+            }
+        }
     }
 
     #[test]
     fn every_example_of_the_help_parses() {
-        let text = EXAMPLES.replace("\\\n", "") + &ways_to_start();
+        let examples = flags::words().iter().map(|word| word.examples);
+        let text = examples.fold(EXAMPLES.to_owned(), |text, more| text + more);
+        let text = text.replace("\\\n", "") + &ways_to_start();
         let mut seen = 0;
         for line in text.lines() {
             let Some((_, call)) = line.split_once(PROGRAM) else {
@@ -231,7 +330,7 @@ mod tests {
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
             seen += 1;
         }
-        assert_eq!(seen, 14);
+        assert_eq!(seen, 25);
     }
 
     #[test]

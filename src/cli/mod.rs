@@ -3,32 +3,36 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`flags`] | every option once: name, value, help, roles, setter; and the command words |
-//! | `parse` | the lexopt loop, and the rules that make a role out of what was given |
-//! | `value` | how durations, sizes, numbers and labels are written |
-//! | [`config`] | the checked values |
-//! | [`endpoint`] | host and port as they are written |
-//! | [`targets`] | what may be probed over HTTP, and files of targets |
-//! | `help` | `-h`, `--help`, the four ways to start |
+//! | [`flags`] | every option once: name, value, help, modes, setter; and the command words |
+//! | `parse` | the lexopt loop, and the rules that make a command out of the arguments |
+//! | `value` | durations, sizes, numbers and labels |
+//! | [`config`], [`passive`] | the checked values |
+//! | [`host_port`] | host and port as they are written |
+//! | [`targets`] | targets allowed over HTTP, and files of targets |
+//! | `help` | `-h`, `--help`, the ways to start |
+//! | `nearest` | the name that was probably meant |
 //! | `exit` | the exit codes |
 
 pub mod config;
-pub mod endpoint;
 mod exit;
 pub mod flags;
 mod help;
+pub mod host_port;
+mod nearest;
 mod parse;
 pub mod passive;
 pub mod targets;
 mod value;
 
 pub use config::{
-    level_filter, Accept, Command, Common, CompareConfig, Compares, Config, DemoConfig, Format,
-    NodeConfig, ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, TimeArgument,
+    level_filter, Command, Common, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig,
+    ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, TimeArgument,
 };
-pub use endpoint::Endpoint;
 pub use exit::ExitCode;
+pub(crate) use help::wrapped;
+pub use host_port::HostPort;
+pub use nearest::nearest;
 pub use parse::{parse, Action, UsageError};
 
-/// The program's name, as it stands in help, errors and the log.
+/// The name of the program, as it stands in help, errors and the log.
 pub const PROGRAM: &str = env!("CARGO_PKG_NAME");

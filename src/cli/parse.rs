@@ -1,18 +1,21 @@
-//! The lexopt loop, and the rules that make a role out of what was given.
+//! The one lexopt loop, and the rules that make a command out of the arguments.
 
+use super::config::Common;
 use super::config::{
-    Accept, Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
+    Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
     SourceConfig, StateAction, StateConfig, TargetsConfig,
 };
-use super::endpoint::Endpoint;
-use super::flags::{self, Flag, Role, Set, Settings, Word};
+use super::flags::{self, Flag, Mode, Options, Set, Word};
+use super::host_port::HostPort;
+use super::nearest::nearest;
 use super::{help, ExitCode, PROGRAM};
 use crate::report::State;
+use crate::session::admission::Accept;
 use lexopt::Arg;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
-/// What the command line asks for.
+/// The result of a command line that makes sense.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Start.
@@ -23,8 +26,8 @@ pub enum Action {
 
 /// A command line that makes no sense.
 ///
-/// `Display` is one line that says what, which value and the remedy; where nothing says what to do
-/// it lists the ways to start.
+/// `Display` is one line with the mistake, its value and the remedy. For a command line without a
+/// command and without addresses it lists the ways to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
     message: String,
@@ -32,7 +35,7 @@ pub struct UsageError {
 }
 
 impl UsageError {
-    /// What to exit with: `probe` has a code of its own for usage.
+    /// The exit code: `probe` has its own for usage.
     pub fn exit_code(&self) -> ExitCode {
         self.code
     }
@@ -46,111 +49,115 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// Reads the arguments, without the program's own name.
+/// Reads the arguments, without the name of the program.
 ///
 /// # Errors
 ///
-/// The first thing that makes no sense. The rest is read all the same: the word `probe`, which
-/// decides the exit code, may come later.
+/// The first mistake. The rest is read all the same: the command word, which decides the exit code
+/// and the meaning of options, may come later.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, UsageError> {
-    let mut given = Given::default();
+    let mut arguments = Arguments::default();
     let mut parser = lexopt::Parser::from_args(args);
-    let mut first_error = None;
-    loop {
-        match given.take_next(&mut parser) {
-            Ok(Step::More) => {}
-            Ok(Step::Print(text)) if first_error.is_none() => return Ok(Action::Print(text)),
-            Ok(Step::Print(_) | Step::End) => break,
-            Err(message) => {
-                first_error.get_or_insert(message);
-            }
+    while let Some(read) = arguments.read(&mut parser).transpose() {
+        if let (Err(message), None) = (read, arguments.print) {
+            arguments.first_error.get_or_insert(message);
         }
     }
-    let code = match given.word {
-        Some(word) if word.role == Role::Probe => ExitCode::ProbeUnknown,
+    let mode = arguments.word.map(|word| word.mode);
+    let code = match mode {
+        Some(Mode::Probe) => ExitCode::ProbeUnknown,
         _ => ExitCode::Usage,
     };
-    match first_error {
-        Some(message) => Err(message),
-        None => given.into_config(),
-    }
-    .map(|config| Action::Run(Box::new(config)))
-    .map_err(|message| UsageError { message, code })
-}
-
-/// What the loop goes on with.
-enum Step {
-    More,
-    Print(String),
-    End,
-}
-
-/// What was read so far.
-#[derive(Default)]
-struct Given {
-    settings: Settings,
-    seen: Vec<&'static Flag>,
-    word: Option<&'static Word>,
-    operand: Option<OsString>,
-    /// The arguments behind the operand.
-    more: Vec<OsString>,
-}
-
-impl Given {
-    fn take_next(&mut self, parser: &mut lexopt::Parser) -> Result<Step, String> {
-        let flag =
-            match parser.next().map_err(remedied)? {
-                None => return Ok(Step::End),
-                Some(Arg::Value(text)) => return self.take_value(text).map(|()| Step::More),
-                Some(Arg::Short('h')) => return Ok(Step::Print(help::short())),
-                Some(Arg::Short(short)) => flags::all()
-                    .iter()
-                    .find(|flag| flag.short == Some(short))
-                    .ok_or_else(|| remedied(format_args!("unknown option -{short}")))?,
-                Some(Arg::Long(long)) => {
-                    let name = long.replace('_', "-");
-                    flags::all()
-                        .iter()
-                        .find(|flag| flag.long == name)
-                        .ok_or_else(|| remedied(format_args!("unknown option --{long}")))?
-                }
-            };
-        flags::check_built(flag.long, "--")?;
-        match flag.set {
-            Set::Help => return Ok(Step::Print(help::long())),
-            Set::Version => {
-                let version = env!("CARGO_PKG_VERSION");
-                return Ok(Step::Print(format!("{PROGRAM} {version}\n")));
-            }
-            Set::Switch(set) => set(&mut self.settings),
-            Set::Path(set) => match value_of(flag, parser)? {
-                path if path.is_empty() => {
-                    return Err(remedied(format_args!("--{} \"\" names no file", flag.long)))
-                }
-                path => set(&mut self.settings, path.into()),
-            },
-            Set::Text(set) => {
-                let text = value_of(flag, parser)?;
-                checked(&format!("--{}", flag.long), &text, |text| {
-                    set(&mut self.settings, text)
-                })?;
-            }
+    let result = match (arguments.first_error.take(), arguments.print) {
+        (Some(message), _) => Err(message),
+        (None, Some(Print::ShortHelp)) => return Ok(Action::Print(help::short(arguments.word))),
+        (None, Some(Print::LongHelp)) => return Ok(Action::Print(help::long(arguments.word))),
+        (None, Some(Print::Version)) => {
+            let version = env!("CARGO_PKG_VERSION");
+            return Ok(Action::Print(format!("{PROGRAM} {version}\n")));
         }
-        self.seen.push(flag);
-        Ok(Step::More)
+        (None, None) => arguments.into_config(mode),
+    };
+    match result {
+        Ok(config) => Ok(Action::Run(Box::new(config))),
+        Err(message) => Err(UsageError { message, code }),
+    }
+}
+
+/// A text that is printed in the place of a run.
+#[derive(Clone, Copy)]
+enum Print {
+    ShortHelp,
+    LongHelp,
+    Version,
+}
+
+/// The arguments, split and not yet understood: values are read when the mode is known.
+#[derive(Default)]
+struct Arguments {
+    word: Option<&'static Word>,
+    operands: Vec<OsString>,
+    /// Long names with their values; empty for a switch.
+    options: Vec<(&'static str, OsString)>,
+    /// The first request for a text; mistakes after it do not matter.
+    print: Option<Print>,
+    first_error: Option<String>,
+}
+
+impl Arguments {
+    /// Reads one argument and the value that belongs to it; `None` at the end.
+    fn read(&mut self, parser: &mut lexopt::Parser) -> Result<Option<()>, String> {
+        let Some(argument) = parser.next().map_err(remedied)? else {
+            return Ok(None);
+        };
+        let mode = self.word.map(|word| word.mode);
+        let mut is_short = false;
+        let flag = match argument {
+            Arg::Value(text) => return self.read_value(text).map(Some),
+            Arg::Short(short) => {
+                is_short = true;
+                let flag = flags::all().iter().find(|flag| flag.short == Some(short));
+                flag.ok_or_else(|| remedied(format_args!("unknown option -{short}")))?
+            }
+            Arg::Long(long) => {
+                let name = long.replace('_', "-");
+                match flags::find(&name, mode) {
+                    Some(flag) => flag,
+                    None => return Err(unknown_option(long, &name, mode)),
+                }
+            }
+        };
+        let print = match flag.set {
+            Set::Help if is_short => Print::ShortHelp,
+            Set::Help => Print::LongHelp,
+            Set::Version => Print::Version,
+            Set::Switch(_) => {
+                self.options.push((flag.long, OsString::new()));
+                return Ok(Some(()));
+            }
+            Set::Text(_) | Set::Path(_) => {
+                let value = parser.value().map_err(|_| {
+                    let flag = flags::find(flag.long, mode).unwrap_or(flag);
+                    let kind = flag.value.unwrap_or("VALUE");
+                    remedied(format_args!("--{0} needs a value: --{0} {kind}", flag.long))
+                })?;
+                self.options.push((flag.long, value));
+                return Ok(Some(()));
+            }
+        };
+        if self.first_error.is_none() {
+            self.print.get_or_insert(print);
+        }
+        Ok(Some(()))
     }
 
-    fn take_value(&mut self, text: OsString) -> Result<(), String> {
+    fn read_value(&mut self, text: OsString) -> Result<(), String> {
         match self.word {
             None => {
-                flags::check_built(&text.to_string_lossy(), "")?;
-                let word = flags::WORDS.iter().find(|word| text == word.name);
+                let word = flags::words().iter().find(|word| text == word.name);
                 self.word = Some(word.ok_or_else(|| unknown_word(&text))?);
             }
-            Some(word) if word.most > 0 && self.operand.is_none() => {
-                self.operand = Some(text);
-            }
-            Some(word) if self.more.len() + 1 < word.most => self.more.push(text),
+            Some(word) if self.operands.len() < word.operands.len() => self.operands.push(text),
             Some(word) => {
                 return Err(remedied(format_args!(
                     "{text:?} is one argument too many for {}",
@@ -161,183 +168,192 @@ impl Given {
         Ok(())
     }
 
-    /// The role is known now: checks that everything given has a meaning for it.
-    fn into_config(mut self) -> Result<Config, String> {
-        let role = self.role()?;
-        let target = match (self.word, self.operand.take()) {
-            (
-                Some(Word {
-                    name,
-                    operand: Some(operand),
-                    ..
-                }),
-                None,
-            ) if self.settings.targets.is_none() && !self.compares_state() => {
-                let example = match *operand {
-                    "ADDR" => "host:port",
-                    "FILE" => "name",
-                    more => more,
-                };
-                return Err(remedied(format_args!(
-                    "{name} needs {operand}: {name} {example}"
-                )));
+    /// Reads the values, and checks that every option has a use in the mode.
+    fn into_config(mut self, mode: Option<Mode>) -> Result<Config, String> {
+        let mut options = Options::default();
+        let mut seen = Vec::new();
+        for (long, value) in &self.options {
+            // The name is that of a row.
+            if let Some(flag) = flags::find(long, mode) {
+                apply(flag, value, &mut options)?;
+                seen.push(flag);
             }
-            (Some(word), Some(operand)) if self.settings.targets.is_some() => {
-                return Err(remedied(format_args!(
-                    "{} {operand:?} is one target too many: --targets names them",
-                    word.name
-                )));
-            }
-            (_, operand) => operand,
+        }
+        let mode = match mode {
+            Some(mode) => mode,
+            None => mode_of(&options)?,
         };
-        if self.settings.on_timeout.is_some() && role != Role::Probe {
+        self.check_operands(&options)?;
+        if options.on_timeout.is_some() && mode != Mode::Probe {
             let what = "--timeout SECONDS:STATE is for probe: the others have no state";
             return Err(remedied(what));
         }
-        if let Some(flag) = self.seen.iter().find(|flag| !flag.roles.contains(&role)) {
-            let roles: Vec<String> = flag.roles.iter().map(ToString::to_string).collect();
+        if let Some(flag) = seen.iter().find(|flag| !flag.modes.contains(&mode)) {
+            let modes: Vec<String> = flag.modes.iter().map(ToString::to_string).collect();
             return Err(remedied(format_args!(
-                "--{} is for {}, and {} makes this the {role}",
+                "--{} is for {}, and {} makes this the {mode}",
                 flag.long,
-                roles.join(", "),
-                role.made_by()
+                modes.join(", "),
+                mode.made_by()
             )));
         }
-        if let Some(flag) = self.seen.iter().find(|flag| flag.long.starts_with("snmp-")) {
-            if self.settings.common.snmp.is_none() {
+        if let Some(flag) = seen.iter().find(|flag| flag.long.starts_with("snmp-")) {
+            if options.common.snmp.is_none() {
                 return Err(remedied(format_args!("--{} needs --snmp ADDR", flag.long)));
             }
         }
-        let raw = self.settings.accept == Accept::Raw;
-        if role == Role::Echo && raw && self.settings.common.key_file.is_some() {
+        let raw = options.accept == Accept::Raw;
+        if mode == Mode::Echo && raw && options.common.key_file.is_some() {
             return Err(remedied(
                 "--key-file has no use at an echo with --accept raw: nothing there is in frames",
             ));
         }
-        self.check_metrics(role)?;
-        let command = match role {
-            Role::StateFile => state(target.unwrap_or_default(), &self.more)?,
-            Role::Compare => compare(&self.settings, target, &self.more)?,
-            _ => command(self.settings.clone(), role, target)?,
+        check_metrics(&options, mode)?;
+        let common = options.common.clone();
+        let command = match mode {
+            Mode::State => state(self.operands, &common)?,
+            Mode::Compare => compare(self.operands, &options)?,
+            _ => command(options, mode, self.operands.pop())?,
         };
-        let format = self.settings.common.format;
-        let is_table = matches!(role, Role::StateFile | Role::Compare);
-        if is_table && !matches!(format, None | Some(Format::Text | Format::Json)) {
-            let name = self.word.map_or("", |word| word.name);
+        Ok(Config { common, command })
+    }
+
+    fn check_operands(&self, options: &Options) -> Result<(), String> {
+        let Some(word) = self.word else {
+            return Ok(());
+        };
+        let name = word.name;
+        if options.targets.is_some() {
+            // They take the place of the operand.
+            return match self.operands.first() {
+                Some(operand) => Err(remedied(format_args!(
+                    "{name} {operand:?} is one target too many: --targets names them"
+                ))),
+                None => Ok(()),
+            };
+        }
+        if self.operands.len() < word.operands_needed() {
+            let operand = word.operands[self.operands.len()];
+            let example = match operand {
+                "ADDR" => "host:port",
+                "FILE" => "name",
+                more => more,
+            };
             return Err(remedied(format_args!(
-                "{name} has --format text and json, no other"
+                "{name} needs {operand}: {name} {example}"
             )));
-        }
-        Ok(Config {
-            common: self.settings.common,
-            command,
-        })
-    }
-
-    fn compares_state(&self) -> bool {
-        let compares = self.word.is_some_and(|word| word.role == Role::Compare);
-        compares && self.settings.common.state.is_some()
-    }
-
-    /// Which options of the metrics, and of many targets, need which others.
-    fn check_metrics(&self, role: Role) -> Result<(), String> {
-        let common = &self.settings.common;
-        if common.metrics_listen.is_none() {
-            if role == Role::Exporter {
-                return Err(remedied("exporter needs --metrics-listen ADDR"));
-            }
-            if !common.probe_allow.is_empty() {
-                return Err(remedied("--probe-allow needs --metrics-listen ADDR"));
-            }
-        }
-        if role == Role::Exporter && common.probe_allow.is_empty() {
-            return Err(remedied("exporter needs --probe-allow TARGETS"));
-        }
-        if self.settings.targets.is_some() {
-            if !matches!(common.format, None | Some(Format::Text)) {
-                return Err(remedied(
-                    "--targets has a line of text for each path: for the figures of all use --metrics-file FILE or \
-                     --metrics-listen ADDR, not --format",
-                ));
-            }
-            if common.report_html.is_some() {
-                let what =
-                    "--targets has a page for each path at --metrics-listen: no --report-html";
-                return Err(remedied(what));
-            }
         }
         Ok(())
     }
+}
 
-    fn role(&self) -> Result<Role, String> {
-        let Settings {
-            listen,
-            forward_to,
-            accept,
-            remove,
-            ..
-        } = &self.settings;
-        if let Some(word) = self.word {
-            return Ok(word.role);
+fn apply(flag: &Flag, value: &OsStr, options: &mut Options) -> Result<(), String> {
+    match flag.set {
+        Set::Switch(set) => set(options),
+        Set::Path(_) if value.is_empty() => {
+            return Err(remedied(format_args!("--{} \"\" names no file", flag.long)));
         }
-        Ok(
-            match (listen, forward_to, *accept == Accept::Raw, *remove) {
-                (None, None, ..) => return Err(help::ways_to_start()),
-                (None, _, _, true) | (_, None, _, true) => {
-                    let what = "--remove-perf-headers needs both --listen and --forward-to";
-                    return Err(remedied(what));
-                }
-                (Some(listen), Some(forward_to), ..) if listen == forward_to => {
-                    return Err(remedied(format_args!(
-                        "--forward-to {forward_to} is also where --listen is, a loop: name the next hop"
-                    )));
-                }
-                (None, Some(_), ..) => Role::Source,
-                (Some(_), None, ..) => Role::Echo,
-                (Some(_), Some(_), false, false) => Role::Relay,
-                (Some(_), Some(_), true, false) => Role::Entry,
-                (Some(_), Some(_), false, true) => Role::Exit,
-                (Some(_), Some(_), true, true) => Role::Proxy,
-            },
-        )
+        Set::Path(set) => set(options, value.into()),
+        Set::Text(set) => {
+            checked(&format!("--{}", flag.long), value, |text| {
+                set(options, text)
+            })?;
+        }
+        Set::Help | Set::Version => {}
     }
+    Ok(())
+}
+
+/// Checks the options of metrics, and of many targets, against each other.
+fn check_metrics(options: &Options, mode: Mode) -> Result<(), String> {
+    let common = &options.common;
+    if common.metrics_listen.is_none() {
+        if mode == Mode::Exporter {
+            return Err(remedied("exporter needs --metrics-listen ADDR"));
+        }
+        if !common.probe_allow.is_empty() {
+            return Err(remedied("--probe-allow needs --metrics-listen ADDR"));
+        }
+    }
+    if mode == Mode::Exporter && common.probe_allow.is_empty() {
+        return Err(remedied("exporter needs --probe-allow TARGETS"));
+    }
+    if options.targets.is_some() {
+        if !matches!(common.format, None | Some(Format::Text)) {
+            return Err(remedied(
+                "--targets has a line of text for each path: for the figures of all use \
+                 --metrics-file FILE or --metrics-listen ADDR, not --format",
+            ));
+        }
+        if common.report_html.is_some() {
+            let what = "--targets has a page for each path at --metrics-listen: no --report-html";
+            return Err(remedied(what));
+        }
+    }
+    Ok(())
+}
+
+/// The mode of a command line without a command word.
+fn mode_of(options: &Options) -> Result<Mode, String> {
+    let raw = options.accept == Accept::Raw;
+    Ok(
+        match (&options.listen, &options.forward_to, raw, options.remove) {
+            (None, None, ..) => return Err(help::ways_to_start()),
+            (None, _, _, true) | (_, None, _, true) => {
+                let what = "--remove-perf-headers needs both --listen and --forward-to";
+                return Err(remedied(what));
+            }
+            (Some(listen), Some(forward_to), ..) if listen == forward_to => {
+                return Err(remedied(format_args!(
+                    "--forward-to {forward_to} is also where --listen is, a loop: name the next hop"
+                )));
+            }
+            (None, Some(_), ..) => Mode::Source,
+            (Some(_), None, ..) => Mode::Echo,
+            (Some(_), Some(_), false, false) => Mode::Relay,
+            (Some(_), Some(_), true, false) => Mode::Entry,
+            (Some(_), Some(_), false, true) => Mode::Exit,
+            (Some(_), Some(_), true, true) => Mode::Proxy,
+        },
+    )
 }
 
 /// `state FILE show|accept [PART]`.
-fn state(file: OsString, more: &[OsString]) -> Result<Command, String> {
-    let part = |part: &OsString| part.to_string_lossy().into_owned();
-    let action = match more {
-        [show] if show == "show" => StateAction::Show,
-        [accept] if accept == "accept" => StateAction::Accept(None),
-        [accept, of] if accept == "accept" => StateAction::Accept(Some(part(of))),
-        [] => return Err(remedied("state FILE needs an action: show or accept")),
-        [show, of] if show == "show" => {
+fn state(operands: Vec<OsString>, common: &Common) -> Result<Command, String> {
+    check_table_format("state", common)?;
+    let mut operands = operands.into_iter();
+    let file = operands.next().unwrap_or_default().into();
+    let (action, part) = (operands.next().unwrap_or_default(), operands.next());
+    let action = match (action.to_str(), part) {
+        (Some("show"), None) => StateAction::Show,
+        (Some("show"), Some(part)) => {
             return Err(remedied(format_args!(
-                "{of:?} is one argument too many: show has all parts"
+                "{part:?} is one argument too many: show has all parts"
             )))
         }
-        [action, ..] => {
+        (Some("accept"), part) => {
+            StateAction::Accept(part.map(|part| part.to_string_lossy().into_owned()))
+        }
+        _ => {
             return Err(remedied(format_args!(
                 "unknown action {action:?} of state: there are show and accept"
             )))
         }
     };
-    let file = file.into();
     Ok(Command::State(StateConfig { file, action }))
 }
 
-/// `compare BEFORE.json AFTER.json` or `compare --state FILE --before TIME --after TIME`.
-fn compare(
-    settings: &Settings,
-    first: Option<OsString>,
-    more: &[OsString],
-) -> Result<Command, String> {
-    let times = (settings.before, settings.after);
-    let what = match (first, more, &settings.common.state, times) {
-        (Some(before), [after], None, (None, None)) => {
+/// `compare BEFORE AFTER`, or `compare --state FILE --before TIME --after TIME`.
+fn compare(operands: Vec<OsString>, options: &Options) -> Result<Command, String> {
+    check_table_format("compare", &options.common)?;
+    let times = (options.before, options.after);
+    let mut operands = operands.into_iter();
+    let reports = (operands.next(), operands.next());
+    let what = match (reports, &options.common.state, times) {
+        ((Some(before), Some(after)), None, (None, None)) => {
             Compares::Reports(before.into(), after.into())
         }
-        (None, _, Some(file), (Some(before), Some(after))) => Compares::State {
+        ((None, _), Some(file), (Some(before), Some(after))) => Compares::State {
             file: file.clone(),
             before,
             after,
@@ -348,52 +364,62 @@ fn compare(
             ))
         }
     };
-    let fail_above = settings.fail_above.map(Into::into);
+    let fail_above = options.fail_above.map(Into::into);
     Ok(Command::Compare(CompareConfig { what, fail_above }))
 }
 
-/// What the role does, with the settings that belong to it.
-fn command(settings: Settings, role: Role, operand: Option<OsString>) -> Result<Command, String> {
-    Ok(match (role, settings.listen, settings.forward_to) {
-        (Role::Exporter, ..) => Command::Exporter,
-        (Role::Probe, ..) if settings.targets.is_some() => Command::Targets(TargetsConfig {
-            file: settings.targets.unwrap_or_default(),
-            count: settings.count,
-            interval: settings.interval,
-            size: settings.size,
-            on_timeout: settings.on_timeout.unwrap_or(State::Critical),
-        }),
-        (Role::Probe, ..) => Command::Probe(ProbeConfig {
-            target: checked("probe", &operand.unwrap_or_default(), Endpoint::hop)?,
-            count: settings.count,
-            interval: settings.interval,
-            size: settings.size,
-            on_timeout: settings.on_timeout.unwrap_or(State::Critical),
-        }),
-        (Role::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
-        (Role::Demo, ..) => Command::Demo(DemoConfig {
-            seed: settings.seed,
-        }),
+fn check_table_format(name: &str, common: &Common) -> Result<(), String> {
+    match common.format {
+        None | Some(Format::Text | Format::Json) => Ok(()),
+        Some(_) => Err(remedied(format_args!(
+            "{name} has --format text and json, no other"
+        ))),
+    }
+}
+
+/// The command of a mode, with the options that belong to it.
+fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Command, String> {
+    let on_timeout = options.on_timeout.unwrap_or(State::Critical);
+    Ok(match (mode, options.listen, options.forward_to) {
+        (Mode::Exporter, ..) => Command::Exporter,
+        (Mode::Probe, ..) => match options.targets {
+            Some(file) => Command::Targets(TargetsConfig {
+                file,
+                count: options.count,
+                interval: options.interval,
+                size: options.size,
+                on_timeout,
+            }),
+            None => Command::Probe(ProbeConfig {
+                target: checked("probe", &operand.unwrap_or_default(), HostPort::hop)?,
+                count: options.count,
+                interval: options.interval,
+                size: options.size,
+                on_timeout,
+            }),
+        },
+        (Mode::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
+        (Mode::Demo, ..) => Command::Demo(DemoConfig { seed: options.seed }),
+        (Mode::Passive, ..) => {
+            let passive = options.passive;
+            let config = passive.checked(operand, options.interface, &options.common);
+            Command::Passive(config.map_err(remedied)?)
+        }
+        (Mode::State | Mode::Compare, ..) => unreachable!("they have functions of their own"),
+        (Mode::Help, ..) => Command::Help(operand.map(|topic| topic.to_string_lossy().into())),
         (_, Some(listen), forward_to) => Command::Node(NodeConfig {
             listen,
             forward_to,
-            accept: settings.accept,
-            remove: settings.remove,
-            allow: settings.allow,
-            max_connections: settings.max_connections,
+            accept: options.accept,
+            remove: options.remove,
+            allow: options.allow,
+            max_connections: options.max_connections,
         }),
         (_, None, Some(forward_to)) => Command::Source(SourceConfig {
             forward_to,
-            block: settings.block,
+            block: options.block,
         }),
         (_, None, None) => return Err(help::ways_to_start()),
-    })
-}
-
-fn value_of(flag: &Flag, parser: &mut lexopt::Parser) -> Result<OsString, String> {
-    parser.value().map_err(|_| {
-        let kind = flag.value.unwrap_or("VALUE");
-        remedied(format_args!("--{0} needs a value: --{0} {kind}", flag.long))
     })
 }
 
@@ -408,33 +434,53 @@ fn checked<T>(
         .map_err(|reason| remedied(format_args!("{what} {value:?} {reason}")))
 }
 
+/// The error for the option `long`, whose name with dashes is `name`.
+fn unknown_option(long: &str, name: &str, mode: Option<Mode>) -> String {
+    if let Err(reason) = flags::check_built(name, "--") {
+        return reason;
+    }
+    let is_for = |flag: &&Flag| mode.map_or(true, |mode| flag.modes.contains(&mode));
+    let names = flags::all().iter().filter(is_for).map(|flag| flag.long);
+    match nearest(name, names) {
+        Some(meant) => format!("unknown option --{long}; did you mean --{meant}?"),
+        None => remedied(format_args!("unknown option --{long}")),
+    }
+}
+
 fn unknown_word(text: &OsStr) -> String {
-    if text.to_str().is_some_and(|text| text.contains(':')) {
+    let shown = text.to_string_lossy();
+    if let Err(reason) = flags::check_built(&shown, "") {
+        return reason;
+    }
+    if shown.contains(':') {
         return remedied(format_args!(
             "{text:?} needs --listen, --forward-to or the word probe before it"
         ));
     }
-    if text == flags::PASSIVE {
-        return remedied(format_args!("{text:?} has to be the first argument"));
+    let words = || flags::words().iter().map(|word| word.name);
+    if let Some(meant) = nearest(&shown, words()) {
+        return format!("unknown command {text:?}; did you mean {meant}?");
     }
-    let words = flags::WORDS.iter().map(|word| word.name);
-    let words: Vec<&str> = words.chain([flags::PASSIVE]).collect();
+    let words: Vec<&str> = words().collect();
     let words = words.join(", ");
     remedied(format_args!("unknown command {text:?}: there are {words}"))
 }
 
-/// A message with what to do next.
+/// A message with the remedy.
 fn remedied(message: impl fmt::Display) -> String {
     format!("{message}; try --help")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Common, Endpoint, TimeArgument};
+    use super::super::passive::{Input, PassiveConfig};
+    use super::super::{Common, TimeArgument};
     use super::*;
     use crate::annotation::Classes;
     use crate::measure::sla::simple;
     use crate::measure::Sla;
+    use crate::passive::{GroupBy, Side};
+    use crate::report::passive::Format as CaptureFormat;
     use crate::time::{Nanos, WallTime};
     use std::time::Duration;
 
@@ -456,11 +502,11 @@ mod tests {
         }
     }
 
-    fn endpoint(text: &str) -> Endpoint {
+    fn address(text: &str) -> HostPort {
         text.parse().expect(text)
     }
 
-    /// A flag; a command line that uses it; one that does not; what is to differ between them.
+    /// A flag; a command line that uses it; one that does not; the difference between them.
     type Case = (&'static str, &'static str, &'static str, fn(&mut Config));
 
     fn source(config: &mut Config) -> &mut SourceConfig {
@@ -470,7 +516,7 @@ mod tests {
         }
     }
 
-    /// What the cases of `compare` differ from.
+    /// The command line that the cases of `compare` differ from.
     const COMPARE: &str = "compare --state s --before -3h --after -1h";
 
     fn comparison(config: &mut Config) -> &mut CompareConfig {
@@ -487,6 +533,13 @@ mod tests {
         }
     }
 
+    fn passive(config: &mut Config) -> &mut PassiveConfig {
+        match &mut config.command {
+            Command::Passive(passive) => passive,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn probe(config: &mut Config) -> &mut ProbeConfig {
         match &mut config.command {
             Command::Probe(probe) => probe,
@@ -496,79 +549,273 @@ mod tests {
 
     const SOURCE: &str = "-f b:1";
     const RELAY: &str = "-l :1 -f b:1";
+    const PASSIVE: &str = "passive x";
     const PROBE: &str = "probe b:1";
 
-    #[rustfmt::skip]
     const CASES: &[Case] = &[
-        ("listen", "-f b:1 --listen *:0", RELAY, |c| node(c).listen = endpoint(":0")),
-        ("listen", "-l[::1]:9 -fb:1", RELAY, |c| node(c).listen = endpoint("[::1]:9")),
-        ("forward-to", "--forward-to=c:2", SOURCE, |c| source(c).forward_to = endpoint("c:2")),
-        ("forward-to", "--forward_to c:2 -l :1", RELAY, |c| node(c).forward_to = Some(endpoint("c:2"))),
-        ("forward-to", "-f b:1 -f c:2", SOURCE, |c| source(c).forward_to = endpoint("c:2")),
-        ("accept", "-l :1 -f b:1 --accept raw", RELAY, |c| node(c).accept = Accept::Raw),
-        ("accept", "-l :1 --accept=raw", "-l :1", |c| node(c).accept = Accept::Raw),
-        ("accept", "-l :1 --accept framed", "-l :1", |c| node(c).accept = Accept::Framed),
-        ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| node(c).remove = true),
-        ("timeout", "-f b:1 -t 0.002", SOURCE, |c| c.common.timeout = Duration::from_millis(2)),
-        ("timeout", "probe b:1 -t 10:UNKNOWN", PROBE, |c| probe(c).on_timeout = State::Unknown),
-        ("timeout", "probe b:1 -t 5s:1", PROBE, |c| { c.common.timeout = Duration::from_secs(5); probe(c).on_timeout = State::Warning }),
-        ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| c.common.idle_timeout = Some(Duration::from_secs(300))),
-        ("idle-timeout", "-f b:1 --idle-timeout 5 --idle_timeout 0", SOURCE, |_| {}),
-        ("block", "-f b:1 -b 1M", SOURCE, |c| source(c).block = 1 << 20),
-        ("dont-add-perf-headers", "-nl :1 -f b:1", RELAY, |c| c.common.stamp = false),
-        ("no-kernel-times", "-f b:1 --no-kernel-times", SOURCE, |c| c.common.kernel_times = false),
-        ("sample", "-l :1 -f b:1 --sample 0", RELAY, |c| c.common.sample = Duration::ZERO),
-        ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| c.common.hop_limit = 255),
-        ("allow", "-l :1 --allow 10.0.0.0/8 --allow ::1", "-l :1", |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]),
-        ("max-connections", "-l :1 --max_connections 7", "-l :1", |c| node(c).max_connections = Some(7)),
-        ("key-file", "-f b:1 --key-file k", SOURCE, |c| c.common.key_file = Some("k".into())),
+        ("format", "passive x --format lines", PASSIVE, |c| {
+            passive(c).format = CaptureFormat::Lines;
+        }),
+        ("format", "passive x --format prometheus", PASSIVE, |c| {
+            passive(c).format = CaptureFormat::Prometheus;
+        }),
+        ("interface", "passive -I lo", PASSIVE, |c| {
+            passive(c).input = Input::Interface("lo".into());
+        }),
+        ("interface", "passive -", PASSIVE, |c| {
+            passive(c).input = Input::Stdin;
+        }),
+        ("count", "passive x -c 3", PASSIVE, |c| {
+            passive(c).count = Some(3);
+        }),
+        ("peer", "passive x --peer y", PASSIVE, |c| {
+            passive(c).peer = Some("y".into());
+        }),
+        ("at", "passive x --at server", PASSIVE, |c| {
+            passive(c).at = Some(Side::Server);
+        }),
+        (
+            "interval",
+            "passive x --format json -i 10ms",
+            "passive x --format json",
+            |c| passive(c).interval = Some(Duration::from_millis(10)),
+        ),
+        ("max-flows", "passive x --max_flows 7", PASSIVE, |c| {
+            passive(c).max_flows = 7;
+        }),
+        ("group-by", "passive x --group-by subnet", PASSIVE, |c| {
+            passive(c).group_by = GroupBy::Subnet;
+        }),
+        ("max-groups", "passive x --max-groups 7", PASSIVE, |c| {
+            passive(c).max_groups = 7;
+        }),
+        (
+            "metrics-interval",
+            "passive x --metrics-interval 10ms",
+            PASSIVE,
+            |c| passive(c).metrics_interval = Duration::from_millis(10),
+        ),
+        (
+            "metrics-listen",
+            "passive x --metrics-listen :9",
+            PASSIVE,
+            |c| c.common.metrics_listen = Some(address(":9")),
+        ),
+        ("metrics-file", "passive x --metrics-file m", PASSIVE, |c| {
+            c.common.metrics_file = Some("m".into());
+        }),
+        ("debug", "passive x -d 7", PASSIVE, |c| {
+            c.common.debug = Some(7);
+        }),
+        ("listen", "-f b:1 --listen *:0", RELAY, |c| {
+            node(c).listen = address(":0");
+        }),
+        ("listen", "-l[::1]:9 -fb:1", RELAY, |c| {
+            node(c).listen = address("[::1]:9");
+        }),
+        ("forward-to", "--forward-to=c:2", SOURCE, |c| {
+            source(c).forward_to = address("c:2");
+        }),
+        ("forward-to", "--forward_to c:2 -l :1", RELAY, |c| {
+            node(c).forward_to = Some(address("c:2"));
+        }),
+        ("forward-to", "-f b:1 -f c:2", SOURCE, |c| {
+            source(c).forward_to = address("c:2");
+        }),
+        ("accept", "-l :1 -f b:1 --accept raw", RELAY, |c| {
+            node(c).accept = Accept::Raw;
+        }),
+        ("accept", "-l :1 --accept=raw", "-l :1", |c| {
+            node(c).accept = Accept::Raw;
+        }),
+        ("accept", "-l :1 --accept framed", "-l :1", |c| {
+            node(c).accept = Accept::Framed;
+        }),
+        ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| {
+            node(c).remove = true;
+        }),
+        ("timeout", "-f b:1 -t 0.002", SOURCE, |c| {
+            c.common.timeout = Duration::from_millis(2);
+        }),
+        ("timeout", "probe b:1 -t 10:UNKNOWN", PROBE, |c| {
+            probe(c).on_timeout = State::Unknown;
+        }),
+        ("timeout", "probe b:1 -t 5s:1", PROBE, |c| {
+            c.common.timeout = Duration::from_secs(5);
+            probe(c).on_timeout = State::Warning;
+        }),
+        ("idle-timeout", "-f b:1 --idle-timeout 5m", SOURCE, |c| {
+            c.common.idle_timeout = Some(Duration::from_secs(300));
+        }),
+        (
+            "idle-timeout",
+            "-f b:1 --idle-timeout 5 --idle_timeout 0",
+            SOURCE,
+            |_| {},
+        ),
+        ("block", "-f b:1 -b 1M", SOURCE, |c| {
+            source(c).block = 1 << 20;
+        }),
+        ("dont-add-perf-headers", "-nl :1 -f b:1", RELAY, |c| {
+            c.common.stamp = false;
+        }),
+        ("no-kernel-times", "-f b:1 --no-kernel-times", SOURCE, |c| {
+            c.common.kernel_times = false;
+        }),
+        ("sample", "-l :1 -f b:1 --sample 0", RELAY, |c| {
+            c.common.sample = Duration::ZERO;
+        }),
+        ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| {
+            c.common.hop_limit = 255;
+        }),
+        (
+            "allow",
+            "-l :1 --allow 10.0.0.0/8 --allow ::1",
+            "-l :1",
+            |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
+        ),
+        (
+            "max-connections",
+            "-l :1 --max_connections 7",
+            "-l :1",
+            |c| node(c).max_connections = Some(7),
+        ),
+        ("key-file", "-f b:1 --key-file k", SOURCE, |c| {
+            c.common.key_file = Some("k".into());
+        }),
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
-        ("interval", "-i 10ms probe b:1", PROBE, |c| probe(c).interval = Duration::from_millis(10)),
-        ("size", "probe -s 1M b:1", PROBE, |c| probe(c).size = 1 << 20),
-        ("targets", "probe --targets t", PROBE, |c| c.command = Command::Targets(TargetsConfig {
-            file: "t".into(), count: 10, interval: Duration::from_secs(1), size: 64, on_timeout: State::Critical,
-        })),
-        ("metrics-listen", "-l :1 --metrics-listen :9", "-l :1", |c| c.common.metrics_listen = Some(endpoint(":9"))),
-        ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| c.common.metrics_file = Some("m".into())),
-        ("probe-allow", "exporter --metrics-listen :9 --probe-allow b:1 --probe-allow c:*", "exporter --metrics-listen :9 --probe-allow b:1",
-            |c| c.common.probe_allow.push("c:*".parse().unwrap())),
-        ("seed", "demo --seed 7", "demo", |c| c.command = Command::Demo(DemoConfig { seed: Some(7) })),
-        ("ask", "probe b:1 --ask load,tcp", PROBE, |c| c.common.ask = Classes::LOAD.union(Classes::TCP)),
-        ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| c.common.annotate = Some(Classes(0))),
-        ("snmp", "-l :1 -f b:1 --snmp router", RELAY, |c| c.common.snmp = Some(endpoint("router:161"))),
-        ("snmp", "-l :1 -f b:1 --snmp [::1]", RELAY, |c| c.common.snmp = Some(endpoint("[::1]:161"))),
-        ("snmp", "-l :1 -f b:1 --snmp r:7", RELAY, |c| c.common.snmp = Some(endpoint("r:7"))),
-        ("snmp-community", "-l :1 -f b:1 --snmp r --snmp-community x", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_community = "x".into()),
-        ("snmp-objects", "-l :1 -f b:1 --snmp r --snmp-objects laLoad.1", "-l :1 -f b:1 --snmp r", |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1")),
-        ("node", "-f b:1 --node A", SOURCE, |c| c.common.node = Some("A".into())),
-        ("add-static-tags", "-f b:1 --add-static-tags x --add_static_tags y", SOURCE, |c| c.common.tags = vec!["x".into(), "y".into()]),
-        ("report-html", "-f b:1 --report-html p", SOURCE, |c| c.common.report_html = Some("p".into())),
-        ("report", "-f b:1 --report out", SOURCE, |c| c.common.report = Some("out".into())),
-        ("format", "probe b:1 --format jsonl", PROBE, |c| c.common.format = Some(Format::Jsonl)),
-        ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| c.common.sessions = Some("s".into())),
-        ("state", "probe b:1 --state s", PROBE, |c| c.common.state = Some("s".into())),
-        ("baseline", "probe b:1 --baseline s", PROBE, |c| c.common.baseline = Some("s".into())),
+        ("interval", "-i 10ms probe b:1", PROBE, |c| {
+            probe(c).interval = Duration::from_millis(10);
+        }),
+        ("size", "probe -s 1M b:1", PROBE, |c| {
+            probe(c).size = 1 << 20;
+        }),
+        ("targets", "probe --targets t", PROBE, |c| {
+            c.command = Command::Targets(TargetsConfig {
+                file: "t".into(),
+                count: 10,
+                interval: Duration::from_secs(1),
+                size: 64,
+                on_timeout: State::Critical,
+            });
+        }),
+        (
+            "metrics-listen",
+            "-l :1 --metrics-listen :9",
+            "-l :1",
+            |c| c.common.metrics_listen = Some(address(":9")),
+        ),
+        ("metrics-file", "probe b:1 --metrics-file m", PROBE, |c| {
+            c.common.metrics_file = Some("m".into());
+        }),
+        (
+            "probe-allow",
+            "exporter --metrics-listen :9 --probe-allow b:1 --probe-allow c:*",
+            "exporter --metrics-listen :9 --probe-allow b:1",
+            |c| c.common.probe_allow.push("c:*".parse().unwrap()),
+        ),
+        ("seed", "demo --seed 7", "demo", |c| {
+            c.command = Command::Demo(DemoConfig { seed: Some(7) });
+        }),
+        ("ask", "probe b:1 --ask load,tcp", PROBE, |c| {
+            c.common.ask = Classes::LOAD.union(Classes::TCP);
+        }),
+        ("annotate", "-l :1 -f b:1 --annotate none", RELAY, |c| {
+            c.common.annotate = Some(Classes(0));
+        }),
+        ("snmp", "-l :1 -f b:1 --snmp router", RELAY, |c| {
+            c.common.snmp = Some(address("router:161"));
+        }),
+        ("snmp", "-l :1 -f b:1 --snmp [::1]", RELAY, |c| {
+            c.common.snmp = Some(address("[::1]:161"));
+        }),
+        ("snmp", "-l :1 -f b:1 --snmp r:7", RELAY, |c| {
+            c.common.snmp = Some(address("r:7"));
+        }),
+        (
+            "snmp-community",
+            "-l :1 -f b:1 --snmp r --snmp-community x",
+            "-l :1 -f b:1 --snmp r",
+            |c| c.common.snmp_community = "x".into(),
+        ),
+        (
+            "snmp-objects",
+            "-l :1 -f b:1 --snmp r --snmp-objects laLoad.1",
+            "-l :1 -f b:1 --snmp r",
+            |c| c.common.snmp_objects.retain(|o| o.name == "laLoad.1"),
+        ),
+        ("node", "-f b:1 --node A", SOURCE, |c| {
+            c.common.node = Some("A".into());
+        }),
+        (
+            "add-static-tags",
+            "-f b:1 --add-static-tags x --add_static_tags y",
+            SOURCE,
+            |c| c.common.tags = vec!["x".into(), "y".into()],
+        ),
+        ("report-html", "-f b:1 --report-html p", SOURCE, |c| {
+            c.common.report_html = Some("p".into());
+        }),
+        ("report", "-f b:1 --report out", SOURCE, |c| {
+            c.common.report = Some("out".into());
+        }),
+        ("format", "probe b:1 --format jsonl", PROBE, |c| {
+            c.common.format = Some(Format::Jsonl);
+        }),
+        ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| {
+            c.common.sessions = Some("s".into());
+        }),
+        ("baseline", "probe b:1 --baseline s", PROBE, |c| {
+            c.common.baseline = Some("s".into())
+        }),
         ("window", "probe b:1 --window 10s", PROBE, |c| {
             c.common.window = Some(Duration::from_secs(10));
         }),
-        ("before", "compare --state s --before -2h --after -1h", COMPARE, |c| {
-            let Compares::State { before, .. } = &mut comparison(c).what else {
-                panic!("of a state");
-            };
-            *before = TimeArgument::Ago(Nanos::from_millis(7_200_000));
+        (
+            "before",
+            "compare --state s --before -2h --after -1h",
+            COMPARE,
+            |c| {
+                let Compares::State { before, .. } = &mut comparison(c).what else {
+                    panic!("of a state");
+                };
+                *before = TimeArgument::Ago(Nanos::from_millis(7_200_000));
+            },
+        ),
+        (
+            "after",
+            "compare --state s --before -3h --after 1970-01-02",
+            COMPARE,
+            |c| {
+                let Compares::State { after, .. } = &mut comparison(c).what else {
+                    panic!("of a state");
+                };
+                *after = TimeArgument::At(WallTime(86_400_000_000_000));
+            },
+        ),
+        (
+            "fail-above",
+            "compare --state s --before -3h --after -1h --fail-above 2ms",
+            COMPARE,
+            |c| {
+                comparison(c).fail_above = Some(Nanos::from_millis(2));
+            },
+        ),
+        ("state", "probe b:1 --state s", PROBE, |c| {
+            c.common.state = Some("s".into());
         }),
-        ("after", "compare --state s --before -3h --after 1970-01-02", COMPARE, |c| {
-            let Compares::State { after, .. } = &mut comparison(c).what else {
-                panic!("of a state");
-            };
-            *after = TimeArgument::At(WallTime(86_400_000_000_000));
+        ("rules", "probe b:1 --rules r", PROBE, |c| {
+            c.common.rules = Some("r".into());
         }),
-        ("fail-above", "compare --state s --before -3h --after -1h --fail-above 2ms", COMPARE, |c| {
-            comparison(c).fail_above = Some(Nanos::from_millis(2));
+        ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| {
+            c.common.limits = simple("5ms,1%", Sla::Warning).unwrap();
         }),
-        ("rules", "probe b:1 --rules r", PROBE, |c| c.common.rules = Some("r".into())),
-        ("warning", "probe b:1 --warning 5ms,1%", PROBE, |c| c.common.limits = simple("5ms,1%", Sla::Warning).unwrap()),
-        ("critical", "-f b:1 --critical 9% --critical 5ms", SOURCE, |c| c.common.limits = simple("5ms", Sla::Critical).unwrap()),
+        (
+            "critical",
+            "-f b:1 --critical 9% --critical 5ms",
+            SOURCE,
+            |c| c.common.limits = simple("5ms", Sla::Critical).unwrap(),
+        ),
         ("debug", "-f b:1 -d7", SOURCE, |c| c.common.debug = Some(7)),
     ];
 
@@ -579,10 +826,22 @@ mod tests {
             change(&mut expected);
             assert_eq!(run(line), expected, "--{flag}: {line}");
         }
+    }
+
+    #[test]
+    fn every_row_has_its_own_case() {
+        let is_of = |flag: &Flag, line: &str| {
+            let is_passive = line.split(' ').any(|word| word == "passive");
+            !is_passive || flag.modes.contains(&Mode::Passive)
+        };
         for flag in flags::all() {
             let prints = matches!(flag.set, Set::Help | Set::Version);
-            let tested = CASES.iter().any(|case| case.0 == flag.long);
-            assert!(tested || prints, "--{} has no test", flag.long);
+            let mut cases = CASES.iter().filter(|case| case.0 == flag.long);
+            assert!(
+                prints || cases.any(|case| is_of(flag, case.1)),
+                "--{}",
+                flag.long
+            );
         }
     }
 
@@ -593,15 +852,15 @@ mod tests {
             (
                 SOURCE,
                 Command::Source(SourceConfig {
-                    forward_to: endpoint("b:1"),
+                    forward_to: address("b:1"),
                     block: 16_384,
                 }),
             ),
             (
                 RELAY,
                 Command::Node(NodeConfig {
-                    listen: endpoint(":1"),
-                    forward_to: Some(endpoint("b:1")),
+                    listen: address(":1"),
+                    forward_to: Some(address("b:1")),
                     accept: Accept::Auto,
                     remove: false,
                     allow: Vec::new(),
@@ -611,7 +870,7 @@ mod tests {
             (
                 PROBE,
                 Command::Probe(ProbeConfig {
-                    target: endpoint("b:1"),
+                    target: address("b:1"),
                     count: 10,
                     interval: Duration::from_secs(1),
                     size: 64,
@@ -619,6 +878,16 @@ mod tests {
                 }),
             ),
             ("demo", Command::Demo(DemoConfig { seed: None })),
+            (
+                PASSIVE,
+                Command::Passive(PassiveConfig {
+                    input: Input::File("x".into()),
+                    interval: None,
+                    ..PassiveConfig::default()
+                }),
+            ),
+            ("help", Command::Help(None)),
+            ("help verdict", Command::Help(Some("verdict".into()))),
         ];
         for (line, command) in expected {
             let common = common.clone();
@@ -627,7 +896,9 @@ mod tests {
     }
 
     fn assert_messages(table: &str, code: ExitCode) {
-        let mut lines = table.trim().lines();
+        // A longer message goes on in the next line.
+        let table = table.trim().replace("\n        ", " ");
+        let mut lines = table.lines();
         while let (Some(line), Some(message)) = (lines.next(), lines.next()) {
             let error = error(line);
             let message = format!("{}; try --help", message.trim());
@@ -663,7 +934,8 @@ mod tests {
 -f b:1 -d 8
     --debug "8" is not a whole number from 0 to 7
 -l :1 --allow 10.0.0.7/8
-    --allow "10.0.0.7/8" has bits beyond its prefix: write 10.0.0.0/8 for the network, 10.0.0.7 for one address
+    --allow "10.0.0.7/8" has bits beyond its prefix: write 10.0.0.0/8 for the network,
+        10.0.0.7 for one address
 -l :1 --max-connections 0
     --max-connections "0" is not a whole number from 1 to 1000000
 -l :1 --accept any
@@ -675,9 +947,10 @@ mod tests {
 -f b:1 --warning 20%,200ms --critical 100ms,20%
     --critical "100ms,20%" does not fit: --warning 200ms is above --critical 100ms
 -l :1 --rules r
-    --rules is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
-check-rules r -c 3
-    --count is for probe, and the word check-rules makes this the check of rules
+    --rules is for source, relay, entry, probe, and --listen without --forward-to makes this
+        the echo
+check-rules r -s 3
+    --size is for probe, and the word check-rules makes this the check of rules
 check-rules
     check-rules needs FILE: check-rules name
 -f b:1 --report=
@@ -699,13 +972,16 @@ check-rules
 -l :1 --snmp-community x
     --snmp-community needs --snmp ADDR
 -l :1 --snmp r --snmp-objects laLoad
-    --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
+    --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by
+        its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
 -l :1 --ask load
     --ask is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
 -f b:1 --annotate lod
-    --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory, files, mib, interfaces, tcp, tags, snmp, joined by commas
+    --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory,
+        files, mib, interfaces, tcp, tags, snmp, joined by commas
 -f b:1 --accept raw
-    --accept is for relay, echo, entry, exit, proxy, and --forward-to without --listen makes this the source
+    --accept is for relay, echo, entry, exit, proxy, and --forward-to without --listen makes
+        this the source
 -l :1 -b 9
     --block is for source, and --listen without --forward-to makes this the echo
 -l :1 -f b:1 -c 9
@@ -715,7 +991,8 @@ check-rules
 -l :1 --accept raw -f b:1 -s 9
     --size is for probe, and --accept raw with --forward-to makes this the entry
 -l :1 --accept raw -f b:1 -r -n
-    --dont-add-perf-headers is for relay, echo, entry, exit, and --accept raw with --remove-perf-headers makes this the proxy
+    --dont-add-perf-headers is for relay, echo, entry, exit, and --accept raw with
+        --remove-perf-headers makes this the proxy
 -l :1 --accept raw --key-file k
     --key-file has no use at an echo with --accept raw: nothing there is in frames
 exporter --probe-allow b:1
@@ -726,14 +1003,14 @@ demo -c 1
     --count is for probe, and the word demo makes this the demo
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
-prob b:1
-    unknown command "prob": there are probe, demo, check-rules, exporter, state, compare, passive
+frobnicate b:1
+    unknown command "frobnicate": there are probe, passive, demo, exporter, check-rules, help
 demo again
     "again" is one argument too many for demo
 state
-    state needs FILE show|accept [PART]: state FILE show|accept [PART]
+    state needs FILE: state name
 state f
-    state FILE needs an action: show or accept
+    state needs show|accept: state show|accept
 state f drop
     unknown action "drop" of state: there are show and accept
 state f show p
@@ -743,7 +1020,7 @@ state f accept p q
 state f show --format csv
     state has --format text and json, no other
 compare
-    compare needs BEFORE.json AFTER.json: compare BEFORE.json AFTER.json
+    compare needs two reports, or --state FILE --before TIME --after TIME
 compare a
     compare needs two reports, or --state FILE --before TIME --after TIME
 compare a b --before -2h
@@ -752,10 +1029,38 @@ compare --state s --before -2h
     compare needs two reports, or --state FILE --before TIME --after TIME
 compare --state s --before noon --after -1h
     --before "noon" is no time: write 2026-11-27T15:17:02Z, 2026-11-27 or -2h
+passive
+    passive: give a FILE, - for stdin, or --interface
+passive a b
+    "b" is one argument too many for passive
+passive a -I lo
+    passive: give a FILE or --interface, not both
+passive a --interval -1
+    --interval "-1" is not a duration: write seconds as 2 or 0.002, or 2s, 10ms, 5m
+passive a --interval 0.1us
+    --interval "0.1us" is too short: at least 1µs, or 0
+passive a --max-groups 0
+    --max-groups "0" is not a whole number from 1 to 18446744073709551615
+passive a --format xml
+    --format "xml" is none of text, lines, json, jsonl, csv, prometheus
+passive a --format nagios
+    --format "nagios" is none of text, lines, json, jsonl, csv, prometheus
+passive -I lo --peer b
+    passive: --peer needs a capture file, not --interface
+passive a --peer b -c 1
+    passive: --peer and --count do not go together
+passive a --peer b --metrics-file m
+    passive: --peer and metrics do not go together
+passive a --metrics-interval 0
+    --metrics-interval "0" has to be more than 0
+passive a --listen :1
+    --listen is for relay, echo, entry, exit, proxy, and the word passive makes this the passive
+-l :1 --at client
+    --at is for passive, and --listen without --forward-to makes this the echo
 "#;
 
     #[test]
-    fn what_makes_no_sense_is_said_in_one_line_with_value_and_remedy() {
+    fn what_makes_no_sense_is_one_line_with_value_and_remedy() {
         assert_messages(WRONG, ExitCode::Usage);
     }
 
@@ -770,9 +1075,11 @@ probe b:1 c:1
 probe b:1 --targets t
     probe "b:1" is one target too many: --targets names them
 probe --targets t --format json
-    --targets has a line of text for each path: for the figures of all use --metrics-file FILE or --metrics-listen ADDR, not --format
+    --targets has a line of text for each path: for the figures of all use --metrics-file FILE
+        or --metrics-listen ADDR, not --format
 probe --targets t --format jsonl
-    --targets has a line of text for each path: for the figures of all use --metrics-file FILE or --metrics-listen ADDR, not --format
+    --targets has a line of text for each path: for the figures of all use --metrics-file FILE
+        or --metrics-listen ADDR, not --format
 probe --targets t --report-html p
     --targets has a page for each path at --metrics-listen: no --report-html
 probe b:1 --probe-allow c:1
@@ -793,7 +1100,77 @@ probe b:1 -l :1
     }
 
     #[test]
-    fn an_empty_command_line_shows_the_four_ways_to_start() {
+    fn unknown_options_and_commands_name_the_nearest_known_one() {
+        for (line, message) in [
+            (
+                "--lisen :1",
+                "unknown option --lisen; did you mean --listen?",
+            ),
+            (
+                "--forward b:1",
+                "unknown option --forward; did you mean --forward-to?",
+            ),
+            (
+                "--forwrad_to b:1",
+                "unknown option --forwrad_to; did you mean --forward-to?",
+            ),
+            ("prob b:1", "unknown command \"prob\"; did you mean probe?"),
+            (
+                "pasive x",
+                "unknown command \"pasive\"; did you mean passive?",
+            ),
+            (
+                "passive x --max-flow 3",
+                "unknown option --max-flow; did you mean --max-flows?",
+            ),
+            (
+                "probe b:1 --max-flow 3",
+                "unknown option --max-flow; try --help",
+            ),
+        ] {
+            assert_eq!(error(line).to_string(), message, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_word_decides_the_meaning_of_an_option_wherever_it_stands() {
+        for line in [
+            "-c 7 passive x",
+            "passive x -c 7",
+            "passive -c 7 x",
+            "-c7 passive -- x",
+        ] {
+            let mut config = run(line);
+            assert_eq!(passive(&mut config).count, Some(7), "{line}");
+        }
+        let message = error("-c 0 passive x").to_string();
+        assert!(
+            message.contains("is not a whole number from 1"),
+            "{message}"
+        );
+        assert_eq!(probe(&mut run("-c 0 probe b:1")).count, 0);
+    }
+
+    #[test]
+    fn only_json_of_a_capture_has_snapshots() {
+        for (format, shown) in [
+            ("text", false),
+            ("csv", false),
+            ("json", true),
+            ("jsonl", true),
+        ] {
+            let mut config = run(&format!("passive x --format {format} -i 10ms"));
+            let expected = shown.then_some(Duration::from_millis(10));
+            assert_eq!(passive(&mut config).interval, expected, "{format}");
+        }
+        assert_eq!(
+            passive(&mut run("passive x --format json -i 0")).interval,
+            None
+        );
+    }
+
+    #[test]
+    fn an_empty_command_line_shows_the_ways_to_start() {
         for line in ["", "-d 7", "-r"] {
             assert_eq!(error(line).to_string(), help::ways_to_start(), "{line}");
         }
@@ -801,10 +1178,14 @@ probe b:1 -l :1
 
     #[test]
     fn help_and_version_are_printed_unless_something_was_wrong_before() {
+        let word = |name| flags::words().iter().find(|word| word.name == name);
         for (line, text) in [
-            ("-h", help::short()),
-            ("-l :1 -h", help::short()),
-            ("probe --help", help::long()),
+            ("-h", help::short(None)),
+            ("-l :1 -h", help::short(None)),
+            ("--help", help::long(None)),
+            ("probe --help", help::long(word("probe"))),
+            ("--help --wrong probe", help::long(word("probe"))),
+            ("passive -h -c x", help::short(word("passive"))),
             ("-V", "subsegment-tcp-speeds 0.1.0\n".to_owned()),
             ("--version", "subsegment-tcp-speeds 0.1.0\n".to_owned()),
         ] {

@@ -1,6 +1,6 @@
-//! Which targets may be probed over HTTP, and which ones a file names.
+//! Targets that may be probed over HTTP, and files of targets.
 
-use super::endpoint::Endpoint;
+use super::host_port::HostPort;
 use super::value;
 use crate::session::allow::Network;
 use std::collections::BTreeSet;
@@ -12,8 +12,8 @@ const TARGETS_MAX: usize = 4_096;
 
 /// A pattern of `--probe-allow`: `host:port`, `host:*`, `10.0.0.0/8:9000`, `[2001:db8::/32]:*`.
 ///
-/// A name allows only that name as it stands in a request, and a network only addresses in digits: what the resolver
-/// says today of some other name opens nothing.
+/// A name allows only the same name in a request, and a network only addresses in digits. The
+/// resolver's answer for some other name allows nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     host: Host,
@@ -28,8 +28,8 @@ enum Host {
 }
 
 impl Allowed {
-    /// Whether a target matches.
-    pub fn allows(&self, target: &Endpoint) -> bool {
+    /// Returns `true` if a target matches.
+    pub fn allows(&self, target: &HostPort) -> bool {
         let host = target.host.as_deref().unwrap_or_default();
         let is_host = match (&self.host, host.parse::<IpAddr>()) {
             (Host::Name(name), _) => name.eq_ignore_ascii_case(host),
@@ -59,8 +59,8 @@ impl FromStr for Allowed {
             Ok(_) if plain.contains(':') != inner.is_some() => return Err(wrong()),
             Ok(network) => Host::Net(network),
             Err(_) if inner.is_none() && !plain.contains('/') => {
-                // As strict as a target: what could never be asked for is a mistake.
-                let endpoint = Endpoint::hop(&format!("{host}:1")).map_err(|_| wrong())?;
+                // As strict as a target: a pattern that no request can match is a mistake.
+                let endpoint = HostPort::hop(&format!("{host}:1")).map_err(|_| wrong())?;
                 Host::Name(endpoint.host.unwrap_or_default())
             }
             Err(_) => return Err(wrong()),
@@ -72,17 +72,17 @@ impl FromStr for Allowed {
 /// A line of a file of targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// What it is called in figures: the second word, else the address.
+    /// Its name in figures: the second word, else the address.
     pub name: String,
     /// The first hop; has a host and a port above 0.
-    pub address: Endpoint,
+    pub address: HostPort,
 }
 
 /// Reads a file of targets: an address per line and perhaps a name; `#` begins a comment.
 ///
 /// # Errors
 ///
-/// Which line is wrong and how; also for a file without targets, and for a name that comes twice.
+/// The line that is wrong, and the reason; also for a file without targets and for a repeated name.
 pub fn parse_targets(text: &str) -> Result<Vec<Target>, String> {
     let mut targets = Vec::new();
     let mut names = BTreeSet::new();
@@ -96,7 +96,7 @@ pub fn parse_targets(text: &str) -> Result<Vec<Target>, String> {
             None => (line, line),
         };
         let wrong = |reason: String| format!("line {number}: {reason}");
-        let parsed = Endpoint::hop(address);
+        let parsed = HostPort::hop(address);
         let parsed = parsed.map_err(|reason| wrong(format!("{address:?} {reason}")))?;
         let label = value::label(name);
         let label = label.map_err(|reason| wrong(format!("the name {name:?} {reason}")))?;

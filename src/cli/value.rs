@@ -1,5 +1,5 @@
-//! How values are written on the command line: text in, checked value out. Errors say what is wrong
-//! and how to write it.
+//! Values of the command line: text in, checked value out. Errors name the mistake and the right
+//! way to write the value.
 
 use super::config::TimeArgument;
 use crate::decimal::decimal;
@@ -8,15 +8,14 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The longest duration that is taken: far above any use, far below where adding it to a clock
-/// would overflow.
+/// The longest duration: far above any use, and far from an overflow when it is added to a clock.
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 /// Most bytes of a tag or a node name: it travels in an annotation, beside those of up to 128
 /// others.
 const LABEL_MAX_BYTES: usize = 255;
 
-/// Units of a duration and their seconds; the first is meant where none is written.
+/// Units of a duration and their seconds; the first one is the default.
 const UNITS: &[(&str, f64)] = &[
     ("s", 1.0),
     ("ms", 1e-3),

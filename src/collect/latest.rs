@@ -1,5 +1,5 @@
-//! The newest report, for those who look in from beside: the metrics endpoint, the live page, the live screen. The
-//! collector writes it, when somebody has asked and not else; never a pump.
+//! The latest report, for the metrics endpoint, the live page and the live screen. The collector
+//! makes one when it is requested and at no other time; a pump never does.
 
 use crate::collect::queue::Collector;
 use crate::report::Report;
@@ -8,42 +8,43 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A report that is younger than this is new enough for whoever asks: many who look in cost no more than one does.
+/// The age up to which a report answers a request: many readers cost no more than one.
 const FRESH: Duration = Duration::from_millis(50);
 
-/// Where the collector puts reports; nothing hangs there before the first.
+/// The place where the collector puts reports; empty before the first.
 #[derive(Debug, Default)]
 pub struct LatestReport {
     held: Mutex<Held>,
     posted: Condvar,
     wanted: AtomicBool,
-    /// What is wanted is to have all that pictures need.
+    /// The wanted report needs the timeline of pictures.
     pictures: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Held {
     newest: Option<(Instant, Arc<Report>)>,
-    /// The newest that was made for pictures.
+    /// The newest with a timeline.
     pictured: Option<(Instant, Arc<Report>)>,
-    /// A collector looks here from time to time.
+    /// A collector answers requests.
     attended: bool,
-    /// The last report of the run will be asked for.
+    /// The last report of the run will be requested.
     keeps_last: bool,
 }
 
 impl LatestReport {
-    /// From now on a collector calls [`answer`](Self::answer) whenever it is woken, until [`close`](Self::close).
+    /// Notes that a collector calls [`answer`](Self::answer) whenever it is woken, until
+    /// [`close`](Self::close).
     pub fn open(&self) {
         lock(&self.held).attended = true;
     }
 
-    /// Somebody will look when the run is over.
+    /// Has the last report of the run kept.
     pub fn keep_last(&self) {
         lock(&self.held).keeps_last = true;
     }
 
-    /// The run is over, with `last` for its report; made only where somebody may look.
+    /// Ends the run; `last` makes its report, if one is kept.
     pub fn close(&self, last: impl FnOnce() -> Report) {
         let keeps_last = lock(&self.held).keeps_last;
         if keeps_last {
@@ -53,20 +54,21 @@ impl LatestReport {
         self.posted.notify_all();
     }
 
-    /// Posts a report if somebody waits for one; costs a load otherwise. `report` is told whether it is for pictures.
+    /// Posts a report if one is wanted, and costs one load otherwise. The argument of `report` is
+    /// `true` for a report with a timeline.
     pub fn answer(&self, report: impl FnOnce(bool) -> Report) {
         if self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::AcqRel) {
             let pictures = self.pictures.swap(false, Ordering::AcqRel);
             let report = report(pictures);
             if pictures {
-                // It stands for itself: its copy of the run over time is in nobody else's way.
+                // A copy of its own, so that readers of `newest` do not keep the timeline alive.
                 lock(&self.held).pictured = Some((Instant::now(), Arc::new(report.clone())));
             }
             self.post(report);
         }
     }
 
-    /// Puts a report up in the place of the one before.
+    /// Puts a report in the place of the one before.
     pub fn post(&self, report: Report) {
         let newest = Some((Instant::now(), Arc::new(report)));
         let old = std::mem::replace(&mut lock(&self.held).newest, newest);
@@ -74,46 +76,47 @@ impl LatestReport {
         drop(old); // Freed after the lock.
     }
 
-    /// The newest; `None` before the first.
+    /// Returns the newest report; `None` before the first.
     pub fn newest(&self) -> Option<Arc<Report>> {
         let held = lock(&self.held);
         held.newest.as_ref().map(|(_, report)| Arc::clone(report))
     }
 
-    /// Asks for a report for pictures; [`wait_pictured`](Self::wait_pictured) brings it.
-    pub fn ask_pictured(&self, collector: &Collector) {
+    /// Requests a report with a timeline, which [`wait_pictured`](Self::wait_pictured) returns.
+    pub fn request_pictured(&self, collector: &Collector) {
         self.pictures.store(true, Ordering::Release);
-        self.ask(collector);
+        self.request(collector);
     }
 
-    /// As [`wait`](Self::wait), for a report that pictures can be drawn from; any there is where no collector makes one.
-    pub fn wait_pictured(&self, asked: Instant, deadline: Instant) -> Option<Arc<Report>> {
-        self.wait_for(|held| held.pictured.as_ref(), asked, deadline)
+    /// Waits as [`wait`](Self::wait) does for a report with a timeline; returns the newest of any
+    /// kind if no collector makes one.
+    pub fn wait_pictured(&self, requested: Instant, deadline: Instant) -> Option<Arc<Report>> {
+        self.wait_for(|held| held.pictured.as_ref(), requested, deadline)
             .or_else(|| self.newest())
     }
 
-    /// Asks the collector for a report; [`wait`](Self::wait) brings it.
-    pub fn ask(&self, collector: &Collector) {
+    /// Requests a report, which [`wait`](Self::wait) returns.
+    pub fn request(&self, collector: &Collector) {
         self.wanted.store(true, Ordering::Release);
         collector.wake();
     }
 
-    /// The report that was asked for at `asked`, or one that was fresh then; the newest there is where none comes until
-    /// `deadline`, or where no collector is there to make one.
-    pub fn wait(&self, asked: Instant, deadline: Instant) -> Option<Arc<Report>> {
-        self.wait_for(|held| held.newest.as_ref(), asked, deadline)
+    /// Waits for the report that was requested at `requested`, and accepts one that was fresh then.
+    /// Returns the newest after `deadline`, or if no collector answers.
+    pub fn wait(&self, requested: Instant, deadline: Instant) -> Option<Arc<Report>> {
+        self.wait_for(|held| held.newest.as_ref(), requested, deadline)
     }
 
     fn wait_for(
         &self,
         which: impl Fn(&Held) -> Option<&(Instant, Arc<Report>)>,
-        asked: Instant,
+        requested: Instant,
         deadline: Instant,
     ) -> Option<Arc<Report>> {
         let mut held = lock(&self.held);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let is_new = |at: Instant| at + FRESH > asked;
+            let is_new = |at: Instant| at + FRESH > requested;
             let newest = which(&held);
             if newest.is_some_and(|newest| is_new(newest.0)) || !held.attended || left.is_zero() {
                 return newest.map(|(_, report)| Arc::clone(report));

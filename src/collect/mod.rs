@@ -1,8 +1,12 @@
-//! Measurements from all pumps in; the state of the run, its latest report and what nodes are asked for out.
+//! Measurements from all pumps in; the state of the run, its latest report and the requests for
+//! annotations out.
 
 pub mod latest;
+mod path_state;
 pub mod queue;
 pub mod requests;
+pub mod run;
 pub mod run_state;
 pub mod state_file;
 pub mod transitions;
+mod windows;

@@ -1,10 +1,13 @@
-//! The collector: one thread that takes finished measurements from all pumps, and never makes one of them wait.
+//! The queue of the collector, the one thread that takes finished measurements from all pumps and
+//! never makes one wait.
 //!
-//! Pumps offer to a channel of bounded length; what does not fit is dropped and counted. The collector sleeps between batches, so
-//! an offer costs no wake-up: only the first one after idling, and the one that fills half the channel, knock.
+//! Pumps offer measurements to a channel of bounded length; those beyond it are dropped and
+//! counted. The collector sleeps between batches, so an offer costs no wake-up: only the first one
+//! after idling, and the one that fills half the channel, wake it.
 //!
-//! The same thread gives the beat by which an entry marks blocks: while there is traffic it raises `epoch` once per
-//! `--sample`, and a pump marks the first block it sees in an epoch. So an unmarked block reads no clock.
+//! The same thread gives the beat by which an entry marks blocks: while there is traffic it raises
+//! `epoch` once per `--sample`, and a pump marks the first block it sees in an epoch. So an
+//! unmarked block reads no clock.
 
 use crate::annotation::NodeAnnotations;
 use crate::measure::{Direction, Trip};
@@ -15,64 +18,66 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// At most 1000 marked blocks per second reach a collector from an entry, and a source's 60 000 are drained at half
-/// full: 4096 is room for a collector that is off the CPU for tens of milliseconds.
+/// The most measurements that wait. An entry offers at most 1000 per second, a source 60 000, and
+/// half full wakes the collector: there is room for tens of milliseconds off the CPU.
 const CAPACITY: usize = 4096;
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
-/// So many batches without a measurement, and the collector sleeps until it is knocked at.
+/// The number of batches without a measurement after which the collector sleeps until it is woken.
 const IDLE_BATCHES: u32 = 10;
-/// Marked blocks per second and process at an entry.
+/// The most marked blocks per second and process at an entry.
 const MARKS_PER_SECOND: f64 = 1000.0;
 const SHORTEST_BEAT: Duration = Duration::from_millis(1);
 const DEFAULT_BEAT: Duration = Duration::from_millis(10);
 
-/// What a pump has to say.
+/// An event that a pump offers to the collector.
 #[derive(Debug)]
 pub enum Measurement {
     /// A block came back.
     Trip(Box<Trip>),
     /// A block came back that had come back before.
     Duplicate(Box<Trip>),
-    /// A node from which no trip is seen (plain proxy, reflector, exit) passed a block on; its hop comes first.
+    /// A node that sees no trip (plain proxy, reflector, exit) passed a block on: its hop, the
+    /// direction, and the time in the node.
     Residence(u8, Direction, SignedNanos),
-    /// The server behind an exit answered; the hop of the node that tells comes first.
+    /// The server behind an exit answered: the hop of the reporting node, the time, and the delay
+    /// of the server.
     BehindExit(u8, MonoTime, Nanos),
-    /// The far end told who is on the path.
+    /// The far end reported the nodes on the path.
     Path(Box<Path>),
-    /// A node answered what it was asked; the hop of the node that asked comes first.
+    /// A node answered a request for annotations: the hop of the requesting node, and the answer.
     NodeAnnotations(u8, Box<NodeAnnotations>),
-    /// A failure that belongs into the report.
+    /// A sentence for the report.
     Notice(String),
 }
 
 /// The nodes of a session.
 #[derive(Clone, Debug)]
 pub struct Path {
-    /// Its identifier.
+    /// The identifier of the session.
     pub cookie: u64,
-    /// Hop of the node that tells.
+    /// The hop of the reporting node.
     pub hop: u8,
-    /// From there on, in the order of hops.
+    /// The nodes from there on, in the order of hops.
     pub nodes: Vec<PathNode>,
 }
 
-/// What one direction of a connection, or all of them, have moved.
+/// The traffic of one direction of a connection, or of all connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Blocks away from the source.
+    /// Blocks that moved away from the source.
     pub forward_blocks: u64,
-    /// Blocks back to it.
+    /// Blocks that moved towards it.
     pub return_blocks: u64,
-    /// Payload away from the source.
+    /// Payload bytes that moved away from the source.
     pub forward_bytes: u64,
-    /// Payload back to it.
+    /// Payload bytes that moved towards it.
     pub return_bytes: u64,
-    /// Reports that found their queue full.
+    /// Reports of an exit that found their queue full.
     pub reports_dropped: u64,
 }
 
 impl Traffic {
-    /// Adds another's.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Self) {
         self.forward_blocks += other.forward_blocks;
         self.return_blocks += other.return_blocks;
@@ -85,43 +90,44 @@ impl Traffic {
 #[derive(Debug)]
 struct Shared {
     dropped: AtomicUsize,
-    /// The collector waits without a limit: every offer knocks.
+    /// The collector waits without a limit: every offer wakes it.
     asleep: AtomicBool,
-    /// It waits for longer than a beat: a mark knocks.
+    /// It waits for longer than a beat: a mark wakes it.
     slow: AtomicBool,
     /// A block was marked since the last beat.
     marked: AtomicBool,
     epoch: AtomicUsize,
     budget: AtomicIsize,
     every_block: bool,
-    /// Every offer knocks: what comes in decides what the next block asks.
+    /// Every offer wakes it: a measurement decides what the next block requests.
     prompt: AtomicBool,
 }
 
-/// The pumps' side.
+/// The side of the pumps.
 #[derive(Clone, Debug)]
 pub struct Collector {
     offers: Sender<Measurement>,
-    knock: Sender<()>,
+    wake: Sender<()>,
     shared: Arc<Shared>,
 }
 
-/// The collecting thread's side.
+/// The side of the collecting thread.
 #[derive(Debug)]
 pub struct Queue {
     offers: Receiver<Measurement>,
-    knocks: Receiver<()>,
+    woken: Receiver<()>,
     shared: Arc<Shared>,
     beat: Duration,
     quiet: u32,
     awake: bool,
 }
 
-/// Both sides; `sample` is the entry's `--sample`.
+/// Returns both sides; `sample` is the entry's `--sample`.
 pub fn channel(sample: Duration) -> (Collector, Queue) {
-    // Bounded by `offer`: crossbeam's bounded channel would hold all of its room, 160 KiB, from the start.
+    // Bounded by `offer`: crossbeam's bounded channel would hold all of its room, 160 KiB, from the
+    // start.
     let (offer, offers) = unbounded();
-    let (knock, knocks) = bounded(1); // One knock is as good as many.
+    let (wake, woken) = bounded(1); // One pending wake-up is enough.
     let shared = Arc::new(Shared {
         dropped: AtomicUsize::new(0),
         asleep: AtomicBool::new(false),
@@ -139,12 +145,12 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
     };
     let collector = Collector {
         offers: offer,
-        knock,
+        wake,
         shared: Arc::clone(&shared),
     };
     let queue = Queue {
         offers,
-        knocks,
+        woken,
         shared,
         beat,
         quiet: 0,
@@ -155,26 +161,28 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
 }
 
 impl Collector {
-    /// Hands a measurement over, or drops and counts it. Never waits.
+    /// Offers a measurement to the collector, or drops and counts it. Never waits.
     pub fn offer(&self, measurement: Measurement) {
         let waiting = self.offers.len();
-        // As many pumps as come at this moment may exceed it by one each. An error is a collector that is gone.
+        // As many pumps as come at this moment may exceed it by one each. An error is a collector
+        // that is gone.
         if waiting >= CAPACITY || self.offers.send(measurement).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        self.stir();
+        self.wake_asleep();
         if waiting >= CAPACITY / 2 || self.shared.prompt.load(Ordering::Relaxed) {
             self.wake();
         }
     }
 
-    /// From now on every measurement is taken at once, for a wake-up each: before the next block is sent, if that is not
-    /// under way already.
+    /// Has every measurement taken at once, for a wake-up each: mostly before the next block is
+    /// sent.
     pub fn be_prompt(&self) {
         self.shared.prompt.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the block at hand is to be marked, at an entry; `last` is the pump's own memory, 0 at first.
+    /// Returns `true` if an entry has to mark the present block; `last` is the pump's own memory, 0
+    /// at first.
     pub fn may_mark(&self, last: &mut usize) -> bool {
         let epoch = self.shared.epoch.load(Ordering::Relaxed);
         if epoch == *last && !self.shared.every_block {
@@ -187,7 +195,7 @@ impl Collector {
         }
         *last = epoch;
         self.shared.marked.store(true, Ordering::Relaxed);
-        self.stir();
+        self.wake_asleep();
         if self.shared.slow.load(Ordering::Relaxed)
             && self.shared.slow.swap(false, Ordering::AcqRel)
         {
@@ -196,8 +204,8 @@ impl Collector {
         true
     }
 
-    /// Wakes a collector that sleeps for good.
-    fn stir(&self) {
+    /// Wakes a collector that sleeps without a limit.
+    fn wake_asleep(&self) {
         if self.shared.asleep.load(Ordering::Relaxed)
             && self.shared.asleep.swap(false, Ordering::AcqRel)
         {
@@ -207,10 +215,10 @@ impl Collector {
 
     /// Wakes the collector now.
     pub fn wake(&self) {
-        let _ = self.knock.try_send(()); // Full: somebody has knocked.
+        let _ = self.wake.try_send(()); // Full: a wake-up is pending.
     }
 
-    /// Measurements dropped so far.
+    /// Returns the number of measurements dropped so far.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed) as u64
     }
@@ -223,7 +231,7 @@ impl Queue {
         self.shared.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// From now on no batch is waited for without a limit: there is a deadline to watch.
+    /// Limits every wait for a batch from now on: there is a deadline to watch.
     pub fn keep_awake(&mut self) {
         self.awake = true;
     }
@@ -233,19 +241,20 @@ impl Queue {
         let shared = &self.shared;
         if self.quiet >= IDLE_BATCHES && !self.awake {
             self.quiet = 0;
-            self.raise_epoch(); // The first block after the quiet is to be marked.
+            self.raise_epoch(); // Has the first block after the quiet marked.
             shared.asleep.store(true, Ordering::SeqCst);
             if self.offers.is_empty() {
-                // An error means that all pumps and their node are gone; the drain below then is the last.
-                let _ = self.knocks.recv();
+                // An error means that all pumps and their node are gone; the drain below then is
+                // the last.
+                let _ = self.woken.recv();
             }
             shared.asleep.store(false, Ordering::SeqCst);
         } else {
             let beating = shared.marked.swap(false, Ordering::Relaxed);
             shared.slow.store(!beating, Ordering::Relaxed);
             let wait = if beating { self.beat } else { DRAIN_INTERVAL };
-            // A knock comes between two beats: it raises nothing.
-            if self.knocks.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+            // A wake-up comes between two beats: it raises nothing.
+            if self.woken.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 self.raise_epoch();
             }
             shared.slow.store(false, Ordering::Relaxed);
@@ -258,7 +267,7 @@ impl Queue {
         };
     }
 
-    /// Takes what is there now.
+    /// Takes the waiting measurements and returns their number.
     pub fn drain(&mut self, take: &mut impl FnMut(Measurement)) -> usize {
         let mut taken = 0;
         for measurement in self.offers.try_iter() {
@@ -268,7 +277,7 @@ impl Queue {
         taken
     }
 
-    /// Measurements dropped so far.
+    /// Returns the number of measurements dropped so far.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed) as u64
     }
@@ -279,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_dropped_and_counted_and_what_does_keeps_its_order() {
+    fn measurements_beyond_the_capacity_are_dropped_and_counted_and_the_others_keep_their_order() {
         let (collector, mut queue) = channel(DEFAULT_BEAT);
         for number in 0..CAPACITY + 10 {
             collector.offer(Measurement::Notice(number.to_string()));

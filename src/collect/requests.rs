@@ -1,5 +1,5 @@
-//! What the next marked blocks ask the nodes of the path for: set by the user and by the rules, read by the thread that
-//! sends blocks.
+//! The requests for annotations in the next marked blocks: set by the user and by the rules, read
+//! by the thread that sends blocks.
 
 use crate::annotation::Classes;
 use crate::sync::lock;
@@ -9,74 +9,73 @@ use crate::wire::{push_annotation, ANNOTATION_ASK};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Classes by hop.
+/// The requested classes by hop, shared by the collector and the threads that send blocks.
 #[derive(Debug, Default)]
 pub struct AnnotationRequests {
-    /// All that is asked of anybody; 0 costs a block one load.
+    /// The union over all hops; 0 costs a block one load.
     union: AtomicU32,
-    asked: Mutex<Asked>,
+    requested: Mutex<Requested>,
 }
 
 #[derive(Debug, Default)]
-struct Asked {
-    /// Of everybody, in every block.
+struct Requested {
+    /// The classes requested of every hop in every block.
     always: Classes,
     by_user: VecMap<u8, Classes>,
     by_rules: VecMap<u8, Classes>,
-    /// For a block to carry; `None` while all hops are asked for the same.
+    /// The annotation that a block carries; `None` while the request is the same for all hops.
     annotation: Option<Arc<[u8]>>,
 }
 
-impl Asked {
-    /// Single hops, by whomever.
-    fn together(&self) -> VecMap<u8, Classes> {
+impl Requested {
+    /// Returns the requests of user and rules to single hops.
+    fn by_hop(&self) -> VecMap<u8, Classes> {
         let mut hops = self.by_user.clone();
         for (&hop, &classes) in &self.by_rules {
-            let asked = hops.get_or_insert_with(hop, Classes::default);
-            *asked = asked.union(classes);
+            let requested = hops.get_or_insert_with(hop, Classes::default);
+            *requested = requested.union(classes);
         }
         hops
     }
 }
 
-/// What one block asks for.
+/// The request of one block.
 #[derive(Clone, Debug, Default)]
 pub struct AnnotationRequest {
-    /// Of anybody: what its header says.
+    /// The union over all hops, for the header of the block.
     pub classes: Classes,
-    /// Of the node that sends it.
+    /// The classes requested of the node that sends the block.
     pub own: Classes,
     annotation: Option<Arc<[u8]>>,
 }
 
 impl AnnotationRequest {
-    /// The whole annotation that says who is asked for what; empty where all are asked for the same.
+    /// Returns the whole annotation with the request of each hop; empty if it is the same for all.
     pub fn annotation(&self) -> &[u8] {
         self.annotation.as_deref().unwrap_or_default()
     }
 }
 
 impl AnnotationRequests {
-    /// From the next block on, all hops are asked for `classes`, whatever else some are asked for.
+    /// Requests `classes` of every hop from the next block on, besides the requests to single hops.
     pub fn always(&self, classes: Classes) {
-        self.change(|asked| asked.always = classes);
+        self.change(|requested| requested.always = classes);
     }
 
-    /// From the next block on, each of these hops is asked for its classes too, and nobody else for anything but what
-    /// everybody is, or what the rules ask.
+    /// Replaces the requests of the user to single hops, from the next block on.
     pub fn set(&self, hops: VecMap<u8, Classes>) {
-        self.change(|asked| asked.by_user = hops);
+        self.change(|requested| requested.by_user = hops);
     }
 
-    /// The same for what the rules of the path that begins here ask, in the place of what they asked before.
+    /// Replaces the requests of the rules on the path that begins here, from the next block on.
     pub fn set_by_rules(&self, hops: VecMap<u8, Classes>) {
-        self.change(|asked| asked.by_rules = hops);
+        self.change(|requested| requested.by_rules = hops);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Asked)) {
-        let mut asked = lock(&self.asked);
-        change(&mut asked);
-        let (always, hops) = (asked.always, asked.together());
+    fn change(&self, change: impl FnOnce(&mut Requested)) {
+        let mut requested = lock(&self.requested);
+        change(&mut requested);
+        let (always, hops) = (requested.always, requested.by_hop());
         let union = hops.values().fold(always, |all, &some| all.union(some));
         let rows = hops.iter();
         let rows = rows.map(|(&hop, &classes)| (hop, classes.union(always)));
@@ -85,32 +84,33 @@ impl AnnotationRequests {
         let value = emit_ask(others.into_iter().chain(rows));
         let mut annotation = Vec::new();
         push_annotation(&mut annotation, ANNOTATION_ASK, 0, &value);
-        asked.annotation = (union != always).then(|| annotation.into());
+        requested.annotation = (union != always).then(|| annotation.into());
         self.union.store(union.0, Ordering::Relaxed);
     }
 
-    /// All that is asked of anybody: what the header of a block carries.
+    /// Returns the union over all hops, which the header of a block carries.
     pub fn union(&self) -> Classes {
         Classes(self.union.load(Ordering::Relaxed))
     }
 
-    /// What a block that the node at hop 0 is about to send asks for. Takes a lock only while something is asked.
+    /// Returns the request of the block that the node at hop 0 is about to send. Takes a lock only
+    /// while there is one.
     pub fn request(&self) -> AnnotationRequest {
         if self.union().is_empty() {
             return AnnotationRequest::default();
         }
-        let asked = lock(&self.asked);
-        let own = asked.together().get(&0).copied().unwrap_or_default();
+        let requested = lock(&self.requested);
+        let own = requested.by_hop().get(&0).copied().unwrap_or_default();
         AnnotationRequest {
             classes: self.union(),
-            own: own.union(asked.always),
-            annotation: asked.annotation.clone(),
+            own: own.union(requested.always),
+            annotation: requested.annotation.clone(),
         }
     }
 
-    /// What single hops are asked for, besides what everybody is.
+    /// Returns the requests to single hops.
     pub fn hops(&self) -> VecMap<u8, Classes> {
-        lock(&self.asked).together()
+        lock(&self.requested).by_hop()
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     use crate::wire::ANNOTATION_HEADER_LEN;
 
     #[test]
-    fn the_union_is_what_all_hops_together_are_asked_for() {
+    fn the_union_has_the_requests_to_all_hops() {
         let requests = AnnotationRequests::default();
         assert!(requests.union().is_empty());
         requests.set(VecMap::from([(1, Classes::LOAD), (3, Classes::TCP)]));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rules_ask_comes_and_goes_beside_what_the_user_asks() {
+    fn requests_of_rules_come_and_go_beside_those_of_the_user() {
         let requests = AnnotationRequests::default();
         requests.set(VecMap::from([(1, Classes::LOAD)]));
         requests.set_by_rules(VecMap::from([(1, Classes::TCP), (2, Classes::CPU)]));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_lists_who_is_asked_for_what_only_where_that_differs() {
+    fn a_block_lists_the_requests_of_hops_only_if_they_differ() {
         let requests = AnnotationRequests::default();
         requests.always(Classes::LOAD);
         let request = requests.request();

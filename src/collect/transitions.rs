@@ -1,75 +1,82 @@
-//! What turned, for the log: a rule that turns with every block has a line per second, which counts what it leaves out.
+//! Changes of SLA states on their way to the log. A rule whose state changes with every block has
+//! one line per second, which counts the changes that it leaves out.
 
 use crate::measure::sla::{Event, Figure, Place, Statistic};
 use crate::measure::Sla;
 use crate::time::{MonoTime, Nanos};
 
-/// Between two lines about one rule and one part.
+/// The shortest time between two lines about one rule and one part.
 const EVERY: Nanos = Nanos::from_millis(1_000);
 
-/// The turns that are to be told yet. Its memory is bounded by rules and parts of the path.
+/// The changes that have no line yet. Rules and parts of the path bound its memory.
 #[derive(Debug, Default)]
-pub struct Transitions(Vec<Told>);
+pub struct Transitions(Vec<StateChanges>);
 
-/// One rule, for one part.
+/// The changes of one rule's state for one part.
 #[derive(Debug)]
-struct Told {
-    subject: Subject,
-    said: Option<MonoTime>,
-    /// The latest that has no line.
+struct StateChanges {
+    rule: RuleKey,
+    /// The time of the latest line.
+    logged: Option<MonoTime>,
+    /// The latest change without a line.
     latest: Option<Event>,
-    /// Those before it without one.
+    /// The number of changes before it without a line.
     more: u64,
 }
 
-/// All that an event has of its rule.
-type Subject = (Place, Option<u32>, Figure, Option<Statistic>, Sla);
+/// The fields of an event that identify its rule.
+type RuleKey = (Place, Option<u32>, Figure, Option<Statistic>, Sla);
 
 impl Transitions {
-    /// Takes an event in.
+    /// Takes a change.
     pub fn take(&mut self, event: Event) {
         let now = &event.now;
-        let subject = (now.place, now.line, now.figure, now.statistic, now.severity);
-        let known = self.0.iter().position(|told| told.subject == subject);
+        let rule = (now.place, now.line, now.figure, now.statistic, now.severity);
+        let known = self.0.iter().position(|changes| changes.rule == rule);
         let known = known.unwrap_or_else(|| {
-            self.0.push(Told {
-                subject,
-                said: None,
+            self.0.push(StateChanges {
+                rule,
+                logged: None,
                 latest: None,
                 more: 0,
             });
             self.0.len() - 1
         });
-        let told = &mut self.0[known];
-        told.more += u64::from(told.latest.replace(event).is_some());
+        let changes = &mut self.0[known];
+        changes.more += u64::from(changes.latest.replace(event).is_some());
     }
 
-    /// Whether something is to be told, now or later.
-    pub fn wait(&self) -> bool {
-        self.0.iter().any(|told| told.latest.is_some())
+    /// Returns `true` if a change has no line yet.
+    pub fn is_waiting(&self) -> bool {
+        self.0.iter().any(|changes| changes.latest.is_some())
     }
 
-    /// What is to be told at `now`: the latest turn of each, and how many before it since its line before.
+    /// Takes the changes whose line is due at `now`: the latest of each rule, and the number before
+    /// it since its last line.
     pub fn due(&mut self, now: MonoTime) -> Vec<(Event, u64)> {
-        self.tell(|said| {
-            let is_due = said.map_or(true, |said| now.since(said) >= EVERY);
+        self.take_if(|logged| {
+            let is_due = logged.map_or(true, |logged| now.since(logged) >= EVERY);
             is_due.then_some(now)
         })
     }
 
-    /// All that has not been told, at the end.
+    /// Takes all changes without a line, at the end.
     pub fn rest(&mut self) -> Vec<(Event, u64)> {
-        self.tell(|said| said.or(Some(MonoTime(0))))
+        self.take_if(|logged| logged.or(Some(MonoTime(0))))
     }
 
-    /// `when` says whether there may be a line, and of what time it then is.
-    fn tell(&mut self, when: impl Fn(Option<MonoTime>) -> Option<MonoTime>) -> Vec<(Event, u64)> {
+    /// Takes the changes for which `when` returns the time of their line; its argument is the time
+    /// of the last one.
+    fn take_if(
+        &mut self,
+        when: impl Fn(Option<MonoTime>) -> Option<MonoTime>,
+    ) -> Vec<(Event, u64)> {
         let mut lines = Vec::new();
-        for told in self.0.iter_mut().filter(|told| told.latest.is_some()) {
-            if let Some(at) = when(told.said) {
-                told.said = Some(at);
-                let latest = told.latest.take();
-                lines.extend(latest.map(|latest| (latest, std::mem::take(&mut told.more))));
+        for changes in self.0.iter_mut().filter(|changes| changes.latest.is_some()) {
+            if let Some(at) = when(changes.logged) {
+                changes.logged = Some(at);
+                let more = std::mem::take(&mut changes.more);
+                lines.extend(changes.latest.take().map(|latest| (latest, more)));
             }
         }
         lines
@@ -111,11 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_turns_with_every_block_has_a_line_per_second_and_none_of_its_turns_is_lost() {
-        let (mut turns, mut lines) = (Transitions::default(), Vec::new());
+    fn a_rule_that_changes_with_every_block_has_a_line_per_second_and_no_change_is_lost() {
+        let (mut transitions, mut lines) = (Transitions::default(), Vec::new());
         for block in 0..350 {
-            turns.take(event(1, block));
-            lines.extend(turns.due(MonoTime(5_000_000_000 + block * 10_000_000)));
+            transitions.take(event(1, block));
+            lines.extend(transitions.due(MonoTime(5_000_000_000 + block * 10_000_000)));
         }
         let seen = shown(lines);
         let expected = [(0, 0), (100, 99), (200, 99), (300, 99)];
@@ -123,21 +130,21 @@ mod tests {
             seen.iter().map(|line| (line.1, line.2)).eq(expected),
             "{seen:?}"
         );
-        assert!(turns.wait());
-        assert_eq!(shown(turns.rest()), [(Some(1), 349, 48)]);
-        assert!(!turns.wait() && turns.rest().is_empty());
+        assert!(transitions.is_waiting());
+        assert_eq!(shown(transitions.rest()), [(Some(1), 349, 48)]);
+        assert!(!transitions.is_waiting() && transitions.rest().is_empty());
     }
 
     #[test]
-    fn the_last_turn_is_told_although_no_other_follows_and_rules_do_not_wait_for_each_other() {
-        let mut turns = Transitions::default();
+    fn the_last_change_has_a_line_without_another_after_it_and_rules_do_not_wait_for_each_other() {
+        let mut transitions = Transitions::default();
         let at = |ms: u64| MonoTime(ms * 1_000_000);
-        turns.take(event(1, 0));
-        assert_eq!(shown(turns.due(at(0))), [(Some(1), 0, 0)]);
-        turns.take(event(1, 1));
-        turns.take(event(2, 2));
-        assert_eq!(shown(turns.due(at(1))), [(Some(2), 2, 0)]);
-        assert!(turns.due(at(999)).is_empty() && turns.wait());
-        assert_eq!(shown(turns.due(at(1_000))), [(Some(1), 1, 0)]);
+        transitions.take(event(1, 0));
+        assert_eq!(shown(transitions.due(at(0))), [(Some(1), 0, 0)]);
+        transitions.take(event(1, 1));
+        transitions.take(event(2, 2));
+        assert_eq!(shown(transitions.due(at(1))), [(Some(2), 2, 0)]);
+        assert!(transitions.due(at(999)).is_empty() && transitions.is_waiting());
+        assert_eq!(shown(transitions.due(at(1_000))), [(Some(1), 1, 0)]);
     }
 }

@@ -1,8 +1,10 @@
-//! `/probe?target=ADDR&count=N&interval=SECONDS&size=BYTES`: a probe that Prometheus asks for, in the manner of its
-//! blackbox exporter. The request's own thread collects; the path's two threads are those of any probe.
+//! The command `exporter`: `/probe?target=ADDR&count=N&interval=SECONDS&size=BYTES` probes a path
+//! on request of Prometheus, in the manner of its blackbox exporter. The thread of the request
+//! collects; the two threads of the path are those of any probe.
 
 use crate::cli::targets::Allowed;
-use crate::cli::{Common, Endpoint, ExitCode};
+use crate::cli::{Common, ExitCode, HostPort};
+use crate::collect::run::Run;
 use crate::collect::run_state::RunState;
 use crate::collect::state_file::StateFile;
 use crate::commands::prepare::{publish, state_in};
@@ -13,10 +15,10 @@ use crate::http::{Request, Response};
 use crate::measure::Baseline;
 use crate::node::dial::NextHop;
 use crate::node::{Node, NodeSettings, StopFlag};
-use crate::origin::session::Origin;
+use crate::origin::Origin;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
-use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, Probed};
+use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, ProbeOutcome};
 use crate::report::{Report, State};
 use crate::sys;
 use std::path::PathBuf;
@@ -24,28 +26,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Probes at a time.
+/// The most probes at a time.
 const PROBES: usize = 8;
-/// Most blocks of one.
+/// The most blocks of one probe.
 const COUNT: u64 = 1_000;
+/// The largest payload of a block.
 const SIZE: usize = 1 << 20;
+/// The shortest time between two blocks.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
-/// How long a probe may take where the request does not say how long its sender waits.
+/// The longest time of a probe whose request does not limit it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest that a probe may take, however long its sender says that it waits: its place is not to be held for days.
+/// The longest time of any probe, so that a request cannot hold its place for days.
 const LONGEST: Duration = Duration::from_secs(300);
-/// What is left of the sender's patience for the way of the answer.
+/// The part of the requested time that is left for the way of the answer.
 const MARGIN: Duration = Duration::from_millis(250);
-/// The least that an operation is given.
+/// The shortest timeout of an operation.
 const SHORTEST: Duration = Duration::from_millis(50);
 
-/// Runs the command `exporter`: a process that only probes what it is asked for over HTTP.
+/// Runs the command `exporter`: a process that probes on request over HTTP.
 ///
 /// # Errors
 ///
 /// [`Failure`] if the address cannot be served.
 pub fn run(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> Result<ExitCode, Failure> {
-    publish(common, Vec::new(), true).map_err(|text| Failure::new(ExitCode::Failed, text))?;
+    publish(common, Vec::new(), true).map_err(Failure::failed)?;
     signals.stop(stop, None);
     notify::ready();
     stop.wait_set();
@@ -61,18 +65,18 @@ pub struct Exporter {
     busy: AtomicUsize,
 }
 
-/// What a request asks for.
+/// The parameters of a request.
 #[derive(Clone, Debug, PartialEq)]
-struct Asked {
-    target: Endpoint,
+struct ProbeRequest {
+    target: HostPort,
     plan: Plan,
-    /// Longest wait of one operation.
+    /// The longest wait of one operation.
     timeout: Duration,
 }
 
 impl Exporter {
-    /// One that probes as the node that `settings` describe, what `allowed` allows. `states` is the
-    /// directory with a state for each target.
+    /// Returns an exporter that probes the targets of `allowed` as the node of `settings`. `states`
+    /// is the directory with a state for each target.
     pub fn new(settings: NodeSettings, allowed: Vec<Allowed>, states: Option<PathBuf>) -> Self {
         Self {
             settings,
@@ -82,18 +86,18 @@ impl Exporter {
         }
     }
 
-    /// Probes, and answers with the metrics.
+    /// Probes, and returns the metrics.
     pub fn answer(&self, request: &Request) -> Response {
-        let asked = match understand(request, self.settings.timeout) {
-            Ok(asked) => asked,
+        let wanted = match parse_request(request, self.settings.timeout) {
+            Ok(wanted) => wanted,
             Err(text) => return Response::text(400, &text),
         };
         if !self
             .allowed
             .iter()
-            .any(|allowed| allowed.allows(&asked.target))
+            .any(|allowed| allowed.allows(&wanted.target))
         {
-            let target = &asked.target;
+            let target = &wanted.target;
             let text =
                 format!("target {target} is not allowed here: start with --probe-allow {target}");
             return Response::text(403, &text);
@@ -102,7 +106,7 @@ impl Exporter {
             return Response::text(503, "too many probes at a time");
         };
         let exposition = Exposition::accepted(&request.accept);
-        let (report, probed) = self.probe(&asked);
+        let (report, probed) = self.probe(&wanted);
         let observed = [Observed {
             path: None,
             report: report.as_ref(),
@@ -117,9 +121,9 @@ impl Exporter {
         Response::ok(exposition.content_type(), render(&observed, exposition))
     }
 
-    fn probe(&self, asked: &Asked) -> (Option<Report>, Probed) {
+    fn probe(&self, wanted: &ProbeRequest) -> (Option<Report>, ProbeOutcome) {
         let begun = sys::clock::mono();
-        let report = self.run(asked);
+        let report = self.run(wanted);
         let duration = sys::clock::mono().since(begun);
         let success = report.as_ref().is_ok_and(|report| {
             let blocks = report.blocks;
@@ -128,47 +132,41 @@ impl Exporter {
         let report = match report {
             Ok(report) => Some(report),
             Err(text) => {
-                log::warn!("metrics: probe of {}: {text}", asked.target);
+                log::warn!("metrics: probe of {}: {text}", wanted.target);
                 None
             }
         };
-        (report, Probed { success, duration })
+        (report, ProbeOutcome { success, duration })
     }
 
-    fn run(&self, asked: &Asked) -> Result<Report, String> {
-        let host = asked.target.host.as_deref().unwrap_or_default();
-        let next_hop = NextHop::resolve(host, asked.target.port, asked.timeout)
+    fn run(&self, wanted: &ProbeRequest) -> Result<Report, String> {
+        let host = wanted.target.host.as_deref().unwrap_or_default();
+        let next_hop = NextHop::resolve(host, wanted.target.port, wanted.timeout)
             .map_err(|error| error.to_string())?;
         let settings = NodeSettings {
-            timeout: asked.timeout,
+            timeout: wanted.timeout,
             ..self.settings.clone()
         };
         let started = sys::clock::read().wall;
-        let mut run_state = RunState::new(&settings.name, "source", started, Baseline::Run);
+        let mut state = RunState::new(&settings.name, "source", started, Baseline::Run);
         if let Some(directory) = &self.states {
-            let file = state_in(directory, &asked.target.to_string());
-            run_state = run_state.keeping(StateFile::open(file));
+            let file = state_in(directory, &wanted.target.to_string());
+            state = state.keeping(StateFile::open(file));
         }
         let (node, queue) = Node::new(settings, Some(next_hop));
         let origin = Arc::new(Origin::new(node).probing());
         let latest = Arc::clone(&origin.node.latest);
         latest.keep_last();
         let stop = Arc::new(StopFlag::default());
-        let (_, written) = probe::measure(
-            &origin,
-            queue,
-            &mut run_state,
-            asked.plan,
-            &mut Printer::silent(),
-            &stop,
-        );
+        let mut run = Run::new(queue, Arc::clone(&latest), state, Printer::silent());
+        let (_, written) = probe::measure(&origin, &mut run, wanted.plan, &stop);
         written.map_err(|error| error.to_string())?;
         let report = latest.newest().ok_or("no thread could be started")?;
         Ok(Arc::unwrap_or_clone(report))
     }
 }
 
-/// A probe under way; counted until it is dropped, by a panic too.
+/// A probe under way, which is counted until it is dropped, also by a panic.
 struct Busy<'a>(&'a AtomicUsize);
 
 impl<'a> Busy<'a> {
@@ -185,12 +183,12 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// Reads the parameters; the error says what is wrong with which.
-fn understand(request: &Request, timeout: Duration) -> Result<Asked, String> {
+/// Parses the parameters; the error names the wrong one.
+fn parse_request(request: &Request, timeout: Duration) -> Result<ProbeRequest, String> {
     let target = request
         .parameter("target")
         .ok_or("no target: ask for /probe?target=host:port")?;
-    let target = Endpoint::hop(target).map_err(|reason| format!("target {target:?} {reason}"))?;
+    let target = HostPort::hop(target).map_err(|reason| format!("target {target:?} {reason}"))?;
     let number = |name: &str, otherwise: u64, most: u64| {
         let Some(text) = request.parameter(name) else {
             return Ok(otherwise);
@@ -214,14 +212,15 @@ fn understand(request: &Request, timeout: Duration) -> Result<Asked, String> {
         .scrape_timeout
         .map_or(PATIENCE, |span| span.min(LONGEST).saturating_sub(MARGIN));
     let lasts = interval.saturating_mul(count as u32 - 1);
-    // A resolver, a connect, and an answer that does not come: each may take its time after the plan.
+    // A resolver, a connect, and a missing answer may each take this time besides the plan.
     let left = patience.saturating_sub(lasts) / 4;
     if left < SHORTEST {
         return Err(format!(
-            "count {count} at interval {interval:?} takes {lasts:?}, too long for an answer within {patience:?}"
+            "count {count} at interval {interval:?} takes {lasts:?}, too long for an answer within \
+             {patience:?}"
         ));
     }
-    Ok(Asked {
+    Ok(ProbeRequest {
         target,
         plan: Plan {
             count: Some(count),
@@ -248,19 +247,19 @@ mod tests {
 
     #[test]
     fn a_request_becomes_a_plan_that_ends_in_time() {
-        let asked = understand(
+        let wanted = parse_request(
             &request(&[("target", "b:9000"), ("count", "51"), ("interval", "0.01")]),
             Duration::from_secs(10),
         )
         .unwrap();
-        assert_eq!(asked.target.to_string(), "b:9000");
-        assert_eq!((asked.plan.count, asked.plan.size), (Some(51), 64));
-        let lasts = asked.plan.interval * 50 + asked.timeout * 4;
-        assert!(lasts < Duration::from_secs(4), "{asked:?}");
+        assert_eq!(wanted.target.to_string(), "b:9000");
+        assert_eq!((wanted.plan.count, wanted.plan.size), (Some(51), 64));
+        let lasts = wanted.plan.interval * 50 + wanted.timeout * 4;
+        assert!(lasts < Duration::from_secs(4), "{wanted:?}");
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused_with_the_reason() {
+    fn a_wrong_parameter_is_refused_with_the_reason() {
         for (query, part) in [
             (&[][..], "no target"),
             (&[("target", "b")], "target \"b\" has no port"),
@@ -278,16 +277,16 @@ mod tests {
             (&[("target", "b:1"), ("interval", "1e300")], "from 0.001 on"),
             (&[("target", "b:1"), ("interval", "2")], "too long"),
         ] {
-            let error = understand(&request(query), Duration::from_secs(10)).unwrap_err();
+            let error = parse_request(&request(query), Duration::from_secs(10)).unwrap_err();
             assert!(error.contains(part), "{query:?}: {error}");
         }
     }
 
     #[test]
-    fn a_request_that_claims_to_wait_for_ever_holds_its_place_for_minutes_at_most() {
+    fn a_request_without_a_time_limit_holds_its_place_for_minutes_at_most() {
         let mut request = request(&[("target", "b:1"), ("count", "1000"), ("interval", "3600")]);
         request.scrape_timeout = Some(Duration::from_secs(1 << 40));
-        let error = understand(&request, Duration::from_secs(10)).unwrap_err();
+        let error = parse_request(&request, Duration::from_secs(10)).unwrap_err();
         assert!(error.contains("too long"), "{error}");
     }
 

@@ -5,7 +5,7 @@ use crate::report::is_unprintable;
 use crate::sys;
 use std::io::Write as _;
 
-/// `-d` wins over RUST_LOG; without both, warnings and errors are shown.
+/// Starts the log. `-d` wins over RUST_LOG; without both, warnings and errors are shown.
 pub(crate) fn start(severity: Option<u8>) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level_filter(severity));
@@ -16,8 +16,8 @@ pub(crate) fn start(severity: Option<u8>) {
     }
     builder.format(|out, record| {
         let now = sys::clock::read().wall.to_string();
-        // A peer's words are in some lines: control characters would let it forge others, and some that are no
-        // control characters hide or reorder what a terminal shows.
+        // Some lines quote a peer. Its control characters could forge other lines, and some further
+        // characters hide or reorder the text on a terminal.
         let text: String = record
             .args()
             .to_string()

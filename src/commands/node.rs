@@ -1,32 +1,31 @@
-//! A node that listens.
+//! The command of a node that listens.
 
-use crate::cli::{self, Common, ExitCode, NodeConfig, PROGRAM};
-use crate::collect::latest::LatestReport;
+use crate::cli::{Common, ExitCode, NodeConfig, PROGRAM};
 use crate::collect::queue::Queue;
-use crate::collect::run_state::RunState;
+use crate::collect::run::Run;
 use crate::commands::prepare::{
     key, next_hop, node_name, printer, publish, rules, run_state, settings, watching,
 };
 use crate::commands::signals::Signals;
-use crate::commands::Failure;
+use crate::commands::{done, Failure};
 use crate::node::accept::{bind, listen_addresses, Server, Totals};
+use crate::node::accept_limit::AdmissionLimits;
 use crate::node::connection_log::Sessions;
 use crate::node::contain_panics;
 use crate::node::dial::NextHop;
-use crate::node::gate::AdmissionLimits;
 use crate::node::{Node, NodeSettings, StopFlag};
-use crate::output::{tell, Output, OutputError};
+use crate::output::{print_error, Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
-use crate::publish::sessions;
-use crate::report::Blocks;
+use crate::publish::sessions::{self, SessionsWriter};
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::wire::siphash::Key;
 use crate::wire::NodeRole;
 use std::io;
 use std::net::TcpListener;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::Builder;
 
@@ -43,92 +42,71 @@ pub fn run(
 ) -> Result<ExitCode, Failure> {
     contain_panics();
     let role = role(config);
-    let failed = |text: String| Failure::new(ExitCode::Failed, text);
-    let unwritable = |error: OutputError| Failure::new(ExitCode::Failed, error);
-    let thread =
-        |error: io::Error| Failure::new(ExitCode::Failed, format!("start a thread: {error}"));
+    let thread = |error: io::Error| Failure::failed(format!("start a thread: {error}"));
     let rules = rules(common).map_err(|text| Failure::new(ExitCode::Usage, text))?;
-    let place = place(common, config, role).map_err(failed)?;
-    let run_state = run_state(common, role, true).map_err(unwritable)?;
-    let printer = printer(common, Output::Stdout).map_err(unwritable)?;
+    let endpoints = endpoints(common, config, role).map_err(Failure::failed)?;
+    let state = run_state(common, role, true).map_err(Failure::failed)?;
+    let printer = printer(common, Output::Stdout).map_err(Failure::failed)?;
     let sessions = common
         .sessions
         .as_deref()
         .map(|path| sessions::start(path, &node_name(common), role.name()));
-    let (sessions, writer) = sessions.transpose().map_err(unwritable)?.unzip();
-    let (mut server, queue, described) = prepare_node(common, config, role, sessions, place);
+    let (sessions, writer) = sessions.transpose().map_err(Failure::failed)?.unzip();
+    let (mut server, queue, described) = prepare_node(common, config, role, sessions, endpoints);
     let watched = vec![Watched::node(server.watch())];
-    let published = publish(common, watched, true).map_err(failed)?;
-    let run_state = watching(run_state, rules, server.node());
+    let published = publish(common, watched, true).map_err(Failure::failed)?;
+    let state = watching(state, rules, server.node());
+    let run = Run::new(queue, Arc::clone(&server.node().latest), state, printer);
     signals.stop(stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
-        let (stop, latest) = (Arc::clone(stop), Arc::clone(&server.node().latest));
-        move || collect(queue, run_state, printer, &stop, &latest)
+        let stop = Arc::clone(stop);
+        move || collect(run, &stop)
     });
     let collecting = collecting.map_err(thread)?;
-    // Last, so that nothing is begun where something else of all this fails.
+    // Last, so that no connection is begun if another part fails.
     server.accept().map_err(thread)?;
-    tell(&described);
+    print_error(&described);
     notify::ready();
     stop.wait_set();
     let collector = server.node().collector.clone();
-    let latest = Arc::clone(&server.node().latest);
     let totals = server.stop();
     stop.finish();
     collector.wake();
     let Ok(collected) = collecting.join() else {
         return Ok(ExitCode::Failed); // Its panic has been reported on stderr.
     };
-    let finished = collected.and_then(|(queue, mut run_state, mut printer)| {
-        let mut queue = queue;
-        printer.drain(&mut queue, &mut run_state)?;
-        run_state.remark(describe(&totals));
-        let blocks = measured_here(&run_state, totals.traffic.forward_bytes);
-        run_state.finish(blocks, false);
-        latest.close(|| run_state.report(sys::clock::read().wall, blocks, queue.dropped()));
-        let written = printer.finish(&run_state, blocks, queue.dropped());
+    let finished = collected.and_then(|mut run| {
+        run.drain()?;
+        run.state.remark(describe(&totals));
+        let blocks = run.state.measured_blocks(totals.traffic.forward_bytes);
+        let written = run.finish(blocks, false);
         OutputError::all([written, published.finish()])
     });
-    let finished = finished.and(writer.map_or(Ok(()), sessions::Writer::finish));
-    match finished {
-        Err(error) if !error.is_closed_pipe() => Err(unwritable(error)),
-        _ => Ok(ExitCode::Done),
-    }
+    done(finished.and(writer.map_or(Ok(()), SessionsWriter::finish)))
 }
 
 fn role(config: &NodeConfig) -> NodeRole {
     match (&config.forward_to, config.accept, config.remove) {
         (None, ..) => NodeRole::Echo,
-        (Some(_), cli::Accept::Raw, true) => NodeRole::Proxy,
-        (Some(_), cli::Accept::Raw, false) => NodeRole::Entry,
+        (Some(_), Accept::Raw, true) => NodeRole::Proxy,
+        (Some(_), Accept::Raw, false) => NodeRole::Entry,
         (Some(_), _, true) => NodeRole::Exit,
         (Some(_), _, false) => NodeRole::Relay,
     }
 }
 
-/// The blocks of a node that makes none itself.
-fn measured_here(run_state: &RunState, payload_bytes: u64) -> Blocks {
-    let measured = run_state.measured();
-    Blocks {
-        sent: measured,
-        received: measured,
-        payload_bytes,
-        ..Blocks::default()
-    }
-}
-
-/// Where a node is to stand.
-struct Place {
+/// The neighbours of a node on the path.
+struct Endpoints {
     key: Option<Key>,
     next: Option<NextHop>,
     listeners: Vec<TcpListener>,
-    /// What tells the user.
+    /// The lines on stderr that name them.
     text: String,
 }
 
-/// Finds its neighbour and binds. Before any file is opened: the second of two that were started with one address leaves
-/// the first one's files alone.
-fn place(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<Place, String> {
+/// Resolves the next hop and binds. This comes before any file is opened: a second process with the
+/// same address then fails without a change to the files of the first.
+fn endpoints(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<Endpoints, String> {
     let key = key(common)?;
     let next = config
         .forward_to
@@ -161,7 +139,7 @@ fn place(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<Place, 
             role.name()
         ));
     }
-    Ok(Place {
+    Ok(Endpoints {
         key,
         next,
         listeners,
@@ -169,28 +147,26 @@ fn place(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<Place, 
     })
 }
 
-/// The node, which does not accept yet.
+/// Returns the node, which does not accept yet, with its queue and the lines that name it.
 fn prepare_node(
     common: &Common,
     config: &NodeConfig,
     role: NodeRole,
     sessions: Option<Sessions>,
-    place: Place,
+    endpoints: Endpoints,
 ) -> (Server, Queue, String) {
-    let Place {
+    let Endpoints {
         key,
         next,
         listeners,
         text,
-    } = place;
+    } = endpoints;
     let (mut node, queue) = Node::new(
         NodeSettings {
             accept: match config.accept {
-                // Who holds no key is not to use the chain by leaving frames out.
-                cli::Accept::Auto if key.is_some() => Accept::Framed,
-                cli::Accept::Auto => Accept::Auto,
-                cli::Accept::Framed => Accept::Framed,
-                cli::Accept::Raw => Accept::Raw,
+                // A client without the key must not use the chain by leaving frames out.
+                Accept::Auto if key.is_some() => Accept::Framed,
+                accept => accept,
             },
             remove: config.remove,
             limits: limits(config),
@@ -203,7 +179,8 @@ fn prepare_node(
     (Server::new(node, listeners), queue, text)
 }
 
-/// Who may connect to a node and how many at once. A reflector's connection has one descriptor, any other two.
+/// Returns the limits on the clients of a node. A reflector's connection has one descriptor, any
+/// other two.
 fn limits(config: &NodeConfig) -> AdmissionLimits {
     let each = 1 + u64::from(config.forward_to.is_some());
     let descriptors = sys::raise_descriptor_limit().ok();
@@ -215,48 +192,30 @@ fn limits(config: &NodeConfig) -> AdmissionLimits {
     )
 }
 
-type Collected = Result<(Queue, RunState, Printer), OutputError>;
-
-/// The `collect` thread of a node. Where its output fails it goes on collecting without.
-fn collect(
-    mut queue: Queue,
-    mut run_state: RunState,
-    mut printer: Printer,
-    stop: &StopFlag,
-    latest: &LatestReport,
-) -> Collected {
-    latest.open();
+/// Runs the `collect` thread of a node. If its output fails it goes on collecting without, and
+/// returns the error at the end.
+fn collect(mut run: Run<Printer>, stop: &StopFlag) -> Result<Run<Printer>, OutputError> {
     let mut outcome = Ok(());
-    while !stop.is_finished() {
-        queue.batch(|measurement| {
-            let printed = if outcome.is_ok() {
-                printer.take(&mut run_state, measurement)
-            } else {
-                run_state.take(measurement);
-                Ok(())
-            };
-            if let Err(error) = printed {
-                log::error!("collect: {error}");
-                outcome = Err(error);
-            }
-        });
-        run_state.tick();
-        // What the connections still carry is counted at the end.
-        let blocks = measured_here(&run_state, 0);
-        printer.tick_page(&run_state, blocks, queue.dropped());
-        latest.answer(|pictures| {
-            // Only a page shows the blocks of a node that makes none.
-            let blocks = if pictures { blocks } else { Blocks::default() };
-            run_state.look(blocks, queue.dropped(), pictures)
-        });
+    let until_stopped = |_: &mut Run<Printer>| {
+        Ok(if stop.is_finished() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    };
+    while let Err(error) = run.collect(|| None, until_stopped) {
+        log::error!("collect: {error}");
+        run.output.mute();
+        outcome = Err(error);
     }
-    outcome.map(|()| (queue, run_state, printer))
+    outcome.map(|()| run)
 }
 
 fn describe(totals: &Totals) -> String {
     let traffic = &totals.traffic;
     let mut text = format!(
-        "connections: {}, of which ended by a reset or an error: {}; forward {} bytes in {} blocks, back {} bytes in {} blocks",
+        "connections: {}, of which ended by a reset or an error: {}; forward {} bytes in {} \
+         blocks, back {} bytes in {} blocks",
         totals.connections,
         totals.failed,
         traffic.forward_bytes,

@@ -1,13 +1,15 @@
-//! The command `passive`: files, stdin, an interface, sockets and stdout here; everything else in the core.
+//! The command `passive`: files, stdin, an interface, sockets and stdout; the core does the rest.
 //!
-//! One thread reads and analyses. Where metrics are served, their threads look at the same state under a lock, which the
-//! reader holds for a chunk of packets and never while it waits for more.
+//! One thread reads and analyses. Where metrics are served, their threads look at the same state
+//! under a lock, which the reader holds for a chunk of packets and never while it waits for more.
 
-use crate::cli::passive::{self, Action, Input, PassiveConfig};
-use crate::cli::{ExitCode, PROGRAM};
+use crate::cli::passive::{Input, PassiveConfig};
+use crate::cli::{Common, ExitCode, HostPort, PROGRAM};
+use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::http::{self, Response, Routes};
-use crate::output::{replace, tell};
+use crate::node::accept::listen_addresses;
+use crate::output::{print_error, replace};
 use crate::passive::{
     pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
     Pairing, Sample, Side, Stream, TcpSegment, Which,
@@ -15,59 +17,49 @@ use crate::passive::{
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
 use crate::report::prometheus::Exposition;
 use crate::time::WallTime;
-use crossbeam_channel::{after, never, select, Receiver};
-use std::ffi::OsString;
+use crossbeam_channel::{after, bounded, never, select, Receiver};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Bytes asked for at once: they stay in the processor's cache between the kernel's copy and the parser.
+/// The bytes of one read: they stay in the CPU's cache between the kernel's copy and the parser.
 const CHUNK: usize = 256 * 1024;
 
 /// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
 #[cfg(target_os = "linux")]
 const FRAME: usize = 128 * 1024;
 
-/// Runs the command with the arguments that follow its name; what the shell shall see comes back.
+/// Runs the command and returns the exit code.
 ///
-/// A message on `stop` ends it in order: the summary is printed, and the process exits, for the reader may be waiting
-/// for packets that never come. A closed `stop` says nothing.
+/// The first signal prints the summary and ends the process: the reader may be waiting for packets
+/// that never come.
 ///
 /// # Errors
 ///
 /// [`Failure`].
-pub fn run(
-    args: impl IntoIterator<Item = OsString>,
-    stop: Receiver<()>,
-) -> Result<ExitCode, Failure> {
-    match passive::parse(args) {
-        Err(error) => Err(Failure::new(ExitCode::Usage, error)),
-        Ok(Action::Print(text)) => Ok(io::stdout()
-            .write_all(text.as_bytes())
-            .map_or_else(|error| output_failed(&error), |()| ExitCode::Done)),
-        Ok(Action::Run(config)) => {
-            start(&config, stop).map_err(|text| Failure::new(ExitCode::Failed, text))
-        }
-    }
-}
-
-fn start(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String> {
-    match &config.peer {
+pub fn run(common: &Common, config: &PassiveConfig, signals: Signals) -> Result<ExitCode, Failure> {
+    let (sender, stop) = bounded(1);
+    // The receiver is gone if the command is at its end.
+    signals.on_first(move || {
+        let _ = sender.send(());
+    });
+    let result = match &config.peer {
         Some(peer) => pair(config, peer),
-        None => single(config, stop),
-    }
+        None => single(common, config, stop),
+    };
+    result.map_err(|text| Failure::new(ExitCode::Failed, text))
 }
 
 fn complain(message: &str) {
-    tell(&format!("{PROGRAM}: {message}\n"));
+    print_error(&format!("{PROGRAM}: {message}\n"));
 }
 
-/// A closed pipe is how a reader says that it has seen enough.
+/// Returns the exit code after a failed write to stdout. A closed pipe is a normal end.
 fn output_failed(error: &io::Error) -> ExitCode {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return ExitCode::Done;
@@ -76,7 +68,7 @@ fn output_failed(error: &io::Error) -> ExitCode {
     ExitCode::Failed
 }
 
-/// What becomes of flows and round trips.
+/// The printer of flows and round trips.
 struct Printer {
     format: Format,
     at: Option<Side>,
@@ -88,10 +80,9 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(config: &PassiveConfig) -> Self {
-        let metrics = config.format == Format::Prometheus
-            || config.metrics_listen.is_some()
-            || config.metrics_file.is_some();
+    /// Returns a printer, which counts for the metrics if the output or `with_metrics` needs them.
+    fn new(config: &PassiveConfig, with_metrics: bool) -> Self {
+        let metrics = with_metrics || config.format == Format::Prometheus;
         let mut printer = Self {
             format: config.format,
             at: config.at,
@@ -159,7 +150,7 @@ impl Observer for Printer {
     }
 }
 
-/// All state of a run with one capture.
+/// The state of a run with one capture.
 struct Session {
     analyzer: Analyzer,
     printer: Printer,
@@ -169,7 +160,7 @@ struct Session {
     finished: bool,
 }
 
-/// Where packets dropped by the kernel are counted: only live.
+/// The counters of packets that the kernel dropped, of a live capture only.
 #[derive(Default)]
 struct Kernel {
     #[cfg(target_os = "linux")]
@@ -192,11 +183,12 @@ impl Kernel {
 }
 
 impl Session {
-    fn new(config: &PassiveConfig) -> Self {
+    fn new(common: &Common, config: &PassiveConfig) -> Self {
+        let with_metrics = common.metrics_listen.is_some() || common.metrics_file.is_some();
         Self {
             analyzer: Analyzer::new(limits(config)),
-            printer: Printer::new(config),
-            metrics_file: config.metrics_file.clone(),
+            printer: Printer::new(config, with_metrics),
+            metrics_file: common.metrics_file.clone(),
             kernel: Kernel::default(),
             left: config.count.unwrap_or(u64::MAX),
             finished: false,
@@ -211,7 +203,7 @@ impl Session {
         self.analyzer.packets(&packets[..wanted], &mut self.printer);
     }
 
-    /// Whether there is a reason to read on.
+    /// Returns `true` if there is a reason to read on.
     fn goes_on(&self) -> bool {
         self.left > 0 && self.printer.failed.is_none() && !self.finished
     }
@@ -229,10 +221,10 @@ impl Session {
         })
     }
 
-    /// Prints what is left; the exit code.
+    /// Prints the remaining flows and returns the exit code.
     fn finish(&mut self, name: &str, fault: Option<&str>) -> ExitCode {
         self.finished = true;
-        // Flows in the table count as such in the metrics, so these come before the table is emptied.
+        // Flows in the table are a metric, so the metrics come before the table is emptied.
         let metrics = self.metrics();
         self.analyzer.finish(&mut self.printer);
         if self.printer.format == Format::Prometheus {
@@ -273,7 +265,8 @@ fn limits(config: &PassiveConfig) -> Limits {
     }
 }
 
-/// A thread that panicked with the lock held has said so; its numbers are whole, for each is written at once.
+/// The panic of a thread with the lock has been reported; its numbers are whole, as each is written
+/// at once.
 fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -282,14 +275,17 @@ fn open(path: &Path) -> Result<File, String> {
     File::open(path).map_err(|error| format!("open {}: {error}", path.display()))
 }
 
-fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String> {
-    let listeners = config.metrics_listen.as_deref().map(listen).transpose()?;
+fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String> {
+    let listeners = match &common.metrics_listen {
+        Some(address) => Some(listen(address, common.timeout)?),
+        None => None,
+    };
     let source = match &config.input {
         Input::File(path) => Source::Bytes(Box::new(open(path)?), path.display().to_string()),
         Input::Stdin => Source::Bytes(Box::new(io::stdin()), "stdin".to_owned()),
         Input::Interface(interface) => live(interface)?,
     };
-    let session = Arc::new(Mutex::new(Session::new(config)));
+    let session = Arc::new(Mutex::new(Session::new(common, config)));
     if let Some(listeners) = listeners {
         let session = Arc::clone(&session);
         let routes = Routes::default().with("/metrics", move |_| {
@@ -299,7 +295,7 @@ fn single(config: &PassiveConfig, stop: Receiver<()>) -> Result<ExitCode, String
         http::serve(listeners, routes)
             .map_err(|error| format!("start the thread metrics: {error}"))?;
     }
-    let every = config
+    let every = common
         .metrics_file
         .as_ref()
         .map(|_| config.metrics_interval);
@@ -352,7 +348,7 @@ impl Source {
     }
 }
 
-/// Reads once into the stream; whether there is more to come.
+/// Reads once into the stream; returns `false` at the end of the input.
 fn fill(reader: &mut dyn Read, stream: &mut Stream) -> io::Result<bool> {
     loop {
         match reader.read(stream.space()) {
@@ -366,7 +362,7 @@ fn fill(reader: &mut dyn Read, stream: &mut Stream) -> io::Result<bool> {
     }
 }
 
-/// Reads a capture to its end; what ended it before.
+/// Reads a capture to its end, and returns the fault that ended it before.
 fn read(reader: &mut dyn Read, session: &Mutex<Session>) -> Option<String> {
     let mut stream = Stream::new(CHUNK);
     loop {
@@ -410,7 +406,7 @@ fn live(interface: &str) -> Result<Source, String> {
     }
 }
 
-/// Captures until something ends it; what that was.
+/// Captures until a fault or a signal, and returns the fault.
 #[cfg(target_os = "linux")]
 fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) -> Option<String> {
     use crate::passive::{LINK_ETHERNET, LINK_RAW};
@@ -445,7 +441,7 @@ fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) 
     }
 }
 
-/// Writes the metrics file as often as wanted, and ends the process when told to.
+/// Writes the metrics file at its interval, and ends the process after a signal.
 fn watch(session: &Mutex<Session>, stop: &Receiver<()>, every: Option<Duration>, name: &str) {
     let mut stop = stop.clone();
     loop {
@@ -477,15 +473,13 @@ fn watch(session: &Mutex<Session>, stop: &Receiver<()>, every: Option<Duration>,
     }
 }
 
-fn listen(address: &str) -> Result<Vec<TcpListener>, String> {
-    let addresses = address.to_socket_addrs();
-    let addresses: Vec<_> = addresses
-        .map_err(|error| format!("listen on {address} for metrics: {error}"))?
-        .collect();
+fn listen(address: &HostPort, timeout: Duration) -> Result<Vec<TcpListener>, String> {
+    let addresses = listen_addresses(address.host.as_deref(), address.port, timeout);
+    let addresses = addresses.map_err(|error| format!("resolve {address}: {error}"))?;
     http::bind(PROGRAM, &addresses)
 }
 
-/// One of two captures.
+/// A capture of a pair.
 struct End {
     which: Which,
     name: String,
@@ -532,7 +526,7 @@ impl Observer for Gather<'_> {
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
-        // Beyond the bound flows of the file are printed without their other half, and those of the peer are gone.
+        // Beyond the bound, flows of the file are printed without those of the peer.
         if self.flows.len() < self.max {
             self.flows.push(flow);
         } else if self.which == Which::File {
@@ -555,7 +549,7 @@ impl End {
         })
     }
 
-    /// Takes one chunk in.
+    /// Reads one chunk.
     fn chunk(&mut self, max: usize, pairing: &mut Pairing, printer: &mut Printer) {
         let mut gather = Gather {
             which: self.which,
@@ -586,7 +580,8 @@ impl End {
     }
 }
 
-/// Reads two captures side by side, whichever is behind in time first, so that few packets wait for their like.
+/// Reads two captures side by side, the earlier packet first, so that few packets wait for their
+/// match.
 fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
     let path = match &config.input {
         Input::File(path) => path.clone(),
@@ -595,7 +590,7 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
     };
     let mut file = End::new(Which::File, &path, config)?;
     let mut peer = End::new(Which::Peer, peer, config)?;
-    let mut printer = Printer::new(config);
+    let mut printer = Printer::new(config, false);
     let mut pairing = Pairing::default();
     while !(file.done && peer.done) && printer.failed.is_none() {
         let behind = file.analyzer.tally().last <= peer.analyzer.tally().last;

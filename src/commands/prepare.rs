@@ -1,9 +1,9 @@
-//! What the roles have in common: `Common` in, the parts that they are made of out.
+//! The parts that several commands are made of, from the options that they have in common.
 
 use crate::annotate::annotator::Offer;
 use crate::annotate::snmp::Agent;
 use crate::annotation::Classes;
-use crate::cli::{Common, Endpoint, Format, PROGRAM};
+use crate::cli::{Common, Format, HostPort, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
 use crate::collect::state_file::{read_bounded, ReadError, StateFile};
@@ -13,13 +13,13 @@ use crate::measure::baseline::escape;
 use crate::measure::sla::{self, Rule};
 use crate::measure::{Baseline, State};
 use crate::node::accept::listen_addresses;
+use crate::node::accept_limit::AdmissionLimits;
 use crate::node::dial::NextHop;
-use crate::node::gate::AdmissionLimits;
 use crate::node::link_auth;
 use crate::node::{Node, NodeSettings};
-use crate::origin::session::Origin;
+use crate::origin::Origin;
 use crate::output::{Output, OutputError};
-use crate::publish::metrics::{Metrics, Watched};
+use crate::publish::metrics::{MetricsEndpoint, Watched};
 use crate::publish::printer::Printer;
 use crate::report::comparison;
 use crate::session::admission::Accept;
@@ -38,11 +38,13 @@ const SPAN: Nanos = Nanos::from_millis(600_000);
 /// Letters of an escaped target's name in the name of its state: 255 bytes, less what is added.
 const NAME_MAX: usize = 200;
 
+/// Returns the name of this node: that of `--node`, or of the host.
 pub(crate) fn node_name(common: &Common) -> String {
     let name = common.node.clone().or_else(sys::host_name);
     name.unwrap_or_else(|| "unnamed".into())
 }
 
+/// Returns the settings of a node without a key and without limits.
 pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
     NodeSettings {
         name: node_name(common),
@@ -63,7 +65,7 @@ pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
     }
 }
 
-/// What this node tells when it is asked: without `--annotate` all that it has.
+/// Returns the annotations that this node offers: without `--annotate` all that it has.
 pub fn offer(common: &Common) -> Offer {
     let agent = common.snmp.as_ref().map(|endpoint| Agent {
         host: endpoint.host.clone().unwrap_or_default(),
@@ -77,26 +79,27 @@ pub fn offer(common: &Common) -> Offer {
     }
 }
 
+/// Reads the key of `--key-file`; `None` without that option.
 pub(crate) fn key(common: &Common) -> Result<Option<Key>, String> {
     let path = common.key_file.as_deref();
     path.map(link_auth::read).transpose()
 }
 
-pub(crate) fn next_hop(common: &Common, endpoint: &Endpoint) -> Result<NextHop, String> {
+/// Resolves the address of a next hop.
+pub(crate) fn next_hop(common: &Common, endpoint: &HostPort) -> Result<NextHop, String> {
     let host = endpoint.host.as_deref().unwrap_or("localhost");
     NextHop::resolve(host, endpoint.port, common.timeout).map_err(|error| format!("cannot {error}"))
 }
 
-/// What the user wants to see, opened before anything is measured.
+/// Opens the output of results, before anything is measured; `otherwise` stands for no `--report`.
 pub fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
-    let stream = matches!(format, Format::Jsonl | Format::Csv | Format::Otlp);
-    let output = Output::open(common.report.as_deref(), otherwise, stream)?;
+    let output = Output::open(common.report.as_deref(), otherwise, format.has_lines())?;
     let printer = Printer::new(output, format);
     printer.with_page(common.report_html.as_deref())
 }
 
-/// The earlier runs in a file that `--baseline` names.
+/// Reads the file that `--baseline` names.
 fn baseline(path: &Path) -> Result<Baseline, OutputError> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let error = |cause| OutputError::reading(path, cause);
@@ -115,6 +118,7 @@ fn baseline(path: &Path) -> Result<Baseline, OutputError> {
     Ok(Baseline::Earlier(Arc::new(state)))
 }
 
+/// Returns the empty state of a run, whose file is that of `--state`.
 pub(crate) fn run_state(
     common: &Common,
     role: NodeRole,
@@ -123,7 +127,7 @@ pub(crate) fn run_state(
     run_state_of(common, role, endless, common.state.clone())
 }
 
-/// The run state of a path whose state is in `file`.
+/// Returns the empty state of a run whose file is `file`.
 pub(crate) fn run_state_of(
     common: &Common,
     role: NodeRole,
@@ -146,7 +150,7 @@ pub(crate) fn run_state_of(
     Ok(run_state)
 }
 
-/// The file in `directory` (`--state DIR/`) that has the state of the target `name`.
+/// Returns the file in `directory` (`--state DIR/`) that has the state of the target `name`.
 pub(crate) fn state_in(directory: &Path, name: &str) -> PathBuf {
     let mut file = escape(name);
     // A long name is no file name.
@@ -154,7 +158,7 @@ pub(crate) fn state_in(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{file}.state"))
 }
 
-/// The rules of a file, then the limits of the command line.
+/// Returns the rules of the file of `--rules`, then the limits of the command line.
 pub fn rules(common: &Common) -> Result<Vec<Rule>, String> {
     let mut rules = Vec::new();
     if let Some(path) = &common.rules {
@@ -164,13 +168,15 @@ pub fn rules(common: &Common) -> Result<Vec<Rule>, String> {
     Ok(rules)
 }
 
+/// Reads the rules of the file at `path`.
 pub(crate) fn read_rules(path: &Path) -> Result<Vec<Rule>, String> {
     let name = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| format!("read {name}: {error}"))?;
     sla::parse(&text).map_err(|error| format!("{name}: {error}"))
 }
 
-/// Has the run_state hold the path against the rules; where they ask something, measurements are looked at one by one.
+/// Adds the rules to the state of a run. With rules that request annotations, the collector takes
+/// each measurement at once.
 pub fn watching(run_state: RunState, rules: Vec<Rule>, node: &Node) -> RunState {
     if rules.iter().any(|rule| !rule.asks.is_empty()) {
         node.collector.be_prompt();
@@ -178,7 +184,7 @@ pub fn watching(run_state: RunState, rules: Vec<Rule>, node: &Node) -> RunState 
     run_state.watching(rules.into(), &node.requests)
 }
 
-/// The near end of a path, ready to call.
+/// Returns the near end of a path without a session, and the queue of its measurements.
 pub fn origin(common: &Common, next_hop: NextHop) -> Result<(Origin, Queue), String> {
     let key = key(common)?;
     let settings = NodeSettings {
@@ -189,22 +195,23 @@ pub fn origin(common: &Common, next_hop: NextHop) -> Result<(Origin, Queue), Str
     Ok((Origin::new(node), queue))
 }
 
-/// Serves and keeps the metrics of what is `watched`, as far as they are wanted.
+/// Serves the metrics of `watched` over HTTP and writes them to a file, as the options say.
 pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<Published, String> {
     let file = common.metrics_file.clone();
     if common.metrics_listen.is_none() && file.is_none() {
         return Ok(Published(None));
     }
-    let metrics = Metrics::new(watched);
+    let metrics = MetricsEndpoint::new(watched);
     let thread = |error| format!("start a thread: {error}");
     if let Some(listen) = &common.metrics_listen {
         let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
             .map_err(|error| format!("resolve {listen}: {error}"))?;
         let listeners = http::bind(PROGRAM, &addresses)?;
-        http::serve(listeners, routes(common, &metrics)?).map_err(thread)?;
+        let routes = routes(common, &metrics)?.known_as(listen.host.as_deref().unwrap_or_default());
+        http::serve(listeners, routes).map_err(thread)?;
     }
     if let Some(file) = &file {
-        // Now, so that a bad path is told before anything is measured.
+        // Now, so that a bad path is an error before anything is measured.
         metrics.write(file).map_err(|error| error.to_string())?;
         if endless {
             metrics.keep_file(file.clone()).map_err(thread)?;
@@ -213,8 +220,8 @@ pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<
     Ok(Published(file.map(|file| (metrics, file))))
 }
 
-/// What is answered over HTTP.
-pub fn routes(common: &Common, metrics: &Arc<Metrics>) -> Result<Routes, String> {
+/// Returns the routes of the HTTP server.
+pub fn routes(common: &Common, metrics: &Arc<MetricsEndpoint>) -> Result<Routes, String> {
     let mut routes = metrics.routes();
     if FULL && !common.probe_allow.is_empty() {
         let settings = NodeSettings {
@@ -229,11 +236,11 @@ pub fn routes(common: &Common, metrics: &Arc<Metrics>) -> Result<Routes, String>
     Ok(routes)
 }
 
-/// The file of metrics, to be written at the end too.
-pub struct Published(Option<(Arc<Metrics>, PathBuf)>);
+/// The file of metrics, which is written at the end too.
+pub struct Published(Option<(Arc<MetricsEndpoint>, PathBuf)>);
 
 impl Published {
-    /// Writes it, if there is one.
+    /// Writes the file, if there is one.
     ///
     /// # Errors
     ///

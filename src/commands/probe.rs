@@ -1,20 +1,19 @@
-//! The probe: blocks of its own on a fixed schedule, for cron and for monitoring.
+//! The command `probe`: blocks of its own on a fixed schedule, for cron and for monitoring.
 //!
-//! `up#1` keeps the schedule, opens sessions and opens them again; `down#1` reads answers; the calling thread collects
-//! and prints, so that a slow terminal delays no probe.
+//! `up#1` keeps the schedule, opens sessions and opens them again; `down#1` reads answers; the
+//! calling thread collects and prints, so that a slow terminal delays no probe.
 
 use crate::cli::{Common, ExitCode, Format, ProbeConfig};
-use crate::collect::queue::Queue;
-use crate::collect::run_state::RunState;
+use crate::collect::run::Run;
 use crate::commands::prepare::{next_hop, origin, printer, publish, rules, run_state, watching};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::node::StopFlag;
-use crate::origin::session::{BlockWriter, Due, OpenSession, Origin, PathError, ReadEnd};
+use crate::origin::{BlockWriter, Due, OpenSession, Origin, PathError, ReadEnd};
 use crate::output::{Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
-use crate::publish::printer::{name_break, Printer};
+use crate::publish::printer::Printer;
 use crate::report::{nagios, Broken, State};
 use crate::session::schedule::Schedule;
 use crate::sync::STACK;
@@ -24,25 +23,26 @@ use crate::wire::NodeRole;
 use crate::FULL;
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
 
-/// What to send.
+/// The schedule and the size of the blocks of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// `None` until stopped.
+    /// The number of blocks; `None` for a probe that runs until it is stopped.
     pub count: Option<u64>,
-    /// Between two blocks.
+    /// The time between two blocks.
     pub interval: Duration,
-    /// Payload bytes.
+    /// The payload bytes of each block.
     pub size: usize,
-    /// What a path is called that does not answer within `--timeout`.
+    /// The state of a path that does not answer within `--timeout`.
     pub on_timeout: State,
 }
 
 impl Plan {
-    /// The plan of a command line, where a count of 0 runs until stopped.
+    /// Returns the plan of a command line, in which a count of 0 runs until stopped.
     pub fn new(count: u64, interval: Duration, size: usize, on_timeout: State) -> Self {
         Self {
             count: (count > 0).then_some(count),
@@ -51,13 +51,21 @@ impl Plan {
             on_timeout,
         }
     }
+
+    /// Returns the time from the first block to the last.
+    fn lasts(self) -> Duration {
+        self.count.map_or(Duration::MAX, |count| {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            self.interval.saturating_mul(count)
+        })
+    }
 }
 
-/// Longest pause between two attempts to reach a path that is down.
+/// The longest pause between two attempts to reach a path that is down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// What happened to the run.
+/// An event of the scheduling thread.
 #[derive(Debug)]
 enum Event {
     /// A session broke.
@@ -79,8 +87,8 @@ pub fn run(
 ) -> Result<ExitCode, Failure> {
     probe(common, config, signals, stop).map_err(|(state, text)| {
         if FULL && common.format == Some(Format::Nagios) {
-            // The reader of a plugin's stdout finds the reason there. Where even that fails, stderr and the exit code
-            // remain.
+            // A monitoring system reads the reason on stdout. If that fails too, stderr and the
+            // exit code remain.
             let _ = Output::Stdout.write(&nagios::failure(state, &text));
         }
         Failure::new(exit_code(state), text)
@@ -95,42 +103,41 @@ fn probe(
 ) -> Result<ExitCode, (State, String)> {
     let unknown = |text: String| (State::Unknown, text);
     let unwritable = |error: OutputError| (State::Unknown, error.to_string());
-    let count = (config.count > 0).then_some(config.count);
-    let rules = rules(common).map_err(unknown)?;
-    let run_state = run_state(common, NodeRole::Source, count.is_none()).map_err(unwritable)?;
-    let mut printer = printer(common, Output::Stdout).map_err(unwritable)?;
-    let next_hop = next_hop(common, &config.target).map_err(|text| (State::Critical, text))?;
-    let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
-    let origin = Arc::new(origin.probing());
-    let mut run_state = watching(run_state, rules, &origin.node);
-    let watched = vec![Watched::origin(&origin, "probe", None)];
-    let published = publish(common, watched, count.is_none()).map_err(unknown)?;
-    signals.stop(stop, Some(origin.node.collector.clone()));
-    let lasts = count.map_or(Duration::MAX, |count| {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        config.interval.saturating_mul(count)
-    });
-    if lasts > Duration::from_secs(1) {
-        printer = printer.with_live_line(count);
-    }
-    if count.is_none() {
-        printer = printer.with_screen(origin.node.collector.clone(), stop);
-    }
-    notify::ready();
     let plan = Plan::new(
         config.count,
         config.interval,
         config.size,
         config.on_timeout,
     );
-    let (state, written) = measure(&origin, queue, &mut run_state, plan, &mut printer, stop);
-    drop(printer); // Gives a terminal back before anything is written to it.
+    let rules = rules(common).map_err(unknown)?;
+    let state = run_state(common, NodeRole::Source, plan.count.is_none()).map_err(unwritable)?;
+    let mut printer = printer(common, Output::Stdout).map_err(unwritable)?;
+    let next_hop = next_hop(common, &config.target).map_err(|text| (State::Critical, text))?;
+    let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
+    let origin = Arc::new(origin.probing());
+    let state = watching(state, rules, &origin.node);
+    let watched = vec![Watched::origin(&origin, "probe", None)];
+    let published = publish(common, watched, plan.count.is_none()).map_err(unknown)?;
+    signals.stop(stop, Some(origin.node.collector.clone()));
+    if plan.lasts() > Duration::from_secs(1) {
+        printer = printer.with_live_line(plan.count);
+    }
+    if plan.count.is_none() {
+        printer = printer.with_screen(origin.node.collector.clone(), stop);
+    }
+    notify::ready();
+    let mut run = Run::new(queue, Arc::clone(&origin.node.latest), state, printer);
+    if run.output.has_screen() {
+        run.keep_awake();
+    }
+    let (state, written) = measure(&origin, &mut run, plan, stop);
+    drop(run); // Restores the terminal before other texts are written to it.
     let written = OutputError::all([written, published.finish()]);
     state_with_output(state, written).map(exit_code)
 }
 
-/// The state of a path together with results that could not be written: those are unknown to whoever reads them, which
-/// hides no worse state. A reader that has closed the pipe has enough.
+/// Returns the state of a path and of its results: results that could not be written are at least
+/// unknown. A reader that has closed the pipe is a normal end.
 pub(super) fn state_with_output(
     state: State,
     written: Result<(), OutputError>,
@@ -145,7 +152,7 @@ pub(super) fn state_with_output(
     }
 }
 
-/// The exit code for the state of a path.
+/// Returns the exit code for the state of a path.
 pub(super) fn exit_code(state: State) -> ExitCode {
     match state {
         State::Ok => ExitCode::ProbeOk,
@@ -155,31 +162,25 @@ pub(super) fn exit_code(state: State) -> ExitCode {
     }
 }
 
-/// Runs probes to the end of the plan, or until stopped or a line cannot be written. Returns the state of the path, and
-/// apart from it the error of a result that could not be written.
+/// Runs probes to the end of the plan, or until stopped or a line cannot be written. Returns the
+/// state of the path, and apart from it the error of a result that could not be written.
 pub fn measure(
     origin: &Arc<Origin>,
-    queue: Queue,
-    run_state: &mut RunState,
+    run: &mut Run<Printer>,
     plan: Plan,
-    printer: &mut Printer,
     stop: &Arc<StopFlag>,
 ) -> (State, Result<(), OutputError>) {
-    let written = collect(origin, queue, run_state, plan, printer, stop);
-    (run_state.state(origin.progress.blocks()), written)
+    let written = collect(origin, run, plan, stop);
+    (run.state.state(origin.progress.blocks()), written)
 }
 
 fn collect(
     origin: &Arc<Origin>,
-    mut queue: Queue,
-    run_state: &mut RunState,
+    run: &mut Run<Printer>,
     plan: Plan,
-    printer: &mut Printer,
     stop: &Arc<StopFlag>,
 ) -> Result<(), OutputError> {
-    let latest = &origin.node.latest;
-    latest.open();
-    let (say, events) = unbounded(); // At most one per session, and sessions are spaced in time.
+    let (sender, events) = unbounded(); // At most one per session, and sessions are spaced in time.
     let start = sys::clock::mono() + Nanos::from_millis(1);
     let clock = sys::clock::read();
     let scheduled = |sequence: u64| {
@@ -190,81 +191,68 @@ fn collect(
         let (origin, stop) = (Arc::clone(origin), Arc::clone(stop));
         Builder::new()
             .name("up#1".into())
-            .spawn(move || drive(&origin, plan, start, &stop, &say))
+            .spawn(move || drive(&origin, plan, start, &stop, &sender))
     };
-    let mut broken = None;
-    if printer.has_screen() {
-        queue.keep_awake();
-    }
     if let Err(error) = driver {
         log::error!("probe: cannot start a thread: {error}");
         return Ok(()); // Nothing was measured, which is critical.
     }
-    loop {
-        let mut fault = None;
-        queue.batch(|measurement| {
-            if let Err(error) = printer.take(run_state, measurement) {
-                fault = Some(error);
-            }
-        });
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
-        let blocks = origin.progress.blocks_so_far();
-        run_state.counts(blocks);
-        printer.tick(run_state, blocks);
-        printer.tick_page(run_state, blocks, queue.dropped());
-        latest.answer(|pictures| run_state.look(blocks, queue.dropped(), pictures));
-        // All that there are: one knock may stand for several.
-        let mut over = false;
+    let mut broken = None;
+    let sent = || Some(origin.progress.blocks_so_far());
+    run.collect(sent, |run| {
+        // All that wait: one wake-up may stand for several.
+        let mut flow = ControlFlow::Continue(());
         for event in events.try_iter() {
             match event {
-                Event::Broken(cause) => {
-                    printer.drain(&mut queue, run_state)?;
-                    let text = name_break(run_state, &cause);
-                    log::error!("probe: the path is broken: {text}");
-                    run_state.notice(text.clone());
-                    let state = if cause.timed_out {
-                        plan.on_timeout
-                    } else {
-                        State::Critical
-                    };
-                    broken = Some(Broken { state, text });
-                }
-                Event::Over => over = true,
+                Event::Broken(cause) => broken = Some(report_break(run, &cause, plan)?),
+                Event::Over => flow = ControlFlow::Break(()),
             }
         }
-        if over {
-            break;
-        }
-    }
-    printer.drain(&mut queue, run_state)?;
+        Ok(flow)
+    })?;
+    run.drain()?;
     let blocks = origin.progress.blocks();
     let mut from = 0;
     while let Some(sequence) = origin
         .progress
         .next_unanswered(from)
-        .filter(|_| printer.has_lines())
+        .filter(|_| run.output.has_lines())
     {
-        printer.lost(run_state, sequence, scheduled(sequence))?;
+        run.output.lost(&run.state, sequence, scheduled(sequence))?;
         from = sequence + 1;
     }
     if plan.count.is_none() && !origin.is_down() {
         broken = None; // A run without end heals.
     }
-    run_state.set_broken(broken);
-    run_state.finish(blocks, plan.count.is_some());
-    latest.close(|| run_state.report(sys::clock::read().wall, blocks, queue.dropped()));
-    printer.finish(run_state, blocks, queue.dropped())
+    run.state.set_broken(broken);
+    run.finish(blocks, plan.count.is_some())
 }
 
-/// The whole run, on the scheduling thread.
+/// Logs a break of the path and adds it to the report.
+fn report_break(
+    run: &mut Run<Printer>,
+    cause: &PathError,
+    plan: Plan,
+) -> Result<Broken, OutputError> {
+    run.drain()?; // The names of the path may wait there.
+    let text = cause.located(run.state.names());
+    log::error!("probe: the path is broken: {text}");
+    run.state.notice(text.clone());
+    let state = if cause.timed_out {
+        plan.on_timeout
+    } else {
+        State::Critical
+    };
+    Ok(Broken { state, text })
+}
+
+/// Runs the scheduling thread: opens sessions, and opens them again after a break.
 fn drive(
     origin: &Arc<Origin>,
     plan: Plan,
     start: MonoTime,
     stop: &Arc<StopFlag>,
-    say: &Sender<Event>,
+    events: &Sender<Event>,
 ) {
     sys::precise_timers();
     let mut schedule = Schedule::new(start, plan.interval.into(), plan.count);
@@ -275,19 +263,20 @@ fn drive(
                 origin.set_down(false);
                 break;
             }
-            Err((broken, heard)) => {
+            Err((broken, worked)) => {
                 origin.set_down(true);
-                let _ = say.send(Event::Broken(broken)); // The run is over where nobody listens.
+                let _ = events.send(Event::Broken(broken)); // An error means that the run is over.
                 origin.node.collector.wake();
                 if plan.count.is_some() || stop.is_set() {
                     break;
                 }
-                pause = if heard {
+                pause = if worked {
                     SHORTEST_PAUSE
                 } else {
                     (pause * 2).min(LONGEST_PAUSE)
                 };
-                // The reader's knock at the end of its session may come only now: it ends no pause.
+                // The wake-up by the reader of the ended session may come only now: it ends no
+                // pause.
                 let over = sys::clock::mono() + pause.into();
                 while sys::clock::mono() < over && !stop.is_set() {
                     stop.wait_until(over);
@@ -301,17 +290,17 @@ fn drive(
         }
     }
     if let Some(count) = plan.count {
-        // What a broken path kept from being sent was due all the same.
+        // Blocks that a broken path kept back were due all the same.
         if !stop.is_set() {
             origin.progress.skip(schedule.left(count));
         }
     }
-    let _ = say.send(Event::Over);
+    let _ = events.send(Event::Over);
     origin.node.collector.wake();
 }
 
-/// One session: until the plan is done, the path breaks, or the user stops it. The second value of an error tells
-/// whether the path had worked before.
+/// Runs one session until the plan is done, the path breaks, or the user stops it. The second value
+/// of an error is `true` if the path had worked before.
 fn session(
     origin: &Arc<Origin>,
     plan: Plan,
@@ -319,12 +308,12 @@ fn session(
     stop: &Arc<StopFlag>,
 ) -> Result<(), (PathError, bool)> {
     let before = origin.progress.blocks().received;
-    let line = Arc::new(origin.open().map_err(|broken| (broken, false))?);
-    let heard = |broken| (broken, origin.progress.blocks().received > before);
-    let (say, ended) = bounded(1);
-    read_in_background(origin, &line, say, stop)
-        .map_err(|error| heard(PathError::own(format!("cannot start a thread: {error}"))))?;
-    let mut writer = BlockWriter::new(origin, &line, plan.size);
+    let session = Arc::new(origin.open().map_err(|broken| (broken, false))?);
+    let worked = |broken| (broken, origin.progress.blocks().received > before);
+    let (sender, ended) = bounded(1);
+    read_in_background(origin, &session, sender, stop)
+        .map_err(|error| worked(PathError::own(format!("cannot start a thread: {error}"))))?;
+    let mut writer = BlockWriter::new(origin, &session, plan.size);
     fill(writer.payload());
     let mut unsent = None;
     while let Some(due) = schedule.due() {
@@ -344,15 +333,16 @@ fn session(
         }
     }
     if unsent.is_none() {
-        line.end();
+        session.end();
     }
-    wait_for_reader(origin, &line, &ended, unsent).map_err(heard)
+    wait_for_reader(origin, &session, &ended, unsent).map_err(worked)
 }
 
-/// The reader ends by itself: with the far end's END, which follows the last answer, or by its own timeout.
+/// Waits for the reader. It ends with the END of the far end, which follows the last answer, or by
+/// its own timeout.
 fn wait_for_reader(
     origin: &Origin,
-    line: &OpenSession,
+    session: &OpenSession,
     ended: &Receiver<Result<(), ReadEnd<()>>>,
     unsent: Option<PathError>,
 ) -> Result<(), PathError> {
@@ -369,14 +359,14 @@ fn wait_for_reader(
     match (outcome, unsent) {
         (Ok(Ok(())), None) => Ok(()),
         (Ok(Err(ReadEnd::Path(broken))), _) | (_, Some(broken)) => {
-            line.give_up();
+            session.give_up();
             Err(broken)
         }
         (Ok(Err(_)), None) => Ok(()),
         (Err(_), None) => {
-            line.give_up();
+            session.give_up();
             Err(PathError::silence(format!(
-                "the far end did not say END within {} s (--timeout)",
+                "the far end did not send END within {} s (--timeout)",
                 origin.node.settings.timeout.as_secs_f64()
             )))
         }
@@ -385,23 +375,23 @@ fn wait_for_reader(
 
 fn read_in_background(
     origin: &Arc<Origin>,
-    line: &Arc<OpenSession>,
-    say: Sender<Result<(), ReadEnd<()>>>,
+    session: &Arc<OpenSession>,
+    ended: Sender<Result<(), ReadEnd<()>>>,
     stop: &Arc<StopFlag>,
 ) -> io::Result<()> {
-    let (origin, line, stop) = (Arc::clone(origin), Arc::clone(line), Arc::clone(stop));
+    let (origin, session, stop) = (Arc::clone(origin), Arc::clone(session), Arc::clone(stop));
     Builder::new()
         .name("down#1".into())
         .stack_size(STACK)
         .spawn(move || {
-            let outcome = origin.read(&line, |_| Ok(()));
-            let _ = say.send(outcome); // The session is over where nobody listens.
+            let outcome = origin.read(&session, |_| Ok(()));
+            let _ = ended.send(outcome); // An error means that the session is over.
             stop.wake();
         })?;
     Ok(())
 }
 
-/// A payload that compresses badly, so that a compressing tunnel does not make it smaller than it is.
+/// Fills a payload with bytes that compress badly, so that a compressing tunnel does not shrink it.
 fn fill(payload: &mut [u8]) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for byte in payload {

@@ -9,41 +9,43 @@ use crate::sys::StopSignals;
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 
-/// Ends the process: by the first signal as long as nothing is there to be asked (a resolver or a pipe without a reader
-/// may take its time before), then by the second.
-pub struct Signals(Arc<Mutex<Option<Ask>>>);
+/// The thread that ends the process: at the first signal until a run can be stopped (a resolver or
+/// a pipe without a reader may come before), then at the second.
+pub struct Signals(Arc<Mutex<Option<StopRun>>>);
 
-type Ask = Box<dyn FnOnce() + Send>;
+type StopRun = Box<dyn FnOnce() + Send>;
 
 impl Signals {
+    /// Starts the thread; `cut_off` is the exit code of a process that a signal ends at once.
     pub(crate) fn watch(signals: StopSignals, cut_off: ExitCode) -> Self {
-        let asked = Self(Arc::default());
-        let asks = Arc::clone(&asked.0);
+        let this = Self(Arc::default());
+        let stop_run = Arc::clone(&this.0);
         let watching = Builder::new().name("signal".into()).spawn(move || {
             signals.wait();
-            let ask = lock(&asks).take();
-            if let Some(ask) = ask {
+            let stop = lock(&stop_run).take();
+            if let Some(stop) = stop {
                 notify::stopping();
-                ask();
+                stop();
                 signals.wait();
                 screen::restore();
             }
             std::process::exit(cut_off.number().into());
         });
         if let Err(error) = watching {
-            log::error!("main: cannot start a thread: {error}; signals will not be heard");
+            log::error!("main: cannot start a thread: {error}; signals have no effect");
         }
-        asked
+        this
     }
 
-    /// From now on the first signal does this.
-    pub fn ask(self, to_end: impl FnOnce() + Send + 'static) {
-        *lock(&self.0) = Some(Box::new(to_end));
+    /// Has the first signal call `stop_run` from now on.
+    pub fn on_first(self, stop_run: impl FnOnce() + Send + 'static) {
+        *lock(&self.0) = Some(Box::new(stop_run));
     }
 
+    /// Has the first signal set `stop` and wake `collector`.
     pub(crate) fn stop(self, stop: &Arc<StopFlag>, collector: Option<Collector>) {
         let stop = Arc::clone(stop);
-        self.ask(move || {
+        self.on_first(move || {
             stop.set();
             if let Some(collector) = collector {
                 collector.wake();

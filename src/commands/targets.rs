@@ -1,9 +1,11 @@
-//! Many paths probed by one process (`probe --targets FILE`): each has threads and a schedule of its own, begun at a
-//! time of its own within the interval, so that they do not all go at once.
+//! The command `probe --targets FILE`: many paths probed by one process. Each has its own threads
+//! and schedule, which begin at different times within the interval, so that not all blocks leave
+//! at once.
 
 use crate::cli::targets::parse_targets;
 use crate::cli::{Common, ExitCode, TargetsConfig};
 use crate::collect::queue::Queue;
+use crate::collect::run::Run;
 use crate::collect::run_state::RunState;
 use crate::commands::prepare::{origin, publish, rules, run_state_of, state_in, watching};
 use crate::commands::probe::{self, exit_code, state_with_output, Plan};
@@ -11,7 +13,7 @@ use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::node::dial::NextHop;
 use crate::node::StopFlag;
-use crate::origin::session::Origin;
+use crate::origin::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
@@ -44,23 +46,22 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
         Output::open(common.report.as_deref(), Output::Stdout, false).map_err(unwritable)?;
     let (mut members, mut watched) = (Vec::new(), Vec::new());
     for target in targets {
-        // A name that cannot be resolved is that path's trouble alone, as long as it cannot.
+        // A name that cannot be resolved fails this path only, and is tried again.
         let host = target.address.host.as_deref().unwrap_or_default();
         let next_hop = NextHop::unresolved(host, target.address.port);
         let file = common.state.as_deref();
         let file = file.map(|directory| state_in(directory, &target.name));
-        let run_state =
-            run_state_of(common, NodeRole::Source, endless, file).map_err(unwritable)?;
+        let state = run_state_of(common, NodeRole::Source, endless, file).map_err(unwritable)?;
         let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
         let origin = Arc::new(origin.probing());
-        let run_state = watching(run_state, rules.clone(), &origin.node);
+        let state = watching(state, rules.clone(), &origin.node);
         let path = Some(target.name.clone());
         watched.push(Watched::origin(&origin, "probe", path));
         members.push(Member {
             name: target.name,
             origin,
             queue,
-            run_state,
+            state,
             stop: Arc::default(),
         });
     }
@@ -72,7 +73,7 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
         )
     });
     let to_stop: Vec<_> = to_stop.collect();
-    signals.ask(move || {
+    signals.on_first(move || {
         for (stop, collector) in to_stop {
             stop.set();
             collector.wake();
@@ -85,54 +86,54 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
         config.size,
         config.on_timeout,
     );
-    let probed =
+    let outcomes =
         probe_all(members, plan).map_err(|error| unknown(format!("start a thread: {error}")))?;
-    // The worst of several states is that of all.
-    let states = probed.iter().map(|probed| probed.state);
+    // The state of all is the worst of them.
+    let states = outcomes.iter().map(|outcome| outcome.state);
     let state = states.max_by_key(|state| state.severity());
-    let lines = probed
+    let lines = outcomes
         .into_iter()
-        .map(|probed| (probed.name, probed.report));
+        .map(|outcome| (outcome.name, outcome.report));
     let lines: Vec<_> = lines.collect();
     let written = OutputError::all([output.write(&paths::render(&lines)), published.finish()]);
-    match state_with_output(state.unwrap_or(State::Unknown), written) {
-        Ok(state) => Ok(exit_code(state)),
-        Err((state, text)) => Err(Failure::new(exit_code(state), text)),
-    }
+    state_with_output(state.unwrap_or(State::Unknown), written)
+        .map(exit_code)
+        .map_err(|(state, text)| Failure::new(exit_code(state), text))
 }
 
-/// One of the paths, ready to be probed.
+/// One of the paths, before its first block.
 pub struct Member {
-    /// What it is called.
+    /// The name of the path.
     pub name: String,
     /// Its near end.
     pub origin: Arc<Origin>,
-    /// Where its measurements come.
+    /// Its measurements.
     pub queue: Queue,
-    /// Where they are entered.
-    pub run_state: RunState,
-    /// Ends this path's run; every path has one, for only one thread is woken by it.
+    /// Its figures.
+    pub state: RunState,
+    /// Ends the run of this path; each path has its own, as it wakes only one thread.
     pub stop: Arc<StopFlag>,
 }
 
-/// What became of a path.
+/// The outcome of the probe of one path.
 #[derive(Clone, Debug)]
-pub struct Probed {
-    /// What it is called.
+pub struct TargetOutcome {
+    /// The name of the path.
     pub name: String,
-    /// How it stands.
+    /// The state of the path.
     pub state: State,
-    /// Its last report; `None` where it never began.
+    /// Its last report; `None` if the probe never began.
     pub report: Option<Arc<Report>>,
 }
 
-/// Probes all of them to the end of the plan, or until stopped; in the order given.
+/// Probes all paths to the end of the plan, or until stopped. Returns the outcomes in the same
+/// order.
 ///
 /// # Errors
 ///
-/// Where a thread cannot be started; those that run are told to stop.
-pub fn probe_all(members: Vec<Member>, plan: Plan) -> io::Result<Vec<Probed>> {
-    let (say, probed) = unbounded(); // One per member.
+/// As clone(2), if a thread cannot be started; the other probes are stopped then.
+pub fn probe_all(members: Vec<Member>, plan: Plan) -> io::Result<Vec<TargetOutcome>> {
+    let (sender, outcomes) = unbounded(); // One per member.
     let stops: Vec<_> = members
         .iter()
         .map(|member| Arc::clone(&member.stop))
@@ -140,36 +141,37 @@ pub fn probe_all(members: Vec<Member>, plan: Plan) -> io::Result<Vec<Probed>> {
     let count = members.len();
     let mut all = vec![None; count];
     for (place, member) in members.into_iter().enumerate() {
-        let say = say.clone();
+        let sender = sender.clone();
         let offset = offset(plan.interval, place, count);
         let started = Builder::new().name(format!("path#{place}")).spawn(move || {
-            let probed = one(member, plan, offset);
-            let _ = say.send((place, probed)); // Nobody listens where another could not be started.
+            let outcome = probe_one(member, plan, offset);
+            // An error means that another thread could not be started.
+            let _ = sender.send((place, outcome));
         });
         if let Err(error) = started {
             stops.iter().for_each(|stop| stop.set());
             return Err(error);
         }
     }
-    drop(say);
-    for (place, outcome) in probed {
+    drop(sender);
+    for (place, outcome) in outcomes {
         all[place] = Some(outcome);
     }
-    // A path whose thread panicked has said so on stderr.
+    // The panic of a thread has been reported on stderr.
     Ok(all.into_iter().flatten().collect())
 }
 
-/// When within the interval a path begins.
+/// Returns the time within the interval at which a path begins.
 fn offset(interval: Duration, place: usize, count: usize) -> Duration {
     interval.mul_f64(place as f64 / count as f64)
 }
 
-fn one(member: Member, plan: Plan, offset: Duration) -> Probed {
+fn probe_one(member: Member, plan: Plan, offset: Duration) -> TargetOutcome {
     let Member {
         name,
         origin,
         queue,
-        mut run_state,
+        state: run_state,
         stop,
     } = member;
     let latest = Arc::clone(&origin.node.latest);
@@ -177,16 +179,16 @@ fn one(member: Member, plan: Plan, offset: Duration) -> Probed {
     if !offset.is_zero() {
         stop.wait(offset);
     }
-    let mut state = State::Critical; // Where nothing was measured.
+    let mut state = State::Critical; // Of a path without measurements.
     if !stop.is_set() {
-        let printer = &mut Printer::silent();
+        let mut run = Run::new(queue, Arc::clone(&latest), run_state, Printer::silent());
         let written;
-        (state, written) = probe::measure(&origin, queue, &mut run_state, plan, printer, &stop);
+        (state, written) = probe::measure(&origin, &mut run, plan, &stop);
         if let Err(error) = written {
             log::error!("{name}: {error}");
         }
     }
-    Probed {
+    TargetOutcome {
         name,
         state,
         report: latest.newest(),

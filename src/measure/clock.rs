@@ -1,27 +1,29 @@
 //! Offset and skew of the far clock of a segment against the near one, from both directions of each
 //! block.
 //!
-//! Read RFC 5905 §10 (the clock filter: the sample of least round trip has the least error) and RFC
-//! 2330 §10.1 first. Skew is the slope of offset samples and never of one direction alone: a real
-//! one-way rise of 3 ms in mid-run would read as 600 ppm, and half of the rise would be lost. Here
-//! such a rise lengthens the round trip of its samples, and each sample can be wrong by half of
-//! what its round trip is above the least one; the slope is believed only beyond that.
+//! RFC 5905 §10 has the clock filter: the sample of least round trip has the least error. Skew is
+//! the slope of offset samples, never of one direction alone (RFC 2330 §10.1).
+//!
+//! A one-way rise of 3 ms in mid-run would read as a skew of 600 ppm in one direction, and half of
+//! it would be lost. In offset samples such a rise lengthens the round trip. Each sample is wrong
+//! by at most half of its round trip's excess over the least one, and a slope counts only beyond
+//! that.
 
 use super::NodeId;
 use crate::time::{MonoTime, Nanos, SignedNanos};
 
-/// Time is cut into at most this many slots, and each keeps its sample of least round trip.
+/// Number of slots that time is cut into. Each keeps its sample of least round trip.
 const SLOTS: u64 = 256;
-/// Fewer samples make no slope.
+/// Smallest number of samples that make a slope.
 const MIN_SAMPLES: usize = 20;
 /// Rates that clocks of unknown and of synchronised state are assumed to keep (the latter is PHI of
 /// RFC 5905).
 const FREE_RATE: f64 = 100e-6;
 const SYNCHRONISED_RATE: f64 = 15e-6;
-/// A slope whose error moves no figure by more than this is as good as exact.
+/// Effect of a slope's error on any figure below which the slope counts as exact.
 pub(super) const NEGLIGIBLE_NS: f64 = 100_000.0;
 
-/// Which two clocks: a step or another node at either end makes another pair.
+/// The identity of two clocks. A step or another node at either end makes another pair.
 pub(super) type ClockPair = [(NodeId, u8); 2];
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +40,7 @@ pub(super) struct Skew {
     pub(super) rate: f64,
     /// Bound of its error.
     pub(super) error: f64,
-    /// Told by the samples: fit to be reported.
+    /// `true` if the samples determine the rate, so that it can be reported.
     pub(super) known: bool,
 }
 
@@ -54,7 +56,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Takes the two raw one-way differences of one block in.
+    /// Adds the two raw one-way differences of one block.
     pub(super) fn record(
         &mut self,
         at: MonoTime,
@@ -103,18 +105,18 @@ impl Clock {
         self.slots[slot] = least([sample].iter().chain(self.slots[slot].iter()));
     }
 
-    /// Since when these two clocks are compared.
+    /// Start of the comparison of these two clocks.
     pub(super) fn since(&self) -> MonoTime {
         MonoTime(self.first)
     }
 
-    /// Both kernels called their clocks synchronised in every block.
+    /// `true` if both kernels called their clocks synchronised in every block.
     pub(super) fn synchronised(&self) -> bool {
         self.synchronised && self.pair.is_some()
     }
 
-    /// Far clock minus near clock, and the bound of its error: half the round trip, and what skew
-    /// adds with age.
+    /// Far clock minus near clock, with the bound of its error: half the round trip, and the growth
+    /// by skew with age.
     pub(super) fn offset(&self) -> Option<(SignedNanos, Nanos)> {
         let skew = self.skew();
         let rate = skew.rate.abs() + skew.error;
@@ -130,8 +132,8 @@ impl Clock {
         Some((SignedNanos(best.offset), Nanos(error(best).ceil() as u64)))
     }
 
-    /// The skew where the samples tell it; else whichever has the smaller error, their slope or an
-    /// assumption of none.
+    /// The skew from the samples if they determine it. Otherwise their slope or zero, whichever has
+    /// the smaller error.
     pub(super) fn skew(&self) -> Skew {
         let error = if self.synchronised() {
             SYNCHRONISED_RATE
@@ -167,12 +169,8 @@ impl Clock {
             square += distance * distance;
         }
         let (rate, error) = (slope / square, error / square);
-        let told = error * run <= NEGLIGIBLE_NS || rate.abs() >= 2.0 * error;
-        (spread * 5.0 >= run && square > 0.0).then_some(Skew {
-            rate,
-            error,
-            known: told,
-        })
+        let known = error * run <= NEGLIGIBLE_NS || rate.abs() >= 2.0 * error;
+        (spread * 5.0 >= run && square > 0.0).then_some(Skew { rate, error, known })
     }
 }
 
@@ -187,8 +185,8 @@ mod tests {
 
     const HOUR: i64 = 3_600_000_000_000;
 
-    /// A run of `blocks` every 10 ms; `rise` is what the forward direction is slower by at a share
-    /// (0 to 1) of the run.
+    /// A run of `blocks` every 10 ms, whose forward direction rises by `rise` at a share (0 to 1)
+    /// of the run.
     fn run(seed: u64, blocks: u64, ppm: f64, noise: f64, rise: impl Fn(f64) -> f64) -> Clock {
         let (mut clock, mut random) = (Clock::default(), Random::new(seed));
         for block in 0..blocks {

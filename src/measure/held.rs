@@ -1,13 +1,14 @@
-//! How long each pump of the path was blocked in `write`, over the run or since a moment of it, in
-//! bounded memory.
+//! The time that each pump of the path was blocked in `write`, over the run or since a moment of
+//! it, in bounded memory.
 //!
-//! Sums only grow, so the share since a moment is the difference of two readings; 64 readings at
-//! most are kept.
+//! Sums only grow, so that the share since a moment is the difference of two readings. At most 64
+//! readings are kept.
 
 use super::NodeId;
 use crate::time::{MonoTime, Nanos, WallTime};
 
-/// Readings kept at most; then every second one goes and they are taken half as often.
+/// Number of readings kept. When it is reached, every second one is dropped and the interval
+/// doubles.
 const READINGS: usize = 64;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +38,8 @@ impl Held {
         }
     }
 
-    /// One stamp of a pump: `held` since its previous one, taken at `egress` of its clock.
+    /// Adds a stamp of a pump: blocked for `held` since the previous stamp, with `egress` on its
+    /// clock.
     pub(super) fn record(
         &mut self,
         pump: usize,
@@ -60,7 +62,7 @@ impl Held {
         pump.last = Some((node, generation, latest));
     }
 
-    /// Takes a reading of all sums, if it is time.
+    /// Takes a reading of all sums if one is due.
     pub(super) fn tick(&mut self, now: MonoTime) {
         if now < self.next {
             return;
@@ -82,8 +84,8 @@ impl Held {
         self.next = now + self.step;
     }
 
-    /// Share of the time (0 to 1) in which a pump was blocked since about `since`; `None` where
-    /// that is unknown.
+    /// Returns the share of time (0 to 1) in which a pump was blocked since about `since`; `None`
+    /// if unknown.
     pub(super) fn share(&self, pump: usize, since: Option<MonoTime>) -> Option<f64> {
         let now = self.pumps.get(pump)?;
         let then = since.and_then(|since| self.readings.iter().rev().find(|(at, _)| *at <= since));

@@ -1,9 +1,9 @@
-//! Signed nanoseconds in, their distribution out: log-linear buckets, at most 1 % relative error,
-//! bounded memory.
+//! The distribution of signed nanoseconds: log-linear buckets, at most 1 % relative error, bounded
+//! memory.
 //!
-//! Each power of two is cut into 64 buckets and a bucket answers with its middle, so a quantile is
-//! off by at most 1/128 of itself; below 128 ns it is exact. Only buckets that hold something take
-//! memory, 8 bytes each and 60 KiB at most: a steady round trip needs a dozen of them, so a hundred
+//! Each power of two is cut into 64 buckets, and a bucket stands for its middle. A quantile is off
+//! by at most 1/128 of itself, and exact below 128 ns. Only buckets with a value take memory, 8
+//! bytes each and 60 KiB at most. A steady round trip needs a dozen of them, so that a hundred
 //! thousand connections can have two histograms each.
 
 use super::Summary;
@@ -12,8 +12,9 @@ use crate::time::{Nanos, SignedNanos};
 /// log2 of the buckets per power of two.
 const PRECISION: u32 = 6;
 
-/// Upper bounds of the buckets that monitoring systems are given, in nanoseconds: 1-2.5-5 from 50 us to 10 s, for every
-/// kind of delay the same ones, so that any two can be compared; `+Inf` comes on top.
+/// Upper bounds of the buckets for monitoring systems, in nanoseconds: 1-2.5-5 from 50 us to 10 s.
+/// They are the same for every kind of delay, so that any two can be compared. `+Inf` is added to
+/// them.
 pub const BUCKETS_NS: [i64; 17] = [
     50_000,
     100_000,
@@ -37,7 +38,7 @@ pub const BUCKETS_NS: [i64; 17] = [
 /// A distribution of signed delays.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// Index and count of each bucket that holds something, in rising order of the values.
+    /// Index and count of each bucket with a value, in rising order of the values.
     buckets: Vec<(i16, u32)>,
     count: u64,
     sum: i128,
@@ -51,7 +52,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Takes one value in.
+    /// Adds one value.
     pub fn record(&mut self, value: SignedNanos) {
         let value = value.0;
         let index = index(value);
@@ -72,53 +73,53 @@ impl Histogram {
         self.deviation += delta * (value as f64 - self.mean);
     }
 
-    /// How many values were taken in.
+    /// Returns the number of values.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The least of them; `None` for none.
+    /// Returns the smallest value; `None` without values.
     pub fn min(&self) -> Option<SignedNanos> {
         (self.count > 0).then_some(SignedNanos(self.min))
     }
 
-    /// The latest of them; `None` for none.
+    /// Returns the largest value; `None` without values.
     pub fn last(&self) -> Option<SignedNanos> {
         (self.count > 0).then_some(SignedNanos(self.last))
     }
 
-    /// Reads the memory that [`record`](Self::record) will need, so that it is at hand then; the
-    /// number means nothing.
+    /// Touches the memory that [`record`](Self::record) will need, so that it is in the cache. The
+    /// result has no meaning.
     #[inline]
     pub fn warm(&self) -> u64 {
         let middle = self.buckets.get(self.buckets.len() / 2);
         self.count ^ middle.map_or(0, |bucket| u64::from(bucket.1))
     }
 
-    /// How many values lie at or below `bound`, to the 1 % that a bucket is wide.
+    /// Returns the number of values at or below `bound`, to the 1 % that a bucket is wide.
     pub fn count_up_to(&self, bound: SignedNanos) -> u64 {
         let below = self.buckets.iter().take_while(|b| value(b.0) <= bound.0);
         below.map(|bucket| u64::from(bucket.1)).sum()
     }
 
-    /// The middle of each bucket that holds something, in rising order, and how many values it holds.
+    /// Returns the middle and the count of each bucket with a value, in rising order.
     pub fn rows(&self) -> impl Iterator<Item = (SignedNanos, u64)> + '_ {
         let rows = self.buckets.iter();
         rows.map(|&(index, count)| (SignedNanos(value(index)), u64::from(count)))
     }
 
-    /// Their exact sum in nanoseconds.
+    /// Returns the exact sum in nanoseconds.
     pub fn sum(&self) -> i128 {
         self.sum
     }
 
-    /// The arithmetic mean in nanoseconds; 0 for none.
+    /// Returns the arithmetic mean in nanoseconds; 0 without values.
     pub fn mean_ns(&self) -> f64 {
         self.mean
     }
 
-    /// The least value that at least `share` (0 to 1) of all values do not exceed, to 1 %; `None`
-    /// without values.
+    /// Returns the smallest value that at least `share` (0 to 1) of all values do not exceed, to 1
+    /// %; `None` without values.
     pub fn quantile(&self, share: f64) -> Option<SignedNanos> {
         let rank = nearest_rank(share, self.count)?;
         let mut seen = 0;
@@ -133,7 +134,7 @@ impl Histogram {
         Some(SignedNanos(self.max))
     }
 
-    /// All figures at once; `None` without values.
+    /// Returns all figures at once; `None` without values.
     pub fn summary(&self) -> Option<Summary> {
         let variance = self.deviation / self.count.saturating_sub(1).max(1) as f64;
         Some(Summary {
@@ -152,14 +153,14 @@ impl Histogram {
     }
 }
 
-/// The rank, from 1, of the value that `share` of `count` values do not exceed; `None` for no
-/// values.
+/// Returns the rank, from 1, of the value that `share` of `count` values do not exceed; `None`
+/// without values.
 pub(super) fn nearest_rank(share: f64, count: u64) -> Option<u64> {
     // The small allowance keeps 0.95 x 20 at 19, whatever the rounding of the product.
     (count > 0).then(|| ((share * count as f64 - 1e-9).ceil() as u64).clamp(1, count))
 }
 
-/// The bucket of a value; those of negative values mirror the others below -1.
+/// Returns the bucket of a value. Buckets of negative values mirror the others below -1.
 fn index(value: i64) -> i16 {
     let bucket = bucket(value.unsigned_abs()) as i16; // Below 59 * 64 + 64.
     if value < 0 {
@@ -169,7 +170,7 @@ fn index(value: i64) -> i16 {
     }
 }
 
-/// The middle of a bucket.
+/// Returns the middle of a bucket.
 fn value(index: i16) -> i64 {
     let value = match usize::try_from(index) {
         Ok(bucket) => middle(bucket),

@@ -1,16 +1,18 @@
-//! Stamps of one block in; delays, statistics and the verdict out. Pure: time is an argument.
+//! Delays, statistics and the verdict from the stamps of blocks. Time is an argument.
 //!
-//! Read RFC 2681 (round-trip delay), RFC 7679 (one-way delay) and RFC 5905 §8 (clock offset) first.
+//! The definitions are those of RFC 2681 (round-trip delay), RFC 7679 (one-way delay) and RFC 5905
+//! §8 (clock offset).
 //!
 //! ```text
-//! Trip ──split──► Parts ──┬─► histogram   distribution of each part over the run
-//!                         ├─► clock       offset and skew of each segment's far clock
-//!                         ├─► held        how long each pump was blocked in write
-//!                         └─► series      bounded rows in order of time ──batches──► verdict
-//!                                                                       └─slots───► timeline
+//! Trip ─split─► Parts ─┬─► histogram  distribution of each part over the run
+//!                      ├─► clock      offset and skew of each segment's far clock
+//!                      ├─► held       time that each pump was blocked in write
+//!                      └─► series     bounded rows in order of time ─batches─► verdict
+//!                                                                   └─slots──► timeline
 //! ```
 //!
-//! `model` ties them together; `sla` holds the parts against limits, `why` has the cause; `state` is the text in which a run is kept for later ones.
+//! `model` combines them, `sla` compares the parts with limits, and `why` finds the cause.
+//! `baseline` is the text that keeps a run for later ones.
 
 pub mod baseline;
 pub mod change;
@@ -58,82 +60,87 @@ pub enum Direction {
     Return,
 }
 
-/// One node's stamp on one block: what `wire` carries in a stamp, as a value.
+/// One node's stamp on one block.
 ///
-/// All times are the node's own wall clock, in user space: ingress follows the `read` that completed the frame, egress
-/// precedes the `write` of its first byte.
+/// All times are from the node's own wall clock, in user space. Ingress follows the `read` that
+/// completed the frame, egress precedes the `write` of its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HopStamp {
-    /// Who stamped.
+    /// The node that stamped.
     pub node: NodeId,
     /// Its place on the path; the source is 0. Hops that do not stamp leave gaps.
     pub hop: u8,
-    /// Which way.
+    /// The direction of the block.
     pub direction: StampDirection,
-    /// Raised by the node at each step of its clock; crossings of one node with different generations make no pair.
+    /// Number of steps of the node's clock, modulo 256. Stamps of one node with different
+    /// generations make no pair.
     pub generation: u8,
-    /// The node's clock was stepped between ingress and egress of this very crossing.
+    /// `true` if the node's clock was stepped between ingress and egress of this stamp.
     pub stepped: bool,
     /// The block waited for the node's connection to the next one: the forward residence is that of the connect.
     pub waited: bool,
     /// The node's kernel calls its clock synchronised.
     pub synchronised: bool,
-    /// How long the stamping pump was blocked in `write` since its previous stamp; saturates at 71 minutes.
+    /// Time that the stamping pump was blocked in `write` since its previous stamp; saturates at 71
+    /// minutes.
     pub held: Nanos,
-    /// Kernel receive time of the last byte; `None` where the kernel does not tell.
+    /// Kernel receive time of the last byte; `None` if the kernel reported none.
     pub arrival: Option<WallTime>,
-    /// The frame was completely read. At the source of a path: when the block was due (its scheduled time).
+    /// End of the read of the frame. At the source of a path: the scheduled time of the block.
     pub ingress: WallTime,
-    /// Just before the frame was handed to the kernel.
+    /// Time just before the frame was passed to the kernel.
     pub egress: WallTime,
 }
 
 impl HopStamp {
-    /// How much later than its kernel the process had the frame; `None` where that is not known, or cannot be true.
+    /// Returns the delay between the kernel's receive time and the process's read; `None` if it is
+    /// unknown or impossible.
     pub fn wake_up(&self) -> Option<SignedNanos> {
         wake_up(self.arrival, self.ingress)
     }
 }
 
 impl Return {
-    /// As [`HopStamp::wake_up`], at the origin.
+    /// Returns the same as [`HopStamp::wake_up`], at the origin.
     pub fn wake_up(&self) -> Option<SignedNanos> {
         wake_up(self.arrival, self.ingress)
     }
 }
 
-/// What lies outside of 0 to 1 s is a clock that was stepped, or nonsense.
+/// Returns the wake-up delay. Outside of 0 to [`LATEST`] a clock was stepped, or a time is wrong.
 fn wake_up(arrival: Option<WallTime>, ingress: WallTime) -> Option<SignedNanos> {
     let late = ingress - arrival?;
     (SignedNanos::ZERO..=LATEST).contains(&late).then_some(late)
 }
 
-/// The latest that a process is believed to read.
+/// Largest wake-up delay that counts as true.
 pub const LATEST: SignedNanos = SignedNanos::from_millis(1_000);
 
-/// The moment a block came back to the node that keeps the statistics (the origin).
+/// The return of a block to the origin, the node that keeps the statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Return {
-    /// Kernel receive time of the last byte; `None` where the kernel does not tell.
+    /// Kernel receive time of the last byte; `None` if the kernel reported none.
     pub arrival: Option<WallTime>,
-    /// The frame was completely read, on the origin's wall clock.
+    /// End of the read of the frame, on the origin's wall clock.
     pub ingress: WallTime,
-    /// Just before it was passed on further back; `None` at the source and at an entry, where the frame ends.
+    /// Time just before it was passed on further back; `None` at the source and at an entry, where
+    /// the frame ends.
     pub egress: Option<WallTime>,
-    /// The origin's clock generation then.
+    /// The origin's clock generation at that time.
     pub generation: u8,
-    /// How long the origin's return pump was blocked in `write` since its previous stamp.
+    /// Time that the origin's return pump was blocked in `write` since its previous stamp.
     pub held: Nanos,
 }
 
-/// What a set of measurements says of itself; exists only where at least one value does.
+/// The statistics of a set of at least one value.
 ///
-/// Percentiles come from a log-linear histogram with at most 1 % relative error; the others are exact.
+/// Percentiles come from a log-linear histogram with at most 1 % relative error; the others are
+/// exact.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// How many values.
+    /// Number of values.
     pub count: u64,
-    /// The least.
+    /// The smallest value.
     pub min: SignedNanos,
     /// The arithmetic mean.
     pub mean: SignedNanos,
@@ -147,9 +154,9 @@ pub struct Summary {
     pub p95: SignedNanos,
     /// 99 % are at or below it.
     pub p99: SignedNanos,
-    /// The greatest.
+    /// The largest value.
     pub max: SignedNanos,
-    /// The most recent one; for people, not in the JSON.
+    /// The most recent value; not in the JSON.
     pub last: SignedNanos,
 }
 
@@ -177,7 +184,7 @@ pub enum VerdictKind {
 }
 
 impl VerdictKind {
-    /// The word for it in reports and metrics.
+    /// Returns its word in reports and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Segment => "segment",
@@ -193,19 +200,19 @@ impl VerdictKind {
     }
 }
 
-/// Which way the increase of a segment lies, or that of a wake-up delay.
+/// The direction in which the delay of a segment, or a wake-up delay, increased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictDirection {
     /// Away from the source.
     Forward,
     /// Back to the source.
     Return,
-    /// Some of it each way.
+    /// Both, with a share in each.
     Both,
 }
 
 impl VerdictDirection {
-    /// The word for it in reports and metrics.
+    /// Returns its word in reports and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Forward => "forward",
@@ -215,7 +222,7 @@ impl VerdictDirection {
     }
 }
 
-/// What the verdict was reached by.
+/// The comparison that a verdict rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
     /// Growth over the baseline.
@@ -247,16 +254,16 @@ impl Figure {
 /// How far the verdict can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confidence {
-    /// Its interval is clear of the runner-up's.
+    /// The interval of the named part does not overlap the next one's.
     High,
-    /// Read the reason.
+    /// The verdict's reason says why.
     Low,
 }
 
-/// How a part stands to the limits that the user gave (a service level agreement).
+/// The state of a part with regard to the user's limits (a service level agreement).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sla {
-    /// There is no limit for it.
+    /// Without a limit.
     #[default]
     None,
     /// Within all its limits.
@@ -268,7 +275,7 @@ pub enum Sla {
 }
 
 impl Sla {
-    /// The word for it: `none`, `ok`, `warning`, `critical`.
+    /// Returns its word: `none`, `ok`, `warning`, `critical`.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -325,7 +332,7 @@ pub struct Verdict {
     /// The likely cause, by annotations of nodes and kernels: `network`, `host C is busy: ...`; `unknown` if the rules do
     /// not decide; `None` if nothing was asked.
     pub cause: Option<String>,
-    /// The host was named for its wake-up delay: its process reads late what its kernel has.
+    /// `true` if the host is named for its wake-up delay.
     pub reads_late: bool,
     /// The blocks that became later are those that a retransmission delayed.
     pub retransmitted: bool,
@@ -436,18 +443,20 @@ pub struct SegmentStatistics {
     pub from_hop: u8,
     /// Hop of the far node.
     pub to_hop: u8,
-    /// Round-trip delay, the far node's share taken out.
+    /// Round-trip delay without the far node's residence.
     pub round_trip: Option<Summary>,
-    /// All of those round trips.
+    /// The distribution of these round trips.
     pub distribution: Histogram,
-    /// Round-trip delay without the wake-up delays at its two ends: from a hand-over to the kernel to the arrival in the
-    /// other's; `None` where a kernel told no arrival.
+    /// Round-trip delay without the wake-up delays at its two ends, from the send in one kernel to
+    /// the arrival in the other; `None` if a kernel reported no arrival.
     pub network: Option<Summary>,
-    /// One-way delay above its own minimum, away from the source, after offset and skew; `None` where the clocks forbid it.
+    /// One-way delay above its own minimum, away from the source, after offset and skew; `None` if
+    /// the clocks do not allow it.
     pub forward_excess: Option<Summary>,
     /// The same on the way back.
     pub return_excess: Option<Summary>,
-    /// Share of the time in which the far node was blocked writing further on (0 to 1); `None` where it is unknown.
+    /// Share of the time (0 to 1) in which the far node was blocked in writes to the next hop;
+    /// `None` if unknown.
     pub held_share: Option<f64>,
     /// Clock of the far node minus clock of the near node.
     pub clock_offset: Option<SignedNanos>,
@@ -459,9 +468,10 @@ pub struct SegmentStatistics {
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile (the figure that stands out most, else p50).
     pub baseline: Option<SignedNanos>,
-    /// Growth over it.
+    /// Increase over the baseline.
     pub increase: Option<SignedNanos>,
-    /// Round trips below zero: a clock was stepped in flight; kept, and counted here.
+    /// Number of negative round trips, which are kept: a clock was stepped while a block was on its
+    /// way.
     pub negative: u64,
     /// TCP segments sent again, forward and return; `None` if no node reported any reading.
     pub retransmits: [Option<u64>; 2],
@@ -474,18 +484,18 @@ pub struct SegmentStatistics {
 pub struct HostStatistics {
     /// Its place on the path.
     pub hop: u8,
-    /// The identities seen at this hop, in order of appearance; more than one is a pool behind a balancer.
+    /// The identities seen at this hop, in order of appearance; more than one is a pool behind a
+    /// balancer.
     pub nodes: Vec<NodeId>,
     /// Egress minus ingress on the way out; for a reflector its whole residence.
     pub forward_residence: Option<Summary>,
-    /// All of those.
+    /// The distribution of these.
     pub forward_distribution: Histogram,
     /// The same on the way back; `None` at a reflector and at the source.
     pub return_residence: Option<Summary>,
-    /// All of those.
+    /// The distribution of these.
     pub return_distribution: Histogram,
-    /// Ingress minus the kernel's receive time on the way out: how late the process reads; `None` where the kernel tells
-    /// none.
+    /// Ingress minus the kernel's receive time on the way out; `None` if the kernel reported none.
     pub forward_wake_up: Option<Summary>,
     /// The same on the way back.
     pub return_wake_up: Option<Summary>,
@@ -493,11 +503,11 @@ pub struct HostStatistics {
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile.
     pub baseline: Option<SignedNanos>,
-    /// Growth over it.
+    /// Increase over the baseline.
     pub increase: Option<SignedNanos>,
     /// Clock steps seen at this node.
     pub clock_steps: u64,
-    /// How it stands to its limits.
+    /// The state of its limits.
     pub sla: Sla,
 }
 
@@ -506,9 +516,9 @@ pub struct HostStatistics {
 pub struct Statistics {
     /// From the scheduled time to the return ingress at the origin.
     pub round_trip: Option<Summary>,
-    /// All of those.
+    /// The distribution of these.
     pub distribution: Histogram,
-    /// How the total stands to its limits, and the worst of all parts.
+    /// The state of the total's limits, and the worst of all parts.
     pub sla: Sla,
     /// Of the latest complete window, or of the run before the first has ended.
     pub window: Option<Summary>,
@@ -516,11 +526,11 @@ pub struct Statistics {
     pub parts: Vec<PartStatistics>,
     /// In order of the path.
     pub segments: Vec<SegmentStatistics>,
-    /// In order of the path; one more than the segments.
+    /// Figures of the nodes, in order of the path; one more than the segments.
     pub hosts: Vec<HostStatistics>,
     /// First reply byte minus last forward write, at an exit: the server and the network to it.
     pub behind_exit: Option<Summary>,
-    /// How often a node id changed at a hop, or the path its shape.
+    /// Number of changes of a node id at a hop, or of the path's shape.
     pub path_changes: u64,
     /// The part that changed.
     pub verdict: Verdict,

@@ -1,78 +1,79 @@
-//! Rows of a run in the order of time in, a few values per slot of time out: what a plot over time is drawn from.
+//! The values of a plot over time: rows of a run cut into slots.
 //!
-//! Of a run without end the rows are those of its first span (the baseline) and of its most recent one; where there is a
-//! gap between the two, the timeline is the most recent one alone.
+//! The rows of an endless run are those of its first span (the baseline) and of its most recent
+//! one. If there is a gap between the two, the timeline is the most recent one alone.
 
 use super::series::{exact_quantile, NONE};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 
-/// With this many rows or less every row may have a slot of its own.
+/// Number of rows up to which every row may have a slot of its own.
 const FEW: usize = 40;
-/// Else a slot has about so many rows, so that its p95 says something.
+/// Approximate number of rows of a slot beyond that, enough for a p95.
 const ROWS_PER_SLOT: usize = 4;
 
-/// What happened in one slot of time; all of it exact for the rows that were kept.
+/// The values of one slot of time, exact for the rows that were kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// Rows in it, at least one.
+    /// Number of rows, at least one.
     pub count: u32,
-    /// The least.
+    /// The smallest value.
     pub min: SignedNanos,
     /// The median.
     pub p50: SignedNanos,
     /// The 95th percentile.
     pub p95: SignedNanos,
-    /// The greatest.
+    /// The largest value.
     pub max: SignedNanos,
 }
 
-/// One part over the slots; `None` where no block of that slot was answered (or its clock stepped).
+/// One part over the slots; `None` if no block of the slot was answered, or a clock was stepped in
+/// it.
 pub type Line = Vec<Option<Slot>>;
 
-/// Something that happened at one moment.
+/// An event of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When, on the origin's wall clock.
+    /// Time on the origin's wall clock.
     pub at: WallTime,
-    /// What.
+    /// The kind of event.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// The clock of the node at this hop was stepped (the latest step of each node).
+    /// The clock of the node at this hop was stepped. Only the latest step of each node is listed.
     ClockStep(u8),
-    /// A sentence of the report; parts of it may be written by a peer: escape it.
+    /// A sentence of the report. A peer may have written parts of it: escape it.
     Notice(String),
 }
 
 /// A run, or the most recent part of one, cut into slots of equal length.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timeline {
-    /// Where the first slot begins, on the origin's wall clock.
+    /// Start of the first slot, on the origin's wall clock.
     pub start: WallTime,
     /// Length of one slot, at least 1 ns.
     pub slot: Nanos,
-    /// Sum of all parts of a block; slots as many as in every other line.
+    /// The sum of all parts of a block, with as many slots as every other line.
     pub total: Line,
     /// Round trips, in order of the path.
     pub segments: Vec<Line>,
     /// Residences, both ways together, in order of the path.
     pub hosts: Vec<Line>,
-    /// In the order of time.
+    /// The events, in order of time.
     pub events: Vec<Event>,
 }
 
 impl Timeline {
-    /// Where the last slot ends.
+    /// Returns the end of the last slot.
     pub fn end(&self) -> WallTime {
         let slots = self.total.len() as u64;
         self.start + Nanos(self.slot.0.saturating_mul(slots)).signed()
     }
 }
 
-/// How rows are cut: from `start`, `slots` of `length` nanoseconds.
+/// The cut of rows into `slots` of `length` nanoseconds from `start`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
     start: u64,
@@ -81,7 +82,8 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// For `rows` rows from `start` to `end`, both included, into `most` slots or fewer.
+    /// Returns the cut of `rows` rows from `start` to `end`, both included, into at most `most`
+    /// slots.
     pub(super) fn new(start: u64, end: u64, rows: usize, most: usize) -> Self {
         let slots = most.min((rows / ROWS_PER_SLOT).max(rows.min(FEW))).max(1);
         let length = end.saturating_sub(start) / slots as u64 + 1;
@@ -92,7 +94,7 @@ impl Cut {
         }
     }
 
-    /// One line of it: `value` of each row, [`NONE`] where there is none.
+    /// Returns one line: `value` of each row, [`NONE`] if it has none.
     pub(super) fn line<'a>(
         self,
         rows: impl Iterator<Item = (u64, &'a [i64])>,
@@ -109,13 +111,13 @@ impl Cut {
         values.iter_mut().map(|values| slot_of(values)).collect()
     }
 
-    /// The start on the wall clock, and the length of a slot.
+    /// Returns the start on the wall clock and the length of a slot.
     pub(super) fn on(self, now: Now) -> (WallTime, Nanos) {
         (wall(MonoTime(self.start), now), Nanos(self.length))
     }
 }
 
-/// When `at` was on the wall clock, by both clocks as they stand now.
+/// Converts `at` to the wall clock, by both clocks at `now`.
 pub(super) fn wall(at: MonoTime, now: Now) -> WallTime {
     now.wall.before(now.mono.since(at))
 }

@@ -1,30 +1,31 @@
-//! The stamps of one block in, the parts of its delay out: residences, round trips, raw one-way
+//! The parts of one block's delay from its stamps: residences, round trips, raw one-way
 //! differences.
 //!
-//! Read RFC 2681 (round-trip delay) first. Every span is taken on one clock, so an offset between
-//! clocks cancels out. All arithmetic wraps: the parts add up to the whole exactly, whatever a peer
-//! wrote into its stamps.
+//! Every span is taken on one clock, so that an offset between clocks cancels out (RFC 2681). All
+//! arithmetic wraps: the parts add up to the whole exactly, whatever a peer wrote into its stamps.
 
 use super::{Direction, HopStamp, NodeId, Return, StampDirection};
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use std::fmt;
 
-/// One answered, marked block, as the origin (the node that keeps the statistics) got it back.
+/// An answered, marked block as it returned to the origin, the node that keeps the statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trip {
     /// Its sequence number.
     pub sequence: u64,
-    /// When it was due at the origin.
+    /// The due time at the origin, on its monotonic clock: the scheduled time of the block, or the
+    /// ingress of a block that the origin passed on. The time of the return if the origin's clock
+    /// was stepped meanwhile.
     pub at: MonoTime,
-    /// In the order of the frame: the origin's forward crossing, the nodes outward, `Turn` at a
-    /// reflector or `Forward` and `Return` at an exit, then the return crossings homeward.
+    /// The stamps in the order of the frame: the origin's forward stamp, the nodes outward, `Turn`
+    /// at a reflector or `Forward` and `Return` at an exit, then the return stamps homeward.
     pub hop_stamps: Vec<HopStamp>,
-    /// When it was back at the origin.
+    /// Its return to the origin.
     pub home: Return,
-    /// Answered after the timeout. Its delay counts like any other: to leave it out would flatter
-    /// the path.
+    /// `true` if the answer came after the timeout. Its delay counts like any other; leaving it out
+    /// would flatter the path.
     pub late: bool,
-    /// First reply byte minus last forward write at an exit; `None` where that is unknown.
+    /// First reply byte minus last forward write at an exit; `None` if unknown.
     pub behind_exit: Option<Nanos>,
     /// A number of the connection that the block came by: blocks of one connection wait for each other.
     pub connection: u32,
@@ -45,22 +46,23 @@ pub struct Retransmits {
     pub span: Nanos,
 }
 
-/// What one node added.
+/// The delay that one node added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPart {
     /// Its place on the path.
     pub hop: u8,
     /// Its identity.
     pub node: NodeId,
-    /// Egress minus ingress on the way out, a reflector's whole residence; `None` if its clock was
-    /// stepped meanwhile.
+    /// Egress minus ingress on the way out, or a reflector's whole residence; `None` if the clock
+    /// was stepped meanwhile.
     pub forward_residence: Option<SignedNanos>,
     /// The same on the way back; `None` also at a reflector, and at an origin where the frame ends.
     pub return_residence: Option<SignedNanos>,
-    /// Ingress minus the kernel's receive time on the way out, between 0 and 1 s; a share of the segment before. `None`
-    /// where the kernel did not tell, and at the origin, where the total begins with the ingress.
+    /// Ingress minus the kernel's receive time on the way out, 0 to 1 s, a share of the segment
+    /// before. `None` without a receive time, and at the origin, where the total starts with the
+    /// ingress.
     pub forward_wake_up: Option<SignedNanos>,
-    /// The same on the way back; a share of the segment behind. `None` also at the end of the path.
+    /// The same on the way back, a share of the segment behind. `None` also at the end of the path.
     pub return_wake_up: Option<SignedNanos>,
     /// The wake-up delays that count as the host's, on the way out and back: of segments whose both ends are known.
     pub own_wake_ups: [SignedNanos; 2],
@@ -82,7 +84,7 @@ impl HostPart {
     }
 }
 
-/// What the stretch between two neighbouring nodes added.
+/// The delay that the stretch between two neighbouring nodes added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentPart {
     /// Hop of the near node.
@@ -91,12 +93,12 @@ pub struct SegmentPart {
     pub to_hop: u8,
     /// `(x_i - x_e) - (y_e - y_i)`; `None` if the clock of either end was stepped in between.
     pub round_trip: Option<SignedNanos>,
-    /// The round trip without the wake-up delays of the far node on the way out and of the near node on the way back;
-    /// `None` where one of the three is unknown.
+    /// The round trip without the wake-up delays of the far node on the way out and of the near
+    /// node on the way back; `None` if one of the three is unknown.
     pub network: Option<SignedNanos>,
-    /// The raw one-way difference `y_i - x_e` of two clocks; `None` where the round trip is.
+    /// The raw one-way difference `y_i - x_e` of two clocks; `None` if the round trip is.
     pub forward: Option<SignedNanos>,
-    /// The raw one-way difference `x_i - y_e`; forward and back together are the round trip.
+    /// The raw one-way difference `x_i - y_e`. Forward and back add up to the round trip.
     pub back: Option<SignedNanos>,
     /// The wake-up delay of the far node on the way out and that of the near node on the way back; `None` unless both
     /// are known.
@@ -113,33 +115,31 @@ impl SegmentPart {
     }
 }
 
-/// The parts of one block's delay. Where nothing is `None` that should be there, they add up to the
-/// total exactly.
+/// The parts of one block's delay. They add up to the total exactly if none of them is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// From the scheduled time to the return at the origin, its return residence included; `None`
-    /// if its clock was stepped.
+    /// From the scheduled time to the return at the origin, with its return residence; `None` if
+    /// its clock was stepped.
     pub total: Option<SignedNanos>,
     /// The nodes that stamped both ways, in order of the path.
     pub hosts: Vec<HostPart>,
-    /// Between them, in order of the path.
+    /// The segments between them, in order of the path.
     pub segments: Vec<SegmentPart>,
     /// The time behind the last node that stamped: zero at an exit, more if nodes farther out do
-    /// not stamp. `None` at a reflector, which ends the path, and where a clock step hides it.
+    /// not stamp. `None` at a reflector, which ends the path, or if a clock step hides it.
     pub beyond: Option<SignedNanos>,
-    /// Hops whose clock was stepped while the block was under way.
+    /// Hops whose clock was stepped while the block was on its way.
     pub stepped: Vec<u8>,
-    /// Crossings left out because their node stamped in one direction only.
+    /// Number of stamps left out because their node stamped in one direction only.
     pub unpaired: usize,
 }
 
-/// Stamps that cannot come from one walk along a path.
+/// An order of stamps that no walk along a path has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TripError {
     /// The first stamp is not the origin's own, in forward direction.
     NoOrigin,
-    /// Hops do not rise on the way out and fall on the way back, or a direction follows that
-    /// cannot.
+    /// Hops do not rise on the way out and fall on the way back, or a direction does not fit.
     OutOfOrder {
         /// The hop of the stamp that does not fit.
         hop: u8,
@@ -157,8 +157,8 @@ impl fmt::Display for TripError {
 
 impl std::error::Error for TripError {}
 
-/// A node's two crossings of one block; a reflector has its `Turn` alone, and so has the origin its
-/// way out.
+/// A node's two stamps of one block. A reflector has `Turn` alone, and so has the origin its way
+/// out.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<'a> {
     pub(super) out: &'a HopStamp,
@@ -169,8 +169,7 @@ impl Trip {
     /// Splits the delay into what each host and each segment added.
     ///
     /// # Errors
-    ///
-    /// [`TripError`] if the order of the stamps is impossible; any times at all are taken as they
+    /// [`TripError`] if the order of the stamps is impossible. All times are accepted.
     /// are.
     pub fn split(&self) -> Result<Parts, TripError> {
         let mut pairs = Vec::new();
@@ -178,7 +177,7 @@ impl Trip {
         Ok(self.parts(&pairs, unpaired))
     }
 
-    /// Finds the nodes that stamped both ways; returns how many crossings were left out.
+    /// Finds the nodes that stamped both ways. Returns the number of stamps left out.
     pub(super) fn pair<'a>(&'a self, pairs: &mut Vec<Pair<'a>>) -> Result<usize, TripError> {
         let (origin, others) = self.hop_stamps.split_first().ok_or(TripError::NoOrigin)?;
         if origin.direction != StampDirection::Forward {
@@ -262,7 +261,8 @@ impl Trip {
             };
             let home_wake_up = match pair.home {
                 _ if place == 0 => self.home.wake_up(),
-                // Behind the last node that stamped there is no segment that it could be a share of.
+                // Behind the last node that stamped there is no segment that it could be a share
+                // of.
                 Some(home) if place + 1 < pairs.len() => home.wake_up(),
                 _ => None,
             };

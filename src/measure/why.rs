@@ -1,41 +1,54 @@
-//! Statistics and what nodes and kernels told of themselves in, the likely cause of the delay out.
+//! The likely cause of a delay, from the statistics and the annotations of nodes and kernels.
 //!
-//! What is explained is the part that the verdict names; where it names none, the part that is furthest beyond its limits,
-//! by its name.
-//! Its delay is the verdict's increase, or, for want of a baseline, the median of the part. The first rule that decides
-//! speaks; where none does the cause is `unknown`, and where nobody was asked there is none but that of rule 5.
+//! It explains the part that the verdict names. If the verdict names none, it explains and names
+//! the part that is furthest beyond its limits. The delay of that part is the verdict's increase,
+//! or its median if there is no baseline. The first rule that decides gives the cause. If none
+//! does, the cause is `unknown`; without annotations only rule 5 gives one.
 //!
-//! | rule | says | of | where |
+//! | rule | cause | of | condition |
 //! |---|---|---|---|
-//! | 1 | `receiver-limited` | segment | an end had its peer's window full (`rwnd_limited_ns`) for 20 % or more of the time that it had data under way (`busy_ns`) |
-//! | 2 | `sender-limited` | segment | the same of its own send buffer (`sndbuf_limited_ns`) |
-//! | 3 | `network` | segment | the kernel's RTT makes up half of the delay or more; or the connection retransmitted twice or more |
-//! | 4 | `network: between the kernels` | segment | arrivals are known in nine blocks of ten, and the wake-up delays at its ends are no half of the delay, or the verdict has left them out |
-//! | 5 | `B waits for its connections to C` | host | its latest connects onward took (the median) about as long as the delay: neither is less than 3/4 of the other. Of a verdict by share that is the mean residence. Nobody has to be asked: nodes tell it when they introduce themselves |
-//! | 6 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` is 0.1 or more |
-//! | 7 | `host C is busy` | segment (its ends), host | `load1` is 1.5 per CPU or more, or `cpu_busy` 0.9, or `cpu_pressure_some10` 0.3 |
-//! | 8 | `host C reads late` | segment (its ends), host | the wake-up delay at p95 is half of the delay or more |
-//! | 9 | `application` | host, server | the host told its load and none of the above holds; the server: the exit's kernel has an RTT to it of less than half of the delay |
-//! | - | `unknown` | | no rule decides, or the kernel's RTT of the server is as long as its answer |
+//! | 1 | `receiver-limited` | segment | the peer's window was full for 20 % of the busy time |
+//! | 2 | `sender-limited` | segment | its send buffer was full for 20 % of the busy time |
+//! | 3 | `network` | segment | the kernel's RTT is half of the delay, or 2 retransmissions |
+//! | 4 | `network: between the kernels` | segment | arrivals known, and wake-ups are no cause |
+//! | 5 | `B waits for its connections to C` | host | its connects take about as long as the delay |
+//! | 6 | `memory pressure at C` | segment (its ends), host | `memory_pressure_some10` >= 0.1 |
+//! | 7 | `host C is busy` | segment (its ends), host | load, CPU use or CPU pressure is high |
+//! | 8 | `host C reads late` | segment (its ends), host | wake-ups (p95) are half of the delay |
+//! | 9 | `application` | host, server | none of the above, and the load is known |
+//! | - | `unknown` | | no rule decides |
 //!
-//! The kernel's RTT of a segment B -> C is `downstream.rtt_ns` of B, and `upstream.rtt_ns` of C where B did not tell. For an
-//! increase it counts from the least that the kernel knows (`min_rtt_ns`, or the first that was told). An RTT of more than
-//! 1.75 times the round trip (its p95) holds an acknowledgement that was delayed, by 40 ms or more, as they are where data
-//! goes one way only: it says nothing. Counters are compared with the first answer of the same question; with one answer
-//! alone they are those of the connection's life.
+//! Shares are the smallest ones at which a rule decides.
+//!
+//! - Rules 1 and 2 compare `rwnd_limited_ns` and `sndbuf_limited_ns` of both ends with `busy_ns`,
+//!   the time with data.
+//! - Rule 4 needs arrivals of nine blocks of ten, and wake-up delays below half of the delay or
+//!   left out by the verdict.
+//! - Rule 5 needs no annotation, since nodes report connects when they introduce themselves. The
+//!   shorter of the median connect and the delay is at least 3/4 of the longer. For a verdict by
+//!   share the delay is the mean residence.
+//! - Rule 7 means a `load1` of 1.5 per CPU, a `cpu_busy` of 0.9 or a `cpu_pressure_some10` of 0.3,
+//!   or more.
+//! - Rule 9 for the server needs a kernel's RTT below half of the delay; else it is `unknown`.
+//!
+//! The kernel's RTT of a segment B -> C is `downstream.rtt_ns` of B, or `upstream.rtt_ns` of C if B
+//! reported none. For an increase it counts from the smallest known one: `min_rtt_ns`, or the first
+//! that was reported. An RTT of more than 1.75 times the round trip's p95 contains a delayed
+//! acknowledgement (40 ms or more if data goes one way only) and is ignored. Counters are compared
+//! with the first answer to the same request; a single answer counts from the connection's start.
 
 use super::sla::Amount;
 use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};
 use crate::annotation::NodeAnnotations;
 use crate::time::{Nanos, SignedNanos};
 
-/// Share of the busy time from which on a connection is called limited.
+/// Share of the busy time at which a connection counts as limited.
 const LIMITED: f64 = 0.2;
-/// Share of the delay that a cause has to make up.
+/// Smallest share of the delay that a cause explains.
 const MOST: f64 = 0.5;
-/// A kernel's RTT beyond that many round trips is a delayed acknowledgement.
+/// Number of round trips beyond which a kernel's RTT contains a delayed acknowledgement.
 const DELAYED_ACK: f64 = 1.75;
-/// Of a delay and the connect that is to explain it, how much the shorter one is of the longer one.
+/// Smallest ratio of the shorter to the longer one of a delay and the connect that explains it.
 const ALIKE: f64 = 0.75;
 const RETRANSMISSIONS: f64 = 2.0;
 const MEMORY_PRESSURE: f64 = 0.1;
@@ -43,38 +56,43 @@ const LOAD_PER_CPU: f64 = 1.5;
 const CPU_BUSY: f64 = 0.9;
 const CPU_PRESSURE: f64 = 0.3;
 
-/// What nodes told, the latest and the first since the same was asked; and what they are called.
+/// The annotations, names and connects of the nodes, from which a cause is derived.
 #[derive(Clone, Copy)]
-pub struct Told<'a> {
-    /// A row per hop.
+pub struct Evidence<'a> {
+    /// The latest annotations, one entry per hop.
     pub latest: &'a [NodeAnnotations],
-    /// The same, or fewer.
+    /// The first annotations that answered the same request, for the same hops or fewer.
     pub first: &'a [NodeAnnotations],
-    /// By hop.
+    /// The name of a hop.
     pub name: &'a dyn Fn(u8) -> String,
-    /// How long the node at a hop took to connect onward, lately; `None` where that is not known.
+    /// The recent median time that the node at a hop took to connect to the next hop; `None` if
+    /// unknown.
     pub connect: &'a dyn Fn(u8) -> Option<Nanos>,
 }
 
-/// The likely cause; `unknown` where the rules do not decide, `None` where nobody told anything that does.
-pub fn cause(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
+/// Returns the likely cause: `unknown` if no rule decides, `None` if there is no annotation to
+/// decide by.
+pub fn cause(statistics: &Statistics, evidence: &Evidence<'_>) -> Option<String> {
     let subject = subject(statistics);
     let connects = match subject {
-        Subject::Host(host) => waits_to_connect(statistics, host, told),
+        Subject::Host(host) => waits_to_connect(statistics, host, evidence),
         _ => None,
     };
-    let nobody_told = told.latest.iter().all(|told| told.annotations.is_empty());
-    if nobody_told && connects.is_none() {
+    let no_answer = evidence
+        .latest
+        .iter()
+        .all(|node| node.annotations.is_empty());
+    if no_answer && connects.is_none() {
         return None;
     }
     let decided = match subject {
         _ if connects.is_some() => connects,
-        Subject::Segment(segment) => of_segment(statistics, segment, told),
-        Subject::Host(host) => of_host(statistics, host, told),
-        Subject::Server => of_server(statistics, told),
+        Subject::Segment(segment) => of_segment(statistics, segment, evidence),
+        Subject::Host(host) => of_host(statistics, host, evidence),
+        Subject::Server => of_server(statistics, evidence),
         Subject::None => None,
     };
-    let name = |hop| (told.name)(hop);
+    let name = |hop| (evidence.name)(hop);
     let unnamed = match subject {
         _ if statistics.verdict.kind != VerdictKind::None => None,
         Subject::Segment(part) => Some(format!("{} -> {}", name(part.from_hop), name(part.to_hop))),
@@ -84,7 +102,7 @@ pub fn cause(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
     Some(match (decided, unnamed) {
         (None, _) => "unknown".to_owned(),
         (Some(cause), None) => cause,
-        // The verdict does not say what is explained.
+        // The verdict does not name the part.
         (Some(cause), Some(part)) => format!("{part}: {cause}"),
     })
 }
@@ -138,7 +156,7 @@ fn subject(statistics: &Statistics) -> Subject<'_> {
         .unwrap_or(Subject::None)
 }
 
-/// What is to be explained, in nanoseconds, and whether it is growth.
+/// Returns the delay to explain, in nanoseconds, and `true` if it is an increase.
 fn delay(statistics: &Statistics, part: Option<Summary>) -> Option<(f64, bool)> {
     let verdict = &statistics.verdict;
     let grown = verdict.increase.filter(|increase| {
@@ -150,48 +168,48 @@ fn delay(statistics: &Statistics, part: Option<Summary>) -> Option<(f64, bool)> 
     grown.map(|increase| (increase.0 as f64, true)).or(whole)
 }
 
-impl Told<'_> {
+impl Evidence<'_> {
     fn number(&self, hop: u8, name: &str) -> Option<f64> {
-        let told = self.latest.iter().find(|told| told.hop == hop)?;
-        told.number(name)
+        let node = self.latest.iter().find(|node| node.hop == hop)?;
+        node.number(name)
     }
 
-    /// What a counter has grown by, or what it is where it was told once only.
+    /// Returns the growth of a counter, or its value if it was reported only once.
     fn grown(&self, hop: u8, name: &str) -> Option<f64> {
-        let latest = self.latest.iter().find(|told| told.hop == hop)?;
-        let first = self.first.iter().find(|told| told.hop == hop);
+        let latest = self.latest.iter().find(|node| node.hop == hop)?;
+        let first = self.first.iter().find(|node| node.hop == hop);
         let first = first.filter(|first| first.sequence != latest.sequence);
         let now = latest.number(name)?;
         match first.and_then(|first| first.number(name)) {
-            // Less than before is another connection.
+            // A smaller value belongs to another connection.
             Some(before) if before <= now => Some(now - before),
             _ => Some(now),
         }
     }
 
-    /// The least RTT that the kernel of `hop` knows of that connection.
+    /// Returns the smallest RTT of a connection that the kernel of `hop` knows, in nanoseconds.
     fn least_rtt(&self, hop: u8, side: &str) -> Option<f64> {
-        let first = self.first.iter().find(|told| told.hop == hop);
+        let first = self.first.iter().find(|node| node.hop == hop);
         let first = first.and_then(|first| first.number(&format!("{side}.rtt_ns")));
         let least = self.number(hop, &format!("{side}.min_rtt_ns"));
         least.into_iter().chain(first).reduce(f64::min)
     }
 }
 
-/// What the kernel says of a segment: how much of the delay its RTT is.
-fn kernel_part(segment: &SegmentStatistics, told: &Told<'_>, grown: bool) -> Option<f64> {
+/// Returns the part of a segment's delay that the kernel's RTT explains, in nanoseconds.
+fn kernel_part(segment: &SegmentStatistics, evidence: &Evidence<'_>, grown: bool) -> Option<f64> {
     let near = (segment.from_hop, "downstream");
     let far = (segment.to_hop, "upstream");
     let longest = segment
         .round_trip
         .map(|trip| trip.p95.0 as f64 * DELAYED_ACK);
     let believed = |&(hop, side): &(u8, &str)| {
-        let rtt = told.number(hop, &format!("{side}.rtt_ns"))?;
+        let rtt = evidence.number(hop, &format!("{side}.rtt_ns"))?;
         if longest.is_some_and(|longest| rtt > longest) {
             return None;
         }
         Some(if grown {
-            (rtt - told.least_rtt(hop, side)?).max(0.0)
+            (rtt - evidence.least_rtt(hop, side)?).max(0.0)
         } else {
             rtt
         })
@@ -202,40 +220,40 @@ fn kernel_part(segment: &SegmentStatistics, told: &Told<'_>, grown: bool) -> Opt
 fn of_segment(
     statistics: &Statistics,
     segment: &SegmentStatistics,
-    told: &Told<'_>,
+    evidence: &Evidence<'_>,
 ) -> Option<String> {
     let (near, far) = (segment.from_hop, segment.to_hop);
-    // Each end sends: the near one its blocks, the far one what comes back.
+    // Each end sends: the near one blocks, the far one their return.
     let sides = [(near, "downstream", far), (far, "upstream", near)];
-    for (counter, says) in [
+    for (counter, kind) in [
         ("rwnd_limited_ns", "receiver-limited"),
         ("sndbuf_limited_ns", "sender-limited"),
     ] {
         for (hop, side, peer) in sides {
-            let grown = |name: &str| told.grown(hop, &format!("{side}.{name}"));
+            let grown = |name: &str| evidence.grown(hop, &format!("{side}.{name}"));
             let (Some(limited), Some(busy)) = (grown(counter), grown("busy_ns")) else {
                 continue;
             };
             if busy > 0.0 && limited / busy >= LIMITED {
                 let percent = (limited / busy * 100.0).min(100.0);
-                let (own, peer) = ((told.name)(hop), (told.name)(peer));
-                let what = if counter.starts_with("rwnd") {
+                let (own, peer) = ((evidence.name)(hop), (evidence.name)(peer));
+                let limit = if counter.starts_with("rwnd") {
                     format!("{peer}'s window was full")
                 } else {
                     format!("{own}'s send buffer was full")
                 };
                 let when = format!("for {percent:.0} % of the time that {own} had data for {peer}");
-                return Some(format!("{says}: {what} {when}"));
+                return Some(format!("{kind}: {limit} {when}"));
             }
         }
     }
     let delay = delay(statistics, segment.round_trip);
-    let kernel = delay.and_then(|(_, grown)| kernel_part(segment, told, grown));
+    let kernel = delay.and_then(|(_, grown)| kernel_part(segment, evidence, grown));
     let share = delay
         .zip(kernel)
         .map(|((delay, _), kernel)| kernel / delay.max(1.0));
     let retransmissions =
-        sides.map(|(hop, side, _)| told.grown(hop, &format!("{side}.retransmits")));
+        sides.map(|(hop, side, _)| evidence.grown(hop, &format!("{side}.retransmits")));
     let retransmissions: f64 = retransmissions.into_iter().flatten().sum();
     let is_network = share.is_some_and(|share| share >= MOST);
     if is_network || retransmissions >= RETRANSMISSIONS {
@@ -259,7 +277,7 @@ fn of_segment(
         (Some(kernel), _) => format!(", the kernel's RTT is {}", span(kernel)),
         _ => String::new(),
     };
-    // What comes in waits at the far end first.
+    // A block waits at the far end first.
     let ends = [far, near];
     let hosts = ends.map(|hop| statistics.hosts.iter().find(|host| host.hop == hop));
     let late = |host: &HostStatistics| {
@@ -268,16 +286,16 @@ fn of_segment(
         } else {
             host.return_wake_up
         };
-        reads_late(host.hop, summary.into_iter(), delay, told)
+        reads_late(host.hop, summary.into_iter(), delay, evidence)
     };
     let late = hosts.into_iter().flatten().find_map(late);
     let known = segment.network.zip(segment.round_trip);
     let known =
         known.is_some_and(|(part, all)| part.count as f64 >= all.count as f64 * NETWORK_KNOWN);
-    // What the verdict says of such a segment, it says of what is left without the wake-up delays.
+    // A verdict on such a segment is about its delay without the wake-ups.
     let without_wake_ups = statistics.verdict.kind == VerdictKind::Segment;
     if known && (without_wake_ups || late.is_none()) {
-        let (near, far) = ((told.name)(near), (told.name)(far));
+        let (near, far) = ((evidence.name)(near), (evidence.name)(far));
         let beyond = match kernel {
             Some(_) => ", and TCP's own RTT does not show it: a proxy or a queue between them",
             None => "",
@@ -287,23 +305,27 @@ fn of_segment(
         ));
     }
     ends.iter()
-        .find_map(|&hop| memory(hop, told))
-        .or_else(|| busiest(&ends, told))
+        .find_map(|&hop| memory(hop, evidence))
+        .or_else(|| busiest(&ends, evidence))
         .map(|text| text + &unchanged)
         .or(late)
 }
 
-fn of_host(statistics: &Statistics, host: &HostStatistics, told: &Told<'_>) -> Option<String> {
+fn of_host(
+    statistics: &Statistics,
+    host: &HostStatistics,
+    evidence: &Evidence<'_>,
+) -> Option<String> {
     let hop = host.hop;
     let delay = delay(statistics, host.forward_residence);
     let late = [host.forward_wake_up, host.return_wake_up];
-    memory(hop, told)
-        .or_else(|| busiest(&[hop], told))
-        .or_else(|| reads_late(hop, late.into_iter().flatten(), delay, told))
+    memory(hop, evidence)
+        .or_else(|| busiest(&[hop], evidence))
+        .or_else(|| reads_late(hop, late.into_iter().flatten(), delay, evidence))
         .or_else(|| {
             let (delay, _) = delay?;
-            let load = load(hop, told)?;
-            let name = (told.name)(hop);
+            let load = load(hop, evidence)?;
+            let name = (evidence.name)(hop);
             Some(format!(
                 "application: {name} took {}, and is not busy: {load}",
                 span(delay)
@@ -311,25 +333,26 @@ fn of_host(statistics: &Statistics, host: &HostStatistics, told: &Told<'_>) -> O
         })
 }
 
-/// A block that comes before its node has connected onward waits there for that.
+/// Applies rule 5: a block that arrives before its node has connected to the next hop waits for
+/// that.
 fn waits_to_connect(
     statistics: &Statistics,
     host: &HostStatistics,
-    told: &Told<'_>,
+    evidence: &Evidence<'_>,
 ) -> Option<String> {
     if statistics.verdict.reads_late {
         return None;
     }
-    let connect = (told.connect)(host.hop)?.0 as f64;
+    let connect = (evidence.connect)(host.hop)?.0 as f64;
     let delay = match delay(statistics, host.forward_residence)? {
         (increase, true) => increase,
         _ => host.forward_residence?.mean.0 as f64,
     };
     let alike = connect.min(delay) >= ALIKE * connect.max(delay);
     alike.then(|| {
-        let (own, connect) = ((told.name)(host.hop), span(connect));
+        let (own, connect) = ((evidence.name)(host.hop), span(connect));
         let next = statistics.hosts.iter().find(|next| next.hop > host.hop);
-        let next = next.map_or_else(|| "the server".to_owned(), |next| (told.name)(next.hop));
+        let next = next.map_or_else(|| "the server".to_owned(), |next| (evidence.name)(next.hop));
         format!(
             "{own} waits for its connections to {next}, which take {connect}: \
              the network between {own} and {next}, or how fast {next} accepts"
@@ -337,12 +360,12 @@ fn waits_to_connect(
     })
 }
 
-fn of_server(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
+fn of_server(statistics: &Statistics, evidence: &Evidence<'_>) -> Option<String> {
     let exit = statistics.hosts.last()?.hop;
     let (delay, _) = delay(statistics, statistics.behind_exit)?;
-    let rtt = told.number(exit, "downstream.rtt_ns")?;
+    let rtt = evidence.number(exit, "downstream.rtt_ns")?;
     (rtt < delay * MOST).then(|| {
-        let name = (told.name)(exit);
+        let name = (evidence.name)(exit);
         format!(
             "application: the server behind {name} took {}, the kernel's RTT to it is {}",
             span(delay),
@@ -351,21 +374,26 @@ fn of_server(statistics: &Statistics, told: &Told<'_>) -> Option<String> {
     })
 }
 
-fn memory(hop: u8, told: &Told<'_>) -> Option<String> {
-    let pressure = told.number(hop, "memory_pressure_some10")?;
+fn memory(hop: u8, evidence: &Evidence<'_>) -> Option<String> {
+    let pressure = evidence.number(hop, "memory_pressure_some10")?;
     (pressure >= MEMORY_PRESSURE).then(|| {
-        let (name, percent) = ((told.name)(hop), pressure * 100.0);
-        format!("memory pressure at {name}: tasks waited for memory for {percent:.0} % of the last 10 s")
+        let (name, percent) = ((evidence.name)(hop), pressure * 100.0);
+        format!(
+            "memory pressure at {name}: tasks waited for memory for {percent:.0} % of the \
+             last 10 s"
+        )
     })
 }
 
-/// The one of these hosts that is busiest, if it is busy.
-fn busiest(hops: &[u8], told: &Told<'_>) -> Option<String> {
+/// Applies rule 7 to the busiest of these hosts.
+fn busiest(hops: &[u8], evidence: &Evidence<'_>) -> Option<String> {
     let busy = hops.iter().filter_map(|&hop| {
-        let load = told.number(hop, "load1").zip(told.number(hop, "cpus"));
+        let load = evidence
+            .number(hop, "load1")
+            .zip(evidence.number(hop, "cpus"));
         let load = load.map(|(load, cpus)| load / cpus.max(1.0) / LOAD_PER_CPU);
-        let busy = told.number(hop, "cpu_busy").map(|busy| busy / CPU_BUSY);
-        let pressure = told.number(hop, "cpu_pressure_some10");
+        let busy = evidence.number(hop, "cpu_busy").map(|busy| busy / CPU_BUSY);
+        let pressure = evidence.number(hop, "cpu_pressure_some10");
         let pressure = pressure.map(|pressure| pressure / CPU_PRESSURE);
         let degree = [load, busy, pressure]
             .into_iter()
@@ -374,15 +402,15 @@ fn busiest(hops: &[u8], told: &Told<'_>) -> Option<String> {
         (degree >= 1.0).then_some((degree, hop))
     });
     let (_, hop) = busy.max_by(|one, other| one.0.total_cmp(&other.0))?;
-    let told_load = load(hop, told)?;
-    Some(format!("host {} is busy: {told_load}", (told.name)(hop)))
+    let load = load(hop, evidence)?;
+    Some(format!("host {} is busy: {load}", (evidence.name)(hop)))
 }
 
-/// What a host told of its load, in words.
-fn load(hop: u8, told: &Told<'_>) -> Option<String> {
+/// Returns the load of a host in words; `None` if it reported none.
+fn load(hop: u8, evidence: &Evidence<'_>) -> Option<String> {
     let mut texts = Vec::new();
-    if let Some(load) = told.number(hop, "load1") {
-        let cpus = told.number(hop, "cpus");
+    if let Some(load) = evidence.number(hop, "load1") {
+        let cpus = evidence.number(hop, "cpus");
         let plural = if cpus == Some(1.0) { "" } else { "s" };
         let cpus = cpus.map_or_else(String::new, |cpus| format!(" on {cpus} CPU{plural}"));
         texts.push(format!("load {load:.1}{cpus}"));
@@ -391,7 +419,7 @@ fn load(hop: u8, told: &Told<'_>) -> Option<String> {
         ("cpu_busy", "CPUs busy for"),
         ("cpu_pressure_some10", "tasks waited for a CPU for"),
     ] {
-        let share = told.number(hop, name).map(|share| share * 100.0);
+        let share = evidence.number(hop, name).map(|share| share * 100.0);
         texts.extend(share.map(|percent| format!("{words} {percent:.0} % of the time")));
     }
     (!texts.is_empty()).then(|| texts.join(", "))
@@ -401,14 +429,14 @@ fn reads_late(
     hop: u8,
     wake_ups: impl Iterator<Item = Summary>,
     delay: Option<(f64, bool)>,
-    told: &Told<'_>,
+    evidence: &Evidence<'_>,
 ) -> Option<String> {
     let (delay, _) = delay?;
     let worst = wake_ups
         .map(|summary| summary.p95.0 as f64)
         .reduce(f64::max)?;
     (worst >= delay * MOST).then(|| {
-        let (name, worst) = ((told.name)(hop), span(worst));
+        let (name, worst) = ((evidence.name)(hop), span(worst));
         format!("host {name} reads late: {worst} after its kernel has the data (p95)")
     })
 }
@@ -419,7 +447,7 @@ fn span(nanos: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Confidence, Figure, Histogram, Verdict};
+    use super::super::HostStatistics;
     use super::*;
     use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::time::Nanos;
@@ -440,7 +468,8 @@ mod tests {
         })
     }
 
-    /// A -> B -> C: A -> B takes 1 ms, B -> C 10 ms, 5 ms of that for an increase. Nothing is named.
+    /// A -> B -> C: A -> B takes 1 ms, B -> C 10 ms, 5 ms of that for an increase. Nothing is
+    /// named.
     fn path() -> Statistics {
         let segment = |from_hop: u8, ms| SegmentStatistics {
             from_hop,
@@ -464,7 +493,7 @@ mod tests {
         }
     }
 
-    /// The verdict names this part, for an increase of 5 ms.
+    /// The path, with a verdict on this part for an increase of 5 ms.
     fn grown(kind: VerdictKind, index: usize) -> Statistics {
         let mut statistics = path();
         statistics.verdict.kind = kind;
@@ -502,29 +531,32 @@ mod tests {
         latest: &[NodeAnnotations],
         first: &[NodeAnnotations],
     ) -> String {
-        let told = Told {
+        let evidence = Evidence {
             latest,
             first,
             name: &name,
             connect: &|_| None,
         };
-        cause(statistics, &told).expect("something was told")
+        cause(statistics, &evidence).expect("there is a cause")
     }
 
     const IDLE: [(&str, f64); 3] = [("load1", 0.3), ("cpus", 4.0), ("cpu_busy", 0.1)];
 
     #[test]
     fn without_an_answer_there_is_no_cause_and_without_a_subject_it_is_unknown() {
-        let none = Told {
+        let none = Evidence {
             latest: &[],
             first: &[],
             name: &name,
             connect: &|_| Some(Nanos::from_millis(5)),
         };
         assert_eq!(cause(&grown(VerdictKind::Segment, 1), &none), None);
-        let told = [annotations(2, 1, &[("load1", 99.0), ("cpus", 1.0)])];
-        assert_eq!(why(&path(), &told, &[]), "unknown");
-        assert_eq!(why(&grown(VerdictKind::Clock, 1), &told, &[]), "unknown");
+        let evidence = [annotations(2, 1, &[("load1", 99.0), ("cpus", 1.0)])];
+        assert_eq!(why(&path(), &evidence, &[]), "unknown");
+        assert_eq!(
+            why(&grown(VerdictKind::Clock, 1), &evidence, &[]),
+            "unknown"
+        );
     }
 
     #[test]
@@ -532,13 +564,13 @@ mod tests {
         let mut statistics = path();
         statistics.segments[0].sla = Sla::Warning;
         statistics.segments[1].sla = Sla::Critical;
-        let told = [annotations(1, 1, &[("downstream.rtt_ns", 9e6)])];
+        let evidence = [annotations(1, 1, &[("downstream.rtt_ns", 9e6)])];
         assert_eq!(
-            why(&statistics, &told, &[]),
+            why(&statistics, &evidence, &[]),
             "B -> C: network: the kernel's RTT is 9 ms of 10 ms"
         );
         statistics.segments[1].sla = Sla::Ok;
-        assert_eq!(why(&statistics, &told, &[]), "unknown");
+        assert_eq!(why(&statistics, &evidence, &[]), "unknown");
     }
 
     #[test]
@@ -567,7 +599,7 @@ mod tests {
             why(&statistics, &now(0.45e9, 0.0), &first),
             "receiver-limited: C's window was full for 45 % of the time that B had data for C"
         );
-        // Of the whole life it is 5 %: an old connection's past says nothing of now.
+        // Of the whole life it is 5 %: an old connection's past does not count.
         assert!(why(&statistics, &now(0.45e9, 0.0), &[]).starts_with("network"));
         assert!(why(&statistics, &now(0.19e9, 0.0), &first).starts_with("network"));
         assert_eq!(
@@ -608,7 +640,7 @@ mod tests {
         );
         let first = [annotations(1, 5, &[("downstream.retransmits", 11.0)])];
         assert_eq!(why(&statistics, &near(1e6, 12.0), &first), "unknown");
-        // The far end's view, where the near one said nothing.
+        // The far end's view if the near one has none.
         let far = [annotations(
             2,
             9,
@@ -638,15 +670,15 @@ mod tests {
     fn rule_5_a_host_whose_connects_take_as_long_as_its_delay_waits_for_them() {
         let after_connects_of =
             |statistics: &Statistics, connect_us: u64, latest: &[NodeAnnotations]| {
-                let told = Told {
+                let evidence = Evidence {
                     latest,
                     first: &[],
                     name: &name,
                     connect: &|hop| (hop > 0).then(|| Nanos::from_micros(connect_us)),
                 };
-                cause(statistics, &told)
+                cause(statistics, &evidence)
             };
-        // Nobody was asked: it is known all the same.
+        // Connects are known without annotations.
         let says = "B waits for its connections to C, which take 5.1 ms: \
                     the network between B and C, or how fast C accepts";
         let mut statistics = grown(VerdictKind::Host, 1);
@@ -656,8 +688,8 @@ mod tests {
         assert_eq!(of(&statistics, 5_100), says);
         // Busy or not.
         let busy = [annotations(1, 9, &[("load1", 9.1), ("cpus", 2.0)])];
-        let told = after_connects_of(&statistics, 5_100, &busy);
-        assert_eq!(told.as_deref(), Some(says));
+        let evidence = after_connects_of(&statistics, 5_100, &busy);
+        assert_eq!(evidence.as_deref(), Some(says));
         // As long as the increase of 5 ms, more or less.
         for (connect_us, decides) in [(3_700, false), (3_800, true), (6_600, true), (6_700, false)]
         {
@@ -667,7 +699,7 @@ mod tests {
                 "{connect_us}"
             );
         }
-        // A process that reads late waits for nobody.
+        // A process that reads late does not wait for a connect.
         statistics.verdict.reads_late = true;
         assert_eq!(of(&statistics, 5_100), "");
         // By share it is the mean that counts: 3 ms, whatever the median is.
@@ -678,7 +710,7 @@ mod tests {
         });
         assert!(of(&statistics, 3_100).contains(", which take 3.1 ms: "));
         assert_eq!(of(&statistics, 2_200), "");
-        // Behind the last node there is the server; and who did not tell has no connects.
+        // The server is behind the last node; a node that reported no connects has none.
         assert_eq!(
             of(&grown(VerdictKind::Host, 2), 5_000),
             "C waits for its connections to the server, which take 5 ms: \
@@ -689,23 +721,29 @@ mod tests {
     }
 
     #[test]
-    fn rule_6_memory_pressure_is_told_of_the_end_that_has_it() {
+    fn rule_6_memory_pressure_names_the_end_that_has_it() {
         let row = [
             ("memory_pressure_some10", 0.23),
             ("load1", 30.0),
             ("cpus", 2.0),
         ];
-        let told = [annotations(2, 9, &row)];
+        let evidence = [annotations(2, 9, &row)];
         let says = "memory pressure at C: tasks waited for memory for 23 % of the last 10 s";
-        assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), says);
-        assert_eq!(why(&grown(VerdictKind::Host, 2), &told, &[]), says);
+        assert_eq!(why(&grown(VerdictKind::Segment, 1), &evidence, &[]), says);
+        assert_eq!(why(&grown(VerdictKind::Host, 2), &evidence, &[]), says);
         let row = [("memory_pressure_some10", 0.09)];
-        let told = [annotations(2, 9, &row)];
-        assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), "unknown");
+        let evidence = [annotations(2, 9, &row)];
+        assert_eq!(
+            why(&grown(VerdictKind::Segment, 1), &evidence, &[]),
+            "unknown"
+        );
         // An end of another segment.
         let row = [("memory_pressure_some10", 0.5)];
-        let told = [annotations(0, 9, &row)];
-        assert_eq!(why(&grown(VerdictKind::Segment, 1), &told, &[]), "unknown");
+        let evidence = [annotations(0, 9, &row)];
+        assert_eq!(
+            why(&grown(VerdictKind::Segment, 1), &evidence, &[]),
+            "unknown"
+        );
     }
 
     #[test]
@@ -715,12 +753,12 @@ mod tests {
         statistics.segments[1].network = summary(8.0);
         statistics.hosts[2].forward_wake_up = summary(9.0); // Left out by the verdict.
         let between = "network: it lies between the kernels of B and C";
-        let told = [busy.clone()];
-        assert_eq!(why(&statistics, &told, &[]), between);
+        let evidence = [busy.clone()];
+        assert_eq!(why(&statistics, &evidence, &[]), between);
         let kernel = [("downstream.rtt_ns", 1.1e6), ("downstream.min_rtt_ns", 1e6)];
-        let told = [annotations(1, 9, &kernel), busy.clone()];
+        let evidence = [annotations(1, 9, &kernel), busy.clone()];
         assert_eq!(
-            why(&statistics, &told, &[]),
+            why(&statistics, &evidence, &[]),
             format!(
                 "{between}, and TCP's own RTT does not show it: a proxy or a queue between them"
             )
@@ -729,13 +767,13 @@ mod tests {
         let mut statistics = path();
         statistics.segments[1].sla = Sla::Critical;
         statistics.segments[1].network = summary(8.0);
-        assert!(why(&statistics, &told, &[]).contains(between));
+        assert!(why(&statistics, &evidence, &[]).contains(between));
         statistics.hosts[2].forward_wake_up = summary(9.0);
-        assert!(why(&statistics, &told, &[]).contains("host C is busy"));
+        assert!(why(&statistics, &evidence, &[]).contains("host C is busy"));
         // Known of too few blocks.
         let mut statistics = grown(VerdictKind::Segment, 1);
         statistics.segments[1].network = summary(8.0).map(|part| Summary { count: 80, ..part });
-        assert!(why(&statistics, &told, &[]).starts_with("host C is busy"));
+        assert!(why(&statistics, &evidence, &[]).starts_with("host C is busy"));
     }
 
     #[test]
@@ -746,12 +784,12 @@ mod tests {
             let row = [("downstream.rtt_ns", rtt), ("downstream.min_rtt_ns", 1e6)];
             annotations(1, 9, &row)
         };
-        let told = |rtt| [kernel(rtt), busy.clone()];
+        let evidence = |rtt| [kernel(rtt), busy.clone()];
         assert_eq!(
-            why(&statistics, &told(1.1e6), &[]),
+            why(&statistics, &evidence(1.1e6), &[]),
             "host C is busy: load 9.1 on 2 CPUs, kernel RTT unchanged"
         );
-        assert!(why(&statistics, &told(6e6), &[]).starts_with("network"));
+        assert!(why(&statistics, &evidence(6e6), &[]).starts_with("network"));
         assert_eq!(
             why(&statistics, std::slice::from_ref(&busy), &[]),
             "host C is busy: load 9.1 on 2 CPUs"
@@ -777,35 +815,36 @@ mod tests {
     }
 
     #[test]
-    fn rule_8_a_late_reader_is_told_by_its_wake_up_delay() {
+    fn rule_8_a_late_reader_is_found_by_its_wake_up_delay() {
         let mut statistics = grown(VerdictKind::Segment, 1);
-        let told = [annotations(2, 9, &IDLE)];
+        let evidence = [annotations(2, 9, &IDLE)];
         statistics.hosts[2].forward_wake_up = summary(2.4);
-        assert_eq!(why(&statistics, &told, &[]), "unknown");
+        assert_eq!(why(&statistics, &evidence, &[]), "unknown");
         statistics.hosts[2].forward_wake_up = summary(2.6);
         assert_eq!(
-            why(&statistics, &told, &[]),
+            why(&statistics, &evidence, &[]),
             "host C reads late: 2.6 ms after its kernel has the data (p95)"
         );
         // The return path of C -> D is not of this segment.
         let mut statistics = grown(VerdictKind::Segment, 1);
         statistics.hosts[2].return_wake_up = summary(9.0);
-        assert_eq!(why(&statistics, &told, &[]), "unknown");
+        assert_eq!(why(&statistics, &evidence, &[]), "unknown");
         statistics.hosts[1].return_wake_up = summary(9.0);
-        assert!(why(&statistics, &told, &[]).starts_with("host B reads late: 9 ms"));
+        assert!(why(&statistics, &evidence, &[]).starts_with("host B reads late: 9 ms"));
     }
 
     #[test]
     fn rule_9_what_an_idle_host_or_a_near_server_takes_is_the_applications() {
-        let told = [annotations(2, 9, &IDLE)];
+        let evidence = [annotations(2, 9, &IDLE)];
         assert_eq!(
-            why(&grown(VerdictKind::Host, 2), &told, &[]),
-            "application: C took 5 ms, and is not busy: load 0.3 on 4 CPUs, CPUs busy for 10 % of the time"
+            why(&grown(VerdictKind::Host, 2), &evidence, &[]),
+            "application: C took 5 ms, and is not busy: load 0.3 on 4 CPUs, CPUs busy for 10 % of \
+                 the time"
         );
         assert_eq!(
-            why(&grown(VerdictKind::Host, 1), &told, &[]),
+            why(&grown(VerdictKind::Host, 1), &evidence, &[]),
             "unknown",
-            "B did not tell"
+            "B reported nothing"
         );
         let server = largest(VerdictKind::Server, 0);
         let rtt = |rtt| [annotations(2, 9, &[("downstream.rtt_ns", rtt)])];

@@ -1,11 +1,11 @@
-//! Listening: accept threads, and what a node counts of its connections.
+//! Listening: accept threads, the connections that are open, and their totals.
 
 use crate::collect::queue::Traffic;
+use crate::node::accept_limit::AcceptLimit;
 use crate::node::connection::{spawn_up, Connection};
 use crate::node::connection_log::HasEnds;
 use crate::node::end::End;
 use crate::node::fault::cut_off;
-use crate::node::gate::AcceptLimit;
 use crate::node::pair::{EndPair, PumpCounts};
 use crate::node::Node;
 use crate::sync::lock;
@@ -21,9 +21,10 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long accepting rests when descriptors or threads are short.
-const REST: Duration = Duration::from_millis(100);
-/// At the end, connections on which nothing has moved for so long have nothing in flight.
+/// The pause of an accept thread when descriptors or threads are short.
+const PAUSE: Duration = Duration::from_millis(100);
+/// At the end of the node, a connection on which nothing has moved for so long has nothing in
+/// flight.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// A node that listens.
@@ -40,38 +41,38 @@ pub(super) struct Shared {
     pub(super) node: Node,
     pub(super) stopping: AtomicBool,
     pub(super) stop: Receiver<()>,
-    /// Dropped to wake accept threads that rest.
+    /// Dropped to wake accept threads that pause.
     pub(super) stopper: Mutex<Option<Sender<()>>>,
     pub(super) next_id: AtomicUsize,
     pub(super) open: Mutex<VecMap<usize, Weak<Connection>>>,
-    /// The most that were open since memory was given back; changes under the lock of `open`.
+    /// The most that were open since memory was returned; changes under the lock of `open`.
     pub(super) most_open: AtomicUsize,
-    /// Most of them have ended since.
+    /// Set when most of them have ended since.
     pub(super) crowd_has_gone: AtomicBool,
     pub(super) ended: Sender<()>,
     pub(super) totals: Mutex<Totals>,
     pub(super) short: AtomicBool,
-    pub(super) gate: AcceptLimit,
+    pub(super) limit: AcceptLimit,
 }
 
-/// What a node has seen of connections.
+/// The totals of a node over its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Accepted.
+    /// Accepted connections.
     pub connections: u64,
-    /// Ended otherwise than by an orderly end.
+    /// Connections without an orderly end.
     pub failed: u64,
-    /// Reset at once for not being in a network of `--allow`.
+    /// Clients that were reset because they are in no network of `--allow`.
     pub refused: u64,
-    /// Moved.
+    /// Traffic in both directions.
     pub traffic: Traffic,
 }
 
-/// Binds every address; `timeout` is the node's `-t`.
+/// Binds every address; `timeout` is `--timeout` of the node.
 ///
 /// # Errors
 ///
-/// As bind(2) and listen(2), for the first address that fails.
+/// The error of bind(2) or listen(2), with the first address that fails.
 pub fn bind(
     addresses: &[SocketAddr],
     timeout: Duration,
@@ -79,8 +80,8 @@ pub fn bind(
     addresses
         .iter()
         .map(|&address| {
-            let listener = TcpListener::bind(address).map_err(|error| (address, error))?;
-            // A shorter backlog than we would like still works.
+            let listener = sys::listen_on(address).map_err(|error| (address, error))?;
+            // A shorter backlog works too.
             let _ = sys::widen_backlog(&listener);
             End::prepare(&listener, timeout).map_err(|error| (address, error))?;
             Ok(listener)
@@ -88,11 +89,11 @@ pub fn bind(
         .collect()
 }
 
-/// The addresses that a listening endpoint stands for; no host means all of both families.
+/// Returns the addresses of a listening endpoint; without a host, those of both families.
 ///
 /// # Errors
 ///
-/// As the resolver.
+/// Those of the resolver.
 pub fn listen_addresses(
     host: Option<&str>,
     port: u16,
@@ -113,21 +114,22 @@ pub fn listen_addresses(
 }
 
 impl Server {
-    /// A server that accepts.
+    /// Starts a server that accepts at once.
     ///
     /// # Errors
     ///
-    /// As [`accept`](Self::accept).
+    /// Those of [`accept`](Self::accept).
     pub fn start(node: Node, listeners: Vec<TcpListener>) -> io::Result<Self> {
         let mut server = Self::new(node, listeners);
         server.accept()?;
         Ok(server)
     }
 
-    /// One whose clients wait until it [accepts](Self::accept): all else that may fail can come before.
+    /// Makes a server whose clients wait until it [accepts](Self::accept). So whatever may fail can
+    /// come before.
     pub fn new(node: Node, listeners: Vec<TcpListener>) -> Self {
         if node.settings.listens_for_arrivals() {
-            // A kernel that does not tell leaves them unknown.
+            // Arrival times stay unknown if the kernel has none.
             listeners
                 .iter()
                 .for_each(|listener| drop(sys::receive::keep_arrivals(listener)));
@@ -145,7 +147,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Where a thread cannot be started.
+    /// The error of the system, if a thread cannot be started.
     pub fn accept(&mut self) -> io::Result<()> {
         for listener in &self.listeners {
             let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(listener));
@@ -163,19 +165,19 @@ impl Server {
         &self.shared.node
     }
 
-    /// A view of the counts that outlives the server.
+    /// Returns a view of the counts that outlives the server.
     pub fn watch(&self) -> ServerView {
         ServerView(Arc::clone(&self.shared))
     }
 
-    /// Stops accepting, lets what is in flight finish within `--timeout`, and returns what was seen.
+    /// Stops accepting, lets what is in flight finish within `--timeout`, and returns the totals.
     ///
-    /// A connection on which nothing moves has nothing in flight and is not waited for. What is open then is reset: an end
-    /// of file would look like one that the other application made.
+    /// A connection on which nothing moves has nothing in flight, and delays nothing. All that are
+    /// open after that are reset: an end of file would look like one of the other application.
     pub fn stop(self) -> Totals {
         self.shared.stopping.store(true, Ordering::Release);
         lock(&self.shared.stopper).take();
-        self.shared.gate.close();
+        self.shared.limit.close();
         for listener in &self.listeners {
             sys::stop_accepting(listener);
         }
@@ -202,8 +204,8 @@ impl Server {
             cut_off(&self.shared.node, &connection.pair);
         }
         drop(left);
-        // Their pumps wake at once and count what they moved. One that is still connecting, or waits for its last word to be
-        // taken, does not: it counts as it stands.
+        // Their pumps wake at once and count what they moved. One that is still connecting, or
+        // waits until its final frame is taken, does not: it counts as it is.
         let deadline = Instant::now() + QUIET;
         while self.shared.moved().is_some() && self.ended.recv_deadline(deadline).is_ok() {}
         let left = self.shared.connections();
@@ -214,7 +216,7 @@ impl Server {
     }
 }
 
-/// The counts of a node that serves, read while it does.
+/// The counts of a server, readable while it runs.
 #[derive(Clone, Debug)]
 pub struct ServerView(Arc<Shared>);
 
@@ -224,11 +226,12 @@ impl ServerView {
         &self.0.node
     }
 
-    /// How many connections are open, and what all there were have seen; those that are open count as they are now. No
-    /// count is ever less than it was.
+    /// Returns the number of open connections, and the totals, open ones included. No count ever
+    /// decreases.
     pub fn totals(&self) -> (u64, Totals) {
         let shared = &self.0;
-        // Before the lock, and dropped after it: the last reference to a connection takes it when dropped.
+        // Taken before the lock and dropped after it: the drop of the last reference takes the
+        // lock.
         let open = shared.connections();
         let totals = {
             // A pump moves its counts from there to here under this lock.
@@ -236,15 +239,16 @@ impl ServerView {
             for connection in &open {
                 totals.traffic.add(&carried(&connection.pair));
             }
-            totals.refused = shared.gate.refused();
+            totals.refused = shared.limit.refused();
             totals.connections = shared.next_id.load(Ordering::Relaxed) as u64 - 1;
             totals
         };
         (open.len() as u64, totals)
     }
 
-    /// The connections that are open now, in order of their numbers. Each is looked up when its turn comes: one that has
-    /// ended meanwhile is left out, and none is kept from ending for longer than the caller holds it.
+    /// Returns the open connections in the order of their numbers. Each is looked up when it is
+    /// due: one that has ended meanwhile is left out, and none is held longer than its caller holds
+    /// it.
     pub fn open(&self) -> impl Iterator<Item = Arc<dyn HasEnds>> + '_ {
         let open = &self.0.open;
         let last = lock(open).keys().next_back().copied();
@@ -263,9 +267,9 @@ impl ServerView {
     }
 }
 
-/// What its pumps have moved and not yet entered into the totals.
+/// Returns the traffic of its pumps that is not part of the totals yet.
 pub(super) fn carried(pair: &EndPair) -> Traffic {
-    let [up, down] = pair.carried.each_ref().map(PumpCounts::shown);
+    let [up, down] = pair.counts.each_ref().map(PumpCounts::load);
     Traffic {
         forward_blocks: up[0],
         forward_bytes: up[1],
@@ -276,12 +280,12 @@ pub(super) fn carried(pair: &EndPair) -> Traffic {
 }
 
 impl Shared {
-    /// For `node`, and what tells that a connection has ended.
+    /// Makes the state of a server, and the receiver of a signal for each connection that ends.
     pub(super) fn new(node: Node) -> (Arc<Self>, Receiver<()>) {
         let (stopper, stop) = bounded(0);
         let (ended_tx, ended) = bounded(1); // One signal is as good as many.
         let shared = Arc::new(Self {
-            gate: AcceptLimit::new(node.settings.limits.clone()),
+            limit: AcceptLimit::new(node.settings.limits.clone()),
             node,
             stopping: AtomicBool::new(false),
             stop,
@@ -297,8 +301,8 @@ impl Shared {
         (shared, ended)
     }
 
-    /// Whether a reader is slow: a pump is in the middle of a write, or the kernel holds what the peer has not taken. That
-    /// is in flight, however long nothing moves.
+    /// Returns `true` if a reader is slow: a pump is blocked in a write, or the kernel holds bytes
+    /// for a peer. They are in flight, even if nothing moves for long.
     fn has_slow_reader(&self) -> bool {
         let open = self.connections();
         open.iter().any(|connection| {
@@ -314,68 +318,68 @@ impl Shared {
             .collect()
     }
 
-    /// How often something was read on the connections that are open now; `None` where there are none, and all that there
-    /// were stand in the totals.
+    /// Returns the number of reads on the open connections; `None` if all connections have ended
+    /// and are part of the totals.
     fn moved(&self) -> Option<usize> {
-        // An upgraded one may turn out to be the last reference, whose drop takes the lock again: not under it.
+        // An upgraded one may be the last reference, whose drop takes the lock again: not under it.
         let open = self.connections();
         let reads = open
             .iter()
             .map(|connection| connection.pair.moved.load(Ordering::Relaxed));
         let reads = reads.fold(0, usize::wrapping_add);
         drop(open);
-        // One that is being dropped is in none of the two, but in the table until it is counted.
+        // One that is being dropped stays in the table until it is part of the totals.
         (!lock(&self.open).is_empty()).then_some(reads)
     }
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    while shared.gate.wait() {
+    while shared.limit.wait() {
         let accepted = listener.accept();
         if shared.stopping.load(Ordering::Acquire) {
-            return accepted.map_or((), |(socket, _)| turn_away(&socket));
+            return accepted.map_or((), |(socket, _)| reset(&socket));
         }
         match accepted {
             Ok((socket, peer)) => {
-                if !shared.gate.admits(&socket, peer) {
+                if !shared.limit.admit(&socket, peer) {
                     continue;
                 }
-                if !shared.gate.enter() {
-                    return turn_away(&socket);
+                if !shared.limit.acquire() {
+                    return reset(&socket);
                 }
                 if let Err(error) = spawn_up(shared, socket, peer) {
-                    rest(shared, "start a thread for a connection", &error);
+                    pause(shared, "start a thread for a connection", &error);
                 } else {
-                    recovered(shared);
+                    log_recovery(shared);
                 }
             }
-            Err(error) if sys::is_shortage(&error) => rest(shared, "accept a connection", &error),
-            // The client was gone before we came: nothing to do for us.
+            Err(error) if sys::is_shortage(&error) => pause(shared, "accept a connection", &error),
+            // The client was gone before it was accepted.
             Err(error) => log::debug!("accept: {error}"),
         }
     }
 }
 
-/// The node ends: nobody is to take that for an orderly end of its connection.
-fn turn_away(socket: &TcpStream) {
-    // Where it fails the client is gone already.
+/// Resets a client of a node that ends: an end of file would look like an orderly end.
+fn reset(socket: &TcpStream) {
+    // It fails only if the client is gone already.
     let _ = sys::reset_on_close(socket);
 }
 
-/// Out of descriptors, threads or memory: say so once, and try again when some may be free.
+/// Pauses when descriptors, threads or memory are short, and logs that once.
 #[cold]
-fn rest(shared: &Shared, what: &str, error: &io::Error) {
+fn pause(shared: &Shared, what: &str, error: &io::Error) {
     if !shared.short.swap(true, Ordering::Relaxed) {
         log::error!(
             "accept: cannot {what}: {error}; resting until some are free \
              (raise ulimit -n, ulimit -u or vm.max_map_count)"
         );
     }
-    // The stopper is never sent to: this ends with the timeout, or when it is dropped.
-    let _ = shared.stop.recv_timeout(REST);
+    // Nothing is ever sent to the stopper: this ends with the timeout, or when that is dropped.
+    let _ = shared.stop.recv_timeout(PAUSE);
 }
 
-fn recovered(shared: &Shared) {
+fn log_recovery(shared: &Shared) {
     if shared.short.load(Ordering::Relaxed) && shared.short.swap(false, Ordering::Relaxed) {
         log::info!("accept: goes on");
     }
@@ -405,7 +409,7 @@ mod tests {
         let early = TcpStream::connect(address).unwrap();
         let mut server = Server::new(node, vec![listener]);
         assert!(server.accepting.is_empty());
-        // It waits in the kernel, for whoever accepts.
+        // It waits in the kernel until it is accepted.
         let (_taken, peer) = server.listeners[0].accept().unwrap();
         assert_eq!(peer, early.local_addr().unwrap());
         assert_eq!(server.watch().totals().1.connections, 0);
@@ -427,13 +431,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
-        assert!(shared.gate.enter());
+        assert!(shared.limit.acquire());
         let connection = Connection::new(&shared, socket, peer);
         std::thread::scope(|scope| {
             let held = lock(&shared.totals);
             scope.spawn(move || drop(connection));
             let deadline = Instant::now() + LONG;
-            // Without holding it for a moment: then its last holder might be this thread, which has the lock.
+            // Without an upgrade, after which this thread might be the last holder, with the lock
+            // taken.
             let is_held = |one: &Weak<Connection>| one.strong_count() > 0;
             while lock(&shared.open).values().any(is_held) {
                 assert!(Instant::now() < deadline, "it is not dropped");
@@ -454,9 +459,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
-        assert!(server.shared.gate.enter());
+        assert!(server.shared.limit.acquire());
         let connection = Connection::new(&server.shared, socket, peer);
-        connection.pair.carried[ConnectionSide::Client as usize].show(3, 300);
+        connection.pair.counts[ConnectionSide::Client as usize].store(3, 300);
         let totals = server.stop();
         let seen = (totals.connections, totals.failed, totals.traffic);
         let traffic = Traffic {

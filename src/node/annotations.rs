@@ -5,7 +5,7 @@ use crate::annotation::NodeAnnotations;
 use crate::collect::queue::Measurement;
 use crate::node::reader::HEADROOM;
 use crate::node::Node;
-use crate::session::annotations::told;
+use crate::session::annotations::reported;
 use crate::wire::values::{cut_values, parse_values, with_annotation};
 use crate::wire::{
     Flags, FrameView, Header, ANNOTATION_HEADER_LEN, ANNOTATION_VALUES, MAX_ANNOTATIONS,
@@ -14,7 +14,7 @@ use crate::wire::{
 /// Offers the annotations in a frame that came back, of the nodes from `hop` on, to the collector.
 #[inline(never)]
 pub fn collect_annotations(node: &Node, hop: u8, frame: &FrameView<'_>) {
-    for annotations in told(frame, hop) {
+    for annotations in reported(frame, hop) {
         let annotations = Measurement::NodeAnnotations(hop, Box::new(annotations));
         node.collector.offer(annotations);
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::wire::values::emit_values;
-    use crate::wire::{build, frame_type};
+    use crate::wire::{build, FrameType};
 
     fn numbers(count: usize) -> Vec<HostAnnotation> {
         (0..count)
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn annotations_fill_the_room_of_a_frame_and_a_flag_marks_those_left_out() {
         let value = emit_values(&numbers(200));
-        let header = Header::new(frame_type::BLOCK, 1, 2);
+        let header = Header::new(FrameType::Block, 1, 2);
         let mut own = Vec::new();
         let mut bytes = build(header, &[], &[], b"payload");
         let mut hops = Vec::new();
@@ -100,7 +100,7 @@ mod tests {
         }
         let frame = FrameView::parse(&bytes).unwrap();
         assert_eq!(frame.payload(), b"payload");
-        let counts: Vec<_> = told(&frame, 0)
+        let counts: Vec<_> = reported(&frame, 0)
             .iter()
             .map(|annotations| annotations.annotations.len())
             .collect();

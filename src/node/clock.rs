@@ -2,9 +2,11 @@
 
 use crate::measure::LATEST;
 use crate::session::clock::{ClockWatch, Generations, LONGEST_READING};
+use crate::session::opening::Introduction;
 use crate::sync::lock;
-use crate::sys::{self, clock::Reading};
+use crate::sys::{self, clock::ClockReading};
 use crate::time::{MonoTime, SignedNanos, WallTime};
+use crate::wire::NodeInfo;
 use std::sync::Mutex;
 
 /// The node's count of clock steps, shared by its pumps.
@@ -17,7 +19,7 @@ impl NodeClock {
         Self(Mutex::new(Generations::new(steady(sys::clock::read).now())))
     }
 
-    /// A pump's own copy.
+    /// Returns a copy for a pump.
     pub fn pump(&self) -> PumpClock<'_> {
         PumpClock {
             watch: lock(&self.0).watch(),
@@ -32,7 +34,7 @@ impl Default for NodeClock {
     }
 }
 
-/// The clock in one pump's hands.
+/// The clock of one pump.
 #[derive(Debug)]
 pub struct PumpClock<'a> {
     watch: ClockWatch,
@@ -48,15 +50,16 @@ pub struct Moment {
     pub mono: MonoTime,
     /// The wall clock's generation.
     pub generation: u8,
-    /// The wall clock was stepped since the pump's reading before this one: what another clock told in between is of
-    /// no use.
+    /// `true` if the wall clock was stepped since the pump's previous reading: an arrival time in
+    /// between is of no use.
     pub stepped: bool,
-    /// When what was read at this moment had come, as the kernel told on the same wall clock; `None` where it did not.
+    /// The arrival time of what was read at this moment, from the kernel, on the same wall clock;
+    /// `None` if unknown.
     pub arrival: Option<WallTime>,
 }
 
 impl Moment {
-    /// The same moment for a frame that had come at `arrival`, if that can be true.
+    /// Returns the same moment for a frame that arrived at `arrival`, if that is plausible.
     pub fn after(self, arrival: Option<WallTime>) -> Self {
         let possible = |at: &WallTime| (SignedNanos::ZERO..=LATEST).contains(&(self.wall - *at));
         Self {
@@ -64,14 +67,23 @@ impl Moment {
             ..self
         }
     }
+
+    /// The contribution to OPEN of the node that `info` describes, stamped at this moment.
+    pub fn introduce(self, info: &NodeInfo) -> Introduction<'_> {
+        Introduction {
+            info,
+            ingress: self.wall,
+            generation: self.generation,
+        }
+    }
 }
 
-/// So often a reading that was preempted is made again.
+/// The number of further readings after one that was preempted.
 const AGAIN: usize = 3;
 
-/// A reading whose clocks belong together, or else the last of a few: one that was preempted hides a step as long as the
-/// preemption was, and the block at hand would have a wrong figure.
-fn steady(mut read: impl FnMut() -> Reading) -> Reading {
+/// Returns a reading whose clocks belong together, or else the last of a few. A preempted reading
+/// hides a step as long as the preemption, and the block at hand would have a wrong delay.
+fn steady(mut read: impl FnMut() -> ClockReading) -> ClockReading {
     let mut reading = read();
     for _ in 0..AGAIN {
         if reading.took <= LONGEST_READING {
@@ -100,9 +112,8 @@ impl PumpClock<'_> {
     }
 
     #[cold]
-    #[inline(never)]
-    fn settle(&mut self, reading: &Reading) {
-        // Every pump comes to see a step; it is one event, and one line, of the node.
+    fn settle(&mut self, reading: &ClockReading) {
+        // Every pump sees a step; it is one event, and one log line, of the node.
         if self.watch.settle(reading.now(), &mut lock(&self.node.0)) {
             log::warn!(
                 "clock: stepped, generation={}; figures across the step are left out",
@@ -123,10 +134,10 @@ mod tests {
             let mut count = 0;
             let reading = steady(|| {
                 count += 1;
-                Reading {
+                ClockReading {
                     mono: MonoTime(count),
                     took: Nanos::from_micros(if count <= slow { 201 } else { 200 }),
-                    ..Reading::default()
+                    ..ClockReading::default()
                 }
             });
             reading.mono.0

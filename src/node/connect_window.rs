@@ -1,14 +1,15 @@
-//! What came while a node set up its onward connection: when it was there, and that it was not read late.
+//! The bytes that arrived while a node connected onward: the time when they were there, and that
+//! they were not read late.
 //!
-//! A pump reads nothing before the onward connection stands. What the kernel has by then waited for that, not for a
-//! process to wake: it was there when the kernel had it, and the rest is the node's residence. (Taken for a wake-up delay
-//! it would say of a node whose way onward is long that it reads late.) Late it can only have been until it began.
+//! A pump reads nothing before the onward connection is established. Bytes that the kernel has by
+//! then waited for that, and not for a thread to wake: the time is the node's residence. As a
+//! wake-up delay it would show a node with a long way onward as one that reads late.
 
 use crate::measure::LATEST;
 use crate::node::clock::Moment;
 use crate::time::{MonoTime, WallTime};
 
-/// From when to when a node was busy with its onward connection, on one generation of its clock.
+/// The interval in which a node was connecting onward, on one generation of its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectWindow {
     begun: WallTime,
@@ -16,19 +17,19 @@ pub struct ConnectWindow {
     generation: u8,
 }
 
-/// What the kernel's time of a read says.
+/// The relation of a read's arrival time to the interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrived {
     /// All of the read was there while the node connected, at this moment at the latest.
-    Meanwhile(Moment),
-    /// It came when the connection stood, and so does all that follows.
+    WhileConnecting(Moment),
+    /// It arrived after the connection was established, and so does all that follows.
     After,
-    /// The kernel did not tell, or cannot be believed.
+    /// The arrival time is missing or implausible.
     Unknown,
 }
 
 impl ConnectWindow {
-    /// Two readings of one clock; `None` where it was stepped between them.
+    /// Makes the interval between two readings of one clock; `None` if it was stepped between them.
     pub fn new(begun: Moment, stood: Moment) -> Option<Self> {
         let steady = begun.generation == stood.generation && begun.wall <= stood.wall;
         steady.then_some(Self {
@@ -38,8 +39,8 @@ impl ConnectWindow {
         })
     }
 
-    /// Whether what was read at `read_at` had come before the connection stood: all of it by `arrival`, as the kernel tells,
-    /// which is believed from a second before the node began to connect.
+    /// Judges a read at `read_at` whose bytes had all arrived by `arrival`. An arrival time of up
+    /// to a second before the connect began is plausible.
     pub fn judge(&self, read_at: Moment, arrival: Option<WallTime>) -> Arrived {
         let steady = read_at.generation == self.generation && !read_at.stepped;
         let Some(arrival) = arrival.filter(|at| steady && self.begun - *at <= LATEST) else {
@@ -52,7 +53,7 @@ impl ConnectWindow {
         let Some(ago) = read_at.wall.0.checked_sub(wall.0) else {
             return Arrived::Unknown;
         };
-        Arrived::Meanwhile(Moment {
+        Arrived::WhileConnecting(Moment {
             wall,
             mono: MonoTime(read_at.mono.0.saturating_sub(ago)),
             ..read_at
@@ -93,14 +94,14 @@ mod tests {
         ] {
             assert_eq!(
                 window().judge(moment(2009), at(came)),
-                Arrived::Meanwhile(moment(there)),
+                Arrived::WhileConnecting(moment(there)),
                 "{came}"
             );
         }
-        // However long that took: it lies between two readings of our own clock.
+        // For a long connect too: it lies between two readings of the node's own clock.
         let slow = ConnectWindow::new(moment(2000), moment(9000)).unwrap();
         let came = slow.judge(moment(9001), at(2001));
-        assert_eq!(came, Arrived::Meanwhile(moment(2001)));
+        assert_eq!(came, Arrived::WhileConnecting(moment(2001)));
     }
 
     #[test]
@@ -109,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_does_not_tell_or_cannot_be_believed_decides_nothing() {
+    fn a_missing_or_implausible_arrival_time_decides_nothing() {
         assert_eq!(window().judge(moment(2009), None), Arrived::Unknown);
-        // Longer ago than a kernel is believed.
+        // Longer ago than is plausible.
         assert_eq!(window().judge(moment(2009), at(999)), Arrived::Unknown);
         // Across a step of the clock.
         let stepped = Moment {
@@ -126,7 +127,7 @@ mod tests {
         assert_eq!(window().judge(later(2009), at(2001)), Arrived::Unknown);
         assert_eq!(ConnectWindow::new(moment(2000), later(2008)), None);
         assert_eq!(ConnectWindow::new(moment(2008), moment(2000)), None);
-        // Read before it came: a clock that was set back a little, which is no step yet.
+        // Read before it arrived: a clock that was set back a little, which is no step yet.
         assert_eq!(window().judge(moment(2006), at(2007)), Arrived::Unknown);
     }
 }

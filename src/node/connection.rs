@@ -1,14 +1,16 @@
-//! A connection: its place among those that are open, its threads, and how far a panic of theirs goes.
+//! A connection: its entry in the table of open ones, its threads, and the reach of a panic in
+//! them.
 
 use crate::node::accept::{carried, Shared};
 use crate::node::connection_log::HasEnds;
 use crate::node::end::End;
 use crate::node::fault::{conclude, ConnectionFault};
-use crate::node::pair::{EndPair, Session};
+use crate::node::pair::EndPair;
 use crate::node::pump::Pump;
 use crate::node::serve::serve;
 use crate::node::Ends;
 use crate::session::connection_record::ConnectionSide;
+use crate::session::opening::Session;
 use crate::sync::lock;
 use crate::sync::STACK;
 use crate::sys;
@@ -20,9 +22,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-/// How long that waits: for the last threads to end and the collector to have taken what they said.
+/// The wait of the last thread before memory is returned: the threads of the other connections end,
+/// and the collector takes their measurements.
 const SETTLED: Duration = Duration::from_millis(400);
-/// From so many connections on, what a crowd leaves free in the heap is given back when three quarters of it have gone.
+/// The number of connections from which on free heap memory is returned, once three quarters of
+/// them have ended.
 const CROWD: usize = 16;
 
 pub(super) fn spawn_up(
@@ -43,16 +47,16 @@ pub(super) fn spawn_up(
                 conclude(&pumped.shared.node, &pumped.pair, fault);
             }
         }
-        part_with(pumped);
+        release_connection(pumped);
     });
     if spawned.is_err() {
         connection.pair.fail();
-        connection.pair.abort(); // The client is to hear of it as of a failure, not as of an orderly end.
+        connection.pair.abort(); // A reset: an end of file would look orderly.
     }
     spawned
 }
 
-/// A connection and its place in the books; whichever of its two threads ends last takes it out of them.
+/// A connection, listed as open until both of its threads have released it.
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) pair: EndPair,
@@ -90,7 +94,7 @@ impl Drop for Connection {
             let mut totals = lock(&self.shared.totals);
             totals.connections += 1;
             totals.failed += u64::from(self.pair.has_failed());
-            // Nothing but for a pump that panicked.
+            // The traffic of a pump that panicked; other pumps have cleared theirs.
             totals.traffic.add(&carried(&self.pair));
         }
         {
@@ -102,21 +106,22 @@ impl Drop for Connection {
                 self.shared.crowd_has_gone.store(true, Ordering::Relaxed);
             }
         }
-        self.shared.gate.leave();
+        self.shared.limit.release();
         let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
     }
 }
 
-/// The last thing a connection's thread does. One of a crowd's last threads gives back what the crowd left free in the
-/// heap: a moment later, when the others have ended, whose last pieces would keep it from going.
+/// Releases a connection as the last act of its thread. When most of many connections have ended,
+/// one thread returns the free heap memory: a moment later, as the last pieces of the others would
+/// keep it.
 #[inline(never)]
-fn part_with(connection: Arc<Connection>) {
+fn release_connection(connection: Arc<Connection>) {
     let shared = Arc::clone(&connection.shared);
     drop(connection);
     if shared.crowd_has_gone.load(Ordering::Relaxed)
         && shared.crowd_has_gone.swap(false, Ordering::Relaxed)
     {
-        // Ends with the timeout, or at once where the node ends.
+        // Ends with the timeout, or at once if the node ends.
         let _ = shared.stop.recv_timeout(SETTLED);
         sys::return_free_memory();
     }
@@ -128,11 +133,11 @@ impl HasEnds for Connection {
     }
 }
 
-/// A pump that panics takes its own connection with it, the other pump included, and nothing else.
+/// Ends the connection of a pump that panics, the other pump included, and nothing else.
 struct OnPanic<'a>(&'a EndPair);
 
 thread_local! {
-    /// What the calling thread serves; the hook of a panic has no other way to know.
+    /// The connection that the calling thread serves: the hook of a panic has no other way to it.
     static SERVED: OnceCell<Weak<Connection>> = const { OnceCell::new() };
 }
 
@@ -152,7 +157,8 @@ impl Drop for OnPanic<'_> {
     }
 }
 
-/// The report of a panic cannot name the thread, which std did not make; this line says whose it was.
+/// Resets a connection after a panic and names it: the report of the panic cannot, as std did not
+/// start the thread.
 fn give_up(pair: &EndPair) {
     pair.fail();
     pair.abort();
@@ -163,11 +169,13 @@ fn give_up(pair: &EndPair) {
     );
 }
 
-/// Makes a panic end its own connection alone also where panics abort (the profile `small`, without the tables that
-/// unwinding needs): what `OnPanic` does is done in the hook, which then keeps the thread for ever instead of going on
-/// to the abort. Each such panic costs a stack, two descriptors and a place of `--max-connections`, and a lock that was
-/// held stays so: the connection's other pump may be kept with it. Any other thread's panic ends the process, and so does
-/// any panic in another command than a node's. Call before any connection; where panics unwind it does nothing.
+/// Confines a panic to its connection also where panics abort (the profile `small`).
+///
+/// There the work of `OnPanic` is done in the hook, which then parks the thread for ever instead of
+/// going on to the abort. Each such panic costs a stack, two descriptors and a place of
+/// `--max-connections`. A lock that was held stays locked, and may block the other pump of the
+/// connection. A panic of any other thread ends the process. Call before any connection; it does
+/// nothing where panics unwind.
 pub fn contain_panics() {
     if cfg!(panic = "abort") {
         keep_panicked_pumps(|| loop {
@@ -188,8 +196,8 @@ fn keep_panicked_pumps(keep: impl Fn() + Send + Sync + 'static) {
     }));
 }
 
-/// Runs both pumps of a pair; the down pump on a thread of its own. Never inlined: what it keeps on the stack is not
-/// there yet while connecting, which goes deepest.
+/// Runs both pumps of a pair, the down pump on a thread of its own. Never inlined: its stack is not
+/// needed while connecting, which goes deepest.
 #[inline(never)]
 pub(super) fn pump_both<'a>(
     connection: &'a Arc<Connection>,
@@ -225,7 +233,7 @@ fn spawn_down(
             let outcome = down(&mut pump);
             settle(&back, &pump, outcome);
         }
-        part_with(back);
+        release_connection(back);
     })
     .map_err(|error| {
         ConnectionFault::error(
@@ -237,7 +245,7 @@ fn spawn_down(
     })
 }
 
-/// Runs a reflector's only pump.
+/// Runs the only pump of a reflector.
 #[inline(never)]
 pub(super) fn reflect<'a>(
     connection: &'a Connection,
@@ -262,8 +270,8 @@ fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), Connecti
     }
     let mut totals = lock(&shared.totals);
     totals.traffic.add(&pump.traffic());
-    // Not seen twice by who reads both, see `ServerView::totals`.
-    connection.pair.carried[pump.source() as usize].clear();
+    // Cleared under the lock, so that [`totals`](super::accept::ServerView::totals) counts it once.
+    connection.pair.counts[pump.source() as usize].clear();
 }
 
 #[cfg(test)]
@@ -293,15 +301,15 @@ mod tests {
         let (mut near, own) = pair(&listener, 1);
         let (mut bystander, other) = pair(&listener, 2);
         std::thread::scope(|scope| {
-            // The other pump of the pair, which waits for bytes: it has to come to its end too.
+            // The other pump of the pair waits for bytes; it has to end too.
             let reader = scope.spawn(|| FrameReader::new(&own, &own.client, None).chunk().is_err());
             let panicking = scope.spawn(|| {
                 let _guard = OnPanic(&own);
-                let _locked = own.client.lock(); // A lock that is held then must not stop those who come after.
+                let _locked = own.client.lock(); // A lock that is held then must not block others.
                 panic!("on purpose");
             });
             assert!(panicking.join().is_err());
-            assert!(reader.join().unwrap(), "it was told");
+            assert!(reader.join().unwrap(), "it was woken");
         });
         assert!(own.has_failed() && !other.has_failed());
         drop(own.client.lock());
@@ -315,7 +323,7 @@ mod tests {
     #[test]
     fn a_pump_that_panics_where_nothing_unwinds_resets_its_connection_and_goes_no_further() {
         let (release, released) = bounded::<()>(0);
-        // Other tests' threads serve nothing: for them it only reports.
+        // The threads of other tests serve no connection: for them it only reports.
         keep_panicked_pumps(move || released.recv_timeout(LONG).unwrap_or_default());
         let (node, _queue) = Node::new(NodeSettings::new("Z", NodeRole::Echo, TIMEOUT), None);
         let (shared, _) = Shared::new(node);
@@ -323,11 +331,11 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(LONG)).unwrap();
         let (socket, peer) = listener.accept().unwrap();
-        assert!(shared.gate.enter());
+        assert!(shared.limit.acquire());
         let connection = Connection::new(&shared, socket, peer);
         let thread = std::thread::spawn(move || {
             let _guard = OnPanic::new(&connection);
-            connection.pair.carried[0].show(3, 300);
+            connection.pair.counts[0].store(3, 300);
             panic!("a test's own");
         });
         let error = client.read(&mut [0]).unwrap_err();

@@ -1,4 +1,4 @@
-//! What the pumps of one connection note for `--sessions`.
+//! The records that the pumps of a connection write for `--sessions`.
 
 use crate::node::end::End;
 use crate::node::pair::EndPair;
@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-/// Starts and ends that wait for the thread: a burst of a thousand connections fits.
+/// The capacity of the queue of starts and ends: a burst of a thousand connections fits.
 const QUEUE: usize = 4096;
 
-/// A connection's books; both its ends have them.
+/// The log of a connection, which both of its ends hold.
 #[derive(Debug, Default)]
 pub struct ConnectionLog {
     record: Mutex<ConnectionRecord>,
@@ -25,9 +25,8 @@ pub struct ConnectionLog {
 }
 
 impl ConnectionLog {
-    /// Notes something of the end at `place`, dated now.
+    /// Records an event of the end at `place`, dated now.
     #[cold]
-    #[inline(never)]
     pub fn note(&self, place: ConnectionSide, what: impl FnOnce(&mut EndRecord, WallTime)) {
         let now = sys::clock::read().wall;
         if let Some(end) = lock(&self.record).end(place) {
@@ -35,9 +34,9 @@ impl ConnectionLog {
         }
     }
 
-    /// Notes plain bytes of the application; `when` they were read, or now that they are written.
+    /// Records plain bytes of the application, dated `when` they were read, or now that they are
+    /// written.
     #[cold]
-    #[inline(never)]
     pub fn payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
         let side = match from {
             ConnectionSide::Client => HttpSide::Client,
@@ -48,14 +47,14 @@ impl ConnectionLog {
     }
 }
 
-/// Something that holds a pair while its connection lives.
+/// A holder of a pair, as long as its connection lives.
 pub trait HasEnds: Send + Sync {
     /// The pair.
     fn pair(&self) -> &EndPair;
 }
 
-/// What the kernel knows of a socket.
-fn look(socket: &TcpStream) -> Kernel {
+/// Returns the kernel's values of a socket.
+fn kernel_state(socket: &TcpStream) -> Kernel {
     let Some(info) = sys::tcp_info(socket) else {
         return Kernel::default();
     };
@@ -70,16 +69,16 @@ fn look(socket: &TcpStream) -> Kernel {
 pub(crate) enum ConnectionEvent {
     /// A connection was accepted.
     Start(usize, Weak<dyn HasEnds>),
-    /// A connection is over.
+    /// A connection has ended.
     End(Box<Snapshot>),
-    /// The node is at its end.
+    /// The node ends.
     Stop,
 }
 
-/// The pumps' side.
+/// The sending half, for pumps.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    news: Sender<ConnectionEvent>,
+    events: Sender<ConnectionEvent>,
     missed: Arc<AtomicUsize>,
 }
 
@@ -94,35 +93,36 @@ impl std::fmt::Debug for ConnectionEvent {
 }
 
 impl Sessions {
-    /// The sender and the queue of the thread that writes.
+    /// Makes the sender and the queue of the thread that writes.
     pub(crate) fn channel() -> (Self, Receiver<ConnectionEvent>) {
-        let (news, queue) = bounded(QUEUE);
+        let (events, queue) = bounded(QUEUE);
         let missed = Arc::default();
-        (Self { news, missed }, queue)
+        (Self { events, missed }, queue)
     }
 
-    /// The starts and ends that found the queue full.
+    /// Returns the number of starts and ends that found the queue full.
     pub fn missed(&self) -> usize {
         self.missed.load(Ordering::Relaxed)
     }
 
-    /// Asks the thread to end. A queue that stays full until `deadline` has the same effect as a thread that is gone.
+    /// Asks the thread to end. A queue that stays full until `deadline` has the effect of a thread
+    /// that is gone.
     pub fn stop(&self, deadline: Instant) {
-        let _ = self.news.send_deadline(ConnectionEvent::Stop, deadline);
+        let _ = self.events.send_deadline(ConnectionEvent::Stop, deadline);
     }
 
-    fn tell(&self, news: ConnectionEvent) {
-        if self.news.try_send(news).is_err() {
+    fn send(&self, events: ConnectionEvent) {
+        if self.events.try_send(events).is_err() {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// A connection was accepted: its books begin.
+    /// Begins the record of a connection that was accepted.
     pub fn accepted(&self, connection: &Arc<impl HasEnds + 'static>) {
         let pair = connection.pair();
         let now = sys::clock::read().wall;
         let client = &pair.client;
-        let mut record = EndRecord::accepted(now, client.peer, look(&client.socket));
+        let mut record = EndRecord::accepted(now, client.peer, kernel_state(&client.socket));
         record.local = client.socket.local_addr().ok();
         self.begin(connection, record);
     }
@@ -134,52 +134,53 @@ impl Sessions {
             http: Mutex::default(),
         });
         pair.client
-            .keep_diary(ConnectionSide::Client, &connection_log);
+            .set_connection_log(ConnectionSide::Client, &connection_log);
         let held = Arc::downgrade(connection) as Weak<dyn HasEnds>;
-        self.tell(ConnectionEvent::Start(pair.id, held));
+        self.send(ConnectionEvent::Start(pair.id, held));
     }
 
-    /// A connection is over; its sockets are still there.
+    /// Ends the record of a connection whose sockets are still open.
     pub fn ended(&self, pair: &EndPair) {
         if let Some(snapshot) = snapshot(pair, Event::End) {
-            self.tell(ConnectionEvent::End(Box::new(snapshot)));
+            self.send(ConnectionEvent::End(Box::new(snapshot)));
         }
     }
 }
 
-/// Its onward connection stands, after a connect that took `took`.
+/// Begins the record of the onward connection, after a connect that took `took`.
 pub fn connected(pair: &EndPair, end: &End, took: Nanos) {
     let Some(connection_log) = pair.client.connection_log() else {
         return;
     };
     let now = sys::clock::read().wall;
-    let mut record = EndRecord::connected(now, end.peer, took, look(&end.socket));
+    let mut record = EndRecord::connected(now, end.peer, took, kernel_state(&end.socket));
     record.local = end.socket.local_addr().ok();
     lock(&connection_log.record).server = Some(record);
-    end.keep_diary(ConnectionSide::Server, connection_log);
+    end.set_connection_log(ConnectionSide::Server, connection_log);
 }
 
-/// The connection as it stands now; `None` where no books are kept.
+/// Returns the current record of a connection; `None` without `--sessions`.
 pub fn snapshot(pair: &EndPair, event: Event) -> Option<Snapshot> {
     let connection_log = pair.client.connection_log()?;
-    let kernels = [Some(&pair.client), pair.server.get()].map(|end| end.map(|e| look(&e.socket)));
-    let look_at = |record: &mut ConnectionRecord| {
+    let kernels =
+        [Some(&pair.client), pair.server.get()].map(|end| end.map(|e| kernel_state(&e.socket)));
+    let update = |record: &mut ConnectionRecord| {
         for (place, kernel) in [ConnectionSide::Client, ConnectionSide::Server]
             .into_iter()
             .zip(kernels)
         {
             if let (Some(end), Some(kernel)) = (record.end(place), kernel) {
-                end.look(kernel);
+                end.update_kernel(kernel);
             }
         }
     };
     let (record, interval) = if event == Event::Now {
         let mut record = lock(&connection_log.record).clone();
-        look_at(&mut record); // In the copy: the looks and intervals of the file are its own.
+        update(&mut record); // In the copy: the looks and intervals of the file are its own.
         (record, [None; 2])
     } else {
         let mut record = lock(&connection_log.record);
-        look_at(&mut record);
+        update(&mut record);
         let interval = record.interval();
         (record.clone(), interval)
     };

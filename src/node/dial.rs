@@ -1,7 +1,7 @@
-//! The way to the next hop: names resolved, addresses tried in turn.
+//! The connect to the next hop: names resolved, addresses tried in turn.
 //!
-//! Names are resolved at start, and again after a failed connect. The resolver runs on a thread of its own, because it
-//! may block for longer than anyone here is willing to wait.
+//! Names are resolved at start, and again after a failed connect. The resolver runs on a thread of
+//! its own, as it may block for longer than any timeout here.
 
 use crate::sync::lock;
 use crate::time::Nanos;
@@ -12,14 +12,14 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Why the next hop was not reached.
+/// The reason why the next hop was not reached.
 #[derive(Debug)]
 pub enum DialError {
     /// The name does not resolve (or not within the timeout).
     Resolve {
-        /// As given.
+        /// The target as it was given.
         target: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         cause: io::Error,
     },
     /// No address of it accepts.
@@ -28,13 +28,13 @@ pub enum DialError {
         target: String,
         /// The address tried last.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The error of connect(2).
         cause: io::Error,
     },
 }
 
 impl DialError {
-    /// Whether it is only that nobody answered in time.
+    /// Returns `true` if the only error is that no answer came in time.
     pub fn is_timeout(&self) -> bool {
         let (Self::Resolve { cause, .. } | Self::Connect { cause, .. }) = self;
         cause.kind() == io::ErrorKind::TimedOut
@@ -76,14 +76,14 @@ pub struct NextHop {
     addresses: Mutex<Vec<SocketAddr>>,
 }
 
-/// A connection that stands.
+/// An established connection.
 #[derive(Debug)]
 pub struct Connected {
     /// The socket.
     pub socket: TcpStream,
     /// The address that accepted.
     pub address: SocketAddr,
-    /// How long the connect to it took, failed ones before it not counted.
+    /// The duration of the connect to it, without failed ones before.
     pub took: Nanos,
 }
 
@@ -99,7 +99,8 @@ impl NextHop {
         Ok(next_hop)
     }
 
-    /// One whose name is resolved by the first connect, and by each after one that failed.
+    /// Makes a next hop whose name is resolved by the first connect, and by each after a failed
+    /// one.
     pub fn unresolved(host: &str, port: u16) -> Self {
         Self {
             host: host.into(),
@@ -108,7 +109,7 @@ impl NextHop {
         }
     }
 
-    /// The next hop as it was given.
+    /// Returns the next hop as it was given.
     pub fn target(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -117,7 +118,7 @@ impl NextHop {
         }
     }
 
-    /// What the name resolved to last.
+    /// Returns the addresses that the name resolved to last.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         lock(&self.addresses).clone()
     }
@@ -132,12 +133,12 @@ impl NextHop {
         Ok(())
     }
 
-    /// Connects, trying each address in turn, then (after a new look at the name) each address again; `timeout` is for
-    /// all together.
+    /// Connects to each address in turn until one accepts, then resolves the name again and tries
+    /// the new ones. `timeout` is for all together.
     ///
     /// # Errors
     ///
-    /// [`DialError`] of the last try.
+    /// The [`DialError`] of the last attempt.
     pub fn connect(&self, timeout: Duration) -> Result<Connected, DialError> {
         let deadline = Instant::now() + timeout;
         let first = self.addresses();
@@ -176,7 +177,8 @@ impl NextHop {
             let begun = Instant::now();
             let left = deadline.saturating_duration_since(begun);
             let share = left / (addresses.len() - tried) as u32;
-            // A share of zero would be refused as an argument; a microsecond times out all the same.
+            // A share of zero would be refused as an argument; a microsecond times out all the
+            // same.
             match TcpStream::connect_timeout(&address, share.max(Duration::from_micros(1))) {
                 Ok(socket) => {
                     return Ok(Connected {
@@ -198,11 +200,11 @@ impl NextHop {
     }
 }
 
-/// Resolves a name on a thread of its own and waits for it at most `timeout`. A literal address needs no thread.
+/// Resolves a name on a thread of its own, within `timeout`. A literal address needs no thread.
 ///
 /// # Errors
 ///
-/// What the resolver says; [`io::ErrorKind::TimedOut`].
+/// The resolver's own; [`io::ErrorKind::TimedOut`].
 pub fn resolve(host: &str, port: u16, timeout: Duration) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<std::net::IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -215,7 +217,7 @@ pub fn resolve(host: &str, port: u16, timeout: Duration) -> io::Result<Vec<Socke
             let found = (host.as_str(), port)
                 .to_socket_addrs()
                 .map(|addresses| addresses.collect::<Vec<_>>());
-            // Nobody may be waiting any more.
+            // The receiver may be gone after its timeout.
             let _ = answer.send(found);
         })?;
     match answers.recv_timeout(timeout) {
@@ -236,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_literal_address_resolves_without_a_resolver_and_a_bad_name_says_so() {
+    fn a_literal_address_resolves_without_a_resolver_and_a_bad_name_is_an_error() {
         let found = resolve("::1", 7, Duration::from_secs(1)).unwrap();
         assert_eq!(found, ["[::1]:7".parse().unwrap()]);
         let error =
@@ -251,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_refused_connect_names_the_address_and_the_cause() {
-        // The port of a connection: nobody listens there, and no other test can.
+        // The port of a connection: no process listens there, and no other test can.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let port = taken.local_addr().unwrap().port();

@@ -1,9 +1,10 @@
-//! The two ends of a proxied connection, and how it ends: half-close, reset, error.
+//! One end of a proxied connection, and how it ends: half-close, reset, error.
 //!
-//! A socket's error is consumed by whichever pump's call meets it first. So a pump whose write fails says nothing by
-//! itself: it marks the end as dead, and the pump that reads there finds what the peer had still to say, then the death.
-//! Only where reading was over already does the writer speak. A read of 0 is a half-close only if the pair has not
-//! failed and the kernel does not call the socket closed.
+//! A socket's error is consumed by the pump whose call meets it first. So a pump whose write fails
+//! does not report it: it marks the end as dead. The pump that reads there delivers what the peer
+//! had sent before, then reports the fault. Only if reading was over already does the writer report
+//! it. A read of 0 is a half-close only if the pair has not failed and the kernel does not call the
+//! socket closed.
 
 use crate::node::connection_log::ConnectionLog;
 use crate::node::pair::EndPair;
@@ -21,18 +22,19 @@ use std::sync::atomic::{fence, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
-/// Reports that wait for the write half of a framed end while the other pump is in it. With one report per 10 ms a
-/// connection fills this in 80 ms of a blocked write; more would be old news, and cost every connection memory.
+/// The capacity of the queue of reports that wait while the other pump is writing. With one report
+/// per 10 ms it lasts for 80 ms of a blocked write. More would be stale, and cost every connection
+/// memory.
 const REPORTS: usize = 8;
 
-/// How long a blocked send sleeps before it looks whether the pair has failed.
+/// The longest sleep of a blocked send before it checks whether the pair has failed.
 pub(super) const LONGEST_TICK: Duration = Duration::from_secs(1);
 
-/// A reader that pauses is told of at most this often per connection: a kernel whose reader hardly reads takes a little now
-/// and then, and every block of that would be a line.
-const STALLS_TOLD: Duration = Duration::from_secs(60);
+/// The least time between two log lines about a reader that pauses. A kernel whose reader hardly
+/// reads takes a little now and then, and each such block would be a line.
+const STALL_PAUSE: Duration = Duration::from_secs(60);
 
-/// Reports are gathered into one send up to this size; even a socket that is hardly writable takes as much.
+/// The size up to which reports share a send; even a socket that is hardly writable takes as much.
 const SMALL_SEND: usize = 2048;
 
 const READING_OVER: u8 = 1;
@@ -43,30 +45,30 @@ const FRAMED: u8 = 16;
 const HALF_DONE: u8 = 32;
 const ARRIVALS: u8 = 64;
 
-/// Why a write ended early.
+/// The reason why a write ended early.
 #[derive(Debug)]
 pub enum WriteFault {
     /// The other pump failed the pair.
     Aborted,
-    /// The peer is gone; the pump that reads this end tells why, unless `alone`.
+    /// The peer is gone; the pump that reads this end reports why, unless `alone`.
     Dead {
-        /// Reading is over, so nobody else will tell.
+        /// Reading is over, so the writer has to report it.
         alone: bool,
-        /// What the kernel said.
+        /// The error of the system call.
         error: io::Error,
     },
-    /// No byte moved for the time allowed (only where [`Patience::Limited`]).
+    /// No byte moved for the time allowed by [`Patience::Limited`].
     Timeout,
     /// The client reset the connection while the server would not take more.
     SourceReset,
 }
 
-/// What a write does when the peer does not read.
+/// The behaviour of a write if the peer does not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// Logs it, once a minute at most, and goes on: a proxied connection whose reader pauses.
+    /// It logs that, once a minute at most, and goes on: a proxied connection whose reader pauses.
     Unlimited,
-    /// Gives up: source and probe.
+    /// It gives up: source and probe.
     Limited,
 }
 
@@ -81,14 +83,14 @@ pub struct End {
     pub peer: SocketAddr,
     state: AtomicU8,
     writing: Mutex<()>,
-    /// When it was last said that the peer does not read.
-    stall_told: Mutex<Option<Instant>>,
+    /// The time of the last log line about a peer that does not read.
+    stall_logged: Mutex<Option<Instant>>,
     reports: OnceLock<ReportQueue>,
     link: OnceLock<AuthenticatedLink>,
     connection_log: OnceLock<(ConnectionSide, Arc<ConnectionLog>)>,
 }
 
-/// The authentication of a link, where both of its nodes have a key.
+/// The authentication of a link between two nodes that have a key.
 #[derive(Debug)]
 pub struct AuthenticatedLink {
     sealer: Mutex<Sealer>,
@@ -105,22 +107,23 @@ impl AuthenticatedLink {
 }
 
 impl End {
-    /// Takes a socket that we connected; sets no-delay, keep-alive and the tick at which blocked writes look up.
+    /// Takes a socket that this node connected. Sets no-delay, keep-alive and the tick of blocked
+    /// writes.
     ///
     /// # Errors
     ///
-    /// Where the socket takes no options: it is closed already.
+    /// The error of setsockopt(2), if the socket is closed already.
     pub fn new(socket: TcpStream, peer: SocketAddr, timeout: Duration) -> io::Result<Self> {
         Self::prepare(&socket, timeout)?;
         Ok(Self::accepted(socket, peer))
     }
 
-    /// Sets what every connection needs; a listener hands it down to what it accepts, which saves each connection the
-    /// three calls.
+    /// Sets the options of every connection. Accepted sockets inherit them from their listener,
+    /// which saves three calls for each connection.
     ///
     /// # Errors
     ///
-    /// As setsockopt(2).
+    /// The error of setsockopt(2).
     pub fn prepare(socket: &impl AsRawFd, timeout: Duration) -> io::Result<()> {
         sys::no_delay(socket)?;
         sys::keep_alive(socket)?;
@@ -134,27 +137,27 @@ impl End {
             peer,
             state: AtomicU8::new(0),
             writing: Mutex::new(()),
-            stall_told: Mutex::new(None),
+            stall_logged: Mutex::new(None),
             reports: OnceLock::new(),
             link: OnceLock::new(),
             connection_log: OnceLock::new(),
         }
     }
 
-    /// From now on what happens here is noted.
-    pub fn keep_diary(&self, place: ConnectionSide, connection_log: &Arc<ConnectionLog>) {
-        // Set once: an end has one life.
+    /// Records the events of this end in `connection_log` from now on.
+    pub fn set_connection_log(&self, place: ConnectionSide, connection_log: &Arc<ConnectionLog>) {
+        // Set once: an end belongs to one connection.
         let _ = self.connection_log.set((place, Arc::clone(connection_log)));
     }
 
-    /// The books of its connection; `None` where none are kept.
+    /// The log of its connection; `None` without `--sessions`.
     pub fn connection_log(&self) -> Option<&Arc<ConnectionLog>> {
         self.connection_log
             .get()
             .map(|(_, connection_log)| connection_log)
     }
 
-    /// Notes an event, where books are kept.
+    /// Records an event in the connection log, if there is one.
     #[inline]
     pub fn note(&self, what: impl FnOnce(&mut EndRecord, WallTime)) {
         if let Some((place, connection_log)) = self.connection_log.get() {
@@ -162,24 +165,24 @@ impl End {
         }
     }
 
-    /// The peer is another node; without this it is sent plain bytes only.
+    /// Marks the peer as another node; otherwise it is sent plain bytes only.
     pub fn set_framed(&self) {
         self.mark(FRAMED);
     }
 
-    /// Whether the peer is another node.
+    /// Returns `true` if the peer is another node.
     pub fn is_framed(&self) -> bool {
         self.is(FRAMED)
     }
 
-    /// Asks the kernel when what is read here arrived. A kernel that does not tell is no error: then it is not known.
+    /// Requests arrival times from the kernel. They stay unknown if it has none.
     pub fn keep_arrivals(&self) {
         if receive::keep_arrivals(&self.socket).is_ok() {
             self.mark(ARRIVALS);
         }
     }
 
-    /// As [`keep_arrivals`](Self::keep_arrivals), where the listener was asked already: it hands that down.
+    /// Notes that arrival times were requested for the listener (`kept`), which hands that down.
     #[must_use]
     pub fn with_arrivals(self, kept: bool) -> Self {
         if kept {
@@ -188,23 +191,23 @@ impl End {
         self
     }
 
-    /// Whether the kernel was asked when things arrive.
-    pub fn tells_arrivals(&self) -> bool {
+    /// Returns `true` if arrival times were requested.
+    pub fn has_arrivals(&self) -> bool {
         self.is(ARRIVALS)
     }
 
-    /// From now on every frame in and out has its trailer.
+    /// Gives every frame in and out a trailer from now on.
     pub fn set_link(&self, link: AuthenticatedLink) {
-        // A connection has one handshake.
+        // Set once: a connection has one handshake.
         let _ = self.link.set(link);
     }
 
-    /// Bytes of the trailer of the frames that go out here.
+    /// The length of the trailer of frames that are sent here, in bytes.
     pub fn tag_len(&self) -> usize {
         self.link.get().map_or(0, |_| TAG_LEN)
     }
 
-    /// `frame` with room for the trailer, if there is one.
+    /// Returns `frame` with room for the trailer, if the link has one.
     pub fn with_room(&self, mut frame: Vec<u8>) -> Vec<u8> {
         if self.link.get().is_some() {
             make_room(&mut frame);
@@ -212,25 +215,26 @@ impl End {
         frame
     }
 
-    /// Hashes a frame for its trailer, all but its egress time. The holder of the write half calls this, in the order in
-    /// which frames are sent; `None` where the link has no key.
+    /// Hashes a frame for its trailer, except the egress time. Called with the write half locked,
+    /// in the order of the sends. `None` if the link has no key.
     pub fn begin_seal(&self, header: &Header, frame: &[u8]) -> Option<Sealing> {
         let link = self.link.get()?;
         Some(lock(&link.sealer).begin(header, frame))
     }
 
-    /// Writes the trailer of a frame whose egress time stands, if it has one; as [`begin_seal`](Self::begin_seal).
+    /// Writes the trailer of a frame whose egress time is final, as
+    /// [`begin_seal`](Self::begin_seal).
     pub fn seal(&self, frame: &mut [u8]) {
         if let Some(link) = self.link.get() {
             lock(&link.sealer).seal(frame);
         }
     }
 
-    /// Whether the next frame that was read is what the peer has sealed; `frame` may be longer.
+    /// Verifies the trailer of the next frame that was read; `frame` may be longer.
     ///
     /// # Errors
     ///
-    /// As [`Verifier::check`].
+    /// Those of [`Verifier::check`].
     pub fn verify(&self, header: &Header, frame: &[u8]) -> Result<(), ParseError> {
         match self.link.get() {
             Some(link) => lock(&link.verifier).check(header, &frame[..header.frame_len()]),
@@ -251,22 +255,24 @@ impl End {
         self.state.load(Ordering::SeqCst) & bit != 0
     }
 
-    /// Reading came to an end of file; `true` where a writer has found the peer dead before: then it was no half-close.
+    /// Marks the end of file of the read half. Returns `true` if a writer has found the peer dead
+    /// before: then it was no half-close.
     pub fn reading_over(&self) -> bool {
         self.mark(READING_OVER) & DEAD != 0
     }
 
-    /// Whether a read of 0 bytes here is the remains of a reset that a writer consumed.
+    /// Returns `true` if a read of 0 bytes here follows a reset that a writer consumed.
     pub fn is_reset(&self) -> bool {
         self.is(DEAD) || (!self.is(WRITING_OVER) && sys::is_closed(&self.socket) == Some(true))
     }
 
-    /// Whether an end was passed on here.
+    /// Returns `true` if the write half was ended here.
     pub fn is_writing_over(&self) -> bool {
         self.is(WRITING_OVER)
     }
 
-    /// The last frame is about to be sent. Before it is: the peer may answer it with its close at once.
+    /// Marks the write half as ended. Called before the last frame is sent: the peer may answer
+    /// with its close at once.
     pub fn end_writing(&self) {
         self.mark(WRITING_OVER);
     }
@@ -274,21 +280,21 @@ impl End {
     /// Passes a half-close on.
     pub fn shut_writing(&self) {
         self.mark(WRITING_OVER);
-        // Fails only where the peer is gone; the reader finds that out.
+        // It fails only if the peer is gone, which the reader finds out.
         let _ = self.socket.shutdown(Shutdown::Write);
         self.note(|end, now| {
             end.fin_sent.get_or_insert(now);
         });
     }
 
-    /// One of the two writers is done; the second to say so passes the end on.
+    /// Marks one of the two writers as done; the second call passes the end on.
     pub fn writer_done(&self) {
         if self.mark(HALF_DONE) & HALF_DONE != 0 {
             self.shut_writing();
         }
     }
 
-    /// The write half, for whole frames.
+    /// Locks the write half, for whole frames.
     pub fn lock(&self) -> MutexGuard<'_, ()> {
         lock(&self.writing)
     }
@@ -301,10 +307,11 @@ impl End {
         }
     }
 
-    /// Sends all of `bytes`; adds the time it was blocked to `held`. The caller holds the lock where there are two
-    /// writers.
+    /// Sends all of `bytes` and adds the time that it was blocked to `held`. An end with two
+    /// writers is locked by the caller.
     ///
-    /// The first call never waits and needs no clock; only where the kernel has no room is the waiting timed.
+    /// The first call never waits and needs no clock; only the wait for room in the kernel is
+    /// timed.
     ///
     /// # Errors
     ///
@@ -352,8 +359,8 @@ impl End {
                     pair.moved.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) if is_passing(&error) => {
-                    // Nobody reads from the client while its pump is here. (A server that reset is different: what it
-                    // had said before is still to be delivered.)
+                    // No pump reads from the client while this one waits here. A server that was
+                    // reset is different: its earlier bytes are still to be delivered.
                     if !std::ptr::eq(self, &pair.client) && pair.client.is_reset() {
                         self.mark(TORN);
                         break Err(WriteFault::SourceReset);
@@ -363,7 +370,7 @@ impl End {
                             self.mark(TORN);
                             break Err(WriteFault::Timeout);
                         }
-                        self.tell_stall(pair.timeout);
+                        self.log_stall(pair.timeout);
                     }
                 }
                 Err(error) => break Err(self.dead(error)),
@@ -375,11 +382,10 @@ impl End {
     }
 
     #[cold]
-    #[inline(never)]
-    fn tell_stall(&self, timeout: Duration) {
-        let mut told = lock(&self.stall_told);
-        if told.map_or(true, |at| at.elapsed() >= STALLS_TOLD) {
-            *told = Some(Instant::now());
+    fn log_stall(&self, timeout: Duration) {
+        let mut logged = lock(&self.stall_logged);
+        if logged.map_or(true, |at| at.elapsed() >= STALL_PAUSE) {
+            *logged = Some(Instant::now());
             log::warn!(
                 "peer {}: has read nothing for {} s, still waiting",
                 self.peer,
@@ -398,19 +404,20 @@ impl End {
         }
     }
 
-    /// Offers a report to the write half; `false` where the queue is full and it was dropped. Never waits.
+    /// Offers a report to the write half. Returns `false` if the queue is full and it was dropped.
+    /// Never waits.
     pub fn offer(&self, report: Vec<u8>) -> bool {
         self.reports
             .get()
             .is_some_and(|(offer, _)| offer.try_send(report).is_ok())
     }
 
-    /// Sends the reports that wait, as long as nobody else is writing and the kernel has room; `finish` is called on
-    /// each just before it is sent, for its egress stamp and its trailer.
+    /// Sends the queued reports while the write half is free and the kernel has room. `finish` is
+    /// called on each just before the send, for its egress stamp and its trailer.
     ///
-    /// Only the pump that writes here anyway `waits` for room: behind each of its blocks a slow reader's socket is full, and
-    /// no report would go out before the reader has caught up and more is written. It waits for one send, so that reports
-    /// never keep data from being read.
+    /// Only the pump that writes here anyway `waits` for room. Behind each of its blocks the socket
+    /// of a slow reader is full, and no report would go out before the reader has caught up. It
+    /// waits for one send, so that reports never keep data from being read.
     pub fn drain_reports(
         &self,
         pair: &EndPair,
@@ -420,8 +427,9 @@ impl End {
         let Some((_, reports)) = self.reports.get() else {
             return;
         };
-        // Whoever finds the lock taken leaves its report to the holder, who looks at the queue again after unlocking.
-        // The fences order "queue, then lock" here against "unlock, then queue" there.
+        // A pump that finds the lock taken leaves its report to the holder, which checks the queue
+        // again after unlocking. The fences order "queue, then lock" here against "unlock, then
+        // queue" there.
         loop {
             fence(Ordering::SeqCst);
             if reports.is_empty() {
@@ -434,7 +442,7 @@ impl End {
                 if !std::mem::take(&mut waits) && !sys::is_writable(&self.socket) {
                     return; // The next write of the other pump takes them along.
                 }
-                // All that wait, in one send, as far as they fit a socket that has little room.
+                // All of them in one send, as far as they fit a socket that has little room.
                 let mut frames = Vec::new();
                 let mut start = 0;
                 let mut ends = Vec::new();
@@ -449,8 +457,9 @@ impl End {
                     finish(&mut frames[start..end]);
                     start = end;
                 }
-                // Where there is room (a third of the buffer is free, and even a report full of facts is 20 KiB) this waits, if
-                // ever, for the end of a frame. A fault is the reader's to tell.
+                // If there is room (a third of the buffer is free, and even a report full of
+                // annotations is 20 KiB) this waits, if ever, for the end of a frame. The reader
+                // reports a fault.
                 let (held, patience) = (&mut Nanos::default(), Patience::Unlimited);
                 if self.send(pair, &frames, held, patience).is_err() {
                     return;
@@ -460,13 +469,14 @@ impl End {
         }
     }
 
-    /// The next report that waits; for the holder of the write half.
+    /// Takes the next queued report. Called with the write half locked.
     pub fn take_report(&self) -> Option<Vec<u8>> {
         self.reports.get()?.1.try_recv().ok()
     }
 
-    /// A last word to a framed peer, if the write half is whole, and free, or `wait` says to wait for it: once the pair has
-    /// failed, whoever is in it leaves with its frame sent or within a second.
+    /// Sends a final frame to a framed peer, if the write half is whole and free. With `wait` it
+    /// waits until that is free: once the pair has failed, the other pump leaves it within a
+    /// second. Returns `true` if the frame was sent.
     pub fn send_last(&self, frame: Vec<u8>, wait: bool) -> bool {
         if !self.is_framed() || self.is(TORN | DEAD | WRITING_OVER) {
             return false;
@@ -486,9 +496,10 @@ impl End {
     }
 
     pub(super) fn abort(&self) {
-        // All of these fail only on a socket that is gone already. The shutdown wakes a reader and sends nothing; a pump
-        // that waits for the close of a half-closed socket is woken by the reset alone, which would leave only when its
-        // tick ends. Where the kernel refuses that, the close does it.
+        // All of these fail only on a socket that is gone already. The shutdown wakes a reader and
+        // sends nothing. A pump that waits for the close of a half-closed socket is woken by the
+        // reset alone, which would leave only when its tick ends. If the kernel refuses that, the
+        // close does it.
         let _ = sys::reset_on_close(&self.socket);
         let _ = self.socket.shutdown(Shutdown::Read);
         let _ = sys::reset_now(&self.socket);
@@ -509,7 +520,7 @@ fn is_passing(error: &io::Error) -> bool {
         && error.raw_os_error() != Some(ETIMEDOUT_MIPS)
 }
 
-/// The kernel's own timeout of a connection, which ends it, shares its kind with a receive timeout, which does not.
+/// The kernel's own timeout of a connection ends it; a receive timeout of the same kind does not.
 const ETIMEDOUT: i32 = 110;
 const ETIMEDOUT_MIPS: i32 = 145;
 
@@ -531,7 +542,7 @@ mod tests {
         let guard = client.lock();
         while sys::send_now(&client.socket, &[0; 4096]).is_ok() {}
         assert!(client.offer(vec![7; 100]));
-        client.drain_reports(&pair, false, |_| ()); // The up pump leaves it to the one in the write half.
+        client.drain_reports(&pair, false, |_| ()); // The lock is taken.
         drop(guard);
         client.drain_reports(&pair, false, |_| ()); // It never waits.
         let mut seen = Vec::new();

@@ -1,18 +1,23 @@
-//! How a connection ends before its time: what its log and its two peers hear of it.
+//! Faults that end a connection before its time: the log line, and the final frames to both peers.
+//!
+//! All constructors are cold: the text of a fault is made once per connection at most, and must
+//! not deepen the stack of a pump that idles.
 
 use crate::collect::queue::Measurement;
 use crate::node::pair::EndPair;
 use crate::node::reader::ReadFault;
 use crate::node::Node;
+use crate::session::admission::{judge, Accept, Admission};
 use crate::session::connection_record::ConnectionSide;
+use crate::session::opening::Session;
 use crate::sys;
-use crate::wire::{build, frame_type, ErrorCode, ErrorInfo, Flags, Header, ParseError};
+use crate::wire::{build, ErrorCode, ErrorInfo, Flags, FrameType};
 use std::fmt;
 
-/// Why a connection ends before its time, and what its two peers are to hear.
+/// The reason why a connection ends before its time, and the final frames to its two peers.
 ///
-/// Boxed: results that may carry one pass through every frame of a pump's stack, whose depth is what an idle connection
-/// costs.
+/// Boxed: results that may carry one pass through every frame of a pump's stack, whose depth is
+/// the memory of an idle connection.
 #[derive(Debug)]
 pub struct ConnectionFault(Box<Inner>);
 
@@ -20,40 +25,46 @@ pub struct ConnectionFault(Box<Inner>);
 struct Inner {
     level: log::Level,
     text: String,
-    last: Last,
+    last: FinalFrames,
 }
 
 #[derive(Debug)]
-enum Last {
-    /// The other pump tells, or has told.
+enum FinalFrames {
+    /// None: the other pump sends them, or has.
     Silent,
     /// A reset, both ways: as RESET to a node, as RST to an application.
     Reset,
-    /// An ERROR to the source; a reset to everybody else.
+    /// An ERROR to the source, a reset to the server.
     Error(ErrorInfo),
 }
 
 impl ConnectionFault {
-    #[inline(never)]
-    fn new(level: log::Level, text: String, last: Last) -> Self {
+    #[cold]
+    fn new(level: log::Level, text: String, last: FinalFrames) -> Self {
         Self(Box::new(Inner { level, text, last }))
     }
 
+    /// A fault that the other pump reports.
+    #[cold]
     pub(crate) fn silent() -> Self {
-        Self::new(log::Level::Debug, String::new(), Last::Silent)
+        Self::new(log::Level::Debug, String::new(), FinalFrames::Silent)
     }
 
+    /// A fault that resets both connections.
+    #[cold]
     pub(crate) fn reset(level: log::Level, text: String) -> Self {
-        Self::new(level, text, Last::Reset)
+        Self::new(level, text, FinalFrames::Reset)
     }
 
-    /// An ERROR that came by, which goes on towards the source.
+    /// An ERROR frame that was received, and goes on towards the source.
+    #[cold]
     pub fn reported(info: ErrorInfo) -> Self {
         let text = format!("hop {} reports: {}", info.hop, info.shown());
-        Self::new(log::Level::Error, text, Last::Error(info))
+        Self::new(log::Level::Error, text, FinalFrames::Error(info))
     }
 
-    #[inline(never)]
+    /// A fault that this node reports to the source.
+    #[cold]
     pub(crate) fn error(node: &Node, hop: u8, code: ErrorCode, text: String) -> Self {
         let info = ErrorInfo {
             code,
@@ -61,7 +72,34 @@ impl ConnectionFault {
             node: node.id,
             text: text.clone(),
         };
-        Self::new(log::Level::Error, text, Last::Error(info))
+        Self::new(log::Level::Error, text, FinalFrames::Error(info))
+    }
+
+    /// The client is this node: its next hop leads back to it.
+    #[cold]
+    pub(crate) fn own_loop(node: &Node, pair: &EndPair) -> Self {
+        let peer = pair.client.peer;
+        let text =
+            format!("client {peer} is this node itself: --forward-to leads back to --listen");
+        Self::error(node, 0, ErrorCode::Loop, text)
+    }
+
+    /// The next hop or the server cannot be reached.
+    #[cold]
+    pub(crate) fn connect(node: &Node, session: Session, text: String) -> Self {
+        Self::error(node, session.hop, ErrorCode::Connect, text)
+    }
+
+    /// A RESET frame was received at `source`.
+    #[cold]
+    pub(crate) fn passed_reset(pair: &EndPair, source: ConnectionSide) -> Self {
+        let (side, end) = match source {
+            ConnectionSide::Client => ("client", Some(&pair.client)),
+            ConnectionSide::Server => ("server", pair.server.get()),
+        };
+        let peer = end.map_or(pair.client.peer, |end| end.peer);
+        let text = format!("a reset came from the {side}'s side through {peer}");
+        Self::reset(log::Level::Info, text)
     }
 }
 
@@ -71,8 +109,29 @@ impl fmt::Display for ConnectionFault {
     }
 }
 
-/// What an end of reading means, by the side it happened on and who speaks there.
+/// Refuses a raw client whose first bytes are the magic: a loop, or an entry in place of a relay.
+///
+/// # Errors
+///
+/// [`ConnectionFault`], which the client receives as an ERROR frame.
 #[inline(never)]
+pub(crate) fn refuse_framed_client(
+    node: &Node,
+    pair: &EndPair,
+    first: &[u8],
+) -> Result<(), ConnectionFault> {
+    match judge(Accept::Raw, first, false) {
+        Admission::Refused(text) => {
+            pair.client.set_framed(); // So that it receives the ERROR frame.
+            let text = format!("peer {} {text}", pair.client.peer);
+            Err(ConnectionFault::error(node, 0, ErrorCode::Protocol, text))
+        }
+        Admission::Raw | Admission::Framed | Admission::Undecided => Ok(()),
+    }
+}
+
+/// Returns the fault that follows from the end of reading at `side`.
+#[cold]
 pub fn explain(
     node: &Node,
     pair: &EndPair,
@@ -80,103 +139,64 @@ pub fn explain(
     side: ConnectionSide,
     fault: ReadFault,
 ) -> ConnectionFault {
-    let end = match side {
-        ConnectionSide::Client => Some(&pair.client),
-        ConnectionSide::Server => pair.server.get(),
+    use ConnectionSide::{Client, Server};
+    let (end, word) = match side {
+        Client => (Some(&pair.client), "peer"),
+        Server => (pair.server.get(), "next hop"),
     };
     let Some(end) = end else {
         return ConnectionFault::silent();
     };
-    let peer = end.peer;
-    match fault {
-        ReadFault::Aborted => ConnectionFault::silent(),
-        ReadFault::Idle => ConnectionFault::reset(
-            log::Level::Info,
-            format!("peer {peer}: no byte moved for --idle-timeout, closed"),
-        ),
-        ReadFault::Stalled => ConnectionFault::error(
-            node,
-            hop,
-            ErrorCode::Timeout,
-            format!(
-                "peer {peer} began a frame and did not go on for {} s (--timeout)",
-                pair.timeout.as_secs_f64()
-            ),
-        ),
-        ReadFault::Parse(error) => {
-            let remedy = match (&error, side) {
-                (ParseError::Magic { .. }, ConnectionSide::Server) => {
-                    "; if it is a plain TCP server use --remove-perf-headers"
-                }
-                (ParseError::Magic { .. }, ConnectionSide::Client) => {
-                    "; is something between the nodes rewriting the stream?"
-                }
-                _ => "",
+    let remedy = match side {
+        Server => "; if it is a plain TCP server use --remove-perf-headers",
+        Client => "; is something between the nodes rewriting the stream?",
+    };
+    let peer = format!("{word} {}", end.peer);
+    let text = fault.text(&peer, remedy, pair.timeout);
+    let error = |code, text| ConnectionFault::error(node, hop, code, text);
+    match (fault, side) {
+        (ReadFault::Aborted, _) => ConnectionFault::silent(),
+        (ReadFault::Idle, _) => ConnectionFault::reset(log::Level::Info, text),
+        (ReadFault::Stalled, _) => error(ErrorCode::Timeout, text),
+        (ReadFault::Parse(_), _) => error(ErrorCode::Protocol, text),
+        (ReadFault::Violation(violation), _) => error(violation.code(), text),
+        (ReadFault::Truncated, _) => error(ErrorCode::Broken, text),
+        (ReadFault::Reset(_), _) if !end.is_framed() => {
+            let word = match side {
+                Client => "client",
+                Server => "server",
             };
-            ConnectionFault::error(
-                node,
-                hop,
-                ErrorCode::Protocol,
-                format!("peer {peer} {error}{remedy}"),
-            )
+            let text = format!("{word} {} reset the connection", end.peer);
+            ConnectionFault::reset(log::Level::Info, text)
         }
-        ReadFault::Truncated => ConnectionFault::error(
-            node,
-            hop,
-            ErrorCode::Broken,
-            format!("peer {peer} closed the connection within a frame"),
-        ),
-        ReadFault::Reset(_) if !end.is_framed() => {
-            let who = match side {
-                ConnectionSide::Client => "client",
-                ConnectionSide::Server => "server",
-            };
-            ConnectionFault::reset(
-                log::Level::Info,
-                format!("{who} {peer} reset the connection"),
-            )
+        (ReadFault::Reset(_) | ReadFault::NoEnd, Client) => {
+            ConnectionFault::reset(log::Level::Warn, text)
         }
-        ReadFault::Reset(error) => match side {
-            ConnectionSide::Client => ConnectionFault::reset(
-                log::Level::Warn,
-                format!("peer {peer} broke the connection: {error}"),
-            ),
-            ConnectionSide::Server => ConnectionFault::error(
-                node,
-                hop,
-                ErrorCode::Broken,
-                format!("next hop {peer} broke the connection: {error}"),
-            ),
-        },
+        (ReadFault::Reset(_) | ReadFault::NoEnd, Server) => error(ErrorCode::Broken, text),
     }
 }
 
-/// A node that went without END.
-#[inline(never)]
-pub fn vanished(node: &Node, pair: &EndPair, hop: u8, side: ConnectionSide) -> ConnectionFault {
-    match (side, pair.server.get()) {
-        (ConnectionSide::Server, Some(server)) => ConnectionFault::error(
-            node,
-            hop,
-            ErrorCode::Broken,
-            format!("next hop {} closed the connection without END", server.peer),
-        ),
-        _ => ConnectionFault::reset(
-            log::Level::Warn,
-            format!(
-                "peer {} closed the connection without END",
-                pair.client.peer
-            ),
-        ),
+/// Returns the fault that follows from an ERROR frame with `payload`, received at `side`.
+#[cold]
+pub(crate) fn passed_error(
+    node: &Node,
+    pair: &EndPair,
+    hop: u8,
+    side: ConnectionSide,
+    payload: &[u8],
+) -> ConnectionFault {
+    match ErrorInfo::parse(payload) {
+        Ok(info) => ConnectionFault::reported(info),
+        Err(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
     }
 }
 
-/// Ends a connection after a fault: one log line, a last word to each side, and both sockets gone. The first pump to come
-/// here does it; the other finds the pair failed.
+/// Ends a connection after a fault: logs one line, sends the final frames, and closes both sockets.
+/// The first pump that calls it does that; the other finds the pair failed.
 #[inline(never)]
 pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
     let fault = *fault.0;
-    if matches!(fault.last, Last::Silent) || !pair.fail() {
+    if matches!(fault.last, FinalFrames::Silent) || !pair.fail() {
         return;
     }
     log::log!(
@@ -186,59 +206,49 @@ pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
         pair.client.peer,
         fault.text
     );
-    let told = last_words(pair, &fault.last, true);
-    if matches!(fault.last, Last::Error(_)) {
+    let has_error = send_final_frames(pair, &fault.last, true);
+    if matches!(fault.last, FinalFrames::Error(_)) {
         node.collector.offer(Measurement::Notice(fault.text));
     }
     pair.abort_server();
-    if told {
+    if has_error {
         pair.close_client();
     }
     pair.abort();
 }
 
-/// RESET to a node behind; to one before ERROR, or RESET too. Whether there is an ERROR under way to the client, which a
-/// reset must not overtake. An ERROR is worth waiting for the other pump's frame (`wait`), a RESET says no more than the
-/// reset that follows it.
-fn last_words(pair: &EndPair, last: &Last, wait: bool) -> bool {
+/// Sends RESET to the next hop, and ERROR or RESET to the client.
+///
+/// Returns `true` if an ERROR is under way to the client, which a reset must not overtake. An ERROR
+/// waits for the frame that the other pump is writing (`wait`); a RESET does not, as the reset of
+/// the connection has the same effect.
+fn send_final_frames(pair: &EndPair, last: &FinalFrames, wait: bool) -> bool {
     let session = pair.session.get().copied().unwrap_or_default();
-    let frame = |kind, flags, payload: &[u8]| {
-        let header = Header {
-            flags: Flags(flags),
-            hop: session.hop,
-            hop_limit: session.hop_limit,
-            ..Header::new(kind, session.cookie, 0)
-        };
-        build(header, &[], &[], payload)
-    };
+    let frame =
+        |kind, flags, payload: &[u8]| build(session.header(kind, flags, 0), &[], &[], payload);
     if let Some(server) = pair.server.get() {
-        server.send_last(frame(frame_type::RESET, 0, &[]), false);
+        server.send_last(frame(FrameType::Reset, 0, &[]), false);
     }
     match last {
-        Last::Error(info) => {
-            let error = frame(frame_type::ERROR, Flags::RETURN, &info.emit());
+        FinalFrames::Error(info) => {
+            let error = frame(FrameType::Error, Flags::RETURN, &info.emit());
             pair.client.send_last(error, wait)
         }
-        _ => {
-            let reset = frame(frame_type::RESET, Flags::RETURN, &[]);
+        FinalFrames::Silent | FinalFrames::Reset => {
+            let reset = frame(FrameType::Reset, Flags::RETURN, &[]);
             pair.client.send_last(reset, false);
             false
         }
     }
 }
 
-/// Ends a connection because the node ends: nobody is to take what was cut off for complete.
+/// Ends a connection because the node ends: a reset, as an end of file would look complete.
 pub fn cut_off(node: &Node, pair: &EndPair) {
     if pair.fail() {
         let hop = pair.session.get().copied().unwrap_or_default().hop;
-        let text = format!("{} was told to end", node.settings.name);
-        last_words(
-            pair,
-            &ConnectionFault::error(node, hop, ErrorCode::Refused, text)
-                .0
-                .last,
-            false,
-        );
+        let text = format!("{} was stopped", node.settings.name);
+        let fault = ConnectionFault::error(node, hop, ErrorCode::Refused, text);
+        send_final_frames(pair, &fault.0.last, false);
         pair.abort();
     }
 }

@@ -1,13 +1,16 @@
-//! The shared key of a chain: its file, and the handshake that begins each link between two nodes that have one.
+//! The shared key of a chain: its file, and the handshake of each link between two nodes that have
+//! one.
 //!
-//! Who connects says HELLO at once, with a nonce; who accepts answers with its own; then comes OPEN. So a link with a
-//! key is one round trip longer in the making than one without, and a node without a key notices at the first frame.
+//! The node that connects sends HELLO at once, with a nonce; the one that accepts answers with its
+//! own; then OPEN follows. So a link with a key takes one round trip more, and a node without a key
+//! is noticed at the first frame.
 
 use crate::node::end::{AuthenticatedLink, End};
+use crate::session::opening::Session;
 use crate::sync::random;
 use crate::wire::authentication::{link, Hello, LinkEnd};
 use crate::wire::siphash::Key;
-use crate::wire::{frame_type, ErrorInfo, Flags, FrameView, Header, ParseError, HEADER_LEN};
+use crate::wire::{ErrorInfo, Flags, FrameType, FrameView, Header, ParseError, HEADER_LEN};
 use crate::wire::{MAX_ANNOTATIONS, MAX_ERROR_TEXT};
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,26 +18,26 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How a key is made.
+/// The command that makes a key.
 const RECIPE: &str = "(umask 077; head -c 16 /dev/urandom | od -An -tx1 | tr -d ' ' >";
 
-/// Reads a key file: 32 hexadecimal digits, for its owner's eyes only.
+/// Reads a key file: 32 hexadecimal digits, readable for its owner only.
 ///
 /// # Errors
 ///
-/// A sentence that names the file, what is wrong with it, and the remedy.
+/// A message with the file, what is wrong with it, and the remedy.
 pub fn read(path: &Path) -> Result<Key, String> {
     let shown = path.display();
     let failed = |error: io::Error| format!("read the key file {shown}: {error}");
     let file = File::open(path).map_err(failed)?;
     let data = file.metadata().map_err(failed)?;
     let mode = data.permissions().mode() & 0o7777;
-    // Where /proc is not mounted the stricter rule holds.
+    // Without /proc the stricter rule holds.
     let own = std::fs::metadata("/proc/self").map_or(0, |own| own.uid());
     if !is_private(mode, data.uid(), own) {
         return Err(format!(
-            "the key file {shown} is open to others (mode {mode:04o}): chmod 600 {shown}, and make a new key if they \
-             may have read it"
+            "the key file {shown} is open to others (mode {mode:04o}): chmod 600 {shown}, and make \
+             a new key if they may have read it"
         ));
     }
     let mut text = String::new();
@@ -47,27 +50,28 @@ pub fn read(path: &Path) -> Result<Key, String> {
     key.map_err(|error| format!("the key file {shown} {error}; make one with {RECIPE} {shown})"))
 }
 
-/// Whether only those can read a file who are meant to: its owner, or a group that root has chosen, as systemd's
-/// credentials and distributions' keys have it.
+/// Returns `true` if no other user can read a file than its owner, or a group that root has chosen.
+/// systemd's credentials and keys of distributions have the latter.
 fn is_private(mode: u32, owner: u32, own: u32) -> bool {
     let open = if owner == 0 && own != 0 { 0o037 } else { 0o077 };
     mode & open == 0
 }
 
-/// A nonce for one link. It has to be new, not secret: [`random`] draws from SipHash under keys that std takes from the
-/// kernel once per thread and counts up, over the time; that two of 128 bits are ever the same is out of the question.
+/// Makes a nonce for one link. It has to be new, not secret. [`random`] draws from SipHash under
+/// keys that std takes from the kernel once per thread and counts up, over the time; two equal ones
+/// of 128 bits do not happen.
 fn nonce() -> u128 {
     u128::from(random()) << 64 | u128::from(random())
 }
 
-/// Why a link with the next hop was not agreed on; `Display` would name no peer, so the caller does.
+/// The reason why a link was not agreed on; the caller adds the peer's name.
 #[derive(Debug)]
 pub enum NoLink {
-    /// It sent what is no frame.
+    /// The peer sent something that is no frame.
     Parse(ParseError),
-    /// What it said, or did not say.
+    /// The peer refused, or closed the connection.
     Refused(String),
-    /// It said nothing in time.
+    /// The peer did not answer in time.
     Silent(String),
     /// The connection broke.
     Io(io::Error),
@@ -79,18 +83,12 @@ impl From<ParseError> for NoLink {
     }
 }
 
-/// The connecting side: HELLO, and the answer to it. Reads not a byte beyond the answer.
-pub fn connect(
-    end: &End,
-    key: &Key,
-    cookie: u64,
-    hop: u8,
-    timeout: Duration,
-) -> Result<(), NoLink> {
+/// Runs the handshake of the connecting side. Reads no byte beyond the answer.
+pub fn connect(end: &End, key: &Key, session: Session, timeout: Duration) -> Result<(), NoLink> {
     let deadline = Instant::now() + timeout;
     let own = Hello::new(nonce());
-    let hello = own.frame(cookie, hop, Flags::default());
-    // The first bytes of a connection: there is room for them.
+    let hello = own.frame(session.cookie, session.hop, Flags::default());
+    // The first bytes of a connection always have room.
     match crate::sys::send_now(&end.socket, &hello) {
         Ok(sent) if sent == hello.len() => {}
         Ok(_) => return Err(NoLink::Io(io::ErrorKind::WriteZero.into())),
@@ -100,13 +98,23 @@ pub fn connect(
     fill(end, &mut frame, 0, deadline)?;
     let header = Header::parse(&frame)?;
     let most = HEADER_LEN + MAX_ANNOTATIONS + 2 * MAX_ERROR_TEXT;
-    if header.frame_len() > most || !matches!(header.kind, frame_type::HELLO | frame_type::ERROR) {
+    let answers = match header.kind {
+        FrameType::Hello | FrameType::Error => header.frame_len() <= most,
+        FrameType::Open
+        | FrameType::Opened
+        | FrameType::Block
+        | FrameType::Report
+        | FrameType::End
+        | FrameType::Reset
+        | FrameType::Passable(_) => false,
+    };
+    if !answers {
         return Err(ParseError::Unauthenticated.into());
     }
     frame.resize(header.frame_len(), 0);
     fill(end, &mut frame, HEADER_LEN, deadline)?;
     let view = FrameView::of(header, &frame)?;
-    if header.kind == frame_type::ERROR {
+    if header.kind == FrameType::Error {
         let info = ErrorInfo::parse(view.payload())?;
         return Err(NoLink::Refused(format!("refuses: {}", info.shown())));
     }
@@ -132,13 +140,15 @@ fn fill(end: &End, frame: &mut [u8], mut filled: usize, deadline: Instant) -> Re
         match (&end.socket).read(&mut frame[filled..]) {
             Ok(0) => {
                 return Err(NoLink::Refused(
-                    "closed the connection instead of answering HELLO: is it a node with the same --key-file?"
+                    "closed the connection instead of answering HELLO: is it a node with the same \
+                     --key-file?"
                         .into(),
                 ));
             }
             Ok(read) => {
                 filled += read;
-                // What is no frame is told at its first bytes; a server that speaks text may say no more.
+                // A wrong magic shows at the first byte; a server that speaks text may send no
+                // more.
                 match Header::parse(&frame[..filled]) {
                     Ok(_) | Err(ParseError::Incomplete { .. }) => {}
                     Err(error) => return Err(error.into()),
@@ -155,11 +165,11 @@ fn fill(end: &End, frame: &mut [u8], mut filled: usize, deadline: Instant) -> Re
     Ok(())
 }
 
-/// The accepting side: takes the HELLO of `frame`, answers, and the link stands.
+/// Runs the handshake of the accepting side: takes the HELLO in `frame` and answers it.
 ///
 /// # Errors
 ///
-/// [`ParseError`] for a HELLO that is none; the send's own error.
+/// [`NoLink::Parse`] for a malformed HELLO; [`NoLink::Io`] from the send.
 pub fn accept(end: &End, key: &Key, frame: &FrameView<'_>) -> Result<(), NoLink> {
     let theirs = Hello::parse(frame.payload())?;
     let own = Hello::new(nonce());

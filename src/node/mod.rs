@@ -1,18 +1,21 @@
-//! Sockets, threads and channels in; calls into the core. The roles of design section 3 are assembled here.
+//! Sockets, threads and channels, and their calls into the core.
 //!
 //! # Threads
 //!
-//! One `accept` thread per listening address. Per connection a pair of threads: `up#N` moves bytes from the client to
-//! the server, `down#N` back; a reflector needs `up#N` alone. Both hand finished measurements to one `collect` thread
-//! over a bounded channel and never wait for it. A node that is asked about itself reads that on a thread `annotate`, its
-//! SNMP agent's values on `snmp`: see [`annotator`](crate::annotate::annotator).
-//! Where metrics are served, a `metrics` thread per listening address accepts requests, and one thread per request answers
-//! with what the collector posts on the [`latest`] report when it is asked; `--sessions` is written on a thread `sessions`.
+//! One `accept` thread per listening address. Per connection a pair of threads: `up#N` moves bytes
+//! from the client to the server, `down#N` back; a reflector needs `up#N` alone. Both hand finished
+//! measurements to one `collect` thread over a bounded channel and never wait for it. A node that
+//! is asked about itself reads that on a thread `annotate`, its SNMP agent's values on `snmp`: see
+//! [`annotator`](crate::annotate::annotator). Where metrics are served, a `metrics` thread per
+//! listening address accepts requests, and one thread per request answers with what the collector
+//! posts on the [`latest`] report when it is asked; `--sessions` is written on a thread `sessions`.
 //!
-//! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read of its source and the
-//! write of its sink. So an application that works directly works through the chain.
+//! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read
+//! of its source and the write of its sink. So an application that works directly works through the
+//! chain.
 
 pub mod accept;
+pub mod accept_limit;
 pub mod annotations;
 pub mod clock;
 pub mod connect_window;
@@ -21,11 +24,12 @@ pub mod connection_log;
 pub mod dial;
 pub mod end;
 pub mod fault;
-pub mod gate;
+
 pub mod introduce;
 pub mod link_auth;
 pub mod pair;
 pub mod pump;
+mod read_fault;
 pub mod reader;
 pub mod serve;
 pub mod server_time;
@@ -50,43 +54,45 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What a node was told to do.
+/// The settings of a node.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
     /// `--node NAME`.
     pub name: String,
-    /// Its part on the path; a relay that meets a raw client acts as an entry for it.
+    /// Its role on the path; a relay acts as an entry for a raw client.
     pub role: NodeRole,
     /// `--add-static-tags`.
     pub tags: Vec<String>,
-    /// Whether it stamps (not with `-n`).
+    /// `true` if it stamps (not with `-n`).
     pub stamp: bool,
     /// `--accept`.
     pub accept: Accept,
-    /// Whether the next hop is a plain server (`-r`).
+    /// `true` if the next hop is a plain server (`-r`).
     pub remove: bool,
     /// `-t`: per operation.
     pub timeout: Duration,
-    /// Ends a connection on which no byte moved for so long; `None` is never.
+    /// The idle time after which a connection ends; `None` = never.
     pub idle_timeout: Option<Duration>,
-    /// Least time between two marked blocks of a connection at an entry; zero marks every block.
+    /// The least time between two marked blocks of a connection at an entry; zero marks every
+    /// block.
     pub sample: Duration,
-    /// Greatest number of hops that a path opened here may have.
+    /// The greatest number of hops of a path that begins here.
     pub hop_limit: u8,
-    /// Whether the kernel is asked when blocks arrive (not with `--no-kernel-times`).
+    /// `true` if the kernel is asked for arrival times (not with `--no-kernel-times`).
     pub kernel_times: bool,
-    /// `--key-file`: what frames between nodes are authenticated with; `None` leaves them as they are.
+    /// `--key-file`: the key for the authentication of frames between nodes; `None` = no
+    /// authentication.
     pub key: Option<Key>,
-    /// Who may connect, and how many at once.
-    pub limits: gate::AdmissionLimits,
-    /// `--ask`: what every node is asked for in every marked block of a path opened here.
+    /// The clients that may connect, and their number.
+    pub limits: accept_limit::AdmissionLimits,
+    /// The annotation classes that blocks of a path that begins here request.
     pub ask: Classes,
-    /// What it tells of itself when it is asked.
+    /// The annotations that this node gives on request.
     pub offer: Offer,
 }
 
 impl NodeSettings {
-    /// The settings of a node of which nothing is asked for: it takes framed clients and has no key.
+    /// The settings of a node without options: it takes framed clients and has no key.
     pub fn new(name: &str, role: NodeRole, timeout: Duration) -> Self {
         Self {
             name: name.into(),
@@ -101,55 +107,56 @@ impl NodeSettings {
             hop_limit: DEFAULT_HOP_LIMIT,
             kernel_times: true,
             key: None,
-            limits: gate::AdmissionLimits::default(),
+            limits: accept_limit::AdmissionLimits::default(),
             ask: Classes::default(),
             offer: Offer::default(),
         }
     }
 
-    /// Whether arrivals are wanted where frames come in: only a stamp has a place for them.
+    /// Returns `true` if arrival times are wanted for frames: only a stamp has a field for them.
     pub fn wants_arrivals(&self) -> bool {
         self.kernel_times && self.stamp
     }
 
-    /// Whether a listener is to ask for them, for all that it accepts.
+    /// Returns `true` if a listener is to request them, for all that it accepts.
     fn listens_for_arrivals(&self) -> bool {
         self.wants_arrivals() && self.accept != Accept::Raw
     }
 }
 
-/// One node of a path: what its threads share.
+/// One node of a path: the state that its threads share.
 #[derive(Debug)]
 pub struct Node {
-    /// Random per node; what stamps carry.
+    /// The random identifier in its stamps.
     pub id: u64,
-    /// What it was told to do.
+    /// Its settings.
     pub settings: NodeSettings,
     /// Its clock generations.
     pub clock: clock::NodeClock,
-    /// Where measurements go.
+    /// The queue for measurements.
     pub collector: queue::Collector,
-    /// Where the newest report is, for those who ask.
+    /// The latest report, for those that request it.
     pub latest: Arc<latest::LatestReport>,
-    /// What blocks that begin here ask for.
+    /// The annotations that blocks that begin here request.
     pub requests: Arc<requests::AnnotationRequests>,
-    /// What it answers when a block asks.
+    /// The source of its own annotations.
     pub annotator: Annotator,
-    /// Where the lives of connections are written; `None` without `--sessions`.
+    /// The writer of connection records; `None` without `--sessions`.
     pub sessions: Option<connection_log::Sessions>,
     /// The next hop; `None` at a reflector.
     pub next_hop: Option<dial::NextHop>,
-    /// Our own onward connections, local end and peer: one that is accepted here with the two exchanged is a loop. Both
-    /// ends count, for on one host several connections may share a local port.
+    /// This node's onward connections, local end and peer. A client with both ends exchanged is
+    /// this node itself: a loop. Both ends count, as several connections of a host may share a
+    /// local port.
     own_ends: Mutex<HashSet<Ends>>,
-    /// Whether it was said that a plain client waits for a server that is to speak first.
-    silence_told: AtomicBool,
-    /// Greatest error of the wall clock as the kernel states it, at start.
+    /// Set once the log has named a plain client that waits for a server that sends first.
+    silence_logged: AtomicBool,
+    /// The greatest error of the wall clock as the kernel states it, at start; `None` if unknown.
     pub clock_error: Option<Nanos>,
 }
 
 impl Node {
-    /// A node, and the queue of its collector, which the caller has to drain.
+    /// Makes a node, and the queue of its collector, which the caller has to drain.
     pub fn new(settings: NodeSettings, next_hop: Option<dial::NextHop>) -> (Self, queue::Queue) {
         let (collector, queue) = queue::channel(settings.sample);
         let requests = requests::AnnotationRequests::default();
@@ -164,14 +171,14 @@ impl Node {
             sessions: None,
             next_hop,
             own_ends: Mutex::default(),
-            silence_told: AtomicBool::new(false),
+            silence_logged: AtomicBool::new(false),
             clock_error: sys::clock_error().map(Nanos::from),
             settings,
         };
         (node, queue)
     }
 
-    /// How it introduces itself in OPEN, in the role it has on that connection.
+    /// Returns its introduction for OPEN, in the role that it has on that connection.
     pub fn info(
         &self,
         role: NodeRole,
@@ -192,12 +199,12 @@ impl Node {
         }
     }
 
-    /// Whether it is to be said that a plain client waits: once.
-    fn tells_silence(&self) -> bool {
-        !self.silence_told.swap(true, Ordering::Relaxed)
+    /// Returns `true` once: the log is to name a plain client that waits.
+    fn logs_silence(&self) -> bool {
+        !self.silence_logged.swap(true, Ordering::Relaxed)
     }
 
-    /// Registers an onward connection.
+    /// Registers an onward connection of this node.
     fn remember_own(&self, ends: Ends) {
         lock(&self.own_ends).insert(canonical(ends));
     }
@@ -206,16 +213,18 @@ impl Node {
         lock(&self.own_ends).remove(&canonical(*ends));
     }
 
-    /// Whether a client's connection (its end, then ours) is one of our own onward connections: a loop.
+    /// Returns `true` if a client's connection (its end, then the local one) is an own onward
+    /// connection: a loop.
     fn is_own(&self, ends: &Ends) -> bool {
         lock(&self.own_ends).contains(&canonical(*ends))
     }
 }
 
-/// The two ends of a connection, that of the side which connected first.
+/// The two ends of a connection, first that of the side that connected.
 type Ends = (SocketAddr, SocketAddr);
 
-/// A listener of both families sees an IPv4 client as an IPv6 address (::ffff:192.0.2.1), the client itself does not.
+/// Returns the ends as a client sees them: a listener of both families sees an IPv4 client as
+/// ::ffff:192.0.2.1.
 fn canonical((first, second): Ends) -> Ends {
     let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
     (plain(first), plain(second))

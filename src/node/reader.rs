@@ -1,15 +1,20 @@
-//! The read half of a pump: bytes of a socket in, whole frames or chunks of plain bytes out, in one buffer.
+//! The read half of a pump: bytes of a socket in, whole frames or chunks of plain bytes out, in one
+//! buffer.
 //!
-//! The buffer begins small (most connections idle most of the time), grows when a read fills it or a header asks for
-//! more, and shrinks again after about a second of idling. There is always room for [`HEADROOM`] bytes in front of what
-//! was read, so that a header or a stamp can be put there without moving the payload.
+//! The buffer begins small (most connections idle most of the time), grows when a read fills it or
+//! a header requires more, and shrinks again after about a second of idling. [`HEADROOM`] bytes in
+//! front of what was read stay free, so that a header or a stamp fits there without moving the
+//! payload.
 //!
-//! A receive timeout is armed only where something may have to be done without a byte arriving: a large buffer to give
-//! back, a frame that has begun, `--idle-timeout`. It is taken off when it fires for nothing, not on every frame.
+//! A receive timeout is armed only for work that does not wait for a byte: a large buffer to
+//! release, a frame that has begun, `--idle-timeout`. It is disarmed when it fires for nothing, not
+//! on every frame.
 
+pub use super::read_fault::ReadFault;
 use crate::measure::LATEST;
 use crate::node::end::End;
 use crate::node::pair::EndPair;
+use crate::session::inbound::Inbound;
 use crate::sys::{self, receive::receive};
 use crate::time::{SignedNanos, WallTime};
 use crate::wire::authentication::TAG_LEN;
@@ -18,83 +23,71 @@ use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Room in front of what is read: a header and a stamp.
+/// The room in front of the bytes that are read: a header and a stamp.
 pub const HEADROOM: usize = HEADER_LEN + STAMP_LEN;
-/// Holds an OPEN frame of a short path, what a person types, and most requests. It lies on the pump's stack, in a page
-/// that is touched anyway: 1000 idle connections are 2 MB smaller for it.
+/// The size of the small buffer: an OPEN frame of a short path, a typed line, most requests. It
+/// lies on the pump's stack, in a page that is touched anyway: 1000 idle connections are 2 MB
+/// smaller for it.
 const SMALL: usize = 512;
-/// How much plain bytes a proxy reads at once.
+/// The most plain bytes that a proxy reads at once.
 pub const READ_SIZE: usize = 256 << 10;
-/// Room for that in one frame, with stamps and annotations.
+/// The size of a buffer with one such frame, its stamps and annotations.
 const BIG: usize = HEADROOM + READ_SIZE + 4096;
-/// The sizes it grows to. The first holds what opens a path, all that most connections ever need it for: the heap keeps
-/// the memory of those that idle next.
+/// The sizes to which a buffer grows. The first holds the opening of a path, all that most
+/// connections ever need it for: the heap keeps the memory of those that idle next.
 const STEPS: [usize; 3] = [1280, 4096, BIG];
 const TICK: Duration = Duration::from_secs(1);
-/// Frames from this size on are read exactly, so that no left-over has to be copied; smaller ones greedily.
+/// The size from which on frames are read exactly, so that no left-over is copied; smaller ones are
+/// read greedily.
 const EXACT: usize = 16 << 10;
-/// What was read so much later than it came is held against packets that came out of order.
+/// The lateness from which on a read is checked against packets that arrived out of order.
 const LATE: SignedNanos = SignedNanos::from_millis(1);
-
-/// Why there are no more bytes.
-#[derive(Debug)]
-pub enum ReadFault {
-    /// The other pump failed the pair.
-    Aborted,
-    /// The peer reset the connection, or it broke.
-    Reset(io::Error),
-    /// Nothing moved for `--timeout` within a frame.
-    Stalled,
-    /// Nothing moved for `--idle-timeout`.
-    Idle,
-    /// The bytes are no frame.
-    Parse(ParseError),
-    /// The end of the stream within a frame.
-    Truncated,
-}
 
 /// The read half of one end.
 #[derive(Debug)]
 pub struct FrameReader<'a> {
     pair: &'a EndPair,
     end: &'a End,
-    /// Behind either buffer there is room for a trailer.
+    /// The small buffer; both have room for a trailer behind them.
     small: [u8; SMALL + TAG_LEN],
-    /// Empty while little comes.
+    /// The large buffer; empty while little is received.
     big: Vec<u8>,
     start: usize,
     filled: usize,
     last_frame: usize,
     armed: Option<Duration>,
     idle_timeout: Option<Duration>,
-    /// Say [`ReadFault::Idle`] after each wait of this length between frames, whatever moves elsewhere.
+    /// The wait after which reading returns [`ReadFault::Idle`] between frames, whatever moves
+    /// elsewhere.
     tick: Option<Duration>,
     /// Consecutive waits without a byte.
     waits: u32,
-    /// A read has filled the small buffer: the next one gets a big one.
+    /// Set when a read has filled the buffer: the next one gets a larger one.
     full: bool,
     moved: usize,
-    /// The frame at hand took a read; one that did not was complete when an earlier one was.
+    /// Set when the frame at hand took a read; one that did not was complete when an earlier one
+    /// was.
     fresh: bool,
-    /// Ask the kernel when things came, as long as frames are read.
+    /// `true` if the kernel is asked for arrival times, as long as frames are read.
     arrivals: bool,
-    /// When the last packet of the latest read came; `None` where that is not known. Packets that wait are merged and keep
-    /// the later one's time: so it is when the last byte came only if nothing was left behind it, else the latest possible.
+    /// The arrival time of the last packet of the latest read; `None` if unknown. Packets that wait
+    /// are merged and keep the later time: it is that of the last byte only if the read left
+    /// nothing behind, else an upper bound.
     arrival: Option<WallTime>,
-    /// The latest read had room for more: it left nothing behind.
+    /// Set when the latest read had room for more: it left nothing behind.
     emptied: bool,
-    /// Packets that had come out of order when they were last counted.
+    /// The number of packets out of order when they were last counted.
     out_of_order: u64,
-    /// How much more than a frame to read, so that a receive can be seen to have emptied the socket. That is a header, so
-    /// that nothing but one is ever left over of a larger frame: it is copied, the rest of its frame is not.
+    /// The bytes to read beyond a frame, so that a receive is seen to have emptied the socket. That
+    /// is one header: only it is ever left over from a larger frame, and copied.
     slack: usize,
     header_begun: Option<Instant>,
-    /// The latest read, not noted yet: when, and how much.
+    /// The latest read that is not in the connection log yet: its time and length.
     unnoted: Option<(WallTime, usize)>,
 }
 
 impl<'a> FrameReader<'a> {
-    /// Nothing read yet. It is large for a stack: keep one and lend it.
+    /// A reader that has read nothing. It is large for a stack: keep one and lend it.
     pub fn new(pair: &'a EndPair, end: &'a End, idle_timeout: Option<Duration>) -> Self {
         Self {
             pair,
@@ -110,14 +103,14 @@ impl<'a> FrameReader<'a> {
             full: false,
             moved: 0,
             fresh: false,
-            arrivals: end.tells_arrivals(),
+            arrivals: end.has_arrivals(),
             arrival: None,
             emptied: false,
             out_of_order: 0,
             slack: 0,
             header_begun: None,
             unnoted: None,
-            small: [0; SMALL + TAG_LEN], // Last: what is computed after it makes the compiler copy it into its place.
+            small: [0; SMALL + TAG_LEN], // Last: a value after it makes the compiler copy it.
         }
     }
 
@@ -129,13 +122,13 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// What was read and not consumed.
+    /// Returns the bytes that were read and not consumed.
     pub fn pending(&self) -> &[u8] {
         &self.whole()[self.start..self.filled]
     }
 
-    /// Reads once more behind what is pending, for the judgement of a first few bytes; `false` at the end. These belong to
-    /// the first header, whose deadline runs from the first of them.
+    /// Reads once more behind the pending bytes, to judge the first few; `false` at the end. They
+    /// belong to the first header, whose deadline runs from the first of them.
     ///
     /// # Errors
     ///
@@ -148,7 +141,8 @@ impl<'a> FrameReader<'a> {
         Ok(self.read(usize::MAX, begun)? > 0)
     }
 
-    /// For a reader that has deadlines of its own: waits come back as [`ReadFault::Idle`] after `tick`.
+    /// A reader for a caller with its own deadlines: a wait returns [`ReadFault::Idle`] after
+    /// `tick`.
     pub fn ticking(pair: &'a EndPair, end: &'a End, tick: Duration) -> Self {
         Self {
             tick: Some(tick),
@@ -168,7 +162,7 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// Makes room for `len` bytes behind what is pending.
+    /// Makes room for `len` bytes behind the pending ones.
     fn make_room(&mut self, len: usize) {
         if self.len() - self.filled >= len {
             return;
@@ -186,7 +180,8 @@ impl<'a> FrameReader<'a> {
         self.filled = HEADROOM + pending;
     }
 
-    /// A read has filled the buffer: more was there. In steps, for most that do not fit the small one are short still.
+    /// Enlarges the buffer after a read has filled it. In steps: most frames that do not fit the
+    /// small one are short still.
     fn grow_if_full(&mut self) {
         let next = STEPS.into_iter().find(|size| *size > self.len());
         if let Some(next) = next.filter(|_| self.full) {
@@ -223,13 +218,13 @@ impl<'a> FrameReader<'a> {
         Ok(())
     }
 
-    /// Reads at most `most` bytes behind what is pending; 0 at the end of the stream. `within` says that a frame has
-    /// begun, so that waiting is bounded.
+    /// Reads at most `most` bytes behind the pending ones; 0 at the end of the stream. `within`
+    /// bounds the wait: a frame has begun.
     fn read(&mut self, most: usize, within: bool) -> Result<usize, ReadFault> {
         self.waits = 0;
         self.note_read();
         loop {
-            // Anew each time: a wait may have given the large buffer back.
+            // Computed each time: a wait may have released the large buffer.
             let room = self.len().min(self.filled.saturating_add(most));
             if within || self.is_big() || self.idle_timeout.is_some() || self.tick.is_some() {
                 let tick = self
@@ -264,7 +259,7 @@ impl<'a> FrameReader<'a> {
                     if self.end.connection_log().is_some() {
                         self.unnoted = Some((sys::clock::read().wall, read));
                         if read == 0 {
-                            self.note_read(); // Nothing follows that would be stamped.
+                            self.note_read(); // No frame follows that would be stamped.
                         }
                     }
                     return Ok(read);
@@ -274,7 +269,8 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// Notes the latest read, where books are kept: not when it came, for its frame is to be stamped first.
+    /// Records the latest read in the connection log, if there is one. Not right after it, as its
+    /// frame is to be stamped first.
     #[inline]
     fn note_read(&mut self) {
         if let Some((then, read)) = self.unnoted.take() {
@@ -287,19 +283,19 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    #[inline(never)]
+    #[cold]
     fn note_reset(&mut self) {
         self.end.note(|end, now| {
             end.rst_received.get_or_insert(now);
         });
     }
 
-    /// When the latest read came, where books are kept and it is not noted yet.
+    /// Returns the time of the latest read, if it is not in the connection log yet.
     fn read_time(&self) -> Option<WallTime> {
         self.unnoted.map(|(then, _)| then)
     }
 
-    /// A read came back without bytes: a tick, or the end of the connection.
+    /// Handles a read without bytes: a tick, or the end of the connection.
     #[inline(never)]
     fn waited(&mut self, error: io::Error, within: bool) -> Result<(), ReadFault> {
         if self.pair.has_failed() {
@@ -318,14 +314,14 @@ impl<'a> FrameReader<'a> {
             let moved = self.pair.movement();
             if moved != self.moved {
                 self.moved = moved;
-                self.waits = 0; // This one saw bytes move.
+                self.waits = 0; // Bytes moved during this wait.
             }
         }
         let waited = self.armed.unwrap_or(TICK) * self.waits;
         if within && waited >= self.pair.timeout {
             return Err(ReadFault::Stalled);
         }
-        // Within a frame the other limit holds.
+        // Within a frame `--timeout` holds.
         if !within && self.idle_timeout.is_some_and(|limit| waited >= limit) {
             return Err(ReadFault::Idle);
         }
@@ -343,9 +339,8 @@ impl<'a> FrameReader<'a> {
         Ok(())
     }
 
-    /// Reads plain bytes: at most [`READ_SIZE`] at once, into a place with [`HEADROOM`] before it and room for a trailer
-    /// behind it. Whatever was pending
-    /// comes first. `None` at the end of the stream.
+    /// Reads plain bytes, at most [`READ_SIZE`] at once, with [`HEADROOM`] before them and room for
+    /// a trailer behind them. Pending bytes come first. `None` at the end of the stream.
     ///
     /// # Errors
     ///
@@ -370,7 +365,8 @@ impl<'a> FrameReader<'a> {
         }))
     }
 
-    /// Waits until at least one whole frame is pending; its header. `None` at an end of the stream between frames.
+    /// Waits until at least one whole frame is pending and returns its header. `None` at an end of
+    /// the stream between frames.
     ///
     /// # Errors
     ///
@@ -395,7 +391,7 @@ impl<'a> FrameReader<'a> {
                 Err(error) => return Err(ReadFault::Parse(error)),
             };
             let read = if missing > 0 {
-                // The rest of this frame and hardly more: what follows is read with the next one.
+                // The rest of this frame and hardly more: the next one is read on its own.
                 let most = missing + slack;
                 self.make_room(most);
                 self.read(most, true)?
@@ -424,8 +420,9 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// A header once begun has `--timeout` to be complete, however its bytes trickle.
-    #[inline(never)]
+    /// Checks the deadline of a header: `--timeout` from its first byte, however slowly the others
+    /// follow.
+    #[cold]
     fn header_deadline(&mut self) -> Result<(), ReadFault> {
         let begun = *self.header_begun.get_or_insert_with(Instant::now);
         if begun.elapsed() >= self.pair.timeout {
@@ -442,34 +439,37 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// When the last byte of the frame at hand came, by the kernel's wall clock; it was completely read at `read_at`. Known
-    /// only of the last frame of a read that left nothing behind: the time that the kernel tells is that of the last byte in
-    /// the socket.
+    /// Returns the arrival time of the last byte of the frame at hand, completely read at
+    /// `read_at`, on the kernel's wall clock. It is known only for the last frame of a read that
+    /// left nothing behind: the kernel reports the time of the last byte in the socket.
     pub fn arrival(&mut self, header: &Header, read_at: WallTime) -> Option<WallTime> {
         let arrival = self.arrival?;
         let last = self.emptied && self.start + header.frame_len() == self.filled;
-        // Beyond `LATEST` it is not believed anyway.
-        (last && (read_at - arrival > LATEST || self.came_by(arrival, read_at))).then_some(arrival)
+        // Beyond `LATEST` it counts as implausible anyway.
+        (last && (read_at - arrival > LATEST || self.is_credible(arrival, read_at)))
+            .then_some(arrival)
     }
 
-    /// By when all of the latest read, at `read_at`, had come, whatever was left behind; `None` where that is not known.
-    pub fn had_come(&mut self, read_at: WallTime) -> Option<WallTime> {
+    /// Returns a time by which all bytes of the latest read, at `read_at`, had arrived; `None` if
+    /// unknown.
+    pub fn arrived_by(&mut self, read_at: WallTime) -> Option<WallTime> {
         let arrival = self.arrival?;
-        if !self.came_by(arrival, read_at) {
-            self.arrival = None; // The kernel's count answers once.
+        if !self.is_credible(arrival, read_at) {
+            self.arrival = None; // The kernel's count answers once per read.
         }
         self.arrival
     }
 
-    fn came_by(&mut self, arrival: WallTime, read_at: WallTime) -> bool {
-        read_at - arrival <= LATE || self.came_in_order()
+    fn is_credible(&mut self, arrival: WallTime, read_at: WallTime) -> bool {
+        read_at - arrival <= LATE || self.arrived_in_order()
     }
 
-    /// Whether no packet has overtaken another since this was asked last. If one has, its bytes may have waited in the
-    /// kernel for one that was lost: that is the network's delay, not the reader's. One more system call, for what is late
-    /// anyway; where the kernel does not tell (before Linux 5.4) lateness is not believed.
-    #[inline(never)]
-    fn came_in_order(&mut self) -> bool {
+    /// Returns `true` if no packet was received out of order since the previous call. Otherwise
+    /// bytes may have waited in the kernel for a lost packet: that is the network's delay, not the
+    /// reader's. It costs a system call for a late read; without the count (before Linux 5.4)
+    /// lateness is not credible.
+    #[cold]
+    fn arrived_in_order(&mut self) -> bool {
         let info = sys::tcp_info(&self.end.socket);
         let Some(count) = info.and_then(|info| info.out_of_order) else {
             return false;
@@ -477,39 +477,52 @@ impl<'a> FrameReader<'a> {
         std::mem::replace(&mut self.out_of_order, count) == count
     }
 
-    /// Whether a read has come since this was asked last: if not, the frame at hand was complete when the one before was.
+    /// Returns `true` if there was a read since the previous call. Otherwise the frame at hand was
+    /// complete when the one before it was.
     pub fn take_fresh(&mut self) -> bool {
         std::mem::take(&mut self.fresh)
     }
 
-    /// Whether a marked frame follows the one of `header`, whole already.
+    /// Returns `true` if a whole marked frame follows that of `header`.
     pub fn marked_follows(&self, header: &Header) -> bool {
         let rest = self.pending().get(header.frame_len()..).unwrap_or(&[]);
         Header::parse(rest).is_ok_and(|next| next.marked() && rest.len() >= next.frame_len())
     }
 
-    /// The header of the next pending frame, if it is whole. What is wrong with it [`frame`](Self::frame) tells.
+    /// Returns the header of the next pending frame, if it is whole. [`frame`](Self::frame) reports
+    /// its faults.
     pub fn next_whole(&self) -> Option<Header> {
         let header = Header::parse(self.pending()).ok()?;
         (self.pending().len() >= header.frame_len()).then_some(header)
     }
 
-    /// Whether the pending frame is what the peer has sent; once for each frame, in their order.
+    /// Verifies the trailer of the pending frame; once for each frame, in order.
     ///
     /// # Errors
     ///
-    /// [`ReadFault::Parse`] where its trailer says otherwise; without a key, never.
+    /// [`ReadFault::Parse`] if its trailer is wrong; none without a key.
     pub fn verify(&self, header: &Header) -> Result<(), ReadFault> {
         let verified = self.end.verify(header, self.pending());
         verified.map_err(ReadFault::Parse)
     }
 
-    /// The pending frame that `header` was returned for.
+    /// Checks that the pending frame is genuine and may come now; once for each frame, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadFault::Parse`], [`ReadFault::Violation`].
+    pub fn check(&self, header: &Header, inbound: &mut Inbound) -> Result<(), ReadFault> {
+        self.verify(header)?;
+        inbound.check(header).map_err(ReadFault::Violation)
+    }
+
+    /// Returns the pending frame of `header`.
     pub fn view(&self, header: Header) -> FrameView<'_> {
         FrameView::of(header, self.pending()).expect("frame() returned it as whole")
     }
 
-    /// The pending frame's bytes, with [`HEADROOM`] or more (or what is left of an earlier frame) before them.
+    /// Returns the bytes of the pending frame, with [`HEADROOM`] or more (or the rest of an earlier
+    /// frame) before them.
     pub fn chunk_of(&mut self, header: &Header) -> Chunk<'_> {
         let start = self.start;
         Chunk {
@@ -520,7 +533,7 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// The whole buffer, for frames that were made ready where they lie.
+    /// Returns the whole buffer, for frames that were made ready where they lie.
     pub fn buffer(&mut self) -> &mut [u8] {
         if self.big.is_empty() {
             &mut self.small
@@ -529,7 +542,7 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// The pending frame is done with.
+    /// Consumes the pending frame.
     pub fn consume(&mut self, header: &Header) {
         self.start += header.frame_len();
     }
@@ -540,11 +553,11 @@ impl<'a> FrameReader<'a> {
 pub struct Chunk<'a> {
     /// The whole buffer.
     pub buffer: &'a mut [u8],
-    /// Where the stretch begins.
+    /// The begin of the stretch.
     pub start: usize,
-    /// Where it ends.
+    /// The end of the stretch.
     pub end: usize,
-    /// When it was read, where books are kept of the connection.
+    /// The time when it was read, if the connection has a log.
     pub read_at: Option<WallTime>,
 }
 
@@ -598,21 +611,22 @@ mod tests {
         let (mut near, pair) = pair();
         let mut reader = FrameReader::new(&pair, &pair.client, None);
         reader.grow(BIG);
-        // A tick of a millisecond: the read below outlasts several, and the writer writes once it is given back.
+        // A tick of a millisecond: the read below outlasts several, and the writer writes once it
+        // is given back.
         reader.armed = Some(TICK);
         pair.client
             .socket
             .set_read_timeout(Some(Duration::from_millis(1)))
             .unwrap();
-        let (said, told) = std::sync::mpsc::channel();
+        let (sender, reported) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let _ = told.recv_timeout(Duration::from_millis(50)); // Nobody tells: some ticks pass.
+                let _ = reported.recv_timeout(Duration::from_millis(50)); // Ticks pass.
                 near.write_all(b"late").unwrap();
             });
             assert_eq!(reader.chunk().unwrap().unwrap().bytes(), b"late");
         });
-        drop::<std::sync::mpsc::Sender<()>>(said);
+        drop::<std::sync::mpsc::Sender<()>>(sender);
         assert!(!reader.is_big());
     }
 
@@ -623,13 +637,13 @@ mod tests {
     fn frame(payload: usize) -> Vec<u8> {
         let header = Header {
             flags: crate::wire::Flags(crate::wire::Flags::MARKED),
-            ..Header::new(crate::wire::frame_type::BLOCK, 1, 2)
+            ..Header::new(crate::wire::FrameType::Block, 1, 2)
         };
         crate::wire::build(header, &[], &[], &vec![5; payload])
     }
 
     #[test]
-    fn an_arrival_is_told_of_the_last_frame_of_a_read_that_left_nothing_behind() {
+    fn an_arrival_is_known_of_the_last_frame_of_a_read_that_left_nothing_behind() {
         let (mut near, pair) = pair();
         let mut reader = FrameReader::new(&pair, &pair.client, None);
         // Not asked for: unknown.
@@ -646,15 +660,15 @@ mod tests {
             known
         };
         // The first such socket of a host turns stamping on a moment later.
-        let told = std::iter::repeat_with(|| {
+        let reported = std::iter::repeat_with(|| {
             near.write_all(&frame(1)).unwrap();
             known(&mut reader)
         })
         .take(1_000_000)
         .any(|known| known);
-        assert!(told);
-        // Small and large, alone in the socket: all of them, whatever the buffer had to grow to. (The first large one
-        // comes in pieces, and the last of them counts.)
+        assert!(reported);
+        // Small and large, alone in the socket: all of them, whatever the buffer had to grow to.
+        // (The first large one comes in pieces, and the last of them counts.)
         for payload in [10, 10, 3000, 40_000, 40_000, 10, 200_000, 10] {
             near.write_all(&frame(payload)).unwrap();
             assert!(known(&mut reader), "{payload}");
@@ -662,14 +676,16 @@ mod tests {
         // Two that met: the time is the second one's.
         near.write_all(&[frame(10), frame(20)].concat()).unwrap();
         assert_eq!([known(&mut reader), known(&mut reader)], [false, true]);
-        // A large one that was read exactly, with the beginning of the next one: its own time is not known.
+        // A large one that was read exactly, with the beginning of the next one: its own time is
+        // not known.
         let two = [frame(40_000), frame(40_000)].concat();
         let (begun, rest) = two.split_at(60_000);
         near.write_all(begun).unwrap();
         assert!(!known(&mut reader));
         near.write_all(rest).unwrap();
         assert!(known(&mut reader));
-        // What was in the buffer when the last read came is not of that read: the end of a frame decides.
+        // What was in the buffer when the last read came is not of that read: the end of a frame
+        // decides.
         near.write_all(&frame(10)[..50]).unwrap();
         assert!(reader.read_more().unwrap());
         near.write_all(&frame(10)[50..]).unwrap();
@@ -679,7 +695,7 @@ mod tests {
             .unwrap();
         let header = reader.frame().unwrap().unwrap();
         assert_eq!(reader.arrival(&header, now()), None);
-        let by = reader.had_come(now()).unwrap();
+        let by = reader.arrived_by(now()).unwrap();
         assert!(SignedNanos::ZERO <= now() - by && now() - by < LATEST);
         reader.consume(&header);
         for _ in 0..2 {
@@ -693,8 +709,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_waited_in_the_kernel_for_a_lost_packet_was_not_read_late_and_what_waited_for_the_reader_was(
-    ) {
+    fn bytes_behind_a_lost_packet_are_not_read_late_and_bytes_that_wait_for_the_reader_are() {
         let (mut near, pair) = pair();
         near.set_nodelay(true).unwrap();
         pair.client.keep_arrivals();
@@ -703,44 +718,45 @@ mod tests {
         let next = |reader: &mut FrameReader<'_>| {
             let header = reader.frame().unwrap().unwrap();
             let read_at = now();
-            let (raw, told) = (reader.arrival, reader.arrival(&header, read_at));
+            let (raw, reported) = (reader.arrival, reader.arrival(&header, read_at));
             reader.consume(&header);
-            (raw.map(|at| read_at - at), told.map(|at| read_at - at))
+            (raw.map(|at| read_at - at), reported.map(|at| read_at - at))
         };
         // The first such socket of a host turns stamping on a moment later.
-        let told = std::iter::repeat_with(|| {
+        let reported = std::iter::repeat_with(|| {
             near.write_all(&frame).unwrap();
             next(&mut reader).1
         });
-        assert!(told.take(1_000_000).any(|late| late.is_some()));
+        assert!(reported.take(1_000_000).any(|late| late.is_some()));
         let while_it_lasts = Duration::from_millis(20);
-        let (said, nobody) = std::sync::mpsc::channel::<()>();
+        let (sender, silence) = std::sync::mpsc::channel::<()>();
         // The reader does not read: late, and its own doing.
         near.write_all(&frame).unwrap();
-        let _ = nobody.recv_timeout(while_it_lasts);
-        let (_, told) = next(&mut reader);
+        let _ = silence.recv_timeout(while_it_lasts);
+        let (_, reported) = next(&mut reader);
         assert!(
-            told.is_some_and(|late| late.abs() >= while_it_lasts.into()),
-            "{told:?}"
+            reported.is_some_and(|late| late.abs() >= while_it_lasts.into()),
+            "{reported:?}"
         );
-        // The first half of a frame is lost on its way, with all attempts to send it again; the second half is there.
+        // The first half of a frame is lost on its way, with all attempts to send it again; the
+        // second half is there.
         let (first, second) = frame.split_at(HEADER_LEN);
         sys::receive::lose_packets_of(&pair.client.socket, Some(first[0]));
         near.write_all(first).unwrap();
         near.write_all(second).unwrap();
-        let _ = nobody.recv_timeout(while_it_lasts);
+        let _ = silence.recv_timeout(while_it_lasts);
         sys::receive::lose_packets_of(&pair.client.socket, None);
-        let (raw, told) = next(&mut reader);
+        let (raw, reported) = next(&mut reader);
         assert!(
             raw.is_some_and(|late| late.abs() >= while_it_lasts.into()),
             "{raw:?}"
         );
-        assert_eq!(told, None);
+        assert_eq!(reported, None);
         // From then on all is as before.
         near.write_all(&frame).unwrap();
-        let _ = nobody.recv_timeout(while_it_lasts);
+        let _ = silence.recv_timeout(while_it_lasts);
         assert!(next(&mut reader).1.is_some());
-        drop(said);
+        drop(sender);
     }
 
     #[test]

@@ -1,32 +1,36 @@
-//! The life of a connection, seen from its first thread.
+//! The life of a connection on its first thread: admission, opening, and its up pump.
+//!
+//! The functions that set a connection up are never inlined, so that their stack frames are gone
+//! while the connection idles in its pump.
 
+use crate::node::clock::Moment;
 use crate::node::connect_window::ConnectWindow;
 use crate::node::connection::{pump_both, reflect, Connection};
 use crate::node::end::End;
 use crate::node::fault::{explain, ConnectionFault};
-use crate::node::introduce::{introduce, opened, report_nodes};
+use crate::node::introduce::report_nodes;
 use crate::node::link_auth::{self, NoLink};
-use crate::node::pair::{EndPair, Session};
+use crate::node::pair::EndPair;
 use crate::node::pump::Pump;
 use crate::node::reader::{FrameReader, ReadFault};
-use crate::node::upstream::{connect, no_link, own_loop, Upstream};
+use crate::node::upstream::{connect, no_link, Upstream};
 use crate::node::Node;
 use crate::session::admission::{judge, Accept, Admission};
 use crate::session::connection_record::ConnectionSide;
-use crate::session::inbound::{Inbound, Violation};
-use crate::session::path;
+use crate::session::inbound::Inbound;
+use crate::session::opening::{self, FirstFrame, Introduction, Opening, Session};
 use crate::sync::random;
 use crate::sys;
-use crate::time::Nanos;
-use crate::wire::{
-    build, frame_type, push_stamp, set_egress, Annotations, ErrorCode, Flags, FrameView, Header,
-    NodeRole, ParseError, Stamp, StampDirection, StampFlags, STAMP_LEN,
-};
+use crate::wire::{set_egress, Annotations, ErrorCode, FrameView, Header, NodeRole, ParseError};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The whole life of a connection, seen from its first thread.
+/// Serves a connection from its first byte to its last.
+///
+/// # Errors
+///
+/// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
 pub(super) fn serve(connection: &Arc<Connection>) -> Result<(), ConnectionFault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
@@ -40,25 +44,20 @@ pub(super) fn serve(connection: &Arc<Connection>) -> Result<(), ConnectionFault>
     }
 }
 
-/// Our end of the client's connection, which is none of our own.
+/// Returns the local end of the client's connection, unless it is one of this node's own.
 #[inline(never)]
 fn local_end(node: &Node, pair: &EndPair) -> Result<SocketAddr, ConnectionFault> {
     let Ok(local) = pair.client.socket.local_addr() else {
-        return Err(explain(
-            node,
-            pair,
-            0,
-            ConnectionSide::Client,
-            ReadFault::Reset(io::ErrorKind::NotConnected.into()),
-        ));
+        let fault = ReadFault::Reset(io::ErrorKind::NotConnected.into());
+        return Err(explain(node, pair, 0, ConnectionSide::Client, fault));
     };
     if node.is_own(&(pair.client.peer, local)) {
-        return Err(own_loop(node, pair));
+        return Err(ConnectionFault::own_loop(node, pair));
     }
     Ok(local)
 }
 
-/// Whether the client is another node; reads as much as it takes to know.
+/// Returns `true` if the client is another node. Reads as many bytes as that takes.
 #[inline(never)]
 fn admit(
     node: &Node,
@@ -68,22 +67,17 @@ fn admit(
     let accept = node.settings.accept;
     let mut ended = false;
     loop {
-        // A raw entry waits for nothing: the server may be the one to speak first.
-        let verdict = judge(accept, reader.pending(), ended);
-        match verdict {
+        // A raw entry waits for nothing: its server may send first.
+        match judge(accept, reader.pending(), ended) {
             Admission::Framed => return Ok(true),
             Admission::Raw => return Ok(false),
             Admission::Refused(text) => {
-                return Err(ConnectionFault::error(
-                    node,
-                    0,
-                    ErrorCode::Protocol,
-                    format!("peer {} {text}", pair.client.peer),
-                ))
+                let text = format!("peer {} {text}", pair.client.peer);
+                return Err(ConnectionFault::error(node, 0, ErrorCode::Protocol, text));
             }
             Admission::Undecided => {
                 if accept == Accept::Auto && reader.pending().is_empty() {
-                    await_first_word(node, &pair.client);
+                    await_first_bytes(node, &pair.client);
                 }
                 ended = !reader
                     .read_more()
@@ -93,17 +87,19 @@ fn admit(
     }
 }
 
-/// Returns when the client has spoken, or has been silent for `-t`, which the log then says once: it may be waiting for
-/// its server, to which there is no connection before it speaks. Where idle connections end, that end tells.
-fn await_first_word(node: &Node, client: &End) {
+/// Waits until the client has sent something, for `--timeout` at most. The log then names the
+/// silence once: the client may wait for its server, which is not connected before it sends.
+/// With `--idle-timeout`, the end of the connection is logged instead.
+fn await_first_bytes(node: &Node, client: &End) {
     let timeout = node.settings.timeout;
     if node.next_hop.is_none() || node.settings.idle_timeout.is_some() {
         return;
     }
-    if !sys::wait_readable(&client.socket, timeout) && node.tells_silence() {
+    if !sys::wait_readable(&client.socket, timeout) && node.logs_silence() {
         log::warn!(
-            "peer {} has sent nothing for {} s, which decides whether it is a node: still waiting; if its server is to \
-             speak first (ssh, SMTP, FTP, MySQL) use --accept raw (not said again)",
+            "peer {} has sent nothing for {} s, which decides whether it is a node: still \
+             waiting; if its server is to speak first (ssh, SMTP, FTP, MySQL) use --accept raw \
+             (not logged again)",
             client.peer,
             timeout.as_secs_f64()
         );
@@ -117,76 +113,50 @@ fn serve_raw<'a>(
     local: SocketAddr,
 ) -> Result<(), ConnectionFault> {
     let node = &connection.shared.node;
-    let mut own_session = Session {
+    let mut session = Session {
         cookie: 0,
         hop: 0,
         hop_limit: node.settings.hop_limit,
     };
     if node.next_hop.is_none() {
-        reflect(connection, own_session, |pump| pump.reflect_raw(reader));
+        reflect(connection, session, |pump| pump.reflect_raw(reader));
         return Ok(());
     }
     if node.settings.remove {
-        connect(connection, local, own_session)?;
+        connect(connection, local, session)?;
         return pump_both(
             connection,
-            own_session,
+            session,
             |down| down.splice_back(),
             |up| up.splice(reader),
         );
     }
-    own_session.cookie = random();
+    session.cookie = random();
     // Set once: a connection carries one session.
-    let _ = connection.pair.session.set(own_session);
-    let standing = connect(connection, local, own_session)?;
-    let open = open_as_entry(node, own_session, local, &standing);
+    let _ = connection.pair.session.set(session);
+    let upstream = connect(connection, local, session)?;
+    let open = open_as_entry(node, session, local, &upstream);
     pump_both(
         connection,
-        own_session,
+        session,
         |down| down.deliver_back(),
         |up| up.wrap(reader, open),
     )
 }
 
 #[inline(never)]
-fn open_as_entry(node: &Node, session: Session, local: SocketAddr, standing: &Upstream) -> Vec<u8> {
+fn open_as_entry(node: &Node, session: Session, local: SocketAddr, upstream: &Upstream) -> Vec<u8> {
     let info = node.info(
         NodeRole::Entry,
-        Some(standing.took),
+        Some(upstream.took),
         local.to_string(),
-        standing.address.to_string(),
+        upstream.address.to_string(),
     );
-    opening(node, session, &info)
-}
-
-/// The OPEN frame of a node that begins a path.
-pub fn opening(node: &Node, session: Session, info: &crate::wire::NodeInfo) -> Vec<u8> {
-    let mut annotations = Vec::new();
-    let flags = introduce(&mut annotations, Flags(Flags::MARKED), session.hop, info);
     let now = node.clock.pump().read();
-    let mut stamp = [0; STAMP_LEN];
-    Stamp {
-        node: node.id,
-        hop: session.hop,
-        direction: StampDirection::Forward,
-        generation: now.generation,
-        flags: StampFlags::default(),
-        held: Nanos::ZERO,
-        arrival: None,
-        ingress: now.wall,
-        egress: now.wall,
-    }
-    .emit(&mut stamp);
-    let header = Header {
-        flags,
-        hop: session.hop,
-        hop_limit: session.hop_limit,
-        ..Header::new(frame_type::OPEN, session.cookie, 0)
-    };
-    build(header, &stamp, &annotations, &[])
+    opening::begin(session, &now.introduce(&info))
 }
 
-/// The next frame, of which there has to be one.
+/// Returns the next frame, which has to come.
 #[inline(never)]
 fn first_frame(
     node: &Node,
@@ -199,9 +169,9 @@ fn first_frame(
         .map_err(|fault| explain(node, pair, 0, ConnectionSide::Client, fault))
 }
 
-/// Whether the first frame was a HELLO, which is answered and done with; it has to be one where there is a key.
+/// Returns `true` if the first frame was a handshake, which is then done; OPEN follows it.
 #[inline(never)]
-fn is_greeted(
+fn take_handshake(
     node: &Node,
     pair: &EndPair,
     reader: &mut FrameReader<'_>,
@@ -209,23 +179,25 @@ fn is_greeted(
 ) -> Result<bool, ConnectionFault> {
     let hop = header.hop.saturating_add(1);
     let fault = |error| no_link(node, pair, hop, ConnectionSide::Client, error);
-    match (&node.settings.key, header.kind == frame_type::HELLO) {
-        (None, false) => Ok(false),
-        (Some(_), false) => Err(fault(NoLink::Parse(ParseError::Unauthenticated))),
-        (None, true) => Err(ConnectionFault::error(
-            node,
-            hop,
-            ErrorCode::Refused,
-            format!(
-                "peer {} has a --key-file, and this node has none: give both ends of the link the same key, or none",
-                pair.client.peer
-            ),
-        )),
-        (Some(key), true) => {
+    let key = node.settings.key.as_ref();
+    match (FirstFrame::judge(key.is_some(), header.kind), key) {
+        (FirstFrame::Handshake, Some(key)) => {
             link_auth::accept(&pair.client, key, &reader.view(*header)).map_err(fault)?;
             reader.consume(header);
             Ok(true)
         }
+        (FirstFrame::Open | FirstFrame::Handshake, _) => Ok(false),
+        (FirstFrame::Unauthenticated, _) => Err(fault(NoLink::Parse(ParseError::Unauthenticated))),
+        (FirstFrame::NoKey, _) => Err(ConnectionFault::error(
+            node,
+            hop,
+            ErrorCode::Refused,
+            format!(
+                "peer {} has a --key-file, and this node has none: give both ends of the link \
+                 the same key, or none",
+                pair.client.peer
+            ),
+        )),
     }
 }
 
@@ -239,103 +211,75 @@ fn serve_framed<'a>(
     let pair = &connection.pair;
     let mut inbound = Inbound::forward();
     let mut header = first_frame(node, pair, reader)?;
-    if is_greeted(node, pair, reader, &header)? {
+    if take_handshake(node, pair, reader, &header)? {
         header = first_frame(node, pair, reader)?;
     }
     let mut clock = node.clock.pump();
     let ingress = clock.read();
-    // What came in the same read was there then, too.
+    // Frames of the same read were there then, too.
     reader.take_fresh();
-    reader.verify(&header).map_err(|fault| {
-        explain(
-            node,
-            pair,
-            header.hop.saturating_add(1),
-            ConnectionSide::Client,
-            fault,
-        )
-    })?;
-    let own_session = Session {
-        cookie: header.cookie,
-        hop: header.hop.saturating_add(1),
-        hop_limit: header.hop_limit,
-    };
+    let session = Session::behind(&header);
+    reader
+        .verify(&header)
+        .map_err(|fault| explain(node, pair, session.hop, ConnectionSide::Client, fault))?;
     // Set once: a connection carries one session.
-    let _ = connection.pair.session.set(own_session);
-    inbound.check(&header).map_err(|violation: Violation| {
-        ConnectionFault::error(
-            node,
-            own_session.hop,
-            violation.code(),
-            format!("peer {} {violation}", pair.client.peer),
-        )
-    })?;
+    let _ = connection.pair.session.set(session);
     let view = reader.view(header);
-    if let Some(hop) = path::find(view.annotations(), node.id) {
-        return Err(ConnectionFault::error(
-            node,
-            own_session.hop,
-            ErrorCode::Loop,
-            format!(
-                "loop: this node is on the path of {} already, as hop {hop}; check --forward-to along the chain",
-                pair.client.peer
-            ),
-        ));
-    }
+    opening::check(&mut inbound, &view, node.id).map_err(|error| {
+        let text = error.text(pair.client.peer);
+        ConnectionFault::error(node, session.hop, error.code(), text)
+    })?;
     let reflects = node.next_hop.is_none();
-    let standing = if reflects {
+    let upstream = if reflects {
         None
     } else {
-        Some(connect(connection, local, own_session)?)
+        Some(connect(connection, local, session)?)
     };
-    let window = standing
+    let window = upstream
         .as_ref()
         .and_then(|_| ConnectWindow::new(ingress, clock.read()));
-    let role = match (reflects, node.settings.remove) {
-        (true, _) => NodeRole::Echo,
-        (false, true) => NodeRole::Exit,
-        (false, false) => NodeRole::Relay,
-    };
-    let open = pass_open(
+    let role = opening::role(reflects, node.settings.remove);
+    let opening = Accepted {
         node,
         local,
-        own_session,
-        &view,
+        session,
         role,
-        standing.as_ref(),
+        upstream: upstream.as_ref(),
         ingress,
-    );
+    }
+    .pass_on(&view);
     reader.consume(&header);
     if role != NodeRole::Relay {
-        report_nodes(node, own_session, Annotations::new(&open.annotations));
+        report_nodes(node, session, Annotations::new(&opening.annotations));
     }
     match role {
         NodeRole::Echo => {
-            let answer = opened(own_session, &open.annotations);
-            drop(open);
-            reflect(connection, own_session, move |pump| {
+            let answer = opening::opened(session, &opening.annotations, random());
+            drop(opening);
+            reflect(connection, session, move |pump| {
                 pump.begin(ingress, window);
-                pump.say(ConnectionSide::Client, answer)?;
+                pump.send_frame(ConnectionSide::Client, answer)?;
                 pump.reflect(reader, inbound)
             });
             Ok(())
         }
         NodeRole::Exit => {
             pair.client.queue_reports();
-            let answer = opened(own_session, &open.annotations);
-            drop(open);
+            let answer = opening::opened(session, &opening.annotations, random());
+            drop(opening);
             let first = reader.next_whole();
             if first.is_some_and(|first| first.marked()) && node.settings.stamp {
                 // The first block came along: OPENED goes out with its report.
                 pair.client.offer(pair.client.with_room(answer));
             } else {
-                // Before there is a second writer: a server that speaks first and at length must not hold the up pump up.
-                Pump::new(node, pair, own_session, ConnectionSide::Client)
-                    .say(ConnectionSide::Client, answer)?;
+                // Before there is a second writer: a server that sends first and at length must
+                // not delay the up pump.
+                Pump::new(node, pair, session, ConnectionSide::Client)
+                    .send_frame(ConnectionSide::Client, answer)?;
             }
             pump_both(
                 connection,
-                own_session,
+                session,
                 |down| down.wrap_back(),
                 |up| {
                     up.begin(ingress, window);
@@ -343,14 +287,18 @@ fn serve_framed<'a>(
                 },
             )
         }
-        _ => {
-            let Opening { frame, annotations } = open;
-            drop(annotations);
+        NodeRole::Relay
+        | NodeRole::Source
+        | NodeRole::Entry
+        | NodeRole::Proxy
+        | NodeRole::Unknown => {
+            let frame = opening.frame;
+            drop(opening.annotations);
             let server = pair.server.get().expect("it was connected");
             let frame = server.with_room(frame);
             pump_both(
                 connection,
-                own_session,
+                session,
                 |down| down.relay_back(),
                 |up| {
                     up.begin(ingress, window);
@@ -361,59 +309,36 @@ fn serve_framed<'a>(
     }
 }
 
-struct Opening {
-    annotations: Vec<u8>,
-    frame: Vec<u8>,
-}
-
-/// The OPEN frame as this node passes it on: introduced and stamped, unless it was told to add nothing.
-#[inline(never)]
-fn pass_open(
-    node: &Node,
+/// A session that was accepted, and the connection onward.
+struct Accepted<'a> {
+    node: &'a Node,
     local: SocketAddr,
     session: Session,
-    view: &FrameView<'_>,
     role: NodeRole,
-    standing: Option<&Upstream>,
-    ingress: crate::node::clock::Moment,
-) -> Opening {
-    let mut annotations = view.annotation_bytes().to_vec();
-    let mut header = Header {
-        hop: session.hop,
-        ..view.header
-    };
-    if node.settings.stamp {
-        let info = node.info(
-            role,
-            standing.map(|standing| standing.took),
-            local.to_string(),
-            standing.map_or_else(String::new, |standing| standing.address.to_string()),
+    upstream: Option<&'a Upstream>,
+    ingress: Moment,
+}
+
+impl Accepted<'_> {
+    /// Makes the OPEN frame that this node passes on; it adds nothing to it with `-n`.
+    #[inline(never)]
+    fn pass_on(&self, open: &FrameView<'_>) -> Opening {
+        if !self.node.settings.stamp {
+            return Opening::pass_on(self.session, open, None);
+        }
+        let next_hop = self.upstream.map(|upstream| upstream.address.to_string());
+        let info = self.node.info(
+            self.role,
+            self.upstream.map(|upstream| upstream.took),
+            self.local.to_string(),
+            next_hop.unwrap_or_default(),
         );
-        header.flags = introduce(&mut annotations, header.flags, session.hop, &info);
+        let own: Introduction<'_> = self.ingress.introduce(&info);
+        let mut opening = Opening::pass_on(self.session, open, Some(&own));
+        if let Some(at) = opening.stamp_at {
+            let egress = self.node.clock.pump().read();
+            set_egress(&mut opening.frame[at..], egress.wall, egress.generation);
+        }
+        opening
     }
-    let mut frame = vec![0; STAMP_LEN];
-    frame.extend_from_slice(&build(header, view.stamp_bytes(), &annotations, &[]));
-    if !node.settings.stamp {
-        frame.drain(..STAMP_LEN);
-        return Opening { annotations, frame };
-    }
-    let stamp = Stamp {
-        node: node.id,
-        hop: session.hop,
-        direction: StampDirection::Forward,
-        generation: ingress.generation,
-        flags: StampFlags::default(),
-        held: Nanos::ZERO,
-        arrival: None,
-        ingress: ingress.wall,
-        egress: ingress.wall,
-    };
-    let mut header = Header::parse(&frame[STAMP_LEN..]).expect("it was built above");
-    let (start, stamp_at) = push_stamp(&mut frame, STAMP_LEN, &mut header, &stamp);
-    if let Some(at) = stamp_at {
-        let egress = node.clock.pump().read();
-        set_egress(&mut frame[at..], egress.wall, egress.generation);
-    }
-    frame.drain(..start);
-    Opening { annotations, frame }
 }

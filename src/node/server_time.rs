@@ -1,4 +1,4 @@
-//! How long the server behind an exit takes.
+//! The time of the server behind an exit.
 
 use crate::sync::lock;
 use crate::time::MonoTime;
@@ -9,38 +9,41 @@ const ANSWERED: u8 = 0;
 const TIMED: u8 = 1;
 const UNTIMED: u8 = 2;
 
-/// Measures how long the server takes: first reply byte minus last forward write, only where the connection was quiet
-/// before (everything sent earlier had been answered) and only for marked blocks, since others read no clock.
+/// Measures the time of the server: first reply byte minus last forward write.
+///
+/// It does so only for marked blocks, as others read no clock, and only if the connection was quiet
+/// before: the server had answered everything sent earlier.
 #[derive(Debug, Default)]
 pub struct ServerTimer {
     state: AtomicU8,
-    asked: Mutex<(u64, MonoTime)>,
+    /// The block that was written last on a quiet connection, and the time of the write.
+    written: Mutex<(u64, MonoTime)>,
 }
 
 impl ServerTimer {
-    /// The up pump is about to write a marked block; its egress time goes into what is returned. So the lock is taken
-    /// before that time is.
-    pub fn ask(&self, sequence: u64) -> ServerTiming<'_> {
+    /// Begins the write of a marked block. The lock is taken before the egress time is read, which
+    /// [`ServerTiming::at`] then takes.
+    pub fn begin(&self, sequence: u64) -> ServerTiming<'_> {
         ServerTiming {
             server_timer: self,
-            asked: lock(&self.asked),
+            written: lock(&self.written),
             sequence,
         }
     }
 
-    /// The up pump is about to write an unmarked block: what comes back may belong to it.
-    pub fn ask_untimed(&self) {
+    /// Begins the write of an unmarked block: the next reply may belong to it.
+    pub fn begin_untimed(&self) {
         self.state.store(UNTIMED, Ordering::Release);
     }
 
-    /// The down pump has read reply bytes; the block they answer and when it was written, where that is known.
+    /// Takes the block that a reply answers, and the time of its write; `None` if unknown.
     pub fn answered(&self) -> Option<(u64, MonoTime)> {
         if self.state.load(Ordering::Acquire) == ANSWERED
             || self.state.swap(ANSWERED, Ordering::AcqRel) != TIMED
         {
             return None;
         }
-        Some(*lock(&self.asked))
+        Some(*lock(&self.written))
     }
 }
 
@@ -48,16 +51,16 @@ impl ServerTimer {
 #[derive(Debug)]
 pub struct ServerTiming<'a> {
     server_timer: &'a ServerTimer,
-    asked: MutexGuard<'a, (u64, MonoTime)>,
+    written: MutexGuard<'a, (u64, MonoTime)>,
     sequence: u64,
 }
 
 impl ServerTiming<'_> {
-    /// It is written at `at`.
+    /// Notes that the block is written at `at`.
     pub fn at(mut self, at: MonoTime) {
         let quiet = self.server_timer.state.load(Ordering::Acquire) == ANSWERED;
         if quiet {
-            *self.asked = (self.sequence, at);
+            *self.written = (self.sequence, at);
         }
         let state = if quiet { TIMED } else { UNTIMED };
         self.server_timer.state.store(state, Ordering::Release);

@@ -1,4 +1,4 @@
-//! The user's wish to end, and waits that end with it.
+//! The user's request to stop, and waits that end with it.
 
 use crate::sys;
 use crate::time::MonoTime;
@@ -28,40 +28,40 @@ impl Default for StopFlag {
 }
 
 impl StopFlag {
-    /// The user wants to end.
+    /// Requests the stop.
     pub fn set(&self) {
         self.set.store(true, Ordering::Release);
         self.wake();
     }
 
-    /// Whether the user wants to end.
+    /// Returns `true` if the stop was requested.
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::Acquire)
     }
 
-    /// What was in flight is done: the collector may end too.
+    /// Marks what was in flight as done: the collector may end too.
     pub fn finish(&self) {
         self.finished.store(true, Ordering::Release);
     }
 
-    /// Whether the collector may end.
+    /// Returns `true` if the collector may end.
     pub fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// Ends the present wait, or the next one, early.
+    /// Ends the current wait, or the next one, early.
     pub fn wake(&self) {
         let _ = self.wake.try_send(()); // Full: woken already.
     }
 
-    /// Waits until the user wants to end.
+    /// Waits until the stop is requested.
     pub fn wait_set(&self) {
         while !self.is_set() {
             let _ = self.woken.recv(); // Cannot fail: the sender lives as long as the receiver.
         }
     }
 
-    /// Waits so long, or until woken.
+    /// Waits for `span`, or until woken.
     pub fn wait(&self, span: Duration) {
         let _ = self.woken.recv_timeout(span);
     }

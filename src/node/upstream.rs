@@ -1,4 +1,4 @@
-//! The onward connection of a connection.
+//! The onward connection of a connection: connected, registered, and its link agreed on.
 
 use crate::node::connection::Connection;
 use crate::node::connection_log;
@@ -6,10 +6,11 @@ use crate::node::dial::{Connected, DialError};
 use crate::node::end::End;
 use crate::node::fault::{explain, ConnectionFault};
 use crate::node::link_auth::{self, NoLink};
-use crate::node::pair::{EndPair, Session};
+use crate::node::pair::EndPair;
 use crate::node::reader::ReadFault;
 use crate::node::Node;
 use crate::session::connection_record::ConnectionSide;
+use crate::session::opening::Session;
 use crate::time::Nanos;
 use crate::wire::ErrorCode;
 use std::io;
@@ -17,50 +18,44 @@ use std::net::SocketAddr;
 use std::sync::atomic::{fence, Ordering};
 use std::time::Instant;
 
-#[inline(never)]
-pub(super) fn own_loop(node: &Node, pair: &EndPair) -> ConnectionFault {
-    ConnectionFault::error(
-        node,
-        0,
-        ErrorCode::Loop,
-        format!(
-            "client {} is this node itself: --forward-to leads back to --listen",
-            pair.client.peer
-        ),
-    )
+/// An onward connection that is ready for frames or bytes.
+pub(super) struct Upstream {
+    /// The address of the next hop or server.
+    pub(super) address: SocketAddr,
+    /// The duration of the connect, the agreement on a key included.
+    pub(super) took: Nanos,
 }
 
-/// Connects onward and puts the connection's other end into the pair.
+/// Connects onward and puts the new end into the pair. `local` is this node's end of the client's
+/// connection.
 pub(super) fn connect(
     connection: &Connection,
     local: SocketAddr,
     session: Session,
 ) -> Result<Upstream, ConnectionFault> {
-    let dialled = dial(connection, session)?;
-    take_onward(connection, local, session, dialled)
+    let connected = dial(connection, session)?;
+    set_up(connection, local, session, connected)
 }
 
-/// Never inlined, as what follows: it goes deepest, and the stack's last page is touched for it or not.
+/// Connects to the next hop. Never inlined: it has the deepest stack of all that a connection's
+/// thread calls, and what its callers keep on the stack comes on top.
 #[inline(never)]
 fn dial(connection: &Connection, session: Session) -> Result<Connected, ConnectionFault> {
     let node = &connection.shared.node;
     let next_hop = node.next_hop.as_ref().expect("only reflectors have none");
     next_hop
         .connect(node.settings.timeout)
-        .map_err(|error: DialError| cannot_connect(node, session, format!("cannot {error}")))
+        .map_err(|error: DialError| {
+            ConnectionFault::connect(node, session, format!("cannot {error}"))
+        })
 }
 
 #[inline(never)]
-fn cannot_connect(node: &Node, session: Session, text: String) -> ConnectionFault {
-    ConnectionFault::error(node, session.hop, ErrorCode::Connect, text)
-}
-
-#[inline(never)]
-fn take_onward(
+fn set_up(
     connection: &Connection,
     local: SocketAddr,
     session: Session,
-    dialled: Connected,
+    connected: Connected,
 ) -> Result<Upstream, ConnectionFault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
@@ -68,10 +63,9 @@ fn take_onward(
         socket,
         address,
         took,
-    } = dialled;
+    } = connected;
     let lost = |error: io::Error| {
-        let text = format!("connect to {address}: {error}");
-        cannot_connect(node, session, text)
+        ConnectionFault::connect(node, session, format!("connect to {address}: {error}"))
     };
     let ends = (socket.local_addr().map_err(lost)?, address);
     node.remember_own(ends);
@@ -85,41 +79,36 @@ fn take_onward(
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");
     }
-    // Where the node has ended meanwhile, who cut the connection off found no server to reset. The fences order "server,
-    // then failed" here against "failed, then server" in `abort_server`.
+    // A node that has ended meanwhile found no server to reset. The fences order "server, then
+    // failed" here against "failed, then server" in `abort_server`.
     fence(Ordering::SeqCst);
     if pair.has_failed() {
         pair.abort_server();
         return Err(ConnectionFault::silent());
     }
     if !node.settings.remove {
-        greet(node, pair, session)?;
+        prepare_link(node, pair, session)?;
     }
-    let greeted = Nanos::from(connected.elapsed());
-    // Our own onward connection may have been accepted here before its address was registered; look again.
+    let prepared = Nanos::from(connected.elapsed());
+    // The onward connection may have been accepted by this node before its ends were registered.
     if node.is_own(&(pair.client.peer, local)) {
-        return Err(own_loop(node, pair));
+        return Err(ConnectionFault::own_loop(node, pair));
     }
     Ok(Upstream {
         address,
-        took: took + greeted,
+        took: took + prepared,
     })
 }
 
-/// The next hop is a node: agrees with it on the link's authentication, if there is to be one.
+/// Prepares the link with the next node: agrees on its authentication if there is a key.
 #[inline(never)]
-fn greet(node: &Node, pair: &EndPair, session: Session) -> Result<(), ConnectionFault> {
+fn prepare_link(node: &Node, pair: &EndPair, session: Session) -> Result<(), ConnectionFault> {
     let server = pair.server.get().expect("it was connected");
     if let Some(key) = &node.settings.key {
-        // Not framed before the link stands: there is no last word that it would believe.
-        link_auth::connect(
-            server,
-            key,
-            session.cookie,
-            session.hop,
-            node.settings.timeout,
-        )
-        .map_err(|error| no_link(node, pair, session.hop, ConnectionSide::Server, error))?;
+        // Not framed before the keys are agreed on: it would not accept a final frame.
+        let timeout = node.settings.timeout;
+        link_auth::connect(server, key, session, timeout)
+            .map_err(|error| no_link(node, pair, session.hop, ConnectionSide::Server, error))?;
     }
     server.set_framed();
     if node.settings.wants_arrivals() {
@@ -128,7 +117,8 @@ fn greet(node: &Node, pair: &EndPair, session: Session) -> Result<(), Connection
     Ok(())
 }
 
-#[inline(never)]
+/// Returns the fault that follows from a link that was not agreed on.
+#[cold]
 pub(super) fn no_link(
     node: &Node,
     pair: &EndPair,
@@ -145,13 +135,6 @@ pub(super) fn no_link(
             ConnectionFault::error(node, hop, ErrorCode::Refused, text)
         }
     }
-}
-
-/// An onward connection.
-pub(super) struct Upstream {
-    pub(super) address: SocketAddr,
-    /// How long that took, the agreement on a key included.
-    pub(super) took: Nanos,
 }
 
 #[cfg(test)]
@@ -186,7 +169,7 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         let local = socket.local_addr().unwrap();
-        assert!(shared.gate.enter());
+        assert!(shared.limit.acquire());
         let connection = Connection::new(&shared, socket, peer);
         cut_off(&shared.node, &connection.pair);
         assert!(connect(&connection, local, Session::default()).is_err());

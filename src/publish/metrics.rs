@@ -1,13 +1,14 @@
-//! What the endpoint and the metrics file show: the newest reports and the live counts of this process.
+//! The metrics endpoint and the metrics file: the newest reports and the live counts of this
+//! process.
 //!
-//! Nothing is done while nobody looks: a scrape asks the collectors for a report each, and they make it on their own
-//! thread, between two batches.
+//! A scrape requests a report from each collector, which makes it on its own thread, between two
+//! batches. Without a scrape there is no work.
 
 use crate::collect::latest::LatestReport;
 use crate::collect::queue::Collector;
 use crate::http::{Request, Response, Routes};
 use crate::node::accept::ServerView;
-use crate::origin::session::Origin;
+use crate::origin::Origin;
 use crate::output::{replace, OutputError};
 use crate::publish::sessions;
 use crate::report::prometheus::{render, Carried, Exposition, NodeFigures, Observed};
@@ -21,23 +22,23 @@ use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-/// How long a scrape waits for its report; a collector that is that far behind shows its one before.
+/// The time for which a scrape waits for a new report before it shows the last one.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often the metrics file of a process without end is written.
+/// The interval at which the metrics file of a process without end is written.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// One path or node that is shown.
+/// A path or a node whose metrics are shown.
 pub struct Watched {
     path: Option<String>,
     latest: Arc<LatestReport>,
     collector: Collector,
     figures: Box<dyn Fn() -> NodeFigures + Send + Sync>,
-    /// Where it is a node that listens.
+    /// The server of a node that listens; `None` for a path.
     listening: Option<ServerView>,
 }
 
 impl Watched {
-    /// A node that listens.
+    /// Returns the metrics of a node that listens.
     pub fn node(watch: ServerView) -> Self {
         let node = watch.node();
         let (latest, collector) = (Arc::clone(&node.latest), node.collector.clone());
@@ -67,7 +68,7 @@ impl Watched {
         }
     }
 
-    /// A source or probe; `path` tells it from others in this process.
+    /// Returns the metrics of a source or probe; `path` is its name among others in this process.
     pub fn origin(origin: &Arc<Origin>, role: &'static str, path: Option<String>) -> Self {
         let origin = Arc::clone(origin);
         let node = &origin.node;
@@ -75,7 +76,7 @@ impl Watched {
         let figures = move || NodeFigures {
             name: origin.node.settings.name.clone(),
             role: role.to_owned(),
-            path_up: Some(origin.stands()),
+            path_up: Some(origin.is_established()),
             ..NodeFigures::default()
         };
         Self::new(path, latest, collector, figures)
@@ -98,32 +99,32 @@ impl Watched {
     }
 }
 
-/// All that this process shows.
-pub struct Metrics(Vec<Watched>, Mutex<()>);
+/// The metrics of a process: all that it shows, and the lock of the metrics file.
+pub struct MetricsEndpoint(Vec<Watched>, Mutex<()>);
 
-impl Metrics {
-    /// Of these.
+impl MetricsEndpoint {
+    /// Returns the metrics of `watched`.
     pub fn new(watched: Vec<Watched>) -> Arc<Self> {
         Arc::new(Self(watched, Mutex::default()))
     }
 
-    /// A report of each, made now, in the order given; `None` where nothing has been measured.
+    /// Requests a report of each and returns them in order; `None` if nothing has been measured.
     pub fn reports(&self) -> Vec<Option<Arc<Report>>> {
-        let asked = Instant::now();
+        let requested = Instant::now();
         for one in &self.0 {
-            one.latest.ask(&one.collector);
+            one.latest.request(&one.collector);
         }
-        let wait = |one: &Watched| one.latest.wait(asked, asked + PATIENCE);
+        let wait = |one: &Watched| one.latest.wait(requested, requested + PATIENCE);
         self.0.iter().map(wait).collect()
     }
 
-    /// The live page of the path `path`; of the only one there is; or else a list of all.
+    /// Returns the live page of `path`, or of the only one; otherwise a list of all.
     fn page(&self, path: Option<&str>) -> Response {
         if !FULL {
             return Response::text(404, "this build has no pictures: see /metrics");
         }
         const HTML: &str = "text/html; charset=utf-8";
-        let asked = Instant::now();
+        let requested = Instant::now();
         let one = match (&self.0[..], path) {
             ([only], _) => Some(only),
             (all, path) => all
@@ -141,14 +142,14 @@ impl Metrics {
             let paths: Vec<_> = names.zip(self.reports()).collect();
             return Response::ok(HTML, html::list(&paths));
         };
-        one.latest.ask_pictured(&one.collector);
-        match one.latest.wait_pictured(asked, asked + PATIENCE) {
+        one.latest.request_pictured(&one.collector);
+        match one.latest.wait_pictured(requested, requested + PATIENCE) {
             Some(report) => Response::ok(HTML, html::render(&report, html::Page::Live)),
             None => Response::text(503, "there is no report yet"),
         }
     }
 
-    /// The metrics as they are now.
+    /// Returns the metrics of this moment.
     pub fn text(&self, exposition: Exposition) -> String {
         let reports = self.reports();
         let observed = self.0.iter().zip(reports);
@@ -160,7 +161,7 @@ impl Metrics {
         render(&observed.collect::<Vec<_>>(), exposition)
     }
 
-    /// Whether a path stands, of those that begin here; nodes that only listen are well as long as they answer.
+    /// Returns `true` if a path that begins here is established, or if none begins here.
     fn is_well(&self) -> bool {
         let mut paths = self.0.iter().filter_map(|one| (one.figures)().path_up);
         paths
@@ -168,7 +169,7 @@ impl Metrics {
             .map_or(true, |first| first || paths.any(|up| up))
     }
 
-    /// The routes that every process offers, and `/sessions` of a node that listens.
+    /// Returns the routes that every process offers, and `/sessions` of a node that listens.
     pub fn routes(self: &Arc<Self>) -> Routes {
         let metrics = Arc::clone(self);
         let health = Arc::clone(self);
@@ -197,36 +198,35 @@ impl Metrics {
                 })
             }
             Some(_) => routes.with("/sessions", |_| {
-                let remedy =
-                    "no books are kept of connections: start the node with --sessions FILE";
+                let remedy = "connections are not recorded: start the node with --sessions FILE";
                 Response::text(404, remedy)
             }),
         }
     }
 
-    /// Writes the metrics to a file, which a reader sees whole: as it was or as it is.
+    /// Replaces the metrics file as a whole.
     ///
     /// # Errors
     ///
     /// [`OutputError`].
     pub fn write(&self, path: &Path) -> Result<(), OutputError> {
-        // One after the other: at the end of a run the thread that keeps the file may be at it too.
-        let _turn = lock(&self.1);
+        // At the end of a run the thread that keeps the file may write it too.
+        let _guard = lock(&self.1);
         replace(path, &self.text(Exposition::Text))
     }
 
-    /// Writes the file now and then, on a thread that ends with the process.
+    /// Writes the file every 15 seconds, on a thread that ends with the process.
     ///
     /// # Errors
     ///
-    /// Where no thread can be started.
+    /// As clone(2), if the thread cannot be started.
     pub fn keep_file(self: &Arc<Self>, path: PathBuf) -> io::Result<()> {
         let metrics = Arc::clone(self);
         let tick: Receiver<()> = never();
         Builder::new()
             .name("metrics file".into())
             .spawn(move || loop {
-                let _ = tick.recv_timeout(EVERY); // There is nothing to be woken by.
+                let _ = tick.recv_timeout(EVERY); // Nothing wakes it earlier.
                 if let Err(error) = metrics.write(&path) {
                     log::error!("metrics: {error}");
                 }
@@ -241,9 +241,9 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn the_file_is_written_whole_also_where_two_write_it_at_a_time() {
+    fn the_file_is_whole_although_several_threads_write_it() {
         let path = std::env::temp_dir().join(format!("sts-metrics-{}", std::process::id()));
-        let metrics = Metrics::new(Vec::new());
+        let metrics = MetricsEndpoint::new(Vec::new());
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -1,4 +1,5 @@
-//! Reports and connection records out: stdout and files, the terminal, metrics, the service manager.
+//! Reports and connection records out: stdout and files, the terminal, metrics, the service
+//! manager.
 
 pub mod metrics;
 pub mod notify;

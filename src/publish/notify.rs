@@ -1,32 +1,34 @@
-//! What the service manager is told: a datagram to the socket that `$NOTIFY_SOCKET` names (sd_notify(3)). Without that
-//! variable nothing is done; what cannot be told is logged and changes nothing.
+//! Notifications of the service manager: datagrams to the socket that `$NOTIFY_SOCKET` names
+//! (sd_notify(3)). Without that variable nothing is sent; a failure is logged and has no other
+//! effect.
 
 use std::ffi::OsStr;
 use std::io;
 
-/// Connections are accepted, or probes sent, from now on.
+/// Reports that connections are accepted, or probes sent, from now on.
 pub fn ready() {
-    tell("READY=1");
+    notify("READY=1");
 }
 
-/// The process was told to end, and ends.
+/// Reports that the process received a signal and ends.
 pub fn stopping() {
-    tell("STOPPING=1");
+    notify("STOPPING=1");
 }
 
-fn tell(state: &str) {
+fn notify(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
     };
     if let Err(error) = send(&socket, state) {
         log::warn!(
-            "main: cannot tell {state} to {}: {error}",
+            "main: cannot send {state} to {}: {error}",
             socket.to_string_lossy()
         );
     }
 }
 
-/// A name that begins with `@` is one of Linux' abstract namespace (unix(7)), where a NUL stands in its place.
+/// Sends one datagram. A name that begins with `@` is one of Linux' abstract namespace (unix(7)),
+/// where a NUL stands in its place.
 #[cfg(target_os = "linux")]
 fn send(socket: &OsStr, state: &str) -> io::Result<()> {
     use std::os::linux::net::SocketAddrExt;
@@ -37,7 +39,7 @@ fn send(socket: &OsStr, state: &str) -> io::Result<()> {
         None => SocketAddr::from_pathname(socket)?,
     };
     let sender = UnixDatagram::unbound()?;
-    sender.set_nonblocking(true)?; // A manager that does not read holds nothing up.
+    sender.set_nonblocking(true)?; // A manager that does not read delays nothing.
     sender.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 

@@ -1,15 +1,16 @@
-//! What a run shows: a line per block while it goes on, a live line on a terminal, the report at its end.
+//! The results of a run: a line per block while it goes on, a live line on a terminal, the report
+//! at its end.
 
-use crate::cli::Format;
-use crate::collect::queue::{Collector, Measurement, Queue};
-use crate::collect::run_state::{RunState, Taken};
+use crate::collect::queue::Collector;
+use crate::collect::run::RunOutput;
+use crate::collect::run_state::{RunState, TakenTrip};
 use crate::measure::Trip;
 use crate::node::StopFlag;
-use crate::origin::session::PathError;
-use crate::output::{tell, Output, OutputError};
-use crate::publish::screen::Terminal;
-use crate::report::block::BlockLine;
-use crate::report::{csv, html, influx, json, jsonl, nagios, otlp, screen, text, Blocks, Report};
+use crate::output::{print_error, Output, OutputError};
+use crate::publish::screen::{size, Terminal};
+use crate::report::block::{BlockLine, MeasuredBlock};
+use crate::report::format::{Format, Renderer};
+use crate::report::{csv, html, screen, text, Blocks, Report};
 use crate::sync::random;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -18,12 +19,12 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
-/// How often the live line is drawn.
+/// The interval of the live line.
 const LIVE: Nanos = Nanos::from_millis(200);
-/// How often a page is written while a run goes on.
+/// The interval at which the page of a run that goes on is written.
 const PAGE: Nanos = Nanos::from_millis(10_000);
 
-/// The way out of results.
+/// The writer of results to stdout, a file, a terminal and a page.
 #[derive(Debug)]
 pub struct Printer {
     output: Output,
@@ -32,13 +33,14 @@ pub struct Printer {
     live: Option<Live>,
     page: Option<PageFile>,
     screen: Option<Terminal>,
-    /// What had been counted when the user began anew.
+    /// The counts at the time at which the user began the figures anew.
     base: Blocks,
-    /// Stands for the session of a path that none was opened on: what two runs write is not to be one trace.
+    /// Stands for the identifier of a session that was never opened, so that two runs do not share
+    /// a trace.
     unopened: u64,
 }
 
-/// `--report-html`.
+/// The file of `--report-html`.
 #[derive(Debug)]
 struct PageFile {
     output: Output,
@@ -53,7 +55,7 @@ struct Live {
 }
 
 impl Printer {
-    /// Results go to `output` in `format`.
+    /// Returns a printer to `output` in `format`.
     pub fn new(output: Output, format: Format) -> Self {
         Self {
             output,
@@ -67,11 +69,11 @@ impl Printer {
         }
     }
 
-    /// Writes a page with pictures to `path` too, at the end and now and then before.
+    /// Writes a page with pictures to `path` too, every ten seconds and at the end.
     ///
     /// # Errors
     ///
-    /// [`OutputError`] where it cannot be opened.
+    /// [`OutputError`] if it cannot be opened.
     pub fn with_page(mut self, path: Option<&Path>) -> Result<Self, OutputError> {
         if path.is_some() {
             self.page = Some(PageFile {
@@ -82,7 +84,7 @@ impl Printer {
         Ok(self)
     }
 
-    /// Prints nothing at all.
+    /// Returns a printer without any output.
     pub fn silent() -> Self {
         Self::new(Output::Nothing, Format::Text)
     }
@@ -98,7 +100,7 @@ impl Printer {
         self
     }
 
-    /// Shows a live screen instead, where the format is text and there is a terminal for keys and for lines.
+    /// Shows a live screen instead, if the format is text and both stdin and stdout are a terminal.
     #[must_use]
     pub fn with_screen(mut self, collector: Collector, stop: &Arc<StopFlag>) -> Self {
         if self.format == Format::Text {
@@ -110,9 +112,14 @@ impl Printer {
         self
     }
 
-    /// Whether there is a live screen, which has to be drawn also while nothing comes in.
+    /// Returns `true` if there is a live screen, which is drawn also without measurements.
     pub fn has_screen(&self) -> bool {
         self.screen.is_some()
+    }
+
+    /// Stops writing lines and the report, after a failure of the output; the page goes on.
+    pub fn mute(&mut self) {
+        self.output = Output::Nothing;
     }
 
     fn tick_screen(&mut self, run_state: &mut RunState, blocks: Blocks) {
@@ -122,12 +129,12 @@ impl Printer {
         if !FULL {
             return;
         }
-        let wish = screen.tick();
-        if wish.reset {
+        let actions = screen.tick();
+        if actions.reset {
             run_state.reset(sys::clock::read().wall);
             self.base = blocks;
         }
-        if !wish.draw {
+        if !actions.draw {
             return;
         }
         let report = run_state.report(sys::clock::read().wall, since(blocks, self.base), 0);
@@ -145,48 +152,12 @@ impl Printer {
         screen.draw(&lines);
     }
 
-    /// Enters a measurement, and prints the line of an answered block where the format has one.
-    ///
-    /// # Errors
-    ///
-    /// [`OutputError`].
-    pub fn take(
-        &mut self,
-        run_state: &mut RunState,
-        measurement: Measurement,
-    ) -> Result<(), OutputError> {
-        let Some(Taken {
-            trip,
-            parts,
-            duplicate,
-        }) = run_state.take(measurement)
-        else {
-            return Ok(());
-        };
-        if !self.has_lines() {
-            return Ok(());
-        }
-        let line = BlockLine {
-            sequence: trip.sequence,
-            scheduled: trip
-                .hop_stamps
-                .first()
-                .map_or(WallTime::default(), |own| own.ingress),
-            parts: Some(&parts),
-            names: run_state.names_of(&trip),
-            late: trip.late,
-            duplicate,
-            clock_step: !parts.stepped.is_empty(),
-        };
-        self.line(line, run_state, Some(&trip))
-    }
-
-    /// Whether each block has a line of its own in the format.
+    /// Returns `true` if the format has a line per block.
     pub fn has_lines(&self) -> bool {
-        matches!(self.format, Format::Jsonl | Format::Csv | Format::Otlp)
+        self.format.has_lines()
     }
 
-    /// Prints the line of a block that was never answered.
+    /// Writes the line of a block that was never answered.
     ///
     /// # Errors
     ///
@@ -218,25 +189,25 @@ impl Printer {
         run_state: &RunState,
         trip: Option<&Trip>,
     ) -> Result<(), OutputError> {
-        let text = match self.format {
-            Format::Csv => self.table.line(&line),
-            Format::Otlp if FULL => otlp::line(&otlp::Block {
-                line,
-                cookie: match run_state.cookie() {
-                    0 => self.unopened,
-                    cookie => cookie,
-                },
-                hop_stamps: trip.map_or(&[], |trip| &trip.hop_stamps),
-                offsets: &trip.map_or(Vec::new(), |trip| run_state.model_of(trip).offsets()),
-            }),
-            _ => jsonl::line(&line),
+        let Renderer::Block(render) = self.format.entry().renderer else {
+            return Ok(());
         };
+        let block = MeasuredBlock {
+            line,
+            cookie: match run_state.cookie() {
+                0 => self.unopened,
+                cookie => cookie,
+            },
+            hop_stamps: trip.map_or(&[], |trip| &trip.hop_stamps),
+            offsets: &|| trip.map_or(Vec::new(), |trip| run_state.model_of(trip).offsets()),
+        };
+        let text = render(&block, &mut self.table);
         self.output.write(&text)
     }
 
-    /// Writes the page anew, if there is one and it is time. That it cannot be written is said then and does not end the
-    /// run; at the end of the run it does.
-    pub fn tick_page(&mut self, run_state: &RunState, blocks: Blocks, dropped: u64) {
+    /// Writes the page anew, if there is one and its time has come. A failure is logged and ends
+    /// the run only at its end.
+    fn tick_page(&mut self, run_state: &RunState, blocks: Blocks, dropped: u64) {
         let now = sys::clock::mono();
         let due = |page: &PageFile| now.since(page.written) >= PAGE;
         if !self.page.as_ref().is_some_and(due) {
@@ -246,7 +217,7 @@ impl Printer {
         let report = run_state.report(sys::clock::read().wall, blocks, dropped);
         if let Some(page) = &mut self.page {
             page.written = now;
-            // What can only be written to, once, is written at the end.
+            // A pipe is written once, at the end.
             if let Output::Whole(_) = page.output {
                 if let Err(error) = page.write(run_state, report) {
                     log::error!("report: {error}");
@@ -255,9 +226,8 @@ impl Printer {
         }
     }
 
-    /// Draws the live line or screen, if there is one and it is time.
-    pub fn tick(&mut self, run_state: &mut RunState, blocks: Blocks) {
-        self.tick_screen(run_state, blocks);
+    /// Draws the live line, if there is one and its time has come.
+    fn tick_live(&mut self, run_state: &RunState, blocks: Blocks) {
         let Some(live) = &mut self.live else {
             return;
         };
@@ -268,8 +238,8 @@ impl Printer {
         live.drawn = now;
         let report = run_state.report(sys::clock::read().wall, blocks, 0);
         let line = text::live_line(&report, live.planned);
-        let width = line.chars().count();
-        tell(&format!(
+        let width = crate::columns::width(&line);
+        print_error(&format!(
             "\r{line}{:1$}",
             "",
             live.width.saturating_sub(width)
@@ -281,36 +251,54 @@ impl Printer {
         self.screen = None;
         if let Some(live) = self.live.take() {
             if live.width > 0 {
-                tell(&format!("\r{:1$}\r", "", live.width));
+                print_error(&format!("\r{:1$}\r", "", live.width));
             }
         }
     }
 
-    /// Takes what is left in the queue.
-    ///
-    /// # Errors
-    ///
-    /// [`OutputError`] of a block's line.
-    pub fn drain(
-        &mut self,
-        queue: &mut Queue,
-        run_state: &mut RunState,
-    ) -> Result<(), OutputError> {
-        let mut outcome = Ok(());
-        queue.drain(&mut |measurement| {
-            if let Err(error) = self.take(run_state, measurement) {
-                outcome = Err(error);
-            }
-        });
-        outcome
+    /// The width and the colours of the output.
+    fn style(&self) -> text::TextStyle {
+        let terminal = match &self.output {
+            Output::Stdout => std::io::stdout().is_terminal(),
+            Output::Stderr => std::io::stderr().is_terminal(),
+            Output::Stream(..) | Output::Whole(_) | Output::Nothing => false,
+        };
+        let no_color = std::env::var_os("NO_COLOR");
+        let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+        let asked = || match terminal && FULL {
+            true => size().map(|(columns, _)| columns),
+            false => None,
+        };
+        text::TextStyle::for_output(terminal, no_color.as_deref(), columns.or_else(asked))
+    }
+}
+
+impl RunOutput for Printer {
+    fn block(&mut self, state: &RunState, taken: &TakenTrip) -> Result<(), OutputError> {
+        if !self.has_lines() {
+            return Ok(());
+        }
+        let trip = &taken.trip;
+        let own = trip.hop_stamps.first();
+        let line = BlockLine {
+            sequence: trip.sequence,
+            scheduled: own.map_or(WallTime::default(), |own| own.ingress),
+            parts: Some(&taken.parts),
+            names: state.names_of(trip),
+            late: trip.late,
+            duplicate: taken.duplicate,
+            clock_step: !taken.parts.stepped.is_empty(),
+        };
+        self.line(line, state, Some(trip))
     }
 
-    /// Writes the report.
-    ///
-    /// # Errors
-    ///
-    /// [`OutputError`].
-    pub fn finish(
+    fn tick(&mut self, state: &mut RunState, blocks: Blocks, dropped: u64) {
+        self.tick_screen(state, blocks);
+        self.tick_live(state, blocks);
+        self.tick_page(state, blocks, dropped);
+    }
+
+    fn finish(
         &mut self,
         run_state: &RunState,
         blocks: Blocks,
@@ -322,24 +310,11 @@ impl Printer {
         self.clear();
         let blocks = since(blocks, self.base);
         let report = run_state.report(sys::clock::read().wall, blocks, dropped);
-        let rendered = match self.format {
-            Format::Json => json::render(&report),
-            Format::Nagios if FULL => nagios::render(&report),
-            Format::Text => {
-                let terminal = match &self.output {
-                    Output::Stdout => std::io::stdout().is_terminal(),
-                    Output::Stderr => std::io::stderr().is_terminal(),
-                    Output::Stream(..) | Output::Whole(_) | Output::Nothing => false,
-                };
-                let no_color = std::env::var_os("NO_COLOR");
-                let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-                let style = text::TextStyle::for_output(terminal, no_color.as_deref(), columns);
-                text::render(&report, &style)
-            }
-            Format::Influx if FULL => influx::render(&report),
-            _ => String::new(), // Each block had its line.
+        let rendered = match self.format.entry().renderer {
+            Renderer::Run(render) => render(&report, &self.style()),
+            Renderer::Block(_) => String::new(), // Each block had its line.
         };
-        // One that cannot be written, or that nobody reads any more, keeps none of the others from being written.
+        // A failure of one, or a reader that is gone, does not keep the others from being written.
         let shown = self.output.write(&rendered);
         let page = self.page.as_mut();
         let drawn = page.map_or(Ok(()), |page| page.write(run_state, report));
@@ -347,7 +322,8 @@ impl Printer {
     }
 }
 
-/// What was counted since `base`. An answer to a block from before counts now; there are never more of them than blocks.
+/// Returns the counts since `base`. The answer to an earlier block counts now, up to the number of
+/// blocks.
 fn since(blocks: Blocks, base: Blocks) -> Blocks {
     let sent = blocks.sent.saturating_sub(base.sent);
     Blocks {
@@ -367,32 +343,5 @@ impl PageFile {
         }
         report.timeline = run_state.timeline(sys::clock::read().now());
         self.output.write(&html::render(&report, html::Page::File))
-    }
-}
-
-/// A break in the path's own names, as far as they are known.
-pub fn name_break(run_state: &RunState, broken: &PathError) -> String {
-    let names = run_state.names();
-    let next = broken.hop.saturating_add(1);
-    match (names.get(&broken.hop), names.get(&next)) {
-        (Some(near), _) if broken.silent => {
-            format!("somewhere behind {}: {}", near.escape_debug(), broken.text)
-        }
-        (Some(near), Some(far)) => {
-            format!(
-                "between {} (hop {}) and {} (hop {next}): {}",
-                near.escape_debug(),
-                broken.hop,
-                far.escape_debug(),
-                broken.text
-            )
-        }
-        (Some(near), None) => format!(
-            "behind {} (hop {}): {}",
-            near.escape_debug(),
-            broken.hop,
-            broken.text
-        ),
-        _ => broken.to_string(),
     }
 }

@@ -1,9 +1,10 @@
-//! The terminal of a live screen: raw keys in, lines out, and everything as it was at the end.
+//! The terminal of a live screen: raw keys in, lines out, and the former settings back at the end.
 //!
-//! The settings of the terminal are read and changed by stty(1), which knows them on every system. They are put back when
-//! the screen is dropped, before a second signal ends the process, and before a panic is reported; what the terminal showed
-//! before comes back too, for the screen is drawn on the alternate one. While it is up the log is silent where stderr is a
-//! terminal: notices stand in the report.
+//! stty(1), which knows the settings of terminals on every system, reads and changes them. They are
+//! restored when the screen is dropped, before a second signal ends the process, and before a panic
+//! is reported. The screen is drawn on the alternate one of the terminal, so that the former
+//! content comes back. Meanwhile the log is silent if stderr is a terminal: notices stand in the
+//! report.
 
 use crate::collect::queue::Collector;
 use crate::node::StopFlag;
@@ -20,17 +21,18 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Once};
 use std::thread::Builder;
 
-/// How often it is drawn.
+/// The interval of drawing.
 const DRAW: Nanos = Nanos::from_millis(500);
-/// How often the size of the terminal is asked for.
+/// The interval of reading the size of the terminal.
 const MEASURE: Nanos = Nanos::from_millis(1_000);
-/// Where nobody knows.
+/// The size of a terminal whose size is unknown.
 const SIZE: (usize, usize) = (80, 24);
 
-/// What to put back: the settings of the terminal in stty's own words, and how much was logged.
+/// The settings to restore: those of the terminal in the format of `stty -g`, and the level of the
+/// log.
 static BEFORE: Mutex<Option<(String, LevelFilter)>> = Mutex::new(None);
 
-/// The terminal while a live screen has it.
+/// The terminal of a live screen.
 #[derive(Debug)]
 pub struct Terminal {
     keys: Receiver<u8>,
@@ -39,21 +41,22 @@ pub struct Terminal {
     measured: Option<MonoTime>,
     /// Columns and lines.
     pub size: (usize, usize),
-    /// What is shown stays.
+    /// Drawing is paused.
     pub paused: bool,
 }
 
-/// What the user wants.
+/// The actions that the keys and the time call for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// Begin anew.
+pub struct ScreenActions {
+    /// Begin the figures anew.
     pub reset: bool,
-    /// Draw now.
+    /// Draw the screen.
     pub draw: bool,
 }
 
 impl Terminal {
-    /// Takes the terminal over; `None` where stdin or stdout is none, or cannot be steered. Keys wake `collector`.
+    /// Takes the terminal over; `None` if stdin or stdout is no terminal, or one without cursor
+    /// control. Keys wake `collector`.
     pub fn open(collector: Collector, stop: &Arc<StopFlag>) -> Option<Self> {
         if !FULL {
             return None;
@@ -64,7 +67,7 @@ impl Terminal {
             return None;
         }
         let before = stty(&["-g"])?;
-        let (say, keys) = unbounded(); // As many as a person types.
+        let (sender, keys) = unbounded(); // A user types few.
         let reading = Builder::new()
             .name("keys".into())
             .stack_size(STACK)
@@ -73,8 +76,8 @@ impl Terminal {
                     return;
                 };
                 let mut key = [0];
-                // The process ends without it.
-                while matches!(stdin.read(&mut key), Ok(1)) && say.send(key[0]).is_ok() {
+                // Ends with the process.
+                while matches!(stdin.read(&mut key), Ok(1)) && sender.send(key[0]).is_ok() {
                     collector.wake();
                 }
             });
@@ -88,7 +91,7 @@ impl Terminal {
             }));
         });
         *lock(&BEFORE) = Some((before, log::max_level()));
-        // Interrupts stay signals; a stop or a quit would leave the shell with our settings.
+        // Interrupts stay signals; a stop or a quit would leave these settings to the shell.
         let settings = [
             "-icanon", "-echo", "susp", "undef", "quit", "undef", "min", "1", "time", "0",
         ];
@@ -110,8 +113,8 @@ impl Terminal {
         })
     }
 
-    /// Takes the keys typed since, and tells what is to be done.
-    pub fn tick(&mut self) -> Wish {
+    /// Takes the keys typed since the last call.
+    pub fn tick(&mut self) -> ScreenActions {
         let now = sys::clock::mono();
         let (mut typed, mut reset) = (false, false);
         for key in self.keys.try_iter() {
@@ -134,13 +137,13 @@ impl Terminal {
                 self.size = size().unwrap_or(self.size);
             }
         }
-        Wish { reset, draw }
+        ScreenActions { reset, draw }
     }
 
-    /// Shows `lines`, with one write.
+    /// Draws `lines` with one write.
     pub fn draw(&self, lines: &[String]) {
         if lock(&BEFORE).is_none() {
-            return; // Given back already: the process is about to end.
+            return; // Restored already: the process is about to end.
         }
         let mut text = String::from("\x1b[H");
         text.push_str(&lines.join("\x1b[K\r\n"));
@@ -155,7 +158,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Gives the terminal back as it was, if a screen has it.
+/// Restores the settings and the content of the terminal, if a screen has it.
 pub fn restore() {
     if !FULL {
         return;
@@ -165,18 +168,18 @@ pub fn restore() {
     };
     send("\x1b[?25h\x1b[?1049l");
     if stty(&[&before]).is_none() {
-        output::tell("the terminal could not be set back: type `stty sane`\n");
+        output::print_error("the terminal could not be set back: type `stty sane`\n");
     }
     log::set_max_level(level);
 }
 
-/// A terminal that takes nothing any more is noticed where results are written.
+/// Writes to the terminal. A failure is ignored: writing the results meets it again.
 fn send(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// What stty(1) said; `None` where it failed.
+/// Runs stty(1) and returns its output; `None` if it failed.
 fn stty(args: &[&str]) -> Option<String> {
     let asked = Command::new("stty")
         .args(args)
@@ -187,8 +190,8 @@ fn stty(args: &[&str]) -> Option<String> {
     Some(String::from_utf8(answer.stdout).ok()?.trim().to_owned())
 }
 
-/// Columns and lines.
-fn size() -> Option<(usize, usize)> {
+/// Returns columns and lines of the terminal at stdin; `None` if there is none.
+pub(super) fn size() -> Option<(usize, usize)> {
     let answer = stty(&["size"])?;
     let (lines, columns) = answer.split_once(' ')?;
     let (lines, columns) = (lines.parse().ok()?, columns.parse().ok()?);

@@ -1,10 +1,10 @@
-//! `--sessions FILE`: what happens to the connections of this node, a JSON line at the start of each, at the end, and for
-//! each second in which something moved; and at `/sessions` one for each that is open.
+//! The records of connections. `--sessions FILE` has a JSON line at the start of each, at its end,
+//! and for each second in which bytes moved; `/sessions` has one for each that is open.
 //!
-//! Pumps note events of their connection as they meet them, under a lock that only the `sessions` thread shares, never
-//! between a stamp and its system call: a read is noted before the next one, a write after it. Who asks over HTTP takes
-//! that lock for one copy of each connection's books, and leaves them as they are. Without `--sessions` nothing is noted
-//! and no clock is read.
+//! Pumps note events of their connection under a lock that only the `sessions` thread shares, never
+//! between a stamp and its system call: a read is noted before the next one, a write after it. A
+//! request over HTTP takes that lock for one copy of each record. Without `--sessions` nothing is
+//! noted and no clock is read.
 
 use crate::http::Take;
 use crate::node::connection_log::{snapshot, ConnectionEvent, HasEnds, Sessions};
@@ -20,12 +20,13 @@ use std::sync::{Arc, Weak};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-/// Between two interval lines of a connection.
+/// The time between two interval lines of a connection.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long the end waits for what is still to be written.
+/// The time for which the end waits for lines that are not written yet.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What `/sessions` of `node` answers: a line for each connection that is `open`, as it stands when its turn comes. Slow readers hold
-/// none of them up.
+
+/// Writes the answer to `/sessions` of `node`: a line for each connection that is `open`. A slow
+/// reader delays none of them.
 ///
 /// # Errors
 ///
@@ -36,26 +37,30 @@ pub fn write_open(
     open: impl Iterator<Item = Arc<dyn HasEnds>>,
     take: &mut Take<'_>,
 ) -> io::Result<()> {
-    // One that was accepted just now may have no books yet. Each is let go before its line is taken.
-    let mut told = open.filter_map(|live| snapshot(live.pair(), Event::Now));
-    told.try_for_each(|told| take(&line(node, role, &told)))
+    // A new connection may have no record yet. Each is released before its line is taken.
+    let mut records = open.filter_map(|live| snapshot(live.pair(), Event::Now));
+    records.try_for_each(|record| take(&line(node, role, &record)))
 }
 
-/// The thread that writes.
+/// The thread that writes the file.
 #[derive(Debug)]
-pub struct Writer {
+pub struct SessionsWriter {
     outcome: Receiver<Result<(), OutputError>>,
     sessions: Sessions,
     path: PathBuf,
 }
 
-/// Opens the file, to write behind what it holds, and starts the thread; `node` and `role` stand in each line.
+/// Opens the file to append to it, and starts the thread; `node` and `role` stand in each line.
 ///
 /// # Errors
 ///
-/// [`OutputError`] of the file; a thread that cannot be started is one too.
-pub fn start(path: &Path, node: &str, role: &str) -> Result<(Sessions, Writer), OutputError> {
-    // What stands there is kept: that of the run before, and of one that was started twice by mistake.
+/// [`OutputError`] of the file, or of a thread that cannot be started.
+pub fn start(
+    path: &Path,
+    node: &str,
+    role: &str,
+) -> Result<(Sessions, SessionsWriter), OutputError> {
+    // Earlier lines are kept: also those of another process with the same file.
     let file = OpenOptions::new().append(true).create(true).open(path);
     let output = match file {
         Ok(file) => Output::Stream(path.into(), file),
@@ -64,16 +69,16 @@ pub fn start(path: &Path, node: &str, role: &str) -> Result<(Sessions, Writer), 
     let (sessions, queue) = Sessions::channel();
     let (node, role) = (node.to_owned(), role.to_owned());
     let counted = sessions.clone();
-    let (say, outcome) = bounded(1);
+    let (sender, outcome) = bounded(1);
     Builder::new()
         .name("sessions".into())
         .stack_size(STACK * 4) // JSON of a connection with a thousand exchanges is made here.
         .spawn(move || {
-            // Nobody listens any more: the one who waited has given up.
-            let _ = say.send(run(&queue, output, &node, &role, &counted));
+            // An error means that the end did not wait any longer.
+            let _ = sender.send(run(&queue, output, &node, &role, &counted));
         })
         .map_err(|error: io::Error| OutputError::writing("--sessions from a thread", error))?;
-    let writer = Writer {
+    let writer = SessionsWriter {
         outcome,
         sessions: sessions.clone(),
         path: path.into(),
@@ -81,15 +86,16 @@ pub fn start(path: &Path, node: &str, role: &str) -> Result<(Sessions, Writer), 
     Ok((sessions, writer))
 }
 
-impl Writer {
-    /// Waits until all is written that was told so far; not for ever, for who reads from a pipe may have stopped.
+impl SessionsWriter {
+    /// Waits until all lines so far are written, but at most five seconds, as the reader of a pipe
+    /// may have stopped.
     ///
     /// # Errors
     ///
-    /// [`OutputError`] of a line, or that they are not taken.
+    /// [`OutputError`] of a line, or of lines that were not written in time.
     pub fn finish(self) -> Result<(), OutputError> {
         let deadline = Instant::now() + PATIENCE;
-        // Where it has no room, or is gone after a panic, the wait below tells.
+        // If the queue has no room, or the thread panicked, the wait below returns it.
         self.sessions.stop(deadline);
         match self.outcome.recv_deadline(deadline) {
             Ok(outcome) => outcome,
@@ -122,13 +128,13 @@ fn run(
     };
     let mut next = Instant::now() + INTERVAL;
     loop {
-        // Without connections there is nothing to wake for.
-        let news = if open.is_empty() {
+        // Without connections no interval ends.
+        let event = if open.is_empty() {
             queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             queue.recv_deadline(next)
         };
-        match news {
+        match event {
             Ok(ConnectionEvent::Start(id, connection)) => {
                 let live: Option<Arc<dyn HasEnds>> = connection.upgrade();
                 if let Some(snapshot) = live.and_then(|live| snapshot(live.pair(), Event::Start)) {
@@ -149,10 +155,10 @@ fn run(
                     let Some(live) = connection.upgrade() else {
                         return false;
                     };
-                    let told = snapshot(live.pair(), Event::IntervalCounts);
+                    let record = snapshot(live.pair(), Event::IntervalCounts);
                     drop(live); // It may end while its line waits for a slow reader.
-                    if let Some(told) = told.filter(|told| told.interval.iter().any(moved)) {
-                        write(&told, &mut outcome);
+                    if let Some(record) = record.filter(|one| one.interval.iter().any(moved)) {
+                        write(&record, &mut outcome);
                     }
                     true
                 });
@@ -160,7 +166,7 @@ fn run(
             Ok(ConnectionEvent::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    // What has not ended (a connect may take its time) ends with the process.
+    // A connection that is still open (a connect may take its time) ends with the process.
     for live in open.values().filter_map(Weak::upgrade) {
         if let Some(snapshot) = snapshot(live.pair(), Event::End) {
             write(&snapshot, &mut outcome);
@@ -168,13 +174,16 @@ fn run(
     }
     let missed = sessions.missed();
     if missed > 0 {
-        log::warn!("sessions: {missed} starts or ends of connections found the queue full and are not in the file");
+        log::warn!(
+            "sessions: {missed} starts or ends of connections found the queue full and are not in \
+             the file"
+        );
     }
     outcome
 }
 
 fn moved(interval: &Option<crate::session::connection_record::IntervalCounts>) -> bool {
-    interval.is_some_and(|told| {
-        told.received_bytes + told.sent_bytes > 0 || told.retransmits.is_some_and(|sent| sent > 0)
+    interval.is_some_and(|one| {
+        one.received_bytes + one.sent_bytes > 0 || one.retransmits.is_some_and(|sent| sent > 0)
     })
 }

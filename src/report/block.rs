@@ -1,20 +1,18 @@
-//! One block of a run as a value, for the formats that write a line per block while the run goes
-//! on.
+//! A block of a run, for the formats with a line per block.
 
 use super::name_or_hop;
-use crate::measure::Parts;
+use crate::measure::{HopStamp, Parts};
 use crate::time::{SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 
-/// What [`jsonl::line`](super::jsonl::line) and [`csv::Table::line`](super::csv::Table::line) are
-/// written from.
+/// The figures of a block, from which every line of a block is written.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockLine<'a> {
-    /// Its number; the first is 0.
+    /// The number of the block; the first is 0.
     pub sequence: u64,
-    /// When it was due, on the source's wall clock.
+    /// The time at which it was due, on the source's wall clock.
     pub scheduled: WallTime,
-    /// Its delay and what that splits into; `None` for a lost block.
+    /// The delay and its parts; `None` for a lost block.
     pub parts: Option<&'a Parts>,
     /// Names of the nodes by hop. Written by peers; the renderers escape them.
     pub names: &'a VecMap<u8, String>,
@@ -26,9 +24,24 @@ pub struct BlockLine<'a> {
     pub clock_step: bool,
 }
 
+/// A block with everything that a line of any format is written from.
+#[derive(Clone, Copy)]
+pub struct MeasuredBlock<'a> {
+    /// The block.
+    pub line: BlockLine<'a>,
+    /// The identifier of the session, which is the first half of a trace identifier.
+    pub cookie: u64,
+    /// The stamps of all hops; empty for a lost block.
+    pub hop_stamps: &'a [HopStamp],
+    /// Returns far clock minus near clock of each segment; `None` if it is unknown.
+    pub offsets: &'a dyn Fn() -> Vec<Option<SignedNanos>>,
+}
+
 impl BlockLine<'_> {
-    /// What is special about this block, of `lost`, `late`, `duplicate`, `clock_step` and
-    /// `negative` (some round trip or residence is below zero).
+    /// Returns those of `lost`, `late`, `duplicate`, `clock_step` and `negative` that are true of
+    /// it.
+    ///
+    /// `negative` is a round trip or a residence below zero.
     pub fn flags(&self) -> Vec<&'static str> {
         [
             (self.parts.is_none(), "lost"),
@@ -42,7 +55,7 @@ impl BlockLine<'_> {
         .collect()
     }
 
-    /// The name of the node at `hop`, not yet escaped.
+    /// Returns the name of the node at `hop`, not yet escaped.
     pub(super) fn name_at(&self, hop: u8) -> String {
         name_or_hop(self.names.get(&hop).map(String::as_str), hop)
     }

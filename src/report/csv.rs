@@ -1,4 +1,4 @@
-//! One block in, one row of comma-separated values out (`--format csv`).
+//! Turns a block into a row of comma-separated values (`--format csv`).
 //!
 //! Quoting is that of RFC 4180; lines end in a line feed, as on any Unix. Times are integer
 //! nanoseconds, an absent figure is an empty cell. The columns are `sequence,scheduled,total_ns`,

@@ -1,8 +1,9 @@
-//! A [`Report`] in, Influx line protocol out (`--format influx`), for Telegraf's exec input and for InfluxDB: a line for
-//! the total, for each segment and for each host, dated at the run's end in nanoseconds.
+//! Turns a [`Report`] into Influx line protocol (`--format influx`), for Telegraf and InfluxDB.
+//!
+//! The total, each segment and each host have a line, dated at the run's end in nanoseconds.
 //!
 //! ```text
-//! subsegment_total,source=A sent=100i,received=100i,lost=0i,late=0i,duplicate=0i,count=100i,min_ns=...i,... TIME
+//! subsegment_total,source=A sent=100i,received=100i,lost=0i,late=0i,...,min_ns=...i,... TIME
 //! subsegment_segment,from=B,source=A,to=C count=100i,...,increase_ns=12i,share=0.92 TIME
 //! subsegment_host,host=C,hop=2,source=A forward_count=100i,...,return_p50_ns=9i TIME
 //! ```
@@ -75,8 +76,8 @@ struct Line {
 }
 
 impl Line {
-    /// Commas, equals signs and spaces are escaped; what would end or hide the line is shown as the other renderers show
-    /// it. A tag's value is never empty.
+    /// Commas, equals signs and spaces are escaped; what would end or hide the line is shown as the
+    /// other renderers show it. A tag's value is never empty.
     fn tag(&mut self, key: &str, value: &str) {
         let shown = super::printable(value);
         let _ = write!(self.tags, ",{key}=");
@@ -112,7 +113,7 @@ impl Line {
         }
     }
 
-    /// One of our own words.
+    /// Writes a word of the program, which needs no escape.
     fn text(&mut self, key: &str, value: &str) {
         self.field(key, format_args!("\"{value}\""));
     }
@@ -150,7 +151,7 @@ mod tests {
 
     type Pairs = Vec<(String, String)>;
 
-    /// What the line protocol's grammar makes of a line: measurement, tags, fields, time.
+    /// Parses a line by the grammar of the line protocol: measurement, tags, fields, time.
     fn read(line: &str) -> (String, Pairs, Pairs, u64) {
         let mut parts = vec![String::new()];
         let mut chars = line.chars();

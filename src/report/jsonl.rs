@@ -1,9 +1,10 @@
-//! One block in, one line of JSON out (`--format jsonl`).
+//! Turns a block into a line of JSON (`--format jsonl`).
 //!
 //! ```text
 //! {"sequence":0,"scheduled":"RFC 3339","total_ns":N|null,
 //!  "segments":[{"from":"A","to":"B",
-//!               "round_trip_ns":N|null,"forward_ns":N|null,"return_ns":N|null,"network_ns":N|null}],
+//!               "round_trip_ns":N|null,"forward_ns":N|null,"return_ns":N|null,
+//!               "network_ns":N|null}],
 //!  "hosts":[{"hop":0,"name":"A","forward_residence_ns":N|null,"return_residence_ns":N|null,
 //!            "forward_wake_up_ns":N|null,"return_wake_up_ns":N|null}],
 //!  "flags":["lost"|"late"|"duplicate"|"clock_step"|"negative"]}
@@ -11,9 +12,9 @@
 //!
 //! All `round_trip_ns`, `forward_residence_ns` and `return_residence_ns` of a line add up to its
 //! `total_ns`, where none that exists was spoilt by a clock step. `forward_ns` and `return_ns` are
-//! raw one-way differences, clock offset included; they add up to `round_trip_ns`. So do `network_ns`
-//! and the `forward_wake_up_ns` of the segment's far node and the `return_wake_up_ns` of its near one,
-//! where kernels told them. A lost block has a null total and no parts.
+//! raw one-way differences, clock offset included; they add up to `round_trip_ns`. So do
+//! `network_ns` and the `forward_wake_up_ns` of the segment's far node and the `return_wake_up_ns`
+//! of its near one, where kernels stamped them. A lost block has a null total and no parts.
 
 use super::block::BlockLine;
 use super::json::write::{Array, Object, Writer};
@@ -56,8 +57,8 @@ pub fn line(block: &BlockLine<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::json::read::{parse, Value};
     use super::*;
+    use crate::report::tests::json::{parse, Value};
     use crate::report::tests::samples;
 
     #[test]

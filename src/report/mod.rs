@@ -1,9 +1,12 @@
-//! One [`Report`] value in; text, JSON, JSON lines, CSV, metrics, a plugin's line or a page of HTML out, as bytes. No files,
-//! no clock, no statistics of its own.
+//! Turns one [`Report`] into bytes: text, JSON, CSV, metrics, the line of a plugin or a page of
+//! HTML.
+//!
+//! It has no files, no clock and no statistics of its own. [`mod@format`] lists the formats.
 
 pub mod block;
 pub mod comparison;
 pub mod csv;
+pub mod format;
 pub mod history;
 pub mod html;
 pub mod influx;
@@ -28,7 +31,7 @@ use crate::time::{Nanos, WallTime};
 use crate::vec_map::VecMap;
 use std::fmt::Write as _;
 
-/// How a service stands, in the words of the Monitoring Plugins.
+/// The state of a service, in the words of the Monitoring Plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Within its limits.
@@ -37,12 +40,12 @@ pub enum State {
     Warning,
     /// Beyond a critical limit, or down.
     Critical,
-    /// It cannot be said.
+    /// It is not known.
     Unknown,
 }
 
 impl State {
-    /// Every state with its word; its place is its exit code.
+    /// Every state with its word; the index is the exit code.
     pub const ALL: [(Self, &'static str); 4] = [
         (Self::Ok, "OK"),
         (Self::Warning, "WARNING"),
@@ -50,12 +53,12 @@ impl State {
         (Self::Unknown, "UNKNOWN"),
     ];
 
-    /// Its word, in capitals.
+    /// Returns the word in capitals.
     pub fn name(self) -> &'static str {
         Self::ALL[self as usize].1
     }
 
-    /// Greater is worse; what is not known is worse than what is well.
+    /// Returns a rank, greater for worse: an unknown state is worse than `Ok`.
     pub fn severity(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -65,7 +68,8 @@ impl State {
         }
     }
 
-    /// What a run comes to.
+    /// Returns the state of a run that was broken, received so many blocks or is held against
+    /// limits.
     pub fn of(broken: Option<Self>, received: u64, sla: Sla) -> Self {
         match (broken, received, sla) {
             (Some(state), ..) => state,
@@ -79,9 +83,9 @@ impl State {
 /// A node of the path, as it introduced itself in its OPEN annotation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathNode {
-    /// Its place; the source is 0.
+    /// The position on the path; the source is 0.
     pub hop: u8,
-    /// Its random identity.
+    /// The random identity.
     pub id: u64,
     /// `--node NAME`, by default its host name. Written by a peer: escape it.
     pub name: String,
@@ -91,20 +95,21 @@ pub struct PathNode {
     pub address: Option<String>,
     /// `--add-static-tags`.
     pub tags: Vec<String>,
-    /// How long its onward connect took, the agreement on a key included; `None` where it has none.
+    /// The time that its connect to the next hop took, key agreement included; `None` if it has
+    /// none.
     pub connect: Option<Nanos>,
 }
 
-/// How a run ended that ended badly.
+/// The reason why a path was broken at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// What the path is to be called.
+    /// The state to report.
     pub state: State,
-    /// What broke it; it stands among the notices too.
+    /// The error, which is one of the notices too.
     pub text: String,
 }
 
-/// What is known of the path.
+/// The nodes of the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathReport {
     /// Identifier of the (last) session; `None` where none was opened.
@@ -130,7 +135,7 @@ pub struct Blocks {
     pub payload_bytes: u64,
 }
 
-/// Everything a run has to say.
+/// The results of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// When the run began, on this node's wall clock.
@@ -145,38 +150,38 @@ pub struct Report {
     pub blocks: Blocks,
     /// Figures and verdict.
     pub statistics: Statistics,
-    /// How each part stands to each of its limits; empty without rules.
+    /// The state of each limit of each part; empty without rules.
     pub limits: Vec<LimitState>,
-    /// What turned, oldest first; the latest 100.
+    /// The latest 100 changes of state, oldest first.
     pub events: Vec<Event>,
     /// The path was broken at the end; `None` where it was not.
     pub broken: Option<Broken>,
-    /// What nodes told of themselves, the latest of each hop; empty where nothing was asked.
+    /// The latest annotations of each hop; empty if none were requested.
     pub annotations: Vec<NodeAnnotations>,
-    /// The run over time; `None` where nobody asked for it (only pictures need it), or nothing was measured.
+    /// The run over time; `None` unless a picture needs it and something was measured.
     pub timeline: Option<Timeline>,
-    /// The first answers since the same was asked: what counters have grown from.
+    /// The first annotations since the same classes are requested: the origin of counters.
     pub first_facts: Vec<NodeAnnotations>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
-    /// What the reader has to know besides, a sentence each (a broken path, a pool of nodes, an
-    /// error).
+    /// Sentences about a broken path, a pool of nodes or an error.
     pub notices: Vec<String>,
 }
 
 impl Report {
-    /// The node at `hop` as it introduced itself; the first of them where a pool answers.
+    /// Returns the node at `hop`, the first of a pool; `None` if it sent no OPEN annotation.
     pub fn node_at(&self, hop: u8) -> Option<&PathNode> {
         self.path.nodes.iter().find(|node| node.hop == hop)
     }
 
-    /// The name of the node at `hop`, as its owner wrote it; `hop 3` where it never introduced
-    /// itself.
+    /// Returns the name of the node at `hop`, not escaped; `hop 3` if it sent none.
     pub fn name_at(&self, hop: u8) -> String {
         name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
     }
 
-    /// What the verdict names, if that is on the path: a host by its hop, a segment by its index.
+    /// Returns the part that the verdict names: a host by its hop, a segment by its index.
+    ///
+    /// `None` if the verdict names no part of the path.
     fn named(&self) -> Option<Place<u8, usize>> {
         let verdict = &self.statistics.verdict;
         match verdict.kind {
@@ -192,14 +197,16 @@ impl Report {
         }
     }
 
-    /// How it all stands: a path on which nothing was measured is critical, one that is broken what the user calls that;
-    /// else it is the worst of all limits, and `Ok` without limits.
+    /// Returns the state of the run.
+    ///
+    /// A path without a measurement is critical, a broken one has the state that the user gave. Any
+    /// other has the worst state of all limits, and is `Ok` without limits.
     pub fn state(&self) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
         State::of(broken, self.blocks.received, self.statistics.sla)
     }
 
-    /// What a part of the path is called, as [`place_name`] says.
+    /// Returns the name of a part of the path; see [`place_name`].
     pub fn place_name(&self, place: Part) -> String {
         let nodes = self.path.nodes.iter().rev(); // Of a pool the first counts.
         let names = nodes.map(|node| (node.hop, node.name.clone())).collect();
@@ -207,12 +214,12 @@ impl Report {
     }
 }
 
-/// What a part of the path is called, its nodes' names as their owners wrote them: `B -> C`, `C`, `total`.
+/// Returns the name of a part of the path, not escaped: `B -> C`, `C`, `total`.
 pub fn place_name(names: &VecMap<u8, String>, place: Part) -> String {
     place.name(&|hop| name_or_hop(names.get(&hop).map(String::as_str), hop))
 }
 
-/// What the node at `hop` is called: its name, or `hop 3` where it has none.
+/// Returns the name of the node at `hop`, or `hop 3` if it has none.
 fn name_or_hop(name: Option<&str>, hop: u8) -> String {
     match name {
         Some(name) if !name.is_empty() => name.to_owned(),
@@ -227,8 +234,8 @@ enum Place<H, S> {
     Segment(S),
 }
 
-/// Hosts and segments interleaved by hop, as the bytes meet them. None is left out where one kind
-/// has gaps.
+/// Returns hosts and segments interleaved by hop, in the order of the bytes, whatever gaps one kind
+/// has.
 fn in_path_order<'a, H, S>(
     hosts: &'a [H],
     hop: impl Fn(&H) -> u8,
@@ -244,11 +251,10 @@ fn in_path_order<'a, H, S>(
     places.into_iter().map(|(_, place)| place).collect()
 }
 
-/// `text` with everything escaped that could move a cursor, recolour, reorder or hide what a
-/// terminal shows.
+/// Returns `text` with every character escaped that could move a cursor, recolour, reorder or hide
+/// text.
 ///
-/// Names, tags and error texts are written by peers, so no renderer for people passes them on as
-/// they are.
+/// Peers write names, tags and error texts, so no renderer for people passes them on unescaped.
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -262,8 +268,9 @@ fn printable(text: &str) -> String {
     out
 }
 
-/// C0 and C1 controls (U+009B begins an escape sequence too), zero-width and bidirectional
-/// formatting, line separators.
+/// Returns `true` for C0 and C1 controls, zero-width and bidirectional formatting, line separators.
+///
+/// U+009B, a C1 control, begins an escape sequence too.
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')

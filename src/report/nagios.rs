@@ -1,11 +1,14 @@
-//! A [`Report`] in, the one line of a monitoring plugin out (`--format nagios`).
+//! Turns a [`Report`] into the line of a monitoring plugin (`--format nagios`).
 //!
-//! `STS CRITICAL - B -> C: critical, round_trip p95 7.3 ms, limit 5 ms (line 3); 99 of 100 answered, p50 2.1 ms, p95 7.4 ms; ... | 'total_p95'=0.0073s;0.1;0.2;0; ...`
+//! ```text
+//! STS CRITICAL - B -> C: critical, round_trip p95 7.3 ms, limit 5 ms (line 3);
+//! 99 of 100 answered, p50 2.1 ms, p95 7.4 ms; ... | 'total_p95'=0.0073s;0.1;0.2;0; ...
+//! ```
 //!
-//! Read the Monitoring Plugins Development Guidelines, "Performance data" first: `'label'=value[unit];[warn];[crit];[min];[max]`.
-//! Delays are in seconds (`s`), loss in `%`; a value that is not known is `U`. A limit `0.1` is a range that alerts above
-//! 0.1 (and below 0, which no delay of a path with steady clocks is). Beside the usual figures each limit of the rules has
-//! its value.
+//! Read the Monitoring Plugins Development Guidelines, "Performance data" first:
+//! `'label'=value[unit];[warn];[crit];[min];[max]`. Delays are in seconds (`s`), loss in `%`; an
+//! unknown value is `U`. A limit `0.1` alerts above 0.1, and below 0. Every part of the path has
+//! its median and 95th percentile, a host with two ways each of them; every limit has its value.
 //!
 //! Names are written by peers: `|`, `'`, `=` and what steers a terminal do not get into the line.
 
@@ -15,10 +18,10 @@ use crate::measure::{Sla, Summary};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
-/// Limits that are told in words; all of them are in the performance data.
-const TOLD: usize = 3;
+/// Limits that are written in words; all of them are in the performance data.
+const IN_WORDS: usize = 3;
 
-/// The line, with its line feed.
+/// Returns the line, with its line feed.
 pub fn render(report: &Report) -> String {
     let state = report.state().name();
     let beyond = report.limits.iter().filter(|limit| limit.state > Sla::Ok);
@@ -26,11 +29,11 @@ pub fn render(report: &Report) -> String {
     beyond.sort_by_key(|limit| std::cmp::Reverse(limit.state));
     let mut texts: Vec<String> = beyond
         .iter()
-        .take(TOLD)
+        .take(IN_WORDS)
         .map(|limit| format!("{}: {limit}", report.place_name(limit.place)))
         .collect();
-    if beyond.len() > TOLD {
-        texts.push(format!("{} limits more", beyond.len() - TOLD));
+    if beyond.len() > IN_WORDS {
+        texts.push(format!("{} limits more", beyond.len() - IN_WORDS));
     }
     match &report.broken {
         Some(broken) => texts.insert(0, broken.text.clone()),
@@ -45,7 +48,7 @@ pub fn render(report: &Report) -> String {
     texts.extend(verdict.cause.iter().map(|cause| format!("why: {cause}")));
     if report.broken.is_none() && report.blocks.received > 0 {
         // A rule that matches no part for one: it would never alarm.
-        texts.extend(report.notices.iter().take(TOLD).cloned());
+        texts.extend(report.notices.iter().take(IN_WORDS).cloned());
     }
     texts.retain(|text| !text.is_empty());
     format!(
@@ -55,7 +58,7 @@ pub fn render(report: &Report) -> String {
     )
 }
 
-/// What check_ping says first: loss and delay; `None` where there was no answer.
+/// Returns loss and delay, as check_ping begins its text; `None` if there was no answer.
 fn answered(report: &Report) -> Option<String> {
     let (blocks, total) = (&report.blocks, report.statistics.round_trip?);
     let [p50, p95] = [Statistic::P50, Statistic::P95].map(|which| Amount::Span(of(&total, which)));
@@ -65,18 +68,20 @@ fn answered(report: &Report) -> Option<String> {
     ))
 }
 
-/// The line of a run that could not even begin.
+/// Returns the line of a run that could not begin.
 pub fn failure(state: State, text: &str) -> String {
     format!("STS {} - {}\n", state.name(), clean(text))
 }
 
-/// Text that ends neither the line nor its first half.
+/// Returns text that ends neither the line nor its first half.
 fn clean(text: &str) -> String {
     printable(text).replace('|', "/")
 }
 
-/// What a value is of.
+/// The part, the figure and the statistic of a value.
 type Key = (Place, Figure, Option<Statistic>);
+
+const USUAL: [Statistic; 2] = [Statistic::P50, Statistic::P95];
 
 fn performance(report: &Report) -> Vec<String> {
     let statistics = &report.statistics;
@@ -87,7 +92,6 @@ fn performance(report: &Report) -> Vec<String> {
             ((place, figure, Some(statistic)), value)
         }));
     };
-    let usual = [Statistic::P50, Statistic::P95];
     let total = [
         Statistic::Mean,
         Statistic::P50,
@@ -105,14 +109,16 @@ fn performance(report: &Report) -> Vec<String> {
             from: segment.from_hop,
             to: segment.to_hop,
         };
-        add(place, Figure::RoundTrip, segment.round_trip, &usual);
+        add(place, Figure::RoundTrip, segment.round_trip, &USUAL);
     }
-    for host in &statistics.hosts {
-        // Both ways together have no summary of their own; where there is one way it is the whole.
-        if host.return_residence.is_none() {
-            let place = Place::Host(host.hop);
-            add(place, Figure::Residence, host.forward_residence, &usual);
-        }
+    // Both ways together have no summary of their own; where there is one way it is the whole.
+    let (one_way, both_ways): (Vec<_>, Vec<_>) = statistics
+        .hosts
+        .iter()
+        .partition(|host| host.return_residence.is_none());
+    for host in one_way {
+        let place = Place::Host(host.hop);
+        add(place, Figure::Residence, host.forward_residence, &USUAL);
     }
     let blocks = &report.blocks;
     let loss = (blocks.sent > 0).then(|| blocks.lost as f64 / blocks.sent as f64);
@@ -123,9 +129,40 @@ fn performance(report: &Report) -> Vec<String> {
             values.push((key_of(limit), limit.value));
         }
     }
-    let values = values.into_iter();
-    values
+    let mut entries: Vec<_> = values
+        .into_iter()
         .map(|(key, value)| entry(report, key, value))
+        .collect();
+    for host in both_ways {
+        let name = report.name_at(host.hop);
+        for (way, summary) in [
+            ("forward", host.forward_residence),
+            ("return", host.return_residence),
+        ] {
+            entries.extend(unlimited(&format!("{name}_{way}"), summary));
+        }
+    }
+    if let Some(summary) = statistics.behind_exit {
+        entries.extend(unlimited("behind_exit", Some(summary)));
+    }
+    entries
+}
+
+/// Returns the entries of a summary that no limit is about.
+fn unlimited(label: &str, summary: Option<Summary>) -> [String; 2] {
+    USUAL.map(|statistic| {
+        let value = summary.map(|summary| plain(number(Amount::Span(of(&summary, statistic)))));
+        let value = value.map_or_else(|| "U".to_owned(), |value| value + "s");
+        format!("'{}_{}'={value};;;0;", clean_label(label), statistic.word())
+    })
+}
+
+/// Returns a label without the characters that have a meaning in performance data.
+fn clean_label(label: &str) -> String {
+    let label = printable(label);
+    label
+        .chars()
+        .map(|c| if "|'=".contains(c) { '_' } else { c })
         .collect()
 }
 
@@ -144,11 +181,7 @@ fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
     let usual = matches!(figure, Figure::RoundTrip | Figure::Residence);
     let figure = Some(figure.word()).filter(|_| !usual || statistic.is_none());
     let words = figure.into_iter().chain(statistic.map(Statistic::word));
-    let label = printable(&place) + "_" + &words.collect::<Vec<_>>().join("_");
-    let label: String = label
-        .chars()
-        .map(|c| if "|'=".contains(c) { '_' } else { c })
-        .collect();
+    let label = clean_label(&(place + "_" + &words.collect::<Vec<_>>().join("_")));
     let limit = |severity| {
         let own = report.limits.iter().filter(|limit| {
             key_of(limit) == key && limit.severity == severity && limit.limit.is_some()
@@ -201,10 +234,11 @@ mod tests {
     use super::*;
     use crate::report::tests::samples;
 
-    /// An entry of performance data as a monitoring system reads it: label, value, unit, warn, crit, min, max.
+    /// An entry of performance data as a monitoring system reads it: label, value, unit, warn,
+    /// crit, min, max.
     type Entry = (String, Option<f64>, String, [Option<f64>; 4]);
 
-    /// Reads a plugin's line as the guidelines say; panics where it is none.
+    /// Parses the line of a plugin by the guidelines; panics if it is none.
     fn read(line: &str) -> (String, Vec<Entry>) {
         let line = line.strip_suffix('\n').expect("a line feed ends it");
         assert!(!line.contains('\n') && !line.chars().any(char::is_control));
@@ -244,10 +278,10 @@ mod tests {
         );
         let mut report = samples::full();
         report.notices = vec!["no part of the path matches the rule: host X".to_owned()];
-        let (told, _) = read(&render(&report));
+        let (text, _) = read(&render(&report));
         assert!(
-            told.ends_with("; no part of the path matches the rule: host X"),
-            "{told}"
+            text.ends_with("; no part of the path matches the rule: host X"),
+            "{text}"
         );
         let entry = |label: &str| {
             let found = entries.iter().find(|entry| entry.0 == label);
@@ -268,10 +302,16 @@ mod tests {
         assert!((value - 300.0 / 103.0).abs() < 1e-6, "{value}");
         assert_eq!((unit, ranges), ("%", [none, Some(20.0), zero, Some(100.0)]));
         assert_eq!(entry("A_p50").1, "s");
+        // A host with two ways has both, and the server behind the exit is a part too.
+        for part in ["B_forward", "B_return", "C_return", "behind_exit"] {
+            for statistic in ["p50", "p95"] {
+                assert_eq!(entry(&format!("{part}_{statistic}")).1, "s");
+            }
+        }
     }
 
     #[test]
-    fn nothing_that_a_peer_is_called_breaks_the_line() {
+    fn no_name_of_a_peer_breaks_the_line() {
         for seed in 0..200 {
             let report = samples::random(seed);
             let (text, _) = read(&render(&report));
@@ -285,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_broke_the_path_is_said_first_whatever_else_is_to_be_noticed() {
+    fn the_error_of_a_broken_path_comes_first() {
         let mut report = samples::full();
         report.notices = vec!["B is gone".to_owned(), "no part matches".to_owned()];
         report.broken = Some(crate::report::Broken {
@@ -300,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_critical_and_unknown() {
+    fn a_run_without_measurements_is_critical_and_its_values_unknown() {
         let (text, entries) = read(&render(&samples::empty()));
         assert_eq!(
             text,

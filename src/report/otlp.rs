@@ -1,31 +1,20 @@
-//! One block in, one trace out (`--format otlp`): a line of OTLP/JSON, as the OpenTelemetry collector's file exporter
-//! writes and its file receiver reads, and as `POST /v1/traces` takes it. A Jaeger shows the waterfall.
+//! Turns a block into a trace (`--format otlp`): a line of OTLP/JSON.
 //!
-//! The root span lasts from the block's schedule to its return; under it lie the residences of each node and the two
-//! directions of each segment, one behind the other as the block met them. All times are on the source's wall clock:
-//! where a far clock's offset is known, a segment's round trip is split by it, else in halves, and
-//! `subsegment.direction_known` says which. The stamps themselves, each on its own node's clock, are attributes.
+//! The file receiver of the OpenTelemetry collector reads it, `POST /v1/traces` takes it.
 //!
-//! A residence belongs to the service of its node's name, a segment to the service `network`. A lost block has a root
-//! span with an error and no length.
+//! The root span lasts from the block's schedule to its return; under it lie the residences of each
+//! node and the two directions of each segment, one behind the other as the block met them. All
+//! times are on the source's wall clock: where a far clock's offset is known, a segment's round
+//! trip is split by it, else in halves, and `subsegment.direction_known` is true or false. The
+//! stamps themselves, each on its own node's clock, are attributes.
+//!
+//! A residence belongs to the service of its node's name, a segment to the service `network`. A
+//! lost block has a root span with an error and no length.
 
-use super::block::BlockLine;
+use super::block::MeasuredBlock;
 use super::json::write::{Array, Object, ToJson, Writer};
-use crate::measure::{HopStamp, HostPart, SegmentPart, StampDirection};
+use crate::measure::{HostPart, SegmentPart, StampDirection};
 use crate::time::{SignedNanos, WallTime};
-
-/// A block with what its aligned spans need besides its parts.
-#[derive(Clone, Copy, Debug)]
-pub struct Block<'a> {
-    /// The block.
-    pub line: BlockLine<'a>,
-    /// Identifier of its session, the first half of the trace's.
-    pub cookie: u64,
-    /// Its stamps; empty for a lost block.
-    pub hop_stamps: &'a [HopStamp],
-    /// Far clock minus near clock of each segment; `None` where it is unknown.
-    pub offsets: &'a [Option<SignedNanos>],
-}
 
 const INTERNAL: u64 = 1; // SPAN_KIND_INTERNAL
 const CLIENT: u64 = 3; // SPAN_KIND_CLIENT
@@ -51,8 +40,9 @@ struct Span {
     fault: Option<&'static str>,
 }
 
-/// The trace of one block, with its line feed; empty for a duplicate, whose trace was written before.
-pub fn line(block: &Block<'_>) -> String {
+/// The trace of one block, with its line feed; empty for a duplicate, whose trace was written
+/// before.
+pub fn line(block: &MeasuredBlock<'_>) -> String {
     if block.line.duplicate {
         return String::new();
     }
@@ -155,15 +145,17 @@ impl Span {
 
 /// Along the path and back, on the source's clock.
 struct Walk<'a> {
-    block: &'a Block<'a>,
+    block: &'a MeasuredBlock<'a>,
+    offsets: Vec<Option<SignedNanos>>,
     now: WallTime,
     spans: Vec<Span>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(block: &'a Block<'a>) -> Self {
+    fn new(block: &'a MeasuredBlock<'a>) -> Self {
         Self {
             block,
+            offsets: (block.offsets)(),
             now: block.line.scheduled,
             spans: Vec::new(),
         }
@@ -277,7 +269,7 @@ impl<'a> Walk<'a> {
         let Some(round_trip) = segment.round_trip else {
             return;
         };
-        let offset = self.block.offsets.get(at).copied().flatten();
+        let offset = self.offsets.get(at).copied().flatten();
         let known = offset.zip(segment.forward);
         // Half each, or by the offset, whose error must not make either way last less than nothing.
         let there = known.map_or(SignedNanos(round_trip.0 / 2), |(offset, raw)| {
@@ -317,8 +309,8 @@ impl<'a> Walk<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::json::read::{parse, Value as Json};
     use super::*;
+    use crate::report::tests::json::{parse, Value as Json};
     use crate::report::tests::samples;
 
     const OFFSETS: [Option<SignedNanos>; 3] = [Some(SignedNanos(5_000_000)), None, None];
@@ -357,11 +349,11 @@ mod tests {
     fn spans_follow_each_other_without_a_gap_and_fill_the_root() {
         let mut seen = Vec::new();
         samples::with_blocks(|block| {
-            let block = Block {
+            let block = MeasuredBlock {
                 line: *block,
                 cookie: 0xabc,
                 hop_stamps: &[],
-                offsets: &OFFSETS,
+                offsets: &|| OFFSETS.to_vec(),
             };
             let text = line(&block);
             if block.line.duplicate {
@@ -395,11 +387,11 @@ mod tests {
     fn an_offset_splits_a_round_trip_and_without_one_it_is_halved() {
         let mut first = None;
         samples::with_blocks(|block| {
-            let traced = Block {
+            let traced = MeasuredBlock {
                 line: *block,
                 cookie: 1,
                 hop_stamps: &[],
-                offsets: &OFFSETS,
+                offsets: &|| OFFSETS.to_vec(),
             };
             if first.is_none() && block.parts.is_some() {
                 first = Some(spans(&line(&traced)));

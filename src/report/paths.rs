@@ -1,27 +1,30 @@
-//! Reports of many paths in, a line for each out: what `probe --targets` shows at its end.
+//! Turns the reports of many paths into a table: the end of `probe --targets`.
 
 use super::text::millis;
 use super::{printable, Report, State};
+use crate::columns;
 use crate::measure::Sla;
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
-/// The widest that a name gets; longer ones move their line's figures.
+/// Most columns of a name; a longer name moves the figures of its line.
 const NAME: usize = 32;
 /// Characters of a figure.
 const FIGURE: usize = 7;
 
-/// A table with a line per path, in milliseconds: name, loss in percent, blocks sent, median, 99th percentile and
-/// greatest round trip, the verdict, before that the state of a path that is not well. `None` is a path that was never tried.
+/// Returns a table with a line per path: name, loss in percent, blocks sent, round trips, verdict.
+///
+/// Round trips are median, 99th percentile and greatest, in milliseconds. The state of a path that
+/// is not `Ok` stands before its verdict. `None` is a path that was never tried.
 pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
     let names: Vec<_> = paths.iter().map(|(name, _)| printable(name)).collect();
-    let longest = names.iter().map(|name| name.chars().count()).max();
+    let longest = names.iter().map(|name| columns::width(name)).max();
     let width = longest.unwrap_or(0).clamp(4, NAME);
-    let head = format!("{:width$}", "Path");
+    let head = columns::pad("Path", width);
     let mut text = head + "  Loss%     Snt     P50     P99    Wrst  Verdict\n";
     for (name, (_, report)) in names.iter().zip(paths) {
         let Some(report) = report.as_ref().map(AsRef::as_ref) else {
-            let _ = writeln!(text, "{name:width$}  never reached");
+            let _ = writeln!(text, "{}  never reached", columns::pad(name, width));
             continue;
         };
         let (blocks, statistics) = (report.blocks, &report.statistics);
@@ -49,14 +52,15 @@ pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
         }
         let _ = writeln!(
             text,
-            "{name:width$}  {loss:>5} {:>7} {p50:>FIGURE$} {p99:>FIGURE$} {worst:>FIGURE$}  {verdict}",
+            "{}  {loss:>5} {:>7} {p50:>FIGURE$} {p99:>FIGURE$} {worst:>FIGURE$}  {verdict}",
+            columns::pad(name, width),
             blocks.sent
         );
     }
     text
 }
 
-/// What put a path that was measured into its state, with `; ` behind it: what broke it, or the worst limit.
+/// Returns the cause of a measured path's state, followed by `; `: its error or the worst limit.
 fn why(report: &Report) -> String {
     if report.blocks.received == 0 {
         return String::new();

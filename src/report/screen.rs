@@ -1,13 +1,14 @@
-//! A [`Report`] and the size of a terminal in, the lines of a live screen out, as mtr has one. Which keys there are is
-//! written here, what they do in `node::screen`.
+//! Turns a [`Report`] into the lines of a live screen, like that of mtr.
 //!
-//! The verdict stands on top, then the table of the text report. No line is wider and there are no more of them than the
-//! terminal has room for: what does not fit is left out from the end, but never the row that the verdict names.
+//! The verdict stands on top, then the table of the text report, then the notes. All of it fits
+//! into the terminal: rows and notes without room are counted, and the row of the verdict always
+//! shows. The keys are listed here and read in `publish::screen`.
 
 use super::text::{self, TextStyle};
 use super::Report;
+use crate::columns;
 
-/// How a screen looks at the moment.
+/// The size and the state of a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Screen {
     /// Columns; under 80 there is no colour.
@@ -16,14 +17,14 @@ pub struct Screen {
     pub height: usize,
     /// With terminal colours.
     pub colour: bool,
-    /// What is shown stays as it is; measuring goes on.
+    /// The screen is frozen; measuring goes on.
     pub paused: bool,
 }
 
 const KEYS: &str = "Keys: q quit   r reset   p pause";
 const RESUME: &str = "Keys: q quit   r reset   space resume   -- PAUSED, measuring goes on --";
 
-/// At most `height` lines of at most `width` columns, without line feeds.
+/// Returns at most `height` lines of at most `width` columns, without line feeds.
 pub fn lines(report: &Report, screen: &Screen) -> Vec<String> {
     let style = TextStyle {
         colour: screen.colour && screen.width >= text::MIN_WIDTH,
@@ -37,41 +38,57 @@ pub fn lines(report: &Report, screen: &Screen) -> Vec<String> {
     // The keys have the last line, and an empty one above it.
     let room = screen.height.saturating_sub(lines.len() + 2);
     let named = text::rows(report).iter().position(|row| row.is_named);
-    lines.extend(shorten(sections.table, named, room));
+    lines.extend(shorten(sections.table, 1, named, room, "rows more"));
     let left = screen.height.saturating_sub(lines.len() + 3);
-    if left > 0 && !sections.notes.is_empty() {
-        lines.push(String::new());
-        lines.extend(sections.notes.into_iter().take(left));
+    let (notes, more) = (sections.notes, "lines of notes more");
+    let mut gap = String::new();
+    match (notes.len(), left) {
+        (0, _) => {}
+        (count, 0) => gap = left_out(count, more),
+        _ => {
+            lines.push(String::new());
+            lines.extend(shorten(notes, 0, None, left, more));
+        }
     }
     lines.truncate(screen.height.saturating_sub(2));
-    lines.push(String::new());
+    lines.push(gap);
     lines.push(if screen.paused { RESUME } else { KEYS }.to_owned());
     if !style.colour {
         for line in &mut lines {
-            *line = line.chars().take(screen.width).collect();
+            line.truncate(columns::prefix(line, screen.width).len());
         }
     }
     let surplus = lines.len().saturating_sub(screen.height);
     lines.split_off(surplus)
 }
 
-/// The heading and as many rows as there is room for, the one at `named` among them.
-fn shorten(mut table: Vec<String>, named: Option<usize>, room: usize) -> Vec<String> {
+/// Returns the heading and as many rows as there is room for, the one at `named` among them.
+///
+/// A last line counts what is left out, which is called `more`.
+fn shorten(
+    mut table: Vec<String>,
+    heading: usize,
+    named: Option<usize>,
+    room: usize,
+    more: &str,
+) -> Vec<String> {
     if table.len() <= room {
         return table;
     }
     let room = room.saturating_sub(1);
     let left_out = table.len() - room;
     let kept = named
-        .map(|row| row + 1)
+        .map(|row| row + heading)
         .filter(|row| *row >= room && *row < table.len());
     let kept = kept.map(|row| table.swap_remove(row));
     table.truncate(room.saturating_sub(usize::from(kept.is_some())));
     table.extend(kept);
-    table.push(format!(
-        "    ... {left_out} rows more: the terminal is not high enough"
-    ));
+    table.push(self::left_out(left_out, more));
     table
+}
+
+fn left_out(count: usize, more: &str) -> String {
+    format!("    ... {count} {more}: the terminal is not high enough")
 }
 
 #[cfg(test)]
@@ -120,6 +137,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_and_notes_without_room_are_counted() {
+        let full = lines(&samples::full(), &USUAL).len();
+        for height in 16..full {
+            let low = Screen { height, ..USUAL };
+            let lines = lines(&samples::full(), &low);
+            let note = "more: the terminal is not high enough";
+            assert!(
+                lines.iter().any(|line| line.contains(note)),
+                "{height}: {lines:#?}"
+            );
+        }
+    }
+
+    #[test]
     fn nothing_is_larger_than_the_terminal_whatever_the_report() {
         for seed in 0..200_u64 {
             let report = samples::random(seed);
@@ -133,10 +164,7 @@ mod tests {
             let lines = lines(&report, &screen);
             assert!(lines.len() <= screen.height, "seed {seed}");
             for line in &lines {
-                assert!(
-                    line.chars().count() <= screen.width.max(1),
-                    "seed {seed}: {line}"
-                );
+                assert!(columns::width(line) <= screen.width, "seed {seed}: {line}");
                 assert!(!line.chars().any(char::is_control), "seed {seed}: {line:?}");
             }
         }

@@ -1,16 +1,23 @@
-//! One line of `--sessions` and of `/sessions`: a live connection's [`ConnectionRecord`] in, one JSON object out.
+//! Turns the [`ConnectionRecord`] of a live connection into a line of JSON, for `--sessions` and
+//! `/sessions`.
 //!
 //! ```text
-//! {"schema":"subsegment-tcp-speeds/session/1","event":"start|interval|now|end","at":"...","node":"B","role":"relay",
-//!  "connection":17,"cookie":"hex"|null,"hop":1|null,"client":END,"server":END|null,"failed":false,"http":[...],
-//!  "http_dropped":0}
-//! END = {"peer":"...","local":"...","connect_started":TIME,"connect_ns":N,"established":TIME,"syn_retransmits":N,
-//!  "received_bytes":N,"first_received":TIME,"last_received":TIME,"sent_bytes":N,"first_sent":TIME,"last_sent":TIME,
-//!  "fin_received":TIME,"fin_sent":TIME,"rst_received":TIME,"rst_sent":TIME,"rtt_min_ns":N,"rtt_ns":N,"rtt_max_ns":N,
+//! {"schema":"subsegment-tcp-speeds/session/1","event":"start|interval|now|end","at":"...",
+//!  "node":"B","role":"relay",
+//!  "connection":17,"cookie":"hex"|null,"hop":1|null,"client":END,"server":END|null,
+//!  "failed":false,"http":[...],"http_dropped":0}
+//! END = {"peer":"...","local":"...","connect_started":TIME,"connect_ns":N,"established":TIME,
+//!  "syn_retransmits":N,
+//!  "received_bytes":N,"first_received":TIME,"last_received":TIME,
+//!  "sent_bytes":N,"first_sent":TIME,"last_sent":TIME,
+//!  "fin_received":TIME,"fin_sent":TIME,"rst_received":TIME,"rst_sent":TIME,
+//!  "rtt_min_ns":N,"rtt_ns":N,"rtt_max_ns":N,
 //!  "retransmits":N,"interval":{"received_bytes":N,"sent_bytes":N,"retransmits":N}}
 //! ```
-//! The figures of an end count from its begin; those of its `interval` since the line before, and who asks (`now`) has
-//! none. What has not happened, or is unknown, is null.
+//!
+//! The figures of an end count from its begin, those of its `interval` since the line before; a
+//! line on request (`now`) has no interval. An event that has not happened and an unknown value are
+//! null.
 
 use super::json::write::{Array, Object, ToJson, Writer};
 use crate::passive::Exchange;
@@ -20,14 +27,14 @@ use crate::time::WallTime;
 /// The value of `schema`; its number changes when a key changes its meaning or goes away.
 pub const SCHEMA: &str = "subsegment-tcp-speeds/session/1";
 
-/// Why a line is written.
+/// The reason for a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The connection was accepted, or connected by a source.
     Start,
     /// A second passed in which something moved.
     IntervalCounts,
-    /// Somebody asked.
+    /// A request over HTTP.
     Now,
     /// It is over.
     End,
@@ -47,27 +54,27 @@ impl Event {
 /// A connection at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Why.
+    /// The reason for the line.
     pub event: Event,
-    /// When, on this node's wall clock.
+    /// The time of the line, on this node's wall clock.
     pub at: WallTime,
     /// The connection's number, as in the names of its threads.
     pub connection: usize,
-    /// The path session that it carries, and this node's hop on it; `None` before OPEN, and at a plain proxy.
+    /// The cookie and the hop of this node on the path; `None` before OPEN and at a plain proxy.
     pub session: Option<(u64, u8)>,
-    /// Its ends.
+    /// The ends of the connection.
     pub record: ConnectionRecord,
-    /// What moved since the line before, at client and server; `None` where somebody asked.
+    /// Counts since the line before, at client and server; `None` on request.
     pub interval: [Option<IntervalCounts>; 2],
     /// It ended otherwise than in order.
     pub failed: bool,
     /// Requests and responses, where plain HTTP/1.x was seen here. Given with the end.
     pub http: Vec<Exchange>,
-    /// Such beyond those kept.
+    /// Exchanges beyond those kept.
     pub http_dropped: u64,
 }
 
-/// One line for `snapshot` of a connection at `node`, with a line feed.
+/// Returns the line of `snapshot` of a connection at `node`, with a line feed.
 pub fn line(node: &str, role: &str, snapshot: &Snapshot) -> String {
     let mut text = Writer::compact().finish(Object(|w| {
         w.pair("schema", SCHEMA);
@@ -144,8 +151,8 @@ fn exchange(of: &Exchange) -> impl ToJson + '_ {
 
 #[cfg(test)]
 mod tests {
-    use super::super::json::read::parse;
     use super::*;
+    use crate::report::tests::json::parse;
     use crate::session::connection_record::Kernel;
     use crate::time::Nanos;
 

@@ -1,20 +1,20 @@
-//! What speaks on a new connection, judged by its first bytes.
+//! The kind of client on a new connection, judged by its first bytes.
 
 use crate::wire::{ParseError, MAGIC};
 
-/// What a listener is willing to talk to (`--accept`).
+/// The clients that a listener takes (`--accept`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accept {
-    /// Both: a framed peer speaks first and begins with the magic; anything else is a raw client.
+    /// Both: a framed peer sends first and begins with the magic; any other client is raw.
     #[default]
     Auto,
     /// Other nodes only.
     Framed,
-    /// Plain TCP clients only; needed where the server speaks first.
+    /// Plain TCP clients only; needed if the server sends first.
     Raw,
 }
 
-/// What the first bytes say.
+/// The judgement of the first bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// They fit both: read more.
@@ -23,14 +23,14 @@ pub enum Admission {
     Framed,
     /// A plain TCP client.
     Raw,
-    /// Neither; what to log, the peer's name put in front.
+    /// Neither; the text to log behind the name of the peer.
     Refused(String),
 }
 
 const PROXY_V1: &[u8] = b"PROXY ";
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Judges `bytes`, everything that came so far; `ended` says that no more will come.
+/// Judges `bytes`, all that was received so far; `ended` if no more will come.
 pub fn judge(accept: Accept, bytes: &[u8], ended: bool) -> Admission {
     let begun = bytes.len().min(MAGIC.len());
     let fits = bytes[..begun] == MAGIC[..begun];
@@ -51,7 +51,7 @@ pub fn judge(accept: Accept, bytes: &[u8], ended: bool) -> Admission {
         ),
         _ if fits && !ended => Admission::Undecided,
         Accept::Framed => Admission::Refused(format!(
-            "{}; if it is a plain TCP client use --accept raw (or auto, where there is no --key-file)",
+            "{}; if it is a plain TCP client use --accept raw (or auto, without a --key-file)",
             ParseError::Magic {
                 seen: bytes[..bytes.len().min(24)].to_vec()
             }
@@ -61,7 +61,8 @@ pub fn judge(accept: Accept, bytes: &[u8], ended: bool) -> Admission {
     }
 }
 
-/// The v2 signature is no text that a client would stop in the middle of; `PROXY ` is, so only a whole one counts.
+/// Returns `true` for the beginning of the v2 signature, in which no text client would stop. `PROXY
+/// ` is text, so only a whole one counts.
 fn is_prefix_of_preamble(bytes: &[u8]) -> bool {
     bytes.len() > 4 && PROXY_V2.starts_with(bytes)
 }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_framed_peer_and_a_raw_client_are_told_apart_by_their_first_bytes() {
+    fn a_framed_peer_and_a_raw_client_differ_in_their_first_bytes() {
         for (accept, bytes, ended, expected) in [
             (Accept::Auto, &b""[..], false, Admission::Undecided),
             (Accept::Auto, b"", true, Admission::Raw),

@@ -1,4 +1,4 @@
-//! Who may connect (`--allow`), and how seldom it is said that somebody else tried.
+//! The networks whose clients may connect (`--allow`), and the throttle of equal log lines.
 
 use crate::time::{MonoTime, Nanos};
 use std::fmt;
@@ -8,9 +8,10 @@ use std::str::FromStr;
 /// Bits before the IPv4 address in an IPv4-mapped one, `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
-/// A network in CIDR notation (RFC 4632, RFC 4291 §2.3); one written as IPv4-mapped is the IPv4 network it stands for.
+/// A network in CIDR notation (RFC 4632, RFC 4291 §2.3). An IPv4-mapped one is the IPv4 network
+/// that it maps.
 ///
-/// `Display` writes what parses to the same value.
+/// `Display` writes a text that parses to the same value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -18,8 +19,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether `address` is of this network. A listener of both families sees IPv4 clients as mapped ones: those count
-    /// as IPv4. So `::/0` is all of IPv6 and nothing of IPv4.
+    /// Returns `true` if `address` is in this network. A listener of both families sees IPv4
+    /// clients as mapped ones, which count as IPv4. So `::/0` is all of IPv6 and nothing of IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
@@ -73,7 +74,8 @@ impl FromStr for Network {
         };
         if network != address {
             return Err(format!(
-                "has bits beyond its prefix: write {network}/{prefix} for the network, {address} for one address"
+                "has bits beyond its prefix: write {network}/{prefix} for the network, {address} \
+                 for one address"
             ));
         }
         Ok(Self { address, prefix })
@@ -86,30 +88,32 @@ impl fmt::Display for Network {
     }
 }
 
-/// Whether `peer` is in one of the networks; everybody is where there are none.
+/// Returns `true` if `peer` is in one of the networks, or if there are none.
 pub fn is_allowed(networks: &[Network], peer: IpAddr) -> bool {
     networks.is_empty() || networks.iter().any(|network| network.contains(peer))
 }
 
-/// Least time between two lines on the same matter: whoever can cause them must not be able to fill a disk with them.
+/// The least time between two log lines on one matter: a client that can cause them must not be
+/// able to fill a disk.
 const PAUSE: Nanos = Nanos::from_millis(10_000);
 
-/// Decides which of many equal lines are said.
+/// Decides which of many equal lines are logged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogThrottle {
-    said: Option<MonoTime>,
-    kept_back: u64,
+    logged: Option<MonoTime>,
+    suppressed: u64,
 }
 
 impl LogThrottle {
-    /// Something happened at `now`: how many lines were kept back before this one, if it is to be said.
+    /// Counts an event at `now`. Returns the number of lines that were suppressed before, if this
+    /// one is to be logged.
     pub fn happened(&mut self, now: MonoTime) -> Option<u64> {
-        if self.said.is_some_and(|said| now.since(said) < PAUSE) {
-            self.kept_back += 1;
+        if self.logged.is_some_and(|at| now.since(at) < PAUSE) {
+            self.suppressed += 1;
             return None;
         }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.kept_back))
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_says_how_to_write_one() {
+    fn a_text_that_is_no_network_is_refused_with_the_right_form() {
         for (text, part) in [
             ("", "is no network"),
             ("localhost", "is no network"),
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn without_networks_everybody_is_allowed() {
+    fn without_networks_every_client_is_allowed() {
         let peer = "192.0.2.1".parse().unwrap();
         assert!(is_allowed(&[], peer));
         assert!(!is_allowed(&[network("10.0.0.0/8")], peer));
@@ -190,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_said_once_and_then_counted() {
+    fn a_flood_is_logged_once_and_then_counted() {
         let mut throttle = LogThrottle::default();
         let at = |ms| MonoTime(Nanos::from_millis(ms).0);
         assert_eq!(throttle.happened(at(5)), Some(0), "the first at once");

@@ -1,12 +1,12 @@
-//! What a frame asks a node for, and what nodes have told in one that came back.
+//! The annotations that a frame requests from a node, and those that it carries back.
 
 use crate::annotation::{Classes, NodeAnnotations};
 use crate::wire::values::{asked_of, parse_values};
 use crate::wire::{FrameView, ANNOTATION_ASK, ANNOTATION_VALUES};
 
-/// What `frame` asks the node at `hop` for: what its header says, or less where hops are asked for different things. A
-/// malformed list asks for nothing.
-pub fn asked(frame: &FrameView<'_>, hop: u8) -> Classes {
+/// Returns the classes that `frame` requests from the node at `hop`: those of its header, or fewer
+/// if a list differs by hop. A malformed list requests nothing.
+pub fn requested(frame: &FrameView<'_>, hop: u8) -> Classes {
     let all = Classes(frame.header.classes);
     let ask = frame
         .annotations()
@@ -20,8 +20,9 @@ pub fn asked(frame: &FrameView<'_>, hop: u8) -> Classes {
     }
 }
 
-/// What the nodes from `hop` on have told. What is malformed is passed over: it is another node's business.
-pub fn told(frame: &FrameView<'_>, hop: u8) -> Vec<NodeAnnotations> {
+/// Returns the annotations of the nodes from `hop` on. Malformed ones are skipped: they are another
+/// node's fault.
+pub fn reported(frame: &FrameView<'_>, hop: u8) -> Vec<NodeAnnotations> {
     frame
         .annotations()
         .map_while(Result::ok)
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
     use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::wire::values::{emit_ask, emit_values};
-    use crate::wire::{build, frame_type, push_annotation, Header};
+    use crate::wire::{build, push_annotation, FrameType, Header};
 
     fn frame(classes: Classes, annotations: &[(u8, u8, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -50,13 +51,13 @@ mod tests {
         }
         let header = Header {
             classes: classes.0,
-            ..Header::new(frame_type::BLOCK, 1, 42)
+            ..Header::new(FrameType::Block, 1, 42)
         };
         build(header, &[], &bytes, b"x")
     }
 
     #[test]
-    fn a_hop_is_asked_for_what_the_header_says_unless_a_list_says_less() {
+    fn the_header_requests_classes_from_a_hop_unless_a_list_requests_fewer() {
         let both = Classes::LOAD.union(Classes::TCP);
         let ask = emit_ask([(2, Classes::LOAD.union(Classes::MIB))].into_iter());
         for (annotations, hop, expected) in [
@@ -67,12 +68,12 @@ mod tests {
         ] {
             let bytes = frame(both, annotations);
             let view = FrameView::parse(&bytes).unwrap();
-            assert_eq!(asked(&view, hop), expected);
+            assert_eq!(requested(&view, hop), expected);
         }
     }
 
     #[test]
-    fn what_nodes_behind_have_told_is_found_and_the_malformed_passed_over() {
+    fn annotations_of_nodes_behind_are_found_and_malformed_ones_skipped() {
         let annotation = HostAnnotation {
             name: "load1".into(),
             value: AnnotationValue::Number(1.0),
@@ -87,10 +88,15 @@ mod tests {
             ],
         );
         let view = FrameView::parse(&bytes).unwrap();
-        let hops = |from| told(&view, from).iter().map(|f| f.hop).collect::<Vec<_>>();
+        let hops = |from| {
+            reported(&view, from)
+                .iter()
+                .map(|f| f.hop)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(hops(0), [1, 3]);
         assert_eq!(hops(2), [3]);
-        let first = &told(&view, 0)[0];
+        let first = &reported(&view, 0)[0];
         assert_eq!(
             (first.sequence, &first.annotations),
             (42, &vec![annotation])

@@ -1,6 +1,6 @@
-//! Which blocks of a session were answered, late, twice, or never.
+//! Tracks which blocks of a session were answered, late, twice, or never.
 
-/// What an answer is.
+/// The kind of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The first to its block.
@@ -11,7 +11,8 @@ pub enum Answer {
     Unknown,
 }
 
-/// How far apart an answered and an unanswered block may be; TCP keeps order, so only a node that drops blocks gets near.
+/// The greatest distance between an answered and an unanswered block. TCP keeps the order, so only
+/// a node that drops blocks gets near.
 const WINDOW: u64 = 1 << 16;
 
 /// Sequence numbers that were answered, in bounded memory.
@@ -19,7 +20,7 @@ const WINDOW: u64 = 1 << 16;
 pub struct Answers {
     /// Everything below it is settled: answered, or given up.
     floor: u64,
-    /// Bit n: whether `floor + n` was answered.
+    /// Entry n: `true` if `floor + n` was answered.
     window: std::collections::VecDeque<bool>,
     received: u64,
     duplicates: u64,
@@ -31,7 +32,7 @@ impl Answers {
         Self::default()
     }
 
-    /// Takes the answer to `sequence`, of `sent` blocks numbered from 0.
+    /// Records the answer to `sequence`, of `sent` blocks numbered from 0.
     pub fn take(&mut self, sequence: u64, sent: u64) -> Answer {
         if sequence >= sent {
             return Answer::Unknown;
@@ -62,17 +63,18 @@ impl Answers {
         Answer::First
     }
 
-    /// Blocks answered, each once.
+    /// Returns the number of blocks that were answered.
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Answers beyond the first.
+    /// Returns the number of answers beyond the first of a block.
     pub fn duplicates(&self) -> u64 {
         self.duplicates
     }
 
-    /// The first number from `from` on and below `sent` that has no answer and is within the window.
+    /// Returns the first number from `from` on and below `sent` that is within the window and has
+    /// no answer.
     pub fn next_open(&self, from: u64, sent: u64) -> Option<u64> {
         let from = from.max(self.floor);
         let behind = self.floor + self.window.len() as u64;
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_in_order_out_of_order_twice_and_unasked_are_told_apart() {
+    fn answers_in_order_out_of_order_twice_and_unrequested_are_distinguished() {
         let mut answers = Answers::new();
         for (sequence, expected) in [
             (0, Answer::First),

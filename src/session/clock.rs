@@ -1,22 +1,24 @@
-//! The watch for steps of the wall clock.
+//! The detection of steps of the wall clock.
 //!
-//! Slewing (NTP, adjtime) bends the wall clock and the monotonic one alike, so their difference changes only when the
-//! wall clock is stepped. Two pumps of one node have to agree on the generation, so it is decided in one place
-//! ([`Generations`], behind a lock that is taken only when a step is seen); each pump keeps a copy ([`ClockWatch`]).
+//! Slewing (NTP, adjtime) bends the wall clock and the monotonic one alike, so their difference
+//! changes only when the wall clock is stepped. Two pumps of one node have to agree on the
+//! generation, so it is decided in one place ([`Generations`], behind a lock that is taken only
+//! when a step is seen); each pump keeps a copy ([`ClockWatch`]).
 
 use crate::time::{Nanos, Now, SignedNanos};
 
 /// A change of more than this is a step.
 pub const STEP: Nanos = Nanos::from_millis(1);
-/// A reading that took longer than this was preempted in the middle: the clocks may be that far apart for it.
+/// The longest reading of both clocks without preemption: after a longer one, the clocks may differ
+/// by its length.
 pub const LONGEST_READING: Nanos = Nanos::from_micros(200);
 
-/// Wall clock minus monotonic clock: constant but for steps.
+/// Returns wall clock minus monotonic clock, which changes at a step only.
 fn distance(now: Now) -> SignedNanos {
     SignedNanos((now.wall.0.wrapping_sub(now.mono.0)) as i64)
 }
 
-/// The node's one count of clock steps.
+/// The count of clock steps of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Generations {
     distance: SignedNanos,
@@ -32,8 +34,8 @@ impl Generations {
         }
     }
 
-    /// Looks at a reading that a watch found stepped; the step is counted once, whichever pump saw it first, and that one
-    /// gets `true`.
+    /// Takes a reading that a watch found stepped. The step is counted once; returns `true` to the
+    /// pump that saw it first.
     fn settle(&mut self, seen: SignedNanos) -> bool {
         let is_new = (seen - self.distance).abs() > STEP;
         if is_new {
@@ -43,7 +45,7 @@ impl Generations {
         is_new
     }
 
-    /// A watch that starts from here.
+    /// Returns a watch that starts with this state.
     pub fn watch(&self) -> ClockWatch {
         ClockWatch {
             distance: self.distance,
@@ -60,14 +62,16 @@ pub struct ClockWatch {
 }
 
 impl ClockWatch {
-    /// The generation as far as this pump knows.
+    /// The generation that this pump knows.
     pub fn generation(&self) -> u8 {
         self.generation
     }
 
-    /// Whether the reading, monotonic clock first, which took `took`, shows a step that this pump does not know of.
+    /// Returns `true` if a reading shows a step that this pump does not know. The monotonic clock
+    /// was read first, and both in `took`.
     ///
-    /// What preemption between the two could have made is none; what it could not is one, however long the reading took.
+    /// A difference that preemption in between explains is no step; a larger one is, for a long
+    /// reading too.
     pub fn is_stepped(&self, now: Now, took: Nanos) -> bool {
         let late = match took {
             took if took > LONGEST_READING => took.signed(),
@@ -77,7 +81,7 @@ impl ClockWatch {
         moved > STEP.signed() + late || -moved > STEP.signed()
     }
 
-    /// Takes the step into account; `true` for the first pump that does.
+    /// Takes the step over; returns `true` to the first pump that does.
     pub fn settle(&mut self, now: Now, generations: &mut Generations) -> bool {
         let is_new = generations.settle(distance(now));
         *self = generations.watch();
@@ -121,7 +125,8 @@ mod tests {
         let slow = Nanos::from_millis(5);
         assert!(!pump.is_stepped(at(10, 10_015), slow));
         assert!(pump.is_stepped(at(10, 10_015), QUICK));
-        // A block must not leave with a residence across a step, although its egress reading was preempted.
+        // A block must not leave with a residence across a step, although its egress reading was
+        // preempted.
         assert!(pump.is_stepped(at(10, 10_017), slow));
         assert!(pump.is_stepped(at(10, 10_008), slow));
         let back = at(10, 2_010);

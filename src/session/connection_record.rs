@@ -1,29 +1,30 @@
-//! What happened to the two ends of one live connection, and when: events in with the time, a journal out.
+//! The record of both ends of a live connection: events with their times in, a record out.
 //!
-//! These are the TCP session events that a process can see. An end of file stands for the peer's FIN, a failed call for
-//! its RST; both are dated when this process met them, which is after the kernel did. All times are this node's wall
-//! clock; `None` is an event that has not happened, or that the kernel does not tell.
+//! These are the TCP session events that a process can see. An end of file represents the peer's
+//! FIN, a failed call its RST; both are dated when this process met them, which is after the kernel
+//! did. All times are on this node's wall clock. `None` is an event that has not happened, or that
+//! the kernel does not report.
 
 use crate::time::{Nanos, WallTime};
 use std::net::SocketAddr;
 
-/// Which end of a proxied connection.
+/// An end of a proxied connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionSide {
-    /// Where the connection came from.
+    /// The peer that connected to this node.
     Client,
-    /// Where it goes.
+    /// The peer that this node connected to.
     Server,
 }
 
 /// Bytes of one direction at one end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transferred {
-    /// As they lay on the socket: frames with their headers where the peer is a node.
+    /// The bytes on the socket: frames with their headers if the peer is a node.
     pub count: u64,
-    /// When the first of them was read, or had been written.
+    /// The time when the first of them was read, or had been written.
     pub first: Option<WallTime>,
-    /// The last of them so far.
+    /// The time of the last of them so far.
     pub last: Option<WallTime>,
 }
 
@@ -35,12 +36,12 @@ impl Transferred {
     }
 }
 
-/// What the kernel knows of an end (`TCP_INFO`).
+/// The kernel's values of an end (`TCP_INFO`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {
     /// Smoothed round-trip time to the peer; holds the peer's delayed acknowledgements.
     pub round_trip: Option<Nanos>,
-    /// The least that the kernel measured.
+    /// The least one that the kernel measured.
     pub least_round_trip: Option<Nanos>,
     /// TCP segments sent again, SYN among them.
     pub retransmits: Option<u32>,
@@ -49,42 +50,43 @@ pub struct Kernel {
 /// One end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndRecord {
-    /// Its address.
+    /// The address of the peer.
     pub peer: Option<SocketAddr>,
-    /// Ours.
+    /// The local address.
     pub local: Option<SocketAddr>,
-    /// Our connect began; `None` where the peer connected to us.
+    /// The start of the connect; `None` if the peer connected.
     pub connect_started: Option<WallTime>,
-    /// How long it took.
+    /// The duration of the connect.
     pub connect: Option<Nanos>,
-    /// The connection stood: connect returned, or accept did.
+    /// The time when connect or accept returned.
     pub established: Option<WallTime>,
-    /// SYN (or SYN+ACK) sent again before it stood.
+    /// The SYN (or SYN+ACK) segments sent again before that.
     pub syn_retransmits: Option<u32>,
-    /// From the peer.
+    /// The bytes from the peer.
     pub received: Transferred,
-    /// To the peer.
+    /// The bytes to the peer.
     pub sent: Transferred,
-    /// The peer ended its direction.
+    /// The time when the peer ended its direction.
     pub fin_received: Option<WallTime>,
-    /// We ended ours.
+    /// The time when this node ended its own.
     pub fin_sent: Option<WallTime>,
-    /// The peer reset the connection.
+    /// The time when the peer reset the connection.
     pub rst_received: Option<WallTime>,
-    /// We did.
+    /// The time when this node reset it.
     pub rst_sent: Option<WallTime>,
-    /// Smoothed round-trip time, latest look.
+    /// The latest smoothed round-trip time.
     pub round_trip: Option<Nanos>,
-    /// Least round trip: the kernel's own minimum where it tells one, else of all looks.
+    /// The least round-trip time: the kernel's own minimum if it has one, else that of all
+    /// readings.
     pub round_trip_min: Option<Nanos>,
-    /// Greatest smoothed one of all looks.
+    /// The greatest smoothed round-trip time of all readings.
     pub round_trip_max: Option<Nanos>,
     /// TCP segments sent again.
     pub retransmits: Option<u32>,
 }
 
 impl EndRecord {
-    /// An end that we accepted at `now`.
+    /// An end that was accepted at `now`.
     pub fn accepted(now: WallTime, peer: SocketAddr, kernel: Kernel) -> Self {
         let mut end = Self {
             peer: Some(peer),
@@ -92,11 +94,11 @@ impl EndRecord {
             syn_retransmits: kernel.retransmits,
             ..Self::default()
         };
-        end.look(kernel);
+        end.update_kernel(kernel);
         end
     }
 
-    /// An end that we connected, at `now`, having tried for `took`.
+    /// An end that was connected at `now`, after `took`.
     pub fn connected(now: WallTime, peer: SocketAddr, took: Nanos, kernel: Kernel) -> Self {
         Self {
             connect_started: Some(now.before(took)),
@@ -105,18 +107,18 @@ impl EndRecord {
         }
     }
 
-    /// `count` bytes were read.
+    /// Records `count` bytes that were read.
     pub fn receive(&mut self, now: WallTime, count: usize) {
         self.received.moved(now, count);
     }
 
-    /// `count` bytes were handed to the kernel.
+    /// Records `count` bytes that were handed to the kernel.
     pub fn send(&mut self, now: WallTime, count: usize) {
         self.sent.moved(now, count);
     }
 
-    /// Takes in what the kernel says now.
-    pub fn look(&mut self, kernel: Kernel) {
+    /// Records the current values of the kernel.
+    pub fn update_kernel(&mut self, kernel: Kernel) {
         if let Some(now) = kernel.round_trip {
             self.round_trip = Some(now);
             let least = kernel.least_round_trip.unwrap_or(now);
@@ -145,14 +147,14 @@ impl EndRecord {
     }
 }
 
-/// What an end did since the last interval's end.
+/// The counts of an end since the previous interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IntervalCounts {
-    /// Read.
+    /// Bytes read.
     pub received_bytes: u64,
-    /// Written.
+    /// Bytes written.
     pub sent_bytes: u64,
-    /// Sent again by the kernel; `None` where it does not tell.
+    /// Segments that the kernel sent again; `None` if it does not report them.
     pub retransmits: Option<u32>,
 }
 
@@ -166,15 +168,15 @@ struct Marks {
 /// One connection through a node.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionRecord {
-    /// Where it came from.
+    /// The client end.
     pub client: EndRecord,
-    /// Where it goes; `None` until it is connected, and at a reflector.
+    /// The server end; `None` until it is connected, and at a reflector.
     pub server: Option<EndRecord>,
     marks: [Marks; 2],
 }
 
 impl ConnectionRecord {
-    /// Of a connection that has its first end.
+    /// The record of a connection with its first end.
     pub fn new(client: EndRecord) -> Self {
         Self {
             client,
@@ -182,7 +184,7 @@ impl ConnectionRecord {
         }
     }
 
-    /// The end at `place`; `None` where there is none yet.
+    /// Returns the end at `place`; `None` if there is none yet.
     pub fn end(&mut self, place: ConnectionSide) -> Option<&mut EndRecord> {
         match place {
             ConnectionSide::Client => Some(&mut self.client),
@@ -190,17 +192,17 @@ impl ConnectionRecord {
         }
     }
 
-    /// What client and server end did since this was asked last; a new interval begins.
+    /// Returns the counts of both ends since the previous call; a new interval begins.
     pub fn interval(&mut self) -> [Option<IntervalCounts>; 2] {
         let ends = [Some(&self.client), self.server.as_ref()];
-        let mut told = [None; 2];
+        let mut intervals = [None; 2];
         for (at, end) in ends.into_iter().enumerate() {
             if let Some(end) = end {
-                told[at] = Some(end.since(&self.marks[at]));
+                intervals[at] = Some(end.since(&self.marks[at]));
                 self.marks[at] = end.marks();
             }
         }
-        told
+        intervals
     }
 }
 
@@ -227,14 +229,14 @@ mod tests {
         let mut end = EndRecord::connected(at(2_000), peer, took, kernel(20_000, None, 1));
         assert_eq!(end.connect_started, Some(at(980)));
         assert_eq!(end.established, Some(at(2_000)));
-        end.look(kernel(30_000, None, 4));
+        end.update_kernel(kernel(30_000, None, 4));
         assert_eq!((end.syn_retransmits, end.retransmits), (Some(1), Some(4)));
-        end.look(Kernel::default()); // A closed socket tells nothing more.
+        end.update_kernel(Kernel::default()); // A closed socket has no values.
         assert_eq!(end.retransmits, Some(4));
         assert_eq!(end.round_trip, Some(Nanos::from_millis(30)));
         assert_eq!(end.round_trip_min, Some(Nanos::from_millis(20)));
         assert_eq!(end.round_trip_max, Some(Nanos::from_millis(30)));
-        end.look(kernel(25_000, Some(15_000), 4));
+        end.update_kernel(kernel(25_000, Some(15_000), 4));
         assert_eq!(end.round_trip_min, Some(Nanos::from_millis(15)));
     }
 
@@ -249,11 +251,11 @@ mod tests {
             let client = record.end(ConnectionSide::Client).unwrap();
             client.receive(at(1_000 * second), 100 * second as usize);
             client.send(at(1_000 * second + 1), 1);
-            client.look(kernel(100, None, second as u32));
-            let told = record.interval()[0].unwrap();
-            sum += told.received_bytes;
-            assert_eq!(told.retransmits, Some(1));
-            assert_eq!(told.sent_bytes, 1);
+            client.update_kernel(kernel(100, None, second as u32));
+            let intervals = record.interval()[0].unwrap();
+            sum += intervals.received_bytes;
+            assert_eq!(intervals.retransmits, Some(1));
+            assert_eq!(intervals.sent_bytes, 1);
         }
         assert_eq!(record.interval()[0].unwrap().received_bytes, 0);
         assert_eq!(record.client.received.count, sum);

@@ -1,42 +1,42 @@
-//! Whether a frame may come now, on one direction of one connection.
+//! The rules for the order of frames in one direction of a connection.
 
-use crate::wire::{frame_type, ErrorCode, Flags, Header};
+use crate::wire::{ErrorCode, Flags, FrameType, Header};
 use std::fmt;
 
-/// How a peer broke the rules of a session.
+/// A breach of the rules of a session by a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// The first frame was of another type.
     NotOpen {
-        /// Which.
-        kind: u8,
+        /// Its type.
+        kind: FrameType,
     },
     /// A frame that never travels this way, or not again.
     Unexpected {
-        /// Which.
-        kind: u8,
+        /// Its type.
+        kind: FrameType,
     },
     /// A frame of another session.
     Cookie {
-        /// As sent.
+        /// The cookie of the frame.
         seen: u64,
-        /// Of this connection.
+        /// The cookie of the connection.
         expected: u64,
     },
     /// The path is longer than the source allows.
     HopLimit {
-        /// As the source set it.
+        /// The limit that the source set.
         limit: u8,
     },
     /// A frame after END that carries application bytes.
     AfterEnd {
-        /// Which.
-        kind: u8,
+        /// Its type.
+        kind: FrameType,
     },
 }
 
 impl Violation {
-    /// What to tell the source.
+    /// Returns the code of the ERROR frame for the source.
     pub fn code(self) -> ErrorCode {
         match self {
             Self::HopLimit { .. } => ErrorCode::HopLimit,
@@ -57,7 +57,11 @@ impl fmt::Display for Violation {
                 "sent a second cookie: {seen:016x} on the connection of {expected:016x}"
             ),
             Self::HopLimit { limit } => {
-                write!(f, "sent a frame whose hop limit of {limit} is used up: is there a loop of nodes that do not stamp?")
+                write!(
+                    f,
+                    "sent a frame whose hop limit of {limit} is used up: is there a loop of nodes \
+                     that do not stamp?"
+                )
             }
             Self::AfterEnd { kind } => write!(f, "sent a frame of type {kind} after its END"),
         }
@@ -66,7 +70,7 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// The rules for the frames that come in on one side of a connection.
+/// The state of the rules for the frames of one direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Inbound {
     returning: bool,
@@ -75,7 +79,7 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// For frames away from the source; the first has to be OPEN.
+    /// The rules for frames away from the source; the first has to be OPEN.
     pub fn forward() -> Self {
         Self {
             returning: false,
@@ -84,7 +88,7 @@ impl Inbound {
         }
     }
 
-    /// For frames back to the source, of the session that was opened with `cookie`.
+    /// The rules for frames back to the source, in the session with `cookie`.
     pub fn returning(cookie: u64) -> Self {
         Self {
             returning: true,
@@ -93,12 +97,12 @@ impl Inbound {
         }
     }
 
-    /// END was seen: the end of the connection is an orderly one.
+    /// Returns `true` after END: the end of the connection is an orderly one.
     pub fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Checks a frame; it may be passed on when this is `Ok`.
+    /// Checks a frame, which may be passed on if this is `Ok`.
     ///
     /// # Errors
     ///
@@ -106,27 +110,27 @@ impl Inbound {
     pub fn check(&mut self, header: &Header) -> Result<(), Violation> {
         let kind = header.kind;
         match self.cookie {
-            None if kind != frame_type::OPEN => return Err(Violation::NotOpen { kind }),
+            None if kind != FrameType::Open => return Err(Violation::NotOpen { kind }),
             None => self.cookie = Some(header.cookie),
-            // A node that refuses us may not know our cookie.
-            Some(expected) if expected != header.cookie && kind != frame_type::ERROR => {
+            // A node that refuses the connection may not know its cookie.
+            Some(expected) if expected != header.cookie && kind != FrameType::Error => {
                 return Err(Violation::Cookie {
                     seen: header.cookie,
                     expected,
                 })
             }
-            Some(_) if kind == frame_type::OPEN => return Err(Violation::Unexpected { kind }),
+            Some(_) if kind == FrameType::Open => return Err(Violation::Unexpected { kind }),
             Some(_) => {}
         }
-        let wrong_way = match kind {
-            frame_type::HELLO => true, // It belongs before OPEN, and is taken there.
-            frame_type::OPENED | frame_type::REPORT | frame_type::ERROR => !self.returning,
-            frame_type::BLOCK | frame_type::END => {
-                header.flags.has(Flags::RETURN) != self.returning
-            }
-            _ => false,
+        let fits = match kind {
+            // Belongs before OPEN, and is taken there.
+            FrameType::Open => !self.returning,
+            FrameType::Hello => false,
+            FrameType::Opened | FrameType::Report | FrameType::Error => self.returning,
+            FrameType::Block | FrameType::End => header.flags.has(Flags::RETURN) == self.returning,
+            FrameType::Reset | FrameType::Passable(_) => true,
         };
-        if wrong_way {
+        if !fits {
             return Err(Violation::Unexpected { kind });
         }
         if !self.returning && header.hop >= header.hop_limit {
@@ -134,24 +138,38 @@ impl Inbound {
                 limit: header.hop_limit,
             });
         }
-        if self.ended && matches!(kind, frame_type::BLOCK | frame_type::END) {
+        if self.ended && is_in_stream(kind) {
             return Err(Violation::AfterEnd { kind });
         }
-        self.ended |= kind == frame_type::END;
+        self.ended |= kind == FrameType::End;
         Ok(())
+    }
+}
+
+/// Returns `true` if frames of this type carry the application's bytes or their end.
+fn is_in_stream(kind: FrameType) -> bool {
+    match kind {
+        FrameType::Block | FrameType::End => true,
+        FrameType::Open
+        | FrameType::Opened
+        | FrameType::Report
+        | FrameType::Reset
+        | FrameType::Error
+        | FrameType::Hello
+        | FrameType::Passable(_) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame_type::*;
+    use FrameType::*;
 
-    fn frame(kind: u8) -> Header {
+    fn frame(kind: FrameType) -> Header {
         Header::new(kind, 7, 0)
     }
 
-    fn back(kind: u8) -> Header {
+    fn back(kind: FrameType) -> Header {
         Header {
             flags: Flags(Flags::RETURN),
             ..frame(kind)
@@ -161,35 +179,39 @@ mod tests {
     #[test]
     fn a_session_opens_carries_blocks_and_ends() {
         let mut inbound = Inbound::forward();
-        for kind in [OPEN, BLOCK, BLOCK, 0x81, END] {
+        for kind in [Open, Block, Block, Passable(0x81), End] {
             assert_eq!(inbound.check(&frame(kind)), Ok(()), "type {kind}");
         }
         assert!(inbound.ended());
         let mut inbound = Inbound::returning(7);
-        for kind in [OPENED, BLOCK, REPORT, END, REPORT, ERROR] {
+        for kind in [Opened, Block, Report, End, Report, Error] {
             assert_eq!(inbound.check(&back(kind)), Ok(()), "type {kind}");
         }
-        let of_nobody = Header::new(ERROR, 0, 0);
-        assert_eq!(inbound.check(&of_nobody), Ok(()), "whoever refuses");
+        let of_another_session = Header::new(Error, 0, 0);
+        assert_eq!(
+            inbound.check(&of_another_session),
+            Ok(()),
+            "a node that refuses"
+        );
     }
 
     #[test]
     fn each_rule_has_its_violation() {
         let mut fresh = Inbound::forward();
         assert_eq!(
-            fresh.check(&frame(BLOCK)),
-            Err(Violation::NotOpen { kind: BLOCK })
+            fresh.check(&frame(Block)),
+            Err(Violation::NotOpen { kind: Block })
         );
         let mut open = Inbound::forward();
-        open.check(&frame(OPEN)).unwrap();
+        open.check(&frame(Open)).unwrap();
         let mut ended = open;
-        ended.check(&frame(END)).unwrap();
-        let other = Header::new(BLOCK, 8, 0);
+        ended.check(&frame(End)).unwrap();
+        let other = Header::new(Block, 8, 0);
         for (inbound, header, violation) in [
-            (open, frame(OPEN), Violation::Unexpected { kind: OPEN }),
-            (open, frame(HELLO), Violation::Unexpected { kind: HELLO }),
-            (open, frame(REPORT), Violation::Unexpected { kind: REPORT }),
-            (open, back(BLOCK), Violation::Unexpected { kind: BLOCK }),
+            (open, frame(Open), Violation::Unexpected { kind: Open }),
+            (open, frame(Hello), Violation::Unexpected { kind: Hello }),
+            (open, frame(Report), Violation::Unexpected { kind: Report }),
+            (open, back(Block), Violation::Unexpected { kind: Block }),
             (
                 open,
                 other,
@@ -202,15 +224,15 @@ mod tests {
                 open,
                 Header {
                     hop: 32,
-                    ..frame(BLOCK)
+                    ..frame(Block)
                 },
                 Violation::HopLimit { limit: 32 },
             ),
-            (ended, frame(BLOCK), Violation::AfterEnd { kind: BLOCK }),
+            (ended, frame(Block), Violation::AfterEnd { kind: Block }),
             (
                 Inbound::returning(7),
-                frame(BLOCK),
-                Violation::Unexpected { kind: BLOCK },
+                frame(Block),
+                Violation::Unexpected { kind: Block },
             ),
         ] {
             let mut inbound = inbound;

@@ -1,16 +1,20 @@
-//! Events of one connection in; decisions and measurements out. No sockets, threads or clocks: bytes and times are
-//! arguments.
+//! Events of one connection in, decisions and measurements out. No sockets, threads or clocks:
+//! bytes and times are arguments.
 //!
-//! - [`admission`]: what speaks on a new connection: a framed peer, a raw client, or something to refuse.
-//! - [`allow`]: who may connect, and how seldom it is said that others tried.
-//! - [`inbound`]: whether a frame may come now: OPEN first, one cookie, hops within the limit, nothing after END.
-//! - [`connection_record`]: what happened to the two ends of a connection, and when.
-//! - [`path`]: the nodes that introduced themselves; the loop.
+//! - [`admission`]: the kind of a client by its first bytes: another node, a raw client, or one to
+//!   refuse.
+//! - [`allow`]: the networks whose clients may connect, and the throttle of log lines.
+//! - [`inbound`]: the order of frames: OPEN first, one cookie, hops within the limit, nothing after
+//!   END.
+//!
+//! - [`opening`]: the opening of a session: OPEN, OPENED, the role of a node, the loop check.
+//! - [`connection_record`]: the TCP session events of both ends of a connection.
+//! - [`path`]: the nodes that introduced themselves; the search for a loop.
 //! - [`trips`]: a frame that came back, as a `measure::Trip` of the node that reads it.
-//! - [`annotations`]: what a frame asks a node for, and what nodes told in one that came back.
-//! - [`answers`]: which blocks were answered, late, twice, or never.
-//! - [`clock`]: the watch for steps of the wall clock.
-//! - [`schedule`]: when the next probe is due.
+//! - [`annotations`]: the annotations that a frame requests, and those that it returns.
+//! - [`answers`]: blocks that were answered, late, twice, or never.
+//! - [`clock`]: the detection of steps of the wall clock.
+//! - [`schedule`]: the due times of probes.
 
 pub mod admission;
 pub mod allow;
@@ -19,6 +23,7 @@ pub mod answers;
 pub mod clock;
 pub mod connection_record;
 pub mod inbound;
+pub mod opening;
 pub mod path;
 pub mod schedule;
 pub mod trips;

@@ -2,8 +2,8 @@
 
 use crate::wire::{Annotations, NodeInfo, ANNOTATION_NODE};
 
-/// All nodes that introduced themselves, with their hops, in the order of the path. What is malformed is passed over:
-/// it is another node's business.
+/// Returns the nodes that introduced themselves, with their hops, in the order of the path.
+/// Malformed ones are skipped: they are another node's fault.
 pub fn nodes(annotations: Annotations<'_>) -> Vec<(u8, NodeInfo)> {
     let mut nodes: Vec<_> = annotations
         .map_while(Result::ok)
@@ -14,7 +14,7 @@ pub fn nodes(annotations: Annotations<'_>) -> Vec<(u8, NodeInfo)> {
     nodes
 }
 
-/// The hop at which the node `id` is on the path already: a loop.
+/// Returns the hop at which the node `id` is on the path already: a loop.
 pub fn find(annotations: Annotations<'_>, id: u64) -> Option<u8> {
     annotations
         .map_while(Result::ok)

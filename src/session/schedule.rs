@@ -1,4 +1,4 @@
-//! When the next probe is due: a fixed schedule, whatever the answers do (no coordinated omission).
+//! The due times of probes: a fixed schedule, independent of the answers (no coordinated omission).
 
 use crate::time::{MonoTime, Nanos};
 
@@ -22,9 +22,9 @@ impl Schedule {
         }
     }
 
-    /// When the next probe is due; `None` when all were. A time that has passed means: at once.
+    /// Returns the due time of the next probe, which may have passed; `None` after the last.
     ///
-    /// The delay of a probe that is sent late counts from its due time all the same.
+    /// The delay of a late probe counts from its due time all the same.
     pub fn due(&self) -> Option<MonoTime> {
         if self.count == Some(self.next) {
             return None;
@@ -32,17 +32,17 @@ impl Schedule {
         Some(self.start + Nanos(self.interval.0.saturating_mul(self.next)))
     }
 
-    /// The probe that was due has been sent.
+    /// Notes that the probe that was due was sent.
     pub fn sent(&mut self) {
         self.next += 1;
     }
 
-    /// How many of `count` were not sent.
+    /// Returns how many of `count` were not sent.
     pub fn left(&self, count: u64) -> u64 {
         count.saturating_sub(self.next)
     }
 
-    /// After an outage: what fell due by `now` is passed over; how many that were.
+    /// Skips the probes that were due by `now`, after an outage. Returns their number.
     pub fn skip_to(&mut self, now: MonoTime) -> u64 {
         let elapsed = now.since(self.start).0;
         let due = elapsed

@@ -1,30 +1,17 @@
-//! An interface's name in, its packets with kernel times out: AF_PACKET sockets of Linux.
-//!
-//! Read packet(7) and socket(7) (SO_TIMESTAMPNS) first. std links the C library already; these are its declarations.
-#![allow(unsafe_code)]
+//! Packets of one interface with kernel times: AF_PACKET sockets of Linux (packet(7), socket(7)).
 
+use super::check;
+use super::constants::{
+    AF_PACKET, ETH_P_ALL, MSG_TRUNC, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC, PACKET_OUTGOING,
+    PACKET_STATISTICS, SOCK_CLOEXEC, SOCK_RAW, SOL_PACKET, SOL_SOCKET, SO_RCVBUFFORCE,
+};
+use super::receive::{keep_arrivals, receive_message};
+use super::socket::set_option;
 use crate::time::WallTime;
-use std::ffi::{c_char, c_int, c_long, c_uint, c_void, CString};
+use std::ffi::{c_char, c_int, c_uint, c_void, CString};
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-const AF_PACKET: c_int = 17;
-const SOCK_RAW: c_int = 3;
-const SOCK_CLOEXEC: c_int = 0o2_000_000;
-#[cfg(not(any(target_arch = "mips", target_arch = "mips64")))]
-const SOL_SOCKET: c_int = 1;
-#[cfg(any(target_arch = "mips", target_arch = "mips64"))]
-const SOL_SOCKET: c_int = 0xffff;
-const SO_RCVBUFFORCE: c_int = 33;
-/// Also the type of the control message: two C longs, seconds and nanoseconds.
-const SO_TIMESTAMPNS: c_int = 35;
-const SOL_PACKET: c_int = 263;
-const PACKET_STATISTICS: c_int = 6;
-const PACKET_ADD_MEMBERSHIP: c_int = 1;
-const PACKET_MR_PROMISC: u16 = 1;
-const ETH_P_ALL: u16 = 3;
-const PACKET_OUTGOING: u8 = 4;
-const MSG_TRUNC: c_int = 0x20;
 
 /// Room for a burst while the reader is off the processor: a few milliseconds at 10 Gbit/s.
 const RECEIVE_BUFFER: c_int = 16 << 20;
@@ -56,45 +43,9 @@ struct TpacketStats {
     drops: c_uint,
 }
 
-#[repr(C)]
-struct Iovec {
-    base: *mut c_void,
-    len: usize,
-}
-
-/// As the kernel has it; musl places its narrower fields so that they coincide, glibc's are the same.
-#[repr(C)]
-struct Msghdr {
-    name: *mut c_void,
-    namelen: c_uint,
-    iov: *mut Iovec,
-    iovlen: usize,
-    control: *mut c_void,
-    controllen: usize,
-    flags: c_int,
-}
-
-/// The one control message that was asked for.
-#[repr(C)]
-#[derive(Default)]
-struct TimeMessage {
-    len: usize,
-    level: c_int,
-    kind: c_int,
-    seconds: c_long,
-    nanos: c_long,
-}
-
 extern "C" {
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn bind(fd: c_int, address: *const c_void, length: c_uint) -> c_int;
-    fn setsockopt(
-        fd: c_int,
-        level: c_int,
-        name: c_int,
-        value: *const c_void,
-        length: c_uint,
-    ) -> c_int;
     fn getsockopt(
         fd: c_int,
         level: c_int,
@@ -102,39 +53,40 @@ extern "C" {
         value: *mut c_void,
         length: *mut c_uint,
     ) -> c_int;
-    fn recvmsg(fd: c_int, message: *mut Msghdr, flags: c_int) -> isize;
     fn if_nametoindex(name: *const c_char) -> c_uint;
 }
 
-/// A packet as the kernel handed it out.
+/// A packet of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes that are in the buffer.
+    /// Number of its bytes in the buffer.
     pub kept: usize,
-    /// Bytes the packet has.
+    /// Number of its bytes on the wire.
     pub original: u32,
-    /// When the kernel took it, on its wall clock; `None` where it does not tell.
+    /// Arrival on the kernel's wall clock; `None` if the kernel did not report it.
     pub time: Option<WallTime>,
-    /// ARPHRD_ number of the interface: 1 is Ethernet, 772 loopback.
+    /// ARPHRD_ number of the interface: 1 for Ethernet, 772 for loopback.
     pub hardware: u16,
-    /// Sent by this host, not received.
+    /// `true` if this host sent it.
     pub outgoing: bool,
 }
 
-/// A socket that sees every packet of one interface.
+/// A socket that receives every packet of one interface.
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
 }
 
 impl PacketSocket {
-    /// Opens it on `interface`, in promiscuous mode where the interface has one.
+    /// Opens a socket on `interface`, in promiscuous mode if the interface has one.
     ///
     /// # Errors
-    /// No such interface; or no right to (root or CAP_NET_RAW is needed), as `PermissionDenied`.
+    ///
+    /// An unknown interface; `PermissionDenied` without root or CAP_NET_RAW.
     pub fn open(interface: &str) -> io::Result<Self> {
         let name = CString::new(interface)?;
-        // SAFETY: `name` ends in a null byte and lives until after the call, which keeps no pointer.
+        // SAFETY: `name` ends in a null byte and lives until after the call, which keeps no
+        // pointer.
         let index = unsafe { if_nametoindex(name.as_ptr()) };
         if index == 0 {
             return Err(io::Error::last_os_error());
@@ -148,9 +100,9 @@ impl PacketSocket {
         }
         // SAFETY: `fd` was just opened here and nothing else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        set(&fd, SOL_SOCKET, SO_TIMESTAMPNS, &1_i32)?;
+        keep_arrivals(&fd)?;
         // A smaller buffer still works, and drops are counted.
-        let _ = set(&fd, SOL_SOCKET, SO_RCVBUFFORCE, &RECEIVE_BUFFER);
+        let _ = set_option(fd.as_raw_fd(), SOL_SOCKET, SO_RCVBUFFORCE, &RECEIVE_BUFFER);
         let address = SockaddrLl {
             family: AF_PACKET as u16,
             protocol: ETH_P_ALL.to_be(),
@@ -158,72 +110,51 @@ impl PacketSocket {
             ..SockaddrLl::default()
         };
         let length = size_of::<SockaddrLl>() as c_uint;
-        // SAFETY: `address` is as long as said and lives until after the call, which keeps no pointer.
+        // SAFETY: `address` is as long as said and lives until after the call, which keeps no
+        // pointer.
         let rc = unsafe { bind(fd.as_raw_fd(), std::ptr::addr_of!(address).cast(), length) };
-        if rc != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        check(rc)?;
         let promiscuous = PacketMreq {
             ifindex,
             kind: PACKET_MR_PROMISC,
             length: 0,
             address: [0; 8],
         };
-        // Tunnels refuse it and need it not.
-        let _ = set(&fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &promiscuous);
+        // Tunnels have no such mode and need none.
+        let _ = set_option(
+            fd.as_raw_fd(),
+            SOL_PACKET,
+            PACKET_ADD_MEMBERSHIP,
+            &promiscuous,
+        );
         Ok(Self { fd })
     }
 
-    /// Waits for the next packet and puts as much of it as fits into `buffer`. Blocks without limit: a quiet network
-    /// is not an error, and the process ends it.
+    /// Waits for the next packet, without a limit, and puts as much of it as fits into `buffer`.
     ///
     /// # Errors
-    /// What the kernel says; `NetworkDown` (ENETDOWN) when the interface goes down.
+    ///
+    /// As recvmsg(2); `NetworkDown` (ENETDOWN) when the interface goes down.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        let mut from = SockaddrLl::default();
-        let mut control = TimeMessage::default();
-        let mut iov = Iovec {
-            base: buffer.as_mut_ptr().cast(),
-            len: buffer.len(),
-        };
-        let mut message = Msghdr {
-            name: std::ptr::addr_of_mut!(from).cast(),
-            namelen: size_of::<SockaddrLl>() as c_uint,
-            iov: &mut iov,
-            iovlen: 1,
-            control: std::ptr::addr_of_mut!(control).cast(),
-            controllen: size_of::<TimeMessage>(),
-            flags: 0,
-        };
-        let length = loop {
-            // SAFETY: every pointer in `message` is to a local of plain bytes, or to `buffer`, writable for the length
-            // beside it, and lives until after the call.
-            let length = unsafe { recvmsg(self.fd.as_raw_fd(), &mut message, MSG_TRUNC) };
-            if length >= 0 {
-                break length as usize;
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+        let mut sender = [0; size_of::<SockaddrLl>()];
+        let (length, time) = loop {
+            match receive_message(self.fd.as_raw_fd(), buffer, &mut sender, MSG_TRUNC) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => break received?,
             }
         };
-        let stamped = message.controllen >= size_of::<TimeMessage>()
-            && (control.level, control.kind) == (SOL_SOCKET, SO_TIMESTAMPNS);
-        let time = stamped.then(|| {
-            let seconds = u64::try_from(control.seconds).unwrap_or(0);
-            let nanos = u64::try_from(control.nanos).unwrap_or(0);
-            WallTime(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
-        });
+        let hardware = offset_of!(SockaddrLl, hatype);
         Ok(Received {
             kept: length.min(buffer.len()),
             original: u32::try_from(length).unwrap_or(u32::MAX),
             time,
-            hardware: from.hatype,
-            outgoing: from.pkttype == PACKET_OUTGOING,
+            hardware: u16::from_ne_bytes([sender[hardware], sender[hardware + 1]]),
+            outgoing: sender[offset_of!(SockaddrLl, pkttype)] == PACKET_OUTGOING,
         })
     }
 
-    /// Packets that found the socket's buffer full since the last call; `None` where the kernel does not tell.
+    /// Returns the number of packets dropped at a full buffer since the last call; `None` if
+    /// unknown.
     pub fn take_dropped(&self) -> Option<u64> {
         let mut stats = TpacketStats::default();
         let mut length = size_of::<TpacketStats>() as c_uint;
@@ -242,27 +173,9 @@ impl PacketSocket {
     }
 }
 
-/// Its owner may write whole frames to the interface.
+/// The descriptor, for whole frames written to the interface.
 impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-fn set<T>(fd: &OwnedFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as c_uint;
-    // SAFETY: `value` is readable for its own size, and the call keeps no pointer.
-    let rc = unsafe {
-        setsockopt(
-            fd.as_raw_fd(),
-            level,
-            name,
-            (value as *const T).cast(),
-            length,
-        )
-    };
-    match rc {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -1,52 +1,44 @@
-//! A receive that also tells when the kernel took in the last of the bytes it returns (SO_TIMESTAMPNS, recvmsg).
+//! Receives with the kernel's arrival time of the last byte (SO_TIMESTAMPNS, recvmsg).
 //!
-//! What the kernel tells is the time of the last packet that the receive touched. Packets that wait in a socket are
-//! merged, and keep the later one's time: so it is the time of the last byte returned only where that byte was the last
-//! one in the socket. A receive that returns fewer bytes than it had room for has emptied the socket.
+//! The kernel reports the time of the last packet that a receive touched. Packets that wait in a
+//! socket are merged and keep the later time. The time is thus that of the last byte returned only
+//! if that byte was the last in the socket: a receive that returns fewer bytes than it had room for
+//! has emptied the socket.
 //!
-//! Bytes that overtook others, of which a packet was lost, wait in the kernel until that one is there, and keep the time at
-//! which they came themselves: to the reader it looks as if it had been late. `TcpInfo::out_of_order` tells.
+//! Bytes behind a lost packet wait in the kernel for its retransmission and keep their own arrival
+//! time. They look as if the reader had been late. `TcpInfo::out_of_order` counts them.
 
-#[cfg(target_os = "linux")]
 use super::constants::{SOL_SOCKET, SO_TIMESTAMPNS_NEW, SO_TIMESTAMPNS_OLD};
+use super::socket::set_option;
 use crate::time::WallTime;
-#[cfg(target_os = "linux")]
 use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
-/// Makes the kernel keep the time of each packet that comes for this socket; a listener hands it down to what it accepts.
-/// The first such socket of a host turns it on for the whole host, a moment later; that costs the kernel one clock
-/// reading per packet.
+/// Makes the kernel keep the arrival time of each packet for this socket. Accepted sockets inherit
+/// the option.
+///
+/// The first such socket of a host turns it on for the whole host, a moment later. That costs the
+/// kernel one clock reading per packet.
 ///
 /// # Errors
 ///
-/// As setsockopt(2); [`io::ErrorKind::Unsupported`] elsewhere than on Linux.
+/// As setsockopt(2).
 pub fn keep_arrivals(fd: &impl AsRawFd) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    {
-        let on: c_int = 1;
-        let set = |name| super::set_option(fd.as_raw_fd(), SOL_SOCKET, name, &on);
-        set(SO_TIMESTAMPNS_NEW).or_else(|_| set(SO_TIMESTAMPNS_OLD)) // Before Linux 5.1.
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = fd;
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    let on: c_int = 1;
+    let set = |name| set_option(fd.as_raw_fd(), SOL_SOCKET, name, &on);
+    set(SO_TIMESTAMPNS_NEW).or_else(|_| set(SO_TIMESTAMPNS_OLD)) // Before Linux 5.1.
 }
 
-#[cfg(target_os = "linux")]
 #[repr(C)]
 struct IoVec {
     base: *mut c_void,
     len: usize,
 }
 
-/// As glibc has it. musl has ints with padding where `iov_len` and `control_len` are on 64 bits, in the order that makes
-/// the same of small numbers.
-#[cfg(target_os = "linux")]
+/// A `struct msghdr` of glibc. On 64 bits musl has ints with padding for `iov_len` and
+/// `control_len`, in the order that makes the same of small numbers.
 #[repr(C)]
 struct MsgHdr {
     name: *mut c_void,
@@ -59,30 +51,40 @@ struct MsgHdr {
 }
 
 /// One control message: its head, and room for the larger of the two kinds of time.
-#[cfg(target_os = "linux")]
 #[repr(C, align(8))]
 struct Control {
     len: usize,
     level: c_int,
     kind: c_int,
     time: [u8; 16],
-    /// musl on 32 bits appends a copy of an old time in the new kind, if there is room; there is none to speak of.
+    /// On 32 bits musl appends a copy of an old time as the new kind if there is room. This is too
+    /// little.
     _room: [u8; 8],
 }
 
-#[cfg(target_os = "linux")]
 extern "C" {
     fn recvmsg(fd: c_int, message: *mut MsgHdr, flags: c_int) -> isize;
 }
 
-/// Receives into `buffer`, and tells when the last packet of what is returned came, on the kernel's wall clock; `None`
-/// where the kernel does not tell, or [`keep_arrivals`] was not asked for.
+/// Receives into `buffer`. Returns the number of bytes and the arrival of the last packet among
+/// them, on the kernel's wall clock.
+///
+/// The arrival is `None` if the kernel reports none, or without [`keep_arrivals`].
 ///
 /// # Errors
 ///
 /// As recvmsg(2).
-#[cfg(target_os = "linux")]
 pub fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<(usize, Option<WallTime>)> {
+    receive_message(socket.as_raw_fd(), buffer, &mut [], 0)
+}
+
+/// As [`receive`], with flags and the sender's address, of which `sender` takes as much as fits.
+pub(super) fn receive_message(
+    fd: RawFd,
+    buffer: &mut [u8],
+    sender: &mut [u8],
+    flags: c_int,
+) -> io::Result<(usize, Option<WallTime>)> {
     let mut control = Control {
         len: 0,
         level: 0,
@@ -95,33 +97,25 @@ pub fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<(usize, Opti
         len: buffer.len(),
     };
     let mut message = MsgHdr {
-        name: std::ptr::null_mut(),
-        name_len: 0,
+        name: match sender.is_empty() {
+            true => std::ptr::null_mut(),
+            false => sender.as_mut_ptr().cast(),
+        },
+        name_len: sender.len() as c_uint,
         iov: &mut place,
         iov_len: 1,
         control: (&mut control as *mut Control).cast(),
         control_len: size_of::<Control>(),
         flags: 0,
     };
-    // SAFETY: the descriptor stays open while `socket` is borrowed; the one place announced is the whole of `buffer`,
-    // `control` is plain integers, writable for the length announced, and both outlive the call.
-    let received = unsafe { recvmsg(socket.as_raw_fd(), &mut message, 0) };
+    // SAFETY: the callers' sockets outlive the call. `buffer`, `sender` and `control` are writable
+    // for the lengths beside their pointers, hold plain integers, and outlive the call.
+    let received = unsafe { recvmsg(fd, &mut message, flags) };
     let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-    let told = message.control_len >= std::mem::offset_of!(Control, time);
-    Ok((received, control.arrival().filter(|_| told)))
+    let has_time = message.control_len >= std::mem::offset_of!(Control, time);
+    Ok((received, control.arrival().filter(|_| has_time)))
 }
 
-/// As std's read: no kernel here tells.
-///
-/// # Errors
-///
-/// As recv(2).
-#[cfg(not(target_os = "linux"))]
-pub fn receive(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<(usize, Option<WallTime>)> {
-    io::Read::read(&mut socket, buffer).map(|received| (received, None))
-}
-
-#[cfg(target_os = "linux")]
 impl Control {
     fn arrival(&self) -> Option<WallTime> {
         if self.level != SOL_SOCKET {
@@ -130,10 +124,12 @@ impl Control {
         let value = self.len.checked_sub(std::mem::offset_of!(Self, time))?;
         let long = size_of::<c_long>();
         let (seconds, nanos) = match self.kind {
-            SO_TIMESTAMPNS_NEW if value >= 16 => (whole(&self.time[..8])?, whole(&self.time[8..])?),
+            SO_TIMESTAMPNS_NEW if value >= 16 => {
+                (unsigned(&self.time[..8])?, unsigned(&self.time[8..])?)
+            }
             SO_TIMESTAMPNS_OLD if value >= 2 * long => {
                 let (seconds, nanos) = (&self.time[..long], &self.time[long..2 * long]);
-                (whole(seconds)?, whole(nanos)?)
+                (unsigned(seconds)?, unsigned(nanos)?)
             }
             _ => return None,
         };
@@ -144,9 +140,8 @@ impl Control {
     }
 }
 
-/// A signed number of 32 or 64 bits in this machine's order; `None` for one below zero.
-#[cfg(target_os = "linux")]
-fn whole(bytes: &[u8]) -> Option<u64> {
+/// Reads a signed number of 32 or 64 bits in this machine's byte order; `None` if it is negative.
+fn unsigned(bytes: &[u8]) -> Option<u64> {
     let number = match bytes.len() {
         4 => i64::from(i32::from_ne_bytes(bytes.try_into().ok()?)),
         _ => i64::from_ne_bytes(bytes.try_into().ok()?),
@@ -154,9 +149,9 @@ fn whole(bytes: &[u8]) -> Option<u64> {
     u64::try_from(number).ok()
 }
 
-/// From now on the kernel loses what comes for this socket and has `byte` for its first (SO_ATTACH_FILTER); with `None`
-/// nothing more.
-#[cfg(all(test, target_os = "linux"))]
+/// Makes the kernel drop packets for this socket whose payload starts with `byte`
+/// (SO_ATTACH_FILTER). `None` ends that.
+#[cfg(test)]
 pub fn lose_packets_of(socket: &TcpStream, byte: Option<u8>) {
     #[repr(C)]
     struct Step {
@@ -176,14 +171,14 @@ pub fn lose_packets_of(socket: &TcpStream, byte: Option<u8>) {
         otherwise,
         value,
     };
-    // A packet begins with its TCP header, which says in the upper half of byte 12 how many words it has.
+    // A packet starts with its TCP header, whose length in words is the upper half of byte 12.
     let steps = [
         step(0x30, 0, 12),                          // A = packet[12]
         step(0x54, 0, 0xf0),                        // A &= 0xf0
         step(0x74, 0, 2),                           // A >>= 2
         step(0x07, 0, 0),                           // X = A
         step(0x50, 0, 0),                           // A = packet[X], or end with 0
-        step(0x15, 1, byte.map_or(256, u32::from)), // If it is not this one go one step farther.
+        step(0x15, 1, byte.map_or(256, u32::from)), // Skip a step unless it is this byte.
         step(0x06, 0, 0),                           // Keep nothing.
         step(0x06, 0, u32::MAX),                    // Keep all.
     ];
@@ -191,10 +186,10 @@ pub fn lose_packets_of(socket: &TcpStream, byte: Option<u8>) {
         len: steps.len() as u16,
         steps: steps.as_ptr(),
     };
-    super::set_option(socket.as_raw_fd(), SOL_SOCKET, 26, &program).unwrap();
+    set_option(socket.as_raw_fd(), SOL_SOCKET, 26, &program).unwrap();
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
@@ -207,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_hands_down_that_arrivals_are_told_and_they_lie_between_send_and_receive() {
+    fn accepted_sockets_report_arrivals_that_lie_between_send_and_receive() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         keep_arrivals(&listener).unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -224,13 +219,13 @@ mod tests {
             let before = now();
             near.write_all(&vec![7; length]).unwrap();
             let (received, arrival) = receive(&far, &mut buffer).unwrap();
-            let arrival = arrival.expect("this kernel tells").0;
+            let arrival = arrival.expect("this kernel stamps arrivals").0;
             assert_eq!(received, length);
             assert!((before..=now()).contains(&arrival), "{before} {arrival}");
         }
         drop(near);
         assert_eq!(receive(&far, &mut buffer).unwrap().0, 0);
-        // Without having been asked it tells nothing.
+        // Without the option there is no time.
         let plain = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut near = TcpStream::connect(plain.local_addr().unwrap()).unwrap();
         let (far, _) = plain.accept().unwrap();
@@ -251,17 +246,20 @@ mod tests {
         let mut new = [0; 16];
         new[..8].copy_from_slice(&5_000_000_000_i64.to_ne_bytes()); // Beyond 2038.
         new[8..].copy_from_slice(&7_i64.to_ne_bytes());
-        let told = |kind, time, value| control(kind, time, value).arrival().map(|at| at.0);
+        let arrival = |kind, time, value| control(kind, time, value).arrival().map(|at| at.0);
         let expected = Some(5_000_000_000_000_000_007);
-        assert_eq!(told(SO_TIMESTAMPNS_NEW, new, 16), expected);
-        assert_eq!(told(SO_TIMESTAMPNS_NEW, new, 15), None);
-        assert_eq!(told(29, new, 16), None);
+        assert_eq!(arrival(SO_TIMESTAMPNS_NEW, new, 16), expected);
+        assert_eq!(arrival(SO_TIMESTAMPNS_NEW, new, 15), None);
+        assert_eq!(arrival(29, new, 16), None);
         let mut old = [0; 16];
         let long = size_of::<c_long>();
         old[..long].copy_from_slice(&(3 as c_long).to_ne_bytes());
         old[long..2 * long].copy_from_slice(&(9 as c_long).to_ne_bytes());
-        assert_eq!(told(SO_TIMESTAMPNS_OLD, old, 2 * long), Some(3_000_000_009));
+        assert_eq!(
+            arrival(SO_TIMESTAMPNS_OLD, old, 2 * long),
+            Some(3_000_000_009)
+        );
         new[..8].copy_from_slice(&(-1_i64).to_ne_bytes());
-        assert_eq!(told(SO_TIMESTAMPNS_NEW, new, 16), None);
+        assert_eq!(arrival(SO_TIMESTAMPNS_NEW, new, 16), None);
     }
 }

@@ -1,48 +1,76 @@
-//! `struct tcp_info` of linux/tcp.h, as far as we use it. The offsets are the same on every architecture (all fields lie at
-//! their natural alignment); the kernel appends fields, and an older one fills less.
+//! The fields of `struct tcp_info` (linux/tcp.h) that the program uses.
+//!
+//! Their offsets are the same on every architecture, since each field has its natural alignment.
+//! New kernels append fields; an older one fills fewer.
 
-use super::constants::{IPPROTO_TCP, TCP_INFO};
-use super::getsockopt;
-use std::ffi::c_uint;
+use super::constants::{IPPROTO_TCP, TCP_CLOSE, TCP_INFO};
+use std::ffi::{c_int, c_uint, c_void};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
-/// What the kernel knows of a connection. `None`: it does not tell, or there was nothing to measure yet.
+extern "C" {
+    fn getsockopt(
+        fd: c_int,
+        level: c_int,
+        name: c_int,
+        value: *mut c_void,
+        len: *mut c_uint,
+    ) -> c_int;
+}
+
+/// The kernel's figures of a connection. A field is `None` if the kernel lacks it or has measured
+/// nothing yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
     /// Smoothed round trip, microseconds.
     pub rtt_us: Option<u64>,
     /// Its mean deviation, microseconds.
     pub rttvar_us: Option<u64>,
-    /// Least round trip of late (net.ipv4.tcp_min_rtt_wlen), microseconds.
+    /// Smallest recent round trip (net.ipv4.tcp_min_rtt_wlen), microseconds.
     pub min_rtt_us: Option<u64>,
     /// Congestion window, in TCP segments.
     pub cwnd: Option<u64>,
-    /// Segments retransmitted since the connection began.
+    /// Segments retransmitted since the connection started.
     pub retransmits: Option<u64>,
-    /// Written and not sent yet, bytes.
+    /// Bytes written and not sent yet.
     pub not_sent: Option<u64>,
-    /// Latest estimate of what arrives, bytes per second.
+    /// Latest estimate of the delivery rate, bytes per second.
     pub delivery_rate: Option<u64>,
     /// Time with data to send, microseconds.
     pub busy_us: Option<u64>,
-    /// Of that, held up by the peer's receive window.
+    /// Part of the busy time limited by the peer's receive window, microseconds.
     pub rwnd_limited_us: Option<u64>,
-    /// Of that, held up by our send buffer.
+    /// Part of the busy time limited by our send buffer, microseconds.
     pub sndbuf_limited_us: Option<u64>,
-    /// Packets that came before one that belongs in front of them (Linux 5.4).
+    /// Packets that arrived before an earlier one (Linux 5.4).
     pub out_of_order: Option<u64>,
 }
 
-/// Room for all we read.
+/// Bytes up to the last field in use.
 const LEN: usize = 228;
 
-/// Asks the kernel; `None` where it does not answer.
+/// Reads the kernel's figures; `None` if it has none.
 pub fn tcp_info(socket: &TcpStream) -> Option<TcpInfo> {
     let mut raw = [0_u8; LEN];
-    let mut len = LEN as c_uint;
-    // SAFETY: the descriptor stays open while `socket` is borrowed; `raw` is writable for the `len` bytes announced, and any
-    // bytes are valid in it.
+    read(socket, &mut raw).map(parse)
+}
+
+/// Returns `true` if the kernel has closed the socket, so that an end of file is not a half-close;
+/// `None` if unknown.
+pub fn is_closed(socket: &TcpStream) -> Option<bool> {
+    // tcpi_state is the first byte of struct tcp_info, and the kernel cuts the struct to the size
+    // given.
+    let mut state = [0xff_u8; 1];
+    read(socket, &mut state)?
+        .first()
+        .map(|&state| state == TCP_CLOSE)
+}
+
+/// Fills `raw` with the start of the struct and returns the part that the kernel filled.
+fn read<'a>(socket: &TcpStream, raw: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut len = raw.len() as c_uint;
+    // SAFETY: the descriptor stays open while `socket` is borrowed; `raw` is writable for `len`
+    // bytes, all of them valid whatever their value.
     let rc = unsafe {
         getsockopt(
             socket.as_raw_fd(),
@@ -53,7 +81,7 @@ pub fn tcp_info(socket: &TcpStream) -> Option<TcpInfo> {
         )
     };
     let filled = raw.get(..usize::try_from(len).ok()?)?;
-    (rc == 0).then(|| parse(filled))
+    (rc == 0).then_some(filled)
 }
 
 fn parse(filled: &[u8]) -> TcpInfo {
@@ -85,7 +113,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn fields_lie_where_the_header_of_linux_has_them_and_an_old_kernel_fills_less() {
+    fn fields_have_the_offsets_of_linux_and_an_old_kernel_fills_fewer() {
         let mut raw = [0_u8; LEN];
         let narrow = [(68, 1), (72, 2), (80, 3), (100, 4), (144, 5), (148, 6)];
         for (at, value) in narrow.into_iter().chain([(224, 11_u32)]) {

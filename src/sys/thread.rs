@@ -1,13 +1,16 @@
-//! Threads that are nothing more than the C library's (pthreads(7)): std gives each of its own a second stack, for the
-//! handler that names an overflow. That is two mappings and nine system calls per thread; with two threads per connection
-//! it was half of the mappings that a process may have. Without it an overflow is the same SIGSEGV, but has no message.
+//! Threads of the C library (pthreads(7)), without those additions of std that cost mappings.
+//!
+//! std gives each thread a second stack, for the handler that names an overflow: two mappings and
+//! nine system calls. With two threads per connection these were half of the mappings that a
+//! process may have. Without the handler an overflow is the same SIGSEGV, without a message.
 
-use super::prctl;
+use super::constants::{PR_GET_NAME, PR_SET_NAME, PR_SET_TIMERSLACK};
 use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// At least as large as a pthread_attr_t: that has 36 bytes where a long has 4, and 56 or 64 where it has 8.
+/// At least as large as a pthread_attr_t: that has 36 bytes where a long has 4, and 56 or 64 where
+/// it has 8.
 type Room = [c_ulong; 16];
 
 extern "C" {
@@ -22,26 +25,29 @@ extern "C" {
     fn pthread_attr_setstacksize(attributes: *mut Room, size: usize) -> c_int;
     fn pthread_attr_setdetachstate(attributes: *mut Room, state: c_int) -> c_int;
     fn sysconf(name: c_int) -> c_long;
+    fn prctl(option: c_int, ...) -> c_int;
 }
 
-/// Runs `run` on a new, detached thread called `name` (the kernel keeps 15 bytes of it) with `stack` bytes of stack, or
-/// what the C library asks for at least. A panic ends that thread alone, after its hook; its report cannot name the thread.
+/// Runs `run` on a new, detached thread called `name`, of which the kernel keeps 15 bytes.
+///
+/// The stack has `stack` bytes, or the C library's minimum. A panic ends that thread alone, after
+/// its hook, whose report cannot name the thread.
 ///
 /// # Errors
 ///
-/// As pthread_create(3): EAGAIN where the kernel gives no thread or no mapping.
+/// As pthread_create(3): EAGAIN if the kernel has no thread or no mapping left.
 pub fn spawn<F: FnOnce() + Send + 'static>(name: String, stack: usize, run: F) -> io::Result<()> {
     let attributes = Attributes::detached(stack)?;
     let start = Box::into_raw(Box::new(Start { name, run }));
     let mut id = 0;
-    // SAFETY: the attributes are initialised, `id` has room for a pthread_t, and `begin` takes what `start` points to,
-    // whose only owner the new thread becomes.
+    // SAFETY: the attributes are initialised, `id` has room for a pthread_t, and `begin` takes what
+    // `start` points to, whose only owner the new thread becomes.
     let rc = unsafe { pthread_create(&mut id, &attributes.0, begin::<F>, start.cast()) };
     if rc != 0 {
-        // SAFETY: there is no thread, so this is its only owner still.
+        // SAFETY: no thread was created, so this is still the only owner.
         drop(unsafe { Box::from_raw(start) });
     }
-    told(rc)
+    result(rc)
 }
 
 struct Start<F> {
@@ -55,30 +61,38 @@ extern "C" fn begin<F: FnOnce() + Send + 'static>(argument: *mut c_void) -> *mut
     let Start { name, run } = *start;
     set_name(&name);
     drop(name);
-    // The hook has told of a panic, and the frames below are C's: it goes no further. What it left half changed belongs to
-    // `run`, whose guards know.
+    // The hook has reported a panic. It must not unwind into the frames of C below. Guards in `run`
+    // handle the state that it left half changed.
     let _ = catch_unwind(AssertUnwindSafe(run));
     std::ptr::null_mut()
 }
 
 fn set_name(name: &str) {
-    const PR_SET_NAME: c_int = 15;
     let mut kept = [0_u8; 16];
     for (place, byte) in kept[..15].iter_mut().zip(name.bytes()) {
         *place = byte;
     }
-    // SAFETY: this option reads at most 16 bytes, of which the last is 0. A failure leaves the name of the spawning thread.
+    // SAFETY: this option reads at most 16 bytes, of which the last is 0. A failure leaves the name
+    // of the spawning thread.
     unsafe { prctl(PR_SET_NAME, kept.as_ptr()) };
 }
 
-/// The name of the calling thread, as far as the kernel keeps it.
+/// Returns the name of the calling thread, as far as the kernel keeps it.
 pub fn name() -> String {
-    const PR_GET_NAME: c_int = 16;
     let mut kept = [0_u8; 16];
     // SAFETY: this option writes at most 16 bytes, the last of them 0. A failure leaves them all 0.
     unsafe { prctl(PR_GET_NAME, kept.as_mut_ptr()) };
     let name = kept.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
+}
+
+/// Lets the calling thread's timed waits end when they are due, not up to 50 us later (the kernel's
+/// timer slack).
+pub fn precise_timers() {
+    let one_nanosecond: c_ulong = 1;
+    // SAFETY: this option takes one unsigned long and touches no memory of ours. A failure leaves
+    // the default.
+    unsafe { prctl(PR_SET_TIMERSLACK, one_nanosecond) };
 }
 
 struct Attributes(Room);
@@ -88,34 +102,36 @@ impl Attributes {
         const PTHREAD_CREATE_DETACHED: c_int = 1;
         let mut room = [0; 16];
         // SAFETY: there is room for the C library's attributes, which it fills in.
-        told(unsafe { pthread_attr_init(&mut room) })?;
+        result(unsafe { pthread_attr_init(&mut room) })?;
         let mut attributes = Self(room);
         let stack = stack.max(least_stack());
         // SAFETY: they were initialised above.
-        told(unsafe { pthread_attr_setstacksize(&mut attributes.0, stack) })?;
+        result(unsafe { pthread_attr_setstacksize(&mut attributes.0, stack) })?;
         // SAFETY: as above.
-        told(unsafe { pthread_attr_setdetachstate(&mut attributes.0, PTHREAD_CREATE_DETACHED) })?;
+        result(unsafe { pthread_attr_setdetachstate(&mut attributes.0, PTHREAD_CREATE_DETACHED) })?;
         Ok(attributes)
     }
 }
 
-/// Less is an error: glibc wants 16 KiB on most machines, but 128 on arm64, mips and PowerPC; musl 2 KiB.
+/// Returns the smallest stack that the C library accepts, in bytes.
+///
+/// glibc: 16 KiB on most machines, 128 on arm64, mips and PowerPC; musl: 2 KiB.
 fn least_stack() -> usize {
-    // In both, on every architecture.
+    // The same in both C libraries, on every architecture.
     const SC_THREAD_STACK_MIN: c_int = 75;
-    // SAFETY: takes a number, returns one: -1 where it does not know.
+    // SAFETY: takes a number and returns one, -1 for an unknown value.
     usize::try_from(unsafe { sysconf(SC_THREAD_STACK_MIN) }).unwrap_or(0)
 }
 
 impl Drop for Attributes {
     fn drop(&mut self) {
-        // SAFETY: they were initialised, and nobody uses them any more.
+        // SAFETY: the attributes were initialised and are not used after this.
         unsafe { pthread_attr_destroy(&mut self.0) };
     }
 }
 
-/// These functions return the error, where others leave it in errno.
-fn told(rc: c_int) -> io::Result<()> {
+/// Converts the result of a function of pthreads, which returns its error instead of setting errno.
+fn result(rc: c_int) -> io::Result<()> {
     match rc {
         0 => Ok(()),
         code => Err(io::Error::from_raw_os_error(code)),
@@ -132,29 +148,31 @@ mod tests {
     const STACK: usize = 64 << 10;
 
     #[test]
-    fn it_runs_under_its_name_with_what_it_was_given() {
-        let (say, said) = channel();
+    fn a_thread_runs_under_its_name_with_its_arguments() {
+        let (sender, receiver) = channel();
         let given = vec![7_u64; 1000];
         spawn("a name of 20 letters".into(), STACK, move || {
             let seen = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
-            say.send((seen, name(), given.iter().sum::<u64>())).unwrap();
+            sender
+                .send((seen, name(), given.iter().sum::<u64>()))
+                .unwrap();
         })
         .unwrap();
-        let (seen, own, sum) = said.recv_timeout(LONG).unwrap();
+        let (seen, own, sum) = receiver.recv_timeout(LONG).unwrap();
         let kept = "a name of 20 le";
         assert_eq!((seen.trim_end(), own.as_str(), sum), (kept, kept, 7000));
     }
 
     #[test]
-    fn who_asks_for_less_stack_than_the_c_library_allows_gets_its_least() {
-        let (say, said) = channel();
+    fn a_stack_below_the_minimum_of_the_c_library_becomes_that_minimum() {
+        let (sender, receiver) = channel();
         // As 64 KiB is on arm64 with glibc.
-        spawn("small".into(), 1, move || say.send(7).unwrap()).unwrap();
-        assert_eq!(said.recv_timeout(LONG), Ok(7));
+        spawn("small".into(), 1, move || sender.send(7).unwrap()).unwrap();
+        assert_eq!(receiver.recv_timeout(LONG), Ok(7));
     }
 
     #[test]
-    fn a_panic_ends_that_thread_alone_and_drops_what_it_held() {
+    fn a_panic_ends_its_thread_alone_and_drops_its_values() {
         let (held, over) = channel::<()>();
         spawn("panics".into(), STACK, move || {
             let _held = held;
@@ -165,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_that_nobody_can_have_is_an_error_and_what_was_given_is_dropped() {
+    fn an_impossible_stack_is_an_error_and_the_closure_is_dropped() {
         let (held, over) = channel::<()>();
         let error = spawn("huge".into(), usize::MAX / 2, move || drop(held)).unwrap_err();
         assert!(error.raw_os_error().is_some(), "{error}");

@@ -1,20 +1,22 @@
-//! What a panic's backtrace is made of, where there is none: a binary that is linked statically with musl and aborts at
-//! a panic has no tables to unwind by, so that std's walk would end at its first frame. The library for it is 35 KiB.
+//! Stand-ins for libunwind in static binaries with musl that abort at a panic.
+//!
+//! Such a binary has no tables to unwind by, so that std's backtrace would end at its first frame.
+//! The library for it takes 35 KiB.
 
 use std::ffi::{c_int, c_void};
 
 /// "There are no more frames", in the words of the Itanium ABI.
 const END_OF_STACK: c_int = 5;
 
-/// Takes the place of libunwind's, which is then not linked; calls nobody back.
+/// Takes the place of libunwind's, which is then not linked; makes no callback.
 // The name is libunwind's, and nothing else here has it: musl has no unwinder.
 #[no_mangle]
 extern "C" fn _Unwind_Backtrace(_frame: *const c_void, _argument: *mut c_void) -> c_int {
     END_OF_STACK
 }
 
-/// What std's personality calls besides, while an exception passes: never, but the linker looks for the names before it
-/// drops what nobody calls, and would find all of the library.
+/// Functions that std's personality would call for an exception, which never happens here. The
+/// linker resolves these names before it drops unused code, and would find all of the library.
 macro_rules! never_called {
     ($($name:ident)*) => {
         $(#[no_mangle]

@@ -1,7 +1,8 @@
-//! Annotations: type-length-value, each naming the hop that wrote it; the drawing is in `wire/mod.rs`.
+//! Annotations: type-length-value, each naming the hop that wrote it; the drawing is in
+//! `wire/mod.rs`.
 //!
-//! Unknown types are passed on untouched. When the room ([`MAX_ANNOTATIONS`]) is used up, a node sets
-//! [`Flags::ANNOTATIONS_OVERFLOW`](super::Flags::ANNOTATIONS_OVERFLOW) and goes on.
+//! Unknown types are passed on untouched. When the room ([`MAX_ANNOTATIONS`]) is used up, a node
+//! sets [`Flags::ANNOTATIONS_OVERFLOW`](super::Flags::ANNOTATIONS_OVERFLOW) and goes on.
 
 use super::{ParseError, MAX_ANNOTATIONS};
 use crate::time::Nanos;
@@ -9,22 +10,22 @@ use byteorder::{BigEndian, ByteOrder};
 
 /// Type, hop and length.
 pub const ANNOTATION_HEADER_LEN: usize = 4;
-/// A node introduces itself: [`NodeInfo`].
+/// The introduction of a node: [`NodeInfo`].
 pub const ANNOTATION_NODE: u8 = 1;
 /// The far end's nonce, 8 bytes, in OPENED.
 pub const ANNOTATION_NONCE: u8 = 2;
-/// How long the server behind an exit took: [`BehindExit`].
+/// The time of the server behind an exit: [`BehindExit`].
 pub const ANNOTATION_BEHIND_EXIT: u8 = 3;
 
-/// Values that a node tells of itself, having been asked: `wire/facts.rs`.
+/// The annotations that a node gives on request; see `wire/values.rs`.
 pub const ANNOTATION_VALUES: u8 = 4;
-/// Which hop is asked for which classes, where not all are asked for the same.
+/// The classes requested from each hop, if they differ.
 pub const ANNOTATION_ASK: u8 = 5;
 
 /// One annotation, its value not yet interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Annotation<'a> {
-    /// One of the `ANNOTATION_` constants, or one this version does not know.
+    /// One of the `ANNOTATION_` constants, or one of a later version.
     pub kind: u8,
     /// Hop of the node that wrote it.
     pub hop: u8,
@@ -72,7 +73,7 @@ impl<'a> Iterator for Annotations<'a> {
     }
 }
 
-/// Appends an annotation; `false` (and nothing appended) where the room is used up.
+/// Appends an annotation; returns `false`, and appends nothing, if the room is used up.
 pub fn push_annotation(annotations: &mut Vec<u8>, kind: u8, hop: u8, value: &[u8]) -> bool {
     if annotations.len() + ANNOTATION_HEADER_LEN + value.len() > MAX_ANNOTATIONS {
         return false;
@@ -83,7 +84,7 @@ pub fn push_annotation(annotations: &mut Vec<u8>, kind: u8, hop: u8, value: &[u8
     true
 }
 
-/// What a node does on the path.
+/// The role of a node on the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeRole {
     /// Makes blocks: from stdin, or a probe's own.
@@ -112,7 +113,7 @@ impl NodeRole {
         (Self::Proxy, 6, "proxy"),
     ];
 
-    /// The word for it.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         Self::ALL
             .iter()
@@ -135,31 +136,34 @@ impl NodeRole {
     }
 }
 
-/// How a node introduces itself in OPEN.
+/// The introduction of a node in OPEN.
 ///
 /// ```text
-/// | id 8 | role 1 | version least 1 | version most 1 | reserved 1 | clock error us 4 | connect ns 8 |
-/// | name: length 1, bytes | address: likewise | onward: likewise | tags: count 1, each length 1, bytes |
+/// | id 8 | role 1 | least version 1 | greatest 1 | reserved 1 | clock error us 4 | connect ns 8 |
+/// | name: length 1, bytes | address: likewise | next hop: likewise |
+/// | tags: count 1, each: length 1, bytes |
 /// ```
-/// Unknown is all ones in `clock error` and 0 in `connect`. Texts are UTF-8, cut at 255 bytes; a reader shows them
-/// escaped. Bytes behind the tags belong to a later version and are ignored.
+/// Unknown is all ones in `clock error` and 0 in `connect`. Texts are UTF-8, cut at 255 bytes; a
+/// reader shows them escaped. Bytes behind the tags belong to a later version and are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
     /// Random per process.
     pub id: u64,
-    /// What it does.
+    /// The role of the node.
     pub role: NodeRole,
-    /// Least and greatest version it speaks.
+    /// The least and greatest version of the protocol that it speaks.
     pub versions: (u8, u8),
-    /// Greatest error of its wall clock as its kernel states it; `None` where the clock is not synchronised.
+    /// The greatest error of its wall clock as its kernel states it; `None` if the clock is not
+    /// synchronised.
     pub clock_error: Option<Nanos>,
-    /// How long its connect to the next node took, the agreement on a key included; `None` where it has none.
+    /// The duration of its connect to the next node, the agreement on a key included; `None` if it
+    /// has none.
     pub connect: Option<Nanos>,
     /// `--node NAME`.
     pub name: String,
-    /// The address its upstream neighbour reached it at; empty at the source.
+    /// The address that its upstream neighbour connected to; empty at the source.
     pub address: String,
-    /// The address it connected to; empty at a reflector.
+    /// The address that it connected to; empty at a reflector.
     pub next_hop: String,
     /// Its static tags.
     pub tags: Vec<String>,
@@ -173,7 +177,7 @@ impl NodeInfo {
     ///
     /// # Errors
     ///
-    /// [`ParseError::Content`] where an inner length exceeds the value.
+    /// [`ParseError::Content`] if an inner length exceeds the value.
     pub fn parse(value: &[u8]) -> Result<Self, ParseError> {
         let malformed = ParseError::Content {
             part: "node annotation",
@@ -218,7 +222,7 @@ impl NodeInfo {
         })
     }
 
-    /// The identity alone; `None` where `value` is too short to hold one.
+    /// Returns the identifier alone; `None` if `value` is too short to hold one.
     pub fn id_of(value: &[u8]) -> Option<u64> {
         Some(BigEndian::read_u64(value.get(..8)?))
     }
@@ -253,7 +257,8 @@ impl NodeInfo {
     }
 }
 
-/// First reply byte minus last forward write at an exit whose connection was quiet before; rides on the reply's block.
+/// First reply byte minus last forward write at an exit whose connection was quiet before; rides on
+/// the reply's block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BehindExit {
     /// The forward block that was answered.
@@ -270,7 +275,7 @@ impl BehindExit {
     ///
     /// # Errors
     ///
-    /// [`ParseError::Content`] where it is too short.
+    /// [`ParseError::Content`] if it is too short.
     pub fn parse(value: &[u8]) -> Result<Self, ParseError> {
         if value.len() < Self::LEN {
             return Err(ParseError::Content {
@@ -313,7 +318,7 @@ mod tests {
     const GOLDEN: &[u8] = &[
         1, 2, 3, 4, 5, 6, 7, 8, 2, 1, 1, 0, // id, role, versions, reserved
         0, 0, 0x0a, 0x0b, 0, 0, 0, 0, 0, 0, 0x0c, 0x0d, // clock error, connect
-        1, b'B', 3, b'b', b':', b'1', 0, 1, 1, b'x', // name, address, onward, tags
+        1, b'B', 3, b'b', b':', b'1', 0, 1, 1, b'x', // name, address, next hop, tags
     ];
 
     #[test]
@@ -351,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_of_unknown_types_are_walked_over_and_truncations_told() {
+    fn annotations_of_unknown_types_are_skipped_and_truncations_are_errors() {
         let mut bytes = Vec::new();
         assert!(push_annotation(&mut bytes, 200, 3, b"whatever"));
         assert!(push_annotation(&mut bytes, ANNOTATION_NONCE, 4, &[]));

@@ -1,23 +1,27 @@
-//! Frames that only holders of a shared key can make: the authentication trailer, and how the two ends of a link agree
-//! on the keys of that link.
+//! Frames that only holders of a shared key can make: the authentication trailer, and the agreement
+//! of the two ends of a link on its keys.
 //!
-//! A link is one TCP connection between two nodes. Both ends say HELLO first, with a nonce each, the one that connected
-//! before the other; neither HELLO is authenticated or passed on. From the node key and both HELLO payloads each end
-//! derives two link keys, one per direction. So whatever was recorded on another link, or on this one in the other
-//! direction, is wrong here. Every later frame ends in a tag, SipHash-2-4 under the link key of its direction, over
+//! A link is one TCP connection between two nodes. Both ends send HELLO first, with a nonce each,
+//! the one that connected before the other. Neither HELLO is authenticated or passed on. From the
+//! node key and both HELLO payloads each end derives two link keys, one per direction. So a frame
+//! recorded on another link, or in the other direction, is wrong here. Every later frame ends in a
+//! tag, SipHash-2-4 under the link key of its direction, over
 //!
 //! ```text
-//! number of the frame on this link and direction, from 0, 8 bytes | the frame up to the trailer, without what follows:
+//! number of the frame on this link and direction, from 0, 8 bytes
+//! | the frame up to the trailer, without what follows:
 //! | generation, flags | egress   (of the frame's last stamp, if it has one)
 //! ```
 //!
-//! The number makes a frame that was left out, repeated or moved wrong; it is not sent. The egress time comes last, so
-//! that all the rest is hashed before the clock is read. Relays verify what comes in and compute anew what goes out.
+//! The number makes a frame wrong that was left out, repeated or moved; it is not sent. The egress
+//! time comes last, so that all the rest is hashed before the clock is read. Relays verify each
+//! frame and compute its tag anew.
 //!
-//! What it is not: secrecy, or a defence against one who holds the key. A tag of 64 bits is guessed once in 2^64 tries,
-//! and each wrong one costs the connection.
+//! It is no secrecy, and no defence against a holder of the key. A tag of 64 bits is guessed once
+//! in 2^64 tries, and each wrong one costs the connection.
 
-use super::header::{frame_type, Flags, Header, HEADER_LEN};
+use super::frame_type::FrameType;
+use super::header::{Flags, Header, HEADER_LEN};
 use super::siphash::{Key, SipHash};
 use super::stamp::{egress_parts, STAMP_LEN};
 use super::{build, ParseError};
@@ -35,15 +39,15 @@ mod field {
     pub(super) const NONCE: Range<usize> = 8..24;
 }
 
-/// The only method there is: SipHash-2-4 with 64 bits of output.
+/// The only method: SipHash-2-4 with 64 bits of output.
 const SIPHASH: u8 = 1;
 
-/// What one end of a link says first.
+/// The first payload of one end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello([u8; HELLO_LEN]);
 
 impl Hello {
-    /// With a nonce that this node has never used before.
+    /// Makes a HELLO with a nonce that this node has never used before.
     pub fn new(nonce: u128) -> Self {
         let mut payload = [0; HELLO_LEN];
         payload[field::METHOD] = SIPHASH;
@@ -55,7 +59,7 @@ impl Hello {
     ///
     /// # Errors
     ///
-    /// [`ParseError::Content`] where its length or its method is none that we know.
+    /// [`ParseError::Content`] if its length or its method is unknown.
     pub fn parse(payload: &[u8]) -> Result<Self, ParseError> {
         match <[u8; HELLO_LEN]>::try_from(payload) {
             Ok(payload @ [SIPHASH, ..]) => Ok(Self(payload)),
@@ -65,18 +69,18 @@ impl Hello {
         }
     }
 
-    /// The frame; `hop` is that of the node that sends it.
+    /// Returns the frame; `hop` is that of the node that sends it.
     pub fn frame(&self, cookie: u64, hop: u8, flags: Flags) -> Vec<u8> {
         let header = Header {
             flags,
             hop,
-            ..Header::new(frame_type::HELLO, cookie, 0)
+            ..Header::new(FrameType::Hello, cookie, 0)
         };
         build(header, &[], &[], &self.0)
     }
 }
 
-/// Which end of a link we are.
+/// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEnd {
     /// Connected.
@@ -85,8 +89,8 @@ pub enum LinkEnd {
     Acceptor,
 }
 
-/// The two halves of a link's authentication: for what is sent and for what is received. `own` and `peer` are what the
-/// two ends have said.
+/// Returns the two halves of a link's authentication, for sending and receiving. `own` and `peer`
+/// are the HELLOs of both ends.
 pub fn link(key: &Key, end: LinkEnd, own: &Hello, peer: &Hello) -> (Sealer, Verifier) {
     let (connector, acceptor, sending, receiving) = match end {
         LinkEnd::Connector => (own, peer, 1, 2),
@@ -118,7 +122,7 @@ struct Numbered {
 }
 
 impl Numbered {
-    /// The next frame, all but the end that may still change.
+    /// Hashes the next frame, except the end that may still change.
     fn begin(&mut self, header: &Header, frame: &[u8]) -> Sealing {
         let mut hash = SipHash::new(&self.key);
         hash.update(&self.next.to_be_bytes());
@@ -142,7 +146,7 @@ impl Numbered {
     }
 }
 
-/// A frame whose tag lacks nothing but the egress time.
+/// A frame that is hashed except for its egress time.
 #[derive(Clone, Debug)]
 pub struct Sealing {
     hash: SipHash,
@@ -160,8 +164,8 @@ impl Sealing {
         self.hash.finish().to_be_bytes()
     }
 
-    /// Writes the tag. `frame` is the one it was begun with, where nothing but the last stamp's egress, generation and
-    /// flags may have changed since.
+    /// Writes the tag. `frame` is the one that it was begun with; only the egress, generation and
+    /// flags of the last stamp may have changed since.
     pub fn finish(self, frame: &mut [u8]) {
         let at = self.tag_at;
         let tag = self.tag(frame);
@@ -169,12 +173,12 @@ impl Sealing {
     }
 }
 
-/// Seals what is sent on a link, in the order in which it is sent.
+/// Seals the frames that are sent on a link, in their order.
 #[derive(Debug)]
 pub struct Sealer(Numbered);
 
 impl Sealer {
-    /// Hashes the frame at the front of `frame`, all but its egress time.
+    /// Hashes the frame at the front of `frame`, except its egress time.
     ///
     /// # Panics
     ///
@@ -184,18 +188,18 @@ impl Sealer {
         self.0.begin(header, frame)
     }
 
-    /// Seals a frame whose egress time stands.
+    /// Seals a frame whose egress time is final.
     ///
     /// # Panics
     ///
-    /// As [`begin`](Self::begin), or if `frame` does not begin with a header.
+    /// Like [`begin`](Self::begin), or if `frame` does not begin with a header.
     pub fn seal(&mut self, frame: &mut [u8]) {
         let header = Header::parse(frame).expect("it was built here");
         self.begin(&header, frame).finish(frame);
     }
 }
 
-/// Verifies what is received on a link, in the order in which it comes.
+/// Verifies the frames that are received on a link, in their order.
 #[derive(Debug)]
 pub struct Verifier(Numbered);
 
@@ -204,7 +208,7 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// [`ParseError::Unauthenticated`], [`ParseError::Tag`]; the link is of no use then.
+    /// [`ParseError::Unauthenticated`] or [`ParseError::Tag`]; the link is of no use then.
     pub fn check(&mut self, header: &Header, frame: &[u8]) -> Result<(), ParseError> {
         match usize::from(header.authentication_len) {
             0 => return Err(ParseError::Unauthenticated),
@@ -214,7 +218,7 @@ impl Verifier {
         let sealing = self.0.begin(header, frame);
         let seen = &frame[sealing.tag_at..sealing.tag_at + TAG_LEN];
         let tag = sealing.tag(frame);
-        // All bytes, whichever differs: how long it takes tells nothing of where.
+        // All bytes are compared, so that the time does not depend on the place of a difference.
         let differ = tag.iter().zip(seen).fold(0, |all, (a, b)| all | (a ^ b));
         if std::hint::black_box(differ) == 0 {
             Ok(())
@@ -224,7 +228,7 @@ impl Verifier {
     }
 }
 
-/// Gives a frame that was [built](build()) here room for its tag.
+/// Makes room for the tag in a frame that was [built](build()) here.
 pub fn make_room(frame: &mut Vec<u8>) {
     let mut header = Header::parse(frame).expect("it was built here");
     debug_assert_eq!(
@@ -275,7 +279,7 @@ mod tests {
             let at = bytes.len() - STAMP_LEN;
             stamp.emit(&mut bytes[at..]);
         }
-        let header = Header::new(frame_type::BLOCK, 5, 6);
+        let header = Header::new(FrameType::Block, 5, 6);
         let mut frame = build(header, &bytes, &[], payload);
         make_room(&mut frame);
         frame
@@ -297,7 +301,7 @@ mod tests {
         let frame = hello.frame(5, 3, Flags(Flags::RETURN));
         assert_eq!(frame.len(), HEADER_LEN + HELLO_LEN);
         let header = Header::parse(&frame).unwrap();
-        assert_eq!((header.kind, header.hop), (frame_type::HELLO, 3));
+        assert_eq!((header.kind, header.hop), (FrameType::Hello, 3));
         for len in 0..golden.len() {
             assert!(Hello::parse(&golden[..len]).is_err(), "{len}");
         }
@@ -306,7 +310,7 @@ mod tests {
         assert!(Hello::parse(&other_method).is_err());
     }
 
-    /// As the docs above say, with std's SipHash.
+    /// As the docs above, with std's SipHash.
     #[allow(deprecated)]
     fn by_the_book(number: u64, frame: &[u8]) -> [u8; 8] {
         use std::hash::{Hasher, SipHasher};
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_tags_are_what_the_docs_say() {
+    fn golden_tags_match_the_docs() {
         let ((mut sealer, _), _) = ends(&KEY, &KEY);
         for number in 0..3 {
             let mut sealed = frame(b"payload", 2);
@@ -393,12 +397,12 @@ mod tests {
             for bit in (0..sealed.len() * 8).filter(|bit| !(44 * 8..48 * 8).contains(bit)) {
                 let mut bent = sealed.clone();
                 bent[bit / 8] ^= 1 << (bit % 8);
-                // Whoever alters a header computes its check anew.
+                // An attacker that alters a header computes its check anew.
                 let Ok(header) = Header::parse(&with_check(&mut bent)) else {
                     continue; // Refused before.
                 };
                 if header.frame_len() != bent.len() {
-                    continue; // Another length: it waits for bytes, or leaves some that are no frame.
+                    continue; // Another length: it waits for bytes, or leaves some.
                 }
                 let (_, (_, mut verify)) = ends(&KEY, &KEY);
                 let verdict = verify.check(&header, &bent);
@@ -471,7 +475,7 @@ mod tests {
             let (_, mut verify) = link(&KEY, LinkEnd::Acceptor, &own, &peer);
             assert_eq!(check(&mut verify, &sealed), Err(ParseError::Tag));
         }
-        let bare = build(Header::new(frame_type::BLOCK, 5, 6), &[], &[], b"x");
+        let bare = build(Header::new(FrameType::Block, 5, 6), &[], &[], b"x");
         let (_, (_, mut verify)) = ends(&KEY, &KEY);
         assert_eq!(check(&mut verify, &bare), Err(ParseError::Unauthenticated));
     }

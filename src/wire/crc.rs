@@ -1,4 +1,5 @@
-//! CRC-32 (ISO 3309, the one of Ethernet and zlib), four bytes at a time: 44 header bytes twice per frame and hop.
+//! CRC-32 (ISO 3309, the one of Ethernet and zlib), four bytes at a time: 44 header bytes twice per
+//! frame and hop.
 
 const TABLES: [[u32; 256]; 4] = tables();
 

@@ -1,12 +1,12 @@
-//! What can be wrong with bytes from a peer.
+//! The errors in bytes from a peer.
 
 use std::error::Error;
 use std::fmt;
 
-/// Why bytes are not a frame (yet).
+/// The reason why bytes are not a frame (yet).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseError {
-    /// Right so far; at least `missing` more bytes are needed to say more. Not an error on a stream.
+    /// Right so far; at least `missing` more bytes are needed to decide. Not an error on a stream.
     Incomplete {
         /// A lower bound.
         missing: usize,
@@ -21,7 +21,7 @@ pub enum ParseError {
         /// As sent.
         seen: u8,
     },
-    /// The header was damaged, or something that is no node rewrote it.
+    /// The header was damaged, or rewritten by something that is no node.
     Check {
         /// As sent.
         seen: u32,
@@ -30,7 +30,7 @@ pub enum ParseError {
     },
     /// A length or count outside its bounds.
     Bound {
-        /// Which field.
+        /// The field.
         field: &'static str,
         /// As sent.
         value: usize,
@@ -46,11 +46,11 @@ pub enum ParseError {
     },
     /// A frame without a tag on a link whose frames have one.
     Unauthenticated,
-    /// A tag that is not the one of this frame, at this place on this link, under our key.
+    /// A tag that is not that of this frame, at this place on this link, under the own key.
     Tag,
     /// An annotation or an ERROR payload whose inner lengths contradict its outer one.
     Content {
-        /// Which part.
+        /// The part of the frame.
         part: &'static str,
     },
 }
@@ -68,7 +68,8 @@ impl fmt::Display for ParseError {
             }
             Self::Version { seen } => write!(
                 f,
-                "speaks version {seen} of the protocol, this node only version {}: upgrade the older of the two",
+                "speaks version {seen} of the protocol, this node only version {}: upgrade the \
+                 older of the two",
                 super::VERSION
             ),
             Self::Check { seen, computed } => write!(
@@ -86,10 +87,12 @@ impl fmt::Display for ParseError {
             ),
             Self::Type { seen } => write!(f, "sent a frame of the unknown type {seen}"),
             Self::Unauthenticated => f.write_str(
-                "sent a frame without an authentication code, and this node has a --key-file: give both ends of the link the same key",
+                "sent a frame without an authentication code, and this node has a --key-file: give \
+                 both ends of the link the same key",
             ),
             Self::Tag => f.write_str(
-                "sent a frame with a wrong authentication code: the keys differ (--key-file), or somebody in between injects or alters frames",
+                "sent a frame with a wrong authentication code: the keys differ (--key-file), or \
+                 frames are injected or altered in between",
             ),
             Self::Content { part } => write!(f, "sent a malformed {part}"),
         }

@@ -1,4 +1,4 @@
-//! Whole frames: looking into one, building one, and appending a stamp in place.
+//! Whole frames: views of one, building one, and appending a stamp in place.
 
 use super::annotation::Annotations;
 use super::header::{Flags, Header, HEADER_LEN};
@@ -19,16 +19,16 @@ impl<'a> FrameView<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Header::parse`]; [`ParseError::Incomplete`] also where the frame is not complete.
+    /// Those of [`Header::parse`]; [`ParseError::Incomplete`] also if the frame is not complete.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         Self::of(Header::parse(bytes)?, bytes)
     }
 
-    /// As [`parse`](Self::parse), with the header that was read already.
+    /// Reads a frame whose header was read already.
     ///
     /// # Errors
     ///
-    /// [`ParseError::Incomplete`] where the frame is not complete.
+    /// [`ParseError::Incomplete`] if the frame is not complete.
     pub fn of(header: Header, bytes: &'a [u8]) -> Result<Self, ParseError> {
         match bytes.get(..header.frame_len()) {
             Some(bytes) => Ok(Self { header, bytes }),
@@ -72,7 +72,7 @@ impl<'a> FrameView<'a> {
     }
 }
 
-/// Builds a frame; the counts and lengths in `header` are set from what is given.
+/// Builds a frame; sets the counts and lengths in `header` from the parts.
 pub fn build(mut header: Header, stamps: &[u8], annotations: &[u8], payload: &[u8]) -> Vec<u8> {
     header.header_len = HEADER_LEN;
     header.stamps = (stamps.len() / STAMP_LEN) as u8;
@@ -88,17 +88,50 @@ pub fn build(mut header: Header, stamps: &[u8], annotations: &[u8], payload: &[u
     out
 }
 
+/// Writes the parts of a frame before its payload, right before `payload_at`: annotations, stamp,
+/// header.
+///
+/// Sets the number of stamps and the length of the annotations in `header`. Returns the start of
+/// the frame and the place of the stamp, for [`set_egress`](super::set_egress).
+///
+/// # Panics
+///
+/// If there is no room for them before `payload_at`.
+pub fn put_front(
+    buffer: &mut [u8],
+    payload_at: usize,
+    header: &mut Header,
+    stamp: Option<&Stamp>,
+    annotations: &[u8],
+) -> (usize, Option<usize>) {
+    let mut start = payload_at - annotations.len();
+    buffer[start..payload_at].copy_from_slice(annotations);
+    header.annotations_len = annotations.len();
+    header.stamps = 0;
+    let mut stamp_at = None;
+    if let Some(stamp) = stamp {
+        start -= STAMP_LEN;
+        stamp.emit(&mut buffer[start..]);
+        header.stamps = 1;
+        stamp_at = Some(start);
+    }
+    start -= HEADER_LEN;
+    header.emit(&mut buffer[start..]);
+    (start, stamp_at)
+}
+
 /// Writes `hop` into the header of the frame at the front of `frame`.
 pub fn set_hop(frame: &mut [u8], header: &mut Header, hop: u8) {
     header.hop = hop;
     header.emit(frame);
 }
 
-/// Appends `stamp` to the frame that begins at `start`: what lies before the annotations moves down by one stamp, so
-/// the payload stays where it is. Writes the header anew.
+/// Appends `stamp` to the frame that begins at `start`: all before the annotations moves down by
+/// one stamp, and the payload stays in place. Writes the header anew.
 ///
-/// Returns the new start, and where the stamp lies, for [`set_egress`](super::set_egress); `None` (and the overflow
-/// flag in the header) where the frame carries [`MAX_STAMPS`] already.
+/// Returns the new start, and the place of the stamp for [`set_egress`](super::set_egress). The
+/// place is `None`, with the overflow flag in the header, if the frame carries [`MAX_STAMPS`]
+/// already.
 ///
 /// # Panics
 ///
@@ -124,7 +157,7 @@ pub fn push_stamp(
     (new_start, Some(stamp_at))
 }
 
-/// What an ERROR frame says went wrong.
+/// The kind of fault in an ERROR frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
     /// A peer broke the protocol.
@@ -177,11 +210,11 @@ impl ErrorCode {
 /// The payload of an ERROR frame: code 2 | hop 1 | reserved 1 | node id 8 | text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorInfo {
-    /// What kind.
+    /// The kind of fault.
     pub code: ErrorCode,
-    /// The hop that noticed.
+    /// The hop of the node that reports it.
     pub hop: u8,
-    /// The node that noticed.
+    /// The identifier of that node.
     pub node: u64,
     /// One line for people, at most [`MAX_ERROR_TEXT`] bytes; show it as [`shown`](Self::shown).
     pub text: String,
@@ -190,11 +223,12 @@ pub struct ErrorInfo {
 const ERROR_FIXED_LEN: usize = 12;
 
 impl ErrorInfo {
-    /// Reads the payload of an ERROR frame. Text beyond the bound is cut, not refused: the error matters more.
+    /// Reads the payload of an ERROR frame. Text beyond the bound is cut, not refused: the error
+    /// matters more.
     ///
     /// # Errors
     ///
-    /// [`ParseError::Content`] where it is too short.
+    /// [`ParseError::Content`] if it is too short.
     pub fn parse(payload: &[u8]) -> Result<Self, ParseError> {
         if payload.len() < ERROR_FIXED_LEN {
             return Err(ParseError::Content {
@@ -211,7 +245,8 @@ impl ErrorInfo {
         })
     }
 
-    /// The text for people: what could forge other lines is escaped, quotation marks and escapes stay as they are.
+    /// Returns the text for people: control characters are escaped, as they could forge lines;
+    /// quotation marks and backslashes are not.
     pub fn shown(&self) -> String {
         let mut shown = String::with_capacity(self.text.len());
         for c in self.text.chars() {
@@ -237,7 +272,7 @@ impl ErrorInfo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{frame_type, push_annotation, StampDirection, StampFlags, HEADER_LEN};
+    use super::super::{push_annotation, FrameType, StampDirection, StampFlags, HEADER_LEN};
     use super::*;
     use crate::time::{Nanos, WallTime};
 
@@ -265,7 +300,7 @@ mod tests {
         let mut annotations = Vec::new();
         push_annotation(&mut annotations, 9, 0, b"note");
         build(
-            Header::new(frame_type::BLOCK, 7, 8),
+            Header::new(FrameType::Block, 7, 8),
             &stamp_bytes(0),
             &annotations,
             b"payload",
@@ -286,6 +321,30 @@ mod tests {
             &b"note"[..]
         );
         assert_eq!(frame.header.frame_len(), bytes.len());
+    }
+
+    #[test]
+    fn a_front_is_written_before_its_payload_as_build_writes_it() {
+        let mut annotations = Vec::new();
+        push_annotation(&mut annotations, 9, 0, b"note");
+        for (has_stamp, annotations) in [(true, &annotations[..]), (true, &[]), (false, &[])] {
+            let mut header = Header::new(FrameType::Block, 7, 8);
+            let stamps = if has_stamp {
+                stamp_bytes(0).to_vec()
+            } else {
+                Vec::new()
+            };
+            let expected = build(header, &stamps, annotations, b"payload");
+            let mut buffer = vec![0xee; 200];
+            buffer.extend_from_slice(b"payload");
+            header.payload_len = 7;
+            let stamp = stamp(0);
+            let stamp = has_stamp.then_some(&stamp);
+            let (start, at) = put_front(&mut buffer, 200, &mut header, stamp, annotations);
+            assert_eq!(buffer[start..], expected);
+            assert_eq!(at, has_stamp.then_some(start + HEADER_LEN));
+            assert_eq!(Ok(header), Header::parse(&expected));
+        }
     }
 
     #[test]
@@ -323,7 +382,7 @@ mod tests {
         let stamps: Vec<u8> = (0..MAX_STAMPS)
             .flat_map(|hop| stamp_bytes(hop as u8))
             .collect();
-        let frame = build(Header::new(frame_type::BLOCK, 7, 8), &stamps, &[], b"x");
+        let frame = build(Header::new(FrameType::Block, 7, 8), &stamps, &[], b"x");
         let mut buffer = vec![0; STAMP_LEN];
         buffer.extend_from_slice(&frame);
         let mut header = Header::parse(&frame).unwrap();

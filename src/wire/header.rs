@@ -1,38 +1,18 @@
 //! The header: 48 bytes, big-endian; the drawing is in `wire/mod.rs`.
 
 use super::crc::crc32;
+use super::frame_type::FrameType;
 use super::stamp::STAMP_LEN;
 use super::{ParseError, MAX_ANNOTATIONS, MAX_HEADER_LEN, MAX_PAYLOAD, MAX_STAMPS};
 use byteorder::{BigEndian, ByteOrder};
 
 /// Length of a header of this version.
 pub const HEADER_LEN: usize = 48;
-/// How every frame begins. The first byte is no text, and CR LF in it shows a transport that rewrites line ends.
+/// The first bytes of every frame. The first one is no text, and CR LF shows a transport that
+/// rewrites line ends.
 pub const MAGIC: [u8; 8] = *b"\x89STS\r\n\x1a\n";
-/// The version this node speaks.
+/// The version of this node.
 pub const VERSION: u8 = 1;
-
-/// Frame types.
-pub mod frame_type {
-    /// First frame of a connection; every node appends an annotation about itself.
-    pub const OPEN: u8 = 1;
-    /// The far end's answer with all those annotations and a nonce.
-    pub const OPENED: u8 = 2;
-    /// Application bytes.
-    pub const BLOCK: u8 = 3;
-    /// Stamps of a block that an exit has taken; no payload.
-    pub const REPORT: u8 = 4;
-    /// No more application bytes in this direction; REPORT and ERROR may follow.
-    pub const END: u8 = 5;
-    /// A reset to be passed on.
-    pub const RESET: u8 = 6;
-    /// What went wrong, where; travels back to the source before the close.
-    pub const ERROR: u8 = 7;
-    /// The two ends of a link agree on its authentication; goes no further.
-    pub const HELLO: u8 = 8;
-    /// Unknown types with this bit set are passed on; others are an error.
-    pub const PASSABLE: u8 = 0x80;
-}
 
 mod field {
     use std::ops::Range;
@@ -67,12 +47,12 @@ impl Flags {
     /// A node had no room for its stamp.
     pub const STAMPS_OVERFLOW: u16 = 1 << 3;
 
-    /// Whether `bit` is set.
+    /// Returns `true` if `bit` is set.
     pub fn has(self, bit: u16) -> bool {
         self.0 & bit != 0
     }
 
-    /// With `bit` set.
+    /// Returns the flags with `bit` set.
     pub fn with(self, bit: u16) -> Self {
         Self(self.0 | bit)
     }
@@ -81,11 +61,11 @@ impl Flags {
 /// A header as values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// One of [`frame_type`], or an unknown one that is passable.
-    pub kind: u8,
+    /// The type of the frame.
+    pub kind: FrameType,
     /// Flag bits.
     pub flags: Flags,
-    /// 48 in this version; what lies beyond is passed on.
+    /// The length of the header: 48 in this version; bytes beyond are passed on.
     pub header_len: usize,
     /// Bytes of annotations.
     pub annotations_len: usize,
@@ -101,15 +81,15 @@ pub struct Header {
     pub authentication_len: u8,
     /// Identifier of the path session.
     pub cookie: u64,
-    /// Of the block; an answer and a report carry that of the block they belong to.
+    /// The number of the block; an answer and a report carry that of their block.
     pub sequence: u64,
-    /// Annotation classes asked for, a bit each.
+    /// The annotation classes that are requested, a bit each.
     pub classes: u32,
 }
 
 impl Header {
     /// A header without flags, stamps, annotations and payload.
-    pub fn new(kind: u8, cookie: u64, sequence: u64) -> Self {
+    pub fn new(kind: FrameType, cookie: u64, sequence: u64) -> Self {
         Self {
             kind,
             flags: Flags::default(),
@@ -130,8 +110,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// [`ParseError::Incomplete`] while everything seen so far is right; a wrong magic is told at its first wrong byte.
-    /// Every other error is final. Lengths are within their bounds when this returns `Ok`.
+    /// [`ParseError::Incomplete`] while everything so far is right; a wrong magic shows at its
+    /// first wrong byte. Every other error is final. Lengths are within their bounds in `Ok`.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let begun = bytes.len().min(MAGIC.len());
         if bytes[..begun] != MAGIC[..begun] {
@@ -155,8 +135,10 @@ impl Header {
         if seen != computed {
             return Err(ParseError::Check { seen, computed });
         }
+        let seen = fixed[field::TYPE];
+        let kind = FrameType::from_byte(seen).ok_or(ParseError::Type { seen })?;
         let header = Self {
-            kind: fixed[field::TYPE],
+            kind,
             flags: Flags(BigEndian::read_u16(&fixed[field::FLAGS])),
             header_len: usize::from(BigEndian::read_u16(&fixed[field::HEADER_LEN])),
             annotations_len: usize::from(BigEndian::read_u16(&fixed[field::ANNOTATIONS_LEN])),
@@ -194,10 +176,6 @@ impl Header {
                 });
             }
         }
-        let known = (frame_type::OPEN..=frame_type::HELLO).contains(&header.kind);
-        if !known && header.kind & frame_type::PASSABLE == 0 {
-            return Err(ParseError::Type { seen: header.kind });
-        }
         Ok(header)
     }
 
@@ -205,7 +183,8 @@ impl Header {
     ///
     /// # Panics
     ///
-    /// If `out` is shorter than [`HEADER_LEN`] or a length exceeds its bound: both are the caller's arithmetic.
+    /// If `out` is shorter than [`HEADER_LEN`] or a length exceeds its bound: both are the caller's
+    /// arithmetic.
     pub fn emit(&self, out: &mut [u8]) {
         assert!(
             self.annotations_len <= MAX_ANNOTATIONS && self.payload_len <= MAX_PAYLOAD,
@@ -214,7 +193,7 @@ impl Header {
         let out = &mut out[..HEADER_LEN];
         out[field::MAGIC].copy_from_slice(&MAGIC);
         out[field::VERSION] = VERSION;
-        out[field::TYPE] = self.kind;
+        out[field::TYPE] = self.kind.byte();
         BigEndian::write_u16(&mut out[field::FLAGS], self.flags.0);
         BigEndian::write_u16(&mut out[field::HEADER_LEN], self.header_len as u16);
         BigEndian::write_u16(
@@ -233,27 +212,27 @@ impl Header {
         BigEndian::write_u32(&mut out[field::CHECK], check);
     }
 
-    /// Offset of the first stamp.
+    /// Returns the offset of the first stamp.
     pub fn stamps_at(&self) -> usize {
         self.header_len
     }
 
-    /// Offset of the annotations, where a further stamp goes.
+    /// Returns the offset of the annotations, where a further stamp goes.
     pub fn annotations_at(&self) -> usize {
         self.stamps_at() + usize::from(self.stamps) * STAMP_LEN
     }
 
-    /// Offset of the payload.
+    /// Returns the offset of the payload.
     pub fn payload_at(&self) -> usize {
         self.annotations_at() + self.annotations_len
     }
 
-    /// Length of the whole frame.
+    /// Returns the length of the whole frame.
     pub fn frame_len(&self) -> usize {
         self.payload_at() + self.payload_len + usize::from(self.authentication_len)
     }
 
-    /// Whether nodes stamp it.
+    /// Returns `true` if nodes stamp it.
     pub fn marked(&self) -> bool {
         self.flags.has(Flags::MARKED)
     }
@@ -265,7 +244,7 @@ mod tests {
 
     fn sample() -> Header {
         Header {
-            kind: frame_type::BLOCK,
+            kind: FrameType::Block,
             flags: Flags(Flags::MARKED | 0x8000),
             header_len: HEADER_LEN,
             annotations_len: 0x0102,
@@ -309,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_is_incomplete_and_says_how_much_is_missing() {
+    fn every_truncation_is_incomplete_with_the_number_of_missing_bytes() {
         for len in 0..HEADER_LEN {
             assert_eq!(
                 Header::parse(&GOLDEN[..len]),
@@ -321,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_magic_is_told_at_its_first_byte() {
+    fn a_wrong_magic_is_refused_at_its_first_byte() {
         for (bytes, seen) in [
             (&b"H"[..], &b"H"[..]),
             (
@@ -381,7 +360,10 @@ mod tests {
             Header::parse(&with(9, 0)),
             Err(ParseError::Type { seen: 0 })
         );
-        assert_eq!(Header::parse(&with(9, 0x88)).map(|h| h.kind), Ok(0x88));
+        assert_eq!(
+            Header::parse(&with(9, 0x88)).map(|h| h.kind),
+            Ok(FrameType::Passable(0x88))
+        );
     }
 
     #[test]

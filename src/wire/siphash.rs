@@ -1,10 +1,11 @@
-//! SipHash-2-4 with 64 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), for the
-//! authentication of frames. std has it too, but deprecated, and promises no algorithm.
+//! SipHash-2-4 with 64 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input PRF",
+//! 2012), for the authentication of frames. std has it too, but deprecated, and promises no
+//! algorithm.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A key of 128 bits. `Debug` does not show it.
+/// A key of 128 bits, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(pub [u8; 16]);
 
@@ -14,7 +15,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The text is no key: it has to be 32 hexadecimal digits.
+/// The error of a text that is no key: 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoKey;
 
@@ -44,18 +45,18 @@ impl FromStr for Key {
     }
 }
 
-/// A hash in the making: [`update`](Self::update) as often as wanted, then [`finish`](Self::finish).
+/// A hash in progress: [`update`](Self::update) any number of times, then [`finish`](Self::finish).
 #[derive(Clone, Debug)]
 pub struct SipHash {
     v: [u64; 4],
     /// Bytes that do not fill a word yet, the first one lowest.
     tail: u64,
-    /// How many bytes came; the lowest 3 bits say how many of them are in `tail`.
+    /// The number of bytes; its lowest 3 bits are the number of them in `tail`.
     len: usize,
 }
 
 impl SipHash {
-    /// Nothing hashed yet.
+    /// Starts a hash.
     pub fn new(key: &Key) -> Self {
         let word = |at: usize| u64::from_le_bytes(key.0[at..at + 8].try_into().expect("8 bytes"));
         let (k0, k1) = (word(0), word(8));
@@ -97,7 +98,7 @@ impl SipHash {
         self.tail = little_endian(words.remainder());
     }
 
-    /// The hash of all that was given.
+    /// Returns the hash of all bytes.
     pub fn finish(mut self) -> u64 {
         let last = self.tail | (self.len as u64) << 56;
         compress(&mut self.v, last);
@@ -143,8 +144,8 @@ fn round(v: &mut [u64; 4]) {
 mod tests {
     use super::*;
 
-    /// Of the reference implementation: the key is 00 01 .. 0f, the input of row n is the n bytes 00 01 ..; row 15 is
-    /// the example of the paper's appendix A.
+    /// Of the reference implementation: the key is 00 01 .. 0f, the input of row n is the n bytes
+    /// 00 01 ..; row 15 is the example of the paper's appendix A.
     const VECTORS: [u64; 17] = [
         0x726f_db47_dd0e_0e31,
         0x74f8_39c5_93dc_67fd,

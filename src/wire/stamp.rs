@@ -1,4 +1,4 @@
-//! The stamp: 40 bytes, appended by each node per direction, never rewritten by another.
+//! The stamp: 40 bytes, appended by each node per direction, never rewritten by another node.
 
 use super::ParseError;
 use crate::time::{Nanos, WallTime};
@@ -15,7 +15,7 @@ mod field {
     pub(super) const GENERATION: usize = 10;
     pub(super) const FLAGS: usize = 11;
     pub(super) const HELD_MICROS: Range<usize> = 12..16;
-    pub(super) const ARRIVAL: Range<usize> = 16..24; // ns, kernel of the stamping node, 0 if unknown
+    pub(super) const ARRIVAL: Range<usize> = 16..24; // ns, kernel of the node, 0 if unknown
     pub(super) const INGRESS: Range<usize> = 24..32; // ns, clock of the stamping node
     pub(super) const EGRESS: Range<usize> = 32..40;
 }
@@ -25,7 +25,8 @@ mod field {
 pub enum StampDirection {
     /// Passed on, away from the source. At an exit: written to the server.
     Forward,
-    /// Passed on, towards the source. At an exit: the report of a block; its ingress is the forward egress.
+    /// Passed on, towards the source. At an exit: the report of a block; its ingress is the forward
+    /// egress.
     Return,
     /// Reflected: came in forward, left in the return direction.
     Turn,
@@ -55,14 +56,14 @@ impl StampDirection {
 pub struct StampFlags(pub u8);
 
 impl StampFlags {
-    /// The node's kernel calls its clock synchronised.
+    /// The kernel of the node states that its clock is synchronised.
     pub const SYNCHRONISED: u8 = 1;
     /// The node's clock was stepped between ingress and egress of this stamp.
     pub const STEPPED: u8 = 1 << 1;
     /// The block waited for the node's connection to the next one.
     pub const WAITED: u8 = 1 << 2;
 
-    /// Whether `bit` is set.
+    /// Returns `true` if `bit` is set.
     pub fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
     }
@@ -75,19 +76,20 @@ pub struct Stamp {
     pub node: u64,
     /// The node's place on the path.
     pub hop: u8,
-    /// Which way.
+    /// The direction.
     pub direction: StampDirection,
     /// Raised at each step of the node's clock.
     pub generation: u8,
     /// Flag bits.
     pub flags: StampFlags,
-    /// How long this pump was blocked in `write` since its previous stamp; microseconds on the wire, saturating.
+    /// The time for which this pump was blocked in `write` since its previous stamp; microseconds
+    /// on the wire, saturating.
     pub held: Nanos,
-    /// Kernel receive time of the last byte; `None` where unknown (0 on the wire).
+    /// Kernel receive time of the last byte; `None` if unknown (0 on the wire).
     pub arrival: Option<WallTime>,
-    /// The frame was completely read.
+    /// The time when the frame was completely read.
     pub ingress: WallTime,
-    /// Just before it is handed to the kernel.
+    /// The time just before it is handed to the kernel.
     pub egress: WallTime,
 }
 
@@ -96,7 +98,8 @@ impl Stamp {
     ///
     /// # Errors
     ///
-    /// [`ParseError::Incomplete`] if `bytes` is too short; [`ParseError::Content`] for an unknown direction.
+    /// [`ParseError::Incomplete`] if `bytes` is too short; [`ParseError::Content`] for an unknown
+    /// direction.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let Some(bytes) = bytes.get(..STAMP_LEN) else {
             return Err(ParseError::Incomplete {
@@ -140,15 +143,17 @@ impl Stamp {
     }
 }
 
-/// What [`set_egress`] writes, as offsets into the stamp: generation and flags, which lie together, and the time.
+/// The parts of a stamp that [`set_egress`] writes, as offsets: generation and flags, which are
+/// adjacent, and the time.
 pub(super) const fn egress_parts() -> (Range<usize>, Range<usize>) {
     (field::GENERATION..field::FLAGS + 1, field::EGRESS)
 }
 
-/// Writes the egress time into a stamp that is otherwise complete: the last thing before the frame is sent.
+/// Writes the egress time into a stamp that is complete otherwise, as the last step before the
+/// send.
 ///
-/// `generation` is the clock's at that moment; where it is not the one that stands in the stamp, the clock was stepped
-/// in between, and the stamp says so.
+/// `generation` is that of the clock at that moment. If it differs from the stamp's, the clock was
+/// stepped in between, and a flag marks that.
 ///
 /// # Panics
 ///
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_egress_is_set_last_and_tells_of_a_step_in_between() {
+    fn the_egress_is_set_last_and_marks_a_step_in_between() {
         let mut bytes = GOLDEN;
         set_egress(&mut bytes, WallTime(77), 5);
         let stamp = Stamp::parse(&bytes).unwrap();

@@ -1,20 +1,21 @@
-//! What nodes tell and what they are asked for: the values of two annotations. The drawing is in `wire/mod.rs`.
+//! The annotations of nodes, and the requests for them: the values of two annotation types. The
+//! drawing is in `wire/mod.rs`.
 //!
-//! A name is written as what it shares with the name before it and the rest, for a class's names begin alike and the
-//! annotations of all nodes share [`MAX_ANNOTATIONS`]. The first of a list shares nothing, so lists
-//! can be joined.
+//! A name is written as the number of bytes that it shares with the name before it, and the rest:
+//! names of a class begin alike, and the annotations of all nodes share [`MAX_ANNOTATIONS`]. The
+//! first of a list shares nothing, so lists can be joined.
 
 use super::{FrameView, Header, ParseError, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS};
 use crate::annotation::{AnnotationValue, Classes, HostAnnotation};
 use byteorder::{BigEndian, ByteOrder};
 
-/// Most facts in one annotation.
+/// Most host annotations in one frame annotation.
 pub const MAX_VALUES: usize = 256;
-/// Most bytes of a fact's name.
+/// Most bytes of a name.
 pub const MAX_VALUE_NAME: usize = 64;
-/// Most bytes of a fact's text.
+/// Most bytes of a text.
 pub const MAX_VALUE_TEXT: usize = 255;
-/// In an [`ANNOTATION_ASK`](super::ANNOTATION_ASK): every hop that is not listed.
+/// In an [`ANNOTATION_ASK`](super::ANNOTATION_ASK): all hops that are not listed.
 pub const ASK_OTHERS: u8 = u8::MAX;
 /// Most hops in an [`ANNOTATION_ASK`](super::ANNOTATION_ASK).
 pub const MAX_ASKED: usize = 64;
@@ -27,11 +28,12 @@ const TEXT: u8 = 2;
 const ASK_LEN: usize = 5;
 
 const MALFORMED: ParseError = ParseError::Content {
-    part: "facts annotation",
+    part: "values annotation",
 };
 
-/// The value of an [`ANNOTATION_VALUES`](super::ANNOTATION_VALUES). Left out are names that are empty or too long, numbers
-/// that are not finite, and what exceeds [`MAX_VALUES`]; texts are cut.
+/// Returns the value of an [`ANNOTATION_VALUES`](super::ANNOTATION_VALUES). It leaves out names
+/// that are empty or too long, numbers that are not finite, and what exceeds [`MAX_VALUES`]; texts
+/// are cut.
 pub fn emit_values(annotations: &[HostAnnotation]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut previous: &[u8] = &[];
@@ -58,7 +60,7 @@ pub fn emit_values(annotations: &[HostAnnotation]) -> Vec<u8> {
     out
 }
 
-/// The beginning of `text` that fits, whole characters.
+/// Returns the longest beginning of `text` that fits, in whole characters.
 fn cut(text: &str) -> &str {
     let mut end = text.len().min(MAX_VALUE_TEXT);
     while !text.is_char_boundary(end) {
@@ -67,7 +69,7 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-/// One fact as it lies on the wire.
+/// One host annotation on the wire.
 struct Raw<'a> {
     shared: usize,
     rest: &'a [u8],
@@ -75,7 +77,7 @@ struct Raw<'a> {
     value: &'a [u8],
 }
 
-/// The first fact of a list, and what follows it; `None` where an inner length exceeds what is there.
+/// Splits the first item off a list; `None` if an inner length exceeds what is there.
 fn split_first(bytes: &[u8]) -> Option<(Raw<'_>, &[u8])> {
     let (&[shared, len], tail) = bytes.split_first_chunk()?;
     let (rest, tail) = tail.split_at_checked(usize::from(len))?;
@@ -91,12 +93,12 @@ fn split_first(bytes: &[u8]) -> Option<(Raw<'_>, &[u8])> {
     Some((raw, tail))
 }
 
-/// Reads the value of an [`ANNOTATION_VALUES`](super::ANNOTATION_VALUES). A name's second fact, numbers that are not finite
-/// and kinds of values that this version does not know are passed over.
+/// Reads the value of an [`ANNOTATION_VALUES`](super::ANNOTATION_VALUES). It skips the second value
+/// of a name, numbers that are not finite, and kinds of a later version.
 ///
 /// # Errors
 ///
-/// [`ParseError::Content`] where lengths contradict each other or a bound is exceeded.
+/// [`ParseError::Content`] if lengths contradict each other or a bound is exceeded.
 pub fn parse_values(mut bytes: &[u8]) -> Result<Vec<HostAnnotation>, ParseError> {
     let mut annotations: Vec<HostAnnotation> = Vec::new();
     let mut name: Vec<u8> = Vec::new();
@@ -126,7 +128,7 @@ pub fn parse_values(mut bytes: &[u8]) -> Result<Vec<HostAnnotation>, ParseError>
     Ok(annotations)
 }
 
-/// As many whole facts from the front of `bytes` as fit into `room`.
+/// Returns as many whole items from the front of `bytes` as fit into `room`.
 pub fn cut_values(bytes: &[u8], room: usize) -> &[u8] {
     let mut rest = bytes;
     while let Some((_, tail)) = split_first(rest) {
@@ -138,7 +140,8 @@ pub fn cut_values(bytes: &[u8], room: usize) -> &[u8] {
     &bytes[..bytes.len() - rest.len()]
 }
 
-/// The value of an [`ANNOTATION_ASK`](super::ANNOTATION_ASK); beyond [`MAX_ASKED`] hops the rest is left out.
+/// Returns the value of an [`ANNOTATION_ASK`](super::ANNOTATION_ASK), for [`MAX_ASKED`] hops at
+/// most.
 pub fn emit_ask(asked: impl Iterator<Item = (u8, Classes)>) -> Vec<u8> {
     let mut out = Vec::new();
     for (hop, classes) in asked.take(MAX_ASKED) {
@@ -148,11 +151,12 @@ pub fn emit_ask(asked: impl Iterator<Item = (u8, Classes)>) -> Vec<u8> {
     out
 }
 
-/// What the value of an [`ANNOTATION_ASK`](super::ANNOTATION_ASK) asks `hop` for.
+/// Returns the classes that the value of an [`ANNOTATION_ASK`](super::ANNOTATION_ASK) requests from
+/// `hop`.
 ///
 /// # Errors
 ///
-/// [`ParseError::Content`] where it is no list of hops and classes.
+/// [`ParseError::Content`] if it is no list of hops and classes.
 pub fn asked_of(value: &[u8], hop: u8) -> Result<Classes, ParseError> {
     if value.len() % ASK_LEN != 0 {
         return Err(ParseError::Content {
@@ -165,8 +169,8 @@ pub fn asked_of(value: &[u8], hop: u8) -> Result<Classes, ParseError> {
     Ok(Classes(row.map_or(0, |row| BigEndian::read_u32(&row[1..]))))
 }
 
-/// A copy of a frame behind `headroom` bytes, with an annotation more, and the header of that copy; `None` where the room
-/// for annotations is used up.
+/// Copies a frame behind `headroom` bytes, with one more annotation. Returns the copy and its
+/// header; `None` if the room for annotations is used up.
 pub fn with_annotation(
     frame: &FrameView<'_>,
     headroom: usize,
@@ -192,7 +196,7 @@ pub fn with_annotation(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{build, frame_type, push_annotation, ANNOTATION_VALUES};
+    use super::super::{build, push_annotation, FrameType, ANNOTATION_VALUES};
     use super::*;
     use crate::random::Random;
 
@@ -222,7 +226,7 @@ mod tests {
     ];
 
     #[test]
-    fn golden_facts_are_written_and_read_and_a_cut_is_no_fact() {
+    fn golden_values_are_written_and_read_and_a_truncation_is_no_value() {
         assert_eq!(emit_values(&sample()), GOLDEN);
         assert_eq!(parse_values(GOLDEN), Ok(sample()));
         let whole = [0, 17, 30, GOLDEN.len()];
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fact_is_left_out_and_long_texts_are_cut_between_characters() {
+    fn invalid_values_are_left_out_and_long_texts_are_cut_between_characters() {
         let annotations = [
             number("nan", f64::NAN),
             number("inf", f64::INFINITY),
@@ -289,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_facts_are_errors_or_facts_within_the_bounds_and_never_a_panic() {
+    fn damaged_values_are_errors_or_values_within_the_bounds_and_never_a_panic() {
         const SEED: u64 = 0x5eed_0004;
         let mut random = Random::new(SEED);
         let (mut read, mut refused) = (0, 0);
@@ -343,7 +347,7 @@ mod tests {
 
     #[test]
     fn an_annotation_is_added_before_the_payload_as_long_as_there_is_room() {
-        let header = Header::new(frame_type::BLOCK, 7, 9);
+        let header = Header::new(FrameType::Block, 7, 9);
         let mut annotations = Vec::new();
         push_annotation(&mut annotations, 99, 1, b"there");
         let bytes = build(header, &[], &annotations, b"payload");

@@ -1,4 +1,5 @@
-//! A node's peer made by hand: frames that are right, frames that are bent, and a witness that goes through a node.
+//! A node's peer made by hand: frames that are right, frames that are bent, and a witness that goes
+//! through a node.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
@@ -7,12 +8,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, ErrorInfo, Flags, FrameView, Header, HEADER_LEN,
+    build, ErrorInfo, Flags, FrameType, FrameView, Header, HEADER_LEN,
 };
 
 pub const COOKIE: u64 = 0x1122_3344_5566_7788;
 
-pub fn framed(kind: u8, flags: u16, cookie: u64, payload: &[u8]) -> Vec<u8> {
+pub fn framed(kind: FrameType, flags: u16, cookie: u64, payload: &[u8]) -> Vec<u8> {
     let header = Header {
         flags: Flags(flags),
         ..Header::new(kind, cookie, 0)
@@ -21,15 +22,15 @@ pub fn framed(kind: u8, flags: u16, cookie: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 pub fn open() -> Vec<u8> {
-    framed(frame_type::OPEN, Flags::MARKED, COOKIE, &[])
+    framed(FrameType::Open, Flags::MARKED, COOKIE, &[])
 }
 
 pub fn block() -> Vec<u8> {
-    framed(frame_type::BLOCK, 0, COOKIE, b"payload")
+    framed(FrameType::Block, 0, COOKIE, b"payload")
 }
 
 pub fn end() -> Vec<u8> {
-    framed(frame_type::END, 0, COOKIE, &[])
+    framed(FrameType::End, 0, COOKIE, &[])
 }
 
 /// A header whose field at `at` is overwritten, with or without the check computed anew.
@@ -75,9 +76,9 @@ pub fn next_frame(socket: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
 }
 
 /// The text of the ERROR frame that comes before the end, if one does.
-pub fn told(socket: &mut TcpStream) -> Option<String> {
+pub fn error_text(socket: &mut TcpStream) -> Option<String> {
     while let Some((header, payload)) = next_frame(socket) {
-        if header.kind == frame_type::ERROR {
+        if header.kind == FrameType::Error {
             return Some(ErrorInfo::parse(&payload).unwrap().text);
         }
     }
@@ -99,7 +100,7 @@ impl Witness {
         witness
     }
 
-    /// One that has not asked anything yet. Whether its node takes it shows when it does.
+    /// Returns a witness that has sent no block yet.
     pub fn silent(mut socket: TcpStream, framed: bool) -> Self {
         if framed {
             let _ = socket.write_all(&open());
@@ -111,19 +112,19 @@ impl Witness {
         }
     }
 
-    /// From now on its blocks are marked: nodes stamp them.
+    /// Marks its blocks from now on: nodes stamp them.
     pub fn marks(mut self) -> Self {
         self.flags = Flags::MARKED;
         self
     }
 
-    /// How long it waits for a part of an answer.
+    /// Sets the time that it waits for a part of an answer.
     pub fn waits(self, timeout: Duration) -> Self {
         self.socket.set_read_timeout(Some(timeout)).unwrap();
         self
     }
 
-    /// Says END and hears it, so that its node has nothing to complain about.
+    /// Sends END and waits for it, so that its node logs no error.
     pub fn leaves(mut self) {
         if self.framed {
             self.socket.write_all(&end()).unwrap();
@@ -132,10 +133,10 @@ impl Witness {
         self.socket.read_to_end(&mut Vec::new()).unwrap();
     }
 
-    /// Whether `payload` comes back as it was sent.
+    /// Returns `true` if `payload` comes back as it was sent.
     pub fn is_answered(&mut self, payload: &[u8]) -> bool {
         let asked = match self.framed {
-            true => framed(frame_type::BLOCK, self.flags, COOKIE, payload),
+            true => framed(FrameType::Block, self.flags, COOKIE, payload),
             false => payload.to_vec(),
         };
         if self.socket.write_all(&asked).is_err() {
@@ -145,10 +146,10 @@ impl Witness {
         while answer.len() < payload.len() {
             if self.framed {
                 match next_frame(&mut self.socket) {
-                    Some((header, part)) if header.kind == frame_type::BLOCK => {
+                    Some((header, part)) if header.kind == FrameType::Block => {
                         answer.extend(part);
                     }
-                    Some((header, _)) if header.kind == frame_type::ERROR => return false,
+                    Some((header, _)) if header.kind == FrameType::Error => return false,
                     Some(_) => {}
                     None => return false,
                 }

@@ -1,5 +1,4 @@
-//! What the tests of the outer faces share: chains of every shape in front of a plain server, streams that a seed makes
-//! and checks again, and resets without `unsafe`.
+//! Chains of every shape in front of a plain server, seeded streams, and resets without `unsafe`.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
@@ -17,12 +16,12 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use subsegment_tcp_speeds::sys;
 
-/// What stands between a plain client and a plain server.
+/// The nodes between a plain client and a plain server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Nothing: what the chains are compared with.
+    /// No node, for comparison with the chains.
     Direct,
-    /// One node, raw on both sides.
+    /// A node that is raw on both sides.
     Proxy,
     /// Two nodes.
     EntryExit,
@@ -42,7 +41,7 @@ pub const SHAPES: [Shape; 4] = [
 pub struct Chain {
     pub shape: Shape,
     pub address: SocketAddr,
-    /// From the client's side on.
+    /// In order from the client.
     pub nodes: Vec<Node>,
 }
 
@@ -79,17 +78,17 @@ impl Chain {
         connect(self.address)
     }
 
-    /// Ends all nodes in order; what they said on stderr and stdout.
+    /// Ends all nodes in order; returns their stderr and stdout.
     #[track_caller]
     pub fn stop(&mut self) -> String {
-        let mut said = String::new();
+        let mut output = String::new();
         for node in &mut self.nodes {
             let (status, stdout) = node.process.stop();
             assert!(status.success(), "{:?}: {status}", self.shape);
-            said += &(node.process.stderr().join("\n") + "\n" + &stdout);
+            output += &(node.process.stderr().join("\n") + "\n" + &stdout);
         }
-        assert!(!said.contains("panicked"), "{said}");
-        said
+        assert!(!output.contains("panicked"), "{output}");
+        output
     }
 }
 
@@ -98,8 +97,8 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     connect_unless_reset(address).expect("no reset")
 }
 
-/// As [`connect`], to a node that resets its clients by itself: `None` where the reset is there before the connect returns,
-/// whose error it is then.
+/// Connects to a node that resets its clients; `None` if the reset comes before the connect
+/// returns.
 pub fn connect_unless_reset(address: SocketAddr) -> Option<TcpStream> {
     match TcpStream::connect(address) {
         Ok(socket) => {
@@ -114,9 +113,9 @@ pub fn connect_unless_reset(address: SocketAddr) -> Option<TcpStream> {
 /// The next connection to a test's own server.
 #[track_caller]
 pub fn accept(listener: &TcpListener) -> TcpStream {
-    let (say, accepted) = channel();
+    let (sender, accepted) = channel();
     let listening = listener.try_clone().unwrap();
-    std::thread::spawn(move || say.send(listening.accept()));
+    std::thread::spawn(move || sender.send(listening.accept()));
     let (socket, _) = accepted
         .recv_timeout(LONG)
         .expect("no connection came")
@@ -171,8 +170,9 @@ pub fn echo_server() -> SocketAddr {
     address
 }
 
-/// Closes `socket` with a reset. std cannot set SO_LINGER, but the kernel resets a connection that is closed with
-/// unread data in its queue: the far side has to have sent some, which is waited for.
+/// Closes `socket` with a reset. std cannot set SO_LINGER, but the kernel resets a connection that
+/// is closed with unread data in its queue: the far side has to have sent some, which is waited
+/// for.
 pub fn reset(socket: TcpStream) {
     assert!(
         socket.peek(&mut [0]).unwrap() > 0,
@@ -181,14 +181,14 @@ pub fn reset(socket: TcpStream) {
     drop(socket);
 }
 
-/// How reading a socket came to its end.
+/// The end of reading a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ending {
     Orderly,
     Reset,
 }
 
-/// Reads to the end; what came, and how it ended.
+/// Reads to the end; returns the bytes and the kind of end.
 #[track_caller]
 pub fn read_out(mut socket: &TcpStream) -> (Vec<u8>, Ending) {
     let mut bytes = Vec::new();

@@ -44,8 +44,9 @@ fn entry_relay_echo() -> (Vec<Subject>, SocketAddr) {
     (subjects.into(), address)
 }
 
-/// 17000 to begin with: each first block is measured, and the store of measurements is full after 16384. What malloc keeps
-/// grows to 2 MiB within 100000 and stays there; a leak of 100 bytes for each of the 10000 would show.
+/// 17000 to begin with: each first block is measured, and the store of measurements is full after
+/// 16384. The heap grows to 2 MiB within 100000 and stays there; a leak of 100 bytes for each of
+/// the 10000 would show.
 fn one_by_one(what: &'static str) -> Vec<Row> {
     let (subjects, address) = entry_relay_echo();
     let mut scene = Scene::new(what, Witness::new(address, false), subjects);
@@ -72,22 +73,23 @@ fn served(mut client: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// One at a time on this host: two runs of these tests with 12000 threads each would use up its 32768 (pid_max). The name
-/// is the kernel's, which takes it back with the process.
+/// One at a time on this host: two runs of these tests with 12000 threads each would use up its
+/// 32768 (pid_max). The name is the kernel's, which takes it back with the process.
 fn alone() -> UnixListener {
     let name = UnixAddress::from_abstract_name("subsegment-tcp-speeds-many-threads").unwrap();
     loop {
         if let Ok(ours) = UnixListener::bind_addr(&name) {
             return ours;
         }
-        // Whoever has it accepts nothing, and this ends with it.
+        // Its owner accepts nothing, and this ends with it.
         if let Ok(mut held) = UnixStream::connect_addr(&name) {
             let _ = held.read(&mut [0]);
         }
     }
 }
 
-/// What 2000 connections leave is the C library's, up to 640 stacks; 2000 more add at most what fills that up.
+/// The rest of 2000 connections is the C library's, up to 640 stacks; 2000 more add at most what
+/// fills that up.
 fn at_once(what: &'static str) -> Vec<Row> {
     let _alone = alone();
     let (subjects, address) = entry_relay_echo();
@@ -104,8 +106,8 @@ fn at_once(what: &'static str) -> Vec<Row> {
     })
 }
 
-/// What memory may keep after so many threads: the C library keeps the stacks of 640 (40 MiB of addresses), of which a
-/// debug build has touched up to 32 KiB each, and malloc has its share.
+/// What memory may keep after so many threads: the C library keeps the stacks of 640 (40 MiB of
+/// addresses), of which a debug build has touched up to 32 KiB each, and malloc has its share.
 const fn stacks(threads: u64) -> u64 {
     1024 + 40 * if threads < 640 { threads } else { 640 } + threads
 }
@@ -124,7 +126,7 @@ fn slowly(role: &'static str, what: &'static str, slow: Slow) -> Vec<Row> {
     let (_beyond, node) = cast(role, &["-t", "0.5"]);
     let address = node.address;
     // A line for each, which names it.
-    let subject = Subject::new(role, node).says_times(
+    let subject = Subject::new(role, node).expects_times(
         SLOW..=SLOW,
         "began a frame and did not go on for 0.5 s (--timeout)",
     );
@@ -137,7 +139,8 @@ fn slowly(role: &'static str, what: &'static str, slow: Slow) -> Vec<Row> {
             Slow::Trickle => 1,
             Slow::Stop(at) => at,
         };
-        // Each says its first word when it is there, or the node tells of one that was silent for its timeout.
+        // Each sends its first bytes when it is there, or the node logs one that was silent for its
+        // timeout.
         let coming = (0..SLOW).map(|_| {
             let mut client = connect(address);
             client.write_all(&stream[..at_once]).unwrap();
@@ -145,7 +148,8 @@ fn slowly(role: &'static str, what: &'static str, slow: Slow) -> Vec<Row> {
         });
         let clients: Vec<_> = coming.collect();
         if let Slow::Trickle = slow {
-            // Until nobody takes a byte any more, which is not for want of bytes: half a header takes 2.4 s at least.
+            // Until no peer takes a byte any more, which is not for want of bytes: half a header
+            // takes 2.4 s at least.
             let mut taken = at_once;
             for byte in &stream[at_once..] {
                 pass(Duration::from_millis(100));
@@ -161,7 +165,7 @@ fn slowly(role: &'static str, what: &'static str, slow: Slow) -> Vec<Row> {
             ended(client);
         }
         let took = begun.elapsed();
-        // On a busy machine 200 threads have to get at a processor first, and the clients at theirs.
+        // On a busy machine 200 threads need a processor first, and the clients need theirs.
         assert!(took < LONG / 4, "they were ended after {took:?} only");
     })
 }
@@ -174,8 +178,8 @@ fn ended(mut client: &TcpStream) {
     assert!(!hung, "it is not ended");
 }
 
-/// Who sends nothing at all begins no frame; that is what --idle-timeout is for (longer than the idle
-/// second of the witness).
+/// Who sends nothing at all begins no frame; that is what --idle-timeout is for (longer than the
+/// idle second of the witness).
 fn silent(what: &'static str) -> Vec<Row> {
     let (_beyond, node) = cast("entry", &["--idle-timeout", "2"]);
     let address = node.address;

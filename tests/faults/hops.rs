@@ -1,32 +1,33 @@
 //! Next hops and servers that are not there, do not answer, or go at every state of a session.
 
-use crate::faces::framed::{block, end, framed, next_frame, open, told, Witness, COOKIE};
+use crate::faces::framed::{block, end, error_text, framed, next_frame, open, Witness, COOKIE};
 use crate::faces::{accept, connect, connect_unless_reset, echo_server, read_out, Ending};
 use crate::peers::{go, Way};
 use crate::scene::{play, Play, Row, Scene, Subject};
+use crate::util::link::Link;
 use crate::util::{fill_backlog, free_port, Node};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
-use subsegment_tcp_speeds::commands::demo::link::Link;
 use subsegment_tcp_speeds::sys;
-use subsegment_tcp_speeds::wire::{frame_type, Flags, HEADER_LEN};
+use subsegment_tcp_speeds::wire::{Flags, FrameType, HEADER_LEN};
 
-/// What a next hop does with a connection, the number of which it is given: it is over when this returns.
+/// The behaviour of a next hop on a connection, given its number: it is over on return.
 type Act = Box<dyn Fn(usize, TcpStream) + Send + Sync>;
 
 /// What stands where the next hop should be, from the second connection on.
 enum After {
     Acts(Act),
-    /// Nobody listens there.
+    /// No process listens there.
     Refuses,
     /// Its backlog is full: what comes is dropped, as by a firewall.
     Swallows,
 }
 
-/// A node in `role` whose next hop serves one connection well, the witness's, and all others as `after` says.
+/// A node in `role` whose next hop serves one connection well, the witness's, and all others as
+/// `after` does.
 struct Stage {
     role: &'static str,
     node: Node,
@@ -40,7 +41,7 @@ struct Stage {
 impl Stage {
     fn new(role: &'static str, args: &[&str], after: After) -> Self {
         let z = Node::start("Z", &[]);
-        // Nobody else is given this port when the listener has gone.
+        // No other process gets this port when the listener has gone.
         let next = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let hop = TcpListener::bind(next).unwrap();
         let own: &[&str] = match role {
@@ -83,7 +84,8 @@ impl Stage {
         }
     }
 
-    /// Lets `fault` happen to a client of the node; `says` are the parts of what the node says of it, once a round.
+    /// Lets `fault` happen to a client of the node; `expected` are the parts of the lines of
+    /// the node, one per round.
     fn play(
         self,
         what: &'static str,
@@ -113,8 +115,8 @@ const WITHOUT_END: &str = "closed the connection without END";
 const WITHIN: &str = "closed the connection within a frame";
 const BROKE: &str = "broke the connection: ";
 
-/// What the next hop has said before it goes: OPENED is the first.
-type Said = (
+/// The bytes that the next hop sends before it goes: OPENED is the first.
+type Sent = (
     &'static str,
     fn() -> Vec<u8>,
     Option<&'static str>,
@@ -122,18 +124,18 @@ type Said = (
 );
 
 fn opened() -> Vec<u8> {
-    framed(frame_type::OPENED, Flags::RETURN, COOKIE, &[])
+    framed(FrameType::Opened, Flags::RETURN, COOKIE, &[])
 }
 
 fn back() -> Vec<u8> {
-    framed(frame_type::BLOCK, Flags::RETURN, COOKIE, b"payload")
+    framed(FrameType::Block, Flags::RETURN, COOKIE, b"payload")
 }
 
 fn end_back() -> Vec<u8> {
-    framed(frame_type::END, Flags::RETURN, COOKIE, &[])
+    framed(FrameType::End, Flags::RETURN, COOKIE, &[])
 }
 
-const STATES: [Said; 6] = [
+const STATES: [Sent; 6] = [
     (
         "next hop gone before OPENED",
         Vec::new,
@@ -175,8 +177,8 @@ const STATES: [Said; 6] = [
 pub(crate) fn plays() -> Vec<Play> {
     let mut plays = Vec::new();
     for role in ["relay", "entry"] {
-        for said in STATES {
-            plays.push(play(said.0, move |_| next_hop_goes(role, said)));
+        for sent in STATES {
+            plays.push(play(sent.0, move |_| next_hop_goes(role, sent)));
         }
     }
     for (what, answer) in [
@@ -200,17 +202,17 @@ pub(crate) fn plays() -> Vec<Play> {
     plays
 }
 
-/// Reads OPEN and what comes with it, says its part with the cookie of the session, and goes.
-fn next_hop_goes(role: &'static str, (what, said, ends, resets): Said) -> Vec<Row> {
+/// Reads OPEN and what follows it, sends its part with the cookie of the session, and goes.
+fn next_hop_goes(role: &'static str, (what, sent, ends, resets): Sent) -> Vec<Row> {
     let act: Act = Box::new(move |at, mut socket| {
         let header = next_frame(&mut socket).expect("OPEN").0;
         next_frame(&mut socket).expect("a block");
         socket
-            .write_all(&with_cookie(&said(), header.cookie))
+            .write_all(&with_cookie(&sent(), header.cookie))
             .unwrap();
         let way = [Way::End, Way::Reset][at % 2];
-        if way == Way::Reset && !said().is_empty() {
-            // A reset overtakes what was said; the node has to have read it.
+        if way == Way::Reset && !sent().is_empty() {
+            // A reset overtakes what was sent; the node has to have read it.
             while sys::unacknowledged(&socket) > 0 {
                 thread::yield_now();
             }
@@ -219,7 +221,7 @@ fn next_hop_goes(role: &'static str, (what, said, ends, resets): Said) -> Vec<Ro
     });
     let change = |mut subject: Subject, _: SocketAddr| {
         for part in [ends, resets].into_iter().flatten() {
-            subject = subject.says(part);
+            subject = subject.expects(part);
         }
         subject
     };
@@ -230,7 +232,7 @@ fn next_hop_goes(role: &'static str, (what, said, ends, resets): Said) -> Vec<Ro
     })
 }
 
-/// Sends a block and says END; reads to the end of whatever kind.
+/// Sends a block and END; reads to an end of any kind.
 fn client(role: &str, address: SocketAddr) {
     let mut client = connect(address);
     let hello = match role {
@@ -286,16 +288,16 @@ fn server_goes(what: &'static str, answer: &'static [u8]) -> Vec<Row> {
 
 fn refused(role: &'static str, what: &'static str) -> Vec<Row> {
     let change = |subject: Subject, next| {
-        subject.says(format!("cannot connect to {next}: Connection refused"))
+        subject.expects(format!("cannot connect to {next}: Connection refused"))
     };
     Stage::new(role, &[], After::Refuses).play(what, change, |address| {
-        hears(role, address, "Connection refused");
+        receives(role, address, "Connection refused");
     })
 }
 
 fn swallowed(role: &'static str, what: &'static str) -> Vec<Row> {
     let change = |subject: Subject, next| {
-        subject.says_times(
+        subject.expects_times(
             5..=5,
             format!("cannot connect to {next}: connection timed out"),
         )
@@ -303,14 +305,14 @@ fn swallowed(role: &'static str, what: &'static str) -> Vec<Row> {
     Stage::new(role, &["-t", "0.3"], After::Swallows).play(what, change, |address| {
         thread::scope(|scope| {
             for _ in 0..5 {
-                scope.spawn(|| hears(role, address, "connection timed out"));
+                scope.spawn(|| receives(role, address, "connection timed out"));
             }
         });
     })
 }
 
-/// A client that comes in vain: a framed one is told why, a plain one is reset.
-fn hears(role: &str, address: SocketAddr, part: &str) {
+/// A client that is refused: a framed one gets an ERROR, a plain one is reset.
+fn receives(role: &str, address: SocketAddr, part: &str) {
     if role == "entry" {
         let client = connect_unless_reset(address);
         let ending = client.map_or(Ending::Reset, |client| read_out(&client).1);
@@ -319,11 +321,11 @@ fn hears(role: &str, address: SocketAddr, part: &str) {
     }
     let mut client = connect(address);
     client.write_all(&[open(), block()].concat()).unwrap();
-    let told = told(&mut client).expect("an ERROR frame");
-    assert!(told.contains(part), "{told}");
+    let error_text = error_text(&mut client).expect("an ERROR frame");
+    assert!(error_text.contains(part), "{error_text}");
 }
 
-/// Three clients at a time send until nothing goes any more, are told of once each, and reset.
+/// Three clients at a time send until nothing moves, are logged once each, and reset.
 fn stuck(role: &'static str, what: &'static str) -> Vec<Row> {
     let act: Act = Box::new(|_, socket| {
         // Until the connection is over, and nothing is read.
@@ -333,11 +335,11 @@ fn stuck(role: &'static str, what: &'static str) -> Vec<Row> {
         {}
     });
     let change = move |subject: Subject, _: SocketAddr| {
-        let subject = subject.says_times(3..=3, "has read nothing for 0.3 s, still waiting");
+        let subject = subject.expects_times(3..=3, "has read nothing for 0.3 s, still waiting");
         match role {
             // That plain clients reset is their affair.
             "entry" => subject,
-            _ => subject.says_times(3..=3, BROKE),
+            _ => subject.expects_times(3..=3, BROKE),
         }
     };
     Stage::new(role, &["-t", "0.3"], After::Acts(act)).play(what, change, |address| {
@@ -356,7 +358,7 @@ fn fill(role: &str, address: SocketAddr) {
         "entry" => big,
         _ => {
             client.write_all(&open()).unwrap();
-            framed(frame_type::BLOCK, 0, COOKIE, &big)
+            framed(FrameType::Block, 0, COOKIE, &big)
         }
     };
     // Longer than the node's patience.
@@ -367,7 +369,7 @@ fn fill(role: &str, address: SocketAddr) {
     go(client, Way::Reset);
 }
 
-/// A slow path is no fault, and nothing is said of it.
+/// A slow path is no fault, and nothing is logged.
 fn late(role: &'static str, what: &'static str) -> Vec<Row> {
     let z = Node::start("Z", &[]);
     let well = if role == "exit" {

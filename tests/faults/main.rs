@@ -1,7 +1,8 @@
-//! What goes wrong around a node, and what must hold all the while: other connections go on, and afterwards threads,
-//! descriptors and memory are what they were, the processor idles, and the log has one clear line.
+//! Faults around a node, and what must hold all the while: other connections go on, and afterwards
+//! threads,
 //!
-//! `cargo test --test faults -- --nocapture | grep ^ROW` shows the matrix. `STS_SEED` repeats a run of mutations.
+//! `cargo test --test faults -- --nocapture | grep ^ROW` shows the matrix. `STS_SEED` repeats a run
+//! of mutations.
 
 #[path = "../faces/mod.rs"]
 mod faces;
@@ -25,7 +26,7 @@ use subsegment_tcp_speeds::sys;
 const AT_A_TIME: usize = 6;
 
 #[test]
-fn whatever_fails_around_a_node_everybody_else_goes_on_and_nothing_is_left_behind() {
+fn any_failure_around_a_node_leaves_the_others_running_and_nothing_behind() {
     sys::raise_descriptor_limit().unwrap();
     // What takes longest begins first; the table has the order of `plays`.
     let mut plays: Vec<Play> = Vec::new();

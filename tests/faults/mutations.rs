@@ -1,4 +1,5 @@
-//! Streams that were recorded between real nodes, bent in every way, against live nodes from both sides.
+//! Streams that were recorded between real nodes, bent in every way, against live nodes from both
+//! sides.
 //!
 //! Each run has a seed of its own, which a failure prints: `STS_SEED=... STS_RUNS=1` repeats it.
 
@@ -6,6 +7,7 @@ use crate::faces::framed::{check, open, read_frame, Witness, COOKIE};
 use crate::faces::{accept, connect, connect_unless_reset, listener, Random};
 use crate::hops::pass_on;
 use crate::peers::cast;
+use crate::util::json::parse;
 use crate::util::vitals::{wait_started, Vitals};
 use crate::util::{pass, program, Node, Process, LONG};
 use std::io::{ErrorKind, Read, Write};
@@ -15,7 +17,6 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::report::json::read::parse;
 use subsegment_tcp_speeds::wire::{FrameView, Header, HEADER_LEN, STAMP_LEN};
 
 const SEED: u64 = 0x5eed_0005;
@@ -35,8 +36,8 @@ fn number(name: &str, default: u64) -> u64 {
     parsed.unwrap_or_else(|_| panic!("{name} is a number, not {text:?}"))
 }
 
-/// The frames of a session of a real source through a relay to an echo, as the relay sent them to the echo (two stamps
-/// and two introductions) and got them back.
+/// The frames of a session of a real source through a relay to an echo, as the relay sent them (two
+/// stamps
 struct Recorded {
     out: Vec<Vec<u8>>,
     back: Vec<Vec<u8>>,
@@ -90,7 +91,8 @@ fn frames(mut stream: &[u8]) -> Vec<Vec<u8>> {
     frames
 }
 
-/// A stream that is wrong in up to four ways. Most often the checks are right all the same, for what lies behind them.
+/// A stream with up to four defects. Most often its checks are right all the same, to test what
+/// lies behind them.
 fn mutated(random: &mut Random, frames: &[Vec<u8>], cookie: u64) -> Vec<u8> {
     let mut frames = frames.to_vec();
     for frame in &mut frames {
@@ -171,7 +173,8 @@ fn bend(random: &mut Random, frame: &mut Vec<u8>) {
         3 => frame[12..14].copy_from_slice(&(edge as u16).to_be_bytes()),
         4 => frame[14..16].copy_from_slice(&(edge as u16).to_be_bytes()),
         5 => frame[16..20].copy_from_slice(&edge.to_be_bytes()),
-        // Stamps more or fewer than there are; type, flags, hop, hop limit; times and hops of stamps.
+        // Stamps more or fewer than there are; type, flags, hop, hop limit; times and hops of
+        // stamps.
         6 => frame[20] = edge as u8,
         7 => {
             let at = [8, 9, 9, 9, 10, 11, 21, 22, 23, 24, 39][random.below(11)];
@@ -226,7 +229,7 @@ impl Victim {
         let answered = witness.is_answered(b"a clean session");
         assert!(
             answered,
-            "{} after seed {seed:#x}: it serves nobody",
+            "{} after seed {seed:#x}: it serves no client",
             self.role
         );
         witness.leaves();
@@ -241,8 +244,13 @@ impl Victim {
             let now = Vitals::of(pid).expect("it lives");
             if (now.threads, now.descriptors) == (self.fresh.threads, self.fresh.descriptors) {
                 println!(
-                    "MUTATIONS {} ({hung}): {runs} streams from seed {seed:#x}, KiB {} -> {}, threads {} -> {}, lines {}",
-                    self.role, self.fresh.memory_kib, now.memory_kib, self.fresh.threads, now.threads,
+                    "MUTATIONS {} ({hung}): {runs} streams from seed {seed:#x}, KiB {} -> {}, \
+                     threads {} -> {}, lines {}",
+                    self.role,
+                    self.fresh.memory_kib,
+                    now.memory_kib,
+                    self.fresh.threads,
+                    now.threads,
                     self.node.process.stderr().len(),
                 );
                 break;
@@ -255,8 +263,8 @@ impl Victim {
             pass(Duration::from_millis(5));
         }
         let (status, report) = self.node.process.stop();
-        let said = self.node.process.stderr();
-        let panic = said.iter().find(|line| line.contains("panicked"));
+        let logged = self.node.process.stderr();
+        let panic = logged.iter().find(|line| line.contains("panicked"));
         assert!(panic.is_none(), "{}, seed {seed:#x}: {panic:?}", self.role);
         assert!(status.success(), "{}, seed {seed:#x}: {status}", self.role);
         parse(report.as_bytes())
@@ -296,7 +304,7 @@ fn from_before(role: &'static str, recorded: &Recorded) {
     victim.ends(runs, "from its client");
 }
 
-/// A next hop that answers its connections as it is told: with a stream, or well.
+/// A next hop that answers each connection with a given stream, or well.
 struct Hop {
     address: SocketAddr,
     orders: Sender<Option<Random>>,
@@ -369,7 +377,8 @@ fn from_behind(role: &'static str, recorded: &Arc<Recorded>) {
     for run in 0..runs {
         let (seed, random) = seeded(run);
         hop.orders.send(Some(random)).unwrap();
-        // An entry connects onward at once: what it hears there may be the end of a client that has said nothing yet.
+        // An entry connects onward at once: it may receive the end of a client that has sent
+        // nothing yet.
         let client = connect_unless_reset(victim.address);
         let stream = match role {
             "entry" => b"some plain bytes".to_vec(),
@@ -399,7 +408,7 @@ fn from_behind(role: &'static str, recorded: &Arc<Recorded>) {
     victim.ends(runs, "from its next hop");
 }
 
-/// Sources of both kinds: whatever comes back, they end, and say so by their exit code.
+/// Sources of both kinds: they end after any answer, with the right exit code.
 fn from_behind_a_source(recorded: &Arc<Recorded>) {
     let hop = Hop::start(recorded, ([127, 0, 0, 1], 1).into());
     let to = hop.address.to_string();
@@ -441,7 +450,7 @@ fn from_behind_a_source(recorded: &Arc<Recorded>) {
 }
 
 #[test]
-fn mutated_streams_from_either_side_leave_nothing_behind_and_harm_nobody() {
+fn mutated_streams_from_either_side_leave_nothing_behind_and_harm_no_other() {
     let recorded = Arc::new(record());
     thread::scope(|scope| {
         let recorded = &recorded;

@@ -8,9 +8,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Stdio;
 use subsegment_tcp_speeds::sys;
-use subsegment_tcp_speeds::wire::frame_type;
+use subsegment_tcp_speeds::wire::FrameType;
 
-/// How somebody goes.
+/// The way in which a peer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     End,
@@ -56,7 +56,8 @@ const BROKE: &str = "broke the connection: ";
 const WITHOUT_END: &str = "closed the connection without END";
 const WITHIN: &str = "closed the connection within a frame";
 
-/// A client's state: its name, what it has sent, how many blocks it has read back, and what is said of an end.
+/// A client's state: its name, the bytes it has sent, the blocks it has read back, and the message
+/// expected at an end.
 struct State {
     what: &'static str,
     sent: Vec<u8>,
@@ -135,11 +136,11 @@ fn framed(role: &'static str, what: &'static str, state: &State) -> Vec<Row> {
     let address = node.address;
     let mut subject = Subject::new(role, node);
     for part in [state.ends, state.resets].into_iter().flatten() {
-        subject = subject.says(part);
+        subject = subject.expects(part);
     }
     if state.what.ends_with("END") {
         // The node may have seen both ends before the reset comes, or not.
-        subject = subject.says_times(0..=1, BROKE);
+        subject = subject.expects_times(0..=1, BROKE);
     }
     let scene = Scene::new(what, Witness::new(address, true), vec![subject]);
     scene.suffers(|_| {
@@ -147,10 +148,10 @@ fn framed(role: &'static str, what: &'static str, state: &State) -> Vec<Row> {
             let mut client = connect(address);
             client.write_all(&state.sent).unwrap();
             if state.sent.len() >= open().len() {
-                heard(&mut client, frame_type::OPENED);
+                receive_until(&mut client, FrameType::Opened);
             }
             for _ in 0..state.answers {
-                heard(&mut client, frame_type::BLOCK);
+                receive_until(&mut client, FrameType::Block);
             }
             go(client, way);
         }
@@ -159,7 +160,7 @@ fn framed(role: &'static str, what: &'static str, state: &State) -> Vec<Row> {
 
 /// Reads up to a frame of `kind`.
 #[track_caller]
-pub(crate) fn heard(client: &mut TcpStream, kind: u8) {
+pub(crate) fn receive_until(client: &mut TcpStream, kind: FrameType) {
     while next_frame(client).expect("an answer").0.kind != kind {}
 }
 
@@ -183,16 +184,17 @@ fn raw(what: &'static str, asks: bool, shuts: bool) -> Vec<Row> {
     })
 }
 
-/// A real source, which is killed while it sends as much as it can and nobody reads what comes back.
+/// A real source, which is killed while it sends as much as it can and reads no answer.
 fn killed(role: &'static str, what: &'static str) -> Vec<Row> {
     let (_beyond, node) = cast(role, &[]);
     let address = node.address;
-    // What a kill cuts off may end between two frames, within one, or in a reset, for it had unread answers.
-    let said = "the connection";
+    // A killed stream may end between two frames, within one, or in a reset, as it had unread
+    // answers.
+    let logged = "the connection";
     let mut scene = Scene::new(
         what,
         Witness::new(address, true),
-        vec![Subject::new(role, node).says(said)],
+        vec![Subject::new(role, node).expects(logged)],
     );
     scene.rounds = 2;
     scene.first_kib = 2048;

@@ -1,4 +1,5 @@
-//! One fault: nodes, a witness that goes through them all the while, and what is measured before and after.
+//! One fault: nodes, a witness that passes through them all the while, and measurements before and
+//! after.
 
 use crate::faces::framed::{complaints, Witness};
 use crate::faces::Random;
@@ -13,13 +14,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::cli::PROGRAM;
 
-/// What memory may grow by from the end of the first time to the end of the last, in KiB: what malloc keeps differs by
-/// how many threads happened to be there at once, on a busy machine above all.
+/// What memory may grow by from the end of the first time to the end of the last, in KiB: what
+/// malloc keeps differs by how many threads happened to be there at once, on a busy machine above
+/// all.
 const TOLERANCE_KIB: u64 = 384;
 /// What it may keep of the first time.
 const FIRST_KIB: u64 = 1024;
-/// A series of rounds after which memory has grown by more is played again, so often in all: a leak grows by as much each
-/// time, what malloc keeps does not.
+/// A series of rounds after which memory has grown by more is played again, so often in all: a leak
+/// grows by as much each time, what malloc keeps does not.
 const SERIES: usize = 3;
 /// Time on the processor in the idle second after a fault.
 const IDLE: Duration = Duration::from_millis(50);
@@ -34,15 +36,15 @@ pub(crate) fn play(
     (what, Box::new(move || run(what)))
 }
 
-/// Lines that a node has to say: how often in each round, and a part of it.
-pub(crate) type Says = (RangeInclusive<usize>, String);
+/// Lines that a node has to log: how often in each round, and a part of each.
+pub(crate) type Expected = (RangeInclusive<usize>, String);
 
 /// A node that is watched.
 pub(crate) struct Subject {
     pub(crate) role: &'static str,
     pub(crate) node: Node,
-    pub(crate) says: Vec<Says>,
-    /// How it ends when it is told to.
+    pub(crate) expects: Vec<Expected>,
+    /// Its exit when it is stopped.
     pub(crate) code: i32,
 }
 
@@ -52,22 +54,22 @@ impl Subject {
         Self {
             role,
             node,
-            says: Vec::new(),
+            expects: Vec::new(),
             code: 0,
         }
     }
 
-    /// Once in each round it says `part`.
-    pub(crate) fn says(self, part: impl Into<String>) -> Self {
-        self.says_times(1..=1, part)
+    /// It logs `part` once in each round.
+    pub(crate) fn expects(self, part: impl Into<String>) -> Self {
+        self.expects_times(1..=1, part)
     }
 
-    pub(crate) fn says_times(
+    pub(crate) fn expects_times(
         mut self,
         times: RangeInclusive<usize>,
         part: impl Into<String>,
     ) -> Self {
-        self.says.push((times, part.into()));
+        self.expects.push((times, part.into()));
         self
     }
 
@@ -92,7 +94,9 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) const HEADING: &'static str =
-        "role: fault | witness: answered, slowest ms | KiB before, after the 1st, after the last | threads | fds | CPU ms in the idle second | log";
+        "role: fault | witness: answered, slowest ms | KiB before, after the 1st, \
+         after the last | threads | fds | \
+         CPU ms in the idle second | log";
 
     /// A row whose play did not come to its end.
     pub(crate) fn broken(what: &str, panic: &(dyn Any + Send)) -> Self {
@@ -213,11 +217,11 @@ impl Scene {
         }));
         let (first, last, series) = played.unwrap_or_else(|panic| {
             for subject in &mut subjects {
-                let (said, status) = (
+                let (logged, status) = (
                     subject.node.process.stderr(),
                     subject.node.process.child.try_wait(),
                 );
-                let last = &said[said.len().saturating_sub(20)..];
+                let last = &logged[logged.len().saturating_sub(20)..];
                 eprintln!("{}: {}: {status:?}, {last:#?}", subject.role, self.what);
             }
             resume_unwind(panic)
@@ -257,7 +261,7 @@ fn of_cpu(subject: &Subject) -> Duration {
     cpu(subject.node.process.child.id()).expect("it runs")
 }
 
-/// Waits until threads and descriptors are as many as before, or for long; memory is looked at then.
+/// Waits until threads and descriptors are as many as before, or for long; then reads the memory.
 fn settled(subject: &Subject, before: &Vitals) -> Vitals {
     let deadline = Instant::now() + LONG / 3;
     loop {
@@ -281,7 +285,8 @@ impl Row {
             || first.memory_kib.min(last.memory_kib) > fresh.memory_kib + first_kib
         {
             self.wrong.push(format!(
-                "memory grew from {} by way of {} to {} KiB (allowed: {first_kib} and {tolerance_kib})",
+                "memory grew from {} by way of {} to {} KiB (allowed: {first_kib} \
+                 and {tolerance_kib})",
                 fresh.memory_kib, first.memory_kib, last.memory_kib
             ));
         }
@@ -291,7 +296,7 @@ impl Row {
         }
     }
 
-    /// Ends the node, and looks at what it has said.
+    /// Ends the node, and checks its log.
     fn listen(&mut self, subject: &mut Subject, rounds: usize) {
         let process = &mut subject.node.process;
         let (status, _) = process.stop();
@@ -302,28 +307,28 @@ impl Row {
         if let Some(panic) = stderr.iter().find(|line| line.contains("panicked")) {
             self.wrong.push(panic.clone());
         }
-        let mut said = complaints(&stderr);
+        let mut logged = complaints(&stderr);
         let own = stderr.iter().filter_map(|line| line.strip_prefix(PROGRAM));
-        said.extend(own.filter(|line| !line.contains(": listening on ")));
-        self.lines = said.len();
-        self.line = said.last().map_or("-", |line| *line).into();
+        logged.extend(own.filter(|line| !line.contains(": listening on ")));
+        self.lines = logged.len();
+        self.line = logged.last().map_or("-", |line| *line).into();
         let mut explained = 0;
-        for (times, part) in &subject.says {
-            let count = said.iter().filter(|line| line.contains(part)).count();
+        for (times, part) in &subject.expects {
+            let count = logged.iter().filter(|line| line.contains(part)).count();
             explained += count;
             if !(times.start() * rounds..=times.end() * rounds).contains(&count) {
                 self.wrong.push(format!(
-                    "{part:?} was said {count} times in {rounds} rounds, not {times:?} in each"
+                    "{part:?} was logged {count} times in {rounds} rounds, not {times:?} in each"
                 ));
             }
         }
-        if explained != said.len() {
-            let other = said
+        if explained != logged.len() {
+            let other = logged
                 .iter()
-                .find(|line| subject.says.iter().all(|(_, part)| !line.contains(part)));
+                .find(|line| subject.expects.iter().all(|(_, part)| !line.contains(part)));
             self.wrong.push(format!(
                 "{explained} of {} lines were expected, not {other:?}",
-                said.len()
+                logged.len()
             ));
         }
     }

@@ -49,16 +49,18 @@ pub(crate) fn plays() -> Vec<Play> {
     ]
 }
 
-/// More clients than `node` can take: it says so once, and takes clients again when some have gone.
+/// More clients than `node` can take: it logs that once, and takes clients again when some have
+/// gone.
 fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
     let address = node.address;
-    // A line when it begins; those that the shortage hits within an accepted connection have one each.
+    // A line when it begins; those that the shortage hits within an accepted connection have one
+    // each.
     let subject = Subject::new(role, node)
-        .says_times(1..=3, "accept: ")
-        .says_times(0..=40, "cannot start a thread: ")
-        .says_times(0..=40, "cannot connect to ")
+        .expects_times(1..=3, "accept: ")
+        .expects_times(0..=40, "cannot start a thread: ")
+        .expects_times(0..=40, "cannot connect to ")
         // Clients that go while they wait.
-        .says_times(0..=40, "the connection");
+        .expects_times(0..=40, "the connection");
     let mut scene = Scene::new(what, Witness::new(address, true), vec![subject]);
     scene.rounds = 0;
     scene.suffers(|_| {
@@ -68,7 +70,8 @@ fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
             .into_iter()
             .map(|client| Some(Witness::silent(client?, true).waits(soon)));
         let mut requests: Vec<_> = requests.collect();
-        // They are taken in their order: the first that hears nothing is in the backlog, with all behind it.
+        // They are taken in their order: the first that receives nothing is in the backlog, with
+        // all behind it.
         let served = requests
             .iter_mut()
             .position(|client| {
@@ -105,7 +108,8 @@ fn descriptors(what: &'static str) -> Vec<Row> {
 }
 
 fn threads(what: &'static str) -> Vec<Row> {
-    // The limit of processes binds no root: another user's process, and its binary where that user may read.
+    // The limit of processes binds no root: another user's process, and its binary where that user
+    // may read.
     let dir = Dir::new("fault-threads");
     let copy = dir.file("program");
     fs::copy(program().get_program(), &copy).unwrap();
@@ -122,14 +126,15 @@ fn threads(what: &'static str) -> Vec<Row> {
     short("echo", what, node)
 }
 
-/// A node whose own output fails: at the latest when it ends, it says so, and its exit code too.
+/// A node whose own output fails: it reports that when it ends at the latest, and by its exit code.
 fn output(role: &'static str, what: &'static str, args: &[&str]) -> Vec<Row> {
     let (_beyond, node) = cast(role, args);
     let address = node.address;
-    // Where it has a line per block, at the first of them; and at the end, as the reason of its exit code.
+    // Where it has a line per block, at the first of them; and at the end, as the reason of its
+    // exit code.
     let lines = if role == "entry" { 2..=2 } else { 1..=1 };
     let mut subject =
-        Subject::new(role, node).says_times(lines, "write /dev/full: No space left on device");
+        Subject::new(role, node).expects_times(lines, "write /dev/full: No space left on device");
     subject.code = 1;
     let framed = role != "entry";
     let mut scene = Scene::new(what, Witness::new(address, framed), vec![subject]);
@@ -140,7 +145,8 @@ fn output(role: &'static str, what: &'static str, args: &[&str]) -> Vec<Row> {
 /// A file system of 64 KiB that is full, in a mount namespace that its processes share.
 fn on_full_disk(dir: &Path, command: &str) -> std::process::Output {
     let script = format!(
-        "mount -t tmpfs -o size=64k tmpfs '{0}' && {{ cat /dev/zero > '{0}/rest' 2> /dev/null; {command}; }}",
+        "mount -t tmpfs -o size=64k tmpfs '{0}' && \
+         {{ cat /dev/zero > '{0}/rest' 2> /dev/null; {command}; }}",
         dir.display()
     );
     let mut unshare = Command::new(need("unshare"));
@@ -183,7 +189,7 @@ fn closed(what: &'static str) -> Vec<Row> {
     let address = node.address;
     drop(node.process.stdout());
     let mut subject = Subject::new("entry", node);
-    subject.says = vec![(0..=1, "standard output".into())];
+    subject.expects = vec![(0..=1, "standard output".into())];
     let mut scene = Scene::new(what, Witness::new(address, false), vec![subject]);
     scene.rounds = 0;
     scene.suffers(|_| Witness::new(address, false).leaves())
@@ -215,7 +221,7 @@ fn clocks(role: &'static str, what: &'static str) -> Vec<Row> {
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let node = Node::start_command(&mut command);
     let address = node.address;
-    let subject = Subject::new(role, node).says_times(2..=2, "clock: stepped, generation=");
+    let subject = Subject::new(role, node).expects_times(2..=2, "clock: stepped, generation=");
     let framed = role != "entry";
     let mut scene = Scene::new(what, Witness::new(address, framed), vec![subject]);
     scene.rounds = 1;

@@ -1,8 +1,10 @@
-//! The binaries of `scripts/build-static`, in chains with the one under test: the wire format between machines of other
-//! widths and byte orders, and what their kernels' numbers are. `scripts/test-static` runs it; `cargo test` alone does not.
+//! The binaries of `scripts/build-static`, in chains with the one under test: the wire format
+//! between machines of other widths and byte orders, and what their kernels' numbers are.
+//! `scripts/test-static` runs it; `cargo test` alone does not.
 //!
-//! Its arguments are names of targets; what stands in `target/static` is tested without. What is not for this machine
-//! runs under qemu's emulation of the user side, on a processor as small as the target allows.
+//! Its arguments are names of targets; what stands in `target/static` is tested without. What is
+//! not for this machine runs under qemu's emulation of the user side, on a processor as small as
+//! the target allows.
 
 #[path = "../faces/mod.rs"]
 mod faces;
@@ -20,6 +22,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use subsegment_tcp_speeds::cli::flags::FULL_ONLY;
+use subsegment_tcp_speeds::report::format::FORMATS;
 use support::lines_from;
 use util::{need, program, text, Dir, Node, Process};
 
@@ -52,8 +55,8 @@ const TARGETS: [Target; 9] = [
     emulated("riscv64", "qemu-riscv64-static", "rv64"),
 ];
 
-/// Where an emulated process finds its address 0: above it, for 4 GiB, all memory is its own, and below and further up
-/// it is qemu's.
+/// Where an emulated process finds its address 0: above it, for 4 GiB, all memory is its own, and
+/// below and further up it is qemu's.
 const GUEST: u64 = 0x1000_0000_0000;
 
 impl Target {
@@ -88,7 +91,7 @@ fn cli_name() -> &'static str {
     subsegment_tcp_speeds::cli::PROGRAM
 }
 
-/// Ends nodes in order, by SIGTERM; each has to tell what it saw.
+/// Ends nodes in order, by SIGTERM; each has to report its connections.
 #[track_caller]
 fn stop(nodes: Vec<Node>) {
     for mut node in nodes {
@@ -102,7 +105,8 @@ fn stop(nodes: Vec<Node>) {
 
 const COUNT: usize = 30;
 
-/// Probes by `probe` to `entry` over `segments` segments: all answered, and each block's parts are its total.
+/// Probes by `probe` to `entry` over `segments` segments: all answered, and each block's parts are
+/// its total.
 #[track_caller]
 fn assert_sane(probe: &mut Command, entry: SocketAddr, segments: usize) {
     let entry = entry.to_string();
@@ -150,7 +154,8 @@ fn blocks_come_back_as_they_went(target: Target) {
     stop(vec![b, z]);
 }
 
-/// From a client through an entry and an exit to a server: bytes, the half-close, the answer, and then a reset each way.
+/// From a client through an entry and an exit to a server: bytes, the half-close, the answer, and
+/// then a reset each way.
 fn services_work(target: Target) {
     for is_entry in [true, false] {
         for by_client in [None, Some(true), Some(false)] {
@@ -200,14 +205,16 @@ fn refuses_what_it_lacks(target: Target) {
     for name in FULL_ONLY {
         let mut command = target.command();
         match *name {
-            "otlp" | "influx" | "nagios" => command.args(["-l", ":0", "--format", name]),
+            name if FORMATS.iter().any(|format| format.name == name) => {
+                command.args(["-l", ":0", "--format", name])
+            }
             "report-html" | "targets" | "probe-allow" => command.args([&format!("--{name}"), "x"]),
             word => command.args([word, "x"]),
         };
         let output = command.output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{name}: {said}");
-        let why = "made for small machines, without the feature desk";
+        let why = "made for small machines, without the feature full";
         assert!(said.contains(name) && said.contains(why), "{name}: {said}");
     }
 }
@@ -253,8 +260,8 @@ fn make_capture(path: &Path) {
     assert!(tcpdump.wait().success());
 }
 
-/// Memory of an idle relay, in KiB: of a native process all that is resident, of an emulated one what qemu holds of its
-/// address space (`None` where that is not apart from qemu's own).
+/// Memory of an idle relay, in KiB: of a native process all that is resident, of an emulated one
+/// what qemu holds of its address space (`None` where that is not apart from qemu's own).
 fn idle_kib(target: Target) -> Option<u64> {
     let next = "127.0.0.1:9".parse().unwrap();
     let node = target.node("B", Some(next), &[]);
@@ -310,10 +317,13 @@ fn main() {
     let capture = dir.file("chain.pcap");
     make_capture(&capture);
     let mut failed = 0;
-    println!("| target | stripped, KiB | idle RSS, KiB | runs on | chains with x86-64 | services, resets | captures, or that they are refused |");
+    println!(
+        "| target | stripped, KiB | idle RSS, KiB | runs on | chains with x86-64 | \
+         services, resets | captures, or that they are refused |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for &target in &targets {
-        let mut told = |check: &dyn Fn()| {
+        let mut outcome = |check: &dyn Fn()| {
             // What the check says of its failure stands on stderr.
             let outcome = catch_unwind(std::panic::AssertUnwindSafe(check));
             failed += u32::from(outcome.is_err());
@@ -324,15 +334,15 @@ fn main() {
             }
         };
         let size = std::fs::metadata(target.binary()).map_or(0, |data| data.len().div_ceil(1024));
-        let chains = told(&|| {
+        let chains = outcome(&|| {
             chains_measure(target);
             blocks_come_back_as_they_went(target);
         });
-        let services = told(&|| services_work(target));
-        // Those of musl are built without the feature desk.
+        let services = outcome(&|| services_work(target));
+        // Those of musl are built without the feature full.
         let captures = match target.name {
-            "glibc" => told(&|| captures_are_read_alike(target, &capture)),
-            _ => told(&|| refuses_what_it_lacks(target)),
+            "glibc" => outcome(&|| captures_are_read_alike(target, &capture)),
+            _ => outcome(&|| refuses_what_it_lacks(target)),
         };
         let idle = idle_kib(target).map_or("-".to_owned(), |kib| kib.to_string());
         let host = target

@@ -1,5 +1,6 @@
-//! A path in two network namespaces, with this process as the wire between them: it delays and drops frames by rule, and
-//! tcpdump listens beside it. No netem: few kernels of build machines have it, and a rule can name the very frame it drops.
+//! A path in two network namespaces, with this process as the wire between them: it delays and
+//! drops frames by rule, and tcpdump listens beside it. No netem: few kernels of build machines
+//! have it, and a rule can name the very frame it drops.
 //!
 //! ```text
 //! namespace c                 this process                 namespace s
@@ -29,7 +30,8 @@ const MARKER: &[u8] = b"-- the end of the capture --";
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
 
-/// Fails with a clear message where the tests cannot run: these tests are never left out in silence.
+/// Fails with a clear message where the tests cannot run: these tests are never left out in
+/// silence.
 pub(crate) fn require(programs: &[&str]) {
     let root = std::fs::metadata("/proc/self").is_ok_and(|of| of.uid() == 0);
     assert!(
@@ -93,8 +95,8 @@ pub(crate) struct Wire {
     pub(crate) forth: Duration,
     /// And back.
     pub(crate) back: Duration,
-    /// Whether to drop a frame: its direction (true is forth), how many of its direction with TCP payload or SYN there
-    /// were before it, and its TCP flags.
+    /// Whether to drop a frame: its direction (true is forth), how many of its direction with TCP
+    /// payload or SYN there were before it, and its TCP flags.
     pub(crate) drops: fn(bool, u32, u8) -> bool,
 }
 
@@ -110,8 +112,8 @@ impl Wire {
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
-/// By how much the wire was late at worst, in milliseconds: from the kernel's stamp on a frame, which captures show too,
-/// to its being handed on. A busy machine lets the wire's threads wait.
+/// By how much the wire was late at worst, in milliseconds: from the kernel's stamp on a frame,
+/// which captures show too, to its being handed on. A busy machine lets the wire's threads wait.
 #[derive(Clone, Copy)]
 pub(crate) struct Late {
     pub(crate) forth_ms: f64,
@@ -153,7 +155,8 @@ impl Lab {
             );
             ip(&format!("netns add {space}"));
             ip(&format!("link add {inner} type veth peer name {outer}"));
-            // One frame per segment: what comes out of the wire goes into it again, so it has to fit the MTU.
+            // One frame per segment: what comes out of the wire goes into it again, so it has to
+            // fit the MTU.
             ip(&format!("link set {inner} gso_max_segs 1"));
             ip(&format!("link set {inner} netns {space}"));
             // Without duplicate address detection, which would take a second.
@@ -220,8 +223,8 @@ impl Lab {
             .unwrap()
     }
 
-    /// Lets the client do `deeds` with a server that is there, while captures run at these ends, to these files; by how
-    /// much the wire was late so far.
+    /// Lets the client do `deeds` with a server that is there, while captures run at these ends, to
+    /// these files; by how much the wire was late so far.
     pub(crate) fn play(&self, deeds: &str, captures: &[(&str, &Path)]) -> Late {
         let mut server = self.act(
             "s",
@@ -312,7 +315,7 @@ fn hand_on(to: &PacketSocket, receiver: &Receiver<Underway>, delay: Duration, la
     let mut file = File::from(fd);
     for (taken, due, frame) in receiver {
         let _ = after(due.saturating_duration_since(Instant::now())).recv();
-        // A pair that is being removed refuses; then there is nobody to receive either.
+        // A pair that is being removed refuses; then there is no receiver either.
         let _ = file.write_all(&frame);
         if let Some(taken) = taken {
             let held = (clock::read().wall - taken).0 / 1000;
@@ -322,7 +325,8 @@ fn hand_on(to: &PacketSocket, receiver: &Receiver<Underway>, delay: Duration, la
     }
 }
 
-/// Fills in the checksum that the sending kernel has left to a network card; flags and payload of a TCP segment.
+/// Fills in the checksum that the sending kernel has left to a network card; flags and payload of a
+/// TCP segment.
 pub(crate) fn complete_checksum(frame: &mut [u8]) -> Option<(u8, usize)> {
     let (header, addresses, protocol, end) = match frame.get(12..14)? {
         [8, 0] => {
@@ -360,7 +364,8 @@ pub(crate) fn complete_checksum(frame: &mut [u8]) -> Option<(u8, usize)> {
     })
 }
 
-/// A running tcpdump whose output goes to a file through this process, which looks for the end's marker in it.
+/// A running tcpdump whose output goes to a file through this process, which looks for the end's
+/// marker in it.
 pub(crate) struct Capture {
     tcpdump: Child,
     reader: JoinHandle<()>,
@@ -425,7 +430,7 @@ impl Capture {
     }
 }
 
-/// Sends the marker to `to`, past every capture; nobody has to listen there.
+/// Sends the marker to `to`, past every capture; no listener is needed there.
 pub(crate) fn mark(to: SocketAddr) {
     let local: SocketAddr = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" }
         .parse()

@@ -1,5 +1,5 @@
-//! A capture for scripts/bench-passive: connections that overlap, each with a handshake, sixteen requests and answers,
-//! and an end.
+//! A capture for scripts/bench-passive: connections that overlap, each with a handshake, sixteen
+//! requests and answers, and an end.
 
 #[path = "../../src/passive/tests/packets.rs"]
 mod packets;

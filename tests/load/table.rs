@@ -180,7 +180,7 @@ fn judge<'a>(target: Target, row: impl Fn(&str) -> Option<&'a Rounds>) -> String
     } else {
         ratio >= limit
     };
-    // Rounds on both sides of the limit: on this machine, in this run, it cannot be told.
+    // Rounds on both sides of the limit: on this machine, in this run, it cannot be decided.
     let doubt = if low < limit && limit < high {
         ", rounds differ"
     } else {

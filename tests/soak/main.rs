@@ -1,5 +1,6 @@
-//! Mixed traffic through chains of every role for `STS_SOAK` seconds (20 unless set): memory, threads and descriptors of
-//! every process stay flat. `scripts/soak` runs it for longer, in the release build.
+//! Mixed traffic through chains of every role for `STS_SOAK` seconds (20 unless set): memory,
+//! threads and descriptors of every process stay flat. `scripts/soak` runs it for longer, in the
+//! release build.
 //!
 //! ```text
 //! short, bulk, idle, reset, half-closed clients ── entry ── relay ── exit ── a plain server
@@ -25,34 +26,37 @@ use subsegment_tcp_speeds::sys;
 use util::vitals::{wait_started, Vitals};
 use util::{pass, program, Dir, Node, Process, Raised, LONG};
 
-/// What a process may grow by, in KiB a minute over the last four fifths: what a leak of a kilobyte a second would show.
+/// The growth that a process may show, in KiB a minute over the last four fifths: a leak of a
+/// kilobyte a second exceeds it.
 ///
-/// What does grow, in a node of 84 threads (smaps by mapping, `malloc_info`, heaptrack; release, a busy machine): in 2 to 4
-/// minutes the one heap of malloc, to the 1.1 MiB that its threads once needed at once, and the stacks that the C library
-/// keeps, 92 of 12 KiB; until they are full the stores of measurements, 16384 rows, which are 0.3 MiB at an exit, 1.2 at a
-/// relay, 2.1 at an entry. The exit's heap rose by 6 KiB a minute from then on; by 63 until the tenth minute and by 4 until
-/// the twentieth, where there were 16 heaps. No byte is a client's for longer than it: of 0.6 MiB in use 0.13 were left
-/// when all had gone, after 6 thousand connections as after 20 minutes, a store and what belongs to the stacks kept.
+/// Measured growth in a node of 84 threads (smaps by mapping, `malloc_info`, heaptrack; release, a
+/// busy machine): within 2 to 4 minutes the one heap of malloc grows to the 1.1 MiB that its
+/// threads once needed at once, and the C library keeps 92 stacks of 12 KiB. The stores of
+/// measurements grow until they are full: 16384 rows are 0.3 MiB at an exit, 1.2 at a relay, 2.1 at
+/// an entry. The exit's heap then rose by 6 KiB a minute; with 16 heaps by 63 until the tenth
+/// minute and by 4 until the twentieth. No memory outlives its client: of 0.6 MiB in use 0.13 were
+/// left without clients, after 6 thousand connections as after 20 minutes: a store and the data of
+/// the stacks.
 const GROWTH: f64 = 60.0;
-/// A short run is one of warming up, where buffers that come and go weigh most: this, by the square of the minutes, is
-/// allowed as well; 1.5 MiB within a run of 20 s, and 6 KiB a minute in one of 10 minutes.
+/// The further growth that is allowed, divided by the square of the minutes, as temporary buffers
+/// weigh most in a short run: 1.5 MiB within 20 s, and 6 KiB a minute in a run of 10 minutes.
 const WARMING: f64 = 400.0;
-/// The same of threads and descriptors, which come and go with the clients.
+/// The same limits for threads and descriptors, which come and go with the clients.
 const COUNT_GROWTH: f64 = 0.5;
 const COUNT_WARMING: f64 = 1.0;
 
-/// What all clients share.
+/// The state that all clients share.
 #[derive(Default)]
 struct Traffic {
     over: AtomicBool,
-    /// Clients of every kind are there, as many as there will be.
+    /// All clients of every kind are connected.
     complete: AtomicBool,
     connections: AtomicUsize,
     kilobytes: AtomicUsize,
 }
 
 impl Traffic {
-    /// Lets time pass between two clients; `false` where it is over.
+    /// Lets time pass between two clients; returns `false` at the end of the run.
     fn goes_on(&self, pause: Duration) -> bool {
         pass(pause);
         !self.over.load(Ordering::Relaxed)
@@ -68,7 +72,7 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// One question, one answer.
+/// Exchanges one request and one answer.
 fn short(traffic: &Traffic, entry: SocketAddr) {
     let mut random = Random::new(1);
     while traffic.goes_on(ms(5)) {
@@ -80,7 +84,7 @@ fn short(traffic: &Traffic, entry: SocketAddr) {
     }
 }
 
-/// As much as goes, both ways at once.
+/// Moves as many bytes as possible in both directions at once.
 fn bulk(traffic: &Traffic, entry: SocketAddr) {
     const MUCH: usize = 8 << 20;
     let mut seed = 0;
@@ -95,7 +99,7 @@ fn bulk(traffic: &Traffic, entry: SocketAddr) {
     }
 }
 
-/// Most of the time most connections do nothing.
+/// Keeps connections that are idle most of the time.
 fn idle(traffic: &Traffic, entry: SocketAddr) {
     let mut idlers = VecDeque::new();
     let mut random = Random::new(2);
@@ -105,7 +109,7 @@ fn idle(traffic: &Traffic, entry: SocketAddr) {
             traffic.complete.store(true, Ordering::Relaxed);
         }
         let old = enough.then(|| idlers.pop_front()).flatten();
-        // Now and then one goes for good.
+        // Some are closed for good.
         let old = old.filter(|_| random.below(10) > 0);
         let mut client = old.unwrap_or_else(|| connect(entry));
         write_stream(&mut client, 3, 100);
@@ -125,7 +129,7 @@ fn resets(traffic: &Traffic, entry: SocketAddr) {
     }
 }
 
-/// The whole question, its end, then the answer.
+/// Sends the whole request and FIN, then reads the answer.
 fn half_closes(traffic: &Traffic, entry: SocketAddr) {
     while traffic.goes_on(ms(20)) {
         let mut client = connect(entry);
@@ -137,14 +141,14 @@ fn half_closes(traffic: &Traffic, entry: SocketAddr) {
     }
 }
 
-/// A process that is watched, and what was seen of it: after how many minutes, and what.
+/// A watched process, and its readings with their time in minutes.
 struct Watched {
     name: &'static str,
     pid: u32,
     seen: Vec<(f64, Vitals)>,
 }
 
-/// The line through points that is nearest to them by squares: its slope.
+/// Returns the slope of the least-squares line through points.
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
@@ -163,7 +167,7 @@ fn the_slope_of_a_line_is_found() {
     assert!((slope(&points) + 2.0).abs() < 1e-9);
 }
 
-/// A unit, the figure, and what it may grow by.
+/// A unit, the figure, and its allowed growth.
 type Figure = (&'static str, fn(&Vitals) -> f64, (f64, f64));
 
 impl Watched {
@@ -174,7 +178,7 @@ impl Watched {
         self.seen.push((minutes, vitals));
     }
 
-    /// Its row of the table; what grew is added to `grown`.
+    /// Returns the row of the table; a figure that grew is added to `grown`.
     fn row(&self, grown: &mut Vec<String>) -> String {
         let steady = &self.seen[self.seen.len() / 5..];
         let minutes = steady[steady.len() - 1].0 - steady[0].0;
@@ -202,7 +206,7 @@ impl Watched {
     }
 }
 
-/// The address space of a process, in MiB (`VmSize`).
+/// Returns the address space of a process, in MiB (`VmSize`).
 fn addresses_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let size = status
@@ -212,7 +216,7 @@ fn addresses_mib(pid: u32) -> u64 {
     size.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }
 
-/// As glibc has it, each heap takes 64 MiB of addresses, and is as large as its threads ever needed at once.
+/// A heap of glibc takes 64 MiB of addresses and keeps the size that its threads once needed.
 #[test]
 fn the_threads_of_a_node_share_one_heap() {
     let exit = Node::to("X", echo_server(), &["-r"]);
@@ -228,7 +232,7 @@ fn the_threads_of_a_node_share_one_heap() {
     }
 }
 
-/// A source that never ends: what comes back of it is read and thrown away.
+/// Starts a source that never ends; the bytes that come back are dropped.
 fn start_source(next: SocketAddr, state: &str) -> (Process, thread::JoinHandle<()>) {
     let mut command = program();
     command.args(["--node", "S", "-f", &next.to_string(), "--state", state]);
@@ -252,8 +256,8 @@ fn mixed_traffic_for_a_long_time_leaves_every_process_as_large_as_it_was() {
     let seconds: f64 = std::env::var("STS_SOAK").map_or(20.0, |text| {
         text.parse().expect("STS_SOAK is a number of seconds")
     });
-    // With a state there is no first span of five minutes for a baseline, and one bounded store of measurements, not two:
-    // it is full, and memory flat, before the first fifth of ten minutes is over.
+    // With a state file there is no baseline of five minutes, and one bounded store of measurements
+    // instead of two. It is full, and memory flat, within the first fifth of ten minutes.
     let dir = Dir::new("soak");
     let states = ["X", "B", "E", "C", "source", "probe"].map(|name| dir.file(name));
     let state = |at: usize| states[at].to_str().unwrap();
@@ -307,7 +311,8 @@ fn mixed_traffic_for_a_long_time_leaves_every_process_as_large_as_it_was() {
                 stdin.write_all(&[b's'; 2000]).unwrap();
             }
         });
-        // Not at a set time: a busy machine takes long to let all clients in, and each adds threads and memory.
+        // Not at a set time: a busy machine needs long to accept all clients, and each adds threads
+        // and memory.
         while !traffic.complete.load(Ordering::Relaxed) {
             assert!(begun.elapsed() < LONG, "not all clients get in");
             pass(ms(20));
@@ -323,7 +328,8 @@ fn mixed_traffic_for_a_long_time_leaves_every_process_as_large_as_it_was() {
     });
 
     println!(
-        "SOAK {:.0} s, {} exchanges, {} MB through the entry each way; slopes a minute, over the last 4/5 of the time",
+        "SOAK {:.0} s, {} exchanges, {} MB through the entry each way; slopes a minute, over the \
+         last 4/5 of the time",
         begun.elapsed().as_secs_f64(),
         traffic.connections.load(Ordering::Relaxed),
         traffic.kilobytes.load(Ordering::Relaxed) / 1000,
@@ -337,7 +343,7 @@ fn mixed_traffic_for_a_long_time_leaves_every_process_as_large_as_it_was() {
         println!("SOAK {}", process.row(&mut wrong));
     }
 
-    // All clients have gone: so has everything that was there for them.
+    // Without clients all that belonged to them is freed.
     source_reader.join().unwrap();
     assert!(source.wait().success(), "{:?}", source.stderr());
     probe.signal("INT");
@@ -359,5 +365,8 @@ fn mixed_traffic_for_a_long_time_leaves_every_process_as_large_as_it_was() {
         assert!(!said.contains("panicked"), "{name}: {said}");
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
-    println!("SOAK nothing grows by more than {GROWTH} KiB + {WARMING} / minutes^2 a minute, nothing is left of the clients");
+    println!(
+        "SOAK nothing grows by more than {GROWTH} KiB + {WARMING} / minutes^2 a minute, nothing is \
+         left of the clients"
+    );
 }

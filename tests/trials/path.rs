@@ -33,13 +33,7 @@ impl Rule {
         }
     }
 
-    /// Delays frames that arrive from now on by `delay`; none overtakes another.
-    pub(crate) fn set_delay(&self, delay: Duration) {
-        self.delay_us
-            .store(delay.as_micros() as u32, Ordering::Relaxed);
-    }
-
-    /// Adds to the delay.
+    /// Adds to the delay of frames that arrive from now on; none overtakes another.
     pub(crate) fn add_delay(&self, delay: Duration) {
         self.delay_us
             .fetch_add(delay.as_micros() as u32, Ordering::Relaxed);

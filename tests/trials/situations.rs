@@ -6,10 +6,13 @@ use crate::Outcome;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use subsegment_tcp_speeds::report::json::read::Value;
+use crate::util::json::Value;
 
 /// Name, part of the gate, and the situation; a trial gets its number.
-pub(crate) const ALL: &[(&str, bool, fn(usize) -> Outcome)] = &[
+type Situation = (&'static str, bool, fn(usize) -> Outcome);
+
+/// All situations.
+pub(crate) const ALL: &[Situation] = &[
     ("step-10", false, |_| step(0.1)),
     ("step-30", false, |_| step(0.3)),
     ("step-50", true, |_| step(0.5)),
@@ -195,9 +198,9 @@ fn stopped_host() -> Outcome {
         scope.spawn(move || {
             crate::util::pass(ms(5_000.0));
             while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                signal("STOP", &c);
+                signal("STOP", c);
                 crate::util::pass(ms(30.0));
-                signal("CONT", &c);
+                signal("CONT", c);
                 crate::util::pass(ms(50.0));
             }
         });

@@ -1,9 +1,9 @@
 //! Parts add up, and a delay shows where it is, as long as it is.
 
 use crate::support::{alone, judged, lines_of, median, ms, recorded, undisturbed, Chain, EXACT_NS};
+use crate::util::json::Value;
 use crate::util::Node;
 use std::time::Duration;
-use subsegment_tcp_speeds::report::json::read::Value;
 
 #[test]
 fn the_parts_of_each_of_a_thousand_blocks_add_up_to_its_total() {
@@ -66,7 +66,8 @@ fn a_delay_shows_in_its_own_segment_as_the_link_recorded_it_and_in_no_other() {
                 }
             }
         }
-        // For each setting and segment, how far the figure is from what it should be, once per round.
+        // For each setting and segment, how far the figure is from what it should be, once per
+        // round.
         let mut errors = vec![[const { Vec::new() }; 3]; settings.len()];
         for _ in 0..3 {
             let base = undisturbed(|| measure(&chain, None), drop)?;

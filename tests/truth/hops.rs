@@ -1,8 +1,8 @@
 //! A hop that adds nothing still counts.
 
 use crate::support::{alone, lines_of, probe};
+use crate::util::json::Value;
 use crate::util::Node;
-use subsegment_tcp_speeds::report::json::read::Value;
 
 #[test]
 fn a_node_that_does_not_stamp_counts_as_a_hop_and_the_segments_join_over_it() {

@@ -1,8 +1,9 @@
-//! The kernel as an independent witness: two network namespaces, a queue that the kernel drains at a set rate between
-//! them, and what `ping` says of it.
+//! The kernel as an independent witness: two network namespaces, a queue that the kernel drains at
+//! a set rate between them, and what `ping` says of it.
 //!
-//! The delay is a token bucket's and not netem's: kernels of small virtual machines lack netem, and none of the delay is
-//! made by code of ours either way. A block of 12000 bytes then takes milliseconds, a `ping` of as many bytes too.
+//! The delay is a token bucket's and not netem's: kernels of small virtual machines lack netem, and
+//! none of the delay is made by code of ours either way. A block of 12000 bytes then takes
+//! milliseconds, a `ping` of as many bytes too.
 
 use crate::support::{alone, judged, lines_from, median, undisturbed};
 use crate::util::{need, program, text, Node};
@@ -16,8 +17,9 @@ const ADDRESSES: [&str; 2] = ["10.213.77.1", "10.213.77.2"];
 const RATE: &str = "20mbit";
 /// Fewer bytes than the first ten TCP segments: nothing waits for an acknowledgement.
 const PAYLOAD: u32 = 12_000;
-/// What carries the payload, per packet of 1500 bytes: Ethernet, IPv4 and TCP with timestamps; then what a block has on
-/// its way from the second node: a header and two stamps. An echo request has Ethernet and IPv4 per fragment, and 8 bytes.
+/// What carries the payload, per packet of 1500 bytes: Ethernet, IPv4 and TCP with timestamps; then
+/// what a block has on its way from the second node: a header and two stamps. An echo request has
+/// Ethernet and IPv4 per fragment, and 8 bytes.
 const TCP_BYTES: u32 = PAYLOAD + 48 + 2 * 40;
 const PING_PAYLOAD: u32 = TCP_BYTES + TCP_BYTES.div_ceil(1448) * (14 + 20 + 32) - 8 - 9 * (14 + 20);
 
@@ -26,7 +28,7 @@ fn sh(line: &str) -> String {
     let output = Command::new("sh").args(["-c", line]).output().unwrap();
     assert!(
         output.status.success(),
-        "{line}: {}\nthis test needs root, network namespaces, veth and the tbf queue of the kernel",
+        "{line}: {}\nneeds root, network namespaces, veth and the kernel's tbf queue",
         text(&output.stderr)
     );
     text(&output.stdout)

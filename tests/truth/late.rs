@@ -1,5 +1,5 @@
-//! A host whose process reads late what its kernel has, and a network that is as late: the kernel's receive times tell
-//! them apart.
+//! A host whose process reads late what its kernel has, and a network that is as late: the kernel's
+//! receive times tell them apart.
 
 use crate::support::{alone, half_disturbed, judged, ms, repeats, undisturbed_by, Chain, Report};
 use crate::util::need;
@@ -7,12 +7,12 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Spaced so that no two blocks meet in the socket of a process that is held for 30 ms; some 30 of them in each of 16
-/// batches, three of which are late.
+/// Spaced so that no two blocks meet in the socket of a process that is held for 30 ms; some 30 of
+/// them in each of 16 batches, three of which are late.
 const PLAN: (u64, Duration) = (480, ms(33));
 
-/// A run in which a wake-up is as late as half of what is looked for, more often than twice in a thousand, is not
-/// judged: two of the 30 blocks of a batch that something else delays are its p95.
+/// A run in which a wake-up is as late as half of what is looked for, more often than twice in a
+/// thousand, is not judged: two of the 30 blocks of a batch that something else delays are its p95.
 const CALM: (usize, Duration) = (998, ms(15));
 
 /// Holds a process for 30 ms in every 300 ms; what ends it is that its input ends.
@@ -28,7 +28,7 @@ const STOPPER: &str = "
 struct Stopper(Child);
 
 impl Stopper {
-    /// It waits until it is told to [begin](Self::begin).
+    /// It waits for [begin](Self::begin).
     fn of(pid: u32) -> Self {
         let mut command = Command::new(need("bash"));
         command.args(["-c", STOPPER, "stopper", &pid.to_string()]);

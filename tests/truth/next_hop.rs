@@ -10,8 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 /// There and back of the slowed link.
 const SLOWED_NS: i64 = 16_000_000;
 
-/// Clients that connect, ask once with `payload` bytes, and go: what the entry A says of them. The link between B and C
-/// holds what goes through it for 8 ms each way, which lengthens B's agreement with C on their key as it does a handshake.
+/// Clients that connect, ask once with `payload` bytes, and go: what the entry A says of them. The
+/// link between B and C holds what goes through it for 8 ms each way, which lengthens B's agreement
+/// with C on their key as it does a handshake.
 fn short_connections(payload: usize) -> Report {
     let dir = Dir::new(&format!("onward-{payload}"));
     let key = dir.file("key");
@@ -41,7 +42,8 @@ fn short_connections(payload: usize) -> Report {
 #[test]
 fn what_waits_for_a_relays_connection_is_in_its_residence_and_no_late_reading() {
     let _alone = alone();
-    // One block, and some that wait in the kernel together: of the first of those it is only known by when it was there.
+    // One block, and some that wait in the kernel together: of the first of those it is only known
+    // by when it was there.
     for payload in [2, 3000] {
         let report = short_connections(payload);
         let figure = |path: &str| report.int(path);

@@ -1,4 +1,4 @@
-//! Bulk data, and somebody at the end who reads slowly.
+//! Bulk data to a slow reader at the end.
 
 use crate::support::{alone, repeats, Chain, Report};
 use crate::util::{program, Dir, Node};
@@ -10,7 +10,7 @@ use std::sync::mpsc::{channel, Receiver};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use subsegment_tcp_speeds::time::{Nanos, WallTime};
 use subsegment_tcp_speeds::wire::{
-    build, frame_type, push_annotation, push_stamp, set_egress, Flags, FrameView, Header, NodeInfo,
+    build, push_annotation, push_stamp, set_egress, Flags, FrameType, FrameView, Header, NodeInfo,
     NodeRole, ParseError, Stamp, StampDirection, StampFlags, ANNOTATION_NODE, STAMP_LEN, VERSION,
 };
 
@@ -116,7 +116,7 @@ fn reflect(id: u64, frame: &FrameView<'_>) -> Vec<u8> {
         hop,
         ..frame.header
     };
-    if header.kind == frame_type::OPEN {
+    if header.kind == FrameType::Open {
         let info = NodeInfo {
             id,
             role: NodeRole::Echo,
@@ -135,7 +135,7 @@ fn reflect(id: u64, frame: &FrameView<'_>) -> Vec<u8> {
             hop,
             &info.emit()
         ));
-        header.kind = frame_type::OPENED;
+        header.kind = FrameType::Opened;
         header.flags = Flags(Flags::RETURN);
         return build(header, &[], &annotations, &[]);
     }

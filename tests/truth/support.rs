@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub)] // As in `util`.
 
+use crate::util::json::{parse, Value};
+use crate::util::link::{Link, LinkDirection};
 use crate::util::{pass, program, run, text, Node, LONG};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,8 +12,6 @@ use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::commands::demo::link::{Link, Way};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 
 /// Two measuring tests at a time would measure each other.
 pub fn alone() -> MutexGuard<'static, ()> {
@@ -81,14 +81,14 @@ impl Chain {
     }
 
     /// Both directions of all links.
-    pub fn ways(&self) -> impl Iterator<Item = &Way> {
+    pub fn ways(&self) -> impl Iterator<Item = &LinkDirection> {
         self.links
             .iter()
             .flat_map(|link| [&*link.forward, &*link.back])
     }
 
-    /// Runs a probe from A through the chain; the exact medians of the segments' round trips (those of a report are
-    /// off by up to 1 %).
+    /// Runs a probe from A through the chain; the exact medians of the segments' round trips (those
+    /// of a report are off by up to 1 %).
     #[track_caller]
     pub fn medians(&self, args: &[&str]) -> Vec<i64> {
         lines_of(&self.entry(), args).medians()
@@ -101,7 +101,7 @@ impl Chain {
     }
 }
 
-/// What went wrong is often best told by the nodes.
+/// The nodes' own output often names a failure best.
 impl Drop for Chain {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -119,12 +119,12 @@ impl Drop for Chain {
 
 /// What a link recorded at the median, out and back.
 pub fn recorded(link: &Link) -> i64 {
-    let of = |way: &Way| way.median().expect("bytes went through").signed().0;
+    let of = |way: &LinkDirection| way.median().expect("bytes went through").signed().0;
     of(&link.forward) + of(&link.back)
 }
 
-/// A probe of `count` blocks through `chain`, `disturbed` as soon as C has got the first half of them: the baseline, with
-/// the few blocks before it that warm up.
+/// A probe of `count` blocks through `chain`, `disturbed` as soon as C has got the first half of
+/// them: the baseline, with the few blocks before it that warm up.
 #[track_caller]
 pub fn half_disturbed(
     chain: &Chain,
@@ -183,8 +183,8 @@ impl Lines {
         values.filter_map(Value::as_i64).collect()
     }
 
-    /// Checks that the parts of each line, `count` of them and none negative, add up to its total, and that no line
-    /// has a flag.
+    /// Checks that the parts of each line, `count` of them and none negative, add up to its total,
+    /// and that no line has a flag.
     #[track_caller]
     pub fn assert_sums(&self, count: usize) {
         for line in &self.0 {
@@ -282,16 +282,16 @@ impl Witness {
     }
 }
 
-/// Later than this, one time in fifty, and a run was disturbed: something else had the processor. (An eighth of a run's
-/// 200 blocks has its p95 spoilt by two late ones.) Idle, it is half of that.
+/// Later than this, one time in fifty, and a run was disturbed: something else had the processor.
+/// (An eighth of a run's 200 blocks has its p95 spoilt by two late ones.) Idle, it is half of that.
 const BUSY: Duration = Duration::from_micros(300);
 
-/// For so long the tests of this program repeat disturbed runs, all together: a machine that has not been quiet until then
-/// is not going to be.
+/// For so long the tests of this program repeat disturbed runs, all together: a machine that has
+/// not been quiet until then is not going to be.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Repeats `run` until a witness calls it undisturbed; what a disturbed one gave goes to `forget`. `None` where the machine
-/// never was quiet, see [`judged`].
+/// Repeats `run` until a witness calls it undisturbed; what a disturbed one gave goes to `forget`.
+/// `None` where the machine never was quiet, see [`judged`].
 #[track_caller]
 pub fn undisturbed<T>(run: impl FnMut() -> T, forget: impl FnMut(T)) -> Option<T> {
     undisturbed_by((980, BUSY), run, forget)
@@ -325,8 +325,9 @@ pub fn undisturbed_by<T>(
     None
 }
 
-/// A test of figures that only a quiet machine gives. Where it never was quiet, nothing was measured that could be right or
-/// wrong: that is said past the capture of libtest, and `scripts/check` repeats it at its end.
+/// A test of figures that only a quiet machine gives. Where it never was quiet, nothing was
+/// measured that could be right or wrong: that is said past the capture of libtest, and
+/// `scripts/check` repeats it at its end.
 pub fn judged(test: impl FnOnce() -> Option<()>) {
     if test().is_none() {
         let thread = thread::current();
@@ -336,7 +337,7 @@ pub fn judged(test: impl FnOnce() -> Option<()>) {
     }
 }
 
-/// A TCP forwarder that takes connections to its targets in turn, tells of the bytes that come back, and can be cut.
+/// A TCP forwarder to its targets in turn, which reports returned bytes and can be cut.
 pub struct Switch {
     pub address: SocketAddr,
     open: Arc<Mutex<Vec<TcpStream>>>,
@@ -396,7 +397,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream, passed: Option<Sender<()>>) {
                 break;
             }
             if let Some(passed) = &passed {
-                let _ = passed.send(()); // Nobody waits any more.
+                let _ = passed.send(()); // The test may have ended.
             }
         }
         let _ = to.shutdown(Shutdown::Write);

@@ -55,8 +55,9 @@ fn a_segment_slower_than_in_earlier_runs_is_named_and_normal_runs_are_not() {
             let high = slow.int("verdict/increase_high_ns");
             held += usize::from((low..=high).contains(&own));
         }
-        // The link does not see what its bytes wait for before its read and after its write. On a busy machine that differs
-        // from run to run by tens of microseconds, and the interval is no wider: so most runs, not all.
+        // The link does not see what its bytes wait for before its read and after its write. On a
+        // busy machine that differs from run to run by tens of microseconds, and the interval is no
+        // wider: so most runs, not all.
         assert!(held >= 3, "{held} of 5 intervals hold the link's figure");
         slowed.forward.set_delay(ms(1));
         for run in 1..=10 {

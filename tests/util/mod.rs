@@ -1,10 +1,14 @@
-//! Harness of the chain tests: the real binary on port 0, waited for by what it says, never by sleeping.
+//! Harness of the chain tests: the real binary on port 0, whose output they wait for without
+//! sleeping.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its own part of it.
 
 pub mod http;
+pub mod json;
+pub mod link;
 pub mod vitals;
 
+use json::{parse, Value};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -12,7 +16,6 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::report::json::read::{parse, Value};
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -245,7 +248,7 @@ pub fn promtool_accepts(whose: &str, metrics: &str) {
     );
 }
 
-/// Whether a real program is there; a test that needs one fails without it, since `scripts/check` installs them.
+/// Fails if a real program is missing: `scripts/check` installs those that the tests need.
 #[track_caller]
 pub fn need(program: &str) -> PathBuf {
     for dir in ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"] {
@@ -275,8 +278,8 @@ pub fn libfaketime() -> PathBuf {
         .expect("libfaketime is not installed: run scripts/check, or apt-get install libfaketime")
 }
 
-/// Connects to a listener that accepts nothing until its backlog is full: what comes then is dropped, as by a firewall.
-/// One in vain may be a machine that stalled; two in a row are not.
+/// Fills the backlog of a listener that accepts nothing: later connects are dropped, as by a
+/// firewall. One in vain may be a machine that stalled; two in a row are not.
 #[track_caller]
 pub fn fill_backlog(at: SocketAddr) -> Vec<TcpStream> {
     let (mut waiting, mut in_vain) = (Vec::new(), 0);
@@ -293,7 +296,8 @@ pub fn fill_backlog(at: SocketAddr) -> Vec<TcpStream> {
     waiting
 }
 
-/// A flag that is set when this goes, also where a test fails: for threads of a scope, which is left when they have ended.
+/// A flag that is set on drop, also if a test fails, for threads of a scope that has to wait for
+/// them.
 pub struct Raised<'a>(pub &'a AtomicBool);
 
 impl Drop for Raised<'_> {
@@ -302,11 +306,12 @@ impl Drop for Raised<'_> {
     }
 }
 
-/// A free port, for what cannot be given port 0 or is to find nobody there: below those that the kernel gives to
-/// connections and to port 0, so that nothing else comes by it meanwhile and no connection to it meets itself.
+/// A free port, for what cannot be given port 0 or is to find no listener there: below those that
+/// the kernel gives to connections and to port 0, so that nothing else comes by it meanwhile and no
+/// connection to it meets itself.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Test binaries that run at a time begin apart from each other, and each goes on from where it was.
+    // Test binaries that run at the same time start apart, and each goes on from its last port.
     let begin = std::process::id().wrapping_mul(61);
     let ports = std::iter::repeat_with(|| {
         let place = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;

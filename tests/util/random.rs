@@ -1,5 +1,5 @@
-//! Numbers that a seed repeats, for property loops: the library's own tests have it as a module, those below `tests/`
-//! by its path.
+//! Seeded random numbers for property loops. The library's tests include it as a module, the others
+//! by path.
 
 /// xorshift64* (Marsaglia, Vigna): a few lines, and good enough to make cases.
 pub(crate) struct Random(u64);
@@ -22,8 +22,8 @@ impl Random {
         ((self.next() >> 11) % bound as u64) as usize
     }
 
-    /// Does one to four kinds of harm to `bytes`: bits and bytes changed, put in, left out, repeated, the rest cut off.
-    /// At least one byte remains.
+    /// Does one to four kinds of harm to `bytes`: bits and bytes changed, put in, left out,
+    /// repeated, the rest cut off. At least one byte remains.
     pub(crate) fn damage(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..=self.below(4) {
             let at = self.below(bytes.len());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub struct Vitals {
     pub threads: usize,
     pub descriptors: usize,
-    /// Pages that are its own and written to (`Private_Dirty` of smaps_rollup): heap and stacks, not its code.
+    /// Private written pages (`Private_Dirty` of smaps_rollup): heap and stacks, not code.
     pub memory_kib: u64,
 }
 
@@ -46,7 +46,7 @@ fn names(pid: u32) -> impl Iterator<Item = Vec<u8>> {
     tasks.filter_map(|task| fs::read(task.path().join("comm")).ok())
 }
 
-/// Waits until a listening node has started all of its own threads: it says where it listens before that.
+/// Waits until a listening node has started its own threads, which is after it prints its address.
 pub fn wait_started(pid: u32) {
     let deadline = Instant::now() + super::LONG;
     let is_there = || names(pid).any(|name| name == b"collect\n");

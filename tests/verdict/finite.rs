@@ -581,7 +581,7 @@ fn changes_have_the_power_of_the_tables() {
     ];
     for (noise, n, change, least) in cases {
         let power = power_of(&noise, n, 80, change, 40_002);
-        assert!(power >= least, "{power} % of {} blocks, {change:?}", n);
+        assert!(power >= least, "{power} % of {n} blocks, {change:?}");
     }
 }
 

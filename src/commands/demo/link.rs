@@ -1,130 +1,83 @@
-//! A delay link: a TCP forwarder on loopback that holds every byte for a set time, per direction. It stands in for a
-//! network in `demo` and in the tests, needs no privileges, and records what it really did.
+//! A delay link: a TCP forwarder on loopback that holds every byte for a time that each direction
+//! sets. It stands in for a network and needs no privileges.
 
-use crate::measure::{Histogram, Summary};
-use crate::sync::lock;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crossbeam_channel::{bounded, never, Receiver, Sender};
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
 
-/// Chunks under way in one direction; a full link stops reading, as a network with a full queue does.
+/// The most chunks under way in one direction. A full link stops reading, as a network with a full
+/// queue does.
 const QUEUE: usize = 1024;
 const CHUNK: usize = 64 << 10;
-/// Chunks of each direction whose times are kept exactly: 512 KiB.
-const KEPT: usize = 1 << 16;
 
-/// What one direction does to bytes, changeable at any time.
-#[derive(Debug)]
-pub struct Way(Mutex<WayState>);
+/// The behaviour of one direction of a link.
+pub trait Hold: fmt::Debug + Send + Sync {
+    /// Returns the time until which a chunk is held that was read at `read_at`.
+    fn until(&self, read_at: MonoTime) -> MonoTime;
 
-#[derive(Debug)]
-struct WayState {
-    delay: Duration,
-    every: u64,
-    extra: Duration,
-    chunks: u64,
-    bytes_per_second: Option<u64>,
-    seen: Histogram,
-    held: Vec<u64>,
+    /// Notes that a chunk of `len` bytes was written after `held`. Returns the pause before the
+    /// next one.
+    fn written(&self, len: usize, held: Nanos) -> Nanos;
 }
 
-impl Way {
-    fn new(delay: Duration) -> Self {
-        Self(Mutex::new(WayState {
-            delay,
-            every: 0,
-            extra: Duration::ZERO,
-            chunks: 0,
-            bytes_per_second: None,
-            seen: Histogram::default(),
-            held: Vec::new(),
-        }))
+/// A direction with one delay, which may change at any time.
+#[derive(Debug)]
+pub struct Delay(AtomicU64);
+
+impl Delay {
+    /// Returns a direction that holds bytes for `delay`.
+    pub fn new(delay: Duration) -> Self {
+        Self(AtomicU64::new(Nanos::from(delay).0))
     }
 
-    /// Holds bytes for `delay` from now on, and forgets what was recorded.
-    pub fn set_delay(&self, delay: Duration) {
-        let mut state = lock(&self.0);
-        state.delay = delay;
-        state.seen = Histogram::default();
-        state.held.clear();
+    /// Holds bytes for `delay` from now on.
+    pub fn set(&self, delay: Duration) {
+        self.0.store(Nanos::from(delay).0, Ordering::Relaxed);
+    }
+}
+
+impl Hold for Delay {
+    fn until(&self, read_at: MonoTime) -> MonoTime {
+        read_at + Nanos(self.0.load(Ordering::Relaxed))
     }
 
-    /// Holds every `every`th chunk for `extra` more.
-    pub fn set_spikes(&self, every: u64, extra: Duration) {
-        let mut state = lock(&self.0);
-        state.every = every;
-        state.extra = extra;
-    }
-
-    /// Drains slowly: a far end that reads at so many bytes per second.
-    pub fn set_rate(&self, bytes_per_second: u64) {
-        lock(&self.0).bytes_per_second = Some(bytes_per_second);
-    }
-
-    /// How long chunks were really held, from the read to the write: the link's own record, on the monotonic clock.
-    pub fn recorded(&self) -> Option<Summary> {
-        lock(&self.0).seen.summary()
-    }
-
-    /// The exact median of what is recorded (of its first 65536 chunks; a [`Summary`] is off by up to 1 %).
-    pub fn median(&self) -> Option<Nanos> {
-        let mut held = lock(&self.0).held.clone();
-        held.sort_unstable();
-        held.get(held.len().saturating_sub(1) / 2)
-            .copied()
-            .map(Nanos)
-    }
-
-    fn record(&self, held: Nanos) -> Option<u64> {
-        let mut state = lock(&self.0);
-        state.seen.record(held.signed());
-        if state.held.len() < KEPT {
-            state.held.push(held.0);
-        }
-        state.bytes_per_second
-    }
-
-    fn due(&self, read_at: MonoTime) -> MonoTime {
-        let mut state = lock(&self.0);
-        state.chunks += 1;
-        let spike = state.every > 0 && state.chunks % state.every == 0;
-        let extra = if spike { state.extra } else { Duration::ZERO };
-        read_at + Nanos::from(state.delay + extra)
+    fn written(&self, _len: usize, _held: Nanos) -> Nanos {
+        Nanos::ZERO
     }
 }
 
 /// A running link. Its threads end with its connections; dropping it stops the listening.
 #[derive(Debug)]
-pub struct Link {
-    /// Where to connect to.
+pub struct DelayLink {
+    /// The address for clients.
     pub address: SocketAddr,
-    /// From the connecting side to the target.
-    pub forward: Arc<Way>,
-    /// Back.
-    pub back: Arc<Way>,
     listener: Arc<TcpListener>,
 }
 
-impl Link {
-    /// Listens on a free port of loopback and forwards to `target`, holding bytes for `delay` each way.
+impl DelayLink {
+    /// Listens on a free port of loopback and forwards to `target`; `forward` holds the bytes to
+    /// it, `back` those from it.
     ///
     /// # Errors
     ///
-    /// As bind(2), or where no thread can be started.
-    pub fn start(target: SocketAddr, delay: Duration) -> io::Result<Self> {
+    /// As bind(2), or clone(2) if no thread can be started.
+    pub fn start(
+        target: SocketAddr,
+        forward: Arc<dyn Hold>,
+        back: Arc<dyn Hold>,
+    ) -> io::Result<Self> {
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0")?);
         let link = Self {
             address: listener.local_addr()?,
-            forward: Arc::new(Way::new(delay)),
-            back: Arc::new(Way::new(delay)),
             listener: Arc::clone(&listener),
         };
-        let (forward, back) = (Arc::clone(&link.forward), Arc::clone(&link.back));
         Builder::new().name("link".into()).spawn(move || {
             while let Ok((near, _)) = listener.accept() {
                 if let Err(error) = connect(near, target, &forward, &back) {
@@ -136,7 +89,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for DelayLink {
     fn drop(&mut self) {
         sys::stop_accepting(&self.listener);
     }
@@ -145,8 +98,8 @@ impl Drop for Link {
 fn connect(
     near: TcpStream,
     target: SocketAddr,
-    forward: &Arc<Way>,
-    back: &Arc<Way>,
+    forward: &Arc<dyn Hold>,
+    back: &Arc<dyn Hold>,
 ) -> io::Result<()> {
     let far = TcpStream::connect(target)?;
     near.set_nodelay(true)?;
@@ -156,50 +109,58 @@ fn connect(
     one_way(&far, &near, back)
 }
 
+/// A chunk under way: the time of its reading, the time until which it is held, and its bytes.
 type Held = (MonoTime, MonoTime, Vec<u8>);
 
-fn one_way(from: &Arc<TcpStream>, to: &Arc<TcpStream>, way: &Arc<Way>) -> io::Result<()> {
+fn one_way(
+    from: &Arc<TcpStream>,
+    to: &Arc<TcpStream>,
+    direction: &Arc<dyn Hold>,
+) -> io::Result<()> {
     let (hold, held) = bounded::<Held>(QUEUE);
-    let (from, reading) = (Arc::clone(from), Arc::clone(way));
+    let (from, reading) = (Arc::clone(from), Arc::clone(direction));
     Builder::new()
         .name("link in".into())
-        .spawn(move || take_in(&from, &reading, &hold))?;
-    let (to, way) = (Arc::clone(to), Arc::clone(way));
+        .spawn(move || read(&from, &*reading, &hold))?;
+    let (to, direction) = (Arc::clone(to), Arc::clone(direction));
     Builder::new()
         .name("link out".into())
-        .spawn(move || let_out(&to, &way, &held))?;
+        .spawn(move || write(&to, &*direction, &held))?;
     Ok(())
 }
 
-fn take_in(mut from: &TcpStream, way: &Way, hold: &Sender<Held>) {
+fn read(mut from: &TcpStream, direction: &dyn Hold, hold: &Sender<Held>) {
     let mut buffer = vec![0; CHUNK];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         let read_at = sys::clock::mono();
-        let due = way.due(read_at);
-        if hold.send((read_at, due, buffer[..read].to_vec())).is_err() {
+        let until = direction.until(read_at);
+        if hold
+            .send((read_at, until, buffer[..read].to_vec()))
+            .is_err()
+        {
             break; // The far side is gone.
         }
     }
 }
 
-fn let_out(mut to: &TcpStream, way: &Way, held: &Receiver<Held>) {
+fn write(mut to: &TcpStream, direction: &dyn Hold, held: &Receiver<Held>) {
     sys::precise_timers();
-    for (read_at, due, bytes) in held {
-        wait_until(due);
+    for (read_at, until, bytes) in held {
+        wait_until(until);
         let written_at = sys::clock::mono();
         if to.write_all(&bytes).is_err() {
             let _ = to.shutdown(Shutdown::Read); // wakes the other direction's reader
             return;
         }
-        if let Some(rate) = way.record(written_at.since(read_at)) {
-            let nanos = bytes.len() as u64 * crate::time::NANOS_PER_SEC / rate.max(1);
-            wait_until(sys::clock::mono() + Nanos(nanos));
+        let pause = direction.written(bytes.len(), written_at.since(read_at));
+        if pause > Nanos::ZERO {
+            wait_until(sys::clock::mono() + pause);
         }
     }
-    let _ = to.shutdown(Shutdown::Write); // Fails where the peer is gone.
+    let _ = to.shutdown(Shutdown::Write); // Fails if the peer is gone.
 }
 
-/// Waits for an instant; there is nothing to be woken by.
+/// Waits until `at`.
 fn wait_until(at: MonoTime) {
     if at > sys::clock::mono() {
         let _ = never::<()>().recv_deadline(sys::clock::instant(at));

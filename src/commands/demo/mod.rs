@@ -1,10 +1,13 @@
-//! The demo: four nodes in one process on loopback, delay links between them, one of which is slowed on the way.
+//! The demo: four nodes in one process on loopback with delay links between them, one of which is
+//! slowed half way.
 //!
-//! The nodes are real ones, with their own ids, threads and sockets. What was hidden is printed only after the verdict.
+//! The nodes are real ones, with their own ids, threads and sockets. The slowed link is printed
+//! only after the verdict.
 
 pub mod link;
 
 use crate::cli::ExitCode;
+use crate::collect::run::Run;
 use crate::collect::run_state::RunState;
 use crate::commands::probe::{measure, Plan};
 use crate::commands::signals::Signals;
@@ -13,35 +16,36 @@ use crate::measure::{Baseline, Verdict, VerdictDirection, VerdictKind};
 use crate::node::accept::{bind, Server};
 use crate::node::dial::NextHop;
 use crate::node::{Node, NodeSettings, StopFlag};
-use crate::origin::session::Origin;
+use crate::origin::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::printer::Printer;
 use crate::report::State;
 use crate::sys;
 use crate::wire::NodeRole;
-use link::Link;
+use link::{Delay, DelayLink};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
 
-/// Normal one-way delays of the three links, in microseconds.
+/// The normal one-way delays of the three links, in microseconds.
 const NORMAL: [u64; 3] = [300, 900, 500];
 const BLOCKS: u64 = 4500;
 const INTERVAL: Duration = Duration::from_millis(2);
 const TIMEOUT: Duration = Duration::from_secs(5);
 const NAMES: [&str; 4] = ["A", "B", "C", "Z"];
 
-/// What the demo does in secret.
+/// The change that the verdict has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hidden {
-    /// Index of the segment: 0 is A -> B.
+    /// The index of the slowed segment: 0 is A -> B.
     pub segment: usize,
-    /// Whether the way back is slowed, not the way out.
+    /// `true` if the return direction is slowed, `false` for the forward one.
     pub back: bool,
-    /// By how much.
+    /// The additional delay.
     pub extra: Duration,
 }
 
@@ -58,7 +62,7 @@ impl Hidden {
         }
     }
 
-    /// Whether the verdict says the same.
+    /// Returns `true` if the verdict names the segment and the direction.
     pub fn is_found_by(&self, verdict: &Verdict) -> bool {
         let direction = if self.back {
             VerdictDirection::Return
@@ -84,12 +88,12 @@ impl fmt::Display for Hidden {
     }
 }
 
-/// Why the demo could not be given.
+/// The reason for which the demo could not run.
 #[derive(Debug)]
 pub enum DemoError {
     /// Results could not be written.
     Output(OutputError),
-    /// Loopback, threads or descriptors were not to be had.
+    /// Loopback, threads or descriptors were not available.
     Setup(String),
 }
 
@@ -112,8 +116,27 @@ fn next_hop(address: SocketAddr) -> Result<NextHop, DemoError> {
     NextHop::resolve(&address.ip().to_string(), address.port(), TIMEOUT).map_err(setup)
 }
 
-/// Starts a listening node with a link before it; the link's address is where to connect to.
-fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoError> {
+/// A link of the demo, with the delays of its directions.
+struct Segment {
+    link: DelayLink,
+    forward: Arc<Delay>,
+    back: Arc<Delay>,
+}
+
+impl Segment {
+    fn start(target: SocketAddr, delay: Duration) -> io::Result<Self> {
+        let (forward, back) = (Arc::new(Delay::new(delay)), Arc::new(Delay::new(delay)));
+        let link = DelayLink::start(target, forward.clone(), back.clone())?;
+        Ok(Self {
+            link,
+            forward,
+            back,
+        })
+    }
+}
+
+/// Starts a listening node with a link before it; clients connect to the address of the link.
+fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Segment), DemoError> {
     let role = if next.is_some() {
         NodeRole::Relay
     } else {
@@ -123,14 +146,15 @@ fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Link), DemoE
     let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], TIMEOUT)
         .map_err(|(address, error)| DemoError::Setup(format!("listen on {address}: {error}")))?;
     let address = listeners[0].local_addr().map_err(setup)?;
-    // Nobody reads this node's own statistics here: its queue goes at once, and its pumps drop what they have to say.
+    // The demo does not show this node's own statistics: without its queue, its pumps drop their
+    // measurements.
     let (node, _) = Node::new(NodeSettings::new(NAMES[index], role, TIMEOUT), next);
     let server = Server::start(node, listeners).map_err(setup)?;
     let delay = Duration::from_micros(NORMAL[index - 1]);
-    Ok((server, Link::start(address, delay).map_err(setup)?))
+    Ok((server, Segment::start(address, delay).map_err(setup)?))
 }
 
-/// Runs the command `demo`. Its exit code is 1 if the verdict does not name what was hidden.
+/// Runs the command `demo`. Its exit code is 1 if the verdict does not name the slowed link.
 ///
 /// # Errors
 ///
@@ -149,7 +173,8 @@ pub fn run(
     }
 }
 
-/// Gives the demo, and writes the page of it to `page`; whether the verdict named what was hidden.
+/// Runs the demo and writes its page to `page`. Returns `true` if the verdict named the slowed
+/// link.
 fn demonstrate(
     seed: u64,
     page: Option<&Path>,
@@ -159,37 +184,39 @@ fn demonstrate(
     let hidden = Hidden::choose(seed);
     let mut out = Output::Stdout;
     out.write(&format!(
-        "demo: four nodes on loopback, A -> B -> C -> Z, with delay links between them; {BLOCKS} probes, one every \
-         {} ms.\nHalf way through, one direction of one link is slowed. Which one is printed after the verdict. (A demo \
-         is\nshort: its batches last less than the second that a confidence of \"high\" takes.)\n\n",
+        "demo: four nodes on loopback, A -> B -> C -> Z, with delay links between them; {BLOCKS} \
+         probes, one every {} ms.\n\
+         Half way through, one direction of one link is slowed. Which one is printed after the \
+         verdict. (A demo is\n\
+         short: its batches last less than the second that a confidence of \"high\" takes.)\n\n",
         INTERVAL.as_millis()
     ))
     .map_err(DemoError::Output)?;
     let (last, last_link) = start(3, None)?;
-    let (middle, middle_link) = start(2, Some(last_link.address))?;
-    let (first, first_link) = start(1, Some(middle_link.address))?;
+    let (middle, middle_link) = start(2, Some(last_link.link.address))?;
+    let (first, first_link) = start(1, Some(middle_link.link.address))?;
     let links = [&first_link, &middle_link, &last_link];
     let (node, queue) = Node::new(
         NodeSettings::new("A", NodeRole::Source, TIMEOUT),
-        Some(next_hop(first_link.address)?),
+        Some(next_hop(first_link.link.address)?),
     );
     signals.stop(stop, Some(node.collector.clone()));
     let origin = Arc::new(Origin::new(node));
-    let mut run_state = RunState::new("A", "source", sys::clock::read().wall, Baseline::Run);
+    let state = RunState::new("A", "source", sys::clock::read().wall, Baseline::Run);
     let mut printer =
         Printer::new(Output::Stdout, crate::cli::Format::Text).with_live_line(Some(BLOCKS));
     printer = printer.with_page(page).map_err(DemoError::Output)?;
-    let way = match hidden.back {
+    let slowed = match hidden.back {
         true => Arc::clone(&links[hidden.segment].back),
         false => Arc::clone(&links[hidden.segment].forward),
     };
     let slow = Duration::from_micros(NORMAL[hidden.segment]) + hidden.extra;
     let half = INTERVAL * (BLOCKS / 2) as u32;
     Builder::new()
-        .name("weather".into())
+        .name("slow down".into())
         .spawn(move || {
             let _ = crossbeam_channel::never::<()>().recv_timeout(half);
-            way.set_delay(slow);
+            slowed.set(slow);
         })
         .map_err(setup)?;
     let plan = Plan {
@@ -198,14 +225,16 @@ fn demonstrate(
         size: 64,
         on_timeout: State::Critical,
     };
-    let (_, written) = measure(&origin, queue, &mut run_state, plan, &mut printer, stop);
+    let mut run = Run::new(queue, Arc::clone(&origin.node.latest), state, printer);
+    let (_, written) = measure(&origin, &mut run, plan, stop);
     written.map_err(DemoError::Output)?;
     for server in [first, middle, last] {
         server.stop();
     }
-    let verdict = run_state
+    let verdict = run
+        .state
         .model()
-        .statistics(run_state.names(), sys::clock::read().now())
+        .statistics(run.state.names(), sys::clock::read().now())
         .verdict;
     let found = hidden.is_found_by(&verdict);
     out.write(&format!(

@@ -100,9 +100,10 @@ impl Reading {
             .filter(|value| *value != NONE)?;
         let age = at.checked_sub(self.since.0)?;
         // A rate of 0 has to leave the value as it is: f64 has 53 bits.
-        let drift = match self.rate {
-            rate if rate == 0.0 => 0,
-            rate => (age as f64 * rate) as i64,
+        let drift = if self.rate == 0.0 {
+            0
+        } else {
+            (age as f64 * self.rate) as i64
         };
         Some(value.saturating_sub(drift))
     }

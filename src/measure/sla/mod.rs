@@ -1,16 +1,17 @@
-//! Service level agreements: rules as text in, the state of each part of the path, events and questions out.
+//! Service level agreements: rules, the state of each part of the path, events and requests for
+//! annotations.
 //!
-//! A rule is a line: what it looks at, its limit, how often that has to be exceeded, how bad that is, and what to ask
-//! which nodes then (the playbook). `#` begins a comment. In EBNF, with words parted by blanks where letters would meet:
+//! A rule is a line: a part and its figure, the limit, how often it has to be exceeded, the
+//! severity, and the annotations to request then (the playbook). `#` starts a comment. In EBNF,
+//! with blanks between words whose letters would touch:
 //!
 //! ```text
-//! rule      = part, figure, ">", limit, { option }, { ask } ;
-//! part      = "segment", ( name, "->", name | "*" ) | "host", ( name | "*" ) | "total" ;
-//! figure    = delay, [ statistic ] | "increase" | "loss" ;
-//! delay     = "round_trip" | "network" | "forward_excess" | "return_excess" | "residence" | "wake_up" ;
-//! statistic = "min" | "mean" | "p50" | "p90" | "p95" | "p99" | "max" ;
-//! limit     = number, ( "ns" | "us" | "ms" | "s" | "%" | "x" ) ;
-//! option    = "over", count | "for", count, "of", count | "clear", [ count ], [ "below", limit ]
+//! rule      = part, figure, ">", limit, { option }, { ask } ; part      = "segment", ( name, "->",
+//! name | "*" ) | "host", ( name | "*" ) | "total" ; figure    = delay, [ statistic ] | "increase"
+//! | "loss" ; delay     = "round_trip" | "network" | "forward_excess" | "return_excess" |
+//! "residence" | "wake_up" ; statistic = "min" | "mean" | "p50" | "p90" | "p95" | "p99" | "max" ;
+//! limit     = number, ( "ns" | "us" | "ms" | "s" | "%" | "x" ) ; option    = "over", count |
+//! "for", count, "of", count | "clear", [ count ], [ "below", limit ]
 //!           | "warning" | "critical" ;
 //! ask       = [ "beyond", limit ], "ask", classes, "at", nodes ;
 //! classes   = "all" | class, { ",", class } ;
@@ -23,28 +24,34 @@
 //! |---|---|---|---|
 //! | `round_trip` | segment, total | span; `x` (segment) | as in the report |
 //! | `network` | segment | span | the round trip without the wake-up delays at both ends |
-//! | `forward_excess`, `return_excess` | segment | span | the one-way delay above its own least of the last 10 to 20 s (and 16 blocks) |
+//! | `forward_excess`, `return_excess` | segment | span | one-way delay above its recent least |
 //! | `residence` | host | span, `x` | both ways together |
-//! | `wake_up` | host | span | how late the process read, both ways together |
-//! | `increase` | segment, host | span | the report's own, over the baseline; looked at once a second |
-//! | `loss` | total | `%` | blocks without an answer, of those that are not under way any more |
+//! | `wake_up` | host | span | kernel receive time to the process's read, both ways together |
+//! | `increase` | segment, host | span | the report's increase over the baseline, once a second |
+//! | `loss` | total | `%` | blocks without an answer, of those no longer on their way |
 //!
-//! **When a rule is evaluated.** A delay without a statistic is evaluated with every block that has it; one with a
-//! statistic, and loss, with every window of 20 blocks (`over COUNT`) in which the part was measured. `2x` is twice the
-//! baseline: the median of the baseline's batches at p50, for p90 and beyond at p95; without a baseline the rule does not
-//! decide. *Exceeded* is above the limit, not at it.
+//! The recent least is that of the last 10 to 20 s and 16 blocks.
 //!
-//! **When it turns.** `for 3 of 5`: as soon as 3 of the last 5 evaluations exceeded the limit; without it one is enough.
-//! It turns back when that no longer holds; with `clear 4` after 4 evaluations in a row within the limit, with
-//! `below 3ms` within that one. A rule says `warning` where it says nothing.
+//! **Evaluation.** A delay without a statistic is evaluated with every block that has it. One with
+//! a statistic, and loss, is evaluated with every window of 20 blocks (`over COUNT`) in which the
+//! part was measured. `2x` is twice the baseline: the median of the baseline's batches at p50, for
+//! p90 and above at p95. Without a baseline the rule does not decide. *Exceeded* is above the
+//! limit, not at it.
 //!
-//! **At the end of a run** a rule with a statistic (or of loss) is evaluated once more, over the whole run, and that
-//! decides: where the run had fewer windows than the M of its `for N of M`; and, in a run with a planned end, where it has
-//! no `for`. So the p99 of `probe -c 100` is that of 100 blocks. Baselines and increases are looked at once more before.
+//! **Transitions.** With `for 3 of 5` a rule is violated as soon as 3 of the last 5 evaluations
+//! exceeded the limit; without it one is enough. It clears when that no longer holds. With `clear
+//! 4` it clears after 4 evaluations in a row within the limit, with `below 3ms` within that one.
+//! The default severity is `warning`.
 //!
-//! **The playbook.** While a rule has turned, the nodes of its `ask` are asked for these classes of annotations with every
-//! block; a step `beyond` a limit only while one of the last M evaluations exceeded that as well, where `2x` is twice the
-//! rule's own limit. `here` is the part itself: both ends of a segment, or the host; all nodes for the total.
+//! **The end of a run.** A rule with a statistic (or of loss) is evaluated once more, over the
+//! whole run. That decides if the run had fewer windows than the M of its `for N of M`, or if the
+//! run has a planned end and the rule no `for`. So the p99 of `probe -c 100` is that of 100 blocks.
+//! Baselines and increases are evaluated once more before.
+//!
+//! **The playbook.** While a rule is violated, every block requests these classes of annotations
+//! from the nodes of its `ask`. A step `beyond` a limit applies only while one of the last M
+//! evaluations exceeded that limit too; there `2x` is twice the rule's own limit. `here` is the
+//! part itself: both ends of a segment, or the host, or all nodes for the total.
 
 mod parse;
 mod watch;
@@ -59,12 +66,12 @@ use crate::time::SignedNanos;
 use std::cmp::Ordering;
 use std::fmt;
 
-/// Evaluations at most that a rule looks back on.
+/// The largest M of `for N of M`.
 pub const MOST_OF: u32 = 64;
-/// Blocks of a window where the rule says nothing.
+/// Blocks of a window without `over`.
 pub const WINDOW: u32 = 20;
 
-/// What a rule looks at; `None` stands for every one.
+/// The part that a rule is about; `None` stands for every part of the kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartPattern {
     /// The stretch between two neighbouring nodes of these names.
@@ -75,7 +82,7 @@ pub enum PartPattern {
     Total,
 }
 
-/// What is measured there.
+/// The figure of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// Round-trip delay.
@@ -84,11 +91,11 @@ pub enum Figure {
     Network,
     /// One-way delay above its least, away from the source.
     ForwardExcess,
-    /// The same back to it.
+    /// One-way delay above its least, back to the source.
     ReturnExcess,
     /// Time within a node.
     Residence,
-    /// How late a node's process reads.
+    /// Delay of a node's process between arrival and read.
     WakeUp,
     /// Growth over the baseline.
     Increase,
@@ -109,7 +116,7 @@ impl Figure {
         (Self::Loss, "loss"),
     ];
 
-    /// Its word.
+    /// Returns its word in rules.
     pub fn word(self) -> &'static str {
         let row = Self::ALL.iter().find(|row| row.0 == self);
         row.map_or("", |row| row.1)
@@ -127,7 +134,7 @@ impl Figure {
         }
     }
 
-    /// Whether a block has a value of its own.
+    /// Returns `true` if every block has a value of its own.
     fn is_delay(self) -> bool {
         !matches!(self, Self::Increase | Self::Loss)
     }
@@ -140,10 +147,10 @@ impl Figure {
     }
 }
 
-/// What is taken of a window of blocks.
+/// The statistic of a window of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statistic {
-    /// The least.
+    /// The smallest value.
     Min,
     /// The arithmetic mean.
     Mean,
@@ -151,11 +158,11 @@ pub enum Statistic {
     P50,
     /// 90 % are at or below it.
     P90,
-    /// 95 %.
+    /// 95 % are at or below it.
     P95,
-    /// 99 %.
+    /// 99 % are at or below it.
     P99,
-    /// The greatest.
+    /// The largest value.
     Max,
 }
 
@@ -171,19 +178,19 @@ impl Statistic {
         (Self::Max, "max"),
     ];
 
-    /// Its word.
+    /// Returns its word in rules.
     pub fn word(self) -> &'static str {
         let row = Self::ALL.iter().find(|row| row.0 == self);
         row.map_or("", |row| row.1)
     }
 
-    /// Whether the baseline's upper quantile is the one to compare with.
+    /// Returns `true` if the baseline's upper quantile is the one to compare with.
     fn is_upper(self) -> bool {
         matches!(self, Self::P90 | Self::P95 | Self::P99 | Self::Max)
     }
 }
 
-/// A value that is compared, or a limit in the same unit; of two units none is the larger.
+/// A value to compare, or a limit in the same unit. Values of two units have no order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// A delay.
@@ -213,7 +220,7 @@ impl PartialOrd for Limit {
 }
 
 impl Amount {
-    /// The number in the unit that suits its size.
+    /// Returns the number in the unit that suits its size.
     fn in_unit(self) -> (f64, &'static str) {
         match self {
             Self::Share(share) => ((share * 1e11).round() / 1e9, "%"),
@@ -227,7 +234,7 @@ impl Amount {
         }
     }
 
-    /// As a number: nanoseconds or a share.
+    /// Returns the value as a number: nanoseconds or a share.
     fn number(self) -> f64 {
         match self {
             Self::Share(share) => share,
@@ -237,7 +244,7 @@ impl Amount {
 }
 
 impl LimitState {
-    /// `segment`, `host` or `total`.
+    /// Returns `segment`, `host` or `total`.
     pub fn part(&self) -> &'static str {
         match self.place {
             Place::Segment { .. } => "segment",
@@ -247,7 +254,7 @@ impl LimitState {
     }
 }
 
-/// `7.3 ms`, `1.5 %`: at most four digits that count.
+/// The value with its unit, in at most four significant digits: `7.3 ms`, `1.5 %`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (value, unit) = self.in_unit();
@@ -262,16 +269,16 @@ impl fmt::Display for Amount {
     }
 }
 
-/// Where too much begins; of two kinds none is the larger.
+/// A limit. Limits of two kinds have no order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
-    /// More than that.
+    /// An absolute value.
     Absolute(Amount),
-    /// More than so many times the baseline; in a `beyond`, so many times the rule's limit.
+    /// A multiple of the baseline, or in a `beyond` of the rule's limit.
     Times(f64),
 }
 
-/// As it is read: `5ms`, `1%`, `2x`.
+/// The limit as in a rule: `5ms`, `1%`, `2x`.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -284,90 +291,90 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Who is asked.
+/// The nodes of an `ask`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Nodes {
-    /// `*`
+    /// All nodes, `*`.
     All,
-    /// These.
+    /// The nodes listed.
     Some(Vec<Node>),
 }
 
-/// One who is asked.
+/// A node of an `ask`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     /// The part itself: both ends of a segment, or the host.
     Here,
-    /// By its name in the report.
+    /// A node by its name in the report.
     Named(String),
 }
 
 /// A step of the playbook.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
-    /// Only beyond that; `None` as soon as the rule has turned.
+    /// The limit for this step; `None` if the rule's violation is enough.
     pub beyond: Option<Limit>,
-    /// For what.
+    /// The classes of annotations to request.
     pub classes: Classes,
-    /// Whom.
+    /// The nodes to request them from.
     pub at: Nodes,
 }
 
-/// How a rule turns back.
+/// The condition under which a rule clears.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Clear {
-    /// So many evaluations in a row within the limit; `None` when `for N of M` no longer holds.
+    /// Evaluations in a row within the limit; `None` for the end of `for N of M`.
     pub after: Option<u32>,
-    /// Within that; `None` within the rule's own limit.
+    /// The limit for these evaluations; `None` for the rule's own.
     pub below: Option<Limit>,
 }
 
-/// One line.
+/// A rule, one line of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Its line in the file, from 1; `None` for a limit of the command line.
     pub line: Option<u32>,
-    /// Where.
+    /// The part.
     pub part: PartPattern,
-    /// What.
+    /// The figure.
     pub figure: Figure,
-    /// What of it; `None` each block's own value.
+    /// The statistic; `None` for each block's own value.
     pub statistic: Option<Statistic>,
-    /// Too much is more than that.
+    /// The limit.
     pub limit: Limit,
-    /// Blocks of a window; 1 where each block is evaluated.
+    /// Blocks of a window; 1 if each block is evaluated.
     pub over: u32,
-    /// Transitions when so many ...
+    /// The N of `for N of M`: evaluations above the limit that violate the rule.
     pub hits: u32,
-    /// ... of the last so many evaluations exceeded the limit; 1 to [`MOST_OF`].
+    /// The M of `for N of M`, 1 to [`MOST_OF`].
     pub of: u32,
-    /// How it turns back.
+    /// The condition under which it clears.
     pub clear: Clear,
     /// `Warning` or `Critical`.
     pub severity: Sla,
-    /// What is asked then.
+    /// The playbook.
     pub asks: Vec<Ask>,
 }
 
 impl Rule {
-    /// `round_trip p95`
+    /// Returns figure and statistic: `round_trip p95`.
     pub fn figure_text(&self) -> String {
         figure_text(self.figure, self.statistic)
     }
 
-    /// Whether it is evaluated by windows of blocks.
+    /// Returns `true` if windows of blocks are evaluated.
     fn has_windows(&self) -> bool {
         self.statistic.is_some() || self.figure == Figure::Loss
     }
 
-    /// Whether it can only be decided by what the model knows of the baseline.
+    /// Returns `true` if the rule needs the model's knowledge of the baseline.
     fn needs_growth(&self) -> bool {
         let below = matches!(self.clear.below, Some(Limit::Times(_)));
         self.figure == Figure::Increase || below || matches!(self.limit, Limit::Times(_))
     }
 }
 
-/// The rule as it was understood, with all that it left unsaid; it reads as the same rule again.
+/// The rule with all its defaults, which parses as the same rule.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.part {
@@ -424,7 +431,7 @@ fn figure_text(figure: Figure, statistic: Option<Statistic>) -> String {
     }
 }
 
-/// A name as the grammar takes it.
+/// Writes a name as the grammar takes it.
 fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "._-".contains(c);
     let alike = name.is_empty() || name.contains("->") || name == "here";

@@ -1,4 +1,4 @@
-//! Text in, rules out; an error names line, column and what was expected.
+//! The parser of rules. An error names line, column and the expected words.
 
 use super::{
     Amount, Ask, Clear, Figure, Limit, Node, Nodes, PartPattern, Rule, Statistic, MOST_OF, WINDOW,
@@ -11,21 +11,21 @@ use std::fmt;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-/// A file with more rules than that is not one that somebody wrote.
+/// Largest number of rules in a file.
 const MOST_RULES: usize = 1000;
 /// The longest window in blocks.
 const LONGEST_WINDOW: u32 = 1_000_000;
 
-/// Where a text stops being rules.
+/// A syntax error in rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
-    /// From 1.
+    /// Line, from 1.
     pub line: u32,
-    /// In characters, from 1.
+    /// Column in characters, from 1.
     pub column: u32,
-    /// What would be right there.
+    /// The words expected there.
     pub expected: String,
-    /// What is there; `None` for the end of the line.
+    /// The word found; `None` for the end of the line.
     pub found: Option<String>,
 }
 
@@ -47,11 +47,11 @@ impl fmt::Display for RuleError {
 
 impl std::error::Error for RuleError {}
 
-/// Reads a file of rules.
+/// Parses a file of rules.
 ///
 /// # Errors
 ///
-/// The first line that is no rule.
+/// The first syntax error.
 pub fn parse(text: &str) -> Result<Vec<Rule>, RuleError> {
     let mut rules = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -67,7 +67,8 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, RuleError> {
     Ok(rules)
 }
 
-/// The limit of `--warning` or `--critical` in the manner of check_ping, `100ms,20%`: the mean of the total, and loss.
+/// Parses the limits of `--warning` or `--critical` as check_ping has them, `100ms,20%`: the mean
+/// of the total, and loss.
 ///
 /// # Errors
 ///
@@ -106,7 +107,7 @@ pub fn simple(text: &str, severity: Sla) -> Result<Vec<Rule>, String> {
 struct Token {
     column: u32,
     text: String,
-    /// In quotation marks: a name, whatever it looks like.
+    /// `true` for a name in quotation marks.
     quoted: bool,
 }
 
@@ -117,7 +118,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Cuts a line into words; `->`, `>` and `,` are words wherever they stand.
+    /// Cuts a line into words. `->`, `>` and `,` are words anywhere outside quotes.
     fn new(line: u32, text: &str) -> Result<Self, RuleError> {
         let chars: Vec<char> = text.chars().collect();
         let column = |at: usize| u32::try_from(at + 1).unwrap_or(u32::MAX);
@@ -177,7 +178,7 @@ impl Reader {
         })
     }
 
-    /// An error at the word that comes next.
+    /// Returns an error at the next word.
     fn wrong(&mut self, expected: &str) -> RuleError {
         let (line, expected) = (self.line, expected.to_owned());
         match self.tokens.peek() {
@@ -196,7 +197,7 @@ impl Reader {
         }
     }
 
-    /// Takes the next word if it is this one.
+    /// Consumes the next word if it is this one.
     fn takes(&mut self, word: &str) -> bool {
         let is_it = |token: &Token| !token.quoted && token.text == word;
         self.tokens.next_if(is_it).is_some()
@@ -209,7 +210,7 @@ impl Reader {
         Err(self.wrong(&format!("{word:?}")))
     }
 
-    /// Takes the next word if `read` makes something of it.
+    /// Consumes the next word if `read` accepts it.
     fn read<T>(&mut self, what: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, RuleError> {
         let token = self.tokens.peek().filter(|token| !token.quoted);
         let Some(value) = token.and_then(|token| read(&token.text)) else {
@@ -423,7 +424,7 @@ fn limit(text: &str) -> Option<Limit> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(end);
     let number = decimal(number)?;
-    // Ten years of nanoseconds are exact enough, and nobody waits longer.
+    // Ten years of nanoseconds are exact enough, and no run is longer.
     let span = |factor: f64| {
         let nanos = (number * factor).round();
         (nanos <= 3e17).then_some(Limit::Absolute(Amount::Span(SignedNanos(nanos as i64))))
@@ -458,9 +459,12 @@ host C increase > 2s
 "#;
         let understood = [
             "segment B->C round_trip p95 > 5ms over 20 for 3 of 5 warning ask load,tcp at B,C",
-            "segment * round_trip > 2x for 3 of 5 clear 2 critical ask load,cpu,memory,files,mib,interfaces,tcp,tags,snmp at *",
+            "segment * round_trip > 2x for 3 of 5 clear 2 critical ask \
+                 load,cpu,memory,files,mib,interfaces,tcp,tags,snmp at *",
             "segment \"my host\"->C forward_excess max > 1.5ms over 100 for 1 of 1 warning",
-            "host C residence p99 > 1ms over 20 for 1 of 1 clear below 500us warning ask cpu at here beyond 2x ask load,cpu,memory,files,mib,interfaces,tcp,tags,snmp at C,\"a b\"",
+            "host C residence p99 > 1ms over 20 for 1 of 1 clear below 500us warning ask cpu at \
+                 here beyond 2x ask load,cpu,memory,files,mib,interfaces,tcp,tags,snmp at C,\"a \
+                 b\"",
             "host * wake_up > 20us for 1 of 1 clear 3 below 10us warning",
             "total loss > 1% over 20 for 1 of 1 warning beyond 10% ask mib at *",
             "total round_trip mean > 100ms over 20 for 1 of 1 critical",
@@ -486,29 +490,105 @@ host C increase > 2s
     #[test]
     fn an_error_names_the_column_and_what_was_expected() {
         for (line, column, expected, found) in [
-            ("link B->C", 1, "\"segment\", \"host\" or \"total\"", Some("link")),
+            (
+                "link B->C",
+                1,
+                "\"segment\", \"host\" or \"total\"",
+                Some("link"),
+            ),
             ("segment", 8, "a node's name, or \"*\"", None),
             ("segment B C", 11, "\"->\"", Some("C")),
             ("segment B->", 12, "a node's name", None),
             ("segment B-> > 5ms", 13, "a node's name", Some(">")),
-            ("host C round_trip > 5ms", 8, "a figure: residence, wake_up, increase", Some("round_trip")),
+            (
+                "host C round_trip > 5ms",
+                8,
+                "a figure: residence, wake_up, \
+                 increase",
+                Some("round_trip"),
+            ),
             ("total loss p95 > 5%", 12, "\">\"", Some("p95")),
-            ("total round_trip p96 > 5ms", 18, "\">\", or one of min, mean, p50, p90, p95, p99, max", Some("p96")),
-            ("total round_trip p95 > 5", 24, "a span such as 5ms (units ns, us, ms, s)", Some("5")),
-            ("total round_trip p95 > 2x", 24, "a span such as 5ms (units ns, us, ms, s)", Some("2x")),
+            (
+                "total round_trip p96 > 5ms",
+                18,
+                "\">\", or one of min, mean, p50, p90, p95, p99, \
+                 max",
+                Some("p96"),
+            ),
+            (
+                "total round_trip p95 > 5",
+                24,
+                "a span such as 5ms (units ns, us, ms, s)",
+                Some("5"),
+            ),
+            (
+                "total round_trip p95 > 2x",
+                24,
+                "a span such as 5ms (units ns, us, ms, \
+                 s)",
+                Some("2x"),
+            ),
             ("total loss > 5ms", 14, "a share such as 1%", Some("5ms")),
             ("total loss > 101%", 14, "a share such as 1%", Some("101%")),
-            ("total loss > 5% for 3 of 2", 26, "a number from 3 to 64", Some("2")),
+            (
+                "total loss > 5% for 3 of 2",
+                26,
+                "a number from 3 to 64",
+                Some("2"),
+            ),
             ("total loss > 5% for 3 in 2", 23, "\"of\"", Some("in")),
-            ("total loss > 5% for 65 of 99", 21, "a number from 1 to 64", Some("65")),
-            ("total loss > 5% warning critical", 25, "no second \"warning\"", Some("critical")),
-            ("total round_trip > 5ms over 3", 24, "\"over\" only after a statistic (such as p95) or loss", Some("over")),
-            ("total loss > 5% clear", 22, "a number of evaluations, or \"below\"", None),
-            ("total loss > 5% soon", 17, "\"over\", \"for\", \"clear\", \"warning\", \"critical\", \"beyond\" or \"ask\"", Some("soon")),
-            ("total loss > 5% ask lod at *", 21, "a class of annotations: all, load, cpu, memory, files, mib, interfaces, tcp, tags, snmp", Some("lod")),
-            ("total loss > 5% ask load at", 28, "a node's name, \"here\" or \"*\"", None),
+            (
+                "total loss > 5% for 65 of 99",
+                21,
+                "a number from 1 to 64",
+                Some("65"),
+            ),
+            (
+                "total loss > 5% warning critical",
+                25,
+                "no second \"warning\"",
+                Some("critical"),
+            ),
+            (
+                "total round_trip > 5ms over 3",
+                24,
+                "\"over\" only after a statistic (such as p95) \
+                 or loss",
+                Some("over"),
+            ),
+            (
+                "total loss > 5% clear",
+                22,
+                "a number of evaluations, or \"below\"",
+                None,
+            ),
+            (
+                "total loss > 5% soon",
+                17,
+                "\"over\", \"for\", \"clear\", \"warning\", \
+                 \"critical\", \"beyond\" or \"ask\"",
+                Some("soon"),
+            ),
+            (
+                "total loss > 5% ask lod at *",
+                21,
+                "a class of annotations: all, load, cpu, memory, \
+                 files, mib, interfaces, tcp, tags, snmp",
+                Some("lod"),
+            ),
+            (
+                "total loss > 5% ask load at",
+                28,
+                "a node's name, \"here\" or \"*\"",
+                None,
+            ),
             ("total loss > 5% ask load *", 26, "\"at\"", Some("*")),
-            ("host \"C loss", 13, "a quotation mark that ends the name", None),
+            (
+                "host \"C loss",
+                13,
+                "a quotation mark that ends the name",
+                None,
+            ),
         ] {
             let text = format!("\n# first\n{line}\n");
             let error = parse(&text).expect_err(line);
@@ -525,7 +605,8 @@ host C increase > 2s
 
     #[test]
     fn a_text_cut_anywhere_is_an_error_or_a_rule_but_no_panic() {
-        let text = "segment \"ü b\"->C round_trip p95>5ms for 3 of 5 clear 2 below 1x ask load,tcp at B,C beyond 2x ask all at *";
+        let text = "segment \"ü b\"->C round_trip p95>5ms for 3 of 5 clear 2 below 1x ask \
+             load,tcp at B,C beyond 2x ask all at *";
         let mut rules = 0;
         for (end, _) in text.char_indices() {
             rules += usize::from(parse(&text[..end]).is_ok());

@@ -1,7 +1,7 @@
 //! Blocks in, transitions and questions out: the rules at work on one path.
 //!
-//! Memory is bounded by rules and parts of the path: a window, a distribution and at most [`MOST_OF`](super::MOST_OF)
-//! evaluations each; of the events the latest [`EVENTS`] are kept.
+//! Memory is bounded by rules and parts of the path: a window, a distribution and at most
+//! [`MOST_OF`](super::MOST_OF) evaluations each; of the events the latest [`EVENTS`] are kept.
 
 use super::{figure_text, Amount, Figure, Limit, Node, Nodes, PartPattern, Place, Rule, Statistic};
 use crate::annotation::Classes;
@@ -68,7 +68,7 @@ pub struct LimitState {
     pub state: Sla,
 }
 
-/// `critical, round_trip p95 7.3 ms, limit 5 ms (line 3)`: all but the place, whose name others know.
+/// `critical, round_trip p95 7.3 ms, limit 5 ms (line 3)`: all but the name of the part.
 impl fmt::Display for LimitState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
@@ -217,7 +217,7 @@ impl Watch {
             }
         }
         for track in old.into_iter().filter(|track| track.turned) {
-            self.tell(&track, Sla::None);
+            self.record(&track, Sla::None);
         }
         self.least = self.hops.windows(2).map(|_| None).collect();
         self.excess = vec![None; self.least.len()];
@@ -303,8 +303,8 @@ impl Watch {
         }
     }
 
-    /// One-way delays above their least. The clocks' offset is in all of them alike; a rate that differs adds 0.4 ms at
-    /// 20 ppm over the longest span.
+    /// One-way delays above their least. The clocks' offset is in all of them alike; a rate that
+    /// differs adds 0.4 ms at 20 ppm over the longest span.
     fn look_at_excess(&mut self, index: usize, trip: &Trip, parts: &Parts) {
         self.excess[index] = None;
         let Some(segment) = parts.segments.get(index) else {
@@ -375,7 +375,7 @@ impl Watch {
         }
     }
 
-    /// Takes in of how many blocks it is known so far whether they are lost for good, and how many are.
+    /// Feeds the loss rules: how many blocks are decided, and how many of those were lost.
     pub fn counts(&mut self, settled: u64, lost: u64) {
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
@@ -390,7 +390,8 @@ impl Watch {
         }
     }
 
-    /// The run is over: what the windows did not decide, the whole run does. `planned`: its end was known from the start.
+    /// Ends the run: the whole run decides the rules that no window decided. `planned`: the run had
+    /// a planned end.
     pub fn finish(&mut self, planned: bool, sent: u64, lost: u64) {
         for index in 0..self.tracks.len() {
             let track = &self.tracks[index];
@@ -471,10 +472,10 @@ impl Watch {
         track.within = 0;
         let severity = self.rules[track.rule].severity;
         let track = track.clone();
-        self.tell(&track, if turned { severity } else { Sla::Ok });
+        self.record(&track, if turned { severity } else { Sla::Ok });
     }
 
-    fn tell(&mut self, track: &Track, state: Sla) {
+    fn record(&mut self, track: &Track, state: Sla) {
         let (at, sequence) = self.latest;
         if self.events.len() == EVENTS {
             self.events.pop_front();
@@ -638,7 +639,8 @@ mod tests {
     use super::*;
     use crate::measure::{HopStamp, HostPart, Return, SegmentPart, StampDirection};
 
-    /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each way.
+    /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each
+    /// way.
     struct Bench {
         watch: Watch,
         names: VecMap<u8, String>,
@@ -731,7 +733,7 @@ mod tests {
             };
             self.sequence += 1;
             self.watch.block(&self.names, &trip, &parts);
-            self.told()
+            self.messages()
         }
 
         /// B -> C takes so many milliseconds.
@@ -739,13 +741,14 @@ mod tests {
             self.block([(0.5, 0.5), (span / 2.0, span / 2.0)])
         }
 
-        fn told(&mut self) -> Vec<String> {
+        fn messages(&mut self) -> Vec<String> {
             let events = self.watch.fresh_events().0.into_iter();
-            let told = events.map(|event| {
-                let place = crate::report::place_name(&self.names, event.now.place);
+            let messages = events.map(|event| {
+                let name = |hop| self.names.get(&hop).map_or("?", String::as_str);
+                let place = event.now.place.name(&|hop| name(hop).to_owned());
                 format!("{place} {event}")
             });
-            told.collect()
+            messages.collect()
         }
     }
 
@@ -802,8 +805,10 @@ mod tests {
 
     #[test]
     fn statistics_are_those_of_windows_of_blocks() {
-        let mut bench =
-            Bench::new("segment B->C round_trip p90 > 5ms over 10\nsegment B->C round_trip max > 5ms over 10 critical");
+        let mut bench = Bench::new(
+            "segment B->C round_trip p90 > 5ms over 10\nsegment B->C round_trip max > \
+                 5ms over 10 critical",
+        );
         // One in ten is beyond: the p90 is not, the greatest is.
         for block in 0..9 {
             assert!(bench.far(if block == 4 { 9.0 } else { 1.0 }).is_empty());
@@ -821,11 +826,12 @@ mod tests {
     #[test]
     fn hosts_and_their_wake_ups_and_the_total_have_limits_too() {
         let mut bench = Bench::new(
-            "host * residence > 150us\nhost C wake_up > 199us\ntotal round_trip > 3ms\nsegment B->C network > 1.7ms",
+            "host * residence > 150us\nhost C wake_up > 199us\ntotal round_trip > 3ms\nsegment \
+                 B->C network > 1.7ms",
         );
-        let told = bench.far(2.0);
+        let messages = bench.far(2.0);
         assert_eq!(
-            told,
+            messages,
             [
                 "B warning, residence 200 us, limit 150 us (line 1)",
                 "C warning, wake_up 200 us, limit 199 us (line 2)",
@@ -833,9 +839,9 @@ mod tests {
             ]
         );
         // 2.2 ms less 0.2 ms at each end.
-        let told = bench.far(2.2);
+        let messages = bench.far(2.2);
         assert_eq!(
-            told,
+            messages,
             ["B -> C warning, network 1.8 ms, limit 1.7 ms (line 4)"]
         );
         assert!(bench.watch.unmatched().next().is_none());
@@ -857,12 +863,12 @@ mod tests {
         assert!(bench.block([(0.5, 0.5), (3.6e6, -3.6e6)]).is_empty());
         // A rise that lasts is the new normal after two spans of 10 s.
         assert_eq!(bench.block([(4.5, 0.5), (3.6e6, -3.6e6)]).len(), 1);
-        let mut told = Vec::new();
+        let mut messages = Vec::new();
         for _ in 0..300 {
-            told.extend(bench.block([(4.5, 0.5), (3.6e6, -3.6e6)]));
+            messages.extend(bench.block([(4.5, 0.5), (3.6e6, -3.6e6)]));
         }
         assert_eq!(
-            told,
+            messages,
             ["A -> B ok, forward_excess 0 ns, limit 2 ms (line 1)"]
         );
     }
@@ -870,7 +876,8 @@ mod tests {
     #[test]
     fn multiples_wait_for_a_baseline_and_increases_come_from_the_model() {
         let mut bench = Bench::new(
-            "segment * round_trip > 2x\nsegment B->C increase > 3ms\nhost C residence p95 > 3x over 1",
+            "segment * round_trip > 2x\nsegment B->C increase > 3ms\nhost C residence p95 > 3x \
+                 over 1",
         );
         assert!(bench.far(100.0).is_empty(), "there is no baseline");
         assert!(bench.watch.wants_growth(MonoTime(0)));
@@ -899,7 +906,7 @@ mod tests {
         let grown = growth([Some(ms(1.0)), None], Some(ms(4.0)));
         bench.watch.grow(MonoTime(6), &VecMap::from([(far, grown)]));
         assert_eq!(
-            bench.told(),
+            bench.messages(),
             ["B -> C warning, increase 4 ms, limit 3 ms (line 2)"]
         );
     }
@@ -908,21 +915,22 @@ mod tests {
     fn loss_is_a_share_of_the_blocks_decided_on_since_the_last_look() {
         let mut bench = Bench::new("total loss > 10% over 10");
         bench.watch.counts(5, 5);
-        assert!(bench.told().is_empty(), "too few to say");
+        assert!(bench.messages().is_empty(), "too few to say");
         bench.watch.counts(10, 1);
-        assert!(bench.told().is_empty());
+        assert!(bench.messages().is_empty());
         bench.watch.counts(20, 3);
         assert_eq!(
-            bench.told(),
+            bench.messages(),
             ["total warning, loss 20 %, limit 10 % (line 1)"]
         );
         bench.watch.counts(45, 3);
-        assert_eq!(bench.told().len(), 1);
+        assert_eq!(bench.messages().len(), 1);
     }
 
     #[test]
     fn at_the_end_the_whole_run_decides_what_its_windows_did_not() {
-        let rules = "segment B->C round_trip p90 > 5ms over 4\nsegment B->C round_trip max > 8ms over 4 for 2 of 3\ntotal loss > 1%";
+        let rules = "segment B->C round_trip p90 > 5ms over 4\nsegment B->C round_trip max > 8ms \
+             over 4 for 2 of 3\ntotal loss > 1%";
         // Three windows; the last is within, the whole run is not.
         let run = |planned| {
             let mut bench = Bench::new(rules);
@@ -942,7 +950,7 @@ mod tests {
         }
         bench.watch.finish(false, 100, 2);
         assert_eq!(
-            bench.told(),
+            bench.messages(),
             [
                 "B -> C warning, round_trip max 9 ms, limit 8 ms (line 2)",
                 "total warning, loss 2 %, limit 1 % (line 3)"
@@ -953,7 +961,8 @@ mod tests {
     #[test]
     fn the_playbook_asks_more_of_more_nodes_the_further_it_is() {
         let mut bench = Bench::new(
-            "segment B->C round_trip > 5ms ask load at C ask tcp at here beyond 2x ask cpu at A beyond 20ms ask all at *\n\
+            "segment B->C round_trip > 5ms ask load at C ask tcp at here \
+             beyond 2x ask cpu at A beyond 20ms ask all at *\n\
              host B residence > 1s ask snmp at *",
         );
         bench.far(4.0);

@@ -54,7 +54,7 @@ pub(in crate::measure) struct SimNode {
     pub(in crate::measure) wake_up_ns: [f64; 2],
     /// Share of the time its pumps are held, forward and return.
     pub(in crate::measure) held: [f64; 2],
-    /// Steps of its clock: true time, by how much, and whether the generation tells.
+    /// Steps of its clock: true time, by how much, and `true` if the generation counts it.
     pub(in crate::measure) steps: Vec<(f64, f64, bool)>,
 }
 
@@ -90,7 +90,7 @@ pub(in crate::measure) struct SimPath {
     pub(in crate::measure) correlation: f64,
     pub(in crate::measure) exit: bool,
     pub(in crate::measure) synchronised: bool,
-    /// Kernels tell when blocks arrive.
+    /// `true` if kernels report arrivals.
     pub(in crate::measure) arrivals: bool,
     pub(in crate::measure) interval_ns: f64,
     wander: Vec<[f64; 2]>,
@@ -159,7 +159,8 @@ impl SimPath {
         }
         let mut cross =
             |node: &SimNode, hop: usize, direction, t: &mut f64, held: f64, stay: f64| {
-                // Neither a block that begins here nor an exit's report of one comes out of a socket.
+                // A block that starts here comes out of no socket, nor does an exit's report of
+                // one.
                 let comes = hop > 0 && (hop < last || direction != StampDirection::Return);
                 let arrival = node.clock(*t);
                 *t += match direction {

@@ -1,7 +1,6 @@
-//! Framed in, plain bytes out: an exit's way to the server, and an entry's way back to the client.
+//! Frames in, plain bytes out: an exit's way to the server, and an entry's way back to the client.
 
 use super::Pump;
-use crate::collect::queue::Measurement;
 use crate::measure::Direction;
 use crate::node::annotations::cut_to_room;
 use crate::node::clock::{Moment, PumpClock};
@@ -13,13 +12,13 @@ use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::time::Nanos;
 use crate::wire::{
-    build, frame_type, push_annotation, set_egress, BehindExit, Flags, FrameView, Header, Stamp,
-    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_VALUES, STAMP_LEN,
+    build, push_annotation, set_egress, BehindExit, Flags, FrameType, FrameView, Header, Stamp,
+    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_VALUES, MAX_STAMPS, STAMP_LEN,
 };
 use std::sync::atomic::Ordering;
 
 impl<'a> Pump<'a> {
-    /// An exit's up pump: payload to the server, reports back.
+    /// Runs an exit's up pump: payload to the server, reports back.
     ///
     /// # Errors
     ///
@@ -30,31 +29,25 @@ impl<'a> Pump<'a> {
         mut inbound: Inbound,
     ) -> Result<(), ConnectionFault> {
         let server = self.end(ConnectionSide::Server);
-        loop {
-            let next = reader
-                .frame()
-                .map_err(|fault| self.read_fault(self.source, fault))?;
-            let Some(header) = next else {
-                break;
-            };
-            let ingress = self.ingress(reader, &header);
-            self.check(reader, &mut inbound, &header)?;
+        while let Some((header, ingress)) = self.receive(reader, &mut inbound)? {
             match header.kind {
-                frame_type::BLOCK => {
-                    self.deliver_block(&reader.view(header), ingress)?;
-                }
-                frame_type::END => {
+                FrameType::Block => self.deliver_block(&reader.view(header), ingress)?,
+                FrameType::End => {
                     server.shut_writing();
                     self.flush_reports()?;
                     self.pair.client.writer_done();
                 }
-                frame_type::RESET => return Err(self.passed_reset()),
-                _ => {} // What only a later version knows ends here, as the path does.
+                FrameType::Reset => return Err(self.passed_reset()),
+                // Types of a later version end here, as the path does; `inbound` refuses the
+                // others.
+                FrameType::Passable(_)
+                | FrameType::Open
+                | FrameType::Opened
+                | FrameType::Report
+                | FrameType::Error
+                | FrameType::Hello => {}
             }
             reader.consume(&header);
-        }
-        if !inbound.ended() {
-            return Err(self.vanished());
         }
         self.finish(|| ())
     }
@@ -67,17 +60,17 @@ impl<'a> Pump<'a> {
         let header = frame.header;
         self.count(header.payload_len);
         let Some(ingress) = ingress else {
-            self.pair.server_timer.ask_untimed();
-            self.note_payload(ConnectionSide::Client, None, frame.payload());
+            self.pair.server_timer.begin_untimed();
+            self.log_payload(ConnectionSide::Client, None, frame.payload());
             return self.send(ConnectionSide::Server, frame.payload());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
-        self.note_payload(ConnectionSide::Client, None, frame.payload());
-        let question = self.pair.server_timer.ask(header.sequence);
+        self.log_payload(ConnectionSide::Client, None, frame.payload());
+        let timing = self.pair.server_timer.begin(header.sequence);
         let egress = self.clock.read();
-        question.at(egress.mono);
+        timing.at(egress.mono);
         self.send(ConnectionSide::Server, frame.payload())?;
-        // It was this pump's write to the server that blocked: the forward stamp's, not the way back's.
+        // The write to the server blocked this pump: that belongs to the forward stamp.
         forward.held += std::mem::take(&mut self.held);
         forward.egress = egress.wall;
         if egress.generation != forward.generation {
@@ -85,12 +78,14 @@ impl<'a> Pump<'a> {
             forward.flags.0 |= StampFlags::STEPPED;
         }
         self.report(frame, &forward, egress);
-        self.tell_residence(Direction::Forward, ingress, egress);
+        self.collect_residence(Direction::Forward, ingress, egress);
         Ok(())
     }
 
-    /// Sends the stamps of a block that the server has been given back to the source. The turn begins where the payload
-    /// was handed to the kernel: the time the server made us wait counts as the exit's, and the `held` of `forward` says so.
+    /// Sends the stamps of a block that the server was given back to the source.
+    ///
+    /// The return stamp begins where the payload was handed to the kernel. So a wait for the server
+    /// counts as the exit's, and the `held` of `forward` shows it.
     #[inline(never)]
     fn report(&mut self, frame: &FrameView<'_>, forward: &Stamp, egress: Moment) {
         let back = Stamp {
@@ -102,31 +97,27 @@ impl<'a> Pump<'a> {
             flags: StampFlags(forward.flags.0 & !StampFlags::STEPPED),
             ..*forward
         };
-        let room = crate::wire::MAX_STAMPS.saturating_sub(usize::from(frame.header.stamps));
+        let room = MAX_STAMPS.saturating_sub(usize::from(frame.header.stamps));
         if room < 2 {
-            return; // The path is too long for its stamps; the source sees the flag on its blocks.
+            return; // The path is too long for its stamps; a flag on the blocks shows that.
         }
         let mut stamps = frame.stamp_bytes().to_vec();
         let at = stamps.len();
         stamps.resize(at + 2 * STAMP_LEN, 0);
         forward.emit(&mut stamps[at..]);
         back.emit(&mut stamps[at + STAMP_LEN..]);
+        let flags = Flags::MARKED | Flags::RETURN;
         let mut header = Header {
-            flags: Flags(Flags::MARKED | Flags::RETURN),
-            hop: self.session.hop,
-            hop_limit: self.session.hop_limit,
             classes: frame.header.classes,
-            ..Header::new(
-                frame_type::REPORT,
-                self.session.cookie,
-                frame.header.sequence,
-            )
+            ..self
+                .session
+                .header(FrameType::Report, flags, frame.header.sequence)
         };
         let mut annotations = Vec::new();
         if header.classes == 0 {
-            self.telling.clear();
+            self.annotations.clear();
         } else {
-            // What the nodes before told is to go back, and what this one tells.
+            // The annotations of the nodes before travel back, and those of this one.
             let overflow = frame.header.flags.0 & Flags::ANNOTATIONS_OVERFLOW;
             header.flags = header.flags.with(overflow);
             annotations = frame.annotation_bytes().to_vec();
@@ -143,11 +134,11 @@ impl<'a> Pump<'a> {
         let report = client.with_room(build(header, &stamps, &annotations, &[]));
         if !client.offer(report) {
             self.traffic.reports_dropped += 1;
-            let shown = &self.pair.carried[self.source as usize].reports_dropped;
-            shown.fetch_add(1, Ordering::Relaxed);
+            let counts = &self.pair.counts[self.source as usize];
+            counts.reports_dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.drain_reports(false);
-        self.follow(egress);
+        self.request_next(egress);
     }
 
     pub(super) fn drain_reports(&mut self, waits: bool) {
@@ -158,7 +149,7 @@ impl<'a> Pump<'a> {
         });
     }
 
-    /// Sends what reports are left at the end of a direction, waiting for the client to take them.
+    /// Sends the reports that are left at the end of a direction, and waits for room.
     pub(super) fn flush_reports(&mut self) -> Result<(), ConnectionFault> {
         let guard = self.end(ConnectionSide::Client).lock();
         while let Some(mut report) = self.pair.client.take_report() {
@@ -169,7 +160,7 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
-    /// An entry's down pump: payload to the client, reports to the collector.
+    /// Runs an entry's down pump: payload to the client, reports to the collector.
     ///
     /// # Errors
     ///
@@ -178,69 +169,59 @@ impl<'a> Pump<'a> {
         let reader = &mut self.reader();
         let mut inbound = Inbound::returning(self.session.cookie);
         let client = self.end(ConnectionSide::Client);
-        loop {
-            let next = reader
-                .frame()
-                .map_err(|fault| self.read_fault(self.source, fault))?;
-            let Some(header) = next else {
-                break;
-            };
-            let ingress = self.ingress(reader, &header);
-            self.check(reader, &mut inbound, &header)?;
+        while let Some((header, ingress)) = self.receive(reader, &mut inbound)? {
             match header.kind {
-                frame_type::BLOCK => {
+                FrameType::Block => {
                     self.count(header.payload_len);
                     let view = reader.view(header);
                     self.send(ConnectionSide::Client, view.payload())?;
-                    self.note_payload(ConnectionSide::Server, None, view.payload());
+                    self.log_payload(ConnectionSide::Server, None, view.payload());
                     // A reflector at the end of the path answers in blocks, an exit in reports.
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);
-                        self.tell_trip(view.bytes(), header, ingress, None, held);
+                        self.collect_trip(view.bytes(), header, ingress, None, held);
                     }
                     if header.annotations_len > 0 {
-                        self.tell_annotations(&view);
+                        self.collect_behind_exit(&view);
                     }
                 }
-                frame_type::REPORT => {
+                FrameType::Report => {
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);
-                        self.tell_trip(reader.view(header).bytes(), header, ingress, None, held);
+                        let frame = reader.view(header).bytes();
+                        self.collect_trip(frame, header, ingress, None, held);
                     }
                 }
-                frame_type::END => client.shut_writing(),
-                frame_type::OPENED => {
+                FrameType::End => client.shut_writing(),
+                FrameType::Opened => {
                     report_nodes(self.node, self.session, reader.view(header).annotations());
                 }
-                frame_type::RESET => return Err(self.passed_reset()),
-                frame_type::ERROR => return Err(self.passed_error(reader.view(header).payload())),
-                _ => {}
+                FrameType::Reset => return Err(self.passed_reset()),
+                FrameType::Error => return Err(self.passed_error(reader.view(header).payload())),
+                // Types of a later version end here; `inbound` refuses the others.
+                FrameType::Passable(_) | FrameType::Open | FrameType::Hello => {}
             }
             reader.consume(&header);
-        }
-        if !inbound.ended() {
-            return Err(self.vanished());
         }
         self.finish(|| ())
     }
 
     #[inline(never)]
-    fn tell_annotations(&mut self, view: &FrameView<'_>) {
+    fn collect_behind_exit(&mut self, view: &FrameView<'_>) {
         let behind = view
             .annotations()
             .map_while(Result::ok)
             .filter(|annotation| annotation.kind == ANNOTATION_BEHIND_EXIT)
             .find_map(|annotation| BehindExit::parse(annotation.value).ok());
         if let Some(behind) = behind {
-            let now = self.clock.read().mono;
-            self.node
-                .collector
-                .offer(Measurement::BehindExit(self.session.hop, now, behind.span));
+            let now = self.clock.read();
+            self.collect_server_time(now, behind.span);
         }
     }
 }
 
-/// The egress time of a report, and its trailer; OPENED waits in the same queue, but carries no stamp.
+/// Writes the egress time and the trailer of a report. OPENED may wait in the same queue, without
+/// a stamp.
 fn stamp_report(client: &End, frame: &mut [u8], clock: &mut PumpClock<'_>) {
     let Ok(header) = Header::parse(frame) else {
         return;

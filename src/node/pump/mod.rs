@@ -1,9 +1,10 @@
-//! The pumps: one direction of one connection each. What a pump reads and writes, frames or plain bytes, has a file each
-//! below; here is what all of them do.
+//! The pumps: one direction of one connection each. The files below hold the formats that a pump
+//! reads and writes, frames or plain bytes; this one holds the steps that all of them share.
 //!
-//! The way of a marked block through a pump: the read that completes it, *ingress*, stamp and header written, the write
-//! half locked, *egress*, the send. Logging, allocation and the hand-over to the collector come after the send. Frames
-//! that are ready together go out in one send, with one egress time.
+//! The way of a marked block through a pump: the read that completes it, *ingress*, stamp and
+//! header written, the write half locked, *egress*, the send. Logging, allocation and the hand-over
+//! to the collector come after the send. Frames that are ready together share one send and one
+//! egress time.
 
 use crate::annotate::annotator::AnnotationWriter;
 use crate::collect::queue::{Measurement, Traffic};
@@ -12,17 +13,18 @@ use crate::node::annotations::collect_annotations;
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::connect_window::{Arrived, ConnectWindow};
 use crate::node::end::{End, Patience, WriteFault};
-use crate::node::fault::{explain, vanished, ConnectionFault};
-use crate::node::pair::{EndPair, Session};
+use crate::node::fault::{explain, passed_error, ConnectionFault};
+use crate::node::pair::EndPair;
 use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::Node;
-use crate::session::admission::{judge, Accept, Admission};
-use crate::session::annotations::asked;
+use crate::session::annotations::requested;
 use crate::session::connection_record::ConnectionSide;
-use crate::session::inbound::{Inbound, Violation};
+use crate::session::inbound::Inbound;
+use crate::session::opening::Session;
 use crate::session::trips::{trip, TripOrigin};
 use crate::time::{Nanos, WallTime};
-use crate::wire::{ErrorCode, ErrorInfo, FrameView, Header, Stamp, StampDirection, StampFlags};
+use crate::wire::{FrameView, Header, Stamp, StampDirection, StampFlags};
+use std::io;
 use std::net::TcpStream;
 
 mod deliver;
@@ -43,11 +45,11 @@ pub struct Pump<'a> {
     traffic: Traffic,
     sequence: u64,
     epoch: usize,
-    /// When the frames that are pending were completely read, if one of them is marked.
+    /// The time at which the pending frames were completely read, if one of them is marked.
     read_at: Option<Moment>,
-    /// As long as what is read may have come before the onward connection stood.
+    /// The time of the onward connect, as long as a read may hold bytes that arrived within it.
     window: Option<ConnectWindow>,
-    telling: AnnotationWriter,
+    annotations: AnnotationWriter,
 }
 
 impl<'a> Pump<'a> {
@@ -74,11 +76,12 @@ impl<'a> Pump<'a> {
             epoch: 0,
             read_at: None,
             window: None,
-            telling: AnnotationWriter::default(),
+            annotations: AnnotationWriter::default(),
         }
     }
 
-    /// What was read before it began, at `read_at`, and while what came was not read.
+    /// Takes the time at which the bytes read before the pump started were read, and the interval
+    /// in which nothing could be read.
     pub(super) fn begin(&mut self, read_at: Moment, window: Option<ConnectWindow>) {
         self.read_at = Some(read_at);
         self.window = window;
@@ -89,7 +92,7 @@ impl<'a> Pump<'a> {
         self.source
     }
 
-    /// What it has moved.
+    /// The traffic that it has moved.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
@@ -113,7 +116,7 @@ impl<'a> Pump<'a> {
         };
         *blocks += 1;
         *bytes += payload as u64;
-        self.pair.carried[self.source as usize].show(*blocks, *bytes);
+        self.pair.counts[self.source as usize].store(*blocks, *bytes);
     }
 
     fn stamp(&mut self, ingress: Moment, direction: StampDirection) -> Stamp {
@@ -134,10 +137,12 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Notes plain bytes from `from`, where books are kept; `when` they were read, or now. What a client asks is noted before
-    /// it is sent, within the residence: the other pump may have the answer as soon as it is.
+    /// Records plain bytes from `from` in the connection log, if there is one, dated `when` or now.
+    ///
+    /// A request is recorded before it is sent, within the residence: the other pump may have the
+    /// answer right after.
     #[inline]
-    fn note_payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
+    fn log_payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
         if let Some(connection_log) = self.pair.client.connection_log() {
             connection_log.payload(from, when, bytes);
         }
@@ -149,48 +154,47 @@ impl<'a> Pump<'a> {
         sent.map_err(|fault| self.write_fault(side, fault))
     }
 
-    /// Sends a frame that is no block: OPEN onward, OPENED back.
+    /// Sends a frame that is no block: OPEN onward, OPENED back, END.
     ///
     /// # Errors
     ///
     /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
-    pub fn say(&mut self, side: ConnectionSide, frame: Vec<u8>) -> Result<(), ConnectionFault> {
+    pub fn send_frame(
+        &mut self,
+        side: ConnectionSide,
+        frame: Vec<u8>,
+    ) -> Result<(), ConnectionFault> {
         let end = self.end(side);
         let mut frame = end.with_room(frame);
         let guard = end.lock();
         end.seal(&mut frame);
-        let said = self.send(side, &frame);
+        let sent = self.send(side, &frame);
         drop(guard);
-        said
+        sent
     }
 
-    #[inline(never)]
+    #[cold]
     fn write_fault(&self, side: ConnectionSide, fault: WriteFault) -> ConnectionFault {
         match fault {
-            WriteFault::SourceReset => self.read_fault(
-                self.source,
-                ReadFault::Reset(std::io::ErrorKind::ConnectionReset.into()),
-            ),
+            WriteFault::SourceReset => self.source_reset(),
             WriteFault::Dead { alone, error } if alone || self.source == side => {
                 self.read_fault(side, ReadFault::Reset(error))
             }
-            _ => ConnectionFault::silent(),
+            WriteFault::Dead { .. } | WriteFault::Aborted | WriteFault::Timeout => {
+                ConnectionFault::silent()
+            }
         }
     }
 
-    #[inline(never)]
+    #[cold]
     fn read_fault(&self, side: ConnectionSide, fault: ReadFault) -> ConnectionFault {
         explain(self.node, self.pair, self.session.hop, side, fault)
     }
 
-    #[inline(never)]
-    fn violation(&self, side: ConnectionSide, violation: Violation) -> ConnectionFault {
-        ConnectionFault::error(
-            self.node,
-            self.session.hop,
-            violation.code(),
-            format!("peer {} {violation}", self.end(side).peer),
-        )
+    #[cold]
+    fn source_reset(&self) -> ConnectionFault {
+        let reset = ReadFault::Reset(io::ErrorKind::ConnectionReset.into());
+        self.read_fault(self.source, reset)
     }
 
     fn reader(&self) -> FrameReader<'a> {
@@ -198,29 +202,45 @@ impl<'a> Pump<'a> {
         FrameReader::new(self.pair, source, self.node.settings.idle_timeout)
     }
 
-    /// The source came to its end: pass it on, then wait until its socket is closed for good, so that a reset that comes
-    /// still is passed on too.
+    /// Ends the direction in order: passes the end of the source on, then waits until its socket is
+    /// closed for good, so that a later reset is passed on too.
     fn finish(&self, pass_on: impl FnOnce()) -> Result<(), ConnectionFault> {
         let source = self.end(self.source);
         if source.reading_over() {
-            return Err(self.read_fault(
-                self.source,
-                ReadFault::Reset(std::io::ErrorKind::ConnectionReset.into()),
-            ));
+            return Err(self.source_reset());
         }
         pass_on();
         match self.pair.wait_closed(source) {
             Ok(()) => Ok(()),
             Err(false) => Err(ConnectionFault::silent()),
-            Err(true) => Err(self.read_fault(
-                self.source,
-                ReadFault::Reset(std::io::ErrorKind::ConnectionReset.into()),
-            )),
+            Err(true) => Err(self.source_reset()),
         }
     }
 
-    /// When the frame at hand was completely read, if it is to be stamped. One that needed no read of its own was
-    /// complete when the one before it was: what it waited for since is this node's doing, not the network's.
+    /// Receives the next frame: whole, dated if it is to be stamped, verified and allowed to come.
+    /// It stays pending in `reader`. `None` at the end of the stream, after END.
+    #[inline]
+    fn receive(
+        &mut self,
+        reader: &mut FrameReader<'_>,
+        inbound: &mut Inbound,
+    ) -> Result<Option<(Header, Option<Moment>)>, ConnectionFault> {
+        let header = match reader.frame() {
+            Ok(Some(header)) => header,
+            Ok(None) if inbound.ended() => return Ok(None),
+            Ok(None) => return Err(self.read_fault(self.source, ReadFault::NoEnd)),
+            Err(fault) => return Err(self.read_fault(self.source, fault)),
+        };
+        let ingress = self.ingress(reader, &header);
+        self.check(reader, inbound, &header)?;
+        Ok(Some((header, ingress)))
+    }
+
+    /// Returns the time at which the pending frame was completely read; `None` if it is not to be
+    /// stamped.
+    ///
+    /// A frame that needed no read of its own was complete when the one before it was: the time
+    /// since then is this node's residence, not the network's delay.
     fn ingress(&mut self, reader: &mut FrameReader<'_>, header: &Header) -> Option<Moment> {
         if !self.node.settings.stamp {
             return None;
@@ -229,7 +249,7 @@ impl<'a> Pump<'a> {
             let soon = header.marked() || reader.marked_follows(header);
             self.read_at = soon.then(|| self.clock.read());
             if let (Some(window), Some(read_at)) = (self.window, self.read_at) {
-                self.read_at = Some(self.was_there(reader, window, read_at));
+                self.read_at = Some(self.readable_at(reader, window, read_at));
             }
         }
         let clock = &mut self.clock;
@@ -238,48 +258,49 @@ impl<'a> Pump<'a> {
         Some(read_at.after(reader.arrival(header, read_at.wall)))
     }
 
-    /// When a read at `read_at`, one of the first, was there: before the onward connection stood it could not be read.
+    /// Returns the time at which the bytes of a read at `read_at`, one of the first, were there:
+    /// nothing was read before the onward connection was established.
     #[inline(never)]
-    fn was_there(
+    fn readable_at(
         &mut self,
         reader: &mut FrameReader<'_>,
         window: ConnectWindow,
         read_at: Moment,
     ) -> Moment {
-        match window.judge(read_at, reader.had_come(read_at.wall)) {
-            Arrived::Meanwhile(moment) => return moment,
+        match window.judge(read_at, reader.arrived_by(read_at.wall)) {
+            Arrived::WhileConnecting(moment) => return moment,
             Arrived::After => self.window = None,
             Arrived::Unknown => {}
         }
         read_at
     }
 
-    /// Whether the pending frame is genuine and may come now. After its ingress was read: what this takes is the host's.
+    /// Checks that the pending frame is genuine and may come now. Its ingress was read before: the
+    /// time that this takes is the host's.
     fn check(
         &self,
         reader: &FrameReader<'_>,
         inbound: &mut Inbound,
         header: &Header,
     ) -> Result<(), ConnectionFault> {
-        let verified = reader.verify(header);
-        verified.map_err(|fault| self.read_fault(self.source, fault))?;
-        let checked = inbound.check(header);
-        checked.map_err(|violation| self.violation(self.source, violation))
+        let checked = reader.check(header, inbound);
+        checked.map_err(|fault| self.read_fault(self.source, fault))
     }
 
-    /// What this node says to a block that asks for facts; empty where it knows nothing yet, or was not meant.
+    /// Returns this node's annotations for a block that requests them; empty if there is no reading
+    /// yet, or the request is for other hops.
     #[inline(never)]
     fn answer(&mut self, frame: &FrameView<'_>, ingress: Moment) -> Vec<u8> {
-        let classes = asked(frame, self.session.hop);
-        self.telling
+        let classes = requested(frame, self.session.hop);
+        self.annotations
             .answer(&self.node.annotator, classes, ingress.mono)
     }
 
-    /// After a send: what the block has asked for is found out, for the next one.
-    fn follow(&mut self, at: Moment) {
+    /// Requests the annotations that the next block is going to need. Called after a send.
+    fn request_next(&mut self, at: Moment) {
         let client = self.socket(ConnectionSide::Client);
         let server = self.socket(ConnectionSide::Server);
-        self.telling
+        self.annotations
             .request_next(&self.node.annotator, at.mono, client, server);
     }
 
@@ -290,8 +311,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Hands the node's own share of a block to the collector, on the clock that no step moves.
-    fn tell_residence(&self, direction: Direction, ingress: Moment, egress: Moment) {
+    /// Hands the residence of a block in this node to the collector, on the monotonic clock.
+    fn collect_residence(&self, direction: Direction, ingress: Moment, egress: Moment) {
         let residence = egress.mono.since(ingress.mono).signed();
         let hop = self.session.hop;
         self.node
@@ -299,8 +320,16 @@ impl<'a> Pump<'a> {
             .offer(Measurement::Residence(hop, direction, residence));
     }
 
-    /// Hands a block that came back to the collector.
-    fn tell_trip(
+    /// Hands the time of the server behind this node to the collector.
+    fn collect_server_time(&self, at: Moment, span: Nanos) {
+        let hop = self.session.hop;
+        self.node
+            .collector
+            .offer(Measurement::BehindExit(hop, at.mono, span));
+    }
+
+    /// Hands a frame that came back to the collector.
+    fn collect_trip(
         &self,
         frame: &[u8],
         header: Header,
@@ -333,44 +362,13 @@ impl<'a> Pump<'a> {
         }
     }
 
-    #[inline(never)]
+    #[cold]
     fn passed_reset(&self) -> ConnectionFault {
-        let side = match self.source {
-            ConnectionSide::Client => "the client's side",
-            ConnectionSide::Server => "the server's side",
-        };
-        ConnectionFault::reset(
-            log::Level::Info,
-            format!(
-                "a reset came from {side} through {}",
-                self.end(self.source).peer
-            ),
-        )
+        ConnectionFault::passed_reset(self.pair, self.source)
     }
 
-    #[inline(never)]
+    #[cold]
     fn passed_error(&self, payload: &[u8]) -> ConnectionFault {
-        match ErrorInfo::parse(payload) {
-            Ok(info) => ConnectionFault::reported(info),
-            Err(error) => self.read_fault(self.source, ReadFault::Parse(error)),
-        }
-    }
-
-    #[inline(never)]
-    fn vanished(&self) -> ConnectionFault {
-        vanished(self.node, self.pair, self.session.hop, self.source)
-    }
-}
-
-/// A raw listener that is greeted with the magic refuses: a loop, or an entry where a relay was meant.
-#[inline(never)]
-fn refuse_greeting(node: &Node, pair: &EndPair, first: &[u8]) -> Result<(), ConnectionFault> {
-    match judge(Accept::Raw, first, false) {
-        Admission::Refused(text) => {
-            pair.client.set_framed(); // so that it is told
-            let text = format!("peer {} {text}", pair.client.peer);
-            Err(ConnectionFault::error(node, 0, ErrorCode::Protocol, text))
-        }
-        _ => Ok(()),
+        passed_error(self.node, self.pair, self.session.hop, self.source, payload)
     }
 }

@@ -11,10 +11,10 @@ use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::time::{Nanos, WallTime};
 use crate::wire::{
-    frame_type, push_stamp, set_egress, set_hop, Flags, FrameView, Header, StampDirection,
+    push_stamp, set_egress, set_hop, Flags, FrameType, FrameView, Header, StampDirection,
 };
 
-/// Which way frames go through a node.
+/// The direction of frames through a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Forward,
@@ -39,9 +39,9 @@ struct Ready {
     end: usize,
     stamp_at: Option<usize>,
     header: Header,
-    /// What its stamp says of this pump's blocked writes.
+    /// The time of blocked writes in its stamp.
     held: Nanos,
-    /// What its stamp says of the kernel's receive time.
+    /// The kernel's receive time in its stamp.
     arrival: Option<WallTime>,
 }
 
@@ -51,12 +51,12 @@ struct Batch {
     /// One behind the other.
     bytes: Vec<u8>,
     frames: Vec<Ready>,
-    /// Where the frame at hand lies if it was made anew, see [`Pump::make_ready`].
+    /// The frame at hand, if it was made anew; see [`Pump::make_ready`].
     own: Vec<u8>,
 }
 
 impl Batch {
-    /// Begins with an OPEN frame of our own, which has its stamp.
+    /// Begins with an OPEN frame that this node made, its stamp included.
     #[inline(never)]
     fn open(&mut self, open: Vec<u8>) {
         let header = Header::parse(&open).expect("it was built here");
@@ -87,11 +87,11 @@ impl Batch {
     }
 }
 
-/// Several small frames that go out together are gathered up to this size.
+/// The size up to which small frames share a send.
 const GATHER: usize = 64 << 10;
 
 impl<'a> Pump<'a> {
-    /// A relay's up pump, behind the OPEN frame it passes on.
+    /// Runs a relay's up pump, from the OPEN frame that it passes on.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl<'a> Pump<'a> {
         self.pass_frames(reader, inbound, Way::Forward, open)
     }
 
-    /// A relay's down pump, from the beginning.
+    /// Runs a relay's down pump from its first byte.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl<'a> Pump<'a> {
         self.pass_frames(reader, inbound, Way::Return, Vec::new())
     }
 
-    /// A reflector's only pump.
+    /// Runs a reflector's only pump.
     ///
     /// # Errors
     ///
@@ -130,7 +130,8 @@ impl<'a> Pump<'a> {
         self.pass_frames(reader, inbound, Way::Turn, Vec::new())
     }
 
-    /// `opening` is a relay's OPEN frame, which goes out together with what came behind it.
+    /// Passes frames on. `opening` is a relay's OPEN frame, which shares a send with frames behind
+    /// it.
     fn pass_frames(
         &mut self,
         reader: &mut FrameReader<'a>,
@@ -145,15 +146,7 @@ impl<'a> Pump<'a> {
                 self.flush(&mut batch, None, way)?;
             }
         }
-        loop {
-            let next = reader
-                .frame()
-                .map_err(|fault| self.read_fault(self.source, fault))?;
-            let Some(header) = next else {
-                break;
-            };
-            let ingress = self.ingress(reader, &header);
-            self.check(reader, &mut inbound, &header)?;
+        while let Some((header, ingress)) = self.receive(reader, &mut inbound)? {
             if !gatherable(header.kind) {
                 self.pass_special(reader, header, ingress, way)?;
                 continue;
@@ -161,22 +154,19 @@ impl<'a> Pump<'a> {
             let first = self.make_ready(reader, header, ingress, way, &mut batch.own);
             reader.consume(&header);
             if batch.frames.is_empty() && next_gatherable(reader).is_none() {
-                // Most often that was all there is: it goes out from where it lies.
+                // Most often no frame follows: it goes out from where it lies.
                 self.dispatch(either(&mut batch.own, reader), &[first], ingress, way)?;
                 continue;
             }
             batch.take(reader, first);
             self.pass_batch(reader, &mut inbound, ingress, way, &mut batch)?;
         }
-        if !inbound.ended() {
-            return Err(self.vanished());
-        }
         let sink = self.end(self.sink);
         self.finish(|| sink.shut_writing())
     }
 
-    /// Gathers what came behind the frame that was, and sends all of it. Never inlined: a pump that idles has no more on
-    /// its stack than it needs for a frame.
+    /// Gathers the frames behind the first one and sends them together. Never inlined: a pump that
+    /// idles has no more on its stack than one frame needs.
     #[inline(never)]
     fn pass_batch(
         &mut self,
@@ -196,7 +186,8 @@ impl<'a> Pump<'a> {
         self.flush(batch, ingress, way)
     }
 
-    /// Sends what was gathered, and gives its memory back: a connection that idles next keeps none.
+    /// Sends the gathered frames and releases their memory: a connection that idles next keeps
+    /// none.
     fn flush(
         &mut self,
         batch: &mut Batch,
@@ -208,7 +199,7 @@ impl<'a> Pump<'a> {
         self.dispatch(&mut bytes, &frames, ingress, way)
     }
 
-    /// Makes the pending frame ready: where it lies, or in `own`, which is empty otherwise, where it asks for facts.
+    /// Makes the pending frame ready: where it lies, or in `own` if it requests annotations.
     fn make_ready(
         &mut self,
         reader: &mut FrameReader<'a>,
@@ -220,13 +211,13 @@ impl<'a> Pump<'a> {
         if !own.is_empty() {
             *own = Vec::new();
         }
-        if way != Way::Return && header.kind == frame_type::BLOCK && header.marked() {
+        if way != Way::Return && header.kind == FrameType::Block && header.marked() {
             match ingress {
                 Some(ingress) if header.classes != 0 => {
                     let value = self.answer(&reader.view(header), ingress);
                     header = append(&reader.view(header), self.session.hop, &value, own);
                 }
-                _ => self.telling.clear(),
+                _ => self.annotations.clear(),
             }
         }
         if own.is_empty() {
@@ -241,7 +232,7 @@ impl<'a> Pump<'a> {
         self.prepare(&mut chunk, header, ingress, way)
     }
 
-    /// Makes the pending frame ready where it lies: hop, stamp.
+    /// Makes the pending frame ready where it lies: writes its hop and its stamp.
     fn prepare(
         &mut self,
         chunk: &mut Chunk<'_>,
@@ -249,7 +240,7 @@ impl<'a> Pump<'a> {
         ingress: Option<Moment>,
         way: Way,
     ) -> Ready {
-        if header.kind == frame_type::BLOCK {
+        if header.kind == FrameType::Block {
             self.count(header.payload_len);
         }
         header.hop = self.session.hop;
@@ -282,7 +273,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Sends frames that lie one behind the other, then hands what came back to the collector.
+    /// Sends frames that lie one behind the other, then hands those that came back to the
+    /// collector.
     fn dispatch(
         &mut self,
         buffer: &mut [u8],
@@ -297,7 +289,7 @@ impl<'a> Pump<'a> {
         let guard = end.lock();
         let seal = |frame: &Ready| end.begin_seal(&frame.header, &buffer[frame.start..frame.end]);
         let first_seal = seal(first);
-        // Empty, and without memory of its own, where there is no key or only one frame.
+        // Empty, and without allocation, without a key or for a single frame.
         let mut more_seals = Vec::new();
         if first_seal.is_some() {
             more_seals.extend(frames[1..].iter().filter_map(seal));
@@ -316,20 +308,20 @@ impl<'a> Pump<'a> {
         self.send(self.sink, &buffer[first.start..last.end])?;
         drop(guard);
         for frame in frames {
-            if frame.header.kind == frame_type::OPENED && way == Way::Return {
-                self.tell_opened(&buffer[frame.start..frame.end], frame.header);
+            if frame.header.kind == FrameType::Opened && way == Way::Return {
+                self.collect_path(&buffer[frame.start..frame.end], frame.header);
             }
         }
         if let (Way::Turn, Some(ingress), Some(egress)) = (way, ingress, egress) {
             for _ in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
-                self.tell_residence(Direction::Forward, ingress, egress);
+                self.collect_residence(Direction::Forward, ingress, egress);
             }
         }
         if way == Way::Return {
             if let (Some(ingress), Some(egress)) = (ingress, egress) {
                 for frame in frames.iter().filter(|frame| frame.stamp_at.is_some()) {
                     let arrival = frame.arrival;
-                    self.tell_trip(
+                    self.collect_trip(
                         &buffer[frame.start..frame.end],
                         frame.header,
                         Moment { arrival, ..ingress },
@@ -340,19 +332,19 @@ impl<'a> Pump<'a> {
             }
         }
         if let Some(ingress) = ingress {
-            self.follow(ingress);
+            self.request_next(ingress);
         }
         Ok(())
     }
 
     #[inline(never)]
-    fn tell_opened(&self, frame: &[u8], header: Header) {
+    fn collect_path(&self, frame: &[u8], header: Header) {
         if let Ok(view) = FrameView::of(header, frame) {
             report_nodes(self.node, self.session, view.annotations());
         }
     }
 
-    /// Frames that are more than bytes on their way: RESET, ERROR, and what only a later version knows.
+    /// Passes a frame on that is not gathered: RESET, ERROR, and types of a later version.
     #[inline(never)]
     fn pass_special(
         &mut self,
@@ -361,13 +353,16 @@ impl<'a> Pump<'a> {
         ingress: Option<Moment>,
         way: Way,
     ) -> Result<(), ConnectionFault> {
-        let fault = match header.kind {
-            frame_type::RESET => Some(self.passed_reset()),
-            frame_type::ERROR => Some(self.passed_error(reader.view(header).payload())),
-            _ => None,
-        };
-        if let Some(fault) = fault {
-            return Err(fault);
+        match header.kind {
+            FrameType::Reset => return Err(self.passed_reset()),
+            FrameType::Error => return Err(self.passed_error(reader.view(header).payload())),
+            FrameType::Passable(_)
+            | FrameType::Open
+            | FrameType::Opened
+            | FrameType::Block
+            | FrameType::Report
+            | FrameType::End
+            | FrameType::Hello => {}
         }
         let ready = self.prepare(&mut reader.chunk_of(&header), header, ingress, way);
         reader.consume(&header);
@@ -375,18 +370,23 @@ impl<'a> Pump<'a> {
     }
 }
 
-fn gatherable(kind: u8) -> bool {
-    matches!(
-        kind,
-        frame_type::BLOCK | frame_type::REPORT | frame_type::END | frame_type::OPENED
-    )
+/// Returns `true` if frames of this type are nothing but bytes on their way, and share a send.
+fn gatherable(kind: FrameType) -> bool {
+    match kind {
+        FrameType::Block | FrameType::Report | FrameType::End | FrameType::Opened => true,
+        FrameType::Open
+        | FrameType::Reset
+        | FrameType::Error
+        | FrameType::Hello
+        | FrameType::Passable(_) => false,
+    }
 }
 
 fn next_gatherable(reader: &FrameReader<'_>) -> Option<Header> {
     reader.next_whole().filter(|next| gatherable(next.kind))
 }
 
-/// The buffer that a frame lies in which [`Pump::make_ready`] returned.
+/// Returns the buffer that holds the frame of [`Pump::make_ready`].
 fn either<'b>(own: &'b mut [u8], reader: &'b mut FrameReader<'_>) -> &'b mut [u8] {
     if own.is_empty() {
         reader.buffer()

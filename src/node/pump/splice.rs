@@ -1,14 +1,13 @@
 //! Plain bytes in, plain bytes out: a proxy without a chain.
 
-use super::{refuse_greeting, Pump};
-use crate::collect::queue::Measurement;
+use super::Pump;
 use crate::measure::Direction;
-use crate::node::fault::ConnectionFault;
+use crate::node::fault::{refuse_framed_client, ConnectionFault};
 use crate::node::reader::{Chunk, FrameReader};
 use crate::session::connection_record::ConnectionSide;
 
 impl<'a> Pump<'a> {
-    /// A plain proxy's pump in either direction; also a reflector's for a raw client.
+    /// Runs a plain proxy's pump in either direction, or a reflector's for a raw client.
     ///
     /// # Errors
     ///
@@ -24,76 +23,64 @@ impl<'a> Pump<'a> {
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
                 break;
             };
-            let asked = match self.source {
+            let answered = match self.source {
                 ConnectionSide::Client => None,
                 ConnectionSide::Server => self.pair.server_timer.answered(),
             };
             if self.source == ConnectionSide::Client && self.traffic.forward_blocks == 0 {
-                refuse_greeting(self.node, self.pair, chunk.bytes())?;
+                refuse_framed_client(self.node, self.pair, chunk.bytes())?;
             }
             self.count(chunk.end - chunk.start);
             if !self.node.settings.stamp || !self.node.collector.may_mark(&mut self.epoch) {
                 if self.source == ConnectionSide::Client {
-                    self.pair.server_timer.ask_untimed();
+                    self.pair.server_timer.begin_untimed();
                 }
-                self.note_asked(&chunk);
+                self.log_request(&chunk);
                 self.send(self.sink, chunk.bytes())?;
-                if let Some((_, since)) = asked {
-                    self.tell_behind(since);
+                if let Some((_, since)) = answered {
+                    let now = self.clock.read();
+                    self.collect_server_time(now, now.mono.since(since));
                 }
-                self.note_answered(&chunk);
+                self.log_answer(&chunk);
                 continue;
             }
             let ingress = self.clock.read();
-            let behind = asked.map(|(_, since)| ingress.mono.since(since));
-            let question = match self.source {
-                ConnectionSide::Client => Some(self.pair.server_timer.ask(self.sequence)),
+            let server_time = answered.map(|(_, since)| ingress.mono.since(since));
+            let timing = match self.source {
+                ConnectionSide::Client => Some(self.pair.server_timer.begin(self.sequence)),
                 ConnectionSide::Server => None,
             };
-            self.note_asked(&chunk);
+            self.log_request(&chunk);
             let egress = self.clock.read();
-            if let Some(question) = question {
-                question.at(egress.mono);
+            if let Some(timing) = timing {
+                timing.at(egress.mono);
             }
             self.send(self.sink, chunk.bytes())?;
             self.sequence += 1;
-            self.note_answered(&chunk);
-            self.tell_residence(direction, ingress, egress);
-            if let Some(behind) = behind {
-                self.node.collector.offer(Measurement::BehindExit(
-                    self.session.hop,
-                    ingress.mono,
-                    behind,
-                ));
+            self.log_answer(&chunk);
+            self.collect_residence(direction, ingress, egress);
+            if let Some(server_time) = server_time {
+                self.collect_server_time(ingress, server_time);
             }
         }
         self.finish(|| sink.shut_writing())
     }
 
-    /// Both directions as the client sees them: what it sent when it was read ...
-    fn note_asked(&self, chunk: &Chunk<'_>) {
+    /// Logs bytes of the client, at the time when they were read.
+    fn log_request(&self, chunk: &Chunk<'_>) {
         if self.source == ConnectionSide::Client {
-            self.note_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
+            self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
         }
     }
 
-    /// ... and what it gets when it is written.
-    fn note_answered(&self, chunk: &Chunk<'_>) {
+    /// Logs bytes for the client, at the time when they were written.
+    fn log_answer(&self, chunk: &Chunk<'_>) {
         if self.source == ConnectionSide::Server {
-            self.note_payload(ConnectionSide::Server, None, chunk.bytes());
+            self.log_payload(ConnectionSide::Server, None, chunk.bytes());
         }
     }
 
-    fn tell_behind(&mut self, since: crate::time::MonoTime) {
-        let now = self.clock.read().mono;
-        self.node.collector.offer(Measurement::BehindExit(
-            self.session.hop,
-            now,
-            now.since(since),
-        ));
-    }
-
-    /// A plain proxy's down pump, from the beginning.
+    /// Runs a plain proxy's down pump from its first byte.
     ///
     /// # Errors
     ///
@@ -103,7 +90,7 @@ impl<'a> Pump<'a> {
         self.splice(reader)
     }
 
-    /// A reflector for a raw client, so that a person with `nc` can try it.
+    /// Reflects the bytes of a raw client, so that a person with `nc` can try it.
     ///
     /// # Errors
     ///

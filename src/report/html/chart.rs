@@ -1,27 +1,28 @@
-//! What the pictures have in common: which parts they show, how times are written, where axes have their ticks. Every
-//! number that comes out of here is finite, whatever goes in.
+//! The common parts of the pictures: choice of parts, text of times, ticks of axes.
+//!
+//! Every number that it returns is finite, for any input.
 
 use super::super::{in_path_order, printable, Place, Report};
 use crate::measure::{HostStatistics, SegmentStatistics};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
-/// Parts in one picture at most; a page stays small however long the path is.
+/// Most parts in one picture, so that a page of a long path stays small.
 const MOST: usize = 18;
 /// A host with less of the total than this has no picture of its own.
 const LEAST_SHARE: f64 = 0.02;
 
-/// A host or a segment as the pictures show it.
-pub(super) struct Part<'a> {
+/// A host or a segment in the pictures.
+pub(super) struct DrawnPart<'a> {
     /// Not escaped yet.
     pub(super) name: String,
     pub(super) is_named: bool,
-    /// With its index among those of its kind.
+    /// The host or the segment, with its index among those of its kind.
     pub(super) place: Place<(usize, &'a HostStatistics), (usize, &'a SegmentStatistics)>,
 }
 
-impl Part<'_> {
-    /// Classes of its row.
+impl DrawnPart<'_> {
+    /// Returns the CSS classes of its row.
     pub(super) fn class(&self) -> &'static str {
         match (&self.place, self.is_named) {
             (Place::Host(_), false) => "row host",
@@ -54,8 +55,8 @@ impl Part<'_> {
     }
 }
 
-/// All parts, in order of the path.
-pub(super) fn parts(report: &Report) -> Vec<Part<'_>> {
+/// Returns all parts in order of the path.
+pub(super) fn parts(report: &Report) -> Vec<DrawnPart<'_>> {
     let statistics = &report.statistics;
     let named = report.named();
     let hosts: Vec<_> = statistics.hosts.iter().enumerate().collect();
@@ -64,12 +65,12 @@ pub(super) fn parts(report: &Report) -> Vec<Part<'_>> {
     let mut parts = Vec::with_capacity(places.len());
     for place in places {
         parts.push(match place {
-            Place::Host(&(index, host)) => Part {
+            Place::Host(&(index, host)) => DrawnPart {
                 name: report.name_at(host.hop),
                 is_named: named == Some(Place::Host(host.hop)),
                 place: Place::Host((index, host)),
             },
-            Place::Segment(&(index, segment)) => Part {
+            Place::Segment(&(index, segment)) => DrawnPart {
                 name: format!(
                     "{} \u{2192} {}",
                     report.name_at(segment.from_hop),
@@ -83,10 +84,11 @@ pub(super) fn parts(report: &Report) -> Vec<Part<'_>> {
     parts
 }
 
-/// The parts that have pictures of their own, in order of the path, and the names of the others: hosts that matter
-/// little, and on a long path whatever matters least.
-pub(super) fn worth_drawing(report: &Report) -> (Vec<Part<'_>>, Vec<String>) {
-    let share = |part: &Part<'_>| {
+/// Returns the parts to draw, in order of the path, and the names of the others.
+///
+/// Hosts with a small share are not drawn, nor on a long path the parts with the smallest shares.
+pub(super) fn worth_drawing(report: &Report) -> (Vec<DrawnPart<'_>>, Vec<String>) {
+    let share = |part: &DrawnPart<'_>| {
         let share = part.share().filter(|share| share.is_finite());
         if part.is_named {
             f64::INFINITY
@@ -104,7 +106,7 @@ pub(super) fn worth_drawing(report: &Report) -> (Vec<Part<'_>>, Vec<String>) {
     (drawn, left.into_iter().map(|part| part.name).collect())
 }
 
-/// `text` as the content of an element or of a quoted attribute: nothing in it is markup, or moves what stands beside.
+/// Returns `text` escaped for the content of an element or a quoted attribute.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in printable(text).chars() {
@@ -150,12 +152,12 @@ fn digits(value: f64) -> String {
     }
 }
 
-/// The same of a value from `measure`.
+/// Returns a span of `measure` as [`time`] does.
 pub(super) fn span(value: SignedNanos) -> String {
     time(value.0 as f64)
 }
 
-/// A finite number from 0 to `most`.
+/// Returns `value` as a finite number from 0 to `most`.
 pub(super) fn within(value: f64, most: f64) -> f64 {
     if value.is_finite() {
         value.clamp(0.0, most)
@@ -166,13 +168,13 @@ pub(super) fn within(value: f64, most: f64) -> f64 {
     }
 }
 
-/// A position as a percentage, for an attribute.
+/// Returns a position as a percentage, for an attribute.
 pub(super) fn percent(share: f64) -> String {
     let text = format!("{:.2}", within(share * 100.0, 100.0));
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Steps of 1, 2 or 5 from 0 up to `top`, at most `most` of them besides 0.
+/// Returns steps of 1, 2 or 5 from 0 up to `top`, at most `most` of them besides 0.
 pub(super) fn ticks(top: f64, most: usize) -> Vec<f64> {
     if !(top.is_finite() && top > 0.0) {
         return vec![0.0];
@@ -188,7 +190,7 @@ pub(super) fn ticks(top: f64, most: usize) -> Vec<f64> {
         .collect()
 }
 
-/// A label under a tick: at the edges of a picture it stands inside.
+/// Writes a label under a tick; at the edges of a picture it stands inside.
 pub(super) fn label(out: &mut String, at: f64, y: u32, class: &str, text: &str) {
     let anchor = match at {
         at if at < 0.06 => "start",
@@ -203,7 +205,7 @@ pub(super) fn label(out: &mut String, at: f64, y: u32, class: &str, text: &str) 
     );
 }
 
-/// A vertical line over the whole height.
+/// Writes a vertical line over the whole height.
 pub(super) fn upright(out: &mut String, at: f64, class: &str) {
     let x = percent(at);
     let _ = write!(
@@ -212,7 +214,7 @@ pub(super) fn upright(out: &mut String, at: f64, class: &str) {
     );
 }
 
-/// A row: a name, a picture of `height` pixels, and figures, which are HTML already.
+/// Writes a row: a name, a picture of `height` pixels, and figures, which are HTML already.
 pub(super) fn row(
     out: &mut String,
     class: &str,
@@ -228,12 +230,13 @@ pub(super) fn row(
     };
     let _ = writeln!(
         out,
-        "<div class=\"{class}\"><div class=\"n\">{name}</div><svg height=\"{height}\"{role}>{picture}</svg>\
+        "<div class=\"{class}\"><div class=\"n\">{name}</div><svg \
+         height=\"{height}\"{role}>{picture}</svg>\
          <div class=\"f\">{figures}</div></div>"
     );
 }
 
-/// The row of labels below (or above) the others.
+/// Writes the row of labels below or above the others.
 pub(super) fn axis(out: &mut String, labels: &[(f64, String)], figures: &str) {
     let mut picture = String::new();
     for (index, (at, text)) in labels.iter().enumerate() {

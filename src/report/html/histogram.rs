@@ -1,15 +1,14 @@
-//! Distributions in, one small picture per part out, all over the same axis of time, which is logarithmic: a part that is
-//! ten times slower stands one step further right, in every row.
+//! Draws the distribution of each part, all over the same logarithmic axis of time.
 
 use super::super::{Place, Report};
-use super::chart::{axis, row, span, time, upright, within, worth_drawing, Part};
+use super::chart::{axis, row, span, time, upright, within, worth_drawing, DrawnPart};
 use crate::measure::{Histogram, Summary};
 use std::fmt::Write as _;
 
 /// Bars over the whole axis.
 const BARS: usize = 90;
 const HEIGHT: u32 = 40;
-/// A single value is to be seen beside a thousand: a bar has at least this height, of 1000.
+/// The least height of a bar of 1000, so that a single value shows beside a thousand.
 const LEAST_BAR: f64 = 25.0;
 
 struct Row<'a> {
@@ -20,7 +19,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Values that a logarithm exists for, in nanoseconds.
+    /// Returns the values that have a logarithm, in nanoseconds, with their counts.
     fn values(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let rows = self
             .histograms
@@ -31,7 +30,7 @@ impl Row<'_> {
     }
 }
 
-/// The section; nothing where nothing was measured.
+/// Writes the section; nothing if nothing was measured.
 pub(super) fn section(report: &Report, out: &mut String) {
     let (drawn, _) = worth_drawing(report);
     let statistics = &report.statistics;
@@ -61,8 +60,10 @@ pub(super) fn section(report: &Report, out: &mut String) {
     let at = |value: f64| (value.max(1.0).log10() - low) / (high - low);
     let labels = labels(low, high);
     out.push_str(
-        "<section><h2>How delays are distributed</h2>\n<p class=\"say\">All rows share one logarithmic axis. Solid line: \
-         median, dashed: 95th percentile. Two heaps are two states, before and after a change for one.</p>\n",
+        "<section><h2>How delays are distributed</h2>\n<p class=\"hint\">All rows share one \
+         logarithmic axis. Solid line: \
+         median, dashed: 95th percentile. \
+         Two heaps are two states, before and after a change for one.</p>\n",
     );
     for item in &rows {
         let mut counts = [0_u64; BARS];
@@ -108,7 +109,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     out.push_str("</section>\n");
 }
 
-fn of<'a>(part: &'a Part<'_>) -> Row<'a> {
+fn of<'a>(part: &'a DrawnPart<'_>) -> Row<'a> {
     let (histograms, summary) = match part.place {
         Place::Segment((_, segment)) => (vec![&segment.distribution], segment.round_trip),
         // Two ways through a host make one picture; its lines are those of the way out.

@@ -1,12 +1,15 @@
-//! A [`Report`] in, one page of HTML out that needs nothing else: no scripts, fonts or images from anywhere.
+//! Turns a [`Report`] into one page of HTML that loads nothing else: no scripts, fonts or images.
 //!
-//! The answer comes first, then pictures of the same parts in the same order, then every figure. What the verdict names
-//! has one colour in all of them, everything else is grey. Pictures are SVG in percentages of their width, with lines that
-//! keep theirs and text of its own size, so one page serves a phone, a screen and paper, light and dark.
+//! The answer comes first, then pictures of the same parts in the same order, then every figure.
+//! The part that the verdict names has one colour in all of them, everything else is grey. Pictures
+//! are SVG in percentages of their width, with lines that keep theirs and text of its own size, so
+//! one page serves a phone, a screen and paper, light and dark.
 //!
-//! What peers wrote is escaped, and a content security policy in the page forbids everything that escaping should have.
-//! A live page fetches itself every two seconds; its one script stands in the page and is allowed by its hash.
+//! Texts of peers are escaped, and a content security policy in the page forbids everything that
+//! escaping should have. A live page fetches itself every two seconds; its one script stands in the
+//! page and is allowed by its hash.
 
+mod annotations;
 mod chart;
 mod histogram;
 mod plot;
@@ -14,7 +17,6 @@ mod waterfall;
 
 use super::text::{self, COLUMNS, FIGURE};
 use super::Report;
-use crate::annotation::AnnotationValue;
 use crate::measure::{Confidence, Sla, VerdictKind};
 use crate::time::{SignedNanos, WallTime};
 use chart::{escape, span, time};
@@ -26,19 +28,22 @@ const SCRIPT: &str = include_str!("live.js");
 /// SHA-256 of [`SCRIPT`] in Base64: `openssl dgst -sha256 -binary src/report/live.js | base64`.
 const SCRIPT_HASH: &str = "+E6z9t9EMg78FKczfn5t9OztIkBL/XjP+UjIULNtRwg=";
 
-/// Limits that stand with the answer; all that turned is in the plot over time.
+/// Limits beside the verdict; the plot over time has all changes.
 const MOST_LIMITS: usize = 4;
 
-/// What the page is for.
+/// Rows of a table and entries of a list; the page counts the rest.
+const MOST_ROWS: usize = 256;
+
+/// The use of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// A file: what is in it stays.
+    /// A file, which does not change.
     File,
-    /// Served by the process that measures: it fetches itself anew.
+    /// A page served by the measuring process, which fetches itself anew.
     Live,
 }
 
-/// The page; in UTF-8, as it says itself.
+/// Returns the page in UTF-8.
 pub fn render(report: &Report, page: Page) -> String {
     let mut out = String::with_capacity(64 << 10);
     let verdict = &report.statistics.verdict;
@@ -54,7 +59,7 @@ pub fn render(report: &Report, page: Page) -> String {
     plot::section(report, &mut out);
     histogram::section(report, &mut out);
     table(report, &mut out);
-    annotations(report, &mut out);
+    annotations::section(report, &mut out);
     notes(report, &mut out);
     nodes(report, &mut out);
     out.push_str("</main>\n");
@@ -62,12 +67,13 @@ pub fn render(report: &Report, page: Page) -> String {
     out
 }
 
-/// The live page of a process with several paths: each by its name, with its verdict and the way to its own page.
+/// Returns the live page of several paths: names with verdicts and links to the page of each.
 pub fn list(paths: &[(&str, Option<Arc<Report>>)]) -> String {
     let mut out = String::new();
     head("all paths", Page::Live, &mut out);
     out.push_str(
-        "<main>\n<h1>All paths</h1>\n<div class=\"scroll\"><table><thead><tr><th>Path</th><th>P50</th><th>P95</th>\
+        "<main>\n<h1>All paths</h1>\n<div \
+         class=\"scroll\"><table><thead><tr><th>Path</th><th>P50</th><th>P95</th>\
          <th>Lost</th><th>SLA</th><th class=\"w\">Verdict</th></tr></thead><tbody>\n",
     );
     for (name, report) in paths {
@@ -91,7 +97,8 @@ pub fn list(paths: &[(&str, Option<Arc<Report>>)]) -> String {
             .map_or("", |report| &report.statistics.verdict.text);
         let _ = writeln!(
             out,
-            "<td>{}</td><td>{}</td><td>{lost}</td><td class=\"{sla}\">{sla}</td><td class=\"w\">{}</td></tr>",
+            "<td>{}</td><td>{}</td><td>{lost}</td><td class=\"{sla}\">{sla}</td><td \
+             class=\"w\">{}</td></tr>",
             cell(p50),
             cell(p95),
             escape(&arrows(verdict))
@@ -102,7 +109,7 @@ pub fn list(paths: &[(&str, Option<Arc<Report>>)]) -> String {
     out
 }
 
-/// A value in the query of an address.
+/// Returns a value for the query of a URL.
 fn query(text: &str) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
@@ -117,7 +124,8 @@ fn foot(page: Page, out: &mut String) {
     // Writing to a String cannot fail, here and elsewhere.
     let _ = writeln!(
         out,
-        "<footer>{} {}. Times are host times: from the read that brought a block to the write that passed it on.</footer>",
+        "<footer>{} {}. Times are host times: from the read that brought a block to the write \
+         that passed it on.</footer>",
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_VERSION")
     );
@@ -135,10 +143,12 @@ fn head(title: &str, page: Page, out: &mut String) {
     let _ = write!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src \
+         'unsafe-inline'; \
          img-src data:; base-uri 'none'; form-action 'none'{live}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" content=\"no-referrer\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" \
+         content=\"no-referrer\">\n\
          <link rel=\"icon\" href=\"data:,\">\n<title>{} - {}</title>\n<style>{STYLE}</style>\n",
         escape(title),
         env!("CARGO_PKG_NAME")
@@ -152,7 +162,7 @@ fn head(title: &str, page: Page, out: &mut String) {
     }
 }
 
-/// The verdict in words, what lies behind it, and how far to trust it.
+/// Writes the verdict in words, its reason and its confidence.
 fn answer(report: &Report, out: &mut String) {
     let verdict = &report.statistics.verdict;
     let class = match verdict.kind {
@@ -253,14 +263,16 @@ fn counts(report: &Report, out: &mut String) {
     out.push_str("</dl>\n");
 }
 
-/// All figures: the table of the text report, in milliseconds.
+/// Writes the table of the text report, in milliseconds.
 fn table(report: &Report, out: &mut String) {
     if report.statistics.hosts.is_empty() && report.statistics.round_trip.is_none() {
         return;
     }
     out.push_str(
-        "<section><h2>All figures</h2>\n<p class=\"say\">Times in milliseconds. Share: of the sum of all totals. Incr: over \
-         the baseline. Dir: the direction in which a segment queues.</p>\n<div class=\"scroll\"><table><thead><tr><th>Part</th>",
+        "<section><h2>All figures</h2>\n<p class=\"hint\">Times in milliseconds. Share: of the \
+         sum of all totals. Incr: over \
+         the baseline. Dir: the direction in which a segment queues.</p>\n\
+         <div class=\"scroll\"><table><thead><tr><th>Part</th>",
     );
     for (name, ..) in &COLUMNS {
         let _ = write!(out, "<th>{name}</th>");
@@ -271,7 +283,8 @@ fn table(report: &Report, out: &mut String) {
     out.push_str("<th>Share</th><th>Incr</th><th>Dir</th>");
     out.push_str(if limited { "<th>SLA</th>" } else { "" });
     out.push_str("</tr></thead><tbody>\n");
-    for row in rows {
+    let beyond = rows.len().saturating_sub(MOST_ROWS);
+    for row in rows.into_iter().take(MOST_ROWS) {
         let name = row.name.to_string();
         let class = match name.as_str() {
             _ if row.is_named => " class=\"named\"",
@@ -298,48 +311,9 @@ fn table(report: &Report, out: &mut String) {
         }
         out.push_str("</tr>\n");
     }
-    out.push_str("</tbody></table></div></section>\n");
-}
-
-/// What nodes told of themselves: a line per name, a column per node, so that nodes can be compared.
-fn annotations(report: &Report, out: &mut String) {
-    let mut names: Vec<&str> = Vec::new();
-    for told in &report.annotations {
-        for annotation in &told.annotations {
-            if !names.contains(&annotation.name.as_str()) {
-                names.push(&annotation.name);
-            }
-        }
-    }
-    if names.is_empty() {
-        return;
-    }
-    out.push_str(
-        "<section><h2>What hosts say of themselves</h2>\n<p class=\"say\">The latest answer of each.</p>\n\
-         <div class=\"scroll\"><table><thead><tr><th>Annotation</th>",
-    );
-    for told in &report.annotations {
-        let _ = write!(out, "<th>{}</th>", escape(&report.name_at(told.hop)));
-    }
-    out.push_str("</tr></thead><tbody>\n");
-    for name in names {
-        let _ = write!(out, "<tr><th>{}</th>", escape(name));
-        for told in &report.annotations {
-            let annotation = told
-                .annotations
-                .iter()
-                .find(|annotation| annotation.name == name);
-            let (class, value) = match annotation.map(|annotation| &annotation.value) {
-                None => ("", String::new()),
-                Some(AnnotationValue::Text(text)) => (" class=\"w\"", escape(text)),
-                Some(AnnotationValue::Number(ns)) if name.ends_with("_ns") => ("", time(*ns)),
-                Some(AnnotationValue::Number(number)) => ("", plain(*number)),
-            };
-            let _ = write!(out, "<td{class}>{value}</td>");
-        }
-        out.push_str("</tr>\n");
-    }
-    out.push_str("</tbody></table></div></section>\n");
+    out.push_str("</tbody></table></div>");
+    left_out(beyond, "rows", out);
+    out.push_str("</section>\n");
 }
 
 fn notes(report: &Report, out: &mut String) {
@@ -348,10 +322,12 @@ fn notes(report: &Report, out: &mut String) {
         return;
     }
     out.push_str("<section><h2>Notes</h2>\n<ul>");
-    for note in notes {
-        let _ = write!(out, "<li>{}</li>", escape(&arrows(&note)));
+    for note in notes.iter().take(MOST_ROWS) {
+        let _ = write!(out, "<li>{}</li>", escape(&arrows(note)));
     }
-    out.push_str("</ul></section>\n");
+    out.push_str("</ul>");
+    left_out(notes.len().saturating_sub(MOST_ROWS), "notes", out);
+    out.push_str("</section>\n");
 }
 
 fn nodes(report: &Report, out: &mut String) {
@@ -359,17 +335,21 @@ fn nodes(report: &Report, out: &mut String) {
         return;
     }
     out.push_str(
-        "<section><h2>Nodes</h2>\n<div class=\"scroll\"><table><thead><tr><th>Node</th><th>Hop</th><th class=\"l\">Role</th>\
-         <th class=\"l\">Address</th><th>Connect</th><th class=\"w\">Tags</th><th class=\"l\">Id</th></tr></thead><tbody>\n",
+        "<section><h2>Nodes</h2>\n<div \
+         class=\"scroll\"><table><thead><tr><th>Node</th><th>Hop</th><th class=\"l\">Role</th>\
+         <th class=\"l\">Address</th><th>Connect</th><th class=\"w\">Tags</th><th \
+         class=\"l\">Id</th></tr></thead><tbody>\n",
     );
-    for node in &report.path.nodes {
+    let nodes = &report.path.nodes;
+    for node in nodes.iter().take(MOST_ROWS) {
         let tags: Vec<_> = node.tags.iter().map(|tag| escape(tag)).collect();
         let connect = node
             .connect
             .map_or_else(text::unknown, |took| time(took.0 as f64));
         let _ = writeln!(
             out,
-            "<tr><th>{}</th><td>{}</td><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{connect}</td><td class=\"w\">{}</td>\
+            "<tr><th>{}</th><td>{}</td><td class=\"l\">{}</td><td \
+             class=\"l\">{}</td><td>{connect}</td><td class=\"w\">{}</td>\
              <td class=\"l\">{:016x}</td></tr>",
             escape(&report.name_at(node.hop)),
             node.hop,
@@ -379,7 +359,21 @@ fn nodes(report: &Report, out: &mut String) {
             node.id
         );
     }
-    out.push_str("</tbody></table></div></section>\n");
+    out.push_str("</tbody></table></div>");
+    left_out(nodes.len().saturating_sub(MOST_ROWS), "nodes", out);
+    out.push_str("</section>\n");
+}
+
+/// States how many parts of a table are missing, if any are.
+fn left_out(count: usize, what: &str, out: &mut String) {
+    if count > 0 {
+        let _ = write!(
+            out,
+            "<p class=\"soft\">{count} more {what} are left out to keep the page small; --format \
+             json \
+             has all.</p>"
+        );
+    }
 }
 
 /// `->` as the arrow that it stands for.
@@ -414,28 +408,16 @@ fn lasting(ns: f64) -> String {
     }
 }
 
-/// A count as it is, anything else with three digits that count.
-fn plain(number: f64) -> String {
-    if !number.is_finite() {
-        text::unknown()
-    } else if number.fract() == 0.0 && number.abs() < 1e15 {
-        format!("{number}")
-    } else if number.abs() < 1e15 {
-        let text = format!("{number:.3}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        format!("{number:e}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::annotation::AnnotationValue;
     use crate::measure::timeline::{Event, EventKind, Slot, Timeline};
     use crate::report::tests::samples;
     use crate::time::Nanos;
 
-    /// Checks that tags are closed in order, attributes quoted and no `<` or `&` loose; returns the tags that were opened.
+    /// Checks that tags are closed in order, attributes quoted and no `<` or `&` loose; returns the
+    /// tags that were opened.
     fn balanced(page: &str) -> Vec<String> {
         const VOID: [&str; 4] = ["meta", "link", "br", "!DOCTYPE"];
         let (mut open, mut all) = (Vec::new(), Vec::new());
@@ -624,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_an_answer_says_so_and_draws_nothing() {
+    fn a_run_without_an_answer_has_no_pictures() {
         let page = render(&samples::empty(), Page::File);
         let tags = balanced(&page);
         assert!(page.contains("Nothing was measured") && page.contains("connection refused"));

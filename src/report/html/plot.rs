@@ -1,9 +1,10 @@
-//! The timeline in, small multiples over one axis of time out: per slot a band from the least to the 95th percentile, and
-//! the median as a line.
+//! Draws the timeline as small multiples over one axis of time.
+//!
+//! Each slot has a band from the least value to the 95th percentile, and the median as a line.
 
 use super::super::{Place, Report};
 use super::chart::{
-    axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, Part,
+    axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, DrawnPart,
 };
 use crate::measure::timeline::{EventKind, Line, Slot, Timeline};
 use crate::measure::{sla, Figure, Sla};
@@ -12,36 +13,37 @@ use std::fmt::Write as _;
 
 /// Height of a panel in pixels.
 const HEIGHT: u32 = 58;
-/// A panel's scale is at least this share of the largest one's, so that the noise of a part that hardly matters does not
-/// look like a mountain.
+/// The least scale of a panel as a share of the largest, so that noise of a small part stays small.
 const LEAST_SCALE: f64 = 0.05;
-/// The greatest median has so much room above it, and at most so much: the line is the message, what is above it is
-/// weather, unless the verdict is on just that.
+/// Room above the greatest median, at least and at most: the line counts, and what is above it is
+/// noise.
+///
+/// The upper bound does not hold if the verdict is about the 95th percentile.
 const ROOM: (f64, f64) = (1.25, 2.2);
 /// Numbers closer than this would overlap on a phone.
 const LEAST_GAP: f64 = 0.045;
 /// Events that are numbered in the picture.
 const EVENTS: usize = 12;
 
-/// A panel: its row's class, its name, its values, and what it is compared with.
+/// A part over time, with the values that it is compared with.
 struct Panel<'a> {
     class: &'static str,
     name: &'a str,
     line: &'a Line,
     baseline: Option<SignedNanos>,
-    /// Its 95th percentile is what the verdict is on.
+    /// `true` if the verdict is about the 95th percentile of this part.
     tail: bool,
-    /// Delays that it must not exceed, and how bad it is if it does.
+    /// Limits of its delay with their severity.
     limits: Vec<(SignedNanos, Sla)>,
 }
 
-/// The section; nothing where there is no timeline.
+/// Writes the section; nothing without a timeline.
 pub(super) fn section(report: &Report, out: &mut String) {
     let Some(timeline) = &report.timeline else {
         return;
     };
     let (drawn, left) = worth_drawing(report);
-    let panel = |part: &'_ Part<'_>| match part.place {
+    let panel = |part: &'_ DrawnPart<'_>| match part.place {
         Place::Host((index, _)) => timeline.hosts.get(index),
         Place::Segment((index, _)) => timeline.segments.get(index),
     };
@@ -73,17 +75,19 @@ pub(super) fn section(report: &Report, out: &mut String) {
     }
     let length = (timeline.end() - timeline.start).0 as f64;
     let at = |moment: WallTime| (moment - timeline.start).0 as f64 / length.max(1.0);
-    // Before the first slot is warm-up, at the end the last answers: an event there stands at the edge.
+    // Before the first slot is warm-up, at the end the last answers: an event there stands at the
+    // edge.
     let events = happened(report, timeline);
     let marks: Vec<f64> = events
         .iter()
         .map(|event| within(at(event.0), 1.0))
         .collect();
 
-    out.push_str("<section><h2>Over time</h2>\n<p class=\"say\">");
+    out.push_str("<section><h2>Over time</h2>\n<p class=\"hint\">");
     let _ = write!(
         out,
-        "Line: median of {} each. Band: least to 95th percentile. Dashed: baseline. Each panel has its own scale, \
+        "Line: median of {} each. Band: least to 95th percentile. Dashed: baseline. Each panel \
+         has its own scale, \
          from 0; what touches its top reaches higher.",
         time(timeline.slot.0 as f64)
     );
@@ -126,7 +130,8 @@ pub(super) fn section(report: &Report, out: &mut String) {
         );
         let _ = write!(
             picture,
-            "<svg height=\"{HEIGHT}\" viewBox=\"0 0 1000 1000\" preserveAspectRatio=\"none\">{}</svg>",
+            "<svg height=\"{HEIGHT}\" viewBox=\"0 0 1000 1000\" \
+             preserveAspectRatio=\"none\">{}</svg>",
             curves(panel.line, scale)
         );
         if let Some(baseline) = panel.baseline.filter(|base| base.0 > 0) {
@@ -145,7 +150,8 @@ pub(super) fn section(report: &Report, out: &mut String) {
             let _ = write!(
                 picture,
                 "<line x1=\"0\" x2=\"100%\" y1=\"{y}\" y2=\"{y}\" class=\"limit {state}\"/>\
-                 <text x=\"100%\" y=\"{y}\" dy=\"-3\" text-anchor=\"end\" class=\"halo {state}\">{state} {text}</text>"
+                 <text x=\"100%\" y=\"{y}\" dy=\"-3\" text-anchor=\"end\" class=\"halo \
+                 {state}\">{state} {text}</text>"
             );
         }
         marks
@@ -189,7 +195,7 @@ fn figures(last: Option<&Slot>, panel: &Panel<'_>) -> String {
     last + &baseline + &limit
 }
 
-/// At most a handful of names, escaped.
+/// Returns at most six names, escaped.
 fn names(left: &[String]) -> String {
     let some: Vec<_> = left.iter().take(6).map(|name| escape(name)).collect();
     let more = left.len().saturating_sub(6);
@@ -201,7 +207,7 @@ fn names(left: &[String]) -> String {
     some.join(", ") + &more
 }
 
-fn place_of(part: &Part<'_>) -> sla::Place {
+fn place_of(part: &DrawnPart<'_>) -> sla::Place {
     match part.place {
         Place::Host((_, host)) => sla::Place::Host(host.hop),
         Place::Segment((_, segment)) => sla::Place::Segment {
@@ -211,7 +217,7 @@ fn place_of(part: &Part<'_>) -> sla::Place {
     }
 }
 
-/// The limits in force of what a panel shows; those of other figures stand in the notes.
+/// Returns the limits of the figure that a panel shows; the notes have the others.
 fn limits(report: &Report, place: sla::Place) -> Vec<(SignedNanos, Sla)> {
     let shown = match place {
         sla::Place::Host(_) => sla::Figure::Residence,
@@ -226,7 +232,8 @@ fn limits(report: &Report, place: sla::Place) -> Vec<(SignedNanos, Sla)> {
     spans.take(4).collect()
 }
 
-/// Where the scale of a panel has to end. A limit belongs to the picture as long as it leaves a third of it to the line.
+/// Returns the end of a panel's scale, with the limits that leave a third of the picture to the
+/// line.
 fn scale_of(panel: &Panel<'_>, greatest: f64) -> f64 {
     let top = top(panel.line, panel.tail).max(greatest * LEAST_SCALE);
     let limits = panel.limits.iter().map(|limit| limit.0 .0 as f64 * 1.15);
@@ -236,7 +243,7 @@ fn scale_of(panel: &Panel<'_>, greatest: f64) -> f64 {
         * 1.05
 }
 
-/// Where the scale of a line has to end: a few slots far above all others do not squeeze the rest, their bands are cut.
+/// Returns the end of a line's scale; the bands of a few slots far above all others are cut.
 fn top(line: &Line, tail: bool) -> f64 {
     let slots = || line.iter().flatten();
     let of = |value: fn(&Slot) -> SignedNanos, share: usize| {
@@ -255,7 +262,7 @@ fn top(line: &Line, tail: bool) -> f64 {
     most.min(cut).max(p50 * ROOM.0)
 }
 
-/// Band and median in a square of 1000; a gap where nothing was answered.
+/// Returns band and median in a square of 1000, with a gap if nothing was answered.
 fn curves(line: &Line, scale: f64) -> String {
     let step = 1000.0 / line.len().max(1) as f64;
     let x = |place: usize| ((place as f64 + 0.5) * step).round();
@@ -285,7 +292,7 @@ fn curves(line: &Line, scale: f64) -> String {
     format!("<path class=\"band\" d=\"{band}\"/><path class=\"line\" d=\"{median}\"/>")
 }
 
-/// Round moments within the timeline: how far along each is, and its time of day.
+/// Returns round times within the timeline: position from 0 to 1, and time of day.
 fn moments(timeline: &Timeline) -> Vec<(f64, String)> {
     const STEPS: [u64; 15] = [
         1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 10_800, 21_600, 86_400,
@@ -314,14 +321,14 @@ fn moments(timeline: &Timeline) -> Vec<(f64, String)> {
     moments
 }
 
-/// The time of day, in UTC; with `dated` the day alone.
+/// Returns the time of day in UTC; with `dated` the day alone.
 fn clock(moment: WallTime, dated: bool) -> String {
     let text = moment.to_string();
     let range = if dated { 0..10 } else { 11..19 };
     text.get(range).unwrap_or(&text).to_owned()
 }
 
-/// What happened, the latest of it, in order of time: clock steps, notices, and what left its limits or came back.
+/// Returns the latest clock steps, notices and changes of SLA states, in order of time.
 fn happened(report: &Report, timeline: &Timeline) -> Vec<(WallTime, String)> {
     let own = timeline.events.iter().map(|event| {
         let what = match &event.kind {
@@ -330,14 +337,14 @@ fn happened(report: &Report, timeline: &Timeline) -> Vec<(WallTime, String)> {
         };
         (event.at, what)
     });
-    let turned = report.events.iter().map(|event| {
+    let changes = report.events.iter().map(|event| {
         let place = report.place_name(event.now.place);
         (
             event.at,
             format!("SLA, {place}: {event}").replace("->", "\u{2192}"),
         )
     });
-    let mut events: Vec<_> = own.chain(turned).collect();
+    let mut events: Vec<_> = own.chain(changes).collect();
     events.sort_by_key(|event| event.0);
     events.split_off(events.len().saturating_sub(EVENTS))
 }

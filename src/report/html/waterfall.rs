@@ -1,30 +1,31 @@
-//! Means of all parts in, the path drawn to scale out: time from left to right, a row per part, so that the way out leads
-//! down to the far end and the way back up again.
+//! Draws the means of all parts to scale: time from left to right, a row per part.
 //!
-//! Means, not medians: only means add up to the whole. What a whisker adds is the 95th percentile over the mean.
+//! The way out leads down to the far end, the way back up again.
 //!
-//! Without synchronised clocks nobody knows how a segment's round trip splits into its two directions. What is known is
-//! how much each direction took beyond its own least (its excess): that is drawn where it belongs; the rest is halved,
-//! and drawn lighter to say so.
+//! Only means add up to the whole, medians do not. A whisker reaches to the 95th percentile.
+//!
+//! Without synchronised clocks it is unknown how a segment's round trip splits into its directions.
+//! The excess of each direction over its own minimum is known and drawn where it belongs. The rest
+//! is halved and drawn lighter.
 
 use super::super::{text, Place, Report};
 use super::chart::{
-    axis, parts, percent, row, span, ticks, time, upright, within, worth_drawing, Part,
+    axis, parts, percent, row, span, ticks, time, upright, within, worth_drawing, DrawnPart,
 };
 use crate::measure::{SegmentStatistics, Summary};
 use std::fmt::Write as _;
 
-/// A path of more parts shows only those that matter most; the others take their room all the same.
+/// Most parts with a row; on a longer path the others take their time without one.
 const LONG: usize = 40;
 
-/// What one direction of a part takes, in nanoseconds.
+/// The time of one direction of a part, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Leg {
-    /// Nobody knows whether it belongs to this direction.
+    /// Half of the time whose direction is unknown.
     half: f64,
-    /// It does.
+    /// The time that belongs to this direction.
     sure: f64,
-    /// p95 over the mean; 0 where it is shown elsewhere.
+    /// 95th percentile over the mean; 0 if another leg shows it.
     whisker: f64,
 }
 
@@ -45,7 +46,7 @@ fn whisker(summary: Option<Summary>) -> f64 {
 }
 
 /// Out and back.
-fn legs(part: &Part<'_>) -> (Leg, Leg) {
+fn legs(part: &DrawnPart<'_>) -> (Leg, Leg) {
     let residence = |summary| Leg {
         half: 0.0,
         sure: mean(summary),
@@ -81,7 +82,7 @@ fn split(segment: &SegmentStatistics) -> (Leg, Leg) {
     (leg(out, 0.0), leg(back, whisker(segment.round_trip)))
 }
 
-/// Where each leg begins, out and back, and where the last one ends.
+/// Returns the begin of each leg, out and back, and the end of the last one.
 fn begins(legs: &[(Leg, Leg)]) -> (Vec<(f64, f64)>, f64) {
     let mut at = 0.0;
     let mut begins = Vec::with_capacity(legs.len());
@@ -96,7 +97,7 @@ fn begins(legs: &[(Leg, Leg)]) -> (Vec<(f64, f64)>, f64) {
     (begins, at)
 }
 
-/// The section; nothing where nothing was measured.
+/// Writes the section; nothing if nothing was measured.
 pub(super) fn section(report: &Report, out: &mut String) {
     let parts = parts(report);
     let legs: Vec<_> = parts.iter().map(legs).collect();
@@ -115,12 +116,16 @@ pub(super) fn section(report: &Report, out: &mut String) {
     let grid = ticks(top, 5);
     let (drawn, _) = worth_drawing(report);
     let is_drawn =
-        |part: &Part<'_>| parts.len() <= LONG || drawn.iter().any(|drawn| drawn.is_same(part));
+        |part: &DrawnPart<'_>| parts.len() <= LONG || drawn.iter().any(|drawn| drawn.is_same(part));
     out.push_str(
-        "<section><h2>The path, to scale</h2>\n<p class=\"say\">A mean block: out to the far end and back, each part as \
-         long as it took. <svg class=\"key\" aria-hidden=\"true\"><rect width=\"100%\" height=\"100%\" class=\"bar\"/></svg>took \
-         place there. <svg class=\"key\" aria-hidden=\"true\"><rect width=\"100%\" height=\"100%\" class=\"half\"/></svg>half of \
-         what went both ways: unsynchronised clocks do not tell how it splits. A thin line reaches to the 95th \
+        "<section><h2>The path, to scale</h2>\n<p class=\"hint\">A mean block: out to the far end \
+         and back, each part as \
+         long as it took. <svg class=\"key\" aria-hidden=\"true\"><rect width=\"100%\" \
+         height=\"100%\" class=\"bar\"/></svg>took \
+         place there. <svg class=\"key\" aria-hidden=\"true\"><rect width=\"100%\" \
+         height=\"100%\" class=\"half\"/></svg>half of \
+         what went both ways: unsynchronised clocks do not show how it splits. A thin line \
+         reaches to the 95th \
          percentile.</p>\n",
     );
     let turn: f64 = legs.iter().map(|(out, _)| out.length()).sum();
@@ -173,7 +178,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
     out.push_str("</section>\n");
 }
 
-fn figures(part: &Part<'_>) -> String {
+fn figures(part: &DrawnPart<'_>) -> String {
     let both = match part.place {
         Place::Segment((_, segment)) => segment.round_trip.map(|s| (s.mean.0 as f64, Some(s.p95))),
         Place::Host((_, host)) => match (host.forward_residence, host.return_residence) {
@@ -192,7 +197,7 @@ fn figures(part: &Part<'_>) -> String {
     format!("<b>{}</b><small>{share}{p95}</small>", time(mean))
 }
 
-/// At least a hair, so that what is there can be seen.
+/// Returns a width of at least a hair, so that every value shows.
 fn bar(out: &mut String, begin: f64, length: f64, class: &str) {
     if within(length, 1.0) <= 0.0 {
         return;

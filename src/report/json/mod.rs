@@ -1,4 +1,4 @@
-//! A [`Report`] in, one JSON object out (`--format json`), and the reader that tests check it with.
+//! A [`Report`] in, one JSON object out (`--format json`).
 //!
 //! Durations are integer nanoseconds; an absent figure is null, never 0; shares are numbers with at
 //! most six digits. `cookie` and `id` are 16 hex digits. `connect_ns` of a segment is how long its
@@ -184,16 +184,16 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         w.pair("increase_ns", host.increase);
         w.pair("sla", host.sla.name());
         let mut first = report.first_facts.iter();
-        let first = first.find(|told| told.hop == host.hop);
-        w.pair("annotated_since", first.map(|told| told.sequence));
-        let told = report
+        let first = first.find(|node| node.hop == host.hop);
+        w.pair("annotated_since", first.map(|node| node.sequence));
+        let nodes = report
             .annotations
             .iter()
-            .filter(|told| told.hop == host.hop);
+            .filter(|node| node.hop == host.hop);
         w.pair(
             "annotations",
             Object(|w| {
-                for annotation in told.flat_map(|told| &told.annotations) {
+                for annotation in nodes.flat_map(|node| &node.annotations) {
                     match &annotation.value {
                         AnnotationValue::Number(number) => w.pair(&annotation.name, *number),
                         AnnotationValue::Text(text) => w.pair(&annotation.name, text),
@@ -269,8 +269,8 @@ impl ToJson for &Verdict {
 
 #[cfg(test)]
 mod tests {
-    use super::read::{parse, Value};
     use super::*;
+    use crate::report::tests::json::{parse, Value};
     use crate::report::tests::samples;
 
     const SUMMARY_KEYS: &str = "count min_ns mean_ns stddev_ns p50_ns p90_ns p95_ns p99_ns max_ns";

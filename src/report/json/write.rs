@@ -29,7 +29,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// One line, without spaces.
+    /// Returns a writer of one line without spaces.
     pub fn compact() -> Self {
         Self {
             out: String::new(),
@@ -171,8 +171,7 @@ impl ToJson for u64 {
 }
 
 impl ToJson for f64 {
-    /// At most six digits after the point; null where it is not finite, for JSON has no such
-    /// numbers.
+    /// Writes at most six digits after the point; null for NaN and infinities, which JSON lacks.
     fn to_json(self, w: &mut Writer) {
         if !self.is_finite() {
             return w.token("null");
@@ -203,8 +202,8 @@ impl ToJson for WallTime {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read::{parse, Value};
     use super::*;
+    use crate::report::tests::json::{parse, Value};
 
     #[test]
     fn strings_come_back_as_they_were_and_leave_no_control_character_in_the_text() {

@@ -1,9 +1,31 @@
-//! Time series in, Prometheus' text format out.
+//! The time series of a capture in the text format of Prometheus.
 
 use crate::passive::{Buckets, Group, GroupBy, Groups, Side, Skip, Tally, BOUNDS_NS};
-use std::fmt::Write as _;
+use crate::report::prometheus::{escaped, families, seconds, Exposition, Sheet};
 
-/// What the metrics are made from.
+families! {
+    "subsegment_passive_", Id, FAMILIES:
+    Packets Counter "packets_total" "1" "" "Packets captured."
+    TcpPackets Counter "tcp_packets_total" "1" "" "TCP segments among them."
+    FlowsSeen Counter "flows_total" "1" "" "Connections seen."
+    FlowsEvicted Counter "flows_evicted_total" "1" "" "Open connections that had to make room."
+    Flows Gauge "flows" "1" "" "Connections in the table."
+    KernelDropped Counter "kernel_dropped_packets_total" "1" ""
+        "Packets that the kernel dropped before they were read."
+    Skipped Counter "skipped_packets_total" "1" "reason" "Packets without a usable TCP segment."
+    Segments Counter "segments_total" "1" "flow, remote, subnet, towards"
+        "TCP segments towards this end."
+    Payload Counter "payload_bytes_total" "bytes" "flow, remote, subnet, towards"
+        "Payload towards this end, repeated payload included."
+    Retransmitted Counter "retransmitted_bytes_total" "bytes" "flow, remote, subnet, towards"
+        "Payload towards this end that had passed before."
+    RoundTrip Histogram "round_trip_seconds" "seconds" "flow, remote, subnet, towards"
+        "From the capture point to this end and back, of data."
+    Handshake Histogram "handshake_seconds" "seconds" "flow, remote, subnet, towards"
+        "From the capture point to this end and back, of SYN or SYN-ACK."
+}
+
+/// The figures of a capture that the metrics show.
 #[derive(Debug)]
 pub struct Metrics<'a> {
     /// Time series per group.
@@ -16,147 +38,63 @@ pub struct Metrics<'a> {
     pub kernel_dropped: Option<u64>,
 }
 
-/// The text format of Prometheus, version 0.0.4.
+/// Renders the metrics in the text format of Prometheus, version 0.0.4.
 pub fn prometheus(metrics: &Metrics<'_>) -> String {
-    const PREFIX: &str = "subsegment_passive";
-    let mut out = String::new();
-    let head = |out: &mut String, name: &str, kind: &str, help: &str| {
-        let _ = write!(
-            out,
-            "# HELP {PREFIX}_{name} {help}\n# TYPE {PREFIX}_{name} {kind}\n"
-        );
-    };
+    let mut sheet = Sheet::new(FAMILIES);
     let tally = metrics.tally;
-    let single = [
-        (
-            "packets_total",
-            "counter",
-            "Packets captured.",
-            Some(tally.packets),
-        ),
-        (
-            "tcp_packets_total",
-            "counter",
-            "TCP segments among them.",
-            Some(tally.tcp_packets),
-        ),
-        (
-            "flows_total",
-            "counter",
-            "Connections seen.",
-            Some(tally.flows),
-        ),
-        (
-            "flows_evicted_total",
-            "counter",
-            "Open connections that had to make room.",
-            Some(tally.evicted),
-        ),
-        (
-            "flows",
-            "gauge",
-            "Connections in the table.",
-            Some(metrics.flows as u64),
-        ),
-        (
-            "kernel_dropped_packets_total",
-            "counter",
-            "Packets that the kernel dropped before they were read.",
-            metrics.kernel_dropped,
-        ),
-    ];
-    for (name, kind, help, value) in single {
+    for (id, value) in [
+        (Id::Packets, Some(tally.packets)),
+        (Id::TcpPackets, Some(tally.tcp_packets)),
+        (Id::FlowsSeen, Some(tally.flows)),
+        (Id::FlowsEvicted, Some(tally.evicted)),
+        (Id::Flows, Some(metrics.flows as u64)),
+        (Id::KernelDropped, metrics.kernel_dropped),
+    ] {
         if let Some(value) = value {
-            head(&mut out, name, kind, help);
-            let _ = writeln!(out, "{PREFIX}_{name} {value}");
+            sheet.row(id, "", &value.to_string());
         }
     }
-    head(
-        &mut out,
-        "skipped_packets_total",
-        "counter",
-        "Packets without a usable TCP segment.",
-    );
     for (skip, count) in Skip::ALL.iter().zip(tally.skipped) {
-        let reason = skip.name();
-        let _ = writeln!(
-            out,
-            "{PREFIX}_skipped_packets_total{{reason=\"{reason}\"}} {count}"
-        );
+        let reason = format!("reason=\"{}\"", skip.name());
+        sheet.row(Id::Skipped, &reason, &count.to_string());
     }
-    let labels = |group: &Group| {
-        let towards = group.towards.map_or("", Side::name);
-        let name = group.name.as_deref().unwrap_or("other");
-        match metrics.groups.by() {
-            GroupBy::None => format!("towards=\"{towards}\""),
-            GroupBy::Flow => format!("flow=\"{name}\",towards=\"{towards}\""),
-            GroupBy::Remote => format!("remote=\"{name}\",towards=\"{towards}\""),
-            GroupBy::Subnet => format!("subnet=\"{name}\",towards=\"{towards}\""),
+    for group in metrics.groups.iter() {
+        let labels = labels(metrics.groups.by(), group);
+        for (id, count) in [
+            (Id::Segments, group.packets),
+            (Id::Payload, group.payload_bytes),
+            (Id::Retransmitted, group.retransmitted_bytes),
+        ] {
+            sheet.value(id, &labels, &count.to_string());
         }
-    };
-    type Counter = fn(&Group) -> u64;
-    let counters: [(&str, &str, Counter); 3] = [
-        ("segments_total", "TCP segments towards this end.", |of| {
-            of.packets
-        }),
-        (
-            "payload_bytes_total",
-            "Payload towards this end, repeated payload included.",
-            |of| of.payload_bytes,
-        ),
-        (
-            "retransmitted_bytes_total",
-            "Payload towards this end that had passed before.",
-            |of| of.retransmitted_bytes,
-        ),
-    ];
-    for (name, help, value) in counters {
-        head(&mut out, name, "counter", help);
-        for group in metrics.groups.iter() {
-            let _ = writeln!(out, "{PREFIX}_{name}{{{}}} {}", labels(group), value(group));
-        }
+        histogram(&mut sheet, Id::RoundTrip, &labels, &group.round_trip);
+        histogram(&mut sheet, Id::Handshake, &labels, &group.handshake);
     }
-    type Pick = fn(&Group) -> &Buckets;
-    let histograms: [(&str, &str, Pick); 2] = [
-        (
-            "round_trip_seconds",
-            "From the capture point to this end and back, of data.",
-            |of| &of.round_trip,
-        ),
-        (
-            "handshake_seconds",
-            "From the capture point to this end and back, of SYN or SYN-ACK.",
-            |of| &of.handshake,
-        ),
-    ];
-    for (name, help, pick) in histograms {
-        head(&mut out, name, "histogram", help);
-        for group in metrics.groups.iter() {
-            histogram(
-                &mut out,
-                &format!("{PREFIX}_{name}"),
-                &labels(group),
-                pick(group),
-            );
-        }
-    }
-    out
+    sheet.finish(Exposition::Text)
 }
 
-fn histogram(out: &mut String, name: &str, labels: &str, buckets: &Buckets) {
-    let mut sum = 0;
-    for (at, count) in buckets.counts.iter().enumerate() {
-        sum += count;
-        let bound = match BOUNDS_NS.get(at) {
-            Some(bound) => (*bound as f64 / 1e9).to_string(),
-            None => "+Inf".to_owned(),
-        };
-        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {sum}");
+fn labels(by: GroupBy, group: &Group) -> String {
+    let towards = group.towards.map_or("", Side::name);
+    let name = escaped(group.name.as_deref().unwrap_or("other"));
+    match by {
+        GroupBy::None => format!("towards=\"{towards}\""),
+        GroupBy::Flow => format!("flow=\"{name}\",towards=\"{towards}\""),
+        GroupBy::Remote => format!("remote=\"{name}\",towards=\"{towards}\""),
+        GroupBy::Subnet => format!("subnet=\"{name}\",towards=\"{towards}\""),
     }
-    let _ = writeln!(
-        out,
-        "{name}_sum{{{labels}}} {}",
-        buckets.sum_ns as f64 / 1e9
-    );
-    let _ = writeln!(out, "{name}_count{{{labels}}} {sum}");
+}
+
+fn histogram(sheet: &mut Sheet, id: Id, labels: &str, buckets: &Buckets) {
+    let bounds = BOUNDS_NS
+        .iter()
+        .map(|bound| seconds(i128::from(*bound)).to_string());
+    let mut sum = 0;
+    let counts = bounds.chain(["+Inf".to_owned()]).zip(buckets.counts);
+    let counts: Vec<_> = counts
+        .map(|(bound, count)| {
+            sum += count;
+            (bound, sum)
+        })
+        .collect();
+    sheet.histogram(id, labels, &counts, seconds(buckets.sum_ns));
 }

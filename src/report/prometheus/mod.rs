@@ -1,15 +1,20 @@
-//! Reports and the counts of nodes in; Prometheus' text format 0.0.4 or OpenMetrics 1.0 out.
+//! Turns reports and the counts of nodes into the text format of Prometheus 0.0.4 or OpenMetrics
+//! 1.0.
 //!
-//! Read <https://prometheus.io/docs/instrumenting/exposition_formats/> first. Names are the program's API: [`FAMILIES`]
-//! holds each with its unit, and the README and the tests are held against it.
+//! Read <https://prometheus.io/docs/instrumenting/exposition_formats/> first. Names are the
+//! program's API: [`FAMILIES`] holds each with its unit, and the README and the tests are held
+//! against it.
 //!
-//! Histograms are cumulative over the life of the process, all with the same buckets ([`BUCKETS_NS`]): what is asked of
-//! them (`histogram_quantile`, `rate`) is the monitoring system's business. A part that leaves the path and comes back
-//! in another shape starts at zero again, which Prometheus takes for the restart of a counter.
+//! Histograms are cumulative over the life of the process, all with the same buckets
+//! ([`BUCKETS_NS`]): what is asked of them (`histogram_quantile`, `rate`) is the monitoring
+//! system's business. A part that leaves the path and comes back in another shape starts at zero
+//! again, which Prometheus takes for the restart of a counter.
 
-use super::{printable, Report};
+mod families;
+mod sheet;
+
+use super::Report;
 use crate::annotation::AnnotationValue;
-use crate::decimal::decimal;
 use crate::measure::sla::Amount;
 use crate::measure::{
     Basis, Confidence, Histogram, HostStatistics, SegmentStatistics, Sla, Summary,
@@ -17,169 +22,31 @@ use crate::measure::{
 };
 use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
-use std::fmt::Write as _;
+use families::Id;
+pub use families::FAMILIES;
+use sheet::{bound_text, label_text, labels};
+pub(super) use sheet::{escaped, families, seconds, Sheet};
+pub use sheet::{Exposition, Family, Kind};
 
-/// Series beyond this number are left out, and counted: a path as long as the wire allows has 6000.
-const SERIES: usize = 200_000;
 /// Annotations that are shown of one node.
 const ANNOTATIONS: usize = 256;
-/// Characters that are shown of a label.
-const LABEL: usize = 100;
 
-/// In which words the metrics are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exposition {
-    /// Prometheus' text format, version 0.0.4.
-    Text,
-    /// OpenMetrics, version 1.0.0.
-    OpenMetrics,
-}
-
-impl Exposition {
-    /// What an `Accept` header asks for: OpenMetrics where it is named, text otherwise.
-    pub fn accepted(accept: &str) -> Self {
-        let refuses = |parameter: &str| {
-            let weight = parameter
-                .strip_prefix("q=")
-                .or(parameter.strip_prefix("Q="));
-            weight.and_then(decimal) == Some(0.0)
-        };
-        let mut ranges = accept.split(',');
-        let named = ranges.any(|range| {
-            let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default();
-            kind.eq_ignore_ascii_case("application/openmetrics-text") && !parts.any(refuses)
-        });
-        if named {
-            Self::OpenMetrics
-        } else {
-            Self::Text
-        }
-    }
-
-    /// The value of the `Content-Type` header.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
-
-/// What kind of figure a metric is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows, until the process starts anew.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Counts per bucket, each only grows.
-    Histogram,
-}
-
-/// A metric, in all its series.
-#[derive(Debug)]
-pub struct Family {
-    /// Its full name, `_total` of a counter included; `_bucket`, `_sum` and `_count` come behind that of a histogram.
-    pub name: &'static str,
-    /// What kind of figure it is.
-    pub kind: Kind,
-    /// Of its value: `seconds`, `bytes`, `ratio` (0 to 1), `1` for a plain number.
-    pub unit: &'static str,
-    /// Names of its labels; `path` comes before them where one process probes several.
-    pub labels: &'static str,
-    /// One line.
-    pub help: &'static str,
-}
-
-/// Makes the table and the names by which this file writes into it, so that none can be written that is not in it.
-macro_rules! families {
-    ($($id:ident $kind:ident $name:literal $unit:literal $labels:literal $help:literal)*) => {
-        #[derive(Clone, Copy, Debug)]
-        enum Id { $($id),* }
-
-        /// Every metric, in the order in which they are written.
-        pub const FAMILIES: &[Family] = &[$(Family {
-            name: concat!("subsegment_", $name),
-            kind: Kind::$kind,
-            unit: $unit,
-            labels: $labels,
-            help: $help,
-        }),*];
-    };
-}
-
-families! {
-    Build Gauge "build_info" "1" "version, role, node" "The program that answers; always 1."
-    Start Gauge "start_time_seconds" "seconds" "" "When the run began, since the Unix epoch."
-    Up Gauge "path_up" "1" "" "Whether the path stands (1) or is broken (0), at a source or probe."
-    Sent Counter "blocks_sent_total" "1" "" "Blocks sent, at a source or probe."
-    Received Counter "blocks_received_total" "1" "" "Blocks answered, each once."
-    Lost Counter "blocks_lost_total" "1" "" "Blocks that will not be answered."
-    Late Counter "blocks_late_total" "1" "" "Blocks answered after --timeout."
-    Duplicate Counter "blocks_duplicate_total" "1" "" "Answers to blocks that had been answered."
-    PayloadSent Counter "payload_sent_bytes_total" "bytes" "" "Payload sent, at a source or probe."
-    Open Gauge "connections_open" "1" "" "Connections that are open, at a node that listens."
-    Connections Counter "connections_total" "1" "" "Connections accepted."
-    Failed Counter "connections_failed_total" "1" "" "Connections ended by a reset or an error."
-    Refused Counter "connections_refused_total" "1" "" "Connections from networks that --allow does not name."
-    CarriedBytes Counter "carried_bytes_total" "bytes" "direction" "Payload moved by a node that listens."
-    CarriedBlocks Counter "carried_blocks_total" "1" "direction" "Blocks, or pieces of plain traffic, moved."
-    ReportsDropped Counter "reports_dropped_total" "1" "" "Reports to the source that an exit had no room for."
-    Dropped Counter "measurements_dropped_total" "1" "" "Measurements lost because the statistics thread was behind."
-    LeftOut Gauge "series_left_out" "1" "" "Series that were too many to be written."
-    RoundTrip Histogram "round_trip_seconds" "seconds" "" "From the time a block was due to its return: the whole path."
-    Segment Histogram "segment_round_trip_seconds" "seconds" "hop, from, to" "Round trip of a segment, the far node's share taken out."
-    SegmentNetwork Gauge "segment_network_seconds" "seconds" "hop, from, to, figure" "Round trip of a segment without the wake-up delays at its ends, over the run."
-    SegmentExcess Gauge "segment_excess_seconds" "seconds" "hop, from, to, direction, figure" "One-way delay of a segment above its own minimum, over the run."
-    SegmentShare Gauge "segment_share_ratio" "ratio" "hop, from, to" "Part of a segment in the sum of all delays, without the wake-up delays at its ends where those are known."
-    SegmentBaseline Gauge "segment_baseline_seconds" "seconds" "hop, from, to" "What is normal for a segment, without the wake-up delays at its ends where those are known."
-    SegmentIncrease Gauge "segment_increase_seconds" "seconds" "hop, from, to" "Growth of a segment over what is normal, likewise."
-    SegmentHeld Gauge "segment_held_ratio" "ratio" "hop, from, to" "Share of the time in which the far node was blocked writing further on."
-    SegmentOffset Gauge "segment_clock_offset_seconds" "seconds" "hop, from, to" "Clock of the far node minus clock of the near node."
-    SegmentOffsetError Gauge "segment_clock_offset_error_seconds" "seconds" "hop, from, to" "Bound of the error of that offset."
-    SegmentSkew Gauge "segment_clock_skew_ratio" "ratio" "hop, from, to" "Rate of the far clock against the near one, minus 1."
-    SegmentNegative Counter "segment_negative_total" "1" "hop, from, to" "Round trips below zero: a clock was stepped in flight."
-    SegmentSla Gauge "segment_sla_state" "1" "hop, from, to" "How a segment stands to its limits: 0 no limits, 1 ok, 2 warning, 3 critical."
-    Residence Histogram "host_residence_seconds" "seconds" "hop, node, direction" "Time that blocks spent in a node."
-    HostWakeUp Gauge "host_wake_up_seconds" "seconds" "hop, node, direction, figure" "How late the process reads what its kernel has received, over the run."
-    HostShare Gauge "host_share_ratio" "ratio" "hop, node" "Part of a node in the sum of all round trips."
-    HostBaseline Gauge "host_baseline_seconds" "seconds" "hop, node" "What is normal for the residence in a node."
-    HostIncrease Gauge "host_increase_seconds" "seconds" "hop, node" "Growth of the residence in a node over what is normal."
-    HostSteps Counter "host_clock_steps_total" "1" "hop, node" "Steps of the clock of a node."
-    HostNodes Gauge "host_identities" "1" "hop, node" "Nodes seen at a hop; more than 1 is a pool behind a balancer, or a restart."
-    HostSla Gauge "host_sla_state" "1" "hop, node" "How a node stands to its limits, as for segments."
-    BehindExit Gauge "behind_exit_seconds" "seconds" "figure" "The server behind an exit and the network to it, over the run."
-    PathChanges Counter "path_changes_total" "1" "" "How often a node was replaced or the path changed its shape."
-    SlaState Gauge "sla_state" "1" "" "The worst of all parts, as for segments."
-    Limit Gauge "limit_seconds" "seconds" "part, name, figure, severity, line" "A limit of a delay, as --rules, --warning or --critical gave it; line is that of the rule."
-    LimitValue Gauge "limit_value_seconds" "seconds" "part, name, figure, severity, line" "What is held against that limit, latest."
-    LimitRatio Gauge "limit_ratio" "ratio" "part, name, figure, severity, line" "A limit of a share."
-    LimitRatioValue Gauge "limit_value_ratio" "ratio" "part, name, figure, severity, line" "What is held against that limit, latest."
-    LimitState Gauge "limit_state" "1" "part, name, figure, severity, line" "How a part stands to one limit, as for segments."
-    Verdict Gauge "verdict_info" "1" "kind, name, delay, direction, basis, confidence" "The part that adds the delay; always 1."
-    Annotation Gauge "annotation" "1" "hop, node, name" "What a node told of itself, in the unit its name ends in."
-    AnnotationFailed Gauge "annotation_failed" "1" "hop, node, name" "A source of annotations that a node could not read; always 1."
-    ProbeSuccess Gauge "probe_success" "1" "" "Whether every block of a probe asked for over HTTP was answered."
-    ProbeDuration Gauge "probe_duration_seconds" "seconds" "" "How long that probe took."
-}
-
-/// The live counts of a node; what does not apply is `None`.
+/// The live counts of a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFigures {
     /// `--node`.
     pub name: String,
     /// `source`, `probe`, `relay`, ...
     pub role: String,
-    /// Whether the path stands; only of nodes that begin one.
+    /// `true` if the path stands; `None` at nodes that begin no path.
     pub path_up: Option<bool>,
-    /// Only of nodes that listen.
+    /// `None` at nodes that do not listen.
     pub carried: Option<Carried>,
-    /// Only of a probe that was asked for over HTTP.
-    pub probed: Option<Probed>,
+    /// `None` unless a probe was requested over HTTP.
+    pub probed: Option<ProbeOutcome>,
 }
 
-/// What a node that listens has seen of connections, those that are open included.
+/// The connections of a node that listens, those that are open included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Connections that are open.
@@ -198,34 +65,34 @@ pub struct Carried {
     pub reports_dropped: u64,
 }
 
-/// How a probe went that was asked for over HTTP.
+/// The outcome of a probe that was requested over HTTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Probed {
+pub struct ProbeOutcome {
     /// Every block was answered.
     pub success: bool,
-    /// It took so long.
+    /// The time that it took.
     pub duration: Nanos,
 }
 
-/// One path, or one node, of those that a process looks after.
+/// A path or a node of a process.
 #[derive(Clone, Debug)]
 pub struct Observed<'a, R = &'a Report> {
-    /// What tells it from the others of the process; `None` where there is one.
+    /// The name among the paths of the process; `None` if there is one.
     pub path: Option<&'a str>,
-    /// What was measured; `None` where nothing was so far.
+    /// The latest report; `None` if nothing was measured so far.
     pub report: Option<R>,
     /// Counts.
     pub figures: NodeFigures,
 }
 
-/// All metrics of a process. `node`, which stands for it, is named in `build_info`.
+/// Returns all metrics of a process.
 pub fn render<R: AsRef<Report>>(observed: &[Observed<'_, R>], exposition: Exposition) -> String {
-    let mut sheet = Sheet::new();
+    let mut sheet = Sheet::new(FAMILIES);
     for one in observed {
         let report = one.report.as_ref().map(AsRef::as_ref);
         Path {
             sheet: &mut sheet,
-            // Whole, for it tells the series of one path from those of another; the user wrote it, who may write 255 bytes.
+            // Whole, so that paths differ; the user may write 255 bytes.
             prefix: one
                 .path
                 .map_or_else(String::new, |path| format!("path=\"{}\"", escaped(path))),
@@ -233,80 +100,13 @@ pub fn render<R: AsRef<Report>>(observed: &[Observed<'_, R>], exposition: Exposi
         }
         .write(report, &one.figures);
     }
+    sheet.row(Id::LeftOut, "", &sheet.left_out().to_string());
     sheet.finish(exposition)
 }
 
 impl AsRef<Self> for Report {
     fn as_ref(&self) -> &Self {
         self
-    }
-}
-
-/// Rows of each metric; those of one have to stand together, whatever path they are of.
-struct Sheet {
-    rows: Vec<String>,
-    series: usize,
-    left_out: usize,
-}
-
-impl Sheet {
-    fn new() -> Self {
-        Self {
-            rows: vec![String::new(); FAMILIES.len()],
-            series: 0,
-            left_out: 0,
-        }
-    }
-
-    /// Whether so many more series have room.
-    fn has_room(&mut self, series: usize) -> bool {
-        let fits = self.series + series <= SERIES;
-        if fits {
-            self.series += series;
-        } else {
-            self.left_out += series;
-        }
-        fits
-    }
-
-    fn row(&mut self, id: Id, suffix: &str, labels: &str, value: &str) {
-        let name = FAMILIES[id as usize].name;
-        let rows = &mut self.rows[id as usize];
-        let _ = match labels {
-            "" => writeln!(rows, "{name}{suffix} {value}"),
-            _ => writeln!(rows, "{name}{suffix}{{{labels}}} {value}"),
-        };
-    }
-
-    fn finish(mut self, exposition: Exposition) -> String {
-        self.row(Id::LeftOut, "", "", &self.left_out.to_string());
-        let mut text = String::with_capacity(self.rows.iter().map(|rows| rows.len() + 200).sum());
-        for (family, rows) in FAMILIES.iter().zip(&self.rows) {
-            if rows.is_empty() {
-                continue;
-            }
-            // OpenMetrics names the family, the older format the series.
-            let (name, kind) = match (exposition, family.kind) {
-                (Exposition::OpenMetrics, Kind::Counter) => (
-                    family.name.strip_suffix("_total").unwrap_or(family.name),
-                    "counter",
-                ),
-                (Exposition::OpenMetrics, Kind::Gauge) if family.name.ends_with("_info") => (
-                    family.name.strip_suffix("_info").unwrap_or(family.name),
-                    "info",
-                ),
-                (_, Kind::Counter) => (family.name, "counter"),
-                (_, Kind::Gauge) => (family.name, "gauge"),
-                (_, Kind::Histogram) => (family.name, "histogram"),
-            };
-            let help = family.help;
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            text.push_str(rows);
-        }
-        if exposition == Exposition::OpenMetrics {
-            text.push_str("# EOF\n");
-        }
-        text
     }
 }
 
@@ -417,7 +217,7 @@ impl Path<'_> {
             );
             let mut seen = VecMap::new();
             for annotation in annotations.annotations.iter().take(ANNOTATIONS) {
-                // Names are a peer's words: two that read the same would make the whole answer void.
+                // Peers choose names: two that read the same would void the whole response.
                 if seen.insert(label_text(&annotation.name), ()).is_some() {
                     continue;
                 }
@@ -473,7 +273,7 @@ impl Path<'_> {
 
     fn name(&self, report: &Report, hop: u8) -> String {
         if report.path.nodes.is_empty() && !self.own_name.is_empty() {
-            return self.own_name.to_owned(); // A plain proxy: nobody else is on its path.
+            return self.own_name.to_owned(); // A plain proxy is alone on its path.
         }
         report.name_at(hop)
     }
@@ -527,19 +327,14 @@ impl Path<'_> {
     }
 
     fn number(&mut self, id: Id, pairs: &[(&str, &str)], value: u64) {
-        if self.sheet.has_room(1) {
-            let labels = labels(&self.prefix, pairs);
-            self.sheet.row(id, "", &labels, &value.to_string());
-        }
+        let labels = labels(&self.prefix, pairs);
+        self.sheet.value(id, &labels, &value.to_string());
     }
 
     fn float(&mut self, id: Id, pairs: &[(&str, &str)], value: Option<f64>) {
-        let Some(value) = value.filter(|value| value.is_finite()) else {
-            return;
-        };
-        if self.sheet.has_room(1) {
+        if let Some(value) = value.filter(|value| value.is_finite()) {
             let labels = labels(&self.prefix, pairs);
-            self.sheet.row(id, "", &labels, &value.to_string());
+            self.sheet.value(id, &labels, &value.to_string());
         }
     }
 
@@ -565,30 +360,25 @@ impl Path<'_> {
         }
     }
 
-    /// One without values is left out: a direction that a node does not have.
+    /// Writes a histogram; one without values is left out: a direction that a node does not have.
     fn histogram(&mut self, id: Id, pairs: &[(&str, &str)], of: &Histogram) {
-        if of.count() == 0 || !self.sheet.has_room(BUCKETS_NS.len() + 3) {
+        if of.count() == 0 {
             return;
         }
-        let labels = labels(&self.prefix, pairs);
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut bucket = |bound: &str, count: u64| {
-            let labels = format!("{labels}{comma}le=\"{bound}\"");
-            self.sheet.row(id, "_bucket", &labels, &count.to_string());
-        };
-        for bound in BUCKETS_NS {
-            bucket(&bound_text(bound), of.count_up_to(SignedNanos(bound)));
-        }
-        bucket("+Inf", of.count());
-        // A sum only grows, so negative values (a clock stepped in flight) may not take it below zero.
+        let bounds = BUCKETS_NS
+            .iter()
+            .map(|bound| (bound_text(*bound), of.count_up_to(SignedNanos(*bound))));
+        let buckets: Vec<_> = bounds.chain([("+Inf".to_owned(), of.count())]).collect();
+        // A sum only grows, so negative values (a clock stepped in flight) may not take it below
+        // zero.
         let sum = seconds(of.sum().max(0));
-        self.sheet.row(id, "_sum", &labels, &sum.to_string());
         self.sheet
-            .row(id, "_count", &labels, &of.count().to_string());
+            .histogram(id, &labels(&self.prefix, pairs), &buckets, sum);
     }
 }
 
-/// 0 no limits, 1 ok, 2 warning, 3 critical: so that `max` of several is the worst.
+/// Returns 0 without limits, 1 ok, 2 warning, 3 critical, so that the greatest of several is the
+/// worst.
 fn state(sla: Sla) -> u64 {
     match sla {
         Sla::None => 0,
@@ -598,50 +388,14 @@ fn state(sla: Sla) -> u64 {
     }
 }
 
-fn seconds(nanos: i128) -> f64 {
-    nanos as f64 / 1e9
-}
-
-/// With a point, as OpenMetrics wants it: a bound that is written in two ways makes two series.
-fn bound_text(nanos: i64) -> String {
-    let text = seconds(i128::from(nanos)).to_string();
-    if text.contains('.') {
-        text
-    } else {
-        text + ".0"
-    }
-}
-
-/// `prefix` and the pairs, joined by commas.
-fn labels(prefix: &str, pairs: &[(&str, &str)]) -> String {
-    let mut out = prefix.to_owned();
-    for (name, value) in pairs {
-        if !out.is_empty() {
-            out.push(',');
-        }
-        let _ = write!(out, "{name}=\"{}\"", label_text(value));
-    }
-    out
-}
-
-/// Text as it stands between the quotes of a label: bounded, nothing unprintable, quotes and backslashes escaped.
-fn label_text(text: &str) -> String {
-    let bounded: String = text.chars().take(LABEL).collect();
-    escaped(&bounded)
-}
-
-fn escaped(text: &str) -> String {
-    let plain = printable(text);
-    plain.replace('\\', "\\\\").replace('"', "\\\"")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::sheet::SERIES;
     use super::*;
     use crate::report::tests::samples;
     use std::collections::{BTreeMap, BTreeSet};
 
-    const README: &str = include_str!("../../../README.md");
+    const README: &str = include_str!("../../manual/metrics.md");
 
     /// A report in which every figure is there.
     fn full() -> Report {
@@ -666,7 +420,7 @@ mod tests {
             role: "probe".into(),
             path_up: Some(true),
             carried: Some(Carried::default()),
-            probed: Some(Probed::default()),
+            probed: Some(ProbeOutcome::default()),
         }
     }
 
@@ -747,8 +501,8 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_tells_a_host_that_reads_late_from_one_that_keeps_blocks() {
-        let told = |kind, reads_late| {
+    fn the_verdict_has_wake_up_for_a_host_that_reads_late_and_residence_for_others() {
+        let delay = |kind, reads_late| {
             let mut report = samples::full();
             let verdict = &mut report.statistics.verdict;
             (verdict.kind, verdict.reads_late) = (kind, reads_late);
@@ -756,12 +510,12 @@ mod tests {
             let verdict = samples.iter().find(|s| s.0 == "subsegment_verdict_info");
             verdict.expect("a verdict").1["delay"].clone()
         };
-        assert_eq!(told(VerdictKind::Host, true), "wake_up");
-        assert_eq!(told(VerdictKind::Host, false), "residence");
-        assert_eq!(told(VerdictKind::Source, false), "residence");
-        assert_eq!(told(VerdictKind::Segment, false), "round_trip");
-        assert_eq!(told(VerdictKind::Server, false), "behind_exit");
-        assert_eq!(told(VerdictKind::None, false), "");
+        assert_eq!(delay(VerdictKind::Host, true), "wake_up");
+        assert_eq!(delay(VerdictKind::Host, false), "residence");
+        assert_eq!(delay(VerdictKind::Source, false), "residence");
+        assert_eq!(delay(VerdictKind::Segment, false), "round_trip");
+        assert_eq!(delay(VerdictKind::Server, false), "behind_exit");
+        assert_eq!(delay(VerdictKind::None, false), "");
     }
 
     #[test]
@@ -788,7 +542,7 @@ mod tests {
             let labels = family.labels;
             let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
             assert_eq!(cells[1..4], [kind.as_str(), family.unit, labels], "{name}");
-            assert!(cells[4].len() > 4, "{name} says nothing");
+            assert!(cells[4].len() > 4, "{name} has no text");
         }
         let rows = README
             .lines()
@@ -837,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_peers_write_every_line_can_be_read() {
+    fn every_line_parses_for_any_text_of_peers() {
         for seed in 0..60 {
             let mut report = samples::random(seed);
             for annotations in &mut report.annotations {

@@ -1,7 +1,9 @@
 //! Names and places on paths; reports and blocks that the tests of several renderers share.
 
+mod json_reader;
 pub(in crate::report) mod samples;
 
+pub(in crate::report) use super::json::read as json;
 use super::*;
 
 #[test]

@@ -330,7 +330,7 @@ impl Random {
         (self.below(4) > 0).then(|| make(self))
     }
 
-    /// Of any size between a nanosecond and 292 years, with either sign.
+    /// Returns a span between a nanosecond and 292 years, with either sign.
     pub(in crate::report) fn span(&mut self) -> SignedNanos {
         let shift = self.below(64);
         SignedNanos((self.next() as i64) >> shift)

@@ -1,23 +1,26 @@
-//! The gate of a node that listens: who may come in (`--allow`) and how many at once (`--max-connections`).
+//! The admission of clients: which may connect (`--allow`), and how many at once
+//! (`--max-connections`).
 //!
-//! Beyond the limit nothing is accepted until a connection ends, as with HAProxy's `maxconn`: further clients stand in
-//! the kernel's queue of the listener (4096, cut to net.core.somaxconn), connected and unanswered, and are served in
-//! turn. A client that is not allowed is reset at once and takes no place.
+//! Beyond the limit nothing is accepted until a connection ends, as with HAProxy's `maxconn`.
+//! Further clients wait in the kernel's queue of the listener (4096, cut to net.core.somaxconn),
+//! connected and unanswered, and are served in turn. A client that is not allowed is reset at once
+//! and takes no place.
 //!
 //! # What a connection may take at most
 //!
-//! Of our own memory, whatever its peers send; what the kernel queues for its two sockets (tcp_rmem, tcp_wmem) comes on
-//! top:
+//! Memory of this process, whatever its peers send; the kernel's queues for the two sockets
+//! (tcp_rmem, tcp_wmem) come on top:
 //!
 //! | per pump, two of them | at most |
 //! |---|---|
-//! | read buffer: one frame of 1 MiB payload, 128 stamps, 16 KiB annotations; while it grows, the one before too | 1.4 MiB |
+//! | read buffer: 1 MiB payload, 128 stamps, 16 KiB annotations; twice as it grows | 1.4 MiB |
 //! | small frames gathered for one send, with the frame that came last | 1.2 MiB |
 //! | stack (reserved; 8 to 12 KiB are touched) | 64 KiB |
 //!
-//! An exit's queue of 8 reports adds 42 KiB. So a connection whose peers are hostile takes up to 6 MiB, one with plain
-//! bytes on both sides 0.7 MiB while it moves bulk, and about 25 KiB while it idles: large buffers are given back after
-//! a quiet second. The whole is bounded by `--max-connections` times that.
+//! An exit's queue of 8 reports adds 42 KiB. So a connection whose peers are hostile takes up to 6
+//! MiB, one with plain bytes on both sides 0.7 MiB while it moves bulk, and about 25 KiB while it
+//! idles: large buffers are given back after a quiet second. The whole is bounded by
+//! `--max-connections` times that.
 
 use crate::session::allow::{is_allowed, LogThrottle, Network};
 use crate::sync::lock;
@@ -25,36 +28,37 @@ use crate::sys;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Descriptors that are no connections: standard streams, listeners, report, state, the resolver's, what is read for
-/// annotations; and, where there are many, those of metrics and of the probes that they may ask for.
+/// Returns the number of descriptors for other things than connections: standard streams,
+/// listeners, report, state, the resolver's, sources of annotations; and, if there are many,
+/// metrics and the probes that they request.
 fn other_descriptors(descriptors: u64) -> u64 {
     (descriptors / 8).clamp(16, 64)
 }
 
-/// What a gate was told.
+/// The limits for clients.
 #[derive(Clone, Debug, Default)]
 pub struct AdmissionLimits {
-    /// `--allow`: who may connect; empty is everybody.
+    /// `--allow`: the networks whose clients may connect; empty = all.
     pub allow: Vec<Network>,
-    /// How many connections may be open at once; `None` leaves it to the kernel's limits.
+    /// The number of connections that may be open at once; `None` leaves it to the kernel's limits.
     pub connections: Option<usize>,
-    /// Where that number comes from, with the remedy.
+    /// The source of that number, for the message with the remedy.
     pub origin: LimitSource,
 }
 
-/// Where a limit of connections comes from.
+/// The source of a limit of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LimitSource {
     /// `--max-connections`.
     #[default]
     Option,
-    /// The limit of open descriptors, which is this.
+    /// The limit of open descriptors.
     Descriptors(u64),
 }
 
 impl AdmissionLimits {
-    /// The limit that is in force: the one given, or as many connections of `each` descriptors as `descriptors` has
-    /// room for.
+    /// Makes the limits in force: the number given, or as many connections of `each` descriptors as
+    /// `descriptors` has room for.
     pub fn new(
         allow: Vec<Network>,
         given: Option<usize>,
@@ -76,20 +80,20 @@ impl AdmissionLimits {
     }
 }
 
-/// The gate itself, shared by the accept threads and the connections.
+/// The limit itself, shared by the accept threads and the connections.
 #[derive(Debug)]
 pub(super) struct AcceptLimit {
     limits: AdmissionLimits,
     state: Mutex<State>,
-    /// A place has become free, or the gate was closed.
+    /// A place has become free, or the limit was closed.
     freed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     open: usize,
-    /// It was said that the places are taken.
-    told: bool,
+    /// Set when the log has named that all places are taken.
+    logged: bool,
     full: LogThrottle,
     refused: u64,
     refusals: LogThrottle,
@@ -105,14 +109,15 @@ impl AcceptLimit {
         }
     }
 
-    /// Waits until there is a place; `false` where the gate was closed meanwhile. Call before accepting, so that clients
-    /// stay in the kernel's queue.
+    /// Waits until there is a place; `false` if the limit was closed meanwhile. Called before
+    /// accepting, so that clients stay in the kernel's queue.
     pub(super) fn wait(&self) -> bool {
         self.wait_for_place(|_| ())
     }
 
-    /// Takes a place, waiting where the accept thread of another listener was faster; `false` as [`wait`](Self::wait).
-    pub(super) fn enter(&self) -> bool {
+    /// Takes a place, and waits if the accept thread of another listener was faster; `false` as
+    /// [`wait`](Self::wait).
+    pub(super) fn acquire(&self) -> bool {
         self.wait_for_place(|state| state.open += 1)
     }
 
@@ -124,7 +129,7 @@ impl AcceptLimit {
                 .connections
                 .is_some_and(|most| state.open >= most)
         {
-            self.tell_full(&mut state);
+            self.log_full(&mut state);
             let woken = self.freed.wait(state);
             state = woken.unwrap_or_else(PoisonError::into_inner);
         }
@@ -132,11 +137,11 @@ impl AcceptLimit {
         !state.closed
     }
 
-    fn tell_full(&self, state: &mut State) {
+    fn log_full(&self, state: &mut State) {
         if state.full.happened(sys::clock::mono()).is_none() {
             return;
         }
-        state.told = true;
+        state.logged = true;
         let cause = match self.limits.origin {
             LimitSource::Option => "--max-connections".into(),
             LimitSource::Descriptors(limit) => format!(
@@ -149,35 +154,36 @@ impl AcceptLimit {
         );
     }
 
-    /// A connection has ended, or what had entered did not become one.
-    pub(super) fn leave(&self) {
+    /// Gives a place back: a connection has ended, or was not established.
+    pub(super) fn release(&self) {
         let mut state = lock(&self.state);
         state.open -= 1;
-        // A little room is taken again at once: it is over when a quarter of the places is free.
+        // A little room is taken again at once: the log names it when a quarter of the places is
+        // free.
         let few = |most: usize| state.open <= most - most.div_ceil(4);
-        if state.told && self.limits.connections.is_some_and(few) {
-            state.told = false;
+        if state.logged && self.limits.connections.is_some_and(few) {
+            state.logged = false;
             log::info!("accept: goes on, {} connections are open", state.open);
         }
         drop(state);
-        // All: one who only waits takes no place, and goes to a listener where nobody may come.
+        // All: a thread that only waits takes no place, and its listener may have no client.
         self.freed.notify_all();
     }
 
-    /// Nobody waits at the gate any more.
+    /// Wakes all threads that wait, and lets none wait from now on.
     pub(super) fn close(&self) {
         lock(&self.state).closed = true;
         self.freed.notify_all();
     }
 
-    /// Whether `peer` may come in; where not, its connection is made to end with a reset, which leaves nothing behind
-    /// here, and it is said, seldom enough that a scanner does not fill the log.
-    pub(super) fn admits(&self, socket: &TcpStream, peer: SocketAddr) -> bool {
+    /// Returns `true` if `peer` may connect. Otherwise its connection is reset, which leaves no
+    /// state here, and logged, at a rate that no scanner can fill a disk with.
+    pub(super) fn admit(&self, socket: &TcpStream, peer: SocketAddr) -> bool {
         let address = peer.ip().to_canonical();
         if is_allowed(&self.limits.allow, address) {
             return true;
         }
-        // Where it fails the client is gone already.
+        // It fails only if the client is gone already.
         let _ = sys::reset_on_close(socket);
         let mut state = lock(&self.state);
         state.refused += 1;
@@ -187,16 +193,17 @@ impl AcceptLimit {
         drop(state);
         let before = match kept_back {
             0 => String::new(),
-            more => format!("; and {more} more since this was said last"),
+            more => format!("; and {more} more since the last such line"),
         };
         log::warn!(
-            "accept: peer {} is in no network of --allow, closed (if it belongs: --allow {address}){before}",
+            "accept: peer {} is in no network of --allow, closed \
+             (if it belongs: --allow {address}){before}",
             SocketAddr::new(address, peer.port())
         );
         false
     }
 
-    /// How many were not admitted.
+    /// Returns the number of clients that were refused.
     pub(super) fn refused(&self) -> u64 {
         lock(&self.state).refused
     }
@@ -209,7 +216,7 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
-    fn gate(connections: usize) -> AcceptLimit {
+    fn limit(connections: usize) -> AcceptLimit {
         AcceptLimit::new(AdmissionLimits {
             connections: Some(connections),
             ..AdmissionLimits::default()
@@ -217,60 +224,60 @@ mod tests {
     }
 
     #[test]
-    fn a_full_gate_opens_when_one_leaves_and_never_lets_in_more() {
-        let gate = gate(2);
-        assert!(gate.enter() && gate.enter());
-        let (say, entered) = channel();
+    fn a_full_limit_admits_one_for_each_that_ends_and_never_more() {
+        let limit = limit(2);
+        assert!(limit.acquire() && limit.acquire());
+        let (result, entered) = channel();
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                let (gate, say) = (&gate, say.clone());
-                scope.spawn(move || say.send(gate.wait() && gate.enter()));
+                let (limit, result) = (&limit, result.clone());
+                scope.spawn(move || result.send(limit.wait() && limit.acquire()));
             }
             let early = entered.recv_timeout(Duration::from_millis(50));
             assert!(early.is_err(), "both places were taken");
-            gate.leave();
+            limit.release();
             assert_eq!(entered.recv(), Ok(true));
             let early = entered.recv_timeout(Duration::from_millis(50));
             assert!(early.is_err(), "one left, one came");
-            gate.leave();
+            limit.release();
             assert_eq!(entered.recv(), Ok(true));
         });
-        assert_eq!(lock(&gate.state).open, 2);
+        assert_eq!(lock(&limit.state).open, 2);
     }
 
     #[test]
     fn a_place_that_becomes_free_is_known_to_the_accept_threads_of_all_listeners() {
-        let gate = gate(1);
-        assert!(gate.enter());
-        let (say, passed) = channel();
+        let limit = limit(1);
+        assert!(limit.acquire());
+        let (result, passed) = channel();
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                let (gate, say) = (&gate, say.clone());
-                scope.spawn(move || say.send(gate.wait()));
+                let (limit, result) = (&limit, result.clone());
+                scope.spawn(move || result.send(limit.wait()));
             }
-            // Of the second one that waits nothing is said.
+            // The second waiting thread logs nothing.
             let both_wait = || {
-                let mut told = lock(&gate.state).full;
-                told.happened(MonoTime(u64::MAX)) == Some(1)
+                let mut logged = lock(&limit.state).full;
+                logged.happened(MonoTime(u64::MAX)) == Some(1)
             };
             while !both_wait() {
                 std::thread::yield_now();
             }
-            gate.leave();
+            limit.release();
             let long = Duration::from_secs(10);
-            let told = [(); 2].map(|()| passed.recv_timeout(long));
-            gate.close(); // Where one still waits it is to end.
-            assert_eq!(told, [Ok(true); 2], "neither takes the place by waiting");
+            let logged = [(); 2].map(|()| passed.recv_timeout(long));
+            limit.close(); // Where one still waits it is to end.
+            assert_eq!(logged, [Ok(true); 2], "neither takes the place by waiting");
         });
     }
 
     #[test]
-    fn who_waits_at_a_gate_that_closes_is_sent_away() {
-        let gate = gate(1);
-        assert!(gate.enter());
+    fn a_thread_that_waits_for_a_place_returns_when_the_limit_is_closed() {
+        let limit = limit(1);
+        assert!(limit.acquire());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| gate.wait());
-            gate.close();
+            let waiting = scope.spawn(|| limit.wait());
+            limit.close();
             assert!(!waiting.join().unwrap());
         });
     }

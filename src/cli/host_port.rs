@@ -1,4 +1,4 @@
-//! Where something is, as it is written on a command line.
+//! Host and port, as they are written on a command line.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,9 +6,10 @@ use std::str::FromStr;
 
 /// Host and port as written; names are resolved later.
 ///
-/// `Display` writes what parses to the same value: `b.example:9000`, `[fe80::1%eth0]:22`, `:80`.
+/// `Display` writes a text that parses to the same value: `b.example:9000`, `[fe80::1%eth0]:22`,
+/// `:80`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
+pub struct HostPort {
     /// A name or an address, an IPv6 one without its brackets; `None` = every address of both
     /// families.
     pub host: Option<String>,
@@ -16,12 +17,12 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-impl Endpoint {
+impl HostPort {
     /// Reads an address to connect to: with a host, and with a port that exists.
     ///
     /// # Errors
     ///
-    /// What it lacks; completes the sentence "ADDR ...".
+    /// The part that it lacks; completes the sentence "ADDR ...".
     pub fn hop(text: &str) -> Result<Self, String> {
         let endpoint: Self = text.parse()?;
         if endpoint.host.is_none() {
@@ -34,7 +35,7 @@ impl Endpoint {
     }
 }
 
-impl FromStr for Endpoint {
+impl FromStr for HostPort {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -66,7 +67,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Checks what stands after an opening bracket: an IPv6 address, maybe with a zone, and the closing
+/// Reads the rest after an opening bracket: an IPv6 address, maybe with a zone, and the closing
 /// bracket.
 fn bracketed(inner: &str) -> Result<String, String> {
     let address = inner.strip_suffix(']').filter(|address| {
@@ -78,8 +79,8 @@ fn bracketed(inner: &str) -> Result<String, String> {
         .ok_or_else(|| "has no IPv6 address in its brackets: write it as [2001:db8::1]:9000".into())
 }
 
-/// Checks a name or an IPv4 address. Underscores are in no host name by RFC 952, but in many a
-/// container's.
+/// Checks a name or an IPv4 address. RFC 952 has no underscores in host names, but many
+/// containers have.
 fn plain(host: &str) -> Result<String, String> {
     if is_name(host) {
         Ok(host.to_owned())
@@ -98,7 +99,7 @@ fn is_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             None => write!(f, ":{}", self.port),
@@ -124,7 +125,7 @@ mod tests {
             ("[::1]:22", Some("::1"), 22),
             ("[fe80::1%eth0]:22", Some("fe80::1%eth0"), 22),
         ] {
-            let endpoint: Endpoint = text.parse().expect(text);
+            let endpoint: HostPort = text.parse().expect(text);
             assert_eq!(endpoint.host.as_deref(), host, "{text}");
             assert_eq!(endpoint.port, port, "{text}");
         }
@@ -156,11 +157,11 @@ mod tests {
             ("b]:80", "a name or an address"),
             ("b/c:80", "a name or an address"),
         ] {
-            let message = text.parse::<Endpoint>().expect_err(text);
+            let message = text.parse::<HostPort>().expect_err(text);
             assert!(message.contains(part), "{text}: {message}");
         }
         let long = format!("{}:80", "x".repeat(256));
-        assert!(long.parse::<Endpoint>().is_err());
+        assert!(long.parse::<HostPort>().is_err());
     }
 
     fn text_of(alphabet: &[u8], longest: usize, random: &mut Random) -> String {
@@ -188,7 +189,7 @@ mod tests {
                 _ => Some(format!("fe80::1%{}", text_of(b"eth0wlan", 6, &mut random))),
             };
             let port = random.below(0x1_0000) as u16;
-            let endpoint = Endpoint { host, port };
+            let endpoint = HostPort { host, port };
             let text = endpoint.to_string();
             assert_eq!(
                 text.parse(),
@@ -205,7 +206,7 @@ mod tests {
         let mut parsed = 0;
         for case in 0..20_000 {
             let text = text_of(b"[]:*%.1a9", 9, &mut random);
-            if let Ok(endpoint) = text.parse::<Endpoint>() {
+            if let Ok(endpoint) = text.parse::<HostPort>() {
                 parsed += 1;
                 let shown = endpoint.to_string();
                 assert_eq!(

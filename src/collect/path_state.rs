@@ -1,0 +1,200 @@
+//! The state of one place of this node on a path: its model, its limits, and the nodes behind it.
+
+use crate::annotation::{Classes, NodeAnnotations};
+use crate::collect::queue::Path;
+use crate::collect::requests::AnnotationRequests;
+use crate::collect::transitions::Transitions;
+use crate::measure::sla::{Event, Place, Rule, Watch};
+use crate::measure::{why, Model, Parts, Statistics, Trip};
+use crate::report::{place_name, Blocks, PathNode, PathReport};
+use crate::sys;
+use crate::time::Nanos;
+use crate::vec_map::VecMap;
+use std::sync::Arc;
+
+/// The connects of a node that its median is taken of: one may be slow for a reason of its own.
+pub(super) const CONNECTS: usize = 15;
+
+/// The figures of a path as seen from one hop.
+#[derive(Debug)]
+pub(super) struct PathState {
+    pub(super) model: Model,
+    /// The names of the nodes by hop.
+    pub(super) names: VecMap<u8, String>,
+    /// The durations of the latest connects of each hop to its next one.
+    pub(super) connects: VecMap<u8, Vec<Nanos>>,
+    pub(super) path: PathReport,
+    pub(super) watch: Watch,
+    transitions: Transitions,
+    /// The requests of the rules at present.
+    requested: VecMap<u8, Classes>,
+    /// The latest answer of each hop.
+    pub(super) annotations: VecMap<u8, NodeAnnotations>,
+    /// The first answer of each hop since the present request began.
+    pub(super) first_annotations: VecMap<u8, NodeAnnotations>,
+    sessions: u64,
+    /// The identifier of the latest session.
+    pub(super) cookie: u64,
+    /// Blocks measured here.
+    pub(super) measured: u64,
+}
+
+impl PathState {
+    pub(super) fn new(hop: u8, name: &str, model: Model, rules: Arc<[Rule]>) -> Self {
+        Self {
+            model,
+            names: VecMap::from([(hop, name.to_owned())]),
+            connects: VecMap::new(),
+            path: PathReport::default(),
+            watch: Watch::new(rules),
+            transitions: Transitions::default(),
+            requested: VecMap::new(),
+            annotations: VecMap::new(),
+            first_annotations: VecMap::new(),
+            sessions: 0,
+            cookie: 0,
+            measured: 0,
+        }
+    }
+
+    /// Returns the median duration of a node's latest connects; `None` if it reported none.
+    pub(super) fn connect(&self, hop: u8) -> Option<Nanos> {
+        let mut latest = self.connects.get(&hop)?.to_vec();
+        latest.sort_unstable();
+        latest.get(latest.len() / 2).copied()
+    }
+
+    /// Holds a block against the rules.
+    pub(super) fn check(&mut self, trip: &Trip, parts: &Parts) {
+        self.watch.block(&self.names, trip, parts);
+        if self.watch.wants_growth(trip.at) {
+            self.watch.grow(trip.at, &self.model.growth(&self.names));
+        }
+    }
+
+    /// Decides the rules that wait for the end of the run.
+    pub(super) fn finish(&mut self, planned: bool, blocks: Blocks) {
+        if self.watch.needs_growth() {
+            let growth = self.model.growth(&self.names);
+            self.watch.grow(sys::clock::mono(), &growth);
+        }
+        self.watch.finish(planned, blocks.sent, blocks.lost);
+    }
+
+    /// Logs new changes of SLA states, and updates the requests of the rules in `requests`; `None`
+    /// on a path that does not begin here.
+    pub(super) fn act(&mut self, requests: Option<&AnnotationRequests>) {
+        let (events, gone) = self.watch.fresh_events();
+        if gone > 0 {
+            log::warn!("sla: {gone} more changes of state at once");
+        }
+        for event in events {
+            self.transitions.take(event);
+        }
+        self.log_due();
+        let Some(requests) = requests else {
+            return;
+        };
+        let wanted = self.watch.asks(); // Empty, mostly.
+        if wanted != self.requested {
+            // The answer to an earlier request is no beginning for this one.
+            let goes_on = |hop: &u8| self.requested.contains_key(hop) && wanted.contains_key(hop);
+            self.first_annotations.retain(|hop, _| goes_on(hop));
+            requests.set_by_rules(wanted.clone());
+            self.requested = wanted;
+        }
+    }
+
+    /// Logs the changes of SLA states whose line is due.
+    pub(super) fn log_due(&mut self) {
+        if self.transitions.is_waiting() {
+            let due = self.transitions.due(sys::clock::mono());
+            self.log(due);
+        }
+    }
+
+    /// Logs all changes of SLA states that have no line yet.
+    pub(super) fn log_rest(&mut self) {
+        let rest = self.transitions.rest();
+        self.log(rest);
+    }
+
+    fn log(&self, changes: Vec<(Event, u64)>) {
+        for (event, more) in changes {
+            let place = place_name(&self.names, event.now.place);
+            let more = match more {
+                0 => String::new(),
+                1 => "; 1 more change before".to_owned(),
+                _ => format!("; {more} more changes before"),
+            };
+            log::warn!("sla: {place}: {event}{more}");
+        }
+    }
+
+    /// Takes the annotations of one node.
+    pub(super) fn annotate(&mut self, annotations: NodeAnnotations) {
+        let first = &mut self.first_annotations;
+        first.get_or_insert_with(annotations.hop, || annotations.clone());
+        self.annotations.insert(annotations.hop, annotations);
+    }
+
+    /// Takes the nodes of a new session.
+    pub(super) fn open(&mut self, path: Path) {
+        let given: Vec<_> = path.nodes.iter().map(|node| node.name.clone()).collect();
+        // Several nodes on one host have one name by default: the hop makes it unique.
+        let mut nodes = path.nodes;
+        for node in &mut nodes {
+            let namesakes = given.iter().filter(|name| **name == node.name);
+            if namesakes.count() > 1 || node.name.is_empty() {
+                node.name = format!("{}#{}", node.name, node.hop);
+            }
+        }
+        let names = nodes.iter().map(|node| (node.hop, node.name.clone()));
+        self.names = names.collect();
+        for (hop, took) in nodes.iter().filter_map(|n| Some((n.hop, n.connect?))) {
+            let latest = self.connects.get_or_insert_with(hop, Vec::new);
+            latest.push(took);
+            if latest.len() > CONNECTS {
+                latest.remove(0);
+            }
+        }
+        // The annotations of a node do not hold for another in its place.
+        let id = |nodes: &[PathNode], hop| {
+            let node = nodes.iter().find(|node| node.hop == hop);
+            node.map(|node| node.id)
+        };
+        let stays = |hop: &u8| id(&self.path.nodes, *hop) == id(&nodes, *hop);
+        self.annotations.retain(|hop, _| stays(hop));
+        self.first_annotations.retain(|hop, _| stays(hop));
+        self.sessions += 1;
+        self.cookie = path.cookie;
+        self.path = PathReport {
+            cookie: (self.sessions == 1).then_some(path.cookie),
+            nodes,
+        };
+    }
+
+    /// Returns the figures, with the SLA state of each part and the likely cause.
+    pub(super) fn statistics(&self) -> Statistics {
+        let now = sys::clock::read().now();
+        let mut statistics = self.model.statistics(&self.names, now);
+        statistics.sla = self.watch.worst();
+        for segment in &mut statistics.segments {
+            segment.sla = self.watch.state(Place::Segment {
+                from: segment.from_hop,
+                to: segment.to_hop,
+            });
+        }
+        for host in &mut statistics.hosts {
+            host.sla = self.watch.state(Place::Host(host.hop));
+        }
+        let known = why::Evidence {
+            latest: &self.annotations.values().cloned().collect::<Vec<_>>(),
+            first: &self.first_annotations.values().cloned().collect::<Vec<_>>(),
+            name: &|hop| place_name(&self.names, Place::Host(hop)),
+            connect: &|hop| self.connect(hop),
+        };
+        statistics.verdict.cause = why::cause(&statistics, &known);
+        statistics
+    }
+}

@@ -1,0 +1,161 @@
+//! The notes below the table, a sentence each.
+
+use super::figures::{counted, percent, plain_number, with_unit};
+use super::name::Name;
+use super::Page;
+use crate::annotation::AnnotationValue;
+use crate::measure::{HostStatistics, SegmentStatistics, Sla};
+use crate::report::{printable, Report};
+use crate::time::SignedNanos;
+
+/// Above this share of the time, a blocked far node means that the queue is not the segment's own.
+const HELD_SHARE: f64 = 0.1;
+
+/// Events under the table; the JSON has more.
+const MOST_EVENTS: usize = 20;
+
+/// Runs shorter than this show no skew.
+const LEAST_FOR_SKEW: SignedNanos = SignedNanos(30_000_000_000);
+
+impl Page<'_> {
+    pub(super) fn sentences(&self, all: bool) -> Vec<String> {
+        let Report {
+            blocks,
+            statistics,
+            dropped,
+            notices,
+            ..
+        } = self.report;
+        let mut notes = if all { self.limits() } else { Vec::new() };
+        for segment in &statistics.segments {
+            self.note_segment(segment, &mut notes);
+        }
+        for host in &statistics.hosts {
+            self.note_host(host, &mut notes);
+        }
+        for node in self.report.annotations.iter().filter(|_| all) {
+            let annotations = node
+                .annotations
+                .iter()
+                .map(|annotation| match &annotation.value {
+                    AnnotationValue::Number(number) => {
+                        format!("{} {}", annotation.name, plain_number(*number))
+                    }
+                    AnnotationValue::Text(text) => format!("{} \"{text}\"", annotation.name),
+                });
+            let annotations = annotations.collect::<Vec<_>>().join(", ");
+            let name = self.name_at(node.hop);
+            notes.push(format!(
+                "{name} tells of itself: {}",
+                printable(&annotations)
+            ));
+        }
+        if statistics.path_changes > 0 {
+            notes.push(format!(
+                "the path changed {}",
+                counted(statistics.path_changes, "time")
+            ));
+        }
+        for (count, what) in [
+            (
+                blocks.lost,
+                "lost: no answer by the end, or before the path broke",
+            ),
+            (blocks.late, "late: answered, but after --timeout"),
+            (blocks.duplicate, "answered again (duplicate)"),
+        ] {
+            if count > 0 {
+                notes.push(format!("{} {what}", counted(count, "block")));
+            }
+        }
+        notes.extend(notices.iter().map(|notice| printable(notice)));
+        if *dropped > 0 {
+            notes.push(format!(
+                "{} dropped: the collector was behind",
+                counted(*dropped, "measurement")
+            ));
+        }
+        notes
+    }
+
+    /// Returns the limits that are exceeded, and the latest changes of states.
+    fn limits(&self) -> Vec<String> {
+        let Report { limits, events, .. } = self.report;
+        let beyond = limits.iter().filter(|limit| limit.state > Sla::Ok);
+        let beyond = beyond.map(|limit| {
+            let place = printable(&self.report.place_name(limit.place));
+            format!("SLA, {place}: {limit}")
+        });
+        let latest = &events[events.len().saturating_sub(MOST_EVENTS)..];
+        let earlier = events.len() - latest.len();
+        let earlier =
+            (earlier > 0).then(|| format!("{} before these:", counted(earlier as u64, "event")));
+        let events = latest.iter().map(|event| {
+            let at = event.at.to_string();
+            let at = at.get(11..23).unwrap_or(&at);
+            let place = printable(&self.report.place_name(event.now.place));
+            let sequence = event.sequence;
+            format!("{at} {place}: {event}, block {sequence}")
+        });
+        beyond.chain(earlier).chain(events).collect()
+    }
+
+    fn note_segment(&self, segment: &SegmentStatistics, notes: &mut Vec<String>) {
+        let name = Name::of_segment(self.report, segment);
+        let (near, far) = (self.name_at(segment.from_hop), self.name_at(segment.to_hop));
+        if let Some(offset) = segment.clock_offset {
+            let side = if offset < SignedNanos::ZERO {
+                "behind"
+            } else {
+                "ahead of"
+            };
+            let mut note = format!(
+                "clock of {far}: {} {side} {near}",
+                with_unit(offset.abs().signed())
+            );
+            if let Some(error) = segment.clock_offset_error {
+                note += &format!(", +- {}", with_unit(error.signed()));
+            }
+            // Over less than that the rate of two clocks is noise.
+            let long = self.report.ended - self.report.started >= LEAST_FOR_SKEW;
+            if let Some(skew) = segment.clock_skew_ppm.filter(|_| long) {
+                note += &format!(", skew {skew:+.2} ppm");
+            }
+            notes.push(note);
+        }
+        if let Some(held) = segment.held_share.filter(|&held| held > HELD_SHARE) {
+            notes.push(format!(
+                "{name}: backed up from downstream, {far} was blocked in writing for {} of the \
+                 time",
+                percent(held)
+            ));
+        }
+        if segment.negative > 0 {
+            let trips = counted(segment.negative, "round trip");
+            notes.push(format!(
+                "{name}: {trips} below zero, kept: a clock was stepped meanwhile"
+            ));
+        }
+    }
+
+    fn note_host(&self, host: &HostStatistics, notes: &mut Vec<String>) {
+        let name = self.name_at(host.hop);
+        if host.nodes.len() > 1 {
+            let mut note = format!("{name}: {} nodes", host.nodes.len());
+            if let Some(address) = self
+                .report
+                .node_at(host.hop)
+                .and_then(|node| node.address.as_ref())
+            {
+                note += &format!(" behind {}", printable(address));
+            }
+            notes.push(note);
+        }
+        if host.clock_steps > 0 {
+            let steps = counted(host.clock_steps, "clock step");
+            notes.push(format!(
+                "{steps} at {name}: the figures beside it are not network delay"
+            ));
+        }
+    }
+}
