@@ -236,8 +236,8 @@ impl Arguments {
             let operand = word.operands[self.operands.len()];
             let example = match operand {
                 "ADDR" => "host:port",
-                "FILE" => "name",
-                more => more,
+                "DO" => "name show",
+                _ => "name",
             };
             return Err(remedied(format_args!(
                 "{name} needs {operand}: {name} {example}"
@@ -1004,13 +1004,13 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 frobnicate b:1
-    unknown command "frobnicate": there are probe, passive, demo, exporter, check-rules, help
+    unknown command "frobnicate": there are probe, passive, demo, exporter, check-rules, state, compare, help
 demo again
     "again" is one argument too many for demo
 state
     state needs FILE: state name
 state f
-    state needs show|accept: state show|accept
+    state needs DO: state name show
 state f drop
     unknown action "drop" of state: there are show and accept
 state f show p

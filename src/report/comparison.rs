@@ -12,6 +12,9 @@ use crate::vec_map::VecMap;
 /// The value of `schema` in the JSON of a comparison.
 const SCHEMA: &str = "subsegment-tcp-speeds/comparison/1";
 
+/// The fewest blocks that stand for a run.
+const BASELINE_BATCH: u64 = 10;
+
 /// A report of another run, as far as it is compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReportText {
@@ -126,17 +129,23 @@ impl ReportText {
     pub fn baseline(&self) -> Result<State, String> {
         let mut history = PathHistory::default();
         for (part, side) in &self.sides {
-            for (at, batch) in (0..).zip(&side.batches) {
+            let blocks: u64 = side.batches.iter().map(|batch| batch.count).sum();
+            let each = side.batches.len() as u64 * BASELINE_BATCH / blocks.max(1);
+            for (at, batches) in (0..).zip(side.batches.chunks(each as usize + 1)) {
                 let at = WallTime(self.started.0.saturating_add(at));
-                let count = u32::try_from(batch.count).unwrap_or(u32::MAX);
-                if let Some(figures) = RunFigures::of_median(at, batch.p50, count) {
+                let count: u64 = batches.iter().map(|batch| batch.count).sum();
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                let mut medians: Vec<_> = batches.iter().map(|batch| batch.p50).collect();
+                medians.sort_unstable();
+                let p50 = medians.get(medians.len() / 2).copied().unwrap_or_default();
+                if let Some(figures) = RunFigures::of_median(at, p50, count) {
                     let runs = history.parts.get_or_insert_with(*part, Default::default);
                     runs.push_usual(figures);
                 }
             }
         }
         if history.parts.is_empty() {
-            let needed = "\"batches\" of 10 blocks each: a run of 200 blocks has them";
+            let needed = "\"batches\" of 10 blocks: a run of 30 blocks or more has them";
             return Err(format!("no baseline: it lacks {needed}"));
         }
         let paths = VecMap::from([(self.path.clone(), history)]);

@@ -173,8 +173,8 @@ pub(super) const WORDS: &[Word] = &[
     Word {
         name: "state",
         mode: State,
-        operands: &["FILE", "show|accept", "[PART]"],
-        brief: "show a --state file, or accept a change as normal",
+        operands: &["FILE", "DO", "[PART]"],
+        brief: "show a --state file, or accept a change in it",
         examples: "\
     subsegment-tcp-speeds state /var/tmp/B.state show
     subsegment-tcp-speeds state /var/tmp/B.state accept segment:1-2
@@ -183,8 +183,8 @@ pub(super) const WORDS: &[Word] = &[
     Word {
         name: "compare",
         mode: Compare,
-        operands: &["[BEFORE]", "[AFTER]"],
-        brief: "which part rose between two reports, or times of a state",
+        operands: &["[JSON]", "[JSON]"],
+        brief: "which part rose between two reports, or times",
         examples: "\
     subsegment-tcp-speeds compare before.json after.json --fail-above 2ms
     subsegment-tcp-speeds compare --state B.state --before 2026-11-27 --after -2h

@@ -140,7 +140,7 @@ pub(super) const FLAGS: &[Flag] = &[
         long: "baseline",
         value: Some("FILE"),
         section: Section::Report,
-        brief: "compare with FILE, a state or a report in JSON",
+        brief: "compare with a state or a JSON report",
         help: "FILE is only read. With --state too, that one is written.",
         modes: WITH_BASELINE,
         set: Set::Path(|s, path| s.common.baseline = Some(path)),
