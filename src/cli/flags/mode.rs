@@ -187,7 +187,7 @@ pub(super) const WORDS: &[Word] = &[
         brief: "which part rose between two reports, or times",
         examples: "\
     subsegment-tcp-speeds compare before.json after.json --fail-above 2ms
-    subsegment-tcp-speeds compare --state B.state --before 2026-11-27 --after -2h
+    subsegment-tcp-speeds compare --state B.state --before -4h --after -2h
 ",
     },
     Word {
