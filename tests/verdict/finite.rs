@@ -581,7 +581,7 @@ fn changes_have_the_power_of_the_tables() {
     ];
     for (noise, n, change, least) in cases {
         let power = power_of(&noise, n, 80, change, 40_002);
-        assert!(power >= least, "{power} % of {} blocks, {change:?}", n);
+        assert!(power >= least, "{power} % of {n} blocks, {change:?}");
     }
 }
 
@@ -633,7 +633,13 @@ fn what_is_called_the_least_change_is_named() {
 #[test]
 fn levels_that_change_twice_are_two_steps_wherever_they_lie() {
     let mut s = Search::new(9);
-    let cases = [(3.0, 5.0), (8.0, -4.0), (6.0, -2.0), (-3.0, -6.0), (2.0, 2.0)];
+    let cases = [
+        (3.0, 5.0),
+        (8.0, -4.0),
+        (6.0, -2.0),
+        (-3.0, -6.0),
+        (2.0, 2.0),
+    ];
     for (seed, (first, second)) in cases.into_iter().cycle().take(50).enumerate() {
         let mut random = Random::new(40_010 + seed as u64);
         let starts = [0.2, 0.5].map(|start| start + 0.2 * random.unit());
@@ -647,8 +653,14 @@ fn levels_that_change_twice_are_two_steps_wherever_they_lie() {
         assert_eq!(found.len(), 2, "seed {seed}: {found:?}");
         for ((found, amount), start) in found.iter().zip([first, second]).zip(starts) {
             let off = (block(found.since, PLAIN.interval) - (start * 600.0) as i64).abs();
-            assert!(off <= 15, "seed {seed}: {found:?} for {amount} from {start}");
-            assert!((ms(found.amount) - amount).abs() < 0.4, "seed {seed}: {found:?}");
+            assert!(
+                off <= 15,
+                "seed {seed}: {found:?} for {amount} from {start}"
+            );
+            assert!(
+                (ms(found.amount) - amount).abs() < 0.4,
+                "seed {seed}: {found:?}"
+            );
         }
     }
 }

@@ -442,18 +442,26 @@ fn a_rise_becomes_normal_after_a_week_or_when_accepted() {
 }
 
 #[test]
-fn a_fall_is_the_new_level_and_a_further_rise_is_seen() {
+fn a_fall_is_the_new_level_after_a_day_and_a_further_rise_is_seen() {
     let mut watch = Watch::new(WINDOW);
-    run(&mut watch, 0..4 * DAY, known, 0.0);
-    let events = run(&mut watch, 4 * DAY..5 * DAY, known, -2.0);
+    run(&mut watch, 0..8 * DAY, known, 0.0);
+    // One that is over within a day is no rise when it ends.
+    let events = run(&mut watch, 8 * DAY..8 * DAY + 100, known, -2.0);
     assert!(
-        matches!(events[..], [(at, Event::Fell(_))] if at == 4 * DAY + 2),
+        matches!(events[..], [(at, Event::Fell(_))] if at == 8 * DAY + 2),
         "{events:?}"
     );
-    let events = run(&mut watch, 5 * DAY..6 * DAY, known, 0.0);
-    assert_eq!(events, [(5 * DAY + 2, Event::Named)]);
-    let events = run(&mut watch, 6 * DAY..6 * DAY + 50, known, 3.0);
-    assert_eq!(events, [(6 * DAY + 2, Event::Further)]);
+    assert_eq!(run(&mut watch, 8 * DAY + 100..9 * DAY, known, 0.0), []);
+    let events = run(&mut watch, 9 * DAY..11 * DAY, known, -2.0);
+    let [(fell, Event::Fell(by)), (normal, Event::NewNormal)] = events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!((fell, normal), (9 * DAY + 2, 10 * DAY + 2));
+    assert!((by.as_millis_f64() - 2.0).abs() < 0.2, "{by:?}");
+    let events = run(&mut watch, 11 * DAY..12 * DAY, known, 0.0);
+    assert_eq!(events, [(11 * DAY + 2, Event::Named)]);
+    let events = run(&mut watch, 12 * DAY..12 * DAY + 50, known, 3.0);
+    assert_eq!(events, [(12 * DAY + 2, Event::Further)]);
     let further = watch.lasts().unwrap().further.unwrap();
     assert!((further.as_millis_f64() - 3.0).abs() < 0.4, "{further:?}");
 }

@@ -131,9 +131,9 @@ pub enum Event {
     Further,
     /// It is over.
     Cleared,
-    /// It fell by so much below what was usual, which is the new level.
+    /// It fell by so much below what was usual.
     Fell(SignedNanos),
-    /// It lasted for a week: the level is the new normal.
+    /// The level is the new normal: a rise lasted for a week, or a fall for 288 windows.
     NewNormal,
 }
 
@@ -151,6 +151,14 @@ struct Named {
     since: When,
     first: When,
     turns: u16,
+}
+
+/// A fall of the median that has not lasted for a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fallen {
+    /// Microseconds, positive.
+    amount: i32,
+    windows: u16,
 }
 
 /// The records of one figure of a part.
@@ -385,6 +393,7 @@ pub struct Watch {
     window: Nanos,
     series: [Series; 3],
     named: Option<Named>,
+    fallen: Option<Fallen>,
     /// First window and turns of the finding that ended last, and when it did.
     ended: Option<(When, u16, When)>,
     last: Option<When>,
@@ -402,6 +411,7 @@ impl Watch {
             window,
             series: [(); 3].map(|()| Series::new()),
             named: None,
+            fallen: None,
             ended: None,
             last: None,
             basis: Basis::Open,
@@ -459,13 +469,14 @@ impl Watch {
         for (place, (series, value)) in self.series.iter_mut().zip(values).enumerate() {
             let kept = self.named.filter(|named| named.figure == place);
             let kept = kept.map(|named| f64::from(named.kept));
-            let mut of = series.measure(value, moment, kept, self.named.is_some());
+            let held = self.named.is_some() || self.fallen.is_some();
+            let mut of = series.measure(value, moment, kept, held);
             of.reading.bursts = place > 0;
             of.reading.long = self.phase == 0 && !of.jump;
             measured.push(of);
         }
         let event = self.judge(&when, &measured);
-        if self.named.is_none() {
+        if self.named.is_none() && self.fallen.is_none() {
             let second = moment.map_or(0, |moment| self.begin_in_hour(&moment));
             let place = (second as usize * PLACES / HOUR_S as usize).min(PLACES - 1);
             let sixth = self.phase == 0;
@@ -572,11 +583,7 @@ impl Watch {
         if reading.is_over(&less(named.amount), spreads(named.amount).min(CLIP)) {
             self.ended = Some((named.first, named.turns, *when));
             self.named = None;
-            // Those of the rise would be one again.
-            for series in &mut self.series {
-                let over = series.spreads.len().saturating_sub(3);
-                series.spreads.drain(..over);
-            }
+            self.drop_all_but_latest();
             return Some(Event::Cleared);
         }
         let all = named.amount.saturating_add(named.further);
@@ -615,6 +622,7 @@ impl Watch {
             (first, turns.saturating_add(1))
         });
         let slow = rise.span >= 12 && !rise.edge;
+        self.fallen = None;
         self.named = Some(Named {
             figure,
             amount,
@@ -632,20 +640,58 @@ impl Watch {
         Some(Event::Named)
     }
 
-    /// A fall with an edge below what the hours were: their level is the lower one from now on.
+    /// A fall with an edge below what the hours were. For a day it is no more than that, since a
+    /// level that returns to what was usual has not risen; then it is the new level.
     fn fall(&mut self, measured: &[Measured]) -> Option<Event> {
         let Measured {
-            z, reading, jump, ..
+            z,
+            wide,
+            reading,
+            jump,
+            ..
         } = &measured[0];
-        let below: Vec<f64> = clipped(z, 0.0).iter().map(|z| -z).collect();
-        let fall = reading.rise(&below).filter(|fall| fall.edge && !jump)?;
-        let mut by = [0; 3];
-        for ((series, of), by) in self.series.iter_mut().zip(measured).zip(&mut by) {
-            *by = series.amount(of, fall.span).min(0);
-            series.cells.shift(*by);
+        let below = |by: f64| {
+            z.iter()
+                .map(|z| (-z - by).clamp(-CLIP, CLIP))
+                .collect::<Vec<_>>()
+        };
+        let Some(fallen) = &mut self.fallen else {
+            let fall = reading
+                .rise(&below(0.0))
+                .filter(|fall| fall.edge && !jump)?;
+            let amount = self.series[0]
+                .amount(&measured[0], fall.span)
+                .min(-1)
+                .saturating_neg();
+            self.fallen = Some(Fallen { amount, windows: 0 });
+            return Some(Event::Fell(SignedNanos(i64::from(amount) * 1000)));
+        };
+        let spreads = (f64::from(fallen.amount) / wide).min(MOST_SPREADS);
+        if reading.is_over(&below(spreads), spreads.min(CLIP)) {
+            self.fallen = None;
+            self.drop_all_but_latest();
+            return None;
+        }
+        fallen.windows += 1;
+        if usize::from(fallen.windows) < RESIDUALS {
+            return None;
+        }
+        self.fallen = None;
+        for (series, of) in self.series.iter_mut().zip(measured) {
+            let by = scan::median(&mut of.z.clone()) * of.wide;
+            series.cells.shift(micros(by.min(0.0)));
+            series.recent.clear();
             series.restart();
         }
-        Some(Event::Fell(SignedNanos(i64::from(-by[0]) * 1000)))
+        Some(Event::NewNormal)
+    }
+
+    /// Drops the records in spreads of a change that is over, which would be a change again.
+    fn drop_all_but_latest(&mut self) {
+        for series in &mut self.series {
+            let over = series.spreads.len().saturating_sub(3);
+            series.spreads.drain(..over);
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! The records of a part as one line of integers, for a state file.
 //!
 //! ```text
-//! WINDOW PHASE BASIS HOUR  LAST  NAMED  ENDED  and for each figure
+//! WINDOW PHASE BASIS HOUR  LAST  NAMED  FALLEN  ENDED  and for each figure
 //! COVARIANCE VARIANCE MIDDLE SPREAD  N RESIDUAL...  N RECORD...  N SPREAD...  12 RECORD...  216 CELL COUNT...
 //! ```
 //!
 //! Delays are in microseconds, times in nanoseconds. `-` stands for what is not there.
 
 use super::cells::{Cells, DAYS, WEEK};
-use super::{Basis, Named, Series, Watch, When, NO_RECORD, PLACES, REACH, RECENT, RESIDUALS};
+use super::{
+    Basis, Fallen, Named, Series, Watch, When, NO_RECORD, PLACES, REACH, RECENT, RESIDUALS,
+};
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::fmt::{self, Write};
 
@@ -57,6 +59,10 @@ impl fmt::Display for Watch {
                     " {figure} {amount} {further} {per_day} {kept} {since} {first} {turns}"
                 )?;
             }
+            None => f.write_str(" -")?,
+        }
+        match &self.fallen {
+            Some(fallen) => write!(f, " {} {}", fallen.amount, fallen.windows)?,
             None => f.write_str(" -")?,
         }
         match &self.ended {
@@ -214,6 +220,11 @@ impl Watch {
                 first: words.when()?,
                 turns: words.within(1, i32::from(u16::MAX))? as u16,
             });
+        }
+        if !words.is_absent() {
+            let amount = words.within(1, i32::MAX)?;
+            let windows = words.within(0, RESIDUALS as i32)? as u16;
+            watch.fallen = Some(Fallen { amount, windows });
         }
         if !words.is_absent() {
             let turns = words.within(1, i32::from(u16::MAX))? as u16;
