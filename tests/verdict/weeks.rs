@@ -266,7 +266,7 @@ pub(crate) fn false_verdicts() {
 }
 
 pub(crate) fn steps() {
-    row!("## Step after 15 days, for 3 days, of 100 parts, in %: named within 3, 6, 24 windows; since within 1; not named after; cleared within 3, 6; reference");
+    row!("## Step after 15 days, for 3 days, of 400 parts, in %: named within 3, 6, 24 windows; since within 1; not named after; cleared within 3, 6; reference");
     let reference = [
         [
             "73 93, since 93, cleared 79 95, off 0.2",
@@ -286,8 +286,8 @@ pub(crate) fn steps() {
     ];
     for (rho, reference) in [0.0, 0.5, 0.9].into_iter().zip(reference) {
         for (k, reference) in [3.0, 5.0, 8.0].into_iter().zip(reference) {
-            let parts = 100;
-            let named = changed(Change::Step(k), rho, 21 + k as u64, parts);
+            let parts = 400;
+            let named = changed(Change::Step(k), rho, 2100 + (k + 10.0 * rho) as u64, parts);
             let share = |n: usize| format!("{:.0}", 100.0 * n as f64 / parts as f64);
             let off: usize = named.iter().map(|named| named.off).sum();
             row!(

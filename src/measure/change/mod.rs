@@ -14,7 +14,7 @@
 //! Record ─records─► weeks of windows: hour of the week, spread, what is named and what is over
 //! ```
 //!
-//! Two steps of level tests: a step is *certain* by its size against the noise around the fit,
+//! Two tests of a level: a step is *certain* by its size against the noise around the fit,
 //! widened by the noise's autocorrelation, and *sharp* by its edges against what wanders elsewhere.
 //! The scan of the tail is a binomial likelihood ratio (G, as in Sokal and Rohlf), divided by the
 //! dispersion of the counts. The scan over shapes is that of change-point detection by binary

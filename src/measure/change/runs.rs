@@ -192,7 +192,7 @@ impl Search {
         let spread = spread(&medians, usual);
         let n = medians.len() as f64;
         let apart = spread * (1.0 + 1.0 / n).sqrt();
-        // About Student's t of n - 1 degrees at 0.01 / 27; three and four runs can be alike by luck.
+        // About Student's t of n - 1 degrees at 0.01 / 27; three or four runs are alike by luck.
         let few = 3.0 * (5.0 - n).max(0.0);
         let least = ease * (2.0 * FLOOR_NS).max((3.5 + 25.0 / n + few) * apart);
         let amount = run.p50.0 as f64 - usual;

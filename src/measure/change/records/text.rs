@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! WINDOW PHASE BASIS HOUR  LAST  NAMED  FALLEN  ENDED  and for each figure
-//! COVARIANCE VARIANCE MIDDLE SPREAD  N RESIDUAL...  N RECORD...  N SPREAD...  12 RECORD...  216 CELL COUNT...
+//! COVARIANCE VARIANCE MIDDLE SPREAD  N RESIDUAL...  N RECORD...  N SPREAD...  12 RECORD...
+//! 216 CELL COUNT...
 //! ```
 //!
 //! Delays are in microseconds, times in nanoseconds. `-` stands for what is not there.
 
 use super::cells::{Cells, DAYS, WEEK};
-use super::{
-    Basis, Fallen, Named, Series, Watch, When, NO_RECORD, PLACES, REACH, RECENT, RESIDUALS,
-};
+use super::scan::REACH;
+use super::series::{Series, NO_RECORD, PLACES, RECENT, RESIDUALS};
+use super::{Basis, Fallen, Named, Watch, When};
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::fmt::{self, Write};
 
