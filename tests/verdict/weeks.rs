@@ -256,7 +256,9 @@ pub(crate) fn false_verdicts() {
             .filter(|turns| **turns > 1)
             .count();
         row!(
-            "AR {rho}, first record {first} h into the week, weekday {}: {weeks}; weeks with 2 or more {:.0} %; time named {:.2} %; falls per path and week {:.2}  [{reference}]",
+            "AR {rho}, first record {first} h into the week, weekday {}: {weeks}; weeks with 2 \
+                or more {:.0} %; time named {:.2} %; falls per path and week {:.2}  \
+                [{reference}]",
             if known { "known" } else { "unknown" },
             100.0 * often as f64 / (4 * paths) as f64,
             100.0 * quiet.named as f64 / (paths * 28 * DAY) as f64,
@@ -266,7 +268,10 @@ pub(crate) fn false_verdicts() {
 }
 
 pub(crate) fn steps() {
-    row!("## Step after 15 days, for 3 days, of 400 parts, in %: named within 3, 6, 24 windows; since within 1; not named after; cleared within 3, 6; reference");
+    row!(
+        "## Step after 15 days, for 3 days, of 400 parts, in %: named within 3, 6, 24 windows; \
+        since within 1; not named after; cleared within 3, 6; reference"
+    );
     let reference = [
         [
             "73 93, since 93, cleared 79 95, off 0.2",
@@ -291,7 +296,8 @@ pub(crate) fn steps() {
             let share = |n: usize| format!("{:.0}", 100.0 * n as f64 / parts as f64);
             let off: usize = named.iter().map(|named| named.off).sum();
             row!(
-                "{k} sd, AR {rho}: {} {} {}; since {}; not named {:.1}; cleared {} {}  [{reference}]",
+                "{k} sd, AR {rho}: {} {} {}; since {}; not named {:.1}; cleared {} {}  \
+                    [{reference}]",
                 share(count(&named, |n| within(n.after, 3))),
                 share(count(&named, |n| within(n.after, 6))),
                 share(count(&named, |n| within(n.after, 24))),
@@ -305,7 +311,10 @@ pub(crate) fn steps() {
 }
 
 pub(crate) fn slow() {
-    row!("## Drift of 5 % a day (AR 0.5): day on which it is named (median), within 4 days; reference: base 1 ms day 2.2, 5: 1.0, 10: 0.8, 20: 0.7, all of them within 4");
+    row!(
+        "## Drift of 5 % a day (AR 0.5): day on which it is named (median), within 4 days; \
+        reference: base 1 ms day 2.2, 5: 1.0, 10: 0.8, 20: 0.7, all of them within 4"
+    );
     let named = changed(Change::Drift, 0.5, 31, 100);
     for base in [0.1, 0.3, 1.0, 5.0, 10.0, 20.0] {
         let of: Vec<Named> = named
@@ -326,7 +335,10 @@ pub(crate) fn slow() {
             count(&of, |n| n.slow)
         );
     }
-    row!("## Busy hours alone, 5 days (AR 0.5), of 100: named on day 1, by day 2; reference day 1: +1.5 sd 67, +3 91, +5 100");
+    row!(
+        "## Busy hours alone, 5 days (AR 0.5), of 100: named on day 1, by day 2; reference day \
+        1: +1.5 sd 67, +3 91, +5 100"
+    );
     for k in [1.5, 3.0, 5.0] {
         let named = changed(Change::Busy(k), 0.5, 41, 100);
         let mut turns: Vec<u16> = named.iter().map(|n| n.turns).collect();
@@ -356,7 +368,8 @@ pub(crate) fn cost() {
     }
     let text: usize = parts.iter().map(|part| part.watch.to_string().len()).sum();
     row!(
-        "cost of a record, 9 parts: {:.0} microseconds; a watch has {} bytes and {} on the heap at most; 9 as text after {days} days: {text} bytes",
+        "cost of a record, 9 parts: {:.0} microseconds; a watch has {} bytes and {} on the heap \
+            at most; 9 as text after {days} days: {text} bytes",
         spent.as_secs_f64() * 1e6 / (days * DAY) as f64,
         size_of::<Watch>(),
         3 * (288 * 4 + 24 * 4 + 97 * 2)

@@ -189,12 +189,14 @@ impl Search {
         }
         let medians: Vec<i64> = earlier.iter().map(|run| run.p50.0).collect();
         let usual = median(&mut medians.clone());
-        let spread = spread(&medians, usual);
         let n = medians.len() as f64;
-        let apart = spread * (1.0 + 1.0 / n).sqrt();
+        let spread = spread(&medians, usual);
+        // Hosts are not alike from run to run to the microsecond, however alike a few runs are.
+        let apart = spread.max(FLOOR_NS / 2.0) * (1.0 + 1.0 / n).sqrt();
         // About Student's t of n - 1 degrees at 0.01 / 27; three or four runs are alike by luck.
-        let few = 3.0 * (5.0 - n).max(0.0);
-        let least = ease * (2.0 * FLOOR_NS).max((3.5 + 25.0 / n + few) * apart);
+        let limit = 3.5 + 25.0 / n;
+        let few = (limit + 3.0 * (5.0 - n).max(0.0)) * spread * (1.0 + 1.0 / n).sqrt();
+        let least = ease * (2.0 * FLOOR_NS).max(limit * apart).max(few);
         let amount = run.p50.0 as f64 - usual;
         // Student's t of n - 1 degrees, 99 % on both sides, within 2 % from 5 runs on.
         let error = apart * (2.58 + 7.3 / (n - 1.0) + 15.0 / (n - 1.0).powi(3));
@@ -363,7 +365,7 @@ fn likelihood_ratio((c1, n1): (u32, u32), (c0, n0): (u32, u32)) -> f64 {
 }
 
 /// How far runs are apart: the larger of a robust and the plain standard deviation, since the MAD
-/// of few values is small by luck; not finer than hosts are alike from run to run.
+/// of few values is small by luck.
 fn spread(medians: &[i64], usual: f64) -> f64 {
     let mut apart: Vec<i64> = medians
         .iter()
@@ -376,7 +378,7 @@ fn spread(medians: &[i64], usual: f64) -> f64 {
         .iter()
         .map(|v| (*v as f64 - mean) * (*v as f64 - mean))
         .sum();
-    robust.max((squares / (n - 1.0)).sqrt()).max(FLOOR_NS / 2.0)
+    robust.max((squares / (n - 1.0)).sqrt())
 }
 
 /// The runs of one part, in a state: those that are usual, and those since a change was named,
