@@ -386,7 +386,7 @@ pub(crate) fn least_share() {
     }
 }
 
-/// What is found besides one change, or of two and three.
+/// Counts what is found besides one change, or of two and three.
 pub(crate) fn several() {
     row!("## Several changes of one part: % with 1, 2, 3 findings");
     let step = |delay, start| Change::add(delay, 1.0, start);

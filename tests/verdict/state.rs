@@ -51,7 +51,7 @@ impl Runs {
         figures.collect()
     }
 
-    /// How many of `rows` runs with 10 own blocks or more are named, by level and by tail.
+    /// Counts those of `rows` runs with 10 own blocks or more that are named, by level and by tail.
     fn named(
         &self,
         earlier: usize,

@@ -107,10 +107,10 @@ fn when(t: usize, first: f64, known: bool) -> When {
     }
 }
 
-/// What happened to unchanged paths.
+/// The findings on unchanged paths.
 struct Quiet {
-    /// Turns from quiet to named, per path and week.
-    turns: Vec<Vec<usize>>,
+    /// Episodes, per path and week.
+    episodes: Vec<Vec<usize>>,
     named: usize,
     falls: usize,
 }
@@ -118,13 +118,13 @@ struct Quiet {
 fn quiet(rho: f64, first: f64, known: bool, seed: u64, paths: usize, days: usize) -> Quiet {
     let mut random = Random::new(seed);
     let mut quiet = Quiet {
-        turns: Vec::new(),
+        episodes: Vec::new(),
         named: 0,
         falls: 0,
     };
     for _ in 0..paths {
         let mut parts: Vec<Part> = (0..9).map(|place| Part::new(&mut random, place)).collect();
-        let mut turns = vec![0; days.div_ceil(7)];
+        let mut episodes = vec![0; days.div_ceil(7)];
         let mut before = false;
         for t in 0..days * DAY {
             let rhythm = rhythm(t, first);
@@ -135,11 +135,11 @@ fn quiet(rho: f64, first: f64, known: bool, seed: u64, paths: usize, days: usize
                 quiet.falls += usize::from(matches!(event, Some(Event::Fell(_))));
             }
             let now = parts.iter().any(|part| part.watch.lasts().is_some());
-            turns[t / (7 * DAY)] += usize::from(now && !before);
+            episodes[t / (7 * DAY)] += usize::from(now && !before);
             quiet.named += usize::from(now);
             before = now;
         }
-        quiet.turns.push(turns);
+        quiet.episodes.push(episodes);
     }
     quiet
 }
@@ -155,7 +155,7 @@ enum Change {
     Busy(f64),
 }
 
-/// How one changed part was named.
+/// The finding on one changed part.
 #[derive(Clone, Copy, Debug, Default)]
 struct Named {
     base: f64,
@@ -166,7 +166,7 @@ struct Named {
     /// Windows in which it was not, after that.
     off: usize,
     cleared: Option<usize>,
-    turns: u16,
+    episodes: u16,
     slow: bool,
 }
 
@@ -215,7 +215,7 @@ fn changed(change: Change, rho: f64, seed: u64, parts: usize) -> Vec<Named> {
                 None if t >= end && named.cleared.is_none() => named.cleared = Some(t - end + 1),
                 _ => {}
             }
-            named.turns = lasting.map_or(named.turns, |lasting| lasting.turns);
+            named.episodes = lasting.map_or(named.episodes, |lasting| lasting.episodes);
         }
         named
     };
@@ -245,15 +245,15 @@ pub(crate) fn false_verdicts() {
         let paths = 24;
         let quiet = quiet(rho, first, known, 11 + first as u64, paths, 28);
         let week = |week: usize| {
-            let turns = quiet.turns.iter().map(|turns| turns[week]);
-            format!("{:.2}", turns.sum::<usize>() as f64 / paths as f64)
+            let episodes = quiet.episodes.iter().map(|episodes| episodes[week]);
+            format!("{:.2}", episodes.sum::<usize>() as f64 / paths as f64)
         };
         let weeks = [0, 1, 2, 3].map(week).join(" ");
         let often = quiet
-            .turns
+            .episodes
             .iter()
             .flatten()
-            .filter(|turns| **turns > 1)
+            .filter(|episodes| **episodes > 1)
             .count();
         row!(
             "AR {rho}, first record {first} h into the week, weekday {}: {weeks}; weeks with 2 \
@@ -341,13 +341,13 @@ pub(crate) fn slow() {
     );
     for k in [1.5, 3.0, 5.0] {
         let named = changed(Change::Busy(k), 0.5, 41, 100);
-        let mut turns: Vec<u16> = named.iter().map(|n| n.turns).collect();
-        turns.sort_unstable();
+        let mut episodes: Vec<u16> = named.iter().map(|n| n.episodes).collect();
+        episodes.sort_unstable();
         row!(
-            "+{k} sd: {} {}; turns merged into the last finding (median) {}",
+            "+{k} sd: {} {}; episodes merged into the last finding (median) {}",
             count(&named, |n| within(n.after, DAY)),
             count(&named, |n| within(n.after, 2 * DAY)),
-            turns[50]
+            episodes[50]
         );
     }
 }
@@ -413,7 +413,7 @@ fn a_step_is_named_since_its_window_stays_named_and_is_cleared() {
     assert_eq!(events, [(start + 2, Event::Named)]);
     let lasts = watch.lasts().unwrap();
     assert_eq!(
-        (lasts.since, lasts.turns, lasts.per_day),
+        (lasts.since, lasts.episodes, lasts.per_day),
         (known(start), 1, None)
     );
     assert!(
@@ -432,7 +432,10 @@ fn what_is_named_again_within_a_day_is_one_finding() {
     for day in 4..7 {
         run(&mut watch, day * DAY..day * DAY + 100, known, 3.0);
         let lasts = watch.lasts().unwrap();
-        assert_eq!((lasts.turns, lasts.first), (day as u16 - 3, known(4 * DAY)));
+        assert_eq!(
+            (lasts.episodes, lasts.first),
+            (day as u16 - 3, known(4 * DAY))
+        );
         run(&mut watch, day * DAY + 100..(day + 1) * DAY, known, 0.0);
         assert_eq!(watch.lasts(), None);
     }
@@ -571,8 +574,8 @@ fn a_damaged_line_is_refused_or_read_and_never_a_panic() {
 #[test]
 fn a_week_of_a_path_is_quiet_and_steps_are_named() {
     let quiet = quiet(0.5, 0.0, true, 90_002, 1, 4);
-    let turns: usize = quiet.turns.iter().flatten().sum();
-    assert!(turns <= 3, "{turns} false verdicts");
+    let episodes: usize = quiet.episodes.iter().flatten().sum();
+    assert!(episodes <= 3, "{episodes} false verdicts");
     let named = changed(Change::Step(8.0), 0.5, 90_003, 4);
     assert!(count(&named, |n| within(n.after, 6)) >= 3, "{named:?}");
     assert!(count(&named, |n| within(n.cleared, 6)) >= 3, "{named:?}");

@@ -26,7 +26,7 @@ const HITS: u32 = 5;
 const USUAL_SHARE: f64 = 0.03;
 /// Runs in a row after which a lower level is the new one.
 const FALLS: usize = 3;
-/// What is named for so long is the new normal.
+/// A rise that lasts for so long is the new normal.
 const NEW_NORMAL: Nanos = Nanos(7 * 86_400 * 1_000_000_000);
 /// Runs older than this are forgotten.
 const OLDEST: Nanos = Nanos(28 * 86_400 * 1_000_000_000);
@@ -46,7 +46,7 @@ fn excess_of(step: usize) -> i64 {
     }
 }
 
-/// What a run leaves of one part; written and read as text without spaces.
+/// The figures that a run leaves of one part; written and read as text without spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunFigures {
     /// When the run began, on this node's clock.
@@ -131,7 +131,7 @@ pub struct Against {
     pub high: SignedNanos,
     /// The least change of the median that would be named.
     pub least: Nanos,
-    /// What is named; `None` if nothing is.
+    /// The change that is named; `None` if none is.
     pub named: Option<Named>,
 }
 
@@ -149,7 +149,7 @@ pub struct Named {
 }
 
 impl Search {
-    /// What the part whose blocks were pushed leaves for later runs; `None` for under 10 own
+    /// The figures that the pushed blocks leave for later runs; `None` for under 10 own
     /// blocks. `at` is when the run began.
     pub fn run_figures(&mut self, at: WallTime) -> Option<RunFigures> {
         self.blocks.delays(&mut self.delays);
@@ -364,7 +364,7 @@ fn likelihood_ratio((c1, n1): (u32, u32), (c0, n0): (u32, u32)) -> f64 {
     2.0 * (own(c1, n1) + own(c0, n0) - own(c1 + c0, n1 + n0))
 }
 
-/// How far runs are apart: the larger of a robust and the plain standard deviation, since the MAD
+/// The spread between runs: the larger of a robust and the plain standard deviation, since the MAD
 /// of few values is small by luck.
 fn spread(medians: &[i64], usual: f64) -> f64 {
     let mut apart: Vec<i64> = medians

@@ -20,7 +20,7 @@ use series::{clipped, micros, Measured, Series, CLIP, MOST_SPREADS, NO_RECORD, P
 
 /// A part that is named again so soon after it was over has one finding.
 const MERGED: Nanos = Nanos(24 * 3600 * 1_000_000_000);
-/// What is named for so long is the new normal.
+/// A rise that lasts for so long is the new normal.
 const NEW_NORMAL: Nanos = Nanos(7 * 24 * 3600 * 1_000_000_000);
 /// A clock before 2020 is not set.
 const CLOCK_SET: u64 = 1_577_836_800 * 1_000_000_000;
@@ -48,7 +48,7 @@ impl When {
     }
 
     /// Time from `earlier` to `self`: by the monotonic clock within a boot, else by wall clocks if
-    /// both are set; `None` if neither tells.
+    /// both are set; `None` otherwise.
     pub fn since(&self, earlier: &Self) -> Option<Nanos> {
         if self.boot == earlier.boot {
             Some(self.mono.since(earlier.mono))
@@ -88,16 +88,16 @@ const FIGURES: [RecordFigure; 3] = [RecordFigure::P50, RecordFigure::Mean, Recor
 pub struct Lasts {
     /// The figure that named it: the median before the mean before the 95th percentile.
     pub figure: RecordFigure,
-    /// How much it rose by, when it was named.
+    /// Its size when it was named.
     pub amount: SignedNanos,
     /// It rose without an edge; by so much a day. `None` for one that rose at once.
     pub per_day: Option<SignedNanos>,
     /// The first window of it.
     pub since: When,
-    /// The first window of the first of its turns: it was over for less than a day between them.
+    /// The first window of the first of its episodes, which are less than a day apart.
     pub first: When,
-    /// Turns, at least 1: a part that is slow in the busy hours of four days has 4.
-    pub turns: u16,
+    /// Episodes, at least 1: a part that is slow in the busy hours of four days has 4.
+    pub episodes: u16,
     /// A further rise since, on top of `amount`.
     pub further: Option<SignedNanos>,
 }
@@ -130,7 +130,7 @@ struct Named {
     kept: i32,
     since: When,
     first: When,
-    turns: u16,
+    episodes: u16,
 }
 
 /// A fall of the median that has not lasted for a day.
@@ -159,7 +159,7 @@ pub struct Watch {
     series: [Series; 3],
     named: Option<Named>,
     fallen: Option<Fallen>,
-    /// First window and turns of the finding that ended last, and when it did.
+    /// First window and episodes of the finding that ended last, and when it did.
     ended: Option<(When, u16, When)>,
     last: Option<When>,
     basis: Basis,
@@ -194,7 +194,7 @@ impl Watch {
             per_day: (named.per_day != i32::MIN).then(|| us(named.per_day)),
             since: named.since,
             first: named.first,
-            turns: named.turns,
+            episodes: named.episodes,
             further: (named.further > 0).then(|| us(named.further)),
         })
     }
@@ -268,7 +268,7 @@ impl Watch {
                 > STEP
     }
 
-    /// Where in the week the window's middle lies; ends the hour before it. `None` if the clock
+    /// Places the window's middle in the week; ends the hour before it. `None` if the clock
     /// that the cells are counted by is not known.
     fn moment(&mut self, when: &When) -> Option<Moment> {
         let basis = if when.is_clock_set() {
@@ -346,7 +346,7 @@ impl Watch {
         let spreads = |by: i32| (f64::from(by) / wide).min(MOST_SPREADS);
         let less = |by: i32| clipped(z, spreads(by));
         if reading.is_over(&less(named.amount), spreads(named.amount).min(CLIP)) {
-            self.ended = Some((named.first, named.turns, *when));
+            self.ended = Some((named.first, named.episodes, *when));
             self.named = None;
             self.drop_all_but_latest();
             return Some(Event::Cleared);
@@ -383,8 +383,8 @@ impl Watch {
         let merged = self
             .ended
             .filter(|(_, _, end)| when.since(end).is_some_and(|t| t <= MERGED));
-        let (first, turns) = merged.map_or((since, 1), |(first, turns, _)| {
-            (first, turns.saturating_add(1))
+        let (first, episodes) = merged.map_or((since, 1), |(first, episodes, _)| {
+            (first, episodes.saturating_add(1))
         });
         let slow = rise.span >= 12 && !rise.edge;
         self.fallen = None;
@@ -400,7 +400,7 @@ impl Watch {
             kept: micros(measured[figure].expected),
             since,
             first,
-            turns,
+            episodes,
         });
         Some(Event::Named)
     }

@@ -196,7 +196,7 @@ impl Series {
         self.hour = [NO_RECORD; PLACES];
     }
 
-    /// How far the last `span` records, of which `now` is the newest, are from what was expected:
+    /// The distance of the last `span` records, the newest of them `now`, from what was expected:
     /// their median, without a bound in spreads.
     pub(super) fn amount(&self, now: &Measured, span: usize) -> i32 {
         let before = self.residuals.len().saturating_sub(span - 1);
@@ -223,6 +223,7 @@ impl Series {
 
 /// Pushes to a list of at most `most`, whose oldest goes.
 pub(super) fn keep(list: &mut Vec<i32>, value: i32, most: usize) {
+    list.reserve_exact(most - list.len());
     if list.len() == most {
         list.remove(0);
     }

@@ -53,11 +53,11 @@ impl fmt::Display for Watch {
                     kept,
                     since,
                     first,
-                    turns,
+                    episodes,
                 } = named;
                 write!(
                     f,
-                    " {figure} {amount} {further} {per_day} {kept} {since} {first} {turns}"
+                    " {figure} {amount} {further} {per_day} {kept} {since} {first} {episodes}"
                 )?;
             }
             None => f.write_str(" -")?,
@@ -67,7 +67,7 @@ impl fmt::Display for Watch {
             None => f.write_str(" -")?,
         }
         match &self.ended {
-            Some((first, turns, end)) => write!(f, " {turns} {first} {end}")?,
+            Some((first, episodes, end)) => write!(f, " {episodes} {first} {end}")?,
             None => f.write_str(" -")?,
         }
         for series in &self.series {
@@ -219,7 +219,7 @@ impl Watch {
                 kept: words.delay()?,
                 since: words.when()?,
                 first: words.when()?,
-                turns: words.within(1, i32::from(u16::MAX))? as u16,
+                episodes: words.within(1, i32::from(u16::MAX))? as u16,
             });
         }
         if !words.is_absent() {
@@ -228,8 +228,8 @@ impl Watch {
             watch.fallen = Some(Fallen { amount, windows });
         }
         if !words.is_absent() {
-            let turns = words.within(1, i32::from(u16::MAX))? as u16;
-            watch.ended = Some((words.when()?, turns, words.when()?));
+            let episodes = words.within(1, i32::from(u16::MAX))? as u16;
+            watch.ended = Some((words.when()?, episodes, words.when()?));
         }
         for place in 0..watch.series.len() {
             watch.series[place] = words.series()?;
