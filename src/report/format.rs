@@ -135,7 +135,10 @@ mod tests {
             let name = entry.name;
             assert_eq!(name.parse(), Ok(entry.format));
             assert_eq!(entry.format.entry().name, name);
-            assert!(row.contains(&format!("{name}: ")), "the manual lacks {name}");
+            assert!(
+                row.contains(&format!("{name}: ")),
+                "the manual lacks {name}"
+            );
             assert!(HELP.contains(&format!("; {name}: ")), "{HELP}");
         }
         let unknown = "xml".parse::<Format>().unwrap_err();
