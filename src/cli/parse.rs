@@ -766,7 +766,7 @@ mod tests {
             c.common.sessions = Some("s".into());
         }),
         ("baseline", "probe b:1 --baseline s", PROBE, |c| {
-            c.common.baseline = Some("s".into())
+            c.common.baseline = Some("s".into());
         }),
         ("window", "probe b:1 --window 10s", PROBE, |c| {
             c.common.window = Some(Duration::from_secs(10));

@@ -8,7 +8,7 @@ use crate::collect::windows::{described, Windows, WINDOW};
 use crate::measure::sla::{Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{Baseline, Direction, Model, Parts, Trip, TripError};
-use crate::report::{place_name, Blocks, Broken, Report, State};
+use crate::report::{part_name, Blocks, Broken, Report, State};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
@@ -210,7 +210,7 @@ impl RunState {
                 continue;
             };
             for (part, event) in self.windows.push(&key, record) {
-                let name = place_name(&path.names, part);
+                let name = part_name(&path.names, part);
                 log::info!("state: {name}: {}", described(event));
             }
         }

@@ -45,7 +45,8 @@ pub fn boot_time() -> BootTime {
     let now = clock::read();
     let boot = BOOT.get_or_init(|| {
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        u64::from_str_radix(&text.trim().replace('-', "").get(..16)?.to_owned(), 16).ok()
+        let digits = text.trim().replace('-', "");
+        u64::from_str_radix(digits.get(..16)?, 16).ok()
     });
     let uptime = fs::read_to_string("/proc/uptime").ok();
     let uptime = uptime.and_then(|text| text.split(' ').next()?.parse::<f64>().ok());

@@ -9,6 +9,7 @@ mod random;
 
 mod finite;
 mod noise;
+mod power;
 mod search;
 mod state;
 mod weeks;
@@ -21,7 +22,7 @@ fn tables() {
     };
     let tables: [(&str, fn()); 15] = [
         ("false", finite::false_verdicts),
-        ("power", finite::power),
+        ("power", power::power),
         ("special", finite::special),
         ("where", finite::places_and_amounts),
         ("least", finite::least),

@@ -19,7 +19,7 @@ const UNEXPLAINED: f64 = 0.35;
 /// one that is named in half of them.
 const LEAST: f64 = 1.6;
 
-/// How sharp, in units of what wanders, an edge has to be; and half of how certain.
+/// The sharpness that an edge needs, in units of what wanders; certainty needs twice as much.
 fn limit(batches: usize) -> f64 {
     if batches >= 40 {
         5.5
@@ -287,7 +287,7 @@ fn solve(shapes: &mut [Level], m: &[f64]) {
     }
 }
 
-/// What a shape's values have that the other shapes do not explain.
+/// The values of a shape, less what the other shapes explain of them.
 fn own_part(mut g: Vec<f64>, others: &[Level]) -> Vec<f64> {
     let mut apart: Vec<Vec<f64>> = Vec::new();
     let reduce = |g: &mut Vec<f64>, apart: &[Vec<f64>]| {

@@ -14,7 +14,7 @@
 //! Record ─records─► weeks of windows: hour of the week, spread, what is named and what is over
 //! ```
 //!
-//! Two steps of level tests: a step is *certain* by its size against the noise around the fit,
+//! Two tests of a level: a step is *certain* by its size against the noise around the fit,
 //! widened by the noise's autocorrelation, and *sharp* by its edges against what wanders elsewhere.
 //! The scan of the tail is a binomial likelihood ratio (G, as in Sokal and Rohlf), divided by the
 //! dispersion of the counts. The scan over shapes is that of change-point detection by binary
@@ -67,7 +67,7 @@ pub enum Kind {
         /// Share of the blocks that are late, less the share that is late elsewhere; negative for
         /// a fall.
         share: f64,
-        /// How much later those blocks are than the others.
+        /// The delay of those blocks above the others.
         later_by: Nanos,
         /// The late blocks are those that a retransmission delayed.
         retransmitted: bool,
@@ -164,7 +164,7 @@ struct Placed {
 }
 
 impl Placed {
-    /// How much of the delay of own block `index` is due to it.
+    /// The delay of own block `index` that is due to it.
     fn at(&self, index: usize, blocks: usize) -> f64 {
         if !(self.since..self.until).contains(&index) {
             0.0

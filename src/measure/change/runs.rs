@@ -26,7 +26,7 @@ const HITS: u32 = 5;
 const USUAL_SHARE: f64 = 0.03;
 /// Runs in a row after which a lower level is the new one.
 const FALLS: usize = 3;
-/// What is named for so long is the new normal.
+/// A rise that lasts for so long is the new normal.
 const NEW_NORMAL: Nanos = Nanos(7 * 86_400 * 1_000_000_000);
 /// Runs older than this are forgotten.
 const OLDEST: Nanos = Nanos(28 * 86_400 * 1_000_000_000);
@@ -46,7 +46,7 @@ fn excess_of(step: usize) -> i64 {
     }
 }
 
-/// What a run leaves of one part; written and read as text without spaces.
+/// The figures that a run leaves of one part; written and read as text without spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunFigures {
     /// When the run began, on this node's clock.
@@ -144,7 +144,7 @@ pub struct Against {
     pub high: SignedNanos,
     /// The least change of the median that would be named.
     pub least: Nanos,
-    /// What is named; `None` if nothing is.
+    /// The change that is named; `None` if none is.
     pub named: Option<Named>,
 }
 
@@ -162,7 +162,7 @@ pub struct Named {
 }
 
 impl Search {
-    /// What the part whose blocks were pushed leaves for later runs; `None` for under 10 own
+    /// The figures that the pushed blocks leave for later runs; `None` for under 10 own
     /// blocks. `at` is when the run began.
     pub fn run_figures(&mut self, at: WallTime) -> Option<RunFigures> {
         self.blocks.delays(&mut self.delays);
@@ -202,12 +202,14 @@ impl Search {
         }
         let medians: Vec<i64> = earlier.iter().map(|run| run.p50.0).collect();
         let usual = median(&mut medians.clone());
-        let spread = spread(&medians, usual);
         let n = medians.len() as f64;
-        let apart = spread * (1.0 + 1.0 / n).sqrt();
-        // About Student's t of n - 1 degrees at 0.01 / 27; three and four runs can be alike by luck.
-        let few = 3.0 * (5.0 - n).max(0.0);
-        let least = ease * (2.0 * FLOOR_NS).max((3.5 + 25.0 / n + few) * apart);
+        let spread = spread(&medians, usual);
+        // Hosts are not alike from run to run to the microsecond, however alike a few runs are.
+        let apart = spread.max(FLOOR_NS / 2.0) * (1.0 + 1.0 / n).sqrt();
+        // About Student's t of n - 1 degrees at 0.01 / 27; three or four runs are alike by luck.
+        let limit = 3.5 + 25.0 / n;
+        let few = (limit + 3.0 * (5.0 - n).max(0.0)) * spread * (1.0 + 1.0 / n).sqrt();
+        let least = ease * (2.0 * FLOOR_NS).max(limit * apart).max(few);
         let amount = run.p50.0 as f64 - usual;
         // Student's t of n - 1 degrees, 99 % on both sides, within 2 % from 5 runs on.
         let error = apart * (2.58 + 7.3 / (n - 1.0) + 15.0 / (n - 1.0).powi(3));
@@ -375,8 +377,8 @@ fn likelihood_ratio((c1, n1): (u32, u32), (c0, n0): (u32, u32)) -> f64 {
     2.0 * (own(c1, n1) + own(c0, n0) - own(c1 + c0, n1 + n0))
 }
 
-/// How far runs are apart: the larger of a robust and the plain standard deviation, since the MAD
-/// of few values is small by luck; not finer than hosts are alike from run to run.
+/// The spread between runs: the larger of a robust and the plain standard deviation, since the MAD
+/// of few values is small by luck.
 fn spread(medians: &[i64], usual: f64) -> f64 {
     let mut apart: Vec<i64> = medians
         .iter()
@@ -389,7 +391,7 @@ fn spread(medians: &[i64], usual: f64) -> f64 {
         .iter()
         .map(|v| (*v as f64 - mean) * (*v as f64 - mean))
         .sum();
-    robust.max((squares / (n - 1.0)).sqrt()).max(FLOOR_NS / 2.0)
+    robust.max((squares / (n - 1.0)).sqrt())
 }
 
 /// The runs of one part, in a state: those that are usual, and those since a change was named,

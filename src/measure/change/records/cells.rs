@@ -10,14 +10,14 @@ pub(super) const DAYS: usize = 48;
 const WEEKS_KEPT: i32 = 4;
 const DAYS_KEPT: i32 = 5;
 
-/// Where in the week a record lies.
+/// The place of a record in the week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment {
     /// Hours since a Monday at midnight, of any week.
     pub(super) hour: i64,
     /// Seconds into the hour of the record's middle; may be 3600 or more.
     pub(super) second: u32,
-    /// Days are told apart: working days and weekends.
+    /// Weekdays are known: working days and weekends differ.
     pub(super) weekday: bool,
 }
 
@@ -32,7 +32,7 @@ impl Moment {
     }
 }
 
-/// What is expected at a moment.
+/// The level expected at a moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Expected {
     /// Microseconds.

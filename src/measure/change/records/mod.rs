@@ -9,38 +9,18 @@
 
 mod cells;
 mod scan;
+mod series;
 mod text;
 
 use super::math::median;
-use super::{Figures, FLOOR_NS};
+use super::Figures;
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use cells::{Cells, Moment};
-use scan::{Reading, REACH};
+use series::{clipped, micros, Measured, Series, CLIP, MOST_SPREADS, NO_RECORD, PLACES, RESIDUALS};
 
-/// Residuals kept: a day of windows of five minutes.
-const RESIDUALS: usize = 288;
-/// Records that are compared with where there is no earlier hour, and from how many on.
-const RECENT: usize = 24;
-const FEWEST: usize = 6;
-/// Residuals from which on there is a spread.
-const SPREAD_FROM: usize = 18;
-/// Less than this is not how a part varies.
-const FLOOR_US: f64 = FLOOR_NS / 1e3;
-/// Of the difference to the hours beside it, added to the spread: no rhythm is on time.
-const SLOPE: f64 = 0.05;
-/// A record counts as at most so many spreads, and in what an autocorrelation is learnt from.
-const CLIP: f64 = 12.0;
-const CLIP_RHO: f64 = 3.0;
-/// Units of a spread, and of one in autocorrelations, as they are kept. Spreads are kept to 320, so
-/// that a rise on top of a large one is seen.
-const SPREAD_UNITS: f64 = 100.0;
-const MOST_SPREADS: f64 = 320.0;
-const RHO_UNITS: f64 = 1e6;
-/// Places of an hour, of which the last record is kept.
-const PLACES: usize = 12;
 /// A part that is named again so soon after it was over has one finding.
 const MERGED: Nanos = Nanos(24 * 3600 * 1_000_000_000);
-/// What is named for so long is the new normal.
+/// A rise that lasts for so long is the new normal.
 const NEW_NORMAL: Nanos = Nanos(7 * 24 * 3600 * 1_000_000_000);
 /// A clock before 2020 is not set.
 const CLOCK_SET: u64 = 1_577_836_800 * 1_000_000_000;
@@ -68,7 +48,7 @@ impl When {
     }
 
     /// Time from `earlier` to `self`: by the monotonic clock within a boot, else by wall clocks if
-    /// both are set; `None` if neither tells.
+    /// both are set; `None` otherwise.
     pub fn since(&self, earlier: &Self) -> Option<Nanos> {
         if self.boot == earlier.boot {
             Some(self.mono.since(earlier.mono))
@@ -108,7 +88,7 @@ const FIGURES: [RecordFigure; 3] = [RecordFigure::P50, RecordFigure::Mean, Recor
 pub struct Lasts {
     /// The figure that named it: the median before the mean before the 95th percentile.
     pub figure: RecordFigure,
-    /// How much it rose by, when it was named.
+    /// Its size when it was named.
     pub amount: SignedNanos,
     /// The level that was expected then.
     pub baseline: SignedNanos,
@@ -116,10 +96,10 @@ pub struct Lasts {
     pub per_day: Option<SignedNanos>,
     /// The first window of it.
     pub since: When,
-    /// The first window of the first of its turns: it was over for less than a day between them.
+    /// The first window of the first of its episodes, which are less than a day apart.
     pub first: When,
-    /// Turns, at least 1: a part that is slow in the busy hours of four days has 4.
-    pub turns: u16,
+    /// Episodes, at least 1: a part that is slow in the busy hours of four days has 4.
+    pub episodes: u16,
     /// A further rise since, on top of `amount`.
     pub further: Option<SignedNanos>,
 }
@@ -133,9 +113,9 @@ pub enum Event {
     Further,
     /// It is over.
     Cleared,
-    /// It fell by so much below what was usual, which is the new level.
+    /// It fell by so much below what was usual.
     Fell(SignedNanos),
-    /// It lasted for a week: the level is the new normal.
+    /// The level is the new normal: a rise lasted for a week, or a fall for 288 windows.
     NewNormal,
 }
 
@@ -152,222 +132,15 @@ struct Named {
     kept: i32,
     since: When,
     first: When,
-    turns: u16,
+    episodes: u16,
 }
 
-/// The records of one figure of a part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Series {
-    /// Records less what was expected, the oldest first; accepted ones alone.
-    residuals: Vec<i32>,
-    /// Their median, and the robust standard deviation around it, as of the last sixth record.
-    middle: i32,
-    spread: i32,
-    /// Accepted records.
-    recent: Vec<i32>,
-    /// All records since the last gap in spreads, times [`SPREAD_UNITS`].
-    spreads: Vec<i16>,
-    /// Autocovariance and variance of those, times [`RHO_UNITS`].
-    covariance: i32,
-    variance: i32,
-    /// Accepted records of the hour under way; [`NO_RECORD`] where there is none.
-    hour: [i32; PLACES],
-    cells: Cells,
-}
-
-const NO_RECORD: i32 = i32::MIN;
-
-/// One record of a figure against what was expected.
-struct Measured {
-    value: f64,
-    residual: f64,
-    expected: f64,
-    wide: f64,
-    /// There is no earlier hour.
-    jump: bool,
-    /// All records since the last gap, in spreads.
-    z: Vec<f64>,
-    reading: Reading,
-}
-
-impl Series {
-    fn new() -> Self {
-        Self {
-            residuals: Vec::new(),
-            middle: 0,
-            spread: 0,
-            recent: Vec::new(),
-            spreads: Vec::new(),
-            covariance: (0.5 * RHO_UNITS) as i32,
-            variance: RHO_UNITS as i32,
-            hour: [NO_RECORD; PLACES],
-            cells: Cells::new(),
-        }
-    }
-
-    /// After a gap the records before it are no neighbours.
-    fn restart(&mut self) {
-        self.spreads.clear();
-        (self.covariance, self.variance) = ((0.5 * RHO_UNITS) as i32, RHO_UNITS as i32);
-    }
-
-    /// Forgets all levels.
-    fn forget_levels(&mut self) {
-        self.restart();
-        self.recent.clear();
-        self.hour = [NO_RECORD; PLACES];
-        self.cells = Cells::new();
-    }
-
-    /// Measures a record; `moment` is `None` if cells do not apply. `kept` is the level from before
-    /// the figure was named.
-    fn measure(
-        &mut self,
-        value: f64,
-        moment: Option<Moment>,
-        kept: Option<f64>,
-        held: bool,
-    ) -> Measured {
-        let cell = moment.and_then(|moment| self.cells.expected(moment));
-        let jump = cell.is_none();
-        let recent = || match self.recent.len() {
-            FEWEST.. => median_i32(&self.recent),
-            _ => value,
-        };
-        let expected = cell.map_or_else(|| kept.unwrap_or_else(recent), |cell| cell.level);
-        let residual = value - expected;
-        let (middle, spread) = (f64::from(self.middle), f64::from(self.spread));
-        let slope = cell.map_or(0.0, |cell| cell.slope);
-        let factor = match cell.map(|cell| cell.days) {
-            None => 2.0,
-            Some(..=2) => 1.4,
-            Some(_) => 1.0,
-        };
-        let wide = factor * (spread.max(FLOOR_US / 2.0) + SLOPE * slope);
-        if self.residuals.len() >= SPREAD_FROM {
-            let z = (residual / wide).clamp(-MOST_SPREADS, MOST_SPREADS);
-            if self.spreads.len() == REACH {
-                self.spreads.remove(0);
-            }
-            self.spreads.push((z * SPREAD_UNITS) as i16);
-        }
-        let z: Vec<f64> = self
-            .spreads
-            .iter()
-            .map(|z| f64::from(*z) / SPREAD_UNITS)
-            .collect();
-        if let ([.., before, now], false, false) = (&z[..], held, jump) {
-            let clip = |z: f64| (z - middle / wide).clamp(-CLIP_RHO, CLIP_RHO);
-            let (before, now) = (clip(*before), clip(*now));
-            let learn = |old: i32, new: f64| {
-                let old = f64::from(old);
-                (old + (new * RHO_UNITS - old) / RESIDUALS as f64) as i32
-            };
-            self.covariance = learn(self.covariance, now * before);
-            self.variance = learn(self.variance, now * now);
-        }
-        let learnt = f64::from(self.covariance) / f64::from(self.variance.max(1));
-        let learnt = learnt.clamp(0.05, 0.9);
-        let reading = Reading {
-            rho: if jump { 0.9 } else { learnt },
-            slow: if jump {
-                0.9
-            } else {
-                1.0 - (1.0 - learnt) / 2.0
-            },
-            bursts: false,
-            long: false,
-            floor: FLOOR_US / wide,
-        };
-        Measured {
-            value,
-            residual,
-            expected,
-            wide,
-            jump,
-            z,
-            reading,
-        }
-    }
-
-    /// Learns an accepted record.
-    fn learn(&mut self, measured: &Measured, place: usize, sixth: bool) {
-        if self.recent.len() >= FEWEST {
-            keep(&mut self.residuals, micros(measured.residual), RESIDUALS);
-            if sixth || self.residuals.len() < 60 {
-                // Around their own median: a slow rise must not widen it.
-                let middle = median_i32(&self.residuals);
-                let off = self
-                    .residuals
-                    .iter()
-                    .map(|r| micros((f64::from(*r) - middle).abs()));
-                self.spread = micros(1.4826 * median_i32(&off.collect::<Vec<_>>()));
-                self.middle = micros(middle);
-            }
-        }
-        keep(&mut self.recent, micros(measured.value), RECENT);
-        self.hour[place] = micros(measured.value);
-    }
-
-    /// Ends an hour, of which at least `fewest` places have to be accepted for it to be learnt.
-    fn end_hour(&mut self, hour: i64, weekday: bool, fewest: usize) {
-        let known = self
-            .hour
-            .iter()
-            .copied()
-            .filter(|value| *value != NO_RECORD);
-        let known: Vec<i32> = known.collect();
-        if known.len() >= fewest.max(1) {
-            self.cells.learn(hour, weekday, micros(median_i32(&known)));
-        }
-        self.hour = [NO_RECORD; PLACES];
-    }
-
-    /// How far the last `span` records, of which `now` is the newest, are from what was expected:
-    /// their median, without a bound in spreads.
-    fn amount(&self, now: &Measured, span: usize) -> i32 {
-        let before = self.residuals.len().saturating_sub(span - 1);
-        let mut latest = self.residuals[before..].to_vec();
-        latest.push(micros(now.residual));
-        micros(median_i32(&latest))
-    }
-
-    /// By how much the accepted records rise a day: of a day's residuals, the last sixth less the
-    /// first, whose middles are five sixths apart.
-    fn per_day(&self, window: Nanos) -> f64 {
-        let n = self.residuals.len();
-        let sixth = (n / 6).max(1);
-        let (Some(first), Some(last)) =
-            (self.residuals.get(..sixth), self.residuals.get(n - sixth..))
-        else {
-            return 0.0;
-        };
-        let windows = (n - sixth).max(1) as f64;
-        let day = 86_400e9 / window.0.max(1) as f64;
-        (median_i32(last) - median_i32(first)) / windows * day
-    }
-}
-
-/// Pushes to a list of at most `most`, whose oldest goes.
-fn keep(list: &mut Vec<i32>, value: i32, most: usize) {
-    if list.len() == most {
-        list.remove(0);
-    }
-    list.push(value);
-}
-
-fn micros(value: f64) -> i32 {
-    // Saturates, at 35 minutes; rounds to the nearest.
-    ((value + if value < 0.0 { -0.5 } else { 0.5 }) as i32).max(i32::MIN + 1)
-}
-
-fn median_i32(values: &[i32]) -> f64 {
-    median(
-        &mut values
-            .iter()
-            .map(|value| i64::from(*value))
-            .collect::<Vec<_>>(),
-    )
+/// A fall of the median that has not lasted for a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fallen {
+    /// Microseconds, positive.
+    amount: i32,
+    windows: u16,
 }
 
 /// The clock that the hours of the cells are counted by.
@@ -387,7 +160,8 @@ pub struct Watch {
     window: Nanos,
     series: [Series; 3],
     named: Option<Named>,
-    /// First window and turns of the finding that ended last, and when it did.
+    fallen: Option<Fallen>,
+    /// First window and episodes of the finding that ended last, and when it did.
     ended: Option<(When, u16, When)>,
     last: Option<When>,
     basis: Basis,
@@ -404,6 +178,7 @@ impl Watch {
             window,
             series: [(); 3].map(|()| Series::new()),
             named: None,
+            fallen: None,
             ended: None,
             last: None,
             basis: Basis::Open,
@@ -422,7 +197,7 @@ impl Watch {
             per_day: (named.per_day != i32::MIN).then(|| us(named.per_day)),
             since: named.since,
             first: named.first,
-            turns: named.turns,
+            episodes: named.episodes,
             further: (named.further > 0).then(|| us(named.further)),
         })
     }
@@ -462,13 +237,14 @@ impl Watch {
         for (place, (series, value)) in self.series.iter_mut().zip(values).enumerate() {
             let kept = self.named.filter(|named| named.figure == place);
             let kept = kept.map(|named| f64::from(named.kept));
-            let mut of = series.measure(value, moment, kept, self.named.is_some());
+            let held = self.named.is_some() || self.fallen.is_some();
+            let mut of = series.measure(value, moment, kept, held);
             of.reading.bursts = place > 0;
             of.reading.long = self.phase == 0 && !of.jump;
             measured.push(of);
         }
         let event = self.judge(&when, &measured);
-        if self.named.is_none() {
+        if self.named.is_none() && self.fallen.is_none() {
             let second = moment.map_or(0, |moment| self.begin_in_hour(&moment));
             let place = (second as usize * PLACES / HOUR_S as usize).min(PLACES - 1);
             let sixth = self.phase == 0;
@@ -495,7 +271,7 @@ impl Watch {
                 > STEP
     }
 
-    /// Where in the week the window's middle lies; ends the hour before it. `None` if the clock
+    /// Places the window's middle in the week; ends the hour before it. `None` if the clock
     /// that the cells are counted by is not known.
     fn moment(&mut self, when: &When) -> Option<Moment> {
         let basis = if when.is_clock_set() {
@@ -573,13 +349,9 @@ impl Watch {
         let spreads = |by: i32| (f64::from(by) / wide).min(MOST_SPREADS);
         let less = |by: i32| clipped(z, spreads(by));
         if reading.is_over(&less(named.amount), spreads(named.amount).min(CLIP)) {
-            self.ended = Some((named.first, named.turns, *when));
+            self.ended = Some((named.first, named.episodes, *when));
             self.named = None;
-            // Those of the rise would be one again.
-            for series in &mut self.series {
-                let over = series.spreads.len().saturating_sub(3);
-                series.spreads.drain(..over);
-            }
+            self.drop_all_but_latest();
             return Some(Event::Cleared);
         }
         let all = named.amount.saturating_add(named.further);
@@ -614,10 +386,11 @@ impl Watch {
         let merged = self
             .ended
             .filter(|(_, _, end)| when.since(end).is_some_and(|t| t <= MERGED));
-        let (first, turns) = merged.map_or((since, 1), |(first, turns, _)| {
-            (first, turns.saturating_add(1))
+        let (first, episodes) = merged.map_or((since, 1), |(first, episodes, _)| {
+            (first, episodes.saturating_add(1))
         });
         let slow = rise.span >= 12 && !rise.edge;
+        self.fallen = None;
         self.named = Some(Named {
             figure,
             amount,
@@ -630,29 +403,62 @@ impl Watch {
             kept: micros(measured[figure].expected),
             since,
             first,
-            turns,
+            episodes,
         });
         Some(Event::Named)
     }
 
-    /// A fall with an edge below what the hours were: their level is the lower one from now on.
+    /// A fall with an edge below what the hours were. For a day it is no more than that, since a
+    /// level that returns to what was usual has not risen; then it is the new level.
     fn fall(&mut self, measured: &[Measured]) -> Option<Event> {
         let Measured {
-            z, reading, jump, ..
+            z,
+            wide,
+            reading,
+            jump,
+            ..
         } = &measured[0];
-        let below: Vec<f64> = clipped(z, 0.0).iter().map(|z| -z).collect();
-        let fall = reading.rise(&below).filter(|fall| fall.edge && !jump)?;
-        let mut by = [0; 3];
-        for ((series, of), by) in self.series.iter_mut().zip(measured).zip(&mut by) {
-            *by = series.amount(of, fall.span).min(0);
-            series.cells.shift(*by);
+        let below = |by: f64| {
+            z.iter()
+                .map(|z| (-z - by).clamp(-CLIP, CLIP))
+                .collect::<Vec<_>>()
+        };
+        let Some(fallen) = &mut self.fallen else {
+            let fall = reading
+                .rise(&below(0.0))
+                .filter(|fall| fall.edge && !jump)?;
+            let amount = self.series[0]
+                .amount(&measured[0], fall.span)
+                .min(-1)
+                .saturating_neg();
+            self.fallen = Some(Fallen { amount, windows: 0 });
+            return Some(Event::Fell(SignedNanos(i64::from(amount) * 1000)));
+        };
+        let spreads = (f64::from(fallen.amount) / wide).min(MOST_SPREADS);
+        if reading.is_over(&below(spreads), spreads.min(CLIP)) {
+            self.fallen = None;
+            self.drop_all_but_latest();
+            return None;
+        }
+        fallen.windows += 1;
+        if usize::from(fallen.windows) < RESIDUALS {
+            return None;
+        }
+        self.fallen = None;
+        for (series, of) in self.series.iter_mut().zip(measured) {
+            let by = scan::median(&mut of.z.clone()) * of.wide;
+            series.cells.shift(micros(by.min(0.0)));
+            series.recent.clear();
             series.restart();
         }
-        Some(Event::Fell(SignedNanos(i64::from(-by[0]) * 1000)))
+        Some(Event::NewNormal)
     }
-}
 
-/// Records in spreads, less `by`, within what one of them counts as.
-fn clipped(z: &[f64], by: f64) -> Vec<f64> {
-    z.iter().map(|z| (z - by).clamp(-CLIP, CLIP)).collect()
+    /// Drops the records in spreads of a change that is over, which would be a change again.
+    fn drop_all_but_latest(&mut self) {
+        for series in &mut self.series {
+            let over = series.spreads.len().saturating_sub(3);
+            series.spreads.drain(..over);
+        }
+    }
 }

@@ -11,7 +11,7 @@ const OVER: f64 = 4.0;
 /// The mean and the 95th percentile hold bursts, so one window more than the median.
 const FEWEST_WITH_BURSTS: usize = 4;
 
-/// How records of one figure are read.
+/// The view of one figure's records in a scan.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     /// Autocorrelation from record to record.
@@ -22,7 +22,7 @@ pub(super) struct Reading {
     pub(super) bursts: bool,
     /// Spans over 12 windows are looked at: they are every sixth time, and never without cells.
     pub(super) long: bool,
-    /// What 0.1 ms are in spreads.
+    /// 0.1 ms in spreads.
     pub(super) floor: f64,
 }
 

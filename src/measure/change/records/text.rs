@@ -1,14 +1,17 @@
 //! The records of a part as one line of integers, for a state file.
 //!
 //! ```text
-//! WINDOW PHASE BASIS HOUR  LAST  NAMED  ENDED  and for each figure
-//! COVARIANCE VARIANCE MIDDLE SPREAD  N RESIDUAL...  N RECORD...  N SPREAD...  12 RECORD...  216 CELL COUNT...
+//! WINDOW PHASE BASIS HOUR  LAST  NAMED  FALLEN  ENDED  and for each figure
+//! COVARIANCE VARIANCE MIDDLE SPREAD  N RESIDUAL...  N RECORD...  N SPREAD...  12 RECORD...
+//! 216 CELL COUNT...
 //! ```
 //!
 //! Delays are in microseconds, times in nanoseconds. `-` stands for what is not there.
 
 use super::cells::{Cells, DAYS, WEEK};
-use super::{Basis, Named, Series, Watch, When, NO_RECORD, PLACES, REACH, RECENT, RESIDUALS};
+use super::scan::REACH;
+use super::series::{Series, NO_RECORD, PLACES, RECENT, RESIDUALS};
+use super::{Basis, Fallen, Named, Watch, When};
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::fmt::{self, Write};
 
@@ -50,17 +53,21 @@ impl fmt::Display for Watch {
                     kept,
                     since,
                     first,
-                    turns,
+                    episodes,
                 } = named;
                 write!(
                     f,
-                    " {figure} {amount} {further} {per_day} {kept} {since} {first} {turns}"
+                    " {figure} {amount} {further} {per_day} {kept} {since} {first} {episodes}"
                 )?;
             }
             None => f.write_str(" -")?,
         }
+        match &self.fallen {
+            Some(fallen) => write!(f, " {} {}", fallen.amount, fallen.windows)?,
+            None => f.write_str(" -")?,
+        }
         match &self.ended {
-            Some((first, turns, end)) => write!(f, " {turns} {first} {end}")?,
+            Some((first, episodes, end)) => write!(f, " {episodes} {first} {end}")?,
             None => f.write_str(" -")?,
         }
         for series in &self.series {
@@ -212,12 +219,17 @@ impl Watch {
                 kept: words.delay()?,
                 since: words.when()?,
                 first: words.when()?,
-                turns: words.within(1, i32::from(u16::MAX))? as u16,
+                episodes: words.within(1, i32::from(u16::MAX))? as u16,
             });
         }
         if !words.is_absent() {
-            let turns = words.within(1, i32::from(u16::MAX))? as u16;
-            watch.ended = Some((words.when()?, turns, words.when()?));
+            let amount = words.within(1, i32::MAX)?;
+            let windows = words.within(0, RESIDUALS as i32)? as u16;
+            watch.fallen = Some(Fallen { amount, windows });
+        }
+        if !words.is_absent() {
+            let episodes = words.within(1, i32::from(u16::MAX))? as u16;
+            watch.ended = Some((words.when()?, episodes, words.when()?));
         }
         for place in 0..watch.series.len() {
             watch.series[place] = words.series()?;
