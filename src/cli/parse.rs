@@ -586,6 +586,9 @@ mod tests {
         ("group-by", "passive x --group-by subnet", PASSIVE, |c| {
             passive(c).group_by = GroupBy::Subnet;
         }),
+        ("verbose", "passive x -v", PASSIVE, |c| {
+            passive(c).verbose = true;
+        }),
         ("max-groups", "passive x --max-groups 7", PASSIVE, |c| {
             passive(c).max_groups = 7;
         }),

@@ -23,6 +23,8 @@ pub enum Input {
 pub struct PassiveConfig {
     /// Where packets come from.
     pub input: Input,
+    /// Set if each HTTP exchange is shown.
+    pub verbose: bool,
     /// The capture of the other end; `None` if there is one capture.
     pub peer: Option<PathBuf>,
     /// Format of the output.
@@ -47,6 +49,7 @@ impl Default for PassiveConfig {
     fn default() -> Self {
         Self {
             input: Input::Stdin,
+            verbose: false,
             peer: None,
             format: Format::Text,
             interval: Some(Duration::from_secs(1)),

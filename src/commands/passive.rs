@@ -3,6 +3,9 @@
 //! One thread reads and analyses. Where metrics are served, their threads look at the same state
 //! under a lock, which the reader holds for a chunk of packets and never while it waits for more.
 
+#[cfg(target_os = "linux")]
+mod live;
+
 use crate::cli::passive::{Input, PassiveConfig};
 use crate::cli::{Common, ExitCode, HostPort, PROGRAM};
 use crate::commands::signals::Signals;
@@ -11,8 +14,8 @@ use crate::http::{self, Response, Routes};
 use crate::node::accept::listen_addresses;
 use crate::output::{print_error, replace};
 use crate::passive::{
-    pair_flows, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer, Packet,
-    Pairing, Sample, Side, Stream, TcpSegment, Which,
+    link_type_name, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Halves, Limits,
+    Observer, Packet, Paired, Pairing, Sample, Side, Stream, TcpSegment, Which,
 };
 use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
 use crate::report::prometheus::Exposition;
@@ -27,12 +30,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use live::open as open_live;
+
 /// The bytes of one read: they stay in the CPU's cache between the kernel's copy and the parser.
 const CHUNK: usize = 256 * 1024;
-
-/// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
-#[cfg(target_os = "linux")]
-const FRAME: usize = 128 * 1024;
 
 /// Runs the command and returns the exit code.
 ///
@@ -76,6 +78,7 @@ struct Printer {
     /// The first failed write; nothing is written after it.
     failed: Option<io::Error>,
     is_first: bool,
+    verbose: bool,
     groups: Option<Groups>,
 }
 
@@ -89,6 +92,7 @@ impl Printer {
             out: BufWriter::with_capacity(64 * 1024, io::stdout()),
             failed: None,
             is_first: true,
+            verbose: config.verbose,
             groups: metrics.then(|| Groups::new(config.group_by, config.max_groups)),
         };
         printer.write(config.format.begin());
@@ -120,6 +124,31 @@ impl Printer {
             peer: None,
             one_way: None,
             at,
+            verbose: self.verbose,
+        });
+    }
+}
+
+impl Printer {
+    /// Prints the answer of an application, if the segment was one.
+    #[inline]
+    fn answer(&mut self, flow: &Flow, findings: &Findings) {
+        let answer = findings.answer.as_ref();
+        if let Some(line) = answer.and_then(|answer| self.format.answer(flow, answer)) {
+            self.write(line);
+        }
+    }
+
+    /// Prints a flow of two captures.
+    fn pair(&mut self, (flow, peer): &Paired, pairing: &mut Pairing) {
+        let one_way = pairing.take(flow);
+        let at = self.at.or(one_way.file_at).or_else(|| flow.near());
+        self.record(&Record {
+            flow,
+            peer: peer.as_deref(),
+            one_way: Some(one_way),
+            at: at.unwrap_or(Side::Client),
+            verbose: self.verbose,
         });
     }
 }
@@ -143,6 +172,7 @@ impl Observer for Printer {
         if let Some(groups) = &mut self.groups {
             groups.segment(flow, sender, findings);
         }
+        self.answer(flow, findings);
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
@@ -186,7 +216,7 @@ impl Session {
     fn new(common: &Common, config: &PassiveConfig) -> Self {
         let with_metrics = common.metrics_listen.is_some() || common.metrics_file.is_some();
         Self {
-            analyzer: Analyzer::new(limits(config)),
+            analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
             printer: Printer::new(config, with_metrics),
             metrics_file: common.metrics_file.clone(),
             kernel: Kernel::default(),
@@ -249,6 +279,15 @@ impl Session {
                 code = ExitCode::Failed;
             }
         }
+        for (link, packets) in &self.analyzer.tally().unread {
+            let known = link_type_name(*link).map_or_else(String::new, |name| format!(" ({name})"));
+            complain(&format!(
+                "{name}: {packets} packets of link type {link}{known} are not read"
+            ));
+        }
+        if self.analyzer.tally().nothing_was_read() {
+            code = ExitCode::Failed;
+        }
         if let Some(fault) = fault {
             complain(&format!("{name}: {fault}"));
             code = ExitCode::Failed;
@@ -283,7 +322,7 @@ fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result
     let source = match &config.input {
         Input::File(path) => Source::Bytes(Box::new(open(path)?), path.display().to_string()),
         Input::Stdin => Source::Bytes(Box::new(io::stdin()), "stdin".to_owned()),
-        Input::Interface(interface) => live(interface)?,
+        Input::Interface(interface) => open_live(interface)?,
     };
     let session = Arc::new(Mutex::new(Session::new(common, config)));
     if let Some(listeners) = listeners {
@@ -309,10 +348,7 @@ fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result
             return Ok(lock(&session).finish(&name, fault.as_deref()));
         }
         #[cfg(target_os = "linux")]
-        Source::Live(socket, _) => {
-            lock(&session).kernel.socket = Some(Arc::clone(&socket));
-            receive(&socket, &session)
-        }
+        Source::Live(socket, name) => live::receive(socket, &name, &session),
     };
     let code = lock(&session).finish("interface", fault.as_deref());
     Ok(code)
@@ -390,55 +426,8 @@ fn read(reader: &mut dyn Read, session: &Mutex<Session>) -> Option<String> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn live(_interface: &str) -> Result<Source, String> {
+fn open_live(_interface: &str) -> Result<Source, String> {
     Err("--interface works on Linux only; use tcpdump -U -w - | ... passive -".to_owned())
-}
-
-#[cfg(target_os = "linux")]
-fn live(interface: &str) -> Result<Source, String> {
-    match crate::sys::packet::PacketSocket::open(interface) {
-        Ok(socket) => Ok(Source::Live(Arc::new(socket), interface.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(format!(
-            "capture on {interface}: {error}: it takes root or CAP_NET_RAW; or pipe from one who \
-             may: sudo tcpdump -i {interface} -U -w - | ... passive -"
-        )),
-        Err(error) => Err(format!("capture on {interface}: {error}")),
-    }
-}
-
-/// Captures until a fault or a signal, and returns the fault.
-#[cfg(target_os = "linux")]
-fn receive(socket: &crate::sys::packet::PacketSocket, session: &Mutex<Session>) -> Option<String> {
-    use crate::passive::{LINK_ETHERNET, LINK_RAW};
-    const ARPHRD_ETHER: u16 = 1;
-    const ARPHRD_LOOPBACK: u16 = 772;
-    let mut frame = vec![0; FRAME];
-    loop {
-        let received = match socket.receive(&mut frame) {
-            Ok(received) => received,
-            Err(error) => return Some(error.to_string()),
-        };
-        // On loopback each packet goes out and comes in; one of the two will do.
-        if received.outgoing && received.hardware == ARPHRD_LOOPBACK {
-            continue;
-        }
-        let mut session = lock(session);
-        session.packets(&[Packet {
-            time: received.time,
-            link: match received.hardware {
-                ARPHRD_ETHER | ARPHRD_LOOPBACK => LINK_ETHERNET,
-                // None (tun), raw IP, IPIP, IP6IP6, SIT, GRE: no link header.
-                65534 | 519 | 768 | 769 | 776 | 778 => LINK_RAW,
-                _ => u16::MAX,
-            },
-            original: received.original,
-            data: &frame[..received.kept],
-        }]);
-        session.printer.flush();
-        if !session.goes_on() {
-            return None;
-        }
-    }
 }
 
 /// Writes the metrics file at its interval, and ends the process after a signal.
@@ -486,7 +475,6 @@ struct End {
     file: File,
     stream: Stream,
     analyzer: Analyzer,
-    flows: Vec<BoxedFlow>,
     fault: Option<String>,
     done: bool,
 }
@@ -494,8 +482,7 @@ struct End {
 /// Gathers the flows of one capture and finds its packets in the other.
 struct Gather<'a> {
     which: Which,
-    max: usize,
-    flows: &'a mut Vec<BoxedFlow>,
+    halves: &'a mut Halves,
     pairing: &'a mut Pairing,
     printer: &'a mut Printer,
 }
@@ -513,8 +500,11 @@ impl Observer for Gather<'_> {
         flow: &Flow,
         sender: Side,
         segment: &TcpSegment<'_>,
-        _findings: &Findings,
+        findings: &Findings,
     ) {
+        if self.which == Which::File {
+            self.printer.answer(flow, findings);
+        }
         let found = self.pairing.packet(self.which, flow, sender, now, segment);
         if let Some(difference) = found {
             let forth = self.printer.at.unwrap_or(Side::Client) == sender;
@@ -526,11 +516,8 @@ impl Observer for Gather<'_> {
     }
 
     fn ended(&mut self, flow: BoxedFlow) {
-        // Beyond the bound, flows of the file are printed without those of the peer.
-        if self.flows.len() < self.max {
-            self.flows.push(flow);
-        } else if self.which == Which::File {
-            self.printer.alone(&flow);
+        if let Some(pair) = self.halves.ended(self.which, flow) {
+            self.printer.pair(&pair, self.pairing);
         }
     }
 }
@@ -542,19 +529,17 @@ impl End {
             name: path.display().to_string(),
             file: open(path)?,
             stream: Stream::new(CHUNK),
-            analyzer: Analyzer::new(limits(config)),
-            flows: Vec::new(),
+            analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
             fault: None,
             done: false,
         })
     }
 
     /// Reads one chunk.
-    fn chunk(&mut self, max: usize, pairing: &mut Pairing, printer: &mut Printer) {
+    fn chunk(&mut self, halves: &mut Halves, pairing: &mut Pairing, printer: &mut Printer) {
         let mut gather = Gather {
             which: self.which,
-            max,
-            flows: &mut self.flows,
+            halves,
             pairing,
             printer,
         };
@@ -591,7 +576,8 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
     let mut file = End::new(Which::File, &path, config)?;
     let mut peer = End::new(Which::Peer, peer, config)?;
     let mut printer = Printer::new(config, false);
-    let mut pairing = Pairing::default();
+    let mut pairing = Pairing::new(config.max_flows);
+    let mut halves = Halves::new(config.max_flows);
     while !(file.done && peer.done) && printer.failed.is_none() {
         let behind = file.analyzer.tally().last <= peer.analyzer.tally().last;
         let next = if peer.done || (behind && !file.done) {
@@ -599,7 +585,7 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
         } else {
             &mut peer
         };
-        next.chunk(config.max_flows, &mut pairing, &mut printer);
+        next.chunk(&mut halves, &mut pairing, &mut printer);
     }
     if pairing.dropped() > 0 {
         complain(&format!(
@@ -607,21 +593,9 @@ fn pair(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
             pairing.dropped()
         ));
     }
-    let flows = std::mem::take(&mut file.flows);
-    let (paired, left) = pair_flows(flows, std::mem::take(&mut peer.flows));
-    for (flow, other) in &paired {
-        let one_way = pairing.take(flow);
-        let at = config
-            .at
-            .or(one_way.file_at)
-            .or_else(|| flow.near())
-            .unwrap_or(Side::Client);
-        printer.record(&Record {
-            flow,
-            peer: other.as_deref(),
-            one_way: Some(one_way),
-            at,
-        });
+    let (paired, left) = halves.finish();
+    for pair in &paired {
+        printer.pair(pair, &mut pairing);
     }
     if left > 0 {
         complain(&format!(

@@ -1,23 +1,37 @@
 //! Packets in; flows and round trips to an [`Observer`] out. The table of flows and its bounds.
 
+use super::application::Budget;
 use super::capture::{Packet, BATCH};
-use super::flow::{BoxedFlow, Ended, Findings, Flow, Sample};
-use super::http::looks_like_http;
-use super::packet::{self, Endpoint, Skip, TcpSegment, ACK, SYN};
+use super::encapsulation::{self, interface, Ip};
+use super::flow::{AlsoSeen, BoxedFlow, Flow};
+use super::fragments::Fragments;
+use super::key::{Key, Keyed, Printed};
+use super::packet::{self, Skip, TcpSegment, ACK, SYN};
+use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
+use super::tally::Tally;
 use crate::time::WallTime;
-use std::collections::hash_map::{HashMap, RandomState};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
-/// How long a closed connection stays in the table after its last packet: repeated FINs and late ACKs belong to it.
-/// Less than the TIME-WAIT of RFC 9293 §3.3.2, for it costs memory; more than any usual pause between two repeats.
-const LINGER_NS: u64 = 10 * 1_000_000_000;
+/// How long a closed connection stays in the table after its last packet, whose late packets belong
+/// to it: the longest TIME-WAIT (RFC 9293 §3.4.2).
+const LINGER_NS: u64 = 240 * 1_000_000_000;
 
-/// Interval snapshots and HTTP exchanges kept over all open flows.
-const HISTORY: usize = 200_000;
+/// Beyond this many closed connections they stay only for [`LINGER_LEAST_NS`].
+const MAX_LINGERING: usize = 8192;
+
+/// More than any usual pause between two repeats of a FIN.
+const LINGER_LEAST_NS: u64 = 10 * 1_000_000_000;
 
 /// Interval snapshots kept per flow.
 const INTERVALS_PER_FLOW: usize = 3600;
+
+/// Interfaces that have names.
+const MAX_INTERFACES: usize = 256;
+
+/// Interfaces besides its own that a connection's packets are counted on.
+const MAX_ALSO_SEEN: usize = 8;
 
 /// What the table may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,144 +62,6 @@ pub trait Observer {
     fn ended(&mut self, flow: BoxedFlow);
 }
 
-/// Counts over a whole capture.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Packets of any kind.
-    pub packets: u64,
-    /// Those that held a TCP segment that could be used.
-    pub tcp_packets: u64,
-    /// The others, by the order of [`Skip::ALL`].
-    pub skipped: [u64; Skip::ALL.len()],
-    /// Time of the first packet; `None` before it.
-    pub first: Option<WallTime>,
-    /// Time of the latest one.
-    pub last: Option<WallTime>,
-    /// Flows begun.
-    pub flows: u64,
-    /// Flows that had to make room while they were open.
-    pub evicted: u64,
-}
-
-/// Addresses and ports of a connection, the lower end first, so that both directions have one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    low: Endpoint,
-    high: Endpoint,
-}
-
-impl Key {
-    #[inline]
-    fn of(segment: &TcpSegment<'_>) -> Self {
-        let (a, b) = (segment.source, segment.destination);
-        if (a.address, a.port) <= (b.address, b.port) {
-            Self { low: a, high: b }
-        } else {
-            Self { low: b, high: a }
-        }
-    }
-}
-
-impl Key {
-    /// 64 bits that stand for it in the index.
-    #[inline]
-    fn print(&self, keyed: Keyed) -> u64 {
-        let mut hasher = keyed.build_hasher();
-        hasher.write_u128(self.low.address);
-        hasher.write_u128(self.high.address);
-        hasher.write_u32(u32::from(self.low.port) << 16 | u32::from(self.high.port));
-        hasher.finish()
-    }
-}
-
-/// Hands a number on that is a hash already.
-#[derive(Clone, Copy, Debug, Default)]
-struct Printed(u64);
-
-impl Hasher for Printed {
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    #[inline]
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-
-    fn write(&mut self, _bytes: &[u8]) {
-        unreachable!("the index has keys of 64 bits only");
-    }
-}
-
-/// Folded multiplication with secret numbers: a capture's author cannot aim at one bucket, and it costs a tenth of std's
-/// SipHash, which is a fifth of the time per packet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Keyed {
-    seed: u64,
-    factor: u64,
-}
-
-impl Keyed {
-    pub(super) fn new() -> Self {
-        let state = RandomState::new();
-        Self {
-            seed: state.hash_one(0_u8),
-            factor: state.hash_one(1_u8) | 1,
-        }
-    }
-}
-
-impl BuildHasher for Keyed {
-    type Hasher = Folding;
-    #[inline]
-    fn build_hasher(&self) -> Folding {
-        Folding {
-            state: self.seed,
-            factor: self.factor,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Folding {
-    state: u64,
-    factor: u64,
-}
-
-impl Hasher for Folding {
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.state
-    }
-
-    #[inline]
-    fn write_u64(&mut self, value: u64) {
-        let product = u128::from(self.state ^ value) * u128::from(self.factor);
-        self.state = (product as u64 ^ (product >> 64) as u64).wrapping_add(self.factor);
-    }
-
-    #[inline]
-    fn write_u32(&mut self, value: u32) {
-        self.write_u64(u64::from(value));
-    }
-
-    #[inline]
-    fn write_u128(&mut self, value: u128) {
-        self.write_u64(value as u64);
-        self.write_u64((value >> 64) as u64);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for eight in bytes.chunks(8) {
-            let value = eight
-                .iter()
-                .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-            self.write_u64(value);
-        }
-    }
-}
-
 /// No slot: the end of a list.
 const NONE: u32 = u32::MAX;
 
@@ -209,8 +85,14 @@ struct Slot {
     key: Key,
     /// Whether the client is the key's lower end.
     client_is_low: bool,
-    closed: bool,
+    list: usize,
 }
+
+/// Connections that both ends may go on with.
+const OPEN: usize = 0;
+
+/// Connections that both ends have closed, or one has reset.
+const CLOSED: usize = 1;
 
 /// A segment and where it belongs.
 #[derive(Clone, Copy)]
@@ -219,6 +101,17 @@ struct Parsed<'a> {
     segment: TcpSegment<'a>,
     key: Key,
     print: u64,
+    /// 0 where it is not known.
+    interface: u32,
+}
+
+/// What a packet has that can be used.
+#[derive(Clone, Copy)]
+// Nearly all packets are of the large kind, and a batch of them lies on the stack.
+#[allow(clippy::large_enum_variant)]
+enum Content<'a> {
+    Segment(Parsed<'a>),
+    Fragment,
 }
 
 /// The table of flows.
@@ -232,9 +125,13 @@ pub struct Analyzer {
     slots: Vec<Option<Slot>>,
     links: Vec<Links>,
     free: Vec<u32>,
-    /// Open flows, and closed ones.
+    /// [`OPEN`] and [`CLOSED`] flows.
     lists: [Recency; 2],
-    history: usize,
+    /// Flows that are closed.
+    lingering: usize,
+    fragments: Fragments,
+    interfaces: Vec<(u32, String)>,
+    budget: Budget,
 }
 
 impl Analyzer {
@@ -256,13 +153,41 @@ impl Analyzer {
             links: Vec::new(),
             free: Vec::new(),
             lists: [empty; 2],
-            history: 0,
+            lingering: 0,
+            fragments: Fragments::default(),
+            interfaces: Vec::new(),
+            budget: Budget::default(),
         }
+    }
+
+    /// The same table, which keeps the targets of HTTP requests.
+    pub fn with_targets(mut self, targets: bool) -> Self {
+        self.budget.targets = targets;
+        self
     }
 
     /// Counts so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Returns `true` if the interface has a name, or there are too many of them.
+    pub fn knows_interface(&self, number: u32) -> bool {
+        let known = self.interfaces.iter().any(|(of, _)| *of == number);
+        known || self.interfaces.len() == MAX_INTERFACES
+    }
+
+    /// Gives an interface the name that reports have of it.
+    pub fn name_interface(&mut self, number: u32, name: String) {
+        if !self.knows_interface(number) {
+            self.interfaces.push((number, name));
+        }
+    }
+
+    /// Returns the number of bytes of payload that wait for those before them.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.budget.held
     }
 
     /// Flows in the table.
@@ -282,7 +207,10 @@ impl Analyzer {
             for (place, packet) in parsed.iter_mut().zip(batch) {
                 *place = self.parse(packet);
             }
-            let slots = parsed.map(|place| self.index.get(&place?.print).copied());
+            let slots: [Option<u32>; BATCH] = std::array::from_fn(|at| match &parsed[at] {
+                Some(Content::Segment(of)) => self.index.get(&of.print).copied(),
+                Some(Content::Fragment) | None => None,
+            });
             let warm = slots.map(|at| {
                 self.slots
                     .get(at? as usize)?
@@ -290,19 +218,19 @@ impl Analyzer {
                     .map(|slot| slot.flow.warm())
             });
             std::hint::black_box(warm);
-            for (time, segment, key, print) in parsed
-                .iter()
-                .flatten()
-                .map(|of| (of.time, &of.segment, of.key, of.print))
-            {
-                self.segment(time, segment, key, print, observer);
+            for (content, packet) in parsed.iter().zip(batch) {
+                match content {
+                    Some(Content::Segment(of)) => self.segment(of, observer),
+                    Some(Content::Fragment) => self.fragment(packet, observer),
+                    None => {}
+                }
             }
         }
     }
 
-    /// Counts a packet; its segment, if it has one that can be used.
+    /// Counts a packet, and returns what it has that can be used.
     #[inline]
-    fn parse<'a>(&mut self, packet: &Packet<'a>) -> Option<Parsed<'a>> {
+    fn parse<'a>(&mut self, packet: &Packet<'a>) -> Option<Content<'a>> {
         self.tally.packets += 1;
         let Some(time) = packet.time else {
             self.tally.skipped[Skip::NoTime as usize] += 1;
@@ -313,18 +241,55 @@ impl Analyzer {
         match packet::parse(packet) {
             Ok(segment) => {
                 self.tally.tcp_packets += 1;
-                let key = Key::of(&segment);
-                Some(Parsed {
-                    time,
-                    segment,
-                    key,
-                    print: key.print(self.keyed),
-                })
+                Some(Content::Segment(self.locate(time, packet, segment)))
             }
             Err(skip) => {
                 self.tally.skipped[skip as usize] += 1;
-                None
+                if skip == Skip::LinkType {
+                    self.tally.count_unread(packet.link);
+                }
+                (skip == Skip::Fragment).then_some(Content::Fragment)
             }
+        }
+    }
+
+    #[inline]
+    fn locate<'a>(
+        &self,
+        time: WallTime,
+        packet: &Packet<'_>,
+        segment: TcpSegment<'a>,
+    ) -> Parsed<'a> {
+        let key = Key::of(&segment);
+        Parsed {
+            time,
+            segment,
+            key,
+            print: key.print(self.keyed),
+            interface: interface(packet),
+        }
+    }
+
+    /// Takes a fragment, and the segment that it completes.
+    #[inline(never)]
+    fn fragment(&mut self, packet: &Packet<'_>, observer: &mut impl Observer) {
+        let (Some(time), Ok(ip)) = (packet.time, encapsulation::ip(packet)) else {
+            return;
+        };
+        let Some(whole) = self.fragments.take(time, &ip) else {
+            return;
+        };
+        let whole_ip = Ip {
+            data: &whole.data,
+            length: whole.length,
+            fragment: None,
+            ..ip
+        };
+        if let Ok(segment) = packet::tcp(&whole_ip) {
+            self.tally.skipped[Skip::Fragment as usize] -= whole.fragments;
+            self.tally.tcp_packets += whole.fragments;
+            let parsed = self.locate(time, packet, segment);
+            self.segment(&parsed, observer);
         }
     }
 
@@ -337,8 +302,9 @@ impl Analyzer {
             .map(|slot| slot.flow)
             .collect();
         left.sort_by_key(|flow| flow.id);
+        left.iter_mut().for_each(|flow| self.close(flow));
         let tally = std::mem::take(&mut self.tally);
-        *self = Self::new(self.limits);
+        *self = Self::new(self.limits).with_targets(self.budget.targets);
         self.tally = tally;
         for flow in left {
             observer.ended(flow);
@@ -346,28 +312,29 @@ impl Analyzer {
     }
 
     #[inline]
-    fn segment(
-        &mut self,
-        now: WallTime,
-        segment: &TcpSegment<'_>,
-        key: Key,
-        print: u64,
-        observer: &mut impl Observer,
-    ) {
+    fn segment(&mut self, parsed: &Parsed<'_>, observer: &mut impl Observer) {
+        let Parsed {
+            time: now,
+            segment,
+            key,
+            print,
+            interface,
+        } = parsed;
+        let (now, key) = (*now, *key);
         self.retire_closed(now, observer);
         let from_low = segment.source == key.low;
-        let known = self.find(key, print, observer);
-        let begins = segment.has(SYN) && !segment.has(ACK);
+        let known = self.find(key, *print, observer);
         let at = match known {
-            Some(at) if begins && self.reused(at, from_low, segment.seq) => {
+            Some(at) if self.is_elsewhere(at, *interface) => return,
+            Some(at) if self.reused(at, from_low, segment) => {
                 self.retire(at, observer);
-                self.open(now, key, segment, observer)
+                self.open(parsed, observer)
             }
             Some(at) => {
                 self.touch(at);
                 at
             }
-            None => self.open(now, key, segment, observer),
+            None => self.open(parsed, observer),
         };
         let Some(slot) = self.slots[at as usize].as_mut() else {
             return;
@@ -378,31 +345,25 @@ impl Analyzer {
         };
         let flow = &mut slot.flow;
         if let Some(interval_ns) = self.limits.interval_ns {
-            let room = if self.history < HISTORY {
-                INTERVALS_PER_FLOW
-            } else {
-                0
+            let room = match self.budget.room() {
+                0 => 0,
+                _ => INTERVALS_PER_FLOW,
             };
-            self.history += usize::from(flow.enter_interval(now, interval_ns, room));
+            let grew = flow.enter_interval(now, interval_ns, room);
+            self.budget.history += usize::from(grew);
         }
-        let findings = flow.segment(now, sender, segment);
-        if findings.payload > 0 {
-            if flow.http.is_none() && looks_like_http(sender, segment.payload) {
-                flow.http = Some(Box::default());
-            }
-            if let Some(http) = flow.http.as_mut().filter(|_| self.history < HISTORY) {
-                let length = segment.payload_len;
-                self.history += http.feed(now, sender, segment.seq, length, segment.payload);
-            }
-        }
+        let mut findings = flow.segment(now, sender, segment);
+        flow.read_payload(now, sender, segment, &mut findings, &mut self.budget);
         observer.segment(now, flow, sender, segment, &findings);
         for sample in [findings.handshake, findings.data].into_iter().flatten() {
             observer.sample(flow, &sample);
         }
-        if !slot.closed && flow.ended() != Ended::Open {
-            slot.closed = true;
-            self.unlink(at, 0);
-            self.link(at, 1);
+        if slot.list == OPEN && flow.ended() != Ended::Open {
+            slot.list = CLOSED;
+            slot.flow.shrink();
+            self.lingering += 1;
+            self.unlink(at, OPEN);
+            self.link(at, CLOSED);
         }
     }
 
@@ -419,7 +380,34 @@ impl Analyzer {
         found.then_some(at)
     }
 
-    fn reused(&self, at: u32, from_low: bool, seq: u32) -> bool {
+    /// Counts a packet of an open connection that passes another interface than its first did.
+    #[inline]
+    fn is_elsewhere(&mut self, at: u32, interface: u32) -> bool {
+        let Some(Slot { flow, list, .. }) = &mut self.slots[at as usize] else {
+            return false;
+        };
+        if flow.interface == interface || *list != OPEN {
+            return false;
+        }
+        if let Some(seen) = flow
+            .also_seen
+            .iter_mut()
+            .find(|of| of.interface == interface)
+        {
+            seen.packets += 1;
+        } else if flow.also_seen.len() < MAX_ALSO_SEEN {
+            let known = self.interfaces.iter().find(|(of, _)| *of == interface);
+            flow.also_seen.push(AlsoSeen {
+                interface,
+                name: known.map_or_else(|| interface.to_string(), |(_, name)| name.clone()),
+                packets: 1,
+            });
+        }
+        true
+    }
+
+    #[inline]
+    fn reused(&self, at: u32, from_low: bool, segment: &TcpSegment<'_>) -> bool {
         let Some(slot) = &self.slots[at as usize] else {
             return false;
         };
@@ -427,17 +415,12 @@ impl Analyzer {
             true => Side::Client,
             false => Side::Server,
         };
-        slot.flow.is_reused_by(sender, seq)
+        slot.flow.is_reused_by(sender, segment, slot.list != OPEN)
     }
 
     /// A new record, room made for it.
-    fn open(
-        &mut self,
-        now: WallTime,
-        key: Key,
-        segment: &TcpSegment<'_>,
-        observer: &mut impl Observer,
-    ) -> u32 {
+    fn open(&mut self, parsed: &Parsed<'_>, observer: &mut impl Observer) -> u32 {
+        let (key, segment) = (parsed.key, &parsed.segment);
         while self.index.len() >= self.limits.max_flows {
             self.evict(observer);
         }
@@ -452,11 +435,14 @@ impl Analyzer {
         } else {
             [destination, source]
         };
+        let mut flow = Box::new(Flow::new(self.tally.flows, ends, parsed.time));
+        flow.tunnel = key.tunnel;
+        flow.interface = parsed.interface;
         let slot = Slot {
-            flow: Box::new(Flow::new(self.tally.flows, ends, now)),
+            flow,
             key,
             client_is_low: ends[0] == key.low,
-            closed: false,
+            list: OPEN,
         };
         self.tally.flows += 1;
         let at = match self.free.pop() {
@@ -473,7 +459,7 @@ impl Analyzer {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.index.insert(key.print(self.keyed), at);
+        self.index.insert(parsed.print, at);
         self.link(at, 0);
         at
     }
@@ -481,11 +467,9 @@ impl Analyzer {
     /// Moves a slot to the front of its list.
     #[inline]
     fn touch(&mut self, at: u32) {
-        let list = usize::from(
-            self.slots[at as usize]
-                .as_ref()
-                .is_some_and(|slot| slot.closed),
-        );
+        let list = self.slots[at as usize]
+            .as_ref()
+            .map_or(OPEN, |slot| slot.list);
         if self.lists[list].newest != at {
             self.unlink(at, list);
             self.link(at, list);
@@ -526,19 +510,27 @@ impl Analyzer {
 
     #[inline]
     fn retire_closed(&mut self, now: WallTime, observer: &mut impl Observer) {
-        while let Some(last) = self.last_seen(self.lists[1].oldest) {
-            if now.0.saturating_sub(last.0) < LINGER_NS {
+        let linger = match self.lingering > MAX_LINGERING {
+            true => LINGER_LEAST_NS,
+            false => LINGER_NS,
+        };
+        while let Some(last) = self.last_seen(self.lists[CLOSED].oldest) {
+            if now.0.saturating_sub(last.0) < linger {
                 break;
             }
-            self.retire(self.lists[1].oldest, observer);
+            self.retire(self.lists[CLOSED].oldest, observer);
         }
     }
 
-    /// Retires the least recently seen flow, open or closed.
+    /// Retires the least recently seen flow, or a closed one that would have gone before long.
     fn evict(&mut self, observer: &mut impl Observer) {
         let [open, closed] = self.lists.map(|list| list.oldest);
+        let spare = |of_closed: WallTime| {
+            let now = self.tally.last.unwrap_or(of_closed);
+            now.0.saturating_sub(of_closed.0) >= LINGER_LEAST_NS
+        };
         let at = match (self.last_seen(open), self.last_seen(closed)) {
-            (Some(of_open), Some(of_closed)) if of_closed <= of_open => closed,
+            (Some(of_open), Some(of_closed)) if of_closed <= of_open || spare(of_closed) => closed,
             (None, _) => closed,
             _ => open,
         };
@@ -551,21 +543,22 @@ impl Analyzer {
         self.retire(at, observer);
     }
 
+    /// Completes a record that leaves the table.
+    fn close(&mut self, flow: &mut Flow) {
+        flow.finish_payload(flow.ended() == Ended::Rst, &mut self.budget);
+        let intervals = flow.intervals.len();
+        self.budget.history = self.budget.history.saturating_sub(intervals);
+    }
+
     fn retire(&mut self, at: u32, observer: &mut impl Observer) {
-        let Some(slot) = self.slots.get_mut(at as usize).and_then(Option::take) else {
+        let Some(mut slot) = self.slots.get_mut(at as usize).and_then(Option::take) else {
             return;
         };
-        self.unlink(at, usize::from(slot.closed));
+        self.unlink(at, slot.list);
+        self.lingering -= usize::from(slot.list != OPEN);
         self.index.remove(&slot.key.print(self.keyed));
         self.free.push(at);
-        let exchanges = slot
-            .flow
-            .http
-            .as_ref()
-            .map_or(0, |http| http.exchanges.len());
-        self.history = self
-            .history
-            .saturating_sub(slot.flow.intervals.len() + exchanges);
+        self.close(&mut slot.flow);
         observer.ended(slot.flow);
     }
 }

@@ -38,6 +38,8 @@ pub struct Packet<'a> {
     pub time: Option<WallTime>,
     /// The LINKTYPE_ value of its interface.
     pub link: u16,
+    /// The number of the interface that a live capture of all took it from, else 0.
+    pub interface: u32,
     /// Bytes it had on the network; the snap length may have kept fewer.
     pub original: u32,
     /// The bytes that were kept.
@@ -97,6 +99,10 @@ impl fmt::Display for FaultKind {
             Self::NotACapture([0x1f, 0x8b, ..]) => {
                 f.write_str("compressed by gzip: pass it on with zcat FILE | ... passive -")
             }
+            Self::NotACapture([0xa1, 0xb2, 0xcd, 0x34] | [0x34, 0xcd, 0xb2, 0xa1]) => f.write_str(
+                "a \"modified\" pcap, as old Linux kernels had it: convert it with \
+                 editcap -F pcap FILE NEW",
+            ),
             Self::NotACapture(bytes) => {
                 write!(
                     f,
@@ -233,6 +239,7 @@ impl Decoder {
                 let packet = Packet {
                     time: Some(WallTime(time)),
                     link,
+                    interface: 0,
                     original: order.u32_at(header, 12),
                     data,
                 };
@@ -352,6 +359,7 @@ impl Decoder {
                 let packet = Packet {
                     time: None,
                     link: interface.link,
+                    interface: 0,
                     original,
                     data: kept(data, snap)?,
                 };
@@ -369,6 +377,7 @@ impl Decoder {
                 let packet = Packet {
                     time: Some(interface.time(order.u32_at(body, 4), order.u32_at(body, 8))),
                     link: interface.link,
+                    interface: 0,
                     original: order.u32_at(body, 16),
                     data: kept(data, order.u32_at(body, 12))?,
                 };
@@ -535,6 +544,7 @@ impl Stream {
         const BLANK: Packet<'_> = Packet {
             time: None,
             link: 0,
+            interface: 0,
             original: 0,
             data: &[],
         };

@@ -5,10 +5,13 @@
 //! A direction is named by who sends: what the client sends is [`Side::Client`]'s. Its round trip is the time from a
 //! segment's passing the capture point to the passing of what acknowledges it: to the *other* end and back.
 
+use super::application::Application;
+use super::encapsulation::Tunnel;
 use super::http::Http;
-use super::packet::{Endpoint, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
+use super::packet::{Endpoint, TcpSegment, ACK, FIN, RST, SYN};
+use super::sent::{Basis, Ended, Findings, Interval, Sample, Sent};
 use super::side::Side;
-use crate::measure::Histogram;
+use super::track::{distance, Sighting};
 use crate::time::{SignedNanos, WallTime};
 use std::collections::VecDeque;
 
@@ -18,322 +21,15 @@ const MAX_UNMATCHED: usize = 2048;
 /// The same as long as nothing was seen from the other end: a capture of one direction would fill every flow's queue.
 const MAX_UNMATCHED_ONE_SIDED: usize = 64;
 
-/// SYNs remembered to be told apart by their TSval; Linux sends 7.
-const MAX_SYNS: usize = 8;
-
-/// Stretches of sequence space not seen yet, per direction.
-const MAX_GAPS: usize = 32;
-
-/// No window is larger (RFC 7323 §2.3): what lies further off is a stray number or the gap of a broken capture.
-const MAX_WINDOW: u32 = 1 << 30;
-
-/// After this long without a segment two TSvals of a 1 ms clock cannot be ordered any more (RFC 7323 §5.5).
-const TS_VAL_AGE_NS: u64 = 24 * 86_400 * 1_000_000_000;
-
-/// How a counted event stands. A count of zero has no time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Event {
-    /// How often.
-    pub count: u64,
-    /// When last; `None` where it never happened.
-    pub last: Option<WallTime>,
-}
-
-impl Event {
-    #[inline]
-    fn happened(&mut self, now: WallTime) {
-        self.count += 1;
-        self.last = Some(now);
-    }
-}
-
-/// What one end of a connection sent, as the capture point saw it.
-#[derive(Clone, Debug, Default)]
-pub struct Sent {
-    /// Segments.
+/// Packets of a connection on another interface than its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlsoSeen {
+    /// The number of the interface.
+    pub interface: u32,
+    /// Its name.
+    pub name: String,
+    /// How many.
     pub packets: u64,
-    /// Payload of all of them, repeated payload included, keep-alive probes not.
-    pub payload_bytes: u64,
-    /// The part of it that had passed before.
-    pub retransmitted_bytes: u64,
-    /// SYN without ACK.
-    pub syn: Event,
-    /// SYN with ACK.
-    pub syn_ack: Event,
-    /// Every FIN, repeated ones included.
-    pub fin: Event,
-    /// Resets.
-    pub rst: Event,
-    /// When this end moved to the established state, by what passed: the client's by the SYN-ACK, the server's by the ACK.
-    pub established: Option<WallTime>,
-    /// First packet with payload.
-    pub first_data: Option<WallTime>,
-    /// Last one.
-    pub last_data: Option<WallTime>,
-    /// Last packet of any kind.
-    pub last_packet: Option<WallTime>,
-    /// RFC 5681: no payload, the same number and window again while data is outstanding.
-    pub duplicate_acks: u64,
-    /// Segments that announce a closed window.
-    pub zero_windows: u64,
-    /// Keep-alive probes (RFC 9293 §3.8.4): at most one byte, already acknowledged.
-    pub keep_alives: u64,
-    /// Of the data sent: from here to the other end and back. The handshake's are apart.
-    pub round_trip: Histogram,
-    /// Segments whose match was given up because too many were waiting.
-    pub unmatched_dropped: u64,
-    track: Track,
-}
-
-impl Sent {
-    /// Payload per second between the first and the last packet with payload; `None` where these are one instant.
-    pub fn bytes_per_second(&self) -> Option<f64> {
-        let span = self.last_data? - self.first_data?;
-        (span.0 > 0)
-            .then(|| (self.payload_bytes - self.retransmitted_bytes) as f64 * 1e9 / span.0 as f64)
-    }
-}
-
-/// Where a direction's numbers stand.
-#[derive(Clone, Debug, Default)]
-struct Track {
-    /// SND.UNA: what the other end has acknowledged of it.
-    una: Option<u32>,
-    /// One past the highest sequence number seen.
-    next: Option<u32>,
-    /// Of its SYN or SYN-ACK.
-    initial: Option<u32>,
-    window: u16,
-    /// The latest first sighting of a TSval.
-    newest: Option<(u32, WallTime)>,
-    /// First sightings that wait for their echo, oldest first.
-    by_ts_val: VecDeque<(u32, WallTime)>,
-    /// Ends of segments without timestamps that wait for their ACK, oldest first.
-    by_sequence: VecDeque<(u32, WallTime)>,
-    /// Stretches below `next` that did not pass: half-open, in order of appearance.
-    gaps: Vec<(u32, u32)>,
-    syns: Vec<(Option<u32>, WallTime)>,
-}
-
-/// `a - b` around the circle of sequence numbers (RFC 9293 §3.4), as a signed distance.
-#[inline]
-fn distance(a: u32, b: u32) -> i32 {
-    a.wrapping_sub(b) as i32
-}
-
-impl Track {
-    /// Takes `ack` as the other end's acknowledgment; whether it advanced SND.UNA by a believable step.
-    #[inline]
-    fn acknowledge(&mut self, ack: u32) -> bool {
-        let Some(una) = self.una else {
-            self.una = Some(ack);
-            return false;
-        };
-        let step = distance(ack, una);
-        if step == 0 {
-            return false;
-        }
-        let believable = step.unsigned_abs() <= MAX_WINDOW;
-        if step > 0 || !believable {
-            self.una = Some(ack);
-        }
-        step > 0 && believable
-    }
-
-    /// Takes the range from `seq` as sent; how many of its numbers had passed before.
-    #[inline]
-    fn send(&mut self, seq: u32, length: u32) -> u32 {
-        let end = seq.wrapping_add(length);
-        let Some(next) = self.next else {
-            self.next = Some(end);
-            return 0;
-        };
-        let ahead = distance(seq, next);
-        if ahead == 0 {
-            self.next = Some(end);
-            return 0;
-        }
-        if ahead.unsigned_abs() > MAX_WINDOW {
-            self.next = Some(end);
-            self.gaps.clear();
-            return 0;
-        }
-        if ahead > 0 {
-            if self.gaps.len() == MAX_GAPS {
-                self.gaps.remove(0);
-            }
-            self.gaps.push((next, seq));
-            self.next = Some(end);
-            return 0;
-        }
-        let below_end = if distance(end, next) > 0 {
-            self.next = Some(end);
-            next
-        } else {
-            end
-        };
-        let below = below_end.wrapping_sub(seq);
-        below - self.fill_gaps(seq, below_end)
-    }
-
-    /// Takes `seq..end` out of the gaps; how many numbers of it were in one.
-    fn fill_gaps(&mut self, seq: u32, end: u32) -> u32 {
-        let mut filled = 0;
-        let mut rest = Vec::new();
-        self.gaps.retain_mut(|(from, to)| {
-            let start = if distance(seq, *from) > 0 { seq } else { *from };
-            let stop = if distance(end, *to) < 0 { end } else { *to };
-            if distance(stop, start) <= 0 {
-                return true;
-            }
-            filled += stop.wrapping_sub(start);
-            if distance(*to, stop) > 0 && distance(start, *from) > 0 {
-                rest.push((stop, *to));
-            }
-            if distance(start, *from) > 0 {
-                *to = start;
-            } else {
-                *from = stop;
-            }
-            distance(*to, *from) > 0
-        });
-        rest.truncate(MAX_GAPS - self.gaps.len().min(MAX_GAPS));
-        self.gaps.append(&mut rest);
-        filled
-    }
-
-    /// Whether something is known to be under way.
-    #[inline]
-    fn outstanding(&self) -> bool {
-        match (self.una, self.next) {
-            (Some(una), Some(next)) => distance(next, una) > 0,
-            _ => false,
-        }
-    }
-
-    /// Whether everything that was seen is acknowledged.
-    #[inline]
-    fn quiet(&self) -> bool {
-        match (self.una, self.next) {
-            (Some(una), Some(next)) => distance(una, next) >= 0,
-            _ => false,
-        }
-    }
-
-    /// The time of the SYN that `echo` answers; without timestamps only one SYN leaves no doubt (Karn).
-    fn syn_answered(&self, echo: Option<u32>) -> Option<WallTime> {
-        let stamped = self.syns.iter().any(|(ts_val, _)| ts_val.is_some());
-        let found = match self.syns[..] {
-            [only] if !stamped || echo.is_none() => Some(only),
-            _ => self
-                .syns
-                .iter()
-                .find(|(ts_val, _)| ts_val.is_some() && *ts_val == echo)
-                .copied(),
-        };
-        found.map(|(_, time)| time)
-    }
-}
-
-/// Counts of one direction within one interval.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct IntervalSent {
-    /// Segments.
-    pub packets: u64,
-    /// Payload.
-    pub payload_bytes: u64,
-    /// The part of it that had passed before.
-    pub retransmitted_bytes: u64,
-    /// Duplicate ACKs.
-    pub duplicate_acks: u64,
-    /// Closed windows.
-    pub zero_windows: u64,
-    /// When the last segment passed.
-    pub last_packet: Option<WallTime>,
-    /// Least, latest and greatest round trip that was completed in it; `None` where none was.
-    pub round_trip: Option<[SignedNanos; 3]>,
-}
-
-/// What happened between `start` and `start` plus the interval. Intervals without a packet have no snapshot.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Interval {
-    /// A multiple of the interval since the epoch.
-    pub start: WallTime,
-    /// The client's and the server's.
-    pub sent: [IntervalSent; 2],
-}
-
-/// How a connection was when its record was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Both ends sent a FIN.
-    Fin,
-    /// One end reset it.
-    Rst,
-    /// Neither, when the capture ended (or when the same addresses and ports began anew).
-    Open,
-    /// Neither, when it had to make room.
-    Evicted,
-}
-
-impl Ended {
-    /// As it stands in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fin => "fin",
-            Self::Rst => "rst",
-            Self::Open => "open",
-            Self::Evicted => "evicted",
-        }
-    }
-}
-
-/// How a round trip was measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
-    /// A TSval and its echo.
-    Timestamps,
-    /// A segment's end and the ACK of exactly that, neither repeated nor beside a hole.
-    Sequence,
-    /// SYN and SYN-ACK, or SYN-ACK and ACK.
-    Handshake,
-}
-
-impl Basis {
-    /// As it stands in the lines.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Timestamps => "timestamps",
-            Self::Sequence => "sequence",
-            Self::Handshake => "handshake",
-        }
-    }
-}
-
-/// One round trip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// When its answer passed.
-    pub time: WallTime,
-    /// Whose data was acknowledged; the trip went to the other end and back.
-    pub sender: Side,
-    /// How long; negative only where the capture's clock was stepped back.
-    pub round_trip: SignedNanos,
-    /// How it was measured.
-    pub basis: Basis,
-}
-
-/// What one segment brought to light.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Findings {
-    /// A round trip of data.
-    pub data: Option<Sample>,
-    /// A round trip of the handshake.
-    pub handshake: Option<Sample>,
-    /// Payload that had passed before.
-    pub retransmitted: u32,
-    /// Payload in all.
-    pub payload: u32,
 }
 
 /// A record as it is handed about: a kilobyte that is not to be copied.
@@ -366,7 +62,17 @@ pub struct Flow {
     pub intervals: VecDeque<Interval>,
     /// `None` where nothing looked like HTTP/1.x.
     pub http: Option<Box<Http>>,
+    /// The tunnel that it is inside of; `None` outside of one.
+    pub tunnel: Option<Tunnel>,
+    /// The number of the interface that its first packet passed; 0 where it is not known.
+    pub interface: u32,
+    /// Other interfaces that packets of it passed: these are in no other figure.
+    pub also_seen: Vec<AlsoSeen>,
+    /// Response times of each end.
+    pub application: Application,
     interval_end: WallTime,
+    /// The last SYN before the SYN-ACK.
+    asked: Option<WallTime>,
 }
 
 impl Flow {
@@ -385,7 +91,12 @@ impl Flow {
             evicted: false,
             intervals: VecDeque::new(),
             http: None,
+            tunnel: None,
+            interface: 0,
+            also_seen: Vec::new(),
+            application: Application::default(),
             interval_end: WallTime(0),
+            asked: None,
         }
     }
 
@@ -410,12 +121,7 @@ impl Flow {
     pub(super) fn warm(&self) -> u64 {
         let [client, server] = &self.sent;
         let of = |sent: &Sent| {
-            let waiting = sent
-                .track
-                .by_ts_val
-                .front()
-                .map_or(0, |(ts_val, _)| *ts_val);
-            sent.packets ^ sent.round_trip.warm() ^ u64::from(waiting) ^ sent.fin.count
+            sent.packets ^ sent.round_trip.warm() ^ sent.track.warm() ^ sent.fin.count
         };
         of(client) ^ of(server) ^ self.last.0
     }
@@ -433,10 +139,10 @@ impl Flow {
         }
     }
 
-    /// From the last SYN of the client to the ACK that established the server: with several SYNs less than the user
-    /// waited, as seed 003 notes.
+    /// From the last SYN before the SYN-ACK to the ACK that established the server: with several
+    /// SYNs less than the user waited. `None` unless all three passed, in this order.
     pub fn setup(&self) -> Option<SignedNanos> {
-        Some(self.established? - self.of(Side::Client).syn.last?)
+        Some(self.established? - self.asked?)
     }
 
     /// From the first packet to the last.
@@ -460,12 +166,43 @@ impl Flow {
         data.into_iter().chain(handshake).min()
     }
 
-    /// Whether a segment with SYN alone begins another connection with the same addresses and ports.
-    pub(super) fn is_reused_by(&self, sender: Side, seq: u32) -> bool {
-        let sent = self.of(sender);
-        let untouched = sent.packets == 0 && self.established.is_none();
-        let simultaneous = untouched && self.of(sender.other()).syn.count > 0;
-        sent.track.initial != Some(seq) && !simultaneous
+    /// Returns `true` if a segment begins another connection with the same addresses and ports.
+    ///
+    /// A closed connection's late packets belong to it for as long as their numbers fit.
+    #[inline]
+    pub(super) fn is_reused_by(
+        &self,
+        sender: Side,
+        segment: &TcpSegment<'_>,
+        closed: bool,
+    ) -> bool {
+        let special = segment.flags & (SYN | ACK);
+        if special & SYN == 0 && !closed {
+            return false;
+        }
+        let (own, other) = (self.of(sender), self.of(sender.other()));
+        let same = own.track.initial == Some(segment.seq) || own.track.begins_at(segment.seq);
+        if special == SYN {
+            let untouched = own.packets == 0 && self.established.is_none();
+            let simultaneous = untouched && other.syn.count > 0;
+            return !same && !simultaneous;
+        }
+        if !closed || same || segment.has(RST) {
+            return false;
+        }
+        if special & SYN != 0 && own.track.initial.is_some() {
+            return true;
+        }
+        let end = segment.seq.wrapping_add(segment.sequence_len());
+        let fits = own.track.fits(segment.seq, end);
+        !(fits && (special & ACK == 0 || other.track.fits(segment.ack, segment.ack)))
+    }
+
+    /// Gives back the memory of a closed connection's open ends.
+    pub(super) fn shrink(&mut self) {
+        for sent in &mut self.sent {
+            sent.track.shrink();
+        }
     }
 
     /// Takes one segment of this connection, sent by `sender`.
@@ -491,14 +228,14 @@ impl Flow {
         if length > 0 {
             self.data(now, sender, segment, length, &mut findings);
         } else {
-            // Where the capture begins midstream a pure ACK says where its sender stands.
             let sent = &mut self.sent[sender as usize];
-            let next = *sent.track.next.get_or_insert(segment.seq);
-            // Linux's probe has no byte at all, but the number before the next.
-            let probe = next.wrapping_sub(1) == segment.seq && sent.track.quiet();
+            // Behind a FIN it is an ACK that was overtaken.
+            let probe = sent.track.empty(segment.seq) && sent.fin.count == 0;
             sent.keep_alives += u64::from(probe);
         }
-        self.sent[sender as usize].track.window = segment.window;
+        let track = &mut self.sent[sender as usize].track;
+        track.unstamped = segment.timestamps.is_none();
+        track.window = segment.window;
         findings
     }
 
@@ -531,9 +268,10 @@ impl Flow {
             }
         }
         let from_handshake = other.track.una.is_some() && other.track.una == other.track.initial;
-        if !other.track.acknowledge(segment.ack) {
+        let Some(acknowledged) = other.track.acknowledge(segment.ack, echo) else {
             return;
-        }
+        };
+        other.keep_alives += u64::from(acknowledged.keep_alives);
         let answered = |time: WallTime, basis| Sample {
             time: now,
             sender: sender.other(),
@@ -542,43 +280,34 @@ impl Flow {
         };
         if from_handshake {
             // The first number acknowledged is that of a SYN or SYN-ACK.
-            let begun = other.track.syn_answered(echo);
-            let sample = begun.map(|time| answered(time, Basis::Handshake));
-            let round_trip = sample.map(|sample| sample.round_trip);
-            findings.handshake = sample;
-            if segment.has(SYN) {
-                self.syn_to_synack = round_trip;
+            let of_syn = segment.has(SYN) && sender == Side::Server;
+            // A later segment of the client than its first says that the one that answered the
+            // SYN-ACK is not in the capture.
+            let first = other.track.initial.map(|initial| initial.wrapping_add(1));
+            let in_order = own.track.una.or(own.track.next) == Some(segment.seq)
+                || own.track.next.map_or(true, |next| next == segment.seq);
+            let of_syn_ack = sender == Side::Client
+                && !segment.has(SYN)
+                && first == Some(segment.ack)
+                && in_order;
+            if of_syn || of_syn_ack {
+                let begun = other.track.syn_answered(echo);
+                let sample = begun.map(|time| answered(time, Basis::Handshake));
+                let round_trip = sample.map(|sample| sample.round_trip);
+                findings.handshake = sample;
                 other.established = Some(now);
-            } else {
-                self.synack_to_ack = round_trip;
-                other.established = Some(now);
-                self.established = Some(now);
-            }
-        }
-        if let Some(echo) = echo {
-            // Earlier ones were passed over: a receiver's TS.Recent never goes back.
-            while let Some(&(ts_val, time)) = other.track.by_ts_val.front() {
-                let later = distance(ts_val, echo);
-                if later > 0 {
-                    break;
-                }
-                other.track.by_ts_val.pop_front();
-                if later == 0 {
-                    findings.data = Some(answered(time, Basis::Timestamps));
-                    break;
+                if of_syn {
+                    self.syn_to_synack = round_trip;
+                    self.asked = other.syn.last;
+                } else {
+                    self.synack_to_ack = round_trip;
+                    self.established = Some(now);
                 }
             }
         }
-        while let Some(&(end, time)) = other.track.by_sequence.front() {
-            let beyond = distance(end, segment.ack);
-            if beyond > 0 {
-                break;
-            }
-            other.track.by_sequence.pop_front();
-            if beyond == 0 {
-                findings.data = Some(answered(time, Basis::Sequence));
-            }
-        }
+        findings.data = acknowledged
+            .answered
+            .map(|(time, basis)| answered(time, basis));
         if let Some(sample) = findings.data {
             other.round_trip.record(sample.round_trip);
             if let Some(interval) = self.intervals.back_mut() {
@@ -635,53 +364,48 @@ impl Flow {
         length: u32,
         findings: &mut Findings,
     ) {
-        let one_sided = self.of(sender.other()).packets == 0;
+        let (heard, echoes) = {
+            let other = self.of(sender.other());
+            (other.last_packet, !other.track.unstamped)
+        };
         let sent = &mut self.sent[sender as usize];
         let track = &mut sent.track;
+        let ts_val = segment.timestamps.map(|both| both.ts_val);
         if segment.has(SYN) {
-            if track.initial != Some(segment.seq) {
-                track.initial = Some(segment.seq);
-                track.una = Some(segment.seq);
-                track.next = None;
-            }
-            if track.syns.len() == MAX_SYNS {
-                track.syns.remove(0);
-            }
-            track.syns.reserve_exact(1);
-            track
-                .syns
-                .push((segment.timestamps.map(|both| both.ts_val), now));
+            track.synchronize(segment.seq, segment.timestamps, now);
         }
         let end = segment.seq.wrapping_add(length);
         // RFC 9293 §3.8.4: a probe repeats one number that is acknowledged already.
         let probe = length == 1
-            && !segment.has(FIN)
-            && track.quiet()
-            && track.next.map(|next| next.wrapping_sub(1)) == Some(segment.seq);
+            && segment.flags & (SYN | FIN) == 0
+            && track.begin(segment.seq).wrapping_sub(1) == segment.seq
+            && track.quiet();
         if probe {
             sent.keep_alives += 1;
             return;
         }
-        let repeated = track.send(segment.seq, length);
-        let behind = track.next != Some(end) || repeated > 0;
+        let passed = track.send(segment.seq, length);
         // What is acknowledged already can advance nothing.
         let useful = track.una.map_or(true, |una| distance(end, una) > 0);
         // The handshake's round trips are kept apart.
         if useful && !segment.has(SYN) {
-            let bound = if one_sided {
-                MAX_UNMATCHED_ONE_SIDED
-            } else {
-                MAX_UNMATCHED
+            let sighting = Sighting {
+                time: now,
+                ts_val: ts_val.filter(|_| echoes),
+                seq: segment.seq,
+                end,
+                heard,
+                bound: match heard {
+                    None => MAX_UNMATCHED_ONE_SIDED,
+                    Some(_) => MAX_UNMATCHED,
+                },
             };
-            let dropped = match segment.timestamps {
-                Some(Timestamps { ts_val, .. }) => track.sighted(ts_val, now, bound),
-                None => track.sent_without_timestamps(segment.seq, end, behind, now, bound),
-            };
+            let dropped = track.wait(&sighting, passed);
             sent.unmatched_dropped += u64::from(dropped);
         }
         let payload = segment.payload_len;
         if payload > 0 {
-            let repeated = repeated.min(payload);
+            let repeated = passed.repeated.min(payload);
             sent.payload_bytes += u64::from(payload);
             sent.retransmitted_bytes += u64::from(repeated);
             sent.first_data.get_or_insert(now);
@@ -715,57 +439,5 @@ impl Flow {
             sent: Default::default(),
         });
         !full
-    }
-}
-
-impl Track {
-    /// Takes the sighting of `ts_val` on a segment that takes sequence space; whether an older one was dropped for it.
-    #[inline]
-    fn sighted(&mut self, ts_val: u32, now: WallTime, bound: usize) -> bool {
-        if let Some((newest, at)) = self.newest {
-            let stale = now.0.saturating_sub(at.0) > TS_VAL_AGE_NS;
-            if !stale && distance(ts_val, newest) <= 0 {
-                return false;
-            }
-            if stale {
-                self.by_ts_val.clear();
-            }
-        }
-        self.newest = Some((ts_val, now));
-        let full = self.by_ts_val.len() >= bound;
-        if full {
-            self.by_ts_val.pop_front();
-        }
-        self.by_ts_val.push_back((ts_val, now));
-        full
-    }
-
-    /// Karn's rule, and more: the ACK of what was sent beyond a hole waits for the hole to be filled, so these tell
-    /// nothing either.
-    #[inline]
-    fn sent_without_timestamps(
-        &mut self,
-        seq: u32,
-        end: u32,
-        behind: bool,
-        now: WallTime,
-        bound: usize,
-    ) -> bool {
-        if behind {
-            while self
-                .by_sequence
-                .back()
-                .is_some_and(|&(end, _)| distance(end, seq) > 0)
-            {
-                self.by_sequence.pop_back();
-            }
-            return false;
-        }
-        let full = self.by_sequence.len() >= bound;
-        if full {
-            self.by_sequence.pop_front();
-        }
-        self.by_sequence.push_back((end, now));
-        full
     }
 }

@@ -1,8 +1,9 @@
 //! Round trips and counts in; histograms per remote host out, for a monitoring system: they only ever grow.
 
-use super::analyzer::Keyed;
-use super::flow::{Findings, Flow, Sample};
+use super::flow::Flow;
+use super::key::Keyed;
 use super::packet::Endpoint;
+use super::sent::{Findings, Sample};
 use super::side::Side;
 pub use crate::measure::BUCKETS_NS as BOUNDS_NS;
 use crate::time::SignedNanos;
@@ -51,6 +52,10 @@ pub struct Group {
     pub round_trip: Buckets,
     /// Round trips of the handshake.
     pub handshake: Buckets,
+    /// From the first data towards this end to its first data back.
+    pub response: Buckets,
+    /// The same less the network.
+    pub own: Buckets,
     /// Segments.
     pub packets: u64,
     /// Payload.
@@ -105,6 +110,13 @@ impl Groups {
         group.packets += 1;
         group.payload_bytes += u64::from(findings.payload);
         group.retransmitted_bytes += u64::from(findings.retransmitted);
+        if let Some(answer) = findings.answer {
+            let group = self.group(flow, answer.side);
+            group.response.record(answer.response);
+            if let Some(own) = answer.own {
+                group.own.record(own);
+            }
+        }
         for (sample, handshake) in [(findings.data, false), (findings.handshake, true)] {
             if let Some(Sample {
                 sender, round_trip, ..

@@ -1,52 +1,55 @@
-//! Payload of one connection in; HTTP/1.x requests and responses with the times of their packets out.
+//! Payload of one connection in; HTTP/1.x requests and responses with the times of their packets
+//! out.
 //!
-//! Read RFC 9112 first (§6 for how long a message is). Bodies are counted, not read, so a snap length that cuts them
-//! does no harm; one that cuts a head ends the search until a packet begins with a new one.
+//! Read RFC 9112 first (§6 for how long a message is). Both directions are read in the order of
+//! their sequence numbers. Responses answer requests in order as long as nothing is missing. Where
+//! a head is missing, a response answers the request that was sent when everything before that
+//! response had arrived; without such a request it answers none. Bodies are counted, not read, so a
+//! snap length that cuts them does no harm. A cut head lasts until the next message.
 
+mod pair;
+mod parse;
+
+use super::message::{self, Opening};
+use super::packet::{TcpSegment, ACK, FIN, RST, SYN};
+use super::reassembly::{distance, Piece, Stream};
 use super::side::Side;
+use crate::measure::Histogram;
 use crate::time::{SignedNanos, WallTime};
+use std::borrow::Cow;
+use std::collections::VecDeque;
 
 /// Most exchanges kept per connection.
 const MAX_EXCHANGES: usize = 1000;
 
-/// The longest head, or line of a chunk, that is gathered.
-const MAX_HEAD: usize = 16 * 1024;
+/// Most exchanges under way per connection.
+const MAX_OPEN: usize = 64;
 
-/// The methods of RFC 9110 §9.3, RFC 5789 and WebDAV that begin a request.
-const METHODS: [&str; 16] = [
-    "GET",
-    "HEAD",
-    "POST",
-    "PUT",
-    "DELETE",
-    "CONNECT",
-    "OPTIONS",
-    "TRACE",
-    "PATCH",
-    "PROPFIND",
-    "PROPPATCH",
-    "MKCOL",
-    "COPY",
-    "MOVE",
-    "LOCK",
-    "REPORT",
-];
+/// Most different statuses that are counted apart.
+const MAX_STATUSES: usize = 32;
 
 /// One request and its response, as the capture point saw them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exchange {
-    /// `None` where the request was not seen.
-    pub method: Option<&'static str>,
-    /// The final status, not 1xx (but 101); `None` where no response was seen.
+    /// The method; `None` if the request was not seen.
+    pub method: Option<Cow<'static, str>>,
+    /// The target, shortened; `None` if it was not seen in full or is not kept.
+    pub target: Option<Box<str>>,
+    /// The final status, not 1xx (but 101); `None` if no response was seen or its status was cut
+    /// off.
     pub status: Option<u16>,
     /// First packet of the request.
     pub request_first: Option<WallTime>,
-    /// Last packet of the request.
+    /// Last packet of the request before it was acknowledged; `None` if its end was not seen.
     pub request_last: Option<WallTime>,
     /// First packet of the response.
     pub response_first: Option<WallTime>,
-    /// Last packet of the response.
+    /// Last packet of the response before it was acknowledged; `None` if its end was not seen.
     pub response_last: Option<WallTime>,
+    /// Sequence number of the request's first byte.
+    pub request_seq: Option<u32>,
+    /// Sequence number of the response's first byte.
+    pub response_seq: Option<u32>,
 }
 
 impl Exchange {
@@ -54,333 +57,341 @@ impl Exchange {
     pub fn time_to_first_byte(&self) -> Option<SignedNanos> {
         Some(self.response_first? - self.request_first?)
     }
+
+    fn times(&mut self, side: Side) -> (&mut Option<WallTime>, &mut Option<WallTime>) {
+        match side {
+            Side::Client => (&mut self.request_first, &mut self.request_last),
+            Side::Server => (&mut self.response_first, &mut self.response_last),
+        }
+    }
 }
 
 /// Where a direction's parser is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Between messages, or lost: at the start of a packet that looks like a head.
+    /// Between messages.
     #[default]
     Between,
+    /// Bytes are missing, and where the next message begins is not known.
+    Lost,
     /// Gathering a head.
     Head(Vec<u8>),
     /// So many bytes of body.
     Body(u64),
-    /// Gathering the line that tells a chunk's size.
+    /// Gathering the line that holds a chunk's size.
     ChunkSize(Vec<u8>),
     /// So many bytes of chunk, its line end included.
     Chunk(u64),
-    /// After the last chunk: lines until an empty one. Whether the line so far is empty.
+    /// After the last chunk: lines until an empty one. `true` if the line so far is empty.
     Trailer(bool),
     /// A response without a length.
     UntilClose,
+    /// A message whose length was cut off: until the next one begins.
+    Cut,
 }
 
+/// The message under way in one direction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Current {
+    seq: u32,
+    ack: Option<u32>,
+    apart: bool,
+    first: Option<WallTime>,
+    last: Option<WallTime>,
+    /// The exchange it belongs to, once its head was read.
+    exchange: Option<u64>,
+}
+
+impl Current {
+    /// Returns `true` if the other end had sent more by this acknowledgment.
+    fn is_before(&self, ack: Option<u32>) -> bool {
+        match (self.ack, ack) {
+            (Some(before), Some(ack)) => distance(ack, before) > 0,
+            _ => false,
+        }
+    }
+}
+
+/// One direction.
 #[derive(Clone, Debug, Default)]
-struct Parser {
+struct End {
+    stream: Stream,
     state: State,
-    /// The next sequence number in order.
-    next: Option<u32>,
-    /// When the current message began.
-    began: WallTime,
-    /// Which exchange the current message belongs to, once its head was read.
-    current: Option<usize>,
+    current: Current,
+    /// What the other end has acknowledged.
+    acknowledged: Option<u32>,
+    /// Set if the latest bytes are missing from the capture.
+    gap: bool,
+    /// Set if messages may be missing before the next one.
+    out_of_step: bool,
+}
+
+/// An exchange under way.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    exchange: Exchange,
+    /// First byte of the request; `None` if it was not seen.
+    seq: Option<u32>,
+    /// The request's acknowledgment: the response begins here, unless another one is still under
+    /// way.
+    ack: Option<u32>,
+    /// Set if everything before the request was sent before `ack` got that far.
+    apart: bool,
+    /// Set if no request can be missing before it.
+    follows: bool,
+    /// Set if the head of its response was read, or never will be.
+    answered: bool,
+    /// Set if its response may be that of an earlier request that the capture does not have.
+    provisional: bool,
+    /// One past the last byte of request and response, once read.
+    ends: [Option<u32>; 2],
+}
+
+impl Open {
+    fn is_sent_before(&self, ack: Option<u32>) -> bool {
+        match (self.seq, ack) {
+            (Some(seq), Some(ack)) => distance(ack, seq) > 0,
+            (seq, _) => seq.is_some(),
+        }
+    }
 }
 
 /// The HTTP/1.x side of a connection.
 #[derive(Clone, Debug, Default)]
 pub struct Http {
-    /// In the order of the requests.
+    /// Those that are over, in the order of the requests.
     pub exchanges: Vec<Exchange>,
-    /// Exchanges beyond those kept.
+    /// Exchanges beyond those kept; the figures below have them too.
     pub dropped: u64,
-    parsers: [Parser; 2],
-    /// The exchange that the next response answers.
-    answered: usize,
+    /// Gaps of the capture that left exchanges unknown.
+    pub gaps: u64,
+    /// Times to the first byte of all exchanges that are over.
+    pub first_byte: Histogram,
+    /// How often each status was seen, and last how many were of further ones, as 0.
+    pub statuses: Vec<(u16, u64)>,
+    /// Exchanges that are over of which the response or its status is not known.
+    pub without_status: u64,
+    open: VecDeque<Open>,
+    /// The number of the first of `open`.
+    base: u64,
+    ends: [End; 2],
+    /// Set if a request was sent while an earlier one was unanswered and others were being
+    /// answered.
+    sliding: bool,
     /// After CONNECT or an upgrade the bytes are something else.
     tunnel: bool,
+    /// Set once a version was read.
+    confirmed: bool,
+    /// Set if it turned out to be something else.
+    refuted: bool,
+    with_targets: bool,
+    /// End and acknowledgment of the client's latest data.
+    client_sent: Option<(u32, u32)>,
+    /// Highest acknowledgment in the server's data, and the lowest number of data that has it.
+    server_sent: Option<(u32, u32)>,
+    /// The acknowledgment of a response whose request was not seen: that of any request before it.
+    alone: Option<u32>,
+    /// The client's first byte of all.
+    origin: Option<u32>,
 }
 
-/// Whether a payload of `side` begins like a message: a reason to look closer.
+/// Returns how a payload of `side` begins: a reason to look closer.
 #[inline]
-pub(super) fn looks_like_http(side: Side, payload: &[u8]) -> bool {
+pub(super) fn opening(side: Side, payload: &[u8]) -> Opening {
     match (side, payload) {
-        (Side::Server, [b'H', ..]) => payload.starts_with(b"HTTP/1."),
-        (Side::Client, [b'A'..=b'Z', ..]) => method(payload).is_some(),
-        _ => false,
+        (Side::Server, [b'H' | b'R' | b'S' | b'I', ..]) => message::status_line(payload),
+        (Side::Client, [b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n', ..]) => {
+            message::request_line(message::without_empty_lines(payload)).opening
+        }
+        _ => Opening::Other,
     }
-}
-
-fn method(payload: &[u8]) -> Option<&'static str> {
-    let end = payload.iter().take(10).position(|byte| *byte == b' ')?;
-    METHODS
-        .into_iter()
-        .find(|name| name.as_bytes() == &payload[..end])
 }
 
 impl Http {
-    /// Takes payload as a process reads it: all of it, in order. How many exchanges were added.
-    pub fn read(&mut self, now: WallTime, side: Side, payload: &[u8]) -> usize {
-        let seq = self.parsers[side as usize].next.unwrap_or(0);
-        self.feed(now, side, seq, payload.len() as u32, payload)
+    /// A reader of a captured connection. `next` are the numbers of the first bytes that each end
+    /// will send, as far as known, `origin` the client's first of all.
+    pub(super) fn new(next: [Option<u32>; 2], origin: Option<u32>, with_targets: bool) -> Self {
+        let mut http = Self {
+            origin,
+            with_targets,
+            ..Self::default()
+        };
+        for (end, next) in http.ends.iter_mut().zip(next) {
+            next.into_iter().for_each(|next| end.stream.begin(next));
+        }
+        http
     }
 
-    /// Takes payload as it passed: `length` bytes from `seq`, of which `payload` was captured. How many
-    /// exchanges were added.
-    pub(super) fn feed(
+    /// Returns `true` if it turned out not to be HTTP/1.x.
+    pub(super) fn is_refuted(&self) -> bool {
+        self.refuted
+    }
+
+    /// Returns `true` after CONNECT or an upgrade.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel
+    }
+
+    /// Returns the bytes of memory that its bounds are about.
+    pub(super) fn memory(&self) -> usize {
+        let of = |end: &End| {
+            let gathered = match &end.state {
+                State::Head(bytes) | State::ChunkSize(bytes) => bytes.capacity(),
+                _ => 0,
+            };
+            gathered + end.stream.memory()
+        };
+        self.ends.iter().map(of).sum::<usize>() + self.open.len() * size_of::<Open>()
+    }
+
+    /// Takes payload as a process reads it: all of it, in order.
+    pub fn read(&mut self, now: WallTime, side: Side, payload: &[u8]) {
+        let next = |side: Side| self.ends[side as usize].stream.next().unwrap_or(0);
+        let piece = Piece {
+            time: now,
+            latest: now,
+            seq: next(side),
+            ack: Some(next(side.other())),
+            length: payload.len() as u32,
+            payload,
+            apart: true,
+            missing: 0,
+        };
+        if let Some(piece) = self.ends[side as usize].stream.offer(piece, 0) {
+            self.piece(side, piece);
+        }
+        for end in &mut self.ends {
+            end.acknowledged = end.stream.next();
+        }
+        self.settle(MAX_EXCHANGES);
+    }
+
+    /// Returns how many exchanges are over.
+    pub fn count(&self) -> u64 {
+        self.exchanges.len() as u64 + self.dropped
+    }
+
+    /// Returns the exchanges so far, those under way included.
+    pub fn so_far(&self) -> Vec<Exchange> {
+        let open = self.open.iter().map(|open| &open.exchange);
+        let all = self.exchanges.iter().chain(open);
+        all.take(MAX_EXCHANGES).cloned().collect()
+    }
+
+    /// Takes a segment as it passed; `room` is how many more exchanges may be kept.
+    pub(super) fn segment(
         &mut self,
         now: WallTime,
         side: Side,
-        seq: u32,
-        length: u32,
-        payload: &[u8],
-    ) -> usize {
-        let before = self.exchanges.len();
-        let parser = &mut self.parsers[side as usize];
-        let end = seq.wrapping_add(length);
-        let next = *parser.next.get_or_insert(seq);
-        let ahead = seq.wrapping_sub(next) as i32;
-        let mut payload = payload;
-        let mut left = u64::from(length);
-        if ahead < 0 {
-            // Repeated, or late. Late bytes belong to the message as well.
-            if let Some(current) = parser.current {
-                touch(&mut self.exchanges, current, side, now);
-            }
-            let known = next.wrapping_sub(seq);
-            if known >= length {
-                return 0;
-            }
-            payload = payload.get(known as usize..).unwrap_or(&[]);
-            left -= u64::from(known);
-        } else if ahead > 0 {
-            self.missing(side, u64::from(ahead.unsigned_abs()));
-        }
-        self.parsers[side as usize].next = Some(end);
-        while !payload.is_empty() && !self.tunnel {
-            let Some(used) = self.step(now, side, payload) else {
-                break;
-            };
-            left -= used as u64;
-            payload = &payload[used..];
-        }
-        if payload.is_empty() && left > 0 {
-            self.missing(side, left);
-        }
-        if let Some(current) = self.parsers[side as usize].current {
-            touch(&mut self.exchanges, current, side, now);
-        }
-        self.exchanges.len() - before
-    }
-
-    /// `bytes` bytes that were not captured: harmless within a body, else the place is lost.
-    fn missing(&mut self, side: Side, bytes: u64) {
-        let parser = &mut self.parsers[side as usize];
-        parser.state = match std::mem::take(&mut parser.state) {
-            State::Body(left) if bytes < left => State::Body(left - bytes),
-            State::Chunk(left) if bytes < left => State::Chunk(left - bytes),
-            State::Chunk(left) if bytes == left => State::ChunkSize(Vec::new()),
-            State::UntilClose => State::UntilClose,
-            _ => State::Between,
-        };
-    }
-
-    /// Takes bytes off the front of `payload`, which is not empty: how many, or `None` where the rest means nothing.
-    fn step(&mut self, now: WallTime, side: Side, payload: &[u8]) -> Option<usize> {
-        let parser = &mut self.parsers[side as usize];
-        let all = payload.len();
-        match std::mem::take(&mut parser.state) {
-            State::Between => {
-                if !looks_like_http(side, payload) {
-                    return None;
-                }
-                parser.began = now;
-                parser.current = None;
-                parser.state = State::Head(Vec::new());
-                Some(0)
-            }
-            State::Head(mut head) => {
-                let known = head.len();
-                let room = MAX_HEAD - known;
-                head.extend_from_slice(&payload[..all.min(room)]);
-                let Some(end) = end_of_head(&head, known) else {
-                    if head.len() < MAX_HEAD {
-                        parser.state = State::Head(head);
-                    }
-                    return Some(all);
-                };
-                self.message(now, side, &head[..end]);
-                Some(end.saturating_sub(known))
-            }
-            State::Body(left) => {
-                let used = usize::try_from(left).map_or(all, |left| left.min(all));
-                if left > used as u64 {
-                    parser.state = State::Body(left - used as u64);
-                }
-                Some(used)
-            }
-            State::ChunkSize(mut line) => {
-                let Some(end) = payload.iter().position(|byte| *byte == b'\n') else {
-                    line.extend_from_slice(&payload[..all.min(MAX_HEAD - line.len())]);
-                    if line.len() < MAX_HEAD {
-                        parser.state = State::ChunkSize(line);
-                    }
-                    return Some(all);
-                };
-                line.extend_from_slice(&payload[..end.min(MAX_HEAD - line.len())]);
-                let digits = line.split(|byte| *byte == b';').next().unwrap_or(&[]);
-                let size = std::str::from_utf8(digits).ok();
-                match size.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()) {
-                    Some(0) => parser.state = State::Trailer(true),
-                    Some(size) if size < u64::MAX - 2 => parser.state = State::Chunk(size + 2),
-                    _ => {}
-                }
-                Some(end + 1)
-            }
-            State::Chunk(left) => {
-                let used = usize::try_from(left).map_or(all, |left| left.min(all));
-                parser.state = match left - used as u64 {
-                    0 => State::ChunkSize(Vec::new()),
-                    left => State::Chunk(left),
-                };
-                Some(used)
-            }
-            State::Trailer(mut empty) => {
-                for (at, byte) in payload.iter().enumerate() {
-                    match byte {
-                        b'\n' if empty => return Some(at + 1),
-                        b'\n' => empty = true,
-                        b'\r' => {}
-                        _ => empty = false,
-                    }
-                }
-                parser.state = State::Trailer(empty);
-                Some(all)
-            }
-            State::UntilClose => {
-                parser.state = State::UntilClose;
-                Some(all)
-            }
-        }
-    }
-
-    /// Takes a complete head.
-    fn message(&mut self, now: WallTime, side: Side, head: &[u8]) {
-        let parser = &mut self.parsers[side as usize];
-        let length = Length::of(head);
-        let blank = Exchange {
-            method: None,
-            status: None,
-            request_first: None,
-            request_last: None,
-            response_first: None,
-            response_last: None,
-        };
-        if side == Side::Client {
-            parser.state = match length {
-                Length::Chunked => State::ChunkSize(Vec::new()),
-                Length::Bytes(bytes) if bytes > 0 => State::Body(bytes),
-                _ => State::Between,
-            };
-            if self.exchanges.len() == MAX_EXCHANGES {
-                self.dropped += 1;
-                return;
-            }
-            parser.current = Some(self.exchanges.len());
-            self.exchanges.push(Exchange {
-                method: method(head),
-                request_first: Some(parser.began),
-                request_last: Some(now),
-                ..blank
-            });
+        segment: &TcpSegment<'_>,
+        room: usize,
+    ) {
+        if self.tunnel || self.refuted {
             return;
         }
-        let Some(status) = status(head) else { return };
-        if (100..200).contains(&status) && status != 101 {
-            return; // Interim: the final response follows.
+        let ack = segment.has(ACK).then_some(segment.ack);
+        if let Some(ack) = ack {
+            self.ends[side.other() as usize]
+                .stream
+                .acknowledge(ack, now);
         }
-        if self.answered == self.exchanges.len() {
-            if self.exchanges.len() == MAX_EXCHANGES {
-                self.dropped += 1;
-                parser.current = None;
-            } else {
-                self.exchanges.push(blank); // Its request passed before the capture began.
+        let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
+        if segment.has(FIN) {
+            let end = seq.wrapping_add(segment.payload_len);
+            self.ends[side as usize].stream.finish(end);
+        }
+        if segment.payload_len > 0 && !segment.has(RST) {
+            if let (Side::Server, Some(ack)) = (side, ack) {
+                // An answer comes after its request: what is still missing of that will not come.
+                let client = &mut self.ends[Side::Client as usize].stream;
+                client.acknowledge(ack, WallTime(0));
+                self.drain_side(Side::Client, Some(now));
+            }
+            let apart = self.is_apart(side, seq, segment.payload_len, ack);
+            let piece = Piece {
+                time: now,
+                latest: now,
+                seq,
+                ack,
+                length: segment.payload_len,
+                payload: segment.payload,
+                apart,
+                missing: 0,
+            };
+            self.repeated(side, &piece);
+            let spare = self.spare(side);
+            if let Some(piece) = self.ends[side as usize].stream.offer(piece, spare) {
+                self.piece(side, piece);
             }
         }
-        let mut method = None;
-        if let Some(exchange) = self.exchanges.get_mut(self.answered) {
-            exchange.status = Some(status);
-            exchange.response_first = Some(parser.began);
-            exchange.response_last = Some(now);
-            method = exchange.method;
-            parser.current = Some(self.answered);
-            self.answered += 1;
+        if let Some(ack) = ack {
+            let known = &mut self.ends[side.other() as usize].acknowledged;
+            match known {
+                Some(known) if distance(ack, *known) < 0 => {}
+                _ => *known = Some(ack),
+            }
         }
-        self.tunnel = status == 101 || (method == Some("CONNECT") && status / 100 == 2);
-        // RFC 9112 §6.3, in its order.
-        parser.state = match length {
-            _ if method == Some("HEAD") || status == 204 || status == 304 => State::Between,
-            Length::Chunked => State::ChunkSize(Vec::new()),
-            Length::Bytes(0) => State::Between,
-            Length::Bytes(bytes) => State::Body(bytes),
-            Length::Unknown => State::UntilClose,
-        };
+        self.drain(Some(now));
+        self.settle(room);
     }
-}
 
-/// Notes that a packet of `side`'s message passed.
-fn touch(exchanges: &mut [Exchange], current: usize, side: Side, now: WallTime) {
-    let Some(exchange) = exchanges.get_mut(current) else {
-        return;
-    };
-    let last = match side {
-        Side::Client => &mut exchange.request_last,
-        Side::Server => &mut exchange.response_last,
-    };
-    *last = (*last).max(Some(now));
-}
-
-/// One past the empty line that ends a head, of which the first `known` bytes were looked at before.
-fn end_of_head(head: &[u8], known: usize) -> Option<usize> {
-    let line_ends = (known..head.len()).filter(|at| head[*at] == b'\n');
-    let mut empty = line_ends.filter(|at| {
-        let before = &head[..*at];
-        before.ends_with(b"\n") || before.ends_with(b"\n\r")
-    });
-    empty.next().map(|at| at + 1)
-}
-
-/// `HTTP/1.1 200 OK`.
-fn status(head: &[u8]) -> Option<u16> {
-    let digits = head.get(9..12)?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-enum Length {
-    Unknown,
-    Bytes(u64),
-    Chunked,
-}
-
-impl Length {
-    fn of(head: &[u8]) -> Self {
-        let mut length = Self::Unknown;
-        for line in head.split(|byte| *byte == b'\n').skip(1) {
-            let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+    /// Takes the end of the record: what waits is read without what is missing. Returns `false` if
+    /// it was not HTTP.
+    pub(super) fn finish(&mut self, reset: bool, room: usize) -> bool {
+        self.drain(None);
+        for side in Side::BOTH {
+            let end = &self.ends[side as usize];
+            let over = reset || end.stream.finished();
+            if matches!(end.state, State::Head(_)) {
+                self.head_is_cut(side);
+            }
+            let (State::Between | State::Lost) = self.ends[side as usize].state else {
+                // A cut request that was answered had ended before.
+                let open = self.ends[side as usize].current.exchange;
+                let open = open.and_then(|id| self.open.get(id.wrapping_sub(self.base) as usize));
+                let cut = self.ends[side as usize].state == State::Cut && side == Side::Client;
+                let answered = open.is_some_and(|open| open.answered);
+                let whole = !self.ends[side as usize].gap && (over || (cut && answered));
+                let end = self.ends[side as usize].stream.next().unwrap_or(0);
+                self.message_ended(side, end, whole);
                 continue;
             };
-            let value = String::from_utf8_lossy(&line[colon + 1..]);
-            let value = value.trim();
-            if line[..colon].eq_ignore_ascii_case(b"transfer-encoding") {
-                if value.to_ascii_lowercase().ends_with("chunked") {
-                    return Self::Chunked;
-                }
-            } else if line[..colon].eq_ignore_ascii_case(b"content-length") {
-                if let Ok(bytes) = value.parse() {
-                    length = Self::Bytes(bytes);
-                }
-            }
         }
-        length
+        while !self.open.is_empty() {
+            self.close(room);
+        }
+        (self.confirmed || self.exchanges.iter().any(|of| of.method.is_some())) && !self.refuted
+    }
+
+    /// Lets go of the memory that its bounds are about.
+    pub(super) fn relieve(&mut self, room: usize) {
+        self.drain(None);
+        for side in Side::BOTH {
+            if let State::Head(_) = self.ends[side as usize].state {
+                self.head_is_cut(side);
+            }
+            self.ends[side as usize].stream.clear();
+        }
+        while self.open.len() > 1 {
+            self.close(room);
+            self.ends[Side::Server as usize].out_of_step = true;
+        }
+    }
+
+    /// Reads what no longer waits.
+    fn drain(&mut self, now: Option<WallTime>) {
+        for side in Side::BOTH {
+            self.drain_side(side, now);
+        }
+    }
+
+    fn drain_side(&mut self, side: Side, now: Option<WallTime>) {
+        loop {
+            let spare = self.spare(side);
+            let Some(held) = self.ends[side as usize].stream.ready(now, spare) else {
+                return;
+            };
+            self.piece(side, held.piece());
+        }
     }
 }

@@ -4,16 +4,25 @@
 //! Read RFC 7323 §4 first, then the article in seed 002 (why a pause is not a round trip) and seed 003 (session events).
 //!
 //! ```text
-//! bytes ──► capture ──► packet ──► analyzer ──► flow, http ──► observer
+//! bytes ──► capture ──► packet ──► analyzer ──► flow, application ──► observer
 //! ```
 //!
 //! | file | holds |
 //! |---|---|
 //! | `capture` | pcap and pcapng as a stream |
-//! | `packet` | link, IP and TCP headers |
+//! | `encapsulation` | link headers, VLAN, PPPoE, MPLS, VXLAN, IP |
+//! | `filter` | wanted addresses and ports, for the kernel and here |
+//! | `fragments` | IP packets in pieces |
+//! | `packet` | TCP headers |
 //! | `analyzer` | the table of flows and its bounds |
-//! | `flow` | one connection: round trips, counts, times |
-//! | `http` | HTTP/1.x messages of a connection |
+//! | `key`, `tally` | what tells connections apart; counts of a capture |
+//! | `flow` | one connection: what its segments bring to light |
+//! | `sent` | counts, times and round trips of one direction |
+//! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
+//! | `application` | response times of each end |
+//! | `reassembly` | the segments of a direction in order |
+//! | `http`, `message` | HTTP/1.x exchanges of a connection |
+//! | `tls` | the handshake of TLS |
 //! | `groups` | histograms per remote host, for monitoring |
 //! | `peer` | packets found in two captures |
 //!
@@ -21,26 +30,39 @@
 //! what the network card gathered (GRO) and before what it cuts (GSO).
 
 mod analyzer;
+mod application;
 mod capture;
+mod encapsulation;
+mod filter;
 mod flow;
+mod fragments;
 mod groups;
 mod http;
+mod key;
+mod message;
 mod packet;
 mod peer;
+mod reassembly;
+mod sent;
 mod side;
+mod tally;
+mod tls;
+mod track;
 
-pub use analyzer::{Analyzer, Limits, Observer, Tally};
+pub use analyzer::{Analyzer, Limits, Observer};
+pub use application::{Application, ResponseSample};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
-pub use flow::{
-    Basis, BoxedFlow, Ended, Event, Findings, Flow, Interval, IntervalSent, Sample, Sent,
-};
+pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
+pub use filter::{Filter, Host, MAX_TERMS};
+pub use flow::{AlsoSeen, BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
-pub use packet::{
-    parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, LINK_ETHERNET, LINK_RAW, RST, SYN,
-};
-pub use peer::{pair_flows, OneWay, Paired, Pairing, Which};
+pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
+pub use peer::{pair_flows, same_exchange, Halves, OneWay, Paired, Pairing, Which};
+pub use sent::{Basis, Ended, Event, Findings, Interval, IntervalSent, Sample, Sent};
 pub use side::Side;
+pub use tally::Tally;
+pub use tls::Handshake;
 
 #[cfg(test)]
 mod tests;

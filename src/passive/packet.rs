@@ -1,13 +1,19 @@
-//! A captured packet in, the TCP segment in it out: link header, IPv4 or IPv6, TCP header and timestamps.
+//! A captured packet in, the TCP segment in it out: TCP header and timestamps.
 //!
-//! Read RFC 9293 §3.1, RFC 8200 §4, RFC 7323 §3 and the LINKTYPE_ pages of tcpdump.org first. Lengths come from the IP
-//! header, never from the captured bytes: Ethernet pads short frames, and a snap length cuts long ones.
+//! Read RFC 9293 §3.1 and RFC 7323 §3 first. Lengths come from the IP header, never from the
+//! captured bytes: Ethernet pads short frames, and a snap length cuts long ones.
 
 use super::capture::{front, Packet};
+use super::encapsulation::{ip, Ip, Tunnel};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An end of a connection. IPv4 is held as a mapped address (RFC 4291 §2.5.5.2), so that one comparison does for both.
+/// Where IPv4 addresses lie among the numbers of [`Endpoint`]: no end of a connection has a
+/// multicast address, while a mapped one (RFC 4291 §2.5.5.2) may stand in an IPv6 header.
+const IPV4: u128 = 0xff00 << 112;
+
+/// An end of a connection. IPv4 and IPv6 are one kind of number, so that one comparison does for
+/// both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// The address as a number.
@@ -17,12 +23,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The address alone, IPv4 as such.
+    /// Returns the number that stands for an IPv4 address.
+    #[inline]
+    pub(super) fn ipv4(address: u32) -> u128 {
+        IPV4 | u128::from(address)
+    }
+
+    /// The address alone. An IPv4-mapped address of an IPv6 header is an IPv6 address.
     pub fn ip(&self) -> IpAddr {
-        let address = Ipv6Addr::from(self.address);
-        address
-            .to_ipv4_mapped()
-            .map_or(IpAddr::V6(address), IpAddr::V4)
+        match self.address >> 32 == IPV4 >> 32 {
+            true => Ipv4Addr::from(self.address as u32).into(),
+            false => Ipv6Addr::from(self.address).into(),
+        }
     }
 }
 
@@ -72,6 +84,8 @@ pub struct TcpSegment<'a> {
     pub payload_len: u32,
     /// The part of the payload that was captured.
     pub payload: &'a [u8],
+    /// The tunnel that the packet came in; `None` outside of one.
+    pub tunnel: Option<Tunnel>,
 }
 
 impl TcpSegment<'_> {
@@ -96,9 +110,9 @@ pub enum Skip {
     LinkType,
     /// ARP, LLDP, ...
     NotIp,
-    /// UDP, ICMP, tunnels, ...
+    /// UDP, ICMP, tunnels that are not read, ...
     NotTcp,
-    /// A fragment other than the first: it has no TCP header.
+    /// A fragment of a TCP segment whose other fragments did not come.
     Fragment,
     /// The snap length cut it before the end of the TCP header's fixed part.
     CutShort,
@@ -134,164 +148,36 @@ impl Skip {
     }
 }
 
-/// LINKTYPE_ETHERNET; the live capture hands out this one or [`LINK_RAW`].
-pub const LINK_ETHERNET: u16 = 1;
-/// LINKTYPE_RAW: an IPv4 or IPv6 packet without a link header.
-pub const LINK_RAW: u16 = 101;
+/// The longest payload that a packet may have: segments before segmentation reach 512 KiB, and a
+/// damaged length would leave the window.
+const MAX_PAYLOAD: usize = 1 << 24;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-
-#[inline]
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*front(bytes.get(at..)?)?))
-}
-
-/// The TCP segment in a packet.
+/// Returns the TCP segment in a packet.
 ///
 /// # Errors
 /// Why there is none.
 #[inline]
 pub fn parse<'a>(packet: &Packet<'a>) -> Result<TcpSegment<'a>, Skip> {
-    let data = packet.data;
-    // Bytes of the packet after the link header, on the network: a floor for what an IP length of zero means.
-    let after = |header: usize| (packet.original as usize).saturating_sub(header);
-    match packet.link {
-        LINK_ETHERNET => network(
-            be16(data, 12).ok_or(Skip::CutShort)?,
-            data.get(14..),
-            after(14),
-        ),
-        // Linux cooked captures, versions 1 and 2.
-        113 => network(
-            be16(data, 14).ok_or(Skip::CutShort)?,
-            data.get(16..),
-            after(16),
-        ),
-        276 => network(
-            be16(data, 0).ok_or(Skip::CutShort)?,
-            data.get(20..),
-            after(20),
-        ),
-        // BSD null and OpenBSD loop: an address family in the byte order of some host. IPv4 is 2 everywhere; IPv6 is
-        // 10, 24, 28 or 30. The version nibble of the packet says it as well, so it alone is asked.
-        0 | 108 => by_version(data.get(4..), after(4)),
-        LINK_RAW | 12 | 14 | 228 | 229 => by_version(Some(data), after(0)),
-        _ => Err(Skip::LinkType),
+    let ip = ip(packet)?;
+    match ip.fragment {
+        None => tcp(&ip),
+        Some(_) => Err(Skip::Fragment),
     }
 }
 
-fn by_version(data: Option<&[u8]>, original: usize) -> Result<TcpSegment<'_>, Skip> {
-    match data.and_then(<[u8]>::first).map(|first| first >> 4) {
-        Some(4) => network(ETHERTYPE_IPV4, data, original),
-        Some(6) => network(ETHERTYPE_IPV6, data, original),
-        Some(_) => Err(Skip::NotIp),
-        None => Err(Skip::CutShort),
-    }
-}
-
-/// `original` is the length on the network after the link header, padding included.
+/// Returns the TCP segment that is the payload of an IP packet.
 #[inline]
-fn network(kind: u16, data: Option<&[u8]>, original: usize) -> Result<TcpSegment<'_>, Skip> {
-    let mut kind = kind;
-    let mut data = data.ok_or(Skip::CutShort)?;
-    let mut original = original;
-    loop {
-        match kind {
-            ETHERTYPE_IPV4 => return ipv4(data, original),
-            ETHERTYPE_IPV6 => return ipv6(data, original),
-            // VLAN, QinQ and its two older numbers; the packet bounds the loop.
-            0x8100 | 0x88a8 | 0x9100 | 0x9200 => {
-                kind = be16(data, 2).ok_or(Skip::CutShort)?;
-                data = data.get(4..).ok_or(Skip::CutShort)?;
-                original = original.saturating_sub(4);
-            }
-            _ => return Err(Skip::NotIp),
-        }
-    }
-}
-
-#[inline]
-fn ipv4(data: &[u8], original: usize) -> Result<TcpSegment<'_>, Skip> {
-    let fixed: &[u8; 20] = front(data).ok_or(Skip::CutShort)?;
-    let header = usize::from(fixed[0] & 0x0f) * 4;
-    if fixed[0] >> 4 != 4 || header < 20 {
-        return Err(Skip::Malformed);
-    }
-    if fixed[9] != 6 {
-        return Err(Skip::NotTcp);
-    }
-    if u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff != 0 {
-        return Err(Skip::Fragment);
-    }
-    let length = match u16::from_be_bytes([fixed[2], fixed[3]]) {
-        // Captured before segmentation in the network card (and above 64 KiB, "BIG TCP").
-        0 => original,
-        length => usize::from(length),
-    };
-    let payload = length.checked_sub(header).ok_or(Skip::Malformed)?;
-    let address = |at: usize| {
-        let four = [fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]];
-        0xffff_0000_0000 | u128::from(u32::from_be_bytes(four))
-    };
-    tcp(address(12), address(16), data.get(header..), payload)
-}
-
-fn ipv6(data: &[u8], original: usize) -> Result<TcpSegment<'_>, Skip> {
-    let fixed: &[u8; 40] = front(data).ok_or(Skip::CutShort)?;
-    if fixed[0] >> 4 != 6 {
-        return Err(Skip::Malformed);
-    }
-    let mut payload = match u16::from_be_bytes([fixed[4], fixed[5]]) {
-        // A jumbogram or a packet before segmentation.
-        0 => original.saturating_sub(40),
-        length => usize::from(length),
-    };
-    let address = |at: usize| {
-        let bytes = fixed.get(at..).and_then(front);
-        u128::from_be_bytes(*bytes.expect("both addresses lie in the fixed header"))
-    };
-    let (source, destination) = (address(8), address(24));
-    let mut kind = fixed[6];
-    let mut rest = &data[40..];
-    // Each header takes eight bytes or more, so the packet bounds the loop.
-    while kind != 6 {
-        let head: &[u8; 8] = front(rest).ok_or(match kind {
-            0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 => Skip::CutShort,
-            _ => Skip::NotTcp,
-        })?;
-        let length = match kind {
-            0 | 43 | 60 | 135 | 139 | 140 => usize::from(head[1]) * 8 + 8,
-            51 => usize::from(head[1]) * 4 + 8,
-            44 => {
-                if u16::from_be_bytes([head[2], head[3]]) & 0xfff8 != 0 {
-                    return Err(Skip::Fragment);
-                }
-                8
-            }
-            _ => return Err(Skip::NotTcp),
-        };
-        kind = head[0];
-        payload = payload.checked_sub(length).ok_or(Skip::Malformed)?;
-        rest = rest.get(length..).ok_or(Skip::CutShort)?;
-    }
-    tcp(source, destination, Some(rest), payload)
-}
-
-#[inline]
-fn tcp(
-    source: u128,
-    destination: u128,
-    data: Option<&[u8]>,
-    length: usize,
-) -> Result<TcpSegment<'_>, Skip> {
-    let data = data.ok_or(Skip::CutShort)?;
+pub(super) fn tcp<'a>(ip: &Ip<'a>) -> Result<TcpSegment<'a>, Skip> {
+    let data = ip.data;
     let fixed: &[u8; 20] = front(data).ok_or(Skip::CutShort)?;
     let header = usize::from(fixed[12] >> 4) * 4;
     if header < 20 {
         return Err(Skip::Malformed);
     }
-    let payload_len = length.checked_sub(header).ok_or(Skip::Malformed)?;
+    let payload_len = ip.length.checked_sub(header).ok_or(Skip::Malformed)?;
+    if payload_len > MAX_PAYLOAD {
+        return Err(Skip::Malformed);
+    }
     let word =
         |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
     let half = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
@@ -299,11 +185,11 @@ fn tcp(
     let captured = data.get(header..).unwrap_or(&[]);
     Ok(TcpSegment {
         source: Endpoint {
-            address: source,
+            address: ip.source,
             port: half(0),
         },
         destination: Endpoint {
-            address: destination,
+            address: ip.destination,
             port: half(2),
         },
         seq: word(4),
@@ -313,6 +199,7 @@ fn tcp(
         timestamps: timestamps(options),
         payload_len: u32::try_from(payload_len).map_err(|_| Skip::Malformed)?,
         payload: captured.get(..payload_len).unwrap_or(captured),
+        tunnel: ip.tunnel,
     })
 }
 

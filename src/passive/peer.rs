@@ -1,18 +1,24 @@
-//! Packets of two captures in, one from each end of a path; the one-way delay of those found in both out.
+//! Packets of two captures in, one from each end of a path; the one-way delay of those found in
+//! both out.
 //!
-//! Read RFC 7679 first: the two clocks are compared as they are, so every delay holds their offset, and may be negative.
+//! Read RFC 7679 first: the two clocks are compared as they are, so every delay holds their offset,
+//! and may be negative.
 
-use super::analyzer::Keyed;
 use super::flow::{BoxedFlow, Flow};
-use super::packet::TcpSegment;
+use super::http::Exchange;
+use super::key::Keyed;
+use super::packet::{Endpoint, TcpSegment};
 use super::side::Side;
 use crate::measure::{Histogram, Summary};
 use crate::time::{SignedNanos, WallTime};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 
-/// Packets of one capture that wait for their like in the other.
+/// Most packets of one capture that wait for their like in the other.
 const MAX_WAITING: usize = 1 << 20;
+
+/// Most of them per flow that may be held.
+const WAITING_PER_FLOW: usize = 64;
 
 /// Which of the two captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +32,24 @@ pub enum Which {
 /// The one-way delays of one flow, by the clocks of the two captures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OneWay {
-    /// The end that the first capture was made at; `None` where no packet or only one direction was found in both.
+    /// The end that the first capture was made at; `None` where no packet or only one direction was
+    /// found in both.
     pub file_at: Option<Side>,
     /// Of what the client and what the server sent; `None` where nothing of it was found in both.
     pub delays: [Option<Summary>; 2],
 }
 
-/// Time in the peer's capture minus time in the file: of what one end sent. Its opposite is kept beside it, for which
-/// capture is nearer to the client turns out at the end, and percentiles cannot be turned round.
+/// Time in the peer's capture minus time in the file: of what one end sent. Its opposite is kept
+/// beside it, for which capture is nearer to the client turns out at the end, and percentiles
+/// cannot be turned round.
 #[derive(Debug, Default)]
 struct Differences {
     forth: Histogram,
     back: Histogram,
 }
 
-/// A packet that waits: when it passed and the flow it is of. `None` where two packets cannot be told apart.
+/// A packet that waits: when it passed and the flow it is of. `None` where two packets cannot be
+/// told apart.
 type Waiting = Option<(WallTime, u64)>;
 
 /// Finds packets again.
@@ -49,32 +58,35 @@ pub struct Pairing {
     keyed: Keyed,
     waiting: [HashMap<u64, Waiting, Keyed>; 2],
     order: [VecDeque<u64>; 2],
-    /// By the flow's id in the file.
-    differences: HashMap<u64, [Differences; 2]>,
+    /// By the id of each flow of the file that was not handed out; `None` before the first packet
+    /// found in both.
+    differences: HashMap<u64, Option<Box<[Differences; 2]>>>,
+    max_waiting: usize,
     dropped: u64,
 }
 
-impl Default for Pairing {
-    fn default() -> Self {
+impl Pairing {
+    /// A pairing of captures of which each holds at most `max_flows` flows.
+    pub fn new(max_flows: usize) -> Self {
         let keyed = Keyed::new();
+        let most = max_flows.saturating_mul(WAITING_PER_FLOW);
         Self {
             keyed,
+            max_waiting: most.min(MAX_WAITING),
             waiting: [HashMap::with_hasher(keyed), HashMap::with_hasher(keyed)],
             order: Default::default(),
             differences: HashMap::new(),
             dropped: 0,
         }
     }
-}
 
-impl Pairing {
     /// Packets that were given up because too many were waiting.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Takes a packet of `flow`, by that capture's own count, that passed `now`. Where its like is found: the time in
-    /// the peer's capture minus that in the file.
+    /// Takes a packet of `flow`, by that capture's own count, that passed `now`. Where its like is
+    /// found: the time in the peer's capture minus that in the file.
     pub fn packet(
         &mut self,
         which: Which,
@@ -84,11 +96,15 @@ impl Pairing {
         segment: &TcpSegment<'_>,
     ) -> Option<SignedNanos> {
         let print = self.fingerprint(segment);
+        if which == Which::File {
+            self.differences.entry(flow.id).or_default();
+        }
         let (own, other) = match which {
             Which::File => (0, 1),
             Which::Peer => (1, 0),
         };
-        // A twin in its own capture (a repeated ACK within one tick) leaves nothing certain about either.
+        // A twin in its own capture (a repeated ACK within one tick) leaves nothing certain about
+        // either.
         if let Some(twin) = self.waiting[own].get_mut(&print) {
             *twin = None;
             return None;
@@ -99,7 +115,12 @@ impl Pairing {
                     Which::File => (flow.id, then - now),
                     Which::Peer => (its_flow, now - then),
                 };
-                let both = &mut self.differences.entry(id).or_default()[sender as usize];
+                // A flow that was handed out takes no more.
+                let both = self
+                    .differences
+                    .get_mut(&id)?
+                    .get_or_insert_with(Box::default);
+                let both = &mut both[sender as usize];
                 both.forth.record(difference);
                 both.back.record(-difference);
                 return Some(difference);
@@ -108,7 +129,7 @@ impl Pairing {
             None => {
                 self.waiting[own].insert(print, Some((now, flow.id)));
                 self.order[own].push_back(print);
-                if self.order[own].len() > MAX_WAITING {
+                if self.order[own].len() > self.max_waiting {
                     let oldest = self.order[own].pop_front();
                     let gone = oldest.and_then(|oldest| self.waiting[own].remove(&oldest));
                     self.dropped += u64::from(gone.is_some());
@@ -136,12 +157,13 @@ impl Pairing {
 
     /// The delays of a flow of the file; they are handed out once.
     pub fn take(&mut self, flow: &Flow) -> OneWay {
-        let Some([of_client, of_server]) = self.differences.remove(&flow.id) else {
+        let Some(Some(both)) = self.differences.remove(&flow.id) else {
             return OneWay::default();
         };
+        let [of_client, of_server] = *both;
         let mean = |both: &Differences| both.forth.summary().map(|summary| summary.mean);
-        // Their difference is the round trip between the captures, with the sign of who is where: the offset of the
-        // clocks cancels out.
+        // Their difference is the round trip between the captures, with the sign of who is where:
+        // the offset of the clocks cancels out.
         let file_at = match (mean(&of_client), mean(&of_server)) {
             (Some(forth), Some(back)) if forth - back < SignedNanos::ZERO => Some(Side::Server),
             (Some(_), Some(_)) => Some(Side::Client),
@@ -165,11 +187,116 @@ impl Pairing {
 /// A flow of the file, and the same one as the peer's capture has it.
 pub type Paired = (BoxedFlow, Option<BoxedFlow>);
 
-/// Finds each flow of the file in the peer's capture: same ends, and the same connection where both saw its SYN. Also
-/// tells how many of the peer's flows are left over.
+/// The ends of a connection and the client's initial sequence number.
+type FlowKey = ([Endpoint; 2], u32);
+
+/// The ended flows of two captures that wait for their other half.
+#[derive(Debug)]
+pub struct Halves {
+    max: usize,
+    /// By the order in which they ended.
+    flows: [BTreeMap<u64, BoxedFlow>; 2],
+    index: [HashMap<FlowKey, VecDeque<u64>>; 2],
+    ended: u64,
+    left: usize,
+}
+
+impl Halves {
+    /// Holds at most `max` flows of each capture.
+    pub fn new(max: usize) -> Self {
+        Self {
+            max,
+            flows: Default::default(),
+            index: Default::default(),
+            ended: 0,
+            left: 0,
+        }
+    }
+
+    /// Takes a flow that has ended. Returns the pair that it completes, or the flow of the file
+    /// that has to make room.
+    pub fn ended(&mut self, which: Which, flow: BoxedFlow) -> Option<Paired> {
+        let (own, other) = match which {
+            Which::File => (0, 1),
+            Which::Peer => (1, 0),
+        };
+        let key = |flow: &Flow| Some((flow.ends, flow.initial_sequence()?));
+        if let Some(half) = key(&flow).and_then(|key| self.take_first(other, &key)) {
+            return Some(match which {
+                Which::File => (flow, Some(half)),
+                Which::Peer => (half, Some(flow)),
+            });
+        }
+        if let Some(key) = key(&flow) {
+            self.index[own]
+                .entry(key)
+                .or_default()
+                .push_back(self.ended);
+        }
+        self.flows[own].insert(self.ended, flow);
+        self.ended += 1;
+        if self.flows[own].len() <= self.max {
+            return None;
+        }
+        let (_, oldest) = self.flows[own].pop_first()?;
+        if let Some(key) = key(&oldest) {
+            self.forget(own, &key);
+        }
+        self.left += usize::from(which == Which::Peer);
+        (which == Which::File).then_some((oldest, None))
+    }
+
+    /// Takes the flow out that ended first with this key.
+    fn take_first(&mut self, side: usize, key: &FlowKey) -> Option<BoxedFlow> {
+        let at = *self.index[side].get(key)?.front()?;
+        self.forget(side, key);
+        self.flows[side].remove(&at)
+    }
+
+    fn forget(&mut self, side: usize, key: &FlowKey) {
+        if let Some(queue) = self.index[side].get_mut(key) {
+            queue.pop_front();
+            if queue.is_empty() {
+                self.index[side].remove(key);
+            }
+        }
+    }
+
+    /// Pairs what is left. Returns also how many flows of the peer's capture were not found in the
+    /// file.
+    pub fn finish(self) -> (Vec<Paired>, usize) {
+        let [file, peer] = self.flows.map(|flows| flows.into_values().collect());
+        let (paired, left) = pair_flows(file, peer);
+        (paired, self.left + left)
+    }
+}
+
+/// Finds the exchange of the peer's capture that has the same sequence numbers.
+///
+/// Both captures have them in one order, so the search goes on where the one before ended, at
+/// `from`.
+pub fn same_exchange<'a>(
+    of: &Exchange,
+    peers: &'a [Exchange],
+    from: &mut usize,
+) -> Option<&'a Exchange> {
+    let same = |other: &Exchange| match (of.request_seq, other.request_seq) {
+        (Some(seq), Some(other)) => seq == other,
+        _ => of.response_seq.is_some() && of.response_seq == other.response_seq,
+    };
+    let found = (*from..peers.len())
+        .chain(0..*from)
+        .find(|at| same(&peers[*at]))?;
+    *from = found + 1;
+    peers.get(found)
+}
+
+/// Finds each flow of the file in the peer's capture: same ends, and the same connection where both
+/// saw its SYN. Also tells how many of the peer's flows are left over.
 pub fn pair_flows(file: Vec<BoxedFlow>, peer: Vec<BoxedFlow>) -> (Vec<Paired>, usize) {
     let mut left = peer.len();
-    // Queues of places in `peer`; a flow stands in two of them and is taken from one, so the other may name it in vain.
+    // Queues of places in `peer`; a flow stands in two of them and is taken from one, so the other
+    // may name it in vain.
     let mut exact: HashMap<_, VecDeque<usize>> = HashMap::new();
     let mut any: HashMap<_, VecDeque<usize>> = HashMap::new();
     for (at, flow) in peer.iter().enumerate() {

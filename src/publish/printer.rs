@@ -27,6 +27,8 @@ const PAGE: Nanos = Nanos::from_millis(10_000);
 /// The writer of results to stdout, a file, a terminal and a page.
 #[derive(Debug)]
 pub struct Printer {
+    /// The output failed: nothing more is written to it.
+    muted: bool,
     output: Output,
     format: Format,
     table: csv::Table,
@@ -58,6 +60,7 @@ impl Printer {
     /// Returns a printer to `output` in `format`.
     pub fn new(output: Output, format: Format) -> Self {
         Self {
+            muted: false,
             output,
             format,
             table: csv::Table::default(),
@@ -119,7 +122,7 @@ impl Printer {
 
     /// Stops writing lines and the report, after a failure of the output; the page goes on.
     pub fn mute(&mut self) {
-        self.output = Output::Nothing;
+        self.muted = true;
     }
 
     fn tick_screen(&mut self, run_state: &mut RunState, blocks: Blocks) {
@@ -152,9 +155,9 @@ impl Printer {
         screen.draw(&lines);
     }
 
-    /// Returns `true` if the format has a line per block.
+    /// Returns `true` if the format has a line per block, and the output has not failed.
     pub fn has_lines(&self) -> bool {
-        self.format.has_lines()
+        !self.muted && self.format.has_lines()
     }
 
     /// Writes the line of a block that was never answered.
@@ -304,7 +307,7 @@ impl RunOutput for Printer {
         blocks: Blocks,
         dropped: u64,
     ) -> Result<(), OutputError> {
-        if matches!(self.output, Output::Nothing) {
+        if self.muted || matches!(self.output, Output::Nothing) {
             return Ok(());
         }
         self.clear();

@@ -5,7 +5,7 @@
 //!
 //! 1. a file beside this one with its renderer, and `pub mod` in `report/mod.rs`;
 //! 2. a row of `formats!` below, which makes the variant of [`Format`] and its [`FormatEntry`];
-//! 3. its name in the MANUAL's row of `--format`, without which a test of this file fails;
+//! 3. its name in the README's row of `--format`, without which a test of this file fails;
 //! 4. a line in the changelog.
 
 use super::block::MeasuredBlock;
@@ -123,11 +123,11 @@ mod tests {
     use super::*;
     use crate::report::tests::samples;
 
-    const MANUAL: &str = include_str!("../manual/options.md");
+    const OPTIONS: &str = include_str!("../manual/options.md");
 
     #[test]
-    fn every_format_is_found_by_its_name_and_stands_in_the_readme_and_in_the_help() {
-        let row = MANUAL
+    fn every_format_is_found_by_its_name_and_stands_in_the_manual_and_in_the_help() {
+        let row = OPTIONS
             .lines()
             .find(|line| line.starts_with("| `--format F`"))
             .expect("the manual has a row for --format");
@@ -136,7 +136,7 @@ mod tests {
             assert_eq!(name.parse(), Ok(entry.format));
             assert_eq!(entry.format.entry().name, name);
             assert!(
-                row.contains(&format!("{name}: ")),
+                row.contains(&format!(" {name}: ")),
                 "the manual lacks {name}"
             );
             assert!(HELP.contains(&format!("; {name}: ")), "{HELP}");

@@ -139,7 +139,7 @@ fn end<'a>(of: &'a EndRecord, interval: Option<IntervalCounts>) -> impl ToJson +
 
 fn exchange(of: &Exchange) -> impl ToJson + '_ {
     Object(move |w: &mut Writer| {
-        w.pair("method", of.method);
+        w.pair("method", of.method.as_deref());
         w.pair("status", of.status.map(u64::from));
         w.pair("request_first", of.request_first);
         w.pair("request_last", of.request_last);
@@ -178,12 +178,12 @@ mod tests {
             record,
             failed: true,
             http: vec![Exchange {
-                method: Some("GET"),
+                method: Some("GET".into()),
                 status: Some(200),
                 request_first: Some(now),
                 request_last: Some(now),
                 response_first: Some(now),
-                response_last: None,
+                ..Exchange::default()
             }],
             http_dropped: 0,
         };

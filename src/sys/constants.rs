@@ -4,8 +4,8 @@
 use std::ffi::c_int;
 
 pub(super) use arch::{
-    ENOBUFS, RLIMIT_NOFILE, SIG_BLOCK, SIOCOUTQ, SOCK_STREAM, SOL_SOCKET, SO_KEEPALIVE, SO_LINGER,
-    SO_REUSEADDR, SO_SNDTIMEO,
+    ENETDOWN, ENOBUFS, RLIMIT_NOFILE, SIG_BLOCK, SIOCOUTQ, SOCK_STREAM, SOL_SOCKET, SO_KEEPALIVE,
+    SO_LINGER, SO_REUSEADDR, SO_SNDTIMEO,
 };
 
 #[cfg(any(target_arch = "mips", target_arch = "mips64"))]
@@ -21,6 +21,7 @@ mod arch {
     pub(in super::super) const RLIMIT_NOFILE: c_int = 5;
     pub(in super::super) const SIG_BLOCK: c_int = 1;
     pub(in super::super) const SIOCOUTQ: u32 = 0x7472;
+    pub(in super::super) const ENETDOWN: c_int = 127;
     pub(in super::super) const ENOBUFS: c_int = 132;
 }
 
@@ -37,6 +38,7 @@ mod arch {
     pub(in super::super) const RLIMIT_NOFILE: c_int = 7;
     pub(in super::super) const SIG_BLOCK: c_int = 0;
     pub(in super::super) const SIOCOUTQ: u32 = 0x5411;
+    pub(in super::super) const ENETDOWN: c_int = 100;
     pub(in super::super) const ENOBUFS: c_int = 105;
 }
 
@@ -45,6 +47,7 @@ pub(super) const SO_TIMESTAMPNS_NEW: c_int = 64;
 /// Also the type of the control message. Its times are two longs.
 pub(super) const SO_TIMESTAMPNS_OLD: c_int = 35;
 pub(super) const SO_RCVBUFFORCE: c_int = 33;
+pub(super) const SO_ATTACH_FILTER: c_int = 26;
 pub(super) const AF_INET6: u16 = 10;
 pub(super) const IPPROTO_IPV6: c_int = 41;
 pub(super) const IPV6_V6ONLY: c_int = 26;

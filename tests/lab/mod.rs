@@ -171,7 +171,8 @@ impl Lab {
             let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{outer}/disable_ipv6"), "1");
             ip(&format!("link set {outer} arp off up"));
         }
-        let open = |end: &str| Arc::new(PacketSocket::open(&format!("{name}{end}1")).unwrap());
+        let open =
+            |end: &str| Arc::new(PacketSocket::open(Some(&format!("{name}{end}1")), &[]).unwrap());
         let (at_client, at_server) = (open("c"), open("s"));
         let mut wires = Vec::new();
         let late = [(); 2].map(|()| Arc::new(AtomicU32::new(0)));

@@ -39,6 +39,16 @@ pub(super) const FLAGS: &[Flag] = &[
         ..ROW
     },
     Flag {
+        long: "verbose",
+        short: Some('v'),
+        section: Section::Capture,
+        brief: "each HTTP exchange, with time and path",
+        help: "In text; in json and jsonl it adds the path. Paths may hold secrets.",
+        modes: PASSIVE,
+        set: Set::Switch(|o| o.passive.verbose = true),
+        ..ROW
+    },
+    Flag {
         long: "interface",
         short: Some('I'),
         value: Some("IF"),

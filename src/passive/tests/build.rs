@@ -3,7 +3,9 @@
 use super::super::*;
 use super::packets::Pcap;
 pub(super) use super::packets::{Built, Bytes};
+use crate::json_reader::parse as parse_json;
 pub(super) use crate::random::Random;
+use crate::report::passive::{Capture, Format, Record};
 use crate::time::WallTime;
 
 /// When the scripts begin: 2026-11-21T09:30:00Z.
@@ -239,6 +241,7 @@ pub(super) fn hand(analyzer: &mut Analyzer, segment: &Built, observer: &mut impl
     let packet = Packet {
         time: Some(segment.time),
         link: LINK_ETHERNET,
+        interface: 0,
         original: data.len() as u32,
         data: &data,
     };
@@ -255,4 +258,30 @@ pub(super) fn play_with(segments: &[Built], limits: Limits) -> Told {
     let (_, fault) = read(&pcap(segments, false, true), 1 << 16, limits, &mut told);
     assert_eq!(fault, None);
     told
+}
+
+/// Reads a capture, perhaps a damaged one, and asserts that its JSON is one value.
+pub(super) fn valid_json(capture: &[u8]) {
+    let mut told = Told::default();
+    let (tally, fault) = read(capture, 1 << 16, LIMITS, &mut told);
+    let fault = fault.map(|fault| fault.to_string());
+    let mut text = Format::Json.begin();
+    for (at, flow) in told.flows.iter().enumerate() {
+        let record = Record {
+            flow,
+            peer: None,
+            one_way: None,
+            at: Side::Client,
+            verbose: true,
+        };
+        text += &Format::Json.flow(&record, at == 0);
+    }
+    text += &Format::Json.end(&Capture {
+        tally: &tally,
+        fault: fault.as_deref(),
+        kernel_dropped: None,
+    });
+    if let Err(error) = parse_json(text.as_bytes()) {
+        panic!("{error}: {text}");
+    }
 }

@@ -147,6 +147,7 @@ fn parsed(link: u16, data: &[u8]) -> Result<TcpSegment<'_>, Skip> {
     let packet = Packet {
         time: None,
         link,
+        interface: 0,
         original: data.len() as u32,
         data,
     };
@@ -165,6 +166,11 @@ fn each_link_type_leads_to_the_same_segment() {
         let behind = |header: &[u8]| [header, &ip].concat();
         let vlan = [&frame[..12], b"\x81\0\0\x05", kind].concat();
         let qinq = [&frame[..12], b"\x88\xa8\0\x05\x81\0\0\x06", kind].concat();
+        let ppp: &[u8] = if v6 { b"\0\x57" } else { b"\0\x21" };
+        let session = b"\x88\x64\x11\0\0\x07\0\x99";
+        let pppoe = [&frame[..12], session, ppp].concat();
+        let mpls = [&frame[..12], b"\x88\x47\0\x01\0\x40\0\x02\x01\x40"].concat();
+        let ppp = [b"\xff\x03", ppp].concat();
         let cooked = [&[0; 14][..], kind].concat();
         let cooked2 = [kind, &[0; 18][..]].concat();
         let family: [&[u8]; 2] = if v6 {
@@ -176,6 +182,13 @@ fn each_link_type_leads_to_the_same_segment() {
             (1, frame.clone()),
             (1, behind(&vlan)),
             (1, behind(&qinq)),
+            (1, behind(&pppoe)),
+            (1, behind(&[&pppoe[..20], &pppoe[21..]].concat())),
+            (1, behind(&mpls)),
+            (51, behind(&pppoe[14..])),
+            (9, behind(&ppp)),
+            (50, behind(&ppp)),
+            (104, behind(&[b"\x0f\0", kind].concat())),
             (113, behind(&cooked)),
             (276, behind(&cooked2)),
             (108, behind(family[0])),
@@ -200,6 +213,47 @@ fn each_link_type_leads_to_the_same_segment() {
         Err(Skip::NotIp)
     );
     assert_eq!(parsed(105, &[0; 64]), Err(Skip::LinkType));
+}
+
+#[test]
+fn inside_vxlan_a_segment_is_that_of_the_inner_connection_and_names_its_tunnel() {
+    let mut built = script("0 c A seq=9 ack=8 len=3 ts=1,2").remove(0);
+    built.v6 = true;
+    let inner = built.frame();
+    let expected = parsed(1, &inner).unwrap();
+    let mut outer = b"\x45\0\0\0\0\0\0\0\x40\x11\0\0\x0a\0\0\x01\x0a\0\0\x02".to_vec();
+    outer.extend(b"\xd0\x01\x12\xb5\0\0\0\0\x08\0\0\0\0\0\x2a\0");
+    let length = (outer.len() + inner.len()) as u16;
+    outer[2..4].copy_from_slice(&length.to_be_bytes());
+    let whole = [&outer[..], &inner].concat();
+    let found = parsed(101, &whole).unwrap();
+    assert_eq!(found.tunnel, Some(Tunnel::Vxlan(42)));
+    assert_eq!(Tunnel::Vxlan(42).to_string(), "VXLAN 42");
+    assert_eq!(
+        TcpSegment {
+            tunnel: None,
+            ..found
+        },
+        expected
+    );
+    for (at, value) in [(22, 1), (28, 0), (29, 1), (35, 1)] {
+        let mut other = whole.clone();
+        other[at] = value;
+        assert_eq!(parsed(101, &other), Err(Skip::NotTcp), "byte {at}");
+    }
+}
+
+#[test]
+fn an_ipv4_mapped_address_of_ipv6_is_shown_as_what_it_is() {
+    let mut built = script("0 c A seq=9 ack=8").remove(0);
+    let plain = parsed(101, &built.ip()).unwrap().source;
+    built.v6 = true;
+    let mut ip = built.ip();
+    ip[8..24].copy_from_slice(b"\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\0\0\x01");
+    let mapped = parsed(101, &ip).unwrap().source;
+    assert_eq!(plain.to_string(), "10.0.0.1:40000");
+    assert_eq!(mapped.to_string(), "[::ffff:10.0.0.1]:40000");
+    assert!(mapped != plain);
 }
 
 #[test]
@@ -232,7 +286,7 @@ fn an_ip_length_of_zero_means_the_whole_packet() {
 }
 
 #[test]
-fn ipv6_extension_headers_are_passed_over_and_later_fragments_left_out() {
+fn ipv6_extension_headers_are_passed_over_and_fragments_wait_for_each_other() {
     let mut built = script("0 c A seq=9 ack=8 len=3").remove(0);
     built.v6 = true;
     let ip = built.ip();
@@ -244,11 +298,12 @@ fn ipv6_extension_headers_are_passed_over_and_later_fragments_left_out() {
         out[6] = first;
         [&out[..], headers, &ip[40..]].concat()
     };
-    // Hop-by-hop of 8 bytes, routing of 16, first fragment, authentication of 12, destination options.
+    // Hop-by-hop of 8 bytes, routing of 16, a fragment that is whole, authentication of 12,
+    // destination options.
     let chain = [
         &[43, 0, 0, 0, 0, 0, 0, 0][..],
         &[44, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        &[51, 0, 0, 1, 0, 0, 0, 0],
+        &[51, 0, 0, 0, 0, 0, 0, 0],
         &[60, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         &[6, 0, 0, 0, 0, 0, 0, 0],
     ]
@@ -264,8 +319,8 @@ fn ipv6_extension_headers_are_passed_over_and_later_fragments_left_out() {
     built.v6 = false;
     let mut ip = built.ip();
     ip[6] = 0x20; // More fragments: the first one.
-    assert_eq!(parsed(101, &ip).map(|segment| segment.seq), Ok(9));
-    ip[7] = 0x01;
+    assert_eq!(parsed(101, &ip), Err(Skip::Fragment));
+    ip[6..8].copy_from_slice(&[0, 1]);
     assert_eq!(parsed(101, &ip), Err(Skip::Fragment));
 }
 
@@ -310,6 +365,12 @@ fn faults_name_packet_and_offset_and_what_precedes_them_counts() {
         (
             b"GET /",
             "packet 1 at offset 0: not a pcap or pcapng capture, it begins with [47, 45, 54, 20]"
+                .into(),
+        ),
+        (
+            b"\x34\xcd\xb2\xa1",
+            "packet 1 at offset 0: a \"modified\" pcap, as old Linux kernels had it: convert it \
+             with editcap -F pcap FILE NEW"
                 .into(),
         ),
         (b"", "packet 1 at offset 0: the capture is empty".into()),

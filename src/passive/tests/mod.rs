@@ -3,7 +3,12 @@
 use crate::time::WallTime;
 
 mod build;
+mod captures;
+mod exchanges;
 mod formats;
+mod generator;
+mod interfaces;
+mod laws;
 mod output;
 mod packets;
 mod robust;

@@ -31,6 +31,7 @@ fn survive(capture: &[u8], chunk: usize, rendered: bool) -> u64 {
             peer: None,
             one_way: None,
             at: Side::Client,
+            verbose: true,
         };
         let text = Format::Json.flow(&record, true);
         assert!(text.len() < 20_000, "{} bytes", text.len());

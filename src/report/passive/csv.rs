@@ -1,9 +1,10 @@
 //! A flow in, two rows of CSV (RFC 4180) out.
 
+use super::Answers;
 use crate::passive::{Flow, Side};
 use std::fmt::Display;
 
-const COLUMNS: [&str; 30] = [
+const COLUMNS: [&str; 42] = [
     "client",
     "server",
     "begins",
@@ -34,6 +35,18 @@ const COLUMNS: [&str; 30] = [
     "p95_ns",
     "p99_ns",
     "max_ns",
+    "response_count",
+    "response_p50_ns",
+    "response_p95_ns",
+    "network_ns",
+    "own_p50_ns",
+    "own_p95_ns",
+    "http_count",
+    "http_first_byte_p50_ns",
+    "http_first_byte_p95_ns",
+    "tls_sni",
+    "tls_client_hello_to_server_hello_ns",
+    "tls_server_hello_to_client_finished_ns",
 ];
 
 /// The names of the columns.
@@ -90,8 +103,36 @@ pub(super) fn rows(flow: &Flow) -> String {
                 let quantiles = [of.p50, of.p90, of.p95, of.p99, of.max];
                 cells.extend(quantiles.map(|span| span.0.to_string()));
             }
-            None => cells.resize(COLUMNS.len(), String::new()),
+            None => cells.resize(COLUMNS.len() - 12, String::new()),
         }
+        // What this end answers.
+        let own = side.other();
+        let answers = Answers::of(flow, own);
+        let count = answers.map_or(0, |of| of.count);
+        cells.push(count.to_string());
+        let of_answers = [
+            answers.map(|of| of.response[0]),
+            answers.map(|of| of.response[1]),
+            flow.network(own),
+            answers.and_then(|of| of.own[0]),
+            answers.and_then(|of| of.own[1]),
+        ];
+        cells.extend(of_answers.map(|span| cell(span.map(|span| span.0))));
+        // What the server answers stands in the row towards it.
+        let http = flow.http.as_ref().filter(|_| own == Side::Server);
+        let first_byte = http.and_then(|http| http.first_byte.summary());
+        cells.push(cell(http.map(|http| http.count())));
+        cells.push(cell(first_byte.map(|of| of.p50.0)));
+        cells.push(cell(first_byte.map(|of| of.p95.0)));
+        let tls = flow.application.tls().filter(|_| own == Side::Server);
+        cells.push(cell(tls.and_then(|tls| tls.sni.as_deref())));
+        cells.push(cell(
+            tls.and_then(|tls| tls.to_server_hello()).map(|span| span.0),
+        ));
+        cells.push(cell(
+            tls.and_then(|tls| tls.to_client_finished())
+                .map(|span| span.0),
+        ));
         out.push_str(&cells.join(","));
         out.push('\n');
     }

@@ -1,7 +1,10 @@
-//! Flows and counts in, JSON out: the object of issue 3, with more keys where seed 003 has more figures.
+//! Flows and counts in, JSON out: the object of issue 3, with more keys where seed 003 has more
+//! figures.
 
-use super::{Capture, Record};
-use crate::passive::{Event, Exchange, Flow, Interval, OneWay, Sent, Side, Skip};
+use super::{Answers, Capture, Record};
+use crate::passive::{
+    same_exchange, Event, Exchange, Flow, Handshake, Interval, OneWay, Sent, Side, Skip,
+};
 use crate::report::json::write::{Array, Object, ToJson, Writer};
 
 /// Name and version of the JSON.
@@ -126,12 +129,48 @@ fn exchange<'a>(of: &'a Exchange, others: Option<&'a Exchange>, at: Side) -> imp
         })
     };
     Object(move |w: &mut Writer| {
-        w.pair("method", of.method);
+        w.pair("method", of.method.as_deref());
         w.pair("status", of.status.map(u64::from));
+        w.pair("target", of.target.as_deref());
         w.pair("time_to_first_byte_ns", of.time_to_first_byte());
         w.pair("client", end(Side::Client));
         w.pair("server", end(Side::Server));
     })
+}
+
+/// How long each end took to answer.
+fn application(flow: &Flow) -> impl ToJson + '_ {
+    let end = move |side: Side| {
+        let answers = Answers::of(flow, side);
+        Object(move |w: &mut Writer| {
+            w.pair("count", answers.map_or(0, |of| of.count));
+            w.pair("response_p50_ns", answers.map(|of| of.response[0]));
+            w.pair("response_p95_ns", answers.map(|of| of.response[1]));
+            w.pair("network_ns", flow.network(side));
+            w.pair("own_p50_ns", answers.and_then(|of| of.own[0]));
+            w.pair("own_p95_ns", answers.and_then(|of| of.own[1]));
+        })
+    };
+    Object(move |w: &mut Writer| {
+        w.pair("server", end(Side::Server));
+        w.pair("client", end(Side::Client));
+    })
+}
+
+impl ToJson for &Handshake {
+    fn to_json(self, w: &mut Writer) {
+        Object(|w: &mut Writer| {
+            w.pair("sni", self.sni.as_deref());
+            w.pair("version", self.version_name());
+            w.pair("client_hello", self.client_hello);
+            w.pair("client_hello_to_server_hello_ns", self.to_server_hello());
+            w.pair(
+                "server_hello_to_client_finished_ns",
+                self.to_client_finished(),
+            );
+        })
+        .to_json(w);
+    }
 }
 
 /// Directions and times of one flow, in one capture.
@@ -149,6 +188,19 @@ fn seen(flow: &Flow, w: &mut Writer) {
     w.pair("last", flow.last);
     w.pair("ended", flow.ended().name());
     w.pair("timestamps", flow.timestamps);
+    w.pair(
+        "tunnel",
+        flow.tunnel.map(|tunnel| tunnel.to_string()).as_deref(),
+    );
+    w.pair(
+        "also_seen",
+        Array(flow.also_seen.iter().map(|seen| {
+            Object(|w: &mut Writer| {
+                w.pair("interface", &seen.name);
+                w.pair("packets", seen.packets);
+            })
+        })),
+    );
     w.pair("setup_ns", flow.setup());
     w.pair("duration_ns", flow.duration());
     w.pair(
@@ -177,12 +229,14 @@ impl ToJson for &Record<'_> {
     fn to_json(self, w: &mut Writer) {
         let flow = self.flow;
         let [client, server] = flow.ends.map(|end| end.to_string());
-        let others = |at: usize| self.peer?.http.as_ref()?.exchanges.get(at);
+        let peers = self.peer.and_then(|flow| flow.http.as_ref());
+        let peers = peers.map_or(&[][..], |http| &http.exchanges);
+        let mut from = 0;
         let http = flow.http.as_deref();
         let exchanges = http
             .map_or(&[][..], |http| &http.exchanges)
             .iter()
-            .enumerate();
+            .map(|of| (of, same_exchange(of, peers, &mut from)));
         Object(|w: &mut Writer| {
             w.pair("client", &client);
             w.pair("server", &server);
@@ -190,9 +244,16 @@ impl ToJson for &Record<'_> {
             seen(flow, w);
             w.pair(
                 "http",
-                Array(exchanges.map(|(at, of)| exchange(of, others(at), self.at))),
+                Array(exchanges.map(|(of, others)| exchange(of, others, self.at))),
             );
             w.pair("http_dropped", http.map_or(0, |http| http.dropped));
+            w.pair("http_gaps", http.map_or(0, |http| http.gaps));
+            w.pair(
+                "http_first_byte",
+                http.and_then(|http| http.first_byte.summary()),
+            );
+            w.pair("application", application(flow));
+            w.pair("tls", flow.application.tls());
             w.pair("intervals", Array(&flow.intervals));
             if let Some(one_way) = self.one_way {
                 w.pair("one_way_delay", one_way);

@@ -1,7 +1,8 @@
-//! Flows, round trips and counts of a capture in; text, lines, JSON, JSON lines, CSV or Prometheus text out.
+//! Flows, round trips and counts of a capture in; text, lines, JSON, JSON lines, CSV or Prometheus
+//! text out.
 //!
-//! Flows are rendered one by one as they end, so a long capture takes no memory; that is why `capture`, which is known
-//! last, stands last in the JSON.
+//! Flows are rendered one by one as they end, so a long capture takes no memory; that is why
+//! `capture`, which is known last, stands last in the JSON.
 
 mod csv;
 mod json;
@@ -11,7 +12,7 @@ mod text;
 pub use json::SCHEMA;
 pub use prometheus::{prometheus, Metrics};
 
-use crate::passive::{Endpoint, Flow, OneWay, Sample, Side, Tally};
+use crate::passive::{Endpoint, Flow, OneWay, ResponseSample, Sample, Side, Tally};
 use crate::time::{SignedNanos, WallTime};
 use std::fmt::{self, Display, Formatter};
 
@@ -44,6 +45,31 @@ pub struct Record<'a> {
     pub one_way: Option<OneWay>,
     /// The end that the first capture was made at.
     pub at: Side,
+    /// Set if the text has each HTTP exchange.
+    pub verbose: bool,
+}
+
+/// The answers of one end of a flow: its figures at the capture point, and the end's own part.
+#[derive(Clone, Copy, Debug)]
+struct Answers {
+    count: u64,
+    /// p50 and p95.
+    response: [SignedNanos; 2],
+    /// The same less the network; `None` where that is not known.
+    own: [Option<SignedNanos>; 2],
+}
+
+impl Answers {
+    /// `None` without an answer.
+    fn of(flow: &Flow, side: Side) -> Option<Self> {
+        let summary = flow.application.answers(side)?.summary()?;
+        let response = [summary.p50, summary.p95];
+        Some(Self {
+            count: summary.count,
+            response,
+            own: response.map(|response| flow.own_time(side, response)),
+        })
+    }
 }
 
 /// What is known of a capture at its end.
@@ -92,7 +118,21 @@ impl Format {
         })
     }
 
-    /// One packet found in both captures; `time` is that of the capture in which it was found later.
+    /// One answer of an application; `None` where the format does not show them one by one.
+    pub fn answer(self, flow: &Flow, answer: &ResponseSample) -> Option<Line> {
+        let least = flow.application.answers(answer.side)?.min();
+        (self == Self::Lines).then(|| Line {
+            time: answer.time,
+            delay: answer.response,
+            least,
+            from: flow.ends[answer.side.other() as usize],
+            to: flow.ends[answer.side as usize],
+            basis: "response",
+        })
+    }
+
+    /// One packet found in both captures; `time` is that of the capture in which it was found
+    /// later.
     pub fn one_way(
         self,
         time: WallTime,
@@ -143,8 +183,8 @@ impl Display for Line {
     }
 }
 
-/// Milliseconds with three digits, in whole numbers: a tenth of the time that printing a float takes, and flows have
-/// twenty of these.
+/// Milliseconds with three digits, in whole numbers: a tenth of the time that printing a float
+/// takes, and flows have twenty of these.
 struct Millis(SignedNanos);
 
 impl Display for Millis {

@@ -23,6 +23,10 @@ families! {
         "From the capture point to this end and back, of data."
     Handshake Histogram "handshake_seconds" "seconds" "flow, remote, subnet, towards"
         "From the capture point to this end and back, of SYN or SYN-ACK."
+    Response Histogram "response_seconds" "seconds" "flow, remote, subnet, towards"
+        "From the first data towards this end to its first data back, at the capture point."
+    Application Histogram "application_seconds" "seconds" "flow, remote, subnet, towards"
+        "The response time less the least round trip of the connection: this end's own time."
 }
 
 /// The figures of a capture that the metrics show.
@@ -69,6 +73,8 @@ pub fn prometheus(metrics: &Metrics<'_>) -> String {
         }
         histogram(&mut sheet, Id::RoundTrip, &labels, &group.round_trip);
         histogram(&mut sheet, Id::Handshake, &labels, &group.handshake);
+        histogram(&mut sheet, Id::Response, &labels, &group.response);
+        histogram(&mut sheet, Id::Application, &labels, &group.own);
     }
     sheet.finish(Exposition::Text)
 }

@@ -1,6 +1,6 @@
 //! Flows and counts in, small tables for people out.
 
-use super::{maybe_millis, Capture, Record};
+use super::{maybe_millis, Answers, Capture, Record};
 use crate::measure::Summary;
 use crate::passive::{Side, Skip};
 use crate::time::SignedNanos;
@@ -40,6 +40,12 @@ pub(super) fn flow(record: &Record<'_>) -> String {
         maybe_millis(flow.syn_to_synack),
         maybe_millis(flow.synack_to_ack),
     );
+    if let Some(tunnel) = flow.tunnel {
+        let _ = writeln!(out, "  inside of {tunnel}");
+    }
+    for seen in &flow.also_seen {
+        let _ = writeln!(out, "  also seen on {}: {}", seen.name, seen.packets);
+    }
     out.push_str(HEAD);
     for side in Side::BOTH {
         let sent = flow.of(side);
@@ -75,18 +81,76 @@ pub(super) fn flow(record: &Record<'_>) -> String {
             );
         }
     }
-    for of in flow.http.iter().flat_map(|http| &http.exchanges) {
+    applications(record, &mut out);
+    out
+}
+
+/// What the applications did: a line each for turns, TLS and HTTP, and one per exchange if wanted.
+fn applications(record: &Record<'_>, out: &mut String) {
+    let flow = record.flow;
+    let [client, server] = Side::BOTH.map(|side| Answers::of(flow, side));
+    if let Some(server) = server {
+        let own = |answers: Option<Answers>, at: usize| {
+            maybe_millis(answers.and_then(|answers| answers.own[at]))
+        };
+        let [to_client, to_server] = Side::BOTH.map(|side| flow.network(side));
+        let network = to_server.zip(to_client).map(|(there, here)| there + here);
+        let _ = writeln!(
+            out,
+            "  application ms: server {}, network {}, client {} (p50 of {} answers; \
+             p95: server {}, client {})",
+            own(Some(server), 0),
+            maybe_millis(network),
+            own(client, 0),
+            server.count,
+            own(Some(server), 1),
+            own(client, 1),
+        );
+    }
+    if let Some(tls) = flow.application.tls() {
+        let _ = writeln!(
+            out,
+            "  TLS {} {}: ClientHello to ServerHello {} ms, to the client's Finished {} ms",
+            tls.version_name().unwrap_or("-"),
+            tls.sni.as_deref().unwrap_or("-"),
+            maybe_millis(tls.to_server_hello()),
+            maybe_millis(tls.to_client_finished()),
+        );
+    }
+    let Some(http) = &flow.http else { return };
+    let first_byte = http.first_byte.summary();
+    let _ = write!(
+        out,
+        "  HTTP: {} exchanges, first byte p50 {}, p95 {} ms;",
+        http.count(),
+        maybe_millis(first_byte.map(|of| of.p50)),
+        maybe_millis(first_byte.map(|of| of.p95)),
+    );
+    for (status, count) in &http.statuses {
+        let _ = match status {
+            0 => write!(out, " others x{count}"),
+            status => write!(out, " {status} x{count}"),
+        };
+    }
+    if http.without_status > 0 {
+        let _ = write!(out, " unknown x{}", http.without_status);
+    }
+    out.push('\n');
+    let each = http.exchanges.iter().filter(|_| record.verbose);
+    for of in each {
+        let time = of.request_first.or(of.response_first);
         let status = of
             .status
             .map_or_else(|| "-".to_owned(), |status| status.to_string());
         let _ = writeln!(
             out,
-            "  HTTP {} {status}: first byte after {} ms",
-            of.method.unwrap_or("-"),
+            "    {} {} {} {status}: first byte after {} ms",
+            time.map_or_else(|| "-".to_owned(), |time| time.to_string()),
+            of.method.as_deref().unwrap_or("-"),
+            of.target.as_deref().unwrap_or("-"),
             maybe_millis(of.time_to_first_byte()),
         );
     }
-    out
 }
 
 /// The counts.

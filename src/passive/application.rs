@@ -1,0 +1,459 @@
+//! Payload of both directions in; how long each end took to answer the other, and what the protocol
+//! tells, out.
+//!
+//! A turn begins with the first data of one end that acknowledges all data of the other, and is
+//! answered by the first data back that acknowledges it. Turns that cross, repeat data or have
+//! bytes missing are left out, for their times would not be those of an end. Handshakes of TLS are
+//! no turns.
+
+use super::flow::Flow;
+use super::http::{self, Http};
+use super::message::Opening;
+use super::packet::{TcpSegment, ACK, RST, SYN};
+use super::reassembly::{distance, MAX_HELD, MAX_HELD_IN_ALL};
+use super::sent::Findings;
+use super::side::Side;
+use super::tls::{self, Handshake, Reader};
+use crate::measure::Histogram;
+use crate::time::{SignedNanos, WallTime};
+
+/// The content type of TLS records with application data.
+const APPLICATION_DATA: u8 = 23;
+
+/// A server sends session tickets as soon as it has the client's Finished: within this and a round
+/// trip.
+const TICKETS_WITHIN: SignedNanos = SignedNanos::from_millis(2);
+
+/// Interval snapshots and HTTP exchanges kept over all open flows.
+const HISTORY: usize = 200_000;
+
+/// One answer of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseSample {
+    /// When its first data passed.
+    pub time: WallTime,
+    /// The end that answered.
+    pub side: Side,
+    /// Since the first data of the other end passed.
+    pub response: SignedNanos,
+    /// The same less the least round trip to this end so far: the end's own time. `None` if that is
+    /// not known.
+    pub own: Option<SignedNanos>,
+}
+
+/// A turn that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    side: Side,
+    time: WallTime,
+    /// Its first byte.
+    seq: u32,
+    /// The other end's bytes up to here had arrived.
+    ack: u32,
+    /// Bytes before its latest data that have not passed yet.
+    gap: Option<(u32, u32)>,
+    /// Set if its answer is not measured.
+    void: bool,
+    /// The answer that it is itself, which counts once the gap is filled.
+    answer: Option<SignedNanos>,
+}
+
+/// The application's side of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Application {
+    /// One past the highest number that each end sent.
+    next: [Option<u32>; 2],
+    /// Set from an end's SYN to its first data.
+    fresh: [bool; 2],
+    /// Set if the round trip of what each end sent was closed by the other's kernel alone.
+    network_seen: [bool; 2],
+    turn: Option<Turn>,
+    /// Set as long as session tickets may come.
+    tickets: bool,
+    /// Set if the connection speaks something that looks like HTTP and is not.
+    foreign: bool,
+    answers: Option<Box<[Histogram; 2]>>,
+    tls: Option<Box<Reader>>,
+}
+
+/// What the reading of payload may take, for all connections of an analysis.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Budget {
+    /// Bytes that wait for those before them.
+    pub held: usize,
+    /// Interval snapshots and exchanges that are kept.
+    pub history: usize,
+    /// Set if targets of requests are kept.
+    pub targets: bool,
+}
+
+impl Budget {
+    /// Returns how many more snapshots and exchanges may be kept.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        HISTORY.saturating_sub(self.history)
+    }
+}
+
+impl Application {
+    /// Returns the times in which this end answered, as seen at the capture point.
+    pub fn answers(&self, side: Side) -> Option<&Histogram> {
+        let answers = self.answers.as_ref().map(|both| &both[side as usize]);
+        answers.filter(|answers| answers.count() > 0)
+    }
+
+    /// Returns what the handshake of TLS shows; `None` without one.
+    pub fn tls(&self) -> Option<&Handshake> {
+        self.tls.as_ref().map(|reader| &reader.found)
+    }
+
+    /// Returns the bytes of memory that its bounds are about.
+    fn memory(&self) -> usize {
+        self.tls.as_ref().map_or(0, |reader| reader.memory())
+    }
+
+    /// Follows whose turn it is. Returns when an answer of this end began, and after how long.
+    #[inline]
+    fn turn(
+        &mut self,
+        now: WallTime,
+        side: Side,
+        segment: &TcpSegment<'_>,
+        network: Option<SignedNanos>,
+    ) -> Option<(WallTime, SignedNanos)> {
+        let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
+        let end = seq.wrapping_add(segment.payload_len);
+        let known = self.next[side as usize];
+        let expected = known.unwrap_or(seq);
+        let others = self.next[side.other() as usize];
+        let gap = match distance(seq, expected) {
+            ..=0 => None,
+            _ => Some((expected, seq)),
+        };
+        // Data of the other end that the capture does not have.
+        let missed = others.is_some_and(|others| distance(segment.ack, others) > 0);
+        let fresh = Turn {
+            side,
+            time: now,
+            seq: expected,
+            ack: segment.ack,
+            gap,
+            void: known.is_none() || others.is_none() || (!missed && others != Some(segment.ack)),
+            answer: None,
+        };
+        if missed {
+            self.next[side.other() as usize] = Some(segment.ack);
+        }
+        let Some(turn) = &mut self.turn else {
+            self.turn = Some(fresh);
+            return None;
+        };
+        if turn.side == side && missed {
+            self.turn = Some(fresh);
+            return None;
+        }
+        if turn.side == side {
+            match &mut turn.gap {
+                Some((from, to)) if *from == seq => {
+                    *from = if distance(end, *to) < 0 { end } else { *to };
+                    if from == to {
+                        turn.gap = None;
+                        return turn.answer.take().map(|answer| (turn.time, answer));
+                    }
+                }
+                _ if distance(seq, expected) < 0 => {
+                    // Sooner than a round trip it is the capture that has it twice.
+                    let trip = network.unwrap_or(SignedNanos::from_millis(1));
+                    turn.void |= now - turn.time >= trip;
+                }
+                Some(_) => {}
+                none => *none = gap,
+            }
+            return None;
+        }
+        if distance(end, expected) <= 0 {
+            return None;
+        }
+        if distance(segment.ack, turn.seq) <= 0 {
+            turn.void |= distance(seq, turn.ack) >= 0;
+            return None;
+        }
+        let whole = !turn.void && turn.gap.is_none() && !missed && distance(seq, expected) >= 0;
+        let answer = whole.then(|| now - turn.time);
+        self.turn = Some(Turn {
+            answer: answer.filter(|_| gap.is_some()),
+            ..fresh
+        });
+        answer.filter(|_| gap.is_none()).map(|answer| (now, answer))
+    }
+
+    /// Returns `true` if this data of a TLS connection begins or continues no turn and answers
+    /// none.
+    fn is_no_turn(
+        &mut self,
+        now: WallTime,
+        side: Side,
+        payload: &[u8],
+        length: u32,
+        network: Option<SignedNanos>,
+    ) -> bool {
+        let Some(reader) = &self.tls else {
+            return false;
+        };
+        if !reader.over {
+            return true;
+        }
+        let turn = self.turn.map(|turn| turn.side);
+        let records = Records { rest: payload };
+        let is_data = payload
+            .first()
+            .map_or(true, |kind| *kind == APPLICATION_DATA);
+        if turn != Some(side) && !is_data {
+            return true;
+        }
+        if side == Side::Client || !self.tickets || turn == Some(side) {
+            return false;
+        }
+        let lengths: Vec<usize> = records.map(|(_, length)| length + 5).take(16).collect();
+        let visible = lengths.iter().sum::<usize>();
+        let whole = visible == length as usize || payload.len() < (length as usize).min(visible);
+        let alike = lengths.len() > 1 && lengths.iter().all(|length| *length == lengths[0]);
+        let since = reader.found.client_finished.map(|finished| now - finished);
+        let soon = match (since, network) {
+            (Some(since), Some(network)) => since <= network + TICKETS_WITHIN,
+            _ => false,
+        };
+        self.tickets = whole && (alike || soon);
+        self.tickets
+    }
+}
+
+/// The records of a packet that begins with one, as far as their headers are there: type and
+/// length.
+struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl Iterator for Records<'_> {
+    type Item = (u8, usize);
+
+    fn next(&mut self) -> Option<(u8, usize)> {
+        let [kind, _, _, high, low, ..] = *self.rest else {
+            return None;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        self.rest = self.rest.get(5 + length..).unwrap_or(&[]);
+        Some((kind, length))
+    }
+}
+
+impl Flow {
+    /// Returns the least round trip from the capture point to this end and back; `None` if none is
+    /// known.
+    pub fn network(&self, towards: Side) -> Option<SignedNanos> {
+        let handshake = match towards {
+            Side::Server => self.syn_to_synack,
+            Side::Client => self.synack_to_ack,
+        };
+        let data = self.of(towards.other()).round_trip.min();
+        data.into_iter().chain(handshake).min()
+    }
+
+    /// Returns the own time of an end that answered after `response`: less the least round trip to
+    /// it. `None` if every round trip ended with data, for these may hold the time of the
+    /// application.
+    pub fn own_time(&self, side: Side, response: SignedNanos) -> Option<SignedNanos> {
+        let seen = self.application.network_seen[side.other() as usize];
+        let network = self.network(side).filter(|_| seen)?;
+        Some((response - network).max(SignedNanos::ZERO))
+    }
+
+    /// Takes a segment of `sender`, whose `findings` are known, for the application's side.
+    #[inline]
+    pub(super) fn read_payload(
+        &mut self,
+        now: WallTime,
+        sender: Side,
+        segment: &TcpSegment<'_>,
+        findings: &mut Findings,
+        budget: &mut Budget,
+    ) {
+        let app = &mut self.application;
+        if segment.payload_len == 0 {
+            let trips = [findings.data, findings.handshake];
+            for trip in trips.into_iter().flatten() {
+                app.network_seen[trip.sender as usize] = true;
+            }
+        }
+        let reads_tls = app.tls.as_ref().is_some_and(|reader| !reader.over);
+        let reads = reads_tls || self.http.is_some();
+        if (segment.sequence_len() == 0 && !reads) || segment.has(RST) {
+            return;
+        }
+        let has_data = findings.payload > 0 && segment.has(ACK) || segment.has(SYN);
+        if has_data && segment.payload_len > 0 {
+            let (network, others) = (self.network(sender), self.network(sender.other()));
+            let (payload, length) = (segment.payload, segment.payload_len);
+            let app = &mut self.application;
+            if !app.is_no_turn(now, sender, payload, length, network) {
+                if let Some((time, response)) = app.turn(now, sender, segment, others) {
+                    let answers = app.answers.get_or_insert_with(Box::default);
+                    answers[sender as usize].record(response);
+                    let own = self.own_time(sender, response);
+                    findings.answer = Some(ResponseSample {
+                        time,
+                        side: sender,
+                        response,
+                        own,
+                    });
+                }
+            }
+        }
+        if reads || has_data {
+            self.read_protocol(now, sender, segment, budget);
+        }
+        let app = &mut self.application;
+        let end = segment.seq.wrapping_add(segment.sequence_len());
+        let next = &mut app.next[sender as usize];
+        let takes = segment.has(SYN) || next.map_or(true, |next| distance(end, next) > 0);
+        if segment.sequence_len() > 0 && takes {
+            *next = Some(end);
+        }
+        let other = sender.other() as usize;
+        if segment.has(SYN) && segment.has(ACK) && app.next[other].is_none() {
+            // The SYN was not captured.
+            app.next[other] = Some(segment.ack);
+            app.fresh[other] = true;
+        }
+        if segment.has(SYN) {
+            app.fresh[sender as usize] = segment.payload_len == 0;
+        } else if segment.payload_len > 0 {
+            app.fresh[sender as usize] = false;
+        }
+    }
+
+    /// Reads HTTP and TLS, and looks for them.
+    fn read_protocol(
+        &mut self,
+        now: WallTime,
+        sender: Side,
+        segment: &TcpSegment<'_>,
+        budget: &mut Budget,
+    ) {
+        let app = &mut self.application;
+        let before = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
+        let tunnel = self.http.as_ref().map_or(true, |http| http.is_tunnel());
+        if segment.payload_len > 0 && app.tls.is_none() && tunnel && !app.foreign {
+            self.look(sender, segment, budget.targets);
+        }
+        let app = &mut self.application;
+        if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
+            reader.segment(now, sender, segment);
+            if reader.over {
+                app.turn = None;
+                app.tickets = reader.found.version == Some(0x0304);
+                self.data_beside_finished(now, sender, segment);
+            }
+        } else if let Some(http) = &mut self.http {
+            let kept = http.exchanges.len();
+            http.segment(now, sender, segment, budget.room());
+            if http.is_refuted() {
+                budget.history = budget.history.saturating_sub(kept);
+                self.http = None;
+                app.foreign = true;
+            } else {
+                budget.history += http.exchanges.len() - kept;
+            }
+        }
+        let app = &mut self.application;
+        let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
+        budget.held = (budget.held + after).saturating_sub(before);
+        if budget.held > MAX_HELD_IN_ALL {
+            self.relieve(budget);
+        }
+    }
+
+    /// A client may send its first data in one packet with its Finished.
+    fn data_beside_finished(&mut self, now: WallTime, sender: Side, segment: &TcpSegment<'_>) {
+        let app = &mut self.application;
+        let records = Records {
+            rest: segment.payload,
+        };
+        let data = records.filter(|(kind, _)| *kind == APPLICATION_DATA);
+        if app.tickets && sender == Side::Client && data.count() > 1 {
+            app.turn(now, sender, segment, None);
+        }
+    }
+
+    /// Looks whether the payload begins something that can be read.
+    #[inline]
+    fn look(&mut self, sender: Side, segment: &TcpSegment<'_>, targets: bool) {
+        let app = &mut self.application;
+        let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
+        let own = app.next[sender as usize].filter(|_| app.fresh[sender as usize]);
+        if app.next[sender as usize].is_some_and(|next| distance(next, seq) > 0) {
+            // What follows it has passed before, so its times are not all known.
+            return;
+        }
+        let first = own.unwrap_or(seq);
+        // Where the first segment is late its data decides.
+        let ahead = distance(seq, first);
+        let late = ahead > 0 && ahead as usize <= MAX_HELD && sender == Side::Client;
+        let opening = http::opening(sender, segment.payload);
+        let other = sender.other() as usize;
+        let others = app.next[other].filter(|_| app.fresh[other]);
+        let others = others.or(segment.has(ACK).then_some(segment.ack));
+        let mut next = [Some(first), others];
+        if sender == Side::Server {
+            next.reverse();
+        }
+        match opening {
+            Opening::Foreign => app.foreign = true,
+            Opening::Http | Opening::Open => {}
+            Opening::Other if sender == Side::Client && tls::looks_like_tls(segment.payload) => {
+                app.tls = Some(Box::new(Reader::new(next)));
+                return;
+            }
+            Opening::Other if late => {}
+            Opening::Other => return,
+        }
+        if self.http.is_none() && !app.foreign {
+            let origin = next[0].filter(|_| own.is_some() && sender == Side::Client);
+            let origin = origin.or(next[0].filter(|_| segment.has(SYN)));
+            self.http = Some(Box::new(Http::new(next, origin, targets)));
+        }
+    }
+
+    /// Lets go of what waits.
+    fn relieve(&mut self, budget: &mut Budget) {
+        let app = &mut self.application;
+        let before = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
+        if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
+            reader.give_up();
+        }
+        if let Some(http) = &mut self.http {
+            let kept = http.exchanges.len();
+            http.relieve(budget.room());
+            budget.history += http.exchanges.len() - kept;
+        }
+        let app = &self.application;
+        let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
+        budget.held = (budget.held + after).saturating_sub(before);
+    }
+
+    /// Takes the end of the record.
+    pub(super) fn finish_payload(&mut self, reset: bool, budget: &mut Budget) {
+        let app = &mut self.application;
+        let held = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
+        budget.held = budget.held.saturating_sub(held);
+        if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
+            reader.give_up();
+        }
+        if let Some(http) = &mut self.http {
+            budget.history = budget.history.saturating_sub(http.exchanges.len());
+            if !http.finish(reset, budget.room()) {
+                self.http = None;
+            }
+        }
+    }
+}

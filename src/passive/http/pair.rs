@@ -1,0 +1,306 @@
+//! Heads in; exchanges out: which response answers which request, and which of it is known for
+//! sure.
+
+use super::super::message::{self, Length};
+use super::super::reassembly::{distance, Piece};
+use super::super::side::Side;
+use super::{Current, Exchange, Http, Open, State};
+use super::{MAX_EXCHANGES, MAX_OPEN, MAX_STATUSES};
+
+impl Http {
+    /// Returns `true` if a request that begins at `seq` cannot be of one burst with what precedes
+    /// it.
+    pub(super) fn is_apart(&mut self, side: Side, seq: u32, length: u32, ack: Option<u32>) -> bool {
+        let Some(ack) = ack else { return false };
+        if side == Side::Server {
+            if self
+                .server_sent
+                .map_or(true, |(known, _)| distance(ack, known) > 0)
+            {
+                self.server_sent = Some((ack, seq));
+            }
+            return false;
+        }
+        let before = self.client_sent;
+        let end = seq.wrapping_add(length);
+        if before.map_or(true, |(known, _)| distance(end, known) > 0) {
+            self.client_sent = Some((end, ack));
+        }
+        let own = before.is_some_and(|(end, then)| end == seq && distance(ack, then) > 0);
+        let server = self.server_sent;
+        let others = server
+            .is_some_and(|(known, from)| distance(known, seq) >= 0 && distance(ack, from) > 0);
+        own || others || self.origin == Some(seq)
+    }
+
+    /// A segment that passed before, in part or in full, belongs to its messages as long as it was
+    /// needed.
+    pub(super) fn repeated(&mut self, side: Side, piece: &Piece<'_>) {
+        let end = &self.ends[side as usize];
+        let Some(next) = end.stream.next() else {
+            return;
+        };
+        let until = piece.seq.wrapping_add(piece.length);
+        let until = if distance(until, next) < 0 {
+            until
+        } else {
+            next
+        };
+        let needed = end
+            .acknowledged
+            .map_or(true, |known| distance(until, known) > 0);
+        if distance(piece.seq, next) >= 0 || !needed {
+            return;
+        }
+        let known = end.acknowledged;
+        let current = &mut self.ends[side as usize].current;
+        if current.last.is_some() && distance(until, current.seq) > 0 {
+            current.last = current.last.max(Some(piece.time));
+        }
+        for open in &mut self.open {
+            let begin = match side {
+                Side::Client => open.exchange.request_seq,
+                Side::Server => open.exchange.response_seq,
+            };
+            let to = open.ends[side as usize].unwrap_or(next);
+            let Some(begin) = begin else { continue };
+            let to = if distance(to, until) < 0 { to } else { until };
+            let within = distance(to, begin) > 0 && distance(to, piece.seq) > 0;
+            if within && known.map_or(true, |known| distance(to, known) > 0) {
+                let (_, last) = open.exchange.times(side);
+                *last = last.map(|last| last.max(piece.time));
+            }
+        }
+    }
+
+    /// The request that was sent when everything before `seq` had arrived. With `lost` bytes before
+    /// `seq` also the one that was the last to arrive when the response was sent.
+    pub(super) fn by_position(&self, seq: u32, ack: Option<u32>, lost: bool) -> Option<usize> {
+        let next = self.ends[Side::Client as usize].stream.next();
+        let fits = |open: &Open| {
+            let latest = match (open.ack, open.ends[0].or(next), ack) {
+                (Some(begins), Some(end), Some(ack)) => {
+                    lost && open.apart && distance(seq, begins) > 0 && distance(ack, end) <= 0
+                }
+                _ => false,
+            };
+            !open.answered && (open.ack == Some(seq) || latest) && open.is_sent_before(ack)
+        };
+        let found = self.open.iter().position(fits);
+        found.filter(|_| !self.sliding)
+    }
+
+    pub(super) fn request(&mut self, head: &[u8], cut: bool, end: u32) {
+        let line = message::request_line(head);
+        let parser = &mut self.ends[Side::Client as usize];
+        let current = &mut parser.current;
+        current.exchange = Some(self.base + self.open.len() as u64);
+        let target = line.target.filter(|_| self.with_targets);
+        self.open.push_back(Open {
+            exchange: Exchange {
+                method: message::method(line.method),
+                target: target.map(message::target),
+                request_first: current.first,
+                request_last: current.last,
+                request_seq: Some(current.seq),
+                ..Exchange::default()
+            },
+            seq: Some(current.seq),
+            ack: current.ack,
+            apart: current.apart,
+            follows: !parser.out_of_step,
+            answered: self
+                .alone
+                .is_some_and(|alone| distance(alone, current.seq) > 0),
+            ..Open::default()
+        });
+        parser.out_of_step = cut;
+        parser.state = match Length::of(head) {
+            _ if cut => State::Cut,
+            Length::Chunked => State::ChunkSize(Vec::new()),
+            Length::Bytes(bytes) if bytes > 0 => State::Body(bytes),
+            _ => return self.message_ended(Side::Client, end, true),
+        };
+    }
+
+    pub(super) fn response(&mut self, head: &[u8], cut: bool, end: u32) {
+        let current = self.ends[Side::Server as usize].current;
+        let status = message::status(head);
+        let found = self.answered_by(&current);
+        let interim = status.is_some_and(|status| (100..200).contains(&status) && status != 101);
+        if interim {
+            // The final response follows.
+            self.ends[Side::Server as usize].current = Current::default();
+            if cut {
+                self.ends[Side::Server as usize].state = State::Cut;
+                self.ends[Side::Server as usize].out_of_step = true;
+            }
+            return;
+        }
+        // Where lengths are cut off, a response too many would not be seen.
+        let doubtful = found.filter(|at| cut && self.open[*at].provisional);
+        if let Some(at) = doubtful {
+            self.open[at].answered = true;
+        }
+        let at = match found.filter(|_| doubtful.is_none()) {
+            Some(at) => at,
+            None => self.response_alone(current.ack),
+        };
+        let open = &mut self.open[at];
+        open.answered = true;
+        open.exchange.status = status;
+        open.exchange.response_first = current.first;
+        open.exchange.response_last = current.last;
+        open.exchange.response_seq = Some(current.seq);
+        let method = open.exchange.method.as_deref();
+        let success = status.is_some_and(|status| status / 100 == 2);
+        let tunnel = status == Some(101) || (method == Some("CONNECT") && success);
+        let none = method == Some("HEAD") || matches!(status, Some(204 | 304));
+        let parser = &mut self.ends[Side::Server as usize];
+        parser.current.exchange = Some(self.base + at as u64);
+        // RFC 9112 §6.3, in its order.
+        parser.state = match Length::of(head) {
+            _ if cut => {
+                parser.out_of_step = true;
+                State::Cut
+            }
+            Length::Bytes(0) => return self.message_ended(Side::Server, end, true),
+            _ if none || tunnel => {
+                self.message_ended(Side::Server, end, true);
+                if tunnel {
+                    self.tunnel = true;
+                    self.ends.iter_mut().for_each(|end| end.stream.clear());
+                }
+                return;
+            }
+            Length::Chunked => State::ChunkSize(Vec::new()),
+            Length::Bytes(bytes) => State::Body(bytes),
+            Length::Unknown => State::UntilClose,
+        };
+    }
+
+    /// Finds the request that this response answers.
+    pub(super) fn answered_by(&mut self, current: &Current) -> Option<usize> {
+        let in_step = !self.ends[Side::Server as usize].out_of_step;
+        let first = self.open.iter().position(|open| !open.answered);
+        let first = first.filter(|at| {
+            let open = &self.open[*at];
+            in_step && open.follows && open.is_sent_before(current.ack)
+        });
+        let at = first.or_else(|| self.by_position(current.seq, current.ack, !in_step))?;
+        self.ends[Side::Server as usize].out_of_step = false;
+        let first = &self.open[at];
+        if first.ack == Some(current.seq) {
+            if first.apart {
+                // Everything before it has been answered.
+                self.open
+                    .iter_mut()
+                    .for_each(|open| open.provisional = false);
+            } else {
+                self.open[at].provisional = true;
+            }
+        } else {
+            let before = at
+                .checked_sub(1)
+                .map(|before| self.open[before].provisional);
+            let ack = first.ack;
+            let later = |open: &Open| match (open.ack, ack) {
+                (Some(later), Some(ack)) => {
+                    distance(later, ack) > 0 && distance(later, current.seq) <= 0
+                }
+                _ => false,
+            };
+            self.sliding |= self.open.iter().skip(at + 1).any(later);
+            self.open[at].provisional |= before.unwrap_or(false);
+        }
+        self.open[at].follows = true;
+        for open in self.open.iter_mut().take(at) {
+            open.answered = true;
+        }
+        Some(at)
+    }
+
+    /// Makes room for a response whose request was not seen.
+    pub(super) fn response_alone(&mut self, ack: Option<u32>) -> usize {
+        self.alone = ack.or(self.alone);
+        if !self.ends[Side::Server as usize].out_of_step {
+            // One response too many: those before may have been shifted.
+            self.refute_provisional();
+        }
+        let first = self.open.iter().position(|open| !open.answered);
+        let at = first.unwrap_or(self.open.len());
+        let request = &mut self.ends[Side::Client as usize].current.exchange;
+        let from = self.base + at as u64;
+        *request = request.map(|id| id + u64::from(id >= from));
+        self.open.insert(at, Open::default());
+        at
+    }
+
+    /// Takes back what may have been credited to the wrong request.
+    pub(super) fn refute_provisional(&mut self) {
+        for open in self.open.iter_mut().filter(|open| open.provisional) {
+            open.provisional = false;
+            open.exchange.status = None;
+            open.exchange.response_first = None;
+            open.exchange.response_last = None;
+            open.exchange.response_seq = None;
+        }
+    }
+
+    /// Closes the exchanges that are over.
+    pub(super) fn settle(&mut self, room: usize) {
+        while let Some(open) = self.open.front() {
+            let under_way =
+                |side: &Side| self.ends[*side as usize].current.exchange == Some(self.base);
+            let over = open.answered && !open.provisional && !Side::BOTH.iter().any(under_way);
+            let needed = |side: &Side| {
+                let known = self.ends[*side as usize].acknowledged;
+                match (open.ends[*side as usize], known) {
+                    (Some(end), Some(known)) => distance(end, known) > 0,
+                    (end, None) => end.is_some(),
+                    (None, _) => false,
+                }
+            };
+            let waits = Side::BOTH.iter().any(needed) && self.open.len() < 8;
+            if self.open.len() <= MAX_OPEN && (!over || waits) {
+                break;
+            }
+            if !open.answered {
+                self.ends[Side::Server as usize].out_of_step = true;
+            }
+            self.close(room);
+        }
+    }
+
+    /// Hands the oldest exchange under way over.
+    pub(super) fn close(&mut self, room: usize) {
+        let Some(open) = self.open.pop_front() else {
+            return;
+        };
+        self.base += 1;
+        let exchange = open.exchange;
+        if let Some(first_byte) = exchange.time_to_first_byte() {
+            self.first_byte.record(first_byte);
+        }
+        match exchange.status {
+            Some(status) => {
+                let full = self.statuses.len() >= MAX_STATUSES;
+                let known = self.statuses.iter_mut().find(|(known, _)| *known == status);
+                match known {
+                    Some((_, count)) => *count += 1,
+                    None if full => match self.statuses.last_mut() {
+                        Some((0, count)) => *count += 1,
+                        _ => self.statuses.push((0, 1)),
+                    },
+                    None => self.statuses.push((status, 1)),
+                }
+            }
+            None => self.without_status += 1,
+        }
+        if self.exchanges.len() < MAX_EXCHANGES && room > 0 {
+            self.exchanges.push(exchange);
+        } else {
+            self.dropped += 1;
+        }
+    }
+}

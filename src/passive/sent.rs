@@ -1,0 +1,174 @@
+//! Counts, times and round trips of what one end of a connection sent.
+
+use super::application::ResponseSample;
+use super::side::Side;
+use super::track::Track;
+use crate::measure::Histogram;
+use crate::time::{SignedNanos, WallTime};
+
+/// How a counted event stands. A count of zero has no time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// How often.
+    pub count: u64,
+    /// When last; `None` where it never happened.
+    pub last: Option<WallTime>,
+}
+
+impl Event {
+    #[inline]
+    pub(super) fn happened(&mut self, now: WallTime) {
+        self.count += 1;
+        self.last = Some(now);
+    }
+}
+
+/// What one end of a connection sent, as the capture point saw it.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// Segments.
+    pub packets: u64,
+    /// Payload of all of them, repeated payload included, keep-alive probes not.
+    pub payload_bytes: u64,
+    /// The part of it that had passed before.
+    pub retransmitted_bytes: u64,
+    /// SYN without ACK.
+    pub syn: Event,
+    /// SYN with ACK.
+    pub syn_ack: Event,
+    /// Every FIN, repeated ones included.
+    pub fin: Event,
+    /// Resets.
+    pub rst: Event,
+    /// When this end moved to the established state, by what passed: the client's by the SYN-ACK, the server's by the ACK.
+    pub established: Option<WallTime>,
+    /// First packet with payload.
+    pub first_data: Option<WallTime>,
+    /// Last one.
+    pub last_data: Option<WallTime>,
+    /// Last packet of any kind.
+    pub last_packet: Option<WallTime>,
+    /// RFC 5681: no payload, the same number and window again while data is outstanding.
+    pub duplicate_acks: u64,
+    /// Segments that announce a closed window.
+    pub zero_windows: u64,
+    /// Keep-alive probes (RFC 9293 §3.8.4): at most one byte, already acknowledged.
+    pub keep_alives: u64,
+    /// Of the data sent: from here to the other end and back. The handshake's are apart.
+    pub round_trip: Histogram,
+    /// Segments whose match was given up because too many were waiting.
+    pub unmatched_dropped: u64,
+    pub(super) track: Track,
+}
+
+impl Sent {
+    /// Payload per second between the first and the last packet with payload; `None` where these are one instant.
+    pub fn bytes_per_second(&self) -> Option<f64> {
+        let span = self.last_data? - self.first_data?;
+        (span.0 > 0)
+            .then(|| (self.payload_bytes - self.retransmitted_bytes) as f64 * 1e9 / span.0 as f64)
+    }
+}
+
+/// Counts of one direction within one interval.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IntervalSent {
+    /// Segments.
+    pub packets: u64,
+    /// Payload.
+    pub payload_bytes: u64,
+    /// The part of it that had passed before.
+    pub retransmitted_bytes: u64,
+    /// Duplicate ACKs.
+    pub duplicate_acks: u64,
+    /// Closed windows.
+    pub zero_windows: u64,
+    /// When the last segment passed.
+    pub last_packet: Option<WallTime>,
+    /// Least, latest and greatest round trip that was completed in it; `None` where none was.
+    pub round_trip: Option<[SignedNanos; 3]>,
+}
+
+/// What happened between `start` and `start` plus the interval. Intervals without a packet have no snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interval {
+    /// A multiple of the interval since the epoch.
+    pub start: WallTime,
+    /// The client's and the server's.
+    pub sent: [IntervalSent; 2],
+}
+
+/// How a connection was when its record was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Both ends sent a FIN.
+    Fin,
+    /// One end reset it.
+    Rst,
+    /// Neither, when the capture ended (or when the same addresses and ports began anew).
+    Open,
+    /// Neither, when it had to make room.
+    Evicted,
+}
+
+impl Ended {
+    /// As it stands in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::Rst => "rst",
+            Self::Open => "open",
+            Self::Evicted => "evicted",
+        }
+    }
+}
+
+/// How a round trip was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// A TSval and its echo.
+    Timestamps,
+    /// A segment's end and the ACK of exactly that, neither repeated nor beside a hole.
+    Sequence,
+    /// SYN and SYN-ACK, or SYN-ACK and ACK.
+    Handshake,
+}
+
+impl Basis {
+    /// As it stands in the lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timestamps => "timestamps",
+            Self::Sequence => "sequence",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+/// One round trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When its answer passed.
+    pub time: WallTime,
+    /// Whose data was acknowledged; the trip went to the other end and back.
+    pub sender: Side,
+    /// How long; negative only where the capture's clock was stepped back.
+    pub round_trip: SignedNanos,
+    /// How it was measured.
+    pub basis: Basis,
+}
+
+/// What one segment brought to light.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Findings {
+    /// A round trip of data.
+    pub data: Option<Sample>,
+    /// A round trip of the handshake.
+    pub handshake: Option<Sample>,
+    /// Payload that had passed before.
+    pub retransmitted: u32,
+    /// Payload in all.
+    pub payload: u32,
+    /// The answer of an application.
+    pub answer: Option<ResponseSample>,
+}

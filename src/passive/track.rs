@@ -1,0 +1,527 @@
+//! Where the sequence numbers of one direction stand, and what waits for its acknowledgment.
+//!
+//! Read RFC 9293 §3.4 (numbers in a circle), RFC 7323 §4 and RFC 6298 §3 (Karn's rule) first. Two
+//! sequence numbers or TSvals are compared by [`distance`] alone.
+//!
+//! A round trip is never too short, for the acknowledgment has to reach into the segment that it is
+//! measured from. It is left out where the acknowledgment may answer a later copy, or may have
+//! waited for a hole before the segment to be filled.
+
+use super::packet::Timestamps;
+use super::sent::Basis;
+use crate::time::WallTime;
+use std::collections::VecDeque;
+
+/// SYNs remembered to be told apart by their TSval; Linux sends 7.
+const MAX_SYNS: usize = 8;
+
+/// Stretches of sequence space not seen yet, per direction.
+const MAX_GAPS: usize = 256;
+
+/// No window is larger (RFC 7323 §2.3): what lies further off is a stray number or the gap of a
+/// broken capture.
+const MAX_WINDOW: u32 = 1 << 30;
+
+/// After this long without a segment two TSvals of a 1 ms clock have no order any more (RFC 7323
+/// §5.5).
+const TS_VAL_AGE_NS: u64 = 24 * 86_400 * 1_000_000_000;
+
+/// A repeat this soon, with nothing from the other end between, is a copy that the network or a
+/// mirror port made: a sender repeats because of an acknowledgment, or after a longer time.
+const COPY_NS: u64 = 1_000_000;
+
+/// A segment that waits for its acknowledgment.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    time: WallTime,
+    /// 0 where the segment is measured by its sequence numbers.
+    ts_val: u32,
+    seq: u32,
+    end: u32,
+    /// Numbers before it had not passed: its acknowledgment may have waited for them.
+    beyond_hole: bool,
+    /// It is a retransmission itself, told apart by its TSval.
+    retransmission: bool,
+    /// Its numbers passed again later.
+    repeated: bool,
+    /// Its TSval passed again on a segment out of order, which the echo may answer.
+    ambiguous: bool,
+}
+
+/// Where a direction's numbers stand.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Track {
+    /// SND.UNA: what the other end has acknowledged of it.
+    pub(super) una: Option<u32>,
+    /// One past the highest sequence number that is known to have been sent.
+    pub(super) next: Option<u32>,
+    /// Of its SYN or SYN-ACK.
+    pub(super) initial: Option<u32>,
+    /// The window of its latest segment.
+    pub(super) window: u16,
+    /// Its latest segment had no timestamps, so that it echoes none.
+    pub(super) unstamped: bool,
+    /// The lowest number seen, if there is a `next`.
+    lowest: u32,
+    /// The end of the highest gap that is not acknowledged yet.
+    hole: Option<u32>,
+    /// The latest first sighting of a TSval.
+    newest: Option<(u32, WallTime)>,
+    /// First sightings of TSvals that wait for their echo, oldest first.
+    by_ts_val: VecDeque<Waiting>,
+    /// Segments without timestamps that wait for their ACK, oldest first.
+    by_sequence: VecDeque<Waiting>,
+    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
+    gaps: Vec<(u32, u32)>,
+    syns: Vec<(Option<Timestamps>, WallTime)>,
+    /// The latest segments that took sequence space, among which the original of a copy is looked
+    /// for.
+    latest: [(u32, u32, WallTime); 2],
+    /// Empty segments at `next` while nothing else of this direction is known.
+    empty_at_start: u32,
+}
+
+/// `a - b` around the circle of sequence numbers (RFC 9293 §3.4), as a signed distance.
+#[inline]
+pub(super) fn distance(a: u32, b: u32) -> i32 {
+    a.wrapping_sub(b) as i32
+}
+
+/// What an acknowledgment that advances brings.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Acknowledged {
+    /// When the segment passed that it answers, and how that is known.
+    pub(super) answered: Option<(WallTime, Basis)>,
+    /// Empty segments that turn out to have been keep-alive probes.
+    pub(super) keep_alives: u32,
+}
+
+/// What a segment that takes sequence space brings.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Passed {
+    /// Its numbers that had passed before.
+    pub(super) repeated: u32,
+    /// It begins below what had passed.
+    behind: bool,
+}
+
+/// A segment of this direction that takes sequence space.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sighting {
+    pub(super) time: WallTime,
+    /// `None` where it is measured by its sequence numbers.
+    pub(super) ts_val: Option<u32>,
+    pub(super) seq: u32,
+    pub(super) end: u32,
+    /// When the other end's latest packet passed.
+    pub(super) heard: Option<WallTime>,
+    /// How many may wait.
+    pub(super) bound: usize,
+}
+
+impl Track {
+    /// Takes `ack` as the other end's acknowledgment, with the TSecr beside it.
+    ///
+    /// Returns `None` if it does not advance SND.UNA by a believable step.
+    #[inline]
+    pub(super) fn acknowledge(&mut self, ack: u32, echo: Option<u32>) -> Option<Acknowledged> {
+        let before = self.una;
+        // Without an earlier acknowledgment the numbers that passed are the measure.
+        let step = match before.or(self.next) {
+            Some(from) => distance(ack, from),
+            None => {
+                self.una = Some(ack);
+                return None;
+            }
+        };
+        if before.is_some() && step == 0 {
+            return None;
+        }
+        let believable = step.unsigned_abs() <= MAX_WINDOW;
+        if step > 0 || !believable || before.is_none() {
+            self.una = Some(ack);
+        }
+        if !believable || (before.is_some() && step < 0) {
+            return None;
+        }
+        let mut found = Acknowledged::default();
+        if let Some(next) = self.next {
+            let unseen = distance(ack, next);
+            if self.empty_at_start > 0 && before.is_none() && unseen == 1 {
+                found.keep_alives = std::mem::take(&mut self.empty_at_start);
+                self.lowest = ack;
+                self.next = Some(ack);
+            }
+            found.answered = self.answer(ack, echo, before, unseen > 0);
+            if unseen > 0 && found.keep_alives == 0 && unseen.unsigned_abs() <= MAX_WINDOW {
+                self.push_gap(next, ack);
+                self.advance(ack);
+            }
+        }
+        self.hole = self.hole.filter(|hole| distance(*hole, ack) > 0);
+        Some(found)
+    }
+
+    /// Takes out what `ack` settles, and returns the segment that it answers.
+    #[inline]
+    fn answer(
+        &mut self,
+        ack: u32,
+        echo: Option<u32>,
+        before: Option<u32>,
+        beyond: bool,
+    ) -> Option<(WallTime, Basis)> {
+        let mut answered = None;
+        let hole = self.hole;
+        let usable = |of: &Waiting| {
+            let new = before.map_or(true, |una| distance(of.end, una) > 0);
+            let open = match (of.beyond_hole, hole, before) {
+                (false, ..) | (_, None, _) => false,
+                (_, Some(hole), Some(una)) => distance(una, hole) < 0,
+                (_, Some(_), None) => true,
+            };
+            new && !open
+        };
+        while let Some(first) = self.by_ts_val.front() {
+            let whole = distance(first.end, ack) <= 0;
+            let step = echo.map(|echo| distance(first.ts_val, echo));
+            // A part is enough: a segment captured before segmentation is answered piece by piece.
+            let echoed = step == Some(0) && distance(ack, first.seq) > 0;
+            let certain = match step {
+                Some(_) => echoed && !first.ambiguous && !(first.retransmission && beyond),
+                None => first.end == ack && !first.repeated && !first.retransmission,
+            };
+            if certain && usable(first) {
+                let basis = match step {
+                    Some(_) => Basis::Timestamps,
+                    None => Basis::Sequence,
+                };
+                answered = Some((first.time, basis));
+            }
+            // Earlier TSvals are passed over: a receiver's TS.Recent never goes back.
+            if !whole && !echoed && !step.is_some_and(|step| step < 0) {
+                break;
+            }
+            self.by_ts_val.pop_front();
+        }
+        while let Some(first) = self.by_sequence.front() {
+            let rest = distance(first.end, ack);
+            if rest > 0 {
+                break;
+            }
+            if rest == 0 && usable(first) {
+                answered = answered.or(Some((first.time, Basis::Sequence)));
+            }
+            self.by_sequence.pop_front();
+        }
+        answered
+    }
+
+    /// Takes the range from `seq` as sent.
+    #[inline]
+    pub(super) fn send(&mut self, seq: u32, length: u32) -> Passed {
+        let end = seq.wrapping_add(length);
+        let next = self.begin(seq);
+        self.empty_at_start = 0;
+        let ahead = distance(seq, next);
+        if ahead == 0 {
+            self.advance(end);
+            return Passed::default();
+        }
+        if ahead.unsigned_abs() > MAX_WINDOW {
+            self.restart(seq);
+            self.advance(end);
+            return Passed::default();
+        }
+        if ahead > 0 {
+            self.push_gap(next, seq);
+            self.hole = Some(seq);
+            self.advance(end);
+            return Passed::default();
+        }
+        let stop = if distance(end, next) > 0 {
+            self.advance(end);
+            next
+        } else {
+            end
+        };
+        Passed {
+            repeated: stop.wrapping_sub(seq).saturating_sub(self.fill(seq, stop)),
+            behind: true,
+        }
+    }
+
+    /// Returns one past the highest number known; where none is, the direction begins at what is
+    /// acknowledged of it, or at `seq`.
+    #[inline]
+    pub(super) fn begin(&mut self, seq: u32) -> u32 {
+        if let Some(next) = self.next {
+            return next;
+        }
+        let near = |una: &u32| distance(seq, *una).unsigned_abs() <= MAX_WINDOW;
+        let start = self.una.filter(near).unwrap_or(seq);
+        self.lowest = start;
+        self.next = Some(start);
+        start
+    }
+
+    /// Forgets everything about another run of numbers.
+    fn restart(&mut self, seq: u32) {
+        self.una = None;
+        self.next = Some(seq);
+        self.lowest = seq;
+        self.hole = None;
+        self.newest = None;
+        self.gaps.clear();
+        self.by_ts_val.clear();
+        self.by_sequence.clear();
+    }
+
+    /// Moves `next` on, and lets go what is more than a window below it: in the next lap of the
+    /// circle the same numbers are others.
+    #[inline]
+    fn advance(&mut self, next: u32) {
+        self.next = Some(next);
+        let limit = next.wrapping_sub(MAX_WINDOW);
+        if distance(self.lowest, limit) < 0 {
+            self.lowest = limit;
+        }
+        while let Some(first) = self.gaps.first_mut() {
+            if distance(first.1, limit) > 0 {
+                if distance(first.0, limit) < 0 {
+                    first.0 = limit;
+                }
+                break;
+            }
+            self.gaps.remove(0);
+        }
+    }
+
+    fn push_gap(&mut self, from: u32, to: u32) {
+        if self.gaps.len() == MAX_GAPS {
+            self.gaps.remove(0);
+        }
+        self.gaps.push((from, to));
+    }
+
+    /// Takes `seq..end`, which lies below `next`, as passed, and returns how many of its numbers
+    /// had not.
+    fn fill(&mut self, seq: u32, end: u32) -> u32 {
+        let mut filled = 0;
+        if distance(seq, self.lowest) < 0 {
+            let lowest = std::mem::replace(&mut self.lowest, seq);
+            if distance(end, lowest) <= 0 {
+                if end != lowest {
+                    self.gaps.truncate(MAX_GAPS - 1);
+                    self.gaps.insert(0, (end, lowest));
+                }
+                return end.wrapping_sub(seq);
+            }
+            filled = lowest.wrapping_sub(seq);
+        }
+        let mut at = 0;
+        while let Some(&(from, to)) = self.gaps.get(at) {
+            let start = if distance(seq, from) > 0 { seq } else { from };
+            let stop = if distance(end, to) < 0 { end } else { to };
+            at += 1;
+            if distance(stop, start) <= 0 {
+                continue;
+            }
+            filled += stop.wrapping_sub(start);
+            let rest = [(from, start), (stop, to)];
+            let rest = rest.into_iter().filter(|(from, to)| from != to);
+            let before = self.gaps.len();
+            self.gaps.splice(at - 1..at, rest);
+            at = at + self.gaps.len() - before;
+        }
+        self.gaps.truncate(MAX_GAPS);
+        let una = self.una;
+        let open = |hole: &u32| una.map_or(true, |una| distance(*hole, una) > 0);
+        self.hole = self.gaps.last().map(|gap| gap.1).filter(open);
+        filled
+    }
+
+    /// Takes the SYN or SYN-ACK at `seq`.
+    pub(super) fn synchronize(&mut self, seq: u32, stamps: Option<Timestamps>, now: WallTime) {
+        if self.initial != Some(seq) {
+            if !self.begins_at(seq) {
+                self.restart(seq);
+                self.una = Some(seq);
+                self.syns.clear();
+            }
+            self.initial = Some(seq);
+        }
+        if let Some((latest, at)) = self.syns.last() {
+            if *latest == stamps && now.0.saturating_sub(at.0) <= COPY_NS && stamps.is_some() {
+                return;
+            }
+        }
+        if self.syns.len() == MAX_SYNS {
+            self.syns.remove(0);
+        }
+        self.syns.reserve_exact(1);
+        self.syns.push((stamps, now));
+    }
+
+    /// Returns `true` if the numbers seen so far follow a SYN at `seq` that did not pass yet.
+    pub(super) fn begins_at(&self, seq: u32) -> bool {
+        let first = seq.wrapping_add(1);
+        let lowest = self.next.map(|_| self.lowest);
+        self.initial.is_none() && lowest.or(self.una) == Some(first)
+    }
+
+    /// Returns `true` if a segment of `seq..end` may belong to this run of numbers.
+    pub(super) fn fits(&self, seq: u32, end: u32) -> bool {
+        // Far beyond any usual window, and still a chance of 1 in 64 only for a random number.
+        const NEAR: i32 = 1 << 25;
+        match self.next.or(self.una) {
+            Some(next) => distance(end, next) <= NEAR && distance(seq, next) >= -NEAR,
+            None => true,
+        }
+    }
+
+    /// Returns `true` if something is known to be under way.
+    #[inline]
+    pub(super) fn outstanding(&self) -> bool {
+        match (self.una, self.next) {
+            (Some(una), Some(next)) => distance(next, una) > 0,
+            _ => false,
+        }
+    }
+
+    /// Returns `true` if everything that was sent is acknowledged.
+    #[inline]
+    pub(super) fn quiet(&self) -> bool {
+        match (self.una, self.next) {
+            (Some(una), Some(next)) => distance(una, next) >= 0,
+            _ => false,
+        }
+    }
+
+    /// Takes an empty segment at `seq`, and returns `true` if it is a keep-alive probe: Linux's has
+    /// no byte, but the number before the next.
+    #[inline]
+    pub(super) fn empty(&mut self, seq: u32) -> bool {
+        let known = self.next.is_some();
+        let next = self.begin(seq);
+        if next == seq && self.una.is_none() && (!known || self.empty_at_start > 0) {
+            self.empty_at_start = self.empty_at_start.saturating_add(1);
+        }
+        next.wrapping_sub(1) == seq && self.quiet()
+    }
+
+    /// Returns the time of the SYN that `echo` answers; where timestamps do not tell, only one SYN
+    /// leaves no doubt (Karn).
+    pub(super) fn syn_answered(&self, echo: Option<u32>) -> Option<WallTime> {
+        let ts_val = |stamps: Option<Timestamps>| stamps.map(|both| both.ts_val);
+        if let [(stamps, time)] = self.syns[..] {
+            // 0 is what an end without timestamps of its own echoes.
+            let unknown = stamps.is_none() || matches!(echo, None | Some(0));
+            return (unknown || ts_val(stamps) == echo).then_some(time);
+        }
+        let same = |of: &&(Option<Timestamps>, WallTime)| of.0.is_some() && ts_val(of.0) == echo;
+        let mut same = self.syns.iter().filter(same);
+        match (same.next(), same.next()) {
+            (Some((_, time)), None) => Some(*time),
+            _ => None,
+        }
+    }
+
+    /// Lets a segment wait for its acknowledgment, if it will measure anything, and returns `true`
+    /// if an older one had to go for it.
+    #[inline]
+    pub(super) fn wait(&mut self, of: &Sighting, passed: Passed) -> bool {
+        if passed.behind {
+            if self.is_copy(of) {
+                return false;
+            }
+            self.spoil(of);
+        }
+        self.latest = [(of.seq, of.end, of.time), self.latest[0]];
+        let waiting = Waiting {
+            time: of.time,
+            ts_val: of.ts_val.unwrap_or(0),
+            seq: of.seq,
+            end: of.end,
+            beyond_hole: self.hole.is_some(),
+            retransmission: passed.behind,
+            repeated: false,
+            ambiguous: false,
+        };
+        let queue = match of.ts_val {
+            Some(ts_val) => {
+                if !self.is_first(ts_val, of.time, passed.behind) {
+                    return false;
+                }
+                self.newest = Some((ts_val, of.time));
+                &mut self.by_ts_val
+            }
+            None if passed.behind => return false,
+            None => &mut self.by_sequence,
+        };
+        let full = queue.len() >= of.bound;
+        if full {
+            queue.pop_front();
+        }
+        queue.push_back(waiting);
+        full
+    }
+
+    /// Returns `true` if the segment's TSval is measured from here on: it is a new one, or one whose
+    /// earlier segments are acknowledged.
+    #[inline]
+    fn is_first(&mut self, ts_val: u32, now: WallTime, behind: bool) -> bool {
+        let Some((newest, at)) = self.newest else {
+            return true;
+        };
+        if now.0.saturating_sub(at.0) > TS_VAL_AGE_NS {
+            self.by_ts_val.clear();
+            return true;
+        }
+        let waits = || self.by_ts_val.back().is_some_and(|of| of.ts_val == newest);
+        match distance(ts_val, newest) {
+            0 => !behind && !waits(),
+            step => step > 0,
+        }
+    }
+
+    fn is_copy(&self, of: &Sighting) -> bool {
+        self.latest.iter().any(|(seq, end, time)| {
+            (*seq, *end) == (of.seq, of.end)
+                && of.time.0.saturating_sub(time.0) <= COPY_NS
+                && of.heard.map_or(true, |heard| heard < *time)
+        })
+    }
+
+    /// Marks what a segment below `next` makes doubtful. The ACK of what was sent beyond it waits
+    /// for it, so these measure nothing either.
+    fn spoil(&mut self, of: &Sighting) {
+        while let Some(last) = self.by_sequence.back() {
+            if distance(last.end, of.seq) <= 0 {
+                break;
+            }
+            self.by_sequence.pop_back();
+        }
+        for waiting in &mut self.by_ts_val {
+            waiting.repeated |= distance(waiting.end, of.seq) > 0;
+            // Without a TSval of its own the echo stays what it was.
+            waiting.ambiguous |= match of.ts_val {
+                Some(ts_val) => waiting.ts_val == ts_val,
+                None => distance(waiting.end, of.seq) > 0,
+            };
+        }
+    }
+
+    /// Reads what a segment will need; the number means nothing.
+    #[inline]
+    pub(super) fn warm(&self) -> u64 {
+        let waiting = self.by_ts_val.front();
+        waiting.map_or(0, |of| u64::from(of.ts_val))
+    }
+
+    /// Gives back the memory of what a closed connection does not measure any more.
+    pub(super) fn shrink(&mut self) {
+        self.by_ts_val.shrink_to_fit();
+        self.by_sequence.shrink_to_fit();
+    }
+}
