@@ -158,8 +158,8 @@ impl PathHistory {
         direction_of(lasts.amount, &before, &after)
     }
 
-    /// The one-way medians of `part` in the latest runs that began before `since`, or in all of them,
-    /// forward and return; only those whose clocks were synchronised.
+    /// Returns the one-way medians of `part` in the latest runs that began before `since`, or in all
+    /// of them, forward and return; only those whose clocks were synchronised.
     pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<[SignedNanos; 2]> {
         let is_before = |record: &&Record| since.map_or(true, |since| record.when.wall < since);
         let records = self.records.iter().rev().filter(is_before);
