@@ -13,16 +13,16 @@ use super::packet::{TcpSegment, ACK, RST, SYN};
 use super::reassembly::{distance, MAX_HELD, MAX_HELD_IN_ALL};
 use super::sent::Findings;
 use super::side::Side;
-use super::tls::{self, Handshake, Reader};
+use super::tickets::{Part, Tickets};
+use super::tls::{self, Handshake, Reader, Records, APPLICATION_DATA, TLS_1_3};
 use crate::measure::Histogram;
 use crate::time::{SignedNanos, WallTime};
 
-/// The content type of TLS records with application data.
-const APPLICATION_DATA: u8 = 23;
+/// The bytes of a packet with an alert of TLS 1.3, or with two bytes of data.
+const ALERT_PACKET: u32 = 5 + 2 + 1 + 16;
 
-/// A server sends session tickets as soon as it has the client's Finished: within this and a round
-/// trip.
-const TICKETS_WITHIN: SignedNanos = SignedNanos::from_millis(2);
+/// Lengths of a record with the client's Finished of TLS 1.3, by the hash of the cipher.
+const FINISHED: [usize; 2] = [4 + 32 + 1 + 16, 4 + 48 + 1 + 16];
 
 /// Interval snapshots and HTTP exchanges kept over all open flows.
 const HISTORY: usize = 200_000;
@@ -68,8 +68,8 @@ pub struct Application {
     /// Set if the round trip of what each end sent was closed by the other's kernel alone.
     network_seen: [bool; 2],
     turn: Option<Turn>,
-    /// Set as long as session tickets may come.
-    tickets: bool,
+    /// The server's records after the handshake of TLS 1.3, until its first response.
+    tickets: Option<Box<Tickets>>,
     /// Set if the connection speaks something that looks like HTTP and is not.
     foreign: bool,
     answers: Option<Box<[Histogram; 2]>>,
@@ -187,63 +187,97 @@ impl Application {
         answer.filter(|_| gap.is_none()).map(|answer| (now, answer))
     }
 
-    /// Returns `true` if this data of a TLS connection begins or continues no turn and answers
-    /// none.
-    fn is_no_turn(
+    /// Returns the part that this data of a connection has in its turns.
+    fn part(&mut self, side: Side, segment: &TcpSegment<'_>) -> Part {
+        let Some(reader) = &self.tls else {
+            return Part::Data;
+        };
+        if !reader.over {
+            return Part::None;
+        }
+        let payload = segment.payload;
+        let turn = self.turn.filter(|turn| turn.side == Side::Client);
+        let continues = self.turn.is_some_and(|turn| turn.side == side);
+        let mut records = Records { rest: payload };
+        if !continues && !payload.is_empty() && !records.any(|(kind, _)| kind == APPLICATION_DATA) {
+            return Part::None;
+        }
+        let before_1_3 = reader
+            .found
+            .version
+            .is_some_and(|version| version < TLS_1_3);
+        if !continues && segment.payload_len == ALERT_PACKET && !before_1_3 {
+            return match side {
+                Side::Client => Part::None,
+                Side::Server => Part::Unclear,
+            };
+        }
+        let others = self.next[side.other() as usize];
+        let expected = self.next[side as usize];
+        let Some(tickets) = &mut self.tickets else {
+            return Part::Data;
+        };
+        match side {
+            Side::Client => {
+                let missed = others.map_or(true, |next| distance(segment.ack, next) > 0);
+                match tickets.is_unclear || missed || (continues && tickets.covered) {
+                    true => Part::Unclear,
+                    false => Part::Data,
+                }
+            }
+            Side::Server if expected.is_some_and(|next| distance(segment.seq, next) < 0) => {
+                Part::Data
+            }
+            Side::Server => {
+                let early = turn.map_or(true, |turn| distance(segment.ack, turn.seq) <= 0);
+                let found = match expected == Some(segment.seq) {
+                    true => tickets.packet(payload, segment.payload_len, early),
+                    false => Part::Unclear,
+                };
+                if found != Part::None {
+                    self.tickets = None;
+                }
+                found
+            }
+        }
+    }
+
+    /// Follows the turns, if it is known what the data is.
+    #[inline]
+    fn take(
         &mut self,
         now: WallTime,
         side: Side,
-        payload: &[u8],
-        length: u32,
+        segment: &TcpSegment<'_>,
         network: Option<SignedNanos>,
-    ) -> bool {
-        let Some(reader) = &self.tls else {
-            return false;
+    ) -> Option<(WallTime, SignedNanos)> {
+        let part = match self.tls {
+            Some(_) => self.part(side, segment),
+            None => Part::Data,
         };
-        if !reader.over {
-            return true;
+        let begins = self.turn.map_or(true, |turn| turn.side != side);
+        match part {
+            Part::None => None,
+            Part::Data => {
+                let answer = self.turn(now, side, segment, network);
+                let crosses = self
+                    .tickets
+                    .as_ref()
+                    .filter(|_| side == Side::Client && begins);
+                let from = crosses.and_then(|tickets| tickets.from);
+                if let (Some(from), Some(turn)) = (from, &mut self.turn) {
+                    // Tickets may cross the request.
+                    turn.void &= distance(segment.ack, from) < 0;
+                }
+                answer
+            }
+            Part::Unclear => {
+                self.turn.iter_mut().for_each(|turn| turn.void = true);
+                self.turn(now, side, segment, network);
+                self.turn.iter_mut().for_each(|turn| turn.void = true);
+                None
+            }
         }
-        let turn = self.turn.map(|turn| turn.side);
-        let records = Records { rest: payload };
-        let is_data = payload
-            .first()
-            .map_or(true, |kind| *kind == APPLICATION_DATA);
-        if turn != Some(side) && !is_data {
-            return true;
-        }
-        if side == Side::Client || !self.tickets || turn == Some(side) {
-            return false;
-        }
-        let lengths: Vec<usize> = records.map(|(_, length)| length + 5).take(16).collect();
-        let visible = lengths.iter().sum::<usize>();
-        let whole = visible == length as usize || payload.len() < (length as usize).min(visible);
-        let alike = lengths.len() > 1 && lengths.iter().all(|length| *length == lengths[0]);
-        let since = reader.found.client_finished.map(|finished| now - finished);
-        let soon = match (since, network) {
-            (Some(since), Some(network)) => since <= network + TICKETS_WITHIN,
-            _ => false,
-        };
-        self.tickets = whole && (alike || soon);
-        self.tickets
-    }
-}
-
-/// The records of a packet that begins with one, as far as their headers are there: type and
-/// length.
-struct Records<'a> {
-    rest: &'a [u8],
-}
-
-impl Iterator for Records<'_> {
-    type Item = (u8, usize);
-
-    fn next(&mut self) -> Option<(u8, usize)> {
-        let [kind, _, _, high, low, ..] = *self.rest else {
-            return None;
-        };
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        self.rest = self.rest.get(5 + length..).unwrap_or(&[]);
-        Some((kind, length))
     }
 }
 
@@ -292,21 +326,18 @@ impl Flow {
         }
         let has_data = findings.payload > 0 && segment.has(ACK) || segment.has(SYN);
         if has_data && segment.payload_len > 0 {
-            let (network, others) = (self.network(sender), self.network(sender.other()));
-            let (payload, length) = (segment.payload, segment.payload_len);
+            let network = self.network(sender.other());
             let app = &mut self.application;
-            if !app.is_no_turn(now, sender, payload, length, network) {
-                if let Some((time, response)) = app.turn(now, sender, segment, others) {
-                    let answers = app.answers.get_or_insert_with(Box::default);
-                    answers[sender as usize].record(response);
-                    let own = self.own_time(sender, response);
-                    findings.answer = Some(ResponseSample {
-                        time,
-                        side: sender,
-                        response,
-                        own,
-                    });
-                }
+            if let Some((time, response)) = app.take(now, sender, segment, network) {
+                let answers = app.answers.get_or_insert_with(Box::default);
+                answers[sender as usize].record(response);
+                let own = self.own_time(sender, response);
+                findings.answer = Some(ResponseSample {
+                    time,
+                    side: sender,
+                    response,
+                    own,
+                });
             }
         }
         if reads || has_data {
@@ -351,8 +382,13 @@ impl Flow {
             reader.segment(now, sender, segment);
             if reader.over {
                 app.turn = None;
-                app.tickets = reader.found.version == Some(0x0304);
-                self.data_beside_finished(now, sender, segment);
+                if reader
+                    .found
+                    .version
+                    .map_or(true, |version| version >= TLS_1_3)
+                {
+                    self.data_beside_finished(now, sender, segment);
+                }
             }
         } else if let Some(http) = &mut self.http {
             let kept = http.exchanges.len();
@@ -373,15 +409,28 @@ impl Flow {
         }
     }
 
-    /// A client may send its first data in one packet with its Finished.
+    /// Takes the packet that ends the handshake of TLS 1.3, in which the client's first data may
+    /// stand behind its Finished.
     fn data_beside_finished(&mut self, now: WallTime, sender: Side, segment: &TcpSegment<'_>) {
         let app = &mut self.application;
         let records = Records {
             rest: segment.payload,
         };
-        let data = records.filter(|(kind, _)| *kind == APPLICATION_DATA);
-        if app.tickets && sender == Side::Client && data.count() > 1 {
+        let mut data = records.filter(|(kind, _)| *kind == APPLICATION_DATA);
+        // A certificate of the client, or the end of early data, precedes its Finished.
+        let finished = data
+            .next()
+            .is_some_and(|(_, length)| FINISHED.contains(&length));
+        let is_unclear = sender == Side::Server || !finished;
+        app.tickets = Some(Box::new(Tickets::new(
+            app.next[Side::Server as usize],
+            is_unclear,
+        )));
+        if sender == Side::Client && data.next().is_some() {
             app.turn(now, sender, segment, None);
+            if is_unclear {
+                app.turn.iter_mut().for_each(|turn| turn.void = true);
+            }
         }
     }
 

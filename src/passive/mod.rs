@@ -22,7 +22,7 @@
 //! | `application` | response times of each end |
 //! | `reassembly` | the segments of a direction in order |
 //! | `http`, `message` | HTTP/1.x exchanges of a connection |
-//! | `tls` | the handshake of TLS |
+//! | `tls`, `tickets` | the handshake of TLS, and the session tickets behind it |
 //! | `groups` | histograms per remote host, for monitoring |
 //! | `peer` | packets found in two captures |
 //!
@@ -46,6 +46,7 @@ mod reassembly;
 mod sent;
 mod side;
 mod tally;
+mod tickets;
 mod tls;
 mod track;
 

@@ -14,7 +14,10 @@ const MAX_HELLO: usize = 16 * 1024;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
-const APPLICATION_DATA: u8 = 23;
+/// The content type of records with application data.
+pub(super) const APPLICATION_DATA: u8 = 23;
+/// The version of TLS 1.3.
+pub(super) const TLS_1_3: u16 = 0x0304;
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
@@ -62,6 +65,25 @@ impl Handshake {
             0x0304 => Some("1.3"),
             _ => None,
         }
+    }
+}
+
+/// The records of a packet that begins with one, as far as their headers are there: type and
+/// length.
+pub(super) struct Records<'a> {
+    pub rest: &'a [u8],
+}
+
+impl Iterator for Records<'_> {
+    type Item = (u8, usize);
+
+    fn next(&mut self) -> Option<(u8, usize)> {
+        let [kind, _, _, high, low, ..] = *self.rest else {
+            return None;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        self.rest = self.rest.get(5 + length..).unwrap_or(&[]);
+        Some((kind, length))
     }
 }
 

@@ -76,6 +76,8 @@ fn built(line: &str) -> Built {
             "seq" => segment.seq = number(),
             "ack" => segment.ack = number(),
             "len" => segment.payload = vec![b'x'; number() as usize],
+            "tls" => segment.payload = super::tls::records(value),
+            "cut" => segment.payload.truncate(number() as usize),
             "win" => segment.window = number() as u16,
             "port" => segment.ports.0 = number() as u16,
             "ts" => {

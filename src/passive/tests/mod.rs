@@ -14,3 +14,4 @@ mod packets;
 mod robust;
 mod round_trips;
 mod sessions;
+mod tls;
