@@ -3,8 +3,8 @@
 use super::super::*;
 use super::packets::Pcap;
 pub(super) use super::packets::{Built, Bytes};
-use crate::json_reader::parse as parse_json;
 pub(super) use crate::random::Random;
+use crate::report::json::read::parse as parse_json;
 use crate::report::passive::{Capture, Format, Record};
 use crate::time::WallTime;
 

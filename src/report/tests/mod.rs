@@ -5,7 +5,6 @@ pub(in crate::report) mod samples;
 
 pub(in crate::report) use super::json::read as json;
 use super::*;
-pub(in crate::report) use crate::json_reader as json;
 
 #[test]
 fn nothing_that_steers_a_terminal_stays_printable() {
