@@ -87,7 +87,7 @@ impl TestPath {
                 let disable = format!("/proc/sys/net/ipv6/conf/{outer}/disable_ipv6");
                 let _ = std::fs::write(disable, "1");
                 ip(&format!("link set {outer} arp off up"));
-                Arc::new(PacketSocket::open(&outer).unwrap())
+                Arc::new(PacketSocket::open(Some(&outer), &[]).unwrap())
             });
             let [near, far] = sockets;
             let rules = delays.map(|delay| Arc::new(Rule::new(delay)));
