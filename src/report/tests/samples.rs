@@ -323,6 +323,7 @@ pub(in crate::report) fn full() -> Report {
         limits: limits(),
         events: events(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: vec![NodeAnnotations {
             hop: 2,
@@ -374,6 +375,7 @@ pub(in crate::report) fn empty() -> Report {
         limits: Vec::new(),
         events: Vec::new(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: Vec::new(),
         timeline: None,
@@ -566,6 +568,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         limits: Vec::new(),
         events: Vec::new(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: Vec::new(),
         timeline: None,
