@@ -527,6 +527,26 @@ host C increase > 2s
                  increase",
                 Some("round_trip"),
             ),
+            (
+                "connect A->B round_trip > 5ms",
+                14,
+                "a figure: increase, delay",
+                Some("round_trip"),
+            ),
+            ("behind", 7, "a node's name, or \"*\"", None),
+            ("server > 5ms", 8, "a figure: increase, delay", Some(">")),
+            (
+                "segment * retransmits > 5ms",
+                25,
+                "a number such as 3",
+                Some("5ms"),
+            ),
+            (
+                "total round_trip > 5ms clear below 6ms",
+                36,
+                "at most the limit, 5ms",
+                Some("6ms"),
+            ),
             ("total loss p95 > 5%", 12, "\">\"", Some("p95")),
             (
                 "total round_trip p96 > 5ms",
@@ -572,8 +592,7 @@ host C increase > 2s
             (
                 "total round_trip > 5ms over 3",
                 24,
-                "\"over\" only after a statistic (such as p95) \
-                 or loss",
+                "\"over\" only after a statistic (such as p95), loss or retransmits",
                 Some("over"),
             ),
             (

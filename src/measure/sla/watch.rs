@@ -706,7 +706,7 @@ impl Statistic {
 mod tests {
     use super::super::parse;
     use super::*;
-    use crate::measure::{HopStamp, HostPart, Return, SegmentPart, StampDirection};
+    use crate::measure::{HopStamp, HostPart, Retransmits, Return, SegmentPart, StampDirection};
 
     /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each
     /// way.
@@ -715,6 +715,9 @@ mod tests {
         names: VecMap<u8, String>,
         sequence: u64,
         generation: u8,
+        /// Of the next blocks: connect of B to C, behind C, and the server.
+        ends: [Option<f64>; 3],
+        resent: Vec<Retransmits>,
     }
 
     fn ms(span: f64) -> SignedNanos {
@@ -730,6 +733,8 @@ mod tests {
                 names: names.into(),
                 sequence: 0,
                 generation: 0,
+                ends: [None; 3],
+                resent: Vec::new(),
             }
         }
 
@@ -771,9 +776,9 @@ mod tests {
                     held: Nanos::ZERO,
                 },
                 late: false,
-                behind_exit: None,
+                behind_exit: self.ends[2].map(|span| ms(span).abs()),
                 connection: 0,
-                retransmits: Vec::new(),
+                retransmits: std::mem::take(&mut self.resent),
             };
             let host = |hop: u8| HostPart {
                 hop,
@@ -792,12 +797,13 @@ mod tests {
                 forward: Some(ms(forward)),
                 back: Some(ms(back)),
                 wake_ups: None,
-                connect: None,
+                connect: self.ends[0].filter(|_| from_hop == 1).map(ms),
             };
             let parts = Parts {
                 total: Some(ms(total) + ms(0.4)),
                 hosts: (0..3).map(host).collect(),
                 segments: (0..).zip(ways).map(segment).collect(),
+                beyond: self.ends[1].map(ms),
                 ..Parts::default()
             };
             self.sequence += 1;
@@ -887,6 +893,66 @@ mod tests {
             assert!(bench.far(1.0).is_empty());
         }
         assert_eq!(bench.far(1.0).len(), 1);
+    }
+
+    #[test]
+    fn connects_what_lies_behind_and_the_server_have_limits_once_they_are_seen() {
+        let mut bench = Bench::new(
+            "connect B->C delay > 10ms\nbehind * delay > 50ms\nserver delay > 2x\nconnect A->B \
+             delay > 1ms",
+        );
+        assert_eq!(bench.far(1.0), [""; 0]);
+        let lines = |watch: &Watch| watch.unmatched().map(|rule| rule.line).collect::<Vec<_>>();
+        assert_eq!(lines(&bench.watch), [Some(2), Some(3)]);
+        bench.ends = [Some(11.0), Some(51.0), Some(9.0)];
+        assert_eq!(
+            bench.far(1.0),
+            [
+                "connect B -> C warning, delay 11 ms, limit 10 ms (line 1)",
+                "behind C warning, delay 51 ms, limit 50 ms (line 2)"
+            ]
+        );
+        assert_eq!(lines(&bench.watch), []);
+        let growth = Growth {
+            baselines: [Some(ms(4.0)); 2],
+            increase: None,
+        };
+        let growth = [(Part::Server, growth)].into_iter().collect();
+        bench.watch.grow(MonoTime(0), &growth);
+        let server = ["server warning, delay 9 ms, limit 8 ms (line 3)"];
+        assert_eq!(bench.far(1.0), server);
+        // A block that did not wait says nothing of the connect, and what was seen stays a part.
+        bench.ends = [None; 3];
+        assert_eq!(bench.far(1.0), [""; 0]);
+        assert_eq!(lines(&bench.watch), []);
+    }
+
+    #[test]
+    fn retransmissions_are_counted_per_window_once_a_node_reads_them() {
+        let mut bench = Bench::new("segment B->C retransmits > 3 over 4");
+        let read = |hop, direction, count| Retransmits {
+            hop,
+            direction,
+            count,
+            span: Nanos::ZERO,
+        };
+        for _ in 0..8 {
+            assert_eq!(bench.far(1.0), [""; 0]);
+        }
+        assert_eq!(bench.watch.limits()[0].value, None, "no node reads them");
+        for block in 0..4 {
+            // B sends to C, and C back to B; A's own are another segment's.
+            bench.resent = vec![
+                read(1, Direction::Forward, u32::from(block == 0) * 3),
+                read(2, Direction::Return, u32::from(block == 2)),
+                read(0, Direction::Forward, 9),
+            ];
+            let expected = match block {
+                3 => vec!["B -> C warning, retransmits 4, limit 3 (line 1)"],
+                _ => vec![],
+            };
+            assert_eq!(bench.far(1.0), expected, "block {block}");
+        }
     }
 
     #[test]

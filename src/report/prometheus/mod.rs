@@ -484,6 +484,12 @@ mod tests {
         let mut report = samples::full();
         report.statistics.verdict.also[0].since = report.statistics.verdict.since;
         report.statistics.window = report.statistics.round_trip;
+        let mut counted = report.limits[0].clone();
+        counted.part = report.statistics.segments[0].part();
+        counted.figure = crate::measure::sla::Figure::Retransmits;
+        counted.limit = Some(Amount::Count(3.0));
+        counted.value = Some(Amount::Count(4.0));
+        report.limits.push(counted);
         let mut distribution = Histogram::default();
         for micros in [30, 75, 300, 2_600, 9_000_000, 20_000_000] {
             distribution.record(Nanos::from_micros(micros).signed());
