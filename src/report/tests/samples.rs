@@ -264,6 +264,7 @@ pub(in crate::report) fn full() -> Report {
             payload_bytes: 6592,
         },
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: Some(summary(2_970_000)),
             distribution: Histogram::default(),
             window: None,
@@ -356,6 +357,7 @@ pub(in crate::report) fn empty() -> Report {
         path: PathReport::default(),
         blocks: Blocks::default(),
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: None,
             distribution: Histogram::default(),
             window: None,
@@ -553,6 +555,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             payload_bytes: r.next(),
         },
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: r.maybe(|_| summary(sum)),
             distribution: Histogram::default(),
             window: None,
