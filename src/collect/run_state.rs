@@ -295,7 +295,9 @@ impl RunState {
     /// Returns the state of the path, as [`Report::state`] does.
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
-        State::of(broken, blocks.received, self.main().1.watch.worst())
+        let watch = &self.main().1.watch;
+        let unmatched = watch.unmatched().next().is_some();
+        State::of(broken, blocks.received, watch.worst(), unmatched)
     }
 
     fn taken(
@@ -414,6 +416,7 @@ impl RunState {
             events,
             broken: self.broken.clone(),
             annotations: main.annotations.values().cloned().collect(),
+            unmatched: main.watch.unmatched().next().is_some(),
             first_facts: main.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped,

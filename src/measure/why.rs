@@ -261,6 +261,14 @@ fn of_segment(
         if let (true, Some((delay, grown)), Some(kernel)) = (is_network, delay, kernel) {
             text += &if grown {
                 "both round trip and the kernel's RTT rose".to_owned()
+            } else if kernel > delay {
+                // It is smoothed, over all that the connection carries, and has delayed
+                // acknowledgements in it.
+                format!(
+                    "the kernel's RTT, smoothed over all its traffic, is {} beside {} here",
+                    span(kernel),
+                    span(delay)
+                )
             } else {
                 format!("the kernel's RTT is {} of {}", span(kernel), span(delay))
             };

@@ -69,12 +69,14 @@ impl State {
     }
 
     /// Returns the state of a run that was broken, received so many blocks or is held against
-    /// limits.
-    pub fn of(broken: Option<Self>, received: u64, sla: Sla) -> Self {
+    /// limits; unknown if a rule is about no part of the path.
+    pub fn of(broken: Option<Self>, received: u64, sla: Sla, unmatched: bool) -> Self {
         match (broken, received, sla) {
             (Some(state), ..) => state,
             (None, 0, _) | (.., Sla::Critical) => Self::Critical,
             (.., Sla::Warning) => Self::Warning,
+            // It would never alarm.
+            _ if unmatched => Self::Unknown,
             (.., Sla::Ok | Sla::None) => Self::Ok,
         }
     }
@@ -152,6 +154,8 @@ pub struct Report {
     pub statistics: Statistics,
     /// The state of each limit of each part; empty without rules.
     pub limits: Vec<LimitState>,
+    /// A rule is about no part of the path.
+    pub unmatched: bool,
     /// The latest 100 changes of state, oldest first.
     pub events: Vec<Event>,
     /// The path was broken at the end; `None` where it was not.
@@ -217,10 +221,16 @@ impl Report {
     /// Returns the state of the run.
     ///
     /// A path without a measurement is critical, a broken one has the state that the user gave. Any
-    /// other has the worst state of all limits, and is `Ok` without limits.
+    /// other has the worst state of all limits, and is `Ok` without limits. A rule that is about no
+    /// part of the path makes it unknown where nothing is worse.
     pub fn state(&self) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
-        State::of(broken, self.blocks.received, self.statistics.sla)
+        State::of(
+            broken,
+            self.blocks.received,
+            self.statistics.sla,
+            self.unmatched,
+        )
     }
 
     /// Returns the name of a part of the path; see [`part_name`].

@@ -45,6 +45,7 @@ pub fn render(report: &Report) -> String {
     texts.extend(answered(report));
     let verdict = &report.statistics.verdict;
     texts.push(verdict.text.clone());
+    texts.extend(report.largest_text());
     texts.extend(verdict.cause.iter().map(|cause| format!("why: {cause}")));
     if report.broken.is_none() && report.blocks.received > 0 {
         // A rule that matches no part for one: it would never alarm.
@@ -142,6 +143,12 @@ fn performance(report: &Report) -> Vec<String> {
             entries.extend(unlimited(&format!("{name}_{way}"), summary));
         }
     }
+    for of in &statistics.parts {
+        if let Part::Connect { .. } | Part::Behind(_) = of.part {
+            let name = report.part_name(of.part).replace(" -> ", "->");
+            entries.extend(unlimited(&name, of.delay));
+        }
+    }
     if let Some(summary) = statistics.behind_exit {
         entries.extend(unlimited("behind_exit", Some(summary)));
     }
@@ -190,8 +197,11 @@ fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
         let least = least.reduce(f64::min);
         least.map_or_else(String::new, plain)
     };
-    let share = matches!(value, Some(Amount::Share(_)));
-    let (unit, most) = if share { ("%", "100") } else { ("s", "") };
+    let (unit, most) = match value {
+        Some(Amount::Share(_)) => ("%", "100"),
+        Some(Amount::Count(_)) => ("", ""),
+        Some(Amount::Span(_)) | None => ("s", ""),
+    };
     let mut text = format!("'{label}'=");
     // Writing to a String cannot fail.
     let _ = match value {
@@ -203,11 +213,12 @@ fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
     text
 }
 
-/// In seconds, or in percent.
+/// In seconds, in percent, or a plain count.
 fn number(amount: Amount) -> f64 {
     match amount {
         Amount::Span(span) => span.0 as f64 / 1e9,
         Amount::Share(share) => share * 100.0,
+        Amount::Count(count) => count,
     }
 }
 

@@ -169,7 +169,7 @@ fn beside(found: &Changes, rows: &Rows, column: usize) -> [Option<SignedNanos>; 
     if let Some(largest) = found.findings.first() {
         return [Some(largest.beside.p50), Some(largest.beside.p95)];
     }
-    if found.least.is_none() {
+    if found.own_blocks < Search::NEEDED_BLOCKS {
         return [None, None];
     }
     let read = Reading {

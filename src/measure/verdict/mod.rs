@@ -206,10 +206,16 @@ impl Evidence<'_> {
         let also = self.also(None);
         let Some(least) = self.sights.iter().map(|sight| sight.least).max() else {
             let needed = super::change::Search::NEEDED_BLOCKS;
-            let reason = format!(
-                "too short to tell: {} blocks answered one by one, {needed} needed",
-                self.own_blocks
-            );
+            let reason = match self.own_blocks < needed {
+                true => format!(
+                    "too short to tell: {} blocks answered one by one, {needed} needed",
+                    self.own_blocks
+                ),
+                false => format!(
+                    "too short to tell: the run lasted {:.1} s, 1 s needed",
+                    self.lasted.0 as f64 / 1e9
+                ),
+            };
             let text = format!("none: {reason}");
             return Verdict {
                 reason,

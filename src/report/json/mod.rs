@@ -129,6 +129,10 @@ fn limit_pairs(w: &mut Writer, report: &Report, limit: &LimitState) {
         Some(Amount::Share(share)) => Some(share),
         _ => None,
     };
+    let count = |amount| match amount {
+        Some(Amount::Count(count)) => Some(count),
+        _ => None,
+    };
     w.pair("part", limit.part.kind());
     w.pair("name", &report.part_name(limit.part));
     w.pair("line", limit.line.map(u64::from));
@@ -139,6 +143,8 @@ fn limit_pairs(w: &mut Writer, report: &Report, limit: &LimitState) {
     w.pair("limit_share", share(limit.limit));
     w.pair("value_ns", span(limit.value));
     w.pair("value_share", share(limit.value));
+    w.pair("limit_count", count(limit.limit));
+    w.pair("value_count", count(limit.value));
     w.pair("state", limit.state.name());
 }
 
@@ -406,12 +412,12 @@ mod tests {
                 (
                     "limits/*",
                     "part name line figure statistic severity limit_ns limit_share value_ns \
-                     value_share state",
+                     value_share limit_count value_count state",
                 ),
                 (
                     "events/*",
                     "at sequence part name line figure statistic severity limit_ns limit_share \
-                     value_ns value_share state",
+                     value_ns value_share limit_count value_count state",
                 ),
                 (
                     "verdict",

@@ -27,3 +27,15 @@ fn hosts_and_segments_alternate_also_over_a_hop_that_does_not_stamp() {
     ];
     assert_eq!(places, expected);
 }
+
+#[test]
+fn a_rule_about_no_part_makes_a_run_unknown_unless_something_is_worse() {
+    let mut report = samples::full();
+    report.unmatched = true;
+    report.statistics.sla = Sla::Ok;
+    assert_eq!(report.state(), State::Unknown);
+    report.statistics.sla = Sla::Warning;
+    assert_eq!(report.state(), State::Warning);
+    report.blocks.received = 0;
+    assert_eq!(report.state(), State::Critical);
+}

@@ -324,6 +324,7 @@ pub(in crate::report) fn full() -> Report {
         limits: limits(),
         events: events(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: vec![NodeAnnotations {
             hop: 2,
@@ -376,6 +377,7 @@ pub(in crate::report) fn empty() -> Report {
         limits: Vec::new(),
         events: Vec::new(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: Vec::new(),
         timeline: None,
@@ -569,6 +571,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         limits: Vec::new(),
         events: Vec::new(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: Vec::new(),
         timeline: None,
