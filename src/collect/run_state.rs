@@ -5,8 +5,10 @@ use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequests;
 use crate::measure::sla::{Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
-use crate::measure::{Baseline, Direction, Model, Parts, Trip, TripError};
-use crate::report::{Blocks, Broken, Report, State};
+use crate::measure::{
+    Baseline, Confidence, Direction, Model, Part, Parts, Trip, TripError, Verdict, VerdictKind,
+};
+use crate::report::{place_name, Blocks, Broken, Report, State};
 use crate::sys;
 use crate::time::{Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
@@ -43,6 +45,7 @@ pub struct RunState {
     requests: Option<Arc<AnnotationRequests>>,
     /// The reason for which the path is broken; `None` while it works.
     broken: Option<Broken>,
+    opened: Option<Nanos>,
     name: String,
     role: String,
     started: WallTime,
@@ -68,6 +71,7 @@ impl RunState {
             rules: Arc::new([]),
             requests: None,
             broken: None,
+            opened: None,
             name: name.into(),
             role: role.into(),
             started,
@@ -145,6 +149,9 @@ impl RunState {
             Measurement::NodeAnnotations(hop, annotations) => {
                 self.path_at(hop).annotate(*annotations);
             }
+            Measurement::Retransmits(hop, readings) => {
+                self.path_at(hop).model.retransmits(&readings);
+            }
             Measurement::Notice(text) => self.notice(text),
         }
         None
@@ -173,8 +180,8 @@ impl RunState {
         let (hop, _) = self.main();
         let path = self.path_at(hop);
         if !path.watch.is_empty() {
-            let settled = blocks.received + blocks.lost;
-            path.watch.counts(settled, blocks.lost);
+            let settled = blocks.received + blocks.missing();
+            path.watch.counts(settled, blocks.missing());
             self.act(hop);
         }
         self.tick();
@@ -195,6 +202,33 @@ impl RunState {
     /// Notes that the path is broken, or that it works (`None`).
     pub fn set_broken(&mut self, broken: Option<Broken>) {
         self.broken = broken;
+    }
+
+    /// Takes the time until the path stood; the first one counts.
+    pub fn set_opened(&mut self, opened: Nanos) {
+        self.opened.get_or_insert(opened);
+    }
+
+    /// Returns the verdict on a path that does not answer; `None` if it does.
+    fn down(&self, blocks: Blocks) -> Option<Verdict> {
+        let text = match &self.broken {
+            Some(broken) => format!("down: {}", broken.text),
+            None if blocks.received == 0 && blocks.missing() > 0 => {
+                let (hop, main) = self.main();
+                let near = place_name(&main.names, Part::Host(hop));
+                let due = blocks.due();
+                format!("down: somewhere behind {near}: no answer to any of {due} blocks")
+            }
+            None => return None,
+        };
+        Some(Verdict {
+            kind: VerdictKind::Down,
+            name: "down".to_owned(),
+            confidence: Confidence::High,
+            reason: "the path does not answer".to_owned(),
+            text,
+            ..Verdict::default()
+        })
     }
 
     /// Returns the state of the path, as [`Report::state`] does.
@@ -307,13 +341,18 @@ impl RunState {
     pub fn report(&self, ended: WallTime, blocks: Blocks, dropped: u64) -> Report {
         let (main_hop, main) = self.main();
         let (events, forgotten) = main.watch.events();
+        let mut statistics = main.statistics();
+        if let Some(down) = self.down(blocks) {
+            statistics.verdict = down;
+        }
         Report {
             started: self.started,
             ended,
             role: self.role.clone(),
             path: main.path.clone(),
             blocks,
-            statistics: main.statistics(),
+            opened: self.opened,
+            statistics,
             limits: main.watch.limits(),
             events,
             broken: self.broken.clone(),

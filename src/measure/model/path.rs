@@ -3,7 +3,7 @@
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
 use crate::measure::series::{Rows, NONE};
-use crate::measure::trip::{HostPart, Pair, Parts, SegmentPart, Trip};
+use crate::measure::trip::{HostPart, Pair, Parts, Retransmits, SegmentPart, Trip};
 use crate::measure::{Direction, Histogram, NodeId, Part, StampDirection, Summary};
 use crate::time::{MonoTime, Nanos, SignedNanos};
 
@@ -284,7 +284,20 @@ impl Path {
     /// Adds the retransmissions that came with a block. Returns a bit for each segment that had some.
     fn record_retransmits(&mut self, trip: &Trip) -> u64 {
         let mut flags = 0;
-        for reading in &trip.retransmits {
+        for (place, count) in self.add_retransmits(&trip.retransmits) {
+            if count > 0 {
+                flags |= 1_u64.checked_shl(place as u32).unwrap_or(0);
+                self.segments[place].delayed_by_loss += 1;
+            }
+        }
+        flags
+    }
+
+    /// Adds readings to the sums of their segments. Returns the place of each segment, and its
+    /// count.
+    pub(super) fn add_retransmits(&mut self, readings: &[Retransmits]) -> Vec<(usize, u32)> {
+        let mut added = Vec::new();
+        for reading in readings {
             let is_of = |segment: &Segment| match reading.direction {
                 Direction::Forward => segment.from_hop == reading.hop,
                 Direction::Return => segment.to_hop == reading.hop,
@@ -295,12 +308,9 @@ impl Path {
             let segment = &mut self.segments[place];
             let sum = &mut segment.retransmits[usize::from(reading.direction == Direction::Return)];
             *sum = Some(sum.unwrap_or(0).saturating_add(reading.count.into()));
-            if reading.count > 0 {
-                flags |= 1_u64.checked_shl(place as u32).unwrap_or(0);
-                segment.delayed_by_loss += 1;
-            }
+            added.push((place, reading.count));
         }
-        flags
+        added
     }
 
     /// The bit of a segment in the flags of a row.

@@ -50,11 +50,13 @@ pub fn render(report: &Report) -> String {
                 w.pair("sent", report.blocks.sent);
                 w.pair("received", report.blocks.received);
                 w.pair("lost", report.blocks.lost);
+                w.pair("unsent", report.blocks.unsent);
                 w.pair("late", report.blocks.late);
                 w.pair("duplicate", report.blocks.duplicate);
                 w.pair("payload_bytes", report.blocks.payload_bytes);
             }),
         );
+        w.pair("opened_ns", report.opened);
         w.pair("round_trip", statistics.round_trip);
         w.pair("sla", statistics.sla.name());
         let segments = (0..).zip(&statistics.segments);

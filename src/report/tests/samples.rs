@@ -207,10 +207,12 @@ pub(in crate::report) fn full() -> Report {
             sent: 103,
             received: 100,
             lost: 3,
+            unsent: 0,
             late: 1,
             duplicate: 2,
             payload_bytes: 6592,
         },
+        opened: None,
         statistics: Statistics {
             round_trip: Some(summary(2_970_000)),
             distribution: Histogram::default(),
@@ -280,6 +282,7 @@ pub(in crate::report) fn empty() -> Report {
         role: "source".to_owned(),
         path: PathReport::default(),
         blocks: Blocks::default(),
+        opened: None,
         statistics: Statistics {
             round_trip: None,
             distribution: Histogram::default(),
@@ -451,10 +454,12 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             sent: r.next(),
             received: r.next(),
             lost: r.next(),
+            unsent: r.next(),
             late: r.next(),
             duplicate: r.next(),
             payload_bytes: r.next(),
         },
+        opened: r.maybe(|r| Nanos(r.next() >> 1)),
         statistics: Statistics {
             round_trip: r.maybe(Random::summary),
             distribution: Histogram::default(),
