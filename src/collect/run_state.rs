@@ -8,7 +8,7 @@ use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{
     Baseline, Confidence, Direction, Model, Part, Parts, Trip, TripError, Verdict, VerdictKind,
 };
-use crate::report::{place_name, Blocks, Broken, Report, State};
+use crate::report::{part_name, Blocks, Broken, Report, State};
 use crate::sys;
 use crate::time::{Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
@@ -215,7 +215,7 @@ impl RunState {
             Some(broken) => format!("down: {}", broken.text),
             None if blocks.received == 0 && blocks.missing() > 0 => {
                 let (hop, main) = self.main();
-                let near = place_name(&main.names, Part::Host(hop));
+                let near = part_name(&main.names, Part::Host(hop));
                 let due = blocks.due();
                 format!("down: somewhere behind {near}: no answer to any of {due} blocks")
             }

@@ -478,6 +478,16 @@ pub struct SegmentStatistics {
     pub sla: Sla,
 }
 
+impl SegmentStatistics {
+    /// Returns its name as a part.
+    pub fn part(&self) -> Part {
+        Part::Segment {
+            from: self.from_hop,
+            to: self.to_hop,
+        }
+    }
+}
+
 /// Figures of one node over a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostStatistics {
@@ -508,6 +518,13 @@ pub struct HostStatistics {
     pub clock_steps: u64,
     /// The state of its limits.
     pub sla: Sla,
+}
+
+impl Statistics {
+    /// Returns the figures of a part; `None` if it is not on the path.
+    pub fn part(&self, part: Part) -> Option<&PartStatistics> {
+        self.parts.iter().find(|of| of.part == part)
+    }
 }
 
 /// All figures of a run; what a report is rendered from.

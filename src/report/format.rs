@@ -5,7 +5,7 @@
 //!
 //! 1. a file beside this one with its renderer, and `pub mod` in `report/mod.rs`;
 //! 2. a row of `formats!` below, which makes the variant of [`Format`] and its [`FormatEntry`];
-//! 3. its name in the README's row of `--format`, without which a test of this file fails;
+//! 3. its name in the MANUAL's row of `--format`, without which a test of this file fails;
 //! 4. a line in the changelog.
 
 use super::block::MeasuredBlock;
@@ -123,19 +123,22 @@ mod tests {
     use super::*;
     use crate::report::tests::samples;
 
-    const README: &str = include_str!("../../README.md");
+    const MANUAL: &str = include_str!("../manual/options.md");
 
     #[test]
     fn every_format_is_found_by_its_name_and_stands_in_the_readme_and_in_the_help() {
-        let row = README
+        let row = MANUAL
             .lines()
             .find(|line| line.starts_with("| `--format F`"))
-            .expect("the README has a row for --format");
+            .expect("the manual has a row for --format");
         for entry in FORMATS.iter().filter(|entry| entry.format.is_built()) {
             let name = entry.name;
             assert_eq!(name.parse(), Ok(entry.format));
             assert_eq!(entry.format.entry().name, name);
-            assert!(row.contains(&format!("`{name}`")), "README lacks {name}");
+            assert!(
+                row.contains(&format!("{name}: ")),
+                "the manual lacks {name}"
+            );
             assert!(HELP.contains(&format!("; {name}: ")), "{HELP}");
         }
         let unknown = "xml".parse::<Format>().unwrap_err();

@@ -22,10 +22,10 @@ mod tests;
 pub mod text;
 
 use crate::annotation::NodeAnnotations;
-use crate::measure::sla::{Event, LimitState, Place as Part};
+use crate::measure::sla::{Event, LimitState};
 use crate::measure::timeline::Timeline;
-use crate::measure::{Sla, Statistics, VerdictKind};
-use crate::time::{Nanos, WallTime};
+use crate::measure::{Part, Sla, Statistics, VerdictKind};
+use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::fmt::Write as _;
 
@@ -201,22 +201,39 @@ impl Report {
         name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
     }
 
-    /// Returns the part that the verdict names: a host by its hop, a segment by its index.
+    /// Returns the worst state of a part against its limits; `Sla::None` without limits.
+    pub fn part_state(&self, part: Part) -> Sla {
+        let own = self.limits.iter().filter(|limit| limit.part == part);
+        own.map(|limit| limit.state).max().unwrap_or_default()
+    }
+
+    /// Returns the second answer as a sentence, not escaped; `None` where it is unknown.
     ///
-    /// `None` if the verdict names no part of the path.
-    fn named(&self) -> Option<Place<u8, usize>> {
-        let verdict = &self.statistics.verdict;
-        match verdict.kind {
-            VerdictKind::Host => verdict.index?.try_into().ok().map(Place::Host),
-            VerdictKind::Source => Some(Place::Host(self.statistics.hosts.first()?.hop)),
-            VerdictKind::Segment => verdict.index.map(Place::Segment),
-            VerdictKind::Server
-            | VerdictKind::Connect
-            | VerdictKind::Behind
-            | VerdictKind::Clock
-            | VerdictKind::Down
-            | VerdictKind::None => None,
+    /// `Most of the delay: B -> C, 75 % (40.1 of 53.0 ms); nothing changed`
+    pub fn largest_text(&self) -> Option<String> {
+        let largest = self.statistics.largest.as_ref()?;
+        let ms = |span: SignedNanos| text::millis(span, text::FIGURE);
+        let mut text = match largest.share {
+            Some(share) if share >= 0.5 => "Most of the delay: ".to_owned(),
+            _ => "Largest part: ".to_owned(),
+        };
+        text += &largest.name;
+        let parts = self.statistics.parts.iter();
+        let parts = parts.filter(|part| part.part != Part::Server);
+        let whole: SignedNanos = parts.filter_map(|part| part.mean).sum();
+        let mean = ms(largest.mean);
+        text += &match largest.share {
+            Some(share) => format!(", {:.0} % ({mean} of {} ms)", share * 100.0, ms(whole)),
+            None => format!(", {mean} ms"),
+        };
+        if let Some(second) = &largest.second {
+            text += &format!(", and {second} about as much");
         }
+        let verdict = &self.statistics.verdict;
+        if verdict.kind == VerdictKind::None && verdict.least.is_some() {
+            text += "; nothing changed";
+        }
+        Some(text)
     }
 
     /// Returns the state of the run.
@@ -228,17 +245,17 @@ impl Report {
         State::of(broken, self.blocks.received, self.statistics.sla)
     }
 
-    /// Returns the name of a part of the path; see [`place_name`].
-    pub fn place_name(&self, place: Part) -> String {
+    /// Returns the name of a part of the path; see [`part_name`].
+    pub fn part_name(&self, part: Part) -> String {
         let nodes = self.path.nodes.iter().rev(); // Of a pool the first counts.
         let names = nodes.map(|node| (node.hop, node.name.clone())).collect();
-        place_name(&names, place)
+        part_name(&names, part)
     }
 }
 
 /// Returns the name of a part of the path, not escaped: `B -> C`, `C`, `total`.
-pub fn place_name(names: &VecMap<u8, String>, place: Part) -> String {
-    place.name(&|hop| name_or_hop(names.get(&hop).map(String::as_str), hop))
+pub fn part_name(names: &VecMap<u8, String>, part: Part) -> String {
+    part.name(&|hop| name_or_hop(names.get(&hop).map(String::as_str), hop))
 }
 
 /// Returns the name of the node at `hop`, or `hop 3` if it has none.

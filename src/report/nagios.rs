@@ -13,8 +13,8 @@
 //! Names are written by peers: `|`, `'`, `=` and what steers a terminal do not get into the line.
 
 use super::{printable, Report, State};
-use crate::measure::sla::{Amount, Figure, LimitState, Place, Statistic};
-use crate::measure::{Sla, Summary};
+use crate::measure::sla::{Amount, Figure, LimitState, Statistic};
+use crate::measure::{Part, Sla, Summary};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -30,7 +30,7 @@ pub fn render(report: &Report) -> String {
     let mut texts: Vec<String> = beyond
         .iter()
         .take(IN_WORDS)
-        .map(|limit| format!("{}: {limit}", report.place_name(limit.place)))
+        .map(|limit| format!("{}: {limit}", report.part_name(limit.part)))
         .collect();
     if beyond.len() > IN_WORDS {
         texts.push(format!("{} limits more", beyond.len() - IN_WORDS));
@@ -79,7 +79,7 @@ fn clean(text: &str) -> String {
 }
 
 /// The part, the figure and the statistic of a value.
-type Key = (Place, Figure, Option<Statistic>);
+type Key = (Part, Figure, Option<Statistic>);
 
 const USUAL: [Statistic; 2] = [Statistic::P50, Statistic::P95];
 
@@ -99,13 +99,13 @@ fn performance(report: &Report) -> Vec<String> {
         Statistic::P99,
     ];
     add(
-        Place::Total,
+        Part::Total,
         Figure::RoundTrip,
         statistics.round_trip,
         &total,
     );
     for segment in &statistics.segments {
-        let place = Place::Segment {
+        let place = Part::Segment {
             from: segment.from_hop,
             to: segment.to_hop,
         };
@@ -117,11 +117,11 @@ fn performance(report: &Report) -> Vec<String> {
         .iter()
         .partition(|host| host.return_residence.is_none());
     for host in one_way {
-        let place = Place::Host(host.hop);
+        let place = Part::Host(host.hop);
         add(place, Figure::Residence, host.forward_residence, &USUAL);
     }
     let loss = report.blocks.loss().map(Amount::Share);
-    values.push(((Place::Total, Figure::Loss, None), loss));
+    values.push(((Part::Total, Figure::Loss, None), loss));
     for limit in &report.limits {
         if !values.iter().any(|(key, _)| *key == key_of(limit)) {
             values.push((key_of(limit), limit.value));
@@ -165,16 +165,16 @@ fn clean_label(label: &str) -> String {
 }
 
 fn key_of(limit: &LimitState) -> Key {
-    (limit.place, limit.figure, limit.statistic)
+    (limit.part, limit.figure, limit.statistic)
 }
 
 fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
     let (place, figure, statistic) = key;
     let place = match place {
-        Place::Segment { from, to } => {
+        Part::Segment { from, to } => {
             format!("{}->{}", report.name_at(from), report.name_at(to))
         }
-        place => report.place_name(place),
+        place => report.part_name(place),
     };
     let usual = matches!(figure, Figure::RoundTrip | Figure::Residence);
     let figure = Some(figure.word()).filter(|_| !usual || statistic.is_none());

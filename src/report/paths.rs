@@ -69,7 +69,7 @@ fn why(report: &Report) -> String {
     let beyond = report.limits.iter().filter(|limit| limit.state > Sla::Ok);
     let worst = beyond.max_by_key(|limit| limit.state);
     worst.map_or_else(String::new, |limit| {
-        format!("{}: {limit}; ", report.place_name(limit.place))
+        format!("{}: {limit}; ", report.part_name(limit.part))
     })
 }
 

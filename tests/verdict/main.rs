@@ -9,8 +9,10 @@ mod random;
 
 mod finite;
 mod noise;
+mod power;
 mod search;
 mod state;
+mod weeks;
 
 /// Prints the tables of `STS_TRIALS`: `all`, or names with commas between.
 #[test]
@@ -18,9 +20,9 @@ fn tables() {
     let Ok(wanted) = std::env::var("STS_TRIALS") else {
         return;
     };
-    let tables: [(&str, fn()); 11] = [
+    let tables: [(&str, fn()); 15] = [
         ("false", finite::false_verdicts),
-        ("power", finite::power),
+        ("power", power::power),
         ("special", finite::special),
         ("where", finite::places_and_amounts),
         ("least", finite::least),
@@ -29,7 +31,11 @@ fn tables() {
         ("levels", state::levels),
         ("tails", state::tails),
         ("sequences", state::sequences),
+        ("weeks", weeks::false_verdicts),
+        ("steps", weeks::steps),
+        ("slow", weeks::slow),
         ("cost", finite::cost),
+        ("cost", weeks::cost),
     ];
     let is_wanted = |name: &str| wanted == "all" || wanted.split(',').any(|w| w == name);
     for (name, table) in tables {

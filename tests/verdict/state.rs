@@ -51,7 +51,7 @@ impl Runs {
         figures.collect()
     }
 
-    /// How many of `rows` runs with 10 own blocks or more are named, by level and by tail.
+    /// Counts those of `rows` runs with 10 own blocks or more that are named, by level and by tail.
     fn named(
         &self,
         earlier: usize,
@@ -88,8 +88,14 @@ fn of_nine(count: usize, rows: usize) -> f64 {
 }
 
 pub(crate) fn levels() {
-    row!("## One run against earlier ones, level: % named; unchanged: per 100 runs of 9 parts (level, tail)");
-    row!("   reference, 6 earlier: unchanged 0; +8 100/100/100, +3 100/100/70, +1 100/68/3 for 0.02/0.1/0.3 ms; 20 earlier: +3 100, +1 100/100/10; 3 earlier: unchanged 0 to 0.2");
+    row!(
+        "## One run against earlier ones, level: % named; unchanged: per 100 runs of 9 parts \
+        (level, tail)"
+    );
+    row!(
+        "   reference, 6 earlier: unchanged 0; +8 100/100/100, +3 100/100/70, +1 100/68/3 for \
+        0.02/0.1/0.3 ms; 20 earlier: +3 100, +1 100/100/10; 3 earlier: unchanged 0 to 0.2"
+    );
     for (noise, blocks) in [(SHORT, 40), (LONG, 100)] {
         for apart in [0.02, 0.1, 0.3] {
             for earlier in [3, 6, 8, 20] {
@@ -106,8 +112,12 @@ pub(crate) fn levels() {
                     format!("+{more} {:5.1}", percent(level, 600))
                 });
                 row!(
-                    "{blocks:3} blocks every {:3} ms, runs apart {apart:4} ms, {earlier:2} earlier: unchanged {:.2} {:.2}  {}",
-                    noise.interval, of_nine(wrong[0], 4000), of_nine(wrong[1], 4000), power.join("  ")
+                    "{blocks:3} blocks every {:3} ms, runs apart {apart:4} ms, {earlier:2} \
+                        earlier: unchanged {:.2} {:.2}  {}",
+                    noise.interval,
+                    of_nine(wrong[0], 4000),
+                    of_nine(wrong[1], 4000),
+                    power.join("  ")
                 );
             }
         }
@@ -115,8 +125,14 @@ pub(crate) fn levels() {
 }
 
 pub(crate) fn tails() {
-    row!("## One run against earlier ones, late blocks (+30 ms): % named at 3/5/10/20 % of the blocks; unchanged, per 100 runs of 9 parts");
-    row!("   reference, 8 earlier, 5/10/20 %: 10/53/96 (100 blocks), 32/87/100 (200), 64/99/100 (400), 91/100/100 (1000); unchanged 0.0 to 0.8");
+    row!(
+        "## One run against earlier ones, late blocks (+30 ms): % named at 3/5/10/20 % of the \
+        blocks; unchanged, per 100 runs of 9 parts"
+    );
+    row!(
+        "   reference, 8 earlier, 5/10/20 %: 10/53/96 (100 blocks), 32/87/100 (200), 64/99/100 \
+        (400), 91/100/100 (1000); unchanged 0.0 to 0.8"
+    );
     for blocks in [100, 200, 400, 1000] {
         for earlier in [6, 8, 20] {
             let runs = Runs {
@@ -227,8 +243,11 @@ pub(crate) fn sequences() {
                 .count();
         }
         row!(
-            "{name:28}: healthy named {before} of 1600, changed {:.1} % of runs, all 30 in {:.1} %, cleared by the first healthy run {:.1} %, named later {after} of 1800",
-            percent(named, 6000), percent(all, 200), percent(cleared, 200)
+            "{name:28}: healthy named {before} of 1600, changed {:.1} % of runs, all 30 in {:.1} \
+                %, cleared by the first healthy run {:.1} %, named later {after} of 1800",
+            percent(named, 6000),
+            percent(all, 200),
+            percent(cleared, 200)
         );
     }
 }

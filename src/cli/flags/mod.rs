@@ -425,6 +425,12 @@ mod tests {
             };
             let mut options = Options::default();
             set(&mut options, default).expect(flag.long);
+            // Those of a probe depend on its format.
+            if options.count.take() == Some(100)
+                || options.interval.take() == Some(Duration::from_millis(100))
+            {
+                continue;
+            }
             assert_eq!(options, Options::default(), "--{} {default}", flag.long);
         }
     }

@@ -5,20 +5,35 @@ use super::math::{autocorrelation, mean, median, widening};
 use super::own_blocks::Batches;
 use super::FLOOR_NS;
 
-/// A ramp has no edge, so it needs so many standard errors.
-const CERTAIN_RAMP: f64 = 20.0;
 /// Half the width of an amount's interval, in standard errors.
 const INTERVAL: f64 = 2.9;
+/// Ramps, that begin at each quarter.
+const RAMPS: usize = 4;
+/// Several changes that are only seen together have to be so many times as certain and as sharp.
+const TOGETHER: f64 = 1.5;
+/// Rounds in which each of them is fitted anew, without the others.
+const ROUNDS: usize = 2;
+/// Autocorrelation of what one shape leaves, from which on there may be more.
+const UNEXPLAINED: f64 = 0.35;
 /// A change of at least half of the blocks is named in 95 of 100 runs if it is this much above
 /// one that is named in half of them.
 const LEAST: f64 = 1.6;
 
-/// How sharp, in units of what wanders, an edge has to be; and half of how certain.
+/// The sharpness that an edge needs, in units of what wanders; certainty needs twice as much.
 fn limit(batches: usize) -> f64 {
     if batches >= 40 {
         5.5
     } else {
         6.0
+    }
+}
+
+/// A ramp has no edge, so it needs so many standard errors; a base that wanders looks like one.
+fn ramp_limit(batches: usize) -> f64 {
+    if batches >= 40 {
+        26.0
+    } else {
+        20.0
     }
 }
 
@@ -37,6 +52,37 @@ pub(super) struct Level {
 }
 
 impl Level {
+    fn interval(from: usize, to: usize) -> Self {
+        Self {
+            from,
+            to,
+            ramp: false,
+            amount: 0.0,
+            error: 0.0,
+            named: false,
+        }
+    }
+
+    /// The shape itself, less its mean.
+    fn centred(&self, batches: usize) -> Vec<f64> {
+        centred(
+            &(0..batches)
+                .map(|batch| self.at(batch, batches))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    /// The least of the jumps at its edges, in units of `unit`.
+    fn sharpness(&self, m: &[f64], unit: f64) -> f64 {
+        let up = jump(m, self.from).abs();
+        let down = if self.to < m.len() {
+            jump(m, self.to).abs()
+        } else {
+            f64::INFINITY
+        };
+        up.min(down) / unit
+    }
+
     /// The level of batch `batch` as a share of `amount`.
     pub(super) fn at(&self, batch: usize, batches: usize) -> f64 {
         if self.ramp {
@@ -77,15 +123,7 @@ pub(super) fn refit(shape: Level, medians: &[f64]) -> Level {
 
 /// Half the width of the interval of the mean of batches `from..to` less that of the others.
 pub(super) fn error(from: usize, to: usize, means: &[f64]) -> f64 {
-    let shape = Level {
-        from,
-        to,
-        ramp: false,
-        amount: 0.0,
-        error: 0.0,
-        named: false,
-    };
-    refit(shape, means).error
+    refit(Level::interval(from, to), means).error
 }
 
 /// The least change of more than half of the blocks, from `count / 5` batches on, that would have
@@ -121,13 +159,11 @@ struct Fit {
 
 impl Fit {
     fn of(shape: Level, m: &[f64]) -> Self {
-        let g: Vec<f64> = (0..m.len()).map(|batch| shape.at(batch, m.len())).collect();
-        let g = centred(&g);
-        let squares: f64 = g.iter().map(|v| v * v).sum();
-        let product: f64 = g.iter().zip(m).map(|(g, m)| g * m).sum();
-        let amount = product / squares;
+        let g = shape.centred(m.len());
+        let squares = dot(&g, &g);
+        let amount = dot(&g, m) / squares;
         let residuals: Vec<f64> = m.iter().zip(&g).map(|(m, g)| m - amount * g).collect();
-        let rest: f64 = residuals.iter().map(|e| e * e).sum();
+        let rest = dot(&residuals, &residuals);
         let spread = (rest.max(1e-6) / (m.len() - 3) as f64).sqrt();
         let phi = widening(autocorrelation(&residuals, rest));
         Self {
@@ -139,59 +175,155 @@ impl Fit {
     }
 }
 
-/// The shape that explains most, with its certainty and sharpness.
-fn scan(medians: &[f64], batches: Batches) -> Level {
-    let m = centred(medians);
+/// The shape that explains most of centred values, not judged yet. `ramps` is how many ramps are
+/// among the shapes, 4 or none: to two steps a ramp is so near that no second shape helps it.
+fn best_shape(m: &[f64], batches: Batches, ramps: usize) -> Level {
     let k = m.len();
     let mut sums = vec![0.0];
     sums.extend(m.iter().scan(0.0, |sum, v| {
         *sum += v;
         Some(*sum)
     }));
-    let step = Level {
-        from: 2,
-        to: k,
-        ramp: false,
-        amount: 0.0,
-        error: 0.0,
-        named: false,
-    };
-    let (mut best, mut most) = (step, 0.0);
+    let (mut best, mut most) = (Level::interval(2, k), 0.0);
     batches.each_shape(|from, to| {
         let sum = sums[to] - sums[from];
         let inside = (to - from) as f64;
         let explained = sum * sum / (inside * (1.0 - inside / k as f64));
         if explained > most {
-            (best, most) = (Level { from, to, ..step }, explained);
+            (best, most) = (Level::interval(from, to), explained);
         }
     });
-    for quarter in 0..4 {
+    for quarter in 0..ramps {
         let ramp = Level {
-            from: quarter * k / 4,
             ramp: true,
-            ..step
+            ..Level::interval(quarter * k / 4, k)
         };
-        let fit = Fit::of(ramp, &m);
-        let before: f64 = m.iter().map(|v| v * v).sum();
-        let after: f64 = fit.residuals.iter().map(|v| v * v).sum();
-        if before - after > most {
-            (best, most) = (ramp, before - after);
+        let g = ramp.centred(k);
+        let product = dot(&g, m);
+        let explained = product * product / dot(&g, &g);
+        if explained > most {
+            (best, most) = (ramp, explained);
         }
     }
+    best.amount = dot(&best.centred(k), m) / dot(&best.centred(k), &best.centred(k));
+    best
+}
+
+/// Named changes of the median, `count` of them, which are only certain and sharp together: each
+/// one alone would be noise to the others. `None` if one of them is not.
+pub(super) fn find_together(medians: &[f64], batches: Batches, count: usize) -> Option<Vec<Level>> {
+    let m = centred(medians);
+    let k = m.len();
+    let alone = Fit::of(best_shape(&m, batches, RAMPS), &m).residuals;
+    if autocorrelation(&alone, dot(&alone, &alone)) < UNEXPLAINED {
+        return None;
+    }
+    let mut shapes: Vec<Level> = Vec::new();
+    for _ in 0..count {
+        shapes.push(best_shape(&without(&m, &shapes, None), batches, 0));
+        solve(&mut shapes, &m);
+        for again in 0..ROUNDS * shapes.len() {
+            let this = again % shapes.len();
+            shapes[this] = best_shape(&without(&m, &shapes, Some(this)), batches, 0);
+            solve(&mut shapes, &m);
+        }
+    }
+    let residuals = without(&m, &shapes, None);
+    let squares = dot(&residuals, &residuals);
+    let spread = (squares.max(1e-6) / (k - 1 - 2 * count) as f64).sqrt();
+    let bias = 2.0 * (count - 1) as f64 / k as f64;
+    let phi = widening((autocorrelation(&residuals, squares) + bias).min(0.95));
+    let unit = spread.max(wander(&residuals));
+    let limit = limit(k) * TOGETHER;
+    for this in 0..count {
+        let alone = without(&m, &shapes, Some(this));
+        let others: Vec<Level> = [&shapes[..this], &shapes[this + 1..]].concat();
+        let own = own_part(shapes[this].centred(k), &others);
+        let error = spread * phi / dot(&own, &own).max(1e-9).sqrt();
+        let shape = &mut shapes[this];
+        let (certain, sharp) = (shape.amount.abs() / error, shape.sharpness(&alone, unit));
+        let named = certain >= 2.0 * limit && sharp >= limit;
+        if !named || shape.amount.abs() < FLOOR_NS {
+            return None;
+        }
+        shape.error = INTERVAL * error;
+    }
+    Some(shapes)
+}
+
+/// Centred values less the shapes, except for the one at `except`.
+fn without(m: &[f64], shapes: &[Level], except: Option<usize>) -> Vec<f64> {
+    let mut rest = m.to_vec();
+    for (place, shape) in shapes.iter().enumerate() {
+        if Some(place) != except {
+            let g = shape.centred(m.len());
+            rest.iter_mut()
+                .zip(&g)
+                .for_each(|(rest, g)| *rest -= shape.amount * g);
+        }
+    }
+    rest
+}
+
+/// Gives the shapes the amounts that explain most together: each by what it has of its own, from
+/// the last to the first (back substitution after Gram and Schmidt). One that has nothing of its
+/// own gets 0.
+fn solve(shapes: &mut [Level], m: &[f64]) {
+    let mut rest = m.to_vec();
+    for last in (0..shapes.len()).rev() {
+        let (before, this) = (&shapes[..last], &shapes[last]);
+        let own = own_part(this.centred(m.len()), before);
+        let squares = dot(&own, &own);
+        let amount = if squares > 1e-6 {
+            dot(&own, &rest) / squares
+        } else {
+            0.0
+        };
+        let g = this.centred(m.len());
+        rest.iter_mut()
+            .zip(&g)
+            .for_each(|(rest, g)| *rest -= amount * g);
+        shapes[last].amount = amount;
+    }
+}
+
+/// The values of a shape, less what the other shapes explain of them.
+fn own_part(mut g: Vec<f64>, others: &[Level]) -> Vec<f64> {
+    let mut apart: Vec<Vec<f64>> = Vec::new();
+    let reduce = |g: &mut Vec<f64>, apart: &[Vec<f64>]| {
+        for other in apart {
+            let part = dot(g, other) / dot(other, other).max(1e-9);
+            g.iter_mut()
+                .zip(other)
+                .for_each(|(g, other)| *g -= part * other);
+        }
+    };
+    for other in others {
+        let mut other = other.centred(g.len());
+        reduce(&mut other, &apart);
+        apart.push(other);
+    }
+    reduce(&mut g, &apart);
+    g
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// The shape that explains most, with its certainty and sharpness.
+fn scan(medians: &[f64], batches: Batches) -> Level {
+    let m = centred(medians);
+    let k = m.len();
+    let best = best_shape(&m, batches, RAMPS);
     let fit = Fit::of(best, &m);
     let certain = fit.amount.abs() / fit.error;
     let limit = limit(k);
     let named = if best.ramp {
-        certain >= CERTAIN_RAMP
+        certain >= ramp_limit(k)
     } else {
         let unit = fit.spread.max(wander(&fit.residuals));
-        let up = jump(&m, best.from).abs();
-        let down = if best.to < k {
-            jump(&m, best.to).abs()
-        } else {
-            f64::INFINITY
-        };
-        certain >= 2.0 * limit && up.min(down) / unit >= limit
+        certain >= 2.0 * limit && best.sharpness(&m, unit) >= limit
     };
     Level {
         amount: fit.amount,
@@ -263,6 +395,27 @@ mod tests {
                 None,
                 "seed {seed}"
             );
+        }
+    }
+
+    #[test]
+    fn levels_that_change_twice_are_found_together() {
+        let batches = Batches::of(400).unwrap();
+        for (first, second) in [(3.0, 5.0), (8.0, -4.0), (3.0, 3.0), (8.0, -6.0)] {
+            for seed in 0..40 {
+                let add = |b| match b {
+                    0..=11 => 0.0,
+                    12..=27 => first,
+                    _ => first + second,
+                };
+                let medians = medians_with(seed, add);
+                let found = find_together(&medians, batches, 2);
+                let found = found.unwrap_or_else(|| panic!("seed {seed}: {first} {second}"));
+                let mut edges: Vec<usize> = found.iter().flat_map(|f| [f.from, f.to]).collect();
+                edges.sort_unstable();
+                edges.dedup();
+                assert_eq!(edges, [12, 28, 40], "seed {seed}: {found:?}");
+            }
         }
     }
 

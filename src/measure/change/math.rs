@@ -45,7 +45,7 @@ pub(super) fn autocorrelation(e: &[f64], squares: f64) -> f64 {
     (products / squares.max(f64::MIN_POSITIVE) + 2.0 / e.len() as f64).clamp(0.0, 0.95)
 }
 
-/// How many times wider the error of a mean is for values of autocorrelation `rho`.
+/// The factor by which autocorrelation `rho` widens the error of a mean.
 pub(super) fn widening(rho: f64) -> f64 {
     ((1.0 + rho) / (1.0 - rho)).sqrt()
 }

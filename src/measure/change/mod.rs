@@ -14,7 +14,7 @@
 //! Record ─records─► weeks of windows: hour of the week, spread, what is named and what is over
 //! ```
 //!
-//! Two steps of level tests: a step is *certain* by its size against the noise around the fit,
+//! Two tests of a level: a step is *certain* by its size against the noise around the fit,
 //! widened by the noise's autocorrelation, and *sharp* by its edges against what wanders elsewhere.
 //! The scan of the tail is a binomial likelihood ratio (G, as in Sokal and Rohlf), divided by the
 //! dispersion of the counts. The scan over shapes is that of change-point detection by binary
@@ -23,10 +23,12 @@
 mod level;
 mod math;
 mod own_blocks;
+mod records;
 mod runs;
 mod tail;
 
 pub use own_blocks::Block;
+pub use records::{Event, Lasts, RecordFigure, Watch, When};
 pub use runs::{Against, Judged, Lasting, Named, RunFigures, RunHistory, NEEDED_RUNS};
 
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -40,6 +42,9 @@ const FLOOR_NS: f64 = 100_000.0;
 const MOST: usize = 3;
 /// Own blocks under which nothing is stated about shares of the blocks.
 const SHARES_FROM: usize = 200;
+
+/// Length of a run under which no least change is stated.
+const LEAST_FROM: Nanos = Nanos::from_millis(1_000);
 
 /// The course of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +67,7 @@ pub enum Kind {
         /// Share of the blocks that are late, less the share that is late elsewhere; negative for
         /// a fall.
         share: f64,
-        /// How much later those blocks are than the others.
+        /// The delay of those blocks above the others.
         later_by: Nanos,
         /// The late blocks are those that a retransmission delayed.
         retransmitted: bool,
@@ -111,9 +116,18 @@ pub struct Least {
     /// A change of more than half of the blocks, from a tenth of the run on, by so much was named
     /// in 95 of 100 simulated runs.
     pub delay: Nanos,
-    /// A delay of so much or more in this share of the blocks, over half of the run, likewise.
-    /// `None` for fewer than 200 own blocks, or if no share would be named.
-    pub share: Option<f64>,
+    /// A smaller share of the blocks; `None` for fewer than 200 own blocks, or if no share would
+    /// be named.
+    pub tail: Option<LeastTail>,
+}
+
+/// The least share of the blocks that would have been named, where none was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LeastTail {
+    /// A delay of so much more,
+    pub delay: Nanos,
+    /// in this share of the blocks, over half of the run.
+    pub share: f64,
 }
 
 /// The changes of one part within a run.
@@ -123,7 +137,8 @@ pub struct Changes {
     pub findings: Vec<Finding>,
     /// Blocks that were not released together with the block ahead of them.
     pub own_blocks: usize,
-    /// The least further change that would have been named; `None` for a run that is too short.
+    /// The least further change that would have been named; `None` for a run that is too short:
+    /// of fewer than 30 own blocks, or under a second, in which one stall is much of the run.
     pub least: Option<Least>,
 }
 
@@ -149,7 +164,7 @@ struct Placed {
 }
 
 impl Placed {
-    /// How much of the delay of own block `index` is due to it.
+    /// The delay of own block `index` that is due to it.
     fn at(&self, index: usize, blocks: usize) -> f64 {
         if !(self.since..self.until).contains(&index) {
             0.0
@@ -216,7 +231,7 @@ impl Search {
         changes
             .findings
             .sort_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
-        changes.least = Some(self.least(&levels, batches));
+        changes.least = self.least(&levels, batches);
         changes
     }
 
@@ -225,20 +240,30 @@ impl Search {
         let mut found: Vec<Placed> = Vec::new();
         while found.len() < MOST {
             let medians = self.without(&found, None, batches);
-            let Some(level) = level::find(&medians, batches) else {
-                break;
+            let levels = match level::find(&medians, batches) {
+                Some(level) => vec![level],
+                None if found.is_empty() => (2..=MOST)
+                    .find_map(|count| level::find_together(&medians, batches, count))
+                    .unwrap_or_default(),
+                None => Vec::new(),
             };
-            let placed = self.place(level, &medians, batches);
-            found.push(placed);
-            for again in 0..if found.len() > 1 { 2 * found.len() } else { 0 } {
+            if levels.is_empty() {
+                break;
+            }
+            found.extend(levels.into_iter().map(|level| Placed {
+                level,
+                since: batches.start(level.from),
+                until: batches.start(level.to),
+            }));
+            for again in 0..2 * found.len() {
                 let this = again % found.len();
                 let medians = self.without(&found, Some(this), batches);
-                let level = level::find(&medians, batches);
-                let level = level.unwrap_or_else(|| level::refit(found[this].level, &medians));
+                let level = level::refit(found[this].level, &medians);
                 found[this] = self.place(level, &medians, batches);
             }
             found.retain(|placed| placed.level.amount.abs() >= FLOOR_NS);
         }
+        join(&mut found, batches);
         found
     }
 
@@ -382,26 +407,72 @@ impl Search {
         (inside, beside)
     }
 
-    fn least(&mut self, levels: &[Placed], batches: Batches) -> Least {
+    fn least(&mut self, levels: &[Placed], batches: Batches) -> Option<Least> {
+        let length = self.blocks.time(batches.blocks).since(self.blocks.time(0));
+        if length < LEAST_FROM {
+            return None;
+        }
         let medians = self.without(levels, None, batches);
         let delay = level::least(&medians);
-        let delays = std::mem::take(&mut self.rest);
-        tail::excesses(&delays, &mut self.scratch);
-        self.rest = delays;
-        let share = (batches.blocks >= SHARES_FROM).then(|| {
+        tail::excesses(&self.rest, &mut self.scratch);
+        self.scratch.sort_unstable();
+        let tail = (batches.blocks >= SHARES_FROM).then(|| {
+            // Where few of the blocks are anyway: a share is nothing among what the part varies by.
+            let usual = self.scratch[batches.blocks - 1 - batches.blocks / 50];
+            let delay = delay.max(usual as f64);
             let late = self
                 .scratch
-                .iter()
-                .filter(|excess| **excess as f64 > delay)
-                .count();
-            let usual = late as f64 / batches.blocks as f64;
-            tail::least_share(batches.blocks, usual, self.parts)
+                .partition_point(|excess| *excess as f64 <= delay);
+            let beside = (batches.blocks - late) as f64 / batches.blocks as f64;
+            let share = tail::least_share(batches.blocks, beside, self.parts);
+            LeastTail {
+                delay: nanos(delay).abs(),
+                share,
+            }
         });
-        Least {
+        Some(Least {
             delay: nanos(delay).abs(),
-            share: share.filter(|share| *share < 1.0),
-        }
+            tail: tail.filter(|tail| tail.share < 1.0),
+        })
     }
+}
+
+/// Makes a bump and a step two steps: if the step begins where the bump does, or where it ends and
+/// the same way. Both describe a level that changed twice.
+fn join(found: &mut Vec<Placed>, batches: Batches) {
+    let near = 2 * batches.blocks / batches.count;
+    for this in 0..found.len() {
+        let bump = found[this];
+        if bump.until == batches.blocks {
+            continue;
+        }
+        let edges = |step: &Placed| {
+            let [begins, ends] = [bump.since, bump.until].map(|e| step.since.abs_diff(e) <= near);
+            (
+                begins,
+                ends && (step.level.amount > 0.0) == (bump.level.amount > 0.0),
+            )
+        };
+        let step = found.iter().position(|step| {
+            let is_step = step.until == batches.blocks && !step.level.ramp;
+            is_step && edges(step) != (false, false)
+        });
+        let Some(step) = step else {
+            continue;
+        };
+        let begins = edges(&found[step]).0;
+        let (joined, other) = (&mut found[this], bump.level);
+        (joined.until, joined.level.to) = (batches.blocks, batches.count);
+        if begins {
+            (joined.since, joined.level.from) = (bump.until, other.to);
+            joined.level.amount = -other.amount;
+            found[step].level.amount += other.amount;
+        } else {
+            found[step].level.amount -= other.amount;
+        }
+        found[step].level.error += other.error;
+    }
+    found.retain(|placed| placed.level.amount.abs() >= FLOOR_NS.max(placed.level.error));
 }
 
 /// Sorts `values`; zero if there are none.

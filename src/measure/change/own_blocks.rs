@@ -118,9 +118,9 @@ impl Blocks {
 /// Own blocks cut into batches of equal counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Batches {
-    /// How many batches.
+    /// Number of batches.
     pub(super) count: usize,
-    /// How many own blocks.
+    /// Number of own blocks.
     pub(super) blocks: usize,
 }
 

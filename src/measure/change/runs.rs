@@ -10,7 +10,7 @@ use std::fmt;
 const RUN_NEEDS: usize = 10;
 /// Earlier runs that a run is compared with, at least; and for the share of late blocks.
 pub const NEEDED_RUNS: usize = 3;
-const NEEDED_FOR_SHARES: usize = 6;
+const NEEDED_FOR_SHARES: usize = 8;
 /// Earlier runs that a run is compared with, at most.
 const COMPARED: usize = 20;
 /// Runs kept of a part.
@@ -22,11 +22,11 @@ const SAME_HOUR_DAYS: usize = 3;
 const RATIO: f64 = 15.0;
 /// Late blocks, each an own one, that it rests on at least.
 const HITS: u32 = 5;
-/// Share of late blocks of the earlier runs, at most, that lateness is defined by.
-const USUAL_SHARE: f64 = 0.01;
+/// Blocks are late above an excess that at most this share of the earlier runs' blocks exceed.
+const USUAL_SHARE: f64 = 0.03;
 /// Runs in a row after which a lower level is the new one.
 const FALLS: usize = 3;
-/// What is named for so long is the new normal.
+/// A rise that lasts for so long is the new normal.
 const NEW_NORMAL: Nanos = Nanos(7 * 86_400 * 1_000_000_000);
 /// Runs older than this are forgotten.
 const OLDEST: Nanos = Nanos(28 * 86_400 * 1_000_000_000);
@@ -46,7 +46,7 @@ fn excess_of(step: usize) -> i64 {
     }
 }
 
-/// What a run leaves of one part; written and read as text without spaces.
+/// The figures that a run leaves of one part; written and read as text without spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunFigures {
     /// When the run began, on this node's clock.
@@ -131,7 +131,7 @@ pub struct Against {
     pub high: SignedNanos,
     /// The least change of the median that would be named.
     pub least: Nanos,
-    /// What is named; `None` if nothing is.
+    /// The change that is named; `None` if none is.
     pub named: Option<Named>,
 }
 
@@ -149,7 +149,7 @@ pub struct Named {
 }
 
 impl Search {
-    /// What the part whose blocks were pushed leaves for later runs; `None` for under 10 own
+    /// The figures that the pushed blocks leave for later runs; `None` for under 10 own
     /// blocks. `at` is when the run began.
     pub fn run_figures(&mut self, at: WallTime) -> Option<RunFigures> {
         self.blocks.delays(&mut self.delays);
@@ -189,10 +189,14 @@ impl Search {
         }
         let medians: Vec<i64> = earlier.iter().map(|run| run.p50.0).collect();
         let usual = median(&mut medians.clone());
-        let spread = spread(&medians, usual);
         let n = medians.len() as f64;
-        let apart = spread * (1.0 + 1.0 / n).sqrt();
-        let least = ease * (2.0 * FLOOR_NS).max((3.5 + 25.0 / n) * apart);
+        let spread = spread(&medians, usual);
+        // Hosts are not alike from run to run to the microsecond, however alike a few runs are.
+        let apart = spread.max(FLOOR_NS / 2.0) * (1.0 + 1.0 / n).sqrt();
+        // About Student's t of n - 1 degrees at 0.01 / 27; three or four runs are alike by luck.
+        let limit = 3.5 + 25.0 / n;
+        let few = (limit + 3.0 * (5.0 - n).max(0.0)) * spread * (1.0 + 1.0 / n).sqrt();
+        let least = ease * (2.0 * FLOOR_NS).max(limit * apart).max(few);
         let amount = run.p50.0 as f64 - usual;
         // Student's t of n - 1 degrees, 99 % on both sides, within 2 % from 5 runs on.
         let error = apart * (2.58 + 7.3 / (n - 1.0) + 15.0 / (n - 1.0).powi(3));
@@ -240,19 +244,26 @@ impl Search {
             return None;
         }
         let own: u32 = earlier.iter().map(|run| run.own_blocks).sum();
-        let usual = |step: &usize| {
-            let late: u32 = earlier.iter().map(|run| u32::from(run.late[*step])).sum();
+        let usual = |step: usize| {
+            let late: u32 = earlier.iter().map(|run| u32::from(run.late[step])).sum();
             f64::from(late) <= USUAL_SHARE * f64::from(own)
         };
-        let step = (0..STEPS).find(usual);
-        let late = step.and_then(|step| {
-            let shares = shares(run, earlier, ease, |run| u32::from(run.late[step]))?;
-            Some((shares, excess_of(step), false))
-        });
-        let (shares, above, retransmitted) = late.or_else(|| {
-            let shares = shares(run, earlier, ease, |run| run.retransmitted)?;
-            Some((shares, 0, true))
-        })?;
+        let mut best: Option<(Shares, Option<usize>)> = None;
+        let mut take = |step: Option<usize>, hits: &dyn Fn(&RunFigures) -> u32| {
+            let found = shares(run, earlier, ease, hits);
+            if let Some(found) = found.filter(|found| {
+                best.as_ref()
+                    .map_or(true, |(best, _)| found.ratio > best.ratio)
+            }) {
+                best = Some((found, step));
+            }
+        };
+        for step in (0..STEPS).filter(|step| usual(*step)) {
+            take(Some(step), &|run| u32::from(run.late[step]));
+        }
+        take(None, &|run| run.retransmitted);
+        let (shares, step) = best?;
+        let (above, retransmitted) = (step.map_or(0, excess_of), step.is_none());
         let share = shares.now - shares.usual;
         let later_by = if share > 0.0 {
             self.later_by(run.p50.0, above, retransmitted)
@@ -306,6 +317,7 @@ struct Shares {
     now: f64,
     usual: f64,
     error: f64,
+    ratio: f64,
 }
 
 /// The shares of blocks that `hits` counts, if they differ by more than runs do.
@@ -313,11 +325,11 @@ fn shares(
     run: &RunFigures,
     earlier: &[RunFigures],
     ease: f64,
-    hits: impl Fn(&RunFigures) -> u32,
+    hits: &dyn Fn(&RunFigures) -> u32,
 ) -> Option<Shares> {
     let runs = earlier.len() as f64;
     let (c1, n1) = (hits(run), run.own_blocks);
-    let c0: u32 = earlier.iter().map(&hits).sum();
+    let c0: u32 = earlier.iter().map(hits).sum();
     let n0: u32 = earlier.iter().map(|run| run.own_blocks).sum();
     let (now, usual) = (f64::from(c1) / f64::from(n1), f64::from(c0) / f64::from(n0));
     // By how much more than chance the counts of the earlier runs differ.
@@ -332,7 +344,12 @@ fn shares(
     let rests_on = if now > usual { c1 } else { c0 };
     let variance = |share: f64, of: u32| share * (1.0 - share) / f64::from(of);
     let error = 2.6 * (apart * (variance(now, n1) + variance(usual, n0))).sqrt();
-    (ratio >= ease * RATIO && rests_on >= HITS).then_some(Shares { now, usual, error })
+    (ratio >= ease * RATIO && rests_on >= HITS).then_some(Shares {
+        now,
+        usual,
+        error,
+        ratio,
+    })
 }
 
 /// The binomial likelihood ratio of two counts (hits, of).
@@ -347,8 +364,8 @@ fn likelihood_ratio((c1, n1): (u32, u32), (c0, n0): (u32, u32)) -> f64 {
     2.0 * (own(c1, n1) + own(c0, n0) - own(c1 + c0, n1 + n0))
 }
 
-/// How far runs are apart: the larger of a robust and the plain standard deviation, since the MAD
-/// of few values is small by luck; not finer than hosts are alike from run to run.
+/// The spread between runs: the larger of a robust and the plain standard deviation, since the MAD
+/// of few values is small by luck.
 fn spread(medians: &[i64], usual: f64) -> f64 {
     let mut apart: Vec<i64> = medians
         .iter()
@@ -361,7 +378,7 @@ fn spread(medians: &[i64], usual: f64) -> f64 {
         .iter()
         .map(|v| (*v as f64 - mean) * (*v as f64 - mean))
         .sum();
-    robust.max((squares / (n - 1.0)).sqrt()).max(FLOOR_NS / 2.0)
+    robust.max((squares / (n - 1.0)).sqrt())
 }
 
 /// The runs of one part, in a state: those that are usual, and those since a change was named,

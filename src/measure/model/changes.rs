@@ -2,7 +2,7 @@
 
 use super::path::{Path, Reading};
 use crate::measure::baseline::PathHistory;
-use crate::measure::change::{Block, Changes, Finding, Kind, Search, Shape};
+use crate::measure::change::{Block, Changes, Finding, Kind, LeastTail, Search, Shape};
 use crate::measure::series::{exact_quantile, Row, Rows};
 use crate::measure::verdict::{Change, Origin};
 use crate::measure::{Direction, Figure, Part, VerdictDirection};
@@ -35,8 +35,8 @@ pub(super) struct PartChanges {
     pub(super) increase: Option<SignedNanos>,
     /// The least change that would have been named; `None` for a run that is too short.
     pub(super) least: Option<Nanos>,
-    /// The least share of late blocks that would have been named.
-    pub(super) least_share: Option<f64>,
+    /// The least delay of some of the blocks, with their share, that would have been named.
+    pub(super) least_tail: Option<LeastTail>,
     pub(super) own_blocks: usize,
     /// Earlier runs that it was compared with.
     pub(super) runs: usize,
@@ -132,7 +132,7 @@ pub(super) fn search_part(
         baseline_p95,
         increase,
         least,
-        least_share: found.least.and_then(|least| least.share),
+        least_tail: found.least.and_then(|least| least.tail),
         own_blocks: found.own_blocks,
         runs: against.map_or(0, |against| against.runs),
     }

@@ -469,7 +469,7 @@ impl Model {
         let sights = found.iter().filter_map(|part| {
             Some(Sight {
                 least: part.least?,
-                share: part.least_share,
+                tail: part.least_tail,
                 p50: part.baseline?,
             })
         });

@@ -59,7 +59,6 @@ mod watch;
 pub use parse::{parse, simple, RuleError};
 pub use watch::{Event, Growth, LimitState, Watch};
 
-pub use super::Part as Place;
 use super::Sla;
 use crate::annotation::Classes;
 use crate::time::SignedNanos;
@@ -239,17 +238,6 @@ impl Amount {
         match self {
             Self::Share(share) => share,
             Self::Span(span) => span.0 as f64,
-        }
-    }
-}
-
-impl LimitState {
-    /// Returns `segment`, `host` or `total`.
-    pub fn part(&self) -> &'static str {
-        match self.place {
-            Place::Segment { .. } => "segment",
-            Place::Host(_) => "host",
-            other => other.kind(),
         }
     }
 }

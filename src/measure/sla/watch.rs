@@ -3,9 +3,9 @@
 //! Memory is bounded by rules and parts of the path: a window, a distribution and at most
 //! [`MOST_OF`](super::MOST_OF) evaluations each; of the events the latest [`EVENTS`] are kept.
 
-use super::{figure_text, Amount, Figure, Limit, Node, Nodes, PartPattern, Place, Rule, Statistic};
+use super::{figure_text, Amount, Figure, Limit, Node, Nodes, PartPattern, Rule, Statistic};
 use crate::annotation::Classes;
-use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
+use crate::measure::{Histogram, NodeId, Part, Parts, Sla, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ impl fmt::Display for Event {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitState {
     /// Where.
-    pub place: Place,
+    pub part: Part,
     /// The rule's line; `None` for a limit of the command line.
     pub line: Option<u32>,
     /// What is measured.
@@ -100,7 +100,7 @@ impl LimitState {
 #[derive(Clone, Debug)]
 struct Track {
     rule: usize,
-    place: Place,
+    part: Part,
     /// Index among the parts of its kind.
     index: usize,
     window: Histogram,
@@ -180,11 +180,11 @@ impl Watch {
         let segments = self.hops.windows(2).enumerate();
         let segments = segments.map(|(index, ends)| {
             let (from, to) = (ends[0], ends[1]);
-            (index, Place::Segment { from, to })
+            (index, Part::Segment { from, to })
         });
         let hosts = self.hops.iter().enumerate();
-        let hosts = hosts.map(|(index, &hop)| (index, Place::Host(hop)));
-        let places: Vec<_> = segments.chain(hosts).chain([(0, Place::Total)]).collect();
+        let hosts = hosts.map(|(index, &hop)| (index, Part::Host(hop)));
+        let places: Vec<_> = segments.chain(hosts).chain([(0, Part::Total)]).collect();
         for (number, rule) in rules.iter().enumerate() {
             for &(index, place) in &places {
                 if !self.is_about(&rule.part, place) {
@@ -193,11 +193,11 @@ impl Watch {
                 self.matched[number] = true;
                 let known = old
                     .iter()
-                    .position(|track| (track.rule, track.place) == (number, place));
+                    .position(|track| (track.rule, track.part) == (number, place));
                 let mut track = known.map_or_else(
                     || Track {
                         rule: number,
-                        place,
+                        part: place,
                         index,
                         window: Histogram::default(),
                         whole: Histogram::default(),
@@ -223,17 +223,17 @@ impl Watch {
         self.excess = vec![None; self.least.len()];
     }
 
-    fn is_about(&self, part: &PartPattern, place: Place) -> bool {
+    fn is_about(&self, part: &PartPattern, place: Part) -> bool {
         let is_called = |hop: u8, name: &str| match self.names.get(&hop) {
             Some(known) if !known.is_empty() => known == name,
             _ => *name == format!("hop {hop}"),
         };
         match (part, place) {
-            (PartPattern::Total, Place::Total)
-            | (PartPattern::Host(None), Place::Host(_))
-            | (PartPattern::Segment(None), Place::Segment { .. }) => true,
-            (PartPattern::Host(Some(name)), Place::Host(hop)) => is_called(hop, name),
-            (PartPattern::Segment(Some((near, far))), Place::Segment { from, to }) => {
+            (PartPattern::Total, Part::Total)
+            | (PartPattern::Host(None), Part::Host(_))
+            | (PartPattern::Segment(None), Part::Segment { .. }) => true,
+            (PartPattern::Host(Some(name)), Part::Host(hop)) => is_called(hop, name),
+            (PartPattern::Segment(Some((near, far))), Part::Segment { from, to }) => {
                 is_called(from, near) && is_called(to, far)
             }
             _ => false,
@@ -277,9 +277,9 @@ impl Watch {
 
     /// What a block says of a part.
     fn delay(&self, figure: Figure, track: &Track, parts: &Parts) -> Option<SignedNanos> {
-        match track.place {
-            Place::Total => parts.total.filter(|_| figure == Figure::RoundTrip),
-            Place::Segment { .. } => {
+        match track.part {
+            Part::Total => parts.total.filter(|_| figure == Figure::RoundTrip),
+            Part::Segment { .. } => {
                 let segment = parts.segments.get(track.index)?;
                 let excess = self.excess.get(track.index).copied().flatten();
                 match figure {
@@ -290,7 +290,7 @@ impl Watch {
                     _ => None,
                 }
             }
-            Place::Host(_) => match figure {
+            Part::Host(_) => match figure {
                 Figure::Residence => parts.hosts.get(track.index)?.residence(),
                 Figure::WakeUp => {
                     let host = parts.hosts.get(track.index)?;
@@ -299,7 +299,7 @@ impl Watch {
                 }
                 _ => None,
             },
-            Place::Connect { .. } | Place::Behind(_) | Place::Server => None,
+            Part::Connect { .. } | Part::Behind(_) | Part::Server => None,
         }
     }
 
@@ -362,11 +362,11 @@ impl Watch {
     }
 
     /// Takes in what the model says of each part's growth.
-    pub fn grow(&mut self, at: MonoTime, growth: &VecMap<Place, Growth>) {
+    pub fn grow(&mut self, at: MonoTime, growth: &VecMap<Part, Growth>) {
         self.grown = Some(at);
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
-            track.growth = growth.get(&track.place).copied().unwrap_or_default();
+            track.growth = growth.get(&track.part).copied().unwrap_or_default();
             if self.rules[track.rule].figure == Figure::Increase {
                 if let Some(increase) = track.growth.increase {
                     self.evaluate(index, increase.0 as f64);
@@ -519,7 +519,7 @@ impl Watch {
                 if ask.beyond.is_some() && worst <= beyond {
                     continue;
                 }
-                for hop in self.whom(&ask.at, track.place) {
+                for hop in self.whom(&ask.at, track.part) {
                     let classes = asks.get_or_insert_with(hop, || Classes(0));
                     *classes = classes.union(ask.classes);
                 }
@@ -528,7 +528,7 @@ impl Watch {
         asks
     }
 
-    fn whom(&self, nodes: &Nodes, place: Place) -> Vec<u8> {
+    fn whom(&self, nodes: &Nodes, place: Part) -> Vec<u8> {
         let all = || {
             let mut all = self.hops.clone();
             all.extend(self.names.keys());
@@ -540,15 +540,15 @@ impl Watch {
         let mut hops = Vec::new();
         for node in nodes {
             match (node, place) {
-                (Node::Here, Place::Segment { from, to } | Place::Connect { from, to }) => {
+                (Node::Here, Part::Segment { from, to } | Part::Connect { from, to }) => {
                     hops.extend([from, to]);
                 }
-                (Node::Here, Place::Host(hop) | Place::Behind(hop)) => hops.push(hop),
-                (Node::Here, Place::Total | Place::Server) => hops.extend(all()),
+                (Node::Here, Part::Host(hop) | Part::Behind(hop)) => hops.push(hop),
+                (Node::Here, Part::Total | Part::Server) => hops.extend(all()),
                 (Node::Named(name), _) => {
                     let part = PartPattern::Host(Some(name.clone()));
                     let named = all().into_iter();
-                    hops.extend(named.filter(|&hop| self.is_about(&part, Place::Host(hop))));
+                    hops.extend(named.filter(|&hop| self.is_about(&part, Part::Host(hop))));
                 }
             }
         }
@@ -556,8 +556,8 @@ impl Watch {
     }
 
     /// How a part stands to all its limits.
-    pub fn state(&self, place: Place) -> Sla {
-        let own = self.tracks.iter().filter(|track| track.place == place);
+    pub fn state(&self, place: Part) -> Sla {
+        let own = self.tracks.iter().filter(|track| track.part == place);
         own.map(|track| self.track_state(track))
             .max()
             .unwrap_or_default()
@@ -588,7 +588,7 @@ impl Watch {
         // Of a baseline that has moved since, the limit that decided.
         let limit = track.limit.or_else(|| self.limit(track, rule.limit));
         LimitState {
-            place: track.place,
+            part: track.part,
             line: rule.line,
             figure: rule.figure,
             statistic: rule.statistic,
@@ -745,7 +745,7 @@ mod tests {
             let events = self.watch.fresh_events().0.into_iter();
             let messages = events.map(|event| {
                 let name = |hop| self.names.get(&hop).map_or("?", String::as_str);
-                let place = event.now.place.name(&|hop| name(hop).to_owned());
+                let place = event.now.part.name(&|hop| name(hop).to_owned());
                 format!("{place} {event}")
             });
             messages.collect()
@@ -766,12 +766,9 @@ mod tests {
         );
         assert_eq!(bench.watch.worst(), Sla::Critical);
         let (from, to) = (1, 2);
+        assert_eq!(bench.watch.state(Part::Segment { from, to }), Sla::Critical);
         assert_eq!(
-            bench.watch.state(Place::Segment { from, to }),
-            Sla::Critical
-        );
-        assert_eq!(
-            bench.watch.state(Place::Segment { from: 0, to: 1 }),
+            bench.watch.state(Part::Segment { from: 0, to: 1 }),
             Sla::None
         );
         assert!(bench.far(1.0).is_empty(), "3 of 5 still");
@@ -885,13 +882,13 @@ mod tests {
             baselines,
             increase,
         };
-        let far = Place::Segment { from: 1, to: 2 };
+        let far = Part::Segment { from: 1, to: 2 };
         let both = [Some(ms(0.03)), Some(ms(0.02))];
         bench.watch.grow(
             MonoTime(5),
             &VecMap::from([
                 (far, growth([Some(ms(1.0)), Some(ms(9.0))], Some(ms(2.0)))),
-                (Place::Host(2), growth(both, None)),
+                (Part::Host(2), growth(both, None)),
             ]),
         );
         assert!(!bench.watch.wants_growth(MonoTime(999_999_999)));

@@ -3,7 +3,7 @@
 mod bottleneck;
 mod text;
 
-use super::change::Kind;
+use super::change::{Kind, LeastTail};
 use super::{Also, Confidence, Figure, Largest, Part, Verdict, VerdictDirection, VerdictKind};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use bottleneck::Bottleneck;
@@ -60,7 +60,7 @@ pub(super) struct Share {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sight {
     pub(super) least: Nanos,
-    pub(super) share: Option<f64>,
+    pub(super) tail: Option<LeastTail>,
     pub(super) p50: SignedNanos,
 }
 
@@ -218,14 +218,18 @@ impl Evidence<'_> {
             sight.least <= part.max(Nanos::from_micros(500))
         };
         let certain = self.sights.iter().all(sharp);
-        let share = self.sights.iter().map(|sight| sight.share);
-        let share = share.reduce(|a, b| Some(a?.max(b?))).flatten();
+        let tails = self.sights.iter().map(|sight| sight.tail);
+        let worse = |a: Option<LeastTail>, b: Option<LeastTail>| {
+            let (a, b) = (a?, b?);
+            let (delay, share) = (a.delay.max(b.delay), a.share.max(b.share));
+            Some(LeastTail { delay, share })
+        };
         let mut text = format!("none: no change above {} ms", ms(least.signed().0));
-        if let Some(share) = share {
+        if let Some(tail) = tails.reduce(worse).flatten() {
             text += &format!(
                 ", nor of {} ms in more than {:.0} % of the blocks",
-                ms(least.signed().0),
-                share * 100.0
+                ms(tail.delay.signed().0),
+                tail.share * 100.0
             );
         }
         let reason = match self.runs {

@@ -11,7 +11,8 @@ use super::{PathNode, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::sla::{Amount, LimitState, Statistic};
 use crate::measure::{
-    Basis, Confidence, HostStatistics, SegmentStatistics, Summary, Verdict, VerdictDirection,
+    Basis, Confidence, Figure, HostStatistics, Largest, Part, PartStatistics, SegmentStatistics,
+    Summary, Verdict, VerdictDirection,
 };
 use write::{Array, Object, ToJson, Writer};
 
@@ -74,6 +75,8 @@ pub fn render(report: &Report) -> String {
             ),
         );
         w.pair("behind_exit", statistics.behind_exit);
+        let parts = statistics.parts.iter();
+        w.pair("parts", Array(parts.map(|part| part_object(report, part))));
         let limits = report.limits.iter();
         w.pair(
             "limits",
@@ -91,6 +94,8 @@ pub fn render(report: &Report) -> String {
             })),
         );
         w.pair("verdict", &statistics.verdict);
+        let largest = statistics.largest.as_ref();
+        w.pair("largest", largest.map(largest_object));
         w.pair("role", &report.role);
         w.pair("dropped_measurements", report.dropped);
         w.pair("notices", Array(&report.notices));
@@ -108,8 +113,8 @@ fn limit_pairs(w: &mut Writer, report: &Report, limit: &LimitState) {
         Some(Amount::Share(share)) => Some(share),
         _ => None,
     };
-    w.pair("part", limit.part());
-    w.pair("name", &report.place_name(limit.place));
+    w.pair("part", limit.part.kind());
+    w.pair("name", &report.part_name(limit.part));
     w.pair("line", limit.line.map(u64::from));
     w.pair("figure", limit.figure.word());
     w.pair("statistic", limit.statistic.map(Statistic::word));
@@ -138,6 +143,17 @@ fn segment_object<'a>(
         w.pair("network", segment.network);
         w.pair("forward_excess", segment.forward_excess);
         w.pair("return_excess", segment.return_excess);
+        let (from, to) = (segment.from_hop, segment.to_hop);
+        let connect = report.statistics.part(Part::Connect { from, to });
+        w.pair("connect", connect.and_then(|connect| connect.delay));
+        let resent = Some(segment.retransmits).filter(|resent| *resent != [None; 2]);
+        w.pair("retransmits", resent.map(retransmits_object));
+        let part = report.statistics.part(segment.part());
+        let delayed = part.and_then(|part| part.delayed_by_loss);
+        w.pair(
+            "blocks_delayed_by_loss",
+            delayed.filter(|_| resent.is_some()),
+        );
         w.pair("held_share", segment.held_share);
         w.pair("clock_offset_ns", segment.clock_offset);
         w.pair("clock_offset_error_ns", segment.clock_offset_error);
@@ -152,6 +168,47 @@ fn segment_object<'a>(
         w.pair("baseline_ns", segment.baseline);
         w.pair("increase_ns", segment.increase);
         w.pair("sla", segment.sla.name());
+    })
+}
+
+fn retransmits_object(counts: [Option<u64>; 2]) -> impl ToJson {
+    Object(move |w: &mut Writer| {
+        w.pair("forward", counts[0]);
+        w.pair("return", counts[1]);
+    })
+}
+
+fn part_object<'a>(report: &'a Report, of: &'a PartStatistics) -> impl ToJson + 'a {
+    Object(move |w: &mut Writer| {
+        w.pair("kind", of.part.kind());
+        w.pair("name", &report.part_name(of.part));
+        let (from, to) = match of.part {
+            Part::Host(hop) | Part::Behind(hop) => (Some(hop), None),
+            Part::Connect { from, to } | Part::Segment { from, to } => (Some(from), Some(to)),
+            Part::Total | Part::Server => (None, None),
+        };
+        w.pair("hop", from.map(u64::from));
+        w.pair("to_hop", to.map(u64::from));
+        w.pair("mean_ns", of.mean);
+        w.pair("share", of.share);
+        w.pair("delay", of.delay);
+        w.pair("window", of.window);
+        w.pair("baseline_ns", of.baseline);
+        w.pair("increase_ns", of.increase);
+        w.pair("figure", of.figure.map(Figure::name));
+        w.pair("least_ns", of.least);
+        w.pair("sla", of.sla.name());
+    })
+}
+
+fn largest_object(of: &Largest) -> impl ToJson + '_ {
+    Object(move |w: &mut Writer| {
+        w.pair("kind", of.kind.name());
+        w.pair("index", of.index.map(|index| index as u64));
+        w.pair("name", &of.name);
+        w.pair("share", of.share);
+        w.pair("mean_ns", of.mean);
+        w.pair("p50_ns", of.p50);
     })
 }
 
@@ -234,6 +291,20 @@ impl ToJson for &Verdict {
             w.pair("increase_ns", self.increase);
             w.pair("increase_low_ns", self.increase_low);
             w.pair("increase_high_ns", self.increase_high);
+            w.pair("baseline_ns", self.baseline);
+            w.pair("since", self.since);
+            w.pair("until", self.until);
+            w.pair("least_ns", self.least);
+            let also = self.also.iter().map(|also| {
+                Object(move |w: &mut Writer| {
+                    w.pair("kind", also.kind.name());
+                    w.pair("index", also.index.map(|index| index as u64));
+                    w.pair("name", &also.name);
+                    w.pair("increase_ns", also.increase);
+                    w.pair("since", also.since);
+                })
+            });
+            w.pair("also", Array(also));
             w.pair(
                 "confidence",
                 if self.confidence == Confidence::High {
@@ -243,9 +314,11 @@ impl ToJson for &Verdict {
                 },
             );
             w.pair("reason", &self.reason);
+            w.pair("doubts", Array(&self.doubts));
             w.pair("text", &self.text);
             w.pair("cause", self.cause.as_deref());
             w.pair("reads_late", self.reads_late);
+            w.pair("retransmitted", self.retransmitted);
         })
         .to_json(w);
     }
@@ -288,18 +361,18 @@ mod tests {
             for (path, keys) in [
                 (
                     "",
-                    "schema tool started ended path blocks round_trip sla segments hosts \
-                     behind_exit limits events verdict role dropped_measurements notices",
+                    "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
+                     behind_exit parts limits events verdict largest role dropped_measurements notices",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),
                 ("path/nodes/*", "hop id name role address tags"),
-                ("blocks", "sent received lost late duplicate payload_bytes"),
+                ("blocks", "sent received lost unsent late duplicate payload_bytes"),
                 ("round_trip", SUMMARY_KEYS),
                 (
                     "segments/*",
-                    "index from to round_trip network forward_excess return_excess held_share \
-                     clock_offset_ns clock_offset_error_ns clock_skew_ppm connect_ns share \
+                    "index from to round_trip network forward_excess return_excess connect \
+                     retransmits blocks_delayed_by_loss held_share clock_offset_ns clock_offset_error_ns clock_skew_ppm connect_ns share \
                      baseline_ns increase_ns sla",
                 ),
                 ("segments/*/round_trip", SUMMARY_KEYS),
@@ -308,8 +381,7 @@ mod tests {
                 (
                     "hosts/*",
                     "hop name forward_residence return_residence forward_wake_up return_wake_up \
-                     wake_up_share wake_up_baseline_ns wake_up_increase_ns share baseline_ns \
-                     increase_ns sla annotated_since annotations",
+                     share baseline_ns increase_ns sla annotated_since annotations",
                 ),
                 ("hosts/*/forward_residence", SUMMARY_KEYS),
                 ("hosts/*/return_residence", SUMMARY_KEYS),
@@ -327,8 +399,16 @@ mod tests {
                 (
                     "verdict",
                     "kind index name direction basis figure share increase_ns \
-                     increase_low_ns increase_high_ns confidence reason text cause reads_late",
+                     increase_low_ns increase_high_ns baseline_ns since until least_ns also \
+                     confidence reason doubts text cause reads_late retransmitted",
                 ),
+                (
+                    "parts/*",
+                    "kind name hop to_hop mean_ns share delay window baseline_ns increase_ns \
+                     figure least_ns sla",
+                ),
+                ("parts/*/delay", SUMMARY_KEYS),
+                ("parts/*/window", SUMMARY_KEYS),
             ] {
                 let keys: Vec<_> = keys.split_whitespace().collect();
                 for object in all_at(&value, path) {
@@ -390,6 +470,7 @@ mod tests {
             "verdict/index",
             "verdict/share",
             "verdict/direction",
+            "largest",
         ] {
             assert!(empty.at(key).is_some_and(Value::is_null), "{key}");
         }

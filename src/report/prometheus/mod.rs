@@ -245,10 +245,10 @@ impl Path<'_> {
     fn limits(&mut self, report: &Report) {
         let mut seen = VecMap::new();
         for limit in &report.limits {
-            let (name, figure) = (report.place_name(limit.place), limit.figure_text());
+            let (name, figure) = (report.part_name(limit.part), limit.figure_text());
             let line = limit.line.map_or_else(String::new, |line| line.to_string());
             let labels = [
-                ("part", limit.part()),
+                ("part", limit.part.kind()),
                 ("name", &name),
                 ("figure", &figure),
                 ("severity", limit.severity.name()),

@@ -3,10 +3,10 @@
 use super::block::BlockLine;
 use super::{Blocks, PathNode, PathReport, Report};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
-use crate::measure::sla::{self, Amount, Event, LimitState, Place, Statistic};
+use crate::measure::sla::{self, Amount, Event, LimitState, Statistic};
 use crate::measure::{
-    Basis, Confidence, Figure, HostStatistics, NodeId, SegmentStatistics, Statistics, Summary,
-    Verdict, VerdictDirection, VerdictKind,
+    Also, Basis, Confidence, Figure, HostStatistics, Largest, NodeId, Part, PartStatistics,
+    SegmentStatistics, Statistics, Summary, Verdict, VerdictDirection, VerdictKind,
 };
 use crate::measure::{Histogram, HostPart, Parts, SegmentPart, Sla};
 use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
@@ -89,9 +89,59 @@ fn host(hop: u8, forward: i64, back: Option<i64>, share: f64) -> HostStatistics 
 }
 
 /// B -> C is beyond its critical limit, the total within both of its own.
+/// A part whose distribution is a [`summary`].
+pub(in crate::report) fn part(part: Part, mean: i64, share: Option<f64>) -> PartStatistics {
+    PartStatistics {
+        part,
+        delay: Some(summary(mean)),
+        window: Some(summary(mean)),
+        mean: Some(SignedNanos(mean)),
+        share,
+        baseline: None,
+        increase: None,
+        figure: None,
+        least: None,
+        retransmits: [None; 2],
+        delayed_by_loss: None,
+        sla: Sla::None,
+    }
+}
+
+/// The parts of [`full`].
+fn full_parts(hosts: &[HostStatistics], segments: &[SegmentStatistics]) -> Vec<PartStatistics> {
+    let mut parts = Vec::new();
+    for (place, host) in hosts.iter().enumerate() {
+        let ways = [host.forward_residence, host.return_residence];
+        let mean = ways.iter().flatten().map(|way| way.mean.0).sum::<i64>();
+        parts.push(PartStatistics {
+            baseline: host.baseline,
+            increase: host.increase,
+            sla: host.sla,
+            ..part(Part::Host(host.hop), mean, host.share)
+        });
+        let Some(segment) = segments.get(place) else {
+            continue;
+        };
+        let mean = segment.round_trip.map_or(0, |summary| summary.mean.0);
+        let named = segment.increase > Some(SignedNanos(1_000_000));
+        parts.push(PartStatistics {
+            baseline: segment.baseline,
+            increase: segment.increase,
+            figure: named.then_some(Figure::P95),
+            least: Some(Nanos(40_000)),
+            retransmits: segment.retransmits,
+            delayed_by_loss: Some(if named { 9 } else { 0 }),
+            sla: segment.sla,
+            ..part(segment.part(), mean, segment.share)
+        });
+    }
+    parts.push(part(Part::Server, 412_000, None));
+    parts
+}
+
 fn limits() -> Vec<LimitState> {
     let total = LimitState {
-        place: Place::Total,
+        part: Part::Total,
         line: None,
         figure: sla::Figure::RoundTrip,
         statistic: Some(Statistic::Mean),
@@ -101,7 +151,7 @@ fn limits() -> Vec<LimitState> {
         state: Sla::Ok,
     };
     let segment = LimitState {
-        place: Place::Segment { from: 1, to: 2 },
+        part: Part::Segment { from: 1, to: 2 },
         line: Some(3),
         statistic: Some(Statistic::P95),
         severity: Sla::Critical,
@@ -195,6 +245,8 @@ pub(in crate::report) fn full() -> Report {
     ];
     hosts[2].nodes = vec![NodeId(0xa2), NodeId(0xb2), NodeId(0xc2)];
     hosts[2].clock_steps = 1;
+    let segments = vec![ab, bc, cz];
+    let parts = full_parts(&hosts, &segments);
     Report {
         started: STARTED,
         ended: WallTime(STARTED.0 + 99 * NANOS_PER_SEC + 400_000_000),
@@ -217,15 +269,37 @@ pub(in crate::report) fn full() -> Report {
             round_trip: Some(summary(2_970_000)),
             distribution: Histogram::default(),
             window: None,
-            parts: Vec::new(),
-            largest: None,
+            parts,
+            largest: Some(Largest {
+                kind: VerdictKind::Segment,
+                index: Some(1),
+                part: Part::Segment { from: 1, to: 2 },
+                name: "B -> C".to_owned(),
+                share: Some(0.885_123_456_789),
+                mean: SignedNanos(2_629_000),
+                p50: Some(SignedNanos(2_370_000)),
+                second: None,
+            }),
             sla: Sla::Critical,
-            segments: vec![ab, bc, cz],
+            segments,
             hosts,
             behind_exit: Some(summary(412_000)),
             path_changes: 2,
             verdict: Verdict {
                 index: Some(1),
+                part: Some(Part::Segment { from: 1, to: 2 }),
+                baseline: Some(SignedNanos(320_000)),
+                since: Some(WallTime(STARTED.0 + 51 * NANOS_PER_SEC)),
+                also: vec![Also {
+                    kind: VerdictKind::Host,
+                    index: Some(2),
+                    part: Part::Host(2),
+                    name: "C".to_owned(),
+                    increase: SignedNanos(-120_000),
+                    since: None,
+                }],
+                doubts: vec!["the clock of C was stepped".to_owned()],
+                retransmitted: true,
                 direction: Some(VerdictDirection::Forward),
                 basis: Some(Basis::Increase),
                 figure: Figure::P95,
@@ -233,7 +307,7 @@ pub(in crate::report) fn full() -> Report {
                 increase: Some(SignedNanos(2_310_000)),
                 increase_low: Some(SignedNanos(2_120_000)),
                 increase_high: Some(SignedNanos(2_480_000)),
-                confidence: Confidence::High,
+                confidence: Confidence::Low,
                 reason: "p95 of 8 x 8 batches, interval 2.12 to 2.48 ms, clear of the next \
                          (A -> B, 0.002 ms)"
                     .to_owned(),
@@ -428,6 +502,25 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         sla: Sla::Warning,
     });
     let hosts = hosts.collect();
+    let parts = random_parts(r, &hops);
+    let sum: i64 = parts
+        .iter()
+        .filter_map(|part| part.mean)
+        .map(|mean| mean.0)
+        .sum();
+    let first = parts.first().map(|part: &PartStatistics| part.part);
+    let largest = first.and_then(|part| {
+        r.maybe(|r| Largest {
+            kind: VerdictKind::Host,
+            index: None,
+            part,
+            name: r.name(),
+            share: r.maybe(Random::float),
+            mean: r.span(),
+            p50: r.maybe(Random::span),
+            second: r.maybe(Random::name),
+        })
+    });
     let kinds = [
         VerdictKind::Segment,
         VerdictKind::Host,
@@ -441,6 +534,8 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         direction: r.maybe(|_| VerdictDirection::Both),
         share: r.maybe(Random::float),
         increase: r.maybe(Random::span),
+        part: first.filter(|_| r.below(2) == 0),
+        doubts: (0..r.below(3)).map(|_| r.name()).collect(),
         reason: r.name().repeat(4),
         text: r.name().repeat(4),
         ..verdict_of(kinds[r.below(6) as usize], &r.name())
@@ -461,11 +556,11 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         },
         opened: r.maybe(|r| Nanos(r.next() >> 1)),
         statistics: Statistics {
-            round_trip: r.maybe(Random::summary),
+            round_trip: r.maybe(|_| summary(sum)),
             distribution: Histogram::default(),
             window: None,
-            parts: Vec::new(),
-            largest: None,
+            parts,
+            largest,
             sla: Sla::None,
             segments,
             hosts,
@@ -482,6 +577,34 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         dropped: r.next(),
         notices: (0..r.below(3)).map(|_| r.name()).collect(),
     }
+}
+
+/// Parts whose means are those of the total and whose shares are those of 1.
+fn random_parts(r: &mut Random, hops: &[u8]) -> Vec<PartStatistics> {
+    let mut parts = Vec::new();
+    for (place, &hop) in hops.iter().enumerate() {
+        parts.push(Part::Host(hop));
+        if let Some(&to) = hops.get(place + 1) {
+            parts.extend(r.maybe(|_| Part::Connect { from: hop, to }));
+            parts.push(Part::Segment { from: hop, to });
+        } else {
+            parts.extend(r.maybe(|_| Part::Behind(hop)));
+        }
+    }
+    let means: Vec<_> = parts.iter().map(|_| 1 + r.below(1 << 28) as i64).collect();
+    let whole: i64 = means.iter().sum();
+    let parts = parts
+        .into_iter()
+        .zip(means)
+        .map(|(of, mean)| PartStatistics {
+            baseline: r.maybe(Random::span),
+            increase: r.maybe(Random::span),
+            figure: r.maybe(|_| Figure::Mean),
+            retransmits: [r.maybe(Random::next), r.maybe(Random::next)],
+            delayed_by_loss: r.maybe(Random::next),
+            ..part(of, mean, Some(mean as f64 / whole as f64))
+        });
+    parts.collect()
 }
 
 /// The parts of a block whose hosts stand at `hops`: 1 µs and a hop number of ns in each, the last
