@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{fchown, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A result that could not be written, or a file that could not be read.
@@ -175,10 +176,11 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     // Left behind by a killed process with this number. A link that others put there is never
     // followed.
     let _ = fs::remove_file(&beside);
-    let created = fs::File::create_new(&beside);
+    let created = fs::File::create_new(&beside).and_then(|file| keep_owner(&real, file));
     // A directory that takes no new files may hold one that can be written.
     if let Err(error) = &created {
         if error.kind() == io::ErrorKind::PermissionDenied && path.exists() {
+            let _ = fs::remove_file(&beside);
             return fs::write(path, content)
                 .map_err(|cause| OutputError::writing(path.display().to_string(), cause));
         }
@@ -194,6 +196,18 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
         let _ = fs::remove_file(&beside);
         OutputError::writing(path.display().to_string(), cause)
     })
+}
+
+/// Gives `file` the owner and the mode of the file that it is to replace, if there is one.
+fn keep_owner(replaced: &Path, file: fs::File) -> io::Result<fs::File> {
+    if let Ok(old) = fs::metadata(replaced) {
+        let new = file.metadata()?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        }
+        file.set_permissions(old.permissions())?;
+    }
+    Ok(file)
 }
 
 /// Returns the target of a link, which is created if it is missing. The path is that of the open

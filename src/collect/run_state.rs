@@ -3,6 +3,8 @@
 use crate::collect::path_state::PathState;
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequests;
+use crate::collect::state_file::{self, StateFile};
+use crate::collect::windows::{described, Windows, WINDOW};
 use crate::measure::sla::{Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{
@@ -10,7 +12,7 @@ use crate::measure::{
 };
 use crate::report::{part_name, Blocks, Broken, Report, State};
 use crate::sys;
-use crate::time::{Nanos, Now, WallTime};
+use crate::time::{MonoTime, Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
 use crate::FULL;
 use std::sync::Arc;
@@ -49,6 +51,9 @@ pub struct RunState {
     name: String,
     role: String,
     started: WallTime,
+    windows: Windows,
+    /// The run is compared with its own state, not with `--baseline`.
+    follows: bool,
     notices: Vec<Notice>,
     more_notices: u64,
     malformed: u64,
@@ -66,6 +71,7 @@ impl RunState {
     pub fn new(name: &str, role: &str, started: WallTime, baseline: Baseline) -> Self {
         let mut run_state = Self {
             paths: VecMap::new(),
+            follows: baseline == Baseline::Run,
             baseline,
             span: None,
             rules: Arc::new([]),
@@ -75,6 +81,7 @@ impl RunState {
             name: name.into(),
             role: role.into(),
             started,
+            windows: Windows::new(),
             notices: Vec::new(),
             more_notices: 0,
             malformed: 0,
@@ -83,10 +90,26 @@ impl RunState {
         run_state
     }
 
+    /// Keeps a record of each window, or of the run, in `file`, and compares with what it has.
+    #[must_use]
+    pub fn keeping(mut self, file: StateFile) -> Self {
+        self.windows.file = Some(file);
+        self.follow_state();
+        self
+    }
+
+    /// Cuts the run into windows of `length`.
+    #[must_use]
+    pub fn with_window(mut self, length: Nanos) -> Self {
+        self.windows.length = Some(length);
+        self
+    }
+
     /// A run without end: blocks older than `span` are forgotten.
     #[must_use]
     pub fn without_end(mut self, span: Nanos) -> Self {
         self.span = Some(span);
+        self.windows.length.get_or_insert(WINDOW);
         for path in self.paths.values_mut() {
             path.model = Model::new(self.baseline.clone(), self.span, self.started);
         }
@@ -172,6 +195,77 @@ impl RunState {
     /// further block.
     pub fn tick(&mut self) {
         self.paths.values_mut().for_each(PathState::log_due);
+        let now = sys::clock::mono();
+        if self.span.is_some() && self.windows.is_search_due(now) {
+            for path in self.paths.values_mut() {
+                path.model.watch_changes(&path.names);
+            }
+        }
+        if self.windows.is_over(now) {
+            self.end_window(now);
+        }
+    }
+
+    /// Ends the window that goes on, and keeps its record.
+    fn end_window(&mut self, now: MonoTime) {
+        let (when, length) = self.windows.end(now);
+        for path in self.paths.values_mut() {
+            path.model.end_window();
+            let key = path.model.path_key(&path.names);
+            let record = path.model.window_record(when, length);
+            let (Some(key), Some(record)) = (key, record) else {
+                continue;
+            };
+            for (part, event) in self.windows.push(&key, record) {
+                let name = part_name(&path.names, part);
+                log::info!("state: {name}: {}", described(event));
+            }
+        }
+        self.follow_state();
+    }
+
+    /// Compares with the state as it is now, unless another baseline was given.
+    fn follow_state(&mut self) {
+        if self.follows {
+            self.baseline = Baseline::Earlier(self.windows.state());
+            for path in self.paths.values_mut() {
+                path.model.set_baseline(self.baseline.clone());
+            }
+        }
+    }
+
+    /// Keeps the run, or the window that goes on if half of it is over; not a run without answers.
+    fn keep(&mut self, blocks: Blocks) {
+        if blocks.received == 0 {
+            return;
+        }
+        let now = sys::clock::mono();
+        let lasted = self.windows.lasted(now);
+        let has_windows = self.windows.ended > 0;
+        let half = self.windows.length.unwrap_or_default().0 / 2;
+        if has_windows && lasted.0 >= half {
+            self.end_window(now);
+        }
+        let is_run = self.span.is_none() || !has_windows;
+        let Some(file) = self.windows.file.as_mut().filter(|_| is_run) else {
+            return;
+        };
+        let paths = &self.paths;
+        let when = state_file::before(state_file::now(), lasted);
+        let kept = file.update(|state| {
+            for path in paths.values().filter(|path| path.measured > 0) {
+                path.model.add_to(state, &path.names);
+                let key = path.model.path_key(&path.names);
+                let record = path.model.window_record(when, lasted);
+                if let (Some(key), Some(mut record), false) = (key, record, has_windows) {
+                    record.sequence = state.next_sequence();
+                    state.keep(&key, record);
+                }
+            }
+        });
+        if kept.is_err() {
+            self.remark("this run is not kept in --state: the log has the reason".to_owned());
+        }
     }
 
     /// Takes the counts of a run that goes on. Blocks under way are neither lost nor answered: they
@@ -197,6 +291,7 @@ impl RunState {
             self.act(hop);
         }
         self.paths.values_mut().for_each(PathState::log_rest);
+        self.keep(blocks);
     }
 
     /// Notes that the path is broken, or that it works (`None`).
@@ -260,6 +355,7 @@ impl RunState {
     /// Begins the figures and notices anew; the path, its names and the states of its parts stay.
     pub fn reset(&mut self, now: WallTime) {
         self.started = now;
+        self.windows.restart();
         self.notices.clear();
         (self.more_notices, self.malformed) = (0, 0);
         for path in self.paths.values_mut() {

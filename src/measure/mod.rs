@@ -17,6 +17,7 @@
 pub mod baseline;
 pub mod change;
 mod clock;
+pub mod compare;
 mod held;
 mod histogram;
 mod model;
@@ -30,7 +31,7 @@ mod trip;
 mod verdict;
 pub mod why;
 
-pub use baseline::{PathHistory, State, StateError};
+pub use baseline::{PathHistory, Record, State, StateError, StateText};
 pub use histogram::{Histogram, BUCKETS_NS};
 pub use model::{Baseline, Model};
 pub use part::Part;
@@ -552,4 +553,6 @@ pub struct Statistics {
     pub verdict: Verdict,
     /// The part that has most of the delay; `None` for under 5 blocks.
     pub largest: Option<Largest>,
+    /// The blocks of each part over time, for a comparison with another run.
+    pub batches: Vec<compare::PartBatches>,
 }

@@ -4,8 +4,10 @@
 //! It has no files, no clock and no statistics of its own. [`mod@format`] lists the formats.
 
 pub mod block;
+pub mod comparison;
 pub mod csv;
 pub mod format;
+pub mod history;
 pub mod html;
 pub mod influx;
 pub mod json;

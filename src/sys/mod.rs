@@ -9,6 +9,7 @@
 
 pub mod clock;
 mod constants;
+pub mod file;
 #[cfg(target_os = "linux")]
 pub mod packet;
 mod process;

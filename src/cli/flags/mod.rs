@@ -18,7 +18,7 @@ mod traffic;
 
 pub use mode::{Mode, Word};
 
-use super::config::Common;
+use super::config::{Common, TimeArgument};
 use super::host_port::HostPort;
 use super::passive::PassiveConfig;
 use crate::report::format::FORMATS;
@@ -29,7 +29,8 @@ use crate::{FULL, SMALL};
 use std::path::PathBuf;
 use std::time::Duration;
 use Mode::{
-    CheckRules, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay, Source,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
+    Source, State as Stored,
 };
 
 /// Most payload bytes of a block, as on the wire.
@@ -39,6 +40,7 @@ const BLOCK_MAX_BYTES: usize = 1 << 20;
 // --accept auto it serves raw clients too.
 const EVERY: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, CheckRules, Exporter, Passive, Help,
+    Stored, Compare,
 ];
 const LOGGING: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter, Passive,
@@ -47,6 +49,11 @@ const MEASURING: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter,
 ];
 const REPORTING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const WITH_FORMAT: &[Mode] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Stored, Compare,
+];
+const WITH_STATE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter, Compare];
+const COMPARING: &[Mode] = &[Compare];
 const WITH_METRICS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Passive];
 const WITH_HTTP: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter, Passive,
@@ -126,6 +133,9 @@ pub struct Options {
     pub(super) targets: Option<PathBuf>,
     pub(super) interface: Option<String>,
     pub(super) passive: PassiveConfig,
+    pub(super) before: Option<TimeArgument>,
+    pub(super) after: Option<TimeArgument>,
+    pub(super) fail_above: Option<Duration>,
 }
 
 impl Default for Options {
@@ -147,6 +157,9 @@ impl Default for Options {
             targets: None,
             interface: None,
             passive: PassiveConfig::default(),
+            before: None,
+            after: None,
+            fail_above: None,
         }
     }
 }

@@ -205,7 +205,7 @@ fn demonstrate(
     let origin = Arc::new(Origin::new(node));
     let state = RunState::new("A", "source", sys::clock::read().wall, Baseline::Run);
     let mut printer =
-        Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
+        Printer::new(Output::Stdout, crate::cli::Format::Text).with_live_line(Some(BLOCKS));
     printer = printer.with_page(page).map_err(DemoError::Output)?;
     let slowed = match hidden.back {
         true => Arc::clone(&links[hidden.segment].back),

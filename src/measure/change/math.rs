@@ -40,13 +40,13 @@ pub(super) fn mean(values: &[f64]) -> f64 {
 
 /// The first-order autocorrelation of residuals `e`, raised by what fitting takes off it, and at
 /// least 0. `squares` is the sum of the squares of `e`.
-pub(super) fn autocorrelation(e: &[f64], squares: f64) -> f64 {
+pub(in crate::measure) fn autocorrelation(e: &[f64], squares: f64) -> f64 {
     let products: f64 = e.windows(2).map(|pair| pair[0] * pair[1]).sum();
     (products / squares.max(f64::MIN_POSITIVE) + 2.0 / e.len() as f64).clamp(0.0, 0.95)
 }
 
 /// The factor by which autocorrelation `rho` widens the error of a mean.
-pub(super) fn widening(rho: f64) -> f64 {
+pub(in crate::measure) fn widening(rho: f64) -> f64 {
     ((1.0 + rho) / (1.0 - rho)).sqrt()
 }
 

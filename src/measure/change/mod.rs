@@ -21,7 +21,7 @@
 //! segmentation, with bumps as in circular binary segmentation (Olshen et al. 2004).
 
 mod level;
-mod math;
+pub(super) mod math;
 mod own_blocks;
 mod records;
 mod runs;

@@ -82,6 +82,19 @@ impl fmt::Display for RunFigures {
 }
 
 impl RunFigures {
+    /// Figures of a run of which nothing but the median is known; `None` for under 10 blocks. One
+    /// block of 20 counts as late, however late that is: a tail is named only beyond it.
+    pub fn of_median(at: WallTime, p50: SignedNanos, blocks: u32) -> Option<Self> {
+        let late = u16::try_from(blocks / 20).unwrap_or(u16::MAX);
+        (blocks as usize >= RUN_NEEDS).then_some(Self {
+            at,
+            p50,
+            own_blocks: blocks,
+            retransmitted: 0,
+            late: [late; STEPS],
+        })
+    }
+
     /// Reads what `Display` wrote; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split(':');
@@ -484,6 +497,12 @@ impl RunHistory {
             self.accept();
         }
         judged
+    }
+
+    /// Adds a run to the usual ones without judging it.
+    pub fn push_usual(&mut self, run: RunFigures) {
+        self.usual.push(run);
+        trim(&mut self.usual);
     }
 
     /// Makes the runs since the change the usual ones.

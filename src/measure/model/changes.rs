@@ -2,7 +2,9 @@
 
 use super::path::{Path, Reading};
 use crate::measure::baseline::PathHistory;
-use crate::measure::change::{Block, Changes, Finding, Kind, LeastTail, Search, Shape};
+use crate::measure::change::{
+    Block, Changes, Finding, Kind, LeastTail, RecordFigure, Search, Shape, Watch, When,
+};
 use crate::measure::series::{exact_quantile, Row, Rows};
 use crate::measure::verdict::{Change, Origin};
 use crate::measure::{Direction, Figure, Part, VerdictDirection};
@@ -292,7 +294,7 @@ fn grown(rows: &Rows, read: Reading, figure: Figure, window: &std::ops::Range<u6
     Some(inside?.saturating_sub(beside?))
 }
 
-pub(super) fn way_of(amount: i64, forward: i64, back: i64) -> VerdictDirection {
+pub(in crate::measure) fn way_of(amount: i64, forward: i64, back: i64) -> VerdictDirection {
     // A fall is a rise of the opposite.
     let sign = amount.signum();
     let (amount, forward, back) = (amount.abs(), forward * sign, back * sign);
@@ -340,6 +342,59 @@ pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &
             (None, None) => {}
         }
     }
+}
+
+/// Adds the changes of windows that last: those of a run before a restart, those by too few blocks
+/// for the search, and slow ones. One that the blocks show too began when the windows have it.
+pub(super) fn add_windows(history: &PathHistory, newest: When, found: &mut [PartChanges]) {
+    for part in found {
+        let lasts = history.watches.get(&part.part).and_then(Watch::lasts);
+        let Some(lasts) = lasts else {
+            continue;
+        };
+        let since_wall = wall_of(lasts.since, newest);
+        let known = |change: &&mut Change| change.until.is_none() && change.amount.0 > 0;
+        if let Some(change) = part.changes.iter_mut().find(known) {
+            if lasts.amount.0 >= change.amount.0 / 2 {
+                (change.since, change.since_wall) = (None, since_wall);
+            }
+            continue;
+        }
+        let further = lasts.further.unwrap_or_default();
+        let amount = SignedNanos(lasts.amount.0.saturating_add(further.0));
+        let change = Change {
+            part: part.part,
+            origin: Origin::Windows {
+                turns: lasts.episodes,
+                per_day: lasts.per_day,
+            },
+            figure: match lasts.figure {
+                RecordFigure::P50 => Figure::P50,
+                RecordFigure::Mean => Figure::Mean,
+                RecordFigure::P95 => Figure::P95,
+            },
+            kind: Kind::Level,
+            amount,
+            low: lasts.amount.min(amount),
+            high: amount,
+            baseline: lasts.baseline,
+            since: None,
+            since_wall,
+            until: None,
+            direction: history.direction(part.part, &lasts, newest),
+            reads_late: false,
+        };
+        part.changes.insert(0, change);
+        part.baseline = Some(lasts.baseline);
+        part.increase = Some(amount);
+    }
+}
+
+/// The time of a window by the wall clock of the newest one; `None` if a boot without a set clock
+/// lies between.
+fn wall_of(at: When, newest: When) -> Option<WallTime> {
+    let ago = newest.since(&at)?;
+    newest.is_clock_set().then(|| newest.wall.before(ago))
 }
 
 /// A change is over if the latest blocks are nearer to the baseline than to the level that was named.

@@ -7,9 +7,10 @@
 mod changes;
 mod path;
 
-use super::baseline::{path_key, PathHistory, State};
-use super::change::Search;
+use super::baseline::{path_key, PartRecord, PathHistory, Record, State};
+use super::change::{Search, When};
 use super::clock::NEGLIGIBLE_NS;
+use super::compare::{cut, PartBatches};
 use super::series::Rows;
 use super::sla;
 use super::timeline::{wall, Cut, Event, EventKind, Timeline};
@@ -22,7 +23,8 @@ use super::{
 use crate::measure::series::NONE;
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
-use changes::{search_all, search_part, stand, Column, PartChanges, Standing};
+pub(super) use changes::way_of;
+use changes::{add_windows, search_all, search_part, stand, Column, PartChanges, Standing};
 use path::{Host, PartDelays, Path};
 use std::sync::Arc;
 
@@ -210,7 +212,72 @@ impl Model {
         if let Some(path) = self.path().filter(|_| self.span.is_some()) {
             stand(path, &mut self.standing.clone(), &mut found);
         }
+        if self.span.is_some() {
+            let history = self.history(named);
+            let newest = history.and_then(|history| history.records.last());
+            if let (Some(history), Some(newest)) = (history, newest) {
+                add_windows(history, newest.when, &mut found);
+            }
+        }
         found
+    }
+
+    /// Compares with `baseline` from now on: a run without end has more windows each time.
+    pub fn set_baseline(&mut self, baseline: Baseline) {
+        self.baseline = baseline;
+    }
+
+    /// The [`path_key`] by which a state keeps this path; `None` before the first block.
+    pub fn path_key(&self, names: &VecMap<u8, String>) -> Option<String> {
+        let named = self.named(names);
+        (!named.is_empty()).then(|| key(&named))
+    }
+
+    /// The record of the window that ended last, or of the run so far if none has; `None` if it had
+    /// no blocks. `when` is the beginning of that window.
+    pub fn window_record(&self, when: When, window: Nanos) -> Option<Record> {
+        let mut parts = VecMap::new();
+        let mut add = |part, delays: &PartDelays, one_way| {
+            // Before the first window has ended it is the run.
+            let summary = match delays.last_window {
+                Some(summary) => Some(summary),
+                None if self.last_window.is_none() => delays.window.summary(),
+                None => None,
+            };
+            if let Some(summary) = summary {
+                let Summary {
+                    count,
+                    mean,
+                    p50,
+                    p95,
+                    ..
+                } = summary;
+                let record = PartRecord {
+                    count,
+                    mean,
+                    p50,
+                    p95,
+                    one_way,
+                };
+                parts.insert(part, record);
+            }
+        };
+        if let Some(path) = self.path() {
+            let since = MonoTime(self.latest.0.saturating_sub(window.0));
+            for part in path.parts() {
+                if let Some((delays, _)) = path.part(part) {
+                    add(part, delays, path.one_way_medians(part, since));
+                }
+            }
+        }
+        add(Part::Server, &self.server, None);
+        let record = Record {
+            sequence: 0,
+            window,
+            when,
+            parts,
+        };
+        (!record.parts.is_empty()).then(|| record.rounded())
     }
 
     /// All figures of the run so far. A hop without a name is called `hop N`; `now` is both clocks, read together.
@@ -246,7 +313,21 @@ impl Model {
             path_changes: self.path_changes,
             verdict,
             largest,
+            batches: self.batches(),
         }
+    }
+
+    fn batches(&self) -> Vec<PartBatches> {
+        let mut batches = Vec::new();
+        if let Some(path) = self.path() {
+            let parts = path.parts().into_iter();
+            let columns = parts.filter_map(|part| Some((part, path.part(part)?.1)));
+            batches.extend(columns.map(|(part, column)| cut(&path.rows, part, column)));
+        }
+        if self.server.run.count() > 0 {
+            batches.push(cut(&self.server_rows, Part::Server, 0));
+        }
+        batches
     }
 
     /// Share and mean of each part.

@@ -2,7 +2,7 @@
 
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
-use crate::measure::series::{Rows, NONE};
+use crate::measure::series::{exact_quantile, Rows, NONE};
 use crate::measure::trip::{HostPart, Pair, Parts, Retransmits, SegmentPart, Trip};
 use crate::measure::{Direction, Histogram, NodeId, Part, StampDirection, Summary};
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -223,6 +223,28 @@ impl Path {
             since,
             rate,
         }
+    }
+
+    /// Medians of a segment's one-way delays since `since`, forward and return; `None` for other
+    /// parts, and unless both clocks are synchronised.
+    pub(super) fn one_way_medians(&self, part: Part, since: MonoTime) -> Option<[SignedNanos; 2]> {
+        let Part::Segment { from, to } = part else {
+            return None;
+        };
+        let place = self.segment_place(from, to)?;
+        let clock = &self.segments[place].clock;
+        if !clock.synchronised() {
+            return None;
+        }
+        let since = since.max(clock.since()).0;
+        let median = |column: usize| {
+            let rows = self.rows.searched().filter(|row| row.at >= since);
+            let values = rows.filter_map(|row| row.cells.get(column).copied());
+            let mut values: Vec<i64> = values.filter(|value| *value != NONE).collect();
+            exact_quantile(&mut values, 0.5).map(SignedNanos)
+        };
+        let column = Self::segment_column(place);
+        Some([median(column + 1)?, median(column + 2)?])
     }
 
     /// Ends the windows of all parts.

@@ -425,7 +425,9 @@ fn run_with(path: &mut SimPath, blocks: u64, state: &mut State) -> Verdict {
     run(path, &mut model, blocks, |_, _| ());
     let verdict = model.statistics(&names(), NOW).verdict;
     model.add_to(state, &names());
-    *state = State::parse(&state.to_string()).expect("as it was written");
+    *state = State::parse(&state.to_string())
+        .expect("as it was written")
+        .state;
     verdict
 }
 

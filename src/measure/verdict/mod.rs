@@ -18,6 +18,11 @@ pub(super) enum Origin {
     Ramp,
     /// Against so many earlier runs.
     Runs(usize),
+    /// Against earlier windows: named in so many turns, at once or by so much a day.
+    Windows {
+        turns: u16,
+        per_day: Option<SignedNanos>,
+    },
 }
 
 /// A change of one part.
@@ -300,7 +305,10 @@ impl Evidence<'_> {
         }
         match winner.origin {
             Origin::Runs(runs) if runs < 8 => doubts.push(format!("only {runs} earlier runs")),
-            Origin::Ramp => doubts.push("it grew slowly, without an edge".to_owned()),
+            Origin::Ramp
+            | Origin::Windows {
+                per_day: Some(_), ..
+            } => doubts.push("it grew slowly, without an edge".to_owned()),
             _ => {}
         }
         if let Some(hop) = self.stepped.first() {

@@ -3,12 +3,14 @@
 //! Durations are integer nanoseconds; an absent figure is null, never 0; shares are numbers with at
 //! most six digits. `cookie` and `id` are 16 hex digits. `connect_ns` of a segment is how long its
 //! near node took to connect. A name that no node gave is `hop 3`. After the documented keys stand
-//! `role`, `dropped_measurements` and `notices`.
+//! `role`, `dropped_measurements`, `notices` and `batches`.
 
+pub mod read;
 pub mod write;
 
 use super::{PathNode, Report};
 use crate::annotation::AnnotationValue;
+use crate::measure::compare::PartBatches;
 use crate::measure::sla::{Amount, LimitState, Statistic};
 use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, Largest, Part, PartStatistics, SegmentStatistics,
@@ -99,9 +101,25 @@ pub fn render(report: &Report) -> String {
         w.pair("role", &report.role);
         w.pair("dropped_measurements", report.dropped);
         w.pair("notices", Array(&report.notices));
+        let batches = statistics.batches.iter();
+        w.pair(
+            "batches",
+            Array(batches.map(|of| batches_object(report, of))),
+        );
     }));
     text.push('\n');
     text
+}
+
+/// The blocks of a part over time: `compare` reads them.
+fn batches_object<'a>(report: &'a Report, of: &'a PartBatches) -> impl ToJson + 'a {
+    Object(move |w: &mut Writer| {
+        w.pair("part", of.part.to_string().as_str());
+        w.pair("name", &of.part.name(&|hop| report.name_at(hop)));
+        w.pair("count", Array(of.batches.iter().map(|batch| batch.count)));
+        w.pair("p50_ns", Array(of.batches.iter().map(|batch| batch.p50)));
+        w.pair("mean_ns", Array(of.batches.iter().map(|batch| batch.mean)));
+    })
 }
 
 fn limit_pairs(w: &mut Writer, report: &Report, limit: &LimitState) {
@@ -362,7 +380,8 @@ mod tests {
                 (
                     "",
                     "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
-                     behind_exit parts limits events verdict largest role dropped_measurements notices",
+                     behind_exit parts limits events verdict largest role dropped_measurements notices \
+                     batches",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),

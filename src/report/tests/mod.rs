@@ -1,10 +1,9 @@
 //! Names and places on paths; reports and blocks that the tests of several renderers share.
 
-#[path = "../../../tests/util/json.rs"]
-pub(in crate::report) mod json;
 mod json_reader;
 pub(in crate::report) mod samples;
 
+pub(in crate::report) use super::json::read as json;
 use super::*;
 
 #[test]

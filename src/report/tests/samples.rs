@@ -266,6 +266,7 @@ pub(in crate::report) fn full() -> Report {
         },
         opened: None,
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: Some(summary(2_970_000)),
             distribution: Histogram::default(),
             window: None,
@@ -358,6 +359,7 @@ pub(in crate::report) fn empty() -> Report {
         blocks: Blocks::default(),
         opened: None,
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: None,
             distribution: Histogram::default(),
             window: None,
@@ -556,6 +558,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         },
         opened: r.maybe(|r| Nanos(r.next() >> 1)),
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: r.maybe(|_| summary(sum)),
             distribution: Histogram::default(),
             window: None,

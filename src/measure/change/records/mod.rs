@@ -90,6 +90,8 @@ pub struct Lasts {
     pub figure: RecordFigure,
     /// Its size when it was named.
     pub amount: SignedNanos,
+    /// The level that was expected then.
+    pub baseline: SignedNanos,
     /// It rose without an edge; by so much a day. `None` for one that rose at once.
     pub per_day: Option<SignedNanos>,
     /// The first window of it.
@@ -191,6 +193,7 @@ impl Watch {
         self.named.map(|named| Lasts {
             figure: FIGURES[named.figure],
             amount: us(named.amount),
+            baseline: us(named.kept),
             per_day: (named.per_day != i32::MIN).then(|| us(named.per_day)),
             since: named.since,
             first: named.first,
