@@ -209,7 +209,7 @@ impl StateFile {
             Err(error) => return Err(format!("read: {error}")),
         }
         let read = read_state(&self.path);
-        self.is_foreign = matches!(read, Err(ReadError::Foreign(_)));
+        self.is_foreign = matches!(read, Err(StateReadError::Foreign(_)));
         let StateText {
             state,
             cut,
@@ -282,14 +282,14 @@ impl StateFile {
 
 /// Why a state cannot be used.
 #[derive(Debug)]
-pub enum ReadError {
+pub enum StateReadError {
     /// It is of another version, too large, or no state at all: it is never written.
     Foreign(String),
     /// The system call failed.
     Io(io::Error),
 }
 
-impl std::fmt::Display for ReadError {
+impl std::fmt::Display for StateReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Foreign(what) => {
@@ -304,10 +304,10 @@ impl std::fmt::Display for ReadError {
 ///
 /// # Errors
 ///
-/// [`ReadError`]: the file cannot be read, or it is no state of this version.
-pub fn read_state(path: &Path) -> Result<StateText, ReadError> {
+/// [`StateReadError`]: the file cannot be read, or it is no state of this version.
+pub fn read_state(path: &Path) -> Result<StateText, StateReadError> {
     let text = read_bounded(path)?;
-    State::parse(&text).map_err(|error| ReadError::Foreign(error.to_string()))
+    State::parse(&text).map_err(|error| StateReadError::Foreign(error.to_string()))
 }
 
 /// Reads a file of at most [`MAX_LEN`] bytes, as text.
@@ -315,24 +315,24 @@ pub fn read_state(path: &Path) -> Result<StateText, ReadError> {
 /// # Errors
 ///
 /// As [`read_state`].
-pub fn read_bounded(path: &Path) -> Result<String, ReadError> {
-    let file = File::open(path).map_err(ReadError::Io)?;
+pub fn read_bounded(path: &Path) -> Result<String, StateReadError> {
+    let file = File::open(path).map_err(StateReadError::Io)?;
     let most = MAX_LEN as u64 + (1 << 20);
-    let data = file.metadata().map_err(ReadError::Io)?;
+    let data = file.metadata().map_err(StateReadError::Io)?;
     let large = || {
         let what = format!("it is larger than {} MiB", most >> 20);
-        ReadError::Foreign(what)
+        StateReadError::Foreign(what)
     };
     if data.len() > most {
         return Err(large());
     }
     let mut bytes = Vec::new();
     let read = file.take(most + 1).read_to_end(&mut bytes);
-    read.map_err(ReadError::Io)?;
+    read.map_err(StateReadError::Io)?;
     if bytes.len() as u64 > most {
         return Err(large());
     }
-    String::from_utf8(bytes).map_err(|_| ReadError::Foreign("it is no text".to_owned()))
+    String::from_utf8(bytes).map_err(|_| StateReadError::Foreign("it is no text".to_owned()))
 }
 
 /// The time now, as records have it. Hours of the week are those of UTC.

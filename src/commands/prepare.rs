@@ -6,7 +6,7 @@ use crate::annotation::Classes;
 use crate::cli::{Common, Format, HostPort, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
-use crate::collect::state_file::{read_bounded, ReadError, StateFile};
+use crate::collect::state_file::{read_bounded, StateFile, StateReadError};
 use crate::commands::exporter::Exporter;
 use crate::http::{self, Routes};
 use crate::measure::baseline::escape;
@@ -104,8 +104,8 @@ fn baseline(path: &Path) -> Result<Baseline, OutputError> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let error = |cause| OutputError::reading(path, cause);
     let text = read_bounded(path).map_err(|cause| match cause {
-        ReadError::Io(cause) => error(cause),
-        ReadError::Foreign(what) => error(invalid(what)),
+        StateReadError::Io(cause) => error(cause),
+        StateReadError::Foreign(what) => error(invalid(what)),
     })?;
     let state = if text.trim_start().starts_with('{') {
         comparison::parse_report(&text)

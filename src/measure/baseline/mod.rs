@@ -23,7 +23,7 @@ pub use record::{PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
 use super::change::{Event, Lasts, RunHistory, Watch, When};
 use super::model::way_of;
 use super::{Part, VerdictDirection};
-use crate::time::SignedNanos;
+use crate::time::{SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::fmt;
 
@@ -33,6 +33,8 @@ const HEADING: &str = "subsegment-tcp-speeds state 2";
 const ANY_HEADING: &str = "subsegment-tcp-speeds state ";
 /// Records with one-way delays from before a change, without which it has no direction.
 const DIRECTION_NEEDS: usize = 3;
+/// The runs before a change that its direction is taken from at most.
+const DIRECTION_RUNS: usize = 20;
 /// Paths kept in one file; of more, the one goes that was recorded longest ago.
 pub const PATHS: usize = 16;
 /// The longest text of a state, in bytes: 512 KiB for each path.
@@ -154,6 +156,15 @@ impl PathHistory {
             }
         }
         direction_of(lasts.amount, &before, &after)
+    }
+
+    /// Returns the one-way medians of `part` in the latest runs that began before `since`, or in all
+    /// of them, forward and return; only those whose clocks were synchronised.
+    pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<[SignedNanos; 2]> {
+        let is_before = |record: &&Record| since.map_or(true, |since| record.when.wall < since);
+        let records = self.records.iter().rev().filter(is_before);
+        let ways = records.filter_map(|record| record.parts.get(&part)?.one_way);
+        ways.take(DIRECTION_RUNS).collect()
     }
 
     fn keep(&mut self, record: Record) {

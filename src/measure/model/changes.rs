@@ -1,7 +1,7 @@
 //! The changes of each part of a path: within the run, against earlier runs, and the one that stands in a run without end.
 
 use super::path::{Path, Reading};
-use crate::measure::baseline::PathHistory;
+use crate::measure::baseline::{direction_of, PathHistory};
 use crate::measure::change::{
     Block, Changes, Finding, Kind, LeastTail, RecordFigure, Search, Shape, Watch, When,
 };
@@ -69,6 +69,11 @@ pub(super) fn search_all(
         let mut changes = search_part(&mut search, &path.rows, column, history, started);
         for change in &mut changes.changes {
             describe(path, part, change);
+            if let (Origin::Runs(_), Some(history)) = (change.origin, history) {
+                let now = path.one_way_medians(part, MonoTime(0));
+                let before = history.one_way_before(part, change.since_wall);
+                change.direction = now.and_then(|now| direction_of(change.amount, &before, &[now]));
+            }
         }
         changes
     };
