@@ -14,6 +14,7 @@ use crate::session::admission::Accept;
 use lexopt::Arg;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::time::Duration;
 
 /// The result of a command line that makes sense.
 #[derive(Clone, Debug, PartialEq)]
@@ -380,20 +381,27 @@ fn check_table_format(name: &str, common: &Common) -> Result<(), String> {
 /// The command of a mode, with the options that belong to it.
 fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Command, String> {
     let on_timeout = options.on_timeout.unwrap_or(State::Critical);
+    // A plugin's checks keep the load and the duration that they are planned for.
+    let (count, interval) = match options.common.format {
+        Some(Format::Nagios) => (10, Duration::from_secs(1)),
+        _ => (100, Duration::from_millis(100)),
+    };
+    let count = options.count.unwrap_or(count);
+    let interval = options.interval.unwrap_or(interval);
     Ok(match (mode, options.listen, options.forward_to) {
         (Mode::Exporter, ..) => Command::Exporter,
         (Mode::Probe, ..) => match options.targets {
             Some(file) => Command::Targets(TargetsConfig {
                 file,
-                count: options.count,
-                interval: options.interval,
+                count,
+                interval,
                 size: options.size,
                 on_timeout,
             }),
             None => Command::Probe(ProbeConfig {
                 target: checked("probe", &operand.unwrap_or_default(), HostPort::hop)?,
-                count: options.count,
-                interval: options.interval,
+                count,
+                interval,
                 size: options.size,
                 on_timeout,
             }),
@@ -482,7 +490,6 @@ mod tests {
     use crate::passive::{GroupBy, Side};
     use crate::report::passive::Format as CaptureFormat;
     use crate::time::{Nanos, WallTime};
-    use std::time::Duration;
 
     fn args(line: &str) -> impl Iterator<Item = OsString> + '_ {
         line.split_whitespace().map(OsString::from)
@@ -696,8 +703,8 @@ mod tests {
         ("targets", "probe --targets t", PROBE, |c| {
             c.command = Command::Targets(TargetsConfig {
                 file: "t".into(),
-                count: 10,
-                interval: Duration::from_secs(1),
+                count: 100,
+                interval: Duration::from_millis(100),
                 size: 64,
                 on_timeout: State::Critical,
             });
@@ -874,8 +881,8 @@ mod tests {
                 PROBE,
                 Command::Probe(ProbeConfig {
                     target: address("b:1"),
-                    count: 10,
-                    interval: Duration::from_secs(1),
+                    count: 100,
+                    interval: Duration::from_millis(100),
                     size: 64,
                     on_timeout: State::Critical,
                 }),

@@ -78,7 +78,7 @@ impl PathState {
             let growth = self.model.growth(&self.names);
             self.watch.grow(sys::clock::mono(), &growth);
         }
-        self.watch.finish(planned, blocks.sent, blocks.lost);
+        self.watch.finish(planned, blocks.due(), blocks.missing());
     }
 
     /// Logs new changes of SLA states, and updates the requests of the rules in `requests`; `None`

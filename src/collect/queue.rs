@@ -10,7 +10,7 @@
 //! unmarked block reads no clock.
 
 use crate::annotation::NodeAnnotations;
-use crate::measure::{Direction, Trip};
+use crate::measure::{Direction, Retransmits, Trip};
 use crate::report::PathNode;
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
@@ -46,6 +46,9 @@ pub enum Measurement {
     Path(Box<Path>),
     /// A node answered a request for annotations: the hop of the requesting node, and the answer.
     NodeAnnotations(u8, Box<NodeAnnotations>),
+    /// Readings of retransmissions that came with the END of a connection: the hop of the reporting
+    /// node, and the readings.
+    Retransmits(u8, Vec<Retransmits>),
     /// A sentence for the report.
     Notice(String),
 }

@@ -7,7 +7,9 @@ use crate::collect::state_file::{self, StateFile};
 use crate::collect::windows::{described, Windows, WINDOW};
 use crate::measure::sla::{Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
-use crate::measure::{Baseline, Direction, Model, Parts, Trip, TripError};
+use crate::measure::{
+    Baseline, Confidence, Direction, Model, Part, Parts, Trip, TripError, Verdict, VerdictKind,
+};
 use crate::report::{part_name, Blocks, Broken, Report, State};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, Now, WallTime};
@@ -45,6 +47,7 @@ pub struct RunState {
     requests: Option<Arc<AnnotationRequests>>,
     /// The reason for which the path is broken; `None` while it works.
     broken: Option<Broken>,
+    opened: Option<Nanos>,
     name: String,
     role: String,
     started: WallTime,
@@ -74,6 +77,7 @@ impl RunState {
             rules: Arc::new([]),
             requests: None,
             broken: None,
+            opened: None,
             name: name.into(),
             role: role.into(),
             started,
@@ -167,6 +171,9 @@ impl RunState {
             Measurement::Path(path) => self.path_at(path.hop).open(*path),
             Measurement::NodeAnnotations(hop, annotations) => {
                 self.path_at(hop).annotate(*annotations);
+            }
+            Measurement::Retransmits(hop, readings) => {
+                self.path_at(hop).model.retransmits(&readings);
             }
             Measurement::Notice(text) => self.notice(text),
         }
@@ -267,8 +274,8 @@ impl RunState {
         let (hop, _) = self.main();
         let path = self.path_at(hop);
         if !path.watch.is_empty() {
-            let settled = blocks.received + blocks.lost;
-            path.watch.counts(settled, blocks.lost);
+            let settled = blocks.received + blocks.missing();
+            path.watch.counts(settled, blocks.missing());
             self.act(hop);
         }
         self.tick();
@@ -290,6 +297,33 @@ impl RunState {
     /// Notes that the path is broken, or that it works (`None`).
     pub fn set_broken(&mut self, broken: Option<Broken>) {
         self.broken = broken;
+    }
+
+    /// Takes the time until the path stood; the first one counts.
+    pub fn set_opened(&mut self, opened: Nanos) {
+        self.opened.get_or_insert(opened);
+    }
+
+    /// Returns the verdict on a path that does not answer; `None` if it does.
+    fn down(&self, blocks: Blocks) -> Option<Verdict> {
+        let text = match &self.broken {
+            Some(broken) => format!("down: {}", broken.text),
+            None if blocks.received == 0 && blocks.missing() > 0 => {
+                let (hop, main) = self.main();
+                let near = part_name(&main.names, Part::Host(hop));
+                let due = blocks.due();
+                format!("down: somewhere behind {near}: no answer to any of {due} blocks")
+            }
+            None => return None,
+        };
+        Some(Verdict {
+            kind: VerdictKind::Down,
+            name: "down".to_owned(),
+            confidence: Confidence::High,
+            reason: "the path does not answer".to_owned(),
+            text,
+            ..Verdict::default()
+        })
     }
 
     /// Returns the state of the path, as [`Report::state`] does.
@@ -405,13 +439,18 @@ impl RunState {
     pub fn report(&self, ended: WallTime, blocks: Blocks, dropped: u64) -> Report {
         let (main_hop, main) = self.main();
         let (events, forgotten) = main.watch.events();
+        let mut statistics = main.statistics();
+        if let Some(down) = self.down(blocks) {
+            statistics.verdict = down;
+        }
         Report {
             started: self.started,
             ended,
             role: self.role.clone(),
             path: main.path.clone(),
             blocks,
-            statistics: main.statistics(),
+            opened: self.opened,
+            statistics,
             limits: main.watch.limits(),
             events,
             broken: self.broken.clone(),

@@ -80,6 +80,29 @@ impl Rows {
         }
     }
 
+    /// Sets `bits` in the flags of the blocks of a connection that were due since `since` and whose
+    /// value in `column` exceeds `above`. Returns how many had none of them yet.
+    pub(super) fn flag(
+        &mut self,
+        connection: u32,
+        since: MonoTime,
+        (column, above): (usize, i64),
+        bits: u64,
+    ) -> u64 {
+        let mut flagged = 0;
+        for row in (0..self.times.len()).rev() {
+            if self.times[row] < since.0 {
+                break; // In the order of returns: those before were due earlier, but for a few.
+            }
+            let value = self.values[row * self.columns + column];
+            if self.connections[row] == connection && value > above && self.flags[row] & bits == 0 {
+                self.flags[row] |= bits;
+                flagged += 1;
+            }
+        }
+        flagged
+    }
+
     fn thin(&mut self) {
         let mut kept = 0;
         for row in 0..self.times.len() {
@@ -176,6 +199,24 @@ mod tests {
         assert!((0.47..0.53).contains(&share), "every second block: {share}");
         let (least, most) = (batches.iter().min().unwrap(), batches.iter().max().unwrap());
         assert!(most * 4 < least * 5, "{batches:?}");
+    }
+
+    #[test]
+    fn late_blocks_of_one_connection_since_a_moment_are_flagged_once() {
+        let mut rows = Rows::new(2, None);
+        for block in 0..100 {
+            let late = if block % 5 == 0 { 90 } else { 10 };
+            rows.push(MonoTime(block), (block % 2) as u32, 0, &[late, NONE]);
+        }
+        assert_eq!(rows.flag(0, MonoTime(50), (0, 50), 2), 5);
+        assert_eq!(rows.flag(0, MonoTime(40), (0, 50), 2), 1);
+        assert_eq!(rows.flag(0, MonoTime(0), (1, 50), 2), 0);
+        let flagged: Vec<_> = rows
+            .all()
+            .filter(|row| row.flags == 2)
+            .map(|row| row.at)
+            .collect();
+        assert_eq!(flagged, [40, 50, 60, 70, 80, 90]);
     }
 
     #[test]

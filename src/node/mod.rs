@@ -31,6 +31,7 @@ pub mod pair;
 pub mod pump;
 mod read_fault;
 pub mod reader;
+pub mod retransmits;
 pub mod serve;
 pub mod server_time;
 mod stop;
@@ -42,6 +43,7 @@ pub use stop::StopFlag;
 use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
 use crate::collect::{latest, queue, requests};
+use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
 use crate::sys;
@@ -196,6 +198,14 @@ impl Node {
             address,
             next_hop,
             tags: self.settings.tags.clone(),
+        }
+    }
+
+    /// Hands readings of retransmissions that came without a block to the collector.
+    pub fn collect_retransmits(&self, hop: u8, readings: Vec<Retransmits>) {
+        if !readings.is_empty() {
+            let readings = queue::Measurement::Retransmits(hop, readings);
+            self.collector.offer(readings);
         }
     }
 

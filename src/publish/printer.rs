@@ -333,6 +333,7 @@ fn since(blocks: Blocks, base: Blocks) -> Blocks {
         sent,
         received: blocks.received.saturating_sub(base.received).min(sent),
         lost: blocks.lost.saturating_sub(base.lost),
+        unsent: blocks.unsent.saturating_sub(base.unsent),
         late: blocks.late.saturating_sub(base.late),
         duplicate: blocks.duplicate.saturating_sub(base.duplicate),
         payload_bytes: blocks.payload_bytes.saturating_sub(base.payload_bytes),

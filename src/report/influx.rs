@@ -27,6 +27,7 @@ pub fn render(report: &Report) -> String {
         ("sent", report.blocks.sent),
         ("received", report.blocks.received),
         ("lost", report.blocks.lost),
+        ("unsent", report.blocks.unsent),
         ("late", report.blocks.late),
         ("duplicate", report.blocks.duplicate),
     ] {

@@ -129,12 +129,33 @@ pub struct Blocks {
     pub received: u64,
     /// Unanswered at the end or at a break.
     pub lost: u64,
+    /// Fell due while no session was open, and were never sent.
+    pub unsent: u64,
     /// Answered after `--timeout`.
     pub late: u64,
     /// Answered again.
     pub duplicate: u64,
     /// Payload sent.
     pub payload_bytes: u64,
+}
+
+impl Blocks {
+    /// Returns the number of blocks that fell due.
+    pub fn due(&self) -> u64 {
+        self.sent.saturating_add(self.unsent)
+    }
+
+    /// Returns the number of those without an answer, by the end or at a break.
+    pub fn missing(&self) -> u64 {
+        self.lost.saturating_add(self.unsent)
+    }
+
+    /// Returns the share of blocks without an answer among all that fell due, 0 to 1; `None` if none
+    /// did.
+    pub fn loss(&self) -> Option<f64> {
+        let due = self.due();
+        (due > 0).then(|| self.missing() as f64 / due as f64)
+    }
 }
 
 /// The results of a run.
@@ -150,6 +171,9 @@ pub struct Report {
     pub path: PathReport,
     /// Counts.
     pub blocks: Blocks,
+    /// The time from the start of the probe until its path stood: connected, and OPEN answered.
+    /// `None` if it never stood, and for nodes that send no probes.
+    pub opened: Option<Nanos>,
     /// Figures and verdict.
     pub statistics: Statistics,
     /// The state of each limit of each part; empty without rules.

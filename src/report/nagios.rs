@@ -121,9 +121,7 @@ fn performance(report: &Report) -> Vec<String> {
         let place = Part::Host(host.hop);
         add(place, Figure::Residence, host.forward_residence, &USUAL);
     }
-    let blocks = &report.blocks;
-    let loss = (blocks.sent > 0).then(|| blocks.lost as f64 / blocks.sent as f64);
-    let loss = loss.map(Amount::Share);
+    let loss = report.blocks.loss().map(Amount::Share);
     values.push(((Part::Total, Figure::Loss, None), loss));
     for limit in &report.limits {
         if !values.iter().any(|(key, _)| *key == key_of(limit)) {

@@ -195,6 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn the_flag_bits_are_those_of_the_wire() {
+        let bits = [
+            StampFlags::SYNCHRONISED,
+            StampFlags::STEPPED,
+            StampFlags::WAITED,
+        ];
+        assert_eq!(bits, [1, 2, 4]);
+        let mut golden = GOLDEN;
+        golden[11] = 4;
+        let waited = Stamp::parse(&golden).unwrap();
+        assert!(waited.flags.has(StampFlags::WAITED));
+        let mut bytes = [0; STAMP_LEN];
+        waited.emit(&mut bytes);
+        assert_eq!(bytes, golden);
+    }
+
+    #[test]
     fn golden_bytes_are_written_and_read() {
         let mut out = [0xa5; STAMP_LEN]; // Dirty on purpose: emit has to write every byte.
         sample().emit(&mut out);

@@ -185,11 +185,12 @@ fn demonstrate(
     let mut out = Output::Stdout;
     out.write(&format!(
         "demo: four nodes on loopback, A -> B -> C -> Z, with delay links between them; {BLOCKS} \
-         probes, one every {} ms.\n\
-         Half way through, one direction of one link is slowed. Which one is printed after the \
-         verdict. (A demo is\n\
-         short: its batches last less than the second that a confidence of \"high\" takes.)\n\n",
-        INTERVAL.as_millis()
+         probes in {:.0} s.\n\
+         Half way through, one direction of one link is slowed by 2 to 8 ms. Which one is printed \
+         after the verdict.\n\
+         A longer run would see smaller changes, and would tell a burst from a change that \
+         stays.\n\n",
+        INTERVAL.as_secs_f64() * BLOCKS as f64
     ))
     .map_err(DemoError::Output)?;
     let (last, last_link) = start(3, None)?;

@@ -17,8 +17,8 @@ use super::timeline::{wall, Cut, Event, EventKind, Timeline};
 use super::trip::{Parts, Trip, TripError};
 use super::verdict::{Evidence, Share, Sight};
 use super::{
-    Direction, Histogram, HostStatistics, Largest, Part, PartStatistics, SegmentStatistics, Sla,
-    Statistics, Summary, Verdict,
+    Direction, Histogram, HostStatistics, Largest, Part, PartStatistics, Retransmits,
+    SegmentStatistics, Sla, Statistics, Summary, Verdict,
 };
 use crate::measure::series::NONE;
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
@@ -140,6 +140,13 @@ impl Model {
     pub fn behind_exit(&mut self, at: MonoTime, delay: Nanos) {
         self.server.record(delay.signed());
         self.server_rows.push(at, 0, 0, &[delay.signed().0]);
+    }
+
+    /// Adds readings of retransmissions that came without a block.
+    pub fn retransmits(&mut self, readings: &[Retransmits]) {
+        if let Some(path) = self.paths.last_mut() {
+            path.add_retransmits(readings);
+        }
     }
 
     /// Ends the window that goes on: gauges are of the latest complete one.

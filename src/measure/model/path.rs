@@ -3,7 +3,7 @@
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
 use crate::measure::series::{exact_quantile, Rows, NONE};
-use crate::measure::trip::{HostPart, Pair, Parts, SegmentPart, Trip};
+use crate::measure::trip::{HostPart, Pair, Parts, Retransmits, SegmentPart, Trip};
 use crate::measure::{Direction, Histogram, NodeId, Part, StampDirection, Summary};
 use crate::time::{MonoTime, Nanos, SignedNanos};
 
@@ -13,6 +13,10 @@ const POOL: usize = 64;
 const OF_SEGMENT: usize = 4;
 /// Cells of a row per host: its part, and the wake-up delays in it, forward and back.
 const OF_HOST: usize = 3;
+
+/// A block may wait so long for a retransmission before the reading's span, and for the block that
+/// carries the reading after it: the least timeout of Linux's TCP is 200 ms.
+const WAITING: Nanos = Nanos::from_millis(600);
 
 /// Delays of one part of the path.
 #[derive(Debug, Default)]
@@ -77,7 +81,7 @@ pub(super) struct Segment {
     pub(super) negative: u64,
     /// Segments that a TCP sent again, forward and return; `None` until a node reported any reading.
     pub(super) retransmits: [Option<u64>; 2],
-    /// Blocks within the span of a reading that had some.
+    /// Late blocks about the span of a reading that had some.
     pub(super) delayed_by_loss: u64,
     pub(super) clock: Clock,
 }
@@ -299,14 +303,40 @@ impl Path {
             self.row[column] = beyond.0;
         }
         self.mask_unreported_steps(at, parts);
-        let flags = self.record_retransmits(trip);
-        self.rows.push(at, trip.connection, flags, &self.row);
+        self.rows.push(at, trip.connection, 0, &self.row);
+        if !trip.retransmits.is_empty() {
+            self.record_retransmits(trip);
+        }
     }
 
-    /// Adds the retransmissions that came with a block. Returns a bit for each segment that had some.
-    fn record_retransmits(&mut self, trip: &Trip) -> u64 {
-        let mut flags = 0;
-        for reading in &trip.retransmits {
+    /// Adds the readings of retransmissions that came with a block, and flags the blocks that they
+    /// delayed: those of its connection that may have waited for one within the span of the reading,
+    /// and were late.
+    fn record_retransmits(&mut self, trip: &Trip) {
+        for (reading, place) in self.add_retransmits(&trip.retransmits) {
+            let bits = 1_u64.checked_shl(place as u32).unwrap_or(0);
+            let segment = &mut self.segments[place];
+            let Some(p50) = segment.part.run.quantile(0.5) else {
+                continue;
+            };
+            if reading.count == 0 {
+                continue;
+            }
+            let before = reading.span + WAITING;
+            let since = MonoTime(trip.at.0.saturating_sub(before.0));
+            let late = p50.0.saturating_add(p50.0 / 4);
+            let column = (Self::segment_column(place), late);
+            segment.delayed_by_loss += self.rows.flag(trip.connection, since, column, bits);
+        }
+    }
+
+    /// Adds readings to the sums of their segments. Returns them with the places of these.
+    pub(super) fn add_retransmits(
+        &mut self,
+        readings: &[Retransmits],
+    ) -> Vec<(Retransmits, usize)> {
+        let mut added = Vec::new();
+        for reading in readings {
             let is_of = |segment: &Segment| match reading.direction {
                 Direction::Forward => segment.from_hop == reading.hop,
                 Direction::Return => segment.to_hop == reading.hop,
@@ -317,12 +347,9 @@ impl Path {
             let segment = &mut self.segments[place];
             let sum = &mut segment.retransmits[usize::from(reading.direction == Direction::Return)];
             *sum = Some(sum.unwrap_or(0).saturating_add(reading.count.into()));
-            if reading.count > 0 {
-                flags |= 1_u64.checked_shl(place as u32).unwrap_or(0);
-                segment.delayed_by_loss += 1;
-            }
+            added.push((*reading, place));
         }
-        flags
+        added
     }
 
     /// The bit of a segment in the flags of a row.
@@ -338,12 +365,15 @@ impl Path {
     fn record_pumps(&mut self, trip: &Trip, pairs: &[Pair<'_>]) {
         let at = trip.at;
         let places = pairs.len();
+        let followed = self.held.follow(trip.connection, at);
         for (place, (host, pair)) in self.hosts.iter_mut().zip(pairs).enumerate() {
             let node = pair.out.node;
             host.step(at, node, pair.out.generation);
             let clock = (node, pair.out.generation);
-            self.held
-                .record(place, clock, pair.out.egress, pair.out.held);
+            if let Some(connection) = followed {
+                let (egress, held) = (pair.out.egress, pair.out.held);
+                self.held.record((connection, place), clock, egress, held);
+            }
             let home = match pair.home {
                 Some(home) => Some((home.generation, home.egress, home.held)),
                 None if place == 0 => {
@@ -355,8 +385,10 @@ impl Path {
             };
             if let Some((generation, egress, held)) = home {
                 host.step(at, node, generation);
-                self.held
-                    .record(places + place, (node, generation), egress, held);
+                if let Some(connection) = followed {
+                    let (pump, clock) = ((connection, places + place), (node, generation));
+                    self.held.record(pump, clock, egress, held);
+                }
             }
         }
         self.held.tick(at);

@@ -248,13 +248,15 @@ fn counts(report: &Report, out: &mut String) {
         "",
         format!("{} of {}", blocks.received, blocks.sent),
     ));
-    let share = match blocks.sent {
-        0 => String::new(),
-        sent => format!(" ({})", text::percent(blocks.lost as f64 / sent as f64)),
-    };
-    let lost = if blocks.lost > 0 { "critical" } else { "" };
-    keys.push(("Lost", lost, format!("{}{share}", blocks.lost)));
-    for (name, count) in [("Late", blocks.late), ("Duplicate", blocks.duplicate)] {
+    let share = blocks.loss();
+    let share = share.map_or_else(String::new, |loss| format!(" ({})", text::percent(loss)));
+    let lost = if blocks.missing() > 0 { "critical" } else { "" };
+    keys.push(("Lost", lost, format!("{}{share}", blocks.missing())));
+    for (name, count) in [
+        ("Unsent", blocks.unsent),
+        ("Late", blocks.late),
+        ("Duplicate", blocks.duplicate),
+    ] {
         if count > 0 {
             keys.push((name, "warning", count.to_string()));
         }

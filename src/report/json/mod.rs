@@ -53,11 +53,13 @@ pub fn render(report: &Report) -> String {
                 w.pair("sent", report.blocks.sent);
                 w.pair("received", report.blocks.received);
                 w.pair("lost", report.blocks.lost);
+                w.pair("unsent", report.blocks.unsent);
                 w.pair("late", report.blocks.late);
                 w.pair("duplicate", report.blocks.duplicate);
                 w.pair("payload_bytes", report.blocks.payload_bytes);
             }),
         );
+        w.pair("opened_ns", report.opened);
         w.pair("round_trip", statistics.round_trip);
         w.pair("sla", statistics.sla.name());
         let segments = (0..).zip(&statistics.segments);
@@ -383,14 +385,14 @@ mod tests {
             for (path, keys) in [
                 (
                     "",
-                    "schema tool started ended path blocks round_trip sla segments hosts \
+                    "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
                      behind_exit parts limits events verdict largest role dropped_measurements notices \
                      batches",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),
                 ("path/nodes/*", "hop id name role address tags"),
-                ("blocks", "sent received lost late duplicate payload_bytes"),
+                ("blocks", "sent received lost unsent late duplicate payload_bytes"),
                 ("round_trip", SUMMARY_KEYS),
                 (
                     "segments/*",

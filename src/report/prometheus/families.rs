@@ -13,6 +13,8 @@ families! {
     Sent Counter "blocks_sent_total" "1" "" "Blocks sent, at a source or probe."
     Received Counter "blocks_received_total" "1" "" "Blocks answered, each once."
     Lost Counter "blocks_lost_total" "1" "" "Blocks that will not be answered."
+    Unsent Counter "blocks_unsent_total" "1" ""
+        "Blocks that fell due while the path did not stand."
     Late Counter "blocks_late_total" "1" "" "Blocks answered after --timeout."
     Duplicate Counter "blocks_duplicate_total" "1" "" "Answers to blocks that had been answered."
     PayloadSent Counter "payload_sent_bytes_total" "bytes" "" "Payload sent, at a source or probe."

@@ -161,6 +161,7 @@ impl Path<'_> {
                 (Id::Sent, blocks.sent),
                 (Id::Received, blocks.received),
                 (Id::Lost, blocks.lost),
+                (Id::Unsent, blocks.unsent),
                 (Id::Late, blocks.late),
                 (Id::Duplicate, blocks.duplicate),
                 (Id::PayloadSent, blocks.payload_bytes),

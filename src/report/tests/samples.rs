@@ -259,10 +259,12 @@ pub(in crate::report) fn full() -> Report {
             sent: 103,
             received: 100,
             lost: 3,
+            unsent: 0,
             late: 1,
             duplicate: 2,
             payload_bytes: 6592,
         },
+        opened: None,
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: Some(summary(2_970_000)),
@@ -356,6 +358,7 @@ pub(in crate::report) fn empty() -> Report {
         role: "source".to_owned(),
         path: PathReport::default(),
         blocks: Blocks::default(),
+        opened: None,
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: None,
@@ -550,10 +553,12 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             sent: r.next(),
             received: r.next(),
             lost: r.next(),
+            unsent: r.next(),
             late: r.next(),
             duplicate: r.next(),
             payload_bytes: r.next(),
         },
+        opened: r.maybe(|r| Nanos(r.next() >> 1)),
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: r.maybe(|_| summary(sum)),

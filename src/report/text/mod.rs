@@ -207,10 +207,8 @@ impl Page<'_> {
         if let Some(cookie) = path.cookie {
             line += &format!(", cookie {cookie:016x}");
         }
-        let loss = match blocks.sent {
-            0 => unknown(),
-            sent => format!("{:.1}", blocks.lost as f64 * 100.0 / sent as f64),
-        };
+        let loss = blocks.loss();
+        let loss = loss.map_or_else(unknown, |loss| format!("{:.1}", loss * 100.0));
         let counts = format!(
             "Loss% {loss}   Snt {}   Rcv {}   payload {} bytes   times in ms",
             blocks.sent, blocks.received, blocks.payload_bytes

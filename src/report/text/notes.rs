@@ -24,6 +24,7 @@ impl Page<'_> {
     pub(super) fn sentences(&self, all: bool) -> Vec<String> {
         let Report {
             blocks,
+            opened,
             statistics,
             dropped,
             notices,
@@ -64,11 +65,16 @@ impl Page<'_> {
                 counted(statistics.path_changes, "time")
             ));
         }
+        if let Some(opened) = opened {
+            let millis = opened.signed().as_millis_f64();
+            notes.push(format!("path stood after {millis:.1} ms"));
+        }
         for (count, what) in [
             (
                 blocks.lost,
                 "lost: no answer by the end, or before the path broke",
             ),
+            (blocks.unsent, "not sent: due while the path did not stand"),
             (blocks.late, "late: answered, but after --timeout"),
             (blocks.duplicate, "answered again (duplicate)"),
         ] {
