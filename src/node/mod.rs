@@ -42,6 +42,7 @@ pub use stop::StopFlag;
 
 use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
+use crate::collect::path_key::PathKey;
 use crate::collect::{latest, queue, requests};
 use crate::measure::Retransmits;
 use crate::session::admission::Accept;
@@ -202,9 +203,9 @@ impl Node {
     }
 
     /// Hands readings of retransmissions that came without a block to the collector.
-    pub fn collect_retransmits(&self, hop: u8, readings: Vec<Retransmits>) {
+    pub fn collect_retransmits(&self, path: PathKey, readings: Vec<Retransmits>) {
         if !readings.is_empty() {
-            let readings = queue::Measurement::Retransmits(hop, readings);
+            let readings = queue::Measurement::Retransmits(path, readings);
             self.collector.offer(readings);
         }
     }

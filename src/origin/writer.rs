@@ -4,6 +4,7 @@ use super::error::PathError;
 use super::session::{OpenSession, Origin};
 use crate::annotate::annotator::AnnotationWriter;
 use crate::annotation::Classes;
+use crate::collect::path_key::PathKey;
 use crate::collect::requests::AnnotationRequest;
 use crate::measure::Direction;
 use crate::node::annotations::collect_own_annotations;
@@ -179,7 +180,7 @@ impl<'a> BlockWriter<'a> {
         self.retransmits
             .end(&self.session.pair.client.socket, now.mono);
         let last = self.retransmits.last(0, Direction::Forward);
-        node.collect_retransmits(0, last.into_iter().collect());
+        node.collect_retransmits(PathKey::default(), last.into_iter().collect());
         self.session.end();
     }
 

@@ -114,6 +114,9 @@ impl Section {
     }
 }
 
+/// The default of `--max-memory`, in bytes.
+const MEMORY: usize = if FULL { 256 << 20 } else { 32 << 20 };
+
 /// The options given so far. `Default` holds the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -124,6 +127,7 @@ pub struct Options {
     pub(super) remove: bool,
     pub(super) allow: Vec<Network>,
     pub(super) max_connections: Option<usize>,
+    pub(super) max_memory: usize,
     pub(super) block: usize,
     pub(super) count: Option<u64>,
     pub(super) interval: Option<Duration>,
@@ -148,6 +152,7 @@ impl Default for Options {
             remove: false,
             allow: Vec::new(),
             max_connections: None,
+            max_memory: MEMORY,
             block: 16_384,
             count: None,
             interval: None,

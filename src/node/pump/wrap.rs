@@ -123,7 +123,8 @@ impl<'a> Pump<'a> {
         }
         self.read_last(ConnectionSide::Server);
         let last = self.retransmits.last(0, Direction::Forward);
-        self.node.collect_retransmits(0, last.into_iter().collect());
+        self.node
+            .collect_retransmits(self.path_key(), last.into_iter().collect());
         self.send_frame(ConnectionSide::Server, self.end_frame(0))?;
         self.finish(|| server.shut_writing())
     }
