@@ -42,7 +42,7 @@ pub struct Limits {
     pub interval_ns: Option<u64>,
 }
 
-/// What is told while packets are taken in.
+/// Receives what is found while packets are taken in.
 pub trait Observer {
     /// A round trip was completed.
     fn sample(&mut self, _flow: &Flow, _sample: &Sample) {}
@@ -58,7 +58,8 @@ pub trait Observer {
     ) {
     }
 
-    /// A flow's record is complete: closed for a while, replaced, evicted, or the capture has ended.
+    /// A flow's record is complete: closed for a while, replaced, evicted, or the capture has
+    /// ended.
     fn ended(&mut self, flow: BoxedFlow);
 }
 
@@ -72,7 +73,8 @@ struct Recency {
     oldest: u32,
 }
 
-/// A slot's neighbours, apart from the flows: a step in the list then touches 8 bytes and not two records.
+/// A slot's neighbours, apart from the flows: a step in the list then touches 8 bytes and not two
+/// records.
 #[derive(Clone, Copy, Debug)]
 struct Links {
     newer: u32,
@@ -120,7 +122,8 @@ pub struct Analyzer {
     limits: Limits,
     tally: Tally,
     keyed: Keyed,
-    /// Slots by [`Key::print`]: a quarter of the size of an index by keys, and the slot is looked at anyway.
+    /// Slots by [`Key::print`]: a quarter of the size of an index by keys, and the slot is looked
+    /// at anyway.
     index: HashMap<u64, u32, BuildHasherDefault<Printed>>,
     slots: Vec<Option<Slot>>,
     links: Vec<Links>,
@@ -197,9 +200,9 @@ impl Analyzer {
 
     /// Takes packets in, in their order.
     ///
-    /// With thousands of flows every packet's flow has to be fetched from memory, and waiting for that is half of the
-    /// work. So it goes by batches: all are parsed and all flows looked at, which the processor does side by side, before
-    /// the first is worked on.
+    /// With thousands of flows every packet's flow has to be fetched from memory, and waiting for
+    /// that is half of the work. So it goes by batches: all are parsed and all flows looked at,
+    /// which the processor does side by side, before the first is worked on.
     #[inline]
     pub fn packets(&mut self, packets: &[Packet<'_>], observer: &mut impl Observer) {
         for batch in packets.chunks(BATCH) {
@@ -374,7 +377,8 @@ impl Analyzer {
             .as_ref()
             .is_some_and(|slot| slot.key == key);
         if !found {
-            // Two keys with one print: once in 2^64 / 100 000 flows, and not at anybody's will. The older one goes.
+            // Two keys with one print: once in 2^64 / 100 000 flows, and not at anybody's will. The
+            // older one goes.
             self.retire(at, observer);
         }
         found.then_some(at)

@@ -117,7 +117,7 @@ pub(super) fn receive(
 }
 
 impl Session {
-    /// Tells the analysis the name of an interface that it does not know yet.
+    /// Gives the analysis the name of an interface that it does not know yet.
     fn name_interface(&mut self, number: u32) {
         if !self.analyzer.knows_interface(number) {
             let name = interface_name(number).unwrap_or_else(|| format!("interface {number}"));
