@@ -157,9 +157,9 @@ impl Printer {
         screen.draw(&lines);
     }
 
-    /// Returns `true` if the format has a line per block.
+    /// Returns `true` if the format has a line per block, and the output has not failed.
     pub fn has_lines(&self) -> bool {
-        self.format.has_lines()
+        !self.muted && self.format.has_lines()
     }
 
     /// Writes the line of a block that was never answered.
@@ -173,7 +173,7 @@ impl Printer {
         sequence: u64,
         scheduled: WallTime,
     ) -> Result<(), OutputError> {
-        if self.muted || !self.has_lines() {
+        if !self.has_lines() {
             return Ok(());
         }
         let line = BlockLine {

@@ -1,14 +1,15 @@
 //! A delay link: a TCP forwarder on loopback that holds every byte for a time that each direction
 //! sets. It stands in for a network and needs no privileges.
 
+use crate::sync::lock;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crossbeam_channel::{bounded, never, Receiver, Sender};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -29,23 +30,23 @@ pub trait Hold: fmt::Debug + Send + Sync {
 
 /// A direction with one delay, which may change at any time.
 #[derive(Debug)]
-pub struct Delay(AtomicU64);
+pub struct Delay(Mutex<Nanos>);
 
 impl Delay {
     /// Returns a direction that holds bytes for `delay`.
     pub fn new(delay: Duration) -> Self {
-        Self(AtomicU64::new(Nanos::from(delay).0))
+        Self(Mutex::new(delay.into()))
     }
 
     /// Holds bytes for `delay` from now on.
     pub fn set(&self, delay: Duration) {
-        self.0.store(Nanos::from(delay).0, Ordering::Relaxed);
+        *lock(&self.0) = delay.into();
     }
 }
 
 impl Hold for Delay {
     fn until(&self, read_at: MonoTime) -> MonoTime {
-        read_at + Nanos(self.0.load(Ordering::Relaxed))
+        read_at + *lock(&self.0)
     }
 
     fn written(&self, _len: usize, _held: Nanos) -> Nanos {
