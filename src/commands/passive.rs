@@ -216,7 +216,9 @@ impl Session {
     fn new(common: &Common, config: &PassiveConfig) -> Self {
         let with_metrics = common.metrics_listen.is_some() || common.metrics_file.is_some();
         Self {
-            analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
+            analyzer: Analyzer::new(limits(config))
+                .with_targets(config.verbose)
+                .with_filter(config.filter.clone()),
             printer: Printer::new(config, with_metrics),
             metrics_file: common.metrics_file.clone(),
             kernel: Kernel::default(),
@@ -322,7 +324,7 @@ fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result
     let source = match &config.input {
         Input::File(path) => Source::Bytes(Box::new(open(path)?), path.display().to_string()),
         Input::Stdin => Source::Bytes(Box::new(io::stdin()), "stdin".to_owned()),
-        Input::Interface(interface) => open_live(interface)?,
+        Input::Interface(interface) => open_live(interface, &config.filter)?,
     };
     let session = Arc::new(Mutex::new(Session::new(common, config)));
     if let Some(listeners) = listeners {
@@ -348,7 +350,7 @@ fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result
             return Ok(lock(&session).finish(&name, fault.as_deref()));
         }
         #[cfg(target_os = "linux")]
-        Source::Live(socket, name) => live::receive(socket, &name, &session),
+        Source::Live(socket, name) => live::receive(socket, &name, &config.filter, &session),
     };
     let code = lock(&session).finish("interface", fault.as_deref());
     Ok(code)
@@ -426,7 +428,7 @@ fn read(reader: &mut dyn Read, session: &Mutex<Session>) -> Option<String> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_live(_interface: &str) -> Result<Source, String> {
+fn open_live(_interface: &str, _filter: &crate::passive::Filter) -> Result<Source, String> {
     Err("--interface works on Linux only; use tcpdump -U -w - | ... passive -".to_owned())
 }
 
@@ -529,7 +531,9 @@ impl End {
             name: path.display().to_string(),
             file: open(path)?,
             stream: Stream::new(CHUNK),
-            analyzer: Analyzer::new(limits(config)).with_targets(config.verbose),
+            analyzer: Analyzer::new(limits(config))
+                .with_targets(config.verbose)
+                .with_filter(config.filter.clone()),
             fault: None,
             done: false,
         })

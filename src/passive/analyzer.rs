@@ -3,6 +3,7 @@
 use super::application::Budget;
 use super::capture::{Packet, BATCH};
 use super::encapsulation::{self, interface, Ip};
+use super::filter::Filter;
 use super::flow::{AlsoSeen, BoxedFlow, Flow};
 use super::fragments::Fragments;
 use super::key::{Key, Keyed, Printed};
@@ -135,6 +136,7 @@ pub struct Analyzer {
     fragments: Fragments,
     interfaces: Vec<(u32, String)>,
     budget: Budget,
+    filter: Filter,
 }
 
 impl Analyzer {
@@ -160,12 +162,19 @@ impl Analyzer {
             fragments: Fragments::default(),
             interfaces: Vec::new(),
             budget: Budget::default(),
+            filter: Filter::default(),
         }
     }
 
     /// The same table, which keeps the targets of HTTP requests.
     pub fn with_targets(mut self, targets: bool) -> Self {
         self.budget.targets = targets;
+        self
+    }
+
+    /// The same table, which takes only segments that pass `filter`.
+    pub fn with_filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
         self
     }
 
@@ -244,6 +253,9 @@ impl Analyzer {
         match packet::parse(packet) {
             Ok(segment) => {
                 self.tally.tcp_packets += 1;
+                if !self.filter.is_empty() && !self.filter.matches(&segment) {
+                    return None;
+                }
                 Some(Content::Segment(self.locate(time, packet, segment)))
             }
             Err(skip) => {
@@ -291,6 +303,9 @@ impl Analyzer {
         if let Ok(segment) = packet::tcp(&whole_ip) {
             self.tally.skipped[Skip::Fragment as usize] -= whole.fragments;
             self.tally.tcp_packets += whole.fragments;
+            if !self.filter.is_empty() && !self.filter.matches(&segment) {
+                return;
+            }
             let parsed = self.locate(time, packet, segment);
             self.segment(&parsed, observer);
         }
@@ -307,7 +322,9 @@ impl Analyzer {
         left.sort_by_key(|flow| flow.id);
         left.iter_mut().for_each(|flow| self.close(flow));
         let tally = std::mem::take(&mut self.tally);
-        *self = Self::new(self.limits).with_targets(self.budget.targets);
+        *self = Self::new(self.limits)
+            .with_targets(self.budget.targets)
+            .with_filter(std::mem::take(&mut self.filter));
         self.tally = tally;
         for flow in left {
             observer.ended(flow);

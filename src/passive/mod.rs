@@ -55,7 +55,7 @@ pub use analyzer::{Analyzer, Limits, Observer};
 pub use application::{Application, ResponseSample};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
-pub use filter::{Filter, Host, MAX_TERMS};
+pub use filter::{parse_host, Filter, Host, MAX_TERMS};
 pub use flow::{AlsoSeen, BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
