@@ -235,7 +235,8 @@ fn keys_with_pauses_of_a_second_measure_the_network_and_equal_tshark() {
     }
     assert!(longer <= 2, "{longer} are longer than tshark's");
     println!(
-        "keys: {} round trips beside tshark's, {longer} longer by less than a tick; to the server {:.3} to {:.3} ms for 20 ms",
+        "keys: {} round trips beside tshark's, {longer} longer by less than a tick; \
+         to the server {:.3} to {:.3} ms for 20 ms",
         told.samples.len(),
         told.trips(Side::Client)[0],
         told.trips(Side::Client).last().unwrap()
