@@ -17,7 +17,7 @@ pub(super) fn open(interface: &str, filter: &Filter) -> Result<Source, String> {
         Ok(socket) => {
             if !filter.is_empty() {
                 complain(&format!(
-                    "{interface}: the kernel filters; tunnels are filtered by their inner connections"
+                    "{interface}: the kernel filters; tunnels are filtered here by what is inside"
                 ));
             }
             Ok(Source::Live(Arc::new(socket), interface.to_owned()))
