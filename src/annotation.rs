@@ -199,7 +199,109 @@ pub struct NodeAnnotations {
     pub annotations: Vec<HostAnnotation>,
 }
 
+/// The names without a part of a node's choice, beside those of [`TCP_NAMES`].
+const NAMES: [&str; 34] = [
+    "age_s",
+    "load1",
+    "load5",
+    "load15",
+    "cpus",
+    "uptime_s",
+    "cpu_busy",
+    "cpu_steal",
+    "cpu_pressure_some10",
+    "memory_total_bytes",
+    "memory_available_bytes",
+    "memory_pressure_some10",
+    "open_files",
+    "open_files_max",
+    "host_open_files",
+    "tcp_segments_received",
+    "tcp_segments_sent",
+    "tcp_retransmitted_segments",
+    "tcp_in_errors",
+    "tcp_resets_sent",
+    "tcp_resets_received",
+    "tcp_failed_connects",
+    "tcp_established",
+    "tcp_timeouts",
+    "tcp_lost_retransmissions",
+    "tcp_syn_retransmissions",
+    "tcp_listen_overflows",
+    "tcp_listen_drops",
+    "tcp_backlog_drops",
+    "tcp_receive_pruned",
+    "tcp_zero_windows_sent",
+    "ip_in_discards",
+    "ip_out_discards",
+    "ip_reassembly_failures",
+];
+/// The names behind `upstream.` and `downstream.`.
+const TCP_NAMES: [&str; 10] = [
+    "rtt_ns",
+    "min_rtt_ns",
+    "rttvar_ns",
+    "retransmits",
+    "cwnd",
+    "delivery_rate_bytes_per_second",
+    "busy_ns",
+    "rwnd_limited_ns",
+    "sndbuf_limited_ns",
+    "not_sent_bytes",
+];
+/// The names behind `interface.NAME.`.
+const INTERFACE_NAMES: [&str; 6] = [
+    "rx_bytes",
+    "tx_bytes",
+    "rx_errors",
+    "rx_dropped",
+    "tx_errors",
+    "tx_dropped",
+];
+/// What an allocation takes beside its content, in bytes.
+const ALLOCATION: usize = 16;
+/// The most names that begin with `snmp.`, with `tag.` or with `interface.`, each, that a node has.
+const CHOSEN: usize = 64;
+
 impl NodeAnnotations {
+    /// Drops the names that no node of this version has, and those beyond the number that a node
+    /// may choose: names become labels of metrics.
+    pub fn keep_known(&mut self) {
+        let mut chosen = [0_usize; 3];
+        self.annotations.retain(|annotation| {
+            let Some((group, rest)) = annotation.name.split_once('.') else {
+                return NAMES.contains(&annotation.name.as_str());
+            };
+            let place = match group {
+                "upstream" | "downstream" => return TCP_NAMES.contains(&rest),
+                "error" => return Classes::ALL.iter().any(|row| row.word == rest),
+                "snmp" => 0,
+                "tag" if rest.parse::<u8>().is_ok() => 1,
+                "interface" => match rest.rsplit_once('.') {
+                    Some((_, name)) if INTERFACE_NAMES.contains(&name) => 2,
+                    Some(_) | None => return false,
+                },
+                _ => return false,
+            };
+            chosen[place] += 1;
+            chosen[place] <= CHOSEN
+        });
+    }
+
+    /// Returns the memory of the annotations in bytes, the allocator's share included.
+    pub fn memory(&self) -> usize {
+        let text = |annotation: &HostAnnotation| match &annotation.value {
+            AnnotationValue::Text(text) => text.capacity() + ALLOCATION,
+            AnnotationValue::Number(_) => 0,
+        };
+        let own = |annotation: &HostAnnotation| {
+            text(annotation) + annotation.name.capacity() + ALLOCATION
+        };
+        let fixed = self.annotations.capacity() * size_of::<HostAnnotation>();
+        let texts = self.annotations.iter().map(own).sum::<usize>();
+        size_of::<Self>() + ALLOCATION + fixed + texts
+    }
+
     /// Returns the number called `name`; `None` if there is none.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.annotations
@@ -214,6 +316,33 @@ impl NodeAnnotations {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_a_nodes_own_choice_are_bounded_and_unknown_ones_dropped() {
+        let mut names: Vec<_> = (0..300).map(|n| format!("fake_{n}")).collect();
+        names.extend((0..300).map(|n| format!("snmp.{n}")));
+        names.extend((0..300).map(|n| format!("tag.{n}")));
+        names.extend((0..300).map(|n| format!("interface.eth{n}.rx_bytes")));
+        names.extend((0..300).map(|n| format!("interface.eth0.{n}")));
+        names.extend(["load1", "upstream.rtt_ns", "error.snmp"].map(String::from));
+        names.extend(["upstream", "upstream.x", "error.x", "", ".", "snmp"].map(String::from));
+        let annotation = |name| HostAnnotation {
+            name,
+            value: AnnotationValue::Number(1.0),
+        };
+        let mut node = NodeAnnotations {
+            annotations: names.into_iter().map(annotation).collect(),
+            ..NodeAnnotations::default()
+        };
+        let before = node.memory();
+        node.keep_known();
+        assert_eq!(node.annotations.len(), 3 * CHOSEN + 3);
+        let last = node.annotations.iter().rev().take(3);
+        let last: Vec<_> = last.map(|annotation| annotation.name.as_str()).collect();
+        assert_eq!(last, ["error.snmp", "upstream.rtt_ns", "load1"]);
+        node.annotations.shrink_to_fit();
+        assert!(node.memory() < before / 4);
+    }
 
     #[test]
     fn classes_are_written_as_they_are_read() {

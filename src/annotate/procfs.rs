@@ -315,7 +315,9 @@ impl ClassReading<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotation::AnnotationValue;
+    use crate::annotation::{
+        AnnotationReader, AnnotationValue, Classes, HostAnnotation, NodeAnnotations,
+    };
 
     const STAT: &str = "cpu  100 20 30 800 50 0 10 40 5 0\n\
         cpu0 50 10 15 400 25 0 5 20 5 0\ncpu1 50 10 15 400 25 0 5 20 0 0\nintr 7 0 0\n";
@@ -461,6 +463,37 @@ mod tests {
             .collect();
         assert_eq!(names, ["error.load", "cpus"]);
         fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn every_name_that_this_node_writes_is_one_that_others_keep() {
+        let mut reader = Reader::new("/proc".into());
+        let mut annotations = Vec::new();
+        for now in [MonoTime(0), MonoTime(1_000_000_000)] {
+            annotations.clear();
+            for row in Classes::ALL {
+                if let AnnotationReader::Procfs(class) = row.reader {
+                    annotations.extend(reader.read(class, row.word, now).annotations().to_vec());
+                }
+            }
+        }
+        for (name, ..) in MIB {
+            let (name, value) = (name.to_owned(), AnnotationValue::Number(0.0));
+            annotations.push(HostAnnotation { name, value });
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut tcp = Readings::default();
+        let info = crate::sys::tcp_info(&socket).unwrap();
+        super::super::tcp::append(&mut tcp, "upstream", &info);
+        annotations.extend(tcp.annotations().to_vec());
+        let mut node = NodeAnnotations {
+            annotations: annotations.clone(),
+            ..NodeAnnotations::default()
+        };
+        node.keep_known();
+        assert_eq!(node.annotations, annotations);
+        assert!(annotations.len() > 40);
     }
 
     #[test]

@@ -157,6 +157,8 @@ pub struct NodeConfig {
     pub allow: Vec<Network>,
     /// `--max-connections`: most open ones; `None` = as many as descriptors allow.
     pub max_connections: Option<usize>,
+    /// `--max-memory`: most memory of the figures of all paths, in bytes.
+    pub max_memory: usize,
 }
 
 /// Options of `probe`.

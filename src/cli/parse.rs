@@ -352,6 +352,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             remove: options.remove,
             allow: options.allow,
             max_connections: options.max_connections,
+            max_memory: options.max_memory,
         }),
         (_, None, Some(forward_to)) => Command::Source(SourceConfig {
             forward_to,
@@ -616,6 +617,9 @@ mod tests {
             "-l :1",
             |c| node(c).max_connections = Some(7),
         ),
+        ("max-memory", "-l :1 --max-memory 64M", "-l :1", |c| {
+            node(c).max_memory = 64 << 20;
+        }),
         ("key-file", "-f b:1 --key-file k", SOURCE, |c| {
             c.common.key_file = Some("k".into());
         }),
@@ -765,6 +769,7 @@ mod tests {
                     remove: false,
                     allow: Vec::new(),
                     max_connections: None,
+                    max_memory: Options::default().max_memory,
                 }),
             ),
             (

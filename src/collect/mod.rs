@@ -2,6 +2,7 @@
 //! annotations out.
 
 pub mod latest;
+pub mod path_key;
 mod path_state;
 pub mod queue;
 pub mod requests;

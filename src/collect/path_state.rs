@@ -37,7 +37,18 @@ pub(super) struct PathState {
     pub(super) cookie: u64,
     /// Blocks measured here.
     pub(super) measured: u64,
+    /// The hosts and segments of the longest block so far.
+    parts: usize,
+    /// The number of the last measurement of any path that was this one's.
+    pub(super) used: u64,
 }
+
+/// The most rows that the model keeps of each part, and the values of a row.
+const ROWS: usize = 32_768;
+const ROW_VALUES: usize = 3;
+/// The most memory of a part's histograms, in bytes; a block adds a bucket to each at most.
+const HISTOGRAMS: usize = 32 << 10;
+const BUCKETS: usize = 64;
 
 impl PathState {
     pub(super) fn new(hop: u8, name: &str, baseline: Baseline, rules: Arc<[Rule]>) -> Self {
@@ -54,7 +65,35 @@ impl PathState {
             sessions: 0,
             cookie: 0,
             measured: 0,
+            parts: 0,
+            used: 0,
         }
+    }
+
+    /// Counts a block of so many parts.
+    pub(super) fn count(&mut self, parts: usize) {
+        self.measured += 1;
+        self.parts = self.parts.max(parts);
+    }
+
+    /// Returns an upper bound of the memory that the figures, the annotations and the names of the
+    /// path take, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let measured = usize::try_from(self.measured).unwrap_or(usize::MAX);
+        let rows = (self.parts * ROW_VALUES + 1) * size_of::<u64>() * measured.min(ROWS);
+        let histograms = self.parts.max(1) * HISTOGRAMS.min(measured.saturating_mul(BUCKETS));
+        let nodes = self.path.nodes.iter().map(|node| 2 * node.memory());
+        let annotations = self
+            .annotations
+            .values()
+            .chain(self.first_annotations.values());
+        let connects = self.connects.len() * CONNECTS * size_of::<Nanos>();
+        2 * size_of::<Self>()
+            + rows
+            + histograms
+            + nodes.sum::<usize>()
+            + annotations.map(NodeAnnotations::memory).sum::<usize>()
+            + connects
     }
 
     /// Returns the median duration of a node's latest connects; `None` if it reported none.

@@ -10,7 +10,8 @@
 //! unmarked block reads no clock.
 
 use crate::annotation::NodeAnnotations;
-use crate::measure::{Direction, Trip};
+use crate::collect::path_key::PathKey;
+use crate::measure::{Direction, HopStamp, Trip};
 use crate::report::PathNode;
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
@@ -21,6 +22,8 @@ use std::time::Duration;
 /// The most measurements that wait. An entry offers at most 1000 per second, a source 60 000, and
 /// half full wakes the collector: there is room for tens of milliseconds off the CPU.
 const CAPACITY: usize = 4096;
+/// The most memory of the measurements that wait, in bytes: 4096 blocks of a path of ten nodes.
+const CAPACITY_BYTES: usize = 4 << 20;
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of batches without a measurement after which the collector sleeps until it is woken.
 const IDLE_BATCHES: u32 = 10;
@@ -33,21 +36,40 @@ const DEFAULT_BEAT: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub enum Measurement {
     /// A block came back.
-    Trip(Box<Trip>),
+    Trip(PathKey, Box<Trip>),
     /// A block came back that had come back before.
     Duplicate(Box<Trip>),
-    /// A node that sees no trip (plain proxy, reflector, exit) passed a block on: its hop, the
+    /// A node that sees no trip (plain proxy, reflector, exit) passed a block on: the path, the
     /// direction, and the time in the node.
-    Residence(u8, Direction, SignedNanos),
-    /// The server behind an exit answered: the hop of the reporting node, the time, and the delay
-    /// of the server.
-    BehindExit(u8, MonoTime, Nanos),
+    Residence(PathKey, Direction, SignedNanos),
+    /// The server behind an exit answered: the path, the time, and the delay of the server.
+    BehindExit(PathKey, MonoTime, Nanos),
+    /// A block came back with a stamp that this node cannot have written.
+    Malformed,
     /// The far end reported the nodes on the path.
     Path(Box<Path>),
-    /// A node answered a request for annotations: the hop of the requesting node, and the answer.
-    NodeAnnotations(u8, Box<NodeAnnotations>),
+    /// A node answered a request for annotations: the path, and the answer.
+    NodeAnnotations(PathKey, Box<NodeAnnotations>),
     /// A sentence for the report.
     Notice(String),
+}
+
+impl Measurement {
+    /// Returns the memory that it takes while it waits, in bytes. A peer chooses most of it.
+    fn memory(&self) -> usize {
+        let heap = match self {
+            Self::Trip(_, trip) | Self::Duplicate(trip) => {
+                size_of::<Trip>() + trip.hop_stamps.capacity() * size_of::<HopStamp>()
+            }
+            Self::Path(path) => {
+                size_of::<Path>() + path.nodes.iter().map(PathNode::memory).sum::<usize>()
+            }
+            Self::NodeAnnotations(_, annotations) => annotations.memory(),
+            Self::Notice(text) => text.capacity(),
+            Self::Residence(..) | Self::BehindExit(..) | Self::Malformed => 0,
+        };
+        size_of::<Self>() + heap
+    }
 }
 
 /// The nodes of a session.
@@ -55,9 +77,9 @@ pub enum Measurement {
 pub struct Path {
     /// The identifier of the session.
     pub cookie: u64,
-    /// The hop of the reporting node.
-    pub hop: u8,
-    /// The nodes from there on, in the order of hops.
+    /// The path, as the reporting node sees it.
+    pub key: PathKey,
+    /// The nodes from the reporting one on, in the order of hops.
     pub nodes: Vec<PathNode>,
 }
 
@@ -89,6 +111,8 @@ impl Traffic {
 
 #[derive(Debug)]
 struct Shared {
+    /// The memory of the measurements that wait, in bytes.
+    waiting: AtomicUsize,
     dropped: AtomicUsize,
     /// The collector waits without a limit: every offer wakes it.
     asleep: AtomicBool,
@@ -129,6 +153,7 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
     let (offer, offers) = unbounded();
     let (wake, woken) = bounded(1); // One pending wake-up is enough.
     let shared = Arc::new(Shared {
+        waiting: AtomicUsize::new(0),
         dropped: AtomicUsize::new(0),
         asleep: AtomicBool::new(false),
         slow: AtomicBool::new(false),
@@ -163,14 +188,19 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
 impl Collector {
     /// Offers a measurement to the collector, or drops and counts it. Never waits.
     pub fn offer(&self, measurement: Measurement) {
+        let memory = measurement.memory();
         let waiting = self.offers.len();
-        // As many pumps as come at this moment may exceed it by one each. An error is a collector
-        // that is gone.
-        if waiting >= CAPACITY || self.offers.send(measurement).is_err() {
+        let bytes = self.shared.waiting.fetch_add(memory, Ordering::Relaxed);
+        // As many pumps as come at this moment may exceed the count by one each. An error is a
+        // collector that is gone.
+        let is_full = waiting >= CAPACITY || bytes + memory > CAPACITY_BYTES;
+        if is_full || self.offers.send(measurement).is_err() {
+            self.shared.waiting.fetch_sub(memory, Ordering::Relaxed);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.wake_asleep();
-        if waiting >= CAPACITY / 2 || self.shared.prompt.load(Ordering::Relaxed) {
+        let is_half_full = waiting >= CAPACITY / 2 || bytes >= CAPACITY_BYTES / 2;
+        if is_half_full || self.shared.prompt.load(Ordering::Relaxed) {
             self.wake();
         }
     }
@@ -271,6 +301,8 @@ impl Queue {
     pub fn drain(&mut self, take: &mut impl FnMut(Measurement)) -> usize {
         let mut taken = 0;
         for measurement in self.offers.try_iter() {
+            let memory = measurement.memory();
+            self.shared.waiting.fetch_sub(memory, Ordering::Relaxed);
             take(measurement);
             taken += 1;
         }
@@ -286,6 +318,24 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_waiting_measurements_is_bounded_and_free_again_once_they_are_taken() {
+        let (collector, mut queue) = channel(DEFAULT_BEAT);
+        for round in 1..=3 {
+            for _ in 0..100 {
+                collector.offer(Measurement::Notice("x".repeat(1 << 17)));
+            }
+            let mut taken = 0;
+            let mut take = |measurement: Measurement| taken += measurement.memory();
+            let count = queue.drain(&mut take);
+            assert!(
+                taken <= CAPACITY_BYTES && taken > CAPACITY_BYTES / 2,
+                "{taken}"
+            );
+            assert_eq!(collector.dropped(), round * (100 - count as u64));
+        }
+    }
 
     #[test]
     fn measurements_beyond_the_capacity_are_dropped_and_counted_and_the_others_keep_their_order() {

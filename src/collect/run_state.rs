@@ -1,5 +1,6 @@
 //! The state of a run: measurements in, reports out.
 
+use crate::collect::path_key::PathKey;
 use crate::collect::path_state::PathState;
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequests;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 /// The notices that a report shows; further ones are counted.
 const NOTICES: usize = 20;
+/// The paths that a report shows; further ones are counted.
+const PATHS: usize = 8;
 /// The most slots of a timeline: the number of points in a plot.
 const SLOTS: usize = 160;
 
@@ -27,14 +30,24 @@ pub struct TakenTrip {
     pub parts: Parts,
     /// `true` if the block had come back before.
     pub duplicate: bool,
+    /// Its path.
+    pub path: PathKey,
 }
 
 /// The figures of one run.
 #[derive(Debug)]
 pub struct RunState {
-    /// A state for each place that this node has had on a path. A node that takes raw clients and
-    /// frames is hop 0 for the former and hop 1 or more for the latter. Their figures do not mix.
-    paths: VecMap<u8, PathState>,
+    /// A state for each path through this node. Their figures do not mix. Boxed, as paths come and
+    /// go and the map moves its values.
+    paths: VecMap<PathKey, Box<PathState>>,
+    /// The most memory of all paths, in bytes; `--max-memory` of a node that listens.
+    memory_limit: usize,
+    /// The memory of all paths at the last look, and that of the paths begun since.
+    memory: usize,
+    /// The number of the latest measurement.
+    used: u64,
+    /// Paths of strangers that were dropped for want of memory.
+    dropped_paths: u64,
     baseline: Baseline,
     rules: Arc<[Rule]>,
     /// The requests that rules change; `None` without rules.
@@ -61,6 +74,10 @@ impl RunState {
     pub fn new(name: &str, role: &str, started: WallTime, baseline: Baseline) -> Self {
         let mut run_state = Self {
             paths: VecMap::new(),
+            memory_limit: usize::MAX,
+            memory: 0,
+            used: 0,
+            dropped_paths: 0,
             baseline,
             rules: Arc::new([]),
             requests: None,
@@ -72,7 +89,7 @@ impl RunState {
             more_notices: 0,
             malformed: 0,
         };
-        run_state.path_at(0);
+        run_state.path_at(PathKey::default());
         run_state
     }
 
@@ -88,60 +105,110 @@ impl RunState {
         self
     }
 
-    fn path_at(&mut self, hop: u8) -> &mut PathState {
-        let (baseline, name, rules) = (&self.baseline, &self.name, &self.rules);
-        self.paths.get_or_insert_with(hop, || {
-            PathState::new(hop, name, baseline.clone(), Arc::clone(rules))
-        })
+    /// Limits the memory of all paths to `bytes`. Beyond it those of strangers are dropped, the one
+    /// that was idle for longest first; others stay, as few peers can begin them.
+    #[must_use]
+    pub fn within(mut self, bytes: usize) -> Self {
+        self.memory_limit = bytes;
+        self
     }
 
-    /// Returns the hop and the state that the report is about: those with most blocks.
-    fn main(&self) -> (u8, &PathState) {
+    fn path_at(&mut self, key: PathKey) -> &mut PathState {
+        self.used += 1;
+        if !self.paths.contains_key(&key) {
+            let rules = Arc::clone(&self.rules);
+            let path = PathState::new(key.hop, &self.name, self.baseline.clone(), rules);
+            self.memory += path.memory();
+            if self.memory > self.memory_limit {
+                self.bound_memory();
+            }
+            self.paths.insert(key, Box::new(path));
+        }
+        let used = self.used;
+        let path = self.paths.get_mut(&key).expect("it is there by now");
+        path.used = used;
+        path
+    }
+
+    /// Drops paths of strangers, the one that was idle for longest first, while the memory of all
+    /// exceeds the limit; then down to 7/8 of it, so that this is rare.
+    fn bound_memory(&mut self) {
+        self.memory = self.paths.values().map(|path| path.memory()).sum();
+        if self.memory <= self.memory_limit {
+            return;
+        }
+        let strangers = self.paths.iter().filter(|(key, _)| key.is_of_a_stranger());
+        let mut strangers: Vec<_> = strangers
+            .map(|(_, path)| (path.used, path.memory()))
+            .collect();
+        strangers.sort_unstable();
+        let mut idle_until = 0;
+        for (used, memory) in strangers {
+            if self.memory <= self.memory_limit / 8 * 7 {
+                break;
+            }
+            self.memory -= memory;
+            self.dropped_paths += 1;
+            idle_until = used;
+        }
+        let stays =
+            |key: &PathKey, path: &PathState| !key.is_of_a_stranger() || path.used > idle_until;
+        self.paths.retain(|key, path| stays(key, path));
+    }
+
+    /// Returns the key and the state of the path that the report is about: the one with most
+    /// blocks.
+    fn main(&self) -> (PathKey, &PathState) {
         let fullest = self.paths.iter().max_by_key(|(_, path)| path.measured);
-        let (&hop, path) = fullest.expect("hop 0 has a state from the start");
-        (hop, path)
+        let (&key, path) = fullest.expect("the path that begins here is never dropped");
+        (key, path)
     }
 
     /// Takes a measurement. Returns the parts of a trip, for formats with a line per block.
     pub fn take(&mut self, measurement: Measurement) -> Option<TakenTrip> {
         match measurement {
-            Measurement::Trip(trip) => {
-                let path = self.path_at(origin_hop(&trip));
+            Measurement::Trip(key, trip) => {
+                let path = self.path_at(key);
                 let parts = path.model.record(&trip);
-                path.measured += u64::from(parts.is_ok());
+                if let Ok(parts) = &parts {
+                    path.count(parts.hosts.len() + parts.segments.len());
+                }
                 if let (Ok(parts), false) = (&parts, path.watch.is_empty()) {
                     path.check(&trip, parts);
-                    self.act(origin_hop(&trip));
+                    self.act(key);
                 }
-                return self.taken(*trip, parts, false);
+                return self.taken(key, *trip, parts, false);
             }
             // Counted, and shown where every block is, but no delay of the path.
             Measurement::Duplicate(trip) => {
                 let parts = trip.split();
-                return self.taken(*trip, parts, true);
+                return self.taken(PathKey::default(), *trip, parts, true);
             }
-            Measurement::Residence(hop, direction, residence) => {
-                let path = self.path_at(hop);
-                path.model.residence(hop, direction, residence);
-                path.measured += u64::from(direction == Direction::Forward);
+            Measurement::Residence(key, direction, residence) => {
+                let path = self.path_at(key);
+                path.model.residence(key.hop, direction, residence);
+                if direction == Direction::Forward {
+                    path.count(1);
+                }
             }
-            Measurement::BehindExit(hop, at, span) => self.path_at(hop).model.behind_exit(at, span),
-            Measurement::Path(path) => self.path_at(path.hop).open(*path),
-            Measurement::NodeAnnotations(hop, annotations) => {
-                self.path_at(hop).annotate(*annotations);
+            Measurement::BehindExit(key, at, span) => self.path_at(key).model.behind_exit(at, span),
+            Measurement::Malformed => self.malformed += 1,
+            Measurement::Path(path) => self.path_at(path.key).open(*path),
+            Measurement::NodeAnnotations(key, annotations) => {
+                self.path_at(key).annotate(*annotations);
             }
             Measurement::Notice(text) => self.notice(text),
         }
         None
     }
 
-    /// Logs changes of SLA states and updates requests on the path seen from `hop`.
-    fn act(&mut self, hop: u8) {
+    /// Logs changes of SLA states and updates requests on a path.
+    fn act(&mut self, key: PathKey) {
         // Requests travel in blocks that begin here, on the path that has this node for hop 0. The
         // rules of another path, on which it is a relay, count its hops otherwise and request
         // nothing.
-        let requests = self.requests.as_deref().filter(|_| hop == 0);
-        if let Some(path) = self.paths.get_mut(&hop) {
+        let requests = self.requests.as_deref().filter(|_| key.neighbour.is_none());
+        if let Some(path) = self.paths.get_mut(&key) {
             path.act(requests);
         }
     }
@@ -149,18 +216,21 @@ impl RunState {
     /// Logs changes of SLA states whose line had to wait; called now and then, as there may be no
     /// further block.
     pub fn tick(&mut self) {
-        self.paths.values_mut().for_each(PathState::log_due);
+        for path in self.paths.values_mut() {
+            path.log_due();
+        }
+        self.bound_memory();
     }
 
     /// Takes the counts of a run that goes on. Blocks under way are neither lost nor answered: they
     /// belong to the window in which that is decided.
     pub fn counts(&mut self, blocks: Blocks) {
-        let (hop, _) = self.main();
-        let path = self.path_at(hop);
+        let (key, _) = self.main();
+        let path = self.path_at(key);
         if !path.watch.is_empty() {
             let settled = blocks.received + blocks.lost;
             path.watch.counts(settled, blocks.lost);
-            self.act(hop);
+            self.act(key);
         }
         self.tick();
     }
@@ -168,13 +238,15 @@ impl RunState {
     /// Decides the rules at the end of the run; `planned` means that its end was known from the
     /// start.
     pub fn finish(&mut self, blocks: Blocks, planned: bool) {
-        let (hop, _) = self.main();
-        let path = self.path_at(hop);
+        let (key, _) = self.main();
+        let path = self.path_at(key);
         if !path.watch.is_empty() {
             path.finish(planned, blocks);
-            self.act(hop);
+            self.act(key);
         }
-        self.paths.values_mut().for_each(PathState::log_rest);
+        for path in self.paths.values_mut() {
+            path.log_rest();
+        }
     }
 
     /// Notes that the path is broken, or that it works (`None`).
@@ -190,6 +262,7 @@ impl RunState {
 
     fn taken(
         &mut self,
+        path: PathKey,
         trip: Trip,
         parts: Result<Parts, TripError>,
         duplicate: bool,
@@ -199,6 +272,7 @@ impl RunState {
                 trip,
                 parts,
                 duplicate,
+                path,
             }),
             Err(error) => {
                 log::debug!("collect: block {}: {error}", trip.sequence);
@@ -242,19 +316,18 @@ impl RunState {
         &self.main().1.names
     }
 
-    fn path_of(&self, trip: &Trip) -> &PathState {
-        let path = self.paths.get(&origin_hop(trip));
-        path.unwrap_or(self.main().1)
+    fn path_of(&self, key: PathKey) -> &PathState {
+        self.paths.get(&key).map_or(self.main().1, |path| path)
     }
 
-    /// Returns the names by hop on the path of `trip`.
-    pub fn names_of(&self, trip: &Trip) -> &VecMap<u8, String> {
-        &self.path_of(trip).names
+    /// Returns the names by hop on a path.
+    pub fn names_of(&self, path: PathKey) -> &VecMap<u8, String> {
+        &self.path_of(path).names
     }
 
-    /// Returns the model of the path of `trip`.
-    pub fn model_of(&self, trip: &Trip) -> &Model {
-        &self.path_of(trip).model
+    /// Returns the model of a path.
+    pub fn model_of(&self, path: PathKey) -> &Model {
+        &self.path_of(path).model
     }
 
     /// Returns the identifier of the session that the report is about; 0 if none is known.
@@ -290,7 +363,7 @@ impl RunState {
 
     /// Returns a report of everything so far.
     pub fn report(&self, ended: WallTime, blocks: Blocks, dropped: u64) -> Report {
-        let (main_hop, main) = self.main();
+        let (main_key, main) = self.main();
         let (events, forgotten) = main.watch.events();
         Report {
             started: self.started,
@@ -306,11 +379,11 @@ impl RunState {
             first_facts: main.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped,
-            notices: self.notice_texts(main_hop, main, forgotten),
+            notices: self.notice_texts(main_key, main, forgotten),
         }
     }
 
-    fn notice_texts(&self, main_hop: u8, main: &PathState, forgotten: u64) -> Vec<String> {
+    fn notice_texts(&self, main_key: PathKey, main: &PathState, forgotten: u64) -> Vec<String> {
         let texts = self.notices.iter().map(|notice| notice.text.clone());
         let mut notices: Vec<_> = texts.collect();
         if self.more_notices > 0 {
@@ -322,15 +395,7 @@ impl RunState {
                 self.malformed
             ));
         }
-        for (hop, path) in &self.paths {
-            if path.measured > 0 && *hop != main_hop {
-                notices.push(format!(
-                    "blocks measured in the place of hop {hop} on another path, not in these \
-                     figures: {}",
-                    path.measured
-                ));
-            }
-        }
+        notices.extend(self.other_paths(main_key));
         if main.measured > 0 {
             let unmatched = main.watch.unmatched();
             notices.extend(
@@ -341,6 +406,41 @@ impl RunState {
             notices.push(format!("{forgotten} events before the first one shown"));
         }
         notices
+    }
+
+    /// Returns a line for each of the paths that the report is not about, those with most blocks
+    /// first, and one that counts the rest.
+    fn other_paths(&self, main: PathKey) -> Vec<String> {
+        let others = self
+            .paths
+            .iter()
+            .filter(|(key, path)| **key != main && path.measured > 0);
+        let mut others: Vec<_> = others.collect();
+        others.sort_by_key(|(_, path)| std::cmp::Reverse(path.measured));
+        let mut lines = Vec::new();
+        for (key, path) in others.iter().take(PATHS - 1) {
+            lines.push(format!(
+                "another path, not in these figures: {}: blocks {}",
+                path_name(key, path),
+                path.measured
+            ));
+        }
+        let rest = others.get(PATHS - 1..).unwrap_or_default();
+        if !rest.is_empty() {
+            let blocks: u64 = rest.iter().map(|(_, path)| path.measured).sum();
+            lines.push(format!(
+                "and {} other paths more, with {blocks} blocks",
+                rest.len()
+            ));
+        }
+        if self.dropped_paths > 0 {
+            lines.push(format!(
+                "figures of paths without a key that were dropped for want of memory \
+                 (--max-memory): {}",
+                self.dropped_paths
+            ));
+        }
+        lines
     }
 
     /// Returns a report of this moment, with the timeline that pictures need if `pictures`.
@@ -369,9 +469,14 @@ impl RunState {
     }
 }
 
-/// Returns the hop of the node that sent the block of `trip` and has it back.
-fn origin_hop(trip: &Trip) -> u8 {
-    trip.hop_stamps.first().map_or(0, |own| own.hop)
+/// Returns a path in words: the name at hop 0, which a peer wrote, the neighbour's address and the
+/// hop of this node.
+fn path_name(key: &PathKey, path: &PathState) -> String {
+    let Some(neighbour) = key.neighbour else {
+        return "the one that begins here".into();
+    };
+    let source = path.names.get(&0).map_or("", String::as_str);
+    format!("{}@{neighbour} (hop {})", source.escape_debug(), key.hop)
 }
 
 #[cfg(test)]
@@ -406,13 +511,27 @@ mod tests {
         assert_eq!(look(150, 20, 130), Some(sla::Amount::Share(1.0)));
     }
 
+    /// Returns the path on which this node is at `hop`.
+    fn at(hop: u8) -> PathKey {
+        let neighbour = (hop > 0).then(|| [10, 0, 0, 1].into());
+        PathKey {
+            neighbour,
+            hop,
+            ..PathKey::default()
+        }
+    }
+
     #[test]
     fn figures_of_two_places_on_a_path_do_not_mix() {
         let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf);
         for (hop, blocks) in [(0, 2), (1, 5)] {
             for _ in 0..blocks {
                 let residence = SignedNanos(1_000);
-                run_state.take(Measurement::Residence(hop, Direction::Forward, residence));
+                run_state.take(Measurement::Residence(
+                    at(hop),
+                    Direction::Forward,
+                    residence,
+                ));
             }
         }
         let report = run_state.report(WallTime(1), Blocks::default(), 0);
@@ -422,8 +541,8 @@ mod tests {
         assert_eq!(run_state.measured(), 5);
         assert!(
             report.notices.iter().any(|n| n
-                .starts_with("blocks measured in the place of hop 0 on another path")
-                && n.ends_with(": 2")),
+                .starts_with("another path, not in these figures: the one that begins here")
+                && n.ends_with("blocks 2")),
             "{:?}",
             report.notices
         );
@@ -445,7 +564,7 @@ mod tests {
             ingress: WallTime(1_000_000_000),
             egress: WallTime(1_000_000_000),
         };
-        Measurement::Trip(Box::new(Trip {
+        let trip = Box::new(Trip {
             sequence: 0,
             at: MonoTime(0),
             hop_stamps: vec![
@@ -461,7 +580,8 @@ mod tests {
             },
             late: false,
             behind_exit: None,
-        }))
+        });
+        Measurement::Trip(at(own), trip)
     }
 
     #[test]
@@ -486,7 +606,7 @@ mod tests {
             assert_eq!(requests.hops(), requested, "step {step}");
         }
         // Each path keeps its own limits all the same.
-        let worst = |hop| run_state.paths.get(&hop).map(|path| path.watch.worst());
+        let worst = |hop| run_state.paths.get(&at(hop)).map(|path| path.watch.worst());
         let (ok, warning) = (Some(Sla::Ok), Some(Sla::Warning));
         assert_eq!([worst(0), worst(1), worst(2)], [ok, ok, warning]);
     }
@@ -502,7 +622,7 @@ mod tests {
         let nodes = vec![node(0, "vm"), node(1, "B"), node(2, "vm")];
         run_state.take(Measurement::Path(Box::new(Path {
             cookie: 1,
-            hop: 0,
+            key: PathKey::default(),
             nodes,
         })));
         let names: Vec<_> = run_state.names().values().cloned().collect();
@@ -520,7 +640,7 @@ mod tests {
             };
             run_state.take(Measurement::Path(Box::new(Path {
                 cookie: 1,
-                hop: 0,
+                key: PathKey::default(),
                 nodes: vec![node],
             })));
             run_state.main().1.connect(1)
@@ -554,7 +674,7 @@ mod tests {
             });
             run_state.take(Measurement::Path(Box::new(Path {
                 cookie: 1,
-                hop: 0,
+                key: PathKey::default(),
                 nodes: nodes.collect(),
             })));
             for hop in (0..4).filter(|_| answers) {
@@ -563,7 +683,10 @@ mod tests {
                     sequence: 0,
                     annotations: Vec::new(),
                 };
-                run_state.take(Measurement::NodeAnnotations(0, Box::new(annotations)));
+                run_state.take(Measurement::NodeAnnotations(
+                    PathKey::default(),
+                    Box::new(annotations),
+                ));
             }
             let report = run_state.report(WallTime(1), Blocks::default(), 0);
             let hops = |of: &[NodeAnnotations]| {
@@ -578,6 +701,66 @@ mod tests {
         assert_eq!(hops_with(&[1, 2, 3, 4], false), [0, 1, 2, 3]);
         // Without C the far end is hop 2, and there is no hop 3.
         assert_eq!(hops_with(&[1, 2, 4], false), [0, 1]);
+    }
+
+    #[test]
+    fn the_memory_of_paths_is_bounded_and_strangers_that_idle_go_first() {
+        let limit = 1 << 20;
+        let mut run_state =
+            RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf).within(limit);
+        let mut random = crate::random::Random::new(1);
+        let keyed = PathKey {
+            keyed: true,
+            source: 7,
+            ..at(1)
+        };
+        let residence = |key| Measurement::Residence(key, Direction::Forward, SignedNanos(1_000));
+        run_state.take(residence(keyed));
+        run_state.take(residence(at(0)));
+        let guest = PathKey {
+            neighbour: Some([10, 0, 0, 2].into()),
+            ..at(1)
+        };
+        for round in 0..20_000_u64 {
+            let stranger = PathKey {
+                source: random.next(),
+                ..at(1 + random.below(200) as u8)
+            };
+            let annotations = NodeAnnotations {
+                hop: random.below(256) as u8,
+                sequence: round,
+                annotations: vec![crate::annotation::HostAnnotation {
+                    name: "tag.0".into(),
+                    value: crate::annotation::AnnotationValue::Text("x".repeat(255)),
+                }],
+            };
+            run_state.take(Measurement::NodeAnnotations(
+                stranger,
+                Box::new(annotations),
+            ));
+            run_state.take(residence(stranger));
+            run_state.take(residence(guest)); // Never idle.
+            if round % 100 == 0 {
+                run_state.tick();
+                let held: usize = run_state.paths.values().map(|path| path.memory()).sum();
+                assert!(held <= limit, "round {round}: {held}");
+            }
+        }
+        for stays in [keyed, at(0), guest] {
+            assert!(run_state.paths.contains_key(&stays), "{stays:?}");
+        }
+        assert!(run_state.dropped_paths > 10_000);
+        let report = run_state.report(WallTime(1), Blocks::default(), 0);
+        let others = report
+            .notices
+            .iter()
+            .filter(|notice| notice.contains("another path"));
+        assert_eq!(others.count(), PATHS - 1);
+        assert!(report
+            .notices
+            .iter()
+            .any(|n| n.contains("other paths more")));
+        assert!(report.notices.iter().any(|n| n.contains("--max-memory")));
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub fn run(
     let rules = rules(common).map_err(|text| Failure::new(ExitCode::Usage, text))?;
     let endpoints = endpoints(common, config, role).map_err(Failure::failed)?;
     let state = run_state(common, role, true).map_err(Failure::failed)?;
+    let state = state.within(config.max_memory);
     let printer = printer(common, Output::Stdout).map_err(Failure::failed)?;
     let sessions = common
         .sessions

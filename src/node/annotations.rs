@@ -2,20 +2,27 @@
 //! the frames that it passes on.
 
 use crate::annotation::NodeAnnotations;
+use crate::collect::path_key::PathKey;
 use crate::collect::queue::Measurement;
 use crate::node::reader::HEADROOM;
 use crate::node::Node;
 use crate::session::annotations::reported;
+use crate::session::trips::TripOrigin;
 use crate::wire::values::{cut_values, parse_values, with_annotation};
 use crate::wire::{
     Flags, FrameView, Header, ANNOTATION_HEADER_LEN, ANNOTATION_VALUES, MAX_ANNOTATIONS,
 };
 
-/// Offers the annotations in a frame that came back, of the nodes from `hop` on, to the collector.
+/// Offers the annotations in a frame that came back on `path`, of the nodes from this one on, to
+/// the collector.
 #[inline(never)]
-pub fn collect_annotations(node: &Node, hop: u8, frame: &FrameView<'_>) {
-    for annotations in reported(frame, hop) {
-        let annotations = Measurement::NodeAnnotations(hop, Box::new(annotations));
+pub fn collect_annotations(node: &Node, path: PathKey, frame: &FrameView<'_>) {
+    let origin = TripOrigin {
+        node: node.id,
+        hop: path.hop,
+    };
+    for annotations in reported(frame, origin) {
+        let annotations = Measurement::NodeAnnotations(path, Box::new(annotations));
         node.collector.offer(annotations);
     }
     if frame.header.flags.has(Flags::ANNOTATIONS_OVERFLOW) && node.annotator.first_overflow() {
@@ -36,8 +43,9 @@ pub fn collect_own_annotations(node: &Node, sequence: u64, value: &[u8]) {
             sequence,
             annotations,
         };
+        let own = PathKey::default();
         node.collector
-            .offer(Measurement::NodeAnnotations(0, Box::new(annotations)));
+            .offer(Measurement::NodeAnnotations(own, Box::new(annotations)));
     }
 }
 
@@ -100,9 +108,9 @@ mod tests {
         }
         let frame = FrameView::parse(&bytes).unwrap();
         assert_eq!(frame.payload(), b"payload");
-        let counts: Vec<_> = reported(&frame, 0)
-            .iter()
-            .map(|annotations| annotations.annotations.len())
+        let values = frame.annotations().map_while(Result::ok);
+        let counts: Vec<_> = values
+            .map(|annotation| parse_values(annotation.value).unwrap().len())
             .collect();
         let whole = counts.iter().filter(|&&count| count == 200).count();
         assert!(

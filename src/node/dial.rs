@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The reason why the next hop was not reached.
@@ -73,8 +73,23 @@ impl Error for DialError {
 pub struct NextHop {
     host: String,
     port: u16,
-    addresses: Mutex<Vec<SocketAddr>>,
+    found: Mutex<Found>,
 }
+
+/// The addresses of a name: first the one that answered last.
+#[derive(Debug, Default)]
+struct Found {
+    addresses: Vec<SocketAddr>,
+    /// The time of the resolution; `None` before the first.
+    at: Option<Instant>,
+    /// The log has named that the first address was passed over.
+    is_logged: bool,
+}
+
+/// The age from which on the addresses of a name are looked up again for a new connection.
+const STALE: Duration = Duration::from_secs(60);
+/// The longest wait of a connection for addresses that replace those at hand.
+const REFRESH: Duration = Duration::from_millis(500);
 
 /// An established connection.
 #[derive(Debug)]
@@ -105,7 +120,7 @@ impl NextHop {
         Self {
             host: host.into(),
             port,
-            addresses: Mutex::default(),
+            found: Mutex::default(),
         }
     }
 
@@ -120,7 +135,7 @@ impl NextHop {
 
     /// Returns the addresses that the name resolved to last.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        lock(&self.addresses).clone()
+        lock(&self.found).addresses.clone()
     }
 
     fn resolve_again(&self, timeout: Duration) -> Result<(), DialError> {
@@ -129,8 +144,50 @@ impl NextHop {
             cause,
         };
         let found = resolve(&self.host, self.port, timeout).map_err(failed)?;
-        *lock(&self.addresses) = found;
+        self.take(found);
         Ok(())
+    }
+
+    /// Takes new addresses; the one that answered last stays the first if it is among them.
+    fn take(&self, mut addresses: Vec<SocketAddr>) {
+        let mut found = lock(&self.found);
+        let first = found.addresses.first();
+        if let Some(at) = first.and_then(|first| addresses.iter().position(|a| a == first)) {
+            addresses[..=at].rotate_right(1);
+        }
+        found.addresses = addresses;
+        found.at = Some(Instant::now());
+    }
+
+    /// Looks the addresses up again once they are old. Keeps them if that fails.
+    fn refresh(&self, timeout: Duration) {
+        let is_name = self.host.parse::<std::net::IpAddr>().is_err();
+        let mut found = lock(&self.found);
+        if is_name && found.at.is_some_and(|at| at.elapsed() >= STALE) {
+            found.at = Some(Instant::now());
+            drop(found);
+            if let Err(error) = self.resolve_again(timeout.min(REFRESH)) {
+                log::debug!("connect: {error}; its addresses stay as they were");
+            }
+        }
+    }
+
+    /// Has later connections begin with `address`, which accepted after others had not.
+    fn prefer(&self, address: SocketAddr) {
+        let mut found = lock(&self.found);
+        let place = found.addresses.iter().position(|known| *known == address);
+        let Some(place @ 1..) = place else {
+            return;
+        };
+        found.addresses[..=place].rotate_right(1);
+        if !std::mem::replace(&mut found.is_logged, true) {
+            log::warn!(
+                "connect: {} answers at {address} and not at {}: later connections try it first \
+                 (not logged again)",
+                self.target(),
+                found.addresses[1]
+            );
+        }
     }
 
     /// Connects to each address in turn until one accepts, then resolves the name again and tries
@@ -140,6 +197,7 @@ impl NextHop {
     ///
     /// The [`DialError`] of the last attempt.
     pub fn connect(&self, timeout: Duration) -> Result<Connected, DialError> {
+        self.refresh(timeout);
         let deadline = Instant::now() + timeout;
         let first = self.addresses();
         if first.is_empty() {
@@ -181,11 +239,12 @@ impl NextHop {
             // same.
             match TcpStream::connect_timeout(&address, share.max(Duration::from_micros(1))) {
                 Ok(socket) => {
+                    self.prefer(address);
                     return Ok(Connected {
                         socket,
                         address,
                         took: begun.elapsed().into(),
-                    })
+                    });
                 }
                 Err(cause) => {
                     outcome = Err(DialError::Connect {
@@ -209,33 +268,132 @@ pub fn resolve(host: &str, port: u16, timeout: Duration) -> io::Result<Vec<Socke
     if let Ok(address) = host.parse::<std::net::IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let (answer, answers) = crossbeam_channel::bounded(1);
-    let host = host.to_owned();
-    std::thread::Builder::new()
-        .name("resolve".into())
-        .spawn(move || {
-            let found = (host.as_str(), port)
-                .to_socket_addrs()
-                .map(|addresses| addresses.collect::<Vec<_>>());
-            // The receiver may be gone after its timeout.
-            let _ = answer.send(found);
-        })?;
-    match answers.recv_timeout(timeout) {
-        Ok(Ok(found)) if found.is_empty() => Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the name has no address",
-        )),
-        Ok(found) => found,
-        Err(_) => Err(io::Error::new(
+    RESOLVER.resolve(host, port, timeout, |host| {
+        let found = (host, 0).to_socket_addrs()?;
+        Ok(found.collect())
+    })
+}
+
+/// The resolutions in flight and of a moment ago. All that ask for a name meanwhile share one.
+static RESOLVER: Resolver = Resolver::new();
+
+/// The time for which the answer of a resolution, or its error, holds for others that ask.
+const KEPT: Duration = Duration::from_secs(1);
+/// The most names whose answers are kept; those in flight are not counted.
+const NAMES: usize = 64;
+
+/// One resolution per name at a time, each on a thread of its own.
+#[derive(Debug)]
+struct Resolver {
+    names: Mutex<Vec<(String, Resolution)>>,
+    answered: Condvar,
+}
+
+#[derive(Debug)]
+enum Resolution {
+    InFlight,
+    /// The addresses, or the kind and the text of the error, with the time of the answer.
+    Done(Instant, Result<Vec<SocketAddr>, (io::ErrorKind, String)>),
+}
+
+impl Resolver {
+    const fn new() -> Self {
+        Self {
+            names: Mutex::new(Vec::new()),
+            answered: Condvar::new(),
+        }
+    }
+
+    fn resolve(
+        &'static self,
+        host: &str,
+        port: u16,
+        timeout: Duration,
+        ask: impl FnOnce(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let deadline = Instant::now() + timeout;
+        let mut ask = Some(ask);
+        let mut names = lock(&self.names);
+        loop {
+            match names.iter().find(|(name, _)| name == host) {
+                Some((_, Resolution::Done(at, answer))) if at.elapsed() < KEPT => {
+                    return with_port(answer, port);
+                }
+                Some((_, Resolution::InFlight)) => {}
+                Some((_, Resolution::Done(..))) | None => match ask.take() {
+                    Some(ask) => {
+                        self.start(host.to_owned(), ask)?;
+                        names.retain(|(name, _)| name != host);
+                        names.push((host.to_owned(), Resolution::InFlight));
+                    }
+                    // The answer came and was too old when this thread ran again.
+                    None => break,
+                },
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.answered.wait_timeout(names, left);
+            names = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("no answer from the resolver within {timeout:?}"),
-        )),
+        ))
     }
+
+    /// Starts the thread of a resolution. It finds the name in flight: the caller holds the lock.
+    fn start(
+        &'static self,
+        host: String,
+        ask: impl FnOnce(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    ) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("resolve".into());
+        thread.spawn(move || {
+            let found = ask(&host).map_err(|error| (error.kind(), error.to_string()));
+            let mut names = lock(&self.names);
+            if let Some((_, resolution)) = names.iter_mut().find(|(name, _)| *name == host) {
+                *resolution = Resolution::Done(Instant::now(), found);
+            }
+            let done = |(_, resolution): &(_, Resolution)| match resolution {
+                Resolution::InFlight => true,
+                Resolution::Done(at, _) => at.elapsed() < KEPT,
+            };
+            if names.len() > NAMES {
+                names.retain(done);
+            }
+            drop(names);
+            self.answered.notify_all();
+        })?;
+        Ok(())
+    }
+}
+
+fn with_port(
+    answer: &Result<Vec<SocketAddr>, (io::ErrorKind, String)>,
+    port: u16,
+) -> io::Result<Vec<SocketAddr>> {
+    let mut found = match answer {
+        Ok(found) => found.clone(),
+        Err((kind, text)) => return Err(io::Error::new(*kind, text.clone())),
+    };
+    if found.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        ));
+    }
+    for address in &mut found {
+        address.set_port(port);
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_literal_address_resolves_without_a_resolver_and_a_bad_name_is_an_error() {
@@ -249,6 +407,59 @@ mod tests {
                 .starts_with("resolve no-such-host.invalid:7: "),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_name_has_one_resolution_in_flight_which_all_share_whatever_its_outcome() {
+        static RESOLVER: Resolver = Resolver::new();
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let address: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        let (open, gate) = crossbeam_channel::bounded::<()>(0);
+        let ask = |gate: crossbeam_channel::Receiver<()>| {
+            move |_: &str| {
+                ASKED.fetch_add(1, Ordering::SeqCst);
+                let _ = gate.recv();
+                Ok(vec![address])
+            }
+        };
+        // The resolver is silent: each of these times out.
+        for _ in 0..50 {
+            let error = RESOLVER
+                .resolve("slow", 7, Duration::from_millis(1), ask(gate.clone()))
+                .unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        std::thread::scope(|scope| {
+            let asked = (1..=20).map(|port| {
+                let ask = ask(gate.clone());
+                scope.spawn(move || RESOLVER.resolve("slow", port, Duration::from_secs(60), ask))
+            });
+            let asked: Vec<_> = asked.collect();
+            drop(open);
+            for (port, asked) in (1..).zip(asked) {
+                let found = asked.join().unwrap().unwrap();
+                assert_eq!(found, [SocketAddr::new(address.ip(), port)]);
+            }
+        });
+        assert_eq!(ASKED.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn the_address_that_answered_is_tried_first_also_after_the_name_is_resolved_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let answers = listener.local_addr().unwrap();
+        // The port of a connection: no process listens there, and no other test can.
+        let taken = TcpStream::connect(answers).unwrap();
+        let refuses = taken.local_addr().unwrap();
+        let next_hop = NextHop::unresolved("a.invalid", 7);
+        next_hop.take(vec![refuses, answers]);
+        let connected = next_hop.connect(Duration::from_secs(60)).unwrap();
+        assert_eq!(connected.address, answers);
+        assert_eq!(next_hop.addresses(), [answers, refuses]);
+        next_hop.take(vec![refuses, answers]);
+        assert_eq!(next_hop.addresses(), [answers, refuses]);
+        next_hop.take(vec![refuses]);
+        assert_eq!(next_hop.addresses(), [refuses]);
     }
 
     #[test]

@@ -202,6 +202,11 @@ impl End {
         let _ = self.link.set(link);
     }
 
+    /// Returns `true` if frames on this link are authenticated.
+    pub fn has_link(&self) -> bool {
+        self.link.get().is_some()
+    }
+
     /// The length of the trailer of frames that are sent here, in bytes.
     pub fn tag_len(&self) -> usize {
         self.link.get().map_or(0, |_| TAG_LEN)
@@ -263,7 +268,13 @@ impl End {
 
     /// Returns `true` if a read of 0 bytes here follows a reset that a writer consumed.
     pub fn is_reset(&self) -> bool {
-        self.is(DEAD) || (!self.is(WRITING_OVER) && sys::is_closed(&self.socket) == Some(true))
+        self.is_reset_by(sys::is_closed)
+    }
+
+    /// Asks the kernel's state first: once our FIN is sent, an orderly end closes the socket too,
+    /// and the writer marks its end before it sends that FIN.
+    fn is_reset_by(&self, is_closed: impl FnOnce(&TcpStream) -> Option<bool>) -> bool {
+        self.is(DEAD) || (is_closed(&self.socket) == Some(true) && !self.is(WRITING_OVER))
     }
 
     /// Returns `true` if the write half was ended here.
@@ -529,6 +540,25 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::TcpListener;
+
+    #[test]
+    fn an_orderly_end_that_the_other_pump_completes_meanwhile_is_no_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let end = End::new(socket, address, Duration::from_secs(10)).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!((&end.socket).read(&mut [0]).unwrap(), 0);
+        assert!(!end.is_reset_by(|socket| {
+            // The other pump sends our FIN while the reader asks for the state.
+            end.shut_writing();
+            assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+            while sys::is_closed(socket) != Some(true) {
+                std::thread::yield_now();
+            }
+            Some(true)
+        }));
+    }
 
     #[test]
     fn reports_follow_the_block_behind_which_they_waited_also_to_a_slow_reader() {

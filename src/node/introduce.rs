@@ -1,5 +1,6 @@
 //! The nodes of a path, as the introductions in OPEN and OPENED describe them, for the report.
 
+use crate::collect::path_key::PathKey;
 use crate::collect::queue::{Measurement, Path};
 use crate::node::Node;
 use crate::report::PathNode;
@@ -9,7 +10,7 @@ use crate::wire::{Annotations, NodeInfo};
 
 /// Hands the path from this node on to the collector.
 #[inline(never)]
-pub fn report_nodes(node: &Node, session: Session, annotations: Annotations<'_>) {
+pub fn report_nodes(node: &Node, session: Session, key: PathKey, annotations: Annotations<'_>) {
     let introductions = path::nodes(annotations);
     // Behind a balancer a node does not know the address that its neighbour connected to; the
     // neighbour does.
@@ -21,7 +22,7 @@ pub fn report_nodes(node: &Node, session: Session, annotations: Annotations<'_>)
     };
     let mut path = Path {
         cookie: session.cookie,
-        hop: session.hop,
+        key,
         nodes: Vec::with_capacity(introductions.len()),
     };
     for (hop, info) in introductions.iter().filter(|(hop, _)| *hop >= session.hop) {

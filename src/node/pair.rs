@@ -1,5 +1,6 @@
 //! The two ends of a connection as its pumps share them.
 
+use crate::collect::path_key::PathKey;
 use crate::node::end::{End, LONGEST_TICK};
 use crate::node::server_time::ServerTimer;
 use crate::session::opening::Session;
@@ -18,6 +19,8 @@ pub struct EndPair {
     pub client: End,
     /// The path session on this connection; `None` until OPEN was read or made.
     pub session: OnceLock<Session>,
+    /// The path of a framed client; `None` until OPEN was read, and for a raw client.
+    pub path: OnceLock<PathKey>,
     /// The end towards the next hop; `None` at a reflector and until it is connected.
     pub server: OnceLock<End>,
     /// `--timeout`.
@@ -76,6 +79,7 @@ impl EndPair {
             id,
             client,
             session: OnceLock::new(),
+            path: OnceLock::new(),
             server: OnceLock::new(),
             timeout,
             failed: AtomicBool::new(false),

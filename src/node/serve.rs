@@ -3,6 +3,7 @@
 //! The functions that set a connection up are never inlined, so that their stack frames are gone
 //! while the connection idles in its pump.
 
+use crate::collect::path_key::PathKey;
 use crate::node::clock::Moment;
 use crate::node::connect_window::ConnectWindow;
 use crate::node::connection::{pump_both, reflect, Connection};
@@ -19,6 +20,7 @@ use crate::session::admission::{judge, Accept, Admission};
 use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::session::opening::{self, FirstFrame, Introduction, Opening, Session};
+use crate::session::path;
 use crate::sync::random;
 use crate::sys;
 use crate::wire::{set_egress, Annotations, ErrorCode, FrameView, Header, NodeRole, ParseError};
@@ -225,6 +227,13 @@ fn serve_framed<'a>(
     // Set once: a connection carries one session.
     let _ = connection.pair.session.set(session);
     let view = reader.view(header);
+    let path = PathKey {
+        neighbour: Some(pair.client.peer.ip().to_canonical()),
+        hop: session.hop,
+        source: path::source(view.annotations()).unwrap_or_default(),
+        keyed: pair.client.has_link(),
+    };
+    let _ = pair.path.set(path);
     opening::check(&mut inbound, &view, node.id).map_err(|error| {
         let text = error.text(pair.client.peer);
         ConnectionFault::error(node, session.hop, error.code(), text)
@@ -250,7 +259,7 @@ fn serve_framed<'a>(
     .pass_on(&view);
     reader.consume(&header);
     if role != NodeRole::Relay {
-        report_nodes(node, session, Annotations::new(&opening.annotations));
+        report_nodes(node, session, path, Annotations::new(&opening.annotations));
     }
     match role {
         NodeRole::Echo => {

@@ -3,6 +3,7 @@
 
 use super::error::{PathError, ReadEnd};
 use super::progress::Progress;
+use crate::collect::path_key::PathKey;
 use crate::collect::queue::Measurement;
 use crate::measure::Return;
 use crate::node::annotations::collect_annotations;
@@ -226,7 +227,8 @@ impl Origin {
                 FrameType::Opened => {
                     self.established.store(true, Ordering::Release);
                     self.warn_of_exit(&view);
-                    report_nodes(&self.node, session.identity, view.annotations());
+                    let (session, path) = (session.identity, PathKey::default());
+                    report_nodes(&self.node, session, path, view.annotations());
                 }
                 // Reports of blocks that the server took may follow. If none is expected, and our
                 // own END was sent, only the closing of connections follows.
@@ -323,7 +325,7 @@ impl Origin {
             generation: ingress.generation,
             held,
         };
-        let Some(mut trip) = trip(view, origin, ingress.mono, home) else {
+        let Ok(Some(mut trip)) = trip(view, origin, ingress.mono, home, None) else {
             return;
         };
         let total = trip
@@ -333,7 +335,7 @@ impl Origin {
         let timeout = Nanos::from(self.node.settings.timeout).signed();
         trip.late = total.is_some_and(|total| total > timeout);
         let measurement = match self.progress.answer(trip.sequence, ingress.mono, trip.late) {
-            Answer::First => Measurement::Trip(Box::new(trip)),
+            Answer::First => Measurement::Trip(PathKey::default(), Box::new(trip)),
             Answer::Duplicate => Measurement::Duplicate(Box::new(trip)),
             Answer::Unknown => Measurement::Notice(format!(
                 "an answer to block {} came, which was never sent",
@@ -342,7 +344,7 @@ impl Origin {
         };
         self.node.collector.offer(measurement);
         if view.header.classes != 0 {
-            collect_annotations(&self.node, 0, view);
+            collect_annotations(&self.node, PathKey::default(), view);
         }
     }
 }

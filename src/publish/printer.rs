@@ -4,7 +4,7 @@
 use crate::collect::queue::Collector;
 use crate::collect::run::RunOutput;
 use crate::collect::run_state::{RunState, TakenTrip};
-use crate::measure::{baseline, RunRecord, Trip};
+use crate::measure::{baseline, RunRecord};
 use crate::node::StopFlag;
 use crate::output::{print_error, replace, Output, OutputError};
 use crate::publish::screen::{size, Terminal};
@@ -192,7 +192,7 @@ impl Printer {
         &mut self,
         line: BlockLine<'_>,
         run_state: &RunState,
-        trip: Option<&Trip>,
+        taken: Option<&TakenTrip>,
     ) -> Result<(), OutputError> {
         let Renderer::Block(render) = self.format.entry().renderer else {
             return Ok(());
@@ -203,8 +203,8 @@ impl Printer {
                 0 => self.unopened,
                 cookie => cookie,
             },
-            hop_stamps: trip.map_or(&[], |trip| &trip.hop_stamps),
-            offsets: &|| trip.map_or(Vec::new(), |trip| run_state.model_of(trip).offsets()),
+            hop_stamps: taken.map_or(&[], |taken| &taken.trip.hop_stamps),
+            offsets: &|| taken.map_or(Vec::new(), |taken| run_state.model_of(taken.path).offsets()),
         };
         let text = render(&block, &mut self.table);
         self.output.write(&text)
@@ -306,12 +306,12 @@ impl RunOutput for Printer {
             sequence: trip.sequence,
             scheduled: own.map_or(WallTime::default(), |own| own.ingress),
             parts: Some(&taken.parts),
-            names: state.names_of(trip),
+            names: state.names_of(taken.path),
             late: trip.late,
             duplicate: taken.duplicate,
             clock_step: !taken.parts.stepped.is_empty(),
         };
-        self.line(line, state, Some(trip))
+        self.line(line, state, Some(taken))
     }
 
     fn tick(&mut self, state: &mut RunState, blocks: Blocks, dropped: u64) {

@@ -98,6 +98,19 @@ pub struct PathNode {
     pub connect: Option<Nanos>,
 }
 
+impl PathNode {
+    /// Returns the memory that it takes, in bytes.
+    pub fn memory(&self) -> usize {
+        let address = self.address.as_ref().map_or(0, String::capacity);
+        let tags = self
+            .tags
+            .iter()
+            .map(|tag| size_of::<String>() + tag.capacity());
+        let texts = self.name.capacity() + self.role.capacity() + address;
+        size_of::<Self>() + texts + tags.sum::<usize>()
+    }
+}
+
 /// The reason why a path was broken at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {

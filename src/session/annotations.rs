@@ -1,8 +1,9 @@
 //! The annotations that a frame requests from a node, and those that it carries back.
 
 use crate::annotation::{Classes, NodeAnnotations};
+use crate::session::trips::TripOrigin;
 use crate::wire::values::{asked_of, parse_values};
-use crate::wire::{FrameView, ANNOTATION_ASK, ANNOTATION_VALUES};
+use crate::wire::{FrameView, StampDirection, ANNOTATION_ASK, ANNOTATION_VALUES};
 
 /// Returns the classes that `frame` requests from the node at `hop`: those of its header, or fewer
 /// if a list differs by hop. A malformed list requests nothing.
@@ -20,29 +21,54 @@ pub fn requested(frame: &FrameView<'_>, hop: u8) -> Classes {
     }
 }
 
-/// Returns the annotations of the nodes from `hop` on. Malformed ones are skipped: they are another
-/// node's fault.
-pub fn reported(frame: &FrameView<'_>, hop: u8) -> Vec<NodeAnnotations> {
-    frame
+/// Returns the annotations of the nodes from `origin` on, with the names that a node may have. The
+/// annotations of a hop count only if it stamped the frame behind the origin's own forward stamp,
+/// and the last ones alone: what stands before them, another wrote. Malformed ones are skipped:
+/// they are another node's fault.
+pub fn reported(frame: &FrameView<'_>, origin: TripOrigin) -> Vec<NodeAnnotations> {
+    let mut stamped = [false; 256];
+    for stamp in frame.stamps().map_while(Result::ok) {
+        if stamp.node == origin.node && stamp.hop == origin.hop {
+            if stamp.direction == StampDirection::Forward {
+                stamped = [false; 256];
+            }
+            stamped[usize::from(origin.hop)] = true;
+        } else if stamp.hop > origin.hop {
+            stamped[usize::from(stamp.hop)] = true;
+        }
+    }
+    let mut reported: Vec<NodeAnnotations> = Vec::new();
+    let values = frame
         .annotations()
         .map_while(Result::ok)
-        .filter(|annotation| annotation.kind == ANNOTATION_VALUES && annotation.hop >= hop)
-        .filter_map(|annotation| {
-            Some(NodeAnnotations {
-                hop: annotation.hop,
-                sequence: frame.header.sequence,
-                annotations: parse_values(annotation.value).ok()?,
-            })
-        })
-        .collect()
+        .filter(|annotation| annotation.kind == ANNOTATION_VALUES)
+        .filter(|annotation| stamped[usize::from(annotation.hop)]);
+    for annotation in values {
+        let Ok(values) = parse_values(annotation.value) else {
+            continue;
+        };
+        let mut node = NodeAnnotations {
+            hop: annotation.hop,
+            sequence: frame.header.sequence,
+            annotations: values,
+        };
+        node.keep_known();
+        node.annotations.shrink_to_fit();
+        match reported.iter_mut().find(|known| known.hop == node.hop) {
+            Some(known) => *known = node,
+            None => reported.push(node),
+        }
+    }
+    reported
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::annotation::{AnnotationValue, HostAnnotation};
+    use crate::time::{Nanos, WallTime};
     use crate::wire::values::{emit_ask, emit_values};
-    use crate::wire::{build, push_annotation, FrameType, Header};
+    use crate::wire::{build, push_annotation, FrameType, Header, Stamp, StampFlags, STAMP_LEN};
 
     fn frame(classes: Classes, annotations: &[(u8, u8, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -73,33 +99,63 @@ mod tests {
     }
 
     #[test]
-    fn annotations_of_nodes_behind_are_found_and_malformed_ones_skipped() {
-        let annotation = HostAnnotation {
-            name: "load1".into(),
-            value: AnnotationValue::Number(1.0),
+    fn annotations_of_nodes_behind_that_stamped_the_frame_are_found_and_malformed_ones_skipped() {
+        use StampDirection::{Forward, Turn};
+        let value = |number| {
+            emit_values(&[HostAnnotation {
+                name: "load1".into(),
+                value: AnnotationValue::Number(number),
+            }])
         };
-        let value = emit_values(std::slice::from_ref(&annotation));
-        let bytes = frame(
-            Classes::LOAD,
-            &[
-                (ANNOTATION_VALUES, 1, &value),
-                (ANNOTATION_VALUES, 2, &value[..3]),
-                (ANNOTATION_VALUES, 3, &value),
-            ],
-        );
+        let mut bytes = Vec::new();
+        let annotations = [
+            (1, value(7.0)), // A client wrote it in the name of this node,
+            (1, value(1.0)), // which then wrote its own.
+            (2, value(2.0)[..3].to_vec()),
+            (3, value(3.0)),
+            (4, value(4.0)), // It did not stamp the frame.
+            (5, value(5.0)), // The client forged its stamp.
+        ];
+        for (hop, value) in annotations {
+            assert!(push_annotation(&mut bytes, ANNOTATION_VALUES, hop, &value));
+        }
+        let stamps = [
+            (50, 5, Forward),
+            (10, 1, Forward),
+            (20, 2, Forward),
+            (30, 3, Turn),
+        ];
+        let mut stamped = Vec::new();
+        for (node, hop, direction) in stamps {
+            let at = stamped.len();
+            stamped.resize(at + STAMP_LEN, 0);
+            let stamp = Stamp {
+                node,
+                hop,
+                direction,
+                generation: 0,
+                flags: StampFlags::default(),
+                held: Nanos::ZERO,
+                arrival: None,
+                ingress: WallTime(1),
+                egress: WallTime(1),
+            };
+            stamp.emit(&mut stamped[at..]);
+        }
+        let header = Header::new(FrameType::Block, 1, 42);
+        let bytes = build(header, &stamped, &bytes, b"x");
         let view = FrameView::parse(&bytes).unwrap();
-        let hops = |from| {
-            reported(&view, from)
-                .iter()
-                .map(|f| f.hop)
-                .collect::<Vec<_>>()
+        let loads = |node, hop| {
+            let reported = reported(&view, TripOrigin { node, hop });
+            let load = |node: &NodeAnnotations| (node.hop, node.number("load1").unwrap());
+            reported.iter().map(load).collect::<Vec<_>>()
         };
-        assert_eq!(hops(0), [1, 3]);
-        assert_eq!(hops(2), [3]);
-        let first = &reported(&view, 0)[0];
+        assert_eq!(loads(10, 1), [(1, 1.0), (3, 3.0)]);
+        assert_eq!(loads(20, 2), [(3, 3.0)]);
+        assert_eq!(loads(99, 9), []);
         assert_eq!(
-            (first.sequence, &first.annotations),
-            (42, &vec![annotation])
+            reported(&view, TripOrigin { node: 10, hop: 1 })[0].sequence,
+            42
         );
     }
 }

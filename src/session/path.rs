@@ -14,6 +14,15 @@ pub fn nodes(annotations: Annotations<'_>) -> Vec<(u8, NodeInfo)> {
     nodes
 }
 
+/// Returns the id of the node at hop 0, where the path begins; `None` if it did not introduce
+/// itself.
+pub fn source(annotations: Annotations<'_>) -> Option<u64> {
+    annotations
+        .map_while(Result::ok)
+        .find(|annotation| annotation.kind == ANNOTATION_NODE && annotation.hop == 0)
+        .and_then(|annotation| NodeInfo::id_of(annotation.value))
+}
+
 /// Returns the hop at which the node `id` is on the path already: a loop.
 pub fn find(annotations: Annotations<'_>, id: u64) -> Option<u8> {
     annotations
@@ -54,6 +63,8 @@ mod tests {
             found.iter().map(|n| (n.0, n.1.id)).collect::<Vec<_>>(),
             [(0, 10), (1, 11)]
         );
+        assert_eq!(source(Annotations::new(&bytes)), Some(10));
+        assert_eq!(source(Annotations::new(&[])), None);
         assert_eq!(find(Annotations::new(&bytes), 11), Some(1));
         assert_eq!(find(Annotations::new(&bytes), 12), None);
     }

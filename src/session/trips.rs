@@ -1,7 +1,7 @@
 //! The trip of a frame that came back, from the view of the node that reads it.
 
 use crate::measure::{HopStamp, NodeId, Return, Trip};
-use crate::time::{MonoTime, SignedNanos};
+use crate::time::{MonoTime, Nanos, SignedNanos};
 use crate::wire::{FrameView, Stamp, StampDirection, StampFlags};
 
 /// The node that reads a frame: the trip begins there.
@@ -28,38 +28,64 @@ fn hop_stamp(stamp: &Stamp) -> HopStamp {
     }
 }
 
+/// The smallest step of the wall clock that raises its generation: an egress that is later than the
+/// return by less is no forgery.
+const STEP: SignedNanos = SignedNanos(1_000_000);
+
+/// The origin's last forward stamp has an egress that it cannot have: after the return, or before
+/// it by more than the limit. The origin did not write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForgedStamp;
+
 /// Returns the trip of a frame that came back to `origin` at `home`, from the origin's own forward
-/// stamp on.
+/// stamp on: the last one with its id and hop, as others wrote what stands before it.
 ///
-/// `returned_at` is the origin's monotonic clock at `home`. `None` if the origin did not stamp the
-/// frame on its way out (an unmarked block, or no room).
+/// `returned_at` is the origin's monotonic clock at `home`. `Ok(None)` if the origin did not stamp
+/// the frame on its way out (an unmarked block, or no room).
+///
+/// # Errors
+///
+/// [`ForgedStamp`] if the egress of that stamp does not lie within `limit` before `home`; `None`
+/// where the origin knows by itself which blocks it sent.
 pub fn trip(
     frame: &FrameView<'_>,
     origin: TripOrigin,
     returned_at: MonoTime,
     home: Return,
-) -> Option<Trip> {
-    let mut stamps = frame.stamps().map_while(Result::ok).skip_while(|stamp| {
-        stamp.node != origin.node
-            || stamp.hop != origin.hop
-            || stamp.direction != StampDirection::Forward
-    });
-    let first = stamps.next()?;
+    limit: Option<Nanos>,
+) -> Result<Option<Trip>, ForgedStamp> {
+    let stamps = || frame.stamps().map_while(Result::ok);
+    let is_own = |stamp: &Stamp| {
+        stamp.node == origin.node
+            && stamp.hop == origin.hop
+            && stamp.direction == StampDirection::Forward
+    };
+    let own = stamps().enumerate().filter(|(_, stamp)| is_own(stamp));
+    let Some((at, first)) = own.last() else {
+        return Ok(None);
+    };
+    if let (Some(limit), true) = (limit, first.generation == home.generation) {
+        let under_way = home.ingress - first.egress;
+        if under_way < -STEP || under_way > limit.signed() {
+            return Err(ForgedStamp);
+        }
+    }
     let mut hop_stamps = Vec::with_capacity(usize::from(frame.header.stamps));
     hop_stamps.push(hop_stamp(&first));
     hop_stamps.extend(
-        stamps
+        stamps()
+            .skip(at + 1)
             .filter(|stamp| stamp.hop > origin.hop)
             .map(|stamp| hop_stamp(&stamp)),
     );
-    Some(Trip {
+    Ok(Some(Trip {
         sequence: frame.header.sequence,
         at: due(&first, returned_at, &home),
         hop_stamps,
         home,
         late: false,
         behind_exit: None,
-    })
+    }))
 }
 
 /// Returns the time at which the block of `own`, the origin's forward stamp, was due: its ingress,
@@ -81,7 +107,7 @@ fn due(own: &Stamp, returned_at: MonoTime, home: &Return) -> MonoTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::{Nanos, WallTime};
+    use crate::time::WallTime;
     use crate::wire::{build, FrameType, Header};
 
     fn stamp(node: u64, hop: u8, direction: StampDirection, at: u64) -> Vec<u8> {
@@ -120,7 +146,9 @@ mod tests {
             held: Nanos::ZERO,
         };
         let origin = TripOrigin { node: 11, hop: 1 };
-        let seen = trip(&frame, origin, MonoTime(0), home).unwrap();
+        let seen = trip(&frame, origin, MonoTime(0), home, None)
+            .unwrap()
+            .unwrap();
         assert_eq!(seen.sequence, 42);
         assert_eq!(
             seen.hop_stamps
@@ -129,7 +157,48 @@ mod tests {
                 .collect::<Vec<_>>(),
             [(1, Forward), (2, Turn)]
         );
-        assert!(trip(&frame, TripOrigin { node: 99, hop: 1 }, MonoTime(0), home).is_none());
+        let other = TripOrigin { node: 99, hop: 1 };
+        assert_eq!(trip(&frame, other, MonoTime(0), home, None), Ok(None));
+    }
+
+    #[test]
+    fn a_trip_begins_at_the_last_own_stamp_whatever_others_wrote_before_it() {
+        use StampDirection::{Forward, Return as Back, Turn};
+        let home = Return {
+            arrival: None,
+            ingress: WallTime(5_000_000_000),
+            egress: None,
+            generation: 0,
+            held: Nanos::ZERO,
+        };
+        let origin = TripOrigin { node: 11, hop: 1 };
+        let limit = Some(Nanos::from_millis(1000));
+        for seed in 0..5000_u64 {
+            let mut random = crate::random::Random::new(seed);
+            // A client wrote any stamps, also with the id and the hop of this node.
+            let mut stamps = Vec::new();
+            for _ in 0..random.below(12) {
+                let direction = [Forward, Back, Turn][random.below(3)];
+                let node = 10 + random.below(3) as u64;
+                let at = random.next() % 9_000_000_000;
+                stamps.extend(stamp(node, random.below(4) as u8, direction, at));
+            }
+            let under_way = random.next() % 2_000_000_000;
+            let egress = 5_000_000_000 - under_way;
+            stamps.extend(stamp(11, 1, Forward, egress - 1));
+            stamps.extend(stamp(12, 2, Turn, egress + under_way / 2));
+            let bytes = build(Header::new(FrameType::Block, 1, 42), &stamps, &[], b"");
+            let frame = FrameView::parse(&bytes).unwrap();
+            let found = trip(&frame, origin, MonoTime(0), home, limit);
+            if under_way > 1_000_000_000 {
+                assert_eq!(found, Err(ForgedStamp), "seed {seed}");
+                continue;
+            }
+            let stamps = found.unwrap().unwrap().hop_stamps;
+            let places: Vec<_> = stamps.iter().map(|s| (s.node.0, s.egress.0)).collect();
+            let far = egress + under_way / 2 + 1;
+            assert_eq!(places, [(11, egress), (12, far)], "seed {seed}");
+        }
     }
 
     #[test]
@@ -151,8 +220,8 @@ mod tests {
             };
             let origin = TripOrigin { node: 10, hop: 0 };
             let frame = FrameView::parse(&bytes).unwrap();
-            let trip = trip(&frame, origin, MonoTime(returned_at), home);
-            trip.unwrap().at
+            let trip = trip(&frame, origin, MonoTime(returned_at), home, None);
+            trip.unwrap().unwrap().at
         };
         assert_eq!(at(0, 9, 500), MonoTime(491));
         assert_eq!(at(0, 0, 500), MonoTime(500));

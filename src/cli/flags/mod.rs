@@ -107,6 +107,9 @@ impl Section {
     }
 }
 
+/// The default of `--max-memory`, in bytes.
+const MEMORY: usize = if FULL { 256 << 20 } else { 32 << 20 };
+
 /// The options given so far. `Default` holds the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -117,6 +120,7 @@ pub struct Options {
     pub(super) remove: bool,
     pub(super) allow: Vec<Network>,
     pub(super) max_connections: Option<usize>,
+    pub(super) max_memory: usize,
     pub(super) block: usize,
     pub(super) count: u64,
     pub(super) interval: Duration,
@@ -138,6 +142,7 @@ impl Default for Options {
             remove: false,
             allow: Vec::new(),
             max_connections: None,
+            max_memory: MEMORY,
             block: 16_384,
             count: 10,
             interval: Duration::from_secs(1),

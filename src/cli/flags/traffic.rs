@@ -208,6 +208,21 @@ pub(super) const FLAGS: &[Flag] = &[
         ..ROW
     },
     Flag {
+        long: "max-memory",
+        value: Some("BYTES"),
+        section: Section::Traffic,
+        brief: "for the figures of all paths",
+        help: "Figures and annotations of paths through this node, as 64M; buffers of connections \
+            come on top. Beyond it, paths of clients without a key are dropped from the report, \
+            the one that was idle for longest first. The default is 256M, in a small build 32M.",
+        modes: LISTENING,
+        set: Set::Text(|s, text| {
+            s.max_memory = value::bytes(text, 4 << 20..=1 << 30)?;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
         long: "key-file",
         value: Some("FILE"),
         section: Section::Traffic,

@@ -194,7 +194,9 @@ impl<'a> Pump<'a> {
                 }
                 FrameType::End => client.shut_writing(),
                 FrameType::Opened => {
-                    report_nodes(self.node, self.session, reader.view(header).annotations());
+                    let path = self.path_key();
+                    let view = reader.view(header);
+                    report_nodes(self.node, self.session, path, view.annotations());
                 }
                 FrameType::Reset => return Err(self.passed_reset()),
                 FrameType::Error => return Err(self.passed_error(reader.view(header).payload())),

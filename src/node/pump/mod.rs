@@ -7,6 +7,7 @@
 //! egress time.
 
 use crate::annotate::annotator::AnnotationWriter;
+use crate::collect::path_key::PathKey;
 use crate::collect::queue::{Measurement, Traffic};
 use crate::measure::{Direction, Return};
 use crate::node::annotations::collect_annotations;
@@ -21,7 +22,7 @@ use crate::session::annotations::requested;
 use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::session::opening::Session;
-use crate::session::trips::{trip, TripOrigin};
+use crate::session::trips::{trip, ForgedStamp, TripOrigin};
 use crate::time::{Nanos, WallTime};
 use crate::wire::{FrameView, Header, Stamp, StampDirection, StampFlags};
 use std::io;
@@ -304,6 +305,10 @@ impl<'a> Pump<'a> {
             .request_next(&self.node.annotator, at.mono, client, server);
     }
 
+    fn path_key(&self) -> PathKey {
+        self.pair.path.get().copied().unwrap_or_default()
+    }
+
     fn socket(&self, side: ConnectionSide) -> Option<&'a TcpStream> {
         match side {
             ConnectionSide::Client => Some(&self.pair.client.socket),
@@ -314,18 +319,18 @@ impl<'a> Pump<'a> {
     /// Hands the residence of a block in this node to the collector, on the monotonic clock.
     fn collect_residence(&self, direction: Direction, ingress: Moment, egress: Moment) {
         let residence = egress.mono.since(ingress.mono).signed();
-        let hop = self.session.hop;
+        let path = self.path_key();
         self.node
             .collector
-            .offer(Measurement::Residence(hop, direction, residence));
+            .offer(Measurement::Residence(path, direction, residence));
     }
 
     /// Hands the time of the server behind this node to the collector.
     fn collect_server_time(&self, at: Moment, span: Nanos) {
-        let hop = self.session.hop;
+        let path = self.path_key();
         self.node
             .collector
-            .offer(Measurement::BehindExit(hop, at.mono, span));
+            .offer(Measurement::BehindExit(path, at.mono, span));
     }
 
     /// Hands a frame that came back to the collector.
@@ -354,11 +359,17 @@ impl<'a> Pump<'a> {
             node: self.node.id,
             hop: self.session.hop,
         };
-        if let Some(trip) = trip(&view, origin, ingress.mono, home) {
-            self.node.collector.offer(Measurement::Trip(Box::new(trip)));
+        let limit = Some(self.node.settings.timeout.into());
+        match trip(&view, origin, ingress.mono, home, limit) {
+            Ok(Some(trip)) => {
+                let trip = Measurement::Trip(self.path_key(), Box::new(trip));
+                self.node.collector.offer(trip);
+            }
+            Ok(None) => {}
+            Err(ForgedStamp) => return self.node.collector.offer(Measurement::Malformed),
         }
         if header.classes != 0 {
-            collect_annotations(self.node, self.session.hop, &view);
+            collect_annotations(self.node, self.path_key(), &view);
         }
     }
 

@@ -340,7 +340,7 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     fn collect_path(&self, frame: &[u8], header: Header) {
         if let Ok(view) = FrameView::of(header, frame) {
-            report_nodes(self.node, self.session, view.annotations());
+            report_nodes(self.node, self.session, self.path_key(), view.annotations());
         }
     }
 
