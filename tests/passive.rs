@@ -509,7 +509,7 @@ fn captures_of_both_ends_give_one_way_delays_and_all_eight_http_times() {
     let late = lab.play("http", &[("c", &near), ("s", &far)]);
     let (near, far) = (near.to_str().unwrap(), far.to_str().unwrap());
     for (file, peer, at) in [(near, far, "client"), (far, near, "server")] {
-        let json = passive(&[file, "--peer", peer, "--format", "json"], 0);
+        let json = passive(&[file, "--peer", peer, "--format", "json", "-v"], 0);
         assert!(json.contains(&format!("\"capture_at\":\"{at}\"")), "{json}");
         let delays = json.split("\"one_way_delay\":").nth(1).unwrap();
         let mut least = delays.split("\"min_ns\":").skip(1);
@@ -555,7 +555,7 @@ fn captures_of_both_ends_give_one_way_delays_and_all_eight_http_times() {
         let delay: f64 = words[1].parse().unwrap();
         assert!((least..least + late + 100.0).contains(&delay), "{line}");
     }
-    let alone = passive(&[near, "--format", "json"], 0);
+    let alone = passive(&[near, "--format", "json", "-v"], 0);
     let http = alone
         .split("\"http\":[")
         .nth(1)
