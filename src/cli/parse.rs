@@ -594,6 +594,12 @@ mod tests {
         ("group-by", "passive x --group-by subnet", PASSIVE, |c| {
             passive(c).group_by = GroupBy::Subnet;
         }),
+        ("host", "passive x --host 10.0.0.0/8", PASSIVE, |c| {
+            passive(c).filter.hosts = vec![([10, 0, 0, 0].into(), 8)];
+        }),
+        ("port", "passive x --port 80 --port 443", PASSIVE, |c| {
+            passive(c).filter.ports = vec![80, 443];
+        }),
         ("verbose", "passive x -v", PASSIVE, |c| {
             passive(c).verbose = true;
         }),
