@@ -57,9 +57,6 @@ pub mod columns;
 pub mod commands;
 pub mod decimal;
 pub mod http;
-#[cfg(test)]
-#[path = "../tests/util/json.rs"]
-mod json_reader;
 pub mod manual;
 pub mod measure;
 pub mod node;

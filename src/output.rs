@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{fchown, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{fchown, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A result that could not be written, or a file that could not be read.
@@ -189,11 +189,11 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     // Left behind by a killed process with this number. A link that others put there is never
     // followed.
     let _ = fs::remove_file(&beside);
-    let old = fs::metadata(&real).ok();
-    let created = create_like(&beside, old.as_ref());
+    let created = fs::File::create_new(&beside).and_then(|file| keep_owner(&real, file));
     // A directory that takes no new files may hold one that can be written.
     if let Err(error) = &created {
         if error.kind() == io::ErrorKind::PermissionDenied && path.exists() {
+            let _ = fs::remove_file(&beside);
             return fs::write(path, content)
                 .map_err(|cause| OutputError::writing(path.display().to_string(), cause));
         }
@@ -201,9 +201,6 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     let replaced = created
         .and_then(|mut file| {
             file.write_all(content.as_bytes())?;
-            if let Some(old) = &old {
-                file.set_permissions(old.permissions())?;
-            }
             file.sync_all()
         })
         .and_then(|()| fs::rename(&beside, &real));
@@ -214,24 +211,14 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     })
 }
 
-/// Creates a file with the owner of `old`, which it is going to replace, for its writer alone until
-/// it has the mode of that, too. The owner stays that of the process where only root may give
-/// files away.
-fn create_like(path: &Path, old: Option<&fs::Metadata>) -> io::Result<fs::File> {
-    let Some(old) = old else {
-        return fs::File::create_new(path);
-    };
-    let mut opening = fs::OpenOptions::new();
-    let file = opening
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    let own = file.metadata()?;
-    if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
-        let whole = fchown(&file, Some(old.uid()), Some(old.gid()));
-        // The group alone may be one of the process's own.
-        let _ = whole.or_else(|_| fchown(&file, None, Some(old.gid())));
+/// Gives `file` the owner and the mode of the file that it is to replace, if there is one.
+fn keep_owner(replaced: &Path, file: fs::File) -> io::Result<fs::File> {
+    if let Ok(old) = fs::metadata(replaced) {
+        let new = file.metadata()?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        }
+        file.set_permissions(old.permissions())?;
     }
     Ok(file)
 }

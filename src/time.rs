@@ -165,6 +165,53 @@ impl WallTime {
     }
 }
 
+impl WallTime {
+    /// Reads RFC 3339 (`2026-11-27T15:17:02Z`, with a fraction or an offset too) or a date, which is
+    /// its midnight in UTC; `None` for anything else and for years before 1970.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (date, time) = match text.split_at_checked(10)? {
+            (date, "") => (date, "T00:00:00Z"),
+            parts => parts,
+        };
+        let number = |text: &str, digits: usize| {
+            let plain = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+            plain.then(|| text.parse::<i64>().ok()).flatten()
+        };
+        let mut fields = date.splitn(3, '-');
+        let year = number(fields.next()?, 4)?;
+        let month = number(fields.next()?, 2).filter(|month| (1..=12).contains(month))?;
+        let day = number(fields.next()?, 2).filter(|day| (1..=31).contains(day))?;
+        let days = days_from_civil(year, month, day);
+        // A 31st of April is none.
+        if civil_from_days(days) != (year, month, day) {
+            return None;
+        }
+        let time = time.strip_prefix(['T', 't', ' '])?;
+        let zone = time.find(['Z', 'z', '+', '-'])?;
+        let (time, zone) = time.split_at(zone);
+        let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
+        let mut fields = clock.splitn(3, ':');
+        let mut field = |below: i64| number(fields.next()?, 2).filter(|n| *n < below);
+        let seconds = field(24)? * 3600 + field(60)? * 60 + field(61)?;
+        let nanos = number(&format!("{fraction:0<9}"), 9)?;
+        let offset = match zone {
+            "Z" | "z" => 0,
+            _ => {
+                let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+                let offset = number(hours, 2)? * 3600 + number(minutes, 2)? * 60;
+                if zone.starts_with('-') {
+                    -offset
+                } else {
+                    offset
+                }
+            }
+        };
+        let seconds = days * 86_400 + seconds - offset;
+        let nanos = seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?;
+        u64::try_from(nanos).ok().map(Self)
+    }
+}
+
 impl Sub for WallTime {
     type Output = SignedNanos;
     /// Returns `self - other`, negative if `other` is later on its own clock.
@@ -218,6 +265,17 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// The inverse of [`civil_from_days`], from the same source.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// Both clocks of one node read together; what the core gets as `now`.
 /// Both clocks of one node, read together: the `now` of the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -249,6 +307,36 @@ mod tests {
             ),
         ] {
             assert_eq!(WallTime(nanos).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn rfc_3339_is_read_as_it_was_written_and_a_date_is_its_midnight() {
+        let mut nanos = 1_u64;
+        for _ in 0..2_000 {
+            nanos = nanos
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let wall = WallTime(nanos >> 1);
+            assert_eq!(WallTime::parse(&wall.to_string()), Some(wall), "{wall}");
+        }
+        let day = WallTime::parse("2026-11-27").unwrap();
+        for text in ["2026-11-27T00:00:00Z", "2026-11-27 01:30:00.0+01:30"] {
+            assert_eq!(WallTime::parse(text), Some(day), "{text}");
+        }
+        for text in [
+            "",
+            "2026",
+            "2026-13-01",
+            "2026-04-31",
+            "2026-11-27T",
+            "2026-11-27T25:00:00Z",
+            "2026-11-27T00:00:00",
+            "1969-12-31",
+            "2026-11-27T00:00:00+1",
+            "2026-11-2\u{f6}",
+        ] {
+            assert_eq!(WallTime::parse(text), None, "{text}");
         }
     }
 

@@ -396,7 +396,8 @@ fn the_dashboard_is_json_whose_queries_prometheus_understands() {
     for (number, expression) in found.iter().enumerate() {
         let expression = expression
             .replace("$__rate_interval", "5m")
-            .replace("$instance", ".*");
+            .replace("$instance", ".*")
+            .replace("$path", ".*");
         assert!(!expression.contains('$'), "{expression}");
         rules += &format!("  - record: r{number}\n    expr: '{expression}'\n");
     }

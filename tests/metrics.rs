@@ -442,8 +442,7 @@ fn an_alert_fires_for_the_segment_that_is_slowed() {
     );
     let median = "histogram_quantile(0.5, \
                   rate(subsegment_segment_round_trip_seconds_bucket{from=\"C\"}[2s]))";
-    let firing =
-        "ALERTS{alertname=\"SubsegmentSegmentSlow\", alertstate=\"firing\", from=\"C\", to=\"Z\"}";
+    let firing = "ALERTS{alertname=\"SubsegmentGrown\", alertstate=\"firing\", name=\"C -> Z\"}";
     // A busy machine may have it slow, and the alert firing, for a moment.
     let before = until("a median of a quiet segment, and no alert", || {
         let quiet = prometheus.one(firing).is_none();
@@ -463,7 +462,8 @@ fn an_alert_fires_for_the_segment_that_is_slowed() {
         "median {before} s before, {after} s after; the alert fired {:?} after the change",
         begun.elapsed()
     );
-    let outside = "ALERTS{alertname=\"SubsegmentOutsideSla\", alertstate=\"firing\", to=\"Z\"}";
+    let outside =
+        "ALERTS{alertname=\"SubsegmentOutsideSla\", alertstate=\"firing\", name=\"C -> Z\"}";
     until("the alert of the program's own limit", || {
         prometheus.one(outside)
     });

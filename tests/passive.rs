@@ -1,6 +1,8 @@
-//! The command `passive` against captures that are made here, and against tshark, promtool and Prometheus.
+//! The command `passive` against captures that are made here, and against tshark, promtool and
+//! Prometheus.
 //!
-//! Needs root, tcpdump, tshark, ip (iproute2), promtool and prometheus; without them the tests fail and say so.
+//! Needs root, tcpdump, tshark, ip (iproute2), promtool and prometheus; without them the tests fail
+//! and say so.
 
 mod lab;
 mod util;
@@ -104,7 +106,8 @@ fn nanos(seconds: &str) -> i64 {
     whole * 1_000_000_000 + format!("{part:0<9}").parse::<i64>().unwrap()
 }
 
-/// Checks counts and times of SYN, SYN-ACK, FIN and RST per flow and direction, bytes, and the handshake's round trip.
+/// Checks counts and times of SYN, SYN-ACK, FIN and RST per flow and direction, bytes, and the
+/// handshake's round trip.
 fn assert_equal_to_tshark(path: &Path, told: &Told) {
     let fields = [
         "tcp.stream",
@@ -214,8 +217,9 @@ fn keys_with_pauses_of_a_second_measure_the_network_and_equal_tshark() {
         "a pause was taken for a round trip: {all:?}"
     );
     assert_eq!(told.flows[0].near(), Some(Side::Client));
-    // Single segments: both ways of measuring have the same two packets in mind, but where two segments are sent within
-    // one tick (the last key and the FIN): there ours begins with the first, up to a tick earlier.
+    // Single segments: both ways of measuring have the same two packets in mind, but where two
+    // segments are sent within one tick (the last key and the FIN): there ours begins with the
+    // first, up to a tick earlier.
     let theirs = ack_rtts(&path);
     assert!(told.samples.len() >= 12, "{} samples", told.samples.len());
     let mut longer = 0;
@@ -231,7 +235,8 @@ fn keys_with_pauses_of_a_second_measure_the_network_and_equal_tshark() {
     }
     assert!(longer <= 2, "{longer} are longer than tshark's");
     println!(
-        "keys: {} round trips beside tshark's, {longer} longer by less than a tick; to the server {:.3} to {:.3} ms for 20 ms",
+        "keys: {} round trips beside tshark's, {longer} longer by less than a tick; \
+         to the server {:.3} to {:.3} ms for 20 ms",
         told.samples.len(),
         told.trips(Side::Client)[0],
         told.trips(Side::Client).last().unwrap()
@@ -247,8 +252,8 @@ fn bulk_both_ways_agrees_with_the_delay_and_is_never_below_tshark() {
     assert_equal_to_tshark(&path, &told);
     assert_delay(&told.trips(Side::Client), 30.0, late);
     let theirs = ack_rtts(&path);
-    // Theirs is from the last segment that an ACK covers, ours from the first with the echoed TSval: what the receiver
-    // waited before it answered is in ours.
+    // Theirs is from the last segment that an ACK covers, ours from the first with the echoed
+    // TSval: what the receiver waited before it answered is in ours.
     let both = told.samples.iter().filter_map(|(_, sample)| {
         let other = theirs.get(&(sample.time.0 as i64))?;
         Some((sample.round_trip - SignedNanos(*other)).as_millis_f64())
@@ -302,7 +307,8 @@ fn bulk_with_loss_on_either_side_of_the_capture_keeps_its_round_trips_and_counts
         up.retransmitted_bytes
     );
     assert_eq!(up.payload_bytes - up.retransmitted_bytes, 200_005);
-    // What the server sent was lost before it came here: its repeat is the first sighting, and the gap is asked for.
+    // What the server sent was lost before it came here: its repeat is the first sighting, and the
+    // gap is asked for.
     let down = told.flows[1].of(Side::Server);
     assert_eq!(down.payload_bytes - down.retransmitted_bytes, 200_000);
     assert!(told.flows[1].of(Side::Client).duplicate_acks > 0);
@@ -404,7 +410,8 @@ fn without_timestamps_round_trips_are_a_part_of_tsharks() {
     );
 }
 
-/// A client that sends `bytes` over loopback while captures run, each with tcpdump's arguments; `path` and arguments.
+/// A client that sends `bytes` over loopback while captures run, each with tcpdump's arguments;
+/// `path` and arguments.
 fn send_over_loopback(bytes: usize, captures: &[(&Path, &[&str])]) {
     require(&["tcpdump", "tshark", "editcap"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -502,7 +509,7 @@ fn captures_of_both_ends_give_one_way_delays_and_all_eight_http_times() {
     let late = lab.play("http", &[("c", &near), ("s", &far)]);
     let (near, far) = (near.to_str().unwrap(), far.to_str().unwrap());
     for (file, peer, at) in [(near, far, "client"), (far, near, "server")] {
-        let json = passive(&[file, "--peer", peer, "--format", "json"], 0);
+        let json = passive(&[file, "--peer", peer, "--format", "json", "-v"], 0);
         assert!(json.contains(&format!("\"capture_at\":\"{at}\"")), "{json}");
         let delays = json.split("\"one_way_delay\":").nth(1).unwrap();
         let mut least = delays.split("\"min_ns\":").skip(1);
@@ -548,7 +555,7 @@ fn captures_of_both_ends_give_one_way_delays_and_all_eight_http_times() {
         let delay: f64 = words[1].parse().unwrap();
         assert!((least..least + late + 100.0).contains(&delay), "{line}");
     }
-    let alone = passive(&[near, "--format", "json"], 0);
+    let alone = passive(&[near, "--format", "json", "-v"], 0);
     let http = alone
         .split("\"http\":[")
         .nth(1)
@@ -566,7 +573,8 @@ fn a_damaged_capture_is_told_with_what_precedes_the_damage() {
     Lab::new(false, Wire::delay(1, 1)).play("short=2", &[("c", &path)]);
     let whole = std::fs::read(&path).unwrap();
     let cut = scratch.file("cut.pcap");
-    // Half of the file, without the last byte of a packet: half of it alone may be a whole number of packets.
+    // Half of the file, without the last byte of a packet: half of it alone may be a whole number
+    // of packets.
     let mut end = 24;
     while end < whole.len() / 2 {
         let kept = whole[end + 8..end + 12].try_into().unwrap();
@@ -880,8 +888,8 @@ fn promtool_accepts_the_metrics_and_a_real_prometheus_scrapes_them() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It says where it listens and when it is ready, in either order; its pipe is drained to its end by a thread, or it
-    // would block.
+    // It says where it listens and when it is ready, in either order; its pipe is drained to its
+    // end by a thread, or it would block.
     let (sender, ready) = crossbeam_channel::unbounded();
     let errors = BufReader::new(prometheus.stderr.take().unwrap());
     let drain = std::thread::spawn(move || {

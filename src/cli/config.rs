@@ -10,6 +10,7 @@ pub use crate::report::format::Format;
 use crate::report::State;
 use crate::session::admission::Accept;
 use crate::session::allow::Network;
+use crate::time::{Nanos, WallTime};
 use log::LevelFilter;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,6 +49,10 @@ pub struct Common {
     pub sample: Duration,
     /// `--state`: file with the baseline of earlier runs; `None` = the run itself is the baseline.
     pub state: Option<PathBuf>,
+    /// `--baseline`: a state or a report to compare with instead; `None` = that of `state`.
+    pub baseline: Option<PathBuf>,
+    /// `--window`; `None` = not given: 5 minutes in runs without end, else the run.
+    pub window: Option<Duration>,
     /// `--key-file`: the key that authenticates frames between nodes; `None` = no authentication.
     pub key_file: Option<PathBuf>,
     /// `--rules`: file of limits and requests; `None` = no such file.
@@ -92,6 +97,8 @@ impl Default for Common {
             format: None,
             sample: Duration::from_millis(10),
             state: None,
+            baseline: None,
+            window: None,
             key_file: None,
             rules: None,
             limits: Vec::new(),
@@ -125,12 +132,78 @@ pub enum Command {
     Demo(DemoConfig),
     /// Test a file of rules.
     CheckRules(PathBuf),
+    /// Show a state, or accept a change of it.
+    State(StateConfig),
+    /// Compare two reports, or two spans of a state.
+    Compare(CompareConfig),
     /// Probe on request over HTTP.
     Exporter,
     /// Read a capture.
     Passive(PassiveConfig),
     /// Print a topic of the manual; `None` for the list of topics.
     Help(Option<String>),
+}
+
+/// Arguments of `state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateConfig {
+    /// The state.
+    pub file: PathBuf,
+    /// What is done with it.
+    pub action: StateAction,
+}
+
+/// What `state` does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateAction {
+    /// Prints what it has.
+    Show,
+    /// Makes the level since a change the usual one, of the named part or of all.
+    Accept(Option<String>),
+}
+
+/// Arguments of `compare`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompareConfig {
+    /// The two sides.
+    pub what: Compares,
+    /// `--fail-above`: rises whose low end is not above it do not fail; `None` = any rise does.
+    pub fail_above: Option<Nanos>,
+}
+
+/// The two sides of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compares {
+    /// Two reports in JSON, the earlier one first.
+    Reports(PathBuf, PathBuf),
+    /// Two spans of a state.
+    State {
+        /// The state.
+        file: PathBuf,
+        /// The end of the earlier span.
+        before: TimeArgument,
+        /// The beginning of the later span.
+        after: TimeArgument,
+    },
+}
+
+/// A time on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeArgument {
+    /// RFC 3339, or a date.
+    At(WallTime),
+    /// So long before now.
+    Ago(Nanos),
+}
+
+impl TimeArgument {
+    /// The time, as of `now`.
+    pub fn at(self, now: WallTime) -> WallTime {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => now.before(ago),
+        }
+    }
 }
 
 /// Options of the source.

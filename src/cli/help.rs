@@ -330,7 +330,7 @@ mod tests {
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
             seen += 1;
         }
-        assert_eq!(seen, 25);
+        assert_eq!(seen, 29);
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub mod targets;
 mod value;
 
 pub use config::{
-    level_filter, Command, Common, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
-    SourceConfig, TargetsConfig,
+    level_filter, Command, Common, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig,
+    ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, TimeArgument,
 };
 pub use exit::ExitCode;
 pub(crate) use help::wrapped;

@@ -1,7 +1,9 @@
 //! The one lexopt loop, and the rules that make a command out of the arguments.
 
+use super::config::Common;
 use super::config::{
-    Command, Config, DemoConfig, Format, NodeConfig, ProbeConfig, SourceConfig, TargetsConfig,
+    Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
+    SourceConfig, StateAction, StateConfig, TargetsConfig,
 };
 use super::flags::{self, Flag, Mode, Options, Set, Word};
 use super::host_port::HostPort;
@@ -12,6 +14,7 @@ use crate::session::admission::Accept;
 use lexopt::Arg;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::time::Duration;
 
 /// The result of a command line that makes sense.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,10 +210,13 @@ impl Arguments {
             ));
         }
         check_metrics(&options, mode)?;
-        Ok(Config {
-            common: options.common.clone(),
-            command: command(options, mode, self.operands.pop())?,
-        })
+        let common = options.common.clone();
+        let command = match mode {
+            Mode::State => state(self.operands, &common)?,
+            Mode::Compare => compare(self.operands, &options)?,
+            _ => command(options, mode, self.operands.pop())?,
+        };
+        Ok(Config { common, command })
     }
 
     fn check_operands(&self, options: &Options) -> Result<(), String> {
@@ -229,10 +235,10 @@ impl Arguments {
         }
         if self.operands.len() < word.operands_needed() {
             let operand = word.operands[self.operands.len()];
-            let example = if operand == "ADDR" {
-                "host:port"
-            } else {
-                "name"
+            let example = match operand {
+                "ADDR" => "host:port",
+                "DO" => "name show",
+                _ => "name",
             };
             return Err(remedied(format_args!(
                 "{name} needs {operand}: {name} {example}"
@@ -280,9 +286,6 @@ fn check_metrics(options: &Options, mode: Mode) -> Result<(), String> {
                  --metrics-file FILE or --metrics-listen ADDR, not --format",
             ));
         }
-        if common.state.is_some() {
-            return Err(remedied("--targets and --state do not go together"));
-        }
         if common.report_html.is_some() {
             let what = "--targets has a page for each path at --metrics-listen: no --report-html";
             return Err(remedied(what));
@@ -316,23 +319,89 @@ fn mode_of(options: &Options) -> Result<Mode, String> {
     )
 }
 
+/// `state FILE show|accept [PART]`.
+fn state(operands: Vec<OsString>, common: &Common) -> Result<Command, String> {
+    check_table_format("state", common)?;
+    let mut operands = operands.into_iter();
+    let file = operands.next().unwrap_or_default().into();
+    let (action, part) = (operands.next().unwrap_or_default(), operands.next());
+    let action = match (action.to_str(), part) {
+        (Some("show"), None) => StateAction::Show,
+        (Some("show"), Some(part)) => {
+            return Err(remedied(format_args!(
+                "{part:?} is one argument too many: show has all parts"
+            )))
+        }
+        (Some("accept"), part) => {
+            StateAction::Accept(part.map(|part| part.to_string_lossy().into_owned()))
+        }
+        _ => {
+            return Err(remedied(format_args!(
+                "unknown action {action:?} of state: there are show and accept"
+            )))
+        }
+    };
+    Ok(Command::State(StateConfig { file, action }))
+}
+
+/// `compare BEFORE AFTER`, or `compare --state FILE --before TIME --after TIME`.
+fn compare(operands: Vec<OsString>, options: &Options) -> Result<Command, String> {
+    check_table_format("compare", &options.common)?;
+    let times = (options.before, options.after);
+    let mut operands = operands.into_iter();
+    let reports = (operands.next(), operands.next());
+    let what = match (reports, &options.common.state, times) {
+        ((Some(before), Some(after)), None, (None, None)) => {
+            Compares::Reports(before.into(), after.into())
+        }
+        ((None, _), Some(file), (Some(before), Some(after))) => Compares::State {
+            file: file.clone(),
+            before,
+            after,
+        },
+        _ => {
+            return Err(remedied(
+                "compare needs two reports, or --state FILE --before TIME --after TIME",
+            ))
+        }
+    };
+    let fail_above = options.fail_above.map(Into::into);
+    Ok(Command::Compare(CompareConfig { what, fail_above }))
+}
+
+fn check_table_format(name: &str, common: &Common) -> Result<(), String> {
+    match common.format {
+        None | Some(Format::Text | Format::Json) => Ok(()),
+        Some(_) => Err(remedied(format_args!(
+            "{name} has --format text and json, no other"
+        ))),
+    }
+}
+
 /// The command of a mode, with the options that belong to it.
 fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Command, String> {
     let on_timeout = options.on_timeout.unwrap_or(State::Critical);
+    // A plugin's checks keep the load and the duration that they are planned for.
+    let (count, interval) = match options.common.format {
+        Some(Format::Nagios) => (10, Duration::from_secs(1)),
+        _ => (100, Duration::from_millis(100)),
+    };
+    let count = options.count.unwrap_or(count);
+    let interval = options.interval.unwrap_or(interval);
     Ok(match (mode, options.listen, options.forward_to) {
         (Mode::Exporter, ..) => Command::Exporter,
         (Mode::Probe, ..) => match options.targets {
             Some(file) => Command::Targets(TargetsConfig {
                 file,
-                count: options.count,
-                interval: options.interval,
+                count,
+                interval,
                 size: options.size,
                 on_timeout,
             }),
             None => Command::Probe(ProbeConfig {
                 target: checked("probe", &operand.unwrap_or_default(), HostPort::hop)?,
-                count: options.count,
-                interval: options.interval,
+                count,
+                interval,
                 size: options.size,
                 on_timeout,
             }),
@@ -344,6 +413,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             let config = passive.checked(operand, options.interface, &options.common);
             Command::Passive(config.map_err(remedied)?)
         }
+        (Mode::State | Mode::Compare, ..) => unreachable!("they have functions of their own"),
         (Mode::Help, ..) => Command::Help(operand.map(|topic| topic.to_string_lossy().into())),
         (_, Some(listen), forward_to) => Command::Node(NodeConfig {
             listen,
@@ -413,14 +483,14 @@ fn remedied(message: impl fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::passive::{Input, PassiveConfig};
-    use super::super::Common;
+    use super::super::{Common, TimeArgument};
     use super::*;
     use crate::annotation::Classes;
     use crate::measure::sla::simple;
     use crate::measure::Sla;
     use crate::passive::{GroupBy, Side};
     use crate::report::passive::Format as CaptureFormat;
-    use std::time::Duration;
+    use crate::time::{Nanos, WallTime};
 
     fn args(line: &str) -> impl Iterator<Item = OsString> + '_ {
         line.split_whitespace().map(OsString::from)
@@ -450,6 +520,16 @@ mod tests {
     fn source(config: &mut Config) -> &mut SourceConfig {
         match &mut config.command {
             Command::Source(source) => source,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The command line that the cases of `compare` differ from.
+    const COMPARE: &str = "compare --state s --before -3h --after -1h";
+
+    fn comparison(config: &mut Config) -> &mut CompareConfig {
+        match &mut config.command {
+            Command::Compare(comparison) => comparison,
             other => panic!("{other:?}"),
         }
     }
@@ -513,6 +593,12 @@ mod tests {
         }),
         ("group-by", "passive x --group-by subnet", PASSIVE, |c| {
             passive(c).group_by = GroupBy::Subnet;
+        }),
+        ("host", "passive x --host 10.0.0.0/8", PASSIVE, |c| {
+            passive(c).filter.hosts = vec![([10, 0, 0, 0].into(), 8)];
+        }),
+        ("port", "passive x --port 80 --port 443", PASSIVE, |c| {
+            passive(c).filter.ports = vec![80, 443];
         }),
         ("verbose", "passive x -v", PASSIVE, |c| {
             passive(c).verbose = true;
@@ -627,8 +713,8 @@ mod tests {
         ("targets", "probe --targets t", PROBE, |c| {
             c.command = Command::Targets(TargetsConfig {
                 file: "t".into(),
-                count: 10,
-                interval: Duration::from_secs(1),
+                count: 100,
+                interval: Duration::from_millis(100),
                 size: 64,
                 on_timeout: State::Critical,
             });
@@ -699,6 +785,42 @@ mod tests {
         ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| {
             c.common.sessions = Some("s".into());
         }),
+        ("baseline", "probe b:1 --baseline s", PROBE, |c| {
+            c.common.baseline = Some("s".into());
+        }),
+        ("window", "probe b:1 --window 10s", PROBE, |c| {
+            c.common.window = Some(Duration::from_secs(10));
+        }),
+        (
+            "before",
+            "compare --state s --before -2h --after -1h",
+            COMPARE,
+            |c| {
+                let Compares::State { before, .. } = &mut comparison(c).what else {
+                    panic!("of a state");
+                };
+                *before = TimeArgument::Ago(Nanos::from_millis(7_200_000));
+            },
+        ),
+        (
+            "after",
+            "compare --state s --before -3h --after 1970-01-02",
+            COMPARE,
+            |c| {
+                let Compares::State { after, .. } = &mut comparison(c).what else {
+                    panic!("of a state");
+                };
+                *after = TimeArgument::At(WallTime(86_400_000_000_000));
+            },
+        ),
+        (
+            "fail-above",
+            "compare --state s --before -3h --after -1h --fail-above 2ms",
+            COMPARE,
+            |c| {
+                comparison(c).fail_above = Some(Nanos::from_millis(2));
+            },
+        ),
         ("state", "probe b:1 --state s", PROBE, |c| {
             c.common.state = Some("s".into());
         }),
@@ -770,8 +892,8 @@ mod tests {
                 PROBE,
                 Command::Probe(ProbeConfig {
                     target: address("b:1"),
-                    count: 10,
-                    interval: Duration::from_secs(1),
+                    count: 100,
+                    interval: Duration::from_millis(100),
                     size: 64,
                     on_timeout: State::Critical,
                 }),
@@ -903,9 +1025,31 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 frobnicate b:1
-    unknown command "frobnicate": there are probe, passive, demo, exporter, check-rules, help
+    unknown command "frobnicate": there are probe, passive, demo, exporter, check-rules, state, compare, help
 demo again
     "again" is one argument too many for demo
+state
+    state needs FILE: state name
+state f
+    state needs DO: state name show
+state f drop
+    unknown action "drop" of state: there are show and accept
+state f show p
+    "p" is one argument too many: show has all parts
+state f accept p q
+    "q" is one argument too many for state
+state f show --format csv
+    state has --format text and json, no other
+compare
+    compare needs two reports, or --state FILE --before TIME --after TIME
+compare a
+    compare needs two reports, or --state FILE --before TIME --after TIME
+compare a b --before -2h
+    compare needs two reports, or --state FILE --before TIME --after TIME
+compare --state s --before -2h
+    compare needs two reports, or --state FILE --before TIME --after TIME
+compare --state s --before noon --after -1h
+    --before "noon" is no time: write 2026-11-27T15:17:02Z, 2026-11-27 or -2h
 passive
     passive: give a FILE, - for stdin, or --interface
 passive a b
@@ -957,8 +1101,6 @@ probe --targets t --format json
 probe --targets t --format jsonl
     --targets has a line of text for each path: for the figures of all use --metrics-file FILE
         or --metrics-listen ADDR, not --format
-probe --targets t --state s
-    --targets and --state do not go together
 probe --targets t --report-html p
     --targets has a page for each path at --metrics-listen: no --report-html
 probe b:1 --probe-allow c:1

@@ -1,7 +1,7 @@
 //! The checked values of a command line of `passive`.
 
 use super::config::Common;
-use crate::passive::{GroupBy, Side};
+use crate::passive::{Filter, GroupBy, Side};
 use crate::report::passive::Format;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,6 +23,8 @@ pub enum Input {
 pub struct PassiveConfig {
     /// Where packets come from.
     pub input: Input,
+    /// The wanted addresses and ports.
+    pub filter: Filter,
     /// Set if each HTTP exchange is shown.
     pub verbose: bool,
     /// The capture of the other end; `None` if there is one capture.
@@ -49,6 +51,7 @@ impl Default for PassiveConfig {
     fn default() -> Self {
         Self {
             input: Input::Stdin,
+            filter: Filter::default(),
             verbose: false,
             peer: None,
             format: Format::Text,

@@ -1,7 +1,9 @@
 //! Values of the command line: text in, checked value out. Errors name the mistake and the right
 //! way to write the value.
 
+use super::config::TimeArgument;
 use crate::decimal::decimal;
+use crate::time::WallTime;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -49,6 +51,16 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("has to be more than 0".into()),
         span => Ok(span),
     }
+}
+
+/// A time: RFC 3339, a date, or `-` and a duration for so long ago.
+pub(super) fn time(text: &str) -> Result<TimeArgument, String> {
+    if let Some(ago) = text.strip_prefix('-') {
+        let ago = duration(ago).map_err(|error| format!("{error} behind the -"))?;
+        return Ok(TimeArgument::Ago(ago.into()));
+    }
+    let at = WallTime::parse(text).map(TimeArgument::At);
+    at.ok_or_else(|| "is no time: write 2026-11-27T15:17:02Z, 2026-11-27 or -2h".to_owned())
 }
 
 /// A number of bytes within `range`, with `k`, `K` (1024) or `M` (1024 * 1024) behind it if wanted.

@@ -8,4 +8,6 @@ pub mod queue;
 pub mod requests;
 pub mod run;
 pub mod run_state;
+pub mod state_file;
 pub mod transitions;
+mod windows;

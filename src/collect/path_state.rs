@@ -4,9 +4,9 @@ use crate::annotation::{Classes, NodeAnnotations};
 use crate::collect::queue::Path;
 use crate::collect::requests::AnnotationRequests;
 use crate::collect::transitions::Transitions;
-use crate::measure::sla::{Event, Place, Rule, Watch};
-use crate::measure::{why, Baseline, Model, Parts, Statistics, Trip};
-use crate::report::{place_name, Blocks, PathNode, PathReport};
+use crate::measure::sla::{Event, Rule, Watch};
+use crate::measure::{why, Model, Part, Parts, Statistics, Trip};
+use crate::report::{part_name, Blocks, PathNode, PathReport};
 use crate::sys;
 use crate::time::Nanos;
 use crate::vec_map::VecMap;
@@ -51,9 +51,9 @@ const HISTOGRAMS: usize = 32 << 10;
 const BUCKETS: usize = 64;
 
 impl PathState {
-    pub(super) fn new(hop: u8, name: &str, baseline: Baseline, rules: Arc<[Rule]>) -> Self {
+    pub(super) fn new(hop: u8, name: &str, model: Model, rules: Arc<[Rule]>) -> Self {
         Self {
-            model: Model::new(baseline),
+            model,
             names: VecMap::from([(hop, name.to_owned())]),
             connects: VecMap::new(),
             path: PathReport::default(),
@@ -117,7 +117,7 @@ impl PathState {
             let growth = self.model.growth(&self.names);
             self.watch.grow(sys::clock::mono(), &growth);
         }
-        self.watch.finish(planned, blocks.sent, blocks.lost);
+        self.watch.finish(planned, blocks.due(), blocks.missing());
     }
 
     /// Logs new changes of SLA states, and updates the requests of the rules in `requests`; `None`
@@ -160,7 +160,7 @@ impl PathState {
 
     fn log(&self, changes: Vec<(Event, u64)>) {
         for (event, more) in changes {
-            let place = place_name(&self.names, event.now.place);
+            let place = part_name(&self.names, event.now.part);
             let more = match more {
                 0 => String::new(),
                 1 => "; 1 more change before".to_owned(),
@@ -215,21 +215,22 @@ impl PathState {
 
     /// Returns the figures, with the SLA state of each part and the likely cause.
     pub(super) fn statistics(&self) -> Statistics {
-        let mut statistics = self.model.statistics(&self.names);
+        let now = sys::clock::read().now();
+        let mut statistics = self.model.statistics(&self.names, now);
         statistics.sla = self.watch.worst();
         for segment in &mut statistics.segments {
-            segment.sla = self.watch.state(Place::Segment {
-                from: segment.from_hop,
-                to: segment.to_hop,
-            });
+            segment.sla = self.watch.state(segment.part());
         }
         for host in &mut statistics.hosts {
-            host.sla = self.watch.state(Place::Host(host.hop));
+            host.sla = self.watch.state(Part::Host(host.hop));
+        }
+        for part in &mut statistics.parts {
+            part.sla = self.watch.state(part.part);
         }
         let known = why::Evidence {
             latest: &self.annotations.values().cloned().collect::<Vec<_>>(),
             first: &self.first_annotations.values().cloned().collect::<Vec<_>>(),
-            name: &|hop| place_name(&self.names, Place::Host(hop)),
+            name: &|hop| part_name(&self.names, Part::Host(hop)),
             connect: &|hop| self.connect(hop),
         };
         statistics.verdict.cause = why::cause(&statistics, &known);

@@ -11,7 +11,7 @@
 
 use crate::annotation::NodeAnnotations;
 use crate::collect::path_key::PathKey;
-use crate::measure::{Direction, HopStamp, Trip};
+use crate::measure::{Direction, HopStamp, Retransmits, Trip};
 use crate::report::PathNode;
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
@@ -50,6 +50,9 @@ pub enum Measurement {
     Path(Box<Path>),
     /// A node answered a request for annotations: the path, and the answer.
     NodeAnnotations(PathKey, Box<NodeAnnotations>),
+    /// Readings of retransmissions that came with the END of a connection: the path, and the
+    /// readings.
+    Retransmits(PathKey, Vec<Retransmits>),
     /// A sentence for the report.
     Notice(String),
 }
@@ -65,6 +68,7 @@ impl Measurement {
                 size_of::<Path>() + path.nodes.iter().map(PathNode::memory).sum::<usize>()
             }
             Self::NodeAnnotations(_, annotations) => annotations.memory(),
+            Self::Retransmits(_, readings) => readings.capacity() * size_of::<Retransmits>(),
             Self::Notice(text) => text.capacity(),
             Self::Residence(..) | Self::BehindExit(..) | Self::Malformed => 0,
         };

@@ -4,10 +4,14 @@ use crate::collect::path_key::PathKey;
 use crate::collect::path_state::PathState;
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequests;
+use crate::collect::state_file::{self, StateFile};
+use crate::collect::windows::{described, Windows, WINDOW};
 use crate::measure::sla::{Rule, Watch};
 use crate::measure::timeline::{self, EventKind, Timeline};
-use crate::measure::{Baseline, Direction, Model, Parts, Trip, TripError};
-use crate::report::{Blocks, Broken, Report, State};
+use crate::measure::{
+    Baseline, Confidence, Direction, Model, Part, Parts, Trip, TripError, Verdict, VerdictKind,
+};
+use crate::report::{part_name, Blocks, Broken, Report, State};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
@@ -51,16 +55,22 @@ pub struct RunState {
     /// Paths of strangers that were dropped for want of memory.
     dropped_paths: u64,
     baseline: Baseline,
+    /// As of [`Model::new`].
+    span: Option<Nanos>,
     rules: Arc<[Rule]>,
     /// The requests that rules change; `None` without rules.
     requests: Option<Arc<AnnotationRequests>>,
     /// The reason for which the path is broken; `None` while it works.
     broken: Option<Broken>,
+    opened: Option<Nanos>,
     name: String,
     role: String,
     started: WallTime,
     /// The same moment on the monotonic clock.
     started_mono: MonoTime,
+    windows: Windows,
+    /// The run is compared with its own state, not with `--baseline`.
+    follows: bool,
     notices: Vec<Notice>,
     more_notices: u64,
     malformed: u64,
@@ -92,24 +102,54 @@ impl RunState {
     pub fn new(name: &str, role: &str, started: WallTime, baseline: Baseline) -> Self {
         let mut run_state = Self {
             paths: VecMap::new(),
+            follows: baseline == Baseline::Run,
             memory_limit: usize::MAX,
             memory: 0,
             used: 0,
             dropped_paths: 0,
             baseline,
+            span: None,
             rules: Arc::new([]),
             requests: None,
             broken: None,
+            opened: None,
             name: name.into(),
             role: role.into(),
             started,
             started_mono: sys::clock::mono(),
+            windows: Windows::new(),
             notices: Vec::new(),
             more_notices: 0,
             malformed: 0,
         };
         run_state.path_at(PathKey::default());
         run_state
+    }
+
+    /// Keeps a record of each window, or of the run, in `file`, and compares with what it has.
+    #[must_use]
+    pub fn keeping(mut self, file: StateFile) -> Self {
+        self.windows.file = Some(file);
+        self.follow_state();
+        self
+    }
+
+    /// Cuts the run into windows of `length`.
+    #[must_use]
+    pub fn with_window(mut self, length: Nanos) -> Self {
+        self.windows.length = Some(length);
+        self
+    }
+
+    /// A run without end: blocks older than `span` are forgotten.
+    #[must_use]
+    pub fn without_end(mut self, span: Nanos) -> Self {
+        self.span = Some(span);
+        self.windows.length.get_or_insert(WINDOW);
+        for path in self.paths.values_mut() {
+            path.model = Model::new(self.baseline.clone(), self.span, self.started);
+        }
+        self
     }
 
     /// Holds the parts of the path against `rules`, and puts into `requests` what they ask of its
@@ -136,7 +176,8 @@ impl RunState {
         self.used += 1;
         if !self.paths.contains_key(&key) {
             let rules = Arc::clone(&self.rules);
-            let path = PathState::new(key.hop, &self.name, self.baseline.clone(), rules);
+            let model = Model::new(self.baseline.clone(), self.span, self.started);
+            let path = PathState::new(key.hop, &self.name, model, rules);
             self.memory += path.memory();
             if self.memory > self.memory_limit {
                 self.bound_memory();
@@ -216,6 +257,9 @@ impl RunState {
             Measurement::NodeAnnotations(key, annotations) => {
                 self.path_at(key).annotate(*annotations);
             }
+            Measurement::Retransmits(key, readings) => {
+                self.path_at(key).model.retransmits(&readings);
+            }
             Measurement::Notice(text) => self.notice(text),
         }
         None
@@ -238,7 +282,77 @@ impl RunState {
         for path in self.paths.values_mut() {
             path.log_due();
         }
-        self.bound_memory();
+        let now = sys::clock::mono();
+        if self.span.is_some() && self.windows.is_search_due(now) {
+            for path in self.paths.values_mut() {
+                path.model.watch_changes(&path.names);
+            }
+        }
+        if self.windows.is_over(now) {
+            self.end_window(now);
+        }
+    }
+
+    /// Ends the window that goes on, and keeps its record.
+    fn end_window(&mut self, now: MonoTime) {
+        let (when, length) = self.windows.end(now);
+        for path in self.paths.values_mut() {
+            path.model.end_window();
+            let key = path.model.path_key(&path.names);
+            let record = path.model.window_record(when, length);
+            let (Some(key), Some(record)) = (key, record) else {
+                continue;
+            };
+            for (part, event) in self.windows.push(&key, record) {
+                let name = part_name(&path.names, part);
+                log::info!("state: {name}: {}", described(event));
+            }
+        }
+        self.follow_state();
+    }
+
+    /// Compares with the state as it is now, unless another baseline was given.
+    fn follow_state(&mut self) {
+        if self.follows {
+            self.baseline = Baseline::Earlier(self.windows.state());
+            for path in self.paths.values_mut() {
+                path.model.set_baseline(self.baseline.clone());
+            }
+        }
+    }
+
+    /// Keeps the run, or the window that goes on if half of it is over; not a run without answers.
+    fn keep(&mut self, blocks: Blocks) {
+        if blocks.received == 0 {
+            return;
+        }
+        let now = sys::clock::mono();
+        let lasted = self.windows.lasted(now);
+        let has_windows = self.windows.ended > 0;
+        let half = self.windows.length.unwrap_or_default().0 / 2;
+        if has_windows && lasted.0 >= half {
+            self.end_window(now);
+        }
+        let is_run = self.span.is_none() || !has_windows;
+        let Some(file) = self.windows.file.as_mut().filter(|_| is_run) else {
+            return;
+        };
+        let paths = &self.paths;
+        let when = state_file::before(state_file::now(), lasted);
+        let kept = file.update(|state| {
+            for path in paths.values().filter(|path| path.measured > 0) {
+                path.model.add_to(state, &path.names);
+                let key = path.model.path_key(&path.names);
+                let record = path.model.window_record(when, lasted);
+                if let (Some(key), Some(mut record), false) = (key, record, has_windows) {
+                    record.sequence = state.next_sequence();
+                    state.keep(&key, record);
+                }
+            }
+        });
+        if kept.is_err() {
+            self.remark("this run is not kept in --state: the log has the reason".to_owned());
+        }
     }
 
     /// Takes the counts of a run that goes on. Blocks under way are neither lost nor answered: they
@@ -247,8 +361,8 @@ impl RunState {
         let (key, _) = self.main();
         let path = self.path_at(key);
         if !path.watch.is_empty() {
-            let settled = blocks.received + blocks.lost;
-            path.watch.counts(settled, blocks.lost);
+            let settled = blocks.received + blocks.missing();
+            path.watch.counts(settled, blocks.missing());
             self.act(key);
         }
         self.tick();
@@ -266,6 +380,7 @@ impl RunState {
         for path in self.paths.values_mut() {
             path.log_rest();
         }
+        self.keep(blocks);
     }
 
     /// Notes that the path is broken, or that it works (`None`).
@@ -273,10 +388,39 @@ impl RunState {
         self.broken = broken;
     }
 
+    /// Takes the time until the path stood; the first one counts.
+    pub fn set_opened(&mut self, opened: Nanos) {
+        self.opened.get_or_insert(opened);
+    }
+
+    /// Returns the verdict on a path that does not answer; `None` if it does.
+    fn down(&self, blocks: Blocks) -> Option<Verdict> {
+        let text = match &self.broken {
+            Some(broken) => format!("down: {}", broken.text),
+            None if blocks.received == 0 && blocks.missing() > 0 => {
+                let (key, main) = self.main();
+                let near = part_name(&main.names, Part::Host(key.hop));
+                let due = blocks.due();
+                format!("down: somewhere behind {near}: no answer to any of {due} blocks")
+            }
+            None => return None,
+        };
+        Some(Verdict {
+            kind: VerdictKind::Down,
+            name: "down".to_owned(),
+            confidence: Confidence::High,
+            reason: "the path does not answer".to_owned(),
+            text,
+            ..Verdict::default()
+        })
+    }
+
     /// Returns the state of the path, as [`Report::state`] does.
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
-        State::of(broken, blocks.received, self.main().1.watch.worst())
+        let watch = &self.main().1.watch;
+        let unmatched = watch.unmatched().next().is_some();
+        State::of(broken, blocks.received, watch.worst(), unmatched)
     }
 
     fn taken(
@@ -305,10 +449,11 @@ impl RunState {
     pub fn reset(&mut self, now: WallTime) {
         self.started = now;
         self.started_mono = sys::clock::mono();
+        self.windows.restart();
         self.notices.clear();
         (self.more_notices, self.malformed) = (0, 0);
         for path in self.paths.values_mut() {
-            path.model = Model::new(self.baseline.clone());
+            path.model = Model::new(self.baseline.clone(), self.span, self.started);
             path.measured = 0;
         }
     }
@@ -390,17 +535,23 @@ impl RunState {
     pub fn report(&self, ended: WallTime, blocks: Blocks, dropped: u64) -> Report {
         let (main_key, main) = self.main();
         let (events, forgotten) = main.watch.events();
+        let mut statistics = main.statistics();
+        if let Some(down) = self.down(blocks) {
+            statistics.verdict = down;
+        }
         Report {
             started: self.start_by(ended, sys::clock::mono()),
             ended,
             role: self.role.clone(),
             path: main.path.clone(),
             blocks,
-            statistics: main.statistics(),
+            opened: self.opened,
+            statistics,
             limits: main.watch.limits(),
             events,
             broken: self.broken.clone(),
             annotations: main.annotations.values().cloned().collect(),
+            unmatched: main.watch.unmatched().next().is_some(),
             first_facts: main.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped,
@@ -533,7 +684,7 @@ mod tests {
     #[test]
     fn blocks_under_way_are_neither_lost_nor_answered_and_a_share_of_lost_ones_is_at_most_all() {
         let rules = sla::parse("total loss > 1% over 20 critical").unwrap();
-        let mut run_state = RunState::new("A", "probe", WallTime(0), Baseline::FirstHalf)
+        let mut run_state = RunState::new("A", "probe", WallTime(0), Baseline::Run)
             .watching(rules.into(), &Arc::default());
         let mut look = |sent, received, lost| {
             let blocks = Blocks {
@@ -564,7 +715,7 @@ mod tests {
 
     #[test]
     fn figures_of_two_places_on_a_path_do_not_mix() {
-        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::Run);
         for (hop, blocks) in [(0, 2), (1, 5)] {
             for _ in 0..blocks {
                 let residence = SignedNanos(1_000);
@@ -599,6 +750,7 @@ mod tests {
             direction,
             generation: 0,
             stepped: false,
+            waited: false,
             synchronised: false,
             held: Nanos::ZERO,
             arrival: None,
@@ -621,6 +773,8 @@ mod tests {
             },
             late: false,
             behind_exit: None,
+            connection: 0,
+            retransmits: Vec::new(),
         });
         Measurement::Trip(at(own), trip)
     }
@@ -629,7 +783,7 @@ mod tests {
     fn the_rules_of_a_path_through_this_node_do_not_change_the_requests_of_a_path_from_it() {
         let rules = sla::parse("segment * round_trip > 5ms ask load at *").unwrap();
         let requests = Arc::<AnnotationRequests>::default();
-        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf)
+        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::Run)
             .watching(rules.into(), &requests);
         let here = VecMap::from([(0, Classes::LOAD), (1, Classes::LOAD)]);
         // The hop of this node, the round trip, and the requests from then on.
@@ -654,7 +808,7 @@ mod tests {
 
     #[test]
     fn the_hop_makes_equal_names_unique() {
-        let mut run_state = RunState::new("vm", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("vm", "source", WallTime(0), Baseline::Run);
         let node = |hop, name: &str| PathNode {
             hop,
             name: name.into(),
@@ -672,7 +826,7 @@ mod tests {
 
     #[test]
     fn the_connect_of_a_node_is_the_median_of_its_latest_ones() {
-        let mut run_state = RunState::new("A", "entry", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "entry", WallTime(0), Baseline::Run);
         let mut connect = |took: Option<u64>| {
             let node = PathNode {
                 hop: 1,
@@ -705,7 +859,7 @@ mod tests {
 
     #[test]
     fn the_annotations_of_a_node_leave_with_it() {
-        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::Run);
         let mut hops_with = |ids: &[u64], answers: bool| {
             let nodes = (0..).zip(ids);
             let nodes = nodes.map(|(hop, &id)| PathNode {
@@ -747,8 +901,7 @@ mod tests {
     #[test]
     fn the_memory_of_paths_is_bounded_and_strangers_that_idle_go_first() {
         let limit = 1 << 20;
-        let mut run_state =
-            RunState::new("B", "relay", WallTime(0), Baseline::FirstHalf).within(limit);
+        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::Run).within(limit);
         let mut random = crate::random::Random::new(1);
         let keyed = PathKey {
             keyed: true,
@@ -807,7 +960,7 @@ mod tests {
     #[test]
     fn a_run_has_the_length_of_the_monotonic_clock_whatever_the_wall_clock_does() {
         let at = |seconds: u64| WallTime(seconds * 1_000_000_000);
-        let mut run_state = RunState::new("A", "source", at(10_000), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "source", at(10_000), Baseline::Run);
         run_state.started_mono = MonoTime(5_000_000_000);
         let now = MonoTime(7_000_000_000); // Two seconds later.
         for ended in [at(10_002), at(6_402), at(13_602), at(10_010)] {
@@ -821,7 +974,7 @@ mod tests {
 
     #[test]
     fn notices_are_bounded() {
-        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::FirstHalf);
+        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::Run);
         for number in 0..1000 {
             run_state.notice(format!("fault {number}"));
             run_state.notice(format!("peer 10.0.0.1:{number} began a frame"));

@@ -1,8 +1,8 @@
 //! Changes of SLA states on their way to the log. A rule whose state changes with every block has
 //! one line per second, which counts the changes that it leaves out.
 
-use crate::measure::sla::{Event, Figure, Place, Statistic};
-use crate::measure::Sla;
+use crate::measure::sla::{Event, Figure, Statistic};
+use crate::measure::{Part, Sla};
 use crate::time::{MonoTime, Nanos};
 
 /// The shortest time between two lines about one rule and one part.
@@ -25,13 +25,13 @@ struct StateChanges {
 }
 
 /// The fields of an event that identify its rule.
-type RuleKey = (Place, Option<u32>, Figure, Option<Statistic>, Sla);
+type RuleKey = (Part, Option<u32>, Figure, Option<Statistic>, Sla);
 
 impl Transitions {
     /// Takes a change.
     pub fn take(&mut self, event: Event) {
         let now = &event.now;
-        let rule = (now.place, now.line, now.figure, now.statistic, now.severity);
+        let rule = (now.part, now.line, now.figure, now.statistic, now.severity);
         let known = self.0.iter().position(|changes| changes.rule == rule);
         let known = known.unwrap_or_else(|| {
             self.0.push(StateChanges {
@@ -94,7 +94,7 @@ mod tests {
             at: WallTime(0),
             sequence,
             now: LimitState {
-                place: Place::Total,
+                part: Part::Total,
                 line: Some(line),
                 figure: Figure::RoundTrip,
                 statistic: None,

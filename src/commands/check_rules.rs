@@ -12,6 +12,12 @@ use std::path::Path;
 /// [`Failure`], with the line and column of the first error.
 pub fn run(path: &Path) -> Result<ExitCode, Failure> {
     let rules = read_rules(path).map_err(Failure::failed)?;
+    if rules.is_empty() {
+        let name = path.display();
+        return Err(Failure::failed(format!(
+            "{name}: holds no rule, so nothing would be watched"
+        )));
+    }
     let lines = rules.iter().map(|rule| format!("{rule}\n"));
     let text = lines.collect::<String>() + &format!("# valid, rules: {}\n", rules.len());
     print(&text)

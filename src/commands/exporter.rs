@@ -6,7 +6,8 @@ use crate::cli::targets::Allowed;
 use crate::cli::{Common, ExitCode, HostPort};
 use crate::collect::run::Run;
 use crate::collect::run_state::RunState;
-use crate::commands::prepare::publish;
+use crate::collect::state_file::StateFile;
+use crate::commands::prepare::{publish, state_in};
 use crate::commands::probe::{self, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
@@ -20,6 +21,7 @@ use crate::publish::printer::Printer;
 use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, ProbeOutcome};
 use crate::report::{Report, State};
 use crate::sys;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +60,8 @@ pub fn run(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> Result<Ex
 pub struct Exporter {
     settings: NodeSettings,
     allowed: Vec<Allowed>,
+    /// The directory with a state for each target; `None` keeps none.
+    states: Option<PathBuf>,
     busy: AtomicUsize,
 }
 
@@ -71,11 +75,13 @@ struct ProbeRequest {
 }
 
 impl Exporter {
-    /// Returns an exporter that probes the targets of `allowed` as the node of `settings`.
-    pub fn new(settings: NodeSettings, allowed: Vec<Allowed>) -> Self {
+    /// Returns an exporter that probes the targets of `allowed` as the node of `settings`. `states`
+    /// is the directory with a state for each target.
+    pub fn new(settings: NodeSettings, allowed: Vec<Allowed>, states: Option<PathBuf>) -> Self {
         Self {
             settings,
             allowed,
+            states,
             busy: AtomicUsize::new(0),
         }
     }
@@ -142,7 +148,11 @@ impl Exporter {
             ..self.settings.clone()
         };
         let started = sys::clock::read().wall;
-        let state = RunState::new(&settings.name, "source", started, Baseline::FirstHalf);
+        let mut state = RunState::new(&settings.name, "source", started, Baseline::Run);
+        if let Some(directory) = &self.states {
+            let file = state_in(directory, &wanted.target.to_string());
+            state = state.keeping(StateFile::open(file));
+        }
         let (node, queue) = Node::new(settings, Some(next_hop));
         let origin = Arc::new(Origin::new(node).probing());
         let latest = Arc::clone(&origin.node.latest);

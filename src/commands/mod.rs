@@ -4,6 +4,7 @@
 //! or a [`Failure`].
 
 pub mod check_rules;
+pub mod compare;
 pub mod demo;
 pub mod exporter;
 pub mod help;
@@ -14,6 +15,7 @@ pub mod prepare;
 pub mod probe;
 pub mod signals;
 pub mod source;
+pub mod state;
 pub mod targets;
 
 use crate::cli::{self, Action, Command, Config, ExitCode, PROGRAM};
@@ -105,13 +107,19 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
         Command::Node(config) => node::run(&common, &config, signals, &stop),
         Command::Probe(config) => probe::run(&common, &config, signals, &stop),
         Command::CheckRules(path) => check_rules::run(&path),
-        Command::Targets(_) | Command::Exporter | Command::Demo(_) | Command::Passive(_)
+        Command::State(config) => state::run(&config, common.format),
+        Command::Targets(_)
+        | Command::Exporter
+        | Command::Demo(_)
+        | Command::Passive(_)
+        | Command::Compare(_)
             if !FULL =>
         {
             unreachable!("the command line of this build has none of them")
         }
         Command::Targets(config) => targets::run(&common, &config, signals),
         Command::Passive(config) => passive::run(&common, &config, signals),
+        Command::Compare(config) => compare::run(&config, common.format),
         Command::Help(_) => unreachable!("dispatch has run it"),
         Command::Exporter => exporter::run(&common, signals, &stop),
         Command::Demo(config) => {

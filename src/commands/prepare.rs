@@ -6,10 +6,12 @@ use crate::annotation::Classes;
 use crate::cli::{Common, Format, HostPort, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
+use crate::collect::state_file::{read_bounded, StateFile, StateReadError};
 use crate::commands::exporter::Exporter;
 use crate::http::{self, Routes};
+use crate::measure::baseline::escape;
 use crate::measure::sla::{self, Rule};
-use crate::measure::Baseline;
+use crate::measure::{Baseline, State};
 use crate::node::accept::listen_addresses;
 use crate::node::accept_limit::AdmissionLimits;
 use crate::node::dial::NextHop;
@@ -18,19 +20,23 @@ use crate::node::{Node, NodeSettings};
 use crate::origin::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::metrics::{MetricsEndpoint, Watched};
-use crate::publish::printer::{read_state, Printer};
+use crate::publish::printer::Printer;
+use crate::report::comparison;
 use crate::session::admission::Accept;
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::siphash::Key;
 use crate::wire::NodeRole;
 use crate::FULL;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// The time with which a run without end compares: its first five minutes.
-const FIRST_SPAN: Duration = Duration::from_secs(300);
+/// A run without end keeps its blocks for so long.
+const SPAN: Nanos = Nanos::from_millis(600_000);
+
+/// Letters of an escaped target's name in the name of its state: 255 bytes, less what is added.
+const NAME_MAX: usize = 200;
 
 /// Returns the name of this node: that of `--node`, or of the host.
 pub(crate) fn node_name(common: &Common) -> String {
@@ -89,32 +95,67 @@ pub(crate) fn next_hop(common: &Common, endpoint: &HostPort) -> Result<NextHop, 
 pub fn printer(common: &Common, otherwise: Output) -> Result<Printer, OutputError> {
     let format = common.format.unwrap_or(Format::Text);
     let output = Output::open(common.report.as_deref(), otherwise, format.has_lines())?;
-    let printer = Printer::new(output, format, common.state.clone());
+    let printer = Printer::new(output, format);
     printer.with_page(common.report_html.as_deref())
 }
 
-/// Returns the earlier figures with which a run compares.
-pub(crate) fn baseline(common: &Common, endless: bool) -> Result<Baseline, OutputError> {
-    Ok(match &common.state {
-        Some(path) => Baseline::Runs(read_state(path)?),
-        None if endless => Baseline::FirstSpan(Nanos::from(FIRST_SPAN)),
-        None => Baseline::FirstHalf,
-    })
+/// Reads the file that `--baseline` names.
+fn baseline(path: &Path) -> Result<Baseline, OutputError> {
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let error = |cause| OutputError::reading(path, cause);
+    let text = read_bounded(path).map_err(|cause| match cause {
+        StateReadError::Io(cause) => error(cause),
+        StateReadError::Foreign(what) => error(invalid(what)),
+    })?;
+    let state = if text.trim_start().starts_with('{') {
+        comparison::parse_report(&text)
+            .and_then(|report| report.baseline())
+            .map_err(|what| error(invalid(what)))?
+    } else {
+        let read = State::parse(&text);
+        read.map_err(|what| error(invalid(what.to_string())))?.state
+    };
+    Ok(Baseline::Earlier(Arc::new(state)))
 }
 
-/// Returns the empty state of a run.
+/// Returns the empty state of a run, whose file is that of `--state`.
 pub(crate) fn run_state(
     common: &Common,
     role: NodeRole,
     endless: bool,
 ) -> Result<RunState, OutputError> {
+    run_state_of(common, role, endless, common.state.clone())
+}
+
+/// Returns the empty state of a run whose file is `file`.
+pub(crate) fn run_state_of(
+    common: &Common,
+    role: NodeRole,
+    endless: bool,
+    file: Option<PathBuf>,
+) -> Result<RunState, OutputError> {
     let started = sys::clock::read().wall;
-    Ok(RunState::new(
-        &node_name(common),
-        role.name(),
-        started,
-        baseline(common, endless)?,
-    ))
+    let baseline = common.baseline.as_deref().map(baseline).transpose()?;
+    let baseline = baseline.unwrap_or_default();
+    let mut run_state = RunState::new(&node_name(common), role.name(), started, baseline);
+    if let Some(window) = common.window {
+        run_state = run_state.with_window(window.into());
+    }
+    if endless {
+        run_state = run_state.without_end(SPAN);
+    }
+    if let Some(file) = file {
+        run_state = run_state.keeping(StateFile::open(file));
+    }
+    Ok(run_state)
+}
+
+/// Returns the file in `directory` (`--state DIR/`) that has the state of the target `name`.
+pub(crate) fn state_in(directory: &Path, name: &str) -> PathBuf {
+    let mut file = escape(name);
+    // A long name is no file name.
+    file.truncate(NAME_MAX);
+    directory.join(format!("{file}.state"))
 }
 
 /// Returns the rules of the file of `--rules`, then the limits of the command line.
@@ -187,7 +228,9 @@ pub fn routes(common: &Common, metrics: &Arc<MetricsEndpoint>) -> Result<Routes,
             key: key(common)?,
             ..settings(common, NodeRole::Source)
         };
-        let exporter = Exporter::new(settings, common.probe_allow.clone());
+        // A node that also probes has a file for itself.
+        let states = common.state.clone().filter(|path| path.is_dir());
+        let exporter = Exporter::new(settings, common.probe_allow.clone(), states);
         routes = routes.with("/probe", move |request| exporter.answer(request));
     }
     Ok(routes)

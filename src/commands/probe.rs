@@ -68,6 +68,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// An event of the scheduling thread.
 #[derive(Debug)]
 enum Event {
+    /// A session stands: the due time of the first block of all, and the time that this session
+    /// took to stand.
+    Opened(MonoTime, Nanos),
     /// A session broke.
     Broken(PathError),
     /// The run is over.
@@ -194,9 +197,9 @@ fn collect(
     stop: &Arc<StopFlag>,
 ) -> Result<(), OutputError> {
     let (sender, events) = unbounded(); // At most one per session, and sessions are spaced in time.
-    let start = sys::clock::mono() + Nanos::from_millis(1);
     let clock = sys::clock::read();
-    let scheduled = |sequence: u64| {
+    let mut start = clock.mono;
+    let scheduled = |start: MonoTime, sequence: u64| {
         let due = start + Nanos(Nanos::from(plan.interval).0.saturating_mul(sequence));
         WallTime(clock.wall.0.wrapping_add(due.0.wrapping_sub(clock.mono.0)))
     };
@@ -204,20 +207,27 @@ fn collect(
         let (origin, stop) = (Arc::clone(origin), Arc::clone(stop));
         Builder::new()
             .name("up#1".into())
-            .spawn(move || drive(&origin, plan, start, &stop, &sender))
+            .spawn(move || drive(&origin, plan, &stop, &sender))
     };
     if let Err(error) = driver {
         log::error!("probe: cannot start a thread: {error}");
         return Ok(()); // Nothing was measured, which is critical.
     }
-    let mut broken = None;
     let sent = || Some(origin.progress.blocks_so_far());
     run.collect(sent, |run| {
         // All that wait: one wake-up may stand for several.
         let mut flow = ControlFlow::Continue(());
         for event in events.try_iter() {
             match event {
-                Event::Broken(cause) => broken = Some(report_break(run, &cause, plan)?),
+                Event::Opened(first, took) => {
+                    start = first;
+                    run.state.set_opened(took);
+                    run.state.set_broken(None); // A path heals.
+                }
+                Event::Broken(cause) => {
+                    let broken = report_break(run, &cause, plan)?;
+                    run.state.set_broken(Some(broken));
+                }
                 Event::Over => flow = ControlFlow::Break(()),
             }
         }
@@ -231,13 +241,10 @@ fn collect(
         .next_unanswered(from)
         .filter(|_| run.output.has_lines())
     {
-        run.output.lost(&run.state, sequence, scheduled(sequence))?;
+        run.output
+            .lost(&run.state, sequence, scheduled(start, sequence))?;
         from = sequence + 1;
     }
-    if plan.count.is_none() && !origin.is_down() {
-        broken = None; // A run without end heals.
-    }
-    run.state.set_broken(broken);
     run.finish(blocks, plan.count.is_some())
 }
 
@@ -259,96 +266,144 @@ fn report_break(
     Ok(Broken { state, text })
 }
 
-/// Runs the scheduling thread: opens sessions, and opens them again after a break.
-fn drive(
-    origin: &Arc<Origin>,
-    plan: Plan,
-    start: MonoTime,
-    stop: &Arc<StopFlag>,
-    events: &Sender<Event>,
-) {
+/// Runs the scheduling thread: opens sessions, and opens them again after a break, until the
+/// schedule is over. A probe of some blocks gives up if its path never stood.
+fn drive(origin: &Arc<Origin>, plan: Plan, stop: &Arc<StopFlag>, events: &Sender<Event>) {
     sys::precise_timers();
-    let mut schedule = Schedule::new(start, plan.interval.into(), plan.count);
+    let start = sys::clock::mono();
+    let mut driver = Driver {
+        origin,
+        plan,
+        stop,
+        events,
+        schedule: Schedule::new(start, plan.interval.into(), plan.count),
+        stood: false,
+    };
     let mut pause = SHORTEST_PAUSE;
     loop {
-        match session(origin, plan, &mut schedule, stop) {
-            Ok(()) => {
-                origin.set_down(false);
-                break;
-            }
-            Err((broken, worked)) => {
-                origin.set_down(true);
-                let _ = events.send(Event::Broken(broken)); // An error means that the run is over.
-                origin.node.collector.wake();
-                if plan.count.is_some() || stop.is_set() {
-                    break;
-                }
-                pause = if worked {
-                    SHORTEST_PAUSE
-                } else {
-                    (pause * 2).min(LONGEST_PAUSE)
-                };
-                // The wake-up by the reader of the ended session may come only now: it ends no
-                // pause.
-                let over = sys::clock::mono() + pause.into();
-                while sys::clock::mono() < over && !stop.is_set() {
-                    stop.wait_until(over);
-                }
-                let missed = schedule.skip_to(sys::clock::mono());
-                origin.progress.skip(missed);
-                if stop.is_set() {
-                    break;
-                }
-            }
+        let Err((broken, worked)) = driver.session() else {
+            origin.set_down(false);
+            break;
+        };
+        origin.set_down(true);
+        let _ = events.send(Event::Broken(broken)); // An error means that the run is over.
+        origin.node.collector.wake();
+        if stop.is_set() || (plan.count.is_some() && !driver.stood) {
+            break;
+        }
+        pause = if worked {
+            SHORTEST_PAUSE
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
+        };
+        // The wake-up by the reader of the ended session may come only now: it ends no pause.
+        let over = sys::clock::mono() + pause.into();
+        while sys::clock::mono() < over && !stop.is_set() {
+            stop.wait_until(over);
+        }
+        driver.pass_over(sys::clock::mono());
+        if stop.is_set() || driver.schedule.due().is_none() {
+            break;
         }
     }
     if let Some(count) = plan.count {
         // Blocks that a broken path kept back were due all the same.
         if !stop.is_set() {
-            origin.progress.skip(schedule.left(count));
+            origin.progress.skip(driver.schedule.left(count));
         }
     }
     let _ = events.send(Event::Over);
     origin.node.collector.wake();
 }
 
-/// Runs one session until the plan is done, the path breaks, or the user stops it. The second value
-/// of an error is `true` if the path had worked before.
-fn session(
-    origin: &Arc<Origin>,
+/// The scheduling thread.
+struct Driver<'a> {
+    origin: &'a Arc<Origin>,
     plan: Plan,
-    schedule: &mut Schedule,
-    stop: &Arc<StopFlag>,
-) -> Result<(), (PathError, bool)> {
-    let before = origin.progress.blocks().received;
-    let session = Arc::new(origin.open().map_err(|broken| (broken, false))?);
-    let worked = |broken| (broken, origin.progress.blocks().received > before);
-    let (sender, ended) = bounded(1);
-    read_in_background(origin, &session, sender, stop)
-        .map_err(|error| worked(PathError::own(format!("cannot start a thread: {error}"))))?;
-    let mut writer = BlockWriter::new(origin, &session, plan.size);
-    fill(writer.payload());
-    let mut unsent = None;
-    while let Some(due) = schedule.due() {
-        while sys::clock::mono() < due && !stop.is_set() && ended.is_empty() {
-            stop.wait_until(due);
+    stop: &'a Arc<StopFlag>,
+    events: &'a Sender<Event>,
+    schedule: Schedule,
+    /// The path has stood before: the schedule goes on.
+    stood: bool,
+}
+
+impl Driver<'_> {
+    /// Counts the blocks that were due by `now`, without a session, as unsent.
+    fn pass_over(&mut self, now: MonoTime) {
+        if self.stood {
+            let missed = self.schedule.skip_to(now);
+            self.origin.progress.skip(missed);
         }
-        if stop.is_set() || !ended.is_empty() {
-            break;
+    }
+
+    /// Runs one session until the plan is done, the path breaks, or the user stops it. The second
+    /// value of an error is `true` if the path had worked before.
+    fn session(&mut self) -> Result<(), (PathError, bool)> {
+        let (origin, plan, stop) = (self.origin, self.plan, self.stop);
+        let before = origin.progress.blocks().received;
+        let begun = sys::clock::mono();
+        let session = Arc::new(origin.open().map_err(|broken| (broken, false))?);
+        let worked = |broken| (broken, origin.progress.blocks().received > before);
+        let (sender, ended) = bounded(1);
+        read_in_background(origin, &session, sender, stop)
+            .map_err(|error| worked(PathError::own(format!("cannot start a thread: {error}"))))?;
+        let mut writer = BlockWriter::new(origin, &session, plan.size);
+        fill(writer.payload());
+        let mut unsent = await_opened(origin, &session, &ended, stop).err();
+        if origin.is_established() {
+            self.opened(begun);
         }
-        match writer.send(plan.size, Due::At(due)) {
-            Ok(_) => schedule.sent(),
-            Err(broken) => {
-                schedule.sent();
-                unsent = Some(broken);
+        while let Some(due) = self.schedule.due().filter(|_| unsent.is_none()) {
+            while sys::clock::mono() < due && !stop.is_set() && ended.is_empty() {
+                stop.wait_until(due);
+            }
+            if stop.is_set() || !ended.is_empty() {
                 break;
             }
+            unsent = writer.send(plan.size, Due::At(due)).err();
+            self.schedule.sent();
         }
+        if unsent.is_none() {
+            writer.end();
+        }
+        wait_for_reader(origin, &session, &ended, unsent).map_err(worked)
     }
-    if unsent.is_none() {
-        session.end();
+
+    /// Begins the schedule, or passes over what fell due without a session.
+    fn opened(&mut self, begun: MonoTime) {
+        let now = sys::clock::mono();
+        if self.stood {
+            self.pass_over(now);
+        } else {
+            self.schedule.begin(now + Nanos::from_millis(1));
+            self.stood = true;
+        }
+        let took = now.since(begun);
+        let _ = self.events.send(Event::Opened(self.schedule.start(), took));
+        self.origin.node.collector.wake();
     }
-    wait_for_reader(origin, &session, &ended, unsent).map_err(worked)
+}
+
+/// Waits until the far end has answered the opening, the session has ended, or the user stops it.
+fn await_opened(
+    origin: &Origin,
+    session: &OpenSession,
+    ended: &Receiver<Result<(), ReadEnd<()>>>,
+    stop: &StopFlag,
+) -> Result<(), PathError> {
+    let timeout = origin.node.settings.timeout;
+    let deadline = sys::clock::mono() + timeout.into();
+    while !origin.is_established() && ended.is_empty() && !stop.is_set() {
+        if sys::clock::mono() >= deadline {
+            return Err(PathError::silence(format!(
+                "no answer to the opening of the path through {} for {} s (--timeout)",
+                session.peer(),
+                timeout.as_secs_f64()
+            )));
+        }
+        stop.wait_until(deadline);
+    }
+    Ok(())
 }
 
 /// Waits for the reader. It ends with the END of the far end, which follows the last answer, or by
@@ -397,7 +452,7 @@ fn read_in_background(
         .name("down#1".into())
         .stack_size(STACK)
         .spawn(move || {
-            let outcome = origin.read(&session, |_| Ok(()));
+            let outcome = origin.read(&session, || stop.wake(), |_| Ok(()));
             let _ = ended.send(outcome); // An error means that the session is over.
             stop.wake();
         })?;

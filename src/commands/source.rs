@@ -194,7 +194,7 @@ fn pump_out(origin: &Origin, session: &OpenSession, block: usize) -> Ended {
     loop {
         let read = match stdin.read(writer.payload()) {
             Ok(0) => {
-                session.end();
+                writer.end();
                 return Ended::Sent;
             }
             Ok(read) => read,
@@ -213,6 +213,6 @@ fn pump_out(origin: &Origin, session: &OpenSession, block: usize) -> Ended {
 fn pump_back(origin: &Origin, session: &OpenSession) -> Ended {
     let read = raw_stdout()
         .map_err(ReadEnd::Sink)
-        .and_then(|mut stdout| origin.read(session, |payload| stdout.write_all(payload)));
+        .and_then(|mut stdout| origin.read(session, || (), |payload| stdout.write_all(payload)));
     Ended::Received(read)
 }

@@ -7,7 +7,7 @@ use crate::cli::{Common, ExitCode, TargetsConfig};
 use crate::collect::queue::Queue;
 use crate::collect::run::Run;
 use crate::collect::run_state::RunState;
-use crate::commands::prepare::{origin, publish, rules, run_state, watching};
+use crate::commands::prepare::{origin, publish, rules, run_state_of, state_in, watching};
 use crate::commands::probe::{self, exit_code, state_with_output, Plan};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
@@ -49,7 +49,9 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
         // A name that cannot be resolved fails this path only, and is tried again.
         let host = target.address.host.as_deref().unwrap_or_default();
         let next_hop = NextHop::unresolved(host, target.address.port);
-        let state = run_state(common, NodeRole::Source, endless).map_err(unwritable)?;
+        let file = common.state.as_deref();
+        let file = file.map(|directory| state_in(directory, &target.name));
+        let state = run_state_of(common, NodeRole::Source, endless, file).map_err(unwritable)?;
         let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
         let origin = Arc::new(origin.probing());
         let state = watching(state, rules.clone(), &origin.node);

@@ -15,10 +15,13 @@
 //! `baseline` is the text that keeps a run for later ones.
 
 pub mod baseline;
+pub mod change;
 mod clock;
+pub mod compare;
 mod held;
 mod histogram;
 mod model;
+mod part;
 mod series;
 pub mod sla;
 #[cfg(test)]
@@ -28,10 +31,11 @@ mod trip;
 mod verdict;
 pub mod why;
 
-pub use baseline::{RunRecord, StateError};
+pub use baseline::{PathHistory, Record, State, StateError, StateText};
 pub use histogram::{Histogram, BUCKETS_NS};
 pub use model::{Baseline, Model};
-pub use trip::{HostPart, Parts, SegmentPart, Trip, TripError};
+pub use part::Part;
+pub use trip::{HostPart, Parts, Retransmits, SegmentPart, Trip, TripError};
 
 use crate::time::{Nanos, SignedNanos, WallTime};
 pub use crate::wire::StampDirection;
@@ -73,7 +77,9 @@ pub struct HopStamp {
     pub generation: u8,
     /// `true` if the node's clock was stepped between ingress and egress of this stamp.
     pub stepped: bool,
-    /// `true` if the node's kernel calls its clock synchronised.
+    /// The block waited for the node's connection to the next one: the forward residence is that of the connect.
+    pub waited: bool,
+    /// The node's kernel calls its clock synchronised.
     pub synchronised: bool,
     /// Time that the stamping pump was blocked in `write` since its previous stamp; saturates at 71
     /// minutes.
@@ -159,15 +165,21 @@ pub struct Summary {
 pub enum VerdictKind {
     /// A stretch between two neighbouring nodes.
     Segment,
-    /// A node's residence time, or its wake-up delay ([`Verdict::reads_late`]).
+    /// A node: its residence, or its wake-up delay ([`Verdict::reads_late`]).
     Host,
-    /// The source's own delay between the scheduled time and the send.
+    /// The source's own delay between the due time and the send.
     Source,
     /// The server behind an exit, and the network to it.
     Server,
-    /// A clock that was stepped: the figures beside it are not network delay.
+    /// The connects of a node to the next one.
+    Connect,
+    /// The stretch behind the last node that stamps.
+    Behind,
+    /// A clock was stepped: the figures beside it are not network delay.
     Clock,
-    /// No part: none stands out, or nothing was measured.
+    /// The path does not answer.
+    Down,
+    /// Nothing changed, or nothing was measured.
     None,
 }
 
@@ -179,7 +191,10 @@ impl VerdictKind {
             Self::Host => "host",
             Self::Source => "source",
             Self::Server => "server",
+            Self::Connect => "connect",
+            Self::Behind => "behind",
             Self::Clock => "clock",
+            Self::Down => "down",
             Self::None => "none",
         }
     }
@@ -212,20 +227,31 @@ impl VerdictDirection {
 pub enum Basis {
     /// Growth over the baseline.
     Increase,
-    /// Size of the largest part, without a baseline.
-    Share,
 }
 
-/// The quantile of a verdict's figure.
+/// The figure that a change is one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// The median.
     P50,
+    /// The arithmetic mean: some of the blocks became later.
+    Mean,
     /// The 95th percentile.
     P95,
 }
 
-/// The reliability of a verdict.
+impl Figure {
+    /// The word for it in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P50 => "p50",
+            Self::Mean => "mean",
+            Self::P95 => "p95",
+        }
+    }
+}
+
+/// How far the verdict can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confidence {
     /// The interval of the named part does not overlap the next one's.
@@ -260,44 +286,158 @@ impl Sla {
     }
 }
 
-/// The part that adds the delay, or whose delay has grown.
+/// The first answer: the part that changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// The kind of the named part.
+    /// The kind of the part that is named.
     pub kind: VerdictKind,
     /// Index of a segment, or hop of a host; `None` for the others.
     pub index: Option<usize>,
-    /// `B -> C`, `C`, `server`; `none` if nothing stands out.
+    /// The part; `None` if none is named.
+    pub part: Option<Part>,
+    /// `B -> C`, `C`, `server`; `none` if nothing changed.
     pub name: String,
-    /// The direction; `None` if unsynchronised clocks hide it, or if it has no meaning.
+    /// `None` if unsynchronised clocks do not show it, or if it has no meaning.
     pub direction: Option<VerdictDirection>,
-    /// Increase or share.
-    pub basis: Basis,
-    /// The quantile that decided.
+    /// `None` if nothing changed.
+    pub basis: Option<Basis>,
+    /// The figure that changed.
     pub figure: Figure,
     /// The named part's share of the sum of all totals; `None` if nothing is named.
     pub share: Option<f64>,
-    /// Median of the differences between current and baseline batches.
+    /// The change of the figure, per block.
     pub increase: Option<SignedNanos>,
     /// Low end of its interval (about 99 %).
     pub increase_low: Option<SignedNanos>,
     /// High end of its interval.
     pub increase_high: Option<SignedNanos>,
+    /// The figure before the change.
+    pub baseline: Option<SignedNanos>,
+    /// When the first block on the new level was due, by the clock as it is now; `None` if that is unknown.
+    pub since: Option<WallTime>,
+    /// When the change ended; `None` if it lasts.
+    pub until: Option<WallTime>,
+    /// The least change that would have been named; `None` unless nothing was.
+    pub least: Option<Nanos>,
+    /// Other changes, the largest first; falls among them.
+    pub also: Vec<Also>,
     /// High or low.
     pub confidence: Confidence,
-    /// The reason in a few words: the rule that decided, and the limits of the confidence.
+    /// What the verdict rests on, in a few words.
     pub reason: String,
+    /// What speaks against it; empty where the confidence is high.
+    pub doubts: Vec<String>,
     /// One sentence for people.
     pub text: String,
-    /// The likely cause, from the annotations of nodes and kernels: `network`, `host C is busy:
-    /// ...`; `unknown` if no rule decides; `None` without annotations.
+    /// The likely cause, by annotations of nodes and kernels: `network`, `host C is busy: ...`; `unknown` if the rules do
+    /// not decide; `None` if nothing was asked.
     pub cause: Option<String>,
     /// `true` if the host is named for its wake-up delay.
     pub reads_late: bool,
+    /// The blocks that became later are those that a retransmission delayed.
+    pub retransmitted: bool,
+}
+
+impl Default for Verdict {
+    /// Nothing is named, without a reason.
+    fn default() -> Self {
+        Self {
+            kind: VerdictKind::None,
+            index: None,
+            part: None,
+            name: "none".to_owned(),
+            direction: None,
+            basis: None,
+            figure: Figure::P50,
+            share: None,
+            increase: None,
+            increase_low: None,
+            increase_high: None,
+            baseline: None,
+            since: None,
+            until: None,
+            least: None,
+            also: Vec::new(),
+            confidence: Confidence::Low,
+            reason: String::new(),
+            doubts: Vec::new(),
+            text: String::new(),
+            cause: None,
+            reads_late: false,
+            retransmitted: false,
+        }
+    }
+}
+
+/// A change beside the one that the verdict names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Also {
+    /// The kind of the part.
+    pub kind: VerdictKind,
+    /// Index of a segment, or hop of a host; `None` for the others.
+    pub index: Option<usize>,
+    /// The part.
+    pub part: Part,
+    /// `B -> C`, `C`, `server`.
+    pub name: String,
+    /// The change, per block; negative for a fall.
+    pub increase: SignedNanos,
+    /// As [`Verdict::since`].
+    pub since: Option<WallTime>,
+}
+
+/// The second answer: the part that has most of the delay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Largest {
+    /// The kind of the part.
+    pub kind: VerdictKind,
+    /// Index of a segment, or hop of a host; `None` for the others.
+    pub index: Option<usize>,
+    /// The part.
+    pub part: Part,
+    /// `B -> C`, `C`, `server`.
+    pub name: String,
+    /// Its share of the sum of all totals; `None` for the server, which is in no total.
+    pub share: Option<f64>,
+    /// Mean per block of the run.
+    pub mean: SignedNanos,
+    /// Its median.
+    pub p50: Option<SignedNanos>,
+    /// The name of the second part, if its mean is within 10 % of this one's.
+    pub second: Option<String>,
+}
+
+/// Figures of one part: rows that add up to the total.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartStatistics {
+    /// The part.
+    pub part: Part,
+    /// Of every block; of a connect, of the blocks that waited.
+    pub delay: Option<Summary>,
+    /// Of the latest complete window, or of the run before the first has ended.
+    pub window: Option<Summary>,
+    /// Sum of the part / blocks of the run: these add up to the total's mean. Of the server, its own mean.
+    pub mean: Option<SignedNanos>,
+    /// Sum of the part / sum of the totals: these add up to 1. `None` for the server.
+    pub share: Option<f64>,
+    /// The normal delay: of earlier runs, or of this run before its change.
+    pub baseline: Option<SignedNanos>,
+    /// The largest change, or the difference to earlier runs; `None` without either.
+    pub increase: Option<SignedNanos>,
+    /// The figure of the change; `None` if nothing is named.
+    pub figure: Option<Figure>,
+    /// The least change that would have been named; `None` for a run that is too short.
+    pub least: Option<Nanos>,
+    /// TCP segments sent again, forward and return; `None` if no node reported any reading.
+    pub retransmits: [Option<u64>; 2],
+    /// Blocks that a retransmission delayed; `None` for other parts than segments.
+    pub delayed_by_loss: Option<u64>,
+    /// Its state against its limits.
+    pub sla: Sla,
 }
 
 /// Figures of one segment over a run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SegmentStatistics {
     /// Hop of the near node.
     pub from_hop: u8,
@@ -324,8 +464,7 @@ pub struct SegmentStatistics {
     pub clock_offset_error: Option<Nanos>,
     /// Rate of the far clock against the near one, in parts per million.
     pub clock_skew_ppm: Option<f64>,
-    /// Sum of this part / sum of the totals. Share, baseline and increase are of the network delay
-    /// if it is known of nearly all blocks, else of the round trip.
+    /// As of the part, [`PartStatistics::share`]; likewise baseline and increase.
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile (the figure that stands out most, else p50).
     pub baseline: Option<SignedNanos>,
@@ -334,12 +473,24 @@ pub struct SegmentStatistics {
     /// Number of negative round trips, which are kept: a clock was stepped while a block was on its
     /// way.
     pub negative: u64,
-    /// The state of its limits.
+    /// TCP segments sent again, forward and return; `None` if no node reported any reading.
+    pub retransmits: [Option<u64>; 2],
+    /// Its state against its limits.
     pub sla: Sla,
 }
 
+impl SegmentStatistics {
+    /// Returns its name as a part.
+    pub fn part(&self) -> Part {
+        Part::Segment {
+            from: self.from_hop,
+            to: self.to_hop,
+        }
+    }
+}
+
 /// Figures of one node over a run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostStatistics {
     /// Its place on the path.
     pub hop: u8,
@@ -358,14 +509,6 @@ pub struct HostStatistics {
     pub forward_wake_up: Option<Summary>,
     /// The same on the way back.
     pub return_wake_up: Option<Summary>,
-    /// Sum of the wake-up delays / sum of the totals, in directions in which the segments beside it
-    /// leave them out. `None` if there is no such direction, or too few are known. All shares of a
-    /// path add up to 1.
-    pub wake_up_share: Option<f64>,
-    /// Median of the baseline batches' quantile of the wake-up delay, both ways together.
-    pub wake_up_baseline: Option<SignedNanos>,
-    /// Increase over the baseline.
-    pub wake_up_increase: Option<SignedNanos>,
     /// Sum of this part / sum of the totals.
     pub share: Option<f64>,
     /// Median of the baseline batches' quantile.
@@ -378,8 +521,15 @@ pub struct HostStatistics {
     pub sla: Sla,
 }
 
-/// All figures of a run, from which a report is rendered.
-#[derive(Clone, Debug, PartialEq)]
+impl Statistics {
+    /// Returns the figures of a part; `None` if it is not on the path.
+    pub fn part(&self, part: Part) -> Option<&PartStatistics> {
+        self.parts.iter().find(|of| of.part == part)
+    }
+}
+
+/// All figures of a run; what a report is rendered from.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// From the scheduled time to the return ingress at the origin.
     pub round_trip: Option<Summary>,
@@ -387,7 +537,11 @@ pub struct Statistics {
     pub distribution: Histogram,
     /// The state of the total's limits, and the worst of all parts.
     pub sla: Sla,
-    /// Figures of the segments, in order of the path.
+    /// Of the latest complete window, or of the run before the first has ended.
+    pub window: Option<Summary>,
+    /// The parts in order of the path, and the server behind it.
+    pub parts: Vec<PartStatistics>,
+    /// In order of the path.
     pub segments: Vec<SegmentStatistics>,
     /// Figures of the nodes, in order of the path; one more than the segments.
     pub hosts: Vec<HostStatistics>,
@@ -395,6 +549,10 @@ pub struct Statistics {
     pub behind_exit: Option<Summary>,
     /// Number of changes of a node id at a hop, or of the path's shape.
     pub path_changes: u64,
-    /// The verdict of the run.
+    /// The part that changed.
     pub verdict: Verdict,
+    /// The part that has most of the delay; `None` for under 5 blocks.
+    pub largest: Option<Largest>,
+    /// The blocks of each part over time, for a comparison with another run.
+    pub batches: Vec<compare::PartBatches>,
 }

@@ -4,7 +4,7 @@
 //! Every span is taken on one clock, so that an offset between clocks cancels out (RFC 2681). All
 //! arithmetic wraps: the parts add up to the whole exactly, whatever a peer wrote into its stamps.
 
-use super::{HopStamp, NodeId, Return, StampDirection};
+use super::{Direction, HopStamp, NodeId, Return, StampDirection};
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use std::fmt;
 
@@ -27,6 +27,23 @@ pub struct Trip {
     pub late: bool,
     /// First reply byte minus last forward write at an exit; `None` if unknown.
     pub behind_exit: Option<Nanos>,
+    /// A number of the connection that the block came by: blocks of one connection wait for each other.
+    pub connection: u32,
+    /// Readings of the kernel's count of retransmissions that came with the block.
+    pub retransmits: Vec<Retransmits>,
+}
+
+/// A node's reading of how many segments its TCP sent again on one of its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retransmits {
+    /// The hop of the node that read.
+    pub hop: u8,
+    /// Forward: sent to the node behind it. Return: sent to the node before it.
+    pub direction: Direction,
+    /// Segments sent again since the reading before, less those that the peer had received already.
+    pub count: u32,
+    /// Time since the reading before, on the node's clock.
+    pub span: Nanos,
 }
 
 /// The delay that one node added.
@@ -47,10 +64,18 @@ pub struct HostPart {
     pub forward_wake_up: Option<SignedNanos>,
     /// The same on the way back, a share of the segment behind. `None` also at the end of the path.
     pub return_wake_up: Option<SignedNanos>,
+    /// The wake-up delays that count as the host's, on the way out and back: of segments whose both ends are known.
+    pub own_wake_ups: [SignedNanos; 2],
 }
 
 impl HostPart {
-    /// Both residences together; `None` if both are unknown.
+    /// The host's part of the total: its residences and its own wake-up delays. `None` if its clock was stepped.
+    pub fn part(&self) -> Option<SignedNanos> {
+        self.residence()
+            .map(|residence| residence + self.own_wake_ups[0] + self.own_wake_ups[1])
+    }
+
+    /// Both residences together; `None` where there is neither.
     pub fn residence(&self) -> Option<SignedNanos> {
         match (self.forward_residence, self.return_residence) {
             (None, None) => None,
@@ -75,6 +100,19 @@ pub struct SegmentPart {
     pub forward: Option<SignedNanos>,
     /// The raw one-way difference `x_i - y_e`. Forward and back add up to the round trip.
     pub back: Option<SignedNanos>,
+    /// The wake-up delay of the far node on the way out and that of the near node on the way back; `None` unless both
+    /// are known.
+    pub wake_ups: Option<[SignedNanos; 2]>,
+    /// The time that the block waited at the near node for its connection to the far one; `None` if it did not wait.
+    pub connect: Option<SignedNanos>,
+}
+
+impl SegmentPart {
+    /// The segment's part of the total: the round trip, without the wake-up delays at its ends where both are known, so
+    /// that no block drops out. `None` if a clock was stepped.
+    pub fn part(&self) -> Option<SignedNanos> {
+        self.network.or(self.round_trip)
+    }
 }
 
 /// The parts of one block's delay. They add up to the total exactly if none of them is `None`.
@@ -228,13 +266,21 @@ impl Trip {
                 Some(home) if place + 1 < pairs.len() => home.wake_up(),
                 _ => None,
             };
+            let forward_residence = (!pair.out.stepped).then(|| pair.out.egress - pair.out.ingress);
+            // Without a segment behind it there is nothing that the wait could be the connect of.
+            let waited = pair.out.waited && place + 1 < pairs.len();
+            let connect = forward_residence.filter(|_| waited);
             parts.hosts.push(HostPart {
                 hop: pair.out.hop,
                 node: pair.out.node,
-                forward_residence: (!pair.out.stepped).then(|| pair.out.egress - pair.out.ingress),
+                forward_residence: match waited {
+                    true => forward_residence.map(|_| SignedNanos::ZERO),
+                    false => forward_residence,
+                },
                 return_residence: home_residence.filter(|_| !home_stepped),
                 forward_wake_up: pair.out.wake_up().filter(|_| place > 0),
                 return_wake_up: home_wake_up,
+                own_wake_ups: [SignedNanos::ZERO; 2],
             });
             if place == 0 {
                 let total = self.home.ingress - pair.out.ingress;
@@ -258,15 +304,24 @@ impl Trip {
                 && !far_out.stepped;
             let forward = far.out.ingress - pair.out.egress;
             let back = back_in - far_out.egress;
-            let network = || Some(forward - far.out.wake_up()? + (back - home_wake_up?));
+            let wake_ups = far.out.wake_up().zip(home_wake_up).filter(|_| known);
+            let wake_ups = wake_ups.map(|(far, near)| [far, near]);
             parts.segments.push(SegmentPart {
-                network: known.then(network).flatten(),
+                network: wake_ups.map(|[far, near]| forward - far + (back - near)),
+                wake_ups,
+                connect,
                 from_hop: pair.out.hop,
                 to_hop: far.out.hop,
                 round_trip: known.then(|| forward + back),
                 forward: known.then_some(forward),
                 back: known.then_some(back),
             });
+        }
+        for place in 0..parts.segments.len() {
+            if let Some([far, near]) = parts.segments[place].wake_ups {
+                parts.hosts[place].own_wake_ups[1] = near;
+                parts.hosts[place + 1].own_wake_ups[0] = far;
+            }
         }
         parts
     }
@@ -357,6 +412,7 @@ mod tests {
             direction,
             generation: 0,
             stepped: false,
+            waited: false,
             synchronised: false,
             held: Nanos::ZERO,
             arrival: None,
@@ -384,6 +440,8 @@ mod tests {
             home,
             late: false,
             behind_exit,
+            connection: 0,
+            retransmits: Vec::new(),
         };
         let parts = trip.split().unwrap();
         let round_trips: Vec<_> = parts

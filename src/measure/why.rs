@@ -37,7 +37,6 @@
 //! acknowledgement (40 ms or more if data goes one way only) and is ignored. Counters are compared
 //! with the first answer to the same request; a single answer counts from the connection's start.
 
-use super::model::NETWORK_KNOWN;
 use super::sla::Amount;
 use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};
 use crate::annotation::NodeAnnotations;
@@ -108,6 +107,9 @@ pub fn cause(statistics: &Statistics, evidence: &Evidence<'_>) -> Option<String>
     })
 }
 
+/// Of so many blocks the wake-up delays at both ends have to be known before the network is blamed without them.
+const NETWORK_KNOWN: f64 = 0.9;
+
 #[derive(Clone, Copy)]
 enum Subject<'a> {
     Segment(&'a SegmentStatistics),
@@ -132,7 +134,8 @@ fn subject(statistics: &Statistics) -> Subject<'_> {
         VerdictKind::Source => hosts.first().map(Subject::Host),
         VerdictKind::Server => Some(Subject::Server),
         // A stepped clock is its own cause.
-        VerdictKind::Clock => Some(Subject::None),
+        VerdictKind::Clock | VerdictKind::Down => Some(Subject::None),
+        VerdictKind::Connect | VerdictKind::Behind => Some(Subject::None),
         VerdictKind::None => None,
     };
     let beyond =
@@ -157,7 +160,9 @@ fn subject(statistics: &Statistics) -> Subject<'_> {
 fn delay(statistics: &Statistics, part: Option<Summary>) -> Option<(f64, bool)> {
     let verdict = &statistics.verdict;
     let grown = verdict.increase.filter(|increase| {
-        verdict.basis == Basis::Increase && verdict.kind != VerdictKind::None && increase.0 > 0
+        verdict.basis == Some(Basis::Increase)
+            && verdict.kind != VerdictKind::None
+            && increase.0 > 0
     });
     let whole = part.map(|part| (part.p50.0 as f64, false));
     grown.map(|increase| (increase.0 as f64, true)).or(whole)
@@ -256,6 +261,14 @@ fn of_segment(
         if let (true, Some((delay, grown)), Some(kernel)) = (is_network, delay, kernel) {
             text += &if grown {
                 "both round trip and the kernel's RTT rose".to_owned()
+            } else if kernel > delay {
+                // It is smoothed, over all that the connection carries, and has delayed
+                // acknowledgements in it.
+                format!(
+                    "the kernel's RTT, smoothed over all its traffic, is {} beside {} here",
+                    span(kernel),
+                    span(delay)
+                )
             } else {
                 format!("the kernel's RTT is {} of {}", span(kernel), span(delay))
             };
@@ -442,7 +455,7 @@ fn span(nanos: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Confidence, Figure, Histogram, Verdict};
+    use super::super::HostStatistics;
     use super::*;
     use crate::annotation::{AnnotationValue, HostAnnotation};
     use crate::time::Nanos;
@@ -470,63 +483,21 @@ mod tests {
             from_hop,
             to_hop: from_hop + 1,
             round_trip: summary(ms),
-            distribution: Histogram::default(),
-            network: None,
-            forward_excess: None,
-            return_excess: None,
-            held_share: None,
-            clock_offset: None,
-            clock_offset_error: None,
-            clock_skew_ppm: None,
-            share: None,
-            baseline: None,
-            increase: None,
-            negative: 0,
-            sla: Sla::None,
+            ..SegmentStatistics::default()
         };
         let host = |hop| HostStatistics {
             hop,
-            nodes: Vec::new(),
             forward_residence: summary(3.0),
-            forward_distribution: Histogram::default(),
-            return_residence: None,
-            return_distribution: Histogram::default(),
             forward_wake_up: summary(0.02),
             return_wake_up: summary(0.02),
-            wake_up_share: None,
-            wake_up_baseline: None,
-            wake_up_increase: None,
-            share: None,
-            baseline: None,
-            increase: None,
-            clock_steps: 0,
-            sla: Sla::None,
+            ..HostStatistics::default()
         };
         Statistics {
             round_trip: summary(20.0),
-            distribution: Histogram::default(),
-            sla: Sla::None,
             segments: vec![segment(0, 1.0), segment(1, 10.0)],
             hosts: (0..3).map(host).collect(),
             behind_exit: summary(30.0),
-            path_changes: 0,
-            verdict: Verdict {
-                kind: VerdictKind::None,
-                index: None,
-                name: "none".into(),
-                direction: None,
-                basis: Basis::Share,
-                figure: Figure::P50,
-                share: None,
-                increase: None,
-                increase_low: None,
-                increase_high: None,
-                confidence: Confidence::Low,
-                reason: String::new(),
-                text: String::new(),
-                cause: None,
-                reads_late: false,
-            },
+            ..Statistics::default()
         }
     }
 
@@ -535,14 +506,14 @@ mod tests {
         let mut statistics = path();
         statistics.verdict.kind = kind;
         statistics.verdict.index = Some(index);
-        statistics.verdict.basis = Basis::Increase;
+        statistics.verdict.basis = Some(Basis::Increase);
         statistics.verdict.increase = Some(SignedNanos(5_000_000));
         statistics
     }
 
     fn largest(kind: VerdictKind, index: usize) -> Statistics {
         let mut statistics = grown(kind, index);
-        statistics.verdict.basis = Basis::Share;
+        statistics.verdict.basis = None;
         statistics.verdict.increase = None;
         statistics
     }

@@ -10,7 +10,8 @@ use crate::session::annotations::reported;
 use crate::session::trips::TripOrigin;
 use crate::wire::values::{cut_values, parse_values, with_annotation};
 use crate::wire::{
-    Flags, FrameView, Header, ANNOTATION_HEADER_LEN, ANNOTATION_VALUES, MAX_ANNOTATIONS,
+    Flags, FrameView, Header, ANNOTATION_HEADER_LEN, ANNOTATION_RETRANSMITS, ANNOTATION_VALUES,
+    MAX_ANNOTATIONS,
 };
 
 /// Offers the annotations in a frame that came back on `path`, of the nodes from this one on, to
@@ -66,6 +67,16 @@ pub fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -
         header.flags = header.flags.with(Flags::ANNOTATIONS_OVERFLOW);
     }
     header
+}
+
+/// Returns a copy of a frame, behind the headroom, with a reading of retransmissions of the node at
+/// `hop`; `None` if there is no room for it.
+pub fn append_retransmits(
+    frame: &FrameView<'_>,
+    hop: u8,
+    value: &[u8],
+) -> Option<(Vec<u8>, Header)> {
+    with_annotation(frame, HEADROOM, (ANNOTATION_RETRANSMITS, hop), value)
 }
 
 /// Returns the annotations that fit beside `taken` bytes of others.

@@ -32,6 +32,7 @@ pub mod pair;
 pub mod pump;
 mod read_fault;
 pub mod reader;
+pub mod retransmits;
 pub mod serve;
 pub mod server_time;
 mod stop;
@@ -42,7 +43,9 @@ pub use stop::StopFlag;
 
 use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
+use crate::collect::path_key::PathKey;
 use crate::collect::{latest, queue, requests};
+use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
 use crate::sys;
@@ -200,6 +203,14 @@ impl Node {
             address,
             next_hop,
             tags: self.settings.tags.clone(),
+        }
+    }
+
+    /// Hands readings of retransmissions that came without a block to the collector.
+    pub fn collect_retransmits(&self, path: PathKey, readings: Vec<Retransmits>) {
+        if !readings.is_empty() {
+            let readings = queue::Measurement::Retransmits(path, readings);
+            self.collector.offer(readings);
         }
     }
 

@@ -139,6 +139,8 @@ fn serve_raw<'a>(
         );
     }
     session.cookie = random();
+    let is_read = node.settings.stamp && !reader.pending().is_empty();
+    let read_at = is_read.then(|| node.clock.pump().read());
     // Set once: a connection carries one session.
     let _ = connection.pair.session.set(session);
     let upstream = connect(connection, local, session)?;
@@ -147,7 +149,10 @@ fn serve_raw<'a>(
         connection,
         session,
         |down| down.deliver_back(),
-        |up| up.wrap(reader, open),
+        |up| {
+            up.begin_raw(read_at);
+            up.wrap(reader, open)
+        },
     )
 }
 

@@ -13,7 +13,9 @@ pub struct Progress(Mutex<Counts>);
 
 #[derive(Debug)]
 struct Counts {
-    sent: u64,
+    /// The number of the next block: blocks that were sent, and those that were not.
+    next: u64,
+    unsent: u64,
     payload_bytes: u64,
     /// Answers that the present session still expects.
     outstanding: u64,
@@ -25,10 +27,12 @@ struct Counts {
 
 impl Counts {
     fn blocks(&self) -> Blocks {
+        let sent = self.next - self.unsent;
         Blocks {
-            sent: self.sent,
+            sent,
             received: self.answers.received(),
-            lost: self.sent - self.answers.received(),
+            lost: sent - self.answers.received(),
+            unsent: self.unsent,
             late: self.late,
             duplicate: self.answers.duplicates(),
             payload_bytes: self.payload_bytes,
@@ -39,7 +43,8 @@ impl Counts {
 impl Progress {
     pub(super) fn new() -> Self {
         Self(Mutex::new(Counts {
-            sent: 0,
+            next: 0,
+            unsent: 0,
             payload_bytes: 0,
             outstanding: 0,
             since: MonoTime::default(),
@@ -56,23 +61,25 @@ impl Progress {
         }
         counts.outstanding += 1;
         counts.payload_bytes += payload as u64;
-        counts.sent += 1;
-        counts.sent - 1
+        counts.next += 1;
+        counts.next - 1
     }
 
-    /// Counts blocks as lost that fell due while no session was open.
+    /// Counts blocks that fell due while no session was open.
     pub fn skip(&self, blocks: u64) {
-        lock(&self.0).sent += blocks;
+        let mut counts = lock(&self.0);
+        counts.next += blocks;
+        counts.unsent += blocks;
     }
 
     pub(super) fn answer(&self, sequence: u64, now: MonoTime, late: bool) -> Answer {
         let mut counts = lock(&self.0);
-        let sent = counts.sent;
-        let answer = counts.answers.take(sequence, sent);
+        let next = counts.next;
+        let answer = counts.answers.take(sequence, next);
         if answer == Answer::First {
             // Frames keep their order: earlier blocks without an answer will have none (an exit
             // drops reports rather than delay data).
-            counts.outstanding = counts.outstanding.min(sent - 1 - sequence);
+            counts.outstanding = counts.outstanding.min(next - 1 - sequence);
             counts.late += u64::from(late);
         }
         counts.since = now;
@@ -118,6 +125,6 @@ impl Progress {
     /// Returns the first block from `from` on that has no answer; `None` if all have one.
     pub fn next_unanswered(&self, from: u64) -> Option<u64> {
         let counts = lock(&self.0);
-        counts.answers.next_open(from, counts.sent)
+        counts.answers.next_open(from, counts.next)
     }
 }

@@ -19,12 +19,13 @@ use crate::session::answers::Answer;
 use crate::session::inbound::Inbound;
 use crate::session::opening::{self, Session};
 use crate::session::path;
-use crate::session::trips::{trip, TripOrigin};
+use crate::session::trips::{last_retransmits, trip, TripOrigin};
 use crate::sync::random;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crate::wire::{build, ErrorInfo, FrameType, FrameView, Header, NodeRole};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -156,7 +157,8 @@ impl Origin {
         Ok(opened)
     }
 
-    /// Reads until the END of the far end, and passes the application's bytes to `payload`.
+    /// Reads until the END of the far end, and passes the application's bytes to `payload`. Calls
+    /// `opened` when the far end has answered the opening.
     ///
     /// # Errors
     ///
@@ -164,6 +166,7 @@ impl Origin {
     pub fn read<E>(
         &self,
         session: &OpenSession,
+        opened: impl Fn(),
         mut payload: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), ReadEnd<E>> {
         let timeout = self.node.settings.timeout;
@@ -215,6 +218,10 @@ impl Origin {
             if let Some(ingress) = ingress {
                 self.take_answer(&view, ingress, std::mem::take(&mut held));
             }
+            if header.kind == FrameType::End {
+                self.node
+                    .collect_retransmits(PathKey::default(), last_retransmits(&view, 0));
+            }
             match header.kind {
                 FrameType::Block => {
                     let begun = sys::clock::mono();
@@ -225,7 +232,9 @@ impl Origin {
                     }
                 }
                 FrameType::Opened => {
+                    self.set_down(false);
                     self.established.store(true, Ordering::Release);
+                    opened();
                     self.warn_of_exit(&view);
                     let (session, path) = (session.identity, PathKey::default());
                     report_nodes(&self.node, session, path, view.annotations());
@@ -374,6 +383,11 @@ impl OpenSession {
         let _ = self.send(&frame, &mut Nanos::default());
         drop(guard);
         end.shut_writing();
+    }
+
+    /// Returns the address of the next hop.
+    pub fn peer(&self) -> SocketAddr {
+        self.pair.client.peer
     }
 
     /// Gives the session up: both directions end at once.

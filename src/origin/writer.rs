@@ -4,17 +4,20 @@ use super::error::PathError;
 use super::session::{OpenSession, Origin};
 use crate::annotate::annotator::AnnotationWriter;
 use crate::annotation::Classes;
+use crate::collect::path_key::PathKey;
 use crate::collect::requests::AnnotationRequest;
+use crate::measure::Direction;
 use crate::node::annotations::collect_own_annotations;
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::reader::HEADROOM;
+use crate::node::retransmits::RetransmitCounter;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crate::wire::authentication::TAG_LEN;
 use crate::wire::values::MAX_ASK_LEN;
 use crate::wire::{
-    put_front, set_egress, Flags, FrameType, Header, Stamp, StampDirection, StampFlags,
-    ANNOTATION_HEADER_LEN, MAX_PAYLOAD,
+    push_annotation, put_front, set_egress, Flags, FrameType, Header, RetransmitCount, Stamp,
+    StampDirection, StampFlags, ANNOTATION_HEADER_LEN, ANNOTATION_RETRANSMITS, MAX_PAYLOAD,
 };
 
 /// The time at which a block was due.
@@ -35,15 +38,22 @@ pub struct BlockWriter<'a> {
     held: Nanos,
     buffer: Vec<u8>,
     annotations: AnnotationWriter,
+    retransmits: RetransmitCounter,
 }
 
-/// The room before the payload: the requests for annotations lie between stamp and payload.
-const FRONT: usize = HEADROOM + ANNOTATION_HEADER_LEN + MAX_ASK_LEN;
+/// The room before the payload: the requests for annotations and a reading of retransmissions lie
+/// between stamp and payload.
+const FRONT: usize = HEADROOM + 2 * ANNOTATION_HEADER_LEN + MAX_ASK_LEN + RetransmitCount::LEN;
 
 impl<'a> BlockWriter<'a> {
     /// Returns a writer of blocks of at most `block` bytes.
     pub fn new(origin: &'a Origin, session: &'a OpenSession, block: usize) -> Self {
+        let mut retransmits = RetransmitCounter::default();
+        if origin.node.settings.stamp {
+            retransmits.begin(&session.pair.client.socket);
+        }
         Self {
+            retransmits,
             origin,
             session,
             clock: origin.node.clock.pump(),
@@ -109,12 +119,24 @@ impl<'a> BlockWriter<'a> {
         if marked {
             header.flags = Flags(Flags::MARKED);
         }
+        let mut front = request.annotation();
+        let mut with_count = Vec::new();
+        if let Some(value) = self
+            .retransmits
+            .waiting(Direction::Forward)
+            .filter(|_| marked)
+        {
+            with_count.extend_from_slice(front);
+            push_annotation(&mut with_count, ANNOTATION_RETRANSMITS, 0, &value);
+            front = &with_count;
+            self.retransmits.passed_on();
+        }
         let (start, stamp_at) = put_front(
             &mut self.buffer,
             FRONT,
             &mut header,
             marked.then_some(&stamp),
-            request.annotation(),
+            front,
         );
         if let Some(at) = stamp_at {
             let egress = self.clock.read();
@@ -140,12 +162,26 @@ impl<'a> BlockWriter<'a> {
         }
         self.session.send(frame, &mut self.held)?;
         drop(guard);
+        if marked {
+            self.retransmits.sent(&end.socket, now);
+        }
         if request.classes.is_empty() {
             self.annotations.clear();
         } else {
             self.answer_own(request.own, sequence, now);
         }
         Ok(true)
+    }
+
+    /// Ends the session: no block follows. The last reading of retransmissions needs no block.
+    pub fn end(mut self) {
+        let node = &self.origin.node;
+        let now = self.clock.read();
+        self.retransmits
+            .end(&self.session.pair.client.socket, now.mono);
+        let last = self.retransmits.last(0, Direction::Forward);
+        node.collect_retransmits(PathKey::default(), last.into_iter().collect());
+        self.session.end();
     }
 
     /// Answers the request of an own block: the source is a node of the path too.

@@ -3,6 +3,7 @@
 use super::application::Budget;
 use super::capture::{Packet, BATCH};
 use super::encapsulation::{self, interface, Ip};
+use super::filter::Filter;
 use super::flow::{AlsoSeen, BoxedFlow, Flow};
 use super::fragments::Fragments;
 use super::key::{Key, Keyed, Printed};
@@ -42,7 +43,7 @@ pub struct Limits {
     pub interval_ns: Option<u64>,
 }
 
-/// What is told while packets are taken in.
+/// Receives what is found while packets are taken in.
 pub trait Observer {
     /// A round trip was completed.
     fn sample(&mut self, _flow: &Flow, _sample: &Sample) {}
@@ -58,7 +59,8 @@ pub trait Observer {
     ) {
     }
 
-    /// A flow's record is complete: closed for a while, replaced, evicted, or the capture has ended.
+    /// A flow's record is complete: closed for a while, replaced, evicted, or the capture has
+    /// ended.
     fn ended(&mut self, flow: BoxedFlow);
 }
 
@@ -72,7 +74,8 @@ struct Recency {
     oldest: u32,
 }
 
-/// A slot's neighbours, apart from the flows: a step in the list then touches 8 bytes and not two records.
+/// A slot's neighbours, apart from the flows: a step in the list then touches 8 bytes and not two
+/// records.
 #[derive(Clone, Copy, Debug)]
 struct Links {
     newer: u32,
@@ -120,7 +123,8 @@ pub struct Analyzer {
     limits: Limits,
     tally: Tally,
     keyed: Keyed,
-    /// Slots by [`Key::print`]: a quarter of the size of an index by keys, and the slot is looked at anyway.
+    /// Slots by [`Key::print`]: a quarter of the size of an index by keys, and the slot is looked
+    /// at anyway.
     index: HashMap<u64, u32, BuildHasherDefault<Printed>>,
     slots: Vec<Option<Slot>>,
     links: Vec<Links>,
@@ -132,6 +136,7 @@ pub struct Analyzer {
     fragments: Fragments,
     interfaces: Vec<(u32, String)>,
     budget: Budget,
+    filter: Filter,
 }
 
 impl Analyzer {
@@ -157,12 +162,19 @@ impl Analyzer {
             fragments: Fragments::default(),
             interfaces: Vec::new(),
             budget: Budget::default(),
+            filter: Filter::default(),
         }
     }
 
     /// The same table, which keeps the targets of HTTP requests.
     pub fn with_targets(mut self, targets: bool) -> Self {
         self.budget.targets = targets;
+        self
+    }
+
+    /// The same table, which takes only segments that pass `filter`.
+    pub fn with_filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
         self
     }
 
@@ -197,9 +209,9 @@ impl Analyzer {
 
     /// Takes packets in, in their order.
     ///
-    /// With thousands of flows every packet's flow has to be fetched from memory, and waiting for that is half of the
-    /// work. So it goes by batches: all are parsed and all flows looked at, which the processor does side by side, before
-    /// the first is worked on.
+    /// With thousands of flows every packet's flow has to be fetched from memory, and waiting for
+    /// that is half of the work. So it goes by batches: all are parsed and all flows looked at,
+    /// which the processor does side by side, before the first is worked on.
     #[inline]
     pub fn packets(&mut self, packets: &[Packet<'_>], observer: &mut impl Observer) {
         for batch in packets.chunks(BATCH) {
@@ -241,6 +253,9 @@ impl Analyzer {
         match packet::parse(packet) {
             Ok(segment) => {
                 self.tally.tcp_packets += 1;
+                if !self.filter.is_empty() && !self.filter.matches(&segment) {
+                    return None;
+                }
                 Some(Content::Segment(self.locate(time, packet, segment)))
             }
             Err(skip) => {
@@ -288,6 +303,9 @@ impl Analyzer {
         if let Ok(segment) = packet::tcp(&whole_ip) {
             self.tally.skipped[Skip::Fragment as usize] -= whole.fragments;
             self.tally.tcp_packets += whole.fragments;
+            if !self.filter.is_empty() && !self.filter.matches(&segment) {
+                return;
+            }
             let parsed = self.locate(time, packet, segment);
             self.segment(&parsed, observer);
         }
@@ -304,7 +322,9 @@ impl Analyzer {
         left.sort_by_key(|flow| flow.id);
         left.iter_mut().for_each(|flow| self.close(flow));
         let tally = std::mem::take(&mut self.tally);
-        *self = Self::new(self.limits).with_targets(self.budget.targets);
+        *self = Self::new(self.limits)
+            .with_targets(self.budget.targets)
+            .with_filter(std::mem::take(&mut self.filter));
         self.tally = tally;
         for flow in left {
             observer.ended(flow);
@@ -374,7 +394,8 @@ impl Analyzer {
             .as_ref()
             .is_some_and(|slot| slot.key == key);
         if !found {
-            // Two keys with one print: once in 2^64 / 100 000 flows, and not at anybody's will. The older one goes.
+            // Two keys with one print: once in 2^64 / 100 000 flows, and not at anybody's will. The
+            // older one goes.
             self.retire(at, observer);
         }
         found.then_some(at)

@@ -1,5 +1,5 @@
-//! Payload of both directions in; how long each end took to answer the other, and what the protocol
-//! tells, out.
+//! Payload of both directions in; how long each end took to answer the other, and the
+//! handshake of TLS, out.
 //!
 //! A turn begins with the first data of one end that acknowledges all data of the other, and is
 //! answered by the first data back that acknowledges it. Turns that cross, repeat data or have

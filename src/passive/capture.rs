@@ -1,15 +1,16 @@
-//! Capture bytes in, packets out: pcap (micro- and nanoseconds, both byte orders) and pcapng, as a stream.
+//! Capture bytes in, packets out: pcap (micro- and nanoseconds, both byte orders) and pcapng.
 //!
-//! Read draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng first. Nothing is read here: the edge lends the bytes in
-//! pieces of any size through [`Stream`], which keeps what one packet needs and no more (at most [`MAX_BLOCK`]).
+//! Read draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng first. Nothing is read here: the edge
+//! lends the bytes in pieces of any size through [`Stream`], which keeps what one packet needs and
+//! no more (at most [`MAX_BLOCK`]).
 //!
-//! A fault ends a capture: what follows a damaged length cannot be trusted. Everything before it counts.
+//! A fault ends a capture: what follows a damaged length cannot be trusted.
 
 use crate::time::WallTime;
 use std::fmt;
 use std::ops::Deref;
 
-/// The greatest packet or block that is kept in memory; libpcap's own bound for a packet is 256 KiB.
+/// The greatest packet or block that is kept in memory; libpcap's own bound is 256 KiB.
 pub const MAX_BLOCK: usize = 1 << 20;
 
 /// How many interfaces one pcapng section may describe.
@@ -171,7 +172,7 @@ impl Order {
         }
     }
 
-    /// The four bytes at `at`; zero past the end, which callers have excluded by the block's length.
+    /// The four bytes at `at`; zero past the end, which callers have excluded.
     #[inline]
     fn u32_at(self, bytes: &[u8], at: usize) -> u32 {
         bytes
@@ -475,11 +476,11 @@ pub struct Stream {
     packets: u64,
 }
 
-/// How many packets are handed out at once: enough for the processor to fetch their flows side by side.
+/// How many packets are handed out at once: enough for the processor to fetch their flows together.
 pub const BATCH: usize = 16;
 
-/// The packets that come next, as far as they are there as a whole. If there are none: fill [`Stream::space`] first, or
-/// call [`Stream::end`] where there is no more.
+/// The packets that come next, as far as they are there as a whole. If there are none: fill
+/// [`Stream::space`] first, or call [`Stream::end`] where there is no more.
 #[derive(Debug)]
 pub struct Batch<'a> {
     packets: [Packet<'a>; BATCH],
@@ -517,8 +518,8 @@ impl Stream {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        // `need` is bounded by MAX_BLOCK and headers. Beyond one piece there is room to read on, else every read
-        // would bring the rest of one packet and no more.
+        // `need` is bounded by MAX_BLOCK and headers. Beyond one piece there is room to read on,
+        // else every read would bring the rest of one packet and no more.
         if self.need.max(self.end + 1) > self.buffer.len() {
             self.buffer.resize(2 * self.need.max(self.end + 1), 0);
         }

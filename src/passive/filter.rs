@@ -15,6 +15,30 @@ pub const MAX_TERMS: usize = 8;
 /// An address, or a network, by the bits of its address that count: at most 32 or 128.
 pub type Host = (IpAddr, u8);
 
+/// Reads an address, or a network in CIDR notation. An IPv4-mapped address is the IPv4 address.
+///
+/// # Errors
+///
+/// The rest of a sentence that begins with the text.
+pub fn parse_host(text: &str) -> Result<Host, String> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return Err("is no network: write 10.0.0.0/8, 2001:db8::/32 or an address".to_owned());
+    };
+    let plain = address.to_canonical();
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let mapped = if plain == address { 0 } else { 96 };
+    let prefix = match prefix.map(str::parse::<u8>) {
+        None => width,
+        Some(Ok(prefix)) if (mapped..=width).contains(&prefix) => prefix,
+        Some(_) => return Err(format!("has no prefix length from {mapped} to {width}")),
+    };
+    Ok((plain, prefix - mapped))
+}
+
 /// The address, 32 bits at a time, each with the mask of what counts.
 fn words((address, prefix): Host) -> Vec<(u32, u32)> {
     let bytes = match address {

@@ -1,9 +1,11 @@
 //! The TCP segments of one connection in; round trips, counts and times of its events out.
 //!
-//! Read RFC 7323 §4.1 (the RTTM rule), RFC 6298 §3 (Karn's rule) and RFC 5681 §2 (duplicate ACK) first.
+//! Read RFC 7323 §4.1 (the RTTM rule), RFC 6298 §3 (Karn's rule) and RFC 5681 §2 (duplicate ACK)
+//! first.
 //!
-//! A direction is named by who sends: what the client sends is [`Side::Client`]'s. Its round trip is the time from a
-//! segment's passing the capture point to the passing of what acknowledges it: to the *other* end and back.
+//! A direction is named by who sends: what the client sends is [`Side::Client`]'s. Its round trip
+//! is the time from a segment's passing the capture point to the passing of what acknowledges it:
+//! to the *other* end and back.
 
 use super::application::Application;
 use super::encapsulation::Tunnel;
@@ -18,7 +20,8 @@ use std::collections::VecDeque;
 /// Unmatched TSvals (or ends of segments) kept per direction: what a fast path may have in flight.
 const MAX_UNMATCHED: usize = 2048;
 
-/// The same as long as nothing was seen from the other end: a capture of one direction would fill every flow's queue.
+/// The same as long as nothing was seen from the other end: a capture of one direction would fill
+/// every flow's queue.
 const MAX_UNMATCHED_ONE_SIDED: usize = 64;
 
 /// Packets of a connection on another interface than its own.
@@ -54,7 +57,8 @@ pub struct Flow {
     pub syn_to_synack: Option<SignedNanos>,
     /// From the SYN-ACK to the ACK: to the client and back.
     pub synack_to_ack: Option<SignedNanos>,
-    /// Both ends use RFC 7323 timestamps as far as was seen; else round trips are by sequence numbers.
+    /// Both ends use RFC 7323 timestamps as far as was seen; else round trips are by sequence
+    /// numbers.
     pub timestamps: bool,
     /// Set where it had to make room.
     pub evicted: bool,
@@ -150,7 +154,8 @@ impl Flow {
         self.last - self.first
     }
 
-    /// The end that the capture point is nearer to, by the least round trips; `None` where one of them is unknown.
+    /// The end that the capture point is nearer to, by the least round trips; `None` where one of
+    /// them is unknown.
     pub fn near(&self) -> Option<Side> {
         let to_server = self.least(Side::Client, self.syn_to_synack)?;
         let to_client = self.least(Side::Server, self.synack_to_ack)?;
@@ -216,7 +221,8 @@ impl Flow {
         self.last = self.last.max(now);
         let mut findings = Findings::default();
         let reset = segment.has(RST);
-        // RFC 7323 §3.2 lets RST carry any timestamps; so nothing is learned from them, nor from its numbers.
+        // RFC 7323 §3.2 lets RST carry any timestamps; so nothing is learned from them, nor from
+        // its numbers.
         if segment.has(ACK) && !reset {
             self.acknowledgment(now, sender, segment, &mut findings);
         }

@@ -1,4 +1,5 @@
-//! Round trips and counts in; histograms per remote host out, for a monitoring system: they only ever grow.
+//! Round trips and counts in; histograms per remote host out, for a monitoring system: they only
+//! ever grow.
 
 use super::flow::Flow;
 use super::key::Keyed;
@@ -27,7 +28,8 @@ pub enum GroupBy {
 /// A histogram as Prometheus has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Buckets {
-    /// Values up to each of [`BOUNDS_NS`] and above the one before; the last counts those above all.
+    /// Values up to each of [`BOUNDS_NS`] and above the one before; the last counts those above
+    /// all.
     pub counts: [u64; BOUNDS_NS.len() + 1],
     /// Of all values; negative ones (a stepped clock) count as they are.
     pub sum_ns: i128,
@@ -64,7 +66,7 @@ pub struct Group {
     pub retransmitted_bytes: u64,
 }
 
-/// Address and port as far as they tell groups apart.
+/// Address and port as far as they distinguish groups.
 type Name = ([Option<Endpoint>; 2], Side);
 
 /// All time series.
@@ -94,7 +96,7 @@ impl Groups {
         }
     }
 
-    /// What tells the series apart.
+    /// The name of the series.
     pub fn by(&self) -> GroupBy {
         self.by
     }

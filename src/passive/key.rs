@@ -1,4 +1,4 @@
-//! What tells connections apart, and its hash.
+//! The key of a connection, and its hash.
 
 use super::encapsulation::Tunnel;
 use super::packet::{Endpoint, TcpSegment};
@@ -61,8 +61,8 @@ impl Hasher for Printed {
     }
 }
 
-/// Folded multiplication with secret numbers: a capture's author cannot aim at one bucket, and it costs a tenth of std's
-/// SipHash, which is a fifth of the time per packet.
+/// Folded multiplication with secret numbers: a capture's author cannot aim at one bucket, and it
+/// costs a tenth of std's SipHash, which is a fifth of the time per packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keyed {
     seed: u64,

@@ -1,7 +1,8 @@
-//! Capture bytes in; packets, flows, session events and round trips out. Pure: no files, no clock; the time is the
-//! capture's.
+//! Capture bytes in; packets, flows, session events and round trips out. Pure: no files, no clock;
+//! the time is the capture's.
 //!
-//! Read RFC 7323 §4 first, then the article in seed 002 (why a pause is not a round trip) and seed 003 (session events).
+//! Read RFC 7323 §4 first, then the article in seed 002 (why a pause is not a round trip) and seed
+//! 003 (session events).
 //!
 //! ```text
 //! bytes ──► capture ──► packet ──► analyzer ──► flow, application ──► observer
@@ -15,7 +16,7 @@
 //! | `fragments` | IP packets in pieces |
 //! | `packet` | TCP headers |
 //! | `analyzer` | the table of flows and its bounds |
-//! | `key`, `tally` | what tells connections apart; counts of a capture |
+//! | `key`, `tally` | the key of a connection; counts of a capture |
 //! | `flow` | one connection: what its segments bring to light |
 //! | `sent` | counts, times and round trips of one direction |
 //! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
@@ -26,8 +27,8 @@
 //! | `groups` | histograms per remote host, for monitoring |
 //! | `peer` | packets found in two captures |
 //!
-//! Time is the capturing kernel's, per packet: nearer to the wire than any stamp a program can take, but still after
-//! what the network card gathered (GRO) and before what it cuts (GSO).
+//! Time is the capturing kernel's, per packet: nearer to the wire than any stamp a program can
+//! take, but still after what the network card gathered (GRO) and before what it cuts (GSO).
 
 mod analyzer;
 mod application;
@@ -54,7 +55,7 @@ pub use analyzer::{Analyzer, Limits, Observer};
 pub use application::{Application, ResponseSample};
 pub use capture::{Batch, Fault, FaultKind, Packet, Stream, BATCH, MAX_BLOCK};
 pub use encapsulation::{link_type_name, Tunnel, LINK_ETHERNET, LINK_RAW};
-pub use filter::{Filter, Host, MAX_TERMS};
+pub use filter::{parse_host, Filter, Host, MAX_TERMS};
 pub use flow::{AlsoSeen, BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};

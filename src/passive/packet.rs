@@ -118,7 +118,7 @@ pub enum Skip {
     CutShort,
     /// Lengths that contradict each other.
     Malformed,
-    /// A simple packet block: without a time it can tell nothing.
+    /// A simple packet block, which has no time.
     NoTime,
 }
 

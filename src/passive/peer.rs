@@ -49,7 +49,7 @@ struct Differences {
 }
 
 /// A packet that waits: when it passed and the flow it is of. `None` where two packets cannot be
-/// told apart.
+/// distinguished.
 type Waiting = Option<(WallTime, u64)>;
 
 /// Finds packets again.
@@ -292,7 +292,7 @@ pub fn same_exchange<'a>(
 }
 
 /// Finds each flow of the file in the peer's capture: same ends, and the same connection where both
-/// saw its SYN. Also tells how many of the peer's flows are left over.
+/// saw its SYN. Also returns how many of the peer's flows are left over.
 pub fn pair_flows(file: Vec<BoxedFlow>, peer: Vec<BoxedFlow>) -> (Vec<Paired>, usize) {
     let mut left = peer.len();
     // Queues of places in `peer`; a flow stands in two of them and is taken from one, so the other

@@ -40,7 +40,8 @@ pub struct Sent {
     pub fin: Event,
     /// Resets.
     pub rst: Event,
-    /// When this end moved to the established state, by what passed: the client's by the SYN-ACK, the server's by the ACK.
+    /// When this end moved to the established state, by what passed: the client's by the SYN-ACK,
+    /// the server's by the ACK.
     pub established: Option<WallTime>,
     /// First packet with payload.
     pub first_data: Option<WallTime>,
@@ -62,7 +63,8 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Payload per second between the first and the last packet with payload; `None` where these are one instant.
+    /// Payload per second between the first and the last packet with payload; `None` where these
+    /// are one instant.
     pub fn bytes_per_second(&self) -> Option<f64> {
         let span = self.last_data? - self.first_data?;
         (span.0 > 0)
@@ -89,7 +91,8 @@ pub struct IntervalSent {
     pub round_trip: Option<[SignedNanos; 3]>,
 }
 
-/// What happened between `start` and `start` plus the interval. Intervals without a packet have no snapshot.
+/// What happened between `start` and `start` plus the interval. Intervals without a packet have no
+/// snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interval {
     /// A multiple of the interval since the epoch.

@@ -12,7 +12,7 @@ use super::sent::Basis;
 use crate::time::WallTime;
 use std::collections::VecDeque;
 
-/// SYNs remembered to be told apart by their TSval; Linux sends 7.
+/// SYNs remembered to be distinguished by their TSval; Linux sends 7.
 const MAX_SYNS: usize = 8;
 
 /// Stretches of sequence space not seen yet, per direction.
@@ -40,7 +40,7 @@ struct Waiting {
     end: u32,
     /// Numbers before it had not passed: its acknowledgment may have waited for them.
     beyond_hole: bool,
-    /// It is a retransmission itself, told apart by its TSval.
+    /// It is a retransmission itself, known by its TSval.
     retransmission: bool,
     /// Its numbers passed again later.
     repeated: bool,
@@ -410,7 +410,7 @@ impl Track {
         next.wrapping_sub(1) == seq && self.quiet()
     }
 
-    /// Returns the time of the SYN that `echo` answers; where timestamps do not tell, only one SYN
+    /// Returns the time of the SYN that `echo` answers; where timestamps are no help, only one SYN
     /// leaves no doubt (Karn).
     pub(super) fn syn_answered(&self, echo: Option<u32>) -> Option<WallTime> {
         let ts_val = |stamps: Option<Timestamps>| stamps.map(|both| both.ts_val);
@@ -467,8 +467,8 @@ impl Track {
         full
     }
 
-    /// Returns `true` if the segment's TSval is measured from here on: it is a new one, or one whose
-    /// earlier segments are acknowledged.
+    /// Returns `true` if the segment's TSval is measured from here on: it is a new one, or one
+    /// whose earlier segments are acknowledged.
     #[inline]
     fn is_first(&mut self, ts_val: u32, now: WallTime, behind: bool) -> bool {
         let Some((newest, at)) = self.newest else {

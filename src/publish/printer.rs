@@ -4,9 +4,8 @@
 use crate::collect::queue::Collector;
 use crate::collect::run::RunOutput;
 use crate::collect::run_state::{RunState, TakenTrip};
-use crate::measure::{baseline, RunRecord};
 use crate::node::StopFlag;
-use crate::output::{print_error, replace, Output, OutputError};
+use crate::output::{print_error, Output, OutputError};
 use crate::publish::screen::{size, Terminal};
 use crate::report::block::{BlockLine, MeasuredBlock};
 use crate::report::format::{Format, Renderer};
@@ -16,7 +15,7 @@ use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::FULL;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The interval of the live line.
@@ -31,7 +30,6 @@ pub struct Printer {
     muted: bool,
     output: Output,
     format: Format,
-    state: Option<PathBuf>,
     table: csv::Table,
     live: Option<Live>,
     page: Option<PageFile>,
@@ -58,13 +56,12 @@ struct Live {
 }
 
 impl Printer {
-    /// Returns a printer to `output` in `format`; the run is added to the file `state`.
-    pub fn new(output: Output, format: Format, state: Option<PathBuf>) -> Self {
+    /// Returns a printer to `output` in `format`.
+    pub fn new(output: Output, format: Format) -> Self {
         Self {
             muted: false,
             output,
             format,
-            state,
             table: csv::Table::default(),
             live: None,
             page: None,
@@ -91,7 +88,7 @@ impl Printer {
 
     /// Returns a printer without any output.
     pub fn silent() -> Self {
-        Self::new(Output::Nothing, Format::Text, None)
+        Self::new(Output::Nothing, Format::Text)
     }
 
     /// Draws a live line on stderr, if that is a terminal.
@@ -276,23 +273,6 @@ impl Printer {
         };
         text::TextStyle::for_output(terminal, no_color.as_deref(), columns.or_else(asked))
     }
-
-    /// Adds the run to the state file, unless it measured nothing.
-    fn remember(&self, run_state: &RunState, blocks: Blocks) -> Result<(), OutputError> {
-        let Some(path) = &self.state else {
-            return Ok(());
-        };
-        if blocks.received == 0 {
-            return Ok(());
-        }
-        let mut runs = read_state(path)?;
-        runs.push(
-            run_state
-                .model()
-                .run_record(run_state.started(), run_state.names()),
-        );
-        replace(path, &baseline::emit(&runs))
-    }
 }
 
 impl RunOutput for Printer {
@@ -340,7 +320,7 @@ impl RunOutput for Printer {
         let shown = self.output.write(&rendered);
         let page = self.page.as_mut();
         let drawn = page.map_or(Ok(()), |page| page.write(run_state, report));
-        OutputError::all([shown, drawn, self.remember(run_state, blocks)])
+        OutputError::all([shown, drawn])
     }
 }
 
@@ -352,6 +332,7 @@ fn since(blocks: Blocks, base: Blocks) -> Blocks {
         sent,
         received: blocks.received.saturating_sub(base.received).min(sent),
         lost: blocks.lost.saturating_sub(base.lost),
+        unsent: blocks.unsent.saturating_sub(base.unsent),
         late: blocks.late.saturating_sub(base.late),
         duplicate: blocks.duplicate.saturating_sub(base.duplicate),
         payload_bytes: blocks.payload_bytes.saturating_sub(base.payload_bytes),
@@ -366,24 +347,4 @@ impl PageFile {
         report.timeline = run_state.timeline(sys::clock::read().now());
         self.output.write(&html::render(&report, html::Page::File))
     }
-}
-
-/// Reads the earlier runs in a state file; returns none if there is no file yet.
-///
-/// # Errors
-///
-/// [`OutputError`] if it cannot be read, or is no state file: it is not overwritten then.
-pub fn read_state(path: &Path) -> Result<Vec<RunRecord>, OutputError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(OutputError::reading(path, error)),
-    };
-    baseline::parse(&text).map_err(|error| {
-        let cause = std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            format!("{error}; move the file away to start anew"),
-        );
-        OutputError::reading(path, cause)
-    })
 }

@@ -6,10 +6,10 @@
 //!
 //! ```text
 //! A_forward_residence_ns,A_return_residence_ns,A_forward_wake_up_ns,A_return_wake_up_ns,
-//! A_B_round_trip_ns,A_B_forward_ns,A_B_return_ns,A_B_network_ns,...
+//! A_B_round_trip_ns,A_B_forward_ns,A_B_return_ns,A_B_network_ns,A_B_connect_ns,...
 //! ```
 //!
-//! In a row, all `_round_trip_ns` and `_residence_ns` cells add up to `total_ns`. `A_B_network_ns`,
+//! In a row, all `_round_trip_ns`, `_connect_ns`, `_residence_ns` and `behind_` cells add up to `total_ns`. `A_B_network_ns`,
 //! `B_forward_wake_up_ns` and `A_return_wake_up_ns` add up to `A_B_round_trip_ns`.
 //!
 //! The columns depend on the path, so the header is written when the first block is known, and
@@ -119,8 +119,13 @@ fn part_columns(block: &BlockLine<'_>, parts: &Parts) -> Vec<(String, Option<Sig
                 columns.push((format!("{name}_forward_ns"), segment.forward));
                 columns.push((format!("{name}_return_ns"), segment.back));
                 columns.push((format!("{name}_network_ns"), segment.network));
+                columns.push((format!("{name}_connect_ns"), segment.connect));
             }
         }
+    }
+    if parts.beyond.is_some() {
+        let last = parts.hosts.last().map_or(0, |host| host.hop);
+        columns.push((format!("behind_{}_ns", label(last)), parts.beyond));
     }
     columns
 }

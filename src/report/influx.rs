@@ -1,16 +1,17 @@
 //! Turns a [`Report`] into Influx line protocol (`--format influx`), for Telegraf and InfluxDB.
 //!
-//! The total, each segment and each host have a line, dated at the run's end in nanoseconds.
+//! The total, each segment, each host and each part of the path have a line, dated at the run's end in nanoseconds.
 //!
 //! ```text
 //! subsegment_total,source=A sent=100i,received=100i,lost=0i,late=0i,...,min_ns=...i,... TIME
 //! subsegment_segment,from=B,source=A,to=C count=100i,...,increase_ns=12i,share=0.92 TIME
 //! subsegment_host,host=C,hop=2,source=A forward_count=100i,...,return_p50_ns=9i TIME
+//! subsegment_part,hop=2,name=B\ ->\ C,part=segment,source=A count=100i,...,share=0.92 TIME
 //! ```
 //! Figures that do not exist have no field, and a line without a field is left out.
 
 use super::Report;
-use crate::measure::Summary;
+use crate::measure::{Part, Summary};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -26,6 +27,7 @@ pub fn render(report: &Report) -> String {
         ("sent", report.blocks.sent),
         ("received", report.blocks.received),
         ("lost", report.blocks.lost),
+        ("unsent", report.blocks.unsent),
         ("late", report.blocks.late),
         ("duplicate", report.blocks.duplicate),
     ] {
@@ -65,6 +67,27 @@ pub fn render(report: &Report) -> String {
         line.number("share", host.share);
         line.text("sla", host.sla.name());
         line.write("subsegment_host", report, &mut text);
+    }
+    for of in &statistics.parts {
+        let mut line = Line::default();
+        let hop = match of.part {
+            Part::Host(hop) | Part::Behind(hop) => Some(hop),
+            Part::Connect { to, .. } | Part::Segment { to, .. } => Some(to),
+            Part::Total | Part::Server => None,
+        };
+        if let Some(hop) = hop {
+            line.tag("hop", &hop.to_string());
+        }
+        line.tag("name", &report.part_name(of.part));
+        line.tag("part", of.part.kind());
+        line.tag("source", &source);
+        line.summary("", of.delay);
+        line.span("all_blocks_mean_ns", of.mean);
+        line.span("baseline_ns", of.baseline);
+        line.span("increase_ns", of.increase);
+        line.number("share", of.share);
+        line.text("sla", of.sla.name());
+        line.write("subsegment_part", report, &mut text);
     }
     text
 }

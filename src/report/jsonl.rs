@@ -4,14 +4,15 @@
 //! {"sequence":0,"scheduled":"RFC 3339","total_ns":N|null,
 //!  "segments":[{"from":"A","to":"B",
 //!               "round_trip_ns":N|null,"forward_ns":N|null,"return_ns":N|null,
-//!               "network_ns":N|null}],
+//!               "network_ns":N|null,"connect_ns":N|null}],
 //!  "hosts":[{"hop":0,"name":"A","forward_residence_ns":N|null,"return_residence_ns":N|null,
 //!            "forward_wake_up_ns":N|null,"return_wake_up_ns":N|null}],
+//!  "behind_ns":N|null,
 //!  "flags":["lost"|"late"|"duplicate"|"clock_step"|"negative"]}
 //! ```
 //!
-//! All `round_trip_ns`, `forward_residence_ns` and `return_residence_ns` of a line add up to its
-//! `total_ns`, where none that exists was spoilt by a clock step. `forward_ns` and `return_ns` are
+//! All `round_trip_ns`, `connect_ns`, `forward_residence_ns`, `return_residence_ns` and `behind_ns`
+//! of a line add up to its `total_ns`, where none that exists was spoilt by a clock step. `forward_ns` and `return_ns` are
 //! raw one-way differences, clock offset included; they add up to `round_trip_ns`. So do
 //! `network_ns` and the `forward_wake_up_ns` of the segment's far node and the `return_wake_up_ns`
 //! of its near one, where kernels stamped them. A lost block has a null total and no parts.
@@ -35,6 +36,7 @@ pub fn line(block: &BlockLine<'_>) -> String {
                 w.pair("forward_ns", segment.forward);
                 w.pair("return_ns", segment.back);
                 w.pair("network_ns", segment.network);
+                w.pair("connect_ns", segment.connect);
             })
         });
         w.pair("segments", Array(segments));
@@ -49,6 +51,7 @@ pub fn line(block: &BlockLine<'_>) -> String {
             })
         });
         w.pair("hosts", Array(hosts));
+        w.pair("behind_ns", block.parts.and_then(|parts| parts.beyond));
         w.pair("flags", Array(block.flags()));
     }));
     line.push('\n');

@@ -4,8 +4,10 @@
 //! It has no files, no clock and no statistics of its own. [`mod@format`] lists the formats.
 
 pub mod block;
+pub mod comparison;
 pub mod csv;
 pub mod format;
+pub mod history;
 pub mod html;
 pub mod influx;
 pub mod json;
@@ -22,10 +24,10 @@ mod tests;
 pub mod text;
 
 use crate::annotation::NodeAnnotations;
-use crate::measure::sla::{Event, LimitState, Place as Part};
+use crate::measure::sla::{Event, LimitState};
 use crate::measure::timeline::Timeline;
-use crate::measure::{Sla, Statistics, VerdictKind};
-use crate::time::{Nanos, WallTime};
+use crate::measure::{Part, Sla, Statistics, VerdictKind};
+use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::fmt::Write as _;
 
@@ -67,12 +69,14 @@ impl State {
     }
 
     /// Returns the state of a run that was broken, received so many blocks or is held against
-    /// limits.
-    pub fn of(broken: Option<Self>, received: u64, sla: Sla) -> Self {
+    /// limits; unknown if a rule is about no part of the path.
+    pub fn of(broken: Option<Self>, received: u64, sla: Sla, unmatched: bool) -> Self {
         match (broken, received, sla) {
             (Some(state), ..) => state,
             (None, 0, _) | (.., Sla::Critical) => Self::Critical,
             (.., Sla::Warning) => Self::Warning,
+            // It would never alarm.
+            _ if unmatched => Self::Unknown,
             (.., Sla::Ok | Sla::None) => Self::Ok,
         }
     }
@@ -138,12 +142,33 @@ pub struct Blocks {
     pub received: u64,
     /// Unanswered at the end or at a break.
     pub lost: u64,
+    /// Fell due while no session was open, and were never sent.
+    pub unsent: u64,
     /// Answered after `--timeout`.
     pub late: u64,
     /// Answered again.
     pub duplicate: u64,
     /// Payload sent.
     pub payload_bytes: u64,
+}
+
+impl Blocks {
+    /// Returns the number of blocks that fell due.
+    pub fn due(&self) -> u64 {
+        self.sent.saturating_add(self.unsent)
+    }
+
+    /// Returns the number of those without an answer, by the end or at a break.
+    pub fn missing(&self) -> u64 {
+        self.lost.saturating_add(self.unsent)
+    }
+
+    /// Returns the share of blocks without an answer among all that fell due, 0 to 1; `None` if none
+    /// did.
+    pub fn loss(&self) -> Option<f64> {
+        let due = self.due();
+        (due > 0).then(|| self.missing() as f64 / due as f64)
+    }
 }
 
 /// The results of a run.
@@ -159,10 +184,15 @@ pub struct Report {
     pub path: PathReport,
     /// Counts.
     pub blocks: Blocks,
+    /// The time from the start of the probe until its path stood: connected, and OPEN answered.
+    /// `None` if it never stood, and for nodes that send no probes.
+    pub opened: Option<Nanos>,
     /// Figures and verdict.
     pub statistics: Statistics,
     /// The state of each limit of each part; empty without rules.
     pub limits: Vec<LimitState>,
+    /// A rule is about no part of the path.
+    pub unmatched: bool,
     /// The latest 100 changes of state, oldest first.
     pub events: Vec<Event>,
     /// The path was broken at the end; `None` where it was not.
@@ -190,44 +220,67 @@ impl Report {
         name_or_hop(self.node_at(hop).map(|node| node.name.as_str()), hop)
     }
 
-    /// Returns the part that the verdict names: a host by its hop, a segment by its index.
+    /// Returns the worst state of a part against its limits; `Sla::None` without limits.
+    pub fn part_state(&self, part: Part) -> Sla {
+        let own = self.limits.iter().filter(|limit| limit.part == part);
+        own.map(|limit| limit.state).max().unwrap_or_default()
+    }
+
+    /// Returns the second answer as a sentence, not escaped; `None` where it is unknown.
     ///
-    /// `None` if the verdict names no part of the path.
-    fn named(&self) -> Option<Place<u8, usize>> {
-        let verdict = &self.statistics.verdict;
-        match verdict.kind {
-            VerdictKind::Host => verdict.index?.try_into().ok().map(Place::Host),
-            VerdictKind::Source => Some(Place::Host(self.statistics.hosts.first()?.hop)),
-            VerdictKind::Segment => verdict.index.map(Place::Segment),
-            VerdictKind::Server | VerdictKind::Clock | VerdictKind::None => None,
+    /// `Most of the delay: B -> C, 75 % (40.1 of 53.0 ms); nothing changed`
+    pub fn largest_text(&self) -> Option<String> {
+        let largest = self.statistics.largest.as_ref()?;
+        let ms = |span: SignedNanos| text::millis(span, text::FIGURE);
+        let mut text = match largest.share {
+            Some(share) if share >= 0.5 => "Most of the delay: ".to_owned(),
+            _ => "Largest part: ".to_owned(),
+        };
+        text += &largest.name;
+        let parts = self.statistics.parts.iter();
+        let parts = parts.filter(|part| part.part != Part::Server);
+        let whole: SignedNanos = parts.filter_map(|part| part.mean).sum();
+        let mean = ms(largest.mean);
+        text += &match largest.share {
+            Some(share) => format!(", {:.0} % ({mean} of {} ms)", share * 100.0, ms(whole)),
+            None => format!(", {mean} ms"),
+        };
+        if let Some(second) = &largest.second {
+            text += &format!(", and {second} about as much");
         }
+        let verdict = &self.statistics.verdict;
+        if verdict.kind == VerdictKind::None && verdict.least.is_some() {
+            text += "; nothing changed";
+        }
+        Some(text)
     }
 
     /// Returns the state of the run.
     ///
     /// A path without a measurement is critical, a broken one has the state that the user gave. Any
-    /// other has the worst state of all limits, and is `Ok` without limits.
+    /// other has the worst state of all limits, and is `Ok` without limits. A rule that is about no
+    /// part of the path makes it unknown where nothing is worse.
     pub fn state(&self) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
-        State::of(broken, self.blocks.received, self.statistics.sla)
+        State::of(
+            broken,
+            self.blocks.received,
+            self.statistics.sla,
+            self.unmatched,
+        )
     }
 
-    /// Returns the name of a part of the path; see [`place_name`].
-    pub fn place_name(&self, place: Part) -> String {
+    /// Returns the name of a part of the path; see [`part_name`].
+    pub fn part_name(&self, part: Part) -> String {
         let nodes = self.path.nodes.iter().rev(); // Of a pool the first counts.
         let names = nodes.map(|node| (node.hop, node.name.clone())).collect();
-        place_name(&names, place)
+        part_name(&names, part)
     }
 }
 
 /// Returns the name of a part of the path, not escaped: `B -> C`, `C`, `total`.
-pub fn place_name(names: &VecMap<u8, String>, place: Part) -> String {
-    let name = |hop| name_or_hop(names.get(&hop).map(String::as_str), hop);
-    match place {
-        Part::Segment { from, to } => format!("{} -> {}", name(from), name(to)),
-        Part::Host(hop) => name(hop),
-        Part::Total => "total".to_owned(),
-    }
+pub fn part_name(names: &VecMap<u8, String>, part: Part) -> String {
+    part.name(&|hop| name_or_hop(names.get(&hop).map(String::as_str), hop))
 }
 
 /// Returns the name of the node at `hop`, or `hop 3` if it has none.

@@ -13,8 +13,8 @@
 //! Names are written by peers: `|`, `'`, `=` and what steers a terminal do not get into the line.
 
 use super::{printable, Report, State};
-use crate::measure::sla::{Amount, Figure, LimitState, Place, Statistic};
-use crate::measure::{Sla, Summary};
+use crate::measure::sla::{Amount, Figure, LimitState, Statistic};
+use crate::measure::{Part, Sla, Summary};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -30,7 +30,7 @@ pub fn render(report: &Report) -> String {
     let mut texts: Vec<String> = beyond
         .iter()
         .take(IN_WORDS)
-        .map(|limit| format!("{}: {limit}", report.place_name(limit.place)))
+        .map(|limit| format!("{}: {limit}", report.part_name(limit.part)))
         .collect();
     if beyond.len() > IN_WORDS {
         texts.push(format!("{} limits more", beyond.len() - IN_WORDS));
@@ -45,6 +45,7 @@ pub fn render(report: &Report) -> String {
     texts.extend(answered(report));
     let verdict = &report.statistics.verdict;
     texts.push(verdict.text.clone());
+    texts.extend(report.largest_text());
     texts.extend(verdict.cause.iter().map(|cause| format!("why: {cause}")));
     if report.broken.is_none() && report.blocks.received > 0 {
         // A rule that matches no part for one: it would never alarm.
@@ -79,7 +80,7 @@ fn clean(text: &str) -> String {
 }
 
 /// The part, the figure and the statistic of a value.
-type Key = (Place, Figure, Option<Statistic>);
+type Key = (Part, Figure, Option<Statistic>);
 
 const USUAL: [Statistic; 2] = [Statistic::P50, Statistic::P95];
 
@@ -99,13 +100,13 @@ fn performance(report: &Report) -> Vec<String> {
         Statistic::P99,
     ];
     add(
-        Place::Total,
+        Part::Total,
         Figure::RoundTrip,
         statistics.round_trip,
         &total,
     );
     for segment in &statistics.segments {
-        let place = Place::Segment {
+        let place = Part::Segment {
             from: segment.from_hop,
             to: segment.to_hop,
         };
@@ -117,13 +118,11 @@ fn performance(report: &Report) -> Vec<String> {
         .iter()
         .partition(|host| host.return_residence.is_none());
     for host in one_way {
-        let place = Place::Host(host.hop);
+        let place = Part::Host(host.hop);
         add(place, Figure::Residence, host.forward_residence, &USUAL);
     }
-    let blocks = &report.blocks;
-    let loss = (blocks.sent > 0).then(|| blocks.lost as f64 / blocks.sent as f64);
-    let loss = loss.map(Amount::Share);
-    values.push(((Place::Total, Figure::Loss, None), loss));
+    let loss = report.blocks.loss().map(Amount::Share);
+    values.push(((Part::Total, Figure::Loss, None), loss));
     for limit in &report.limits {
         if !values.iter().any(|(key, _)| *key == key_of(limit)) {
             values.push((key_of(limit), limit.value));
@@ -140,6 +139,12 @@ fn performance(report: &Report) -> Vec<String> {
             ("return", host.return_residence),
         ] {
             entries.extend(unlimited(&format!("{name}_{way}"), summary));
+        }
+    }
+    for of in &statistics.parts {
+        if let Part::Connect { .. } | Part::Behind(_) = of.part {
+            let name = report.part_name(of.part).replace(" -> ", "->");
+            entries.extend(unlimited(&name, of.delay));
         }
     }
     if let Some(summary) = statistics.behind_exit {
@@ -167,16 +172,16 @@ fn clean_label(label: &str) -> String {
 }
 
 fn key_of(limit: &LimitState) -> Key {
-    (limit.place, limit.figure, limit.statistic)
+    (limit.part, limit.figure, limit.statistic)
 }
 
 fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
     let (place, figure, statistic) = key;
     let place = match place {
-        Place::Segment { from, to } => {
+        Part::Segment { from, to } => {
             format!("{}->{}", report.name_at(from), report.name_at(to))
         }
-        place => report.place_name(place),
+        place => report.part_name(place),
     };
     let usual = matches!(figure, Figure::RoundTrip | Figure::Residence);
     let figure = Some(figure.word()).filter(|_| !usual || statistic.is_none());
@@ -190,8 +195,11 @@ fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
         let least = least.reduce(f64::min);
         least.map_or_else(String::new, plain)
     };
-    let share = matches!(value, Some(Amount::Share(_)));
-    let (unit, most) = if share { ("%", "100") } else { ("s", "") };
+    let (unit, most) = match value {
+        Some(Amount::Share(_)) => ("%", "100"),
+        Some(Amount::Count(_)) => ("", ""),
+        Some(Amount::Span(_)) | None => ("s", ""),
+    };
     let mut text = format!("'{label}'=");
     // Writing to a String cannot fail.
     let _ = match value {
@@ -203,11 +211,12 @@ fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
     text
 }
 
-/// In seconds, or in percent.
+/// In seconds, in percent, or a plain count.
 fn number(amount: Amount) -> f64 {
     match amount {
         Amount::Span(span) => span.0 as f64 / 1e9,
         Amount::Share(share) => share * 100.0,
+        Amount::Count(count) => count,
     }
 }
 

@@ -182,6 +182,10 @@ impl<'a> Walk<'a> {
         for (at, host) in parts.hosts.iter().enumerate() {
             self.residence(host, StampDirection::Forward, host.forward_residence);
             if let Some(&(at, segment)) = legs.get(at) {
+                if let Some(connect) = segment.connect {
+                    let service = self.block.line.name_at(host.hop);
+                    self.push(service, "connect".into(), connect, Vec::new());
+                }
                 self.leg(at, segment, true);
             }
         }

@@ -28,10 +28,8 @@ pub fn render<R: AsRef<Report>>(paths: &[(String, Option<R>)]) -> String {
             continue;
         };
         let (blocks, statistics) = (report.blocks, &report.statistics);
-        let loss = match blocks.sent {
-            0 => "-".to_owned(),
-            sent => format!("{:.1}", blocks.lost as f64 * 100.0 / sent as f64),
-        };
+        let loss = blocks.loss();
+        let loss = loss.map_or_else(|| "-".to_owned(), |loss| format!("{:.1}", loss * 100.0));
         let figure = |value: Option<SignedNanos>| {
             value.map_or_else(|| "-".to_owned(), |value| millis(value, FIGURE))
         };
@@ -71,7 +69,7 @@ fn why(report: &Report) -> String {
     let beyond = report.limits.iter().filter(|limit| limit.state > Sla::Ok);
     let worst = beyond.max_by_key(|limit| limit.state);
     worst.map_or_else(String::new, |limit| {
-        format!("{}: {limit}; ", report.place_name(limit.place))
+        format!("{}: {limit}; ", report.part_name(limit.part))
     })
 }
 

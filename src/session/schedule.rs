@@ -37,6 +37,16 @@ impl Schedule {
         self.next += 1;
     }
 
+    /// Moves the first probe to `start`, before any was sent: the path stands only then.
+    pub fn begin(&mut self, start: MonoTime) {
+        self.start = start;
+    }
+
+    /// Returns the due time of the first probe.
+    pub fn start(&self) -> MonoTime {
+        self.start
+    }
+
     /// Returns how many of `count` were not sent.
     pub fn left(&self, count: u64) -> u64 {
         count.saturating_sub(self.next)
@@ -44,7 +54,9 @@ impl Schedule {
 
     /// Skips the probes that were due by `now`, after an outage. Returns their number.
     pub fn skip_to(&mut self, now: MonoTime) -> u64 {
-        let elapsed = now.since(self.start).0;
+        let Some(elapsed) = now.0.checked_sub(self.start.0) else {
+            return 0;
+        };
         let due = elapsed
             .checked_div(self.interval.0)
             .map_or(self.next, |whole| whole + 1);
@@ -68,6 +80,16 @@ mod tests {
             schedule.sent();
         }
         assert_eq!(due, [100, 110, 120]);
+    }
+
+    #[test]
+    fn a_schedule_begins_when_the_path_stands() {
+        let mut schedule = Schedule::new(MonoTime(100), Nanos(10), Some(2));
+        schedule.begin(MonoTime(145));
+        assert_eq!(schedule.skip_to(MonoTime(144)), 0);
+        assert_eq!(schedule.due(), Some(MonoTime(145)));
+        schedule.sent();
+        assert_eq!(schedule.due(), Some(MonoTime(155)));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The trip of a frame that came back, from the view of the node that reads it.
 
-use crate::measure::{HopStamp, NodeId, Return, Trip};
+use crate::measure::{Direction, HopStamp, NodeId, Retransmits, Return, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos};
-use crate::wire::{FrameView, Stamp, StampDirection, StampFlags};
+use crate::wire::{
+    FrameView, RetransmitCount, Stamp, StampDirection, StampFlags, ANNOTATION_RETRANSMITS,
+};
 
 /// The node that reads a frame: the trip begins there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,7 @@ fn hop_stamp(stamp: &Stamp) -> HopStamp {
         direction: stamp.direction,
         generation: stamp.generation,
         stepped: stamp.flags.has(StampFlags::STEPPED),
+        waited: stamp.flags.has(StampFlags::WAITED),
         synchronised: stamp.flags.has(StampFlags::SYNCHRONISED),
         held: stamp.held,
         arrival: stamp.arrival,
@@ -81,11 +84,54 @@ pub fn trip(
     Ok(Some(Trip {
         sequence: frame.header.sequence,
         at: due(&first, returned_at, &home),
+        retransmits: retransmits(frame, origin.hop, |hop| {
+            hop_stamps.iter().any(|stamp| stamp.hop == hop)
+        }),
         hop_stamps,
         home,
         late: false,
         behind_exit: None,
+        connection: frame.header.cookie as u32,
     }))
+}
+
+/// Returns the readings of retransmissions that came to `origin_hop` with the END of a direction,
+/// which has no stamps.
+pub fn last_retransmits(frame: &FrameView<'_>, origin_hop: u8) -> Vec<Retransmits> {
+    retransmits(frame, origin_hop, |_| true)
+}
+
+/// Returns the readings of retransmissions in a frame by nodes that are `known`, behind
+/// `origin_hop`: of each node the first of each direction.
+#[inline(never)]
+fn retransmits(
+    frame: &FrameView<'_>,
+    origin_hop: u8,
+    known: impl Fn(u8) -> bool,
+) -> Vec<Retransmits> {
+    let mut readings: Vec<Retransmits> = Vec::new();
+    let annotations = frame.annotations().map_while(Result::ok);
+    for annotation in annotations.filter(|it| it.kind == ANNOTATION_RETRANSMITS) {
+        let Ok(value) = RetransmitCount::parse(annotation.value) else {
+            continue;
+        };
+        let reading = Retransmits {
+            hop: annotation.hop,
+            direction: match value.back {
+                true => Direction::Return,
+                false => Direction::Forward,
+            },
+            count: value.count,
+            span: value.span,
+        };
+        // The way from the origin back is no part of its path.
+        let behind = reading.hop > origin_hop || (reading.hop == origin_hop && !value.back);
+        let of = |reading: &Retransmits| (reading.hop, reading.direction);
+        if behind && known(reading.hop) && readings.iter().all(|it| of(it) != of(&reading)) {
+            readings.push(reading);
+        }
+    }
+    readings
 }
 
 /// Returns the time at which the block of `own`, the origin's forward stamp, was due: its ingress,
@@ -108,7 +154,7 @@ fn due(own: &Stamp, returned_at: MonoTime, home: &Return) -> MonoTime {
 mod tests {
     use super::*;
     use crate::time::WallTime;
-    use crate::wire::{build, FrameType, Header};
+    use crate::wire::{build, push_annotation, FrameType, Header};
 
     fn stamp(node: u64, hop: u8, direction: StampDirection, at: u64) -> Vec<u8> {
         let mut out = vec![0; crate::wire::STAMP_LEN];
@@ -199,6 +245,63 @@ mod tests {
             let far = egress + under_way / 2 + 1;
             assert_eq!(places, [(11, egress), (12, far)], "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_reading_of_retransmissions_counts_if_its_node_stamped_the_frame() {
+        use StampDirection::{Forward, Turn};
+        let value = |back, count| {
+            let span = Nanos(7);
+            RetransmitCount { back, count, span }.emit()
+        };
+        let mut annotations = Vec::new();
+        for (hop, bytes) in [
+            (0, &value(false, 1)[..]), // Before the origin.
+            (1, &value(true, 2)),      // The way from the origin back.
+            (1, &value(false, 3)),
+            (2, &value(true, 4)),
+            (2, &value(true, 5)), // A second one.
+            (2, &value(false, 6)[..15]),
+            (3, &value(true, 8)), // Did not stamp it.
+        ] {
+            assert!(push_annotation(
+                &mut annotations,
+                ANNOTATION_RETRANSMITS,
+                hop,
+                bytes
+            ));
+        }
+        let stamps = [
+            stamp(10, 0, Forward, 1),
+            stamp(11, 1, Forward, 3),
+            stamp(12, 2, Turn, 5),
+        ]
+        .concat();
+        let header = Header::new(FrameType::Block, 1, 42);
+        let bytes = build(header, &stamps, &annotations, b"");
+        let frame = FrameView::parse(&bytes).unwrap();
+        let home = Return {
+            arrival: None,
+            ingress: WallTime(9),
+            egress: Some(WallTime(10)),
+            generation: 0,
+            held: Nanos::ZERO,
+        };
+        let origin = TripOrigin { node: 11, hop: 1 };
+        let found = trip(&frame, origin, MonoTime(0), home, None).unwrap();
+        let seen = found.unwrap().retransmits;
+        let of = |seen: &[Retransmits]| {
+            let seen = seen.iter();
+            seen.map(|it| (it.hop, it.direction, it.count))
+                .collect::<Vec<_>>()
+        };
+        let forward = (1, Direction::Forward, 3);
+        let back = (2, Direction::Return, 4);
+        assert_eq!(of(&seen), [forward, back]);
+        assert!(seen.iter().all(|it| it.span == Nanos(7)));
+        // The END of a direction has no stamps.
+        let last = last_retransmits(&frame, 1);
+        assert_eq!(of(&last), [forward, back, (3, Direction::Return, 8)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 pub mod clock;
 mod constants;
+pub mod file;
 #[cfg(target_os = "linux")]
 pub mod packet;
 mod process;
@@ -30,7 +31,7 @@ pub use socket::{
     send_timeout, send_waiting, stop_accepting, unacknowledged, wait_closed, wait_peer_shut,
     wait_readable, widen_backlog,
 };
-pub use tcp_info::{is_closed, tcp_info, TcpInfo};
+pub use tcp_info::{is_closed, retransmits, tcp_info, TcpInfo};
 pub use thread::precise_timers;
 
 /// Returns the error in `errno` if a C function returned anything but 0.

@@ -84,6 +84,25 @@ fn read<'a>(socket: &TcpStream, raw: &'a mut [u8]) -> Option<&'a [u8]> {
     (rc == 0).then_some(filled)
 }
 
+/// Returns the segments that the kernel sent again since the connection began, SYN included, less
+/// those that the peer had received already (Linux 4.19); `None` if it has no count.
+pub fn retransmits(socket: &TcpStream) -> Option<u64> {
+    let mut raw = [0_u8; DSACK_DUPS + 4];
+    read(socket, &mut raw).and_then(net_retransmits)
+}
+
+const TOTAL_RETRANS: usize = 100;
+const DSACK_DUPS: usize = 216;
+
+fn net_retransmits(filled: &[u8]) -> Option<u64> {
+    let narrow = |at: usize| {
+        let bytes = filled.get(at..at + 4)?.try_into().ok()?;
+        Some(u64::from(u32::from_ne_bytes(bytes)))
+    };
+    let needless = narrow(DSACK_DUPS).unwrap_or(0);
+    Some(narrow(TOTAL_RETRANS)?.saturating_sub(needless))
+}
+
 fn parse(filled: &[u8]) -> TcpInfo {
     let narrow = |at: usize| {
         let bytes = filled.get(at..at + 4)?.try_into().ok()?;
@@ -95,7 +114,7 @@ fn parse(filled: &[u8]) -> TcpInfo {
         rtt_us: narrow(68).filter(measured),
         rttvar_us: narrow(72),
         cwnd: narrow(80),
-        retransmits: narrow(100),
+        retransmits: narrow(TOTAL_RETRANS),
         not_sent: narrow(144),
         min_rtt_us: narrow(148).filter(|&value| value != u64::from(u32::MAX)),
         delivery_rate: wide(160).filter(measured),
@@ -150,6 +169,18 @@ mod tests {
     }
 
     #[test]
+    fn segments_that_had_arrived_are_no_retransmissions_where_the_kernel_counts_them() {
+        let mut raw = [0_u8; DSACK_DUPS + 4];
+        raw[TOTAL_RETRANS..TOTAL_RETRANS + 4].copy_from_slice(&7_u32.to_ne_bytes());
+        raw[DSACK_DUPS..].copy_from_slice(&3_u32.to_ne_bytes());
+        assert_eq!(net_retransmits(&raw), Some(4));
+        assert_eq!(net_retransmits(&raw[..DSACK_DUPS + 3]), Some(7));
+        raw[DSACK_DUPS..].copy_from_slice(&9_u32.to_ne_bytes());
+        assert_eq!(net_retransmits(&raw), Some(0));
+        assert_eq!(net_retransmits(&raw[..TOTAL_RETRANS + 3]), None);
+    }
+
+    #[test]
     fn the_kernel_has_a_round_trip_of_a_connection_that_carried_bytes() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -163,5 +194,6 @@ mod tests {
         assert!(info.cwnd.is_some_and(|cwnd| (1..1_000_000).contains(&cwnd)));
         assert_eq!(info.not_sent, Some(0));
         assert_eq!(info.out_of_order.unwrap_or(0), 0);
+        assert!(retransmits(&near).is_some_and(|count| count < 100));
     }
 }

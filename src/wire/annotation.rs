@@ -21,6 +21,8 @@ pub const ANNOTATION_BEHIND_EXIT: u8 = 3;
 pub const ANNOTATION_VALUES: u8 = 4;
 /// The classes requested from each hop, if they differ.
 pub const ANNOTATION_ASK: u8 = 5;
+/// A reading of the count of segments sent again: [`RetransmitCount`].
+pub const ANNOTATION_RETRANSMITS: u8 = 6;
 
 /// One annotation, its value not yet interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,12 +141,13 @@ impl NodeRole {
 /// The introduction of a node in OPEN.
 ///
 /// ```text
-/// | id 8 | role 1 | least version 1 | greatest 1 | reserved 1 | clock error us 4 | connect ns 8 |
+/// | id 8 | role 1 | least version 1 | greatest 1 | abilities 1 | clock error us 4 | connect ns 8 |
 /// | name: length 1, bytes | address: likewise | next hop: likewise |
 /// | tags: count 1, each: length 1, bytes |
 /// ```
 /// Unknown is all ones in `clock error` and 0 in `connect`. Texts are UTF-8, cut at 255 bytes; a
-/// reader shows them escaped. Bytes behind the tags belong to a later version and are ignored.
+/// reader shows them escaped. Abilities are flag bits, 0 so far: see [`ABILITY_PROBES`]. Bytes
+/// behind the tags belong to a later version and are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
     /// Random per process.
@@ -168,6 +171,9 @@ pub struct NodeInfo {
     /// Its static tags.
     pub tags: Vec<String>,
 }
+
+/// Ability bit of an exit that answers probes itself. Reserved: no node sets or reads it yet.
+pub const ABILITY_PROBES: u8 = 1;
 
 const FIXED_LEN: usize = 24;
 const UNKNOWN_CLOCK_ERROR: u32 = u32::MAX;
@@ -257,6 +263,60 @@ impl NodeInfo {
     }
 }
 
+/// The TCP segments that a node sent again to one neighbour since the reading before.
+///
+/// ```text
+/// | direction 1 | reserved 3 | count 4 | span ns 8 |
+/// ```
+/// Direction 1 is forward, to the node behind; 2 is return, to the node before. Bytes behind the
+/// span belong to a later version and are ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetransmitCount {
+    /// `true` for the return direction.
+    pub back: bool,
+    /// Segments sent again, less those that had arrived; saturating.
+    pub count: u32,
+    /// Time since the reading before, on the node's clock.
+    pub span: Nanos,
+}
+
+impl RetransmitCount {
+    /// Length of the value.
+    pub const LEN: usize = 16;
+
+    /// Reads the value of an [`ANNOTATION_RETRANSMITS`].
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError::Content`] if it is too short or has an unknown direction.
+    pub fn parse(value: &[u8]) -> Result<Self, ParseError> {
+        let malformed = ParseError::Content {
+            part: "retransmits annotation",
+        };
+        let Some(value) = value.get(..Self::LEN) else {
+            return Err(malformed);
+        };
+        Ok(Self {
+            back: match value[0] {
+                1 => false,
+                2 => true,
+                _ => return Err(malformed),
+            },
+            count: BigEndian::read_u32(&value[4..8]),
+            span: Nanos(BigEndian::read_u64(&value[8..])),
+        })
+    }
+
+    /// The value.
+    pub fn emit(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        out[0] = if self.back { 2 } else { 1 };
+        BigEndian::write_u32(&mut out[4..8], self.count);
+        BigEndian::write_u64(&mut out[8..], self.span.0);
+        out
+    }
+}
+
 /// First reply byte minus last forward write at an exit whose connection was quiet before; rides on
 /// the reply's block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,7 +376,7 @@ mod tests {
     }
 
     const GOLDEN: &[u8] = &[
-        1, 2, 3, 4, 5, 6, 7, 8, 2, 1, 1, 0, // id, role, versions, reserved
+        1, 2, 3, 4, 5, 6, 7, 8, 2, 1, 1, 0, // id, role, versions, abilities
         0, 0, 0x0a, 0x0b, 0, 0, 0, 0, 0, 0, 0x0c, 0x0d, // clock error, connect
         1, b'B', 3, b'b', b':', b'1', 0, 1, 1, b'x', // name, address, next hop, tags
     ];
@@ -327,6 +387,9 @@ mod tests {
         assert_eq!(NodeInfo::parse(GOLDEN), Ok(sample()));
         assert_eq!(NodeInfo::id_of(GOLDEN), Some(sample().id));
         assert_eq!(NodeInfo::id_of(&GOLDEN[..7]), None);
+        let mut able = GOLDEN.to_vec();
+        able[11] = ABILITY_PROBES;
+        assert_eq!(NodeInfo::parse(&able), Ok(sample()));
         let unknown = NodeInfo {
             clock_error: None,
             connect: None,
@@ -378,6 +441,37 @@ mod tests {
         assert!(!push_annotation(&mut bytes, 1, 1, b"ab"));
         assert!(push_annotation(&mut bytes, 1, 1, b"a"));
         assert_eq!(bytes.len(), MAX_ANNOTATIONS);
+    }
+
+    #[test]
+    fn golden_bytes_of_retransmits_are_written_and_read_and_truncations_are_errors() {
+        let value = RetransmitCount {
+            back: true,
+            count: 0x0102_0304,
+            span: Nanos(0x05_0607),
+        };
+        let golden = [2, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 5, 6, 7];
+        assert_eq!((value.emit(), ANNOTATION_RETRANSMITS), (golden, 6));
+        assert_eq!(RetransmitCount::parse(&golden), Ok(value));
+        let forward = RetransmitCount {
+            back: false,
+            ..value
+        };
+        assert_eq!(forward.emit()[0], 1);
+        assert_eq!(RetransmitCount::parse(&forward.emit()), Ok(forward));
+        for len in 0..golden.len() {
+            assert!(
+                RetransmitCount::parse(&golden[..len]).is_err(),
+                "{len} bytes"
+            );
+        }
+        let longer = [&golden[..], b"more"].concat();
+        assert_eq!(RetransmitCount::parse(&longer), Ok(value));
+        for direction in [0, 3, 255] {
+            let mut other = golden;
+            other[0] = direction;
+            assert!(RetransmitCount::parse(&other).is_err());
+        }
     }
 
     #[test]

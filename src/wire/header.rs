@@ -46,6 +46,8 @@ impl Flags {
     pub const ANNOTATIONS_OVERFLOW: u16 = 1 << 2;
     /// A node had no room for its stamp.
     pub const STAMPS_OVERFLOW: u16 = 1 << 3;
+    /// On OPEN alone: the session carries probes. Reserved: no node sets or reads it yet.
+    pub const PROBE: u16 = 1 << 4;
 
     /// Returns `true` if `bit` is set.
     pub fn has(self, bit: u16) -> bool {
@@ -277,6 +279,26 @@ mod tests {
         let check = crc32(&bytes[..44]);
         BigEndian::write_u32(&mut bytes[44..], check);
         bytes
+    }
+
+    #[test]
+    fn the_flag_bits_are_those_of_the_wire() {
+        let bits = [
+            Flags::MARKED,
+            Flags::RETURN,
+            Flags::ANNOTATIONS_OVERFLOW,
+            Flags::STAMPS_OVERFLOW,
+            Flags::PROBE,
+        ];
+        assert_eq!(bits, [1, 2, 4, 8, 16]);
+        let header = Header {
+            flags: Flags(Flags::PROBE),
+            ..Header::new(FrameType::Open, 7, 0)
+        };
+        let mut bytes = [0; HEADER_LEN];
+        header.emit(&mut bytes);
+        assert_eq!(bytes[10..12], [0, 16]);
+        assert_eq!(Header::parse(&bytes).unwrap().flags, header.flags);
     }
 
     #[test]

@@ -30,6 +30,10 @@
 //! value of ASK, for each hop (255: all that are not listed):
 //! | hop 1 | classes 4 |
 //!
+//! value of RETRANSMITS (direction 1: forward; 2: return):
+//! 0           1            4         8           16
+//! | direction | reserved 3 | count 4 | span ns 8 |
+//!
 //! authentication trailer:
 //! 0       8
 //! | tag 8 |
@@ -64,9 +68,9 @@ mod stamp;
 pub mod values;
 
 pub use annotation::{
-    push_annotation, Annotation, Annotations, BehindExit, NodeInfo, NodeRole, ANNOTATION_ASK,
-    ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
-    ANNOTATION_VALUES,
+    push_annotation, Annotation, Annotations, BehindExit, NodeInfo, NodeRole, RetransmitCount,
+    ABILITY_PROBES, ANNOTATION_ASK, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE,
+    ANNOTATION_NONCE, ANNOTATION_RETRANSMITS, ANNOTATION_VALUES,
 };
 pub use error::ParseError;
 pub use frame::{build, push_stamp, put_front, set_hop, ErrorCode, ErrorInfo, FrameView};

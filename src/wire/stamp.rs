@@ -60,6 +60,8 @@ impl StampFlags {
     pub const SYNCHRONISED: u8 = 1;
     /// The node's clock was stepped between ingress and egress of this stamp.
     pub const STEPPED: u8 = 1 << 1;
+    /// The block waited for the node's connection to the next one.
+    pub const WAITED: u8 = 1 << 2;
 
     /// Returns `true` if `bit` is set.
     pub fn has(self, bit: u8) -> bool {
@@ -190,6 +192,23 @@ mod tests {
             ingress: WallTime(0x187a_1f00_0000_0001),
             egress: WallTime(0x187a_1f00_0000_0009),
         }
+    }
+
+    #[test]
+    fn the_flag_bits_are_those_of_the_wire() {
+        let bits = [
+            StampFlags::SYNCHRONISED,
+            StampFlags::STEPPED,
+            StampFlags::WAITED,
+        ];
+        assert_eq!(bits, [1, 2, 4]);
+        let mut golden = GOLDEN;
+        golden[11] = 4;
+        let waited = Stamp::parse(&golden).unwrap();
+        assert!(waited.flags.has(StampFlags::WAITED));
+        let mut bytes = [0; STAMP_LEN];
+        waited.emit(&mut bytes);
+        assert_eq!(bytes, golden);
     }
 
     #[test]

@@ -294,7 +294,7 @@ fn take(from: &PacketSocket, forth: bool, wire: Wire, sender: &Sender<Underway>)
             continue;
         }
         let mut frame = buffer[..received.kept].to_vec();
-        if let Some((flags, length)) = complete(&mut frame) {
+        if let Some((flags, length)) = complete_checksum(&mut frame) {
             if length > 0 || flags & 2 != 0 {
                 if (wire.drops)(forth, number, flags) {
                     number += 1;
@@ -328,7 +328,7 @@ fn hand_on(to: &PacketSocket, receiver: &Receiver<Underway>, delay: Duration, la
 
 /// Fills in the checksum that the sending kernel has left to a network card; flags and payload of a
 /// TCP segment.
-fn complete(frame: &mut [u8]) -> Option<(u8, usize)> {
+pub(crate) fn complete_checksum(frame: &mut [u8]) -> Option<(u8, usize)> {
     let (header, addresses, protocol, end) = match frame.get(12..14)? {
         [8, 0] => {
             let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));

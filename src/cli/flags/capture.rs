@@ -2,7 +2,7 @@
 
 use super::super::value;
 use super::{Flag, Mode, Section, Set, ROW};
-use crate::passive::{GroupBy, Side};
+use crate::passive::{parse_host, GroupBy, Side, MAX_TERMS};
 use crate::report::passive::Format;
 use std::time::Duration;
 
@@ -58,6 +58,42 @@ pub(super) const FLAGS: &[Flag] = &[
         modes: PASSIVE,
         set: Set::Text(|o, text| {
             o.interface = Some(text.to_owned());
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "host",
+        value: Some("CIDR"),
+        section: Section::Capture,
+        brief: "only connections of it; repeatable",
+        help: "An address, 10.0.0.0/8 or 2001:db8::/32, at either end; up to 8 of them. With \
+            --interface the kernel copies nothing else, except tunnels, which are filtered here \
+            by their inner connections.",
+        modes: PASSIVE,
+        set: Set::Text(|o, text| {
+            let host = parse_host(text)?;
+            if o.passive.filter.hosts.len() == MAX_TERMS {
+                return Err(format!("is one too many: at most {MAX_TERMS}"));
+            }
+            o.passive.filter.hosts.push(host);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "port",
+        value: Some("PORT"),
+        section: Section::Capture,
+        brief: "only connections of it; repeatable",
+        help: "At either end; up to 8 of them. With --host both have to match.",
+        modes: PASSIVE,
+        set: Set::Text(|o, text| {
+            let port = value::integer(text, 1..=u16::MAX)?;
+            if o.passive.filter.ports.len() == MAX_TERMS {
+                return Err(format!("is one too many: at most {MAX_TERMS}"));
+            }
+            o.passive.filter.ports.push(port);
             Ok(())
         }),
         ..ROW

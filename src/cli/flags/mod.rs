@@ -18,7 +18,7 @@ mod traffic;
 
 pub use mode::{Mode, Word};
 
-use super::config::Common;
+use super::config::{Common, TimeArgument};
 use super::host_port::HostPort;
 use super::passive::PassiveConfig;
 use crate::report::format::FORMATS;
@@ -29,7 +29,8 @@ use crate::{FULL, SMALL};
 use std::path::PathBuf;
 use std::time::Duration;
 use Mode::{
-    CheckRules, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay, Source,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
+    Source, State as Stored,
 };
 
 /// Most payload bytes of a block, as on the wire.
@@ -39,6 +40,7 @@ const BLOCK_MAX_BYTES: usize = 1 << 20;
 // --accept auto it serves raw clients too.
 const EVERY: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, CheckRules, Exporter, Passive, Help,
+    Stored, Compare,
 ];
 const LOGGING: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter, Passive,
@@ -47,6 +49,11 @@ const MEASURING: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter,
 ];
 const REPORTING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const WITH_FORMAT: &[Mode] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Stored, Compare,
+];
+const WITH_STATE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter, Compare];
+const COMPARING: &[Mode] = &[Compare];
 const WITH_METRICS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Passive];
 const WITH_HTTP: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter, Passive,
@@ -122,14 +129,17 @@ pub struct Options {
     pub(super) max_connections: Option<usize>,
     pub(super) max_memory: usize,
     pub(super) block: usize,
-    pub(super) count: u64,
-    pub(super) interval: Duration,
+    pub(super) count: Option<u64>,
+    pub(super) interval: Option<Duration>,
     pub(super) size: usize,
     pub(super) on_timeout: Option<State>,
     pub(super) seed: Option<u64>,
     pub(super) targets: Option<PathBuf>,
     pub(super) interface: Option<String>,
     pub(super) passive: PassiveConfig,
+    pub(super) before: Option<TimeArgument>,
+    pub(super) after: Option<TimeArgument>,
+    pub(super) fail_above: Option<Duration>,
 }
 
 impl Default for Options {
@@ -144,14 +154,17 @@ impl Default for Options {
             max_connections: None,
             max_memory: MEMORY,
             block: 16_384,
-            count: 10,
-            interval: Duration::from_secs(1),
+            count: None,
+            interval: None,
             size: 64,
             on_timeout: None,
             seed: None,
             targets: None,
             interface: None,
             passive: PassiveConfig::default(),
+            before: None,
+            after: None,
+            fail_above: None,
         }
     }
 }
@@ -430,6 +443,12 @@ mod tests {
             };
             let mut options = Options::default();
             set(&mut options, default).expect(flag.long);
+            // Those of a probe depend on its format.
+            if options.count.take() == Some(100)
+                || options.interval.take() == Some(Duration::from_millis(100))
+            {
+                continue;
+            }
             assert_eq!(options, Options::default(), "--{} {default}", flag.long);
         }
     }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use Mode::{
-    CheckRules, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay, Source,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
+    Source, State,
 };
 
 /// What the process is to be. It follows from the command word, or from the addresses given.
@@ -32,6 +33,10 @@ pub enum Mode {
     Passive,
     /// Prints a topic of the manual.
     Help,
+    /// Shows a state, or accepts a change of it.
+    State,
+    /// Compares two reports, or two spans of a state.
+    Compare,
 }
 
 impl Mode {
@@ -50,6 +55,8 @@ impl Mode {
             Exporter => "the word exporter",
             Passive => "the word passive",
             Help => "the word help",
+            State => "the word state",
+            Compare => "the word compare",
         }
     }
 
@@ -60,7 +67,7 @@ impl Mode {
 
     /// Returns `true` if only a build with the feature `full` has this mode.
     pub(super) const fn is_full_only(self) -> bool {
-        matches!(self, Demo | Exporter | Passive | Help)
+        matches!(self, Demo | Exporter | Passive | Help | Compare)
     }
 }
 
@@ -79,6 +86,8 @@ impl fmt::Display for Mode {
             Exporter => "exporter",
             Passive => "passive",
             Help => "help",
+            State => "state",
+            Compare => "comparison",
         })
     }
 }
@@ -160,6 +169,26 @@ pub(super) const WORDS: &[Word] = &[
         operands: &["FILE"],
         brief: "test a file for --rules; print it with all defaults",
         examples: "    subsegment-tcp-speeds check-rules sla.rules\n",
+    },
+    Word {
+        name: "state",
+        mode: State,
+        operands: &["FILE", "DO", "[PART]"],
+        brief: "show a --state file, or accept a change in it",
+        examples: "\
+    subsegment-tcp-speeds state /var/tmp/B.state show
+    subsegment-tcp-speeds state /var/tmp/B.state accept segment:1-2
+",
+    },
+    Word {
+        name: "compare",
+        mode: Compare,
+        operands: &["[JSON]", "[JSON]"],
+        brief: "which part rose between two reports, or times",
+        examples: "\
+    subsegment-tcp-speeds compare before.json after.json --fail-above 2ms
+    subsegment-tcp-speeds compare --state B.state --before -4h --after -2h
+",
     },
     Word {
         name: "help",

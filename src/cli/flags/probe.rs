@@ -15,11 +15,12 @@ pub(super) const FLAGS: &[Flag] = &[
         short: Some('c'),
         value: Some("COUNT"),
         section: Section::Probe,
-        default: Some("10"),
+        default: Some("100"),
         brief: "blocks to send; 0 = until stopped",
+        help: "With --format nagios 10 unless given, one a second.",
         modes: &[Mode::Probe],
         set: Set::Text(|s, text| {
-            s.count = value::integer(text, 0..=u64::MAX)?;
+            s.count = Some(value::integer(text, 0..=u64::MAX)?);
             Ok(())
         }),
         ..ROW
@@ -29,9 +30,9 @@ pub(super) const FLAGS: &[Flag] = &[
         short: Some('i'),
         value: Some("SECONDS"),
         section: Section::Probe,
-        default: Some("1"),
+        default: Some("0.1"),
         brief: "time between two blocks",
-        help: "The schedule is kept whatever the answers do: a path that stalls is measured for \
+        help: "With --format nagios 1 unless given. The schedule is kept whatever the answers do: a path that stalls is measured for \
             as long as it stalls. At least 100us.",
         modes: &[Mode::Probe],
         set: Set::Text(|s, text| {
@@ -39,7 +40,7 @@ pub(super) const FLAGS: &[Flag] = &[
             if interval < INTERVAL_MIN {
                 return Err(format!("is too short: at least {INTERVAL_MIN:?}"));
             }
-            s.interval = interval;
+            s.interval = Some(interval);
             Ok(())
         }),
         ..ROW

@@ -2,8 +2,9 @@
 
 use super::super::value;
 use super::{
-    Flag, Options, Section, Set, EVERY, LISTENING, LOGGING, MEASURING, OPENING, REPORTING, ROW,
-    WITH_BASELINE, WITH_HTTP, WITH_METRICS, WITH_PROBE_REQUESTS,
+    Flag, Options, Section, Set, COMPARING, EVERY, LISTENING, LOGGING, MEASURING, OPENING,
+    REPORTING, ROW, WITH_BASELINE, WITH_FORMAT, WITH_HTTP, WITH_METRICS, WITH_PROBE_REQUESTS,
+    WITH_STATE,
 };
 use crate::measure::{sla, Sla};
 use crate::report::format;
@@ -114,7 +115,7 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Report,
         brief: "text (default), json, jsonl, csv, and more",
         help: format::HELP,
-        modes: REPORTING,
+        modes: WITH_FORMAT,
         set: Set::Text(|s, text| {
             s.common.format = Some(text.parse()?);
             Ok(())
@@ -125,12 +126,80 @@ pub(super) const FLAGS: &[Flag] = &[
         long: "state",
         value: Some("FILE"),
         section: Section::Report,
-        brief: "keep the baseline of earlier runs in FILE",
-        help: "This run is compared with the last 20 runs, so that a short run from cron can name \
-            the part whose delay has grown. Without it the first half of a run is the baseline of \
-            the second.",
-        modes: WITH_BASELINE,
+        brief: "compare with earlier runs and windows in FILE",
+        help:
+            "What is usual is learnt from the last 24 hours, from the same hour of earlier days, \
+            or from the last 20 runs. A change that was named is not learnt until it is accepted \
+            (state FILE accept) or 7 days old. With --targets and exporter it is a directory, with \
+            a file for each target.",
+        modes: WITH_STATE,
         set: Set::Path(|s, path| s.common.state = Some(path)),
+        ..ROW
+    },
+    Flag {
+        long: "baseline",
+        value: Some("FILE"),
+        section: Section::Report,
+        brief: "compare with a state or a JSON report",
+        help: "FILE is only read. With --state too, that one is written.",
+        modes: WITH_BASELINE,
+        set: Set::Path(|s, path| s.common.baseline = Some(path)),
+        ..ROW
+    },
+    Flag {
+        long: "window",
+        value: Some("DURATION"),
+        section: Section::Report,
+        brief: "span of gauges and records (5m if endless)",
+        help: "A run without end is cut into windows, whose records are kept in --state. A finite \
+            run is one window unless this is given.",
+        modes: WITH_BASELINE,
+        set: Set::Text(|s, text| {
+            s.common.window = Some(value::positive_duration(text)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "before",
+        value: Some("TIME"),
+        section: Section::Report,
+        brief: "with compare --state: records until TIME",
+        help:
+            "RFC 3339 (2026-11-27T15:17:02Z), a date, or -2h for so long ago. Of these records as \
+            many are compared as follow --after, at least 12.",
+        modes: COMPARING,
+        set: Set::Text(|s, text| {
+            s.before = Some(value::time(text)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "after",
+        value: Some("TIME"),
+        section: Section::Report,
+        brief: "with compare --state: records from TIME on",
+        modes: COMPARING,
+        set: Set::Text(|s, text| {
+            s.after = Some(value::time(text)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "fail-above",
+        value: Some("DELAY"),
+        section: Section::Report,
+        brief: "compare fails only above a rise of DELAY",
+        help:
+            "The low end of the interval of a rise is held against it. Without it any rise beyond \
+            its interval ends with exit code 1.",
+        modes: COMPARING,
+        set: Set::Text(|s, text| {
+            s.fail_above = Some(value::duration(text)?);
+            Ok(())
+        }),
         ..ROW
     },
     Flag {

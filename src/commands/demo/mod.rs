@@ -185,11 +185,12 @@ fn demonstrate(
     let mut out = Output::Stdout;
     out.write(&format!(
         "demo: four nodes on loopback, A -> B -> C -> Z, with delay links between them; {BLOCKS} \
-         probes, one every {} ms.\n\
-         Half way through, one direction of one link is slowed. Which one is printed after the \
-         verdict. (A demo is\n\
-         short: its batches last less than the second that a confidence of \"high\" takes.)\n\n",
-        INTERVAL.as_millis()
+         probes in {:.0} s.\n\
+         Half way through, one direction of one link is slowed by 2 to 8 ms. Which one is printed \
+         after the verdict.\n\
+         A longer run would see smaller changes, and would tell a burst from a change that \
+         stays.\n\n",
+        INTERVAL.as_secs_f64() * BLOCKS as f64
     ))
     .map_err(DemoError::Output)?;
     let (last, last_link) = start(3, None)?;
@@ -202,9 +203,9 @@ fn demonstrate(
     );
     signals.stop(stop, Some(node.collector.clone()));
     let origin = Arc::new(Origin::new(node));
-    let state = RunState::new("A", "source", sys::clock::read().wall, Baseline::FirstHalf);
+    let state = RunState::new("A", "source", sys::clock::read().wall, Baseline::Run);
     let mut printer =
-        Printer::new(Output::Stdout, crate::cli::Format::Text, None).with_live_line(Some(BLOCKS));
+        Printer::new(Output::Stdout, crate::cli::Format::Text).with_live_line(Some(BLOCKS));
     printer = printer.with_page(page).map_err(DemoError::Output)?;
     let slowed = match hidden.back {
         true => Arc::clone(&links[hidden.segment].back),
@@ -231,7 +232,11 @@ fn demonstrate(
     for server in [first, middle, last] {
         server.stop();
     }
-    let verdict = run.state.model().statistics(run.state.names()).verdict;
+    let verdict = run
+        .state
+        .model()
+        .statistics(run.state.names(), sys::clock::read().now())
+        .verdict;
     let found = hidden.is_found_by(&verdict);
     out.write(&format!(
         "\nhidden:  {hidden}\nverdict: {}\n",

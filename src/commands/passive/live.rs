@@ -1,7 +1,7 @@
 //! Packets of an interface, or of all of them, while links go down and come up again.
 
 use super::{complain, lock, Session, Source};
-use crate::passive::{Packet, LINK_ETHERNET, LINK_RAW};
+use crate::passive::{Filter, Packet, LINK_ETHERNET, LINK_RAW};
 use crate::sys::packet::{interface_name, is_link_down, PacketSocket};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -12,9 +12,16 @@ use std::time::Duration;
 const FRAME: usize = 128 * 1024;
 
 /// Opens the socket of a live capture.
-pub(super) fn open(interface: &str) -> Result<Source, String> {
-    match open_socket(interface) {
-        Ok(socket) => Ok(Source::Live(Arc::new(socket), interface.to_owned())),
+pub(super) fn open(interface: &str, filter: &Filter) -> Result<Source, String> {
+    match open_socket(interface, filter) {
+        Ok(socket) => {
+            if !filter.is_empty() {
+                complain(&format!(
+                    "{interface}: the kernel filters; tunnels are filtered here by what is inside"
+                ));
+            }
+            Ok(Source::Live(Arc::new(socket), interface.to_owned()))
+        }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(format!(
             "capture on {interface}: {error}: it takes root or CAP_NET_RAW; or pipe from one who \
              may: sudo tcpdump -i {interface} -U -w - | ... passive -"
@@ -24,8 +31,12 @@ pub(super) fn open(interface: &str) -> Result<Source, String> {
 }
 
 /// Opens a socket on an interface, or on all of them for `any`.
-fn open_socket(interface: &str) -> io::Result<PacketSocket> {
-    PacketSocket::open((interface != "any").then_some(interface), &[])
+fn open_socket(interface: &str, filter: &Filter) -> io::Result<PacketSocket> {
+    let program = match filter.is_empty() {
+        true => Vec::new(),
+        false => filter.program(),
+    };
+    PacketSocket::open((interface != "any").then_some(interface), &program)
 }
 
 /// Returns `true` if an interface has this name and is up (IFF_UP).
@@ -42,7 +53,7 @@ fn link_is_up(interface: &str) -> bool {
 const LINK_POLL: Duration = Duration::from_millis(100);
 
 /// Waits until an interface is up, and returns a new socket if it is another one under the name.
-fn wait_for_link(socket: &PacketSocket, interface: &str) -> Option<PacketSocket> {
+fn wait_for_link(socket: &PacketSocket, interface: &str, filter: &Filter) -> Option<PacketSocket> {
     loop {
         thread::sleep(LINK_POLL);
         if !link_is_up(interface) {
@@ -51,7 +62,7 @@ fn wait_for_link(socket: &PacketSocket, interface: &str) -> Option<PacketSocket>
         if socket.is_on(interface) {
             return None;
         }
-        if let Ok(socket) = open_socket(interface) {
+        if let Ok(socket) = open_socket(interface, filter) {
             return Some(socket);
         }
     }
@@ -61,6 +72,7 @@ fn wait_for_link(socket: &PacketSocket, interface: &str) -> Option<PacketSocket>
 pub(super) fn receive(
     socket: Arc<PacketSocket>,
     interface: &str,
+    filter: &Filter,
     session: &Mutex<Session>,
 ) -> Option<String> {
     const ARPHRD_ETHER: u16 = 1;
@@ -73,7 +85,7 @@ pub(super) fn receive(
             Ok(received) => received,
             Err(error) if is_link_down(&error) => {
                 complain(&format!("{interface}: the link went down; waiting for it"));
-                let renewed = wait_for_link(&socket, interface);
+                let renewed = wait_for_link(&socket, interface, filter);
                 complain(&format!("{interface}: the link is up again"));
                 if let Some(renewed) = renewed {
                     let mut session = lock(session);
@@ -117,7 +129,7 @@ pub(super) fn receive(
 }
 
 impl Session {
-    /// Tells the analysis the name of an interface that it does not know yet.
+    /// Gives the analysis the name of an interface that it does not know yet.
     fn name_interface(&mut self, number: u32) {
         if !self.analyzer.knows_interface(number) {
             let name = interface_name(number).unwrap_or_else(|| format!("interface {number}"));

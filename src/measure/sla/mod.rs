@@ -6,12 +6,15 @@
 //! with blanks between words whose letters would touch:
 //!
 //! ```text
-//! rule      = part, figure, ">", limit, { option }, { ask } ; part      = "segment", ( name, "->",
-//! name | "*" ) | "host", ( name | "*" ) | "total" ; figure    = delay, [ statistic ] | "increase"
-//! | "loss" ; delay     = "round_trip" | "network" | "forward_excess" | "return_excess" |
-//! "residence" | "wake_up" ; statistic = "min" | "mean" | "p50" | "p90" | "p95" | "p99" | "max" ;
-//! limit     = number, ( "ns" | "us" | "ms" | "s" | "%" | "x" ) ; option    = "over", count |
-//! "for", count, "of", count | "clear", [ count ], [ "below", limit ]
+//! rule      = part, figure, ">", limit, { option }, { ask } ;
+//! part      = ( "segment" | "connect" ), ( name, "->", name | "*" )
+//!           | ( "host" | "behind" ), ( name | "*" ) | "server" | "total" ;
+//! figure    = delay, [ statistic ] | "increase" | "retransmits" | "loss" ;
+//! delay     = "round_trip" | "network" | "forward_excess" | "return_excess" | "residence"
+//!           | "wake_up" | "delay" ;
+//! statistic = "min" | "mean" | "p50" | "p90" | "p95" | "p99" | "max" ;
+//! limit     = number, [ "ns" | "us" | "ms" | "s" | "%" | "x" ] ;
+//! option    = "over", count | "for", count, "of", count | "clear", [ count ], [ "below", limit ]
 //!           | "warning" | "critical" ;
 //! ask       = [ "beyond", limit ], "ask", classes, "at", nodes ;
 //! classes   = "all" | class, { ",", class } ;
@@ -27,13 +30,15 @@
 //! | `forward_excess`, `return_excess` | segment | span | one-way delay above its recent least |
 //! | `residence` | host | span, `x` | both ways together |
 //! | `wake_up` | host | span | kernel receive time to the process's read, both ways together |
-//! | `increase` | segment, host | span | the report's increase over the baseline, once a second |
+//! | `delay` | connect, behind, server | span, `x` | of the blocks that have the part |
+//! | `increase` | all but total | span | the report's increase over the baseline, once a second |
+//! | `retransmits` | segment | number | TCP segments sent again in a window, both ways together |
 //! | `loss` | total | `%` | blocks without an answer, of those no longer on their way |
 //!
 //! The recent least is that of the last 10 to 20 s and 16 blocks.
 //!
 //! **Evaluation.** A delay without a statistic is evaluated with every block that has it. One with
-//! a statistic, and loss, is evaluated with every window of 20 blocks (`over COUNT`) in which the
+//! a statistic, loss and retransmits are evaluated with every window of 20 blocks (`over COUNT`) in which the
 //! part was measured. `2x` is twice the baseline: the median of the baseline's batches at p50, for
 //! p90 and above at p95. Without a baseline the rule does not decide. *Exceeded* is above the
 //! limit, not at it.
@@ -72,13 +77,39 @@ pub const WINDOW: u32 = 20;
 
 /// The part that a rule is about; `None` stands for every part of the kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum PartPattern {
     /// The stretch between two neighbouring nodes of these names.
     Segment(Option<(String, String)>),
     /// A node of that name.
     Host(Option<String>),
+    /// The connects of one node to the next.
+    Connect(Option<(String, String)>),
+    /// What lies behind the last node that stamps, of that name.
+    Behind(Option<String>),
+    /// The server behind an exit, and the network to it.
+    Server,
     /// The whole path, from the scheduled time to the answer.
     Total,
+}
+
+impl PartPattern {
+    /// Returns the word of its kind, and the name of the one part, `None` for every part of it.
+    fn words(&self) -> (&'static str, Option<String>) {
+        let arrow = |(from, to): &(String, String)| format!("{}->{}", quoted(from), quoted(to));
+        let ends = |ends: &Option<_>| Some(ends.as_ref().map_or("*".to_owned(), arrow));
+        let one = |name: &Option<String>| {
+            let name = name.as_deref();
+            Some(name.map_or("*".to_owned(), quoted))
+        };
+        match self {
+            Self::Segment(names) => ("segment", ends(names)),
+            Self::Connect(names) => ("connect", ends(names)),
+            Self::Host(name) => ("host", one(name)),
+            Self::Behind(name) => ("behind", one(name)),
+            Self::Server => ("server", None),
+            Self::Total => ("total", None),
+        }
+    }
 }
 
 /// The figure of a part.
@@ -100,11 +131,15 @@ pub enum Figure {
     Increase,
     /// Share of blocks without an answer.
     Loss,
+    /// The delay of a connect, of what lies behind the path, or of the server.
+    Delay,
+    /// TCP segments sent again.
+    Retransmits,
 }
 
 impl Figure {
     /// Every figure with its word.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::RoundTrip, "round_trip"),
         (Self::Network, "network"),
         (Self::ForwardExcess, "forward_excess"),
@@ -113,6 +148,8 @@ impl Figure {
         (Self::WakeUp, "wake_up"),
         (Self::Increase, "increase"),
         (Self::Loss, "loss"),
+        (Self::Delay, "delay"),
+        (Self::Retransmits, "retransmits"),
     ];
 
     /// Returns its word in rules.
@@ -121,27 +158,31 @@ impl Figure {
         row.map_or("", |row| row.1)
     }
 
-    fn is_of(self, part: &Part) -> bool {
+    fn is_of(self, part: &PartPattern) -> bool {
         match self {
-            Self::RoundTrip => !matches!(part, Part::Host(_)),
-            Self::Network | Self::ForwardExcess | Self::ReturnExcess => {
-                matches!(part, Part::Segment(_))
+            Self::RoundTrip => matches!(part, PartPattern::Segment(_) | PartPattern::Total),
+            Self::Network | Self::ForwardExcess | Self::ReturnExcess | Self::Retransmits => {
+                matches!(part, PartPattern::Segment(_))
             }
-            Self::Residence | Self::WakeUp => matches!(part, Part::Host(_)),
-            Self::Increase => !matches!(part, Part::Total),
-            Self::Loss => matches!(part, Part::Total),
+            Self::Delay => matches!(
+                part,
+                PartPattern::Connect(_) | PartPattern::Behind(_) | PartPattern::Server
+            ),
+            Self::Residence | Self::WakeUp => matches!(part, PartPattern::Host(_)),
+            Self::Increase => !matches!(part, PartPattern::Total),
+            Self::Loss => matches!(part, PartPattern::Total),
         }
     }
 
     /// Returns `true` if every block has a value of its own.
     fn is_delay(self) -> bool {
-        !matches!(self, Self::Increase | Self::Loss)
+        !matches!(self, Self::Increase | Self::Loss | Self::Retransmits)
     }
 
-    fn has_baseline(self, part: &Part) -> bool {
+    fn has_baseline(self, part: &PartPattern) -> bool {
         matches!(
             (self, part),
-            (Self::RoundTrip, Part::Segment(_)) | (Self::Residence, _)
+            (Self::RoundTrip, PartPattern::Segment(_)) | (Self::Residence | Self::Delay, _)
         )
     }
 }
@@ -196,13 +237,15 @@ pub enum Amount {
     Span(SignedNanos),
     /// A share, 0 to 1.
     Share(f64),
+    /// A number of TCP segments.
+    Count(f64),
 }
 
 impl PartialOrd for Amount {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Span(a), Self::Span(b)) => a.partial_cmp(b),
-            (Self::Share(a), Self::Share(b)) => a.partial_cmp(b),
+            (Self::Share(a), Self::Share(b)) | (Self::Count(a), Self::Count(b)) => a.partial_cmp(b),
             _ => None,
         }
     }
@@ -223,6 +266,7 @@ impl Amount {
     fn in_unit(self) -> (f64, &'static str) {
         match self {
             Self::Share(share) => ((share * 1e11).round() / 1e9, "%"),
+            Self::Count(count) => (count, ""),
             Self::Span(span) => {
                 let units = [(1e9, "s"), (1e6, "ms"), (1e3, "us")];
                 let size = span.abs().0 as f64;
@@ -233,22 +277,12 @@ impl Amount {
         }
     }
 
-    /// Returns the value as a number: nanoseconds or a share.
+    /// Returns the value as a number: nanoseconds, a share or a count.
     fn number(self) -> f64 {
         match self {
             Self::Share(share) => share,
+            Self::Count(count) => count,
             Self::Span(span) => span.0 as f64,
-        }
-    }
-}
-
-impl LimitState {
-    /// Returns `segment`, `host` or `total`.
-    pub fn part(&self) -> &'static str {
-        match self.place {
-            Place::Segment { .. } => "segment",
-            Place::Host(_) => "host",
-            Place::Total => "total",
         }
     }
 }
@@ -264,7 +298,10 @@ impl fmt::Display for Amount {
         } else {
             &text
         };
-        write!(f, "{text} {unit}")
+        match unit {
+            "" => f.write_str(text),
+            unit => write!(f, "{text} {unit}"),
+        }
     }
 }
 
@@ -334,7 +371,7 @@ pub struct Rule {
     /// Its line in the file, from 1; `None` for a limit of the command line.
     pub line: Option<u32>,
     /// The part.
-    pub part: Part,
+    pub part: PartPattern,
     /// The figure.
     pub figure: Figure,
     /// The statistic; `None` for each block's own value.
@@ -363,7 +400,7 @@ impl Rule {
 
     /// Returns `true` if windows of blocks are evaluated.
     fn has_windows(&self) -> bool {
-        self.statistic.is_some() || self.figure == Figure::Loss
+        self.statistic.is_some() || matches!(self.figure, Figure::Loss | Figure::Retransmits)
     }
 
     /// Returns `true` if the rule needs the model's knowledge of the baseline.
@@ -376,14 +413,10 @@ impl Rule {
 /// The rule with all its defaults, which parses as the same rule.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.part {
-            Part::Segment(None) => f.write_str("segment *")?,
-            Part::Segment(Some((from, to))) => {
-                write!(f, "segment {}->{}", quoted(from), quoted(to))?;
-            }
-            Part::Host(None) => f.write_str("host *")?,
-            Part::Host(Some(name)) => write!(f, "host {}", quoted(name))?,
-            Part::Total => f.write_str("total")?,
+        let (kind, name) = self.part.words();
+        f.write_str(kind)?;
+        if let Some(name) = name {
+            write!(f, " {name}")?;
         }
         write!(f, " {} > {}", self.figure_text(), self.limit)?;
         if self.has_windows() {
@@ -439,20 +472,4 @@ fn quoted(name: &str) -> String {
     } else {
         name.to_owned()
     }
-}
-
-/// A part of the path of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// A segment, by the hops of its ends.
-    Segment {
-        /// The hop nearer to the source.
-        from: u8,
-        /// The hop farther from it.
-        to: u8,
-    },
-    /// A host, by its hop.
-    Host(u8),
-    /// The whole path.
-    Total,
 }

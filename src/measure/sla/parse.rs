@@ -1,7 +1,7 @@
 //! The parser of rules. An error names line, column and the expected words.
 
 use super::{
-    Amount, Ask, Clear, Figure, Limit, Node, Nodes, Part, Rule, Statistic, MOST_OF, WINDOW,
+    Amount, Ask, Clear, Figure, Limit, Node, Nodes, PartPattern, Rule, Statistic, MOST_OF, WINDOW,
 };
 use crate::annotation::Classes;
 use crate::decimal::decimal;
@@ -13,6 +13,8 @@ use std::vec::IntoIter;
 
 /// Largest number of rules in a file.
 const MOST_RULES: usize = 1000;
+/// The words that a rule begins with.
+const PARTS: &str = "\"segment\", \"connect\", \"host\", \"behind\", \"server\" or \"total\"";
 /// The longest window in blocks.
 const LONGEST_WINDOW: u32 = 1_000_000;
 
@@ -88,7 +90,7 @@ pub fn simple(text: &str, severity: Sla) -> Result<Vec<Rule>, String> {
         }
         rules.extend(limit.map(|limit| Rule {
             line: None,
-            part: Part::Total,
+            part: PartPattern::Total,
             figure,
             statistic,
             limit,
@@ -285,26 +287,40 @@ impl Reader {
         Ok(rule)
     }
 
-    fn part(&mut self) -> Result<Part, RuleError> {
+    fn part(&mut self) -> Result<PartPattern, RuleError> {
         if self.takes("total") {
-            return Ok(Part::Total);
+            return Ok(PartPattern::Total);
         }
-        if self.takes("host") {
-            if self.takes("*") {
-                return Ok(Part::Host(None));
+        if self.takes("server") {
+            return Ok(PartPattern::Server);
+        }
+        for (word, make) in [
+            ("host", PartPattern::Host as fn(_) -> _),
+            ("behind", PartPattern::Behind),
+        ] {
+            if self.takes(word) {
+                let every = self.takes("*");
+                let name = (!every).then(|| self.name("a node's name, or \"*\""));
+                return name.transpose().map(make);
             }
-            return Ok(Part::Host(Some(self.name("a node's name, or \"*\"")?)));
         }
-        if !self.takes("segment") {
-            return Err(self.wrong("\"segment\", \"host\" or \"total\""));
+        for (word, make) in [
+            ("segment", PartPattern::Segment as fn(_) -> _),
+            ("connect", PartPattern::Connect),
+        ] {
+            if self.takes(word) {
+                let every = self.takes("*");
+                let ends = (!every).then(|| self.ends());
+                return ends.transpose().map(make);
+            }
         }
-        if self.takes("*") {
-            return Ok(Part::Segment(None));
-        }
+        Err(self.wrong(PARTS))
+    }
+
+    fn ends(&mut self) -> Result<(String, String), RuleError> {
         let from = self.name("a node's name, or \"*\"")?;
         self.word("->")?;
-        let to = self.name("a node's name")?;
-        Ok(Part::Segment(Some((from, to))))
+        Ok((from, self.name("a node's name")?))
     }
 
     fn options(&mut self, rule: &mut Rule) -> Result<(), RuleError> {
@@ -323,7 +339,7 @@ impl Reader {
                 return Err(self.wrong(&format!("no second {kind:?}")));
             }
             if option == "over" && !rule.has_windows() {
-                let what = "\"over\" only after a statistic (such as p95) or loss";
+                let what = "\"over\" only after a statistic (such as p95), loss or retransmits";
                 return Err(self.wrong(what));
             }
             seen.push(kind);
@@ -346,7 +362,12 @@ impl Reader {
                     rule.clear.after = self.count(LONGEST_WINDOW).ok();
                     if self.takes("below") {
                         let times = rule.figure.has_baseline(&rule.part);
-                        rule.clear.below = Some(self.limit(rule.figure, times)?);
+                        let above = self.wrong(&format!("at most the limit, {}", rule.limit));
+                        let below = self.limit(rule.figure, times)?;
+                        if below > rule.limit {
+                            return Err(above);
+                        }
+                        rule.clear.below = Some(below);
                     } else if rule.clear.after.is_none() {
                         return Err(self.wrong("a number of evaluations, or \"below\""));
                     }
@@ -401,6 +422,12 @@ impl Reader {
     }
 
     fn limit(&mut self, figure: Figure, times: bool) -> Result<Limit, RuleError> {
+        if figure == Figure::Retransmits {
+            return self.read("a number such as 3", |text| {
+                let count: u32 = text.parse().ok()?;
+                Some(Limit::Absolute(Amount::Count(count.into())))
+            });
+        }
         let share = figure == Figure::Loss;
         let what = match (share, times) {
             (true, false) => "a share such as 1%",
@@ -488,12 +515,7 @@ host C increase > 2s
     #[test]
     fn an_error_names_the_column_and_what_was_expected() {
         for (line, column, expected, found) in [
-            (
-                "link B->C",
-                1,
-                "\"segment\", \"host\" or \"total\"",
-                Some("link"),
-            ),
+            ("link B->C", 1, PARTS, Some("link")),
             ("segment", 8, "a node's name, or \"*\"", None),
             ("segment B C", 11, "\"->\"", Some("C")),
             ("segment B->", 12, "a node's name", None),
@@ -504,6 +526,26 @@ host C increase > 2s
                 "a figure: residence, wake_up, \
                  increase",
                 Some("round_trip"),
+            ),
+            (
+                "connect A->B round_trip > 5ms",
+                14,
+                "a figure: increase, delay",
+                Some("round_trip"),
+            ),
+            ("behind", 7, "a node's name, or \"*\"", None),
+            ("server > 5ms", 8, "a figure: increase, delay", Some(">")),
+            (
+                "segment * retransmits > 5ms",
+                25,
+                "a number such as 3",
+                Some("5ms"),
+            ),
+            (
+                "total round_trip > 5ms clear below 6ms",
+                36,
+                "at most the limit, 5ms",
+                Some("6ms"),
             ),
             ("total loss p95 > 5%", 12, "\">\"", Some("p95")),
             (
@@ -550,8 +592,7 @@ host C increase > 2s
             (
                 "total round_trip > 5ms over 3",
                 24,
-                "\"over\" only after a statistic (such as p95) \
-                 or loss",
+                "\"over\" only after a statistic (such as p95), loss or retransmits",
                 Some("over"),
             ),
             (

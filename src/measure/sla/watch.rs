@@ -3,9 +3,9 @@
 //! Memory is bounded by rules and parts of the path: a window, a distribution and at most
 //! [`MOST_OF`](super::MOST_OF) evaluations each; of the events the latest [`EVENTS`] are kept.
 
-use super::{figure_text, Amount, Figure, Limit, Node, Nodes, Part, Place, Rule, Statistic};
+use super::{figure_text, Amount, Figure, Limit, Node, Nodes, PartPattern, Rule, Statistic};
 use crate::annotation::Classes;
-use crate::measure::{Histogram, NodeId, Parts, Sla, Trip};
+use crate::measure::{Direction, Histogram, NodeId, Part, Parts, Sla, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ impl fmt::Display for Event {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitState {
     /// Where.
-    pub place: Place,
+    pub part: Part,
     /// The rule's line; `None` for a limit of the command line.
     pub line: Option<u32>,
     /// What is measured.
@@ -100,7 +100,7 @@ impl LimitState {
 #[derive(Clone, Debug)]
 struct Track {
     rule: usize,
-    place: Place,
+    part: Part,
     /// Index among the parts of its kind.
     index: usize,
     window: Histogram,
@@ -115,6 +115,8 @@ struct Track {
     value: Option<f64>,
     limit: Option<f64>,
     growth: Growth,
+    /// A node has reported retransmissions of this segment, be it none.
+    read: bool,
 }
 
 /// The least one-way delays of a segment lately.
@@ -134,6 +136,8 @@ pub struct Watch {
     rules: Arc<[Rule]>,
     names: VecMap<u8, String>,
     hops: Vec<u8>,
+    /// Blocks had something behind the last node, and a server.
+    ends: [bool; 2],
     tracks: Vec<Track>,
     matched: Vec<bool>,
     least: Vec<Option<Least>>,
@@ -155,6 +159,7 @@ impl Watch {
             rules,
             names: VecMap::new(),
             hops: Vec::new(),
+            ends: [false; 2],
             tracks: Vec::new(),
             least: Vec::new(),
             excess: Vec::new(),
@@ -180,11 +185,21 @@ impl Watch {
         let segments = self.hops.windows(2).enumerate();
         let segments = segments.map(|(index, ends)| {
             let (from, to) = (ends[0], ends[1]);
-            (index, Place::Segment { from, to })
+            (index, Part::Segment { from, to })
+        });
+        let connects = self.hops.windows(2).enumerate();
+        let connects = connects.map(|(index, ends)| {
+            let (from, to) = (ends[0], ends[1]);
+            (index, Part::Connect { from, to })
         });
         let hosts = self.hops.iter().enumerate();
-        let hosts = hosts.map(|(index, &hop)| (index, Place::Host(hop)));
-        let places: Vec<_> = segments.chain(hosts).chain([(0, Place::Total)]).collect();
+        let hosts = hosts.map(|(index, &hop)| (index, Part::Host(hop)));
+        let [beyond, server] = self.ends;
+        let beyond = self.hops.last().filter(|_| beyond);
+        let beyond = beyond.map(|&hop| (0, Part::Behind(hop)));
+        let server = server.then_some((0, Part::Server));
+        let places = segments.chain(connects).chain(hosts).chain(beyond);
+        let places: Vec<_> = places.chain(server).chain([(0, Part::Total)]).collect();
         for (number, rule) in rules.iter().enumerate() {
             for &(index, place) in &places {
                 if !self.is_about(&rule.part, place) {
@@ -193,11 +208,11 @@ impl Watch {
                 self.matched[number] = true;
                 let known = old
                     .iter()
-                    .position(|track| (track.rule, track.place) == (number, place));
+                    .position(|track| (track.rule, track.part) == (number, place));
                 let mut track = known.map_or_else(
                     || Track {
                         rule: number,
-                        place,
+                        part: place,
                         index,
                         window: Histogram::default(),
                         whole: Histogram::default(),
@@ -209,6 +224,7 @@ impl Watch {
                         value: None,
                         limit: None,
                         growth: Growth::default(),
+                        read: false,
                     },
                     |known| old.swap_remove(known),
                 );
@@ -223,17 +239,22 @@ impl Watch {
         self.excess = vec![None; self.least.len()];
     }
 
-    fn is_about(&self, part: &Part, place: Place) -> bool {
+    fn is_about(&self, part: &PartPattern, place: Part) -> bool {
         let is_called = |hop: u8, name: &str| match self.names.get(&hop) {
             Some(known) if !known.is_empty() => known == name,
             _ => *name == format!("hop {hop}"),
         };
         match (part, place) {
-            (Part::Total, Place::Total)
-            | (Part::Host(None), Place::Host(_))
-            | (Part::Segment(None), Place::Segment { .. }) => true,
-            (Part::Host(Some(name)), Place::Host(hop)) => is_called(hop, name),
-            (Part::Segment(Some((near, far))), Place::Segment { from, to }) => {
+            (PartPattern::Total, Part::Total)
+            | (PartPattern::Server, Part::Server)
+            | (PartPattern::Host(None), Part::Host(_))
+            | (PartPattern::Behind(None), Part::Behind(_))
+            | (PartPattern::Connect(None), Part::Connect { .. })
+            | (PartPattern::Segment(None), Part::Segment { .. }) => true,
+            (PartPattern::Host(Some(name)), Part::Host(hop))
+            | (PartPattern::Behind(Some(name)), Part::Behind(hop)) => is_called(hop, name),
+            (PartPattern::Segment(Some((near, far))), Part::Segment { from, to })
+            | (PartPattern::Connect(Some((near, far))), Part::Connect { from, to }) => {
                 is_called(from, near) && is_called(to, far)
             }
             _ => false,
@@ -244,7 +265,16 @@ impl Watch {
     pub fn block(&mut self, names: &VecMap<u8, String>, trip: &Trip, parts: &Parts) {
         self.latest = (trip.home.ingress, trip.sequence);
         let hops = parts.hosts.iter().map(|host| host.hop);
-        if !hops.clone().eq(self.hops.iter().copied()) || self.names != *names {
+        let ends = [parts.beyond.is_some(), trip.behind_exit.is_some()];
+        let same = hops.clone().eq(self.hops.iter().copied()) && self.names == *names;
+        if !same
+            || ends
+                .iter()
+                .zip(self.ends)
+                .any(|(new, known)| *new && !known)
+        {
+            let known = if same { self.ends } else { [false; 2] };
+            self.ends = [ends[0] || known[0], ends[1] || known[1]];
             self.hops = hops.collect();
             self.names.clone_from(names);
             self.bind();
@@ -255,7 +285,11 @@ impl Watch {
         for index in 0..self.tracks.len() {
             let track = &self.tracks[index];
             let rule = &self.rules[track.rule];
-            let Some(value) = self.delay(rule.figure, track, parts) else {
+            if rule.figure == Figure::Retransmits {
+                self.count_retransmits(index, trip);
+                continue;
+            }
+            let Some(value) = self.delay(rule.figure, track, trip, parts) else {
                 continue;
             };
             let Some(statistic) = rule.statistic else {
@@ -276,10 +310,16 @@ impl Watch {
     }
 
     /// What a block says of a part.
-    fn delay(&self, figure: Figure, track: &Track, parts: &Parts) -> Option<SignedNanos> {
-        match track.place {
-            Place::Total => parts.total.filter(|_| figure == Figure::RoundTrip),
-            Place::Segment { .. } => {
+    fn delay(
+        &self,
+        figure: Figure,
+        track: &Track,
+        trip: &Trip,
+        parts: &Parts,
+    ) -> Option<SignedNanos> {
+        match track.part {
+            Part::Total => parts.total.filter(|_| figure == Figure::RoundTrip),
+            Part::Segment { .. } => {
                 let segment = parts.segments.get(track.index)?;
                 let excess = self.excess.get(track.index).copied().flatten();
                 match figure {
@@ -290,7 +330,7 @@ impl Watch {
                     _ => None,
                 }
             }
-            Place::Host(_) => match figure {
+            Part::Host(_) => match figure {
                 Figure::Residence => parts.hosts.get(track.index)?.residence(),
                 Figure::WakeUp => {
                     let host = parts.hosts.get(track.index)?;
@@ -299,6 +339,32 @@ impl Watch {
                 }
                 _ => None,
             },
+            Part::Connect { .. } => parts.segments.get(track.index)?.connect,
+            Part::Behind(_) => parts.beyond,
+            Part::Server => trip.behind_exit.map(Nanos::signed),
+        }
+    }
+
+    /// Adds a block to a rule of retransmissions; nothing before a node has reported any reading.
+    fn count_retransmits(&mut self, index: usize, trip: &Trip) {
+        let track = &mut self.tracks[index];
+        let Part::Segment { from, to } = track.part else {
+            return;
+        };
+        let own = trip.retransmits.iter().filter(|read| match read.direction {
+            Direction::Forward => read.hop == from,
+            Direction::Return => read.hop == to,
+        });
+        let counts: Vec<i64> = own.map(|read| i64::from(read.count)).collect();
+        track.read |= !counts.is_empty();
+        if !track.read {
+            return;
+        }
+        let over = u64::from(self.rules[track.rule].over);
+        track.window.record(SignedNanos(counts.iter().sum()));
+        if track.window.count() >= over {
+            let window = std::mem::take(&mut track.window);
+            self.evaluate(index, window.sum() as f64);
         }
     }
 
@@ -361,11 +427,11 @@ impl Watch {
     }
 
     /// Takes in what the model says of each part's growth.
-    pub fn grow(&mut self, at: MonoTime, growth: &VecMap<Place, Growth>) {
+    pub fn grow(&mut self, at: MonoTime, growth: &VecMap<Part, Growth>) {
         self.grown = Some(at);
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
-            track.growth = growth.get(&track.place).copied().unwrap_or_default();
+            track.growth = growth.get(&track.part).copied().unwrap_or_default();
             if self.rules[track.rule].figure == Figure::Increase {
                 if let Some(increase) = track.growth.increase {
                     self.evaluate(index, increase.0 as f64);
@@ -398,6 +464,10 @@ impl Watch {
             let whole = match rule.statistic {
                 Some(statistic) => statistic.of(&track.whole),
                 None if rule.figure == Figure::Loss && sent > 0 => Some(lost as f64 / sent as f64),
+                // Of a run without a whole window, what there is.
+                None if rule.figure == Figure::Retransmits && track.evaluations == 0 => {
+                    track.read.then(|| track.window.sum() as f64)
+                }
                 None => None,
             };
             let decides = track.evaluations < u64::from(rule.of) || planned && rule.of == 1;
@@ -518,7 +588,7 @@ impl Watch {
                 if ask.beyond.is_some() && worst <= beyond {
                     continue;
                 }
-                for hop in self.whom(&ask.at, track.place) {
+                for hop in self.whom(&ask.at, track.part) {
                     let classes = asks.get_or_insert_with(hop, || Classes(0));
                     *classes = classes.union(ask.classes);
                 }
@@ -527,7 +597,7 @@ impl Watch {
         asks
     }
 
-    fn whom(&self, nodes: &Nodes, place: Place) -> Vec<u8> {
+    fn whom(&self, nodes: &Nodes, place: Part) -> Vec<u8> {
         let all = || {
             let mut all = self.hops.clone();
             all.extend(self.names.keys());
@@ -539,13 +609,15 @@ impl Watch {
         let mut hops = Vec::new();
         for node in nodes {
             match (node, place) {
-                (Node::Here, Place::Segment { from, to }) => hops.extend([from, to]),
-                (Node::Here, Place::Host(hop)) => hops.push(hop),
-                (Node::Here, Place::Total) => hops.extend(all()),
+                (Node::Here, Part::Segment { from, to } | Part::Connect { from, to }) => {
+                    hops.extend([from, to]);
+                }
+                (Node::Here, Part::Host(hop) | Part::Behind(hop)) => hops.push(hop),
+                (Node::Here, Part::Total | Part::Server) => hops.extend(all()),
                 (Node::Named(name), _) => {
-                    let part = Part::Host(Some(name.clone()));
+                    let part = PartPattern::Host(Some(name.clone()));
                     let named = all().into_iter();
-                    hops.extend(named.filter(|&hop| self.is_about(&part, Place::Host(hop))));
+                    hops.extend(named.filter(|&hop| self.is_about(&part, Part::Host(hop))));
                 }
             }
         }
@@ -553,8 +625,8 @@ impl Watch {
     }
 
     /// How a part stands to all its limits.
-    pub fn state(&self, place: Place) -> Sla {
-        let own = self.tracks.iter().filter(|track| track.place == place);
+    pub fn state(&self, place: Part) -> Sla {
+        let own = self.tracks.iter().filter(|track| track.part == place);
         own.map(|track| self.track_state(track))
             .max()
             .unwrap_or_default()
@@ -585,7 +657,7 @@ impl Watch {
         // Of a baseline that has moved since, the limit that decided.
         let limit = track.limit.or_else(|| self.limit(track, rule.limit));
         LimitState {
-            place: track.place,
+            part: track.part,
             line: rule.line,
             figure: rule.figure,
             statistic: rule.statistic,
@@ -607,10 +679,10 @@ impl Watch {
 
 impl Rule {
     fn amount(&self, value: f64) -> Amount {
-        if self.figure == Figure::Loss {
-            Amount::Share(value)
-        } else {
-            Amount::Span(SignedNanos(value as i64))
+        match self.figure {
+            Figure::Loss => Amount::Share(value),
+            Figure::Retransmits => Amount::Count(value),
+            _ => Amount::Span(SignedNanos(value as i64)),
         }
     }
 }
@@ -634,7 +706,7 @@ impl Statistic {
 mod tests {
     use super::super::parse;
     use super::*;
-    use crate::measure::{HopStamp, HostPart, Return, SegmentPart, StampDirection};
+    use crate::measure::{HopStamp, HostPart, Retransmits, Return, SegmentPart, StampDirection};
 
     /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each
     /// way.
@@ -643,6 +715,9 @@ mod tests {
         names: VecMap<u8, String>,
         sequence: u64,
         generation: u8,
+        /// Of the next blocks: connect of B to C, behind C, and the server.
+        ends: [Option<f64>; 3],
+        resent: Vec<Retransmits>,
     }
 
     fn ms(span: f64) -> SignedNanos {
@@ -658,6 +733,8 @@ mod tests {
                 names: names.into(),
                 sequence: 0,
                 generation: 0,
+                ends: [None; 3],
+                resent: Vec::new(),
             }
         }
 
@@ -675,6 +752,7 @@ mod tests {
                 },
                 generation: if hop == 2 { self.generation } else { 0 },
                 stepped: false,
+                waited: false,
                 synchronised: false,
                 held: Nanos::ZERO,
                 arrival: None,
@@ -698,7 +776,9 @@ mod tests {
                     held: Nanos::ZERO,
                 },
                 late: false,
-                behind_exit: None,
+                behind_exit: self.ends[2].map(|span| ms(span).abs()),
+                connection: 0,
+                retransmits: std::mem::take(&mut self.resent),
             };
             let host = |hop: u8| HostPart {
                 hop,
@@ -707,6 +787,7 @@ mod tests {
                 return_residence: (hop == 1).then(|| ms(0.1)),
                 forward_wake_up: (hop > 0).then(|| ms(0.2)),
                 return_wake_up: (hop == 1).then(|| ms(0.2)),
+                own_wake_ups: [SignedNanos::ZERO; 2],
             };
             let segment = |(from_hop, (forward, back)): (u8, (f64, f64))| SegmentPart {
                 from_hop,
@@ -715,11 +796,14 @@ mod tests {
                 network: (from_hop > 0).then(|| ms(forward) + ms(back) - ms(0.4)),
                 forward: Some(ms(forward)),
                 back: Some(ms(back)),
+                wake_ups: None,
+                connect: self.ends[0].filter(|_| from_hop == 1).map(ms),
             };
             let parts = Parts {
                 total: Some(ms(total) + ms(0.4)),
                 hosts: (0..3).map(host).collect(),
                 segments: (0..).zip(ways).map(segment).collect(),
+                beyond: self.ends[1].map(ms),
                 ..Parts::default()
             };
             self.sequence += 1;
@@ -736,11 +820,7 @@ mod tests {
             let events = self.watch.fresh_events().0.into_iter();
             let messages = events.map(|event| {
                 let name = |hop| self.names.get(&hop).map_or("?", String::as_str);
-                let place = match event.now.place {
-                    Place::Segment { from, to } => format!("{} -> {}", name(from), name(to)),
-                    Place::Host(hop) => name(hop).to_owned(),
-                    Place::Total => "total".to_owned(),
-                };
+                let place = event.now.part.name(&|hop| name(hop).to_owned());
                 format!("{place} {event}")
             });
             messages.collect()
@@ -761,12 +841,9 @@ mod tests {
         );
         assert_eq!(bench.watch.worst(), Sla::Critical);
         let (from, to) = (1, 2);
+        assert_eq!(bench.watch.state(Part::Segment { from, to }), Sla::Critical);
         assert_eq!(
-            bench.watch.state(Place::Segment { from, to }),
-            Sla::Critical
-        );
-        assert_eq!(
-            bench.watch.state(Place::Segment { from: 0, to: 1 }),
+            bench.watch.state(Part::Segment { from: 0, to: 1 }),
             Sla::None
         );
         assert!(bench.far(1.0).is_empty(), "3 of 5 still");
@@ -816,6 +893,66 @@ mod tests {
             assert!(bench.far(1.0).is_empty());
         }
         assert_eq!(bench.far(1.0).len(), 1);
+    }
+
+    #[test]
+    fn connects_what_lies_behind_and_the_server_have_limits_once_they_are_seen() {
+        let mut bench = Bench::new(
+            "connect B->C delay > 10ms\nbehind * delay > 50ms\nserver delay > 2x\nconnect A->B \
+             delay > 1ms",
+        );
+        assert_eq!(bench.far(1.0), [""; 0]);
+        let lines = |watch: &Watch| watch.unmatched().map(|rule| rule.line).collect::<Vec<_>>();
+        assert_eq!(lines(&bench.watch), [Some(2), Some(3)]);
+        bench.ends = [Some(11.0), Some(51.0), Some(9.0)];
+        assert_eq!(
+            bench.far(1.0),
+            [
+                "connect B -> C warning, delay 11 ms, limit 10 ms (line 1)",
+                "behind C warning, delay 51 ms, limit 50 ms (line 2)"
+            ]
+        );
+        assert_eq!(lines(&bench.watch), []);
+        let growth = Growth {
+            baselines: [Some(ms(4.0)); 2],
+            increase: None,
+        };
+        let growth = [(Part::Server, growth)].into_iter().collect();
+        bench.watch.grow(MonoTime(0), &growth);
+        let server = ["server warning, delay 9 ms, limit 8 ms (line 3)"];
+        assert_eq!(bench.far(1.0), server);
+        // A block that did not wait says nothing of the connect, and what was seen stays a part.
+        bench.ends = [None; 3];
+        assert_eq!(bench.far(1.0), [""; 0]);
+        assert_eq!(lines(&bench.watch), []);
+    }
+
+    #[test]
+    fn retransmissions_are_counted_per_window_once_a_node_reads_them() {
+        let mut bench = Bench::new("segment B->C retransmits > 3 over 4");
+        let read = |hop, direction, count| Retransmits {
+            hop,
+            direction,
+            count,
+            span: Nanos::ZERO,
+        };
+        for _ in 0..8 {
+            assert_eq!(bench.far(1.0), [""; 0]);
+        }
+        assert_eq!(bench.watch.limits()[0].value, None, "no node reads them");
+        for block in 0..4 {
+            // B sends to C, and C back to B; A's own are another segment's.
+            bench.resent = vec![
+                read(1, Direction::Forward, u32::from(block == 0) * 3),
+                read(2, Direction::Return, u32::from(block == 2)),
+                read(0, Direction::Forward, 9),
+            ];
+            let expected = match block {
+                3 => vec!["B -> C warning, retransmits 4, limit 3 (line 1)"],
+                _ => vec![],
+            };
+            assert_eq!(bench.far(1.0), expected, "block {block}");
+        }
     }
 
     #[test]
@@ -880,13 +1017,13 @@ mod tests {
             baselines,
             increase,
         };
-        let far = Place::Segment { from: 1, to: 2 };
+        let far = Part::Segment { from: 1, to: 2 };
         let both = [Some(ms(0.03)), Some(ms(0.02))];
         bench.watch.grow(
             MonoTime(5),
             &VecMap::from([
                 (far, growth([Some(ms(1.0)), Some(ms(9.0))], Some(ms(2.0)))),
-                (Place::Host(2), growth(both, None)),
+                (Part::Host(2), growth(both, None)),
             ]),
         );
         assert!(!bench.watch.wants_growth(MonoTime(999_999_999)));

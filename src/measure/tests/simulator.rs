@@ -176,6 +176,7 @@ impl SimPath {
                     direction,
                     generation: node.generation(*t),
                     stepped: node.generation(*t) != node.generation(ingress),
+                    waited: false,
                     synchronised: self.synchronised,
                     held: Nanos((held * self.interval_ns) as u64),
                     arrival: (comes && self.arrivals).then_some(arrival),
@@ -242,6 +243,8 @@ impl SimPath {
             },
             late: false,
             behind_exit: None,
+            connection: 0,
+            retransmits: Vec::new(),
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::session::inbound::Inbound;
 use crate::time::Nanos;
 use crate::wire::{
     build, push_annotation, set_egress, BehindExit, Flags, FrameType, FrameView, Header, Stamp,
-    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_VALUES, MAX_STAMPS, STAMP_LEN,
+    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_RETRANSMITS, ANNOTATION_VALUES,
+    MAX_STAMPS, STAMP_LEN,
 };
 use std::sync::atomic::Ordering;
 
@@ -29,6 +30,8 @@ impl<'a> Pump<'a> {
         mut inbound: Inbound,
     ) -> Result<(), ConnectionFault> {
         let server = self.end(ConnectionSide::Server);
+        // The way back to the client is counted here, beside the reports that carry the count.
+        self.count_retransmits(ConnectionSide::Client);
         while let Some((header, ingress)) = self.receive(reader, &mut inbound)? {
             match header.kind {
                 FrameType::Block => self.deliver_block(&reader.view(header), ingress)?,
@@ -113,14 +116,13 @@ impl<'a> Pump<'a> {
                 .session
                 .header(FrameType::Report, flags, frame.header.sequence)
         };
-        let mut annotations = Vec::new();
+        // The annotations of the nodes before travel back, and those of this one.
+        let overflow = frame.header.flags.0 & Flags::ANNOTATIONS_OVERFLOW;
+        header.flags = header.flags.with(overflow);
+        let mut annotations = frame.annotation_bytes().to_vec();
         if header.classes == 0 {
             self.annotations.clear();
         } else {
-            // The annotations of the nodes before travel back, and those of this one.
-            let overflow = frame.header.flags.0 & Flags::ANNOTATIONS_OVERFLOW;
-            header.flags = header.flags.with(overflow);
-            annotations = frame.annotation_bytes().to_vec();
             let value = self.answer(frame, egress);
             let fits = cut_to_room(&value, annotations.len());
             if fits.len() < value.len() {
@@ -131,6 +133,12 @@ impl<'a> Pump<'a> {
             }
         }
         let client = &self.pair.client;
+        if let Some(value) = self.retransmits.waiting(Direction::Return) {
+            let hop = self.session.hop;
+            if push_annotation(&mut annotations, ANNOTATION_RETRANSMITS, hop, &value) {
+                self.retransmits.passed_on();
+            }
+        }
         let report = client.with_room(build(header, &stamps, &annotations, &[]));
         if !client.offer(report) {
             self.traffic.reports_dropped += 1;
@@ -138,6 +146,7 @@ impl<'a> Pump<'a> {
             counts.reports_dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.drain_reports(false);
+        self.retransmits.sent(&client.socket, egress.mono);
         self.request_next(egress);
     }
 
@@ -192,7 +201,10 @@ impl<'a> Pump<'a> {
                         self.collect_trip(frame, header, ingress, None, held);
                     }
                 }
-                FrameType::End => client.shut_writing(),
+                FrameType::End => {
+                    self.collect_last(reader.view(header).bytes(), header);
+                    client.shut_writing();
+                }
                 FrameType::Opened => {
                     let path = self.path_key();
                     let view = reader.view(header);

@@ -17,12 +17,13 @@ use crate::node::end::{End, Patience, WriteFault};
 use crate::node::fault::{explain, passed_error, ConnectionFault};
 use crate::node::pair::EndPair;
 use crate::node::reader::{FrameReader, ReadFault};
+use crate::node::retransmits::RetransmitCounter;
 use crate::node::Node;
 use crate::session::annotations::requested;
 use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::session::opening::Session;
-use crate::session::trips::{trip, ForgedStamp, TripOrigin};
+use crate::session::trips::{last_retransmits, trip, ForgedStamp, TripOrigin};
 use crate::time::{Nanos, WallTime};
 use crate::wire::{FrameView, Header, Stamp, StampDirection, StampFlags};
 use std::io;
@@ -50,6 +51,9 @@ pub struct Pump<'a> {
     read_at: Option<Moment>,
     /// The time of the onward connect, as long as a read may hold bytes that arrived within it.
     window: Option<ConnectWindow>,
+    /// The bytes of `read_at` were there before the onward connection was established.
+    waited: bool,
+    retransmits: RetransmitCounter,
     annotations: AnnotationWriter,
 }
 
@@ -77,6 +81,8 @@ impl<'a> Pump<'a> {
             epoch: 0,
             read_at: None,
             window: None,
+            waited: false,
+            retransmits: RetransmitCounter::default(),
             annotations: AnnotationWriter::default(),
         }
     }
@@ -85,7 +91,30 @@ impl<'a> Pump<'a> {
     /// in which nothing could be read.
     pub(super) fn begin(&mut self, read_at: Moment, window: Option<ConnectWindow>) {
         self.read_at = Some(read_at);
+        self.waited = window.is_some();
         self.window = window;
+    }
+
+    /// Takes the time at which the first bytes of a plain client were read, before the onward
+    /// connect.
+    pub(super) fn begin_raw(&mut self, read_at: Option<Moment>) {
+        self.read_at = read_at;
+        self.waited = read_at.is_some();
+    }
+
+    /// Reads what the kernel sent again to `side` for the last time, before the END goes there.
+    fn read_last(&mut self, side: ConnectionSide) {
+        if self.node.settings.stamp {
+            let now = self.clock.read();
+            self.retransmits.end(&self.end(side).socket, now.mono);
+        }
+    }
+
+    /// Begins to count what the kernel sends again to `side`, if this node stamps.
+    fn count_retransmits(&mut self, side: ConnectionSide) {
+        if self.node.settings.stamp {
+            self.retransmits.begin(&self.end(side).socket);
+        }
     }
 
     /// The end that it reads.
@@ -249,6 +278,7 @@ impl<'a> Pump<'a> {
         if reader.take_fresh() {
             let soon = header.marked() || reader.marked_follows(header);
             self.read_at = soon.then(|| self.clock.read());
+            self.waited = false;
             if let (Some(window), Some(read_at)) = (self.window, self.read_at) {
                 self.read_at = Some(self.readable_at(reader, window, read_at));
             }
@@ -269,7 +299,10 @@ impl<'a> Pump<'a> {
         read_at: Moment,
     ) -> Moment {
         match window.judge(read_at, reader.arrived_by(read_at.wall)) {
-            Arrived::WhileConnecting(moment) => return moment,
+            Arrived::WhileConnecting(moment) => {
+                self.waited = true;
+                return moment;
+            }
             Arrived::After => self.window = None,
             Arrived::Unknown => {}
         }
@@ -370,6 +403,16 @@ impl<'a> Pump<'a> {
         }
         if header.classes != 0 {
             collect_annotations(self.node, self.path_key(), &view);
+        }
+    }
+
+    /// Hands the readings of retransmissions in an END that came back to the collector.
+    #[inline(never)]
+    fn collect_last(&self, frame: &[u8], header: Header) {
+        let hop = self.session.hop;
+        if let Ok(view) = FrameView::of(header, frame) {
+            self.node
+                .collect_retransmits(self.path_key(), last_retransmits(&view, hop));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Pump;
 use crate::measure::Direction;
-use crate::node::annotations::append;
+use crate::node::annotations::{append, append_retransmits};
 use crate::node::clock::Moment;
 use crate::node::fault::ConnectionFault;
 use crate::node::introduce::report_nodes;
@@ -12,6 +12,7 @@ use crate::session::inbound::Inbound;
 use crate::time::{Nanos, WallTime};
 use crate::wire::{
     push_stamp, set_egress, set_hop, Flags, FrameType, FrameView, Header, StampDirection,
+    StampFlags, MAX_STAMPS,
 };
 
 /// The direction of frames through a node.
@@ -23,6 +24,14 @@ enum Way {
 }
 
 impl Way {
+    /// The direction in which frames leave the node.
+    fn leaves(self) -> Direction {
+        match self {
+            Self::Forward => Direction::Forward,
+            Self::Return | Self::Turn => Direction::Return,
+        }
+    }
+
     fn stamp(self) -> StampDirection {
         match self {
             Self::Forward => StampDirection::Forward,
@@ -140,6 +149,7 @@ impl<'a> Pump<'a> {
         opening: Vec<u8>,
     ) -> Result<(), ConnectionFault> {
         let mut batch = Batch::default();
+        self.count_retransmits(self.sink);
         if !opening.is_empty() {
             batch.open(opening);
             if next_gatherable(reader).is_none() {
@@ -220,6 +230,13 @@ impl<'a> Pump<'a> {
                 _ => self.annotations.clear(),
             }
         }
+        let ends = header.kind == FrameType::End;
+        if ends {
+            self.read_last(self.sink);
+        }
+        if self.retransmits.is_waiting() && (ends || (ingress.is_some() && header.marked())) {
+            header = self.add_retransmits(reader, header, way, own);
+        }
         if own.is_empty() {
             return self.prepare(&mut reader.chunk_of(&header), header, ingress, way);
         }
@@ -230,6 +247,37 @@ impl<'a> Pump<'a> {
             read_at: None,
         };
         self.prepare(&mut chunk, header, ingress, way)
+    }
+
+    /// Lets the reading that waits ride on the pending frame, which is in `own` if that is not
+    /// empty. It waits on if there is no room for it, or for this node's stamp.
+    #[inline(never)]
+    fn add_retransmits(
+        &mut self,
+        reader: &FrameReader<'a>,
+        header: Header,
+        way: Way,
+        own: &mut Vec<u8>,
+    ) -> Header {
+        let Some(value) = self.retransmits.waiting(way.leaves()) else {
+            return header;
+        };
+        let view = match own.get(HEADROOM..) {
+            Some(frame) => FrameView::of(header, frame),
+            None => Ok(reader.view(header)),
+        };
+        let Ok(view) = view else {
+            return header;
+        };
+        if usize::from(header.stamps) >= MAX_STAMPS {
+            return header;
+        }
+        let Some((bytes, longer)) = append_retransmits(&view, self.session.hop, &value) else {
+            return header;
+        };
+        *own = bytes;
+        self.retransmits.passed_on();
+        longer
     }
 
     /// Makes the pending frame ready where it lies: writes its hop and its stamp.
@@ -250,7 +298,10 @@ impl<'a> Pump<'a> {
         let mut held = Nanos::ZERO;
         let (start, stamp_at) = match ingress.filter(|_| header.marked()) {
             Some(ingress) => {
-                let stamp = self.stamp(ingress, way.stamp());
+                let mut stamp = self.stamp(ingress, way.stamp());
+                if self.waited && way == Way::Forward {
+                    stamp.flags.0 |= StampFlags::WAITED;
+                }
                 held = stamp.held;
                 push_stamp(chunk.buffer, chunk.start, &mut header, &stamp)
             }
@@ -307,9 +358,15 @@ impl<'a> Pump<'a> {
         }
         self.send(self.sink, &buffer[first.start..last.end])?;
         drop(guard);
+        if let Some(egress) = egress {
+            self.retransmits.sent(&end.socket, egress.mono);
+        }
         for frame in frames {
-            if frame.header.kind == FrameType::Opened && way == Way::Return {
-                self.collect_path(&buffer[frame.start..frame.end], frame.header);
+            let bytes = &buffer[frame.start..frame.end];
+            match frame.header.kind {
+                FrameType::Opened if way == Way::Return => self.collect_path(bytes, frame.header),
+                FrameType::End if way == Way::Return => self.collect_last(bytes, frame.header),
+                _ => {}
             }
         }
         if let (Way::Turn, Some(ingress), Some(egress)) = (way, ingress, egress) {

@@ -2,6 +2,7 @@
 
 use super::Pump;
 use crate::collect::requests::AnnotationRequest;
+use crate::measure::Direction;
 use crate::node::annotations::collect_own_annotations;
 use crate::node::clock::Moment;
 use crate::node::fault::{refuse_framed_client, ConnectionFault};
@@ -11,7 +12,8 @@ use crate::sys;
 use crate::time::MonoTime;
 use crate::wire::{
     build, push_annotation, put_front, set_egress, BehindExit, Flags, FrameType, Header,
-    StampDirection, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, HEADER_LEN, STAMP_LEN,
+    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN,
+    ANNOTATION_RETRANSMITS, HEADER_LEN, STAMP_LEN,
 };
 
 impl<'a> Pump<'a> {
@@ -28,6 +30,7 @@ impl<'a> Pump<'a> {
     ) -> Result<(), ConnectionFault> {
         let server = self.end(ConnectionSide::Server);
         let mut open = Some(open);
+        self.count_retransmits(ConnectionSide::Server);
         if reader.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
             // The server may be the one that sends first.
             self.send_frame(ConnectionSide::Server, open.take().unwrap_or_default())?;
@@ -45,8 +48,9 @@ impl<'a> Pump<'a> {
             let mut header = self.block(chunk.end - chunk.start, 0, tag);
             let mut request = AnnotationRequest::default();
             let mut ingress = Moment::default();
+            let read_at = self.read_at.take(); // Of the first bytes, if they waited for the connect.
             if marked {
-                ingress = self.clock.read();
+                ingress = read_at.unwrap_or_else(|| self.clock.read());
             }
             self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
             let mut stamp = None;
@@ -54,10 +58,25 @@ impl<'a> Pump<'a> {
                 request = self.node.requests.request();
                 header.flags = Flags(Flags::MARKED);
                 header.classes = request.classes.0;
-                stamp = Some(self.stamp(ingress, StampDirection::Forward));
+                let mut own = self.stamp(ingress, StampDirection::Forward);
+                if read_at.is_some() {
+                    own.flags.0 |= StampFlags::WAITED;
+                }
+                stamp = Some(own);
             }
             // A frame goes out from where its payload was read, unless more has to go with it.
-            let requested = request.annotation();
+            let mut requested = request.annotation();
+            let waiting = self
+                .retransmits
+                .waiting(Direction::Forward)
+                .filter(|_| marked);
+            let mut with_count = Vec::new();
+            if let Some(value) = waiting {
+                with_count.extend_from_slice(requested);
+                push_annotation(&mut with_count, ANNOTATION_RETRANSMITS, 0, &value);
+                requested = &with_count;
+                self.retransmits.passed_on();
+            }
             let mut together;
             let (buffer, payload_at, end, open_len) = match open.take() {
                 None if requested.is_empty() => {
@@ -81,15 +100,20 @@ impl<'a> Pump<'a> {
                 server.seal(&mut buffer[..open_len]);
             }
             let seal = server.begin_seal(&header, &buffer[start..end]);
+            let mut sent_at = None;
             if let Some(at) = stamp_at {
                 let moment = self.clock.read();
                 set_egress(&mut buffer[at..], moment.wall, moment.generation);
+                sent_at = Some(moment.mono);
             }
             if let Some(seal) = seal {
                 seal.finish(&mut buffer[start..end]);
             }
             self.send(ConnectionSide::Server, &buffer[start - open_len..end])?;
             drop(guard);
+            if let Some(sent_at) = sent_at {
+                self.retransmits.sent(&server.socket, sent_at);
+            }
             if marked {
                 self.collect_own(&request, header.sequence, ingress);
             }
@@ -97,6 +121,10 @@ impl<'a> Pump<'a> {
         if let Some(open) = open {
             self.send_frame(ConnectionSide::Server, open)?;
         }
+        self.read_last(ConnectionSide::Server);
+        let last = self.retransmits.last(0, Direction::Forward);
+        self.node
+            .collect_retransmits(self.path_key(), last.into_iter().collect());
         self.send_frame(ConnectionSide::Server, self.end_frame(0))?;
         self.finish(|| server.shut_writing())
     }

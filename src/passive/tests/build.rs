@@ -3,8 +3,8 @@
 use super::super::*;
 use super::packets::Pcap;
 pub(super) use super::packets::{Built, Bytes};
-use crate::json_reader::parse as parse_json;
 pub(super) use crate::random::Random;
+use crate::report::json::read::parse as parse_json;
 use crate::report::passive::{Capture, Format, Record};
 use crate::time::WallTime;
 
@@ -16,9 +16,9 @@ pub(super) fn at(ms: f64) -> WallTime {
     WallTime(EPOCH + (ms * 1e6).round() as u64)
 }
 
-/// A script, a segment per line: milliseconds, `c` or `s` for who sends, flags of `SAFR` (or `-`), then
-/// `seq= ack= len= ts=VAL,ECR win= port= text=`; the last one is the payload, with `~` for a line end. Without `seq=` or
-/// `ack=` a segment continues what precedes it.
+/// A script, a segment per line: milliseconds, `c` or `s` for who sends, flags of `SAFR` (or `-`),
+/// then `seq= ack= len= ts=VAL,ECR win= port= text=`; the last one is the payload, with `~` for a
+/// line end. Without `seq=` or `ack=` a segment continues what precedes it.
 pub(super) fn script(text: &str) -> Vec<Built> {
     let mut ends = [0_u32; 2];
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -170,14 +170,14 @@ pub(super) fn pcapng(segments: &[Built], big: bool) -> Vec<u8> {
     out
 }
 
-/// Everything an analysis told.
+/// Everything an analysis observed.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Observed {
     pub samples: Vec<Sample>,
     pub flows: Vec<BoxedFlow>,
 }
 
-impl Observer for Told {
+impl Observer for Observed {
     fn sample(&mut self, _flow: &Flow, sample: &Sample) {
         self.samples.push(*sample);
     }
@@ -187,7 +187,7 @@ impl Observer for Told {
     }
 }
 
-impl Told {
+impl Observed {
     /// Round trips of data in milliseconds, of what this end sent.
     pub(super) fn trips(&self, sender: Side) -> Vec<f64> {
         let of_data =
@@ -209,14 +209,14 @@ pub(super) fn read(
     capture: &[u8],
     chunk: usize,
     limits: Limits,
-    told: &mut Told,
+    observed: &mut Observed,
 ) -> (Tally, Option<Fault>) {
     let mut stream = Stream::new(chunk);
     let mut analyzer = Analyzer::new(limits);
     let mut rest = capture;
     let fault = loop {
         match stream.batch() {
-            Ok(batch) if !batch.is_empty() => analyzer.packets(&batch, told),
+            Ok(batch) if !batch.is_empty() => analyzer.packets(&batch, observed),
             Ok(_) if rest.is_empty() => break stream.end(),
             Ok(_) => {
                 let space = stream.space();
@@ -233,7 +233,7 @@ pub(super) fn read(
             Err(fault) => break Some(fault),
         }
     };
-    analyzer.finish(told);
+    analyzer.finish(observed);
     (analyzer.tally().clone(), fault)
 }
 
@@ -251,24 +251,24 @@ pub(super) fn hand(analyzer: &mut Analyzer, segment: &Built, observer: &mut impl
 }
 
 /// Plays a script through an analysis.
-pub(super) fn play(text: &str) -> Told {
+pub(super) fn play(text: &str) -> Observed {
     play_with(&script(text), LIMITS)
 }
 
-pub(super) fn play_with(segments: &[Built], limits: Limits) -> Told {
-    let mut told = Told::default();
-    let (_, fault) = read(&pcap(segments, false, true), 1 << 16, limits, &mut told);
+pub(super) fn play_with(segments: &[Built], limits: Limits) -> Observed {
+    let mut observed = Observed::default();
+    let (_, fault) = read(&pcap(segments, false, true), 1 << 16, limits, &mut observed);
     assert_eq!(fault, None);
-    told
+    observed
 }
 
 /// Reads a capture, perhaps a damaged one, and asserts that its JSON is one value.
 pub(super) fn valid_json(capture: &[u8]) {
-    let mut told = Told::default();
-    let (tally, fault) = read(capture, 1 << 16, LIMITS, &mut told);
+    let mut observed = Observed::default();
+    let (tally, fault) = read(capture, 1 << 16, LIMITS, &mut observed);
     let fault = fault.map(|fault| fault.to_string());
     let mut text = Format::Json.begin();
-    for (at, flow) in told.flows.iter().enumerate() {
+    for (at, flow) in observed.flows.iter().enumerate() {
         let record = Record {
             flow,
             peer: None,

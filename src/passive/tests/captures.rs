@@ -26,17 +26,17 @@ const ALL: [&[u8]; 12] = [
 ];
 
 /// Reads a capture that has one connection.
-fn only(capture: &[u8]) -> (Told, Flow) {
-    let mut told = Told::default();
-    let (_, fault) = read(capture, 1 << 16, LIMITS, &mut told);
+fn only(capture: &[u8]) -> (Observed, Flow) {
+    let mut observed = Observed::default();
+    let (_, fault) = read(capture, 1 << 16, LIMITS, &mut observed);
     assert_eq!(fault, None);
-    assert_eq!(told.flows.len(), 1, "{:#?}", told.flows);
-    let flow = told.flows[0].as_ref().clone();
+    assert_eq!(observed.flows.len(), 1, "{:#?}", observed.flows);
+    let flow = observed.flows[0].as_ref().clone();
     assert_eq!(
         flow.ends.map(|end| end.to_string()),
         ["10.9.0.1:40000", "10.9.0.2:80"]
     );
-    (told, flow)
+    (observed, flow)
 }
 
 /// To the server and to the client, in milliseconds.
@@ -60,33 +60,33 @@ fn sequence_numbers_of_an_earlier_lap_are_no_repeats() {
 
 #[test]
 fn a_segment_in_two_ip_fragments_is_measured_from_its_last_one() {
-    let (told, flow) = only(capture!("ip-fragments"));
+    let (observed, flow) = only(capture!("ip-fragments"));
     assert_eq!(flow.of(Side::Client).payload_bytes, 2000);
-    assert_eq!(told.trips(Side::Client), [9.999]);
+    assert_eq!(observed.trips(Side::Client), [9.999]);
 }
 
 #[test]
 fn where_the_capture_begins_midstream_the_first_acknowledgment_counts() {
-    let (told, _) = only(capture!("midstream-nots"));
-    assert_eq!(told.trips(Side::Client), [10.0]);
-    assert_eq!(told.trips(Side::Server), [2.0]);
+    let (observed, _) = only(capture!("midstream-nots"));
+    assert_eq!(observed.trips(Side::Client), [10.0]);
+    assert_eq!(observed.trips(Side::Server), [2.0]);
 }
 
 #[test]
 fn a_syn_that_stands_behind_its_syn_ack_is_of_the_same_connection() {
-    let (told, flow) = only(capture!("synack-before-syn"));
+    let (observed, flow) = only(capture!("synack-before-syn"));
     assert_eq!(handshake(&flow), [None, Some(2.0)]);
     assert_eq!(flow.setup(), None);
     assert!(flow.begins_with_syn());
-    assert_eq!(told.trips(Side::Client), [10.0, 10.0]);
-    assert_eq!(told.trips(Side::Server), [2.0, 2.0]);
+    assert_eq!(observed.trips(Side::Client), [10.0, 10.0]);
+    assert_eq!(observed.trips(Side::Server), [2.0, 2.0]);
 }
 
 #[test]
 fn without_its_syn_ack_a_handshake_is_unknown() {
-    let (told, flow) = only(capture!("synack-missed"));
+    let (observed, flow) = only(capture!("synack-missed"));
     assert_eq!(handshake(&flow), [None, None]);
-    assert_eq!(told.trips(Side::Client), [10.0]);
+    assert_eq!(observed.trips(Side::Client), [10.0]);
 }
 
 #[test]
@@ -114,10 +114,10 @@ fn cut_at_every_length_each_capture_is_one_json_value() {
 type Seen = (Option<String>, Option<u16>, Option<f64>);
 
 fn exchanges(capture: &[u8]) -> Vec<Seen> {
-    let mut told = Told::default();
-    let (_, fault) = read(capture, 1 << 16, LIMITS, &mut told);
-    assert_eq!((fault, told.flows.len()), (None, 1));
-    let http = told.flows[0].http.iter();
+    let mut observed = Observed::default();
+    let (_, fault) = read(capture, 1 << 16, LIMITS, &mut observed);
+    assert_eq!((fault, observed.flows.len()), (None, 1));
+    let http = observed.flows[0].http.iter();
     http.flat_map(|http| &http.exchanges)
         .map(|of| {
             let first_byte = of.time_to_first_byte();
@@ -177,7 +177,7 @@ fn sip_icap_and_http_2_are_no_http_even_with_a_message_inside() {
         ("PRI * HTTP/2.0~~SM~~", "x"),
         ("EHLO /x", "250 a"),
     ] {
-        let told = play(&format!(
+        let observed = play(&format!(
             "0 c S seq=0
              10 s SA seq=0 ack=1
              11 c A ack=1
@@ -186,13 +186,13 @@ fn sip_icap_and_http_2_are_no_http_even_with_a_message_inside() {
              30 s A text={response}
              31 s A text=HTTP/1.1 200 OK~Content-Length: 0~~"
         ));
-        assert!(told.flows[0].http.is_none(), "{request}");
+        assert!(observed.flows[0].http.is_none(), "{request}");
     }
 }
 
 #[test]
 fn an_empty_line_and_a_syn_with_data_begin_requests_as_well() {
-    let told = play(
+    let observed = play(
         "0  c S  seq=99 ack=0 text=GET /a HTTP/1.1~~
          30 s SA seq=500 ack=119 text=
          31 c A  seq=119 ack=501
@@ -201,7 +201,7 @@ fn an_empty_line_and_a_syn_with_data_begin_requests_as_well() {
          60 c A  seq=121 ack=539 text=~M-SEARCH * HTTP/1.1~~
          75 s A  seq=539 ack=144 text=HTTP/1.1 302 No~Content-Length: 0~~",
     );
-    let exchanges = &told.flows[0].http.as_ref().unwrap().exchanges;
+    let exchanges = &observed.flows[0].http.as_ref().unwrap().exchanges;
     let found = exchanges.iter().map(|of| {
         let first_byte = of.time_to_first_byte().map(|span| span.as_millis_f64());
         (of.method.as_deref(), of.status, first_byte)
@@ -219,22 +219,22 @@ fn an_empty_line_and_a_syn_with_data_begin_requests_as_well() {
 #[test]
 fn what_waits_behind_gaps_is_bounded() {
     let mut analyzer = Analyzer::new(LIMITS);
-    let mut told = Told::default();
+    let mut observed = Observed::default();
     let mut most = 0;
     for port in 1..=900_u16 {
         let text = format!("0 c S seq=0 port={port}\n10 s SA seq=0 ack=1 port={port}");
         for segment in script(&text) {
-            hand(&mut analyzer, &segment, &mut told);
+            hand(&mut analyzer, &segment, &mut observed);
         }
         for at in 0..40 {
             let seq = 2000 + at * 1400;
             let text = format!("20 c A seq={seq} ack=1 len=1400 port={port}");
-            hand(&mut analyzer, &script(&text)[0], &mut told);
+            hand(&mut analyzer, &script(&text)[0], &mut observed);
             most = most.max(analyzer.held());
             assert!(analyzer.held() <= 33 << 20, "{}", analyzer.held());
         }
     }
     assert!(most > 30 << 20, "{most}");
-    analyzer.finish(&mut told);
+    analyzer.finish(&mut observed);
     assert_eq!(analyzer.held(), 0);
 }

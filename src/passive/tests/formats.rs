@@ -132,11 +132,14 @@ fn every_format_and_piece_size_gives_the_same_round_trips() {
     }
     for capture in captures {
         for chunk in [1, 100, 1 << 16] {
-            let mut told = Told::default();
-            let (tally, fault) = read(&capture, chunk, LIMITS, &mut told);
+            let mut observed = Observed::default();
+            let (tally, fault) = read(&capture, chunk, LIMITS, &mut observed);
             assert_eq!((tally.packets, tally.tcp_packets, fault), (5, 5, None));
-            assert_eq!(told.trips(Side::Client), [20.25]);
-            let handshake = (told.flows[0].syn_to_synack, told.flows[0].synack_to_ack);
+            assert_eq!(observed.trips(Side::Client), [20.25]);
+            let handshake = (
+                observed.flows[0].syn_to_synack,
+                observed.flows[0].synack_to_ack,
+            );
             assert_eq!(handshake.0.map(|span| span.0), Some(20_500_000));
             assert_eq!(handshake.1.map(|span| span.0), Some(250_000));
         }
@@ -375,13 +378,13 @@ fn faults_name_packet_and_offset_and_what_precedes_them_counts() {
         ),
         (b"", "packet 1 at offset 0: the capture is empty".into()),
     ] {
-        let mut told = Told::default();
-        let (tally, fault) = read(capture, 1000, LIMITS, &mut told);
+        let mut observed = Observed::default();
+        let (tally, fault) = read(capture, 1000, LIMITS, &mut observed);
         assert_eq!(fault.unwrap().to_string(), text);
         assert_eq!(
             tally.packets,
             if text.starts_with("packet 3") { 2 } else { 0 }
         );
-        assert_eq!(told.flows.len() as u64, tally.packets / 2);
+        assert_eq!(observed.flows.len() as u64, tally.packets / 2);
     }
 }

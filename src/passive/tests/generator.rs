@@ -2,7 +2,7 @@
 //! acknowledge, and a capture point between them that sees some of it.
 //!
 //! Some captures have no answer at all, and are not made. If a packet reached the other end unseen
-//! and a copy of it is seen, nothing tells which of the two an acknowledgment answers. So the first
+//! and a copy of it is seen, nothing shows which of the two an acknowledgment answers. So the first
 //! of them is always captured.
 
 use super::build::*;
@@ -361,7 +361,7 @@ impl Case {
         }
     }
 
-    /// A length that leaves no segment of one byte, whose repeat nothing tells from a probe.
+    /// A length that leaves no segment of one byte, whose repeat looks like a probe.
     fn bytes(&mut self, most: usize) -> u32 {
         let bytes = 2 + self.random.below(most) as u32;
         bytes + u32::from(bytes % SEGMENT == 1)

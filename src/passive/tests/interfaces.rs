@@ -26,7 +26,7 @@ fn a_connection_belongs_to_the_interface_of_its_first_packet() {
     let mut analyzer = Analyzer::new(LIMITS);
     analyzer.name_interface(3, "eth1".to_owned());
     assert!(analyzer.knows_interface(3) && !analyzer.knows_interface(2));
-    let mut told = Told::default();
+    let mut observed = Observed::default();
     for segment in &script {
         let data = segment.frame();
         let later = WallTime(segment.time.0 + 100_000);
@@ -34,11 +34,11 @@ fn a_connection_belongs_to_the_interface_of_its_first_packet() {
             time: Some(if interface == 2 { segment.time } else { later }),
             ..packet(&data, 0.0, interface)
         });
-        analyzer.packets(&packets, &mut told);
+        analyzer.packets(&packets, &mut observed);
     }
-    analyzer.finish(&mut told);
-    assert_eq!(told.flows.len(), 1);
-    let flow = &told.flows[0];
+    analyzer.finish(&mut observed);
+    assert_eq!(observed.flows.len(), 1);
+    let flow = &observed.flows[0];
     let seen = flow.also_seen.iter().map(|of| (&of.name[..], of.packets));
     assert_eq!(seen.collect::<Vec<_>>(), [("eth1", 5), ("4", 5)]);
     assert_eq!(
@@ -46,24 +46,24 @@ fn a_connection_belongs_to_the_interface_of_its_first_packet() {
         5
     );
     assert_eq!(flow.of(Side::Client).retransmitted_bytes, 0);
-    assert_eq!(told.trips(Side::Client), [20.0]);
+    assert_eq!(observed.trips(Side::Client), [20.0]);
 }
 
 #[test]
 fn link_types_that_are_not_read_are_counted_by_their_number() {
     let mut analyzer = Analyzer::new(LIMITS);
-    let mut told = Told::default();
+    let mut observed = Observed::default();
     for link in [105, 105, 127] {
         let packet = Packet {
             link,
             ..packet(&[0; 60], 0.0, 0)
         };
-        analyzer.packets(&[packet], &mut told);
+        analyzer.packets(&[packet], &mut observed);
     }
     assert_eq!(analyzer.tally().unread, [(105, 2), (127, 1)]);
     assert_eq!(link_type_name(105), Some("IEEE802_11"));
     assert!(analyzer.tally().nothing_was_read());
-    analyzer.packets(&[packet(&[0; 60], 0.0, 0)], &mut told);
+    analyzer.packets(&[packet(&[0; 60], 0.0, 0)], &mut observed);
     assert!(!analyzer.tally().nothing_was_read());
 }
 
@@ -113,14 +113,14 @@ fn fragments_in_any_order_make_one_segment() {
             pieces.swap(at, random.below(at + 1));
         }
         let mut analyzer = Analyzer::new(LIMITS);
-        let mut told = Told::default();
+        let mut observed = Observed::default();
         for piece in &pieces {
-            analyzer.packets(&[packet(piece, 1.0, 0)], &mut told);
+            analyzer.packets(&[packet(piece, 1.0, 0)], &mut observed);
         }
-        analyzer.finish(&mut told);
+        analyzer.finish(&mut observed);
         let payload = built.payload.len() as u64;
         let whole = size * 128 >= built.payload.len();
-        let found = told.flows.first().map(|flow| {
+        let found = observed.flows.first().map(|flow| {
             let sent = flow.of(Side::Client);
             (sent.packets, sent.payload_bytes, flow.http.is_some())
         });
@@ -136,18 +136,18 @@ fn fragments_are_kept_for_half_a_minute_and_a_thousand_datagrams() {
     let mut built = script("0 c A seq=9 ack=8 len=400").remove(0);
     let mut flows = |late: f64, others: usize| {
         let mut analyzer = Analyzer::new(LIMITS);
-        let mut told = Told::default();
+        let mut observed = Observed::default();
         built.v6 = true;
         let [first, last] = &fragments(&built, 1, 216)[..] else {
             panic!("two fragments");
         };
-        analyzer.packets(&[packet(first, 0.0, 0)], &mut told);
+        analyzer.packets(&[packet(first, 0.0, 0)], &mut observed);
         for other in 0..others {
             let mut data = first.clone();
             data[58..60].copy_from_slice(&(other as u16 + 9).to_be_bytes());
-            analyzer.packets(&[packet(&data, 1.0, 0)], &mut told);
+            analyzer.packets(&[packet(&data, 1.0, 0)], &mut observed);
         }
-        analyzer.packets(&[packet(last, late, 0)], &mut told);
+        analyzer.packets(&[packet(last, late, 0)], &mut observed);
         analyzer.tally().flows
     };
     assert_eq!(flows(30_000.0, 0), 1);
@@ -161,15 +161,15 @@ fn an_overlapping_fragment_begins_another_datagram() {
     let built = script("0 c A seq=9 ack=8 len=400").remove(0);
     let [narrow, wide] = [104, 208].map(|size| fragments(&built, 1, size));
     let mut analyzer = Analyzer::new(LIMITS);
-    let mut told = Told::default();
+    let mut observed = Observed::default();
     for piece in [
         &narrow[0], &wide[0], &narrow[1], &wide[1], &wide[2], &wide[0],
     ] {
-        analyzer.packets(&[packet(piece, 0.0, 0)], &mut told);
+        analyzer.packets(&[packet(piece, 0.0, 0)], &mut observed);
     }
     assert_eq!(analyzer.tally().flows, 0);
     for piece in &wide {
-        analyzer.packets(&[packet(piece, 0.0, 0)], &mut told);
+        analyzer.packets(&[packet(piece, 0.0, 0)], &mut observed);
     }
     assert_eq!(analyzer.tally().flows, 1);
 }

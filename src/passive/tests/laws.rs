@@ -143,7 +143,7 @@ fn check_counts(case: &Case, flow: &Flow, side: Side) -> Result<(), String> {
         true => 0,
         false => probes.filter(|of| is_probe(case, of)).count() as u64,
     };
-    // A capture that begins with a probe of one byte cannot tell it from data.
+    // A capture that begins with a probe of one byte cannot distinguish it from data.
     let first = of_side().next();
     if first.is_some_and(|of| of.probe && of.length == 1) {
         return Ok(());
@@ -218,8 +218,8 @@ fn print(seed: u64) {
 
 fn check(seed: u64, seen: &mut Seen) -> Result<(), String> {
     let case = Case::new(seed);
-    let mut told = Told::default();
-    let (tally, fault) = read(&case.pcap(), 1 << 16, LIMITS, &mut told);
+    let mut observed = Observed::default();
+    let (tally, fault) = read(&case.pcap(), 1 << 16, LIMITS, &mut observed);
     if fault.is_some() {
         return Err(format!("{fault:?}"));
     }
@@ -231,14 +231,14 @@ fn check(seed: u64, seen: &mut Seen) -> Result<(), String> {
     if tally.flows != 1 + again {
         return Err(format!("{} flows, not {}", tally.flows, 1 + again));
     }
-    told.flows.sort_by_key(|flow| flow.id);
-    let flow = &told.flows[0];
+    observed.flows.sort_by_key(|flow| flow.id);
+    let flow = &observed.flows[0];
     if flow.ends.map(|end| end.port) != [40_000, 80] {
         return Err(format!("client is {}", flow.ends[0]));
     }
     seen.flows += 1;
     if case.mix.reused {
-        let second = &told.flows[1];
+        let second = &observed.flows[1];
         let found = [second.syn_to_synack, second.synack_to_ack].map(|span| span.map(|of| of.0));
         if found != [Some(10_000_000), Some(2_000_000)] {
             return Err(format!("the second handshake: {found:?}"));
@@ -250,14 +250,14 @@ fn check(seed: u64, seen: &mut Seen) -> Result<(), String> {
     seen.probes += flow.sent.iter().map(|of| of.keep_alives).sum::<u64>();
     let last = case.file.last().map_or(0, |of| of.0);
     let first = |of: &&Sample| of.time.0 - EPOCH <= last;
-    for sample in told.samples.iter().filter(first) {
+    for sample in observed.samples.iter().filter(first) {
         seen.handshakes += u64::from(sample.basis == Basis::Handshake);
         check_sample(&case, sample, seen)?;
     }
     if case.mix.syn_behind && flow.syn_to_synack.is_some() {
         return Err("a SYN behind its SYN-ACK".to_owned());
     }
-    let handshakes = told
+    let handshakes = observed
         .samples
         .iter()
         .filter(first)
@@ -277,14 +277,14 @@ fn check(seed: u64, seen: &mut Seen) -> Result<(), String> {
         && mix.snap > 100
         && mix.timeout >= 200_000_000
     {
-        clean(&case, &told, seen)?;
+        clean(&case, &observed, seen)?;
     }
     Ok(())
 }
 
 /// Where nothing disturbs, both ends' data and both halves of the handshake have a figure.
-fn clean(case: &Case, told: &Told, seen: &mut Seen) -> Result<(), String> {
-    let flow = &told.flows[0];
+fn clean(case: &Case, observed: &Observed, seen: &mut Seen) -> Result<(), String> {
+    let flow = &observed.flows[0];
     for side in Side::BOTH {
         let other = 1 - side as usize;
         let mut una = None;

@@ -14,16 +14,16 @@ const EXCHANGE: &str = "
 ";
 
 fn rendered(format: Format) -> String {
-    let mut told = Told::default();
+    let mut observed = Observed::default();
     let capture = pcap(&script(EXCHANGE), false, true);
-    let (tally, fault) = read(&capture[..capture.len() - 1], 4096, LIMITS, &mut told);
+    let (tally, fault) = read(&capture[..capture.len() - 1], 4096, LIMITS, &mut observed);
     let fault = fault.map(|fault| fault.to_string());
     let mut out = format.begin();
-    for sample in &told.samples {
-        let line = format.sample(&told.flows[0], sample);
+    for sample in &observed.samples {
+        let line = format.sample(&observed.flows[0], sample);
         out += &line.map_or_else(String::new, |line| line.to_string());
     }
-    for (at, flow) in told.flows.iter().enumerate() {
+    for (at, flow) in observed.flows.iter().enumerate() {
         let record = Record {
             flow,
             peer: None,

@@ -1,4 +1,5 @@
-//! Packets and files of pcap made by hand. `tests/load` has it too, by its path, for the capture of scripts/bench-passive.
+//! Packets and files of pcap made by hand. `tests/load` has it too, by its path, for the capture of
+//! scripts/bench-passive.
 
 use super::WallTime;
 use std::net::{Ipv4Addr, Ipv6Addr};

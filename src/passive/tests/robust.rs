@@ -1,4 +1,4 @@
-//! Damaged captures: no panic, no hang, bounded memory; what precedes the damage is told.
+//! Damaged captures: no panic, no hang, bounded memory; what precedes the damage is observed.
 
 use super::build::*;
 use crate::passive::*;
@@ -20,12 +20,13 @@ const CONNECTION: &str = "
 
 /// Reads and renders; how many packets were read.
 fn survive(capture: &[u8], chunk: usize, rendered: bool) -> u64 {
-    let mut told = Told::default();
-    let (tally, _) = read(capture, chunk, LIMITS, &mut told);
-    // Each packet has at least its header in the file, so a reader that makes no progress is found here.
+    let mut observed = Observed::default();
+    let (tally, _) = read(capture, chunk, LIMITS, &mut observed);
+    // Each packet has at least its header in the file, so a reader that makes no progress is found
+    // here.
     assert!(tally.packets <= capture.len() as u64 / 16);
-    assert!(told.flows.len() as u64 == tally.flows && tally.flows <= tally.packets);
-    for flow in told.flows.iter().filter(|_| rendered) {
+    assert!(observed.flows.len() as u64 == tally.flows && tally.flows <= tally.packets);
+    for flow in observed.flows.iter().filter(|_| rendered) {
         let record = Record {
             flow,
             peer: None,
@@ -46,7 +47,7 @@ fn captures() -> [Vec<u8>; 2] {
 }
 
 #[test]
-fn every_truncation_tells_what_precedes_it() {
+fn every_truncation_reports_what_precedes_it() {
     for whole in captures() {
         let mut before = 0;
         for length in 0..=whole.len() {

@@ -6,7 +6,7 @@ use crate::time::WallTime;
 
 #[test]
 fn each_direction_has_counts_and_times_of_its_events() {
-    let told = play(
+    let observed = play(
         "0    c S  seq=100 ts=1,0
          20   s SA seq=500 ack=101 ts=7,1
          1020 s SA seq=500 ack=101 ts=1007,1
@@ -19,7 +19,7 @@ fn each_direction_has_counts_and_times_of_its_events() {
          1090 s FA seq=551 ack=112 ts=1060,5
          1091 c R  seq=112",
     );
-    let flow = &told.flows[0];
+    let flow = &observed.flows[0];
     let (client, server) = (flow.of(Side::Client), flow.of(Side::Server));
     let event = |count, ms| Event {
         count,
@@ -62,7 +62,7 @@ fn each_direction_has_counts_and_times_of_its_events() {
 
 #[test]
 fn duplicate_acks_are_those_of_rfc_5681() {
-    let told = play(
+    let observed = play(
         "0  s A seq=0   ack=1
          0  c A seq=1   ack=0 len=300
          20 s A seq=0   ack=101
@@ -74,26 +74,26 @@ fn duplicate_acks_are_those_of_rfc_5681() {
          40 s A seq=5   ack=301 win=900
          41 s A seq=5   ack=301 win=900",
     );
-    assert_eq!(told.flows[0].of(Side::Server).duplicate_acks, 2);
-    assert_eq!(told.flows[0].of(Side::Client).duplicate_acks, 0);
+    assert_eq!(observed.flows[0].of(Side::Server).duplicate_acks, 2);
+    assert_eq!(observed.flows[0].of(Side::Client).duplicate_acks, 0);
 }
 
 #[test]
 fn a_flow_that_begins_midstream_has_its_server_at_the_lower_port() {
-    let told = play("0 s A seq=0 ack=1\n1 c A seq=1 ack=0");
+    let observed = play("0 s A seq=0 ack=1\n1 c A seq=1 ack=0");
     assert_eq!(
-        told.flows[0].ends.map(|end| end.to_string()),
+        observed.flows[0].ends.map(|end| end.to_string()),
         ["10.0.0.1:40000", "10.0.1.2:80"]
     );
-    assert!(!told.flows[0].begins_with_syn());
+    assert!(!observed.flows[0].begins_with_syn());
     // A SYN-ACK says more than a port.
-    let told = play("0 s SA seq=0 ack=1 port=7");
-    assert_eq!(told.flows[0].ends[1].to_string(), "10.0.1.2:80");
+    let observed = play("0 s SA seq=0 ack=1 port=7");
+    assert_eq!(observed.flows[0].ends[1].to_string(), "10.0.1.2:80");
 }
 
 #[test]
 fn interval_snapshots_begin_at_multiples_and_skip_idle_time() {
-    let told = play(
+    let observed = play(
         "500  s A seq=0 ack=1 ts=1,1
          900  c A seq=1 ack=0 len=10 ts=5,1
          1100 s A seq=0 ack=11 ts=2,5
@@ -101,7 +101,7 @@ fn interval_snapshots_begin_at_multiples_and_skip_idle_time() {
          1240 s A seq=0 ack=21 ts=3,6
          5300 c A seq=21 ack=0 len=7 ts=9,3",
     );
-    let intervals = &told.flows[0].intervals;
+    let intervals = &observed.flows[0].intervals;
     let starts: Vec<WallTime> = intervals.iter().map(|interval| interval.start).collect();
     assert_eq!(starts, [at(0.0), at(1000.0), at(5000.0)]);
     let client: Vec<&IntervalSent> = intervals.iter().map(|interval| &interval.sent[0]).collect();
@@ -125,8 +125,8 @@ fn the_table_lets_the_least_recently_seen_flow_go() {
         max_flows: 3,
         interval_ns: None,
     };
-    let told = play_with(&script(&text), limits);
-    let order: Vec<(u16, Ended)> = told
+    let observed = play_with(&script(&text), limits);
+    let order: Vec<(u16, Ended)> = observed
         .flows
         .iter()
         .map(|flow| (flow.ends[0].port, flow.ended()))
@@ -179,8 +179,8 @@ type Seen = (
 );
 
 fn exchanges(text: &str) -> Vec<Seen> {
-    let told = play(text);
-    let http = told.flows[0].http.as_ref().expect("HTTP was seen");
+    let observed = play(text);
+    let http = observed.flows[0].http.as_ref().expect("HTTP was seen");
     let times = |of: &Exchange| {
         [
             of.request_first,
@@ -250,10 +250,10 @@ fn http_bodies_cut_by_the_snap_length_are_counted_all_the_same() {
             cut.extend(&capture[at..at + 16 + snap]);
             at += 16 + kept;
         }
-        let mut told = Told::default();
-        let (_, fault) = read(&cut, 4096, LIMITS, &mut told);
+        let mut observed = Observed::default();
+        let (_, fault) = read(&cut, 4096, LIMITS, &mut observed);
         assert_eq!(fault, None);
-        let exchanges = &told.flows[0].http.as_ref().unwrap().exchanges;
+        let exchanges = &observed.flows[0].http.as_ref().unwrap().exchanges;
         let seen: Vec<_> = exchanges
             .iter()
             .map(|of| (of.status, of.response_last))
@@ -309,7 +309,7 @@ fn one_way_delays_hold_the_offset_of_the_clocks_and_their_sum_does_not() {
     struct Both<'a> {
         which: Which,
         pairing: &'a mut Pairing,
-        told: Told,
+        observed: Observed,
     }
     impl Observer for Both<'_> {
         fn segment(
@@ -323,7 +323,7 @@ fn one_way_delays_hold_the_offset_of_the_clocks_and_their_sum_does_not() {
             self.pairing.packet(self.which, flow, sender, now, segment);
         }
         fn ended(&mut self, flow: BoxedFlow) {
-            self.told.flows.push(flow);
+            self.observed.flows.push(flow);
         }
     }
     for (file_at, captures) in [
@@ -336,14 +336,14 @@ fn one_way_delays_hold_the_offset_of_the_clocks_and_their_sum_does_not() {
                 let mut both = Both {
                     which,
                     pairing: &mut pairing,
-                    told: Told::default(),
+                    observed: Observed::default(),
                 };
                 let mut analyzer = Analyzer::new(LIMITS);
                 for segment in segments {
                     hand(&mut analyzer, segment, &mut both);
                 }
                 analyzer.finish(&mut both);
-                both.told.flows
+                both.observed.flows
             });
         let (paired, left) = pair_flows(file, peer);
         assert_eq!((paired.len(), left), (1, 0));

@@ -186,7 +186,7 @@ fn the_end_of_a_tls_connection_is_no_turn() {
 
 #[test]
 fn a_request_beside_the_finished_is_measured_from_there() {
-    let told = play(
+    let observed = play(
         "0  c S  seq=0
          10 s SA seq=0 ack=1
          11 c A
@@ -196,7 +196,7 @@ fn a_request_beside_the_finished_is_measured_from_there() {
          45 s A tls=23:250+23:250
          81 s A tls=23:900",
     );
-    assert_eq!(responses(&told.flows[0]), [50.0]);
+    assert_eq!(responses(&observed.flows[0]), [50.0]);
 }
 
 #[test]
@@ -217,8 +217,8 @@ fn a_client_hello_in_several_segments_has_its_name_and_its_first_time() {
         }
         let next = 1 + hello.len();
         segments.append(&mut script(&format!("30 s A seq=1 ack={next} tls=server")));
-        let told = play_with(&segments, LIMITS);
-        let tls = told.flows[0].application.tls().unwrap();
+        let observed = play_with(&segments, LIMITS);
+        let tls = observed.flows[0].application.tls().unwrap();
         assert_eq!(tls.sni.as_deref(), Some("example.com"), "{order:?}");
         assert_eq!(tls.version_name(), Some("1.3"));
         let first = order.iter().position(|part| *part == 0).unwrap();
@@ -229,7 +229,7 @@ fn a_client_hello_in_several_segments_has_its_name_and_its_first_time() {
 
 #[test]
 fn after_a_request_to_retry_the_second_hello_counts() {
-    let told = play(
+    let observed = play(
         "0  c S  seq=0
          10 s SA seq=0 ack=1
          11 c A
@@ -239,14 +239,14 @@ fn after_a_request_to_retry_the_second_hello_counts() {
          45 s A tls=server+23:900
          56 c A tls=23:53",
     );
-    let tls = told.flows[0].application.tls().unwrap();
+    let tls = observed.flows[0].application.tls().unwrap();
     assert_eq!(tls.to_server_hello().unwrap().as_millis_f64(), 12.0);
     assert_eq!(tls.to_client_finished().unwrap().as_millis_f64(), 11.0);
 }
 
 #[test]
 fn in_tls_1_2_the_flight_ends_with_the_encrypted_finished() {
-    let told = play(
+    let observed = play(
         "0  c S  seq=0
          10 s SA seq=0 ack=1
          11 c A
@@ -258,7 +258,7 @@ fn in_tls_1_2_the_flight_ends_with_the_encrypted_finished() {
          46 c A tls=23:100
          56 s A tls=23:900",
     );
-    let flow = &told.flows[0];
+    let flow = &observed.flows[0];
     let tls = flow.application.tls().unwrap();
     assert_eq!(tls.version_name(), Some("1.2"));
     assert_eq!(tls.to_client_finished().unwrap().as_millis_f64(), 12.0);
@@ -275,7 +275,7 @@ fn hellos_that_are_cut_off_have_their_times_and_neither_name_nor_version() {
              11 c A tls=client
              22 s A tls=server+20:1+23:1200",
         );
-        let mut told = Told::default();
+        let mut observed = Observed::default();
         let mut analyzer = Analyzer::new(LIMITS);
         for segment in &segments {
             let frame = segment.frame();
@@ -287,10 +287,10 @@ fn hellos_that_are_cut_off_have_their_times_and_neither_name_nor_version() {
                 original: frame.len() as u32,
                 data: &frame[..kept],
             };
-            analyzer.packets(&[packet], &mut told);
+            analyzer.packets(&[packet], &mut observed);
         }
-        analyzer.finish(&mut told);
-        let tls = told.flows[0].application.tls().unwrap();
+        analyzer.finish(&mut observed);
+        let tls = observed.flows[0].application.tls().unwrap();
         let to_server_hello = tls.to_server_hello().map(|span| span.as_millis_f64());
         assert_eq!(to_server_hello, Some(11.0), "{cut}");
         assert_eq!((tls.sni.as_deref(), tls.version), (None, None), "{cut}");

@@ -3,7 +3,7 @@
 //! Every number that it returns is finite, for any input.
 
 use super::super::{in_path_order, printable, Place, Report};
-use crate::measure::{HostStatistics, SegmentStatistics};
+use crate::measure::{HostStatistics, Part, SegmentStatistics};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -58,7 +58,7 @@ impl DrawnPart<'_> {
 /// Returns all parts in order of the path.
 pub(super) fn parts(report: &Report) -> Vec<DrawnPart<'_>> {
     let statistics = &report.statistics;
-    let named = report.named();
+    let named = statistics.verdict.part;
     let hosts: Vec<_> = statistics.hosts.iter().enumerate().collect();
     let segments: Vec<_> = statistics.segments.iter().enumerate().collect();
     let places = in_path_order(&hosts, |h| h.1.hop, &segments, |s| s.1.from_hop);
@@ -67,7 +67,7 @@ pub(super) fn parts(report: &Report) -> Vec<DrawnPart<'_>> {
         parts.push(match place {
             Place::Host(&(index, host)) => DrawnPart {
                 name: report.name_at(host.hop),
-                is_named: named == Some(Place::Host(host.hop)),
+                is_named: named == Some(Part::Host(host.hop)),
                 place: Place::Host((index, host)),
             },
             Place::Segment(&(index, segment)) => DrawnPart {
@@ -76,7 +76,7 @@ pub(super) fn parts(report: &Report) -> Vec<DrawnPart<'_>> {
                     report.name_at(segment.from_hop),
                     report.name_at(segment.to_hop)
                 ),
-                is_named: named == Some(Place::Segment(index)),
+                is_named: named == Some(segment.part()),
                 place: Place::Segment((index, segment)),
             },
         });

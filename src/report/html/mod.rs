@@ -48,7 +48,7 @@ pub fn render(report: &Report, page: Page) -> String {
     let mut out = String::with_capacity(64 << 10);
     let verdict = &report.statistics.verdict;
     let title = match verdict.kind {
-        VerdictKind::None => "nothing stands out".to_owned(),
+        VerdictKind::None => "nothing changed".to_owned(),
         _ => arrows(&verdict.name),
     };
     head(&title, page, &mut out);
@@ -187,17 +187,26 @@ fn answer(report: &Report, out: &mut String) {
         true => format!("{}, no path seen", escape(&report.role)),
         false => path.join(" \u{2192} "),
     };
+    // Where nothing changed, where the delay is says more.
+    let largest = report.largest_text();
+    let (headline, second) = match (largest, verdict.kind) {
+        (Some(largest), VerdictKind::None) => (largest, Some(verdict.text.clone())),
+        (largest, _) => (verdict.text.clone(), largest),
+    };
     let _ = writeln!(
         out,
         "<header class=\"{class}\"><p class=\"soft\">{path}</p>\n<h1>{}</h1>",
-        escape(&arrows(&sentence(&verdict.text)))
+        escape(&arrows(&sentence(&headline)))
     );
+    if let Some(second) = second {
+        let _ = writeln!(out, "<p>{}</p>", escape(&arrows(&sentence(&second))));
+    }
     if let Some(cause) = &verdict.cause {
         let _ = writeln!(out, "<p><b>Cause:</b> {}</p>", escape(cause));
     }
     let beyond = report.limits.iter().filter(|limit| limit.state > Sla::Ok);
     for limit in beyond.take(MOST_LIMITS) {
-        let place = report.place_name(limit.place);
+        let place = report.part_name(limit.part);
         let _ = writeln!(
             out,
             "<p class=\"{}\"><b>{}:</b> {}</p>",
@@ -210,11 +219,20 @@ fn answer(report: &Report, out: &mut String) {
         Confidence::High => "high",
         Confidence::Low => "low",
     };
-    let _ = writeln!(
+    let _ = write!(
         out,
-        "<p class=\"soft\">Confidence {confidence}: {}</p></header>",
+        "<p class=\"soft\">Confidence {confidence}: {}</p>",
         escape(&arrows(&verdict.reason))
     );
+    if !verdict.doubts.is_empty() {
+        let doubts = verdict.doubts.join("; ");
+        let _ = write!(
+            out,
+            "<p class=\"soft\">But: {}</p>",
+            escape(&arrows(&doubts))
+        );
+    }
+    out.push_str("</header>\n");
 }
 
 fn counts(report: &Report, out: &mut String) {
@@ -230,13 +248,15 @@ fn counts(report: &Report, out: &mut String) {
         "",
         format!("{} of {}", blocks.received, blocks.sent),
     ));
-    let share = match blocks.sent {
-        0 => String::new(),
-        sent => format!(" ({})", text::percent(blocks.lost as f64 / sent as f64)),
-    };
-    let lost = if blocks.lost > 0 { "critical" } else { "" };
-    keys.push(("Lost", lost, format!("{}{share}", blocks.lost)));
-    for (name, count) in [("Late", blocks.late), ("Duplicate", blocks.duplicate)] {
+    let share = blocks.loss();
+    let share = share.map_or_else(String::new, |loss| format!(" ({})", text::percent(loss)));
+    let lost = if blocks.missing() > 0 { "critical" } else { "" };
+    keys.push(("Lost", lost, format!("{}{share}", blocks.missing())));
+    for (name, count) in [
+        ("Unsent", blocks.unsent),
+        ("Late", blocks.late),
+        ("Duplicate", blocks.duplicate),
+    ] {
         if count > 0 {
             keys.push((name, "warning", count.to_string()));
         }
@@ -270,8 +290,9 @@ fn table(report: &Report, out: &mut String) {
     }
     out.push_str(
         "<section><h2>All figures</h2>\n<p class=\"hint\">Times in milliseconds. Share: of the \
-         sum of all totals. Incr: over \
-         the baseline. Dir: the direction in which a segment queues.</p>\n\
+         sum of all totals. Avg: over \
+         all blocks, so that it adds up. Incr: over the baseline, see the notes. Dir: the direction \
+         in which a segment queues. Retr: segments that TCP sent again, forward/return.</p>\n\
          <div class=\"scroll\"><table><thead><tr><th>Part</th>",
     );
     for (name, ..) in &COLUMNS {
@@ -280,7 +301,9 @@ fn table(report: &Report, out: &mut String) {
     let rows = text::rows(report);
     let state = |row: &text::Row| Some(row.sla).filter(|sla| *sla != Sla::None);
     let limited = rows.iter().any(|row| state(row).is_some());
+    let resent = rows.iter().any(|row| row.retransmits.is_some());
     out.push_str("<th>Share</th><th>Incr</th><th>Dir</th>");
+    out.push_str(if resent { "<th>Retr</th>" } else { "" });
     out.push_str(if limited { "<th>SLA</th>" } else { "" });
     out.push_str("</tr></thead><tbody>\n");
     let beyond = rows.len().saturating_sub(MOST_ROWS);
@@ -305,6 +328,9 @@ fn table(report: &Report, out: &mut String) {
             out,
             "<td>{share}</td><td>{increase}</td><td>{direction}</td>"
         );
+        if resent {
+            let _ = write!(out, "<td>{}</td>", row.retransmits.as_deref().unwrap_or(""));
+        }
         if limited {
             let sla = state(&row).map_or("", Sla::name);
             let _ = write!(out, "<td class=\"{sla}\">{sla}</td>");
@@ -593,7 +619,7 @@ mod tests {
             .find("B \u{2192} C adds 2.31 ms")
             .expect("the verdict's sentence");
         assert!(answer < page.find("<section>").expect("pictures"));
-        assert!(page.contains("Confidence high: p95 of 8 x 8"));
+        assert!(page.contains("Confidence low: p95 of 8 x 8"));
         // In the waterfall, over time, among the distributions.
         assert_eq!(
             page.matches("<div class=\"row named\"><div class=\"n\">B \u{2192} C</div>")

@@ -63,7 +63,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
         line: &timeline.total,
         baseline: None,
         tail: false,
-        limits: limits(report, sla::Place::Total),
+        limits: limits(report, crate::measure::Part::Total),
     };
     let panels: Vec<_> = std::iter::once(total).chain(panels).collect();
     let greatest = panels
@@ -207,10 +207,10 @@ fn names(left: &[String]) -> String {
     some.join(", ") + &more
 }
 
-fn place_of(part: &DrawnPart<'_>) -> sla::Place {
+fn place_of(part: &DrawnPart<'_>) -> crate::measure::Part {
     match part.place {
-        Place::Host((_, host)) => sla::Place::Host(host.hop),
-        Place::Segment((_, segment)) => sla::Place::Segment {
+        Place::Host((_, host)) => crate::measure::Part::Host(host.hop),
+        Place::Segment((_, segment)) => crate::measure::Part::Segment {
             from: segment.from_hop,
             to: segment.to_hop,
         },
@@ -218,13 +218,13 @@ fn place_of(part: &DrawnPart<'_>) -> sla::Place {
 }
 
 /// Returns the limits of the figure that a panel shows; the notes have the others.
-fn limits(report: &Report, place: sla::Place) -> Vec<(SignedNanos, Sla)> {
+fn limits(report: &Report, place: crate::measure::Part) -> Vec<(SignedNanos, Sla)> {
     let shown = match place {
-        sla::Place::Host(_) => sla::Figure::Residence,
+        crate::measure::Part::Host(_) => sla::Figure::Residence,
         _ => sla::Figure::RoundTrip,
     };
     let limits = report.limits.iter();
-    let limits = limits.filter(|limit| limit.place == place && limit.figure == shown);
+    let limits = limits.filter(|limit| limit.part == place && limit.figure == shown);
     let spans = limits.filter_map(|limit| match limit.limit {
         Some(sla::Amount::Span(span)) if span.0 > 0 => Some((span, limit.severity)),
         _ => None,
@@ -338,7 +338,7 @@ fn happened(report: &Report, timeline: &Timeline) -> Vec<(WallTime, String)> {
         (event.at, what)
     });
     let changes = report.events.iter().map(|event| {
-        let place = report.place_name(event.now.place);
+        let place = report.part_name(event.now.part);
         (
             event.at,
             format!("SLA, {place}: {event}").replace("->", "\u{2192}"),

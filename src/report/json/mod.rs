@@ -3,16 +3,18 @@
 //! Durations are integer nanoseconds; an absent figure is null, never 0; shares are numbers with at
 //! most six digits. `cookie` and `id` are 16 hex digits. `connect_ns` of a segment is how long its
 //! near node took to connect. A name that no node gave is `hop 3`. After the documented keys stand
-//! `role`, `dropped_measurements` and `notices`.
+//! `role`, `dropped_measurements`, `notices` and `batches`.
 
+pub mod read;
 pub mod write;
 
 use super::{PathNode, Report};
 use crate::annotation::AnnotationValue;
+use crate::measure::compare::PartBatches;
 use crate::measure::sla::{Amount, LimitState, Statistic};
 use crate::measure::{
-    Basis, Confidence, Figure, HostStatistics, SegmentStatistics, Summary, Verdict,
-    VerdictDirection,
+    Basis, Confidence, Figure, HostStatistics, Largest, Part, PartStatistics, SegmentStatistics,
+    Summary, Verdict, VerdictDirection,
 };
 use write::{Array, Object, ToJson, Writer};
 
@@ -51,11 +53,13 @@ pub fn render(report: &Report) -> String {
                 w.pair("sent", report.blocks.sent);
                 w.pair("received", report.blocks.received);
                 w.pair("lost", report.blocks.lost);
+                w.pair("unsent", report.blocks.unsent);
                 w.pair("late", report.blocks.late);
                 w.pair("duplicate", report.blocks.duplicate);
                 w.pair("payload_bytes", report.blocks.payload_bytes);
             }),
         );
+        w.pair("opened_ns", report.opened);
         w.pair("round_trip", statistics.round_trip);
         w.pair("sla", statistics.sla.name());
         let segments = (0..).zip(&statistics.segments);
@@ -73,6 +77,8 @@ pub fn render(report: &Report) -> String {
             ),
         );
         w.pair("behind_exit", statistics.behind_exit);
+        let parts = statistics.parts.iter();
+        w.pair("parts", Array(parts.map(|part| part_object(report, part))));
         let limits = report.limits.iter();
         w.pair(
             "limits",
@@ -90,12 +96,30 @@ pub fn render(report: &Report) -> String {
             })),
         );
         w.pair("verdict", &statistics.verdict);
+        let largest = statistics.largest.as_ref();
+        w.pair("largest", largest.map(largest_object));
         w.pair("role", &report.role);
         w.pair("dropped_measurements", report.dropped);
         w.pair("notices", Array(&report.notices));
+        let batches = statistics.batches.iter();
+        w.pair(
+            "batches",
+            Array(batches.map(|of| batches_object(report, of))),
+        );
     }));
     text.push('\n');
     text
+}
+
+/// The blocks of a part over time: `compare` reads them.
+fn batches_object<'a>(report: &'a Report, of: &'a PartBatches) -> impl ToJson + 'a {
+    Object(move |w: &mut Writer| {
+        w.pair("part", of.part.to_string().as_str());
+        w.pair("name", &of.part.name(&|hop| report.name_at(hop)));
+        w.pair("count", Array(of.batches.iter().map(|batch| batch.count)));
+        w.pair("p50_ns", Array(of.batches.iter().map(|batch| batch.p50)));
+        w.pair("mean_ns", Array(of.batches.iter().map(|batch| batch.mean)));
+    })
 }
 
 fn limit_pairs(w: &mut Writer, report: &Report, limit: &LimitState) {
@@ -107,8 +131,12 @@ fn limit_pairs(w: &mut Writer, report: &Report, limit: &LimitState) {
         Some(Amount::Share(share)) => Some(share),
         _ => None,
     };
-    w.pair("part", limit.part());
-    w.pair("name", &report.place_name(limit.place));
+    let count = |amount| match amount {
+        Some(Amount::Count(count)) => Some(count),
+        _ => None,
+    };
+    w.pair("part", limit.part.kind());
+    w.pair("name", &report.part_name(limit.part));
     w.pair("line", limit.line.map(u64::from));
     w.pair("figure", limit.figure.word());
     w.pair("statistic", limit.statistic.map(Statistic::word));
@@ -117,6 +145,8 @@ fn limit_pairs(w: &mut Writer, report: &Report, limit: &LimitState) {
     w.pair("limit_share", share(limit.limit));
     w.pair("value_ns", span(limit.value));
     w.pair("value_share", share(limit.value));
+    w.pair("limit_count", count(limit.limit));
+    w.pair("value_count", count(limit.value));
     w.pair("state", limit.state.name());
 }
 
@@ -137,6 +167,17 @@ fn segment_object<'a>(
         w.pair("network", segment.network);
         w.pair("forward_excess", segment.forward_excess);
         w.pair("return_excess", segment.return_excess);
+        let (from, to) = (segment.from_hop, segment.to_hop);
+        let connect = report.statistics.part(Part::Connect { from, to });
+        w.pair("connect", connect.and_then(|connect| connect.delay));
+        let resent = Some(segment.retransmits).filter(|resent| *resent != [None; 2]);
+        w.pair("retransmits", resent.map(retransmits_object));
+        let part = report.statistics.part(segment.part());
+        let delayed = part.and_then(|part| part.delayed_by_loss);
+        w.pair(
+            "blocks_delayed_by_loss",
+            delayed.filter(|_| resent.is_some()),
+        );
         w.pair("held_share", segment.held_share);
         w.pair("clock_offset_ns", segment.clock_offset);
         w.pair("clock_offset_error_ns", segment.clock_offset_error);
@@ -154,6 +195,47 @@ fn segment_object<'a>(
     })
 }
 
+fn retransmits_object(counts: [Option<u64>; 2]) -> impl ToJson {
+    Object(move |w: &mut Writer| {
+        w.pair("forward", counts[0]);
+        w.pair("return", counts[1]);
+    })
+}
+
+fn part_object<'a>(report: &'a Report, of: &'a PartStatistics) -> impl ToJson + 'a {
+    Object(move |w: &mut Writer| {
+        w.pair("kind", of.part.kind());
+        w.pair("name", &report.part_name(of.part));
+        let (from, to) = match of.part {
+            Part::Host(hop) | Part::Behind(hop) => (Some(hop), None),
+            Part::Connect { from, to } | Part::Segment { from, to } => (Some(from), Some(to)),
+            Part::Total | Part::Server => (None, None),
+        };
+        w.pair("hop", from.map(u64::from));
+        w.pair("to_hop", to.map(u64::from));
+        w.pair("mean_ns", of.mean);
+        w.pair("share", of.share);
+        w.pair("delay", of.delay);
+        w.pair("window", of.window);
+        w.pair("baseline_ns", of.baseline);
+        w.pair("increase_ns", of.increase);
+        w.pair("figure", of.figure.map(Figure::name));
+        w.pair("least_ns", of.least);
+        w.pair("sla", of.sla.name());
+    })
+}
+
+fn largest_object(of: &Largest) -> impl ToJson + '_ {
+    Object(move |w: &mut Writer| {
+        w.pair("kind", of.kind.name());
+        w.pair("index", of.index.map(|index| index as u64));
+        w.pair("name", &of.name);
+        w.pair("share", of.share);
+        w.pair("mean_ns", of.mean);
+        w.pair("p50_ns", of.p50);
+    })
+}
+
 fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson + 'a {
     Object(move |w: &mut Writer| {
         w.pair("hop", u64::from(host.hop));
@@ -162,9 +244,6 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         w.pair("return_residence", host.return_residence);
         w.pair("forward_wake_up", host.forward_wake_up);
         w.pair("return_wake_up", host.return_wake_up);
-        w.pair("wake_up_share", host.wake_up_share);
-        w.pair("wake_up_baseline_ns", host.wake_up_baseline);
-        w.pair("wake_up_increase_ns", host.wake_up_increase);
         w.pair("share", host.share);
         w.pair("baseline_ns", host.baseline);
         w.pair("increase_ns", host.increase);
@@ -230,26 +309,26 @@ impl ToJson for &Verdict {
             w.pair("index", self.index.map(|index| index as u64));
             w.pair("name", &self.name);
             w.pair("direction", direction);
-            w.pair(
-                "basis",
-                if self.basis == Basis::Increase {
-                    "increase"
-                } else {
-                    "share"
-                },
-            );
-            w.pair(
-                "figure",
-                if self.figure == Figure::P50 {
-                    "p50"
-                } else {
-                    "p95"
-                },
-            );
+            w.pair("basis", self.basis.map(|Basis::Increase| "increase"));
+            w.pair("figure", self.basis.map(|_| self.figure.name()));
             w.pair("share", self.share);
             w.pair("increase_ns", self.increase);
             w.pair("increase_low_ns", self.increase_low);
             w.pair("increase_high_ns", self.increase_high);
+            w.pair("baseline_ns", self.baseline);
+            w.pair("since", self.since);
+            w.pair("until", self.until);
+            w.pair("least_ns", self.least);
+            let also = self.also.iter().map(|also| {
+                Object(move |w: &mut Writer| {
+                    w.pair("kind", also.kind.name());
+                    w.pair("index", also.index.map(|index| index as u64));
+                    w.pair("name", &also.name);
+                    w.pair("increase_ns", also.increase);
+                    w.pair("since", also.since);
+                })
+            });
+            w.pair("also", Array(also));
             w.pair(
                 "confidence",
                 if self.confidence == Confidence::High {
@@ -259,9 +338,11 @@ impl ToJson for &Verdict {
                 },
             );
             w.pair("reason", &self.reason);
+            w.pair("doubts", Array(&self.doubts));
             w.pair("text", &self.text);
             w.pair("cause", self.cause.as_deref());
             w.pair("reads_late", self.reads_late);
+            w.pair("retransmitted", self.retransmitted);
         })
         .to_json(w);
     }
@@ -304,18 +385,19 @@ mod tests {
             for (path, keys) in [
                 (
                     "",
-                    "schema tool started ended path blocks round_trip sla segments hosts \
-                     behind_exit limits events verdict role dropped_measurements notices",
+                    "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
+                     behind_exit parts limits events verdict largest role dropped_measurements notices \
+                     batches",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),
                 ("path/nodes/*", "hop id name role address tags"),
-                ("blocks", "sent received lost late duplicate payload_bytes"),
+                ("blocks", "sent received lost unsent late duplicate payload_bytes"),
                 ("round_trip", SUMMARY_KEYS),
                 (
                     "segments/*",
-                    "index from to round_trip network forward_excess return_excess held_share \
-                     clock_offset_ns clock_offset_error_ns clock_skew_ppm connect_ns share \
+                    "index from to round_trip network forward_excess return_excess connect \
+                     retransmits blocks_delayed_by_loss held_share clock_offset_ns clock_offset_error_ns clock_skew_ppm connect_ns share \
                      baseline_ns increase_ns sla",
                 ),
                 ("segments/*/round_trip", SUMMARY_KEYS),
@@ -324,8 +406,7 @@ mod tests {
                 (
                     "hosts/*",
                     "hop name forward_residence return_residence forward_wake_up return_wake_up \
-                     wake_up_share wake_up_baseline_ns wake_up_increase_ns share baseline_ns \
-                     increase_ns sla annotated_since annotations",
+                     share baseline_ns increase_ns sla annotated_since annotations",
                 ),
                 ("hosts/*/forward_residence", SUMMARY_KEYS),
                 ("hosts/*/return_residence", SUMMARY_KEYS),
@@ -333,18 +414,26 @@ mod tests {
                 (
                     "limits/*",
                     "part name line figure statistic severity limit_ns limit_share value_ns \
-                     value_share state",
+                     value_share limit_count value_count state",
                 ),
                 (
                     "events/*",
                     "at sequence part name line figure statistic severity limit_ns limit_share \
-                     value_ns value_share state",
+                     value_ns value_share limit_count value_count state",
                 ),
                 (
                     "verdict",
                     "kind index name direction basis figure share increase_ns \
-                     increase_low_ns increase_high_ns confidence reason text cause reads_late",
+                     increase_low_ns increase_high_ns baseline_ns since until least_ns also \
+                     confidence reason doubts text cause reads_late retransmitted",
                 ),
+                (
+                    "parts/*",
+                    "kind name hop to_hop mean_ns share delay window baseline_ns increase_ns \
+                     figure least_ns sla",
+                ),
+                ("parts/*/delay", SUMMARY_KEYS),
+                ("parts/*/window", SUMMARY_KEYS),
             ] {
                 let keys: Vec<_> = keys.split_whitespace().collect();
                 for object in all_at(&value, path) {
@@ -406,6 +495,7 @@ mod tests {
             "verdict/index",
             "verdict/share",
             "verdict/direction",
+            "largest",
         ] {
             assert!(empty.at(key).is_some_and(Value::is_null), "{key}");
         }

@@ -104,7 +104,7 @@ impl Format {
         }
     }
 
-    /// One round trip; `None` where the format does not tell them one by one.
+    /// One round trip; `None` where the format does not list them one by one.
     pub fn sample(self, flow: &Flow, sample: &Sample) -> Option<Line> {
         let sent = flow.of(sample.sender);
         let least = sent.round_trip.min().unwrap_or(sample.round_trip);

@@ -3,8 +3,8 @@
 mod json_reader;
 pub(in crate::report) mod samples;
 
+pub(in crate::report) use super::json::read as json;
 use super::*;
-pub(in crate::report) use crate::json_reader as json;
 
 #[test]
 fn nothing_that_steers_a_terminal_stays_printable() {
@@ -26,4 +26,16 @@ fn hosts_and_segments_alternate_also_over_a_hop_that_does_not_stamp() {
         Place::Host(&3),
     ];
     assert_eq!(places, expected);
+}
+
+#[test]
+fn a_rule_about_no_part_makes_a_run_unknown_unless_something_is_worse() {
+    let mut report = samples::full();
+    report.unmatched = true;
+    report.statistics.sla = Sla::Ok;
+    assert_eq!(report.state(), State::Unknown);
+    report.statistics.sla = Sla::Warning;
+    assert_eq!(report.state(), State::Warning);
+    report.blocks.received = 0;
+    assert_eq!(report.state(), State::Critical);
 }

@@ -3,10 +3,10 @@
 use super::block::BlockLine;
 use super::{Blocks, PathNode, PathReport, Report};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
-use crate::measure::sla::{self, Amount, Event, LimitState, Place, Statistic};
+use crate::measure::sla::{self, Amount, Event, LimitState, Statistic};
 use crate::measure::{
-    Basis, Confidence, Figure, HostStatistics, NodeId, SegmentStatistics, Statistics, Summary,
-    Verdict, VerdictDirection, VerdictKind,
+    Also, Basis, Confidence, Figure, HostStatistics, Largest, NodeId, Part, PartStatistics,
+    SegmentStatistics, Statistics, Summary, Verdict, VerdictDirection, VerdictKind,
 };
 use crate::measure::{Histogram, HostPart, Parts, SegmentPart, Sla};
 use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
@@ -53,20 +53,8 @@ pub(in crate::report) fn summary(mean: i64) -> Summary {
 fn verdict_of(kind: VerdictKind, name: &str) -> Verdict {
     Verdict {
         kind,
-        index: None,
         name: name.to_owned(),
-        direction: None,
-        basis: Basis::Share,
-        figure: Figure::P50,
-        share: None,
-        increase: None,
-        increase_low: None,
-        increase_high: None,
-        confidence: Confidence::Low,
-        reason: String::new(),
-        cause: None,
-        reads_late: false,
-        text: String::new(),
+        ..Verdict::default()
     }
 }
 
@@ -96,17 +84,64 @@ fn host(hop: u8, forward: i64, back: Option<i64>, share: f64) -> HostStatistics 
         return_distribution: Histogram::default(),
         forward_wake_up: Some(summary(14_000)),
         return_wake_up: None,
-        wake_up_share: Some(0.005),
-        wake_up_baseline: Some(SignedNanos(12_000)),
-        wake_up_increase: None,
         sla: Sla::None,
     }
 }
 
 /// B -> C is beyond its critical limit, the total within both of its own.
+/// A part whose distribution is a [`summary`].
+pub(in crate::report) fn part(part: Part, mean: i64, share: Option<f64>) -> PartStatistics {
+    PartStatistics {
+        part,
+        delay: Some(summary(mean)),
+        window: Some(summary(mean)),
+        mean: Some(SignedNanos(mean)),
+        share,
+        baseline: None,
+        increase: None,
+        figure: None,
+        least: None,
+        retransmits: [None; 2],
+        delayed_by_loss: None,
+        sla: Sla::None,
+    }
+}
+
+/// The parts of [`full`].
+fn full_parts(hosts: &[HostStatistics], segments: &[SegmentStatistics]) -> Vec<PartStatistics> {
+    let mut parts = Vec::new();
+    for (place, host) in hosts.iter().enumerate() {
+        let ways = [host.forward_residence, host.return_residence];
+        let mean = ways.iter().flatten().map(|way| way.mean.0).sum::<i64>();
+        parts.push(PartStatistics {
+            baseline: host.baseline,
+            increase: host.increase,
+            sla: host.sla,
+            ..part(Part::Host(host.hop), mean, host.share)
+        });
+        let Some(segment) = segments.get(place) else {
+            continue;
+        };
+        let mean = segment.round_trip.map_or(0, |summary| summary.mean.0);
+        let named = segment.increase > Some(SignedNanos(1_000_000));
+        parts.push(PartStatistics {
+            baseline: segment.baseline,
+            increase: segment.increase,
+            figure: named.then_some(Figure::P95),
+            least: Some(Nanos(40_000)),
+            retransmits: segment.retransmits,
+            delayed_by_loss: Some(if named { 9 } else { 0 }),
+            sla: segment.sla,
+            ..part(segment.part(), mean, segment.share)
+        });
+    }
+    parts.push(part(Part::Server, 412_000, None));
+    parts
+}
+
 fn limits() -> Vec<LimitState> {
     let total = LimitState {
-        place: Place::Total,
+        part: Part::Total,
         line: None,
         figure: sla::Figure::RoundTrip,
         statistic: Some(Statistic::Mean),
@@ -116,7 +151,7 @@ fn limits() -> Vec<LimitState> {
         state: Sla::Ok,
     };
     let segment = LimitState {
-        place: Place::Segment { from: 1, to: 2 },
+        part: Part::Segment { from: 1, to: 2 },
         line: Some(3),
         statistic: Some(Statistic::P95),
         severity: Sla::Critical,
@@ -170,6 +205,7 @@ pub(in crate::report) fn full() -> Report {
         negative: 0,
         distribution: Histogram::default(),
         network: Some(summary(61_000)),
+        retransmits: [Some(3), Some(0)],
         sla: Sla::Ok,
     };
     let bc = SegmentStatistics {
@@ -209,6 +245,8 @@ pub(in crate::report) fn full() -> Report {
     ];
     hosts[2].nodes = vec![NodeId(0xa2), NodeId(0xb2), NodeId(0xc2)];
     hosts[2].clock_steps = 1;
+    let segments = vec![ab, bc, cz];
+    let parts = full_parts(&hosts, &segments);
     Report {
         started: STARTED,
         ended: WallTime(STARTED.0 + 99 * NANOS_PER_SEC + 400_000_000),
@@ -221,28 +259,56 @@ pub(in crate::report) fn full() -> Report {
             sent: 103,
             received: 100,
             lost: 3,
+            unsent: 0,
             late: 1,
             duplicate: 2,
             payload_bytes: 6592,
         },
+        opened: None,
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: Some(summary(2_970_000)),
             distribution: Histogram::default(),
+            window: None,
+            parts,
+            largest: Some(Largest {
+                kind: VerdictKind::Segment,
+                index: Some(1),
+                part: Part::Segment { from: 1, to: 2 },
+                name: "B -> C".to_owned(),
+                share: Some(0.885_123_456_789),
+                mean: SignedNanos(2_629_000),
+                p50: Some(SignedNanos(2_370_000)),
+                second: None,
+            }),
             sla: Sla::Critical,
-            segments: vec![ab, bc, cz],
+            segments,
             hosts,
             behind_exit: Some(summary(412_000)),
             path_changes: 2,
             verdict: Verdict {
                 index: Some(1),
+                part: Some(Part::Segment { from: 1, to: 2 }),
+                baseline: Some(SignedNanos(320_000)),
+                since: Some(WallTime(STARTED.0 + 51 * NANOS_PER_SEC)),
+                also: vec![Also {
+                    kind: VerdictKind::Host,
+                    index: Some(2),
+                    part: Part::Host(2),
+                    name: "C".to_owned(),
+                    increase: SignedNanos(-120_000),
+                    since: None,
+                }],
+                doubts: vec!["the clock of C was stepped".to_owned()],
+                retransmitted: true,
                 direction: Some(VerdictDirection::Forward),
-                basis: Basis::Increase,
+                basis: Some(Basis::Increase),
                 figure: Figure::P95,
                 share: Some(0.885_123_456_789),
                 increase: Some(SignedNanos(2_310_000)),
                 increase_low: Some(SignedNanos(2_120_000)),
                 increase_high: Some(SignedNanos(2_480_000)),
-                confidence: Confidence::High,
+                confidence: Confidence::Low,
                 reason: "p95 of 8 x 8 batches, interval 2.12 to 2.48 ms, clear of the next \
                          (A -> B, 0.002 ms)"
                     .to_owned(),
@@ -260,6 +326,7 @@ pub(in crate::report) fn full() -> Report {
         limits: limits(),
         events: events(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: vec![NodeAnnotations {
             hop: 2,
@@ -291,9 +358,14 @@ pub(in crate::report) fn empty() -> Report {
         role: "source".to_owned(),
         path: PathReport::default(),
         blocks: Blocks::default(),
+        opened: None,
         statistics: Statistics {
+            batches: Vec::new(),
             round_trip: None,
             distribution: Histogram::default(),
+            window: None,
+            parts: Vec::new(),
+            largest: None,
             sla: Sla::None,
             segments: Vec::new(),
             hosts: Vec::new(),
@@ -308,6 +380,7 @@ pub(in crate::report) fn empty() -> Report {
         limits: Vec::new(),
         events: Vec::new(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: Vec::new(),
         timeline: None,
@@ -413,6 +486,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         negative: r.below(3),
         distribution: Histogram::default(),
         network: r.maybe(Random::summary),
+        retransmits: [Some(3), Some(0)],
         sla: Sla::None,
     });
     let segments: Vec<_> = segments.collect();
@@ -429,12 +503,28 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         return_distribution: Histogram::default(),
         forward_wake_up: r.maybe(Random::summary),
         return_wake_up: r.maybe(Random::summary),
-        wake_up_share: r.maybe(Random::float),
-        wake_up_baseline: r.maybe(Random::span),
-        wake_up_increase: r.maybe(Random::span),
         sla: Sla::Warning,
     });
     let hosts = hosts.collect();
+    let parts = random_parts(r, &hops);
+    let sum: i64 = parts
+        .iter()
+        .filter_map(|part| part.mean)
+        .map(|mean| mean.0)
+        .sum();
+    let first = parts.first().map(|part: &PartStatistics| part.part);
+    let largest = first.and_then(|part| {
+        r.maybe(|r| Largest {
+            kind: VerdictKind::Host,
+            index: None,
+            part,
+            name: r.name(),
+            share: r.maybe(Random::float),
+            mean: r.span(),
+            p50: r.maybe(Random::span),
+            second: r.maybe(Random::name),
+        })
+    });
     let kinds = [
         VerdictKind::Segment,
         VerdictKind::Host,
@@ -448,6 +538,8 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         direction: r.maybe(|_| VerdictDirection::Both),
         share: r.maybe(Random::float),
         increase: r.maybe(Random::span),
+        part: first.filter(|_| r.below(2) == 0),
+        doubts: (0..r.below(3)).map(|_| r.name()).collect(),
         reason: r.name().repeat(4),
         text: r.name().repeat(4),
         ..verdict_of(kinds[r.below(6) as usize], &r.name())
@@ -461,13 +553,19 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             sent: r.next(),
             received: r.next(),
             lost: r.next(),
+            unsent: r.next(),
             late: r.next(),
             duplicate: r.next(),
             payload_bytes: r.next(),
         },
+        opened: r.maybe(|r| Nanos(r.next() >> 1)),
         statistics: Statistics {
-            round_trip: r.maybe(Random::summary),
+            batches: Vec::new(),
+            round_trip: r.maybe(|_| summary(sum)),
             distribution: Histogram::default(),
+            window: None,
+            parts,
+            largest,
             sla: Sla::None,
             segments,
             hosts,
@@ -478,12 +576,41 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         limits: Vec::new(),
         events: Vec::new(),
         broken: None,
+        unmatched: false,
         first_facts: Vec::new(),
         annotations: Vec::new(),
         timeline: None,
         dropped: r.next(),
         notices: (0..r.below(3)).map(|_| r.name()).collect(),
     }
+}
+
+/// Parts whose means are those of the total and whose shares are those of 1.
+fn random_parts(r: &mut Random, hops: &[u8]) -> Vec<PartStatistics> {
+    let mut parts = Vec::new();
+    for (place, &hop) in hops.iter().enumerate() {
+        parts.push(Part::Host(hop));
+        if let Some(&to) = hops.get(place + 1) {
+            parts.extend(r.maybe(|_| Part::Connect { from: hop, to }));
+            parts.push(Part::Segment { from: hop, to });
+        } else {
+            parts.extend(r.maybe(|_| Part::Behind(hop)));
+        }
+    }
+    let means: Vec<_> = parts.iter().map(|_| 1 + r.below(1 << 28) as i64).collect();
+    let whole: i64 = means.iter().sum();
+    let parts = parts
+        .into_iter()
+        .zip(means)
+        .map(|(of, mean)| PartStatistics {
+            baseline: r.maybe(Random::span),
+            increase: r.maybe(Random::span),
+            figure: r.maybe(|_| Figure::Mean),
+            retransmits: [r.maybe(Random::next), r.maybe(Random::next)],
+            delayed_by_loss: r.maybe(Random::next),
+            ..part(of, mean, Some(mean as f64 / whole as f64))
+        });
+    parts.collect()
 }
 
 /// The parts of a block whose hosts stand at `hops`: 1 µs and a hop number of ns in each, the last
@@ -500,6 +627,7 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
             return_residence: residence(hop).filter(|_| hop > 0 && Some(hop) != last),
             forward_wake_up: Some(SignedNanos(700)).filter(|_| hop > 0),
             return_wake_up: Some(SignedNanos(300)).filter(|_| Some(hop) != last),
+            own_wake_ups: [SignedNanos::ZERO; 2],
         })
         .collect();
     let segments: Vec<_> = hops
@@ -511,6 +639,8 @@ fn parts(hops: &[u8], offset: i64) -> Parts {
             network: Some(SignedNanos(49_000)),
             forward: Some(SignedNanos(20_000 + offset)),
             back: Some(SignedNanos(30_000 - offset)),
+            wake_ups: Some([SignedNanos(700), SignedNanos(300)]),
+            connect: None,
         })
         .collect();
     let mut parts = Parts {

@@ -49,26 +49,10 @@ pub fn live_line(report: &Report, planned: Option<u64>) -> String {
 
 /// Returns the part with the largest share so far: name, mean, share.
 fn largest_part(report: &Report) -> Option<(Name, SignedNanos, f64)> {
-    let statistics = &report.statistics;
-    let segments = statistics.segments.iter().filter_map(|segment| {
-        Some((
-            Name::of_segment(report, segment),
-            segment.round_trip?.mean,
-            segment.share?,
-        ))
-    });
-    let hosts = statistics.hosts.iter().filter_map(|host| {
-        let residences = [host.forward_residence, host.return_residence];
-        let mean = residences
-            .iter()
-            .flatten()
-            .map(|summary| summary.mean)
-            .sum();
-        Some((Name::of_host(report, host.hop), mean, host.share?))
-    });
-    segments
-        .chain(hosts)
-        .max_by(|one, other| one.2.total_cmp(&other.2))
+    let parts = report.statistics.parts.iter();
+    let parts = parts.filter_map(|part| Some((part.part, part.mean?, part.share?)));
+    let (part, mean, share) = parts.max_by(|one, other| one.2.total_cmp(&other.2))?;
+    Some((Name::of_part(report, part), mean, share))
 }
 
 #[cfg(test)]

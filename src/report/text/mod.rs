@@ -2,18 +2,16 @@
 //! terminal.
 //!
 //! The table has one row per part of the delay, in the order in which the bytes meet them, in mtr's
-//! columns, in milliseconds. A node that passes blocks both ways has a second row for the way back,
-//! so the `Avg` column adds up to that of the total. `>` marks the row that the verdict names.
+//! columns, in milliseconds. `Avg` is a part's sum over all blocks / blocks, so the column adds up to
+//! that of the total; the other columns are of the blocks that have the part. `>` marks the row that
+//! the verdict names; nothing if nothing changed.
 //!
 //! - `Loss%` and `Snt` stand above the table: blocks get lost on the path as a whole. Under TCP a
 //!   segment loses packets, which shows as delay, and a lost block does not show
 //!   its place.
-//! - `Share` is the part's share of the sum of all totals, both ways of a node taken together; the
-//!   bar shows it too.
-//! - A row `C late` is the time from the arrival at C's kernel until its process read, each way; it
-//!   is a share of the segments beside it, no part of its own in `Avg`, and is there only where the
-//!   verdict names it or one block in twenty waited for a millisecond.
-//! - `Incr` is the growth over the baseline.
+//! - `Share` is the part's share of the sum of all totals; the bar shows it too.
+//! - `Retr` counts the TCP segments sent again, forward and return; it is there where nodes read it.
+//! - `Incr` is the growth over the baseline; a note says of which figure.
 //! - `Dir` is the direction in which a segment queues: the verdict's for the segment it names, else
 //!   the one whose one-way excess is larger (`both` where the lesser is more than half of the
 //!   greater), at the 95th percentile.
@@ -65,6 +63,12 @@ pub(super) const COLUMNS: [Column; 8] = [
 
 /// `Share`, `Incr` and `Dir`, with a space before each.
 const TAIL_WIDTH: usize = 6 + 7 + 5;
+
+/// `Retr`, with a space before it.
+const RETR_WIDTH: usize = 8;
+
+/// A narrow table with `Retr` has no such column.
+const FOR_RETR: &str = "Best";
 
 /// Mark, hop and space before a name.
 const INDENT: usize = 4;
@@ -203,10 +207,8 @@ impl Page<'_> {
         if let Some(cookie) = path.cookie {
             line += &format!(", cookie {cookie:016x}");
         }
-        let loss = match blocks.sent {
-            0 => unknown(),
-            sent => format!("{:.1}", blocks.lost as f64 * 100.0 / sent as f64),
-        };
+        let loss = blocks.loss();
+        let loss = loss.map_or_else(unknown, |loss| format!("{:.1}", loss * 100.0));
         let counts = format!(
             "Loss% {loss}   Snt {}   Rcv {}   payload {} bytes   times in ms",
             blocks.sent, blocks.received, blocks.payload_bytes
@@ -216,11 +218,14 @@ impl Page<'_> {
 
     fn table(&self) -> Vec<String> {
         let rows = rows(self.report);
+        let resent = rows.iter().any(|row| row.retransmits.is_some());
+        let wide = self.width >= WIDE;
         let shown: Vec<_> = COLUMNS
             .iter()
-            .filter(|column| column.2 || self.width >= WIDE)
+            .filter(|column| wide || column.2 && !(resent && column.0 == FOR_RETR))
             .collect();
-        let available = self.width - INDENT - shown.len() * (FIGURE + 1) - TAIL_WIDTH;
+        let resent = if resent { RETR_WIDTH } else { 0 };
+        let available = self.width - INDENT - shown.len() * (FIGURE + 1) - TAIL_WIDTH - resent;
         let for_names = if available > NAME_WIDTH + MIN_BAR {
             available - 1 - MIN_BAR
         } else {
@@ -240,6 +245,9 @@ impl Page<'_> {
             header += &format!(" {heading:>FIGURE$}");
         }
         header += &format!("{:>6}{:>7}{:>5}", "Share", "Incr", "Dir");
+        if resent > 0 {
+            header += &format!("{:>RETR_WIDTH$}", "Retr");
+        }
         let mut lines = vec![self.paint("1", header)];
         for row in rows {
             let mark = if row.is_named { '>' } else { ' ' };
@@ -267,10 +275,14 @@ impl Page<'_> {
                 Sla::Warning | Sla::Critical if bar_width > 0 => row.sla.name().to_uppercase(),
                 _ => bar(row.growth.and_then(|(share, _)| share), bar_width),
             };
-            line += &format!(
-                "{share:>6}{increase:>7}{:>5} {bar}",
-                row.direction.unwrap_or("")
-            );
+            line += &format!("{share:>6}{increase:>7}{:>5}", row.direction.unwrap_or(""));
+            if resent > 0 {
+                let retransmits = row.retransmits.as_deref().unwrap_or("");
+                // More than a thousand each way take the next column's space.
+                let retransmits = columns::prefix(retransmits, RETR_WIDTH - 1);
+                line += &format!("{retransmits:>RETR_WIDTH$}");
+            }
+            line += &format!(" {bar}");
             let line = line.trim_end().to_owned();
             lines.push(if row.is_named {
                 self.paint(self.verdict_colour(), line)
@@ -303,14 +315,14 @@ impl Page<'_> {
         let sentence = sentence
             .into_iter()
             .map(|line| self.paint(self.verdict_colour(), line));
-        let cause = verdict.cause.as_ref().map(|cause| {
-            let cause = format!("  Why: {}", printable(cause));
-            self.wrap(&cause)
-        });
-        sentence
-            .chain(reason)
-            .chain(cause.unwrap_or_default())
-            .collect()
+        let doubts = verdict.doubts.join("; ");
+        let doubts = (!doubts.is_empty()).then(|| format!("  But: {doubts}"));
+        let cause = verdict.cause.as_ref();
+        let cause = cause.map(|cause| format!("  Why: {cause}"));
+        let further = [doubts, cause, self.report.largest_text()];
+        let further = further.iter().flatten();
+        let further = further.flat_map(|line| self.wrap(&printable(line)));
+        sentence.chain(reason).chain(further).collect()
     }
 
     fn name_at(&self, hop: u8) -> String {
@@ -346,7 +358,9 @@ impl Page<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::{Part, Verdict};
     use crate::report::tests::samples;
+    use crate::time::Nanos;
 
     #[test]
     fn reports_are_as_in_the_golden_files() {
@@ -442,58 +456,122 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_average_column_adds_up_to_the_total() {
-        let text = render(&samples::full(), &TextStyle::default());
-        let table = text
-            .split("\n\n")
-            .nth(1)
-            .expect("the table is the second section");
-        let average = |line: &str| -> f64 {
-            // Cells count from the right end of the name column, which here is 4 + 11 wide.
-            line[16 + 5..16 + 11].trim().parse().expect("a number")
+    /// The rows of a report's table, without its heading.
+    fn table(report: &Report, width: usize) -> Vec<String> {
+        let style = TextStyle {
+            colour: false,
+            width,
         };
-        let (total, parts): (Vec<_>, Vec<_>) = table
-            .lines()
-            .skip(1)
-            .filter(|line| !line.contains("behind exit"))
-            .partition(|line| line.contains("total"));
-        let sum: f64 = parts.iter().copied().map(average).sum();
-        assert!((sum - average(total[0])).abs() < 0.02, "{sum}\n{text}");
+        sections(report, &style).table.split_off(1)
     }
 
     #[test]
-    fn a_host_that_reads_late_has_rows_of_its_own_and_the_mark_where_it_is_named() {
+    fn the_columns_avg_and_share_add_up_to_the_total_as_shown() {
+        for seed in 0..2_000 {
+            let mut report = samples::random(seed);
+            for node in &mut report.path.nodes {
+                node.name = format!("n{}", node.hop); // Names without blanks, as cells are.
+                node.role.clear();
+            }
+            if report.statistics.parts.is_empty() || report.statistics.round_trip.is_none() {
+                continue;
+            }
+            let heading = sections(&report, &TextStyle::default()).table.remove(0);
+            let cell = |line: &str, column: &str| -> String {
+                let end = heading.find(column).expect("a column") + column.len();
+                let cell = line.get(..end).unwrap_or(line).split(' ').next_back();
+                cell.unwrap_or("").to_owned()
+            };
+            let rows = table(&report, MAX_WIDTH);
+            let (total, parts): (Vec<_>, Vec<_>) = rows
+                .iter()
+                .filter(|row| !row.contains("server"))
+                .partition(|row| row.contains("total"));
+            assert_eq!(total.len(), 1, "seed {seed}");
+            let average = |row: &String| cell(row, "Avg").parse::<f64>().expect("a number");
+            let sum: f64 = parts.iter().map(|row| average(row)).sum();
+            // Half of the last digit that each cell shows.
+            let rounding = |row: &String| {
+                let cell = cell(row, "Avg");
+                let digits = cell.split_once('.').map_or(0, |(_, digits)| digits.len());
+                0.500_001 / 10_f64.powi(digits as i32)
+            };
+            let off: f64 = rows.iter().map(rounding).sum();
+            let whole = average(total[0]);
+            assert!((sum - whole).abs() <= off, "seed {seed}: {sum} {whole}");
+            let shares = parts.iter().map(|row| {
+                let cell = cell(row, "Share");
+                cell.trim_end_matches('%').parse::<f64>().expect("a share")
+            });
+            let (shares, off): (f64, f64) = (shares.sum(), 0.500_001 * parts.len() as f64);
+            assert!((shares - 100.0).abs() <= off, "seed {seed}: {shares}");
+        }
+    }
+
+    #[test]
+    fn the_mark_is_at_what_is_named_and_nowhere_if_nothing_is() {
         let mut report = samples::full();
-        let rows = |report: &Report| -> Vec<String> {
-            let text = render(report, &TextStyle::default());
-            let late = text.lines().filter(|line| line.contains("C late"));
-            late.map(str::to_owned).collect()
+        let marked = |report: &Report| -> Vec<String> {
+            let rows = table(report, MAX_WIDTH);
+            let marked = rows.iter().filter(|row| row.starts_with('>'));
+            marked.map(|row| row[4..11].to_owned()).collect()
+        };
+        assert_eq!(marked(&report), ["B -> C "]);
+        report.statistics.verdict.part = Some(Part::Host(2));
+        assert_eq!(marked(&report), ["C (rela"]);
+        report.statistics.verdict = Verdict::default();
+        assert_eq!(marked(&report), [""; 0]);
+    }
+
+    #[test]
+    fn a_host_that_reads_late_has_a_note() {
+        let mut report = samples::full();
+        let late = |report: &Report| -> Vec<String> {
+            let notes = notes(report);
+            let late = notes.into_iter().filter(|note| note.contains("reads late"));
+            late.collect()
         };
         // Some microseconds are what every process takes.
-        assert_eq!(rows(&report), [""; 0]);
+        assert_eq!(late(&report), [""; 0]);
         // A sample summary's 95th percentile is twice its mean.
-        let host = &mut report.statistics.hosts[2];
-        host.return_wake_up = Some(samples::summary(500_000));
-        let late = rows(&report);
+        report.statistics.hosts[2].return_wake_up = Some(samples::summary(500_000));
+        let note = "C reads late: p95 of 1.00 ms return from the kernel to the process, in its row";
+        assert_eq!(late(&report), [note]);
+    }
+
+    #[test]
+    fn a_connect_counts_the_blocks_that_waited_and_its_average_is_over_all_blocks() {
+        let mut report = samples::full();
+        let mut connect = samples::part(Part::Connect { from: 0, to: 1 }, 500_000, Some(0.1));
+        connect.mean = Some(SignedNanos(5_000));
+        report.statistics.parts.insert(1, connect);
+        let text = render(&report, &TextStyle::default());
+        let row = text.lines().find(|line| line.contains("connect A -> B"));
+        let row = row.expect("a row");
+        assert!(row.contains(" 0.005 0.250  2.00 "), "{row}");
         assert!(
-            late.len() == 1 && late[0].starts_with("    C late (retur"),
-            "{late:?}"
+            text.contains("- connect A -> B: 100 blocks waited"),
+            "{text}"
         );
-        let verdict = &mut report.statistics.verdict;
-        (verdict.kind, verdict.index) = (VerdictKind::Host, Some(2));
-        let marked = |report: &Report| -> Vec<String> {
-            let text = render(report, &TextStyle::default());
-            let marked = text.lines().filter(|line| line.starts_with('>'));
-            marked.map(|line| line[4..11].to_owned()).collect()
+    }
+
+    #[test]
+    fn the_second_answer_is_most_of_the_delay_from_a_half_on() {
+        let mut report = samples::full();
+        let text = |report: &Report| report.largest_text().unwrap_or_default();
+        assert_eq!(
+            text(&report),
+            "Most of the delay: B -> C, 89 % (2.63 of 2.97 ms)"
+        );
+        let largest = report.statistics.largest.as_mut().expect("a largest");
+        (largest.share, largest.second) = (Some(0.45), Some("C".to_owned()));
+        report.statistics.verdict = Verdict {
+            least: Some(Nanos(1)),
+            ..Verdict::default()
         };
-        assert_eq!(marked(&report), ["C (rela"]);
-        report.statistics.verdict.reads_late = true;
-        assert_eq!(marked(&report), ["C late "]);
-        let late = rows(&report);
-        assert!(
-            late.len() == 2 && late[0].contains("0.5%      -  fwd"),
-            "{late:?}"
+        assert_eq!(
+            text(&report),
+            "Largest part: B -> C, 45 % (2.63 of 2.97 ms), and C about as much; nothing changed"
         );
     }
 

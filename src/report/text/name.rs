@@ -1,7 +1,7 @@
 //! Names of the rows, and how they are shortened.
 
 use crate::columns::{shorten, width};
-use crate::measure::SegmentStatistics;
+use crate::measure::Part;
 use crate::report::{printable, Report};
 use std::fmt;
 
@@ -12,14 +12,16 @@ pub(in crate::report) enum Name {
     One { name: String, note: String },
     /// A further row of a host; its note, which makes it differ from the row above, is never cut.
     Short(String, &'static str),
-    /// A segment.
-    Two { from: String, to: String },
+    /// A segment, or what lies between the same two nodes; the prefix says which.
+    Two {
+        prefix: &'static str,
+        from: String,
+        to: String,
+    },
 }
 
 const ARROW: &str = " -> ";
 pub(super) const BACK: &str = " (return)";
-pub(super) const LATE_OUT: &str = " late";
-pub(super) const LATE_BACK: &str = " late (return)";
 
 impl Name {
     pub(super) fn plain(name: &str) -> Self {
@@ -42,11 +44,21 @@ impl Name {
         }
     }
 
-    pub(super) fn of_segment(report: &Report, segment: &SegmentStatistics) -> Self {
+    pub(super) fn of_part(report: &Report, part: Part) -> Self {
+        match part {
+            Part::Host(hop) => Self::of_host(report, hop),
+            Part::Segment { from, to } => Self::of_ends(report, "", from, to),
+            Part::Connect { from, to } => Self::of_ends(report, "connect ", from, to),
+            part => Self::plain(&printable(&report.part_name(part))),
+        }
+    }
+
+    fn of_ends(report: &Report, prefix: &'static str, from: u8, to: u8) -> Self {
         let name = |hop| printable(&report.name_at(hop));
         Self::Two {
-            from: name(segment.from_hop),
-            to: name(segment.to_hop),
+            prefix,
+            from: name(from),
+            to: name(to),
         }
     }
 
@@ -62,13 +74,13 @@ impl Name {
             _ if self.width() <= room => self.to_string(),
             Self::One { name, .. } => shorten(name, room),
             Self::Short(name, note) => shorten(name, room.saturating_sub(note.len())) + note,
-            Self::Two { from, to } => {
-                let room = room.saturating_sub(ARROW.len());
+            Self::Two { prefix, from, to } => {
+                let room = room.saturating_sub(prefix.len() + ARROW.len());
                 let for_from = (room / 2)
                     .max(room.saturating_sub(width(to)))
                     .min(width(from));
                 format!(
-                    "{}{ARROW}{}",
+                    "{prefix}{}{ARROW}{}",
                     shorten(from, for_from),
                     shorten(to, room - for_from)
                 )
@@ -82,7 +94,7 @@ impl fmt::Display for Name {
         match self {
             Self::One { name, note } => write!(f, "{name}{note}"),
             Self::Short(name, note) => write!(f, "{name}{note}"),
-            Self::Two { from, to } => write!(f, "{from}{ARROW}{to}"),
+            Self::Two { prefix, from, to } => write!(f, "{prefix}{from}{ARROW}{to}"),
         }
     }
 }
@@ -94,6 +106,7 @@ mod tests {
     #[test]
     fn long_names_keep_their_ends() {
         let segment = |from: &str, to: &str| Name::Two {
+            prefix: "",
             from: from.to_owned(),
             to: to.to_owned(),
         };

@@ -1,28 +1,27 @@
 //! The rows of the table, in the order in which the bytes meet the parts.
 
-use super::name::{Name, BACK, LATE_BACK, LATE_OUT};
-use crate::measure::sla::Place;
+use super::name::{Name, BACK};
 use crate::measure::{
-    HostStatistics, SegmentStatistics, Sla, Summary, VerdictDirection, VerdictKind,
+    HostStatistics, Part, PartStatistics, SegmentStatistics, Sla, Summary, VerdictDirection,
 };
-use crate::report::{in_path_order, printable, Report};
+use crate::report::{printable, Report};
 use crate::time::SignedNanos;
 
-/// Below this an excess is no queue; it is also the least increase that a verdict counts.
+/// Below this an excess is no queue.
 const LEAST_EXCESS: SignedNanos = SignedNanos(100_000);
-
-/// A host that reads later than this, at the 95th percentile, has a row for it.
-const LATE: SignedNanos = SignedNanos(1_000_000);
 
 /// A row of the table; `None` has no meaning in this row, except `figures`, which are unknown then.
 pub(in crate::report) struct Row {
     pub(in crate::report) is_named: bool,
     pub(in crate::report) hop: Option<u8>,
     pub(in crate::report) name: Name,
+    /// The part's own distribution, but the mean is over all blocks.
     pub(in crate::report) figures: Option<Summary>,
     /// Share and increase, each `None` where it is unknown.
     pub(in crate::report) growth: Option<(Option<f64>, Option<SignedNanos>)>,
     pub(in crate::report) direction: Option<&'static str>,
+    /// TCP segments sent again, `forward/return`.
+    pub(in crate::report) retransmits: Option<String>,
     pub(in crate::report) sla: Sla,
 }
 
@@ -35,99 +34,80 @@ impl Row {
             figures,
             growth: None,
             direction: None,
+            retransmits: None,
             sla: Sla::None,
+        }
+    }
+
+    fn of_part(report: &Report, of: &PartStatistics) -> Self {
+        let mean = of.mean;
+        let figures = of.delay.map(|delay| Summary {
+            mean: mean.unwrap_or(delay.mean),
+            ..delay
+        });
+        let verdict = &report.statistics.verdict;
+        let is_named = verdict.part == Some(of.part);
+        let segments = &report.statistics.segments;
+        let segment = segments.iter().find(|segment| segment.part() == of.part);
+        let named = verdict.direction.filter(|_| is_named);
+        let direction = match segment {
+            Some(_) if is_named => Some(named),
+            Some(segment) => Some(excess_direction(segment)),
+            None => named.map(Some),
+        };
+        let [out, back] = of.retransmits.map(|count| {
+            let count = count.map(|count| count.to_string());
+            count.unwrap_or_else(|| "-".to_owned())
+        });
+        Self {
+            is_named,
+            hop: match of.part {
+                Part::Host(hop) => Some(hop),
+                _ => None,
+            },
+            growth: Some((of.share, of.increase)).filter(|_| of.part != Part::Server),
+            direction: direction.map(|direction| direction.map_or("-", direction_word)),
+            retransmits: (of.retransmits != [None; 2]).then(|| format!("{out}/{back}")),
+            sla: report.part_state(of.part),
+            ..Self::new(Name::of_part(report, of.part), figures)
         }
     }
 }
 
-/// Returns a row for each way in which a host reads late, if that matters.
-///
-/// The first row has the share and the growth of both, and the direction of a verdict that names
-/// it.
-fn late_rows(
-    host: &HostStatistics,
-    name: &str,
-    named: Option<Option<VerdictDirection>>,
-) -> Vec<Row> {
-    let ways = [host.forward_wake_up, host.return_wake_up];
-    let mut rows = Vec::new();
-    for (summary, note) in ways.into_iter().zip([LATE_OUT, LATE_BACK]) {
-        let Some(summary) = summary.filter(|way| named.is_some() || way.p95 >= LATE) else {
-            continue;
-        };
-        let mut row = Row::new(Name::Short(name.to_owned(), note), Some(summary));
-        if rows.is_empty() {
-            row.is_named = named.is_some();
-            row.growth = Some((host.wake_up_share, host.wake_up_increase));
-            row.direction = named.flatten().map(direction_word);
-        }
-        rows.push(row);
+/// Returns the rows of a node that sees no trips: its residence each way.
+fn own_rows(report: &Report, host: &HostStatistics) -> Vec<Row> {
+    let mut row = Row::new(Name::of_host(report, host.hop), host.forward_residence);
+    row.growth = Some((host.share, host.increase));
+    row.hop = Some(host.hop);
+    row.sla = host.sla;
+    let mut rows = vec![row];
+    if let Some(summary) = host.return_residence {
+        let name = printable(&report.name_at(host.hop));
+        rows.push(Row::new(Name::Short(name, BACK), Some(summary)));
     }
     rows
 }
 
-/// Returns the rows of the table, in the order in which the bytes meet the parts.
+/// Returns the rows of the table, in the order in which the bytes meet the parts: their `Avg` adds
+/// up to that of the total.
 pub(in crate::report) fn rows(report: &Report) -> Vec<Row> {
     let statistics = &report.statistics;
-    let verdict = &statistics.verdict;
-    let named = report.named();
-    let places = in_path_order(
-        &statistics.hosts,
-        |host| host.hop,
-        &statistics.segments,
-        |segment| segment.from_hop,
-    );
-    let mut rows = Vec::new();
-    for place in places {
-        match place {
-            super::super::Place::Host(host) => {
-                let mut row = Row::new(Name::of_host(report, host.hop), host.forward_residence);
-                row.growth = Some((host.share, host.increase));
-                row.hop = Some(host.hop);
-                row.sla = host.sla;
-                let is_named = named == Some(super::super::Place::Host(host.hop));
-                row.is_named = is_named && !verdict.reads_late;
-                rows.push(row);
-                let name = printable(&report.name_at(host.hop));
-                if let Some(summary) = host.return_residence {
-                    rows.push(Row::new(Name::Short(name.clone(), BACK), Some(summary)));
-                }
-                let is_named = is_named && verdict.reads_late;
-                rows.extend(late_rows(
-                    host,
-                    &name,
-                    is_named.then_some(verdict.direction),
-                ));
-            }
-            super::super::Place::Segment(segment) => {
-                let mut row = Row::new(Name::of_segment(report, segment), segment.round_trip);
-                row.growth = Some((segment.share, segment.increase));
-                row.sla = segment.sla;
-                row.is_named = match named {
-                    Some(super::super::Place::Segment(index)) => statistics
-                        .segments
-                        .get(index)
-                        .is_some_and(|named| std::ptr::eq(named, segment)),
-                    _ => false,
-                };
-                row.direction = Some(match (row.is_named, verdict.direction) {
-                    (true, direction) => direction.map_or("-", direction_word),
-                    (false, _) => excess_direction(segment).map_or("-", direction_word),
-                });
-                rows.push(row);
-            }
-        }
+    let (server, parts): (Vec<_>, Vec<_>) = statistics
+        .parts
+        .iter()
+        .partition(|part| part.part == Part::Server);
+    let mut rows: Vec<_> = parts
+        .iter()
+        .map(|part| Row::of_part(report, part))
+        .collect();
+    if parts.is_empty() {
+        let hosts = statistics.hosts.iter();
+        rows.extend(hosts.flat_map(|host| own_rows(report, host)));
     }
     let mut total = Row::new(Name::plain("total"), statistics.round_trip);
-    let limits = report.limits.iter();
-    let limits = limits.filter(|limit| limit.place == Place::Total);
-    total.sla = limits.map(|limit| limit.state).max().unwrap_or_default();
+    total.sla = report.part_state(Part::Total);
     rows.push(total);
-    if let Some(summary) = statistics.behind_exit {
-        let mut row = Row::new(Name::plain("behind exit"), Some(summary));
-        row.is_named = verdict.kind == VerdictKind::Server;
-        rows.push(row);
-    }
+    rows.extend(server.iter().map(|part| Row::of_part(report, part)));
     rows
 }
 

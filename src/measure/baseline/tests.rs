@@ -1,0 +1,390 @@
+use super::*;
+use crate::measure::change::Figures;
+use crate::time::{MonoTime, Nanos, WallTime};
+
+const MINUTE: u64 = 60_000_000_000;
+const START: u64 = 1_795_253_399_000_000_000;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn part(&mut self) -> Part {
+        let (from, to) = (self.below(4) as u8, self.below(5) as u8);
+        match self.below(5) {
+            0 => Part::Host(from),
+            1 => Part::Connect { from, to },
+            2 => Part::Segment { from, to },
+            3 => Part::Behind(to),
+            _ => Part::Server,
+        }
+    }
+
+    fn record(&mut self, when: When) -> Record {
+        let mut parts = VecMap::new();
+        for _ in 0..self.below(5) {
+            let delay = |random: &mut Self| SignedNanos(random.below(90_000_000) as i64 - 1_000);
+            let one_way = (self.below(2) == 0).then(|| [delay(self), delay(self)]);
+            let figures = PartRecord {
+                count: self.below(3_000),
+                mean: delay(self),
+                p50: delay(self),
+                p95: delay(self),
+                one_way,
+            };
+            parts.insert(self.part(), figures);
+        }
+        Record {
+            sequence: 0,
+            window: Nanos(5 * MINUTE),
+            when,
+            parts,
+        }
+        .rounded()
+    }
+
+    /// A clock that goes on, is stepped by hours, back to 1970 too, or is of another boot.
+    fn later(&mut self, when: When) -> When {
+        let by = 5 * MINUTE;
+        let next = When {
+            wall: WallTime(when.wall.0.saturating_add(by)),
+            mono: when.mono + Nanos(by),
+            ..when
+        };
+        match self.below(40) {
+            0 => When {
+                wall: WallTime(self.below(1 << 42)),
+                ..next
+            },
+            1 => When {
+                wall: WallTime(START + self.below(1 << 50)),
+                ..next
+            },
+            2 => When {
+                boot: self.next(),
+                mono: MonoTime(by),
+                ..next
+            },
+            _ => next,
+        }
+    }
+}
+
+fn start() -> When {
+    When {
+        wall: WallTime(START),
+        utc_offset: 0,
+        boot: 7,
+        mono: MonoTime(10 * MINUTE),
+    }
+}
+
+/// A state of `records` windows, and its text as it is appended.
+fn grown(random: &mut Random, records: u64) -> (State, String) {
+    let mut state = State::default();
+    let mut text = state.to_string();
+    let mut when = start();
+    for _ in 0..records {
+        when = random.later(when);
+        let key = ["0=A,1=B", "0=A,1=%c3%a9,2=Z"][random.below(2) as usize];
+        let mut record = random.record(when);
+        record.sequence = state.next_sequence();
+        text += &State::line(key, &record);
+        state.push(key, record);
+    }
+    (state, text)
+}
+
+#[test]
+fn a_state_is_read_as_it_was_written_and_as_it_was_appended() {
+    for seed in 1..=60 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let count = random.below(60);
+        let (state, appended) = grown(&mut random, count);
+        let whole = State::parse(&state.to_string()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        assert_eq!(whole.state, state, "seed {seed}");
+        assert_eq!((whole.cut, whole.appended), (None, 0), "seed {seed}");
+        let read = State::parse(&appended).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        assert_eq!(read.state, state, "seed {seed}");
+        assert_eq!(read.appended as u64, count, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_text_cut_at_any_length_loses_its_last_record_and_nothing_else() {
+    let mut random = Random(5);
+    let (_, text) = grown(&mut random, 12);
+    for length in 0..text.len() {
+        let cut = &text[..length];
+        let read = State::parse(cut).unwrap_or_else(|error| panic!("{length}: {error}"));
+        let complete = cut.rfind('\n').map_or(0, |end| end + 1);
+        let expected = State::parse(&text[..complete]).expect("it ends with a line");
+        assert_eq!(read.state, expected.state, "{length}");
+        assert_eq!(read.cut.is_some(), complete < length, "{length}");
+        let lines = cut[..complete].lines().count();
+        assert_eq!(read.appended, lines.saturating_sub(1), "{length}");
+    }
+}
+
+#[test]
+fn whatever_the_bytes_are_reading_them_ends_without_a_panic() {
+    let mut random = Random(11);
+    let (state, appended) = grown(&mut random, 6);
+    let whole = state.to_string();
+    for round in 0..3_000 {
+        let mut bytes = [&whole, &appended][round % 2].clone().into_bytes();
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes[at] = b" \n0123456789-:=,aswz"[random.below(20) as usize],
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, (random.below(95) + 32) as u8),
+            }
+        }
+        if let Ok(text) = String::from_utf8(bytes) {
+            if let Ok(read) = State::parse(&text) {
+                let mut again = read.state;
+                again.push("0=A,1=B", random.record(start()));
+            }
+        }
+    }
+    for _ in 0..300 {
+        let bytes: Vec<u8> = (0..random.below(400))
+            .map(|_| random.next() as u8)
+            .collect();
+        let _ = State::parse(&String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[test]
+fn another_version_and_another_file_are_errors_and_state_1_is_read() {
+    for text in [
+        "subsegment-tcp-speeds state 3\n",
+        "# notes\n",
+        "{}",
+        "subsegment-tcp-speeds statement",
+    ] {
+        State::parse(text).expect_err(text);
+    }
+    let runs: String = (0..5)
+        .map(|run| {
+            format!(
+                "run {} 97 0=A,1=B,2=Z source=3000/5000 segment:0-1=410000/520000 \
+                 host:1=2500/- forward:0-1=200000/- network:0-1=400000/-\n",
+                START + run * MINUTE
+            )
+        })
+        .collect();
+    let read = State::parse(&format!("subsegment-tcp-speeds state 1\n{runs}")).expect("state 1");
+    let path = read
+        .state
+        .paths
+        .get(&"0=A,1=B,2=Z".to_owned())
+        .expect("its path");
+    let parts: Vec<Part> = path.parts.keys().copied().collect();
+    let segment = Part::Segment { from: 0, to: 1 };
+    assert_eq!(parts, [Part::Host(0), Part::Host(1), segment]);
+    let runs = path.parts.get(&segment).expect("the segment").usual();
+    assert_eq!((runs.len(), runs[0].p50), (5, SignedNanos(410_000)));
+}
+
+/// A record of nine parts as a path of five nodes has them.
+fn of_nine(random: &mut Random, when: When, base: i64) -> Record {
+    let mut parts = VecMap::new();
+    for hop in 0..5_u8 {
+        let mut figures = |level: i64, synchronised: bool| {
+            let mut at = |spread: u64| SignedNanos(level + random.below(spread) as i64);
+            PartRecord {
+                count: 2_990 + at(10).0.rem_euclid(10) as u64,
+                mean: at(300_000),
+                p50: at(200_000),
+                p95: at(2_000_000),
+                one_way: synchronised.then(|| [at(150_000), at(150_000)]),
+            }
+        };
+        parts.insert(Part::Host(hop), figures(80_000, false));
+        if hop < 4 {
+            let segment = Part::Segment {
+                from: hop,
+                to: hop + 1,
+            };
+            parts.insert(segment, figures(base, true));
+        }
+    }
+    Record {
+        sequence: 0,
+        window: Nanos(5 * MINUTE),
+        when,
+        parts,
+    }
+    .rounded()
+}
+
+#[test]
+fn four_weeks_of_nine_parts_take_less_than_512_kib_and_keep_a_day_and_an_hour_each_before() {
+    let mut random = Random(3);
+    let (mut state, mut when) = (State::default(), start());
+    for window in 0..28 * 288 + 100 {
+        when.wall.0 += 5 * MINUTE;
+        when.mono = when.mono + Nanos(5 * MINUTE);
+        let mut record = of_nine(&mut random, when, 34_000_000);
+        record.sequence = state.next_sequence();
+        let path = "0=A,1=B,2=C,3=D,4=Z";
+        // A week fills all that a watch has.
+        match window < 21 * 288 {
+            true => state.keep(path, record),
+            false => drop(state.push(path, record)),
+        }
+    }
+    let text = state.text();
+    assert!(text.len() < 512 << 10, "{} KiB", text.len() >> 10);
+    println!("a state after four weeks: {} KiB", text.len() >> 10);
+    let path = state.paths.values().next().expect("its path");
+    let day = Nanos(24 * 60 * MINUTE);
+    let is_recent = |record: &&Record| when.since(&record.when).is_some_and(|age| age < day);
+    let recent = path.records.iter().filter(is_recent).count();
+    assert!(
+        recent <= RECENT_KEPT && recent > RECENT_KEPT - 2,
+        "{recent}"
+    );
+    let older = path.records.len() - recent;
+    assert!((600..=HOURS_KEPT).contains(&older), "{older}");
+    let ordered = path
+        .records
+        .windows(2)
+        .all(|two| two[0].sequence < two[1].sequence);
+    assert!(ordered, "records are in order of their numbers");
+}
+
+#[test]
+fn short_windows_merge_and_stepped_clocks_keep_the_number_of_records_bounded() {
+    for seed in 1..=3 {
+        let mut random = Random(seed);
+        let (mut state, mut when) = (State::default(), start());
+        for _ in 0..3_000 {
+            when = random.later(when);
+            when.wall.0 = when.wall.0.saturating_sub(290_000_000_000);
+            when.mono.0 = when.mono.0.saturating_sub(290_000_000_000);
+            let mut record = random.record(when);
+            record.window = Nanos(10_000_000_000);
+            record.sequence = state.next_sequence();
+            state.push("0=A", record);
+        }
+        let path = state.paths.values().next().expect("its path");
+        assert!(
+            path.records.len() <= RECENT_KEPT + HOURS_KEPT,
+            "seed {seed}"
+        );
+        let read = State::parse(&state.text()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        assert_eq!(read.state, state, "seed {seed}");
+    }
+}
+
+#[test]
+fn paths_are_bounded_and_the_one_recorded_longest_ago_goes() {
+    let mut random = Random(9);
+    let mut state = State::default();
+    for path in 0..PATHS + 3 {
+        let mut record = random.record(start());
+        record.sequence = state.next_sequence();
+        state.push(&format!("0=n{path}"), record);
+    }
+    assert_eq!(state.paths.len(), PATHS);
+    assert!(!state.paths.contains_key(&"0=n0".to_owned()));
+}
+
+#[test]
+fn a_rise_of_windows_is_named_survives_the_file_and_is_accepted() {
+    let part = Part::Segment { from: 0, to: 1 };
+    let mut random = Random(21);
+    let (mut state, mut when) = (State::default(), start());
+    let push = |state: &mut State, when: &mut When, random: &mut Random, level: i64| {
+        when.wall.0 += 5 * MINUTE;
+        when.mono = when.mono + Nanos(5 * MINUTE);
+        let mut record = of_nine(random, *when, level);
+        record.sequence = state.next_sequence();
+        state.push("0=A", record)
+    };
+    for _ in 0..60 {
+        let events = push(&mut state, &mut when, &mut random, 34_000_000);
+        assert_eq!(events, [], "{when:?}");
+    }
+    let risen = when;
+    for _ in 0..6 {
+        push(&mut state, &mut when, &mut random, 42_000_000);
+    }
+    let mut state = State::parse(&state.text())
+        .expect("as it was written")
+        .state;
+    let lasts = |state: &State| {
+        let path = state.paths.values().next().expect("its path");
+        path.watches.get(&part).and_then(Watch::lasts)
+    };
+    let named = lasts(&state).expect("8 ms are named within six windows");
+    assert!(
+        (7_000_000..9_000_000).contains(&named.amount.0),
+        "{named:?}"
+    );
+    let since = named.since.wall.0.abs_diff(risen.wall.0);
+    assert!(since <= 10 * MINUTE, "{named:?}");
+    assert_eq!(state.accept(Some(Part::Host(1))), []);
+    let segments = (0..4).map(|from| Part::Segment { from, to: from + 1 });
+    let accepted: Vec<Part> = state
+        .accept(None)
+        .into_iter()
+        .map(|(_, part)| part)
+        .collect();
+    assert_eq!(accepted, segments.collect::<Vec<_>>());
+    assert_eq!(lasts(&state), None);
+    for _ in 0..30 {
+        push(&mut state, &mut when, &mut random, 42_000_000);
+        assert_eq!(lasts(&state), None);
+    }
+}
+
+#[test]
+fn a_direction_is_known_where_the_clocks_agreed_better_than_half_of_the_change() {
+    let ms = |forward: i64, back: i64| [forward, back].map(|way| SignedNanos(way * 1_000_000));
+    let before = [ms(10, 12), ms(10, 12), ms(10, 12)];
+    let rise = SignedNanos(8_000_000);
+    let of = |after: &[[SignedNanos; 2]]| direction_of(rise, &before, after);
+    assert_eq!(of(&[ms(18, 12)]), Some(VerdictDirection::Forward));
+    assert_eq!(of(&[ms(10, 20)]), Some(VerdictDirection::Return));
+    assert_eq!(of(&[ms(14, 16)]), Some(VerdictDirection::Both));
+    // The far clock is 20 ms ahead since.
+    assert_eq!(of(&[ms(38, -8)]), None);
+    let wandering = [ms(10, 12), ms(30, -8), ms(15, 7)];
+    assert_eq!(direction_of(rise, &wandering, &[ms(18, 12)]), None);
+    assert_eq!(direction_of(rise, &before[..2], &[ms(18, 12)]), None);
+}
+
+#[test]
+fn names_of_a_path_are_read_as_they_were_written() {
+    let nodes = vec![
+        (0, "A".to_owned()),
+        (2, "é 1,=%".to_owned()),
+        (255, String::new()),
+    ];
+    let key = path_key(nodes.iter().map(|(hop, name)| (*hop, name.as_str())));
+    assert_eq!(path_nodes(&key), nodes);
+    assert!(!key.contains(' '), "{key}");
+}
+
+#[test]
+fn figures_of_a_record_are_those_that_a_watch_takes() {
+    let mut random = Random(1);
+    let record = of_nine(&mut random, start(), 1_000_000);
+    let part = record.parts.get(&Part::Host(0)).expect("host 0");
+    let Figures { p50, mean, p95 } = part.figures();
+    assert_eq!((p50, mean, p95), (part.p50, part.mean, part.p95));
+}

@@ -1,0 +1,444 @@
+//! The changes of each part of a path: within the run, against earlier runs, and the one that stands in a run without end.
+
+use super::path::{Path, Reading};
+use crate::measure::baseline::{direction_of, PathHistory};
+use crate::measure::change::{
+    Block, Changes, Finding, Kind, LeastTail, RecordFigure, Search, Shape, Watch, When,
+};
+use crate::measure::series::{exact_quantile, Row, Rows};
+use crate::measure::verdict::{Change, Origin};
+use crate::measure::{Direction, Figure, Part, VerdictDirection};
+use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
+use crate::vec_map::VecMap;
+
+/// Blocks at the end of an endless run whose median decides if a change still stands.
+const STANDS_BY: usize = 20;
+
+/// Where the delays of a part stand in the rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Column {
+    pub(super) part: Part,
+    pub(super) column: usize,
+    /// The bit of blocks that a retransmission delayed; `None` where there is none.
+    pub(super) flag: Option<u32>,
+}
+
+/// All that is known of the changes of one part.
+#[derive(Clone, Debug)]
+pub(super) struct PartChanges {
+    pub(super) part: Part,
+    /// Changes that rise or fall, the largest first.
+    pub(super) changes: Vec<Change>,
+    /// The normal delay: of earlier runs, else of this one beside its changes; `None` for too few blocks.
+    pub(super) baseline: Option<SignedNanos>,
+    /// Its 95th percentile, within the run.
+    pub(super) baseline_p95: Option<SignedNanos>,
+    /// The growth over it, also where nothing is named; `None` without earlier runs and without a change.
+    pub(super) increase: Option<SignedNanos>,
+    /// The least change that would have been named; `None` for a run that is too short.
+    pub(super) least: Option<Nanos>,
+    /// The least delay of some of the blocks, with their share, that would have been named.
+    pub(super) least_tail: Option<LeastTail>,
+    pub(super) own_blocks: usize,
+    /// Earlier runs that it was compared with.
+    pub(super) runs: usize,
+}
+
+/// A change of an endless run that was named and has not ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    change: Change,
+    since: MonoTime,
+}
+
+/// Searches the parts of `path`, and of the server behind it, one after the other.
+pub(super) fn search_all(
+    path: &Path,
+    history: Option<&PathHistory>,
+    started: WallTime,
+) -> Vec<PartChanges> {
+    let parts = path.parts();
+    let mut search = Search::new(parts.len());
+    let of = |part| {
+        let (_, column) = path.part(part).unwrap_or((&path.behind, usize::MAX));
+        let column = Column {
+            part,
+            column,
+            flag: path.flag(part),
+        };
+        let mut changes = search_part(&mut search, &path.rows, column, history, started);
+        for change in &mut changes.changes {
+            describe(path, part, change);
+            if let (Origin::Runs(_), Some(history)) = (change.origin, history) {
+                let now = path.one_way_medians(part, MonoTime(0));
+                let before = history.one_way_before(part, change.since_wall);
+                change.direction = now.and_then(|now| direction_of(change.amount, &before, &[now]));
+            }
+        }
+        changes
+    };
+    parts.into_iter().map(of).collect()
+}
+
+/// Searches one column of `rows`.
+pub(super) fn search_part(
+    search: &mut Search,
+    rows: &Rows,
+    column: Column,
+    history: Option<&PathHistory>,
+    started: WallTime,
+) -> PartChanges {
+    fill(search, rows, column);
+    let Column { part, column, .. } = column;
+    let found = search.changes();
+    let earlier = history
+        .and_then(|history| history.parts.get(&part))
+        .cloned();
+    let judged = earlier.map(|mut earlier| earlier.judge(search, started));
+    let against = judged.and_then(|judged| judged.against);
+    let mut changes: Vec<Change> = found
+        .findings
+        .iter()
+        .map(|found| within(part, found))
+        .collect();
+    if let Some(against) = against {
+        if let Some(named) = against.named {
+            changes.push(Change {
+                part,
+                origin: Origin::Runs(against.runs),
+                figure: figure_of(named.kind),
+                kind: named.kind,
+                amount: named.amount,
+                low: named.low,
+                high: named.high,
+                baseline: against.usual,
+                since: None,
+                since_wall: judged.and_then(|j| j.lasting).map(|lasting| lasting.since),
+                until: None,
+                direction: None,
+                reads_late: false,
+            });
+        }
+    }
+    changes.sort_by_key(|change| std::cmp::Reverse(change.amount.abs()));
+    let baseline = against.map(|against| against.usual);
+    let [p50, baseline_p95] = beside(&found, rows, column);
+    let baseline = baseline.or(p50);
+    let increase = against.map(|against| against.amount);
+    let lasts = changes.iter().find(|change| change.until.is_none());
+    let increase = lasts.map(|change| change.amount).or(increase);
+    let least = match (against, found.least) {
+        (Some(against), Some(least)) => Some(against.least.min(least.delay)),
+        (Some(against), None) => Some(against.least),
+        (None, least) => least.map(|least| least.delay),
+    };
+    PartChanges {
+        part,
+        changes,
+        baseline,
+        baseline_p95,
+        increase,
+        least,
+        least_tail: found.least.and_then(|least| least.tail),
+        own_blocks: found.own_blocks,
+        runs: against.map_or(0, |against| against.runs),
+    }
+}
+
+/// Pushes a column into the search.
+pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column) {
+    search.clear();
+    let read = Reading {
+        column: column.column,
+        ..Reading::default()
+    };
+    for row in rows.searched() {
+        if let Some(delay) = read.of(row.at, row.cells) {
+            search.push(Block {
+                at: MonoTime(row.at),
+                delay: SignedNanos(delay),
+                connection: row.connection,
+                retransmitted: column.flag.is_some_and(|bit| row.flags >> bit & 1 == 1),
+            });
+        }
+    }
+}
+
+/// Median and 95th percentile beside the largest change, else of all blocks; `None` for a run that is too short.
+fn beside(found: &Changes, rows: &Rows, column: usize) -> [Option<SignedNanos>; 2] {
+    if let Some(largest) = found.findings.first() {
+        return [Some(largest.beside.p50), Some(largest.beside.p95)];
+    }
+    if found.own_blocks < Search::NEEDED_BLOCKS {
+        return [None, None];
+    }
+    let read = Reading {
+        column,
+        ..Reading::default()
+    };
+    let values = rows.searched().filter_map(|row| read.of(row.at, row.cells));
+    let mut values: Vec<i64> = values.collect();
+    [0.50, 0.95].map(|share| exact_quantile(&mut values, share).map(SignedNanos))
+}
+
+fn figure_of(kind: Kind) -> Figure {
+    match kind {
+        Kind::Level => Figure::P50,
+        Kind::Tail { .. } => Figure::Mean,
+    }
+}
+
+fn within(part: Part, found: &Finding) -> Change {
+    let baseline = match found.kind {
+        Kind::Level => found.beside.p50,
+        Kind::Tail { .. } => found.beside.mean,
+    };
+    Change {
+        part,
+        origin: match found.shape {
+            Shape::Ramp => Origin::Ramp,
+            Shape::Step | Shape::Bump => Origin::Run,
+        },
+        figure: figure_of(found.kind),
+        kind: found.kind,
+        amount: found.amount,
+        low: found.low,
+        high: found.high,
+        baseline,
+        since: Some(found.since),
+        since_wall: None,
+        until: found.until,
+        direction: None,
+        reads_late: false,
+    }
+}
+
+/// Finds the direction of a segment's change, and if a host's change is one of its wake-up delay.
+fn describe(path: &Path, part: Part, change: &mut Change) {
+    let Some(since) = change.since else {
+        return;
+    };
+    let until = change.until.map_or(u64::MAX, |until| until.0);
+    let window = since.0..until;
+    match part {
+        Part::Segment { from, to } => {
+            let hops = |segment: &super::path::Segment| (segment.from_hop, segment.to_hop);
+            let place = path
+                .segments
+                .iter()
+                .position(|segment| hops(segment) == (from, to));
+            change.direction = place.and_then(|place| direction(path, place, change, &window));
+        }
+        Part::Host(hop) => {
+            let Some(columns) = path.wake_up_columns(hop) else {
+                return;
+            };
+            let late = columns.map(|column| {
+                let read = Reading {
+                    column,
+                    ..Reading::default()
+                };
+                grown(&path.rows, read, change.figure, &window).unwrap_or(0)
+            });
+            let amount = change.amount.0;
+            if (late[0] + late[1]).saturating_mul(amount.signum()) >= amount.abs() / 4 * 3 {
+                change.reads_late = true;
+                change.direction = Some(way_of(amount, late[0], late[1]));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The direction in which at least three quarters of a change lie. Known only for clocks that were not stepped meanwhile
+/// and cannot have drifted apart by half of the change.
+fn direction(
+    path: &Path,
+    place: usize,
+    change: &Change,
+    window: &std::ops::Range<u64>,
+) -> Option<VerdictDirection> {
+    let clock = &path.segments[place].clock;
+    let read = |direction| path.one_way(place, direction);
+    let since = read(Direction::Forward).since.0;
+    let mut middles = [Vec::new(), Vec::new()];
+    for row in path.rows.searched().filter(|row| row.at >= since) {
+        middles[usize::from(window.contains(&row.at))].push(row.at as i64);
+    }
+    let [beside, inside] = middles.map(|mut times| exact_quantile(&mut times, 0.5));
+    let apart = beside?.abs_diff(inside?);
+    if clock.skew().error * apart as f64 * 2.0 > change.amount.0.unsigned_abs() as f64 {
+        return None;
+    }
+    let grown = |direction| grown(&path.rows, read(direction), change.figure, window);
+    let (forward, back) = (grown(Direction::Forward)?, grown(Direction::Return)?);
+    Some(way_of(change.amount.0, forward, back))
+}
+
+/// How much the figure of the rows within `window` is above that of the rows beside it.
+fn grown(rows: &Rows, read: Reading, figure: Figure, window: &std::ops::Range<u64>) -> Option<i64> {
+    let mut values = [Vec::new(), Vec::new()];
+    for row in rows.searched() {
+        if let Some(value) = read.of(row.at, row.cells) {
+            values[usize::from(window.contains(&row.at))].push(value);
+        }
+    }
+    let [beside, inside] = values.map(|mut values| {
+        if values.len() < 5 {
+            return None;
+        }
+        match figure {
+            Figure::Mean => {
+                let sum: i128 = values.iter().map(|value| i128::from(*value)).sum();
+                Some((sum / values.len() as i128) as i64)
+            }
+            Figure::P50 => exact_quantile(&mut values, 0.50),
+            Figure::P95 => exact_quantile(&mut values, 0.95),
+        }
+    });
+    Some(inside?.saturating_sub(beside?))
+}
+
+pub(in crate::measure) fn way_of(amount: i64, forward: i64, back: i64) -> VerdictDirection {
+    // A fall is a rise of the opposite.
+    let sign = amount.signum();
+    let (amount, forward, back) = (amount.abs(), forward * sign, back * sign);
+    let most = amount / 4 * 3;
+    match () {
+        () if forward >= most && forward > back => VerdictDirection::Forward,
+        () if back >= most && back > forward => VerdictDirection::Return,
+        () => VerdictDirection::Both,
+    }
+}
+
+/// Keeps the changes of an endless run that last, although the search looks back on its latest blocks alone.
+pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &mut [PartChanges]) {
+    for part in found {
+        let lasts = part
+            .changes
+            .iter()
+            .find(|change| change.until.is_none() && change.amount.0 > 0 && change.since.is_some());
+        let Some((_, column)) = path.part(part.part) else {
+            continue;
+        };
+        match (standing.get(&part.part).copied(), lasts.copied()) {
+            (None, Some(change)) => {
+                let since = change.since.unwrap_or(MonoTime(0));
+                standing.insert(part.part, Standing { change, since });
+            }
+            (Some(known), found_again) => {
+                if is_over(&path.rows, column, &known, part) {
+                    standing.remove(&part.part);
+                    if let Some(change) = found_again {
+                        let since = change.since.unwrap_or(MonoTime(0));
+                        standing.insert(part.part, Standing { change, since });
+                    }
+                    continue;
+                }
+                // A further rise of the same part is one more finding; the one that stands stays first.
+                if found_again.map_or(true, |again| again.since > Some(known.since)) {
+                    part.changes
+                        .retain(|change| change.amount.0 < 0 || change.since > Some(known.since));
+                    part.changes.insert(0, known.change);
+                    part.baseline = Some(known.change.baseline);
+                    part.increase = Some(known.change.amount);
+                }
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+/// Adds the changes of windows that last: those of a run before a restart, those by too few blocks
+/// for the search, and slow ones. One that the blocks show too began when the windows have it.
+pub(super) fn add_windows(history: &PathHistory, newest: When, found: &mut [PartChanges]) {
+    for part in found {
+        let lasts = history.watches.get(&part.part).and_then(Watch::lasts);
+        let Some(lasts) = lasts else {
+            continue;
+        };
+        let since_wall = wall_of(lasts.since, newest);
+        let known = |change: &&mut Change| change.until.is_none() && change.amount.0 > 0;
+        if let Some(change) = part.changes.iter_mut().find(known) {
+            if lasts.amount.0 >= change.amount.0 / 2 {
+                (change.since, change.since_wall) = (None, since_wall);
+            }
+            continue;
+        }
+        let further = lasts.further.unwrap_or_default();
+        let amount = SignedNanos(lasts.amount.0.saturating_add(further.0));
+        let change = Change {
+            part: part.part,
+            origin: Origin::Windows {
+                turns: lasts.episodes,
+                per_day: lasts.per_day,
+            },
+            figure: match lasts.figure {
+                RecordFigure::P50 => Figure::P50,
+                RecordFigure::Mean => Figure::Mean,
+                RecordFigure::P95 => Figure::P95,
+            },
+            kind: Kind::Level,
+            amount,
+            low: lasts.amount.min(amount),
+            high: amount,
+            baseline: lasts.baseline,
+            since: None,
+            since_wall,
+            until: None,
+            direction: history.direction(part.part, &lasts, newest),
+            reads_late: false,
+        };
+        part.changes.insert(0, change);
+        part.baseline = Some(lasts.baseline);
+        part.increase = Some(amount);
+    }
+}
+
+/// The time of a window by the wall clock of the newest one; `None` if a boot without a set clock
+/// lies between.
+fn wall_of(at: When, newest: When) -> Option<WallTime> {
+    let ago = newest.since(&at)?;
+    newest.is_clock_set().then(|| newest.wall.before(ago))
+}
+
+/// A change is over if the latest blocks are nearer to the baseline than to the level that was named.
+fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> bool {
+    let read = Reading {
+        column,
+        ..Reading::default()
+    };
+    let latest: Vec<Row<'_>> = rows.searched().collect();
+    let value = |row: &Row<'_>| read.of(row.at, row.cells);
+    let half = known
+        .change
+        .baseline
+        .0
+        .saturating_add(known.change.amount.0 / 2);
+    match known.change.kind {
+        Kind::Level => {
+            let mut latest: Vec<i64> = latest
+                .iter()
+                .rev()
+                .filter_map(value)
+                .take(STANDS_BY)
+                .collect();
+            exact_quantile(&mut latest, 0.5).is_some_and(|now| now < half)
+        }
+        // Late blocks are over where a fall was found, or where the search no longer sees them.
+        Kind::Tail { .. } => {
+            let fell = part.changes.iter().any(|change| change.amount.0 < 0);
+            let seen = part.changes.iter().any(|change| change.amount.0 > 0);
+            let mut latest: Vec<i64> = latest
+                .iter()
+                .rev()
+                .filter_map(value)
+                .take(50 * STANDS_BY)
+                .collect();
+            let sum: i128 = latest.iter().map(|value| i128::from(*value)).sum();
+            let mean = sum / (latest.len().max(1) as i128);
+            latest.clear();
+            (fell || !seen) && mean < i128::from(half)
+        }
+    }
+}

@@ -1,0 +1,673 @@
+//! Trips in, one after the other; statistics and the verdict out whenever asked. Ties the files beside it together.
+//!
+//! Memory is bounded whatever comes in: by hops (one byte), histograms (60 KiB each), rows ([`super::series`]), 64
+//! identities per hop, four shapes of a path. Blocks that took another way than most have rows of their own, and the
+//! report is about the shape that most blocks have.
+
+mod changes;
+mod path;
+
+use super::baseline::{path_key, PartRecord, PathHistory, Record, State};
+use super::change::{Search, When};
+use super::clock::NEGLIGIBLE_NS;
+use super::compare::{cut, PartBatches};
+use super::series::Rows;
+use super::sla;
+use super::timeline::{wall, Cut, Event, EventKind, Timeline};
+use super::trip::{Parts, Trip, TripError};
+use super::verdict::{Evidence, Share, Sight};
+use super::{
+    Direction, Histogram, HostStatistics, Largest, Part, PartStatistics, Retransmits,
+    SegmentStatistics, Sla, Statistics, Summary, Verdict,
+};
+use crate::measure::series::NONE;
+use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
+use crate::vec_map::VecMap;
+pub(super) use changes::way_of;
+use changes::{add_windows, search_all, search_part, stand, Column, PartChanges, Standing};
+use path::{Host, PartDelays, Path};
+use std::sync::Arc;
+
+/// Shapes of a path that are kept apart; of more, the one that came longest ago is forgotten.
+const SHAPES: usize = 4;
+
+/// What a run is compared with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Baseline {
+    /// The run itself.
+    #[default]
+    Run,
+    /// Earlier runs, from a state file.
+    Earlier(Arc<State>),
+}
+
+/// The statistics of a run.
+#[derive(Debug)]
+pub struct Model {
+    baseline: Baseline,
+    /// Rows older than this are forgotten in a run without end; `None` for a run that has one.
+    span: Option<Nanos>,
+    started: WallTime,
+    total: Histogram,
+    total_window: Histogram,
+    last_window: Option<Summary>,
+    server: PartDelays,
+    server_rows: Rows,
+    own: [Histogram; 2],
+    own_hop: u8,
+    /// By shape, the one in use last.
+    paths: Vec<Path>,
+    path_changes: u64,
+    unpaired: u64,
+    blocks: u64,
+    first: Option<MonoTime>,
+    latest: MonoTime,
+    standing: VecMap<Part, Standing>,
+}
+
+impl Model {
+    /// An empty model of a run that began at `started`. `span` is given for a run without end: rows older than it are
+    /// forgotten.
+    pub fn new(baseline: Baseline, span: Option<Nanos>, started: WallTime) -> Self {
+        Self {
+            baseline,
+            span,
+            started,
+            total: Histogram::default(),
+            total_window: Histogram::default(),
+            last_window: None,
+            server: PartDelays::default(),
+            server_rows: Rows::new(1, span),
+            own: Default::default(),
+            own_hop: 0,
+            paths: Vec::new(),
+            path_changes: 0,
+            unpaired: 0,
+            blocks: 0,
+            first: None,
+            latest: MonoTime(0),
+            standing: VecMap::new(),
+        }
+    }
+
+    /// Takes one answered, marked block in, and returns its parts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trip::split`]; nothing is recorded then.
+    pub fn record(&mut self, trip: &Trip) -> Result<Parts, TripError> {
+        let mut pairs = Vec::with_capacity(trip.hop_stamps.len() / 2 + 1);
+        let unpaired = trip.pair(&mut pairs)?;
+        let parts = trip.parts(&pairs, unpaired);
+        self.blocks += 1;
+        self.unpaired += unpaired as u64;
+        self.first.get_or_insert(trip.at);
+        self.latest = self.latest.max(trip.at);
+        if let Some(total) = parts.total {
+            self.total.record(total);
+            self.total_window.record(total);
+        }
+        let known = self.paths.iter().position(|path| path.has_shape_of(&parts));
+        let in_use = self.paths.len().checked_sub(1);
+        if known.is_none() || known != in_use {
+            self.path_changes += u64::from(in_use.is_some());
+            let path = match known {
+                Some(known) => self.paths.remove(known),
+                None => Path::new(&parts, self.span),
+            };
+            if self.paths.len() >= SHAPES {
+                self.paths.remove(0);
+            }
+            self.paths.push(path);
+        }
+        if let Some(path) = self.paths.last_mut() {
+            self.path_changes += path.meet(&pairs);
+            path.record(trip, &pairs, &parts);
+        }
+        if let Some(server) = trip.behind_exit {
+            self.behind_exit(trip.at, server);
+        }
+        Ok(parts)
+    }
+
+    /// Takes in the residence of a node that sees no trips: a plain proxy, a reflector, an exit.
+    pub fn residence(&mut self, hop: u8, direction: Direction, residence: SignedNanos) {
+        self.own_hop = hop;
+        self.own[usize::from(direction == Direction::Return)].record(residence);
+    }
+
+    /// Takes in the time that the server behind an exit, and the network to it, took.
+    pub fn behind_exit(&mut self, at: MonoTime, delay: Nanos) {
+        self.server.record(delay.signed());
+        self.server_rows.push(at, 0, 0, &[delay.signed().0]);
+    }
+
+    /// Adds readings of retransmissions that came without a block.
+    pub fn retransmits(&mut self, readings: &[Retransmits]) {
+        if let Some(path) = self.paths.last_mut() {
+            path.add_retransmits(readings);
+        }
+    }
+
+    /// Ends the window that goes on: gauges are of the latest complete one.
+    pub fn end_window(&mut self) {
+        self.last_window = std::mem::take(&mut self.total_window).summary();
+        self.server.end_window();
+        self.paths.iter_mut().for_each(Path::end_window);
+    }
+
+    /// The shape that most rows are of.
+    fn path(&self) -> Option<&Path> {
+        self.paths.iter().max_by_key(|path| path.rows.len())
+    }
+
+    /// Far clock minus near clock of each segment, as far as it is known now.
+    pub fn offsets(&self) -> Vec<Option<SignedNanos>> {
+        let segments = self.path().into_iter().flat_map(|path| &path.segments);
+        segments
+            .map(|segment| segment.clock.offset().map(|(offset, _)| offset))
+            .collect()
+    }
+
+    /// Stamps left out so far, because their node stamped in one direction only.
+    pub fn unpaired(&self) -> u64 {
+        self.unpaired
+    }
+
+    /// Changes of all parts of the path, and of the server behind it.
+    fn changes(&self, named: &[(u8, String)]) -> Vec<PartChanges> {
+        let history = self.history(named);
+        let mut found = self
+            .path()
+            .map_or_else(Vec::new, |path| search_all(path, history, self.started));
+        if self.server.run.count() > 0 {
+            let mut search = Search::new(found.len() + 1);
+            let column = Column {
+                part: Part::Server,
+                column: 0,
+                flag: None,
+            };
+            let (rows, started) = (&self.server_rows, self.started);
+            found.push(search_part(&mut search, rows, column, history, started));
+        }
+        found
+    }
+
+    /// Searches a run without end for changes and keeps those that last; called now and then.
+    pub fn watch_changes(&mut self, names: &VecMap<u8, String>) {
+        let mut found = self.changes(&self.named(names));
+        let Some(place) = self
+            .paths
+            .iter()
+            .enumerate()
+            .max_by_key(|(_, path)| path.rows.len())
+        else {
+            return;
+        };
+        stand(&self.paths[place.0], &mut self.standing, &mut found);
+    }
+
+    fn found(&self, named: &[(u8, String)]) -> Vec<PartChanges> {
+        let mut found = self.changes(named);
+        if let Some(path) = self.path().filter(|_| self.span.is_some()) {
+            stand(path, &mut self.standing.clone(), &mut found);
+        }
+        if self.span.is_some() {
+            let history = self.history(named);
+            let newest = history.and_then(|history| history.records.last());
+            if let (Some(history), Some(newest)) = (history, newest) {
+                add_windows(history, newest.when, &mut found);
+            }
+        }
+        found
+    }
+
+    /// Compares with `baseline` from now on: a run without end has more windows each time.
+    pub fn set_baseline(&mut self, baseline: Baseline) {
+        self.baseline = baseline;
+    }
+
+    /// The [`path_key`] by which a state keeps this path; `None` before the first block.
+    pub fn path_key(&self, names: &VecMap<u8, String>) -> Option<String> {
+        let named = self.named(names);
+        (!named.is_empty()).then(|| key(&named))
+    }
+
+    /// The record of the window that ended last, or of the run so far if none has; `None` if it had
+    /// no blocks. `when` is the beginning of that window.
+    pub fn window_record(&self, when: When, window: Nanos) -> Option<Record> {
+        let mut parts = VecMap::new();
+        let mut add = |part, delays: &PartDelays, one_way| {
+            // Before the first window has ended it is the run.
+            let summary = match delays.last_window {
+                Some(summary) => Some(summary),
+                None if self.last_window.is_none() => delays.window.summary(),
+                None => None,
+            };
+            if let Some(summary) = summary {
+                let Summary {
+                    count,
+                    mean,
+                    p50,
+                    p95,
+                    ..
+                } = summary;
+                let record = PartRecord {
+                    count,
+                    mean,
+                    p50,
+                    p95,
+                    one_way,
+                };
+                parts.insert(part, record);
+            }
+        };
+        if let Some(path) = self.path() {
+            let since = MonoTime(self.latest.0.saturating_sub(window.0));
+            for part in path.parts() {
+                if let Some((delays, _)) = path.part(part) {
+                    add(part, delays, path.one_way_medians(part, since));
+                }
+            }
+        }
+        add(Part::Server, &self.server, None);
+        let record = Record {
+            sequence: 0,
+            window,
+            when,
+            parts,
+        };
+        (!record.parts.is_empty()).then(|| record.rounded())
+    }
+
+    /// All figures of the run so far. A hop without a name is called `hop N`; `now` is both clocks, read together.
+    pub fn statistics(&self, names: &VecMap<u8, String>, now: Now) -> Statistics {
+        let named = self.named(names);
+        let found = self.found(&named);
+        let shares = self.shares();
+        let parts = self.part_statistics(&found, &shares);
+        let of = |part: Part| parts.iter().find(|statistics| statistics.part == part);
+        let (segments, hosts) = match self.path() {
+            Some(path) => {
+                let segments = (0..path.segments.len()).map(|place| {
+                    let segment = &path.segments[place];
+                    let (from, to) = (segment.from_hop, segment.to_hop);
+                    path.segment_statistics(place, of(Part::Segment { from, to }))
+                });
+                let hosts = path.hosts.iter();
+                let hosts = hosts.map(|host| host.statistics(of(Part::Host(host.hop))));
+                (segments.collect(), hosts.collect())
+            }
+            None => (Vec::new(), self.own_host()),
+        };
+        let (verdict, largest) = self.answers(found, shares, &named, now);
+        Statistics {
+            round_trip: self.total.summary(),
+            distribution: self.total.clone(),
+            window: self.last_window.or_else(|| self.total_window.summary()),
+            sla: Sla::None,
+            parts,
+            segments,
+            hosts,
+            behind_exit: self.server.run.summary(),
+            path_changes: self.path_changes,
+            verdict,
+            largest,
+            batches: self.batches(),
+        }
+    }
+
+    fn batches(&self) -> Vec<PartBatches> {
+        let mut batches = Vec::new();
+        if let Some(path) = self.path() {
+            let parts = path.parts().into_iter();
+            let columns = parts.filter_map(|part| Some((part, path.part(part)?.1)));
+            batches.extend(columns.map(|(part, column)| cut(&path.rows, part, column)));
+        }
+        if self.server.run.count() > 0 {
+            batches.push(cut(&self.server_rows, Part::Server, 0));
+        }
+        batches
+    }
+
+    /// Share and mean of each part.
+    fn shares(&self) -> Vec<Share> {
+        let mut shares = Vec::new();
+        if let Some(path) = self.path() {
+            let blocks = path.hosts.first().map_or(0, |own| own.part.run.count());
+            let parts = path.parts();
+            let delays = parts
+                .iter()
+                .filter_map(|part| Some((*part, path.part(*part)?.0)));
+            let sums: Vec<_> = delays
+                .map(|(part, delays)| (part, delays, delays.run.sum()))
+                .collect();
+            let whole: i128 = sums.iter().map(|(.., sum)| sum).sum();
+            for (part, delays, sum) in sums {
+                shares.push(Share {
+                    part,
+                    share: (whole > 0).then(|| sum as f64 / whole as f64),
+                    mean: sum as f64 / blocks.max(1) as f64,
+                    p50: delays.run.quantile(0.5),
+                });
+            }
+        }
+        if self.server.run.count() > 0 {
+            // The server's time is not in the totals: an exit reports a block before it is answered.
+            shares.push(Share {
+                part: Part::Server,
+                share: None,
+                mean: self.server.run.mean_ns(),
+                p50: self.server.run.quantile(0.5),
+            });
+        }
+        shares
+    }
+
+    fn part_statistics(&self, found: &[PartChanges], shares: &[Share]) -> Vec<PartStatistics> {
+        let path = self.path();
+        let statistics = found.iter().filter_map(|changes| {
+            let part = changes.part;
+            let delays = match part {
+                Part::Server => &self.server,
+                _ => path?.part(part)?.0,
+            };
+            let share = shares.iter().find(|share| share.part == part);
+            let change = changes.changes.first();
+            let segment = path.and_then(|path| {
+                let hops = |s: &path::Segment| Part::Segment {
+                    from: s.from_hop,
+                    to: s.to_hop,
+                };
+                path.segments.iter().find(|segment| hops(segment) == part)
+            });
+            Some(PartStatistics {
+                part,
+                delay: delays.run.summary(),
+                window: delays.last_window.or_else(|| delays.window.summary()),
+                mean: share.map(|share| SignedNanos(share.mean as i64)),
+                share: share.and_then(|share| share.share),
+                baseline: changes.baseline,
+                increase: changes.increase,
+                figure: change.map(|change| change.figure),
+                least: changes.least,
+                retransmits: segment.map_or([None; 2], |segment| segment.retransmits),
+                delayed_by_loss: segment.map(|segment| segment.delayed_by_loss),
+                sla: Sla::None,
+            })
+        });
+        statistics.collect()
+    }
+
+    /// The run over time, in at most `slots` slots; of a run without end its most recent span. `None` if no block was kept
+    /// yet. `now` is both clocks, read together.
+    pub fn timeline(&self, slots: usize, now: Now) -> Option<Timeline> {
+        let path = self.path()?;
+        let start = path.rows.all().map(|row| row.at).min()?;
+        let end = path.rows.all().map(|row| row.at).max()?;
+        let cut = Cut::new(start, end, path.rows.len(), slots);
+        let rows = || path.rows.all().map(|row| (row.at, row.cells));
+        let column = |part| {
+            let column = path.part(part).map_or(usize::MAX, |(_, column)| column);
+            cut.line(rows(), |row| row.get(column).copied().unwrap_or(NONE))
+        };
+        let parts = path.parts();
+        let columns = parts.iter().filter_map(|part| path.part(*part));
+        let columns: Vec<usize> = columns.map(|(_, column)| column).collect();
+        let total = |row: &[i64]| {
+            // A part that only some blocks have is nothing in the others; a host or segment never is.
+            let cells = columns.iter().zip(&parts).map(|(column, part)| match part {
+                Part::Host(_) | Part::Segment { .. } => row[*column],
+                _ if row[*column] == NONE => 0,
+                _ => row[*column],
+            });
+            let sum = |sum: i64, cell: i64| (cell != NONE).then(|| sum.wrapping_add(cell));
+            cells.into_iter().try_fold(0, sum).unwrap_or(NONE)
+        };
+        let steps = path.hosts.iter().filter_map(|host| {
+            Some(Event {
+                at: wall(host.last_step?, now),
+                kind: EventKind::ClockStep(host.hop),
+            })
+        });
+        let mut events: Vec<_> = steps.collect();
+        events.sort_by_key(|event| event.at);
+        let (start, slot) = cut.on(now);
+        let segments = path.segments.iter();
+        let segments = segments.map(|s| {
+            column(Part::Segment {
+                from: s.from_hop,
+                to: s.to_hop,
+            })
+        });
+        Some(Timeline {
+            start,
+            slot,
+            total: cut.line(rows(), total),
+            segments: segments.collect(),
+            hosts: path
+                .hosts
+                .iter()
+                .map(|host| column(Part::Host(host.hop)))
+                .collect(),
+            events,
+        })
+    }
+
+    /// Baseline and increase of each part that has them, for the rules.
+    pub fn growth(&self, names: &VecMap<u8, String>) -> VecMap<Part, sla::Growth> {
+        let found = self.found(&self.named(names));
+        let growth = found.iter().map(|part| {
+            let lasts = part.changes.iter().find(|change| change.until.is_none());
+            let named = lasts.map(|change| change.amount);
+            // Where the search saw enough and found nothing, the part has not grown.
+            let increase = named.or_else(|| part.least.map(|_| SignedNanos::ZERO));
+            let baselines = [part.baseline, part.baseline_p95];
+            (
+                part.part,
+                sla::Growth {
+                    baselines,
+                    increase,
+                },
+            )
+        });
+        growth.collect()
+    }
+
+    /// Adds this run to the state: with the usual ones if nothing changed, else apart.
+    pub fn add_to(&self, state: &mut State, names: &VecMap<u8, String>) {
+        let key = key(&self.named(names));
+        let path = self.path();
+        let history = state.paths.get_or_insert_with(key, PathHistory::default);
+        let parts = path.map_or_else(Vec::new, |path| path.parts());
+        let mut search = Search::new(parts.len() + 1);
+        let mut judge = |part: Part, rows: &Rows, column: usize, flag| {
+            changes::fill(&mut search, rows, Column { part, column, flag });
+            let known = history.parts.get_or_insert_with(part, Default::default);
+            known.judge(&mut search, self.started);
+        };
+        if let Some(path) = path {
+            for part in parts {
+                if let Some((_, column)) = path.part(part) {
+                    judge(part, &path.rows, column, path.flag(part));
+                }
+            }
+        }
+        if self.server.run.count() > 0 {
+            judge(Part::Server, &self.server_rows, 0, None);
+        }
+    }
+
+    /// Hops and names of the nodes, in order of the path.
+    fn named(&self, names: &VecMap<u8, String>) -> Vec<(u8, String)> {
+        let own = self.own.iter().any(|own| own.count() > 0) || self.server.run.count() > 0;
+        let hops = match self.path() {
+            Some(path) => path.hosts.iter().map(|host| host.hop).collect(),
+            None if own => vec![self.own_hop],
+            None => Vec::new(),
+        };
+        let name = |hop| {
+            names
+                .get(&hop)
+                .cloned()
+                .unwrap_or_else(|| format!("hop {hop}"))
+        };
+        hops.into_iter().map(|hop| (hop, name(hop))).collect()
+    }
+
+    /// The earlier runs of this path; `None` if the run is compared with itself alone.
+    fn history(&self, named: &[(u8, String)]) -> Option<&PathHistory> {
+        match &self.baseline {
+            Baseline::Run => None,
+            Baseline::Earlier(state) => state.paths.get(&key(named)),
+        }
+    }
+
+    fn answers(
+        &self,
+        found: Vec<PartChanges>,
+        shares: Vec<Share>,
+        nodes: &[(u8, String)],
+        now: Now,
+    ) -> (Verdict, Option<Largest>) {
+        let path = self.path();
+        let hosts = path.map_or(&[][..], |path| &path.hosts);
+        // A run without end does not report a step for ever that was long ago.
+        let oldest = path
+            .and_then(|path| path.rows.all().next())
+            .map(|row| MonoTime(row.at));
+        let since = oldest.filter(|_| self.span.is_some());
+        let stepped = |host: &&Host| {
+            let recent = |at| since.map_or(true, |since| at >= since);
+            host.last_step.is_some_and(recent)
+        };
+        let half = self.latest.since(oldest.unwrap_or(self.latest)).0 / 2;
+        let held_since = MonoTime(self.latest.0.saturating_sub(half));
+        let held = (0..2 * hosts.len()).map(|pump| {
+            let share = path.and_then(|path| path.held.share(pump, Some(held_since)));
+            share.unwrap_or(0.0)
+        });
+        let sights = found.iter().filter_map(|part| {
+            Some(Sight {
+                least: part.least?,
+                tail: part.least_tail,
+                p50: part.baseline?,
+            })
+        });
+        let name = |hop: u8| {
+            let known = nodes.iter().find(|(known, _)| *known == hop);
+            known.map_or_else(|| format!("hop {hop}"), |(_, name)| name.clone())
+        };
+        let evidence = Evidence {
+            now,
+            sights: sights.collect(),
+            own_blocks: found.iter().map(|part| part.own_blocks).max().unwrap_or(0),
+            runs: found.iter().map(|part| part.runs).max().unwrap_or(0),
+            changes: found.into_iter().flat_map(|part| part.changes).collect(),
+            shares,
+            blocks: self.blocks,
+            lasted: self.latest.since(self.first.unwrap_or(self.latest)),
+            hops: nodes.iter().map(|(hop, _)| *hop).collect(),
+            name: &name,
+            source: path.is_some_and(|path| path.source),
+            reflected: path.is_some_and(|path| path.reflected),
+            held: held.collect(),
+            stepped: hosts.iter().filter(stepped).map(|host| host.hop).collect(),
+        };
+        (evidence.judge(), evidence.largest())
+    }
+
+    /// The figures that a node without trips has of itself.
+    fn own_host(&self) -> Vec<HostStatistics> {
+        let [forward, back] = &self.own;
+        if forward.count() + back.count() == 0 {
+            return Vec::new();
+        }
+        let host = Host {
+            hop: self.own_hop,
+            forward: forward.clone(),
+            back: back.clone(),
+            ..Host::default()
+        };
+        vec![host.statistics(None)]
+    }
+}
+
+impl Host {
+    fn statistics(&self, part: Option<&PartStatistics>) -> HostStatistics {
+        HostStatistics {
+            hop: self.hop,
+            nodes: self.nodes.iter().map(|(node, _)| *node).collect(),
+            forward_residence: self.forward.summary(),
+            forward_distribution: self.forward.clone(),
+            return_residence: self.back.summary(),
+            return_distribution: self.back.clone(),
+            forward_wake_up: self.forward_wake_up.summary(),
+            return_wake_up: self.back_wake_up.summary(),
+            share: part.and_then(|part| part.share),
+            baseline: part.and_then(|part| part.baseline),
+            increase: part.and_then(|part| part.increase),
+            clock_steps: self.steps,
+            sla: Sla::None,
+        }
+    }
+}
+
+impl Path {
+    fn segment_statistics(&self, place: usize, part: Option<&PartStatistics>) -> SegmentStatistics {
+        let segment = &self.segments[place];
+        let (offset, error) = segment.clock.offset().unzip();
+        let skew = segment.clock.skew();
+        let places = self.hosts.len();
+        let held = [place + 1, places + place].map(|pump| self.held.share(pump, None));
+        SegmentStatistics {
+            from_hop: segment.from_hop,
+            to_hop: segment.to_hop,
+            round_trip: segment.round_trip.summary(),
+            distribution: segment.round_trip.clone(),
+            network: segment.network.summary(),
+            forward_excess: self.excess(place, Direction::Forward),
+            return_excess: self.excess(place, Direction::Return),
+            held_share: held.into_iter().flatten().reduce(f64::max),
+            clock_offset: offset,
+            clock_offset_error: error,
+            clock_skew_ppm: skew.known.then_some(skew.rate * 1e6),
+            share: part.and_then(|part| part.share),
+            baseline: part.and_then(|part| part.baseline),
+            increase: part.and_then(|part| part.increase),
+            negative: segment.negative,
+            retransmits: segment.retransmits,
+            sla: Sla::None,
+        }
+    }
+
+    /// One-way delays above their own minimum, of the blocks that were kept; `None` if the skew is unknown and could be a
+    /// quarter of how much the round trip varies.
+    fn excess(&self, place: usize, direction: Direction) -> Option<Summary> {
+        let clock = &self.segments[place].clock;
+        let skew = clock.skew();
+        let read = self.one_way(place, direction);
+        let start = self.rows.all().next()?.at.max(read.since.0);
+        let run = self
+            .rows
+            .all()
+            .map(|row| row.at)
+            .max()?
+            .saturating_sub(start);
+        let variation = self.segments[place].round_trip.summary()?;
+        let least = (variation.p95 - variation.min).0 as f64 / 4.0;
+        let known = skew.known || clock.synchronised();
+        if !known && skew.error * run as f64 > least.max(NEGLIGIBLE_NS) {
+            return None;
+        }
+        let values = || self.rows.all().filter_map(|row| read.of(row.at, row.cells));
+        let least = values().min()?;
+        let mut excess = Histogram::default();
+        values().for_each(|value| excess.record(SignedNanos(value.saturating_sub(least))));
+        excess.summary()
+    }
+}
+
+fn key(named: &[(u8, String)]) -> String {
+    path_key(named.iter().map(|(hop, name)| (*hop, name.as_str())))
+}

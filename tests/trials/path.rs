@@ -1,0 +1,200 @@
+//! A path of network namespaces with this process as the wire of every segment: each direction delays and drops frames
+//! by rules that may change at any time.
+//!
+//! ```text
+//! namespace 0            this process            namespace 1            this process            namespace 2
+//!   node A ── veth ── delay, drop ── veth ── node B ── veth ── delay, drop ── veth ── node C ...
+//! ```
+
+use crate::lab::{complete_checksum, run};
+use crossbeam_channel::{after, unbounded, Receiver, Sender};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use subsegment_tcp_speeds::sys::packet::PacketSocket;
+
+/// The rule of one direction of one segment.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    delay_us: AtomicU32,
+    loss_per_mille: AtomicU32,
+}
+
+impl Rule {
+    fn new(delay: Duration) -> Self {
+        Self {
+            delay_us: AtomicU32::new(delay.as_micros() as u32),
+            loss_per_mille: AtomicU32::new(0),
+        }
+    }
+
+    /// Adds to the delay of frames that arrive from now on; none overtakes another.
+    pub(crate) fn add_delay(&self, delay: Duration) {
+        self.delay_us
+            .fetch_add(delay.as_micros() as u32, Ordering::Relaxed);
+    }
+
+    /// Drops this share of the frames, by chance.
+    pub(crate) fn set_loss_per_mille(&self, share: u32) {
+        self.loss_per_mille.store(share, Ordering::Relaxed);
+    }
+}
+
+/// Namespaces in a row; taken down when dropped.
+pub(crate) struct TestPath {
+    name: String,
+    nodes: usize,
+    /// Forward and return, per segment.
+    rules: Vec<[Arc<Rule>; 2]>,
+    wires: Vec<JoinHandle<()>>,
+}
+
+static PATHS: AtomicU32 = AtomicU32::new(0);
+
+impl TestPath {
+    /// A path with a segment per entry: its one-way delay forward and back.
+    pub(crate) fn new(delays: &[[Duration; 2]]) -> Self {
+        let number = PATHS.fetch_add(1, Ordering::Relaxed);
+        let mut path = Self {
+            name: format!("w{}p{number}", std::process::id() % 100_000),
+            nodes: delays.len() + 1,
+            rules: Vec::new(),
+            wires: Vec::new(),
+        };
+        for node in 0..path.nodes {
+            ip(&format!("netns add {}", path.space(node)));
+            ip(&format!("-n {} link set lo up", path.space(node)));
+        }
+        for (segment, delays) in delays.iter().enumerate() {
+            let sockets = [(segment, 1), (segment + 1, 2)].map(|(node, side)| {
+                let (inner, outer) = (
+                    format!("{}s{segment}i{side}", path.name),
+                    path.outer(segment, side),
+                );
+                let space = path.space(node);
+                ip(&format!("link add {inner} type veth peer name {outer}"));
+                ip(&format!("link set {inner} gso_max_segs 1"));
+                ip(&format!("link set {inner} netns {space}"));
+                ip(&format!(
+                    "-n {space} addr add 10.78.{segment}.{side}/24 dev {inner}"
+                ));
+                ip(&format!("-n {space} link set {inner} up"));
+                let disable = format!("/proc/sys/net/ipv6/conf/{outer}/disable_ipv6");
+                let _ = std::fs::write(disable, "1");
+                ip(&format!("link set {outer} arp off up"));
+                Arc::new(PacketSocket::open(Some(&outer), &[]).unwrap())
+            });
+            let [near, far] = sockets;
+            let rules = delays.map(|delay| Arc::new(Rule::new(delay)));
+            for (from, to, rule) in [(&near, &far, &rules[0]), (&far, &near, &rules[1])] {
+                let (sender, receiver) = unbounded();
+                let seed = u64::from(number) << 16 | path.wires.len() as u64;
+                let (from, to, rule) = (Arc::clone(from), Arc::clone(to), Arc::clone(rule));
+                path.wires
+                    .push(thread::spawn(move || take(&from, &rule, seed, &sender)));
+                path.wires
+                    .push(thread::spawn(move || hand_on(&to, &receiver)));
+            }
+            path.rules.push(rules);
+        }
+        path
+    }
+
+    fn space(&self, node: usize) -> String {
+        format!("{}n{node}", self.name)
+    }
+
+    fn outer(&self, segment: usize, side: usize) -> String {
+        format!("{}s{segment}o{side}", self.name)
+    }
+
+    /// The rule of a segment's forward direction.
+    pub(crate) fn forward(&self, segment: usize) -> &Rule {
+        &self.rules[segment][0]
+    }
+
+    /// The rule of a segment's return direction.
+    pub(crate) fn back(&self, segment: usize) -> &Rule {
+        &self.rules[segment][1]
+    }
+
+    /// Where `node` listens, seen from the node before it.
+    pub(crate) fn address(&self, node: usize) -> String {
+        format!("10.78.{}.2:9000", node - 1)
+    }
+
+    /// A command line that is run at `node`.
+    pub(crate) fn command(&self, node: usize, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.space(node), program]);
+        command
+    }
+}
+
+impl Drop for TestPath {
+    fn drop(&mut self) {
+        for segment in 0..self.rules.len() {
+            for side in [1, 2] {
+                // Removing a pair ends the wires' reads.
+                let _ = Command::new("ip")
+                    .args(["link", "del", &self.outer(segment, side)])
+                    .status();
+            }
+        }
+        for node in 0..self.nodes {
+            let _ = Command::new("ip")
+                .args(["netns", "del", &self.space(node)])
+                .status();
+        }
+        for wire in self.wires.drain(..) {
+            let _ = wire.join();
+        }
+    }
+}
+
+fn ip(line: &str) {
+    run("ip", &line.split(' ').collect::<Vec<_>>());
+}
+
+fn take(from: &PacketSocket, rule: &Rule, seed: u64, sender: &Sender<(Instant, Vec<u8>)>) {
+    let mut buffer = vec![0; 65_536];
+    let mut random = crate::random::Random::new(seed);
+    let mut last = Instant::now();
+    while let Ok(received) = from.receive(&mut buffer) {
+        let now = Instant::now();
+        if received.outgoing {
+            continue;
+        }
+        let mut frame = buffer[..received.kept].to_vec();
+        let is_tcp = complete_checksum(&mut frame).is_some();
+        let loss = rule.loss_per_mille.load(Ordering::Relaxed) as usize;
+        if is_tcp && random.below(1000) < loss {
+            continue;
+        }
+        let delay = Duration::from_micros(rule.delay_us.load(Ordering::Relaxed).into());
+        last = last.max(now + delay);
+        if sender.send((last, frame)).is_err() {
+            return;
+        }
+    }
+}
+
+fn hand_on(to: &PacketSocket, receiver: &Receiver<(Instant, Vec<u8>)>) {
+    let Ok(fd) = to.as_fd().try_clone_to_owned() else {
+        return;
+    };
+    let mut file = File::from(fd);
+    for (due, frame) in receiver {
+        let left = due.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            let _ = after(left).recv();
+        }
+        // A pair that is being removed refuses; nothing receives from it then.
+        let _ = file.write_all(&frame);
+    }
+}
