@@ -134,22 +134,14 @@ fn probe(
         run.keep_awake();
     }
     let (state, written) = measure(&origin, &mut run, plan, stop);
-    let has_lines = run.output.has_lines();
+    // Lines may be read in part (`| head`). A report that was not taken is no result.
+    let unread =
+        !run.output.has_lines() && written.as_ref().is_err_and(OutputError::is_closed_pipe);
     drop(run); // Restores the terminal before other texts are written to it.
-               // Lines may be read in part (`| head`). A report that was not taken is no result.
-    let unread = !has_lines && written.as_ref().is_err_and(OutputError::is_closed_pipe);
     let written = OutputError::all([written, published.finish()]);
     let state = state_with_output(state, written)?;
-    let worst = |state: State| {
-        [state, State::Unknown]
-            .into_iter()
-            .max_by_key(|s| s.severity())
-    };
-    Ok(exit_code(if unread {
-        worst(state).unwrap_or(state)
-    } else {
-        state
-    }))
+    let unknown = unread && state.severity() < State::Unknown.severity();
+    Ok(exit_code(if unknown { State::Unknown } else { state }))
 }
 
 /// Returns the state of a path and of its results: results that could not be written are at least
