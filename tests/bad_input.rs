@@ -214,8 +214,8 @@ fn a_node_that_connects_to_a_raw_listener_is_refused_with_an_error() {
 // --- what a next hop may send --------------------------------------------------------------------
 
 /// A next hop that serves its first connection well, through `z`, and answers all others with
-/// `answer`.
-fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
+/// `answer`, after so many frames: a probe sends no block before its path stands.
+fn bad_hop(z: SocketAddr, frames: usize, answer: Vec<u8>, close: bool) -> SocketAddr {
     let (listener, address) = listener();
     thread::spawn(move || {
         let (first, next_hop) = (accept(&listener), connect(z));
@@ -232,9 +232,9 @@ fn bad_hop(z: SocketAddr, answer: Vec<u8>, close: bool) -> SocketAddr {
         for mut socket in listener.incoming().map_while(Result::ok) {
             let answer = answer.clone();
             thread::spawn(move || {
-                // The OPEN is read whole, so that nothing unread makes the close a reset.
-                next_frame(&mut socket).unwrap();
-                let opened = next_frame(&mut socket).unwrap().0;
+                // All that comes is read, so that nothing unread makes the close a reset.
+                let read = (0..frames).map(|_| next_frame(&mut socket).unwrap().0);
+                let opened = read.last().unwrap();
                 let mut answer = answer;
                 if answer.len() >= HEADER_LEN
                     && answer.starts_with(&open()[..8])
@@ -309,7 +309,11 @@ fn a_next_hop_that_breaks_the_protocol_is_named_to_the_source_and_no_other_notic
     ];
     for (answer, close, part) in cases {
         for probe in [true, false] {
-            let mut b = Node::to("B", bad_hop(z.address, answer.clone(), close), &["-t", "1"]);
+            let mut b = Node::to(
+                "B",
+                bad_hop(z.address, if probe { 1 } else { 2 }, answer.clone(), close),
+                &["-t", "1"],
+            );
             let mut witness = Witness::new(b.address, true);
             let to_b = b.address.to_string();
             let (args, status): (&[&str], i32) = match probe {

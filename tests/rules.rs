@@ -364,7 +364,11 @@ fn a_path_that_does_not_answer_in_time_is_what_the_user_calls_it() {
         let line = text(&output.stdout);
         assert_eq!(output.status.code(), Some(code), "{line}");
         assert!(line.starts_with(&format!("STS {state} - ")), "{line}");
-        assert!(line.contains("no answer through"), "{line}");
+        assert!(
+            line.contains("no answer to the opening of the path through"),
+            "{line}"
+        );
+        assert_eq!(line.matches("no answer").count(), 1, "{line}");
     }
 }
 

@@ -45,9 +45,9 @@ pub(super) struct PathState {
 
 /// The most rows that the model keeps of each part, and the values of a row.
 const ROWS: usize = 32_768;
-const ROW_VALUES: usize = 3;
+const ROW_VALUES: usize = 5;
 /// The most memory of a part's histograms, in bytes; a block adds a bucket to each at most.
-const HISTOGRAMS: usize = 32 << 10;
+const HISTOGRAMS: usize = 64 << 10;
 const BUCKETS: usize = 64;
 
 impl PathState {

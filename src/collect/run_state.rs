@@ -282,9 +282,13 @@ impl RunState {
         for path in self.paths.values_mut() {
             path.log_due();
         }
+        self.bound_memory();
         let now = sys::clock::mono();
         if self.span.is_some() && self.windows.is_search_due(now) {
-            for path in self.paths.values_mut() {
+            // Those that the report is about: strangers may begin paths without end.
+            let mut paths: Vec<_> = self.paths.values_mut().collect();
+            paths.sort_by_key(|path| std::cmp::Reverse(path.measured));
+            for path in paths.into_iter().take(PATHS) {
                 path.model.watch_changes(&path.names);
             }
         }

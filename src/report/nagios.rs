@@ -44,7 +44,10 @@ pub fn render(report: &Report) -> String {
     }
     texts.extend(answered(report));
     let verdict = &report.statistics.verdict;
-    texts.push(verdict.text.clone());
+    // The fault that broke the path stands there already.
+    if report.broken.is_none() {
+        texts.push(verdict.text.clone());
+    }
     texts.extend(report.largest_text());
     texts.extend(verdict.cause.iter().map(|cause| format!("why: {cause}")));
     if report.broken.is_none() && report.blocks.received > 0 {
