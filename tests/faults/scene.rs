@@ -318,12 +318,19 @@ impl Row {
         for (times, part) in &subject.expects {
             let count = logged.iter().filter(|line| line.contains(part)).count();
             explained += count;
-            let least = (times.start() * rounds).min(LOGGED_AT_ONCE);
+            // Parts of one kind share its bound.
+            let least = (times.start() * rounds).min(1);
             if !(least..=times.end() * rounds).contains(&count) {
                 self.wrong.push(format!(
                     "{part:?} was logged {count} times in {rounds} rounds, not {times:?} in each"
                 ));
             }
+        }
+        let due: usize = subject.expects.iter().map(|(times, _)| times.start()).sum();
+        if explained < (due * rounds).min(LOGGED_AT_ONCE) {
+            self.wrong.push(format!(
+                "{explained} lines were logged of {due} in each of {rounds} rounds"
+            ));
         }
         if explained != logged.len() {
             let other = logged
