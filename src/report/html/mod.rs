@@ -291,7 +291,8 @@ fn table(report: &Report, out: &mut String) {
     out.push_str(
         "<section><h2>All figures</h2>\n<p class=\"hint\">Times in milliseconds. Share: of the \
          sum of all totals. Avg: over all blocks, so that it adds up. Incr: over the baseline, \
-         see the notes. Dir: the direction in which a segment queues. Retr: segments that TCP sent again, forward/return.</p>\n\
+         see the notes. Dir: the direction in which a segment queues. Retr: segments \
+         that TCP sent again, forward/return.</p>\n\
          <div class=\"scroll\"><table><thead><tr><th>Part</th>",
     );
     for (name, ..) in &COLUMNS {

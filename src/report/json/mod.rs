@@ -398,7 +398,8 @@ mod tests {
                     "segments/*",
                     "index from to round_trip network forward_excess return_excess connect \
                      retransmits blocks_delayed_by_loss held_share clock_offset_ns \
-                     clock_offset_error_ns clock_skew_ppm connect_ns share baseline_ns increase_ns sla",
+                     clock_offset_error_ns clock_skew_ppm connect_ns share baseline_ns \
+                     increase_ns sla",
                 ),
                 ("segments/*/round_trip", SUMMARY_KEYS),
                 ("segments/*/forward_excess", SUMMARY_KEYS),
