@@ -207,6 +207,7 @@ impl RunState {
         for path in self.paths.values_mut() {
             path.log_due();
         }
+        self.paths.bound_memory();
         let now = sys::clock::mono();
         if self.span.is_some() && self.windows.is_search_due(now) {
             for path in self.paths.values_mut() {
