@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use subsegment_tcp_speeds::passive::{
-    Analyzer, Basis, BoxedFlow, Ended, Event, Flow, Limits, Observer, Sample, Side, Stream,
+    Analyzer, BoxedFlow, Ended, Event, Flow, Limits, Observer, Sample, SampleBasis, Side, Stream,
 };
 use subsegment_tcp_speeds::time::SignedNanos;
 use util::json;
@@ -80,7 +80,8 @@ impl Told {
 
     /// Round trips of data that this side sent, in milliseconds and in rising order.
     fn trips(&self, sender: Side) -> Vec<f64> {
-        let of_data = |of: &&(u64, Sample)| of.1.sender == sender && of.1.basis != Basis::Handshake;
+        let of_data =
+            |of: &&(u64, Sample)| of.1.sender == sender && of.1.basis != SampleBasis::Handshake;
         let samples = self.samples.iter().filter(of_data);
         let mut trips: Vec<f64> = samples.map(|of| of.1.round_trip.as_millis_f64()).collect();
         trips.sort_by(f64::total_cmp);
@@ -268,7 +269,7 @@ fn bulk_both_ways_agrees_with_the_delay_and_is_never_below_tshark() {
         figures(&longer)
     );
     for (_, sample) in &told.samples {
-        if sample.basis == Basis::Handshake {
+        if sample.basis == SampleBasis::Handshake {
             assert_eq!(
                 Some(&sample.round_trip.0),
                 theirs.get(&(sample.time.0 as i64))
@@ -392,7 +393,7 @@ fn without_timestamps_round_trips_are_a_part_of_tsharks() {
     assert_delay(&told.trips(Side::Client), 20.0, late);
     let theirs = ack_rtts(&path);
     for (_, sample) in &told.samples {
-        assert_ne!(sample.basis, Basis::Timestamps);
+        assert_ne!(sample.basis, SampleBasis::Timestamps);
         let other = theirs.get(&(sample.time.0 as i64)).copied();
         assert_eq!(Some(sample.round_trip.0), other, "at {}", sample.time);
     }

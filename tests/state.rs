@@ -6,7 +6,7 @@ mod util;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use subsegment_tcp_speeds::measure::{PathHistory, State};
+use subsegment_tcp_speeds::measure::{PathHistory, RunHistories};
 use util::json::Value;
 use util::link::Link;
 use util::{json, program, text, Dir, Process};
@@ -63,7 +63,7 @@ fn named(report: &Value) -> &str {
 }
 
 fn history(state: &Path) -> PathHistory {
-    let read = State::parse(&std::fs::read_to_string(state).unwrap()).unwrap();
+    let read = RunHistories::parse(&std::fs::read_to_string(state).unwrap()).unwrap();
     assert_eq!(read.cut, None);
     let path = read.state.paths.values().next();
     path.cloned().expect("a path")
@@ -198,7 +198,7 @@ fn two_endless_probes_with_one_state_lose_no_window_and_a_killed_one_loses_one_a
         let deadline = std::time::Instant::now() + util::LONG;
         loop {
             let records = match std::fs::read_to_string(&state) {
-                Ok(text) => State::parse(&text).map_or(0, |read| {
+                Ok(text) => RunHistories::parse(&text).map_or(0, |read| {
                     let paths = read.state.paths.values();
                     paths.map(|path| path.records.len()).sum()
                 }),

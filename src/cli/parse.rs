@@ -489,7 +489,7 @@ mod tests {
     use crate::measure::sla::simple;
     use crate::measure::Sla;
     use crate::passive::{GroupBy, Side};
-    use crate::report::passive::Format as CaptureFormat;
+    use crate::report::passive::PassiveFormat;
     use crate::time::{Nanos, WallTime};
 
     fn args(line: &str) -> impl Iterator<Item = OsString> + '_ {
@@ -562,10 +562,10 @@ mod tests {
 
     const CASES: &[Case] = &[
         ("format", "passive x --format lines", PASSIVE, |c| {
-            passive(c).format = CaptureFormat::Lines;
+            passive(c).format = PassiveFormat::Lines;
         }),
         ("format", "passive x --format prometheus", PASSIVE, |c| {
-            passive(c).format = CaptureFormat::Prometheus;
+            passive(c).format = PassiveFormat::Prometheus;
         }),
         ("interface", "passive -I lo", PASSIVE, |c| {
             passive(c).input = Input::Interface("lo".into());

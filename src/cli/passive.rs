@@ -2,7 +2,7 @@
 
 use super::config::Common;
 use crate::passive::{Filter, GroupBy, Side};
-use crate::report::passive::Format;
+use crate::report::passive::PassiveFormat;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct PassiveConfig {
     /// The capture of the other end; `None` if there is one capture.
     pub peer: Option<PathBuf>,
     /// Format of the output.
-    pub format: Format,
+    pub format: PassiveFormat,
     /// Length of an interval; `None` for no snapshots.
     pub interval: Option<Duration>,
     /// Flows held at once.
@@ -54,7 +54,7 @@ impl Default for PassiveConfig {
             filter: Filter::default(),
             verbose: false,
             peer: None,
-            format: Format::Text,
+            format: PassiveFormat::Text,
             interval: Some(Duration::from_secs(1)),
             max_flows: 100_000,
             count: None,
@@ -93,12 +93,12 @@ impl PassiveConfig {
                 return Err("passive: --peer and --count do not go together");
             }
             let metrics = common.metrics_listen.is_some() || common.metrics_file.is_some();
-            if metrics || self.format == Format::Prometheus {
+            if metrics || self.format == PassiveFormat::Prometheus {
                 return Err("passive: --peer and metrics do not go together");
             }
         }
         // Only JSON shows the snapshots.
-        if !matches!(self.format, Format::Json | Format::JsonLines) {
+        if !matches!(self.format, PassiveFormat::Json | PassiveFormat::JsonLines) {
             self.interval = None;
         }
         Ok(self)

@@ -4,6 +4,7 @@
 pub mod latest;
 pub mod path_key;
 mod path_state;
+mod paths;
 pub mod queue;
 pub mod requests;
 pub mod run;

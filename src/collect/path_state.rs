@@ -4,7 +4,7 @@ use crate::annotation::{Classes, NodeAnnotations};
 use crate::collect::queue::Path;
 use crate::collect::requests::AnnotationRequests;
 use crate::collect::transitions::Transitions;
-use crate::measure::sla::{Event, Rule, Watch};
+use crate::measure::sla::{Rule, RuleEvent, Watch};
 use crate::measure::{why, Model, Part, Parts, Statistics, Trip};
 use crate::report::{part_name, Blocks, PathNode, PathReport};
 use crate::sys;
@@ -158,7 +158,7 @@ impl PathState {
         self.log(rest);
     }
 
-    fn log(&self, changes: Vec<(Event, u64)>) {
+    fn log(&self, changes: Vec<(RuleEvent, u64)>) {
         for (event, more) in changes {
             let place = part_name(&self.names, event.now.part);
             let more = match more {

@@ -2,6 +2,7 @@
 
 use crate::collect::path_key::PathKey;
 use crate::collect::path_state::PathState;
+use crate::collect::paths::Paths;
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequests;
 use crate::collect::state_file::{self, StateFile};
@@ -22,8 +23,6 @@ use std::sync::Arc;
 const NOTICES: usize = 20;
 /// The step of the wall clock from which on a report dates its beginning anew.
 const STEP: Nanos = Nanos(1_000_000_000);
-/// The paths that a report shows; further ones are counted.
-const PATHS: usize = 8;
 /// The most slots of a timeline: the number of points in a plot.
 const SLOTS: usize = 160;
 
@@ -43,17 +42,7 @@ pub struct TakenTrip {
 /// The figures of one run.
 #[derive(Debug)]
 pub struct RunState {
-    /// A state for each path through this node. Their figures do not mix. Boxed, as paths come and
-    /// go and the map moves its values.
-    paths: VecMap<PathKey, Box<PathState>>,
-    /// The most memory of all paths, in bytes; `--max-memory` of a node that listens.
-    memory_limit: usize,
-    /// The memory of all paths at the last look, and that of the paths begun since.
-    memory: usize,
-    /// The number of the latest measurement.
-    used: u64,
-    /// Paths of strangers that were dropped for want of memory.
-    dropped_paths: u64,
+    paths: Paths,
     baseline: Baseline,
     /// As of [`Model::new`].
     span: Option<Nanos>,
@@ -101,12 +90,8 @@ impl RunState {
     /// Returns the empty state of the node `name`.
     pub fn new(name: &str, role: &str, started: WallTime, baseline: Baseline) -> Self {
         let mut run_state = Self {
-            paths: VecMap::new(),
+            paths: Paths::new(),
             follows: baseline == Baseline::Run,
-            memory_limit: usize::MAX,
-            memory: 0,
-            used: 0,
-            dropped_paths: 0,
             baseline,
             span: None,
             rules: Arc::new([]),
@@ -168,60 +153,19 @@ impl RunState {
     /// that was idle for longest first; others stay, as few peers can begin them.
     #[must_use]
     pub fn within(mut self, bytes: usize) -> Self {
-        self.memory_limit = bytes;
+        self.paths.memory_limit = bytes;
         self
     }
 
     fn path_at(&mut self, key: PathKey) -> &mut PathState {
-        self.used += 1;
-        if !self.paths.contains_key(&key) {
-            let rules = Arc::clone(&self.rules);
+        self.paths.at(key, || {
             let model = Model::new(self.baseline.clone(), self.span, self.started);
-            let path = PathState::new(key.hop, &self.name, model, rules);
-            self.memory += path.memory();
-            if self.memory > self.memory_limit {
-                self.bound_memory();
-            }
-            self.paths.insert(key, Box::new(path));
-        }
-        let used = self.used;
-        let path = self.paths.get_mut(&key).expect("it is there by now");
-        path.used = used;
-        path
+            PathState::new(key.hop, &self.name, model, Arc::clone(&self.rules))
+        })
     }
 
-    /// Drops paths of strangers, the one that was idle for longest first, while the memory of all
-    /// exceeds the limit; then down to 7/8 of it, so that this is rare.
-    fn bound_memory(&mut self) {
-        self.memory = self.paths.values().map(|path| path.memory()).sum();
-        if self.memory <= self.memory_limit {
-            return;
-        }
-        let strangers = self.paths.iter().filter(|(key, _)| key.is_of_a_stranger());
-        let mut strangers: Vec<_> = strangers
-            .map(|(_, path)| (path.used, path.memory()))
-            .collect();
-        strangers.sort_unstable();
-        let mut idle_until = 0;
-        for (used, memory) in strangers {
-            if self.memory <= self.memory_limit / 8 * 7 {
-                break;
-            }
-            self.memory -= memory;
-            self.dropped_paths += 1;
-            idle_until = used;
-        }
-        let stays =
-            |key: &PathKey, path: &PathState| !key.is_of_a_stranger() || path.used > idle_until;
-        self.paths.retain(|key, path| stays(key, path));
-    }
-
-    /// Returns the key and the state of the path that the report is about: the one with most
-    /// blocks.
     fn main(&self) -> (PathKey, &PathState) {
-        let fullest = self.paths.iter().max_by_key(|(_, path)| path.measured);
-        let (&key, path) = fullest.expect("the path that begins here is never dropped");
-        (key, path)
+        self.paths.main()
     }
 
     /// Takes a measurement. Returns the parts of a trip, for formats with a line per block.
@@ -271,7 +215,7 @@ impl RunState {
         // rules of another path, on which it is a relay, count its hops otherwise and request
         // nothing.
         let requests = self.requests.as_deref().filter(|_| key.neighbour.is_none());
-        if let Some(path) = self.paths.get_mut(&key) {
+        if let Some(path) = self.paths.get_mut(key) {
             path.act(requests);
         }
     }
@@ -282,7 +226,7 @@ impl RunState {
         for path in self.paths.values_mut() {
             path.log_due();
         }
-        self.bound_memory();
+        self.paths.bound_memory();
         let now = sys::clock::mono();
         if self.span.is_some() && self.windows.is_search_due(now) {
             // Those that the report is about: strangers may begin paths without end.
@@ -491,7 +435,7 @@ impl RunState {
     }
 
     fn path_of(&self, key: PathKey) -> &PathState {
-        self.paths.get(&key).map_or(self.main().1, |path| path)
+        self.paths.get(key).map_or(self.main().1, |path| path)
     }
 
     /// Returns the names by hop on a path.
@@ -591,7 +535,7 @@ impl RunState {
                 self.malformed
             ));
         }
-        notices.extend(self.other_paths(main_key));
+        notices.extend(self.paths.others(main_key));
         if main.measured > 0 {
             let unmatched = main.watch.unmatched();
             notices.extend(
@@ -602,41 +546,6 @@ impl RunState {
             notices.push(format!("{forgotten} events before the first one shown"));
         }
         notices
-    }
-
-    /// Returns a line for each of the paths that the report is not about, those with most blocks
-    /// first, and one that counts the rest.
-    fn other_paths(&self, main: PathKey) -> Vec<String> {
-        let others = self
-            .paths
-            .iter()
-            .filter(|(key, path)| **key != main && path.measured > 0);
-        let mut others: Vec<_> = others.collect();
-        others.sort_by_key(|(_, path)| std::cmp::Reverse(path.measured));
-        let mut lines = Vec::new();
-        for (key, path) in others.iter().take(PATHS - 1) {
-            lines.push(format!(
-                "another path, not in these figures: {}: blocks {}",
-                path_name(key, path),
-                path.measured
-            ));
-        }
-        let rest = others.get(PATHS - 1..).unwrap_or_default();
-        if !rest.is_empty() {
-            let blocks: u64 = rest.iter().map(|(_, path)| path.measured).sum();
-            lines.push(format!(
-                "and {} other paths more, with {blocks} blocks",
-                rest.len()
-            ));
-        }
-        if self.dropped_paths > 0 {
-            lines.push(format!(
-                "figures of paths without a key that were dropped for want of memory \
-                 (--max-memory): {}",
-                self.dropped_paths
-            ));
-        }
-        lines
     }
 
     /// Returns a report of this moment, with the timeline that pictures need if `pictures`.
@@ -654,7 +563,7 @@ impl RunState {
     pub fn timeline(&self, now: Now) -> Option<Timeline> {
         let mut timeline = self.model().timeline(SLOTS, now)?;
         let events = self.notices.iter().filter_map(|notice| {
-            Some(timeline::Event {
+            Some(timeline::TimelineEvent {
                 at: notice.at?,
                 kind: EventKind::Notice(notice.text.clone()),
             })
@@ -665,21 +574,12 @@ impl RunState {
     }
 }
 
-/// Returns a path in words: the name at hop 0, which a peer wrote, the neighbour's address and the
-/// hop of this node.
-fn path_name(key: &PathKey, path: &PathState) -> String {
-    let Some(neighbour) = key.neighbour else {
-        return "the one that begins here".into();
-    };
-    let source = path.names.get(&0).map_or("", String::as_str);
-    format!("{}@{neighbour} (hop {})", source.escape_debug(), key.hop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::annotation::{Classes, NodeAnnotations};
     use crate::collect::path_state::CONNECTS;
+    use crate::collect::paths::SHOWN;
     use crate::collect::queue::Path;
     use crate::measure::{sla, Sla};
     use crate::report::PathNode;
@@ -805,7 +705,7 @@ mod tests {
             assert_eq!(requests.hops(), requested, "step {step}");
         }
         // Each path keeps its own limits all the same.
-        let worst = |hop| run_state.paths.get(&at(hop)).map(|path| path.watch.worst());
+        let worst = |hop| run_state.paths.get(at(hop)).map(|path| path.watch.worst());
         let (ok, warning) = (Some(Sla::Ok), Some(Sla::Warning));
         assert_eq!([worst(0), worst(1), worst(2)], [ok, ok, warning]);
     }
@@ -945,15 +845,15 @@ mod tests {
             }
         }
         for stays in [keyed, at(0), guest] {
-            assert!(run_state.paths.contains_key(&stays), "{stays:?}");
+            assert!(run_state.paths.get(stays).is_some(), "{stays:?}");
         }
-        assert!(run_state.dropped_paths > 10_000);
+        assert!(run_state.paths.dropped > 10_000);
         let report = run_state.report(WallTime(1), Blocks::default(), 0);
         let others = report
             .notices
             .iter()
             .filter(|notice| notice.contains("another path"));
-        assert_eq!(others.count(), PATHS - 1);
+        assert_eq!(others.count(), SHOWN - 1);
         assert!(report
             .notices
             .iter()

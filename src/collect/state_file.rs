@@ -6,8 +6,8 @@
 //! logged once; the run goes on, and its records wait in memory.
 
 use crate::measure::baseline::MAX_LEN;
-use crate::measure::change::{Event, When};
-use crate::measure::{Part, Record, State, StateText};
+use crate::measure::change::{RecordEvent, When};
+use crate::measure::{Part, Record, RunHistories, StateText};
 use crate::output::replace;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
@@ -33,9 +33,9 @@ const FUTURE: Nanos = Nanos(3_600_000_000_000);
 pub struct StateFile {
     path: PathBuf,
     /// As the file has it.
-    on_disk: Arc<State>,
+    on_disk: Arc<RunHistories>,
     /// The same and the records that wait.
-    state: Arc<State>,
+    state: Arc<RunHistories>,
     /// Inode and length as this process left it.
     left: Option<(u64, u64)>,
     /// The last line is cut, or the text is of an older version.
@@ -86,12 +86,12 @@ impl StateFile {
     }
 
     /// The state as it was read or written last, with the records that wait.
-    pub fn state(&self) -> Arc<State> {
+    pub fn state(&self) -> Arc<RunHistories> {
         Arc::clone(&self.state)
     }
 
     /// Adds the record of a window of `key`'s path, as an appended line where that does.
-    pub fn push(&mut self, key: &str, record: Record) -> Vec<(Part, Event)> {
+    pub fn push(&mut self, key: &str, record: Record) -> Vec<(Part, RecordEvent)> {
         if self.is_foreign {
             return self.enter(key, record);
         }
@@ -122,7 +122,7 @@ impl StateFile {
     /// # Errors
     ///
     /// A sentence, which is logged too: the file cannot be locked, read or written.
-    pub fn update(&mut self, change: impl FnOnce(&mut State)) -> Result<(), String> {
+    pub fn update(&mut self, change: impl FnOnce(&mut RunHistories)) -> Result<(), String> {
         let lock = self.begin();
         change(Arc::make_mut(&mut self.state));
         let written = lock.and_then(|_lock| self.write_whole());
@@ -223,16 +223,16 @@ impl StateFile {
         Ok(())
     }
 
-    fn enter(&mut self, key: &str, mut record: Record) -> Vec<(Part, Event)> {
+    fn enter(&mut self, key: &str, mut record: Record) -> Vec<(Part, RecordEvent)> {
         let state = Arc::make_mut(&mut self.state);
         record.sequence = state.next_sequence();
         state.push(key, record)
     }
 
-    fn append(&mut self, key: &str, record: &Record) -> Result<Vec<(Part, Event)>, String> {
+    fn append(&mut self, key: &str, record: &Record) -> Result<Vec<(Part, RecordEvent)>, String> {
         let mut record = record.clone();
         record.sequence = self.state.next_sequence();
-        let line = State::line(key, &record);
+        let line = RunHistories::line(key, &record);
         let is_due = sys::clock::mono().since(self.written_whole) >= WHOLE;
         if is_due || self.has_to_be_whole {
             let before = Arc::clone(&self.state);
@@ -307,7 +307,7 @@ impl std::fmt::Display for StateReadError {
 /// [`StateReadError`]: the file cannot be read, or it is no state of this version.
 pub fn read_state(path: &Path) -> Result<StateText, StateReadError> {
     let text = read_bounded(path)?;
-    State::parse(&text).map_err(|error| StateReadError::Foreign(error.to_string()))
+    RunHistories::parse(&text).map_err(|error| StateReadError::Foreign(error.to_string()))
 }
 
 /// Reads a file of at most [`MAX_LEN`] bytes, as text.

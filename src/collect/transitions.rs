@@ -1,7 +1,7 @@
 //! Changes of SLA states on their way to the log. A rule whose state changes with every block has
 //! one line per second, which counts the changes that it leaves out.
 
-use crate::measure::sla::{Event, Figure, Statistic};
+use crate::measure::sla::{RuleEvent, RuleFigure, Statistic};
 use crate::measure::{Part, Sla};
 use crate::time::{MonoTime, Nanos};
 
@@ -19,17 +19,17 @@ struct StateChanges {
     /// The time of the latest line.
     logged: Option<MonoTime>,
     /// The latest change without a line.
-    latest: Option<Event>,
+    latest: Option<RuleEvent>,
     /// The number of changes before it without a line.
     more: u64,
 }
 
 /// The fields of an event that identify its rule.
-type RuleKey = (Part, Option<u32>, Figure, Option<Statistic>, Sla);
+type RuleKey = (Part, Option<u32>, RuleFigure, Option<Statistic>, Sla);
 
 impl Transitions {
     /// Takes a change.
-    pub fn take(&mut self, event: Event) {
+    pub fn take(&mut self, event: RuleEvent) {
         let now = &event.now;
         let rule = (now.part, now.line, now.figure, now.statistic, now.severity);
         let known = self.0.iter().position(|changes| changes.rule == rule);
@@ -53,7 +53,7 @@ impl Transitions {
 
     /// Takes the changes whose line is due at `now`: the latest of each rule, and the number before
     /// it since its last line.
-    pub fn due(&mut self, now: MonoTime) -> Vec<(Event, u64)> {
+    pub fn due(&mut self, now: MonoTime) -> Vec<(RuleEvent, u64)> {
         self.take_if(|logged| {
             let is_due = logged.map_or(true, |logged| now.since(logged) >= EVERY);
             is_due.then_some(now)
@@ -61,7 +61,7 @@ impl Transitions {
     }
 
     /// Takes all changes without a line, at the end.
-    pub fn rest(&mut self) -> Vec<(Event, u64)> {
+    pub fn rest(&mut self) -> Vec<(RuleEvent, u64)> {
         self.take_if(|logged| logged.or(Some(MonoTime(0))))
     }
 
@@ -70,7 +70,7 @@ impl Transitions {
     fn take_if(
         &mut self,
         when: impl Fn(Option<MonoTime>) -> Option<MonoTime>,
-    ) -> Vec<(Event, u64)> {
+    ) -> Vec<(RuleEvent, u64)> {
         let mut lines = Vec::new();
         for changes in self.0.iter_mut().filter(|changes| changes.latest.is_some()) {
             if let Some(at) = when(changes.logged) {
@@ -89,14 +89,14 @@ mod tests {
     use crate::measure::sla::LimitState;
     use crate::time::WallTime;
 
-    fn event(line: u32, sequence: u64) -> Event {
-        Event {
+    fn event(line: u32, sequence: u64) -> RuleEvent {
+        RuleEvent {
             at: WallTime(0),
             sequence,
             now: LimitState {
                 part: Part::Total,
                 line: Some(line),
-                figure: Figure::RoundTrip,
+                figure: RuleFigure::RoundTrip,
                 statistic: None,
                 severity: Sla::Warning,
                 limit: None,
@@ -110,7 +110,7 @@ mod tests {
         }
     }
 
-    fn shown(lines: Vec<(Event, u64)>) -> Vec<(Option<u32>, u64, u64)> {
+    fn shown(lines: Vec<(RuleEvent, u64)>) -> Vec<(Option<u32>, u64, u64)> {
         let lines = lines.into_iter();
         lines
             .map(|(event, more)| (event.now.line, event.sequence, more))

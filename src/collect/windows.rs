@@ -1,8 +1,8 @@
 //! The windows of a run: when each ends, and where its record goes.
 
 use crate::collect::state_file::{self, StateFile};
-use crate::measure::change::{Event, When};
-use crate::measure::{Part, Record, State};
+use crate::measure::change::{RecordEvent, When};
+use crate::measure::{Part, Record, RunHistories};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Windows {
     searched: MonoTime,
     pub(super) file: Option<StateFile>,
     /// The records of a run without a file.
-    memory: Arc<State>,
+    memory: Arc<RunHistories>,
 }
 
 impl Windows {
@@ -79,7 +79,7 @@ impl Windows {
     }
 
     /// Keeps the record of a window.
-    pub(super) fn push(&mut self, key: &str, mut record: Record) -> Vec<(Part, Event)> {
+    pub(super) fn push(&mut self, key: &str, mut record: Record) -> Vec<(Part, RecordEvent)> {
         if let Some(file) = &mut self.file {
             return file.push(key, record);
         }
@@ -89,7 +89,7 @@ impl Windows {
     }
 
     /// The records so far.
-    pub(super) fn state(&self) -> Arc<State> {
+    pub(super) fn state(&self) -> Arc<RunHistories> {
         match &self.file {
             Some(file) => file.state(),
             None => Arc::clone(&self.memory),
@@ -98,15 +98,15 @@ impl Windows {
 }
 
 /// The words of the log for a change.
-pub(super) fn described(event: Event) -> String {
+pub(super) fn described(event: RecordEvent) -> String {
     match event {
-        Event::Named => "its delay rose over earlier windows".to_owned(),
-        Event::Further => "its delay rose further".to_owned(),
-        Event::Cleared => "its delay is as before again".to_owned(),
-        Event::Fell(by) => {
+        RecordEvent::Named => "its delay rose over earlier windows".to_owned(),
+        RecordEvent::Further => "its delay rose further".to_owned(),
+        RecordEvent::Cleared => "its delay is as before again".to_owned(),
+        RecordEvent::Fell(by) => {
             let by = by.as_millis_f64().abs();
             format!("its delay fell by {by:.2} ms, the normal from now on")
         }
-        Event::NewNormal => "its delay has been higher for 7 days: the new normal".to_owned(),
+        RecordEvent::NewNormal => "its delay has been higher for 7 days: the new normal".to_owned(),
     }
 }

@@ -18,7 +18,7 @@ use crate::passive::{
     link_type_name, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer,
     Packet, Paired, Pairing, Sample, Side, Stream, TcpSegment,
 };
-use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
+use crate::report::passive::{prometheus, Capture, FlowRecord, Metrics, PassiveFormat};
 use crate::report::prometheus::Exposition;
 use crate::time::WallTime;
 use crossbeam_channel::{after, bounded, never, select, Receiver};
@@ -73,7 +73,7 @@ fn output_failed(error: &io::Error) -> ExitCode {
 
 /// The printer of flows and round trips.
 struct Printer {
-    format: Format,
+    format: PassiveFormat,
     at: Option<Side>,
     out: BufWriter<io::Stdout>,
     /// The first failed write; nothing is written after it.
@@ -86,7 +86,7 @@ struct Printer {
 impl Printer {
     /// Returns a printer, which counts for the metrics if the output or `with_metrics` needs them.
     fn new(config: &PassiveConfig, with_metrics: bool) -> Self {
-        let metrics = with_metrics || config.format == Format::Prometheus;
+        let metrics = with_metrics || config.format == PassiveFormat::Prometheus;
         let mut printer = Self {
             format: config.format,
             at: config.at,
@@ -112,7 +112,7 @@ impl Printer {
         }
     }
 
-    fn record(&mut self, record: &Record<'_>) {
+    fn record(&mut self, record: &FlowRecord<'_>) {
         let text = self.format.flow(record, self.is_first);
         self.is_first = false;
         self.write(&text);
@@ -120,7 +120,7 @@ impl Printer {
 
     fn alone(&mut self, flow: &Flow) {
         let at = self.at.or_else(|| flow.near()).unwrap_or(Side::Client);
-        self.record(&Record {
+        self.record(&FlowRecord {
             flow,
             peer: None,
             one_way: None,
@@ -144,7 +144,7 @@ impl Printer {
     fn pair(&mut self, (flow, peer): &Paired, pairing: &mut Pairing) {
         let one_way = pairing.take(flow);
         let at = self.at.or(one_way.file_at).or_else(|| flow.near());
-        self.record(&Record {
+        self.record(&FlowRecord {
             flow,
             peer: peer.as_deref(),
             one_way: Some(one_way),
@@ -260,7 +260,7 @@ impl Session {
         // Flows in the table are a metric, so the metrics come before the table is emptied.
         let metrics = self.metrics();
         self.analyzer.finish(&mut self.printer);
-        if self.printer.format == Format::Prometheus {
+        if self.printer.format == PassiveFormat::Prometheus {
             self.printer.write(&metrics);
         }
         let end = self.printer.format.end(&Capture {

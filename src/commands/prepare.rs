@@ -11,7 +11,7 @@ use crate::commands::exporter::Exporter;
 use crate::http::{self, Routes};
 use crate::measure::baseline::escape;
 use crate::measure::sla::{self, Rule};
-use crate::measure::{Baseline, State};
+use crate::measure::{Baseline, RunHistories};
 use crate::node::accept::listen_addresses;
 use crate::node::accept_limit::AdmissionLimits;
 use crate::node::dial::NextHop;
@@ -112,7 +112,7 @@ fn baseline(path: &Path) -> Result<Baseline, OutputError> {
             .and_then(|report| report.baseline())
             .map_err(|what| error(invalid(what)))?
     } else {
-        let read = State::parse(&text);
+        let read = RunHistories::parse(&text);
         read.map_err(|what| error(invalid(what.to_string())))?.state
     };
     Ok(Baseline::Earlier(Arc::new(state)))

@@ -19,7 +19,7 @@ const WIDTH: f64 = 3.5;
 
 /// A stretch of a run: blocks one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch {
+pub struct RunBatch {
     /// Blocks.
     pub count: u64,
     /// Their median.
@@ -34,7 +34,7 @@ pub struct PartBatches {
     /// The part.
     pub part: Part,
     /// At most 20 of a run, with equal counts of blocks.
-    pub batches: Vec<Batch>,
+    pub batches: Vec<RunBatch>,
 }
 
 /// Cuts the blocks that have a value in a column into batches; none for under 15 blocks.
@@ -47,7 +47,7 @@ pub(super) fn cut(rows: &Rows, part: Part, column: usize) -> PartBatches {
         let mut values = values[bound(batch)..bound(batch + 1)].to_vec();
         let sum: i128 = values.iter().map(|value| i128::from(*value)).sum();
         let mean = (sum / values.len().max(1) as i128) as i64;
-        Batch {
+        RunBatch {
             count: values.len() as u64,
             p50: SignedNanos(exact_quantile(&mut values, 0.5).unwrap_or(mean)),
             mean: SignedNanos(mean),
@@ -61,14 +61,14 @@ pub(super) fn cut(rows: &Rows, part: Part, column: usize) -> PartBatches {
 
 /// One side of a comparison: a part's median, and its batches where they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Side {
+pub struct RunSide {
     /// The median of all blocks.
     pub p50: SignedNanos,
     /// The batches; empty where they are not known.
-    pub batches: Vec<Batch>,
+    pub batches: Vec<RunBatch>,
 }
 
-impl Side {
+impl RunSide {
     /// The standard error of the median in nanoseconds; `None` for too few batches.
     fn error(&self) -> Option<f64> {
         let n = self.batches.len();
@@ -117,11 +117,11 @@ impl Compared {
 }
 
 /// Compares the parts that both have, in order of the path.
-pub fn compare(before: &VecMap<Part, Side>, after: &VecMap<Part, Side>) -> Vec<Compared> {
+pub fn compare(before: &VecMap<Part, RunSide>, after: &VecMap<Part, RunSide>) -> Vec<Compared> {
     let both = before
         .iter()
         .filter_map(|(part, side)| Some((*part, side, after.get(part)?)));
-    let one = |(part, before, after): (Part, &Side, &Side)| {
+    let one = |(part, before, after): (Part, &RunSide, &RunSide)| {
         let half = |a: f64, b: f64| {
             let half = WIDTH * (a * a + b * b).sqrt();
             Nanos(half as u64).max(FLOOR).signed()
@@ -155,7 +155,7 @@ fn order(part: Part) -> (u8, u8) {
 /// The records of a state that ended until `before`, and those that began from `after` on: of the
 /// earlier ones as many as there are later ones, at least 12. Each is a batch. Records of an unset
 /// clock are left out.
-pub fn sides(records: &[Record], before: WallTime, after: WallTime) -> [VecMap<Part, Side>; 2] {
+pub fn sides(records: &[Record], before: WallTime, after: WallTime) -> [VecMap<Part, RunSide>; 2] {
     let set = || records.iter().filter(|record| record.when.is_clock_set());
     let later: Vec<&Record> = set().filter(|record| record.when.wall >= after).collect();
     let end = |record: &Record| record.when.wall.0.saturating_add(record.window.0);
@@ -163,11 +163,11 @@ pub fn sides(records: &[Record], before: WallTime, after: WallTime) -> [VecMap<P
     let most = later.len().max(12);
     let earlier = earlier[earlier.len().saturating_sub(most)..].to_vec();
     [earlier, later].map(|records| {
-        let mut sides: VecMap<Part, Side> = VecMap::new();
+        let mut sides: VecMap<Part, RunSide> = VecMap::new();
         for record in records {
             for (part, figures) in &record.parts {
-                let side = sides.get_or_insert_with(*part, Side::default);
-                side.batches.push(Batch {
+                let side = sides.get_or_insert_with(*part, RunSide::default);
+                side.batches.push(RunBatch {
                     count: figures.count,
                     p50: figures.p50,
                     mean: figures.mean,
@@ -197,20 +197,20 @@ mod tests {
         }
 
         /// A side of 20 batches around `level` ms, each off by up to `spread` ms.
-        fn side(&mut self, level: f64, spread: f64) -> Side {
+        fn side(&mut self, level: f64, spread: f64) -> RunSide {
             let mut at = |_| {
                 let off = (self.unit() + self.unit() - 1.0) * spread;
                 let p50 = SignedNanos(((level + off) * 1e6) as i64);
-                Batch {
+                RunBatch {
                     count: 5,
                     p50,
                     mean: p50,
                 }
             };
-            let batches: Vec<Batch> = (0..20).map(&mut at).collect();
+            let batches: Vec<RunBatch> = (0..20).map(&mut at).collect();
             let mut values: Vec<i64> = batches.iter().map(|batch| batch.p50.0).collect();
             let p50 = SignedNanos(exact_quantile(&mut values, 0.5).unwrap_or(0));
-            Side { p50, batches }
+            RunSide { p50, batches }
         }
     }
 
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn without_batches_there_is_a_difference_and_no_interval() {
         let part = Part::Host(1);
-        let side = |p50| Side {
+        let side = |p50| RunSide {
             p50: SignedNanos(p50),
             batches: Vec::new(),
         };

@@ -31,7 +31,7 @@ mod trip;
 mod verdict;
 pub mod why;
 
-pub use baseline::{PathHistory, Record, State, StateError, StateText};
+pub use baseline::{PathHistory, Record, RunHistories, StateError, StateText};
 pub use histogram::{Histogram, BUCKETS_NS};
 pub use model::{Baseline, Model};
 pub use part::Part;
@@ -77,7 +77,8 @@ pub struct HopStamp {
     pub generation: u8,
     /// `true` if the node's clock was stepped between ingress and egress of this stamp.
     pub stepped: bool,
-    /// The block waited for the node's connection to the next one: the forward residence is that of the connect.
+    /// The block waited for the node's connection to the next one: the forward residence is that of
+    /// the connect.
     pub waited: bool,
     /// The node's kernel calls its clock synchronised.
     pub synchronised: bool,
@@ -313,7 +314,8 @@ pub struct Verdict {
     pub increase_high: Option<SignedNanos>,
     /// The figure before the change.
     pub baseline: Option<SignedNanos>,
-    /// When the first block on the new level was due, by the clock as it is now; `None` if that is unknown.
+    /// When the first block on the new level was due, by the clock as it is now; `None` if that is
+    /// unknown.
     pub since: Option<WallTime>,
     /// When the change ended; `None` if it lasts.
     pub until: Option<WallTime>,
@@ -329,8 +331,8 @@ pub struct Verdict {
     pub doubts: Vec<String>,
     /// One sentence for people.
     pub text: String,
-    /// The likely cause, by annotations of nodes and kernels: `network`, `host C is busy: ...`; `unknown` if the rules do
-    /// not decide; `None` if nothing was asked.
+    /// The likely cause, by annotations of nodes and kernels: `network`, `host C is busy: ...`;
+    /// `unknown` if the rules do not decide; `None` if nothing was asked.
     pub cause: Option<String>,
     /// `true` if the host is named for its wake-up delay.
     pub reads_late: bool,
@@ -416,7 +418,8 @@ pub struct PartStatistics {
     pub delay: Option<Summary>,
     /// Of the latest complete window, or of the run before the first has ended.
     pub window: Option<Summary>,
-    /// Sum of the part / blocks of the run: these add up to the total's mean. Of the server, its own mean.
+    /// Sum of the part / blocks of the run: these add up to the total's mean. Of the server, its
+    /// own mean.
     pub mean: Option<SignedNanos>,
     /// Sum of the part / sum of the totals: these add up to 1. `None` for the server.
     pub share: Option<f64>,

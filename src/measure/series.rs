@@ -21,7 +21,8 @@ pub(super) const NONE: i64 = i64::MIN;
 pub(super) struct Rows {
     columns: usize,
     limit: usize,
-    /// Rows older than this are forgotten, but for the [`RECENT`] latest; `None` keeps the whole run.
+    /// Rows older than this are forgotten, but for the [`RECENT`] latest; `None` keeps the whole
+    /// run.
     span: Option<Nanos>,
     times: Vec<u64>,
     connections: Vec<u32>,

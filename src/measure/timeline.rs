@@ -32,7 +32,7 @@ pub type Line = Vec<Option<Slot>>;
 
 /// An event of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct TimelineEvent {
     /// Time on the origin's wall clock.
     pub at: WallTime,
     /// The kind of event.
@@ -62,7 +62,7 @@ pub struct Timeline {
     /// Residences, both ways together, in order of the path.
     pub hosts: Vec<Line>,
     /// The events, in order of time.
-    pub events: Vec<Event>,
+    pub events: Vec<TimelineEvent>,
 }
 
 impl Timeline {
@@ -179,7 +179,8 @@ mod tests {
         assert_eq!(one.on(now), (WallTime(899_400), Nanos(1)));
     }
 
-    /// 1000 blocks over 100 s; at half time B -> C takes 3 ms more, and the clock of Z is stepped at 70 s.
+    /// 1000 blocks over 100 s; at half time B -> C takes 3 ms more, and the clock of Z is stepped
+    /// at 70 s.
     fn stepped() -> Timeline {
         let mut path = SimPath::new(4, 1);
         path.interval_ns = 100.0 * MS;

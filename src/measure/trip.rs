@@ -27,7 +27,8 @@ pub struct Trip {
     pub late: bool,
     /// First reply byte minus last forward write at an exit; `None` if unknown.
     pub behind_exit: Option<Nanos>,
-    /// A number of the connection that the block came by: blocks of one connection wait for each other.
+    /// A number of the connection that the block came by: blocks of one connection wait for each
+    /// other.
     pub connection: u32,
     /// Readings of the kernel's count of retransmissions that came with the block.
     pub retransmits: Vec<Retransmits>,
@@ -64,12 +65,14 @@ pub struct HostPart {
     pub forward_wake_up: Option<SignedNanos>,
     /// The same on the way back, a share of the segment behind. `None` also at the end of the path.
     pub return_wake_up: Option<SignedNanos>,
-    /// The wake-up delays that count as the host's, on the way out and back: of segments whose both ends are known.
+    /// The wake-up delays that count as the host's, on the way out and back: of segments whose both
+    /// ends are known.
     pub own_wake_ups: [SignedNanos; 2],
 }
 
 impl HostPart {
-    /// The host's part of the total: its residences and its own wake-up delays. `None` if its clock was stepped.
+    /// The host's part of the total: its residences and its own wake-up delays. `None` if its clock
+    /// was stepped.
     pub fn part(&self) -> Option<SignedNanos> {
         self.residence()
             .map(|residence| residence + self.own_wake_ups[0] + self.own_wake_ups[1])
@@ -100,16 +103,17 @@ pub struct SegmentPart {
     pub forward: Option<SignedNanos>,
     /// The raw one-way difference `x_i - y_e`. Forward and back add up to the round trip.
     pub back: Option<SignedNanos>,
-    /// The wake-up delay of the far node on the way out and that of the near node on the way back; `None` unless both
-    /// are known.
+    /// The wake-up delay of the far node on the way out and that of the near node on the way back;
+    /// `None` unless both are known.
     pub wake_ups: Option<[SignedNanos; 2]>,
-    /// The time that the block waited at the near node for its connection to the far one; `None` if it did not wait.
+    /// The time that the block waited at the near node for its connection to the far one; `None` if
+    /// it did not wait.
     pub connect: Option<SignedNanos>,
 }
 
 impl SegmentPart {
-    /// The segment's part of the total: the round trip, without the wake-up delays at its ends where both are known, so
-    /// that no block drops out. `None` if a clock was stepped.
+    /// The segment's part of the total: the round trip, without the wake-up delays at its ends
+    /// where both are known, so that no block drops out. `None` if a clock was stepped.
     pub fn part(&self) -> Option<SignedNanos> {
         self.network.or(self.round_trip)
     }

@@ -107,7 +107,8 @@ pub fn cause(statistics: &Statistics, evidence: &Evidence<'_>) -> Option<String>
     })
 }
 
-/// Of so many blocks the wake-up delays at both ends have to be known before the network is blamed without them.
+/// Of so many blocks the wake-up delays at both ends have to be known before the network is blamed
+/// without them.
 const NETWORK_KNOWN: f64 = 0.9;
 
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 use crate::node::end::End;
 use crate::node::pair::EndPair;
 use crate::passive::{Http, Side as HttpSide};
-use crate::report::session::{Event, Snapshot};
+use crate::report::session::{SessionEvent, Snapshot};
 use crate::session::connection_record::{ConnectionRecord, ConnectionSide, EndRecord, Kernel};
 use crate::sync::lock;
 use crate::sys;
@@ -141,7 +141,7 @@ impl Sessions {
 
     /// Ends the record of a connection whose sockets are still open.
     pub fn ended(&self, pair: &EndPair) {
-        if let Some(snapshot) = snapshot(pair, Event::End) {
+        if let Some(snapshot) = snapshot(pair, SessionEvent::End) {
             self.send(ConnectionEvent::End(Box::new(snapshot)));
         }
     }
@@ -160,7 +160,7 @@ pub fn connected(pair: &EndPair, end: &End, took: Nanos) {
 }
 
 /// Returns the current record of a connection; `None` without `--sessions`.
-pub fn snapshot(pair: &EndPair, event: Event) -> Option<Snapshot> {
+pub fn snapshot(pair: &EndPair, event: SessionEvent) -> Option<Snapshot> {
     let connection_log = pair.client.connection_log()?;
     let kernels =
         [Some(&pair.client), pair.server.get()].map(|end| end.map(|e| kernel_state(&e.socket)));
@@ -174,7 +174,7 @@ pub fn snapshot(pair: &EndPair, event: Event) -> Option<Snapshot> {
             }
         }
     };
-    let (record, interval) = if event == Event::Now {
+    let (record, interval) = if event == SessionEvent::Now {
         let mut record = lock(&connection_log.record).clone();
         update(&mut record); // In the copy: the looks and intervals of the file are its own.
         (record, [None; 2])
@@ -184,7 +184,7 @@ pub fn snapshot(pair: &EndPair, event: Event) -> Option<Snapshot> {
         let interval = record.interval();
         (record.clone(), interval)
     };
-    let (http, http_dropped) = if event == Event::End {
+    let (http, http_dropped) = if event == SessionEvent::End {
         let http = std::mem::take(&mut *lock(&connection_log.http));
         (http.exchanges, http.dropped)
     } else {

@@ -11,7 +11,7 @@ use super::application::Application;
 use super::encapsulation::Tunnel;
 use super::http::Http;
 use super::packet::{Endpoint, TcpSegment, ACK, FIN, RST, SYN};
-use super::sent::{Basis, Ended, Findings, Interval, Sample, Sent};
+use super::sent::{Ended, Findings, Interval, Sample, SampleBasis, Sent};
 use super::side::Side;
 use super::track::{distance, Sighting};
 use crate::time::{SignedNanos, WallTime};
@@ -298,7 +298,7 @@ impl Flow {
                 && in_order;
             if of_syn || of_syn_ack {
                 let begun = other.track.syn_answered(echo);
-                let sample = begun.map(|time| answered(time, Basis::Handshake));
+                let sample = begun.map(|time| answered(time, SampleBasis::Handshake));
                 let round_trip = sample.map(|sample| sample.round_trip);
                 findings.handshake = sample;
                 other.established = Some(now);

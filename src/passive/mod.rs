@@ -61,7 +61,7 @@ pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
 pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
 pub use peer::{pair_flows, same_exchange, Halves, OneWay, Paired, Pairing, Which};
-pub use sent::{Basis, Ended, Event, Findings, Interval, IntervalSent, Sample, Sent};
+pub use sent::{Ended, Event, Findings, Interval, IntervalSent, Sample, SampleBasis, Sent};
 pub use side::Side;
 pub use tally::Tally;
 pub use tls::Handshake;

@@ -128,7 +128,7 @@ impl Ended {
 
 /// How a round trip was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
+pub enum SampleBasis {
     /// A TSval and its echo.
     Timestamps,
     /// A segment's end and the ACK of exactly that, neither repeated nor beside a hole.
@@ -137,7 +137,7 @@ pub enum Basis {
     Handshake,
 }
 
-impl Basis {
+impl SampleBasis {
     /// As it stands in the lines.
     pub fn name(self) -> &'static str {
         match self {
@@ -158,7 +158,7 @@ pub struct Sample {
     /// How long; negative only where the capture's clock was stepped back.
     pub round_trip: SignedNanos,
     /// How it was measured.
-    pub basis: Basis,
+    pub basis: SampleBasis,
 }
 
 /// What one segment brought to light.

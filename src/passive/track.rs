@@ -8,7 +8,7 @@
 //! waited for a hole before the segment to be filled.
 
 use super::packet::Timestamps;
-use super::sent::Basis;
+use super::sent::SampleBasis;
 use crate::time::WallTime;
 use std::collections::VecDeque;
 
@@ -91,7 +91,7 @@ pub(super) fn distance(a: u32, b: u32) -> i32 {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Acknowledged {
     /// When the segment passed that it answers, and how that is known.
-    pub(super) answered: Option<(WallTime, Basis)>,
+    pub(super) answered: Option<(WallTime, SampleBasis)>,
     /// Empty segments that turn out to have been keep-alive probes.
     pub(super) keep_alives: u32,
 }
@@ -170,7 +170,7 @@ impl Track {
         echo: Option<u32>,
         before: Option<u32>,
         beyond: bool,
-    ) -> Option<(WallTime, Basis)> {
+    ) -> Option<(WallTime, SampleBasis)> {
         let mut answered = None;
         let hole = self.hole;
         let usable = |of: &Waiting| {
@@ -193,8 +193,8 @@ impl Track {
             };
             if certain && usable(first) {
                 let basis = match step {
-                    Some(_) => Basis::Timestamps,
-                    None => Basis::Sequence,
+                    Some(_) => SampleBasis::Timestamps,
+                    None => SampleBasis::Sequence,
                 };
                 answered = Some((first.time, basis));
             }
@@ -210,7 +210,7 @@ impl Track {
                 break;
             }
             if rest == 0 && usable(first) {
-                answered = answered.or(Some((first.time, Basis::Sequence)));
+                answered = answered.or(Some((first.time, SampleBasis::Sequence)));
             }
             self.by_sequence.pop_front();
         }

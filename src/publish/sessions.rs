@@ -9,7 +9,7 @@
 use crate::http::Take;
 use crate::node::connection_log::{snapshot, ConnectionEvent, HasEnds, Sessions};
 use crate::output::OutputError;
-use crate::report::session::{line, Event, Snapshot};
+use crate::report::session::{line, SessionEvent, Snapshot};
 use crate::sync::STACK;
 use crate::vec_map::VecMap;
 use crossbeam_channel::{bounded, Receiver, RecvTimeoutError};
@@ -38,7 +38,7 @@ pub fn write_open(
     take: &mut Take<'_>,
 ) -> io::Result<()> {
     // A new connection may have no record yet. Each is released before its line is taken.
-    let mut records = open.filter_map(|live| snapshot(live.pair(), Event::Now));
+    let mut records = open.filter_map(|live| snapshot(live.pair(), SessionEvent::Now));
     records.try_for_each(|record| take(&line(node, role, &record)))
 }
 
@@ -205,7 +205,9 @@ fn run(
         match event {
             Ok(ConnectionEvent::Start(id, connection)) => {
                 let live: Option<Arc<dyn HasEnds>> = connection.upgrade();
-                if let Some(snapshot) = live.and_then(|live| snapshot(live.pair(), Event::Start)) {
+                if let Some(snapshot) =
+                    live.and_then(|live| snapshot(live.pair(), SessionEvent::Start))
+                {
                     write(&snapshot, &mut outcome);
                 }
                 if open.is_empty() {
@@ -223,7 +225,7 @@ fn run(
                     let Some(live) = connection.upgrade() else {
                         return false;
                     };
-                    let record = snapshot(live.pair(), Event::IntervalCounts);
+                    let record = snapshot(live.pair(), SessionEvent::IntervalCounts);
                     drop(live); // It may end while its line waits for a slow reader.
                     if let Some(record) = record.filter(|one| one.interval.iter().any(moved)) {
                         write(&record, &mut outcome);
@@ -236,7 +238,7 @@ fn run(
     }
     // A connection that is still open (a connect may take its time) ends with the process.
     for live in open.values().filter_map(Weak::upgrade) {
-        if let Some(snapshot) = snapshot(live.pair(), Event::End) {
+        if let Some(snapshot) = snapshot(live.pair(), SessionEvent::End) {
             write(&snapshot, &mut outcome);
         }
     }

@@ -4,8 +4,8 @@ use super::json::read::{parse, Value};
 use super::json::write::{Array, Object, Writer};
 use crate::measure::baseline::{path_key, path_nodes};
 use crate::measure::change::RunFigures;
-use crate::measure::compare::{Batch, Compared, Side};
-use crate::measure::{Part, PathHistory, State};
+use crate::measure::compare::{Compared, RunBatch, RunSide};
+use crate::measure::{Part, PathHistory, RunHistories};
 use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 
@@ -23,7 +23,7 @@ pub struct ReportText {
     /// When the run began.
     pub started: WallTime,
     /// The parts with their medians and batches.
-    pub sides: VecMap<Part, Side>,
+    pub sides: VecMap<Part, RunSide>,
 }
 
 /// Reads a report in JSON, of this version or an earlier one that has no batches.
@@ -64,9 +64,9 @@ pub fn parse_report(text: &str) -> Result<ReportText, String> {
             let p50 = SignedNanos(forward.saturating_add(back.unwrap_or(0)));
             sides.insert(
                 Part::Host(*hop),
-                Side {
+                RunSide {
                     p50,
-                    ..Side::default()
+                    ..RunSide::default()
                 },
             );
         }
@@ -77,9 +77,9 @@ pub fn parse_report(text: &str) -> Result<ReportText, String> {
             let p50 = SignedNanos(p50);
             sides.insert(
                 Part::Segment { from, to },
-                Side {
+                RunSide {
                     p50,
-                    ..Side::default()
+                    ..RunSide::default()
                 },
             );
         }
@@ -98,7 +98,7 @@ pub fn parse_report(text: &str) -> Result<ReportText, String> {
     })
 }
 
-fn parse_batches(of: &Value) -> Option<(Part, Side)> {
+fn parse_batches(of: &Value) -> Option<(Part, RunSide)> {
     let part = Part::parse(of.at("part")?.as_str()?)?;
     let numbers = |key: &str| {
         let items = of.at(key)?.as_array()?.iter();
@@ -107,17 +107,17 @@ fn parse_batches(of: &Value) -> Option<(Part, Side)> {
     let (counts, medians, means) = (numbers("count")?, numbers("p50_ns")?, numbers("mean_ns")?);
     let batches = counts.iter().zip(&medians).zip(&means);
     let batches = batches.map(|((count, p50), mean)| {
-        Some(Batch {
+        Some(RunBatch {
             count: u64::try_from(*count).ok()?,
             p50: SignedNanos(*p50),
             mean: SignedNanos(*mean),
         })
     });
-    let batches = batches.collect::<Option<Vec<Batch>>>()?;
+    let batches = batches.collect::<Option<Vec<RunBatch>>>()?;
     let mut sorted = medians;
     sorted.sort_unstable();
     let p50 = SignedNanos(sorted.get(sorted.len() / 2).copied().unwrap_or(0));
-    Some((part, Side { p50, batches }))
+    Some((part, RunSide { p50, batches }))
 }
 
 impl ReportText {
@@ -126,7 +126,7 @@ impl ReportText {
     /// # Errors
     ///
     /// A sentence, if the report has no batches of 10 blocks.
-    pub fn baseline(&self) -> Result<State, String> {
+    pub fn baseline(&self) -> Result<RunHistories, String> {
         let mut history = PathHistory::default();
         for (part, side) in &self.sides {
             let blocks: u64 = side.batches.iter().map(|batch| batch.count).sum();
@@ -149,7 +149,7 @@ impl ReportText {
             return Err(format!("no baseline: it lacks {needed}"));
         }
         let paths = VecMap::from([(self.path.clone(), history)]);
-        Ok(State { paths })
+        Ok(RunHistories { paths })
     }
 }
 

@@ -9,8 +9,9 @@
 //! A_B_round_trip_ns,A_B_forward_ns,A_B_return_ns,A_B_network_ns,A_B_connect_ns,...
 //! ```
 //!
-//! In a row, all `_round_trip_ns`, `_connect_ns`, `_residence_ns` and `behind_` cells add up to `total_ns`. `A_B_network_ns`,
-//! `B_forward_wake_up_ns` and `A_return_wake_up_ns` add up to `A_B_round_trip_ns`.
+//! In a row, all `_round_trip_ns`, `_connect_ns`, `_residence_ns` and `behind_` cells add up to
+//! `total_ns`. `A_B_network_ns`, `B_forward_wake_up_ns` and `A_return_wake_up_ns` add up to
+//! `A_B_round_trip_ns`.
 //!
 //! The columns depend on the path, so the header is written when the first block is known, and
 //! again right before the first row of a path whose columns differ: a reader takes any line that

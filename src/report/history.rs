@@ -2,7 +2,7 @@
 
 use super::json::write::{Array, Object, Writer};
 use crate::measure::baseline::{path_nodes, PathHistory};
-use crate::measure::{Part, State};
+use crate::measure::{Part, RunHistories};
 use crate::time::{SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 
@@ -71,7 +71,7 @@ fn rows(key: &str, path: &PathHistory) -> Vec<Row> {
 }
 
 /// The parts of all paths, each with its names.
-pub fn parts(state: &State) -> VecMap<Part, Vec<String>> {
+pub fn parts(state: &RunHistories) -> VecMap<Part, Vec<String>> {
     let mut parts: VecMap<Part, Vec<String>> = VecMap::new();
     for (key, path) in &state.paths {
         for row in rows(key, path) {
@@ -85,7 +85,7 @@ pub fn parts(state: &State) -> VecMap<Part, Vec<String>> {
 }
 
 /// For people. `bytes` is the size of the file.
-pub fn text(state: &State, bytes: u64) -> String {
+pub fn text(state: &RunHistories, bytes: u64) -> String {
     let mut text = format!(
         "paths: {}, {} KiB\n",
         state.paths.len(),
@@ -133,7 +133,7 @@ fn ms(delay: SignedNanos) -> String {
 }
 
 /// The same as one JSON object.
-pub fn json(state: &State, bytes: u64) -> String {
+pub fn json(state: &RunHistories, bytes: u64) -> String {
     let mut text = Writer::indented(4).finish(Object(|w| {
         w.pair("schema", SCHEMA);
         w.pair("bytes", bytes);

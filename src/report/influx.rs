@@ -1,6 +1,7 @@
 //! Turns a [`Report`] into Influx line protocol (`--format influx`), for Telegraf and InfluxDB.
 //!
-//! The total, each segment, each host and each part of the path have a line, dated at the run's end in nanoseconds.
+//! The total, each segment, each host and each part of the path have a line, dated at the run's end
+//! in nanoseconds.
 //!
 //! ```text
 //! subsegment_total,source=A sent=100i,received=100i,lost=0i,late=0i,...,min_ns=...i,... TIME

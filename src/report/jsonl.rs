@@ -12,10 +12,11 @@
 //! ```
 //!
 //! All `round_trip_ns`, `connect_ns`, `forward_residence_ns`, `return_residence_ns` and `behind_ns`
-//! of a line add up to its `total_ns`, where none that exists was spoilt by a clock step. `forward_ns` and `return_ns` are
-//! raw one-way differences, clock offset included; they add up to `round_trip_ns`. So do
-//! `network_ns` and the `forward_wake_up_ns` of the segment's far node and the `return_wake_up_ns`
-//! of its near one, where kernels stamped them. A lost block has a null total and no parts.
+//! of a line add up to its `total_ns`, where none that exists was spoilt by a clock step.
+//! `forward_ns` and `return_ns` are raw one-way differences, clock offset included; they add up to
+//! `round_trip_ns`. So do `network_ns` and the `forward_wake_up_ns` of the segment's far node and
+//! the `return_wake_up_ns` of its near one, where kernels stamped them. A lost block has a null
+//! total and no parts.
 
 use super::block::BlockLine;
 use super::json::write::{Array, Object, Writer};

@@ -24,7 +24,7 @@ mod tests;
 pub mod text;
 
 use crate::annotation::NodeAnnotations;
-use crate::measure::sla::{Event, LimitState};
+use crate::measure::sla::{LimitState, RuleEvent};
 use crate::measure::timeline::Timeline;
 use crate::measure::{Part, Sla, Statistics, VerdictKind};
 use crate::time::{Nanos, SignedNanos, WallTime};
@@ -163,8 +163,8 @@ impl Blocks {
         self.lost.saturating_add(self.unsent)
     }
 
-    /// Returns the share of blocks without an answer among all that fell due, 0 to 1; `None` if none
-    /// did.
+    /// Returns the share of blocks without an answer among all that fell due, 0 to 1; `None` if
+    /// none did.
     pub fn loss(&self) -> Option<f64> {
         let due = self.due();
         (due > 0).then(|| self.missing() as f64 / due as f64)
@@ -194,7 +194,7 @@ pub struct Report {
     /// A rule is about no part of the path.
     pub unmatched: bool,
     /// The latest 100 changes of state, oldest first.
-    pub events: Vec<Event>,
+    pub events: Vec<RuleEvent>,
     /// The path was broken at the end; `None` where it was not.
     pub broken: Option<Broken>,
     /// The latest annotations of each hop; empty if none were requested.

@@ -13,7 +13,7 @@
 //! Names are written by peers: `|`, `'`, `=` and what steers a terminal do not get into the line.
 
 use super::{printable, Report, State};
-use crate::measure::sla::{Amount, Figure, LimitState, Statistic};
+use crate::measure::sla::{Amount, LimitState, RuleFigure, Statistic};
 use crate::measure::{Part, Sla, Summary};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
@@ -83,7 +83,7 @@ fn clean(text: &str) -> String {
 }
 
 /// The part, the figure and the statistic of a value.
-type Key = (Part, Figure, Option<Statistic>);
+type Key = (Part, RuleFigure, Option<Statistic>);
 
 const USUAL: [Statistic; 2] = [Statistic::P50, Statistic::P95];
 
@@ -104,7 +104,7 @@ fn performance(report: &Report) -> Vec<String> {
     ];
     add(
         Part::Total,
-        Figure::RoundTrip,
+        RuleFigure::RoundTrip,
         statistics.round_trip,
         &total,
     );
@@ -113,7 +113,7 @@ fn performance(report: &Report) -> Vec<String> {
             from: segment.from_hop,
             to: segment.to_hop,
         };
-        add(place, Figure::RoundTrip, segment.round_trip, &USUAL);
+        add(place, RuleFigure::RoundTrip, segment.round_trip, &USUAL);
     }
     // Both ways together have no summary of their own; where there is one way it is the whole.
     let (one_way, both_ways): (Vec<_>, Vec<_>) = statistics
@@ -122,10 +122,10 @@ fn performance(report: &Report) -> Vec<String> {
         .partition(|host| host.return_residence.is_none());
     for host in one_way {
         let place = Part::Host(host.hop);
-        add(place, Figure::Residence, host.forward_residence, &USUAL);
+        add(place, RuleFigure::Residence, host.forward_residence, &USUAL);
     }
     let loss = report.blocks.loss().map(Amount::Share);
-    values.push(((Part::Total, Figure::Loss, None), loss));
+    values.push(((Part::Total, RuleFigure::Loss, None), loss));
     for limit in &report.limits {
         if !values.iter().any(|(key, _)| *key == key_of(limit)) {
             values.push((key_of(limit), limit.value));
@@ -186,7 +186,7 @@ fn entry(report: &Report, key: Key, value: Option<Amount>) -> String {
         }
         place => report.part_name(place),
     };
-    let usual = matches!(figure, Figure::RoundTrip | Figure::Residence);
+    let usual = matches!(figure, RuleFigure::RoundTrip | RuleFigure::Residence);
     let figure = Some(figure.word()).filter(|_| !usual || statistic.is_none());
     let words = figure.into_iter().chain(statistic.map(Statistic::word));
     let label = clean_label(&(place + "_" + &words.collect::<Vec<_>>().join("_")));

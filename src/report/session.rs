@@ -29,7 +29,7 @@ pub const SCHEMA: &str = "subsegment-tcp-speeds/session/1";
 
 /// The reason for a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum SessionEvent {
     /// The connection was accepted, or connected by a source.
     Start,
     /// A second passed in which something moved.
@@ -40,7 +40,7 @@ pub enum Event {
     End,
 }
 
-impl Event {
+impl SessionEvent {
     fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -55,7 +55,7 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The reason for the line.
-    pub event: Event,
+    pub event: SessionEvent,
     /// The time of the line, on this node's wall clock.
     pub at: WallTime,
     /// The connection's number, as in the names of its threads.
@@ -170,7 +170,7 @@ mod tests {
         record.server = Some(server);
         record.client.receive(now, 5);
         let snapshot = Snapshot {
-            event: Event::End,
+            event: SessionEvent::End,
             at: now,
             connection: 7,
             session: Some((0xabc, 1)),

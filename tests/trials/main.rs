@@ -1,6 +1,7 @@
-//! Situations that people have, on real paths: nodes in network namespaces, wires that delay and drop frames, and the
-//! verdict of the real program. `STS_TRIALS=NAME[:COUNT]` runs one situation, or `all`, and prints a table;
-//! without it two of them run once. `scripts/trials` runs them in the release build.
+//! Situations that people have, on real paths: nodes in network namespaces, wires that delay and
+//! drop frames, and the verdict of the real program. `STS_TRIALS=NAME[:COUNT]` runs one situation,
+//! or `all`, and prints a table; without it two of them run once. `scripts/trials` runs them in the
+//! release build.
 
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)]
@@ -25,7 +26,8 @@ pub(crate) struct Outcome {
 /// Trials that run at a time: paths sleep most of the time.
 const AT_A_TIME: usize = 4;
 
-/// Runs a situation `count` times, and prints a row: right of all, then the other answers with their counts.
+/// Runs a situation `count` times, and prints a row: right of all, then the other answers with
+/// their counts.
 fn row(name: &str, situation: fn(usize) -> Outcome, count: usize) -> usize {
     let next = Mutex::new(0..count);
     let outcomes = Mutex::new(Vec::new());

@@ -1,9 +1,9 @@
-//! A path of network namespaces with this process as the wire of every segment: each direction delays and drops frames
-//! by rules that may change at any time.
+//! A path of network namespaces with this process as the wire of every segment: each direction
+//! delays and drops frames by rules that may change at any time.
 //!
 //! ```text
-//! namespace 0            this process            namespace 1            this process            namespace 2
-//!   node A ── veth ── delay, drop ── veth ── node B ── veth ── delay, drop ── veth ── node C ...
+//! namespace 0        this process        namespace 1        this process        namespace 2
+//!   node A ─ veth ─ delay, drop ─ veth ─ node B ─ veth ─ delay, drop ─ veth ─ node C ...
 //! ```
 
 use crate::lab::{complete_checksum, run};

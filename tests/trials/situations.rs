@@ -36,7 +36,8 @@ fn ms(millis: f64) -> Duration {
     Duration::from_secs_f64(millis / 1000.0)
 }
 
-/// A path A -> B -> C -> Z whose segments have these round trips, in milliseconds, with a node at each end but A's.
+/// A path A -> B -> C -> Z whose segments have these round trips, in milliseconds, with a node at
+/// each end but A's.
 struct Chain {
     path: TestPath,
     nodes: Vec<Process>,

@@ -5,7 +5,7 @@ use crate::power::power_of;
 use crate::random::Random;
 use crate::search::{block, changed, is_level, is_tail, ms, rises, search, trial};
 use crate::{percent, row};
-use subsegment_tcp_speeds::measure::change::{Changes, Kind, Search, Shape};
+use subsegment_tcp_speeds::measure::change::{Changes, FindingKind, Search, Shape};
 
 pub(crate) const PLAIN: Noise = Noise::new(Jitter::Lognormal, 0.3, 100.0);
 pub(crate) const QUIET: Noise = Noise::new(Jitter::Gamma, 0.05, 100.0);
@@ -315,7 +315,7 @@ fn least_of(noise: &Noise, n: usize, start: f64, rows: usize) -> (f64, f64) {
         found
             .findings
             .iter()
-            .any(|f| f.kind == Kind::Level && f.amount.0 > 0)
+            .any(|f| f.kind == FindingKind::Level && f.amount.0 > 0)
     });
     let power = percent(named.count(), rows);
     all.sort_by(f64::total_cmp);

@@ -2,7 +2,7 @@
 
 use crate::noise::{in_order, Change, Noise};
 use crate::random::Random;
-use subsegment_tcp_speeds::measure::change::{Block, Changes, Finding, Kind, Search, Shape};
+use subsegment_tcp_speeds::measure::change::{Block, Changes, Finding, FindingKind, Search, Shape};
 use subsegment_tcp_speeds::time::{MonoTime, SignedNanos};
 
 /// Milliseconds as nanoseconds.
@@ -66,11 +66,11 @@ pub(crate) fn rises(changes: &Changes) -> bool {
 }
 
 pub(crate) fn is_level(finding: &Finding) -> bool {
-    finding.kind == Kind::Level && finding.shape != Shape::Ramp
+    finding.kind == FindingKind::Level && finding.shape != Shape::Ramp
 }
 
 pub(crate) fn is_tail(finding: &Finding) -> bool {
-    finding.kind != Kind::Level
+    finding.kind != FindingKind::Level
 }
 
 /// The block at which a finding begins.

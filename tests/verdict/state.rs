@@ -4,7 +4,7 @@ use crate::noise::{in_order, Change, ChangeKind, Jitter, Noise};
 use crate::random::Random;
 use crate::search::{ms, push};
 use crate::{percent, row};
-use subsegment_tcp_speeds::measure::change::{Judged, Kind, RunFigures, RunHistory, Search};
+use subsegment_tcp_speeds::measure::change::{FindingKind, Judged, RunFigures, RunHistory, Search};
 use subsegment_tcp_speeds::time::WallTime;
 
 /// Runs of one part that differ from each other.
@@ -75,7 +75,7 @@ impl Runs {
             };
             compared += 1;
             if let Some(named) = against.named {
-                counts[usize::from(named.kind != Kind::Level)] += 1;
+                counts[usize::from(named.kind != FindingKind::Level)] += 1;
             }
         }
         counts

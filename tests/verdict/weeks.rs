@@ -4,7 +4,7 @@
 use crate::random::Random;
 use crate::row;
 use crate::search::ns;
-use subsegment_tcp_speeds::measure::change::{Event, Figures, Watch, When};
+use subsegment_tcp_speeds::measure::change::{Figures, RecordEvent, RecordWatch, When};
 use subsegment_tcp_speeds::time::{MonoTime, Nanos, WallTime};
 
 const WINDOW: Nanos = Nanos(300 * 1_000_000_000);
@@ -14,7 +14,7 @@ const MONDAY: u64 = 1_792_368_000 * 1_000_000_000;
 
 /// One part of a path.
 struct Part {
-    watch: Watch,
+    watch: RecordWatch,
     base: f64,
     /// Standard deviations of p50, mean and p95 between windows.
     sigma: [f64; 3],
@@ -35,7 +35,7 @@ impl Part {
         };
         let sigma = 0.01 * base + 0.01;
         Self {
-            watch: Watch::new(WINDOW),
+            watch: RecordWatch::new(WINDOW),
             base,
             sigma: [sigma, 1.2 * sigma, 2.0 * sigma],
             amplitude: if host { 0.05 } else { 0.2 },
@@ -132,7 +132,7 @@ fn quiet(rho: f64, first: f64, known: bool, seed: u64, paths: usize, days: usize
             for part in &mut parts {
                 let record = part.next(&mut random, rho, rhythm, 0.0);
                 let event = part.watch.push(at, &record);
-                quiet.falls += usize::from(matches!(event, Some(Event::Fell(_))));
+                quiet.falls += usize::from(matches!(event, Some(RecordEvent::Fell(_))));
             }
             let now = parts.iter().any(|part| part.watch.lasts().is_some());
             episodes[t / (7 * DAY)] += usize::from(now && !before);
@@ -371,7 +371,7 @@ pub(crate) fn cost() {
         "cost of a record, 9 parts: {:.0} microseconds; a watch has {} bytes and {} on the heap \
             at most; 9 as text after {days} days: {text} bytes",
         spent.as_secs_f64() * 1e6 / (days * DAY) as f64,
-        size_of::<Watch>(),
+        size_of::<RecordWatch>(),
         3 * (288 * 4 + 24 * 4 + 97 * 2)
     );
 }
@@ -380,11 +380,11 @@ pub(crate) fn cost() {
 
 /// Pushes days of a part without noise but a little; returns the windows with events.
 fn run(
-    watch: &mut Watch,
+    watch: &mut RecordWatch,
     range: std::ops::Range<usize>,
     clock: impl Fn(usize) -> When,
     more: f64,
-) -> Vec<(usize, Event)> {
+) -> Vec<(usize, RecordEvent)> {
     let mut random = Random::new(range.start as u64 + 90_000);
     let mut events = Vec::new();
     for t in range {
@@ -394,7 +394,7 @@ fn run(
         events.extend(event.map(|event| (t, event)));
         // Through the file and back.
         if t % 50 == 0 {
-            *watch = Watch::parse(&watch.to_string()).expect("own text");
+            *watch = RecordWatch::parse(&watch.to_string()).expect("own text");
         }
     }
     events
@@ -406,11 +406,11 @@ fn known(t: usize) -> When {
 
 #[test]
 fn a_step_is_named_since_its_window_stays_named_and_is_cleared() {
-    let mut watch = Watch::new(WINDOW);
+    let mut watch = RecordWatch::new(WINDOW);
     assert_eq!(run(&mut watch, 0..4 * DAY, known, 0.0), []);
     let start = 4 * DAY;
     let events = run(&mut watch, start..start + 2 * DAY, known, 3.0);
-    assert_eq!(events, [(start + 2, Event::Named)]);
+    assert_eq!(events, [(start + 2, RecordEvent::Named)]);
     let lasts = watch.lasts().unwrap();
     assert_eq!(
         (lasts.since, lasts.episodes, lasts.per_day),
@@ -422,12 +422,12 @@ fn a_step_is_named_since_its_window_stays_named_and_is_cleared() {
     );
     let end = start + 2 * DAY;
     let events = run(&mut watch, end..end + DAY, known, 0.0);
-    assert_eq!(events, [(end + 2, Event::Cleared)]);
+    assert_eq!(events, [(end + 2, RecordEvent::Cleared)]);
 }
 
 #[test]
 fn what_is_named_again_within_a_day_is_one_finding() {
-    let mut watch = Watch::new(WINDOW);
+    let mut watch = RecordWatch::new(WINDOW);
     run(&mut watch, 0..4 * DAY, known, 0.0);
     for day in 4..7 {
         run(&mut watch, day * DAY..day * DAY + 100, known, 3.0);
@@ -443,48 +443,51 @@ fn what_is_named_again_within_a_day_is_one_finding() {
 
 #[test]
 fn a_rise_becomes_normal_after_a_week_or_when_accepted() {
-    let mut watch = Watch::new(WINDOW);
+    let mut watch = RecordWatch::new(WINDOW);
     run(&mut watch, 0..4 * DAY, known, 0.0);
     let events = run(&mut watch, 4 * DAY..13 * DAY, known, 3.0);
     assert_eq!(
         events[..],
-        [(4 * DAY + 2, Event::Named), (11 * DAY, Event::NewNormal)]
+        [
+            (4 * DAY + 2, RecordEvent::Named),
+            (11 * DAY, RecordEvent::NewNormal)
+        ]
     );
     assert_eq!(watch.lasts(), None);
     let events = run(&mut watch, 13 * DAY..13 * DAY + 10, known, 6.0);
-    assert_eq!(events, [(13 * DAY + 2, Event::Named)]);
+    assert_eq!(events, [(13 * DAY + 2, RecordEvent::Named)]);
     watch.accept();
     assert_eq!(run(&mut watch, 13 * DAY + 10..15 * DAY, known, 6.0), []);
 }
 
 #[test]
 fn a_fall_is_the_new_level_after_a_day_and_a_further_rise_is_seen() {
-    let mut watch = Watch::new(WINDOW);
+    let mut watch = RecordWatch::new(WINDOW);
     run(&mut watch, 0..8 * DAY, known, 0.0);
     // One that is over within a day is no rise when it ends.
     let events = run(&mut watch, 8 * DAY..8 * DAY + 100, known, -2.0);
     assert!(
-        matches!(events[..], [(at, Event::Fell(_))] if at == 8 * DAY + 2),
+        matches!(events[..], [(at, RecordEvent::Fell(_))] if at == 8 * DAY + 2),
         "{events:?}"
     );
     assert_eq!(run(&mut watch, 8 * DAY + 100..9 * DAY, known, 0.0), []);
     let events = run(&mut watch, 9 * DAY..11 * DAY, known, -2.0);
-    let [(fell, Event::Fell(by)), (normal, Event::NewNormal)] = events[..] else {
+    let [(fell, RecordEvent::Fell(by)), (normal, RecordEvent::NewNormal)] = events[..] else {
         panic!("{events:?}");
     };
     assert_eq!((fell, normal), (9 * DAY + 2, 10 * DAY + 2));
     assert!((by.as_millis_f64() - 2.0).abs() < 0.2, "{by:?}");
     let events = run(&mut watch, 11 * DAY..12 * DAY, known, 0.0);
-    assert_eq!(events, [(11 * DAY + 2, Event::Named)]);
+    assert_eq!(events, [(11 * DAY + 2, RecordEvent::Named)]);
     let events = run(&mut watch, 12 * DAY..12 * DAY + 50, known, 3.0);
-    assert_eq!(events, [(12 * DAY + 2, Event::Further)]);
+    assert_eq!(events, [(12 * DAY + 2, RecordEvent::Further)]);
     let further = watch.lasts().unwrap().further.unwrap();
     assert!((further.as_millis_f64() - 3.0).abs() < 0.4, "{further:?}");
 }
 
 #[test]
 fn a_reboot_and_a_step_of_the_clock_are_no_change_and_keep_what_is_usual() {
-    let mut watch = Watch::new(WINDOW);
+    let mut watch = RecordWatch::new(WINDOW);
     assert_eq!(run(&mut watch, 0..4 * DAY, known, 0.0), []);
     // Off for three hours; then another boot, whose monotonic clock begins anew.
     let rebooted = |t: usize| When {
@@ -510,7 +513,7 @@ fn a_reboot_and_a_step_of_the_clock_are_no_change_and_keep_what_is_usual() {
     assert_eq!(run(&mut watch, 6 * DAY..6 * DAY + 20, unset, 0.0), []);
     let events = run(&mut watch, 6 * DAY + 20..6 * DAY + 40, unset, 3.0);
     assert!(
-        matches!(events[..], [(at, Event::Named)] if at <= 6 * DAY + 24),
+        matches!(events[..], [(at, RecordEvent::Named)] if at <= 6 * DAY + 24),
         "{events:?}"
     );
     assert!(!watch.lasts().unwrap().since.is_clock_set());
@@ -538,25 +541,25 @@ fn windows_of_ten_seconds_name_a_step_within_three_of_them() {
             mono: MonoTime(since),
         }
     };
-    let mut watch = Watch::new(window);
+    let mut watch = RecordWatch::new(window);
     assert_eq!(run(&mut watch, 0..60, clock, 0.0), []);
     let events = run(&mut watch, 60..160, clock, 3.0);
-    assert_eq!(events, [(62, Event::Named)]);
+    assert_eq!(events, [(62, RecordEvent::Named)]);
     assert_eq!(
         run(&mut watch, 160..180, clock, 0.0),
-        [(162, Event::Cleared)]
+        [(162, RecordEvent::Cleared)]
     );
 }
 
 #[test]
 fn a_damaged_line_is_refused_or_read_and_never_a_panic() {
-    let mut watch = Watch::new(WINDOW);
+    let mut watch = RecordWatch::new(WINDOW);
     run(&mut watch, 0..4 * DAY, known, 0.0);
     run(&mut watch, 4 * DAY..4 * DAY + 30, known, 3.0);
     let text = watch.to_string();
-    assert_eq!(Watch::parse(&text).unwrap(), watch);
+    assert_eq!(RecordWatch::parse(&text).unwrap(), watch);
     for end in (0..text.len()).filter(|end| text.as_bytes()[*end] == b' ') {
-        assert_eq!(Watch::parse(&text[..end]), None, "cut at {end}");
+        assert_eq!(RecordWatch::parse(&text[..end]), None, "cut at {end}");
     }
     let mut random = Random::new(90_001);
     for _ in 0..500 {
@@ -565,7 +568,7 @@ fn a_damaged_line_is_refused_or_read_and_never_a_panic() {
         let Ok(damaged) = String::from_utf8(bytes) else {
             continue;
         };
-        if let Some(mut read) = Watch::parse(&damaged) {
+        if let Some(mut read) = RecordWatch::parse(&damaged) {
             run(&mut read, 4 * DAY + 30..4 * DAY + 40, known, 0.0);
         }
     }

@@ -3,7 +3,7 @@
 use super::super::value;
 use super::{Flag, Mode, Section, Set, ROW};
 use crate::passive::{parse_host, GroupBy, Side, MAX_TERMS};
-use crate::report::passive::Format;
+use crate::report::passive::PassiveFormat;
 use std::time::Duration;
 
 const PASSIVE: &[Mode] = &[Mode::Passive];
@@ -26,12 +26,12 @@ pub(super) const FLAGS: &[Flag] = &[
             o.passive.format = value::keyword(
                 text,
                 &[
-                    ("text", Format::Text),
-                    ("lines", Format::Lines),
-                    ("json", Format::Json),
-                    ("jsonl", Format::JsonLines),
-                    ("csv", Format::Csv),
-                    ("prometheus", Format::Prometheus),
+                    ("text", PassiveFormat::Text),
+                    ("lines", PassiveFormat::Lines),
+                    ("json", PassiveFormat::Json),
+                    ("jsonl", PassiveFormat::JsonLines),
+                    ("csv", PassiveFormat::Csv),
+                    ("prometheus", PassiveFormat::Prometheus),
                 ],
             )?;
             Ok(())

@@ -32,8 +32,8 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Probe,
         default: Some("0.1"),
         brief: "time between two blocks",
-        help: "With --format nagios 1 unless given. The schedule is kept whatever the answers do: a path that stalls is measured for \
-            as long as it stalls. At least 100us.",
+        help: "With --format nagios 1 unless given. The schedule is kept whatever the answers do: \
+            a path that stalls is measured for as long as it stalls. At least 100us.",
         modes: &[Mode::Probe],
         set: Set::Text(|s, text| {
             let interval = value::duration(text)?;

@@ -1,12 +1,12 @@
 //! State 1: a line for each run, `run START BLOCKS PATH PART=P50/P95 ...`, delays in nanoseconds.
 
-use super::State;
+use super::RunHistories;
 use crate::measure::change::RunFigures;
 use crate::measure::Part;
 use crate::time::{SignedNanos, WallTime};
 
 /// Adds the run of a line; `None` if it is none.
-pub(super) fn run(line: &str, state: &mut State) -> Option<()> {
+pub(super) fn run(line: &str, state: &mut RunHistories) -> Option<()> {
     let mut words = line.strip_prefix("run ")?.split(' ');
     let at = WallTime(words.next()?.parse().ok()?);
     let blocks: u32 = words.next()?.parse().ok()?;

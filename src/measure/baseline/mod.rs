@@ -5,13 +5,13 @@
 //! path 0=A,1=B,2=Z
 //! runs segment:0-1 usual 1795253399000000000:410000:97:0: ...
 //! watch segment:0-1 300000000000 2 wall ...
-//! record 288 300000 1795253399000 0 5f0c... 86400000 h0=3000,12,11,15 s0-1=3000,412,410,520,205,204
+//! record 288 300000 1795253399000 0 5f0... 86400000 h0=3000,12,11,15 s0-1=3000,412,410,520,205,204
 //! window 0=A,1=B,2=Z 289 300000 ...
 //! ```
 //!
-//! `runs` is a [`RunHistory`], `watch` a [`Watch`], `record` a [`Record`] that both have seen. A
-//! `window` line was appended since: it is pushed to the watches of its path when it is read. So a
-//! process that is killed loses the line that it is writing, and nothing else.
+//! `runs` is a [`RunHistory`], `watch` a [`RecordWatch`], `record` a [`Record`] that both have
+//! seen. A `window` line was appended since: it is pushed to the watches of its path when it is
+//! read. So a process that is killed loses the line that it is writing, and nothing else.
 
 mod legacy;
 mod record;
@@ -20,7 +20,7 @@ mod tests;
 
 pub use record::{PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
 
-use super::change::{Event, Lasts, RunHistory, Watch, When};
+use super::change::{Lasts, RecordEvent, RecordWatch, RunHistory, When};
 use super::model::way_of;
 use super::{Part, VerdictDirection};
 use crate::time::{SignedNanos, WallTime};
@@ -46,14 +46,14 @@ pub struct PathHistory {
     /// By part, runs that are usual, and those since a change was named.
     pub parts: VecMap<Part, RunHistory>,
     /// By part, what is usual by the hour, and the change that lasts.
-    pub watches: VecMap<Part, Watch>,
+    pub watches: VecMap<Part, RecordWatch>,
     /// Windows and runs, in order of their sequence.
     pub records: Vec<Record>,
 }
 
 /// The runs and windows of all paths of a state file, by [`path_key`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub struct RunHistories {
     /// Every path that a run was of.
     pub paths: VecMap<String, PathHistory>,
 }
@@ -62,7 +62,7 @@ pub struct State {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateText {
     /// Everything that was read.
-    pub state: State,
+    pub state: RunHistories,
     /// The number of the last line, if it is cut and was dropped.
     pub cut: Option<usize>,
     /// `window` lines since the text was written whole.
@@ -158,8 +158,8 @@ impl PathHistory {
         direction_of(lasts.amount, &before, &after)
     }
 
-    /// Returns the one-way medians of `part` in the latest runs that began before `since`, or in all
-    /// of them, forward and return; only those whose clocks were synchronised.
+    /// Returns the one-way medians of `part` in the latest runs that began before `since`, or in
+    /// all of them, forward and return; only those whose clocks were synchronised.
     pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<[SignedNanos; 2]> {
         let is_before = |record: &&Record| since.map_or(true, |since| record.when.wall < since);
         let records = self.records.iter().rev().filter(is_before);
@@ -172,12 +172,12 @@ impl PathHistory {
         record::thin(&mut self.records);
     }
 
-    fn push(&mut self, record: Record) -> Vec<(Part, Event)> {
+    fn push(&mut self, record: Record) -> Vec<(Part, RecordEvent)> {
         let mut events = Vec::new();
         for (part, figures) in &record.parts {
             let watch = self
                 .watches
-                .get_or_insert_with(*part, || Watch::new(record.window));
+                .get_or_insert_with(*part, || RecordWatch::new(record.window));
             watch.set_window(record.window);
             let event = watch.push(record.when, &figures.figures());
             events.extend(event.map(|event| (*part, event)));
@@ -225,7 +225,7 @@ pub fn direction_of(
     Some(way_of(amount.0, grown[0], grown[1]))
 }
 
-impl State {
+impl RunHistories {
     /// The sequence number of the next record.
     pub fn next_sequence(&self) -> u64 {
         let newest = self.paths.values().map(PathHistory::newest).max();
@@ -234,13 +234,13 @@ impl State {
 
     /// Adds the record of a window: what it changed in which part. `record` is rounded and numbered
     /// already, as its line is.
-    pub fn push(&mut self, path: &str, record: Record) -> Vec<(Part, Event)> {
+    pub fn push(&mut self, path: &str, record: Record) -> Vec<(Part, RecordEvent)> {
         let events = self.path(path).push(record);
         self.bound(path);
         events
     }
 
-    /// Adds the record of a run, which has a [`RunHistory`] instead of a [`Watch`].
+    /// Adds the record of a run, which has a [`RunHistory`] instead of a [`RecordWatch`].
     pub fn keep(&mut self, path: &str, record: Record) {
         self.path(path).keep(record);
         self.bound(path);
@@ -392,7 +392,7 @@ impl StateText {
             }
             "watch" => {
                 let (part, rest) = rest.split_once(' ')?;
-                let (part, watch) = (Part::parse(part)?, Watch::parse(rest)?);
+                let (part, watch) = (Part::parse(part)?, RecordWatch::parse(rest)?);
                 let watches = &mut state.path(path.as_ref()?).watches;
                 let is_new = watches.len() < record::PARTS;
                 let is_new = is_new && watches.insert(part, watch).is_none();
@@ -414,7 +414,7 @@ impl StateText {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for RunHistories {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{HEADING}")?;
         for (key, path) in &self.paths {

@@ -90,8 +90,8 @@ fn start() -> When {
 }
 
 /// A state of `records` windows, and its text as it is appended.
-fn grown(random: &mut Random, records: u64) -> (State, String) {
-    let mut state = State::default();
+fn grown(random: &mut Random, records: u64) -> (RunHistories, String) {
+    let mut state = RunHistories::default();
     let mut text = state.to_string();
     let mut when = start();
     for _ in 0..records {
@@ -99,7 +99,7 @@ fn grown(random: &mut Random, records: u64) -> (State, String) {
         let key = ["0=A,1=B", "0=A,1=%c3%a9,2=Z"][random.below(2) as usize];
         let mut record = random.record(when);
         record.sequence = state.next_sequence();
-        text += &State::line(key, &record);
+        text += &RunHistories::line(key, &record);
         state.push(key, record);
     }
     (state, text)
@@ -111,10 +111,11 @@ fn a_state_is_read_as_it_was_written_and_as_it_was_appended() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let count = random.below(60);
         let (state, appended) = grown(&mut random, count);
-        let whole = State::parse(&state.to_string()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let whole =
+            RunHistories::parse(&state.to_string()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert_eq!(whole.state, state, "seed {seed}");
         assert_eq!((whole.cut, whole.appended), (None, 0), "seed {seed}");
-        let read = State::parse(&appended).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let read = RunHistories::parse(&appended).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert_eq!(read.state, state, "seed {seed}");
         assert_eq!(read.appended as u64, count, "seed {seed}");
     }
@@ -126,9 +127,9 @@ fn a_text_cut_at_any_length_loses_its_last_record_and_nothing_else() {
     let (_, text) = grown(&mut random, 12);
     for length in 0..text.len() {
         let cut = &text[..length];
-        let read = State::parse(cut).unwrap_or_else(|error| panic!("{length}: {error}"));
+        let read = RunHistories::parse(cut).unwrap_or_else(|error| panic!("{length}: {error}"));
         let complete = cut.rfind('\n').map_or(0, |end| end + 1);
-        let expected = State::parse(&text[..complete]).expect("it ends with a line");
+        let expected = RunHistories::parse(&text[..complete]).expect("it ends with a line");
         assert_eq!(read.state, expected.state, "{length}");
         assert_eq!(read.cut.is_some(), complete < length, "{length}");
         let lines = cut[..complete].lines().count();
@@ -152,7 +153,7 @@ fn whatever_the_bytes_are_reading_them_ends_without_a_panic() {
             }
         }
         if let Ok(text) = String::from_utf8(bytes) {
-            if let Ok(read) = State::parse(&text) {
+            if let Ok(read) = RunHistories::parse(&text) {
                 let mut again = read.state;
                 again.push("0=A,1=B", random.record(start()));
             }
@@ -162,7 +163,7 @@ fn whatever_the_bytes_are_reading_them_ends_without_a_panic() {
         let bytes: Vec<u8> = (0..random.below(400))
             .map(|_| random.next() as u8)
             .collect();
-        let _ = State::parse(&String::from_utf8_lossy(&bytes));
+        let _ = RunHistories::parse(&String::from_utf8_lossy(&bytes));
     }
 }
 
@@ -174,7 +175,7 @@ fn another_version_and_another_file_are_errors_and_state_1_is_read() {
         "{}",
         "subsegment-tcp-speeds statement",
     ] {
-        State::parse(text).expect_err(text);
+        RunHistories::parse(text).expect_err(text);
     }
     let runs: String = (0..5)
         .map(|run| {
@@ -185,7 +186,8 @@ fn another_version_and_another_file_are_errors_and_state_1_is_read() {
             )
         })
         .collect();
-    let read = State::parse(&format!("subsegment-tcp-speeds state 1\n{runs}")).expect("state 1");
+    let read =
+        RunHistories::parse(&format!("subsegment-tcp-speeds state 1\n{runs}")).expect("state 1");
     let path = read
         .state
         .paths
@@ -233,7 +235,7 @@ fn of_nine(random: &mut Random, when: When, base: i64) -> Record {
 #[test]
 fn four_weeks_of_nine_parts_take_less_than_512_kib_and_keep_a_day_and_an_hour_each_before() {
     let mut random = Random(3);
-    let (mut state, mut when) = (State::default(), start());
+    let (mut state, mut when) = (RunHistories::default(), start());
     for window in 0..28 * 288 + 100 {
         when.wall.0 += 5 * MINUTE;
         when.mono = when.mono + Nanos(5 * MINUTE);
@@ -270,7 +272,7 @@ fn four_weeks_of_nine_parts_take_less_than_512_kib_and_keep_a_day_and_an_hour_ea
 fn short_windows_merge_and_stepped_clocks_keep_the_number_of_records_bounded() {
     for seed in 1..=3 {
         let mut random = Random(seed);
-        let (mut state, mut when) = (State::default(), start());
+        let (mut state, mut when) = (RunHistories::default(), start());
         for _ in 0..3_000 {
             when = random.later(when);
             when.wall.0 = when.wall.0.saturating_sub(290_000_000_000);
@@ -285,7 +287,8 @@ fn short_windows_merge_and_stepped_clocks_keep_the_number_of_records_bounded() {
             path.records.len() <= RECENT_KEPT + HOURS_KEPT,
             "seed {seed}"
         );
-        let read = State::parse(&state.text()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let read =
+            RunHistories::parse(&state.text()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert_eq!(read.state, state, "seed {seed}");
     }
 }
@@ -293,7 +296,7 @@ fn short_windows_merge_and_stepped_clocks_keep_the_number_of_records_bounded() {
 #[test]
 fn paths_are_bounded_and_the_one_recorded_longest_ago_goes() {
     let mut random = Random(9);
-    let mut state = State::default();
+    let mut state = RunHistories::default();
     for path in 0..PATHS + 3 {
         let mut record = random.record(start());
         record.sequence = state.next_sequence();
@@ -307,8 +310,8 @@ fn paths_are_bounded_and_the_one_recorded_longest_ago_goes() {
 fn a_rise_of_windows_is_named_survives_the_file_and_is_accepted() {
     let part = Part::Segment { from: 0, to: 1 };
     let mut random = Random(21);
-    let (mut state, mut when) = (State::default(), start());
-    let push = |state: &mut State, when: &mut When, random: &mut Random, level: i64| {
+    let (mut state, mut when) = (RunHistories::default(), start());
+    let push = |state: &mut RunHistories, when: &mut When, random: &mut Random, level: i64| {
         when.wall.0 += 5 * MINUTE;
         when.mono = when.mono + Nanos(5 * MINUTE);
         let mut record = of_nine(random, *when, level);
@@ -323,12 +326,12 @@ fn a_rise_of_windows_is_named_survives_the_file_and_is_accepted() {
     for _ in 0..6 {
         push(&mut state, &mut when, &mut random, 42_000_000);
     }
-    let mut state = State::parse(&state.text())
+    let mut state = RunHistories::parse(&state.text())
         .expect("as it was written")
         .state;
-    let lasts = |state: &State| {
+    let lasts = |state: &RunHistories| {
         let path = state.paths.values().next().expect("its path");
-        path.watches.get(&part).and_then(Watch::lasts)
+        path.watches.get(&part).and_then(RecordWatch::lasts)
     };
     let named = lasts(&state).expect("8 ms are named within six windows");
     assert!(

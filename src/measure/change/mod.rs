@@ -28,7 +28,7 @@ mod runs;
 mod tail;
 
 pub use own_blocks::Block;
-pub use records::{Event, Lasts, RecordFigure, Watch, When};
+pub use records::{Lasts, RecordEvent, RecordFigure, RecordWatch, When};
 pub use runs::{Against, Judged, Lasting, Named, RunFigures, RunHistory, NEEDED_RUNS};
 
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -59,7 +59,7 @@ pub enum Shape {
 
 /// The blocks that a change concerns.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum FindingKind {
     /// More than half of the blocks: the median changed.
     Level,
     /// Some of the blocks: the mean changed.
@@ -91,7 +91,7 @@ pub struct Finding {
     /// The course of it.
     pub shape: Shape,
     /// The blocks that it concerns.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// Change of the median for a level, of the mean for a tail: per block in both cases, so
     /// amounts of different parts compare. Negative for a fall; of a ramp, from its start to the
     /// end. The mean has delays capped at three times the excess of late blocks, against stalls.
@@ -333,7 +333,7 @@ impl Search {
                 (false, true) => Shape::Bump,
                 (false, false) => Shape::Step,
             },
-            kind: Kind::Level,
+            kind: FindingKind::Level,
             amount: nanos(level.amount),
             low: nanos(level.amount - level.error),
             high: nanos(level.amount + level.error),
@@ -378,7 +378,7 @@ impl Search {
         let error = level::error(tail.from, tail.to, &means);
         Some(Finding {
             shape: if ended { Shape::Bump } else { Shape::Step },
-            kind: Kind::Tail {
+            kind: FindingKind::Tail {
                 share,
                 later_by: nanos(amount / share).abs(),
                 retransmitted: tail.above.is_none(),

@@ -2,7 +2,7 @@
 
 use super::math::{ln, median};
 use super::own_blocks::Batches;
-use super::{nanos, Kind, Search, FLOOR_NS};
+use super::{nanos, FindingKind, Search, FLOOR_NS};
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt;
 
@@ -152,7 +152,7 @@ pub struct Against {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Named {
     /// Level or tail.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// Of the median for a level, of the mean for a tail, per block; negative for a fall.
     pub amount: SignedNanos,
     /// Low end of its interval (about 99 %).
@@ -214,7 +214,7 @@ impl Search {
         // Student's t of n - 1 degrees, 99 % on both sides, within 2 % from 5 runs on.
         let error = apart * (2.58 + 7.3 / (n - 1.0) + 15.0 / (n - 1.0).powi(3));
         let level = (amount.abs() >= least && self.is_all_over(usual, amount)).then_some(Named {
-            kind: Kind::Level,
+            kind: FindingKind::Level,
             amount: nanos(amount),
             low: nanos(amount - error),
             high: nanos(amount + error),
@@ -295,7 +295,7 @@ impl Search {
         let (amount, error) = (share * later_by, shares.error * later_by);
         let later_by = nanos(later_by).abs();
         (later_by.0 as f64 >= FLOOR_NS).then_some(Named {
-            kind: Kind::Tail {
+            kind: FindingKind::Tail {
                 share,
                 later_by,
                 retransmitted,

@@ -1,9 +1,10 @@
-//! The changes of each part of a path: within the run, against earlier runs, and the one that stands in a run without end.
+//! The changes of each part of a path: within the run, against earlier runs, and the one that
+//! stands in a run without end.
 
 use super::path::{Path, Reading};
 use crate::measure::baseline::{direction_of, PathHistory};
 use crate::measure::change::{
-    Block, Changes, Finding, Kind, LeastTail, RecordFigure, Search, Shape, Watch, When,
+    Block, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch, Search, Shape, When,
 };
 use crate::measure::series::{exact_quantile, Row, Rows};
 use crate::measure::verdict::{Change, Origin};
@@ -29,11 +30,13 @@ pub(super) struct PartChanges {
     pub(super) part: Part,
     /// Changes that rise or fall, the largest first.
     pub(super) changes: Vec<Change>,
-    /// The normal delay: of earlier runs, else of this one beside its changes; `None` for too few blocks.
+    /// The normal delay: of earlier runs, else of this one beside its changes; `None` for too few
+    /// blocks.
     pub(super) baseline: Option<SignedNanos>,
     /// Its 95th percentile, within the run.
     pub(super) baseline_p95: Option<SignedNanos>,
-    /// The growth over it, also where nothing is named; `None` without earlier runs and without a change.
+    /// The growth over it, also where nothing is named; `None` without earlier runs and without a
+    /// change.
     pub(super) increase: Option<SignedNanos>,
     /// The least change that would have been named; `None` for a run that is too short.
     pub(super) least: Option<Nanos>,
@@ -164,7 +167,8 @@ pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column) {
     }
 }
 
-/// Median and 95th percentile beside the largest change, else of all blocks; `None` for a run that is too short.
+/// Median and 95th percentile beside the largest change, else of all blocks; `None` for a run that
+/// is too short.
 fn beside(found: &Changes, rows: &Rows, column: usize) -> [Option<SignedNanos>; 2] {
     if let Some(largest) = found.findings.first() {
         return [Some(largest.beside.p50), Some(largest.beside.p95)];
@@ -181,17 +185,17 @@ fn beside(found: &Changes, rows: &Rows, column: usize) -> [Option<SignedNanos>; 
     [0.50, 0.95].map(|share| exact_quantile(&mut values, share).map(SignedNanos))
 }
 
-fn figure_of(kind: Kind) -> Figure {
+fn figure_of(kind: FindingKind) -> Figure {
     match kind {
-        Kind::Level => Figure::P50,
-        Kind::Tail { .. } => Figure::Mean,
+        FindingKind::Level => Figure::P50,
+        FindingKind::Tail { .. } => Figure::Mean,
     }
 }
 
 fn within(part: Part, found: &Finding) -> Change {
     let baseline = match found.kind {
-        Kind::Level => found.beside.p50,
-        Kind::Tail { .. } => found.beside.mean,
+        FindingKind::Level => found.beside.p50,
+        FindingKind::Tail { .. } => found.beside.mean,
     };
     Change {
         part,
@@ -250,8 +254,8 @@ fn describe(path: &Path, part: Part, change: &mut Change) {
     }
 }
 
-/// The direction in which at least three quarters of a change lie. Known only for clocks that were not stepped meanwhile
-/// and cannot have drifted apart by half of the change.
+/// The direction in which at least three quarters of a change lie. Known only for clocks that were
+/// not stepped meanwhile and cannot have drifted apart by half of the change.
 fn direction(
     path: &Path,
     place: usize,
@@ -311,7 +315,8 @@ pub(in crate::measure) fn way_of(amount: i64, forward: i64, back: i64) -> Verdic
     }
 }
 
-/// Keeps the changes of an endless run that last, although the search looks back on its latest blocks alone.
+/// Keeps the changes of an endless run that last, although the search looks back on its latest
+/// blocks alone.
 pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &mut [PartChanges]) {
     for part in found {
         let lasts = part
@@ -335,7 +340,8 @@ pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &
                     }
                     continue;
                 }
-                // A further rise of the same part is one more finding; the one that stands stays first.
+                // A further rise of the same part is one more finding; the one that stands stays
+                // first.
                 if found_again.map_or(true, |again| again.since > Some(known.since)) {
                     part.changes
                         .retain(|change| change.amount.0 < 0 || change.since > Some(known.since));
@@ -353,7 +359,7 @@ pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &
 /// for the search, and slow ones. One that the blocks show too began when the windows have it.
 pub(super) fn add_windows(history: &PathHistory, newest: When, found: &mut [PartChanges]) {
     for part in found {
-        let lasts = history.watches.get(&part.part).and_then(Watch::lasts);
+        let lasts = history.watches.get(&part.part).and_then(RecordWatch::lasts);
         let Some(lasts) = lasts else {
             continue;
         };
@@ -378,7 +384,7 @@ pub(super) fn add_windows(history: &PathHistory, newest: When, found: &mut [Part
                 RecordFigure::Mean => Figure::Mean,
                 RecordFigure::P95 => Figure::P95,
             },
-            kind: Kind::Level,
+            kind: FindingKind::Level,
             amount,
             low: lasts.amount.min(amount),
             high: amount,
@@ -402,7 +408,8 @@ fn wall_of(at: When, newest: When) -> Option<WallTime> {
     newest.is_clock_set().then(|| newest.wall.before(ago))
 }
 
-/// A change is over if the latest blocks are nearer to the baseline than to the level that was named.
+/// A change is over if the latest blocks are nearer to the baseline than to the level that was
+/// named.
 fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> bool {
     let read = Reading {
         column,
@@ -416,7 +423,7 @@ fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> 
         .0
         .saturating_add(known.change.amount.0 / 2);
     match known.change.kind {
-        Kind::Level => {
+        FindingKind::Level => {
             let mut latest: Vec<i64> = latest
                 .iter()
                 .rev()
@@ -426,7 +433,7 @@ fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> 
             exact_quantile(&mut latest, 0.5).is_some_and(|now| now < half)
         }
         // Late blocks are over where a fall was found, or where the search no longer sees them.
-        Kind::Tail { .. } => {
+        FindingKind::Tail { .. } => {
             let fell = part.changes.iter().any(|change| change.amount.0 < 0);
             let seen = part.changes.iter().any(|change| change.amount.0 > 0);
             let mut latest: Vec<i64> = latest

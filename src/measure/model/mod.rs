@@ -1,25 +1,22 @@
-//! Trips in, one after the other; statistics and the verdict out whenever asked. Ties the files beside it together.
+//! Trips in, one after the other; statistics and the verdict out whenever asked. Ties the files
+//! beside it together.
 //!
-//! Memory is bounded whatever comes in: by hops (one byte), histograms (60 KiB each), rows ([`super::series`]), 64
-//! identities per hop, four shapes of a path. Blocks that took another way than most have rows of their own, and the
-//! report is about the shape that most blocks have.
+//! Memory is bounded whatever comes in: by hops (one byte), histograms (60 KiB each), rows
+//! ([`super::series`]), 64 identities per hop, four shapes of a path. Blocks that took another way
+//! than most have rows of their own, and the report is about the shape that most blocks have.
 
 mod changes;
 mod path;
+mod statistics;
 
-use super::baseline::{path_key, PartRecord, PathHistory, Record, State};
+use super::baseline::{path_key, PartRecord, PathHistory, Record, RunHistories};
 use super::change::{Search, When};
-use super::clock::NEGLIGIBLE_NS;
-use super::compare::{cut, PartBatches};
 use super::series::Rows;
 use super::sla;
-use super::timeline::{wall, Cut, Event, EventKind, Timeline};
+use super::timeline::{wall, Cut, EventKind, Timeline, TimelineEvent};
 use super::trip::{Parts, Trip, TripError};
 use super::verdict::{Evidence, Share, Sight};
-use super::{
-    Direction, Histogram, HostStatistics, Largest, Part, PartStatistics, Retransmits,
-    SegmentStatistics, Sla, Statistics, Summary, Verdict,
-};
+use super::{Direction, Histogram, Largest, Part, Retransmits, Summary, Verdict};
 use crate::measure::series::NONE;
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
@@ -38,7 +35,7 @@ pub enum Baseline {
     #[default]
     Run,
     /// Earlier runs, from a state file.
-    Earlier(Arc<State>),
+    Earlier(Arc<RunHistories>),
 }
 
 /// The statistics of a run.
@@ -66,8 +63,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// An empty model of a run that began at `started`. `span` is given for a run without end: rows older than it are
-    /// forgotten.
+    /// An empty model of a run that began at `started`. `span` is given for a run without end: rows
+    /// older than it are forgotten.
     pub fn new(baseline: Baseline, span: Option<Nanos>, started: WallTime) -> Self {
         Self {
             baseline,
@@ -280,127 +277,8 @@ impl Model {
         (!record.parts.is_empty()).then(|| record.rounded())
     }
 
-    /// All figures of the run so far. A hop without a name is called `hop N`; `now` is both clocks, read together.
-    pub fn statistics(&self, names: &VecMap<u8, String>, now: Now) -> Statistics {
-        let named = self.named(names);
-        let found = self.found(&named);
-        let shares = self.shares();
-        let parts = self.part_statistics(&found, &shares);
-        let of = |part: Part| parts.iter().find(|statistics| statistics.part == part);
-        let (segments, hosts) = match self.path() {
-            Some(path) => {
-                let segments = (0..path.segments.len()).map(|place| {
-                    let segment = &path.segments[place];
-                    let (from, to) = (segment.from_hop, segment.to_hop);
-                    path.segment_statistics(place, of(Part::Segment { from, to }))
-                });
-                let hosts = path.hosts.iter();
-                let hosts = hosts.map(|host| host.statistics(of(Part::Host(host.hop))));
-                (segments.collect(), hosts.collect())
-            }
-            None => (Vec::new(), self.own_host()),
-        };
-        let (verdict, largest) = self.answers(found, shares, &named, now);
-        Statistics {
-            round_trip: self.total.summary(),
-            distribution: self.total.clone(),
-            window: self.last_window.or_else(|| self.total_window.summary()),
-            sla: Sla::None,
-            parts,
-            segments,
-            hosts,
-            behind_exit: self.server.run.summary(),
-            path_changes: self.path_changes,
-            verdict,
-            largest,
-            batches: self.batches(),
-        }
-    }
-
-    fn batches(&self) -> Vec<PartBatches> {
-        let mut batches = Vec::new();
-        if let Some(path) = self.path() {
-            let parts = path.parts().into_iter();
-            let columns = parts.filter_map(|part| Some((part, path.part(part)?.1)));
-            batches.extend(columns.map(|(part, column)| cut(&path.rows, part, column)));
-        }
-        if self.server.run.count() > 0 {
-            batches.push(cut(&self.server_rows, Part::Server, 0));
-        }
-        batches
-    }
-
-    /// Share and mean of each part.
-    fn shares(&self) -> Vec<Share> {
-        let mut shares = Vec::new();
-        if let Some(path) = self.path() {
-            let blocks = path.hosts.first().map_or(0, |own| own.part.run.count());
-            let parts = path.parts();
-            let delays = parts
-                .iter()
-                .filter_map(|part| Some((*part, path.part(*part)?.0)));
-            let sums: Vec<_> = delays
-                .map(|(part, delays)| (part, delays, delays.run.sum()))
-                .collect();
-            let whole: i128 = sums.iter().map(|(.., sum)| sum).sum();
-            for (part, delays, sum) in sums {
-                shares.push(Share {
-                    part,
-                    share: (whole > 0).then(|| sum as f64 / whole as f64),
-                    mean: sum as f64 / blocks.max(1) as f64,
-                    p50: delays.run.quantile(0.5),
-                });
-            }
-        }
-        if self.server.run.count() > 0 {
-            // The server's time is not in the totals: an exit reports a block before it is answered.
-            shares.push(Share {
-                part: Part::Server,
-                share: None,
-                mean: self.server.run.mean_ns(),
-                p50: self.server.run.quantile(0.5),
-            });
-        }
-        shares
-    }
-
-    fn part_statistics(&self, found: &[PartChanges], shares: &[Share]) -> Vec<PartStatistics> {
-        let path = self.path();
-        let statistics = found.iter().filter_map(|changes| {
-            let part = changes.part;
-            let delays = match part {
-                Part::Server => &self.server,
-                _ => path?.part(part)?.0,
-            };
-            let share = shares.iter().find(|share| share.part == part);
-            let change = changes.changes.first();
-            let segment = path.and_then(|path| {
-                let hops = |s: &path::Segment| Part::Segment {
-                    from: s.from_hop,
-                    to: s.to_hop,
-                };
-                path.segments.iter().find(|segment| hops(segment) == part)
-            });
-            Some(PartStatistics {
-                part,
-                delay: delays.run.summary(),
-                window: delays.last_window.or_else(|| delays.window.summary()),
-                mean: share.map(|share| SignedNanos(share.mean as i64)),
-                share: share.and_then(|share| share.share),
-                baseline: changes.baseline,
-                increase: changes.increase,
-                figure: change.map(|change| change.figure),
-                least: changes.least,
-                retransmits: segment.map_or([None; 2], |segment| segment.retransmits),
-                delayed_by_loss: segment.map(|segment| segment.delayed_by_loss),
-                sla: Sla::None,
-            })
-        });
-        statistics.collect()
-    }
-
-    /// The run over time, in at most `slots` slots; of a run without end its most recent span. `None` if no block was kept
-    /// yet. `now` is both clocks, read together.
+    /// The run over time, in at most `slots` slots; of a run without end its most recent span.
+    /// `None` if no block was kept yet. `now` is both clocks, read together.
     pub fn timeline(&self, slots: usize, now: Now) -> Option<Timeline> {
         let path = self.path()?;
         let start = path.rows.all().map(|row| row.at).min()?;
@@ -415,7 +293,8 @@ impl Model {
         let columns = parts.iter().filter_map(|part| path.part(*part));
         let columns: Vec<usize> = columns.map(|(_, column)| column).collect();
         let total = |row: &[i64]| {
-            // A part that only some blocks have is nothing in the others; a host or segment never is.
+            // A part that only some blocks have is nothing in the others; a host or segment never
+            // is.
             let cells = columns.iter().zip(&parts).map(|(column, part)| match part {
                 Part::Host(_) | Part::Segment { .. } => row[*column],
                 _ if row[*column] == NONE => 0,
@@ -425,7 +304,7 @@ impl Model {
             cells.into_iter().try_fold(0, sum).unwrap_or(NONE)
         };
         let steps = path.hosts.iter().filter_map(|host| {
-            Some(Event {
+            Some(TimelineEvent {
                 at: wall(host.last_step?, now),
                 kind: EventKind::ClockStep(host.hop),
             })
@@ -475,7 +354,7 @@ impl Model {
     }
 
     /// Adds this run to the state: with the usual ones if nothing changed, else apart.
-    pub fn add_to(&self, state: &mut State, names: &VecMap<u8, String>) {
+    pub fn add_to(&self, state: &mut RunHistories, names: &VecMap<u8, String>) {
         let key = key(&self.named(names));
         let path = self.path();
         let history = state.paths.get_or_insert_with(key, PathHistory::default);
@@ -575,96 +454,6 @@ impl Model {
             stepped: hosts.iter().filter(stepped).map(|host| host.hop).collect(),
         };
         (evidence.judge(), evidence.largest())
-    }
-
-    /// The figures that a node without trips has of itself.
-    fn own_host(&self) -> Vec<HostStatistics> {
-        let [forward, back] = &self.own;
-        if forward.count() + back.count() == 0 {
-            return Vec::new();
-        }
-        let host = Host {
-            hop: self.own_hop,
-            forward: forward.clone(),
-            back: back.clone(),
-            ..Host::default()
-        };
-        vec![host.statistics(None)]
-    }
-}
-
-impl Host {
-    fn statistics(&self, part: Option<&PartStatistics>) -> HostStatistics {
-        HostStatistics {
-            hop: self.hop,
-            nodes: self.nodes.iter().map(|(node, _)| *node).collect(),
-            forward_residence: self.forward.summary(),
-            forward_distribution: self.forward.clone(),
-            return_residence: self.back.summary(),
-            return_distribution: self.back.clone(),
-            forward_wake_up: self.forward_wake_up.summary(),
-            return_wake_up: self.back_wake_up.summary(),
-            share: part.and_then(|part| part.share),
-            baseline: part.and_then(|part| part.baseline),
-            increase: part.and_then(|part| part.increase),
-            clock_steps: self.steps,
-            sla: Sla::None,
-        }
-    }
-}
-
-impl Path {
-    fn segment_statistics(&self, place: usize, part: Option<&PartStatistics>) -> SegmentStatistics {
-        let segment = &self.segments[place];
-        let (offset, error) = segment.clock.offset().unzip();
-        let skew = segment.clock.skew();
-        let places = self.hosts.len();
-        let held = [place + 1, places + place].map(|pump| self.held.share(pump, None));
-        SegmentStatistics {
-            from_hop: segment.from_hop,
-            to_hop: segment.to_hop,
-            round_trip: segment.round_trip.summary(),
-            distribution: segment.round_trip.clone(),
-            network: segment.network.summary(),
-            forward_excess: self.excess(place, Direction::Forward),
-            return_excess: self.excess(place, Direction::Return),
-            held_share: held.into_iter().flatten().reduce(f64::max),
-            clock_offset: offset,
-            clock_offset_error: error,
-            clock_skew_ppm: skew.known.then_some(skew.rate * 1e6),
-            share: part.and_then(|part| part.share),
-            baseline: part.and_then(|part| part.baseline),
-            increase: part.and_then(|part| part.increase),
-            negative: segment.negative,
-            retransmits: segment.retransmits,
-            sla: Sla::None,
-        }
-    }
-
-    /// One-way delays above their own minimum, of the blocks that were kept; `None` if the skew is unknown and could be a
-    /// quarter of how much the round trip varies.
-    fn excess(&self, place: usize, direction: Direction) -> Option<Summary> {
-        let clock = &self.segments[place].clock;
-        let skew = clock.skew();
-        let read = self.one_way(place, direction);
-        let start = self.rows.all().next()?.at.max(read.since.0);
-        let run = self
-            .rows
-            .all()
-            .map(|row| row.at)
-            .max()?
-            .saturating_sub(start);
-        let variation = self.segments[place].round_trip.summary()?;
-        let least = (variation.p95 - variation.min).0 as f64 / 4.0;
-        let known = skew.known || clock.synchronised();
-        if !known && skew.error * run as f64 > least.max(NEGLIGIBLE_NS) {
-            return None;
-        }
-        let values = || self.rows.all().filter_map(|row| read.of(row.at, row.cells));
-        let least = values().min()?;
-        let mut excess = Histogram::default();
-        values().for_each(|value| excess.record(SignedNanos(value.saturating_sub(least))));
-        excess.summary()
     }
 }
 

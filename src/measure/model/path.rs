@@ -1,4 +1,5 @@
-//! The nodes of a path that stamp both ways and what is between them: histograms, clocks, pumps and rows of one shape.
+//! The nodes of a path that stamp both ways and what is between them: histograms, clocks, pumps and
+//! rows of one shape.
 
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
@@ -7,7 +8,8 @@ use crate::measure::trip::{HostPart, Pair, Parts, Retransmits, SegmentPart, Trip
 use crate::measure::{Direction, Histogram, NodeId, Part, StampDirection, Summary};
 use crate::time::{MonoTime, Nanos, SignedNanos};
 
-/// Identities remembered per hop. A larger pool is counted on, but its later members begin no new baseline.
+/// Identities remembered per hop. A larger pool is counted on, but its later members begin no new
+/// baseline.
 const POOL: usize = 64;
 /// Cells of a row per segment: its part, one way forward and back without wake-up delays, connect.
 const OF_SEGMENT: usize = 4;
@@ -79,7 +81,8 @@ pub(super) struct Segment {
     pub(super) round_trip: Histogram,
     pub(super) network: Histogram,
     pub(super) negative: u64,
-    /// Segments that a TCP sent again, forward and return; `None` until a node reported any reading.
+    /// Segments that a TCP sent again, forward and return; `None` until a node reported any
+    /// reading.
     pub(super) retransmits: [Option<u64>; 2],
     /// Late blocks about the span of a reading that had some.
     pub(super) delayed_by_loss: u64,
@@ -209,7 +212,8 @@ impl Path {
         Some([1, 2].map(|cell| self.host_column(place) + cell))
     }
 
-    /// The one-way column of a segment, with the skew of its clocks taken out, since they were last stepped.
+    /// The one-way column of a segment, with the skew of its clocks taken out, since they were last
+    /// stepped.
     pub(super) fn one_way(&self, place: usize, direction: Direction) -> Reading {
         let clock = &self.segments[place].clock;
         let (column, rate) = (Self::segment_column(place), clock.skew().rate);
@@ -310,8 +314,8 @@ impl Path {
     }
 
     /// Adds the readings of retransmissions that came with a block, and flags the blocks that they
-    /// delayed: those of its connection that may have waited for one within the span of the reading,
-    /// and were late.
+    /// delayed: those of its connection that may have waited for one within the span of the
+    /// reading, and were late.
     fn record_retransmits(&mut self, trip: &Trip) {
         for (reading, place) in self.add_retransmits(&trip.retransmits) {
             let bits = 1_u64.checked_shl(place as u32).unwrap_or(0);
@@ -450,8 +454,9 @@ impl Path {
         }
     }
 
-    /// A round trip well below zero that a part beside it makes up for: the clock between them was stepped, though its
-    /// generation does not say so. The figures are kept, but the verdict does not rest on them.
+    /// A round trip well below zero that a part beside it makes up for: the clock between them was
+    /// stepped, though its generation does not say so. The figures are kept, but the verdict does
+    /// not rest on them.
     fn mask_unreported_steps(&mut self, at: MonoTime, parts: &Parts) {
         // Clocks at 200 ppm of each other may show as little as this below zero.
         let total = parts.total.unwrap_or_default().abs().0;
@@ -498,7 +503,8 @@ impl Host {
         }
     }
 
-    /// A step that the generation did not count. Blocks within a second of each other show the same one.
+    /// A step that the generation did not count. Blocks within a second of each other show the same
+    /// one.
     fn suspect(&mut self, at: MonoTime) {
         let recent = |last: MonoTime| at.since(last) < Nanos::from_millis(1_000);
         let same = self.last_step.is_some_and(recent);

@@ -38,10 +38,10 @@
 //! The recent least is that of the last 10 to 20 s and 16 blocks.
 //!
 //! **Evaluation.** A delay without a statistic is evaluated with every block that has it. One with
-//! a statistic, loss and retransmits are evaluated with every window of 20 blocks (`over COUNT`) in which the
-//! part was measured. `2x` is twice the baseline: the median of the baseline's batches at p50, for
-//! p90 and above at p95. Without a baseline the rule does not decide. *Exceeded* is above the
-//! limit, not at it.
+//! a statistic, loss and retransmits are evaluated with every window of 20 blocks (`over COUNT`) in
+//! which the part was measured. `2x` is twice the baseline: the median of the baseline's batches at
+//! p50, for p90 and above at p95. Without a baseline the rule does not decide. *Exceeded* is above
+//! the limit, not at it.
 //!
 //! **Transitions.** With `for 3 of 5` a rule is violated as soon as 3 of the last 5 evaluations
 //! exceeded the limit; without it one is enough. It clears when that no longer holds. With `clear
@@ -58,11 +58,13 @@
 //! evaluations exceeded that limit too; there `2x` is twice the rule's own limit. `here` is the
 //! part itself: both ends of a segment, or the host, or all nodes for the total.
 
+mod limit_state;
 mod parse;
 mod watch;
 
+pub use limit_state::{LimitState, RuleEvent};
 pub use parse::{parse, simple, RuleError};
-pub use watch::{Event, Growth, LimitState, Watch};
+pub use watch::{Growth, Watch};
 
 use super::Sla;
 use crate::annotation::Classes;
@@ -114,7 +116,7 @@ impl PartPattern {
 
 /// The figure of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Figure {
+pub enum RuleFigure {
     /// Round-trip delay.
     RoundTrip,
     /// The same without wake-up delays.
@@ -137,7 +139,7 @@ pub enum Figure {
     Retransmits,
 }
 
-impl Figure {
+impl RuleFigure {
     /// Every figure with its word.
     pub const ALL: [(Self, &'static str); 10] = [
         (Self::RoundTrip, "round_trip"),
@@ -333,12 +335,12 @@ pub enum Nodes {
     /// All nodes, `*`.
     All,
     /// The nodes listed.
-    Some(Vec<Node>),
+    Some(Vec<AskedNode>),
 }
 
 /// A node of an `ask`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Node {
+pub enum AskedNode {
     /// The part itself: both ends of a segment, or the host.
     Here,
     /// A node by its name in the report.
@@ -373,7 +375,7 @@ pub struct Rule {
     /// The part.
     pub part: PartPattern,
     /// The figure.
-    pub figure: Figure,
+    pub figure: RuleFigure,
     /// The statistic; `None` for each block's own value.
     pub statistic: Option<Statistic>,
     /// The limit.
@@ -400,13 +402,14 @@ impl Rule {
 
     /// Returns `true` if windows of blocks are evaluated.
     fn has_windows(&self) -> bool {
-        self.statistic.is_some() || matches!(self.figure, Figure::Loss | Figure::Retransmits)
+        self.statistic.is_some()
+            || matches!(self.figure, RuleFigure::Loss | RuleFigure::Retransmits)
     }
 
     /// Returns `true` if the rule needs the model's knowledge of the baseline.
     fn needs_growth(&self) -> bool {
         let below = matches!(self.clear.below, Some(Limit::Times(_)));
-        self.figure == Figure::Increase || below || matches!(self.limit, Limit::Times(_))
+        self.figure == RuleFigure::Increase || below || matches!(self.limit, Limit::Times(_))
     }
 }
 
@@ -444,8 +447,8 @@ impl fmt::Display for Rule {
                     let nodes: Vec<_> = nodes
                         .iter()
                         .map(|node| match node {
-                            Node::Here => "here".to_owned(),
-                            Node::Named(name) => quoted(name),
+                            AskedNode::Here => "here".to_owned(),
+                            AskedNode::Named(name) => quoted(name),
                         })
                         .collect();
                     f.write_str(&nodes.join(","))?;
@@ -456,7 +459,7 @@ impl fmt::Display for Rule {
     }
 }
 
-fn figure_text(figure: Figure, statistic: Option<Statistic>) -> String {
+fn figure_text(figure: RuleFigure, statistic: Option<Statistic>) -> String {
     match statistic {
         Some(statistic) => format!("{} {}", figure.word(), statistic.word()),
         None => figure.word().to_owned(),

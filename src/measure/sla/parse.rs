@@ -1,7 +1,8 @@
 //! The parser of rules. An error names line, column and the expected words.
 
 use super::{
-    Amount, Ask, Clear, Figure, Limit, Node, Nodes, PartPattern, Rule, Statistic, MOST_OF, WINDOW,
+    Amount, Ask, AskedNode, Clear, Limit, Nodes, PartPattern, Rule, RuleFigure, Statistic, MOST_OF,
+    WINDOW,
 };
 use crate::annotation::Classes;
 use crate::decimal::decimal;
@@ -81,8 +82,10 @@ pub fn simple(text: &str, severity: Sla) -> Result<Vec<Rule>, String> {
     for word in text.split(',') {
         let limit = limit(word.trim());
         let (figure, statistic) = match limit {
-            Some(Limit::Absolute(Amount::Span(_))) => (Figure::RoundTrip, Some(Statistic::Mean)),
-            Some(Limit::Absolute(Amount::Share(_))) => (Figure::Loss, None),
+            Some(Limit::Absolute(Amount::Span(_))) => {
+                (RuleFigure::RoundTrip, Some(Statistic::Mean))
+            }
+            Some(Limit::Absolute(Amount::Share(_))) => (RuleFigure::Loss, None),
             _ => return Err(format!("has {word:?} for a limit: {how}")),
         };
         if rules.iter().any(|rule| rule.figure == figure) {
@@ -241,11 +244,11 @@ impl Reader {
 
     fn rule(&mut self) -> Result<Rule, RuleError> {
         let part = self.part()?;
-        let fitting = Figure::ALL.iter().filter(|row| row.0.is_of(&part));
+        let fitting = RuleFigure::ALL.iter().filter(|row| row.0.is_of(&part));
         let fitting: Vec<_> = fitting.map(|row| row.1).collect();
         let fitting = format!("a figure: {}", fitting.join(", "));
         let figure = self.read(&fitting, |text| {
-            let known = Figure::ALL.iter().find(|row| row.1 == text)?.0;
+            let known = RuleFigure::ALL.iter().find(|row| row.1 == text)?.0;
             known.is_of(&part).then_some(known)
         })?;
         let statistic = |text: &str| Some(Statistic::ALL.iter().find(|row| row.1 == text)?.0);
@@ -377,7 +380,7 @@ impl Reader {
         Ok(())
     }
 
-    fn ask(&mut self, figure: Figure) -> Result<Ask, RuleError> {
+    fn ask(&mut self, figure: RuleFigure) -> Result<Ask, RuleError> {
         let beyond = if self.takes("beyond") {
             Some(self.limit(figure, true)?)
         } else if self.tokens.peek().is_some_and(|token| token.text == "ask") {
@@ -406,9 +409,9 @@ impl Reader {
         let mut nodes = Vec::new();
         loop {
             nodes.push(if self.takes("here") {
-                Node::Here
+                AskedNode::Here
             } else {
-                Node::Named(self.name("a node's name, \"here\" or \"*\"")?)
+                AskedNode::Named(self.name("a node's name, \"here\" or \"*\"")?)
             });
             if !self.takes(",") {
                 break;
@@ -421,14 +424,14 @@ impl Reader {
         })
     }
 
-    fn limit(&mut self, figure: Figure, times: bool) -> Result<Limit, RuleError> {
-        if figure == Figure::Retransmits {
+    fn limit(&mut self, figure: RuleFigure, times: bool) -> Result<Limit, RuleError> {
+        if figure == RuleFigure::Retransmits {
             return self.read("a number such as 3", |text| {
                 let count: u32 = text.parse().ok()?;
                 Some(Limit::Absolute(Amount::Count(count.into())))
             });
         }
-        let share = figure == Figure::Loss;
+        let share = figure == RuleFigure::Loss;
         let what = match (share, times) {
             (true, false) => "a share such as 1%",
             (true, true) => "a share such as 5%, or a multiple such as 2x",

@@ -3,13 +3,13 @@
 //! Memory is bounded by rules and parts of the path: a window, a distribution and at most
 //! [`MOST_OF`](super::MOST_OF) evaluations each; of the events the latest [`EVENTS`] are kept.
 
-use super::{figure_text, Amount, Figure, Limit, Node, Nodes, PartPattern, Rule, Statistic};
-use crate::annotation::Classes;
+mod playbook;
+
+use super::{Amount, Limit, LimitState, PartPattern, Rule, RuleEvent, RuleFigure, Statistic};
 use crate::measure::{Direction, Histogram, NodeId, Part, Parts, Sla, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
 /// Events kept; what is older is counted.
@@ -27,73 +27,6 @@ pub struct Growth {
     pub baselines: [Option<SignedNanos>; 2],
     /// The increase as the report shows it.
     pub increase: Option<SignedNanos>,
-}
-
-/// A rule turned, for one part of the path.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// When the block that decided came back, on the clock of the node that reports.
-    pub at: WallTime,
-    /// That block.
-    pub sequence: u64,
-    /// Which rule, and how the part stands to it now; `None` where it is no longer on the path.
-    pub now: LimitState,
-}
-
-/// As its [`LimitState`].
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.now.fmt(f)
-    }
-}
-
-/// How one part stands to one rule.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LimitState {
-    /// Where.
-    pub part: Part,
-    /// The rule's line; `None` for a limit of the command line.
-    pub line: Option<u32>,
-    /// What is measured.
-    pub figure: Figure,
-    /// What of it; `None` each block's own value.
-    pub statistic: Option<Statistic>,
-    /// How bad it is beyond the limit.
-    pub severity: Sla,
-    /// The limit in force; `None` while it waits for a baseline.
-    pub limit: Option<Amount>,
-    /// The latest evaluation; `None` before the first.
-    pub value: Option<Amount>,
-    /// `Ok`, or the severity while the rule has turned.
-    pub state: Sla,
-}
-
-/// `critical, round_trip p95 7.3 ms, limit 5 ms (line 3)`: all but the name of the part.
-impl fmt::Display for LimitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            Sla::None => "gone from the path",
-            state => state.name(),
-        };
-        write!(f, "{state}, {}", self.figure_text())?;
-        if let Some(value) = self.value {
-            write!(f, " {value}")?;
-        }
-        if let Some(limit) = self.limit {
-            write!(f, ", limit {limit}")?;
-        }
-        match self.line {
-            Some(line) => write!(f, " (line {line})"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl LimitState {
-    /// `round_trip p95`
-    pub fn figure_text(&self) -> String {
-        figure_text(self.figure, self.statistic)
-    }
 }
 
 /// One rule for one part.
@@ -144,7 +77,7 @@ pub struct Watch {
     excess: Vec<Option<[i64; 2]>>,
     needs_growth: bool,
     grown: Option<MonoTime>,
-    events: VecDeque<Event>,
+    events: VecDeque<RuleEvent>,
     forgotten: u64,
     fresh: usize,
     latest: (WallTime, u64),
@@ -285,7 +218,7 @@ impl Watch {
         for index in 0..self.tracks.len() {
             let track = &self.tracks[index];
             let rule = &self.rules[track.rule];
-            if rule.figure == Figure::Retransmits {
+            if rule.figure == RuleFigure::Retransmits {
                 self.count_retransmits(index, trip);
                 continue;
             }
@@ -312,27 +245,27 @@ impl Watch {
     /// What a block says of a part.
     fn delay(
         &self,
-        figure: Figure,
+        figure: RuleFigure,
         track: &Track,
         trip: &Trip,
         parts: &Parts,
     ) -> Option<SignedNanos> {
         match track.part {
-            Part::Total => parts.total.filter(|_| figure == Figure::RoundTrip),
+            Part::Total => parts.total.filter(|_| figure == RuleFigure::RoundTrip),
             Part::Segment { .. } => {
                 let segment = parts.segments.get(track.index)?;
                 let excess = self.excess.get(track.index).copied().flatten();
                 match figure {
-                    Figure::RoundTrip => segment.round_trip,
-                    Figure::Network => segment.network,
-                    Figure::ForwardExcess => excess.map(|excess| SignedNanos(excess[0])),
-                    Figure::ReturnExcess => excess.map(|excess| SignedNanos(excess[1])),
+                    RuleFigure::RoundTrip => segment.round_trip,
+                    RuleFigure::Network => segment.network,
+                    RuleFigure::ForwardExcess => excess.map(|excess| SignedNanos(excess[0])),
+                    RuleFigure::ReturnExcess => excess.map(|excess| SignedNanos(excess[1])),
                     _ => None,
                 }
             }
             Part::Host(_) => match figure {
-                Figure::Residence => parts.hosts.get(track.index)?.residence(),
-                Figure::WakeUp => {
+                RuleFigure::Residence => parts.hosts.get(track.index)?.residence(),
+                RuleFigure::WakeUp => {
                     let host = parts.hosts.get(track.index)?;
                     let late = [host.forward_wake_up, host.return_wake_up];
                     late.into_iter().flatten().reduce(|one, other| one + other)
@@ -432,7 +365,7 @@ impl Watch {
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
             track.growth = growth.get(&track.part).copied().unwrap_or_default();
-            if self.rules[track.rule].figure == Figure::Increase {
+            if self.rules[track.rule].figure == RuleFigure::Increase {
                 if let Some(increase) = track.growth.increase {
                     self.evaluate(index, increase.0 as f64);
                 }
@@ -447,7 +380,7 @@ impl Watch {
             let rule = &self.rules[track.rule];
             let (settled_before, lost_before) = track.counted;
             let blocks = settled.saturating_sub(settled_before);
-            if rule.figure == Figure::Loss && blocks >= u64::from(rule.over) {
+            if rule.figure == RuleFigure::Loss && blocks >= u64::from(rule.over) {
                 track.counted = (settled, lost);
                 let lost = lost.saturating_sub(lost_before);
                 self.evaluate(index, lost as f64 / blocks as f64);
@@ -463,9 +396,11 @@ impl Watch {
             let rule = &self.rules[track.rule];
             let whole = match rule.statistic {
                 Some(statistic) => statistic.of(&track.whole),
-                None if rule.figure == Figure::Loss && sent > 0 => Some(lost as f64 / sent as f64),
+                None if rule.figure == RuleFigure::Loss && sent > 0 => {
+                    Some(lost as f64 / sent as f64)
+                }
                 // Of a run without a whole window, what there is.
-                None if rule.figure == Figure::Retransmits && track.evaluations == 0 => {
+                None if rule.figure == RuleFigure::Retransmits && track.evaluations == 0 => {
                     track.read.then(|| track.window.sum() as f64)
                 }
                 None => None,
@@ -555,11 +490,11 @@ impl Watch {
             state,
             ..self.limit_state(track)
         };
-        self.events.push_back(Event { at, sequence, now });
+        self.events.push_back(RuleEvent { at, sequence, now });
     }
 
     /// The events since this was last called, and how many before them are no longer kept.
-    pub fn fresh_events(&mut self) -> (Vec<Event>, usize) {
+    pub fn fresh_events(&mut self) -> (Vec<RuleEvent>, usize) {
         let fresh = std::mem::take(&mut self.fresh);
         let known = self.events.len().saturating_sub(fresh);
         let events: Vec<_> = self.events.iter().skip(known).cloned().collect();
@@ -568,60 +503,8 @@ impl Watch {
     }
 
     /// The events, oldest first, and how many older ones were dropped.
-    pub fn events(&self) -> (Vec<Event>, u64) {
+    pub fn events(&self) -> (Vec<RuleEvent>, u64) {
         (self.events.iter().cloned().collect(), self.forgotten)
-    }
-
-    /// What is to be asked now, by hop.
-    pub fn asks(&self) -> VecMap<u8, Classes> {
-        let mut asks = VecMap::new();
-        for track in self.tracks.iter().filter(|track| track.turned) {
-            let rule = &self.rules[track.rule];
-            let values = track.recent.iter().map(|(value, _)| *value);
-            let worst = values.fold(f64::NEG_INFINITY, f64::max);
-            for ask in &rule.asks {
-                let beyond = match ask.beyond {
-                    None => f64::NEG_INFINITY,
-                    Some(Limit::Absolute(amount)) => amount.number(),
-                    Some(Limit::Times(times)) => track.limit.unwrap_or(f64::INFINITY) * times,
-                };
-                if ask.beyond.is_some() && worst <= beyond {
-                    continue;
-                }
-                for hop in self.whom(&ask.at, track.part) {
-                    let classes = asks.get_or_insert_with(hop, || Classes(0));
-                    *classes = classes.union(ask.classes);
-                }
-            }
-        }
-        asks
-    }
-
-    fn whom(&self, nodes: &Nodes, place: Part) -> Vec<u8> {
-        let all = || {
-            let mut all = self.hops.clone();
-            all.extend(self.names.keys());
-            all
-        };
-        let Nodes::Some(nodes) = nodes else {
-            return all();
-        };
-        let mut hops = Vec::new();
-        for node in nodes {
-            match (node, place) {
-                (Node::Here, Part::Segment { from, to } | Part::Connect { from, to }) => {
-                    hops.extend([from, to]);
-                }
-                (Node::Here, Part::Host(hop) | Part::Behind(hop)) => hops.push(hop),
-                (Node::Here, Part::Total | Part::Server) => hops.extend(all()),
-                (Node::Named(name), _) => {
-                    let part = PartPattern::Host(Some(name.clone()));
-                    let named = all().into_iter();
-                    hops.extend(named.filter(|&hop| self.is_about(&part, Part::Host(hop))));
-                }
-            }
-        }
-        hops
     }
 
     /// How a part stands to all its limits.
@@ -680,8 +563,8 @@ impl Watch {
 impl Rule {
     fn amount(&self, value: f64) -> Amount {
         match self.figure {
-            Figure::Loss => Amount::Share(value),
-            Figure::Retransmits => Amount::Count(value),
+            RuleFigure::Loss => Amount::Share(value),
+            RuleFigure::Retransmits => Amount::Count(value),
             _ => Amount::Span(SignedNanos(value as i64)),
         }
     }
@@ -706,6 +589,7 @@ impl Statistic {
 mod tests {
     use super::super::parse;
     use super::*;
+    use crate::annotation::Classes;
     use crate::measure::{HopStamp, HostPart, Retransmits, Return, SegmentPart, StampDirection};
 
     /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each

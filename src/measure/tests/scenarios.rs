@@ -336,7 +336,8 @@ fn the_split_by_kernel_times_is_in_the_figures() {
 
 #[test]
 fn arrivals_of_some_blocks_only_are_not_mistaken_for_those_of_all() {
-    // So many of 20 blocks met another one in the socket; the more there are, the less the rest tells.
+    // So many of 20 blocks met another one in the socket; the more there are, the less the rest
+    // tells.
     for (unknown, host_is_late, named) in [
         (1, true, Some(VerdictKind::Host)),
         (6, true, Some(VerdictKind::Host)),
@@ -386,7 +387,8 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
         for node in &mut path.nodes {
             node.wake_up_ns = [0, 0].map(|_| random.unit() * MS);
         }
-        // How many of 20 blocks each kernel tells of, on the way out and back: around 9 of 10 and half of them.
+        // How many of 20 blocks each kernel tells of, on the way out and back: around 9 of 10 and
+        // half of them.
         let mut told = || [20, 19, 17, 17, 11, 9, 0][random.below(7) as usize];
         let told: Vec<[u64; 2]> = (0..nodes).map(|_| [told(), told()]).collect();
         let mut model = model();
@@ -416,7 +418,7 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
 }
 
 /// A run against `state`, which it is added to.
-fn run_with(path: &mut SimPath, blocks: u64, state: &mut State) -> Verdict {
+fn run_with(path: &mut SimPath, blocks: u64, state: &mut RunHistories) -> Verdict {
     let number = state.paths.values().flat_map(|path| path.parts.values());
     let number = number.map(|part| part.usual().len()).max().unwrap_or(0) as u64;
     let started = WallTime(1_700_000_000_000_000_000_u64 + number * 600_000_000_000);
@@ -425,7 +427,7 @@ fn run_with(path: &mut SimPath, blocks: u64, state: &mut State) -> Verdict {
     run(path, &mut model, blocks, |_, _| ());
     let verdict = model.statistics(&names(), NOW).verdict;
     model.add_to(state, &names());
-    *state = State::parse(&state.to_string())
+    *state = RunHistories::parse(&state.to_string())
         .expect("as it was written")
         .state;
     verdict
@@ -433,8 +435,8 @@ fn run_with(path: &mut SimPath, blocks: u64, state: &mut State) -> Verdict {
 
 #[test]
 fn a_late_reader_is_found_over_earlier_runs() {
-    let mut state = State::default();
-    let next = |seed: u64, late: f64, slow: f64, state: &mut State| {
+    let mut state = RunHistories::default();
+    let next = |seed: u64, late: f64, slow: f64, state: &mut RunHistories| {
         let mut path = with_arrivals(seed + 40);
         path.nodes[2].wake_up_ns = [(0.03 + late) * MS; 2];
         path.delays_ns[0][0] += slow * MS;
@@ -872,7 +874,7 @@ fn a_run_without_end_names_a_change_until_it_is_over() {
     }
 }
 
-fn state_run(seed: u64, extra_ms: f64, state: &mut State) -> Verdict {
+fn state_run(seed: u64, extra_ms: f64, state: &mut RunHistories) -> Verdict {
     let mut path = SimPath::new(4, seed);
     path.delays_ns = vec![[2.0 * MS; 2]; 3];
     path.delays_ns[1][0] += extra_ms * MS;
@@ -888,7 +890,7 @@ fn state_run(seed: u64, extra_ms: f64, state: &mut State) -> Verdict {
 fn a_rise_over_earlier_runs_is_named_until_it_is_gone_and_never_learnt() {
     let mut holding = 0;
     for seed in 0..10 {
-        let mut state = State::default();
+        let mut state = RunHistories::default();
         for i in 0..8 {
             let verdict = state_run(seed * 100 + i, 0.0, &mut state);
             assert_eq!(
@@ -923,7 +925,7 @@ fn a_rise_over_earlier_runs_is_named_until_it_is_gone_and_never_learnt() {
 
 #[test]
 fn an_accepted_rise_is_the_new_normal() {
-    let mut state = State::default();
+    let mut state = RunHistories::default();
     (0..8).for_each(|seed| drop(state_run(seed, 0.0, &mut state)));
     (8..12).for_each(|seed| drop(state_run(seed, 3.0, &mut state)));
     for part in state
@@ -941,7 +943,7 @@ fn an_accepted_rise_is_the_new_normal() {
 fn earlier_runs_that_differ_among_themselves_raise_hardly_an_alarm() {
     let mut alarms = 0;
     for seed in 0..25 {
-        let (mut state, mut random) = (State::default(), Random::new(seed + 1_000));
+        let (mut state, mut random) = (RunHistories::default(), Random::new(seed + 1_000));
         for _ in 0..14 {
             let mut path = SimPath::new(4, random.bits());
             for delay in &mut path.delays_ns {
@@ -956,7 +958,7 @@ fn earlier_runs_that_differ_among_themselves_raise_hardly_an_alarm() {
 
 #[test]
 fn runs_of_another_path_are_not_compared_with() {
-    let mut state = State::default();
+    let mut state = RunHistories::default();
     (0..6).for_each(|seed| drop(state_run(seed, 0.0, &mut state)));
     let mut path = SimPath::new(3, 9);
     path.delays_ns = vec![[9.0 * MS; 2]; 2];
@@ -1031,7 +1033,7 @@ fn a_plain_proxy_reports_its_own_residence_and_its_server() {
         "{:?}",
         statistics.verdict
     );
-    let mut state = State::default();
+    let mut state = RunHistories::default();
     model.add_to(&mut state, &names());
     assert_eq!(state.paths.keys().collect::<Vec<_>>(), ["0=A"]);
 }
@@ -1186,7 +1188,7 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
                 let statistics = model.statistics(&names(), NOW);
                 assert!(statistics.hosts.len() <= 12);
                 assert!(statistics.hosts.iter().all(|host| host.nodes.len() <= 64));
-                model.add_to(&mut State::default(), &names());
+                model.add_to(&mut RunHistories::default(), &names());
             }
         }
         assert!(model.statistics(&names(), NOW).round_trip.is_some());

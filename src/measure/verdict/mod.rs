@@ -3,7 +3,7 @@
 mod bottleneck;
 mod text;
 
-use super::change::{Kind, LeastTail};
+use super::change::{FindingKind, LeastTail};
 use super::{Also, Confidence, Figure, Largest, Part, Verdict, VerdictDirection, VerdictKind};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use bottleneck::Bottleneck;
@@ -32,7 +32,7 @@ pub(super) struct Change {
     pub(super) origin: Origin,
     /// The figure that changed: the median, or the mean by some late blocks.
     pub(super) figure: Figure,
-    pub(super) kind: Kind,
+    pub(super) kind: FindingKind,
     /// Per block; negative for a fall.
     pub(super) amount: SignedNanos,
     pub(super) low: SignedNanos,
@@ -92,7 +92,8 @@ pub(super) struct Evidence<'a> {
     pub(super) source: bool,
     /// The last node reflects, so that its answers are written by the pump that reads.
     pub(super) reflected: bool,
-    /// Shares of time in which pumps were held: forward pumps in order of the path, then return pumps.
+    /// Shares of time in which pumps were held: forward pumps in order of the path, then return
+    /// pumps.
     pub(super) held: Vec<f64>,
     /// Hops of nodes whose clock was stepped.
     pub(super) stepped: Vec<u8>,
@@ -117,7 +118,8 @@ impl Evidence<'_> {
         let largest = self.shares.iter().max_by(|a, b| a.mean.total_cmp(&b.mean));
         let full = largest.and_then(|largest| self.bottleneck(largest.part, false));
         if let Some(bottleneck) = full.filter(|found| {
-            // Bulk traffic always fills some pipe: that is an answer only if it was full mostly, or the run is short.
+            // Bulk traffic always fills some pipe: that is an answer only if it was full mostly, or
+            // the run is short.
             self.sights.is_empty() || self.held_share(found) > bottleneck::MOSTLY
         }) {
             return self.backed_up(None, largest.map_or(Part::Total, |l| l.part), bottleneck);
@@ -343,7 +345,7 @@ impl Evidence<'_> {
         let share = self.shares.iter().find(|share| share.part == change.part);
         let retransmitted = matches!(
             change.kind,
-            Kind::Tail {
+            FindingKind::Tail {
                 retransmitted: true,
                 ..
             }
@@ -400,7 +402,8 @@ impl Evidence<'_> {
         also
     }
 
-    /// A neighbour that fell by as much as `change` rose: the clock of the node between them was stepped.
+    /// A neighbour that fell by as much as `change` rose: the clock of the node between them was
+    /// stepped.
     fn opposite(&self, change: &Change) -> Option<(u8, Part)> {
         let beside = |other: &Change| match (change.part, other.part) {
             (

@@ -1,13 +1,13 @@
 //! The sentences of the verdict.
 
 use super::{Change, Evidence, Origin};
-use crate::measure::change::Kind;
+use crate::measure::change::FindingKind;
 use crate::measure::{Part, VerdictDirection};
 use crate::time::{SignedNanos, WallTime};
 
 impl Evidence<'_> {
-    /// `B -> C adds the delay: +8.00 ms since 15:17:02Z (p50, 7.97 to 8.02) over its baseline of 30.11 ms, forward
-    /// direction.`
+    /// `B -> C adds the delay: +8.00 ms since 15:17:02Z (p50, 7.97 to 8.02) over its baseline of
+    /// 30.11 ms, forward direction.`
     pub(super) fn sentence(
         &self,
         change: &Change,
@@ -39,7 +39,7 @@ impl Evidence<'_> {
             ms(change.high.0),
             ms(change.baseline.0)
         );
-        if let Kind::Tail {
+        if let FindingKind::Tail {
             share,
             later_by,
             retransmitted,

@@ -48,7 +48,8 @@ impl<'a> Pump<'a> {
             let mut header = self.block(chunk.end - chunk.start, 0, tag);
             let mut request = AnnotationRequest::default();
             let mut ingress = Moment::default();
-            let read_at = self.read_at.take(); // Of the first bytes, if they waited for the connect.
+            // Of the first bytes, if they waited for the connect.
+            let read_at = self.read_at.take();
             if marked {
                 ingress = read_at.unwrap_or_else(|| self.clock.read());
             }

@@ -5,7 +5,7 @@ use super::packets::Pcap;
 pub(super) use super::packets::{Built, Bytes};
 pub(super) use crate::random::Random;
 use crate::report::json::read::parse as parse_json;
-use crate::report::passive::{Capture, Format, Record};
+use crate::report::passive::{Capture, FlowRecord, PassiveFormat};
 use crate::time::WallTime;
 
 /// When the scripts begin: 2026-11-21T09:30:00Z.
@@ -191,7 +191,7 @@ impl Observed {
     /// Round trips of data in milliseconds, of what this end sent.
     pub(super) fn trips(&self, sender: Side) -> Vec<f64> {
         let of_data =
-            |sample: &&Sample| sample.sender == sender && sample.basis != Basis::Handshake;
+            |sample: &&Sample| sample.sender == sender && sample.basis != SampleBasis::Handshake;
         let samples = self.samples.iter().filter(of_data);
         samples
             .map(|sample| sample.round_trip.as_millis_f64())
@@ -267,18 +267,18 @@ pub(super) fn valid_json(capture: &[u8]) {
     let mut observed = Observed::default();
     let (tally, fault) = read(capture, 1 << 16, LIMITS, &mut observed);
     let fault = fault.map(|fault| fault.to_string());
-    let mut text = Format::Json.begin();
+    let mut text = PassiveFormat::Json.begin();
     for (at, flow) in observed.flows.iter().enumerate() {
-        let record = Record {
+        let record = FlowRecord {
             flow,
             peer: None,
             one_way: None,
             at: Side::Client,
             verbose: true,
         };
-        text += &Format::Json.flow(&record, at == 0);
+        text += &PassiveFormat::Json.flow(&record, at == 0);
     }
-    text += &Format::Json.end(&Capture {
+    text += &PassiveFormat::Json.end(&Capture {
         tally: &tally,
         fault: fault.as_deref(),
         kernel_dropped: None,

@@ -251,7 +251,7 @@ fn check(seed: u64, seen: &mut Seen) -> Result<(), String> {
     let last = case.file.last().map_or(0, |of| of.0);
     let first = |of: &&Sample| of.time.0 - EPOCH <= last;
     for sample in observed.samples.iter().filter(first) {
-        seen.handshakes += u64::from(sample.basis == Basis::Handshake);
+        seen.handshakes += u64::from(sample.basis == SampleBasis::Handshake);
         check_sample(&case, sample, seen)?;
     }
     if case.mix.syn_behind && flow.syn_to_synack.is_some() {
@@ -261,7 +261,7 @@ fn check(seed: u64, seen: &mut Seen) -> Result<(), String> {
         .samples
         .iter()
         .filter(first)
-        .filter(|of| of.basis == Basis::Handshake);
+        .filter(|of| of.basis == SampleBasis::Handshake);
     for sample in handshakes {
         let found = match sample.sender {
             Side::Client => flow.syn_to_synack,

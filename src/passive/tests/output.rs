@@ -2,7 +2,7 @@
 
 use super::build::*;
 use crate::passive::*;
-use crate::report::passive::{prometheus, Capture, Format, Metrics, Record};
+use crate::report::passive::{prometheus, Capture, FlowRecord, Metrics, PassiveFormat};
 
 const EXCHANGE: &str = "
     0     c S  seq=100 ts=1,0
@@ -13,7 +13,7 @@ const EXCHANGE: &str = "
     50    s R  seq=501
 ";
 
-fn rendered(format: Format) -> String {
+fn rendered(format: PassiveFormat) -> String {
     let mut observed = Observed::default();
     let capture = pcap(&script(EXCHANGE), false, true);
     let (tally, fault) = read(&capture[..capture.len() - 1], 4096, LIMITS, &mut observed);
@@ -24,7 +24,7 @@ fn rendered(format: Format) -> String {
         out += &line.map_or_else(String::new, |line| line.to_string());
     }
     for (at, flow) in observed.flows.iter().enumerate() {
-        let record = Record {
+        let record = FlowRecord {
             flow,
             peer: None,
             one_way: None,
@@ -86,13 +86,13 @@ fn golden_json() {
         of_client = snapshot(3, 10, "021000000", "20250000"),
         of_server = snapshot(2, 0, "041250000", "null"),
     );
-    assert_eq!(rendered(Format::Json), expected);
+    assert_eq!(rendered(PassiveFormat::Json), expected);
 }
 
 #[test]
 fn golden_lines() {
     assert_eq!(
-        rendered(Format::Lines),
+        rendered(PassiveFormat::Lines),
         "2026-11-21T09:30:00.020500000Z 20.500 20.250 10.0.0.1:40000 > 10.0.1.2:80 handshake\n\
          2026-11-21T09:30:00.020750000Z 0.250 0.250 10.0.1.2:80 > 10.0.0.1:40000 handshake\n\
          2026-11-21T09:30:00.041250000Z 20.250 20.250 10.0.0.1:40000 > 10.0.1.2:80 timestamps\n"
@@ -109,12 +109,12 @@ fn golden_text() {
   client            2            0         0       0      0        0         -         -         -         -
 capture: packets=5 tcp=5 flows=1 evicted=0
 ";
-    assert_eq!(rendered(Format::Text), expected);
+    assert_eq!(rendered(PassiveFormat::Text), expected);
 }
 
 #[test]
 fn csv_rows_have_a_cell_for_each_column() {
-    let text = rendered(Format::Csv);
+    let text = rendered(PassiveFormat::Csv);
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
     assert_eq!(rows.len(), 3);
     assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{text}");
@@ -134,7 +134,7 @@ fn csv_rows_have_a_cell_for_each_column() {
 
 #[test]
 fn json_lines_are_a_flow_and_the_capture() {
-    let text = rendered(Format::JsonLines);
+    let text = rendered(PassiveFormat::JsonLines);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2);
     let schema = "{\"schema\":\"subsegment-tcp-speeds/passive/1\",";

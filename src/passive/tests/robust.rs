@@ -2,7 +2,7 @@
 
 use super::build::*;
 use crate::passive::*;
-use crate::report::passive::{Format, Record};
+use crate::report::passive::{FlowRecord, PassiveFormat};
 
 const CONNECTION: &str = "
     0     c S  seq=100 ts=1,0
@@ -27,14 +27,14 @@ fn survive(capture: &[u8], chunk: usize, rendered: bool) -> u64 {
     assert!(tally.packets <= capture.len() as u64 / 16);
     assert!(observed.flows.len() as u64 == tally.flows && tally.flows <= tally.packets);
     for flow in observed.flows.iter().filter(|_| rendered) {
-        let record = Record {
+        let record = FlowRecord {
             flow,
             peer: None,
             one_way: None,
             at: Side::Client,
             verbose: true,
         };
-        let text = Format::Json.flow(&record, true);
+        let text = PassiveFormat::Json.flow(&record, true);
         assert!(text.len() < 20_000, "{} bytes", text.len());
     }
     tally.packets

@@ -212,7 +212,7 @@ fn without_timestamps_karns_rule_leaves_out_what_was_repeated_and_what_waited_fo
     assert!(observed
         .samples
         .iter()
-        .all(|sample| sample.basis == Basis::Sequence));
+        .all(|sample| sample.basis == SampleBasis::Sequence));
     assert!(!observed.flows[0].timestamps);
 }
 

@@ -290,9 +290,9 @@ fn table(report: &Report, out: &mut String) {
     }
     out.push_str(
         "<section><h2>All figures</h2>\n<p class=\"hint\">Times in milliseconds. Share: of the \
-         sum of all totals. Avg: over \
-         all blocks, so that it adds up. Incr: over the baseline, see the notes. Dir: the direction \
-         in which a segment queues. Retr: segments that TCP sent again, forward/return.</p>\n\
+         sum of all totals. Avg: over all blocks, so that it adds up. Incr: over the baseline, \
+         see the notes. Dir: the direction in which a segment queues. Retr: segments \
+         that TCP sent again, forward/return.</p>\n\
          <div class=\"scroll\"><table><thead><tr><th>Part</th>",
     );
     for (name, ..) in &COLUMNS {
@@ -438,7 +438,7 @@ fn lasting(ns: f64) -> String {
 mod tests {
     use super::*;
     use crate::annotation::AnnotationValue;
-    use crate::measure::timeline::{Event, EventKind, Slot, Timeline};
+    use crate::measure::timeline::{EventKind, Slot, Timeline, TimelineEvent};
     use crate::report::tests::samples;
     use crate::time::Nanos;
 
@@ -506,11 +506,11 @@ mod tests {
             start: WallTime(random.next() >> random.below(64)),
             slot: Nanos(1 + (random.next() >> random.below(64))),
             events: vec![
-                Event {
+                TimelineEvent {
                     at: WallTime(random.next()),
                     kind: EventKind::ClockStep(3),
                 },
-                Event {
+                TimelineEvent {
                     at: report.started,
                     kind: EventKind::Notice(random.name()),
                 },
@@ -605,7 +605,7 @@ mod tests {
             total: vec![Some(slot(3)); 9],
             segments: vec![vec![Some(slot(2)); 9]; 3],
             hosts: vec![vec![Some(slot(1)); 9]; 4],
-            events: vec![Event {
+            events: vec![TimelineEvent {
                 at: report.started,
                 kind: EventKind::ClockStep(2),
             }],

@@ -220,8 +220,8 @@ fn place_of(part: &DrawnPart<'_>) -> crate::measure::Part {
 /// Returns the limits of the figure that a panel shows; the notes have the others.
 fn limits(report: &Report, place: crate::measure::Part) -> Vec<(SignedNanos, Sla)> {
     let shown = match place {
-        crate::measure::Part::Host(_) => sla::Figure::Residence,
-        _ => sla::Figure::RoundTrip,
+        crate::measure::Part::Host(_) => sla::RuleFigure::Residence,
+        _ => sla::RuleFigure::RoundTrip,
     };
     let limits = report.limits.iter();
     let limits = limits.filter(|limit| limit.part == place && limit.figure == shown);

@@ -386,8 +386,8 @@ mod tests {
                 (
                     "",
                     "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
-                     behind_exit parts limits events verdict largest role dropped_measurements notices \
-                     batches",
+                     behind_exit parts limits events verdict largest role dropped_measurements \
+                     notices batches",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),
@@ -397,8 +397,9 @@ mod tests {
                 (
                     "segments/*",
                     "index from to round_trip network forward_excess return_excess connect \
-                     retransmits blocks_delayed_by_loss held_share clock_offset_ns clock_offset_error_ns clock_skew_ppm connect_ns share \
-                     baseline_ns increase_ns sla",
+                     retransmits blocks_delayed_by_loss held_share clock_offset_ns \
+                     clock_offset_error_ns clock_skew_ppm connect_ns share baseline_ns \
+                     increase_ns sla",
                 ),
                 ("segments/*/round_trip", SUMMARY_KEYS),
                 ("segments/*/forward_excess", SUMMARY_KEYS),

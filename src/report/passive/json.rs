@@ -1,7 +1,7 @@
 //! Flows and counts in, JSON out: the object of issue 3, with more keys where seed 003 has more
 //! figures.
 
-use super::{Answers, Capture, Record};
+use super::{Answers, Capture, FlowRecord};
 use crate::passive::{
     same_exchange, Event, Exchange, Flow, Handshake, Interval, OneWay, Sent, Side, Skip,
 };
@@ -16,7 +16,7 @@ pub(super) fn begin() -> String {
 }
 
 /// One flow among others.
-pub(super) fn flow(record: &Record<'_>, is_first: bool) -> String {
+pub(super) fn flow(record: &FlowRecord<'_>, is_first: bool) -> String {
     let comma = if is_first { "" } else { "," };
     format!("{comma}\n{}", Writer::compact().finish(record))
 }
@@ -27,7 +27,7 @@ pub(super) fn end(whole: &Capture<'_>) -> String {
 }
 
 /// One flow alone.
-pub(super) fn flow_line(record: &Record<'_>) -> String {
+pub(super) fn flow_line(record: &FlowRecord<'_>) -> String {
     line("flow", record)
 }
 
@@ -225,7 +225,7 @@ impl ToJson for OneWay {
     }
 }
 
-impl ToJson for &Record<'_> {
+impl ToJson for &FlowRecord<'_> {
     fn to_json(self, w: &mut Writer) {
         let flow = self.flow;
         let [client, server] = flow.ends.map(|end| end.to_string());

@@ -18,7 +18,7 @@ use std::fmt::{self, Display, Formatter};
 
 /// How to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum PassiveFormat {
     /// A small table per flow.
     #[default]
     Text,
@@ -36,7 +36,7 @@ pub enum Format {
 
 /// A flow and what is known of it from elsewhere.
 #[derive(Debug)]
-pub struct Record<'a> {
+pub struct FlowRecord<'a> {
     /// As the first capture saw it.
     pub flow: &'a Flow,
     /// As the capture of `--peer` saw it.
@@ -83,7 +83,7 @@ pub struct Capture<'a> {
     pub kernel_dropped: Option<u64>,
 }
 
-impl Format {
+impl PassiveFormat {
     /// What precedes the first flow.
     pub fn begin(self) -> String {
         match self {
@@ -94,7 +94,7 @@ impl Format {
     }
 
     /// One flow.
-    pub fn flow(self, record: &Record<'_>, is_first: bool) -> String {
+    pub fn flow(self, record: &FlowRecord<'_>, is_first: bool) -> String {
         match self {
             Self::Text => text::flow(record),
             Self::Json => json::flow(record, is_first),
@@ -105,10 +105,10 @@ impl Format {
     }
 
     /// One round trip; `None` where the format does not list them one by one.
-    pub fn sample(self, flow: &Flow, sample: &Sample) -> Option<Line> {
+    pub fn sample(self, flow: &Flow, sample: &Sample) -> Option<SampleLine> {
         let sent = flow.of(sample.sender);
         let least = sent.round_trip.min().unwrap_or(sample.round_trip);
-        (self == Self::Lines).then(|| Line {
+        (self == Self::Lines).then(|| SampleLine {
             time: sample.time,
             delay: sample.round_trip,
             least: Some(least.min(sample.round_trip)),
@@ -119,9 +119,9 @@ impl Format {
     }
 
     /// One answer of an application; `None` where the format does not show them one by one.
-    pub fn answer(self, flow: &Flow, answer: &ResponseSample) -> Option<Line> {
+    pub fn answer(self, flow: &Flow, answer: &ResponseSample) -> Option<SampleLine> {
         let least = flow.application.answers(answer.side)?.min();
-        (self == Self::Lines).then(|| Line {
+        (self == Self::Lines).then(|| SampleLine {
             time: answer.time,
             delay: answer.response,
             least,
@@ -139,8 +139,8 @@ impl Format {
         flow: &Flow,
         sender: Side,
         delay: SignedNanos,
-    ) -> Option<Line> {
-        (self == Self::Lines).then(|| Line {
+    ) -> Option<SampleLine> {
+        (self == Self::Lines).then(|| SampleLine {
             time,
             delay,
             least: None,
@@ -163,7 +163,7 @@ impl Format {
 
 /// A line of `--format lines`; `Display` writes `TIME MS LEAST_MS FROM > TO BASIS`.
 #[derive(Clone, Copy, Debug)]
-pub struct Line {
+pub struct SampleLine {
     time: WallTime,
     delay: SignedNanos,
     least: Option<SignedNanos>,
@@ -172,7 +172,7 @@ pub struct Line {
     basis: &'static str,
 }
 
-impl Display for Line {
+impl Display for SampleLine {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} ", self.time, Millis(self.delay))?;
         match self.least {

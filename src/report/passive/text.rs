@@ -1,16 +1,17 @@
 //! Flows and counts in, small tables for people out.
 
-use super::{maybe_millis, Answers, Capture, Record};
+use super::{maybe_millis, Answers, Capture, FlowRecord};
 use crate::measure::Summary;
 use crate::passive::{Side, Skip};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
 /// Above the two rows of a flow.
-const HEAD: &str = "  towards     packets        bytes    resent dupacks  zerow    trips    min_ms    p50_ms    p99_ms    max_ms\n";
+const HEAD: &str = "  towards     packets        bytes    resent dupacks  zerow    trips\
+    \x20   min_ms    p50_ms    p99_ms    max_ms\n";
 
 /// One flow.
-pub(super) fn flow(record: &Record<'_>) -> String {
+pub(super) fn flow(record: &FlowRecord<'_>) -> String {
     let flow = record.flow;
     let mut out = String::with_capacity(512);
     let begins = if flow.begins_with_syn() {
@@ -86,7 +87,7 @@ pub(super) fn flow(record: &Record<'_>) -> String {
 }
 
 /// What the applications did: a line each for turns, TLS and HTTP, and one per exchange if wanted.
-fn applications(record: &Record<'_>, out: &mut String) {
+fn applications(record: &FlowRecord<'_>, out: &mut String) {
     let flow = record.flow;
     let [client, server] = Side::BOTH.map(|side| Answers::of(flow, side));
     if let Some(server) = server {

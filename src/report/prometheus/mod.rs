@@ -487,7 +487,7 @@ mod tests {
         report.statistics.window = report.statistics.round_trip;
         let mut counted = report.limits[0].clone();
         counted.part = report.statistics.segments[0].part();
-        counted.figure = crate::measure::sla::Figure::Retransmits;
+        counted.figure = crate::measure::sla::RuleFigure::Retransmits;
         counted.limit = Some(Amount::Count(3.0));
         counted.value = Some(Amount::Count(4.0));
         report.limits.push(counted);

@@ -3,7 +3,7 @@
 use super::block::BlockLine;
 use super::{Blocks, PathNode, PathReport, Report};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
-use crate::measure::sla::{self, Amount, Event, LimitState, Statistic};
+use crate::measure::sla::{self, Amount, LimitState, RuleEvent, Statistic};
 use crate::measure::{
     Also, Basis, Confidence, Figure, HostStatistics, Largest, NodeId, Part, PartStatistics,
     SegmentStatistics, Statistics, Summary, Verdict, VerdictDirection, VerdictKind,
@@ -143,7 +143,7 @@ fn limits() -> Vec<LimitState> {
     let total = LimitState {
         part: Part::Total,
         line: None,
-        figure: sla::Figure::RoundTrip,
+        figure: sla::RuleFigure::RoundTrip,
         statistic: Some(Statistic::Mean),
         severity: Sla::Warning,
         limit: Some(Amount::Span(SignedNanos(100_000_000))),
@@ -161,7 +161,7 @@ fn limits() -> Vec<LimitState> {
         ..total.clone()
     };
     let loss = LimitState {
-        figure: sla::Figure::Loss,
+        figure: sla::RuleFigure::Loss,
         statistic: None,
         severity: Sla::Critical,
         limit: Some(Amount::Share(0.2)),
@@ -171,8 +171,8 @@ fn limits() -> Vec<LimitState> {
     vec![segment, total, loss]
 }
 
-fn events() -> Vec<Event> {
-    vec![Event {
+fn events() -> Vec<RuleEvent> {
+    vec![RuleEvent {
         at: WallTime(STARTED.0 + 61 * NANOS_PER_SEC),
         sequence: 60,
         now: limits().swap_remove(0),

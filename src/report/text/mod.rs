@@ -2,15 +2,16 @@
 //! terminal.
 //!
 //! The table has one row per part of the delay, in the order in which the bytes meet them, in mtr's
-//! columns, in milliseconds. `Avg` is a part's sum over all blocks / blocks, so the column adds up to
-//! that of the total; the other columns are of the blocks that have the part. `>` marks the row that
-//! the verdict names; nothing if nothing changed.
+//! columns, in milliseconds. `Avg` is a part's sum over all blocks / blocks, so the column adds up
+//! to that of the total; the other columns are of the blocks that have the part. `>` marks the row
+//! that the verdict names; nothing if nothing changed.
 //!
 //! - `Loss%` and `Snt` stand above the table: blocks get lost on the path as a whole. Under TCP a
 //!   segment loses packets, which shows as delay, and a lost block does not show
 //!   its place.
 //! - `Share` is the part's share of the sum of all totals; the bar shows it too.
-//! - `Retr` counts the TCP segments sent again, forward and return; it is there where nodes read it.
+//! - `Retr` counts the TCP segments sent again, forward and return; it is there where nodes read
+//!   it.
 //! - `Incr` is the growth over the baseline; a note says of which figure.
 //! - `Dir` is the direction in which a segment queues: the verdict's for the segment it names, else
 //!   the one whose one-way excess is larger (`both` where the lesser is more than half of the

@@ -106,7 +106,7 @@ pub struct Lasts {
 
 /// The change that a record brought.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Event {
+pub enum RecordEvent {
     /// The part is named from now on.
     Named,
     /// It rose further.
@@ -154,9 +154,9 @@ enum Basis {
     Boot(u64),
 }
 
-/// The records of one part: [`Watch::push`] takes one per window.
+/// The records of one part: [`RecordWatch::push`] takes one per window.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watch {
+pub struct RecordWatch {
     window: Nanos,
     series: [Series; 3],
     named: Option<Named>,
@@ -171,7 +171,7 @@ pub struct Watch {
     phase: u8,
 }
 
-impl Watch {
+impl RecordWatch {
     /// For windows of `window`.
     pub fn new(window: Nanos) -> Self {
         Self {
@@ -225,7 +225,7 @@ impl Watch {
     }
 
     /// Takes the record of the window that began at `when`. Windows without blocks have none.
-    pub fn push(&mut self, when: When, record: &Figures) -> Option<Event> {
+    pub fn push(&mut self, when: When, record: &Figures) -> Option<RecordEvent> {
         if self.is_gap(&when) {
             self.series.iter_mut().for_each(Series::restart);
         }
@@ -339,7 +339,7 @@ impl Watch {
     }
 
     /// Names the part, or ends or changes what is named.
-    fn judge(&mut self, when: &When, measured: &[Measured]) -> Option<Event> {
+    fn judge(&mut self, when: &When, measured: &[Measured]) -> Option<RecordEvent> {
         let Some(named) = &mut self.named else {
             return self.name(when, measured);
         };
@@ -352,7 +352,7 @@ impl Watch {
             self.ended = Some((named.first, named.episodes, *when));
             self.named = None;
             self.drop_all_but_latest();
-            return Some(Event::Cleared);
+            return Some(RecordEvent::Cleared);
         }
         let all = named.amount.saturating_add(named.further);
         let further = reading.rise(&less(all)).filter(|rise| rise.edge);
@@ -360,16 +360,16 @@ impl Watch {
             let latest = z[z.len() - rise.span..].iter().map(|z| (z * wide) as i64);
             let by = median(&mut latest.collect::<Vec<_>>()) - f64::from(all);
             named.further = named.further.saturating_add(micros(by).max(1));
-            return Some(Event::Further);
+            return Some(RecordEvent::Further);
         }
         let lasted = when.since(&named.since)?;
         (lasted >= NEW_NORMAL).then(|| {
             self.accept();
-            Event::NewNormal
+            RecordEvent::NewNormal
         })
     }
 
-    fn name(&mut self, when: &When, measured: &[Measured]) -> Option<Event> {
+    fn name(&mut self, when: &When, measured: &[Measured]) -> Option<RecordEvent> {
         let rises = measured
             .iter()
             .map(|of| of.reading.rise(&clipped(&of.z, 0.0)));
@@ -405,12 +405,12 @@ impl Watch {
             first,
             episodes,
         });
-        Some(Event::Named)
+        Some(RecordEvent::Named)
     }
 
     /// A fall with an edge below what the hours were. For a day it is no more than that, since a
     /// level that returns to what was usual has not risen; then it is the new level.
-    fn fall(&mut self, measured: &[Measured]) -> Option<Event> {
+    fn fall(&mut self, measured: &[Measured]) -> Option<RecordEvent> {
         let Measured {
             z,
             wide,
@@ -432,7 +432,7 @@ impl Watch {
                 .min(-1)
                 .saturating_neg();
             self.fallen = Some(Fallen { amount, windows: 0 });
-            return Some(Event::Fell(SignedNanos(i64::from(amount) * 1000)));
+            return Some(RecordEvent::Fell(SignedNanos(i64::from(amount) * 1000)));
         };
         let spreads = (f64::from(fallen.amount) / wide).min(MOST_SPREADS);
         if reading.is_over(&below(spreads), spreads.min(CLIP)) {
@@ -451,7 +451,7 @@ impl Watch {
             series.recent.clear();
             series.restart();
         }
-        Some(Event::NewNormal)
+        Some(RecordEvent::NewNormal)
     }
 
     /// Drops the records in spreads of a change that is over, which would be a change again.

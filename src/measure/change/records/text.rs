@@ -11,7 +11,7 @@
 use super::cells::{Cells, DAYS, WEEK};
 use super::scan::REACH;
 use super::series::{Series, NO_RECORD, PLACES, RECENT, RESIDUALS};
-use super::{Basis, Fallen, Named, Watch, When};
+use super::{Basis, Fallen, Named, RecordWatch, When};
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::fmt::{self, Write};
 
@@ -27,7 +27,7 @@ impl fmt::Display for When {
     }
 }
 
-impl fmt::Display for Watch {
+impl fmt::Display for RecordWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} ", self.window.0, self.phase)?;
         match self.basis {
@@ -192,7 +192,7 @@ impl<'a> Words<'a> {
     }
 }
 
-impl Watch {
+impl RecordWatch {
     /// Reads the line that `Display` wrote; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = Words(text.split(' '));

@@ -1,0 +1,61 @@
+//! The playbook: the annotations that turned rules request, and of which nodes.
+
+use super::Watch;
+use crate::annotation::Classes;
+use crate::measure::sla::{AskedNode, Limit, Nodes, PartPattern};
+use crate::measure::Part;
+use crate::vec_map::VecMap;
+
+impl Watch {
+    /// What is to be asked now, by hop.
+    pub fn asks(&self) -> VecMap<u8, Classes> {
+        let mut asks = VecMap::new();
+        for track in self.tracks.iter().filter(|track| track.turned) {
+            let rule = &self.rules[track.rule];
+            let values = track.recent.iter().map(|(value, _)| *value);
+            let worst = values.fold(f64::NEG_INFINITY, f64::max);
+            for ask in &rule.asks {
+                let beyond = match ask.beyond {
+                    None => f64::NEG_INFINITY,
+                    Some(Limit::Absolute(amount)) => amount.number(),
+                    Some(Limit::Times(times)) => track.limit.unwrap_or(f64::INFINITY) * times,
+                };
+                if ask.beyond.is_some() && worst <= beyond {
+                    continue;
+                }
+                for hop in self.whom(&ask.at, track.part) {
+                    let classes = asks.get_or_insert_with(hop, || Classes(0));
+                    *classes = classes.union(ask.classes);
+                }
+            }
+        }
+        asks
+    }
+
+    fn whom(&self, nodes: &Nodes, place: Part) -> Vec<u8> {
+        let all = || {
+            let mut all = self.hops.clone();
+            all.extend(self.names.keys());
+            all
+        };
+        let Nodes::Some(nodes) = nodes else {
+            return all();
+        };
+        let mut hops = Vec::new();
+        for node in nodes {
+            match (node, place) {
+                (AskedNode::Here, Part::Segment { from, to } | Part::Connect { from, to }) => {
+                    hops.extend([from, to]);
+                }
+                (AskedNode::Here, Part::Host(hop) | Part::Behind(hop)) => hops.push(hop),
+                (AskedNode::Here, Part::Total | Part::Server) => hops.extend(all()),
+                (AskedNode::Named(name), _) => {
+                    let part = PartPattern::Host(Some(name.clone()));
+                    let named = all().into_iter();
+                    hops.extend(named.filter(|&hop| self.is_about(&part, Part::Host(hop))));
+                }
+            }
+        }
+        hops
+    }
+}
