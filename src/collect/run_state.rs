@@ -2,7 +2,7 @@
 
 use crate::collect::path_key::PathKey;
 use crate::collect::path_state::PathState;
-use crate::collect::paths::Paths;
+use crate::collect::paths::{Paths, SHOWN};
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequests;
 use crate::collect::state_file::{self, StateFile};
@@ -232,7 +232,7 @@ impl RunState {
             // Those that the report is about: strangers may begin paths without end.
             let mut paths: Vec<_> = self.paths.values_mut().collect();
             paths.sort_by_key(|path| std::cmp::Reverse(path.measured));
-            for path in paths.into_iter().take(PATHS) {
+            for path in paths.into_iter().take(SHOWN) {
                 path.model.watch_changes(&path.names);
             }
         }
@@ -579,7 +579,6 @@ mod tests {
     use super::*;
     use crate::annotation::{Classes, NodeAnnotations};
     use crate::collect::path_state::CONNECTS;
-    use crate::collect::paths::SHOWN;
     use crate::collect::queue::Path;
     use crate::measure::{sla, Sla};
     use crate::report::PathNode;
