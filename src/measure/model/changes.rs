@@ -72,6 +72,7 @@ pub(super) fn search_all(
         let mut changes = search_part(&mut search, &path.rows, column, history, started);
         for change in &mut changes.changes {
             describe(path, part, change);
+            explain_by_retransmissions(path, column, change);
             if let (Origin::Runs(_), Some(history)) = (change.origin, history) {
                 let now = path.one_way_medians(part, MonoTime(0));
                 let before = history.one_way_before(part, change.since_wall);
@@ -215,6 +216,34 @@ fn within(part: Part, found: &Finding) -> Change {
         direction: None,
         reads_late: false,
     }
+}
+
+/// Marks a change of some blocks as one by retransmissions, if they delayed at least half of those.
+fn explain_by_retransmissions(path: &Path, column: Column, change: &mut Change) {
+    let (
+        Some(flag),
+        FindingKind::Tail {
+            later_by,
+            retransmitted,
+            ..
+        },
+    ) = (column.flag, &mut change.kind)
+    else {
+        return;
+    };
+    let read = Reading {
+        column: column.column,
+        ..Reading::default()
+    };
+    let late = change.baseline.0.saturating_add(later_by.signed().0 / 2);
+    let rows = path.rows.searched();
+    let rows = rows.filter(|row| read.of(row.at, row.cells).is_some_and(|delay| delay > late));
+    let (mut all, mut flagged) = (0_u32, 0_u32);
+    for row in rows {
+        all += 1;
+        flagged += u32::from(row.flags >> flag & 1 == 1);
+    }
+    *retransmitted |= all > 0 && flagged * 2 >= all;
 }
 
 /// Finds the direction of a segment's change, and if a host's change is one of its wake-up delay.
