@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn all_files_that_failed_are_named() {
         let failed = |name: &str, kind: io::ErrorKind| Err(OutputError::writing(name, kind.into()));
-        let (full, gone) = (io::ErrorKind::StorageFull, io::ErrorKind::BrokenPipe);
+        let (full, gone) = (io::ErrorKind::OutOfMemory, io::ErrorKind::BrokenPipe);
         let all = OutputError::all([
             failed("p", gone),
             failed("a", full),
@@ -302,7 +302,7 @@ mod tests {
             failed("b", full),
         ]);
         let text = all.unwrap_err().to_string();
-        assert_eq!(text, "write a: no storage space; write b: no storage space");
+        assert_eq!(text, "write a: out of memory; write b: out of memory");
         assert!(OutputError::all([failed("p", gone)])
             .unwrap_err()
             .is_closed_pipe());

@@ -273,7 +273,7 @@ mod tests {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let takes = self.random.below(3 * bytes.len()).min(bytes.len());
             if takes == 0 {
-                return Err(io::ErrorKind::StorageFull.into());
+                return Err(io::Error::from_raw_os_error(28));
             }
             self.bytes.extend_from_slice(&bytes[..takes]);
             Ok(takes)

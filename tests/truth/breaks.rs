@@ -62,8 +62,8 @@ fn a_node_killed_and_restarted_is_named_and_the_probe_goes_on() {
     let received = report.int("blocks/received");
     assert!(received >= 150, "{received}");
     assert!(
-        report.int("blocks/lost") > 0,
-        "what was due meanwhile is lost"
+        report.int("blocks/lost") + report.int("blocks/unsent") > 0,
+        "blocks due meanwhile are lost or not sent"
     );
     assert_eq!(
         report.int("blocks/sent"),

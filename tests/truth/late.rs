@@ -55,7 +55,7 @@ fn all_right(name: &str, run: impl Fn() -> Report, right: impl Fn(&Report) -> bo
         let forget = |report: Report| eprintln!("forgotten: {}", report.text("verdict/text"));
         let report = undisturbed_by(CALM, &run, forget)?;
         let said = report.text("verdict/text").to_owned();
-        let is_right = right(&report) && report.text("verdict/figure") == "p95";
+        let is_right = right(&report) && report.text("verdict/figure") == "mean";
         eprintln!(
             "{name}: {round} of {count}: {}: {said}",
             if is_right { "right" } else { "wrong" }
