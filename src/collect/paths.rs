@@ -108,7 +108,7 @@ impl Paths {
             .iter()
             .filter(|(key, path)| **key != main && path.measured > 0);
         let mut others: Vec<_> = others.collect();
-        others.sort_by_key(|(_, path)| std::cmp::Reverse(path.measured));
+        others.sort_unstable_by_key(|(_, path)| std::cmp::Reverse(path.measured));
         let mut lines = Vec::new();
         for (key, path) in others.iter().take(SHOWN - 1) {
             lines.push(format!(

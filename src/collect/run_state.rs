@@ -231,7 +231,7 @@ impl RunState {
         if self.span.is_some() && self.windows.is_search_due(now) {
             // Those that the report is about: strangers may begin paths without end.
             let mut paths: Vec<_> = self.paths.values_mut().collect();
-            paths.sort_by_key(|path| std::cmp::Reverse(path.measured));
+            paths.sort_unstable_by_key(|path| std::cmp::Reverse(path.measured));
             for path in paths.into_iter().take(SHOWN) {
                 path.model.watch_changes(&path.names);
             }

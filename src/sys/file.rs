@@ -1,6 +1,7 @@
 //! Locks of files, and the boot that monotonic times are counted from.
 
 use super::{check, clock};
+use crate::decimal::decimal;
 use crate::sync::random;
 use crate::time::{MonoTime, Nanos, WallTime};
 use std::ffi::c_int;
@@ -49,7 +50,7 @@ pub fn boot_time() -> BootTime {
         u64::from_str_radix(digits.get(..16)?, 16).ok()
     });
     let uptime = fs::read_to_string("/proc/uptime").ok();
-    let uptime = uptime.and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    let uptime = uptime.and_then(|text| decimal(text.split(' ').next()?));
     match (*boot, uptime) {
         (Some(boot), Some(uptime)) => BootTime {
             wall: now.wall,

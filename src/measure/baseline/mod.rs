@@ -291,7 +291,7 @@ impl RunHistories {
                 }
             }
         }
-        accepted.sort();
+        accepted.sort_unstable();
         accepted.dedup();
         accepted
     }

@@ -230,7 +230,7 @@ impl Search {
         }
         changes
             .findings
-            .sort_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
+            .sort_unstable_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
         changes.least = self.least(&levels, batches);
         changes
     }

@@ -124,7 +124,7 @@ pub(super) fn search_part(
             });
         }
     }
-    changes.sort_by_key(|change| std::cmp::Reverse(change.amount.abs()));
+    changes.sort_unstable_by_key(|change| std::cmp::Reverse(change.amount.abs()));
     let baseline = against.map(|against| against.usual);
     let [p50, baseline_p95] = beside(&found, rows, column);
     let baseline = baseline.or(p50);

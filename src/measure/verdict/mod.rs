@@ -139,7 +139,7 @@ impl Evidence<'_> {
             return None;
         }
         let mut shares: Vec<&Share> = self.shares.iter().filter(|part| part.mean > 0.0).collect();
-        shares.sort_by(|a, b| b.mean.total_cmp(&a.mean));
+        shares.sort_unstable_by(|a, b| b.mean.total_cmp(&a.mean));
         let first = shares.first()?;
         let second = shares
             .get(1)
@@ -382,7 +382,7 @@ impl Evidence<'_> {
     fn also(&self, winner: Option<&Change>) -> Vec<Also> {
         let mut parts: Vec<Part> = winner.map(|winner| winner.part).into_iter().collect();
         let mut changes: Vec<&Change> = self.changes.iter().collect();
-        changes.sort_by_key(|change| std::cmp::Reverse(change.amount.abs()));
+        changes.sort_unstable_by_key(|change| std::cmp::Reverse(change.amount.abs()));
         let mut also = Vec::new();
         for change in changes {
             if parts.contains(&change.part) {
