@@ -82,7 +82,11 @@ fn one_block_in_ten_30_ms_late_at_one_relay_is_found_by_the_mean() {
     assert_eq!(report.text("verdict/kind"), "segment");
     assert_eq!(report.int("verdict/index"), 1);
     assert_eq!(report.text("verdict/figure"), "mean");
-    assert!((2_500_000..3_500_000).contains(&increase), "{increase}");
+    // 30 ms in one of ten: 3 ms per block, which the interval holds. Of 180 blocks 18 are late, and
+    // those that the machine delays besides move the mean.
+    let [low, high] = ["low", "high"].map(|end| report.int(&format!("verdict/increase_{end}_ns")));
+    assert!((low..=high).contains(&3_000_000), "{low} to {high}");
+    assert!((2_000_000..4_000_000).contains(&increase), "{increase}");
 }
 
 #[test]
