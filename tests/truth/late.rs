@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Spaced so that no two blocks meet in the socket of a process that is held for 30 ms; some 30 of
 /// them in each of 16 batches, three of which are late.
-const PLAN: (u64, Duration) = (480, ms(33));
+const PLAN: (u64, Duration) = (720, ms(33));
 
 /// A run in which a wake-up is as late as half of what is looked for, more often than twice in a
 /// thousand, is not judged: two of the 30 blocks of a batch that something else delays are its p95.

@@ -60,11 +60,16 @@ fn a_segment_slower_than_in_earlier_runs_is_named_and_normal_runs_are_not() {
         // wider: so most runs, not all.
         assert!(held >= 3, "{held} of 5 intervals hold the link's figure");
         slowed.forward.set_delay(ms(1));
+        // One of a hundred such runs is named by chance, and a machine moves in 0.8 s, too.
+        let mut named = Vec::new();
         for run in 1..=10 {
             let report = normal(&chain, &state)?;
             let verdict = report.text("verdict/text");
-            assert_eq!(report.text("verdict/kind"), "none", "run {run}: {verdict}");
+            if report.text("verdict/kind") != "none" {
+                named.push(format!("run {run}: {verdict}"));
+            }
         }
+        assert!(named.len() <= 1, "{named:#?}");
         Some(())
     });
 }
@@ -73,8 +78,9 @@ fn a_segment_slower_than_in_earlier_runs_is_named_and_normal_runs_are_not() {
 fn one_block_in_ten_30_ms_late_at_one_relay_is_found_by_the_mean() {
     let _alone = alone();
     let chain = Chain::start(ms(1));
-    // Spaced so that a late block is back before the next is due; 20 blocks for each of 16 batches.
-    let plan = (360, ms(35));
+    // Spaced so that a late block is back before the next is due. 36 late ones of 360 are named for
+    // sure; half as many stand at the limit.
+    let plan = (720, ms(35));
     let way = &chain.links[1].forward;
     let report = half_disturbed(&chain, plan, || way.set_spikes(10, ms(30)));
     let increase = report.int("verdict/increase_ns");
@@ -82,7 +88,7 @@ fn one_block_in_ten_30_ms_late_at_one_relay_is_found_by_the_mean() {
     assert_eq!(report.text("verdict/kind"), "segment");
     assert_eq!(report.int("verdict/index"), 1);
     assert_eq!(report.text("verdict/figure"), "mean");
-    // 30 ms in one of ten: 3 ms per block, which the interval holds. Of 180 blocks 18 are late, and
+    // 30 ms in one of ten: 3 ms per block, which the interval holds. Of 360 blocks 36 are late, and
     // those that the machine delays besides move the mean.
     let [low, high] = ["low", "high"].map(|end| report.int(&format!("verdict/increase_{end}_ns")));
     assert!((low..=high).contains(&3_000_000), "{low} to {high}");
