@@ -56,7 +56,7 @@ pub fn run(
     let (mut server, queue, described) = prepare_node(common, config, role, sessions, endpoints);
     let watched = vec![Watched::node(server.watch())];
     let published = publish(common, watched, true).map_err(Failure::failed)?;
-    let state = watching(state, rules, server.node());
+    let state = watching(state, rules, server.node()).labelled(&server.node().labels);
     let run = Run::new(queue, Arc::clone(&server.node().latest), state, printer);
     signals.stop(stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
@@ -177,6 +177,9 @@ fn prepare_node(
         next,
     );
     node.sessions = sessions;
+    if node.next_hop.is_some() && node.settings.accept != Accept::Framed {
+        node.labels.begin_here(&node.settings.name);
+    }
     (Server::new(node, listeners), queue, text)
 }
 

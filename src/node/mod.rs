@@ -44,7 +44,7 @@ pub use stop::StopFlag;
 use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
 use crate::collect::path_key::PathKey;
-use crate::collect::{latest, queue, requests};
+use crate::collect::{latest, path_labels, queue, requests};
 use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
@@ -147,6 +147,8 @@ pub struct Node {
     pub annotator: Annotator,
     /// The writer of connection records; `None` without `--sessions`.
     pub sessions: Option<connection_log::Sessions>,
+    /// The names of the paths through it, if it listens.
+    pub labels: Arc<path_labels::PathLabels>,
     /// The next hop; `None` at a reflector.
     pub next_hop: Option<dial::NextHop>,
     /// This node's onward connections, local end and peer. A client with both ends exchanged is
@@ -175,6 +177,7 @@ impl Node {
             requests: Arc::new(requests),
             annotator: Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
+            labels: Arc::default(),
             next_hop,
             own_ends: Mutex::default(),
             fault_log: fault_log::FaultLog::default(),

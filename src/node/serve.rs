@@ -253,11 +253,14 @@ fn serve_framed<'a>(
         source: path::source(view.annotations()).unwrap_or_default(),
         keyed: pair.client.has_link(),
     };
-    let _ = pair.path.set(path);
     opening::check(&mut inbound, &view, node.id).map_err(|error| {
         let text = error.text(pair.client.peer);
         ConnectionFault::error(node, session.hop, error.code(), text)
     })?;
+    let origin = path::name(view.annotations()).unwrap_or_default();
+    let labelled = node.labels.enter(path, &origin, sys::clock::mono);
+    let path = labelled.key;
+    let _ = pair.path.set(path);
     let reflects = node.next_hop.is_none();
     let upstream = if reflects {
         None
