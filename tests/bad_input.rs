@@ -443,13 +443,19 @@ fn fails(output: &Output, status: i32, part: &str) {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_ends_every_role_at_once() {
+fn a_name_that_does_not_resolve_ends_every_role_but_a_relay_at_once() {
     let name = "no-such-host.invalid:9";
     let part = "cannot resolve no-such-host.invalid:9: ";
     fails(&run(&["-f", name]), 1, part);
-    fails(&run(&["-l", "127.0.0.1:0", "-f", name]), 1, part);
     fails(&run(&["probe", name]), 2, part);
     fails(&run(&["-l", name]), 1, "resolve no-such-host.invalid:9: ");
+    // DNS may be up later than a node that listens: each of its connections tries again.
+    let mut relay = Node::start("B", &["-f", name]);
+    let line = relay.process.wait_line(part);
+    assert!(line.contains("each connection tries it again"), "{line}");
+    let probe = run(&["probe", &relay.address.to_string(), "-c", "1", "-t", "2"]);
+    assert_eq!(probe.status.code(), Some(2), "{probe:?}");
+    assert!(text(&probe.stderr).contains(part), "{probe:?}");
 }
 
 #[test]

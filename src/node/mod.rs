@@ -75,6 +75,8 @@ pub struct NodeSettings {
     pub remove: bool,
     /// `-t`: per operation.
     pub timeout: Duration,
+    /// `--drain`: the longest wait for open connections at the end of a node.
+    pub drain: Duration,
     /// The idle time after which a connection ends; `None` = never.
     pub idle_timeout: Option<Duration>,
     /// The least time between two marked blocks of a connection at an entry; zero marks every
@@ -106,6 +108,7 @@ impl NodeSettings {
             accept: Accept::Framed,
             remove: false,
             timeout,
+            drain: timeout,
             idle_timeout: None,
             sample: Duration::from_millis(10),
             hop_limit: DEFAULT_HOP_LIMIT,
