@@ -2,7 +2,7 @@
 
 use super::math::{ln, median};
 use super::own_blocks::Batches;
-use super::{nanos, FindingKind, Search, FLOOR_NS};
+use super::{nanos, Began, FindingKind, Search, FLOOR_NS};
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt;
 
@@ -420,6 +420,8 @@ pub struct Judged {
     pub against: Option<Against>,
     /// The change that lasts, of this run or an earlier one.
     pub lasting: Option<Lasting>,
+    /// When it began, by the clock of this run.
+    pub began: Began,
     /// A change that was named before is over.
     pub cleared: bool,
     /// The level of the runs since the change is the usual one from now on.
@@ -433,7 +435,8 @@ impl RunHistory {
         let day = 24 * HOUR;
         let near = |run: &&RunFigures| {
             let apart = at.0.abs_diff(run.at.0) % day;
-            apart.min(day - apart) <= HOUR && at.0.abs_diff(run.at.0) > day / 2
+            let is_near = apart.min(day - apart) <= HOUR && at.0.abs_diff(run.at.0) > day / 2;
+            is_near && run.at >= CLOCK_SET
         };
         let latest = |runs: &[RunFigures]| runs[runs.len().saturating_sub(COMPARED)..].to_vec();
         if at >= CLOCK_SET {
@@ -456,6 +459,7 @@ impl RunHistory {
         let mut judged = Judged {
             against,
             lasting: self.lasting,
+            began: self.began(at),
             cleared: false,
             new_normal: false,
         };
@@ -483,6 +487,7 @@ impl RunHistory {
             });
         }
         judged.lasting = self.lasting;
+        judged.began = self.began(at);
         let Some(lasting) = self.lasting else {
             self.usual.push(figures);
             trim(&mut self.usual);
@@ -491,7 +496,8 @@ impl RunHistory {
         self.changed.push(figures);
         trim(&mut self.changed);
         let is_fall = lasting.amount.0 < 0;
-        let for_long = at.0.saturating_sub(lasting.since.0) >= NEW_NORMAL.0;
+        let from = judged.began.since.or(judged.began.at_most).unwrap_or(at);
+        let for_long = at.0.saturating_sub(from.0) >= NEW_NORMAL.0;
         if for_long || (is_fall && self.changed.len() >= FALLS) {
             judged.new_normal = true;
             self.accept();
@@ -512,6 +518,21 @@ impl RunHistory {
         }
     }
 
+    /// When the change that lasts began, by the clock of a run that begins at `now`. Of a run before
+    /// the clock was set, or later than now, it is known that it was before the next run.
+    pub fn began(&self, now: WallTime) -> Began {
+        let Some(lasting) = self.lasting else {
+            return Began::default();
+        };
+        let is_known = |at: &WallTime| *at == now || (CLOCK_SET <= *at && *at <= now);
+        let since = Some(lasting.since).filter(is_known);
+        let later = self.changed.iter().map(|run| run.at).find(is_known);
+        Began {
+            since,
+            at_most: later.or(Some(now)).filter(|_| since.is_none()),
+        }
+    }
+
     /// The change that lasts.
     pub fn lasting(&self) -> Option<Lasting> {
         self.lasting
@@ -529,7 +550,11 @@ fn trim(runs: &mut Vec<RunFigures>) {
     let Some(newest) = runs.last().map(|run| run.at.0) else {
         return;
     };
-    runs.retain(|run| newest.saturating_sub(run.at.0) <= OLDEST.0);
+    // The age of a run before the clock was set is not known.
+    let is_set = |at: u64| at >= CLOCK_SET.0;
+    runs.retain(|run| {
+        newest.saturating_sub(run.at.0) <= OLDEST.0 || is_set(newest) != is_set(run.at.0)
+    });
     while runs.len() > KEPT {
         let old = 1..runs.len() - COMPARED;
         let gap = |at: &usize| runs[at + 1].at.0.saturating_sub(runs[at - 1].at.0);

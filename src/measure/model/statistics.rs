@@ -18,7 +18,7 @@ impl Model {
     /// read together.
     pub fn statistics(&self, names: &VecMap<u8, String>, now: Now) -> Statistics {
         let named = self.named(names);
-        let found = self.found(&named);
+        let found = self.found(&named, now);
         let shares = self.shares();
         let parts = self.part_statistics(&found, &shares);
         let of = |part: Part| parts.iter().find(|statistics| statistics.part == part);

@@ -317,6 +317,7 @@ impl ToJson for &Verdict {
             w.pair("increase_high_ns", self.increase_high);
             w.pair("baseline_ns", self.baseline);
             w.pair("since", self.since);
+            w.pair("since_at_most", self.since_at_most);
             w.pair("until", self.until);
             w.pair("least_ns", self.least);
             let also = self.also.iter().map(|also| {
@@ -326,6 +327,7 @@ impl ToJson for &Verdict {
                     w.pair("name", &also.name);
                     w.pair("increase_ns", also.increase);
                     w.pair("since", also.since);
+                    w.pair("since_at_most", also.since_at_most);
                 })
             });
             w.pair("also", Array(also));
@@ -425,7 +427,8 @@ mod tests {
                 (
                     "verdict",
                     "kind index name direction basis figure share increase_ns \
-                     increase_low_ns increase_high_ns baseline_ns since until least_ns also \
+                     increase_low_ns increase_high_ns baseline_ns since since_at_most \
+                     until least_ns also \
                      confidence reason doubts text cause reads_late retransmitted",
                 ),
                 (

@@ -298,6 +298,7 @@ pub(in crate::report) fn full() -> Report {
                     name: "C".to_owned(),
                     increase: SignedNanos(-120_000),
                     since: None,
+                    since_at_most: Some(STARTED),
                 }],
                 doubts: vec!["the clock of C was stepped".to_owned()],
                 retransmitted: true,
