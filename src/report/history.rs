@@ -54,7 +54,8 @@ fn rows(key: &str, path: &PathHistory, now: When) -> Vec<Row> {
         medians.sort_unstable();
         let lasting = runs.and_then(|runs| runs.lasting());
         let began = |runs: &RunHistory| runs.began(now.wall);
-        let lasting = lasting.map(|lasting| (lasting.amount, runs.map_or_else(Began::default, began)));
+        let lasting =
+            lasting.map(|lasting| (lasting.amount, runs.map_or_else(Began::default, began)));
         let lasts = path.watches.get(&part).and_then(|watch| watch.lasts());
         let lasts = lasts.map(|lasts| (lasts.amount, path.began(lasts.since, now)));
         Row {
@@ -117,8 +118,13 @@ pub fn text(state: &RunHistories, bytes: u64, now: When) -> String {
                 let sign = if amount.0 < 0 { "" } else { "+" };
                 text += &format!("; changed by {sign}{} ms", ms(amount));
                 match began {
-                    Began { since: Some(since), .. } => text += &format!(" since {since}"),
-                    Began { at_most: Some(at_most), .. } => {
+                    Began {
+                        since: Some(since), ..
+                    } => text += &format!(" since {since}"),
+                    Began {
+                        at_most: Some(at_most),
+                        ..
+                    } => {
                         text += &format!(" since before {at_most}");
                     }
                     Began { .. } => {}

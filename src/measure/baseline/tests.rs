@@ -482,9 +482,19 @@ fn a_change_of_runs_began_when_its_clock_was_set_or_before_the_first_run_whose_w
         for _ in 0..=random.below(12) {
             truth += MINUTE + random.below(600 * MINUTE);
             let is_set = random.below(3) > 0;
-            runs.push((truth, if is_set { truth } else { random.below(9 * MINUTE) }));
+            runs.push((
+                truth,
+                if is_set {
+                    truth
+                } else {
+                    random.below(9 * MINUTE)
+                },
+            ));
         }
-        let text: Vec<String> = runs.iter().map(|run| format!("{}:5:40:0:", run.1)).collect();
+        let text: Vec<String> = runs
+            .iter()
+            .map(|run| format!("{}:5:40:0:", run.1))
+            .collect();
         let text = format!("usual changed {} 900 {}", runs[0].1, text.join(" "));
         let history = RunHistory::parse(&text).expect(&text);
         let next = truth + MINUTE;

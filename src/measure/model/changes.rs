@@ -4,7 +4,8 @@
 use super::path::{Path, Reading};
 use crate::measure::baseline::{direction_of, PathHistory};
 use crate::measure::change::{
-    Began, Block, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch, Search, Shape, When,
+    Began, Block, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch, Search,
+    Shape, When,
 };
 use crate::measure::series::{exact_quantile, Row, Rows};
 use crate::measure::verdict::{Change, Origin};

@@ -329,6 +329,11 @@ impl Model {
                 .iter()
                 .map(|host| column(Part::Host(host.hop)))
                 .collect(),
+            others: parts
+                .iter()
+                .filter(|part| matches!(part, Part::Connect { .. } | Part::Behind(_)))
+                .map(|part| (*part, column(*part)))
+                .collect(),
             events,
         })
     }

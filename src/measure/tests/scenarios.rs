@@ -1,7 +1,7 @@
 //! Whole paths as data, through the model to the verdict.
 
-use crate::measure::tests::simulator::{Random, SimPath, MS};
 use crate::measure::change::BootClock;
+use crate::measure::tests::simulator::{Random, SimPath, MS};
 use crate::measure::*;
 use crate::time::{MonoTime, Now};
 use crate::vec_map::VecMap;

@@ -94,6 +94,7 @@ pub(in crate::report) fn part(part: Part, mean: i64, share: Option<f64>) -> Part
     PartStatistics {
         part,
         delay: Some(summary(mean)),
+        distribution: Histogram::default(),
         window: Some(summary(mean)),
         mean: Some(SignedNanos(mean)),
         share,
