@@ -439,8 +439,10 @@ fn a_beginning_is_right_or_null_with_a_time_that_it_was_before() {
             when: *when,
             ..Record::default()
         });
-        let mut history = PathHistory::default();
-        history.records = records.collect();
+        let history = PathHistory {
+            records: records.collect(),
+            ..PathHistory::default()
+        };
         // By the clock as it is now: so much is it ahead, if it is set.
         let ahead = now.wall.0.wrapping_sub(truth_now) as i64;
         for (truth, at) in &windows {
