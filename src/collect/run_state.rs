@@ -281,7 +281,7 @@ impl RunState {
     /// Compares with the state as it is now, unless another baseline was given.
     fn follow_state(&mut self) {
         if self.follows {
-            self.baseline = Baseline::Earlier(self.windows.state());
+            self.baseline = Baseline::Earlier(self.windows.state(), state_file::clock());
             for path in self.paths.values_mut() {
                 path.model.set_baseline(self.baseline.clone());
             }
@@ -305,7 +305,7 @@ impl RunState {
             return;
         };
         let paths = &self.paths;
-        let when = state_file::before(state_file::now(), lasted);
+        let when = state_file::now().before(lasted);
         let kept = file.update(|state| {
             let labelled = paths.iter().filter(|(key, _)| paths.is_labelled(key));
             for (_, path) in labelled.filter(|(_, path)| path.measured > 0) {
