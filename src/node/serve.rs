@@ -352,12 +352,9 @@ struct Accepted<'a> {
 }
 
 impl Accepted<'_> {
-    /// Makes the OPEN frame that this node passes on; it adds nothing to it with `-n`.
+    /// Makes the OPEN frame that this node passes on; with `-n` it has no stamp of this node.
     #[inline(never)]
     fn pass_on(&self, open: &FrameView<'_>) -> Opening {
-        if !self.node.settings.stamp {
-            return Opening::pass_on(self.session, open, None);
-        }
         let next_hop = self.upstream.map(|upstream| upstream.address.to_string());
         let info = self.node.info(
             self.role,
@@ -366,7 +363,7 @@ impl Accepted<'_> {
             next_hop.unwrap_or_default(),
         );
         let own: Introduction<'_> = self.ingress.introduce(&info);
-        let mut opening = Opening::pass_on(self.session, open, Some(&own));
+        let mut opening = Opening::pass_on(self.session, open, &own, self.node.settings.stamp);
         if let Some(at) = opening.stamp_at {
             let egress = self.node.clock.pump().read();
             set_egress(&mut opening.frame[at..], egress.wall, egress.generation);

@@ -13,7 +13,8 @@ const UNTIMED: u8 = 2;
 ///
 /// It does so only for marked blocks, as others read no clock, and only if the connection was quiet
 /// before: the server had answered everything sent earlier, and had sent nothing for longer than
-/// twice the longest pause within what it sent last. A stream that runs is no answer.
+/// twice the longest pause within what it sent last, and no write of it to the client was blocked:
+/// then the answer would be read late. A stream that runs is no answer.
 #[derive(Debug, Default)]
 pub struct ServerTimer {
     state: AtomicU8,
@@ -89,9 +90,9 @@ pub struct ServerTiming<'a> {
 }
 
 impl ServerTiming<'_> {
-    /// Notes that the block is written at `at`.
-    pub fn at(mut self, at: MonoTime) {
-        let quiet = self.server_timer.is_quiet(at);
+    /// Notes that the block is written at `at`, while a write of this connection is blocked or not.
+    pub fn at(mut self, at: MonoTime, is_blocked: bool) {
+        let quiet = !is_blocked && self.server_timer.is_quiet(at);
         if quiet {
             *self.written = (self.sequence, at);
         }
@@ -125,7 +126,7 @@ mod tests {
                     let late = random.below(stream as usize / 2) as u64;
                     read = MonoTime(read.0 + (stream + late) * 1_000_000);
                 } else {
-                    timer.begin(number).at(write);
+                    timer.begin(number).at(write, false);
                     write = MonoTime(write.0 + every * 1_000_000);
                 }
             }
@@ -141,7 +142,7 @@ mod tests {
             let mut at = 0;
             for sequence in 0..100 {
                 let (answer, pieces) = (1 + random.below(50) as u64, random.below(20) as u64);
-                timer.begin(sequence).at(ms(at));
+                timer.begin(sequence).at(ms(at), false);
                 let timed = timer.answered(ms(at + answer));
                 assert_eq!(timed, Some((sequence, ms(at))), "seed {seed}");
                 at += answer;
@@ -158,11 +159,20 @@ mod tests {
     #[test]
     fn the_answer_to_one_of_several_requests_is_not_timed() {
         let timer = ServerTimer::default();
-        timer.begin(1).at(ms(0));
+        timer.begin(1).at(ms(0), false);
         timer.begin_untimed();
         assert_eq!(timer.answered(ms(5)), None);
-        timer.begin(2).at(ms(6));
-        timer.begin(3).at(ms(7));
+        timer.begin(2).at(ms(6), false);
+        timer.begin(3).at(ms(7), false);
         assert_eq!(timer.answered(ms(8)), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_read_late_because_our_own_write_was_blocked_is_not_timed() {
+        let timer = ServerTimer::default();
+        timer.begin(1).at(ms(0), true);
+        assert_eq!(timer.answered(ms(100)), None);
+        timer.begin(2).at(ms(101), false);
+        assert_eq!(timer.answered(ms(103)), Some((2, ms(101))));
     }
 }

@@ -6,6 +6,7 @@ use crate::node::fault::{refuse_framed_client, ConnectionFault};
 use crate::node::reader::{Chunk, FrameReader};
 use crate::session::connection_record::ConnectionSide;
 use crate::sys;
+use std::sync::atomic::Ordering;
 
 impl<'a> Pump<'a> {
     /// Runs a plain proxy's pump in either direction, or a reflector's for a raw client.
@@ -54,7 +55,7 @@ impl<'a> Pump<'a> {
             self.log_request(&chunk);
             let egress = self.clock.read();
             if let Some(timing) = timing {
-                timing.at(egress.mono);
+                timing.at(egress.mono, self.pair.blocked.load(Ordering::Relaxed) > 0);
             }
             self.send(self.sink, chunk.bytes())?;
             self.sequence += 1;
