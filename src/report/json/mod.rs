@@ -32,6 +32,23 @@ pub fn render(report: &Report) -> String {
     text
 }
 
+/// The last line of `--format jsonl`, with its line feed: how the run ended, and both answers.
+///
+/// ```text
+/// {"end":"RFC 3339","blocks":{...},"verdict":{...},"largest":{...}|null}
+/// ```
+pub fn end_line(report: &Report) -> String {
+    let mut line = Writer::compact().finish(Object(|w| {
+        w.pair("end", report.ended);
+        w.pair("blocks", blocks_object(&report.blocks));
+        w.pair("verdict", &report.statistics.verdict);
+        let largest = report.statistics.largest.as_ref();
+        w.pair("largest", largest.map(largest_object));
+    }));
+    line.push('\n');
+    line
+}
+
 impl ToJson for &Report {
     fn to_json(self, w: &mut Writer) {
         Object(|w: &mut Writer| report_pairs(w, self)).to_json(w);
