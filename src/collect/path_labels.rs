@@ -5,7 +5,7 @@
 //! changes its figures. A node that comes back under its name, with a new id and after its last
 //! connection has ended, has restarted, and its figures go on.
 
-use crate::collect::path_key::PathKey;
+use crate::collect::path_key::{PathKey, REST};
 use crate::columns::shorten;
 use crate::report::is_unprintable;
 use crate::sync::lock;
@@ -58,7 +58,8 @@ impl PathLabels {
 
     /// Notes a connection of the path `key`, with `name` at hop 0, and labels it if there is room.
     pub fn enter(self: &Arc<Self>, key: PathKey, name: &str, now: fn() -> MonoTime) -> PathUse {
-        let key = self.slot(key, name, now()).unwrap_or(key);
+        let rest = PathKey { share: REST, ..key };
+        let key = self.slot(key, name, now()).unwrap_or(rest);
         PathUse {
             labels: Arc::clone(self),
             key,
@@ -72,6 +73,7 @@ impl PathLabels {
         let same = |slot: &Slot| {
             let figures = PathKey {
                 source: slot.source,
+                share: key.share,
                 ..slot.key
             };
             figures == key
@@ -96,6 +98,11 @@ impl PathLabels {
             let oldest = slots.iter().position(unused)?;
             slots.remove(oldest);
         }
+        let is_free = |share: &u8| !slots.iter().any(|slot| slot.key.share == *share);
+        let key = PathKey {
+            share: (1..REST).find(is_free)?,
+            ..key
+        };
         slots.push(Slot {
             label,
             key,
@@ -123,7 +130,11 @@ impl PathLabels {
 
     /// Returns `true` if the path has a label.
     pub fn has(&self, key: &PathKey) -> bool {
-        lock(&self.0).iter().any(|slot| slot.key == *key)
+        let of = |slot: &Slot| PathKey {
+            share: key.share,
+            ..slot.key
+        };
+        lock(&self.0).iter().any(|slot| of(slot) == *key)
     }
 }
 
@@ -152,6 +163,7 @@ mod tests {
             hop: 1,
             source,
             keyed: false,
+            share: 0,
         }
     }
 
@@ -205,12 +217,13 @@ mod tests {
         assert_eq!(first.key, same.key);
         assert_ne!(beside.key, first.key, "two nodes of one name at once");
         assert!(!labels.has(&beside.key));
+        let kept = first.key;
         drop((first, same));
         let restarted = labels.enter(key(1, 3), "A", now);
-        assert_eq!(restarted.key, key(1, 1), "its figures go on");
+        assert_eq!(restarted.key, kept, "its figures go on");
         drop(restarted);
         let restarted = labels.enter(key(1, 4), "A", now);
-        assert_eq!(restarted.key, key(1, 1), "and again");
+        assert_eq!(restarted.key, kept, "and again");
     }
 
     #[test]

@@ -706,9 +706,9 @@ mod tests {
 
     #[test]
     fn figures_of_two_places_on_a_path_do_not_mix() {
-        let (mut run_state, _labels, _uses) = listening(&[1]);
+        let (mut run_state, _labels, uses) = listening(&[1]);
         pass(&mut run_state, at(0), 2);
-        pass(&mut run_state, at(1), 5);
+        pass(&mut run_state, uses[0].key, 5);
         let report = run_state.report(WallTime(1), Blocks::default(), 0);
         let found = [&report, &report.others[0]].map(|report| {
             let host = &report.statistics.hosts[0];

@@ -252,6 +252,7 @@ fn serve_framed<'a>(
         hop: session.hop,
         source: path::source(view.annotations()).unwrap_or_default(),
         keyed: pair.client.has_link(),
+        share: 0,
     };
     opening::check(&mut inbound, &view, node.id).map_err(|error| {
         let text = error.text(pair.client.peer);
