@@ -10,6 +10,7 @@ pub use crate::report::format::Format;
 use crate::report::State;
 use crate::session::admission::Accept;
 use crate::session::allow::Network;
+use crate::sys::SocketOptions;
 use crate::time::{Nanos, WallTime};
 use log::LevelFilter;
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ pub struct Common {
     pub window: Option<Duration>,
     /// `--key-file`: the key that authenticates frames between nodes; `None` = no authentication.
     pub key_file: Option<PathBuf>,
+    /// `--bind` and `--dscp`.
+    pub socket: SocketOptions,
     /// `--rules`: file of limits and requests; `None` = no such file.
     pub rules: Option<PathBuf>,
     /// `--warning` and `--critical`, as rules.
@@ -100,6 +103,7 @@ impl Default for Common {
             baseline: None,
             window: None,
             key_file: None,
+            socket: SocketOptions::default(),
             rules: None,
             limits: Vec::new(),
             sessions: None,

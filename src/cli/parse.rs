@@ -490,6 +490,7 @@ mod tests {
     use crate::measure::Sla;
     use crate::passive::{GroupBy, Side};
     use crate::report::passive::PassiveFormat;
+    use crate::sys::{Dscp, Source};
     use crate::time::{Nanos, WallTime};
 
     fn args(line: &str) -> impl Iterator<Item = OsString> + '_ {
@@ -684,6 +685,16 @@ mod tests {
         }),
         ("hop-limit", "-f b:1 --hop-limit 255", SOURCE, |c| {
             c.common.hop_limit = 255;
+        }),
+        ("bind", "-f b:1 --bind 10.0.0.1", SOURCE, |c| {
+            let address = "10.0.0.1".parse().unwrap();
+            c.common.socket.source = Some(Source::Address(address));
+        }),
+        ("bind", "-f b:1 --bind wan0", SOURCE, |c| {
+            c.common.socket.source = Some(Source::Interface("wan0".into()));
+        }),
+        ("dscp", "-l :1 -f b:1 --dscp ef", RELAY, |c| {
+            c.common.socket.dscp = Some(Dscp(46));
         }),
         (
             "allow",
@@ -957,6 +968,14 @@ mod tests {
 -l :1 --allow 10.0.0.7/8
     --allow "10.0.0.7/8" has bits beyond its prefix: write 10.0.0.0/8 for the network,
         10.0.0.7 for one address
+-f b:1 --dscp AF44
+    --dscp "AF44" is no DSCP: write CS0 to CS7, AF11 to AF43, EF, VA, LE, or 0 to 63
+-f b:1 --bind 10.0.0.1:80
+    --bind "10.0.0.1:80" is neither an address nor the name of an interface: write 10.0.0.1,
+        ::1 or eth0
+-l :1 --bind eth0
+    --bind is for source, relay, entry, exit, proxy, probe, exporter, and --listen without
+        --forward-to makes this the echo
 -l :1 --max-connections 0
     --max-connections "0" is not a whole number from 1 to 1000000
 -l :1 --accept any

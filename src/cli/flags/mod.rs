@@ -68,6 +68,8 @@ const OPENING: &[Mode] = &[Source, Relay, Entry, Probe];
 const FRAMING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
 const WITH_BASELINE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const ANNOTATING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe];
+const CONNECTING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter];
+const WITH_SOCKETS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
 const CARRYING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
 /// Heading under which the help lists an option.

@@ -3,8 +3,8 @@
 use super::super::host_port::HostPort;
 use super::super::value;
 use super::{
-    Flag, Mode, Section, Set, BLOCK_MAX_BYTES, CARRYING, FORWARDING, FRAMING, LISTENING, MEASURING,
-    OPENING, PROXYING, ROW, SEEING_FRAMES, STAMPING,
+    Flag, Mode, Section, Set, BLOCK_MAX_BYTES, CARRYING, CONNECTING, FORWARDING, FRAMING,
+    LISTENING, MEASURING, OPENING, PROXYING, ROW, SEEING_FRAMES, STAMPING, WITH_SOCKETS,
 };
 use crate::report::State;
 use crate::session::admission::Accept;
@@ -175,6 +175,36 @@ pub(super) const FLAGS: &[Flag] = &[
         modes: OPENING,
         set: Set::Text(|s, text| {
             s.common.hop_limit = value::integer(text, 1..=u8::MAX)?;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "bind",
+        value: Some("SOURCE"),
+        section: Section::Traffic,
+        brief: "connect from this address or interface",
+        help: "An address of this host, or the name of an interface or a VRF: the uplink that \
+            connects take. Names are resolved the usual way. An interface takes CAP_NET_RAW before \
+            Linux 5.7.",
+        modes: CONNECTING,
+        set: Set::Text(|s, text| {
+            s.common.socket.source = Some(value::source(text)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "dscp",
+        value: Some("CLASS"),
+        section: Section::Traffic,
+        brief: "mark sent packets: EF, AF41, 46",
+        help: "CS0 to CS7, AF11 to AF43, EF, VA, LE, or a number from 0 to 63. Holds for \
+            connections both made and accepted, from their first packet on. The bits of ECN stay \
+            the kernel's.",
+        modes: WITH_SOCKETS,
+        set: Set::Text(|s, text| {
+            s.common.socket.dscp = Some(text.parse()?);
             Ok(())
         }),
         ..ROW
