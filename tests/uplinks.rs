@@ -149,11 +149,9 @@ fn an_uplink_that_goes_away_is_named_and_used_again_when_it_is_back() {
     let (client, server) = two_uplinks();
     let mut echo = Process::start(server.own("--node Z -l :9000").stdout(Stdio::null()));
     echo.address();
-    let mut probe = Process::start(
-        client
-            .own("probe 10.71.9.9:9000 -c 0 -i 0.05 -t 1 --bind up2 --dscp 46 --debug 6 --metrics-listen 127.0.0.1:9101")
-            .stdout(Stdio::null()),
-    );
+    let options = "--bind up2 --dscp 46 --metrics-listen 127.0.0.1:9101";
+    let probe = format!("probe 10.71.9.9:9000 -c 0 -i 0.05 -t 1 {options}");
+    let mut probe = Process::start(client.own(&probe).stdout(Stdio::null()));
     probe.wait_line("9101");
     // Established: the gauge of the path turns.
     let up = || {
