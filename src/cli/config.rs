@@ -12,6 +12,7 @@ use crate::session::admission::Accept;
 use crate::session::allow::Network;
 use crate::sys::SocketOptions;
 use crate::time::{Nanos, WallTime};
+use crate::wire::proxy::ProxyVersion;
 use log::LevelFilter;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -230,6 +231,10 @@ pub struct NodeConfig {
     pub accept: Accept,
     /// `true` if plain bytes go out (`--remove-perf-headers`); only with `forward_to`.
     pub remove: bool,
+    /// `true` if clients begin with a preamble (`--accept-proxy`).
+    pub accept_proxy: bool,
+    /// `--send-proxy`: the preamble for the server.
+    pub send_proxy: Option<ProxyVersion>,
     /// `--allow`: networks that may connect; empty = all.
     pub allow: Vec<Network>,
     /// `--max-connections`: most open ones; `None` = as many as descriptors allow.

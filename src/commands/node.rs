@@ -170,6 +170,8 @@ fn prepare_node(
                 accept => accept,
             },
             remove: config.remove,
+            accept_proxy: config.accept_proxy,
+            send_proxy: config.send_proxy,
             limits: limits(config),
             key,
             ..settings(common, role)

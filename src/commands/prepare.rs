@@ -53,6 +53,8 @@ pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
         stamp: common.stamp,
         accept: Accept::Auto,
         remove: false,
+        accept_proxy: false,
+        send_proxy: None,
         timeout: common.timeout,
         idle_timeout: common.idle_timeout,
         sample: common.sample,

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::report::State;
 use crate::session::admission::Accept;
+use crate::wire::proxy::ProxyVersion;
 
 /// Far above the numbers of threads and descriptors that a process can have.
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -74,6 +75,33 @@ pub(super) const FLAGS: &[Flag] = &[
             --accept raw: one plain proxy that measures itself.",
         modes: &[Mode::Exit, Mode::Proxy],
         set: Set::Switch(|s| s.remove = true),
+        ..ROW
+    },
+    Flag {
+        long: "send-proxy",
+        value: Some("VERSION"),
+        section: Section::Role,
+        brief: "name the client to the server: v1, v2",
+        help: "The server's connection begins with a preamble of the PROXY protocol: the address \
+            of the client that the entry saw. Without one v1 is UNKNOWN and v2 LOCAL. At an exit \
+            it needs --key-file or --allow.",
+        modes: &[Mode::Exit, Mode::Proxy],
+        set: Set::Text(|s, text| {
+            let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+            s.send_proxy = Some(value::keyword(text, &versions)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "accept-proxy",
+        section: Section::Role,
+        brief: "clients begin with a PROXY preamble",
+        help: "Behind a balancer that sends one (send-proxy of HAProxy, proxy_protocol of nginx), \
+            v1 or v2. It needs --allow with the addresses of the balancers. A client without a \
+            whole preamble within --timeout is ended.",
+        modes: &[Mode::Entry, Mode::Proxy],
+        set: Set::Switch(|s| s.accept_proxy = true),
         ..ROW
     },
     Flag {
