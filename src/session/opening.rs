@@ -278,7 +278,7 @@ mod tests {
         let open = begin(FIRST, &introduction);
         let view = FrameView::parse(&open).unwrap();
         let next = info(11);
-        let passed = Opening::pass_on(Session::behind(&view.header), &view, Some(&at(&next, 200)));
+        let passed = Opening::pass_on(Session::behind(&view.header), &view, &at(&next, 200), true);
         let view = FrameView::parse(&passed.frame).unwrap();
         let kinds = view.annotations().map(|one| one.unwrap());
         let kinds: Vec<_> = kinds.map(|one| (one.kind, one.hop)).collect();
