@@ -39,6 +39,12 @@ impl Rule {
             .fetch_add(delay.as_micros() as u32, Ordering::Relaxed);
     }
 
+    /// Takes back what [`Rule::add_delay`] added.
+    pub(crate) fn take_delay(&self, delay: Duration) {
+        self.delay_us
+            .fetch_sub(delay.as_micros() as u32, Ordering::Relaxed);
+    }
+
     /// Drops this share of the frames, by chance.
     pub(crate) fn set_loss_per_mille(&self, share: u32) {
         self.loss_per_mille.store(share, Ordering::Relaxed);
