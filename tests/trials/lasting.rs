@@ -1,80 +1,79 @@
 //! Endless runs: seconds until a rise is named, if it stays named, and until it is cleared.
 
 use crate::situations::{ms, Chain, Situation};
-use crate::util::{pass, Dir, Process};
+use crate::util::{pass, text, Dir, Process};
 use crate::Outcome;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Where a probe has its metrics, within A's namespace.
+const METRICS: &str = "127.0.0.1:9101";
 
 pub(crate) const ALL: &[Situation] = &[
     ("slow-interval", 1, |_| slow_interval()),
     ("endless", 1, endless),
 ];
 
-/// An endless probe that writes its metrics into a file each second.
+/// An endless probe with metrics.
 struct Endless<'a> {
     chain: &'a Chain,
     args: Vec<String>,
-    metrics: PathBuf,
     probe: Process,
 }
 
 impl<'a> Endless<'a> {
-    fn start(chain: &'a Chain, dir: &Dir, args: &[&str]) -> Self {
-        let metrics = dir.file("metrics");
-        let file = metrics.display().to_string();
-        let fixed = [
-            "-c",
-            "0",
-            "--metrics-file",
-            &file,
-            "--metrics-interval",
-            "1",
-        ];
+    fn start(chain: &'a Chain, args: &[&str]) -> Self {
+        let fixed = ["-c", "0", "--metrics-listen", METRICS];
         let args = [&fixed, args].concat();
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let probe = Self::probe(chain, &args);
-        Self {
-            chain,
-            args,
-            metrics,
-            probe,
-        }
+        Self { chain, args, probe }
     }
 
     fn probe(chain: &Chain, args: &[String]) -> Process {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        Process::start(chain.probe(&args).stdout(Stdio::null()))
+        let mut probe = Process::start(chain.probe(&args).stdout(Stdio::null()));
+        probe.wait_line(": metrics at ");
+        probe
     }
 
     /// Kills the probe, as nothing can be done about, and starts it again.
     fn kill_and_restart(&mut self) {
         self.probe.signal("KILL");
         let _ = self.probe.child.wait();
-        let _ = std::fs::remove_file(&self.metrics);
         self.probe = Self::probe(self.chain, &self.args);
+    }
+
+    /// The line of the metrics that begins with `name` and has all of `labels`.
+    fn metric(&self, name: &str, labels: &str) -> Option<String> {
+        let url = format!("http://{METRICS}/metrics");
+        let mut curl = self.chain.path.command(0, "curl");
+        let output = curl.args(["-s", "--max-time", "5", &url]).output().unwrap();
+        let metrics = text(&output.stdout);
+        let mut lines = metrics.lines();
+        let found = lines.find(|line| line.starts_with(name) && line.contains(labels));
+        found.map(str::to_owned)
     }
 
     /// The part that the verdict names now; empty if there is none, or no verdict yet.
     fn named(&self) -> String {
-        let metrics = std::fs::read_to_string(&self.metrics).unwrap_or_default();
-        let line = metrics
-            .lines()
-            .find(|line| line.starts_with("subsegment_verdict_info{"));
-        let name = line.and_then(|line| line.split(",name=\"").nth(1)?.split('"').next());
+        let line = self
+            .metric("subsegment_verdict_info{", "")
+            .unwrap_or_default();
+        let name = line.split(",name=\"").nth(1);
+        let name = name.and_then(|rest| rest.split('"').next());
         name.unwrap_or_default().to_owned()
     }
 
     /// When B -> C changed, by the metrics.
     fn since(&self) -> Option<f64> {
-        let metrics = std::fs::read_to_string(&self.metrics).ok()?;
-        let mut lines = metrics.lines();
-        let line = lines.find(|line| {
-            line.starts_with("subsegment_segment_changed_timestamp_seconds{")
-                && line.contains("from=\"B\"")
-        })?;
-        line.rsplit(' ').next()?.parse().ok()
+        let name = "subsegment_segment_changed_timestamp_seconds{";
+        self.metric(name, "from=\"B\"")?
+            .rsplit(' ')
+            .next()?
+            .parse()
+            .ok()
     }
 
     /// Seconds from `began` until the verdict names `name`; infinite if it does not in time.
@@ -83,7 +82,7 @@ impl<'a> Endless<'a> {
             if began.elapsed() > most {
                 return f64::INFINITY;
             }
-            pass(ms(100.0));
+            pass(ms(300.0));
         }
         began.elapsed().as_secs_f64()
     }
@@ -133,9 +132,7 @@ fn endless(trial: usize) -> Outcome {
     let name = state.display().to_string();
     let args = ["-i", "0.05", "--window", "10s", "--state", &name];
     let chain = Chain::new([6.0, 30.0, 6.0]);
-    let mut endless = Endless::start(&chain, &dir, &args);
-    // The first seconds have no metrics.
-    pass(ms(3000.0));
+    let mut endless = Endless::start(&chain, &args);
     let (healthy, others) = endless.seconds_without("", span(1.0 / 3.0));
     let began_wall = wall();
     let began = Instant::now();
@@ -187,8 +184,7 @@ fn slow_interval() -> Outcome {
     let state = dir.file("state").display().to_string();
     let chain = Chain::new([6.0, 30.0, 6.0]);
     let args = ["-i", "0.5", "--window", "15s", "--state", &state];
-    let endless = Endless::start(&chain, &dir, &args);
-    pass(ms(3000.0));
+    let endless = Endless::start(&chain, &args);
     let (healthy, others) = endless.seconds_without("", Duration::from_secs_f64(60.0 * minutes));
     let began_wall = wall();
     let began = Instant::now();

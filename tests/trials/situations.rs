@@ -55,8 +55,9 @@ pub(crate) fn ms(millis: f64) -> Duration {
 /// A path A -> B -> C -> Z whose segments have these round trips, in milliseconds, with a node at
 /// each end but A's.
 pub(crate) struct Chain {
-    pub(crate) path: TestPath,
+    /// Dropped before the path, which another trial may get.
     pub(crate) nodes: Vec<Process>,
+    pub(crate) path: TestPath,
 }
 
 impl Chain {

@@ -177,19 +177,9 @@ fn pool(trial: usize) -> Outcome {
     let (_, printed) = entry.stop();
     let answer = answer_of(json(printed.as_bytes()));
     let mut outcome = answer.names("A -> B", 7.0, 9.0);
-    let shares = |of: &str| {
-        let parts = answer
-            .report
-            .at(of)
-            .and_then(Value::as_array)
-            .unwrap_or(&[]);
-        let shares = parts.iter().filter_map(|part| part.at("share")?.as_f64());
-        shares.sum::<f64>()
-    };
-    let sum: f64 = ["segments", "hosts", "connects", "beyond"]
-        .map(shares)
-        .iter()
-        .sum();
+    let parts = answer.report.at("parts").and_then(Value::as_array);
+    let shares = parts.unwrap_or(&[]).iter();
+    let sum: f64 = shares.filter_map(|part| part.at("share")?.as_f64()).sum();
     let count = answer.report.at("segments/0/round_trip/count");
     let count = count.and_then(Value::as_i64);
     let shape = answer
