@@ -48,7 +48,6 @@ use crate::collect::{latest, queue, requests};
 use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
-use crate::sys;
 use crate::time::Nanos;
 use crate::wire::siphash::Key;
 use crate::wire::{NodeInfo, NodeRole, DEFAULT_HOP_LIMIT, VERSION};
@@ -157,8 +156,6 @@ pub struct Node {
     fault_log: fault_log::FaultLog,
     /// Set once the log has named a plain client that waits for a server that sends first.
     silence_logged: AtomicBool,
-    /// The greatest error of the wall clock as the kernel states it, at start; `None` if unknown.
-    pub clock_error: Option<Nanos>,
 }
 
 impl Node {
@@ -179,7 +176,6 @@ impl Node {
             own_ends: Mutex::default(),
             fault_log: fault_log::FaultLog::default(),
             silence_logged: AtomicBool::new(false),
-            clock_error: sys::clock_error().map(Nanos::from),
             settings,
         };
         (node, queue)
@@ -197,7 +193,7 @@ impl Node {
             id: self.id,
             role,
             versions: (VERSION, VERSION),
-            clock_error: self.clock_error,
+            clock_error: self.clock.error(),
             connect,
             name: self.settings.name.clone(),
             address,
