@@ -63,7 +63,9 @@ impl<'a> Endless<'a> {
             .unwrap_or_default();
         let name = line.split(",name=\"").nth(1);
         let name = name.and_then(|rest| rest.split('"').next());
-        name.unwrap_or_default().to_owned()
+        name.filter(|name| *name != "none")
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// When B -> C changed, by the metrics.
