@@ -118,6 +118,7 @@ impl Moment {
             info,
             ingress: self.wall,
             generation: self.generation,
+            client: None,
         }
     }
 }
