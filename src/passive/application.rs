@@ -104,7 +104,8 @@ impl Application {
 
     /// Returns what the handshake of TLS shows; `None` without one.
     pub fn tls(&self) -> Option<&Handshake> {
-        self.tls.as_ref().map(|reader| &reader.found)
+        let found = self.tls.as_ref().map(|reader| &reader.found);
+        found.filter(|found| found.client_hello.is_some() || found.server_hello.is_some())
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -376,17 +377,24 @@ impl Flow {
         let tunnel = self.http.as_ref().map_or(true, |http| http.is_tunnel());
         if segment.payload_len > 0 && app.tls.is_none() && tunnel && !app.foreign {
             self.look(sender, segment, budget.targets);
+        } else if let Some(http) = &mut self.http {
+            // Data that passed before the first bytes of the client waited for these.
+            if let Some(reader) = Reader::instead_of(http, sender, segment) {
+                app.tls = Some(Box::new(reader));
+                self.http = None;
+            }
         }
         let app = &mut self.application;
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.segment(now, sender, segment);
-            if reader.over {
+            let (over, version) = (reader.over, reader.found.version);
+            if over && app.tls().is_none() {
+                // The first bytes were those of something else.
+                app.tls = None;
+                app.foreign = true;
+            } else if over {
                 app.turn = None;
-                if reader
-                    .found
-                    .version
-                    .map_or(true, |version| version >= TLS_1_3)
-                {
+                if version.map_or(true, |version| version >= TLS_1_3) {
                     self.data_beside_finished(now, sender, segment);
                 }
             }
@@ -457,13 +465,13 @@ impl Flow {
             next.reverse();
         }
         match opening {
+            _ if late => {}
             Opening::Foreign => app.foreign = true,
             Opening::Http | Opening::Open => {}
-            Opening::Other if sender == Side::Client && tls::looks_like_tls(segment.payload) => {
-                app.tls = Some(Box::new(Reader::new(next)));
+            Opening::Other if tls::begins_hello(sender, segment.payload) => {
+                app.tls = Some(Box::new(Reader::new(next, sender)));
                 return;
             }
-            Opening::Other if late => {}
             Opening::Other => return,
         }
         if self.http.is_none() && !app.foreign {

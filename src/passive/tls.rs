@@ -3,6 +3,7 @@
 //!
 //! Read RFC 8446 §4.1 and §5.1 first, RFC 6066 §3 for the name.
 
+use super::http::Http;
 use super::packet::{TcpSegment, ACK, FIN, RST, SYN};
 use super::reassembly::{distance, Piece, Stream};
 use super::side::Side;
@@ -113,25 +114,65 @@ pub(super) struct Reader {
     pub found: Handshake,
     ends: [End; 2],
     retried: bool,
+    /// Set if the capture does not have the ClientHello.
+    is_late: bool,
     /// Set when there is no more to learn.
     pub over: bool,
 }
 
-/// Returns `true` if a client's payload begins with a ClientHello.
+/// Returns `true` if a payload begins with the hello of its end, or the client's may be.
 #[inline]
-pub(super) fn looks_like_tls(payload: &[u8]) -> bool {
-    matches!(payload, [HANDSHAKE, 3, 0..=4, ..])
-        && payload.get(5).map_or(true, |kind| *kind == CLIENT_HELLO)
+pub(super) fn begins_hello(side: Side, payload: &[u8]) -> bool {
+    match (side, payload) {
+        (Side::Client, [HANDSHAKE] | [HANDSHAKE, 3]) => true,
+        (Side::Client, [HANDSHAKE, 3, 0..=4, rest @ ..]) => {
+            rest.get(2).map_or(true, |kind| *kind == CLIENT_HELLO)
+        }
+        (Side::Server, [HANDSHAKE, 3, 0..=4, _, _, SERVER_HELLO, ..]) => true,
+        _ => false,
+    }
 }
 
 impl Reader {
-    /// A reader; `next` are the numbers of the first bytes of both ends.
-    pub(super) fn new(next: [Option<u32>; 2]) -> Self {
-        let mut reader = Self::default();
+    /// A reader; `next` are the numbers of the first bytes of both ends, `first` is the end whose
+    /// hello is the first in the capture.
+    pub(super) fn new(next: [Option<u32>; 2], first: Side) -> Self {
+        let mut reader = Self {
+            is_late: first == Side::Server,
+            ..Self::default()
+        };
         for (end, next) in reader.ends.iter_mut().zip(next) {
             next.into_iter().for_each(|next| end.stream.begin(next));
         }
         reader
+    }
+
+    /// Returns a reader of what waits in that of HTTP, if that has read nothing and the segment
+    /// begins with a hello.
+    pub(super) fn instead_of(
+        http: &mut Http,
+        sender: Side,
+        segment: &TcpSegment<'_>,
+    ) -> Option<Self> {
+        let streams = http
+            .unread()
+            .filter(|_| begins_hello(sender, segment.payload))?;
+        let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
+        if streams[sender as usize]
+            .next()
+            .is_some_and(|next| next != seq)
+        {
+            return None;
+        }
+        if sender == Side::Server {
+            let ack = segment.has(ACK).then_some(segment.ack);
+            return Some(Self::new([ack, Some(seq)], sender));
+        }
+        let mut reader = Self::default();
+        for (end, stream) in reader.ends.iter_mut().zip(streams) {
+            end.stream = std::mem::take(stream);
+        }
+        Some(reader)
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -191,7 +232,7 @@ impl Reader {
     }
 
     fn piece(&mut self, side: Side, piece: Piece<'_>) {
-        if self.over || !self.skip(side, piece.missing as usize, true) {
+        if self.over || !self.skip(side, piece.missing as usize) {
             return self.give_up();
         }
         let mut rest = piece.payload;
@@ -202,13 +243,13 @@ impl Reader {
             at = at.wrapping_add(used as u32);
         }
         let cut = (piece.length as usize).saturating_sub(piece.payload.len());
-        if !self.over && !self.skip(side, cut, false) {
+        if !self.over && !self.skip(side, cut) {
             self.give_up();
         }
     }
 
     /// Passes over bytes that are not there; `false` if the place is lost.
-    fn skip(&mut self, side: Side, bytes: usize, gap: bool) -> bool {
+    fn skip(&mut self, side: Side, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
         }
@@ -217,9 +258,6 @@ impl Reader {
             // What was cut off is not needed for the times.
             end.in_hello = false;
             end.hello = Vec::new();
-            if gap {
-                return false;
-            }
         }
         match end.left.checked_sub(bytes) {
             Some(left) if end.gathered == 5 || end.gathered == 0 => {
@@ -272,7 +310,7 @@ impl Reader {
             return self.give_up();
         }
         let hello_due = match side {
-            Side::Client => self.found.client_hello.is_none(),
+            Side::Client => self.found.client_hello.is_none() && !self.is_late,
             Side::Server => self.found.server_hello.is_none(),
         };
         if kind == ALERT {
@@ -329,6 +367,10 @@ impl Reader {
             Side::Server => SERVER_HELLO,
         };
         if kind != expected {
+            match side {
+                Side::Client => self.found.client_hello = None,
+                Side::Server => self.found.server_hello = None,
+            }
             return self.give_up();
         }
         if end.hello.len() < length && end.hello.len() < MAX_HELLO {
@@ -344,6 +386,7 @@ impl Reader {
             }
             Side::Server if body.get(2..34) == Some(&RETRY) && !self.retried => {
                 self.retried = true;
+                self.is_late = false;
                 self.found.client_hello = None;
                 self.found.server_hello = None;
             }
