@@ -70,6 +70,8 @@ pub struct Application {
     turn: Option<Turn>,
     /// The server's records after the handshake of TLS 1.3, until its first response.
     tickets: Option<Box<Tickets>>,
+    /// Set once the server sent data of the application inside of TLS.
+    settled: bool,
     /// Set if the connection speaks something that looks like HTTP and is not.
     foreign: bool,
     answers: Option<Box<[Histogram; 2]>>,
@@ -146,7 +148,8 @@ impl Application {
             self.next[side.other() as usize] = Some(segment.ack);
         }
         let Some(turn) = &mut self.turn else {
-            self.turn = Some(fresh);
+            // A copy of data of the handshake begins none.
+            self.turn = (distance(end, expected) > 0).then_some(fresh);
             return None;
         };
         if turn.side == side && missed {
@@ -199,9 +202,19 @@ impl Application {
         let payload = segment.payload;
         let turn = self.turn.filter(|turn| turn.side == Side::Client);
         let continues = self.turn.is_some_and(|turn| turn.side == side);
+        let others = self.next[side.other() as usize];
+        let expected = self.next[side as usize];
         let mut records = Records { rest: payload };
-        if !continues && !payload.is_empty() && !records.any(|(kind, _)| kind == APPLICATION_DATA) {
-            return Part::None;
+        let follows = self.tickets.as_ref().is_some_and(|of| of.left > 0);
+        let known = continues || payload.is_empty() || (follows && side == Side::Server);
+        if !known && !records.any(|(kind, _)| kind == APPLICATION_DATA) {
+            // The rest of a record may pass before its beginning.
+            let ahead = expected.is_some_and(|next| distance(segment.seq, next) > 0);
+            return match ahead && !tls::begins_record(payload) {
+                true if self.settled => Part::Data,
+                true => Part::Unclear,
+                false => Part::None,
+            };
         }
         let before_1_3 = reader
             .found
@@ -213,9 +226,8 @@ impl Application {
                 Side::Server => Part::Unclear,
             };
         }
-        let others = self.next[side.other() as usize];
-        let expected = self.next[side as usize];
         let Some(tickets) = &mut self.tickets else {
+            self.settled |= side == Side::Server;
             return Part::Data;
         };
         match side {
@@ -388,7 +400,7 @@ impl Flow {
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.segment(now, sender, segment);
             let (over, version) = (reader.over, reader.found.version);
-            if over && app.tls().is_none() {
+            if reader.refuted {
                 // The first bytes were those of something else.
                 app.tls = None;
                 app.foreign = true;

@@ -106,6 +106,8 @@ struct End {
     /// First number of the hello.
     hello_seq: u32,
     cipher_changed: bool,
+    /// Set before the first byte of a record of the handshake that is no hello so far.
+    begins: bool,
 }
 
 /// Reads a handshake.
@@ -116,8 +118,12 @@ pub(super) struct Reader {
     retried: bool,
     /// Set if the capture does not have the ClientHello.
     is_late: bool,
+    /// Set if the client's answer to the ServerHello may have passed unseen.
+    is_unsure: bool,
     /// Set when there is no more to learn.
     pub over: bool,
+    /// Set if the first bytes turned out to be those of something else.
+    pub refuted: bool,
 }
 
 /// Returns `true` if a payload begins with the hello of its end, or the client's may be.
@@ -131,6 +137,15 @@ pub(super) fn begins_hello(side: Side, payload: &[u8]) -> bool {
         (Side::Server, [HANDSHAKE, 3, 0..=4, _, _, SERVER_HELLO, ..]) => true,
         _ => false,
     }
+}
+
+/// Returns `true` if a payload may begin with the header of a record.
+#[inline]
+pub(super) fn begins_record(payload: &[u8]) -> bool {
+    matches!(
+        payload,
+        [CHANGE_CIPHER_SPEC..=APPLICATION_DATA, 3, 0..=4, ..]
+    )
 }
 
 impl Reader {
@@ -189,6 +204,7 @@ impl Reader {
                 .stream
                 .acknowledge(ack, now);
         }
+        self.drain(now);
         let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
         if segment.payload_len > 0 && !segment.has(RST) {
             let piece = Piece {
@@ -206,6 +222,12 @@ impl Reader {
                 self.piece(side, piece);
             }
         }
+        self.drain(now);
+        self.over |= segment.flags & (FIN | RST) != 0;
+    }
+
+    /// Reads what no longer waits.
+    fn drain(&mut self, now: WallTime) {
         for side in Side::BOTH {
             loop {
                 let spare = self.spare(side);
@@ -214,7 +236,6 @@ impl Reader {
                 self.piece(side, held.piece());
             }
         }
-        self.over |= segment.flags & (FIN | RST) != 0;
     }
 
     /// Ends the search and lets go of its memory.
@@ -257,8 +278,12 @@ impl Reader {
         if end.in_hello {
             // What was cut off is not needed for the times.
             end.in_hello = false;
-            end.hello = Vec::new();
+            let hello = std::mem::take(&mut end.hello);
+            if side == Side::Server && is_retry(&hello) {
+                self.retry();
+            }
         }
+        let end = &mut self.ends[side as usize];
         match end.left.checked_sub(bytes) {
             Some(left) if end.gathered == 5 || end.gathered == 0 => {
                 end.left = left;
@@ -278,6 +303,7 @@ impl Reader {
             if end.gathered == 0 && !end.in_hello {
                 end.began = (piece.time, piece.ack);
             }
+            end.begins = false;
             end.header[end.gathered] = bytes[0];
             end.gathered += 1;
             if end.gathered == 5 {
@@ -289,6 +315,15 @@ impl Reader {
             }
             return 1;
         }
+        let is_again = end.begins && bytes[0] == CLIENT_HELLO && self.found.version.is_none();
+        end.begins = false;
+        if is_again && side == Side::Client && !self.retried {
+            // The ServerHello was cut off before it said so.
+            let time = end.began.0;
+            self.retry();
+            self.found.client_hello = Some(time);
+        }
+        let end = &mut self.ends[side as usize];
         let used = end.left.min(bytes.len());
         end.left -= used;
         if end.left == 0 {
@@ -307,6 +342,7 @@ impl Reader {
         let end = &mut self.ends[side as usize];
         let kind = end.header[0];
         if end.header[1] != 3 || !(CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&kind) {
+            self.refuted |= self.found.client_hello.is_none() && !self.is_late;
             return self.give_up();
         }
         let hello_due = match side {
@@ -328,7 +364,15 @@ impl Reader {
             }
             return;
         }
-        if side == Side::Server || self.found.server_hello.is_none() {
+        if side == Side::Server {
+            return;
+        }
+        if self.found.server_hello.is_none() {
+            // It may answer a hello that is still to be read.
+            let read = self.ends[Side::Server as usize].stream.next();
+            let ack = self.ends[Side::Client as usize].began.1;
+            let unread = ack.zip(read).map(|(ack, read)| distance(ack, read) > 0);
+            self.is_unsure |= unread == Some(true);
             return;
         }
         let server_seq = self.ends[Side::Server as usize].hello_seq;
@@ -340,10 +384,12 @@ impl Reader {
             return;
         }
         match (self.found.version, kind) {
+            _ if self.is_unsure => self.give_up(),
             (Some(0x0304), _) => {
                 self.found.client_finished = Some(time);
                 self.give_up();
             }
+            (None, HANDSHAKE) => client.begins = true,
             (_, CHANGE_CIPHER_SPEC) => client.cipher_changed = true,
             (Some(_), HANDSHAKE) if client.cipher_changed => {
                 self.found.client_finished = Some(time);
@@ -352,6 +398,14 @@ impl Reader {
             (_, APPLICATION_DATA) => self.give_up(),
             _ => {}
         }
+    }
+
+    /// Waits for other hellos instead of those so far.
+    fn retry(&mut self) {
+        self.retried = true;
+        self.is_late = false;
+        self.found.client_hello = None;
+        self.found.server_hello = None;
     }
 
     /// Looks at a hello that grows.
@@ -368,7 +422,9 @@ impl Reader {
         };
         if kind != expected {
             match side {
-                Side::Client => self.found.client_hello = None,
+                Side::Client => {
+                    self.refuted = self.found.client_hello.take().is_some() && !self.retried;
+                }
                 Side::Server => self.found.server_hello = None,
             }
             return self.give_up();
@@ -384,12 +440,7 @@ impl Reader {
                 let sni = extension(body, side, 0).and_then(server_name);
                 self.found.sni = sni.or(self.found.sni.take());
             }
-            Side::Server if body.get(2..34) == Some(&RETRY) && !self.retried => {
-                self.retried = true;
-                self.is_late = false;
-                self.found.client_hello = None;
-                self.found.server_hello = None;
-            }
+            Side::Server if is_retry(&hello) && !self.retried => self.retry(),
             Side::Server => {
                 let legacy = body
                     .get(..2)
@@ -400,6 +451,11 @@ impl Reader {
             }
         }
     }
+}
+
+/// Returns `true` if a ServerHello, as far as it is there, asks for another ClientHello.
+fn is_retry(hello: &[u8]) -> bool {
+    hello.get(6..38) == Some(&RETRY)
 }
 
 /// Takes `bytes` bytes off the front.
