@@ -60,6 +60,8 @@ pub struct RunState {
     windows: Windows,
     /// The run is compared with its own state, not with `--baseline`.
     follows: bool,
+    /// The settings that the report shows, a sentence each.
+    settings: Vec<String>,
     notices: Vec<Notice>,
     more_notices: u64,
     malformed: u64,
@@ -103,6 +105,7 @@ impl RunState {
             started,
             started_mono: sys::clock::mono(),
             windows: Windows::new(),
+            settings: Vec::new(),
             notices: Vec::new(),
             more_notices: 0,
             malformed: 0,
@@ -116,6 +119,13 @@ impl RunState {
     pub fn keeping(mut self, file: StateFile) -> Self {
         self.windows.file = Some(file);
         self.follow_state();
+        self
+    }
+
+    /// Shows a setting of the run in its reports.
+    #[must_use]
+    pub fn with_setting(mut self, text: String) -> Self {
+        self.settings.push(text);
         self
     }
 
@@ -530,7 +540,7 @@ impl RunState {
             1 => notice.text.clone(),
             count => format!("{} ({count} times)", notice.text),
         });
-        let mut notices: Vec<_> = texts.collect();
+        let mut notices: Vec<_> = self.settings.iter().cloned().chain(texts).collect();
         if self.more_notices > 0 {
             notices.push(format!("and {} notices more", self.more_notices));
         }
