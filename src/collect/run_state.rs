@@ -397,8 +397,13 @@ impl RunState {
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
         let watch = &self.main().1.watch;
-        let unmatched = watch.unmatched().next().is_some();
-        State::of(broken, blocks.received, watch.worst(), unmatched)
+        State::of(broken, blocks.received, watch.worst(), self.is_unmatched(self.main().1))
+    }
+
+    /// A rule is about no part of the path: known in a run without end after its first window.
+    fn is_unmatched(&self, path: &PathState) -> bool {
+        let is_known = self.span.is_none() || self.windows.ended > 0;
+        is_known && path.watch.unmatched().next().is_some()
     }
 
     fn taken(
@@ -565,7 +570,7 @@ impl RunState {
             events: path.watch.events().0,
             broken: None,
             annotations: path.annotations.values().cloned().collect(),
-            unmatched: path.watch.unmatched().next().is_some(),
+            unmatched: self.is_unmatched(path),
             first_facts: path.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped: 0,
