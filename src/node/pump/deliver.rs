@@ -145,6 +145,7 @@ impl<'a> Pump<'a> {
         }
         self.offer_report(client.with_room(build(header, &stamps, &annotations, &[])));
         self.retransmits.sent(&client.socket, egress.mono);
+        self.node.clock.sent(egress.mono);
         self.request_next(egress);
     }
 
