@@ -397,7 +397,12 @@ impl RunState {
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
         let watch = &self.main().1.watch;
-        State::of(broken, blocks.received, watch.worst(), self.is_unmatched(self.main().1))
+        State::of(
+            broken,
+            blocks.received,
+            watch.worst(),
+            self.is_unmatched(self.main().1),
+        )
     }
 
     /// A rule is about no part of the path: known in a run without end after its first window.
