@@ -45,11 +45,10 @@ pub use stop::StopFlag;
 use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
 use crate::collect::path_key::PathKey;
-use crate::collect::{latest, queue, requests};
+use crate::collect::{latest, path_labels, queue, requests};
 use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
-use crate::sys;
 use crate::time::Nanos;
 use crate::wire::proxy::ProxyVersion;
 use crate::wire::siphash::Key;
@@ -81,6 +80,8 @@ pub struct NodeSettings {
     pub send_proxy: Option<ProxyVersion>,
     /// `-t`: per operation.
     pub timeout: Duration,
+    /// `--drain`: the longest wait for open connections at the end of a node.
+    pub drain: Duration,
     /// The idle time after which a connection ends; `None` = never.
     pub idle_timeout: Option<Duration>,
     /// The least time between two marked blocks of a connection at an entry; zero marks every
@@ -114,6 +115,7 @@ impl NodeSettings {
             accept_proxy: false,
             send_proxy: None,
             timeout,
+            drain: timeout,
             idle_timeout: None,
             sample: Duration::from_millis(10),
             hop_limit: DEFAULT_HOP_LIMIT,
@@ -155,6 +157,8 @@ pub struct Node {
     pub annotator: Annotator,
     /// The writer of connection records; `None` without `--sessions`.
     pub sessions: Option<connection_log::Sessions>,
+    /// The names of the paths through it, if it listens.
+    pub labels: Arc<path_labels::PathLabels>,
     /// The next hop; `None` at a reflector.
     pub next_hop: Option<dial::NextHop>,
     /// This node's onward connections, local end and peer. A client with both ends exchanged is
@@ -167,8 +171,6 @@ pub struct Node {
     silence_logged: AtomicBool,
     /// Set once the log has named a path without the address of its client.
     unnamed_logged: AtomicBool,
-    /// The greatest error of the wall clock as the kernel states it, at start; `None` if unknown.
-    pub clock_error: Option<Nanos>,
 }
 
 impl Node {
@@ -185,12 +187,12 @@ impl Node {
             requests: Arc::new(requests),
             annotator: Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
+            labels: Arc::default(),
             next_hop,
             own_ends: Mutex::default(),
             fault_log: fault_log::FaultLog::default(),
             silence_logged: AtomicBool::new(false),
             unnamed_logged: AtomicBool::new(false),
-            clock_error: sys::clock_error().map(Nanos::from),
             settings,
         };
         (node, queue)
@@ -208,7 +210,7 @@ impl Node {
             id: self.id,
             role,
             versions: (VERSION, VERSION),
-            clock_error: self.clock_error,
+            clock_error: self.clock.error(),
             connect,
             name: self.settings.name.clone(),
             address,

@@ -60,6 +60,7 @@ pub(super) fn search_all(
     path: &Path,
     history: Option<&PathHistory>,
     started: WallTime,
+    clock_errors: &VecMap<u8, Nanos>,
 ) -> Vec<PartChanges> {
     let parts = path.parts();
     let mut search = Search::new(parts.len());
@@ -75,7 +76,7 @@ pub(super) fn search_all(
             describe(path, part, change);
             explain_by_retransmissions(path, column, change);
             if let (Origin::Runs(_), Some(history)) = (change.origin, history) {
-                let now = path.one_way_medians(part, MonoTime(0));
+                let now = path.one_way_medians(part, MonoTime(0), clock_errors);
                 let before = history.one_way_before(part, change.began.since);
                 change.direction = now.and_then(|now| direction_of(change.amount, &before, &[now]));
             }
@@ -455,10 +456,11 @@ fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> 
                 .collect();
             exact_quantile(&mut latest, 0.5).is_some_and(|now| now < half)
         }
-        // Late blocks are over where a fall was found, or where the search no longer sees them.
+        // Late blocks are over where a fall was found, or where the search sees none that last.
         FindingKind::Tail { .. } => {
             let fell = part.changes.iter().any(|change| change.amount.0 < 0);
-            let seen = part.changes.iter().any(|change| change.amount.0 > 0);
+            let lasts = |change: &Change| change.amount.0 > 0 && change.until.is_none();
+            let seen = part.changes.iter().any(lasts);
             let mut latest: Vec<i64> = latest
                 .iter()
                 .rev()

@@ -114,6 +114,7 @@ impl<'a> Pump<'a> {
             drop(guard);
             if let Some(sent_at) = sent_at {
                 self.retransmits.sent(&server.socket, sent_at);
+                self.node.clock.sent(sent_at);
             }
             if marked {
                 self.collect_own(&request, header.sequence, ingress);
@@ -175,7 +176,8 @@ impl<'a> Pump<'a> {
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
                 break;
             };
-            let answered = self.pair.server_timer.answered();
+            let read = sys::clock::mono();
+            let answered = self.pair.server_timer.answered(read);
             let mut header = self.block(chunk.end - chunk.start, Flags::RETURN, tag);
             let mut annotation = Vec::new();
             if let Some((sequence, since)) = answered {
