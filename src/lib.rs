@@ -80,6 +80,15 @@ pub mod wire;
 /// Code is guarded by this constant and not by an attribute, so that all of it is compiled and
 /// checked either way. Unreachable code is not linked. [`cli::flags::FULL_ONLY`] lists the options
 /// and commands.
+///
+/// Guards stand in the tables: commands and options in `cli/flags/mod.rs`, formats in
+/// `report/format.rs`. The others keep the linker from parts that a value selects at run time:
+///
+/// - `publish/screen.rs`: the screen of `probe` on a terminal;
+/// - `publish/printer.rs`, `publish/metrics.rs` and `collect/run_state.rs`: pages and their timeline;
+/// - `commands/prepare.rs`: reports as baselines, and `/probe`;
+/// - `commands/mod.rs`: the dispatch of commands;
+/// - `cli/help.rs`: the references to texts that a small build lacks.
 pub const FULL: bool = cfg!(feature = "full");
 
 /// The reason that an error gives for a part that only a build with the feature `full` has.

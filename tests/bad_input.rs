@@ -179,7 +179,7 @@ fn a_client_that_breaks_the_protocol_is_refused_in_one_line_and_no_other_notices
         }
         let line = b.process.wait_line(part);
         assert!(line.contains(" up#"), "the thread's name: {line}");
-        // Only who has spoken as a node is answered as one.
+        // Only a peer that has spoken as a node is answered as one.
         let error_text = error_text(&mut bad);
         // After END both directions may have ended in order before this was read.
         if bytes.starts_with(&open()[..8]) && !part.contains("after its END") {
@@ -251,7 +251,7 @@ fn bad_hop(z: SocketAddr, frames: usize, answer: Vec<u8>, close: bool) -> Socket
                 }
                 let _ = std::io::copy(&mut socket, &mut std::io::sink());
                 if !close {
-                    // It neither speaks nor closes, whatever the node does.
+                    // It neither sends nor closes, whatever the node does.
                     loop {
                         thread::park();
                     }
@@ -560,7 +560,7 @@ fn a_node_that_leads_back_to_itself_under_another_name_refuses() {
                 .args(["-l", &listen, "-f", &to_self, "-t", "3"])
                 .args(args),
         );
-        // Any number of rounds ends, without a flood of connections. A raw node connects onward
+        // Any number of rounds ends, without a flood of connections. A raw node connects upstream
         // before it has received anything, so the end may be there before the client has sent
         // anything, or is connected.
         let mut rest = Vec::new();

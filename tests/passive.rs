@@ -31,7 +31,7 @@ fn actor() {
     }
 }
 
-/// Everything the library tells of a capture.
+/// Everything the library reports of a capture.
 #[derive(Default)]
 struct Told {
     samples: Vec<(u64, Sample)>,
@@ -568,7 +568,7 @@ fn captures_of_both_ends_give_one_way_delays_and_all_eight_http_times() {
 }
 
 #[test]
-fn a_damaged_capture_is_told_with_what_precedes_the_damage() {
+fn a_damaged_capture_is_reported_with_what_precedes_the_damage() {
     let scratch = Scratch::new("damage");
     let path = scratch.file("whole.pcap");
     Lab::new(false, Wire::delay(1, 1)).play("short=2", &[("c", &path)]);
@@ -614,7 +614,7 @@ fn a_closed_stdout_is_a_normal_end() {
 }
 
 #[test]
-fn a_capture_through_a_pipe_is_told_while_it_runs() {
+fn a_capture_through_a_pipe_is_reported_while_it_runs() {
     let lab = Lab::new(false, Wire::delay(5, 5));
     let scratch = Scratch::new("pipe");
     let mut tcpdump = Command::new("tcpdump")

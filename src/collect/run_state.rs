@@ -500,7 +500,7 @@ impl RunState {
             broken: self.broken.clone(),
             annotations: main.annotations.values().cloned().collect(),
             unmatched: main.watch.unmatched().next().is_some(),
-            first_facts: main.first_annotations.values().cloned().collect(),
+            first_annotations: main.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped,
             notices: self.notice_texts(main_key, main, forgotten),
@@ -792,7 +792,7 @@ mod tests {
                     .map(|annotations| annotations.hop)
                     .collect::<Vec<_>>()
             };
-            assert_eq!(hops(&report.annotations), hops(&report.first_facts));
+            assert_eq!(hops(&report.annotations), hops(&report.first_annotations));
             hops(&report.annotations)
         };
         assert_eq!(hops_with(&[1, 2, 3, 4], true), [0, 1, 2, 3]);

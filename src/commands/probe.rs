@@ -3,7 +3,7 @@
 //! `up#1` keeps the schedule, opens sessions and opens them again; `down#1` reads answers; the
 //! calling thread collects and prints, so that a slow terminal delays no probe.
 
-use crate::cli::{Common, ExitCode, Format, ProbeConfig};
+use crate::cli::{Common, ExitCode, ProbeConfig};
 use crate::collect::run::Run;
 use crate::commands::prepare::{next_hop, origin, printer, publish, rules, run_state, watching};
 use crate::commands::signals::Signals;
@@ -14,13 +14,12 @@ use crate::output::{Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
-use crate::report::{nagios, Broken, State};
+use crate::report::{Broken, State};
 use crate::session::schedule::Schedule;
 use crate::sync::STACK;
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::NodeRole;
-use crate::FULL;
 use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use std::io;
 use std::ops::ControlFlow;
@@ -89,10 +88,13 @@ pub fn run(
     stop: &Arc<StopFlag>,
 ) -> Result<ExitCode, Failure> {
     probe(common, config, signals, stop).map_err(|(state, text)| {
-        if FULL && common.format == Some(Format::Nagios) {
+        let line = common
+            .format
+            .and_then(|format| format.failure(state, &text));
+        if let Some(line) = line {
             // A monitoring system reads the reason on stdout. If that fails too, stderr and the
             // exit code remain.
-            let _ = Output::Stdout.write(&nagios::failure(state, &text));
+            let _ = Output::Stdout.write(&line);
         }
         Failure::new(exit_code(state), text)
     })

@@ -257,7 +257,7 @@ impl Figure {
 pub enum Confidence {
     /// The interval of the named part does not overlap the next one's.
     High,
-    /// The verdict's reason says why.
+    /// The verdict's reason names the cause.
     Low,
 }
 
@@ -327,7 +327,7 @@ pub struct Verdict {
     pub confidence: Confidence,
     /// What the verdict rests on, in a few words.
     pub reason: String,
-    /// What speaks against it; empty where the confidence is high.
+    /// Reasons to doubt it; empty if the confidence is high.
     pub doubts: Vec<String>,
     /// One sentence for people.
     pub text: String,

@@ -147,7 +147,7 @@ impl Sessions {
     }
 }
 
-/// Begins the record of the onward connection, after a connect that took `took`.
+/// Begins the record of the upstream connection, after a connect that took `took`.
 pub fn connected(pair: &EndPair, end: &End, took: Nanos) {
     let Some(connection_log) = pair.client.connection_log() else {
         return;

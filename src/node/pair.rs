@@ -144,7 +144,7 @@ impl EndPair {
         }
     }
 
-    /// Resets the onward connection. Call [`fail`](Self::fail) before.
+    /// Resets the upstream connection. Call [`fail`](Self::fail) before.
     pub fn abort_server(&self) {
         fence(Ordering::SeqCst); // See `upstream::connect`, which may be connecting.
         if let Some(server) = self.server.get() {

@@ -394,7 +394,7 @@ impl Analyzer {
             .as_ref()
             .is_some_and(|slot| slot.key == key);
         if !found {
-            // Two keys with one print: once in 2^64 / 100 000 flows, and not at anybody's will. The
+            // Two keys with one print: once in 2^64 / 100 000 flows, and no sender can choose it. The
             // older one goes.
             self.retire(at, observer);
         }

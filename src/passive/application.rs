@@ -70,7 +70,7 @@ pub struct Application {
     turn: Option<Turn>,
     /// The server's records after the handshake of TLS 1.3, until its first response.
     tickets: Option<Box<Tickets>>,
-    /// Set if the connection speaks something that looks like HTTP and is not.
+    /// Set if the connection carries something that looks like HTTP and is not.
     foreign: bool,
     answers: Option<Box<[Histogram; 2]>>,
     tls: Option<Box<Reader>>,

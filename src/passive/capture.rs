@@ -125,7 +125,7 @@ impl fmt::Display for FaultKind {
     }
 }
 
-/// A clock's resolution as pcapng gives it, and what its interface says besides.
+/// The resolution of an interface's clock and its other options, as pcapng gives them.
 #[derive(Clone, Copy, Debug)]
 struct Interface {
     link: u16,
@@ -526,7 +526,7 @@ impl Stream {
         &mut self.buffer[self.end..]
     }
 
-    /// Says that `bytes` bytes of the space were filled.
+    /// Takes `bytes` bytes of the space as filled.
     pub fn filled(&mut self, bytes: usize) {
         self.end = (self.end + bytes).min(self.buffer.len());
     }

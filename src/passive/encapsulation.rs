@@ -132,7 +132,7 @@ pub(super) fn ip<'a>(packet: &Packet<'a>) -> Result<Ip<'a>, Skip> {
         113 => typed(14, 16),
         LINK_SLL2 => typed(0, 20),
         // BSD null and OpenBSD loop: an address family in the byte order of some host. IPv4 is 2
-        // everywhere; IPv6 is 10, 24, 28 or 30. The version of the packet says it as well.
+        // everywhere; IPv6 is 10, 24, 28 or 30. The packet's version field decides.
         0 | 108 => by_version(data.get(4..), after(4)),
         LINK_RAW | 12 | 14 | 228 | 229 => by_version(Some(data), after(0)),
         // PPP, with or without the HDLC-like address and control.

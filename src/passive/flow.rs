@@ -3,7 +3,7 @@
 //! Read RFC 7323 §4.1 (the RTTM rule), RFC 6298 §3 (Karn's rule) and RFC 5681 §2 (duplicate ACK)
 //! first.
 //!
-//! A direction is named by who sends: what the client sends is [`Side::Client`]'s. Its round trip
+//! A direction is named by its sender: what the client sends is [`Side::Client`]'s. Its round trip
 //! is the time from a segment's passing the capture point to the passing of what acknowledges it:
 //! to the *other* end and back.
 
@@ -287,7 +287,7 @@ impl Flow {
         if from_handshake {
             // The first number acknowledged is that of a SYN or SYN-ACK.
             let of_syn = segment.has(SYN) && sender == Side::Server;
-            // A later segment of the client than its first says that the one that answered the
+            // A later segment of the client than its first shows that the one that answered the
             // SYN-ACK is not in the capture.
             let first = other.track.initial.map(|initial| initial.wrapping_add(1));
             let in_order = own.track.una.or(own.track.next) == Some(segment.seq)

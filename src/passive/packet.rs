@@ -66,9 +66,9 @@ pub struct Timestamps {
 /// A TCP segment ("segment" alone is a stretch of the path).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpSegment<'a> {
-    /// Who sent it.
+    /// The sender.
     pub source: Endpoint,
-    /// To whom.
+    /// The receiver.
     pub destination: Endpoint,
     /// Its first sequence number.
     pub seq: u32,

@@ -30,7 +30,7 @@ pub struct ReportText {
 ///
 /// # Errors
 ///
-/// A sentence that says what it lacks.
+/// A sentence that names what is missing.
 pub fn parse_report(text: &str) -> Result<ReportText, String> {
     let value = parse(text.as_bytes()).map_err(|error| error.to_string())?;
     let schema = value.at("schema").and_then(Value::as_str);

@@ -10,7 +10,7 @@
 
 use super::block::MeasuredBlock;
 use super::text::TextStyle;
-use super::{csv, influx, json, jsonl, nagios, otlp, text, Report};
+use super::{csv, influx, json, jsonl, nagios, otlp, text, Report, State};
 use crate::{FULL, SMALL};
 use std::str::FromStr;
 
@@ -91,6 +91,15 @@ impl Format {
     /// Returns `true` if this build has the format.
     pub fn is_built(self) -> bool {
         FULL || !self.entry().full_only
+    }
+
+    /// Returns the line on stdout of a run that could not begin; `None` for formats without one.
+    pub fn failure(self, state: State, text: &str) -> Option<String> {
+        match self {
+            Self::Nagios if self.is_built() => Some(nagios::failure(state, text)),
+            Self::Nagios | Self::Text | Self::Json | Self::Jsonl | Self::Csv => None,
+            Self::Influx | Self::Otlp => None,
+        }
     }
 
     /// Returns `true` if the format has a line per block, written while the run goes on.

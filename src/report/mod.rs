@@ -202,7 +202,7 @@ pub struct Report {
     /// The run over time; `None` unless a picture needs it and something was measured.
     pub timeline: Option<Timeline>,
     /// The first annotations since the same classes are requested: the origin of counters.
-    pub first_facts: Vec<NodeAnnotations>,
+    pub first_annotations: Vec<NodeAnnotations>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// Sentences about a broken path, a pool of nodes or an error.

@@ -11,6 +11,8 @@ pub mod clock;
 mod constants;
 pub mod file;
 #[cfg(target_os = "linux")]
+pub mod link;
+#[cfg(target_os = "linux")]
 pub mod packet;
 mod process;
 pub mod receive;

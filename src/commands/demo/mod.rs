@@ -188,7 +188,7 @@ fn demonstrate(
          probes in {:.0} s.\n\
          Half way through, one direction of one link is slowed by 2 to 8 ms. Which one is printed \
          after the verdict.\n\
-         A longer run would see smaller changes, and would tell a burst from a change that \
+         A longer run would see smaller changes, and would distinguish a burst from a change that \
          stays.\n\n",
         INTERVAL.as_secs_f64() * BLOCKS as f64
     ))

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_a_bump_and_a_ramp_are_told_apart() {
+    fn a_step_a_bump_and_a_ramp_are_distinguished() {
         let batches = Batches::of(400).unwrap();
         for seed in 0..200 {
             let step = medians_with(seed, |b| if b >= 13 { 3.0 } else { 0.0 });

@@ -405,7 +405,7 @@ pub(super) fn add_windows(history: &PathHistory, newest: When, found: &mut [Part
         let change = Change {
             part: part.part,
             origin: Origin::Windows {
-                turns: lasts.episodes,
+                episodes: lasts.episodes,
                 per_day: lasts.per_day,
             },
             figure: match lasts.figure {

@@ -455,7 +455,7 @@ impl Path {
     }
 
     /// A round trip well below zero that a part beside it makes up for: the clock between them was
-    /// stepped, though its generation does not say so. The figures are kept, but the verdict does
+    /// stepped, though its generation does not show it. The figures are kept, but the verdict does
     /// not rest on them.
     fn mask_unreported_steps(&mut self, at: MonoTime, parts: &Parts) {
         // Clocks at 200 ppm of each other may show as little as this below zero.

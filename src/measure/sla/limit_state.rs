@@ -5,7 +5,7 @@ use crate::measure::{Part, Sla};
 use crate::time::WallTime;
 use std::fmt;
 
-/// A rule turned, for one part of the path.
+/// A change of a rule's state, for one part of the path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuleEvent {
     /// When the block that decided came back, on the clock of the node that reports.
@@ -40,7 +40,7 @@ pub struct LimitState {
     pub limit: Option<Amount>,
     /// The latest evaluation; `None` before the first.
     pub value: Option<Amount>,
-    /// `Ok`, or the severity while the rule has turned.
+    /// `Ok`, or the severity while the rule is exceeded.
     pub state: Sla,
 }
 

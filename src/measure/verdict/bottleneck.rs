@@ -23,7 +23,7 @@ impl Evidence<'_> {
         self.held.get(pump).is_some_and(|share| *share > HELD)
     }
 
-    /// The end of a chain of held pumps, from the far end of `part` onward.
+    /// The end of a chain of held pumps, from the far end of `part` on.
     ///
     /// With `!moved_only`, also a part that is itself the end of the chain: its near pump is held.
     pub(super) fn bottleneck(&self, part: Part, moved_only: bool) -> Option<Bottleneck> {

@@ -18,9 +18,9 @@ pub(super) enum Origin {
     Ramp,
     /// Against so many earlier runs.
     Runs(usize),
-    /// Against earlier windows: named in so many turns, at once or by so much a day.
+    /// Against earlier windows: named in `episodes`, at once or by `per_day`.
     Windows {
-        turns: u16,
+        episodes: u16,
         per_day: Option<SignedNanos>,
     },
 }
@@ -210,11 +210,11 @@ impl Evidence<'_> {
             let needed = super::change::Search::NEEDED_BLOCKS;
             let reason = match self.own_blocks < needed {
                 true => format!(
-                    "too short to tell: {} blocks answered one by one, {needed} needed",
+                    "too short to decide: {} blocks answered one by one, {needed} needed",
                     self.own_blocks
                 ),
                 false => format!(
-                    "too short to tell: the run lasted {:.1} s, 1 s needed",
+                    "too short to decide: the run lasted {:.1} s, 1 s needed",
                     self.lasted.0 as f64 / 1e9
                 ),
             };

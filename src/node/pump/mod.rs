@@ -49,9 +49,9 @@ pub struct Pump<'a> {
     epoch: usize,
     /// The time at which the pending frames were completely read, if one of them is marked.
     read_at: Option<Moment>,
-    /// The time of the onward connect, as long as a read may hold bytes that arrived within it.
+    /// The time of the connect upstream, as long as a read may hold bytes that arrived within it.
     window: Option<ConnectWindow>,
-    /// The bytes of `read_at` were there before the onward connection was established.
+    /// The bytes of `read_at` were there before the upstream connection was established.
     waited: bool,
     retransmits: RetransmitCounter,
     annotations: AnnotationWriter,
@@ -95,7 +95,7 @@ impl<'a> Pump<'a> {
         self.window = window;
     }
 
-    /// Takes the time at which the first bytes of a plain client were read, before the onward
+    /// Takes the time at which the first bytes of a plain client were read, before the upstream
     /// connect.
     pub(super) fn begin_raw(&mut self, read_at: Option<Moment>) {
         self.read_at = read_at;
@@ -184,7 +184,7 @@ impl<'a> Pump<'a> {
         sent.map_err(|fault| self.write_fault(side, fault))
     }
 
-    /// Sends a frame that is no block: OPEN onward, OPENED back, END.
+    /// Sends a frame that is no block: OPEN forward, OPENED back, END.
     ///
     /// # Errors
     ///
@@ -290,7 +290,7 @@ impl<'a> Pump<'a> {
     }
 
     /// Returns the time at which the bytes of a read at `read_at`, one of the first, were there:
-    /// nothing was read before the onward connection was established.
+    /// nothing was read before the upstream connection was established.
     #[inline(never)]
     fn readable_at(
         &mut self,
