@@ -716,7 +716,7 @@ mod tests {
             "\nuse crate::right::Right;\n",
             "use crate::{\n    right::Right, leaf::{Leaf},\n};\n",
             "use crate::{leaf::{Leaf},\n    right};\n",
-            "\nfn f() -> crate::right::Right { crate::right::Right }\n",
+            "\nfn f() -> crate::right::Right { make() }\n",
             "\nuse super::super::right::Right;\n",
             "/* \" */\nuse crate::right::Right; // \"\n",
             "const QUOTE: char = '\"';\nuse crate::right::Right; // \"\n",

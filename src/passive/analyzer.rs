@@ -394,8 +394,8 @@ impl Analyzer {
             .as_ref()
             .is_some_and(|slot| slot.key == key);
         if !found {
-            // Two keys with one print: once in 2^64 / 100 000 flows, and no sender can choose it. The
-            // older one goes.
+            // Two keys with one print: once in 2^64 / 100 000 flows, and no sender can choose it.
+            // The older one goes.
             self.retire(at, observer);
         }
         found.then_some(at)

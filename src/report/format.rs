@@ -5,7 +5,7 @@
 //!
 //! 1. a file beside this one with its renderer, and `pub mod` in `report/mod.rs`;
 //! 2. a row of `formats!` below, which makes the variant of [`Format`] and its [`FormatEntry`];
-//! 3. its name in the README's row of `--format`, without which a test of this file fails;
+//! 3. its name in the manual's row of `--format`, without which a test of this file fails;
 //! 4. a line in the changelog.
 
 use super::block::MeasuredBlock;
