@@ -60,6 +60,8 @@ pub struct RunState {
     windows: Windows,
     /// The run is compared with its own state, not with `--baseline`.
     follows: bool,
+    /// The settings that the report shows, a sentence each.
+    settings: Vec<String>,
     notices: Vec<Notice>,
     more_notices: u64,
     malformed: u64,
@@ -103,6 +105,7 @@ impl RunState {
             started,
             started_mono: sys::clock::mono(),
             windows: Windows::new(),
+            settings: Vec::new(),
             notices: Vec::new(),
             more_notices: 0,
             malformed: 0,
@@ -116,6 +119,13 @@ impl RunState {
     pub fn keeping(mut self, file: StateFile) -> Self {
         self.windows.file = Some(file);
         self.follow_state();
+        self
+    }
+
+    /// Shows a setting of the run in its reports.
+    #[must_use]
+    pub fn with_setting(mut self, text: String) -> Self {
+        self.settings.push(text);
         self
     }
 
@@ -262,7 +272,7 @@ impl RunState {
     /// Compares with the state as it is now, unless another baseline was given.
     fn follow_state(&mut self) {
         if self.follows {
-            self.baseline = Baseline::Earlier(self.windows.state());
+            self.baseline = Baseline::Earlier(self.windows.state(), state_file::clock());
             for path in self.paths.values_mut() {
                 path.model.set_baseline(self.baseline.clone());
             }
@@ -286,7 +296,7 @@ impl RunState {
             return;
         };
         let paths = &self.paths;
-        let when = state_file::before(state_file::now(), lasted);
+        let when = state_file::now().before(lasted);
         let kept = file.update(|state| {
             for path in paths.values().filter(|path| path.measured > 0) {
                 path.model.add_to(state, &path.names);
@@ -525,7 +535,7 @@ impl RunState {
             1 => notice.text.clone(),
             count => format!("{} ({count} times)", notice.text),
         });
-        let mut notices: Vec<_> = texts.collect();
+        let mut notices: Vec<_> = self.settings.iter().cloned().chain(texts).collect();
         if self.more_notices > 0 {
             notices.push(format!("and {} notices more", self.more_notices));
         }

@@ -105,6 +105,8 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
     }
     outputs::check(&config.common).map_err(|fault| unwritable(&config, fault))?;
     let Config { common, command } = config;
+    let usable = common.socket.check();
+    usable.map_err(|error| Failure::new(cut_off(&command), error))?;
     let stop = Arc::new(StopFlag::default());
     match command {
         Command::Source(config) => source::run(&common, &config, signals, &stop),

@@ -74,6 +74,7 @@ impl Moment {
             info,
             ingress: self.wall,
             generation: self.generation,
+            client: None,
         }
     }
 }
