@@ -258,7 +258,7 @@ const INTERFACE_NAMES: [&str; 6] = [
     "tx_errors",
     "tx_dropped",
 ];
-/// What an allocation takes beside its content, in bytes.
+/// The bytes that an allocation takes beside its content.
 const ALLOCATION: usize = 16;
 /// The most names that begin with `snmp.`, with `tag.` or with `interface.`, each, that a node has.
 const CHOSEN: usize = 64;

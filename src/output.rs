@@ -231,7 +231,7 @@ fn keep_owner(replaced: &Path, file: fs::File) -> io::Result<fs::File> {
 }
 
 /// Returns the target of a link, which is created if it is missing. The path is that of the open
-/// file: the kernel decides about links in shared directories (fs.protected_symlinks), and a link
+/// file. The kernel decides about links in shared directories (fs.protected_symlinks), and a link
 /// that changes meanwhile has no effect.
 fn followed(link: &Path) -> io::Result<PathBuf> {
     let mut opening = fs::OpenOptions::new();

@@ -184,7 +184,7 @@ impl Annotator {
     }
 
     /// Returns the readings of `classes`. A class that the block before did not request (`known`)
-    /// is left out unless its reading is fresh: an old one does not describe this moment.
+    /// is left out unless its reading is fresh. An old one does not describe this moment.
     fn read(&self, classes: Classes, known: Classes, now: MonoTime) -> Vec<Section> {
         let slots = lock(&self.slots);
         let rows = slots.iter().zip(&Classes::ALL);

@@ -67,7 +67,7 @@ impl Paths {
     }
 
     /// Drops paths of strangers, the one that was idle for longest first, while the memory of all
-    /// exceeds the limit; then down to 7/8 of it, so that this is rare.
+    /// exceeds the limit. Then down to 7/8 of it, so that this is rare.
     pub(super) fn bound_memory(&mut self) {
         self.memory = self.paths.values().map(|path| path.memory()).sum();
         if self.memory <= self.memory_limit {

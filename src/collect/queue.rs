@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The most measurements that wait. An entry offers at most 1000 per second, a source 60 000, and
-/// half full wakes the collector: there is room for tens of milliseconds off the CPU.
+/// half full wakes the collector. There is room for tens of milliseconds off the CPU.
 const CAPACITY: usize = 4096;
 /// The most memory of the measurements that wait, in bytes: 4096 blocks of a path of ten nodes.
 const CAPACITY_BYTES: usize = 4 << 20;

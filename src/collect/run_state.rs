@@ -518,7 +518,7 @@ impl RunState {
     }
 
     /// Returns the beginning of the run by the wall clock as it is at `ended`, `now` on the
-    /// monotonic clock: if it was stepped meanwhile, the one at the start would give the run
+    /// monotonic clock. If it was stepped meanwhile, the one at the start would give the run
     /// another length.
     fn start_by(&self, ended: WallTime, now: MonoTime) -> WallTime {
         let lasted = now.since(self.started_mono).signed();

@@ -65,8 +65,8 @@ enum FileIdentity {
 }
 
 impl FileIdentity {
-    /// Returns the identity of the file at `path`; `None` for a pipe, a device, a directory, a file
-    /// in a missing directory, and an open descriptor (`/dev/stdout`), which two options may share.
+    /// Returns the identity of the file at `path`. `None` for all but regular files, for a file in
+    /// a missing directory, and for an open descriptor such as `/dev/stdout`.
     fn of(path: &Path) -> Option<Self> {
         if path.starts_with("/dev") || path.starts_with("/proc") {
             return None;

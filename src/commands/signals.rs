@@ -9,8 +9,8 @@ use crate::sys::StopSignals;
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 
-/// The thread that ends the process: at the first signal until a run can be stopped (a resolver or
-/// a pipe without a reader may come before), then at the second.
+/// The thread that ends the process. It does so at the first signal until a run can be stopped,
+/// then at the second. A resolver or a pipe without a reader may come before.
 pub struct Signals(Arc<Mutex<Option<StopRun>>>);
 
 type StopRun = Box<dyn FnOnce() + Send>;

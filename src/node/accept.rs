@@ -251,7 +251,7 @@ impl ServerView {
     }
 
     /// Returns the open connections in the order of their numbers. Each is looked up when it is
-    /// due: one that has ended meanwhile is left out, and none is held longer than its caller holds
+    /// due. One that has ended meanwhile is left out, and none is held longer than its caller holds
     /// it.
     pub fn open(&self) -> impl Iterator<Item = Arc<dyn HasEnds>> + '_ {
         let open = &self.0.open;

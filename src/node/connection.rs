@@ -112,8 +112,8 @@ impl Drop for Connection {
 }
 
 /// Releases a connection as the last act of its thread. When most of many connections have ended,
-/// one thread returns the free heap memory: a moment later, as the last pieces of the others would
-/// keep it.
+/// one thread returns the free heap memory. It does so a moment later, as the last pieces of the
+/// others would keep it.
 #[inline(never)]
 fn release_connection(connection: Arc<Connection>) {
     let shared = Arc::clone(&connection.shared);

@@ -156,8 +156,8 @@ impl EndPair {
         }
     }
 
-    /// Lets the final frame reach the client before its connection is reset, which may overtake
-    /// it: shuts the write half and waits a moment until the peer does the same.
+    /// Lets the final frame reach the client before its connection is reset, which may overtake it.
+    /// Shuts the write half and waits a moment until the peer does the same.
     pub fn close_client(&self) {
         let _ = self.client.socket.shutdown(Shutdown::Write);
         sys::wait_peer_shut(&self.client.socket, self.timeout.min(LONGEST_TICK));

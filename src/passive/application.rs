@@ -30,7 +30,7 @@ const HISTORY: usize = 200_000;
 /// One answer of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseSample {
-    /// When its first data passed.
+    /// The time at which its first data passed.
     pub time: WallTime,
     /// The end that answered.
     pub side: Side,
@@ -76,7 +76,7 @@ pub struct Application {
     tls: Option<Box<Reader>>,
 }
 
-/// What the reading of payload may take, for all connections of an analysis.
+/// The memory for the reading of payload, for all connections of an analysis.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Budget {
     /// Bytes that wait for those before them.

@@ -26,7 +26,7 @@ pub(super) const VXLAN_PORTS: [u16; 2] = [4789, 8472];
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 
-/// What a connection may be inside of.
+/// The tunnels that a connection may be inside of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tunnel {
     /// VXLAN with this network identifier.
@@ -182,7 +182,7 @@ fn ppp(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
     )
 }
 
-/// What is inside of a tunnel's Ethernet header.
+/// The content behind a tunnel's Ethernet header.
 fn ethernet(data: Option<&[u8]>, original: usize) -> Result<Ip<'_>, Skip> {
     let data = data.ok_or(Skip::CutShort)?;
     let kind = be16(data, 12).ok_or(Skip::CutShort)?;

@@ -31,7 +31,7 @@ pub struct AlsoSeen {
     pub interface: u32,
     /// Its name.
     pub name: String,
-    /// How many.
+    /// The number.
     pub packets: u64,
 }
 
@@ -45,13 +45,13 @@ pub struct Flow {
     pub id: u64,
     /// Client and server.
     pub ends: [Endpoint; 2],
-    /// What the client and the server sent.
+    /// The client's and the server's direction.
     pub sent: [Sent; 2],
     /// First packet.
     pub first: WallTime,
     /// Last packet.
     pub last: WallTime,
-    /// When the ACK that ends the handshake passed; `None` where it was not seen.
+    /// The time at which the ACK that ends the handshake passed; `None` where it was not seen.
     pub established: Option<WallTime>,
     /// From the SYN to the SYN-ACK: to the server and back.
     pub syn_to_synack: Option<SignedNanos>,
@@ -104,13 +104,13 @@ impl Flow {
         }
     }
 
-    /// What `side` sent.
+    /// Returns the direction that `side` sends.
     #[inline]
     pub fn of(&self, side: Side) -> &Sent {
         &self.sent[side as usize]
     }
 
-    /// Whether its SYN was seen.
+    /// Returns `true` if its SYN was seen.
     pub fn begins_with_syn(&self) -> bool {
         self.of(Side::Client).syn.count > 0
     }
@@ -130,7 +130,7 @@ impl Flow {
         of(client) ^ of(server) ^ self.last.0
     }
 
-    /// How it stands.
+    /// Its state.
     pub fn ended(&self) -> Ended {
         if self.sent.iter().all(|sent| sent.fin.count > 0) {
             Ended::Fin

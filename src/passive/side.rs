@@ -1,6 +1,6 @@
 //! The two ends of a connection.
 
-/// Which end of a connection.
+/// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
     /// The end that sent the SYN, or that has the higher port if no SYN was seen.

@@ -20,7 +20,7 @@ const BASELINE_BATCH: u64 = 10;
 pub struct ReportText {
     /// Its path, as in a state.
     pub path: String,
-    /// When the run began.
+    /// The time at which the run began.
     pub started: WallTime,
     /// The parts with their medians and batches.
     pub sides: VecMap<Part, RunSide>,

@@ -198,7 +198,7 @@ impl PathHistory {
     }
 
     /// Returns the one-way medians of `part` in the latest runs that began before `since`, or in
-    /// all of them, forward and return; only those whose clocks were synchronised.
+    /// all of them, forward and return. Only those whose clocks were synchronised.
     pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<[SignedNanos; 2]> {
         let is_before = |record: &&Record| since.map_or(true, |since| record.when.wall < since);
         let records = self.records.iter().rev().filter(is_before);
@@ -227,9 +227,9 @@ impl PathHistory {
 }
 
 /// The direction of a change of `amount` between two groups of one-way medians, forward and return.
-/// A round trip is free of the clocks' offset and each direction has it: so far as the medians of a
-/// group differ among themselves, the clocks are not known. `None` if that is more than half of the
-/// change, or with fewer than 3 before.
+/// A round trip is free of the clocks' offset, and each direction has it. So far as the medians of
+/// a group differ among themselves, the clocks are not known. `None` if that is more than half of
+/// the change, or with fewer than 3 before.
 pub fn direction_of(
     amount: SignedNanos,
     before: &[[SignedNanos; 2]],

@@ -42,7 +42,7 @@ pub struct Record {
     pub sequence: u64,
     /// Duration of the window.
     pub window: Nanos,
-    /// When the window began, in whole milliseconds.
+    /// The time at which the window began, in whole milliseconds.
     pub when: When,
     /// The parts that had blocks.
     pub parts: VecMap<Part, PartRecord>,

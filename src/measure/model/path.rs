@@ -17,7 +17,7 @@ const OF_SEGMENT: usize = 4;
 const OF_HOST: usize = 3;
 
 /// A block may wait so long for a retransmission before the reading's span, and for the block that
-/// carries the reading after it: the least timeout of Linux's TCP is 200 ms.
+/// carries the reading after it. The least timeout of Linux's TCP is 200 ms.
 const WAITING: Nanos = Nanos::from_millis(600);
 
 /// Delays of one part of the path.
@@ -89,7 +89,7 @@ pub(super) struct Segment {
     pub(super) clock: Clock,
 }
 
-/// How a column of the rows is read.
+/// The reading of a column of the rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading {
     pub(super) column: usize,
@@ -314,7 +314,7 @@ impl Path {
     }
 
     /// Adds the readings of retransmissions that came with a block, and flags the blocks that they
-    /// delayed: those of its connection that may have waited for one within the span of the
+    /// delayed. Those are of its connection that may have waited for one within the span of the
     /// reading, and were late.
     fn record_retransmits(&mut self, trip: &Trip) {
         for (reading, place) in self.add_retransmits(&trip.retransmits) {
@@ -454,7 +454,7 @@ impl Path {
         }
     }
 
-    /// A round trip well below zero that a part beside it makes up for: the clock between them was
+    /// A round trip well below zero that a part beside it makes up for. The clock between them was
     /// stepped, though its generation does not show it. The figures are kept, but the verdict does
     /// not rest on them.
     fn mask_unreported_steps(&mut self, at: MonoTime, parts: &Parts) {

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 /// Events kept; what is older is counted.
 const EVENTS: usize = 100;
-/// How often the baseline and the increase are asked of the model.
+/// The interval at which the model is asked for the baseline and the increase.
 const GROWTH_EVERY: Nanos = Nanos::from_millis(1_000);
 /// The least one-way delay is that of one to two such spans, and of as many blocks.
 const EXCESS_SPAN: Nanos = Nanos::from_millis(10_000);
 const EXCESS_BLOCKS: u32 = 16;
 
-/// What the model knows of a part's growth, in nanoseconds.
+/// A part's growth as the model knows it, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Growth {
     /// Median of the baseline's batches at p50 and at p95; `None` without a baseline.
@@ -106,7 +106,7 @@ impl Watch {
         watch
     }
 
-    /// Whether there is nothing to watch.
+    /// Returns `true` if there is nothing to watch.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
@@ -348,12 +348,12 @@ impl Watch {
         self.excess[index] = Some(excess);
     }
 
-    /// Whether a rule cannot be decided without baselines and increases.
+    /// Returns `true` if a rule cannot be decided without baselines and increases.
     pub fn needs_growth(&self) -> bool {
         self.needs_growth
     }
 
-    /// Whether it is time to ask the model for them.
+    /// Returns `true` if it is time to ask the model for them.
     pub fn wants_growth(&self, at: MonoTime) -> bool {
         let due = |then| at.since(then) >= GROWTH_EVERY;
         self.needs_growth && self.grown.map_or(true, due)
@@ -503,7 +503,7 @@ impl Watch {
         (self.events.iter().cloned().collect(), self.forgotten)
     }
 
-    /// How a part stands to all its limits.
+    /// Returns the state of a part over all its limits.
     pub fn state(&self, place: Part) -> Sla {
         let own = self.tracks.iter().filter(|track| track.part == place);
         own.map(|track| self.track_state(track))
@@ -525,7 +525,7 @@ impl Watch {
         }
     }
 
-    /// How each part stands to each rule.
+    /// Returns the state of each rule for each part.
     pub fn limits(&self) -> Vec<LimitState> {
         let states = self.tracks.iter().map(|track| self.limit_state(track));
         states.collect()

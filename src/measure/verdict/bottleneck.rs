@@ -9,7 +9,7 @@ const HELD: f64 = 0.10;
 /// Held for more than this it is the bottleneck, whatever else there is.
 pub(super) const MOSTLY: f64 = 0.50;
 
-/// Where a chain of held pumps ends: the part after the last of them.
+/// The end of a chain of held pumps: the part after the last of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bottleneck {
     /// `None`: what the origin writes its answers to.
@@ -57,7 +57,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// What follows a pump in the way of the data: the next pump, and the part between them.
+    /// The successor of a pump in the way of the data: the next pump, and the part between them.
     fn after(&self, pump: usize) -> (Option<usize>, Option<(Part, Option<VerdictDirection>)>) {
         let places = self.hops.len();
         let segment = |place: usize, direction| {

@@ -9,7 +9,7 @@ use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use bottleneck::Bottleneck;
 pub(super) use text::ms;
 
-/// How a change was found.
+/// The evidence by which a change was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// Within the run.
@@ -39,7 +39,7 @@ pub(super) struct Change {
     pub(super) high: SignedNanos,
     /// The figure before the change.
     pub(super) baseline: SignedNanos,
-    /// When it began, if that is within the run.
+    /// The time at which it began, if that is within the run.
     pub(super) since: Option<MonoTime>,
     /// When it began, if that is in an earlier run or window.
     pub(super) began: Began,
@@ -176,7 +176,7 @@ impl Evidence<'_> {
         part.name(self.name)
     }
 
-    /// When a change began, by the clock as it is now.
+    /// Returns the time at which a change began, by the clock as it is now.
     fn since(&self, change: &Change) -> Option<WallTime> {
         let within = change
             .since

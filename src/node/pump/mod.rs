@@ -232,7 +232,7 @@ impl<'a> Pump<'a> {
         FrameReader::new(self.pair, source, self.node.settings.idle_timeout)
     }
 
-    /// Ends the direction in order: passes the end of the source on, then waits until its socket is
+    /// Ends the direction in order. Passes the end of the source on, then waits until its socket is
     /// closed for good, so that a later reset is passed on too.
     fn finish(&self, pass_on: impl FnOnce()) -> Result<(), ConnectionFault> {
         let source = self.end(self.source);

@@ -7,7 +7,7 @@ use crate::measure::Part;
 use crate::vec_map::VecMap;
 
 impl Watch {
-    /// What is to be asked now, by hop.
+    /// Returns the classes to request now, by hop.
     pub fn asks(&self) -> VecMap<u8, Classes> {
         let mut asks = VecMap::new();
         for track in self.tracks.iter().filter(|track| track.exceeded) {
