@@ -318,9 +318,9 @@ pub struct Verdict {
     /// `None` if that is unknown.
     pub since: Option<WallTime>,
     /// The earliest known time that is not before it, where a boot or a clock that was not set lies
-    /// between; `None` if [`Self::since`] is known or nothing changed.
+    /// between. `None` if [`Self::since`] is known or nothing changed.
     pub since_at_most: Option<WallTime>,
-    /// When the change ended; `None` if it lasts.
+    /// The time at which the change ended; `None` if it lasts.
     pub until: Option<WallTime>,
     /// The least change that would have been named; `None` unless nothing was.
     pub least: Option<Nanos>,
@@ -424,7 +424,7 @@ pub struct PartStatistics {
     pub delay: Option<Summary>,
     /// Of the latest complete window, or of the run before the first has ended.
     pub window: Option<Summary>,
-    /// The distribution of a connect, and of what lies behind the last node that stamps; empty for
+    /// The distribution of a connect, and of what lies behind the last node that stamps. Empty for
     /// the others, which have theirs in [`SegmentStatistics`] and [`HostStatistics`].
     pub distribution: Histogram,
     /// Sum of the part / blocks of the run: these add up to the total's mean. Of the server, its

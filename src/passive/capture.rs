@@ -476,8 +476,7 @@ pub struct Stream {
     packets: u64,
 }
 
-/// The number of packets handed out at once: enough for the processor to fetch their flows
-/// together.
+/// The number of packets handed out at once: the processor fetches their flows together.
 pub const BATCH: usize = 16;
 
 /// The packets that come next, as far as they are there as a whole. If there are none: fill

@@ -41,9 +41,9 @@ pub(super) struct Change {
     pub(super) baseline: SignedNanos,
     /// The time at which it began, if that is within the run.
     pub(super) since: Option<MonoTime>,
-    /// When it began, if that is in an earlier run or window.
+    /// The time at which it began, if that is in an earlier run or window.
     pub(super) began: Began,
-    /// When it ended; `None` if it lasts.
+    /// The time at which it ended; `None` if it lasts.
     pub(super) until: Option<MonoTime>,
     pub(super) direction: Option<VerdictDirection>,
     /// The host's process reads late what its kernel has.
@@ -214,7 +214,7 @@ impl Evidence<'_> {
                     self.own_blocks
                 ),
                 false => format!(
-                    "too short to decide: the run lasted {:.1} s, 1 s needed",
+                    "too short to decide: the run lasted {:.3} s, 1 s needed",
                     self.lasted.0 as f64 / 1e9
                 ),
             };

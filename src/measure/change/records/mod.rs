@@ -91,7 +91,7 @@ impl BootClock {
     }
 }
 
-/// When a change began, by the clock as it is now.
+/// The time at which a change began, by the clock as it is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Began {
     /// `None` if a boot or a clock that was not set lies between.
