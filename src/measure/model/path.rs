@@ -1,7 +1,7 @@
 //! The nodes of a path that stamp both ways and what is between them: histograms, clocks, pumps and
 //! rows of one shape.
 
-use crate::measure::baseline::OneWay;
+use crate::measure::baseline::OneWayMedians;
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
 use crate::measure::series::{exact_quantile, Rows, NONE};
@@ -238,7 +238,7 @@ impl Path {
         part: Part,
         since: MonoTime,
         errors: &VecMap<u8, Nanos>,
-    ) -> Option<OneWay> {
+    ) -> Option<OneWayMedians> {
         let Part::Segment { from, to } = part else {
             return None;
         };
@@ -255,7 +255,7 @@ impl Path {
             exact_quantile(&mut values, 0.5).map(SignedNanos)
         };
         let column = Self::segment_column(place);
-        Some(OneWay {
+        Some(OneWayMedians {
             ways: [median(column + 1)?, median(column + 2)?],
             error: *errors.get(&from)? + *errors.get(&to)?,
         })
