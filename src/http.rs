@@ -13,14 +13,14 @@
 
 use crate::decimal::decimal;
 use crate::output::print_error;
-use crate::sync::lock;
+use crate::sync::channel::channel;
+use crate::sync::{lock, spawn, LARGE_STACK};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// Longest request line with headers.
@@ -334,9 +334,7 @@ pub fn serve(listeners: Vec<TcpListener>, routes: Routes) -> io::Result<()> {
     let shared = Arc::new(Shared::new(routes));
     for listener in listeners {
         let shared = Arc::clone(&shared);
-        Builder::new()
-            .name("metrics".into())
-            .spawn(move || accept(&shared, &listener))?;
+        spawn("metrics", LARGE_STACK, move || accept(&shared, &listener))?;
     }
     Ok(())
 }
@@ -433,7 +431,7 @@ impl Drop for Client {
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    let rest = crossbeam_channel::never::<()>();
+    let (_open, rest) = channel::<()>(0);
     for stream in listener.incoming() {
         let stream = match stream {
             Ok(stream) => stream,
@@ -455,7 +453,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
                 continue;
             }
         };
-        let answering = Builder::new().name("metrics req".into()).spawn(move || {
+        let answering = spawn("metrics req", LARGE_STACK, move || {
             if let Err(error) = client.answer() {
                 log::debug!("metrics: a request got no response: {error}");
             }
