@@ -262,7 +262,7 @@ impl RunState {
     /// Compares with the state as it is now, unless another baseline was given.
     fn follow_state(&mut self) {
         if self.follows {
-            self.baseline = Baseline::Earlier(self.windows.state());
+            self.baseline = Baseline::Earlier(self.windows.state(), state_file::clock());
             for path in self.paths.values_mut() {
                 path.model.set_baseline(self.baseline.clone());
             }
@@ -286,7 +286,7 @@ impl RunState {
             return;
         };
         let paths = &self.paths;
-        let when = state_file::before(state_file::now(), lasted);
+        let when = state_file::now().before(lasted);
         let kept = file.update(|state| {
             for path in paths.values().filter(|path| path.measured > 0) {
                 path.model.add_to(state, &path.names);

@@ -6,7 +6,7 @@ use crate::annotation::Classes;
 use crate::cli::{Common, Format, HostPort, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
-use crate::collect::state_file::{read_bounded, StateFile, StateReadError};
+use crate::collect::state_file::{clock, read_bounded, StateFile, StateReadError};
 use crate::commands::exporter::Exporter;
 use crate::http::{self, Routes};
 use crate::measure::baseline::escape;
@@ -116,7 +116,7 @@ fn baseline(path: &Path) -> Result<Baseline, OutputError> {
         let read = RunHistories::parse(&text);
         read.map_err(|what| error(invalid(what.to_string())))?.state
     };
-    Ok(Baseline::Earlier(Arc::new(state)))
+    Ok(Baseline::Earlier(Arc::new(state), clock()))
 }
 
 /// Returns the empty state of a run, whose file is that of `--state`.

@@ -1,7 +1,7 @@
 //! The command `state`: what a state file has of each part, and accepting a change.
 
 use crate::cli::{ExitCode, Format, StateAction, StateConfig};
-use crate::collect::state_file::{read_state, StateFile};
+use crate::collect::state_file::{now, read_state, StateFile};
 use crate::commands::Failure;
 use crate::output::Output;
 use crate::report::history;
@@ -22,8 +22,8 @@ pub fn run(config: &StateConfig, format: Option<Format>) -> Result<ExitCode, Fai
         StateAction::Show => {
             let bytes = fs::metadata(file).map_or(0, |data| data.len());
             match json {
-                true => history::json(&read.state, bytes),
-                false => history::text(&read.state, bytes),
+                true => history::json(&read.state, bytes, now()),
+                false => history::text(&read.state, bytes, now()),
             }
         }
         StateAction::Accept(part) => {

@@ -20,7 +20,7 @@ mod tests;
 
 pub use record::{PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
 
-use super::change::{Lasts, RecordEvent, RecordWatch, RunHistory, When};
+use super::change::{Began, Lasts, RecordEvent, RecordWatch, RunHistory, When};
 use super::model::way_of;
 use super::{Part, VerdictDirection};
 use crate::time::{SignedNanos, WallTime};
@@ -137,6 +137,45 @@ impl PathHistory {
     /// The sequence number of the newest record; 0 if there is none.
     fn newest(&self) -> u64 {
         self.records.last().map_or(0, |record| record.sequence)
+    }
+
+    /// When the window at `at` began, by the clock as it is at `now`.
+    pub fn began(&self, at: When, now: When) -> Began {
+        let since = self.wall_of(at, now);
+        if since.is_some() {
+            return Began {
+                since,
+                at_most: None,
+            };
+        }
+        // Records are in order: those behind the last one of its boot are later than it.
+        let last = self.records.iter().rposition(|r| r.when.boot == at.boot);
+        let later = &self.records[last.map_or(0, |last| last + 1)..];
+        let is_later = |record: &&Record| last.is_some() || record.when.boot == now.boot;
+        let mut later = later.iter().filter(is_later);
+        let at_most = later.find_map(|record| self.wall_of(record.when, now));
+        Began {
+            since,
+            at_most: at_most.or(Some(now.wall)),
+        }
+    }
+
+    /// The time of `at` by the clock as it is at `now`: by the monotonic clock within a boot, else
+    /// by the latest record of its boot with a clock that was set. `None` if there is none, if the
+    /// clock is not set now, or if it was stepped back to before that time.
+    fn wall_of(&self, at: When, now: When) -> Option<WallTime> {
+        if at.boot == now.boot {
+            return Some(now.wall.before(now.mono.since(at.mono)));
+        }
+        let records = self.records.iter().rev().map(|record| record.when);
+        let mut of_boot = records.filter(|when| when.boot == at.boot && when.is_clock_set());
+        let link = of_boot.next().unwrap_or(at);
+        let wall = match at.mono <= link.mono {
+            true => link.wall.before(link.mono.since(at.mono)),
+            false => WallTime(link.wall.0.saturating_add(at.mono.since(link.mono).0)),
+        };
+        let is_known = now.is_clock_set() && link.is_clock_set() && wall <= now.wall;
+        is_known.then_some(wall)
     }
 
     /// The direction of a segment's change that lasts: the median of the one-way delays since it

@@ -10,7 +10,7 @@ mod path;
 mod statistics;
 
 use super::baseline::{path_key, PartRecord, PathHistory, Record, RunHistories};
-use super::change::{Search, When};
+use super::change::{BootClock, Search, When};
 use super::series::Rows;
 use super::sla;
 use super::timeline::{wall, Cut, EventKind, Timeline, TimelineEvent};
@@ -35,7 +35,7 @@ pub enum Baseline {
     #[default]
     Run,
     /// Earlier runs, from a state file.
-    Earlier(Arc<RunHistories>),
+    Earlier(Arc<RunHistories>, BootClock),
 }
 
 /// The statistics of a run.
@@ -204,16 +204,16 @@ impl Model {
         stand(&self.paths[place.0], &mut self.standing, &mut found);
     }
 
-    fn found(&self, named: &[(u8, String)]) -> Vec<PartChanges> {
+    fn found(&self, named: &[(u8, String)], now: Now) -> Vec<PartChanges> {
         let mut found = self.changes(named);
         if let Some(path) = self.path().filter(|_| self.span.is_some()) {
             stand(path, &mut self.standing.clone(), &mut found);
         }
         if self.span.is_some() {
-            let history = self.history(named);
-            let newest = history.and_then(|history| history.records.last());
-            if let (Some(history), Some(newest)) = (history, newest) {
-                add_windows(history, newest.when, &mut found);
+            if let (Some(history), Baseline::Earlier(_, clock)) =
+                (self.history(named), &self.baseline)
+            {
+                add_windows(history, clock.when(now), &mut found);
             }
         }
         found
@@ -329,13 +329,23 @@ impl Model {
                 .iter()
                 .map(|host| column(Part::Host(host.hop)))
                 .collect(),
+            others: parts
+                .iter()
+                .filter(|part| matches!(part, Part::Connect { .. } | Part::Behind(_)))
+                .map(|part| (*part, column(*part)))
+                .collect(),
             events,
         })
     }
 
     /// Baseline and increase of each part that has them, for the rules.
     pub fn growth(&self, names: &VecMap<u8, String>) -> VecMap<Part, sla::Growth> {
-        let found = self.found(&self.named(names));
+        // Rules take amounts alone, whatever the time is.
+        let now = Now {
+            wall: self.started,
+            mono: self.latest,
+        };
+        let found = self.found(&self.named(names), now);
         let growth = found.iter().map(|part| {
             let lasts = part.changes.iter().find(|change| change.until.is_none());
             let named = lasts.map(|change| change.amount);
@@ -398,7 +408,7 @@ impl Model {
     fn history(&self, named: &[(u8, String)]) -> Option<&PathHistory> {
         match &self.baseline {
             Baseline::Run => None,
-            Baseline::Earlier(state) => state.paths.get(&key(named)),
+            Baseline::Earlier(state, _) => state.paths.get(&key(named)),
         }
     }
 

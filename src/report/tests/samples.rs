@@ -94,6 +94,7 @@ pub(in crate::report) fn part(part: Part, mean: i64, share: Option<f64>) -> Part
     PartStatistics {
         part,
         delay: Some(summary(mean)),
+        distribution: Histogram::default(),
         window: Some(summary(mean)),
         mean: Some(SignedNanos(mean)),
         share,
@@ -298,6 +299,7 @@ pub(in crate::report) fn full() -> Report {
                     name: "C".to_owned(),
                     increase: SignedNanos(-120_000),
                     since: None,
+                    since_at_most: Some(STARTED),
                 }],
                 doubts: vec!["the clock of C was stepped".to_owned()],
                 retransmitted: true,
