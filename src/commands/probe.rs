@@ -197,7 +197,7 @@ fn collect(
     let driver = {
         let (origin, stop) = (Arc::clone(origin), Arc::clone(stop));
         spawn("up#1", LARGE_STACK, move || {
-            drive(&origin, plan, &stop, &sender)
+            drive(&origin, plan, &stop, &sender);
         })
     };
     if let Err(error) = driver {

@@ -120,11 +120,11 @@ fn one_way(
     let (hold, held) = bounded::<Held>(QUEUE);
     let (from, reading) = (Arc::clone(from), Arc::clone(direction));
     spawn("link in", LARGE_STACK, move || {
-        read(&from, &*reading, &hold)
+        read(&from, &*reading, &hold);
     })?;
     let (to, direction) = (Arc::clone(to), Arc::clone(direction));
     spawn("link out", LARGE_STACK, move || {
-        write(&to, &*direction, &held)
+        write(&to, &*direction, &held);
     })?;
     Ok(())
 }
