@@ -187,7 +187,8 @@ fn collect(
     plan: Plan,
     stop: &Arc<StopFlag>,
 ) -> Result<(), OutputError> {
-    let (sender, events) = channel(usize::MAX); // At most one per session, and sessions are spaced in time.
+    // At most one per session, and sessions are spaced in time.
+    let (sender, events) = channel(usize::MAX);
     let clock = sys::clock::read();
     let mut start = clock.mono;
     let scheduled = |start: MonoTime, sequence: u64| {
