@@ -60,6 +60,8 @@ pub struct RunState {
     windows: Windows,
     /// The run is compared with its own state, not with `--baseline`.
     follows: bool,
+    /// The settings that the report shows, a sentence each.
+    settings: Vec<String>,
     notices: Vec<Notice>,
     more_notices: u64,
     malformed: u64,
@@ -103,6 +105,7 @@ impl RunState {
             started,
             started_mono: sys::clock::mono(),
             windows: Windows::new(),
+            settings: Vec::new(),
             notices: Vec::new(),
             more_notices: 0,
             malformed: 0,
@@ -116,6 +119,13 @@ impl RunState {
     pub fn keeping(mut self, file: StateFile) -> Self {
         self.windows.file = Some(file);
         self.follow_state();
+        self
+    }
+
+    /// Shows a setting of the run in its reports.
+    #[must_use]
+    pub fn with_setting(mut self, text: String) -> Self {
+        self.settings.push(text);
         self
     }
 
@@ -367,8 +377,13 @@ impl RunState {
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
         let watch = &self.main().1.watch;
-        let unmatched = watch.unmatched().next().is_some();
-        State::of(broken, blocks.received, watch.worst(), unmatched)
+        State::of(broken, blocks.received, watch.worst(), self.is_unmatched())
+    }
+
+    /// A rule is about no part of the path: known in a run without end after its first window.
+    fn is_unmatched(&self) -> bool {
+        let is_known = self.span.is_none() || self.windows.ended > 0;
+        is_known && self.main().1.watch.unmatched().next().is_some()
     }
 
     fn taken(
@@ -499,7 +514,7 @@ impl RunState {
             events,
             broken: self.broken.clone(),
             annotations: main.annotations.values().cloned().collect(),
-            unmatched: main.watch.unmatched().next().is_some(),
+            unmatched: self.is_unmatched(),
             first_facts: main.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped,
@@ -525,7 +540,7 @@ impl RunState {
             1 => notice.text.clone(),
             count => format!("{} ({count} times)", notice.text),
         });
-        let mut notices: Vec<_> = texts.collect();
+        let mut notices: Vec<_> = self.settings.iter().cloned().chain(texts).collect();
         if self.more_notices > 0 {
             notices.push(format!("and {} notices more", self.more_notices));
         }

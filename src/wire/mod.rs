@@ -34,6 +34,10 @@
 //! 0           1            4         8           16
 //! | direction | reserved 3 | count 4 | span ns 8 |
 //!
+//! value of CLIENT_ADDRESS (family 4 or 6):
+//! 0        1            4
+//! | family | reserved 3 | source 4 or 16 | destination | source port 2 | destination port 2 |
+//!
 //! authentication trailer:
 //! 0       8
 //! | tag 8 |
@@ -58,20 +62,24 @@
 
 mod annotation;
 pub mod authentication;
+mod client_address;
 mod crc;
 mod error;
 mod frame;
 mod frame_type;
 mod header;
+pub mod proxy;
 pub mod siphash;
 mod stamp;
 pub mod values;
 
 pub use annotation::{
     push_annotation, Annotation, Annotations, BehindExit, NodeInfo, NodeRole, RetransmitCount,
-    ABILITY_PROBES, ANNOTATION_ASK, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN, ANNOTATION_NODE,
-    ANNOTATION_NONCE, ANNOTATION_RETRANSMITS, ANNOTATION_VALUES,
+    ABILITY_PROBES, ANNOTATION_ASK, ANNOTATION_BEHIND_EXIT, ANNOTATION_CLIENT_ADDRESS,
+    ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE, ANNOTATION_RETRANSMITS,
+    ANNOTATION_VALUES,
 };
+pub use client_address::ClientAddress;
 pub use error::ParseError;
 pub use frame::{build, push_stamp, put_front, set_hop, ErrorCode, ErrorInfo, FrameView};
 pub use frame_type::{FrameType, PASSABLE};
