@@ -424,8 +424,7 @@ pub struct PartStatistics {
     pub delay: Option<Summary>,
     /// Of the latest complete window, or of the run before the first has ended.
     pub window: Option<Summary>,
-    /// The distribution of a connect, and of what lies behind the last node that stamps. Empty for
-    /// the others, which have theirs in [`SegmentStatistics`] and [`HostStatistics`].
+    /// The distribution that [`Self::delay`] summarises.
     pub distribution: Histogram,
     /// Sum of the part / blocks of the run: these add up to the total's mean. Of the server, its
     /// own mean.

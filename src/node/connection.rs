@@ -107,7 +107,7 @@ impl Drop for Connection {
             }
         }
         self.shared.limit.release();
-        let _ = self.shared.ended.try_send(()); // Full: the waiting thread is woken already.
+        let _ = self.shared.ended.send(()); // Full: the waiting thread is woken already.
     }
 }
 

@@ -3,7 +3,7 @@
 //! Names are resolved at start, and again after a failed connect. The resolver runs on a thread of
 //! its own, as it may block for longer than any timeout here.
 
-use crate::sync::lock;
+use crate::sync::{lock, spawn, LARGE_STACK};
 use crate::sys::{self, SocketOptions};
 use crate::time::Nanos;
 use std::error::Error;
@@ -357,8 +357,7 @@ impl Resolver {
         host: String,
         ask: impl FnOnce(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
     ) -> io::Result<()> {
-        let thread = std::thread::Builder::new().name("resolve".into());
-        thread.spawn(move || {
+        spawn("resolve", LARGE_STACK, move || {
             let found = ask(&host).map_err(|error| (error.kind(), error.to_string()));
             let mut names = lock(&self.names);
             if let Some((_, resolution)) = names.iter_mut().find(|(name, _)| *name == host) {

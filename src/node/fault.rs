@@ -209,7 +209,12 @@ pub(crate) fn passed_error(
     payload: &[u8],
 ) -> ConnectionFault {
     match ErrorInfo::parse(payload) {
-        Ok(info) => ConnectionFault::reported(info),
+        Ok(mut info) => {
+            if info.hop == 0 {
+                info.hop = hop; // A node that refused without reading does not know its own.
+            }
+            ConnectionFault::reported(info)
+        }
         Err(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
     }
 }

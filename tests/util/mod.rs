@@ -22,7 +22,15 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// The binary under test.
 pub fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"))
+    let binary = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
+    if std::env::var_os("STS_STRACE").is_none() {
+        return Command::new(binary);
+    }
+    // A slow host: each system call stops twice. The tracer is a grandchild, so that signals and
+    // procfs are those of the program.
+    let mut command = Command::new(need("strace"));
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", binary]);
+    command
 }
 
 /// A directory of this test's own, removed at its end.

@@ -526,3 +526,32 @@ fn a_change_of_runs_began_when_its_clock_was_set_or_before_the_first_run_whose_w
     }
     assert!(unknown > 4_000, "{unknown}");
 }
+
+#[test]
+fn a_rise_of_a_young_run_is_over_soon_after_it_ends() {
+    for seed in 1..=40_u64 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let window = Nanos(2_000_000_000);
+        let mut watch = RecordWatch::new(window);
+        let (mut when, mut named) = (start(), false);
+        for number in 0..80_u64 {
+            let level = if (25..32).contains(&number) {
+                48_600
+            } else {
+                40_600
+            };
+            let us = |random: &mut Random, wide: u64| level + random.below(wide) as i64;
+            let figures = Figures {
+                p50: SignedNanos(us(&mut random, 150) * 1_000),
+                mean: SignedNanos(us(&mut random, 300) * 1_000),
+                p95: SignedNanos(us(&mut random, 900) * 1_000),
+            };
+            watch.push(when, &figures);
+            named |= watch.lasts().is_some();
+            when.wall = WallTime(when.wall.0 + window.0);
+            when.mono = when.mono + window;
+        }
+        assert!(named, "seed {seed}");
+        assert_eq!(watch.lasts(), None, "seed {seed}");
+    }
+}

@@ -456,10 +456,11 @@ fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> 
                 .collect();
             exact_quantile(&mut latest, 0.5).is_some_and(|now| now < half)
         }
-        // Late blocks are over where a fall was found, or where the search no longer sees them.
+        // Late blocks are over where a fall was found, or where the search sees none that last.
         FindingKind::Tail { .. } => {
             let fell = part.changes.iter().any(|change| change.amount.0 < 0);
-            let seen = part.changes.iter().any(|change| change.amount.0 > 0);
+            let lasts = |change: &Change| change.amount.0 > 0 && change.until.is_none();
+            let seen = part.changes.iter().any(lasts);
             let mut latest: Vec<i64> = latest
                 .iter()
                 .rev()

@@ -120,10 +120,7 @@ impl Model {
             Some(PartStatistics {
                 part,
                 delay: delays.run.summary(),
-                distribution: match part {
-                    Part::Connect { .. } | Part::Behind(_) => delays.run.clone(),
-                    _ => Histogram::default(),
-                },
+                distribution: delays.run.clone(),
                 window: delays.last_window.or_else(|| delays.window.summary()),
                 mean: share.map(|share| SignedNanos(share.mean as i64)),
                 share: share.and_then(|share| share.share),

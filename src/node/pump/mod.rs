@@ -26,6 +26,7 @@ use crate::session::opening::Session;
 use crate::session::trips::{last_retransmits, trip, ForgedStamp, TripOrigin};
 use crate::time::{Nanos, WallTime};
 use crate::wire::{FrameView, Header, Stamp, StampDirection, StampFlags};
+use crate::FULL;
 use std::io;
 use std::net::TcpStream;
 
@@ -173,6 +174,9 @@ impl<'a> Pump<'a> {
     /// answer right after.
     #[inline]
     fn log_payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
+        if !FULL {
+            return; // HTTP is not read on small machines.
+        }
         if let Some(connection_log) = self.pair.client.connection_log() {
             connection_log.payload(from, when, bytes);
         }
