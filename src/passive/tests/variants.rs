@@ -1,6 +1,6 @@
-//! Variants of what people capture, made by chance: conversations of HTTP, TLS and others, spoilt at
-//! one place, with sequence numbers that wrap at any place, in any container. Each figure is right,
-//! or there is none.
+//! Variants of what people capture, made by chance: conversations of HTTP, TLS and others, spoilt
+//! at one place, with sequence numbers that wrap at any place, in any container. Each figure is
+//! right, or there is none.
 
 use super::build::*;
 use super::containers::Container;
