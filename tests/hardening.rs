@@ -38,7 +38,7 @@ fn proxy(args: &[&str]) -> Node {
     )
 }
 
-// --- who may come, and how many ------------------------------------------------------------------
+// --- allowed clients, and how many ---------------------------------------------------------------
 
 /// Whether a client is reset.
 fn is_refused(address: SocketAddr) -> bool {

@@ -9,18 +9,17 @@ use crate::node::fault::cut_off;
 use crate::node::pair::{EndPair, PumpCounts};
 use crate::node::Node;
 use crate::session::admission::Accept;
-use crate::sync::lock;
-use crate::sync::STACK;
+use crate::sync::channel::{channel, Receiver, Sender};
+use crate::sync::{lock, spawn, STACK};
 use crate::sys::{self, SocketOptions};
 use crate::vec_map::VecMap;
 use crate::wire::{build, ErrorCode, ErrorInfo, Flags, FrameType, Header};
-use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io::{self, Write};
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The pause of an accept thread when descriptors or threads are short.
@@ -157,10 +156,7 @@ impl Server {
     pub fn accept(&mut self) -> io::Result<()> {
         for listener in &self.listeners {
             let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(listener));
-            let accepting = Builder::new()
-                .name("accept".into())
-                .stack_size(STACK)
-                .spawn(move || accept(&shared, &listener))?;
+            let accepting = spawn("accept", STACK, move || accept(&shared, &listener))?;
             self.accepting.push(accepting);
         }
         Ok(())
@@ -264,7 +260,7 @@ impl ServerView {
     }
 
     /// Returns the open connections in the order of their numbers. Each is looked up when it is
-    /// due: one that has ended meanwhile is left out, and none is held longer than its caller holds
+    /// due. One that has ended meanwhile is left out, and none is held longer than its caller holds
     /// it.
     pub fn open(&self) -> impl Iterator<Item = Arc<dyn HasEnds>> + '_ {
         let open = &self.0.open;
@@ -299,8 +295,8 @@ pub(super) fn carried(pair: &EndPair) -> Traffic {
 impl Shared {
     /// Makes the state of a server, and the receiver of a signal for each connection that ends.
     pub(super) fn new(node: Node) -> (Arc<Self>, Receiver<()>) {
-        let (stopper, stop) = bounded(0);
-        let (ended_tx, ended) = bounded(1); // One signal is as good as many.
+        let (stopper, stop) = channel(0);
+        let (ended_tx, ended) = channel(1); // One signal is as good as many.
         let shared = Arc::new(Self {
             limit: AcceptLimit::new(node.settings.limits.clone()),
             node,

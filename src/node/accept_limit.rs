@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Returns the number of descriptors for other things than connections: standard streams,
-/// listeners, report, state, the resolver's, sources of annotations; and, if there are many,
+/// listeners, report, state, the resolver's, sources of annotations. And, if there are many,
 /// metrics and the probes that they request.
 fn other_descriptors(descriptors: u64) -> u64 {
     (descriptors / 8).clamp(16, 64)

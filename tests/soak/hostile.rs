@@ -1,5 +1,5 @@
-//! Fifty hostile clients of every kind beside one honest probe, for `STS_HOSTILE` seconds (10 unless
-//! set); `scripts/soak hostile` runs it for longer. A second chain without them, with a link of the
+//! Fifty hostile clients of every kind beside one honest probe, for `STS_HOSTILE` seconds (10
+//! unless set); `scripts/soak hostile` runs it for longer. A second chain without them, with a link of the
 //! same delay at the same time, is the control.
 //!
 //! ```text

@@ -111,7 +111,7 @@ impl Process {
         }
     }
 
-    /// Everything said on stderr so far (all of it once the process has ended).
+    /// Everything printed on stderr so far (all of it once the process has ended).
     pub fn stderr(&mut self) -> Vec<String> {
         self.seen.extend(self.lines.try_iter());
         self.seen.clone()
@@ -235,7 +235,7 @@ pub fn int(report: &Value, path: &str) -> i64 {
     value.unwrap_or_else(|| panic!("no integer at {path} in {:?}", report.at(path)))
 }
 
-/// promtool has nothing to say against the metrics of `whose`.
+/// promtool accepts the metrics of `whose`.
 #[track_caller]
 pub fn promtool_accepts(whose: &str, metrics: &str) {
     let mut promtool = Command::new(need("promtool"))

@@ -34,7 +34,7 @@ impl Random {
         let mut parts = VecMap::new();
         for _ in 0..self.below(5) {
             let delay = |random: &mut Self| SignedNanos(random.below(90_000_000) as i64 - 1_000);
-            let one_way = (self.below(2) == 0).then(|| OneWay {
+            let one_way = (self.below(2) == 0).then(|| OneWayMedians {
                 ways: [delay(self), delay(self)],
                 error: Nanos(self.below(90_000_000)),
             });
@@ -214,7 +214,7 @@ fn of_nine(random: &mut Random, when: When, base: i64) -> Record {
                 mean: at(300_000),
                 p50: at(200_000),
                 p95: at(2_000_000),
-                one_way: synchronised.then(|| OneWay {
+                one_way: synchronised.then(|| OneWayMedians {
                     ways: [at(150_000), at(150_000)],
                     error: Nanos(30_000),
                 }),
@@ -363,14 +363,14 @@ fn a_rise_of_windows_is_named_survives_the_file_and_is_accepted() {
 
 #[test]
 fn a_direction_is_known_where_the_clocks_agreed_better_than_half_of_the_change() {
-    let by = |forward: i64, back: i64, error: u64| OneWay {
+    let by = |forward: i64, back: i64, error: u64| OneWayMedians {
         ways: [forward, back].map(|way| SignedNanos(way * 1_000_000)),
         error: Nanos(error * 1_000_000),
     };
     let ms = |forward: i64, back: i64| by(forward, back, 1);
     let before = [ms(10, 12), ms(10, 12), ms(10, 12)];
     let rise = SignedNanos(8_000_000);
-    let of = |after: &[OneWay]| direction_of(rise, &before, after);
+    let of = |after: &[OneWayMedians]| direction_of(rise, &before, after);
     assert_eq!(of(&[ms(18, 12)]), Some(VerdictDirection::Forward));
     assert_eq!(of(&[ms(10, 20)]), Some(VerdictDirection::Return));
     assert_eq!(of(&[ms(14, 16)]), Some(VerdictDirection::Both));

@@ -200,7 +200,7 @@ impl Path {
         }
     }
 
-    /// One-way delays above their own minimum, of the blocks that were kept; `None` if the skew is
+    /// One-way delays above their own minimum, of the blocks that were kept. `None` if the skew is
     /// unknown and could be a quarter of how much the round trip varies.
     fn excess(&self, place: usize, direction: Direction) -> Option<Summary> {
         let clock = &self.segments[place].clock;
