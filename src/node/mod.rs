@@ -132,9 +132,10 @@ impl NodeSettings {
         self.kernel_times && self.stamp
     }
 
-    /// Returns `true` if a listener is to request them, for all that it accepts.
+    /// Returns `true` if a listener is to request them, for all that it accepts. Of a raw client
+    /// they date the first bytes; a plain proxy has no use for them.
     fn listens_for_arrivals(&self) -> bool {
-        self.wants_arrivals() && self.accept != Accept::Raw
+        self.wants_arrivals() && !(self.accept == Accept::Raw && self.remove)
     }
 }
 

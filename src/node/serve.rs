@@ -149,18 +149,22 @@ fn serve_raw<'a>(
         );
     }
     session.cookie = random();
-    let is_read = node.settings.stamp && !reader.pending().is_empty();
-    let read_at = is_read.then(|| node.clock.pump().read());
+    let is_read = !reader.pending().is_empty();
+    let stamp = node.settings.stamp;
+    let mut clock = node.clock.pump();
+    let begun = clock.read();
     // Set once: a connection carries one session.
     let _ = connection.pair.session.set(session);
     let upstream = connect(connection, local, session)?;
+    let read_at = Some(begun).filter(|_| stamp && is_read);
+    let window = ConnectWindow::new(begun, clock.read()).filter(|_| stamp && !is_read);
     let open = open_as_entry(node, session, client_of(pair, local), local, &upstream);
     pump_both(
         connection,
         session,
         |down| down.deliver_back(),
         |up| {
-            up.begin_raw(read_at);
+            up.begin_raw(read_at, window);
             up.wrap(reader, open)
         },
     )
