@@ -63,6 +63,8 @@ impl Plan {
 
 /// The longest pause between two attempts to reach a path that is down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The pause of an endless probe whose path ends at an exit of 0.1, whose server sees each attempt.
+const UNFIT_PAUSE: Duration = Duration::from_secs(300);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// An event of the scheduling thread.
@@ -250,10 +252,12 @@ fn report_break(
     let text = cause.located(run.state.names());
     log::error!("probe: the path is broken: {text}");
     run.state.notice(text.clone());
-    let state = if cause.timed_out {
-        plan.on_timeout
-    } else {
-        State::Critical
+    let state = match cause {
+        PathError { unfit: true, .. } => State::Unknown,
+        PathError {
+            timed_out: true, ..
+        } => plan.on_timeout,
+        _ => State::Critical,
     };
     Ok(Broken { state, text })
 }
@@ -278,12 +282,15 @@ fn drive(origin: &Arc<Origin>, plan: Plan, stop: &Arc<StopFlag>, events: &Sender
             break;
         };
         origin.set_down(true);
+        let unfit = broken.unfit;
         let _ = events.send(Event::Broken(broken)); // An error means that the run is over.
         origin.node.collector.wake();
         if stop.is_set() || (plan.count.is_some() && !driver.stood) {
             break;
         }
-        pause = if worked {
+        pause = if unfit {
+            UNFIT_PAUSE
+        } else if worked {
             SHORTEST_PAUSE
         } else {
             (pause * 2).min(LONGEST_PAUSE)
@@ -388,7 +395,8 @@ fn await_opened(
     while !origin.is_established() && ended.is_empty() && !stop.is_set() {
         if sys::clock::mono() >= deadline {
             return Err(PathError::silence(format!(
-                "no answer to the opening of the path through {} for {} s (--timeout)",
+                "no answer to the opening of the path through {} for {} s (--timeout); before a \
+                 plain server a node with --remove-perf-headers has to stand",
                 session.peer(),
                 timeout.as_secs_f64()
             )));
@@ -419,7 +427,9 @@ fn wait_for_reader(
     match (outcome, unsent) {
         (Ok(Ok(())), None) => Ok(()),
         (Ok(Err(ReadEnd::Path(broken))), _) | (_, Some(broken)) => {
-            session.give_up();
+            if !broken.unfit {
+                session.give_up();
+            }
             Err(broken)
         }
         (Ok(Err(_)), None) => Ok(()),

@@ -51,7 +51,7 @@ use crate::sync::{lock, random};
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::siphash::Key;
-use crate::wire::{NodeInfo, NodeRole, DEFAULT_HOP_LIMIT, VERSION};
+use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -197,6 +197,10 @@ impl Node {
             id: self.id,
             role,
             versions: (VERSION, VERSION),
+            abilities: match role {
+                NodeRole::Exit => ABILITY_PROBES,
+                _ => 0,
+            },
             clock_error: self.clock_error,
             connect,
             name: self.settings.name.clone(),

@@ -24,7 +24,7 @@ use crate::session::path;
 use crate::sync::random;
 use crate::sys;
 use crate::wire::{
-    set_egress, Annotations, ErrorCode, FrameType, FrameView, Header, NodeRole, ParseError,
+    set_egress, Annotations, ErrorCode, Flags, FrameType, FrameView, Header, NodeRole, ParseError,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -165,7 +165,7 @@ fn open_as_entry(node: &Node, session: Session, local: SocketAddr, upstream: &Up
         upstream.address.to_string(),
     );
     let now = node.clock.pump().read();
-    opening::begin(session, &now.introduce(&info))
+    opening::begin(session, &now.introduce(&info), false)
 }
 
 /// Returns the next frame, which has to come.
@@ -258,7 +258,10 @@ fn serve_framed<'a>(
         let text = error.text(pair.client.peer);
         ConnectionFault::error(node, session.hop, error.code(), text)
     })?;
-    let reflects = node.next_hop.is_none();
+    let role = opening::role(node.next_hop.is_none(), node.settings.remove);
+    // A probe gives the server of an exit no connection and no byte.
+    let probe = role == NodeRole::Exit && header.flags.has(Flags::PROBE);
+    let reflects = probe || role == NodeRole::Echo;
     let upstream = if reflects {
         None
     } else {
@@ -267,7 +270,6 @@ fn serve_framed<'a>(
     let window = upstream
         .as_ref()
         .and_then(|_| ConnectWindow::new(ingress, clock.read()));
-    let role = opening::role(reflects, node.settings.remove);
     let opening = Accepted {
         node,
         local,
@@ -282,7 +284,7 @@ fn serve_framed<'a>(
         report_nodes(node, session, path, Annotations::new(&opening.annotations));
     }
     match role {
-        NodeRole::Echo => {
+        NodeRole::Echo | NodeRole::Exit if reflects => {
             let answer = opening::opened(session, &opening.annotations, random());
             drop(opening);
             reflect(connection, session, move |pump| {
@@ -317,6 +319,7 @@ fn serve_framed<'a>(
             )
         }
         NodeRole::Relay
+        | NodeRole::Echo
         | NodeRole::Source
         | NodeRole::Entry
         | NodeRole::Proxy

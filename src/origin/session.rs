@@ -23,7 +23,7 @@ use crate::session::trips::{last_retransmits, trip, TripOrigin};
 use crate::sync::random;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
-use crate::wire::{build, ErrorInfo, FrameType, FrameView, Header, NodeRole};
+use crate::wire::{build, ErrorInfo, FrameType, FrameView, Header, NodeRole, ABILITY_PROBES};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,7 @@ pub struct Origin {
     down: AtomicBool,
     /// The far end has answered the opening of the present session.
     established: AtomicBool,
-    /// The blocks are made here, and a server would not understand them.
+    /// The blocks are made here: a server would not understand them, so an exit answers them.
     probes: bool,
     /// The present path ends at an exit, which may drop reports.
     exits: AtomicBool,
@@ -78,7 +78,7 @@ impl Origin {
         }
     }
 
-    /// Marks the blocks as made here: a warning then reports a path that ends at an exit.
+    /// Marks the sessions as probes: an exit answers them itself, and one that cannot ends them.
     #[must_use]
     pub fn probing(mut self) -> Self {
         self.probes = true;
@@ -151,7 +151,7 @@ impl Origin {
         self.progress.expect_none();
         let end = &opened.pair.client;
         let now = node.clock.pump().read();
-        let mut open = end.with_room(opening::begin(session, &now.introduce(&info)));
+        let mut open = end.with_room(opening::begin(session, &now.introduce(&info), self.probes));
         end.seal(&mut open);
         opened.send(&open, &mut Nanos::default())?;
         Ok(opened)
@@ -232,12 +232,15 @@ impl Origin {
                     }
                 }
                 FrameType::Opened => {
+                    let (identity, path) = (session.identity, PathKey::default());
+                    report_nodes(&self.node, identity, path, view.annotations());
+                    if let Err(unfit) = self.check_exit(&view) {
+                        session.end(); // An end and no reset: the server logs less.
+                        return Err(ReadEnd::Path(unfit));
+                    }
                     self.set_down(false);
                     self.established.store(true, Ordering::Release);
                     opened();
-                    self.warn_of_exit(&view);
-                    let (session, path) = (session.identity, PathKey::default());
-                    report_nodes(&self.node, session, path, view.annotations());
                 }
                 // Reports of blocks that the server took may follow. If none is expected, and our
                 // own END was sent, only the closing of connections follows.
@@ -251,9 +254,7 @@ impl Origin {
                     return Err(match ErrorInfo::parse(view.payload()) {
                         Ok(info) => ReadEnd::Path(PathError {
                             hop: info.hop,
-                            text: info.shown(),
-                            silent: false,
-                            timed_out: false,
+                            ..PathError::own(info.shown())
                         }),
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
                     })
@@ -302,23 +303,31 @@ impl Origin {
         }
     }
 
-    /// Warns that an exit passes the probes on to a real server, which the user of a probe does not
-    /// expect.
-    fn warn_of_exit(&self, view: &FrameView<'_>) {
+    /// Checks that an exit at the end of the path answers probes itself, if this is a probe: one of
+    /// 0.1 gives them to its server, and has connected to it already.
+    fn check_exit(&self, view: &FrameView<'_>) -> Result<(), PathError> {
         let nodes = path::nodes(view.annotations());
-        let Some((_, exit)) = nodes.last().filter(|(_, last)| last.role == NodeRole::Exit) else {
-            return;
+        let exit = nodes.last().filter(|(_, last)| last.role == NodeRole::Exit);
+        let Some((hop, exit)) = exit else {
+            return Ok(());
         };
-        self.exits.store(true, Ordering::Release);
-        if self.probes {
-            let text = format!(
-                "the path ends at the exit {}: what the probes carry went into the server behind \
-                 it; let the path end at an echo node",
-                exit.name.escape_debug()
-            );
-            log::warn!("probe: {text}");
-            self.node.collector.offer(Measurement::Notice(text));
+        if !self.probes {
+            self.exits.store(true, Ordering::Release);
+            return Ok(());
         }
+        if exit.abilities & ABILITY_PROBES != 0 {
+            return Ok(());
+        }
+        let server = match exit.next_hop.escape_debug().to_string() {
+            server if server.is_empty() => "its server".to_owned(),
+            server => format!("its server {server}"),
+        };
+        Err(PathError::unfit(format!(
+            "the exit {} (hop {hop}) is too old to answer probes: it would give them to {server}, \
+             which saw one empty connection; no block was sent; install this version on {0}, or \
+             probe a path that ends at an echo node",
+            exit.name.escape_debug()
+        )))
     }
 
     /// Takes a marked frame that came back: the block itself, or an exit's report of it.

@@ -146,8 +146,8 @@ impl NodeRole {
 /// | tags: count 1, each: length 1, bytes |
 /// ```
 /// Unknown is all ones in `clock error` and 0 in `connect`. Texts are UTF-8, cut at 255 bytes; a
-/// reader shows them escaped. Abilities are flag bits, 0 so far: see [`ABILITY_PROBES`]. Bytes
-/// behind the tags belong to a later version and are ignored.
+/// reader shows them escaped. Abilities are flag bits: see [`ABILITY_PROBES`]. Bytes behind the tags
+/// belong to a later version and are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
     /// Random per process.
@@ -156,6 +156,8 @@ pub struct NodeInfo {
     pub role: NodeRole,
     /// The least and greatest version of the protocol that it speaks.
     pub versions: (u8, u8),
+    /// The bits of its abilities; unknown ones belong to a later version.
+    pub abilities: u8,
     /// The greatest error of its wall clock as its kernel states it; `None` if the clock is not
     /// synchronised.
     pub clock_error: Option<Nanos>,
@@ -172,7 +174,7 @@ pub struct NodeInfo {
     pub tags: Vec<String>,
 }
 
-/// Ability bit of an exit that answers probes itself. Reserved: no node sets or reads it yet.
+/// Ability bit of an exit that answers probes itself, and gives its server nothing of them.
 pub const ABILITY_PROBES: u8 = 1;
 
 const FIXED_LEN: usize = 24;
@@ -218,6 +220,7 @@ impl NodeInfo {
             id: BigEndian::read_u64(&fixed[0..8]),
             role: NodeRole::from_wire(fixed[8]),
             versions: (fixed[9], fixed[10]),
+            abilities: fixed[11],
             clock_error: (clock_error != UNKNOWN_CLOCK_ERROR)
                 .then(|| Nanos::from_micros(u64::from(clock_error))),
             connect: (connect != 0).then_some(Nanos(connect)),
@@ -241,6 +244,7 @@ impl NodeInfo {
         out[8] = self.role.to_wire();
         out[9] = self.versions.0;
         out[10] = self.versions.1;
+        out[11] = self.abilities;
         let clock_error = self.clock_error.map_or(UNKNOWN_CLOCK_ERROR, |error| {
             error.as_micros_u32().min(UNKNOWN_CLOCK_ERROR - 1)
         });
@@ -366,6 +370,7 @@ mod tests {
             id: 0x0102_0304_0506_0708,
             role: NodeRole::Relay,
             versions: (1, 1),
+            abilities: ABILITY_PROBES,
             clock_error: Some(Nanos::from_micros(0x0a0b)),
             connect: Some(Nanos(0x0c0d)),
             name: "B".into(),
@@ -376,7 +381,7 @@ mod tests {
     }
 
     const GOLDEN: &[u8] = &[
-        1, 2, 3, 4, 5, 6, 7, 8, 2, 1, 1, 0, // id, role, versions, abilities
+        1, 2, 3, 4, 5, 6, 7, 8, 2, 1, 1, 1, // id, role, versions, abilities
         0, 0, 0x0a, 0x0b, 0, 0, 0, 0, 0, 0, 0x0c, 0x0d, // clock error, connect
         1, b'B', 3, b'b', b':', b'1', 0, 1, 1, b'x', // name, address, next hop, tags
     ];
@@ -388,8 +393,12 @@ mod tests {
         assert_eq!(NodeInfo::id_of(GOLDEN), Some(sample().id));
         assert_eq!(NodeInfo::id_of(&GOLDEN[..7]), None);
         let mut able = GOLDEN.to_vec();
-        able[11] = ABILITY_PROBES;
-        assert_eq!(NodeInfo::parse(&able), Ok(sample()));
+        able[11] = 0x82;
+        let later = NodeInfo {
+            abilities: 0x82,
+            ..sample()
+        };
+        assert_eq!(NodeInfo::parse(&able), Ok(later), "unknown bits are kept");
         let unknown = NodeInfo {
             clock_error: None,
             connect: None,
