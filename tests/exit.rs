@@ -55,7 +55,10 @@ fn an_exit_answers_probes_itself_and_its_server_sees_none_of_them() {
         assert_eq!((names.last(), roles.last()), (Some(&"C"), Some(&"exit")));
         let hosts = report.at("hosts").unwrap().as_array().unwrap();
         let last = hosts.last().unwrap();
-        assert_eq!(last.at("forward_residence/count").unwrap().as_i64(), Some(20));
+        assert_eq!(
+            last.at("forward_residence/count").unwrap().as_i64(),
+            Some(20)
+        );
         assert!(last.at("return_residence").unwrap().is_null());
         assert!(report.at("behind_exit").unwrap().is_null());
     }
@@ -111,7 +114,10 @@ fn old_exit(listener: TcpListener) -> JoinHandle<(Vec<FrameType>, bool)> {
         stream.set_read_timeout(Some(LONG)).unwrap();
         let (open, bytes) = frame(&mut stream).unwrap();
         assert!(open.flags.has(Flags::PROBE), "it is marked");
-        let mut annotations = FrameView::parse(&bytes).unwrap().annotation_bytes().to_vec();
+        let mut annotations = FrameView::parse(&bytes)
+            .unwrap()
+            .annotation_bytes()
+            .to_vec();
         let info = NodeInfo {
             id: 99,
             role: NodeRole::Exit,
