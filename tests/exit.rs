@@ -11,7 +11,7 @@ use subsegment_tcp_speeds::wire::{
     ANNOTATION_NODE, HEADER_LEN,
 };
 use util::json::Value;
-use util::{json, run, text, Node, LONG};
+use util::{fill_backlog, int, json, run, text, Dir, Node, LONG};
 
 /// Probes `target` with a few blocks, and `args`.
 fn probe(target: SocketAddr, args: &[&str]) -> Output {
@@ -187,4 +187,112 @@ fn a_probe_of_a_port_that_takes_no_probes_names_the_remedy() {
     let error = text(&silent.stderr);
     assert!(error.contains("no answer to the opening"), "{error}");
     assert!(error.contains("plain server a node with"), "{error}");
+}
+
+/// Counts the connections that `server` was given before one that is made now.
+#[track_caller]
+fn connections(server: &TcpListener) -> usize {
+    let own = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let own = own.local_addr().unwrap();
+    (0..)
+        .take_while(|_| server.accept().unwrap().1 != own)
+        .count()
+}
+
+#[track_caller]
+fn verdict(report: &Value) -> (&str, &str) {
+    let text = |key| report.at(key).unwrap().as_str().unwrap();
+    (text("verdict/kind"), text("verdict/text"))
+}
+
+#[test]
+fn an_exit_times_its_server_at_the_given_interval_and_by_traffic_if_there_is_any() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = server.local_addr().unwrap();
+    let checking = Node::to("C", to, &["-r", "--server-check", "60"]);
+    let relay = Node::to("B", checking.address, &[]);
+    let count = |report: &Value| report.at("server/connect/count").unwrap().as_i64();
+    // Two probes within a minute: one check, which both of them report.
+    for _ in 0..2 {
+        let report = probed(relay.address, &["-c", "30"]);
+        assert_eq!(count(&report), Some(1));
+        assert!(report.at("server/down").unwrap().is_null());
+        let names = texts(&report, "parts", "name");
+        assert_eq!(names.last(), Some(&"connect C -> server"));
+        assert_eq!(texts(&report, "parts", "kind").last(), Some(&"server"));
+    }
+    assert_eq!(connections(&server), 1);
+
+    // The connection of a client saves the check.
+    let busy = Node::to("D", to, &["-r", "--server-check", "60", "--accept", "auto"]);
+    let mut client = TcpStream::connect(busy.address).unwrap();
+    client.write_all(b"hello").unwrap();
+    let (mut served, _) = server.accept().unwrap();
+    served.read_exact(&mut [0; 5]).unwrap();
+    let report = probed(busy.address, &["-c", "20"]);
+    assert_eq!(count(&report), Some(1));
+    assert_eq!(connections(&server), 0);
+
+    let silent = Node::to("E", to, &["-r"]);
+    let report = probed(silent.address, &["-c", "20"]);
+    assert!(report.at("server").unwrap().is_null());
+    let notices = report.at("notices").unwrap().as_array().unwrap();
+    let remedy = "server not timed: --server-check 10 at E";
+    assert!(notices.iter().any(|notice| notice.as_str() == Some(remedy)));
+    assert_eq!(connections(&server), 0);
+}
+
+#[test]
+fn a_server_that_refuses_or_never_answers_is_down_and_one_that_closes_at_once_is_not() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let refuses = TcpStream::connect(gone.local_addr().unwrap()).unwrap();
+    // The port of a connection: no process listens there, and no other test can.
+    let refused = refuses.local_addr().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _waiting = fill_backlog(silent.local_addr().unwrap());
+    let args = ["-r", "--server-check", "0.1", "-t", "0.3"];
+    for (server, error) in [
+        (refused, "Connection refused"),
+        (silent.local_addr().unwrap(), "timed out"),
+    ] {
+        let exit = Node::to("C", server, &args);
+        let out = probe(exit.address, &["-c", "100", "--format", "json"]);
+        assert_eq!(out.status.code(), Some(2), "{}", text(&out.stderr));
+        let report = json(&out.stdout);
+        let (kind, words) = verdict(&report);
+        assert_eq!(kind, "down");
+        let down = format!("server down: C cannot connect to {server}: ");
+        assert!(words.starts_with(&down) && words.contains(error), "{words}");
+        assert!(report.at("server/connect").unwrap().is_null());
+        let down = report.at("server/down").unwrap().as_str().unwrap();
+        assert!(down.contains(error), "{down}");
+        assert_eq!(int(&report, "blocks/received"), 100, "the path works");
+        let line = probe(exit.address, &["-c", "50", "--format", "nagios"]);
+        assert!(text(&line.stdout).contains("CRITICAL"));
+        assert!(text(&line.stdout).contains("server down: C cannot"));
+    }
+    let closing = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = closing.local_addr().unwrap();
+    spawn(move || closing.incoming().for_each(drop));
+    let exit = Node::to("C", to, &args);
+    let report = probed(exit.address, &["-c", "50"]);
+    assert!(int(&report, "server/connect/count") >= 2);
+    assert!(report.at("server/down").unwrap().is_null());
+}
+
+#[test]
+fn limits_of_the_server_decide_the_exit_status() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let args = ["-r", "--server-check", "0.05"];
+    let exit = Node::to("C", server.local_addr().unwrap(), &args);
+    let dir = Dir::new("exit-rules");
+    for (limit, code) in [("1ns", 2), ("10s", 0)] {
+        let rules = dir.file("rules");
+        std::fs::write(&rules, format!("server connect > {limit} critical")).unwrap();
+        let rules = rules.to_str().unwrap();
+        let out = probe(exit.address, &["-c", "30", "--rules", rules]);
+        let shown = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(code), "{limit}: {shown}");
+        assert!(!shown.contains("no part of the path"), "{shown}");
+    }
 }

@@ -226,6 +226,9 @@ pub struct NodeConfig {
     pub accept: Accept,
     /// `true` if plain bytes go out (`--remove-perf-headers`); only with `forward_to`.
     pub remove: bool,
+    /// `--server-check`: the age from which on an exit connects to its server again for a probe;
+    /// `None` = never.
+    pub server_check: Option<Duration>,
     /// `--allow`: networks that may connect; empty = all.
     pub allow: Vec<Network>,
     /// `--max-connections`: most open ones; `None` = as many as descriptors allow.

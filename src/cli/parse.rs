@@ -420,6 +420,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             forward_to,
             accept: options.accept,
             remove: options.remove,
+            server_check: options.server_check,
             allow: options.allow,
             max_connections: options.max_connections,
             max_memory: options.max_memory,
@@ -651,6 +652,20 @@ mod tests {
         ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| {
             node(c).remove = true;
         }),
+        (
+            "server-check",
+            "-l :1 -f b:1 -r --server-check 1m",
+            "-l :1 -f b:1 -r",
+            |c| {
+                node(c).server_check = Some(Duration::from_secs(60));
+            },
+        ),
+        (
+            "server-check",
+            "-l :1 -f b:1 -r --server-check 0",
+            "-l :1 -f b:1 -r",
+            |_| {},
+        ),
         ("timeout", "-f b:1 -t 0.002", SOURCE, |c| {
             c.common.timeout = Duration::from_millis(2);
         }),
@@ -883,6 +898,7 @@ mod tests {
                     forward_to: Some(address("b:1")),
                     accept: Accept::Auto,
                     remove: false,
+                    server_check: None,
                     allow: Vec::new(),
                     max_connections: None,
                     max_memory: Options::default().max_memory,

@@ -11,6 +11,7 @@
 
 use crate::annotation::NodeAnnotations;
 use crate::collect::path_key::PathKey;
+use crate::measure::ServerOutcome;
 use crate::measure::{Direction, HopStamp, Retransmits, Trip};
 use crate::report::PathNode;
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -44,6 +45,9 @@ pub enum Measurement {
     Residence(PathKey, Direction, SignedNanos),
     /// The server behind an exit answered: the path, the time, and the delay of the server.
     BehindExit(PathKey, MonoTime, Nanos),
+    /// An exit or a plain proxy connected to its server, or failed to: the path, the time of the
+    /// end, and the duration or the error.
+    ServerConnect(PathKey, MonoTime, ServerOutcome),
     /// A block came back with a stamp that this node cannot have written.
     Malformed,
     /// The far end reported the nodes on the path.
@@ -69,8 +73,11 @@ impl Measurement {
             }
             Self::NodeAnnotations(_, annotations) => annotations.memory(),
             Self::Retransmits(_, readings) => readings.capacity() * size_of::<Retransmits>(),
-            Self::Notice(text) => text.capacity(),
-            Self::Residence(..) | Self::BehindExit(..) | Self::Malformed => 0,
+            Self::Notice(text) | Self::ServerConnect(.., Err(text)) => text.capacity(),
+            Self::Residence(..)
+            | Self::BehindExit(..)
+            | Self::ServerConnect(.., Ok(_))
+            | Self::Malformed => 0,
         };
         size_of::<Self>() + heap
     }

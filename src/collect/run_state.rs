@@ -171,8 +171,12 @@ impl RunState {
     /// Takes a measurement. Returns the parts of a trip, for formats with a line per block.
     pub fn take(&mut self, measurement: Measurement) -> Option<TakenTrip> {
         match measurement {
-            Measurement::Trip(key, trip) => {
+            Measurement::Trip(key, mut trip) => {
                 let path = self.path_at(key);
+                if let Some(connect) = trip.server.take() {
+                    let at = MonoTime(trip.at.0.saturating_sub(connect.age.0));
+                    path.server_connect(at, connect.error.map_or(Ok(connect.span), Err));
+                }
                 let parts = path.model.record(&trip);
                 if let Ok(parts) = &parts {
                     path.count(parts.hosts.len() + parts.segments.len());
@@ -195,7 +199,14 @@ impl RunState {
                     path.count(1);
                 }
             }
-            Measurement::BehindExit(key, at, span) => self.path_at(key).model.behind_exit(at, span),
+            Measurement::BehindExit(key, at, span) => {
+                self.path_at(key).server(Part::Server, at, span);
+                self.act(key);
+            }
+            Measurement::ServerConnect(key, at, outcome) => {
+                self.path_at(key).server_connect(at, outcome);
+                self.act(key);
+            }
             Measurement::Malformed => self.malformed += 1,
             Measurement::Path(path) => self.path_at(path.key).open(*path),
             Measurement::NodeAnnotations(key, annotations) => {
@@ -351,7 +362,7 @@ impl RunState {
                 let due = blocks.due();
                 format!("down: somewhere behind {near}: no answer to any of {due} blocks")
             }
-            None => return None,
+            None => return self.main().1.server_verdict(),
         };
         Some(Verdict {
             kind: VerdictKind::Down,
@@ -366,9 +377,9 @@ impl RunState {
     /// Returns the state of the path, as [`Report::state`] does.
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
-        let watch = &self.main().1.watch;
-        let unmatched = watch.unmatched().next().is_some();
-        State::of(broken, blocks.received, watch.worst(), unmatched)
+        let path = self.main().1;
+        let unmatched = path.watch.unmatched().next().is_some();
+        State::of(broken, blocks.received, path.worst(), unmatched)
     }
 
     fn taken(
@@ -494,6 +505,7 @@ impl RunState {
             path: main.path.clone(),
             blocks,
             opened: self.opened,
+            server_down: main.server_down.clone(),
             statistics,
             limits: main.watch.limits(),
             events,
@@ -536,6 +548,7 @@ impl RunState {
             ));
         }
         notices.extend(self.paths.others(main_key));
+        notices.extend(main.untimed_server());
         if main.measured > 0 {
             let unmatched = main.watch.unmatched();
             notices.extend(
@@ -675,7 +688,7 @@ mod tests {
                 held: Nanos::ZERO,
             },
             late: false,
-            behind_exit: None,
+            server: None,
             connection: 0,
             retransmits: Vec::new(),
         });

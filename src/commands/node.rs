@@ -171,6 +171,7 @@ fn prepare_node(
             },
             remove: config.remove,
             limits: limits(config),
+            server_check: config.server_check,
             key,
             ..settings(common, role)
         },

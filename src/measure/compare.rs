@@ -147,8 +147,9 @@ fn order(part: Part) -> (u8, u8) {
         Part::Connect { from, .. } => (from, 1),
         Part::Segment { from, .. } => (from, 2),
         Part::Behind(hop) => (hop, 3),
-        Part::Server => (u8::MAX, 4),
-        Part::Total => (u8::MAX, 5),
+        Part::ServerConnect => (u8::MAX, 4),
+        Part::Server => (u8::MAX, 5),
+        Part::Total => (u8::MAX, 6),
     }
 }
 

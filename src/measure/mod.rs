@@ -161,6 +161,9 @@ pub struct Summary {
     pub last: SignedNanos,
 }
 
+/// The duration of a connect to the server behind an exit, or the error of one that failed.
+pub type ServerOutcome = Result<Nanos, String>;
+
 /// The kind of part that the verdict names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictKind {
@@ -550,6 +553,8 @@ pub struct Statistics {
     pub hosts: Vec<HostStatistics>,
     /// First reply byte minus last forward write, at an exit: the server and the network to it.
     pub behind_exit: Option<Summary>,
+    /// The connects of an exit to its server.
+    pub server_connect: Option<Summary>,
     /// Number of changes of a node id at a hop, or of the path's shape.
     pub path_changes: u64,
     /// The part that changed.

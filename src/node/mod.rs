@@ -34,6 +34,7 @@ mod read_fault;
 pub mod reader;
 pub mod retransmits;
 pub mod serve;
+pub mod server_check;
 pub mod server_time;
 mod stop;
 mod upstream;
@@ -89,6 +90,9 @@ pub struct NodeSettings {
     pub key: Option<Key>,
     /// The clients that may connect, and their number.
     pub limits: accept_limit::AdmissionLimits,
+    /// `--server-check`: the age from which on the latest connect of an exit to its server is made
+    /// again for a probe; `None` = never.
+    pub server_check: Option<Duration>,
     /// The annotation classes that blocks of a path that begins here request.
     pub ask: Classes,
     /// The annotations that this node gives on request.
@@ -112,6 +116,7 @@ impl NodeSettings {
             kernel_times: true,
             key: None,
             limits: accept_limit::AdmissionLimits::default(),
+            server_check: None,
             ask: Classes::default(),
             offer: Offer::default(),
         }
@@ -149,6 +154,8 @@ pub struct Node {
     pub sessions: Option<connection_log::Sessions>,
     /// The next hop; `None` at a reflector.
     pub next_hop: Option<dial::NextHop>,
+    /// The connects of an exit to its server.
+    pub server_check: server_check::ServerCheck,
     /// This node's onward connections, local end and peer. A client with both ends exchanged is
     /// this node itself: a loop. Both ends count, as several connections of a host may share a
     /// local port.
@@ -176,6 +183,7 @@ impl Node {
             annotator: Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
             next_hop,
+            server_check: server_check::ServerCheck::new(settings.server_check),
             own_ends: Mutex::default(),
             fault_log: fault_log::FaultLog::default(),
             silence_logged: AtomicBool::new(false),

@@ -14,6 +14,7 @@ use crate::node::link_auth::{self, NoLink};
 use crate::node::pair::EndPair;
 use crate::node::pump::Pump;
 use crate::node::reader::{FrameReader, ReadFault};
+use crate::node::server_check::ServerCheck;
 use crate::node::upstream::{connect, no_link, Upstream};
 use crate::node::Node;
 use crate::session::admission::{judge, Accept, Admission};
@@ -287,8 +288,10 @@ fn serve_framed<'a>(
         NodeRole::Echo | NodeRole::Exit if reflects => {
             let answer = opening::opened(session, &opening.annotations, random());
             drop(opening);
+            let probes = probe.then(|| ServerCheck::begin(&connection.shared));
             reflect(connection, session, move |pump| {
                 pump.begin(ingress, window);
+                pump.carry_connects(probes);
                 pump.send_frame(ConnectionSide::Client, answer)?;
                 pump.reflect(reader, inbound)
             });

@@ -124,6 +124,15 @@ pub struct Broken {
     pub text: String,
 }
 
+/// A server that does not accept connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerDown {
+    /// The end of the first connect that failed since one succeeded, on this node's wall clock.
+    pub since: WallTime,
+    /// The error of the latest one.
+    pub error: String,
+}
+
 /// The nodes of the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathReport {
@@ -187,6 +196,9 @@ pub struct Report {
     /// The time from the start of the probe until its path stood: connected, and OPEN answered.
     /// `None` if it never stood, and for nodes that send no probes.
     pub opened: Option<Nanos>,
+    /// The failure of the latest connect of an exit to its server; `None` if it accepted, or if none
+    /// is known.
+    pub server_down: Option<ServerDown>,
     /// Figures and verdict.
     pub statistics: Statistics,
     /// The state of each limit of each part; empty without rules.
@@ -238,7 +250,7 @@ impl Report {
         };
         text += &largest.name;
         let parts = self.statistics.parts.iter();
-        let parts = parts.filter(|part| part.part != Part::Server);
+        let parts = parts.filter(|part| !part.part.is_server());
         let whole: SignedNanos = parts.filter_map(|part| part.mean).sum();
         let mean = ms(largest.mean);
         text += &match largest.share {
@@ -280,7 +292,11 @@ impl Report {
 
 /// Returns the name of a part of the path, not escaped: `B -> C`, `C`, `total`.
 pub fn part_name(names: &VecMap<u8, String>, part: Part) -> String {
-    part.name(&|hop| name_or_hop(names.get(&hop).map(String::as_str), hop))
+    let last = names.keys().last().copied();
+    part.name(
+        &|hop| name_or_hop(names.get(&hop).map(String::as_str), hop),
+        last,
+    )
 }
 
 /// Returns the name of the node at `hop`, or `hop 3` if it has none.

@@ -77,6 +77,14 @@ pub fn render(report: &Report) -> String {
             ),
         );
         w.pair("behind_exit", statistics.behind_exit);
+        let down = report.server_down.as_ref();
+        let server = Object(|w: &mut Writer| {
+            w.pair("connect", statistics.server_connect);
+            w.pair("down", down.map(|down| down.error.as_str()));
+            w.pair("down_since", down.map(|down| down.since));
+        });
+        let known = down.is_some() || statistics.server_connect.is_some();
+        w.pair("server", known.then_some(server));
         let parts = statistics.parts.iter();
         w.pair("parts", Array(parts.map(|part| part_object(report, part))));
         let limits = report.limits.iter();
@@ -115,7 +123,7 @@ pub fn render(report: &Report) -> String {
 fn batches_object<'a>(report: &'a Report, of: &'a PartBatches) -> impl ToJson + 'a {
     Object(move |w: &mut Writer| {
         w.pair("part", of.part.to_string().as_str());
-        w.pair("name", &of.part.name(&|hop| report.name_at(hop)));
+        w.pair("name", &report.part_name(of.part));
         w.pair("count", Array(of.batches.iter().map(|batch| batch.count)));
         w.pair("p50_ns", Array(of.batches.iter().map(|batch| batch.p50)));
         w.pair("mean_ns", Array(of.batches.iter().map(|batch| batch.mean)));
@@ -209,7 +217,7 @@ fn part_object<'a>(report: &'a Report, of: &'a PartStatistics) -> impl ToJson + 
         let (from, to) = match of.part {
             Part::Host(hop) | Part::Behind(hop) => (Some(hop), None),
             Part::Connect { from, to } | Part::Segment { from, to } => (Some(from), Some(to)),
-            Part::Total | Part::Server => (None, None),
+            Part::Total | Part::Server | Part::ServerConnect => (None, None),
         };
         w.pair("hop", from.map(u64::from));
         w.pair("to_hop", to.map(u64::from));
@@ -386,7 +394,7 @@ mod tests {
                 (
                     "",
                     "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
-                     behind_exit parts limits events verdict largest role dropped_measurements \
+                     behind_exit server parts limits events verdict largest role dropped_measurements \
                      notices batches",
                 ),
                 ("tool", "name version"),

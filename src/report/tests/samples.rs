@@ -1,7 +1,7 @@
 //! Hand-made and random reports and blocks for the tests of the renderers.
 
 use super::block::BlockLine;
-use super::{Blocks, PathNode, PathReport, Report};
+use super::{Blocks, PathNode, PathReport, Report, ServerDown};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
 use crate::measure::sla::{self, Amount, LimitState, RuleEvent, Statistic};
 use crate::measure::{
@@ -135,6 +135,7 @@ fn full_parts(hosts: &[HostStatistics], segments: &[SegmentStatistics]) -> Vec<P
             ..part(segment.part(), mean, segment.share)
         });
     }
+    parts.push(part(Part::ServerConnect, 95_000, None));
     parts.push(part(Part::Server, 412_000, None));
     parts
 }
@@ -265,6 +266,7 @@ pub(in crate::report) fn full() -> Report {
             payload_bytes: 6592,
         },
         opened: None,
+        server_down: None,
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: Some(summary(2_970_000)),
@@ -285,6 +287,7 @@ pub(in crate::report) fn full() -> Report {
             segments,
             hosts,
             behind_exit: Some(summary(412_000)),
+            server_connect: Some(summary(95_000)),
             path_changes: 2,
             verdict: Verdict {
                 index: Some(1),
@@ -359,6 +362,7 @@ pub(in crate::report) fn empty() -> Report {
         path: PathReport::default(),
         blocks: Blocks::default(),
         opened: None,
+        server_down: None,
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: None,
@@ -370,6 +374,7 @@ pub(in crate::report) fn empty() -> Report {
             segments: Vec::new(),
             hosts: Vec::new(),
             behind_exit: None,
+            server_connect: None,
             path_changes: 0,
             verdict: Verdict {
                 reason: "no block was answered".to_owned(),
@@ -559,6 +564,10 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             payload_bytes: r.next(),
         },
         opened: r.maybe(|r| Nanos(r.next() >> 1)),
+        server_down: r.maybe(|r| ServerDown {
+            since: WallTime(r.next() >> 1),
+            error: format!("connect to \u{1b}[2J{}: refused", r.next()),
+        }),
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: r.maybe(|_| summary(sum)),
@@ -570,6 +579,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             segments,
             hosts,
             behind_exit: r.maybe(Random::summary),
+            server_connect: r.maybe(Random::summary),
             path_changes: r.next(),
             verdict,
         },

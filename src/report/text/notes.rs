@@ -133,7 +133,7 @@ impl Page<'_> {
         let parts = statistics
             .parts
             .iter()
-            .filter(|part| part.part != Part::Server);
+            .filter(|part| !part.part.is_server());
         let blocks = parts.clone().find_map(|part| Some(part.delay?.count))?;
         let sum: SignedNanos = parts.filter_map(|part| part.mean).sum();
         let total = statistics.round_trip?;
