@@ -227,11 +227,11 @@ mod tests {
         assert_eq!((connect.span, connect.age), (Nanos(7), Nanos(9)));
         assert_eq!((connect.is_check, connect.error), (false, None));
         assert_eq!(session.newest(at), None, "once");
-        check.take(begun, true, Ok(Nanos(8))).unwrap();
+        assert!(check.take(begun, true, Ok(Nanos(8))).is_some());
         let refused = failed(io::ErrorKind::ConnectionRefused);
         let (_, outcome) = check.take(begun, true, Err(&refused)).unwrap();
         let error = outcome.unwrap_err();
-        assert!(error.starts_with("connect to 192.0.2.1:1"), "{error}");
+        assert!(error.starts_with("connect to z:1 (192.0.2.1:1)"), "{error}");
         let connect = session.newest(at).unwrap();
         assert_eq!((connect.is_check, connect.error), (true, Some(error)));
         assert_eq!(lock(&check.state).probes, 1);

@@ -49,7 +49,7 @@ impl Watch {
                 }
                 (AskedNode::Here, Part::Host(hop) | Part::Behind(hop)) => hops.push(hop),
                 (AskedNode::Here, Part::Total | Part::Server | Part::ServerConnect) => {
-                    hops.extend(all())
+                    hops.extend(all());
                 }
                 (AskedNode::Named(name), _) => {
                     let part = PartPattern::Host(Some(name.clone()));
