@@ -248,6 +248,8 @@ pub struct ProbeConfig {
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
+    /// `--flows`: connections that take the blocks in turn, 1 to 64.
+    pub flows: u32,
     /// `--timeout SECONDS:STATE`: state of a path without an answer in time; critical by default.
     pub on_timeout: State,
 }

@@ -189,6 +189,11 @@ impl Arguments {
             let what = "--timeout SECONDS:STATE is for probe: the others have no state";
             return Err(remedied(what));
         }
+        if options.flows > 1 && options.targets.is_some() {
+            return Err(remedied(
+                "--flows is for a probe of one path, and --targets has many",
+            ));
+        }
         if let Some(flag) = seen.iter().find(|flag| !flag.modes.contains(&mode)) {
             let modes: Vec<String> = flag.modes.iter().map(ToString::to_string).collect();
             return Err(remedied(format_args!(
@@ -403,6 +408,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
                 count,
                 interval,
                 size: options.size,
+                flows: options.flows,
                 on_timeout,
             }),
         },
@@ -719,6 +725,9 @@ mod tests {
             c.common.key_file = Some("k".into());
         }),
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
+        ("flows", "probe b:1 --flows 64", PROBE, |c| {
+            probe(c).flows = 64
+        }),
         ("interval", "-i 10ms probe b:1", PROBE, |c| {
             probe(c).interval = Duration::from_millis(10);
         }),
@@ -911,6 +920,7 @@ mod tests {
                     count: 100,
                     interval: Duration::from_millis(100),
                     size: 64,
+                    flows: 1,
                     on_timeout: State::Critical,
                 }),
             ),

@@ -12,11 +12,12 @@ use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{
     Baseline, Confidence, Direction, Model, Part, Parts, Trip, TripError, Verdict, VerdictKind,
 };
-use crate::report::{part_name, Blocks, Broken, Report, State};
+use crate::report::{part_name, Blocks, Broken, FlowReport, Report, State};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
 use crate::FULL;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The notices that a report shows; further ones are counted.
@@ -52,6 +53,8 @@ pub struct RunState {
     /// The reason for which the path is broken; `None` while it works.
     broken: Option<Broken>,
     opened: Option<Nanos>,
+    /// The near ends of the flows of a probe; empty for one flow.
+    flows: Vec<Option<SocketAddr>>,
     name: String,
     role: String,
     started: WallTime,
@@ -98,6 +101,7 @@ impl RunState {
             requests: None,
             broken: None,
             opened: None,
+            flows: Vec::new(),
             name: name.into(),
             role: role.into(),
             started,
@@ -352,6 +356,32 @@ impl RunState {
         self.opened.get_or_insert(opened);
     }
 
+    /// Keeps figures of so many flows apart.
+    pub fn set_flows(&mut self, flows: usize) {
+        self.flows = vec![None; flows];
+    }
+
+    /// Takes this end of the connection of a flow.
+    pub fn set_flow(&mut self, flow: usize, local: Option<SocketAddr>) {
+        if let Some(known) = self.flows.get_mut(flow) {
+            *known = local.or(*known);
+        }
+    }
+
+    fn flows(&self) -> Vec<FlowReport> {
+        if !FULL || self.flows.is_empty() {
+            return Vec::new();
+        }
+        let statistics = self.main().1.model.flows(self.flows.len());
+        let flows = self.flows.iter().zip(statistics);
+        flows
+            .map(|(local, statistics)| FlowReport {
+                local: *local,
+                statistics,
+            })
+            .collect()
+    }
+
     /// Returns the verdict on a path that does not answer; `None` if it does.
     fn down(&self, blocks: Blocks) -> Option<Verdict> {
         let text = match &self.broken {
@@ -506,6 +536,7 @@ impl RunState {
             blocks,
             opened: self.opened,
             server_down: main.server_down.clone(),
+            flows: self.flows(),
             statistics,
             limits: main.watch.limits(),
             events,

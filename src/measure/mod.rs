@@ -33,7 +33,7 @@ pub mod why;
 
 pub use baseline::{PathHistory, Record, RunHistories, StateError, StateText};
 pub use histogram::{Histogram, BUCKETS_NS};
-pub use model::{Baseline, Model};
+pub use model::{Baseline, FlowPart, FlowStatistics, Model};
 pub use part::Part;
 pub use trip::{HostPart, Parts, Retransmits, SegmentPart, Trip, TripError};
 

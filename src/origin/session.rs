@@ -27,6 +27,7 @@ use crate::wire::{build, ErrorInfo, FrameType, FrameView, Header, NodeRole, ABIL
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The interval at which a reader without bytes checks for an overdue answer.
@@ -39,7 +40,7 @@ const BLOCKED: Nanos = Nanos::from_micros(200);
 #[derive(Debug)]
 pub struct Origin {
     /// The node; it has a next hop.
-    pub node: Node,
+    pub node: Arc<Node>,
     /// The counts of blocks over all sessions.
     pub progress: Progress,
     down: AtomicBool,
@@ -49,6 +50,8 @@ pub struct Origin {
     probes: bool,
     /// The present path ends at an exit, which may drop reports.
     exits: AtomicBool,
+    /// The place of this flow among those of the probe; `None` for a probe of one.
+    flow: Option<u32>,
 }
 
 /// The time since which no byte moved.
@@ -69,12 +72,31 @@ impl Origin {
     /// Returns the near end of `node`, without a session.
     pub fn new(node: Node) -> Self {
         Self {
-            node,
-            progress: Progress::new(),
+            node: Arc::new(node),
+            progress: Progress::new(0, 1),
             down: AtomicBool::new(false),
             established: AtomicBool::new(false),
             probes: false,
             exits: AtomicBool::new(false),
+            flow: None,
+        }
+    }
+
+    /// Returns the near ends of `flows` flows of this one, which has no session yet. They share its
+    /// node, and so its queue and its id; block N belongs to flow N modulo `flows`.
+    pub fn split(self, flows: u32) -> Vec<Arc<Self>> {
+        let flow = |flow: u32| Self {
+            node: Arc::clone(&self.node),
+            progress: Progress::new(flow.into(), flows.into()),
+            flow: Some(flow),
+            probes: self.probes,
+            down: AtomicBool::new(false),
+            established: AtomicBool::new(false),
+            exits: AtomicBool::new(false),
+        };
+        match flows {
+            0 | 1 => vec![Arc::new(self)],
+            _ => (0..flows).map(|place| Arc::new(flow(place))).collect(),
         }
     }
 
@@ -346,6 +368,10 @@ impl Origin {
         let Ok(Some(mut trip)) = trip(view, origin, ingress.mono, home, None) else {
             return;
         };
+        if let Some(flow) = self.flow {
+            // A flow stays one whatever connections it had.
+            trip.connection = flow;
+        }
         let total = trip
             .hop_stamps
             .first()
@@ -392,6 +418,11 @@ impl OpenSession {
         let _ = self.send(&frame, &mut Nanos::default());
         drop(guard);
         end.shut_writing();
+    }
+
+    /// Returns this end of the connection; `None` if the kernel no longer knows it.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.pair.client.socket.local_addr().ok()
     }
 
     /// Returns the address of the next hop.

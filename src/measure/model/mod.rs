@@ -6,6 +6,7 @@
 //! than most have rows of their own, and the report is about the shape that most blocks have.
 
 mod changes;
+mod flows;
 mod path;
 mod statistics;
 
@@ -22,6 +23,7 @@ use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 pub(super) use changes::way_of;
 use changes::{add_windows, search_all, search_part, stand, Column, PartChanges, Standing};
+pub use flows::{FlowPart, FlowStatistics};
 use path::{Host, PartDelays, Path};
 use std::sync::Arc;
 

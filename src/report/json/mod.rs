@@ -8,7 +8,7 @@
 pub mod read;
 pub mod write;
 
-use super::{PathNode, Report};
+use super::{FlowReport, PathNode, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::compare::PartBatches;
 use crate::measure::sla::{Amount, LimitState, Statistic};
@@ -16,6 +16,7 @@ use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, Largest, Part, PartStatistics, SegmentStatistics,
     Summary, Verdict, VerdictDirection,
 };
+use crate::FULL;
 use write::{Array, Object, ToJson, Writer};
 
 /// The value of `schema`; its number changes when a key changes its meaning or goes away.
@@ -85,6 +86,11 @@ pub fn render(report: &Report) -> String {
         });
         let known = down.is_some() || statistics.server_connect.is_some();
         w.pair("server", known.then_some(server));
+        let flows = (0..).zip(&report.flows).filter(|_| FULL);
+        w.pair(
+            "flows",
+            Array(flows.map(|(index, flow)| flow_object(report, index, flow))),
+        );
         let parts = statistics.parts.iter();
         w.pair("parts", Array(parts.map(|part| part_object(report, part))));
         let limits = report.limits.iter();
@@ -230,6 +236,28 @@ fn part_object<'a>(report: &'a Report, of: &'a PartStatistics) -> impl ToJson + 
         w.pair("figure", of.figure.map(Figure::name));
         w.pair("least_ns", of.least);
         w.pair("sla", of.sla.name());
+    })
+}
+
+fn flow_object<'a>(report: &'a Report, index: u64, flow: &'a FlowReport) -> impl ToJson + 'a {
+    Object(move |w: &mut Writer| {
+        w.pair("index", index);
+        let local = flow.local.map(|local| local.to_string());
+        w.pair("local", local.as_deref());
+        w.pair("blocks", flow.statistics.blocks);
+        let parts = flow.statistics.parts.iter();
+        w.pair(
+            "parts",
+            Array(parts.map(|of| {
+                Object(|w: &mut Writer| {
+                    w.pair("kind", of.part.kind());
+                    w.pair("name", &report.part_name(of.part));
+                    w.pair("p50_ns", of.p50);
+                    w.pair("p95_ns", of.p95);
+                    w.pair("difference_ns", of.difference);
+                })
+            })),
+        );
     })
 }
 
@@ -394,7 +422,7 @@ mod tests {
                 (
                     "",
                     "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
-                     behind_exit server parts limits events verdict largest role dropped_measurements \
+                     behind_exit server flows parts limits events verdict largest role dropped_measurements \
                      notices batches",
                 ),
                 ("tool", "name version"),

@@ -1,12 +1,13 @@
 //! Hand-made and random reports and blocks for the tests of the renderers.
 
 use super::block::BlockLine;
-use super::{Blocks, PathNode, PathReport, Report, ServerDown};
+use super::{Blocks, FlowReport, PathNode, PathReport, Report, ServerDown};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
 use crate::measure::sla::{self, Amount, LimitState, RuleEvent, Statistic};
 use crate::measure::{
-    Also, Basis, Confidence, Figure, HostStatistics, Largest, NodeId, Part, PartStatistics,
-    SegmentStatistics, Statistics, Summary, Verdict, VerdictDirection, VerdictKind,
+    Also, Basis, Confidence, Figure, FlowPart, FlowStatistics, HostStatistics, Largest, NodeId,
+    Part, PartStatistics, SegmentStatistics, Statistics, Summary, Verdict, VerdictDirection,
+    VerdictKind,
 };
 use crate::measure::{Histogram, HostPart, Parts, SegmentPart, Sla};
 use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
@@ -267,6 +268,7 @@ pub(in crate::report) fn full() -> Report {
         },
         opened: None,
         server_down: None,
+        flows: Vec::new(),
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: Some(summary(2_970_000)),
@@ -363,6 +365,7 @@ pub(in crate::report) fn empty() -> Report {
         blocks: Blocks::default(),
         opened: None,
         server_down: None,
+        flows: Vec::new(),
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: None,
@@ -564,6 +567,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             payload_bytes: r.next(),
         },
         opened: r.maybe(|r| Nanos(r.next() >> 1)),
+        flows: (0..r.next() % 4).map(|_| flow(r)).collect(),
         server_down: r.maybe(|r| ServerDown {
             since: WallTime(r.next() >> 1),
             error: format!("connect to \u{1b}[2J{}: refused", r.next()),
@@ -731,4 +735,23 @@ pub(in crate::report) fn with_blocks(render: impl FnMut(&BlockLine<'_>) -> Strin
         block(6, Some(&plain), &first_path),
     ];
     blocks.iter().map(render).collect()
+}
+
+fn flow(r: &mut Random) -> FlowReport {
+    let part = |part, r: &mut Random| FlowPart {
+        part,
+        p50: SignedNanos(r.next() as i64),
+        p95: SignedNanos(r.next() as i64),
+        difference: r.maybe(|r| SignedNanos(r.next() as i64)),
+    };
+    FlowReport {
+        local: r.maybe(|r| ([10, 0, 0, 1], r.next() as u16).into()),
+        statistics: FlowStatistics {
+            blocks: r.next(),
+            parts: vec![
+                part(Part::Total, r),
+                part(Part::Segment { from: 0, to: 1 }, r),
+            ],
+        },
+    }
 }
