@@ -149,6 +149,7 @@ impl Scene {
             "-l" | "--listen" | "--metrics-listen" => return "127.0.0.1:0".into(),
             "-c" => return "5".into(),
             "-i" => return "0.01".into(),
+            "--bind" => return "lo".into(),
             "--probe-allow" => return "127.0.0.0/8:*".into(),
             _ => {}
         }

@@ -10,7 +10,9 @@ pub use crate::report::format::Format;
 use crate::report::State;
 use crate::session::admission::Accept;
 use crate::session::allow::Network;
+use crate::sys::SocketOptions;
 use crate::time::{Nanos, WallTime};
+use crate::wire::proxy::ProxyVersion;
 use log::LevelFilter;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +57,8 @@ pub struct Common {
     pub window: Option<Duration>,
     /// `--key-file`: the key that authenticates frames between nodes; `None` = no authentication.
     pub key_file: Option<PathBuf>,
+    /// `--bind` and `--dscp`.
+    pub socket: SocketOptions,
     /// `--rules`: file of limits and requests; `None` = no such file.
     pub rules: Option<PathBuf>,
     /// `--warning` and `--critical`, as rules.
@@ -100,6 +104,7 @@ impl Default for Common {
             baseline: None,
             window: None,
             key_file: None,
+            socket: SocketOptions::default(),
             rules: None,
             limits: Vec::new(),
             sessions: None,
@@ -229,6 +234,10 @@ pub struct NodeConfig {
     /// `--server-check`: the age from which on an exit connects to its server again for a probe;
     /// `None` = never.
     pub server_check: Option<Duration>,
+    /// `true` if clients begin with a preamble (`--accept-proxy`).
+    pub accept_proxy: bool,
+    /// `--send-proxy`: the preamble for the server.
+    pub send_proxy: Option<ProxyVersion>,
     /// `--allow`: networks that may connect; empty = all.
     pub allow: Vec<Network>,
     /// `--max-connections`: most open ones; `None` = as many as descriptors allow.

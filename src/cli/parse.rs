@@ -214,6 +214,7 @@ impl Arguments {
                 "--key-file has no use at an echo with --accept raw: nothing there is in frames",
             ));
         }
+        check_proxy(&options, mode)?;
         check_metrics(&options, mode)?;
         let common = options.common.clone();
         let command = match mode {
@@ -266,6 +267,22 @@ fn apply(flag: &Flag, value: &OsStr, options: &mut Options) -> Result<(), String
             })?;
         }
         Set::Help | Set::Version => {}
+    }
+    Ok(())
+}
+
+/// Checks that only known peers name the client.
+fn check_proxy(options: &Options, mode: Mode) -> Result<(), String> {
+    if options.accept_proxy && options.allow.is_empty() {
+        return Err(remedied(
+            "--accept-proxy needs --allow: name the balancers, who else connects would be believed",
+        ));
+    }
+    let is_open = options.allow.is_empty() && options.common.key_file.is_none();
+    if options.send_proxy.is_some() && mode == Mode::Exit && is_open {
+        return Err(remedied(
+            "--send-proxy needs --key-file or --allow at an exit: who connects names the client",
+        ));
     }
     Ok(())
 }
@@ -427,6 +444,8 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             accept: options.accept,
             remove: options.remove,
             server_check: options.server_check,
+            accept_proxy: options.accept_proxy,
+            send_proxy: options.send_proxy,
             allow: options.allow,
             max_connections: options.max_connections,
             max_memory: options.max_memory,
@@ -497,7 +516,9 @@ mod tests {
     use crate::measure::Sla;
     use crate::passive::{GroupBy, Side};
     use crate::report::passive::PassiveFormat;
+    use crate::sys::{Dscp, Source};
     use crate::time::{Nanos, WallTime};
+    use crate::wire::proxy::ProxyVersion;
 
     fn args(line: &str) -> impl Iterator<Item = OsString> + '_ {
         line.split_whitespace().map(OsString::from)
@@ -707,6 +728,28 @@ mod tests {
             c.common.hop_limit = 255;
         }),
         (
+            "send-proxy",
+            "-l :1 -f b:1 -r --key-file k --send-proxy v2",
+            "-l :1 -f b:1 -r --key-file k",
+            |c| node(c).send_proxy = Some(ProxyVersion::V2),
+        ),
+        (
+            "accept-proxy",
+            "-l :1 -f b:1 --accept raw --allow ::1 --accept-proxy",
+            "-l :1 -f b:1 --accept raw --allow ::1",
+            |c| node(c).accept_proxy = true,
+        ),
+        ("bind", "-f b:1 --bind 10.0.0.1", SOURCE, |c| {
+            let address = "10.0.0.1".parse().unwrap();
+            c.common.socket.source = Some(Source::Address(address));
+        }),
+        ("bind", "-f b:1 --bind wan0", SOURCE, |c| {
+            c.common.socket.source = Some(Source::Interface("wan0".into()));
+        }),
+        ("dscp", "-l :1 -f b:1 --dscp ef", RELAY, |c| {
+            c.common.socket.dscp = Some(Dscp(46));
+        }),
+        (
             "allow",
             "-l :1 --allow 10.0.0.0/8 --allow ::1",
             "-l :1",
@@ -908,6 +951,8 @@ mod tests {
                     accept: Accept::Auto,
                     remove: false,
                     server_check: None,
+                    accept_proxy: false,
+                    send_proxy: None,
                     allow: Vec::new(),
                     max_connections: None,
                     max_memory: Options::default().max_memory,
@@ -983,6 +1028,22 @@ mod tests {
 -l :1 --allow 10.0.0.7/8
     --allow "10.0.0.7/8" has bits beyond its prefix: write 10.0.0.0/8 for the network,
         10.0.0.7 for one address
+-l :1 -f b:1 -r --send-proxy v1
+    --send-proxy needs --key-file or --allow at an exit: who connects names the client
+-l :1 -f b:1 -r --allow ::1 --send-proxy v3
+    --send-proxy "v3" is none of v1, v2
+-l :1 -f b:1 --accept raw --accept-proxy
+    --accept-proxy needs --allow: name the balancers, who else connects would be believed
+-l :1 -f b:1 --allow ::1 --accept-proxy
+    --accept-proxy is for entry, proxy, and --listen with --forward-to makes this the relay
+-f b:1 --dscp AF44
+    --dscp "AF44" is no DSCP: write CS0 to CS7, AF11 to AF43, EF, VA, LE, or 0 to 63
+-f b:1 --bind 10.0.0.1:80
+    --bind "10.0.0.1:80" is neither an address nor the name of an interface: write 10.0.0.1,
+        ::1 or eth0
+-l :1 --bind eth0
+    --bind is for source, relay, entry, exit, proxy, probe, exporter, and --listen without
+        --forward-to makes this the echo
 -l :1 --max-connections 0
     --max-connections "0" is not a whole number from 1 to 1000000
 -l :1 --accept any

@@ -3,6 +3,7 @@
 
 use super::config::TimeArgument;
 use crate::decimal::decimal;
+use crate::sys::{Source, INTERFACE_MAX};
 use crate::time::WallTime;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -112,6 +113,22 @@ pub(super) fn keyword<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Str
     })
 }
 
+/// Reads the source of connects: an address, or the name of an interface.
+///
+/// # Errors
+///
+/// The end of a sentence about the value.
+pub(super) fn source(text: &str) -> Result<Source, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(Source::Address(address));
+    }
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"/:".contains(c);
+    if (1..=INTERFACE_MAX).contains(&text.len()) && text.chars().all(plain) {
+        return Ok(Source::Interface(text.into()));
+    }
+    Err("is neither an address nor the name of an interface: write 10.0.0.1, ::1 or eth0".into())
+}
+
 /// A tag or a node name: text that fits into an annotation and onto one line of a report.
 pub(super) fn label(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > LABEL_MAX_BYTES {
@@ -204,6 +221,17 @@ mod tests {
                 Err("is not a whole number from 0 to 7".into()),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_source_is_an_address_or_a_name_that_an_interface_can_have() {
+        let address = Source::Address("10.0.0.1".parse().unwrap());
+        assert_eq!(source("10.0.0.1"), Ok(address));
+        assert!(matches!(source("::1"), Ok(Source::Address(_))));
+        assert_eq!(source("wan.7"), Ok(Source::Interface("wan.7".into())));
+        for text in ["", "a b", "a/b", "10.0.0.1:80", "sixteen-letters-"] {
+            assert!(source(text).is_err(), "{text}");
         }
     }
 

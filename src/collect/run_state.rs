@@ -63,6 +63,8 @@ pub struct RunState {
     windows: Windows,
     /// The run is compared with its own state, not with `--baseline`.
     follows: bool,
+    /// The settings that the report shows, a sentence each.
+    settings: Vec<String>,
     notices: Vec<Notice>,
     more_notices: u64,
     malformed: u64,
@@ -107,6 +109,7 @@ impl RunState {
             started,
             started_mono: sys::clock::mono(),
             windows: Windows::new(),
+            settings: Vec::new(),
             notices: Vec::new(),
             more_notices: 0,
             malformed: 0,
@@ -120,6 +123,13 @@ impl RunState {
     pub fn keeping(mut self, file: StateFile) -> Self {
         self.windows.file = Some(file);
         self.follow_state();
+        self
+    }
+
+    /// Shows a setting of the run in its reports.
+    #[must_use]
+    pub fn with_setting(mut self, text: String) -> Self {
+        self.settings.push(text);
         self
     }
 
@@ -277,7 +287,7 @@ impl RunState {
     /// Compares with the state as it is now, unless another baseline was given.
     fn follow_state(&mut self) {
         if self.follows {
-            self.baseline = Baseline::Earlier(self.windows.state());
+            self.baseline = Baseline::Earlier(self.windows.state(), state_file::clock());
             for path in self.paths.values_mut() {
                 path.model.set_baseline(self.baseline.clone());
             }
@@ -301,7 +311,7 @@ impl RunState {
             return;
         };
         let paths = &self.paths;
-        let when = state_file::before(state_file::now(), lasted);
+        let when = state_file::now().before(lasted);
         let kept = file.update(|state| {
             for path in paths.values().filter(|path| path.measured > 0) {
                 path.model.add_to(state, &path.names);
@@ -407,9 +417,14 @@ impl RunState {
     /// Returns the state of the path, as [`Report::state`] does.
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
-        let path = self.main().1;
-        let unmatched = path.watch.unmatched().next().is_some();
-        State::of(broken, blocks.received, path.worst(), unmatched)
+        let worst = self.main().1.worst();
+        State::of(broken, blocks.received, worst, self.is_unmatched())
+    }
+
+    /// A rule is about no part of the path: known in a run without end after its first window.
+    fn is_unmatched(&self) -> bool {
+        let is_known = self.span.is_none() || self.windows.ended > 0;
+        is_known && self.main().1.watch.unmatched().next().is_some()
     }
 
     fn taken(
@@ -542,7 +557,7 @@ impl RunState {
             events,
             broken: self.broken.clone(),
             annotations: main.annotations.values().cloned().collect(),
-            unmatched: main.watch.unmatched().next().is_some(),
+            unmatched: self.is_unmatched(),
             first_facts: main.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped,
@@ -568,7 +583,7 @@ impl RunState {
             1 => notice.text.clone(),
             count => format!("{} ({count} times)", notice.text),
         });
-        let mut notices: Vec<_> = texts.collect();
+        let mut notices: Vec<_> = self.settings.iter().cloned().chain(texts).collect();
         if self.more_notices > 0 {
             notices.push(format!("and {} notices more", self.more_notices));
         }

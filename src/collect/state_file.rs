@@ -6,11 +6,11 @@
 //! logged once; the run goes on, and its records wait in memory.
 
 use crate::measure::baseline::MAX_LEN;
-use crate::measure::change::{RecordEvent, When};
+use crate::measure::change::{BootClock, RecordEvent, When};
 use crate::measure::{Part, Record, RunHistories, StateText};
 use crate::output::replace;
 use crate::sys;
-use crate::time::{MonoTime, Nanos, WallTime};
+use crate::time::{MonoTime, Nanos, Now};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -289,13 +289,23 @@ pub enum StateReadError {
     Io(io::Error),
 }
 
+impl StateReadError {
+    /// The error without a remedy, for a command that does not write the file.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Foreign(what) => what.clone(),
+            Self::Io(error) => format!("read: {error}"),
+        }
+    }
+}
+
 impl std::fmt::Display for StateReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Foreign(what) => {
                 write!(f, "{what}; left as it is: move it away to begin anew")
             }
-            Self::Io(error) => write!(f, "read: {error}"),
+            Self::Io(_) => f.write_str(&self.what()),
         }
     }
 }
@@ -337,21 +347,19 @@ pub fn read_bounded(path: &Path) -> Result<String, StateReadError> {
 
 /// The time now, as records have it. Hours of the week are those of UTC.
 pub fn now() -> When {
-    let now = sys::file::boot_time();
-    When {
+    let now = sys::clock::read();
+    clock().when(Now {
         wall: now.wall,
-        utc_offset: 0,
-        boot: now.boot,
         mono: now.mono,
-    }
+    })
 }
 
-/// The moment `ago` before `when`.
-pub fn before(when: When, ago: Nanos) -> When {
-    When {
-        wall: WallTime(when.wall.0.saturating_sub(ago.0)),
-        mono: MonoTime(when.mono.0.saturating_sub(ago.0)),
-        ..when
+/// The clock of records against that of this process.
+pub fn clock() -> BootClock {
+    let now = sys::file::boot_time();
+    BootClock {
+        boot: now.boot,
+        ahead: now.mono.since(sys::clock::mono()),
     }
 }
 

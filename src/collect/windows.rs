@@ -75,7 +75,7 @@ impl Windows {
         let next = self.began + length;
         self.began = if now.since(next) < length { next } else { now };
         self.ended += 1;
-        (state_file::before(state_file::now(), lasted), length)
+        (state_file::now().before(lasted), length)
     }
 
     /// Keeps the record of a window.

@@ -20,7 +20,7 @@ use crate::publish::notify;
 use crate::publish::printer::Printer;
 use crate::report::prometheus::{render, Exposition, NodeFigures, Observed, ProbeOutcome};
 use crate::report::{Report, State};
-use crate::sys;
+use crate::sys::{self, SocketOptions};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -59,6 +59,7 @@ pub fn run(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> Result<Ex
 /// Answers requests for probes.
 pub struct Exporter {
     settings: NodeSettings,
+    socket: SocketOptions,
     allowed: Vec<Allowed>,
     /// The directory with a state for each target; `None` keeps none.
     states: Option<PathBuf>,
@@ -80,10 +81,18 @@ impl Exporter {
     pub fn new(settings: NodeSettings, allowed: Vec<Allowed>, states: Option<PathBuf>) -> Self {
         Self {
             settings,
+            socket: SocketOptions::default(),
             allowed,
             states,
             busy: AtomicUsize::new(0),
         }
+    }
+
+    /// Sets the options of the sockets that probe.
+    #[must_use]
+    pub fn with_socket(mut self, options: SocketOptions) -> Self {
+        self.socket = options;
+        self
     }
 
     /// Probes, and returns the metrics.
@@ -142,7 +151,8 @@ impl Exporter {
     fn run(&self, wanted: &ProbeRequest) -> Result<Report, String> {
         let host = wanted.target.host.as_deref().unwrap_or_default();
         let next_hop = NextHop::resolve(host, wanted.target.port, wanted.timeout)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| error.to_string())?
+            .with_socket(&self.socket);
         let settings = NodeSettings {
             timeout: wanted.timeout,
             ..self.settings.clone()

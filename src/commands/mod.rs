@@ -101,6 +101,8 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
         log::info!("main: cannot raise the limit of open descriptors: {error}");
     }
     let Config { common, command } = config;
+    let usable = common.socket.check();
+    usable.map_err(|error| Failure::new(cut_off(&command), error))?;
     let stop = Arc::new(StopFlag::default());
     match command {
         Command::Source(config) => source::run(&common, &config, signals, &stop),

@@ -117,7 +117,7 @@ fn endpoints(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<End
     let listen = &config.listen;
     let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
         .map_err(|error| format!("resolve {listen}: {error}"))?;
-    let listeners = bind(&addresses, common.timeout)
+    let listeners = bind(&addresses, common.timeout, &common.socket)
         .map_err(|(address, error)| format!("listen on {address}: {error}"))?;
     let mut text = String::new();
     for listener in &listeners {
@@ -170,6 +170,8 @@ fn prepare_node(
                 accept => accept,
             },
             remove: config.remove,
+            accept_proxy: config.accept_proxy,
+            send_proxy: config.send_proxy,
             limits: limits(config),
             server_check: config.server_check,
             key,

@@ -6,7 +6,7 @@ use crate::annotation::Classes;
 use crate::cli::{Common, Format, HostPort, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
-use crate::collect::state_file::{read_bounded, StateFile, StateReadError};
+use crate::collect::state_file::{clock, read_bounded, StateFile, StateReadError};
 use crate::commands::exporter::Exporter;
 use crate::http::{self, Routes};
 use crate::measure::baseline::escape;
@@ -53,6 +53,8 @@ pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
         stamp: common.stamp,
         accept: Accept::Auto,
         remove: false,
+        accept_proxy: false,
+        send_proxy: None,
         timeout: common.timeout,
         idle_timeout: common.idle_timeout,
         sample: common.sample,
@@ -89,7 +91,9 @@ pub(crate) fn key(common: &Common) -> Result<Option<Key>, String> {
 /// Resolves the address of a next hop.
 pub(crate) fn next_hop(common: &Common, endpoint: &HostPort) -> Result<NextHop, String> {
     let host = endpoint.host.as_deref().unwrap_or("localhost");
-    NextHop::resolve(host, endpoint.port, common.timeout).map_err(|error| format!("cannot {error}"))
+    let next_hop = NextHop::resolve(host, endpoint.port, common.timeout);
+    let next_hop = next_hop.map_err(|error| format!("cannot {error}"))?;
+    Ok(next_hop.with_socket(&common.socket))
 }
 
 /// Opens the output of results, before anything is measured; `otherwise` stands for no `--report`.
@@ -117,7 +121,7 @@ fn baseline(path: &Path) -> Result<Baseline, OutputError> {
         let read = RunHistories::parse(&text);
         read.map_err(|what| error(invalid(what.to_string())))?.state
     };
-    Ok(Baseline::Earlier(Arc::new(state)))
+    Ok(Baseline::Earlier(Arc::new(state), clock()))
 }
 
 /// Returns the empty state of a run, whose file is that of `--state`.
@@ -140,6 +144,9 @@ pub(crate) fn run_state_of(
     let baseline = common.baseline.as_deref().map(baseline).transpose()?;
     let baseline = baseline.unwrap_or_default();
     let mut run_state = RunState::new(&node_name(common), role.name(), started, baseline);
+    if !common.socket.is_empty() {
+        run_state = run_state.with_setting(common.socket.to_string());
+    }
     if let Some(window) = common.window {
         run_state = run_state.with_window(window.into());
     }
@@ -232,7 +239,8 @@ pub fn routes(common: &Common, metrics: &Arc<MetricsEndpoint>) -> Result<Routes,
         };
         // A node that also probes has a file for itself.
         let states = common.state.clone().filter(|path| path.is_dir());
-        let exporter = Exporter::new(settings, common.probe_allow.clone(), states);
+        let exporter = Exporter::new(settings, common.probe_allow.clone(), states)
+            .with_socket(common.socket.clone());
         routes = routes.with("/probe", move |request| exporter.answer(request));
     }
     Ok(routes)

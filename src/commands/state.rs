@@ -1,7 +1,7 @@
 //! The command `state`: what a state file has of each part, and accepting a change.
 
 use crate::cli::{ExitCode, Format, StateAction, StateConfig};
-use crate::collect::state_file::{read_state, StateFile};
+use crate::collect::state_file::{now, read_state, StateFile};
 use crate::commands::Failure;
 use crate::output::Output;
 use crate::report::history;
@@ -16,14 +16,15 @@ pub fn run(config: &StateConfig, format: Option<Format>) -> Result<ExitCode, Fai
     let failed = |text: String| Failure::new(ExitCode::Failed, text);
     let file = &config.file;
     let name = file.display();
-    let read = read_state(file).map_err(|error| failed(format!("state {name}: {error}")))?;
+    let read =
+        read_state(file).map_err(|error| failed(format!("state {name}: {}", error.what())))?;
     let json = format == Some(Format::Json);
     let text = match &config.action {
         StateAction::Show => {
             let bytes = fs::metadata(file).map_or(0, |data| data.len());
             match json {
-                true => history::json(&read.state, bytes),
-                false => history::text(&read.state, bytes),
+                true => history::json(&read.state, bytes, now()),
+                false => history::text(&read.state, bytes, now()),
             }
         }
         StateAction::Accept(part) => {

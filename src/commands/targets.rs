@@ -49,6 +49,7 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
         // A name that cannot be resolved fails this path only, and is tried again.
         let host = target.address.host.as_deref().unwrap_or_default();
         let next_hop = NextHop::unresolved(host, target.address.port);
+        let next_hop = next_hop.with_socket(&common.socket);
         let file = common.state.as_deref();
         let file = file.map(|directory| state_in(directory, &target.name));
         let state = run_state_of(common, NodeRole::Source, endless, file).map_err(unwritable)?;

@@ -320,6 +320,9 @@ pub struct Verdict {
     /// When the first block on the new level was due, by the clock as it is now; `None` if that is
     /// unknown.
     pub since: Option<WallTime>,
+    /// The earliest known time that is not before it, where a boot or a clock that was not set lies
+    /// between; `None` if [`Self::since`] is known or nothing changed.
+    pub since_at_most: Option<WallTime>,
     /// When the change ended; `None` if it lasts.
     pub until: Option<WallTime>,
     /// The least change that would have been named; `None` unless nothing was.
@@ -360,6 +363,7 @@ impl Default for Verdict {
             increase_high: None,
             baseline: None,
             since: None,
+            since_at_most: None,
             until: None,
             least: None,
             also: Vec::new(),
@@ -389,6 +393,8 @@ pub struct Also {
     pub increase: SignedNanos,
     /// As [`Verdict::since`].
     pub since: Option<WallTime>,
+    /// As [`Verdict::since_at_most`].
+    pub since_at_most: Option<WallTime>,
 }
 
 /// The second answer: the part that has most of the delay.
@@ -421,6 +427,9 @@ pub struct PartStatistics {
     pub delay: Option<Summary>,
     /// Of the latest complete window, or of the run before the first has ended.
     pub window: Option<Summary>,
+    /// The distribution of a connect, and of what lies behind the last node that stamps; empty for
+    /// the others, which have theirs in [`SegmentStatistics`] and [`HostStatistics`].
+    pub distribution: Histogram,
     /// Sum of the part / blocks of the run: these add up to the total's mean. Of the server, its
     /// own mean.
     pub mean: Option<SignedNanos>,

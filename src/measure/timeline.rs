@@ -4,7 +4,9 @@
 //! one. If there is a gap between the two, the timeline is the most recent one alone.
 
 use super::series::{exact_quantile, NONE};
+use super::Part;
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
+use crate::vec_map::VecMap;
 
 /// Number of rows up to which every row may have a slot of its own.
 const FEW: usize = 40;
@@ -61,6 +63,8 @@ pub struct Timeline {
     pub segments: Vec<Line>,
     /// Residences, both ways together, in order of the path.
     pub hosts: Vec<Line>,
+    /// Connects, and what lies behind the last node that stamps.
+    pub others: VecMap<Part, Line>,
     /// The events, in order of time.
     pub events: Vec<TimelineEvent>,
 }

@@ -10,7 +10,7 @@ use crate::node::pair::{EndPair, PumpCounts};
 use crate::node::Node;
 use crate::sync::lock;
 use crate::sync::STACK;
-use crate::sys;
+use crate::sys::{self, SocketOptions};
 use crate::vec_map::VecMap;
 use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io;
@@ -68,7 +68,8 @@ pub struct Totals {
     pub traffic: Traffic,
 }
 
-/// Binds every address; `timeout` is `--timeout` of the node.
+/// Binds every address; `timeout` is `--timeout` of the node. Accepted sockets have the DSCP of
+/// `options`.
 ///
 /// # Errors
 ///
@@ -76,6 +77,7 @@ pub struct Totals {
 pub fn bind(
     addresses: &[SocketAddr],
     timeout: Duration,
+    options: &SocketOptions,
 ) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
     addresses
         .iter()
@@ -83,7 +85,9 @@ pub fn bind(
             let listener = sys::listen_on(address).map_err(|error| (address, error))?;
             // A shorter backlog works too.
             let _ = sys::widen_backlog(&listener);
-            End::prepare(&listener, timeout).map_err(|error| (address, error))?;
+            End::prepare(&listener, timeout)
+                .and_then(|()| options.mark(&listener, address.ip()))
+                .map_err(|error| (address, error))?;
             Ok(listener)
         })
         .collect()

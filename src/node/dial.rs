@@ -4,6 +4,7 @@
 //! its own, as it may block for longer than any timeout here.
 
 use crate::sync::lock;
+use crate::sys::{self, SocketOptions};
 use crate::time::Nanos;
 use std::error::Error;
 use std::fmt;
@@ -73,6 +74,7 @@ impl Error for DialError {
 pub struct NextHop {
     host: String,
     port: u16,
+    socket: SocketOptions,
     found: Mutex<Found>,
 }
 
@@ -120,8 +122,16 @@ impl NextHop {
         Self {
             host: host.into(),
             port,
+            socket: SocketOptions::default(),
             found: Mutex::default(),
         }
+    }
+
+    /// Sets the options of the sockets that connect to it.
+    #[must_use]
+    pub fn with_socket(mut self, options: &SocketOptions) -> Self {
+        self.socket = options.clone();
+        self
     }
 
     /// Returns the next hop as it was given.
@@ -235,9 +245,7 @@ impl NextHop {
             let begun = Instant::now();
             let left = deadline.saturating_duration_since(begun);
             let share = left / (addresses.len() - tried) as u32;
-            // A share of zero would be refused as an argument; a microsecond times out all the
-            // same.
-            match TcpStream::connect_timeout(&address, share.max(Duration::from_micros(1))) {
+            match sys::connect(address, share, &self.socket) {
                 Ok(socket) => {
                     self.prefer(address);
                     return Ok(Connected {

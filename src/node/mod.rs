@@ -29,6 +29,7 @@ pub mod fault_log;
 pub mod introduce;
 pub mod link_auth;
 pub mod pair;
+mod proxy_preamble;
 pub mod pump;
 mod read_fault;
 pub mod reader;
@@ -49,8 +50,8 @@ use crate::collect::{latest, queue, requests};
 use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
-use crate::sys;
 use crate::time::Nanos;
+use crate::wire::proxy::ProxyVersion;
 use crate::wire::siphash::Key;
 use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
@@ -74,6 +75,10 @@ pub struct NodeSettings {
     pub accept: Accept,
     /// `true` if the next hop is a plain server (`-r`).
     pub remove: bool,
+    /// `true` if clients begin with a preamble of the PROXY protocol (`--accept-proxy`).
+    pub accept_proxy: bool,
+    /// `--send-proxy`: the version of the preamble for the server; `None` = no preamble.
+    pub send_proxy: Option<ProxyVersion>,
     /// `-t`: per operation.
     pub timeout: Duration,
     /// The idle time after which a connection ends; `None` = never.
@@ -109,6 +114,8 @@ impl NodeSettings {
             stamp: true,
             accept: Accept::Framed,
             remove: false,
+            accept_proxy: false,
+            send_proxy: None,
             timeout,
             idle_timeout: None,
             sample: Duration::from_millis(10),
@@ -164,8 +171,8 @@ pub struct Node {
     fault_log: fault_log::FaultLog,
     /// Set once the log has named a plain client that waits for a server that sends first.
     silence_logged: AtomicBool,
-    /// The greatest error of the wall clock as the kernel states it, at start; `None` if unknown.
-    pub clock_error: Option<Nanos>,
+    /// Set once the log has named a path without the address of its client.
+    unnamed_logged: AtomicBool,
 }
 
 impl Node {
@@ -187,7 +194,7 @@ impl Node {
             own_ends: Mutex::default(),
             fault_log: fault_log::FaultLog::default(),
             silence_logged: AtomicBool::new(false),
-            clock_error: sys::clock_error().map(Nanos::from),
+            unnamed_logged: AtomicBool::new(false),
             settings,
         };
         (node, queue)
@@ -209,7 +216,7 @@ impl Node {
                 NodeRole::Exit => ABILITY_PROBES,
                 _ => 0,
             },
-            clock_error: self.clock_error,
+            clock_error: self.clock.error(),
             connect,
             name: self.settings.name.clone(),
             address,
@@ -229,6 +236,11 @@ impl Node {
     /// Returns `true` once: the log is to name a plain client that waits.
     fn logs_silence(&self) -> bool {
         !self.silence_logged.swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns `true` once: the log is to name a path without the address of its client.
+    fn logs_unnamed_client(&self) -> bool {
+        !self.unnamed_logged.swap(true, Ordering::Relaxed)
     }
 
     /// Registers an onward connection of this node.

@@ -5,6 +5,7 @@ use crate::node::end::{End, LONGEST_TICK};
 use crate::node::server_time::ServerTimer;
 use crate::session::opening::Session;
 use crate::sys;
+use crate::wire::ClientAddress;
 use std::net::Shutdown;
 use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
 use std::sync::OnceLock;
@@ -21,6 +22,8 @@ pub struct EndPair {
     pub session: OnceLock<Session>,
     /// The path of a framed client; `None` until OPEN was read, and for a raw client.
     pub path: OnceLock<PathKey>,
+    /// The client's own ends, of its preamble or of OPEN; `None` if neither named them.
+    pub client_address: OnceLock<Box<ClientAddress>>,
     /// The end towards the next hop; `None` at a reflector and until it is connected.
     pub server: OnceLock<End>,
     /// `--timeout`.
@@ -80,6 +83,7 @@ impl EndPair {
             client,
             session: OnceLock::new(),
             path: OnceLock::new(),
+            client_address: OnceLock::new(),
             server: OnceLock::new(),
             timeout,
             failed: AtomicBool::new(false),

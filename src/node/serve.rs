@@ -12,6 +12,7 @@ use crate::node::fault::{explain, ConnectionFault};
 use crate::node::introduce::report_nodes;
 use crate::node::link_auth::{self, NoLink};
 use crate::node::pair::EndPair;
+use crate::node::proxy_preamble::{self, client_of, take_client_address};
 use crate::node::pump::Pump;
 use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::server_check::ServerCheck;
@@ -25,7 +26,8 @@ use crate::session::path;
 use crate::sync::random;
 use crate::sys;
 use crate::wire::{
-    set_egress, Annotations, ErrorCode, Flags, FrameType, FrameView, Header, NodeRole, ParseError,
+    set_egress, Annotations, ClientAddress, ErrorCode, Flags, FrameType, FrameView, Header,
+    NodeRole, ParseError,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -40,6 +42,9 @@ pub(super) fn serve(connection: &Arc<Connection>) -> Result<(), ConnectionFault>
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let local = local_end(node, pair)?;
+    if node.settings.accept_proxy && !proxy_preamble::accept(node, pair)? {
+        return Ok(()); // A health check that connects and closes.
+    }
     let mut reader = FrameReader::new(pair, &pair.client, node.settings.idle_timeout);
     if admit(node, pair, &mut reader)? {
         if reader.pending().is_empty() {
@@ -121,6 +126,7 @@ fn serve_raw<'a>(
     local: SocketAddr,
 ) -> Result<(), ConnectionFault> {
     let node = &connection.shared.node;
+    let pair = &connection.pair;
     let mut session = Session {
         cookie: 0,
         hop: 0,
@@ -131,6 +137,10 @@ fn serve_raw<'a>(
         return Ok(());
     }
     if node.settings.remove {
+        if node.settings.send_proxy.is_some() {
+            let client = client_of(pair, local);
+            pair.client_address.get_or_init(|| Box::new(client));
+        }
         connect(connection, local, session)?;
         return pump_both(
             connection,
@@ -145,7 +155,7 @@ fn serve_raw<'a>(
     // Set once: a connection carries one session.
     let _ = connection.pair.session.set(session);
     let upstream = connect(connection, local, session)?;
-    let open = open_as_entry(node, session, local, &upstream);
+    let open = open_as_entry(node, session, client_of(pair, local), local, &upstream);
     pump_both(
         connection,
         session,
@@ -158,7 +168,13 @@ fn serve_raw<'a>(
 }
 
 #[inline(never)]
-fn open_as_entry(node: &Node, session: Session, local: SocketAddr, upstream: &Upstream) -> Vec<u8> {
+fn open_as_entry(
+    node: &Node,
+    session: Session,
+    client: ClientAddress,
+    local: SocketAddr,
+    upstream: &Upstream,
+) -> Vec<u8> {
     let info = node.info(
         NodeRole::Entry,
         Some(upstream.took),
@@ -166,7 +182,11 @@ fn open_as_entry(node: &Node, session: Session, local: SocketAddr, upstream: &Up
         upstream.address.to_string(),
     );
     let now = node.clock.pump().read();
-    opening::begin(session, &now.introduce(&info), false)
+    let introduction = Introduction {
+        client: Some(client),
+        ..now.introduce(&info)
+    };
+    opening::begin(session, &introduction, false)
 }
 
 /// Returns the next frame, which has to come.
@@ -259,6 +279,9 @@ fn serve_framed<'a>(
         let text = error.text(pair.client.peer);
         ConnectionFault::error(node, session.hop, error.code(), text)
     })?;
+    if node.settings.send_proxy.is_some() {
+        take_client_address(pair, view.annotations());
+    }
     let role = opening::role(node.next_hop.is_none(), node.settings.remove);
     // A probe gives the server of an exit no connection and no byte.
     let probe = role == NodeRole::Exit && header.flags.has(Flags::PROBE);

@@ -7,7 +7,7 @@ use crate::node::dial::DialError;
 use crate::sync::{lock, STACK};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
-use crate::wire::ServerConnect;
+use crate::wire::{proxy, ServerConnect};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -141,6 +141,10 @@ fn run(shared: &Shared) {
     while node.server_check.wait() {
         let begun = sys::clock::mono();
         let connected = next_hop.connect(node.settings.timeout);
+        if let (Ok(connected), Some(version)) = (&connected, node.settings.send_proxy) {
+            // A server that closed at once has accepted all the same.
+            let _ = sys::send_now(&connected.socket, &proxy::emit(version, None));
+        }
         let took = connected.as_ref().map(|connected| connected.took);
         if node.server_check.take(begun, true, took).is_none() {
             // Not at once again: the cause is this host, and lasts.

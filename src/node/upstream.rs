@@ -8,6 +8,7 @@ use crate::node::end::End;
 use crate::node::fault::{explain, ConnectionFault};
 use crate::node::link_auth::{self, NoLink};
 use crate::node::pair::EndPair;
+use crate::node::proxy_preamble;
 use crate::node::reader::ReadFault;
 use crate::node::Node;
 use crate::session::connection_record::ConnectionSide;
@@ -85,6 +86,7 @@ fn set_up(
         .expect("a pair is connected onward once");
     let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
     connection_log::connected(pair, &end, took);
+    proxy_preamble::send(node, pair, &end).map_err(lost)?;
     let connected = Instant::now();
     if pair.server.set(end).is_err() {
         unreachable!("a pair is connected onward once");

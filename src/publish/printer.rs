@@ -191,7 +191,7 @@ impl Printer {
         run_state: &RunState,
         taken: Option<&TakenTrip>,
     ) -> Result<(), OutputError> {
-        let Renderer::Block(render) = self.format.entry().renderer else {
+        let Renderer::Block(render, _) = self.format.entry().renderer else {
             return Ok(());
         };
         let block = MeasuredBlock {
@@ -314,7 +314,7 @@ impl RunOutput for Printer {
         let report = run_state.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format.entry().renderer {
             Renderer::Run(render) => render(&report, &self.style()),
-            Renderer::Block(_) => String::new(), // Each block had its line.
+            Renderer::Block(_, end) => end(&report), // Each block had its line.
         };
         // A failure of one, or a reader that is gone, does not keep the others from being written.
         let shown = self.output.write(&rendered);

@@ -19,8 +19,12 @@ use std::str::FromStr;
 pub enum Renderer {
     /// Renders the whole run at its end.
     Run(fn(&Report, &TextStyle) -> String),
-    /// Renders one block while the run goes on; the table remembers the header in force.
-    Block(fn(&MeasuredBlock<'_>, &mut csv::Table) -> String),
+    /// Renders one block while the run goes on; the table remembers the header in force. The second
+    /// renders what follows the last block.
+    Block(
+        fn(&MeasuredBlock<'_>, &mut csv::Table) -> String,
+        fn(&Report) -> String,
+    ),
 }
 
 /// A row of the table of formats.
@@ -70,14 +74,14 @@ formats! {
         Renderer::Run(text::render);
     Json "json" false "one object for the run"
         Renderer::Run(|report, _| json::render(report));
-    Jsonl "jsonl" false "an object per block and line"
-        Renderer::Block(|block, _| jsonl::line(&block.line));
+    Jsonl "jsonl" false "an object per block and line, the last with the verdict"
+        Renderer::Block(|block, _| jsonl::line(&block.line), json::end_line);
     Csv "csv" false "a row per block"
-        Renderer::Block(|block, table| table.line(&block.line));
+        Renderer::Block(|block, table| table.line(&block.line), |_| String::new());
     Influx "influx" true "Influx line protocol for Telegraf, a line per part"
         Renderer::Run(|report, _| influx::render(report));
     Otlp "otlp" true "OpenTelemetry traces as OTLP/JSON, a trace per block and line"
-        Renderer::Block(|block, _| otlp::line(block));
+        Renderer::Block(|block, _| otlp::line(block), |_| String::new());
     Nagios "nagios" true "the line of a monitoring plugin"
         Renderer::Run(|report, _| nagios::render(report));
 }
@@ -95,7 +99,7 @@ impl Format {
 
     /// Returns `true` if the format has a line per block, written while the run goes on.
     pub fn has_lines(self) -> bool {
-        matches!(self.entry().renderer, Renderer::Block(_))
+        matches!(self.entry().renderer, Renderer::Block(..))
     }
 }
 
@@ -150,7 +154,7 @@ mod tests {
         for entry in FORMATS.iter().filter(|entry| entry.format.is_built()) {
             let text = match entry.renderer {
                 Renderer::Run(render) => render(&samples::full(), &TextStyle::default()),
-                Renderer::Block(line) => {
+                Renderer::Block(line, _) => {
                     let mut table = csv::Table::default();
                     samples::with_blocks(|block| {
                         let block = MeasuredBlock {

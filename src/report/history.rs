@@ -2,8 +2,9 @@
 
 use super::json::write::{Array, Object, Writer};
 use crate::measure::baseline::{path_nodes, PathHistory};
+use crate::measure::change::{Began, RunHistory, When};
 use crate::measure::{Part, RunHistories};
-use crate::time::{SignedNanos, WallTime};
+use crate::time::SignedNanos;
 use crate::vec_map::VecMap;
 
 /// The value of `schema` in the JSON of a state.
@@ -20,10 +21,10 @@ struct Row {
     /// The median of its records' medians, or of its runs'.
     p50: Option<SignedNanos>,
     /// A change that lasts: amount and beginning.
-    change: Option<(SignedNanos, Option<WallTime>)>,
+    change: Option<(SignedNanos, Began)>,
 }
 
-fn rows(key: &str, path: &PathHistory) -> Vec<Row> {
+fn rows(key: &str, path: &PathHistory, now: When) -> Vec<Row> {
     let nodes = path_nodes(key);
     let node = |hop: u8| {
         let known = nodes.iter().find(|(known, _)| *known == hop);
@@ -52,12 +53,11 @@ fn rows(key: &str, path: &PathHistory) -> Vec<Row> {
         }
         medians.sort_unstable();
         let lasting = runs.and_then(|runs| runs.lasting());
-        let lasting = lasting.map(|lasting| (lasting.amount, Some(lasting.since)));
+        let began = |runs: &RunHistory| runs.began(now.wall);
+        let lasting =
+            lasting.map(|lasting| (lasting.amount, runs.map_or_else(Began::default, began)));
         let lasts = path.watches.get(&part).and_then(|watch| watch.lasts());
-        let lasts = lasts.map(|lasts| {
-            let since = lasts.since.is_clock_set().then_some(lasts.since.wall);
-            (lasts.amount, since)
-        });
+        let lasts = lasts.map(|lasts| (lasts.amount, path.began(lasts.since, now)));
         Row {
             part,
             name: part.name(&node, nodes.last().map(|(hop, _)| *hop)),
@@ -74,7 +74,7 @@ fn rows(key: &str, path: &PathHistory) -> Vec<Row> {
 pub fn parts(state: &RunHistories) -> VecMap<Part, Vec<String>> {
     let mut parts: VecMap<Part, Vec<String>> = VecMap::new();
     for (key, path) in &state.paths {
-        for row in rows(key, path) {
+        for row in rows(key, path, When::default()) {
             let names = parts.get_or_insert_with(row.part, Vec::new);
             if !names.contains(&row.name) {
                 names.push(row.name);
@@ -85,7 +85,7 @@ pub fn parts(state: &RunHistories) -> VecMap<Part, Vec<String>> {
 }
 
 /// For people. `bytes` is the size of the file.
-pub fn text(state: &RunHistories, bytes: u64) -> String {
+pub fn text(state: &RunHistories, bytes: u64, now: When) -> String {
     let mut text = format!(
         "paths: {}, {} KiB\n",
         state.paths.len(),
@@ -106,7 +106,7 @@ pub fn text(state: &RunHistories, bytes: u64) -> String {
             _ => "records: none".to_owned(),
         };
         text += &format!("\npath {}; {span}\n", names.join(", "));
-        for row in rows(key, path) {
+        for row in rows(key, path, now) {
             let p50 = row.p50.map_or_else(|| "-".to_owned(), ms);
             text += &format!(
                 "  {}: p50 {p50} ms, runs {}, records {}",
@@ -114,11 +114,20 @@ pub fn text(state: &RunHistories, bytes: u64) -> String {
                 row.runs,
                 row.records
             );
-            if let Some((amount, since)) = row.change {
+            if let Some((amount, began)) = row.change {
                 let sign = if amount.0 < 0 { "" } else { "+" };
                 text += &format!("; changed by {sign}{} ms", ms(amount));
-                if let Some(since) = since {
-                    text += &format!(" since {since}");
+                match began {
+                    Began {
+                        since: Some(since), ..
+                    } => text += &format!(" since {since}"),
+                    Began {
+                        at_most: Some(at_most),
+                        ..
+                    } => {
+                        text += &format!(" since before {at_most}");
+                    }
+                    Began { .. } => {}
                 }
                 text += ", not accepted";
             }
@@ -133,7 +142,7 @@ fn ms(delay: SignedNanos) -> String {
 }
 
 /// The same as one JSON object.
-pub fn json(state: &RunHistories, bytes: u64) -> String {
+pub fn json(state: &RunHistories, bytes: u64, now: When) -> String {
     let mut text = Writer::indented(4).finish(Object(|w| {
         w.pair("schema", SCHEMA);
         w.pair("bytes", bytes);
@@ -143,7 +152,7 @@ pub fn json(state: &RunHistories, bytes: u64) -> String {
                 w.pair("records", path.records.len() as u64);
                 w.pair("first", path.records.first().map(|record| record.when.wall));
                 w.pair("last", path.records.last().map(|record| record.when.wall));
-                let rows = rows(key, path).into_iter().map(|row| {
+                let rows = rows(key, path, now).into_iter().map(|row| {
                     Object(move |w: &mut Writer| {
                         w.pair("part", row.part.to_string().as_str());
                         w.pair("name", row.name.as_str());
@@ -151,7 +160,9 @@ pub fn json(state: &RunHistories, bytes: u64) -> String {
                         w.pair("records", row.records as u64);
                         w.pair("p50_ns", row.p50);
                         w.pair("change_ns", row.change.map(|(amount, _)| amount));
-                        w.pair("since", row.change.and_then(|(_, since)| since));
+                        let began = row.change.map(|(_, began)| began).unwrap_or_default();
+                        w.pair("since", began.since);
+                        w.pair("since_at_most", began.at_most);
                     })
                 });
                 w.pair("parts", Array(rows));

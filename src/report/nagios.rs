@@ -16,6 +16,7 @@ use super::{printable, Report, State};
 use crate::measure::sla::{Amount, LimitState, RuleFigure, Statistic};
 use crate::measure::{Part, Sla, Summary};
 use crate::time::SignedNanos;
+use crate::vec_map::VecMap;
 use std::fmt::Write as _;
 
 /// Limits that are written in words; all of them are in the performance data.
@@ -153,7 +154,31 @@ fn performance(report: &Report) -> Vec<String> {
     if let Some(summary) = statistics.behind_exit {
         entries.extend(unlimited("behind_exit", Some(summary)));
     }
+    number_alike(&mut entries);
     entries
+}
+
+/// Numbers labels that are alike, as those of two nodes with one name are: a monitoring system
+/// keeps one value per label.
+fn number_alike(entries: &mut [String]) {
+    let mut known: VecMap<String, usize> = VecMap::new();
+    for entry in entries {
+        let Some(end) = entry.find("'=") else {
+            continue;
+        };
+        let label = entry[1..end].to_owned();
+        let mut number = known.get(&label).copied().unwrap_or(0) + 1;
+        if number > 1 {
+            let mut name = format!("{label}_{number}");
+            while known.get(&name).is_some() {
+                number += 1;
+                name = format!("{label}_{number}");
+            }
+            entry.replace_range(1..end, &name);
+            known.insert(name, 1);
+        }
+        known.insert(label, number);
+    }
 }
 
 /// Returns the entries of a summary that no limit is about.
@@ -334,6 +359,55 @@ mod tests {
         let (_, entries) = read(&render(&report));
         let named = entries.iter().filter(|entry| entry.0.contains("x___1;2 y"));
         assert!(named.count() >= 4, "{entries:?}");
+    }
+
+    #[test]
+    fn every_part_has_values_and_no_two_labels_are_alike() {
+        let mut report = samples::full();
+        let connect = Part::Connect { from: 1, to: 2 };
+        for part in [connect, Part::Behind(3)] {
+            report
+                .statistics
+                .parts
+                .push(samples::part(part, 40_000, None));
+        }
+        let (_, entries) = read(&render(&report));
+        for label in [
+            "A",
+            "B_forward",
+            "B->C",
+            "connect B->C",
+            "behind Z",
+            "behind_exit",
+        ] {
+            let value = entries
+                .iter()
+                .find(|entry| entry.0 == format!("{label}_p95"));
+            assert!(
+                value.is_some_and(|entry| entry.1 > Some(0.0)),
+                "{label}: {entries:?}"
+            );
+        }
+        // Peers choose their names.
+        for name in ["total", "A", "B_p50", "B_forward", "C"] {
+            for node in &mut report.path.nodes {
+                node.name = name.to_owned();
+            }
+            let (_, entries) = read(&render(&report));
+            let mut labels: Vec<_> = entries.iter().map(|entry| &entry.0).collect();
+            let count = labels.len();
+            labels.sort_unstable();
+            labels.dedup();
+            assert_eq!(labels.len(), count, "{name}: {entries:?}");
+        }
+        for seed in 0..200 {
+            let (_, entries) = read(&render(&samples::random(seed)));
+            let mut labels: Vec<_> = entries.iter().map(|entry| &entry.0).collect();
+            let count = labels.len();
+            labels.sort_unstable();
+            labels.dedup();
+            assert_eq!(labels.len(), count, "seed {seed}: {entries:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The kind of client on a new connection, judged by its first bytes.
 
+use crate::wire::proxy::{PROXY_V1, PROXY_V2};
 use crate::wire::{ParseError, MAGIC};
 
 /// The clients that a listener takes (`--accept`).
@@ -27,9 +28,6 @@ pub enum Admission {
     Refused(String),
 }
 
-const PROXY_V1: &[u8] = b"PROXY ";
-const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-
 /// Judges `bytes`, all that was received so far; `ended` if no more will come.
 pub fn judge(accept: Accept, bytes: &[u8], ended: bool) -> Admission {
     let begun = bytes.len().min(MAGIC.len());
@@ -46,7 +44,8 @@ pub fn judge(accept: Accept, bytes: &[u8], ended: bool) -> Admission {
         _ if complete => Admission::Framed,
         _ if preamble => Admission::Refused(
             "sent a PROXY protocol preamble: switch it off at the balancer (no send-proxy), \
-             or use --accept raw to hand it on to the server"
+             or use --accept raw, with --accept-proxy to read it and without to hand it on to the \
+             server"
                 .into(),
         ),
         _ if fits && !ended => Admission::Undecided,

@@ -5,8 +5,9 @@ use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
 use crate::time::{Nanos, WallTime};
 use crate::wire::{
-    build, push_annotation, push_stamp, ErrorCode, Flags, FrameType, FrameView, Header, NodeInfo,
-    NodeRole, Stamp, StampDirection, StampFlags, ANNOTATION_NODE, ANNOTATION_NONCE, STAMP_LEN,
+    build, push_annotation, push_stamp, ClientAddress, ErrorCode, Flags, FrameType, FrameView,
+    Header, NodeInfo, NodeRole, Stamp, StampDirection, StampFlags, ANNOTATION_CLIENT_ADDRESS,
+    ANNOTATION_NODE, ANNOTATION_NONCE, STAMP_LEN,
 };
 use std::net::SocketAddr;
 
@@ -132,6 +133,8 @@ pub struct Introduction<'a> {
     pub ingress: WallTime,
     /// The generation of that clock.
     pub generation: u8,
+    /// The ends of the client's connection, at an entry.
+    pub client: Option<ClientAddress>,
 }
 
 impl Introduction<'_> {
@@ -151,7 +154,12 @@ impl Introduction<'_> {
 
     /// Appends the introduction; a flag marks a lack of room.
     fn append(&self, annotations: &mut Vec<u8>, flags: Flags, hop: u8) -> Flags {
-        if push_annotation(annotations, ANNOTATION_NODE, hop, &self.info.emit()) {
+        let client = self.client.map(|client| client.emit());
+        let has_room = push_annotation(annotations, ANNOTATION_NODE, hop, &self.info.emit())
+            && client.map_or(true, |client| {
+                push_annotation(annotations, ANNOTATION_CLIENT_ADDRESS, hop, &client)
+            });
+        if has_room {
             flags
         } else {
             flags.with(Flags::ANNOTATIONS_OVERFLOW)
@@ -246,6 +254,7 @@ mod tests {
             info,
             ingress: WallTime(ingress),
             generation: 3,
+            client: None,
         }
     }
 
@@ -254,6 +263,33 @@ mod tests {
         hop: 0,
         hop_limit: 4,
     };
+
+    #[test]
+    fn an_entry_adds_the_ends_of_its_client_which_stay_as_they_are_along_the_path() {
+        let [source, destination] = ["192.0.2.1:5", "[2001:db8::1]:6"].map(|end| end.parse());
+        let client = ClientAddress::new(source.unwrap(), destination.unwrap());
+        let entry = info(10);
+        let introduction = Introduction {
+            client: Some(client),
+            ..at(&entry, 100)
+        };
+        let open = begin(FIRST, &introduction, false);
+        let view = FrameView::parse(&open).unwrap();
+        let next = info(11);
+        let passed = Opening::pass_on(Session::behind(&view.header), &view, Some(&at(&next, 200)));
+        let view = FrameView::parse(&passed.frame).unwrap();
+        let kinds = view.annotations().map(|one| one.unwrap());
+        let kinds: Vec<_> = kinds.map(|one| (one.kind, one.hop)).collect();
+        let expected = [
+            (ANNOTATION_NODE, 0),
+            (ANNOTATION_CLIENT_ADDRESS, 0),
+            (ANNOTATION_NODE, 1),
+        ];
+        assert_eq!(kinds, expected);
+        let value = view.annotations().nth(1).unwrap().unwrap().value;
+        assert_eq!(ClientAddress::parse(value), Ok(client));
+        assert_eq!(path::nodes(view.annotations()).len(), 2);
+    }
 
     #[test]
     fn each_node_of_a_path_adds_its_introduction_and_its_stamp() {

@@ -4,8 +4,8 @@
 use std::ffi::c_int;
 
 pub(super) use arch::{
-    ENETDOWN, ENOBUFS, RLIMIT_NOFILE, SIG_BLOCK, SIOCOUTQ, SOCK_STREAM, SOL_SOCKET, SO_KEEPALIVE,
-    SO_LINGER, SO_REUSEADDR, SO_SNDTIMEO,
+    EINPROGRESS, ENETDOWN, ENOBUFS, RLIMIT_NOFILE, SIG_BLOCK, SIOCOUTQ, SOCK_STREAM, SOL_SOCKET,
+    SO_KEEPALIVE, SO_LINGER, SO_REUSEADDR, SO_SNDTIMEO,
 };
 
 #[cfg(any(target_arch = "mips", target_arch = "mips64"))]
@@ -21,6 +21,7 @@ mod arch {
     pub(in super::super) const RLIMIT_NOFILE: c_int = 5;
     pub(in super::super) const SIG_BLOCK: c_int = 1;
     pub(in super::super) const SIOCOUTQ: u32 = 0x7472;
+    pub(in super::super) const EINPROGRESS: c_int = 150;
     pub(in super::super) const ENETDOWN: c_int = 127;
     pub(in super::super) const ENOBUFS: c_int = 132;
 }
@@ -38,6 +39,7 @@ mod arch {
     pub(in super::super) const RLIMIT_NOFILE: c_int = 7;
     pub(in super::super) const SIG_BLOCK: c_int = 0;
     pub(in super::super) const SIOCOUTQ: u32 = 0x5411;
+    pub(in super::super) const EINPROGRESS: c_int = 115;
     pub(in super::super) const ENETDOWN: c_int = 100;
     pub(in super::super) const ENOBUFS: c_int = 105;
 }
@@ -48,7 +50,13 @@ pub(super) const SO_TIMESTAMPNS_NEW: c_int = 64;
 pub(super) const SO_TIMESTAMPNS_OLD: c_int = 35;
 pub(super) const SO_RCVBUFFORCE: c_int = 33;
 pub(super) const SO_ATTACH_FILTER: c_int = 26;
+pub(super) const AF_INET: u16 = 2;
 pub(super) const AF_INET6: u16 = 10;
+pub(super) const SO_BINDTODEVICE: c_int = 25;
+pub(super) const IPPROTO_IP: c_int = 0;
+pub(super) const IP_TOS: c_int = 1;
+pub(super) const IP_BIND_ADDRESS_NO_PORT: c_int = 24;
+pub(super) const IPV6_TCLASS: c_int = 67;
 pub(super) const IPPROTO_IPV6: c_int = 41;
 pub(super) const IPV6_V6ONLY: c_int = 26;
 pub(super) const IPPROTO_TCP: c_int = 6;
@@ -70,6 +78,7 @@ pub(super) const SIG_DFL: usize = 0;
 pub(super) const SIG_IGN: usize = 1;
 pub(super) const EAGAIN: c_int = 11;
 pub(super) const ENOMEM: c_int = 12;
+pub(super) const ENODEV: c_int = 19;
 pub(super) const ENFILE: c_int = 23;
 pub(super) const EMFILE: c_int = 24;
 /// Returned by adjtimex(2) for a clock that is not synchronised.

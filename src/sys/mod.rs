@@ -8,7 +8,9 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+mod connect;
 mod constants;
+mod dscp;
 pub mod file;
 #[cfg(target_os = "linux")]
 pub mod packet;
@@ -22,6 +24,8 @@ pub mod thread;
 mod unwind;
 
 pub use clock::clock_error;
+pub use connect::{connect, SocketOptions, Source, INTERFACE_MAX};
+pub use dscp::Dscp;
 pub use process::{
     host_name, is_shortage, raise_descriptor_limit, return_free_memory, tune_malloc,
 };

@@ -2,9 +2,9 @@
 
 use super::check;
 use super::constants::{
-    AF_INET6, IPPROTO_IPV6, IPPROTO_TCP, IPV6_V6ONLY, MSG_DONTWAIT, MSG_NOSIGNAL, POLLERR, POLLIN,
-    POLLOUT, POLLRDHUP, SHUT_RD, SIOCOUTQ, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, SO_KEEPALIVE,
-    SO_LINGER, SO_REUSEADDR, SO_SNDTIMEO, TCP_NODELAY,
+    AF_INET, AF_INET6, IPPROTO_IPV6, IPPROTO_TCP, IPV6_V6ONLY, MSG_DONTWAIT, MSG_NOSIGNAL, POLLERR,
+    POLLIN, POLLOUT, POLLRDHUP, SHUT_RD, SIOCOUTQ, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET,
+    SO_KEEPALIVE, SO_LINGER, SO_REUSEADDR, SO_SNDTIMEO, TCP_NODELAY,
 };
 use std::ffi::{c_int, c_long, c_short, c_uint, c_ulong, c_void};
 use std::io;
@@ -25,14 +25,41 @@ struct Linger {
     linger: c_int,
 }
 
-/// A `struct sockaddr_in6`.
-#[repr(C)]
-struct SockaddrIn6 {
-    family: u16,
-    port: u16,
-    flow_info: u32,
-    address: [u8; 16],
-    scope: u32,
+/// A `struct sockaddr_in` or `sockaddr_in6`: its bytes and their number.
+pub(super) struct RawAddress([u8; 28], c_uint);
+
+impl RawAddress {
+    pub(super) fn of(address: SocketAddr) -> Self {
+        let mut raw = [0; 28];
+        raw[2..4].copy_from_slice(&address.port().to_be_bytes());
+        let (family, len) = match address {
+            SocketAddr::V4(v4) => {
+                raw[4..8].copy_from_slice(&v4.ip().octets());
+                (AF_INET, 16)
+            }
+            SocketAddr::V6(v6) => {
+                raw[4..8].copy_from_slice(&v6.flowinfo().to_be_bytes());
+                raw[8..24].copy_from_slice(&v6.ip().octets());
+                raw[24..].copy_from_slice(&v6.scope_id().to_ne_bytes());
+                (AF_INET6, 28)
+            }
+        };
+        raw[..2].copy_from_slice(&family.to_ne_bytes());
+        Self(raw, len)
+    }
+
+    /// Calls bind(2).
+    pub(super) fn bind(&self, fd: RawFd) -> io::Result<()> {
+        // SAFETY: the bytes live until after the call, which keeps no pointer, and are as many as
+        // given.
+        check(unsafe { bind(fd, self.0.as_ptr().cast(), self.1) })
+    }
+
+    /// Calls connect(2).
+    pub(super) fn connect(&self, fd: RawFd) -> io::Result<()> {
+        // SAFETY: as for `bind`.
+        check(unsafe { connect(fd, self.0.as_ptr().cast(), self.1) })
+    }
 }
 
 extern "C" {
@@ -62,6 +89,24 @@ pub(super) fn set_option<T>(fd: RawFd, level: c_int, name: c_int, value: &T) -> 
             size_of::<T>() as c_uint,
         )
     })
+}
+
+/// Sets an option of a socket that takes bytes.
+pub(super) fn set_bytes(fd: RawFd, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    let len = value.len() as c_uint;
+    // SAFETY: the kernel reads the `len` bytes of `value`, which live until after the call.
+    check(unsafe { setsockopt(fd, level, name, value.as_ptr().cast(), len) })
+}
+
+/// Opens a socket.
+pub(super) fn open(family: u16, kind: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: integers in, a descriptor or -1 out.
+    let fd = unsafe { socket(family.into(), kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just opened here and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Sends as much of `bytes` as the kernel takes at once.
@@ -163,7 +208,11 @@ pub fn send_timeout(fd: &impl AsRawFd, timeout: Duration) -> io::Result<()> {
     set_option(fd.as_raw_fd(), SOL_SOCKET, SO_SNDTIMEO, &value)
 }
 
-fn poll_one(fd: RawFd, events: c_short, timeout: Option<Duration>) -> io::Result<c_short> {
+pub(super) fn poll_one(
+    fd: RawFd,
+    events: c_short,
+    timeout: Option<Duration>,
+) -> io::Result<c_short> {
     let mut entry = PollFd {
         fd,
         events,
@@ -256,26 +305,11 @@ pub fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     if address.ip() != Ipv6Addr::UNSPECIFIED {
         return TcpListener::bind(address);
     }
-    // SAFETY: integers in, a descriptor or -1 out.
-    let fd = unsafe { socket(AF_INET6.into(), SOCK_STREAM | SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` was just opened here and nothing else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = open(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC)?;
     let (on, off): (c_int, c_int) = (1, 0);
     set_option(fd.as_raw_fd(), SOL_SOCKET, SO_REUSEADDR, &on)?;
     set_option(fd.as_raw_fd(), IPPROTO_IPV6, IPV6_V6ONLY, &off)?;
-    let address = SockaddrIn6 {
-        family: AF_INET6,
-        port: address.port().to_be(),
-        flow_info: 0,
-        address: [0; 16],
-        scope: 0,
-    };
-    let len = size_of::<SockaddrIn6>() as c_uint;
-    // SAFETY: `address` is as long as given and lives until after the call, which keeps no pointer.
-    check(unsafe { bind(fd.as_raw_fd(), std::ptr::addr_of!(address).cast(), len) })?;
+    RawAddress::of(address).bind(fd.as_raw_fd())?;
     let listener = TcpListener::from(fd);
     widen_backlog(&listener)?;
     Ok(listener)
@@ -287,8 +321,13 @@ pub fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// As listen(2).
 pub fn widen_backlog(listener: &TcpListener) -> io::Result<()> {
+    listen_again(listener, 4096)
+}
+
+/// Calls listen(2).
+pub(super) fn listen_again(listener: &TcpListener, backlog: c_int) -> io::Result<()> {
     // SAFETY: the descriptor stays open while `listener` is borrowed.
-    check(unsafe { listen(listener.as_raw_fd(), 4096) })
+    check(unsafe { listen(listener.as_raw_fd(), backlog) })
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@
 //! 0           1            4         8           16
 //! | direction | reserved 3 | count 4 | span ns 8 |
 //!
+//! value of CLIENT_ADDRESS (family 4 or 6):
+//! 0        1            4
+//! | family | reserved 3 | source 4 or 16 | destination | source port 2 | destination port 2 |
+//!
 //! value of SERVER_CONNECT (outcome 1: connected; 2: failed. maker 1: a client; 2: a check):
 //! 0         1       2            4          8           16
 //! | outcome | maker | reserved 2 | age us 4 | span ns 8 | error |
@@ -62,21 +66,24 @@
 
 mod annotation;
 pub mod authentication;
+mod client_address;
 mod crc;
 mod error;
 mod frame;
 mod frame_type;
 mod header;
+pub mod proxy;
 pub mod siphash;
 mod stamp;
 pub mod values;
 
 pub use annotation::{
     push_annotation, Annotation, Annotations, BehindExit, NodeInfo, NodeRole, RetransmitCount,
-    ServerConnect, ABILITY_PROBES, ANNOTATION_ASK, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN,
-    ANNOTATION_NODE, ANNOTATION_NONCE, ANNOTATION_RETRANSMITS, ANNOTATION_SERVER_CONNECT,
-    ANNOTATION_VALUES,
+    ServerConnect, ABILITY_PROBES, ANNOTATION_ASK, ANNOTATION_BEHIND_EXIT,
+    ANNOTATION_CLIENT_ADDRESS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
+    ANNOTATION_RETRANSMITS, ANNOTATION_SERVER_CONNECT, ANNOTATION_VALUES,
 };
+pub use client_address::ClientAddress;
 pub use error::ParseError;
 pub use frame::{build, push_stamp, put_front, set_hop, ErrorCode, ErrorInfo, FrameView};
 pub use frame_type::{FrameType, PASSABLE};

@@ -172,7 +172,12 @@ pub fn lines_from(probe: &mut Command) -> Lines {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let lines = text(&output.stdout);
     let values = lines.lines().map(|line| parse(line.as_bytes()).unwrap());
-    Lines(values.collect())
+    // The last line is the verdict.
+    Lines(
+        values
+            .filter(|line: &Value| line.at("end").is_none())
+            .collect(),
+    )
 }
 
 impl Lines {

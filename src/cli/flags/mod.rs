@@ -25,6 +25,7 @@ use crate::report::format::FORMATS;
 use crate::report::State;
 use crate::session::admission::Accept;
 use crate::session::allow::Network;
+use crate::wire::proxy::ProxyVersion;
 use crate::{FULL, SMALL};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -68,6 +69,8 @@ const OPENING: &[Mode] = &[Source, Relay, Entry, Probe];
 const FRAMING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
 const WITH_BASELINE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe];
 const ANNOTATING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe];
+const CONNECTING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter];
+const WITH_SOCKETS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
 const CARRYING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
 /// Heading under which the help lists an option.
@@ -125,6 +128,8 @@ pub struct Options {
     pub(super) forward_to: Option<HostPort>,
     pub(super) accept: Accept,
     pub(super) remove: bool,
+    pub(super) accept_proxy: bool,
+    pub(super) send_proxy: Option<ProxyVersion>,
     pub(super) allow: Vec<Network>,
     pub(super) max_connections: Option<usize>,
     pub(super) server_check: Option<Duration>,
@@ -152,6 +157,8 @@ impl Default for Options {
             forward_to: None,
             accept: Accept::Auto,
             remove: false,
+            accept_proxy: false,
+            send_proxy: None,
             allow: Vec::new(),
             max_connections: None,
             server_check: None,

@@ -3,11 +3,12 @@
 use super::super::host_port::HostPort;
 use super::super::value;
 use super::{
-    Flag, Mode, Section, Set, BLOCK_MAX_BYTES, CARRYING, FORWARDING, FRAMING, LISTENING, MEASURING,
-    OPENING, PROXYING, ROW, SEEING_FRAMES, STAMPING,
+    Flag, Mode, Section, Set, BLOCK_MAX_BYTES, CARRYING, CONNECTING, FORWARDING, FRAMING,
+    LISTENING, MEASURING, OPENING, PROXYING, ROW, SEEING_FRAMES, STAMPING, WITH_SOCKETS,
 };
 use crate::report::State;
 use crate::session::admission::Accept;
+use crate::wire::proxy::ProxyVersion;
 
 /// Far above the numbers of threads and descriptors that a process can have.
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -77,6 +78,22 @@ pub(super) const FLAGS: &[Flag] = &[
         ..ROW
     },
     Flag {
+        long: "send-proxy",
+        value: Some("VERSION"),
+        section: Section::Role,
+        brief: "name the client to the server: v1, v2",
+        help: "The server's connection begins with a preamble of the PROXY protocol: the address \
+            of the client that the entry saw. Without one v1 is UNKNOWN and v2 LOCAL. At an exit \
+            it needs --key-file or --allow.",
+        modes: &[Mode::Exit, Mode::Proxy],
+        set: Set::Text(|s, text| {
+            let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+            s.send_proxy = Some(value::keyword(text, &versions)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
         long: "server-check",
         value: Some("SECONDS"),
         section: Section::Traffic,
@@ -91,6 +108,17 @@ pub(super) const FLAGS: &[Flag] = &[
             s.server_check = Some(value::duration(text)?).filter(|span| !span.is_zero());
             Ok(())
         }),
+        ..ROW
+    },
+    Flag {
+        long: "accept-proxy",
+        section: Section::Role,
+        brief: "clients begin with a PROXY preamble",
+        help: "Behind a balancer that sends one (send-proxy of HAProxy, proxy_protocol of nginx), \
+            v1 or v2. It needs --allow with the addresses of the balancers. A client without a \
+            whole preamble within --timeout is ended.",
+        modes: &[Mode::Entry, Mode::Proxy],
+        set: Set::Switch(|s| s.accept_proxy = true),
         ..ROW
     },
     Flag {
@@ -192,6 +220,36 @@ pub(super) const FLAGS: &[Flag] = &[
         modes: OPENING,
         set: Set::Text(|s, text| {
             s.common.hop_limit = value::integer(text, 1..=u8::MAX)?;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "bind",
+        value: Some("SOURCE"),
+        section: Section::Traffic,
+        brief: "connect from this address or interface",
+        help: "An address of this host, or the name of an interface or a VRF: the uplink that \
+            connects take. Names are resolved the usual way. An interface takes CAP_NET_RAW before \
+            Linux 5.7.",
+        modes: CONNECTING,
+        set: Set::Text(|s, text| {
+            s.common.socket.source = Some(value::source(text)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "dscp",
+        value: Some("CLASS"),
+        section: Section::Traffic,
+        brief: "mark sent packets: EF, AF41, 46",
+        help: "CS0 to CS7, AF11 to AF43, EF, VA, LE, or a number from 0 to 63. Holds for \
+            connections both made and accepted, from their first packet on. The bits of ECN stay \
+            the kernel's.",
+        modes: WITH_SOCKETS,
+        set: Set::Text(|s, text| {
+            s.common.socket.dscp = Some(text.parse()?);
             Ok(())
         }),
         ..ROW

@@ -20,7 +20,7 @@ use crate::origin::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::printer::Printer;
 use crate::report::State;
-use crate::sys;
+use crate::sys::{self, SocketOptions};
 use crate::wire::NodeRole;
 use link::{Delay, DelayLink};
 use std::fmt;
@@ -143,8 +143,12 @@ fn start(index: usize, next: Option<SocketAddr>) -> Result<(Server, Segment), De
         NodeRole::Echo
     };
     let next = next.map(next_hop).transpose()?;
-    let listeners = bind(&[SocketAddr::from(([127, 0, 0, 1], 0))], TIMEOUT)
-        .map_err(|(address, error)| DemoError::Setup(format!("listen on {address}: {error}")))?;
+    let listeners = bind(
+        &[SocketAddr::from(([127, 0, 0, 1], 0))],
+        TIMEOUT,
+        &SocketOptions::default(),
+    )
+    .map_err(|(address, error)| DemoError::Setup(format!("listen on {address}: {error}")))?;
     let address = listeners[0].local_addr().map_err(setup)?;
     // The demo does not show this node's own statistics: without its queue, its pumps drop their
     // measurements.

@@ -18,9 +18,9 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use record::{PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
+pub use record::{OneWay, PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
 
-use super::change::{Lasts, RecordEvent, RecordWatch, RunHistory, When};
+use super::change::{Began, Lasts, RecordEvent, RecordWatch, RunHistory, When};
 use super::model::way_of;
 use super::{Part, VerdictDirection};
 use crate::time::{SignedNanos, WallTime};
@@ -139,6 +139,45 @@ impl PathHistory {
         self.records.last().map_or(0, |record| record.sequence)
     }
 
+    /// When the window at `at` began, by the clock as it is at `now`.
+    pub fn began(&self, at: When, now: When) -> Began {
+        let since = self.wall_of(at, now);
+        if since.is_some() {
+            return Began {
+                since,
+                at_most: None,
+            };
+        }
+        // Records are in order: those behind the last one of its boot are later than it.
+        let last = self.records.iter().rposition(|r| r.when.boot == at.boot);
+        let later = &self.records[last.map_or(0, |last| last + 1)..];
+        let is_later = |record: &&Record| last.is_some() || record.when.boot == now.boot;
+        let mut later = later.iter().filter(is_later);
+        let at_most = later.find_map(|record| self.wall_of(record.when, now));
+        Began {
+            since,
+            at_most: at_most.or(Some(now.wall)),
+        }
+    }
+
+    /// The time of `at` by the clock as it is at `now`: by the monotonic clock within a boot, else
+    /// by the latest record of its boot with a clock that was set. `None` if there is none, if the
+    /// clock is not set now, or if it was stepped back to before that time.
+    fn wall_of(&self, at: When, now: When) -> Option<WallTime> {
+        if at.boot == now.boot {
+            return Some(now.wall.before(now.mono.since(at.mono)));
+        }
+        let records = self.records.iter().rev().map(|record| record.when);
+        let mut of_boot = records.filter(|when| when.boot == at.boot && when.is_clock_set());
+        let link = of_boot.next().unwrap_or(at);
+        let wall = match at.mono <= link.mono {
+            true => link.wall.before(link.mono.since(at.mono)),
+            false => WallTime(link.wall.0.saturating_add(at.mono.since(link.mono).0)),
+        };
+        let is_known = now.is_clock_set() && link.is_clock_set() && wall <= now.wall;
+        is_known.then_some(wall)
+    }
+
     /// The direction of a segment's change that lasts: the median of the one-way delays since it
     /// began against those of the 24 hours before. `None` if the clocks wandered by more than half
     /// of the change.
@@ -160,7 +199,7 @@ impl PathHistory {
 
     /// Returns the one-way medians of `part` in the latest runs that began before `since`, or in
     /// all of them, forward and return; only those whose clocks were synchronised.
-    pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<[SignedNanos; 2]> {
+    pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<OneWay> {
         let is_before = |record: &&Record| since.map_or(true, |since| record.when.wall < since);
         let records = self.records.iter().rev().filter(is_before);
         let ways = records.filter_map(|record| record.parts.get(&part)?.one_way);
@@ -187,20 +226,24 @@ impl PathHistory {
     }
 }
 
-/// The direction of a change of `amount` between two groups of one-way medians, forward and return.
-/// A round trip is free of the clocks' offset and each direction has it: so far as the medians of a
-/// group differ among themselves, the clocks are not known. `None` if that is more than half of the
-/// change, or with fewer than 3 before.
+/// The direction of a change of `amount` between two groups of one-way delays. A round trip is free
+/// of the clocks' offset and each direction has it: so far as the medians of a group differ among
+/// themselves, the clocks are not known. `None` if that, or what the clocks' errors of both groups
+/// add up to, is more than half of the change, or with fewer than 3 before.
 pub fn direction_of(
     amount: SignedNanos,
-    before: &[[SignedNanos; 2]],
-    after: &[[SignedNanos; 2]],
+    before: &[OneWay],
+    after: &[OneWay],
 ) -> Option<VerdictDirection> {
     if before.len() < DIRECTION_NEEDS || after.is_empty() {
         return None;
     }
-    let sorted = |group: &[[SignedNanos; 2]], way: usize| {
-        let mut values: Vec<i64> = group.iter().map(|ways| ways[way].0).collect();
+    let error = |group: &[OneWay]| group.iter().map(|of| of.error.0).max().unwrap_or(0);
+    if error(before).saturating_add(error(after)) > amount.0.unsigned_abs() / 2 {
+        return None;
+    }
+    let sorted = |group: &[OneWay], way: usize| {
+        let mut values: Vec<i64> = group.iter().map(|of| of.ways[way].0).collect();
         values.sort_unstable();
         values
     };

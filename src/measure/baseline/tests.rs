@@ -34,7 +34,10 @@ impl Random {
         let mut parts = VecMap::new();
         for _ in 0..self.below(5) {
             let delay = |random: &mut Self| SignedNanos(random.below(90_000_000) as i64 - 1_000);
-            let one_way = (self.below(2) == 0).then(|| [delay(self), delay(self)]);
+            let one_way = (self.below(2) == 0).then(|| OneWay {
+                ways: [delay(self), delay(self)],
+                error: Nanos(self.below(90_000_000)),
+            });
             let figures = PartRecord {
                 count: self.below(3_000),
                 mean: delay(self),
@@ -211,7 +214,10 @@ fn of_nine(random: &mut Random, when: When, base: i64) -> Record {
                 mean: at(300_000),
                 p50: at(200_000),
                 p95: at(2_000_000),
-                one_way: synchronised.then(|| [at(150_000), at(150_000)]),
+                one_way: synchronised.then(|| OneWay {
+                    ways: [at(150_000), at(150_000)],
+                    error: Nanos(30_000),
+                }),
             }
         };
         parts.insert(Part::Host(hop), figures(80_000, false));
@@ -357,15 +363,22 @@ fn a_rise_of_windows_is_named_survives_the_file_and_is_accepted() {
 
 #[test]
 fn a_direction_is_known_where_the_clocks_agreed_better_than_half_of_the_change() {
-    let ms = |forward: i64, back: i64| [forward, back].map(|way| SignedNanos(way * 1_000_000));
+    let by = |forward: i64, back: i64, error: u64| OneWay {
+        ways: [forward, back].map(|way| SignedNanos(way * 1_000_000)),
+        error: Nanos(error * 1_000_000),
+    };
+    let ms = |forward: i64, back: i64| by(forward, back, 1);
     let before = [ms(10, 12), ms(10, 12), ms(10, 12)];
     let rise = SignedNanos(8_000_000);
-    let of = |after: &[[SignedNanos; 2]]| direction_of(rise, &before, after);
+    let of = |after: &[OneWay]| direction_of(rise, &before, after);
     assert_eq!(of(&[ms(18, 12)]), Some(VerdictDirection::Forward));
     assert_eq!(of(&[ms(10, 20)]), Some(VerdictDirection::Return));
     assert_eq!(of(&[ms(14, 16)]), Some(VerdictDirection::Both));
     // The far clock is 20 ms ahead since.
     assert_eq!(of(&[ms(38, -8)]), None);
+    // Clocks that may be 1 ms and 4 ms off say nothing of 8 ms.
+    assert_eq!(of(&[by(18, 12, 3)]), Some(VerdictDirection::Forward));
+    assert_eq!(of(&[by(18, 12, 4)]), None);
     let wandering = [ms(10, 12), ms(30, -8), ms(15, 7)];
     assert_eq!(direction_of(rise, &wandering, &[ms(18, 12)]), None);
     assert_eq!(direction_of(rise, &before[..2], &[ms(18, 12)]), None);
@@ -390,4 +403,126 @@ fn figures_of_a_record_are_those_that_a_watch_takes() {
     let part = record.parts.get(&Part::Host(0)).expect("host 0");
     let Figures { p50, mean, p95 } = part.figures();
     assert_eq!((p50, mean, p95), (part.p50, part.mean, part.p95));
+}
+
+/// Windows of boots whose clock begins in 1970 or is set, is set later, and is stepped by up to
+/// `step`: each with its true time.
+fn boots(random: &mut Random, step: u64) -> Vec<(u64, When)> {
+    let (mut truth, mut records) = (START, Vec::new());
+    for boot in 1..=1 + random.below(5) {
+        truth += random.below(90 * MINUTE);
+        let begun = truth;
+        let mut is_set = random.below(2) == 0;
+        let mut off = 0;
+        for _ in 0..random.below(20) {
+            truth += 5 * MINUTE;
+            is_set |= random.below(8) == 0;
+            if step > 0 && random.below(6) == 0 {
+                off = random.below(2 * step) as i64 - step as i64;
+            }
+            let uptime = truth - begun;
+            let wall = match is_set {
+                true => truth.wrapping_add_signed(off),
+                false => uptime,
+            };
+            let when = When {
+                wall: WallTime(wall / 1_000_000 * 1_000_000),
+                utc_offset: 0,
+                boot,
+                mono: MonoTime(uptime / 1_000_000 * 1_000_000),
+            };
+            records.push((truth, when));
+        }
+    }
+    records
+}
+
+#[test]
+fn a_beginning_is_right_or_null_with_a_time_that_it_was_before() {
+    const MILLI: u64 = 1_000_000;
+    let (mut known, mut unknown) = (0, 0);
+    for seed in 1..=400_u64 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let step = [0, 300 * MINUTE][(seed % 2) as usize];
+        let windows = boots(&mut random, step);
+        let Some((truth_now, now)) = windows.last().copied() else {
+            continue;
+        };
+        let records = windows.iter().map(|(_, when)| Record {
+            when: *when,
+            ..Record::default()
+        });
+        let history = PathHistory {
+            records: records.collect(),
+            ..PathHistory::default()
+        };
+        // By the clock as it is now: so much is it ahead, if it is set.
+        let ahead = now.wall.0.wrapping_sub(truth_now) as i64;
+        for (truth, at) in &windows {
+            let what = format!("seed {seed}: {at:?} of {truth}, now {now:?}");
+            let Began { since, at_most } = history.began(*at, now);
+            assert_ne!(since.is_some(), at_most.is_some(), "{what}");
+            let found = since.or(at_most).expect("one of both");
+            assert!(found <= now.wall, "{what}: {found:?}");
+            if at.boot == now.boot {
+                let exact = truth.wrapping_add_signed(ahead);
+                assert!(found.0.abs_diff(exact) <= 2 * MILLI, "{what}: {found:?}");
+                continue;
+            }
+            if now.is_clock_set() {
+                let off = step + 2 * MILLI;
+                match since {
+                    Some(since) => assert!(since.0.abs_diff(*truth) <= off, "{what}: {since:?}"),
+                    None => assert!(found.0 + off + step >= *truth, "{what}: {found:?}"),
+                }
+            }
+            let set = |(_, when): &&(u64, When)| when.boot == at.boot && when.is_clock_set();
+            let is_linked = windows.iter().any(|record| set(&record));
+            if step == 0 {
+                assert_eq!(since.is_some(), is_linked && now.is_clock_set(), "{what}");
+            }
+            known += usize::from(since.is_some());
+            unknown += usize::from(since.is_none());
+        }
+    }
+    assert!(known > 1_000 && unknown > 1_000, "{known} {unknown}");
+}
+
+#[test]
+fn a_change_of_runs_began_when_its_clock_was_set_or_before_the_first_run_whose_was() {
+    let mut unknown = 0;
+    for seed in 1..=4_000_u64 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let (mut truth, mut runs) = (START, Vec::new());
+        for _ in 0..=random.below(12) {
+            truth += MINUTE + random.below(600 * MINUTE);
+            let is_set = random.below(3) > 0;
+            runs.push((
+                truth,
+                if is_set {
+                    truth
+                } else {
+                    random.below(9 * MINUTE)
+                },
+            ));
+        }
+        let text: Vec<String> = runs
+            .iter()
+            .map(|run| format!("{}:5:40:0:", run.1))
+            .collect();
+        let text = format!("usual changed {} 900 {}", runs[0].1, text.join(" "));
+        let history = RunHistory::parse(&text).expect(&text);
+        let next = truth + MINUTE;
+        for now in [next, MINUTE * 10] {
+            let Began { since, at_most } = history.began(WallTime(now));
+            let what = format!("seed {seed}, now {now}: {since:?} {at_most:?} of {runs:?}");
+            let is_known = runs[0].0 == runs[0].1 && now == next;
+            assert_eq!(since, is_known.then_some(WallTime(runs[0].0)), "{what}");
+            let set = runs.iter().find(|run| run.0 == run.1 && now == next);
+            let first = WallTime(set.map_or(now, |run| run.1));
+            assert_eq!(at_most, (!is_known).then_some(first), "{what}");
+            unknown += usize::from(!is_known);
+        }
+    }
+    assert!(unknown > 4_000, "{unknown}");
 }

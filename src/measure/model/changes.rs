@@ -4,7 +4,8 @@
 use super::path::{Path, Reading};
 use crate::measure::baseline::{direction_of, PathHistory};
 use crate::measure::change::{
-    Block, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch, Search, Shape, When,
+    Began, Block, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch, Search,
+    Shape, When,
 };
 use crate::measure::series::{exact_quantile, Row, Rows};
 use crate::measure::verdict::{Change, Origin};
@@ -59,6 +60,7 @@ pub(super) fn search_all(
     path: &Path,
     history: Option<&PathHistory>,
     started: WallTime,
+    clock_errors: &VecMap<u8, Nanos>,
 ) -> Vec<PartChanges> {
     let parts = path.parts();
     let mut search = Search::new(parts.len());
@@ -74,8 +76,8 @@ pub(super) fn search_all(
             describe(path, part, change);
             explain_by_retransmissions(path, column, change);
             if let (Origin::Runs(_), Some(history)) = (change.origin, history) {
-                let now = path.one_way_medians(part, MonoTime(0));
-                let before = history.one_way_before(part, change.since_wall);
+                let now = path.one_way_medians(part, MonoTime(0), clock_errors);
+                let before = history.one_way_before(part, change.began.since);
                 change.direction = now.and_then(|now| direction_of(change.amount, &before, &[now]));
             }
         }
@@ -117,7 +119,7 @@ pub(super) fn search_part(
                 high: named.high,
                 baseline: against.usual,
                 since: None,
-                since_wall: judged.and_then(|j| j.lasting).map(|lasting| lasting.since),
+                began: judged.map(|judged| judged.began).unwrap_or_default(),
                 until: None,
                 direction: None,
                 reads_late: false,
@@ -211,7 +213,7 @@ fn within(part: Part, found: &Finding) -> Change {
         high: found.high,
         baseline,
         since: Some(found.since),
-        since_wall: None,
+        began: Began::default(),
         until: found.until,
         direction: None,
         reads_late: false,
@@ -386,17 +388,17 @@ pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &
 
 /// Adds the changes of windows that last: those of a run before a restart, those by too few blocks
 /// for the search, and slow ones. One that the blocks show too began when the windows have it.
-pub(super) fn add_windows(history: &PathHistory, newest: When, found: &mut [PartChanges]) {
+pub(super) fn add_windows(history: &PathHistory, now: When, found: &mut [PartChanges]) {
     for part in found {
         let lasts = history.watches.get(&part.part).and_then(RecordWatch::lasts);
         let Some(lasts) = lasts else {
             continue;
         };
-        let since_wall = wall_of(lasts.since, newest);
+        let began = history.began(lasts.since, now);
         let known = |change: &&mut Change| change.until.is_none() && change.amount.0 > 0;
         if let Some(change) = part.changes.iter_mut().find(known) {
             if lasts.amount.0 >= change.amount.0 / 2 {
-                (change.since, change.since_wall) = (None, since_wall);
+                (change.since, change.began) = (None, began);
             }
             continue;
         }
@@ -419,22 +421,15 @@ pub(super) fn add_windows(history: &PathHistory, newest: When, found: &mut [Part
             high: amount,
             baseline: lasts.baseline,
             since: None,
-            since_wall,
+            began,
             until: None,
-            direction: history.direction(part.part, &lasts, newest),
+            direction: history.direction(part.part, &lasts, now),
             reads_late: false,
         };
         part.changes.insert(0, change);
         part.baseline = Some(lasts.baseline);
         part.increase = Some(amount);
     }
-}
-
-/// The time of a window by the wall clock of the newest one; `None` if a boot without a set clock
-/// lies between.
-fn wall_of(at: When, newest: When) -> Option<WallTime> {
-    let ago = newest.since(&at)?;
-    newest.is_clock_set().then(|| newest.wall.before(ago))
 }
 
 /// A change is over if the latest blocks are nearer to the baseline than to the level that was

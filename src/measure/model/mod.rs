@@ -11,7 +11,7 @@ mod path;
 mod statistics;
 
 use super::baseline::{path_key, PartRecord, PathHistory, Record, RunHistories};
-use super::change::{Search, When};
+use super::change::{BootClock, Search, When};
 use super::series::Rows;
 use super::sla;
 use super::timeline::{wall, Cut, EventKind, Timeline, TimelineEvent};
@@ -37,7 +37,7 @@ pub enum Baseline {
     #[default]
     Run,
     /// Earlier runs, from a state file.
-    Earlier(Arc<RunHistories>),
+    Earlier(Arc<RunHistories>, BootClock),
 }
 
 /// The delays of the server behind an exit, which are in no total.
@@ -80,6 +80,7 @@ pub struct Model {
     first: Option<MonoTime>,
     latest: MonoTime,
     standing: VecMap<Part, Standing>,
+    clock_errors: VecMap<u8, Nanos>,
 }
 
 impl Model {
@@ -103,7 +104,13 @@ impl Model {
             first: None,
             latest: MonoTime(0),
             standing: VecMap::new(),
+            clock_errors: VecMap::new(),
         }
+    }
+
+    /// Sets the greatest errors of the nodes' clocks, as they state them; by hop.
+    pub fn set_clock_errors(&mut self, errors: VecMap<u8, Nanos>) {
+        self.clock_errors = errors;
     }
 
     /// Takes one answered, marked block in, and returns its parts.
@@ -206,9 +213,9 @@ impl Model {
     /// Changes of all parts of the path, and of the server behind it.
     fn changes(&self, named: &[(u8, String)]) -> Vec<PartChanges> {
         let history = self.history(named);
-        let mut found = self
-            .path()
-            .map_or_else(Vec::new, |path| search_all(path, history, self.started));
+        let mut found = self.path().map_or_else(Vec::new, |path| {
+            search_all(path, history, self.started, &self.clock_errors)
+        });
         let parts = found.len() + self.servers().count();
         for server in self.servers() {
             let mut search = Search::new(parts);
@@ -237,16 +244,16 @@ impl Model {
         stand(&self.paths[place.0], &mut self.standing, &mut found);
     }
 
-    fn found(&self, named: &[(u8, String)]) -> Vec<PartChanges> {
+    fn found(&self, named: &[(u8, String)], now: Now) -> Vec<PartChanges> {
         let mut found = self.changes(named);
         if let Some(path) = self.path().filter(|_| self.span.is_some()) {
             stand(path, &mut self.standing.clone(), &mut found);
         }
         if self.span.is_some() {
-            let history = self.history(named);
-            let newest = history.and_then(|history| history.records.last());
-            if let (Some(history), Some(newest)) = (history, newest) {
-                add_windows(history, newest.when, &mut found);
+            if let (Some(history), Baseline::Earlier(_, clock)) =
+                (self.history(named), &self.baseline)
+            {
+                add_windows(history, clock.when(now), &mut found);
             }
         }
         found
@@ -296,7 +303,8 @@ impl Model {
             let since = MonoTime(self.latest.0.saturating_sub(window.0));
             for part in path.parts() {
                 if let Some((delays, _)) = path.part(part) {
-                    add(part, delays, path.one_way_medians(part, since));
+                    let one_way = path.one_way_medians(part, since, &self.clock_errors);
+                    add(part, delays, one_way);
                 }
             }
         }
@@ -364,13 +372,23 @@ impl Model {
                 .iter()
                 .map(|host| column(Part::Host(host.hop)))
                 .collect(),
+            others: parts
+                .iter()
+                .filter(|part| matches!(part, Part::Connect { .. } | Part::Behind(_)))
+                .map(|part| (*part, column(*part)))
+                .collect(),
             events,
         })
     }
 
     /// Baseline and increase of each part that has them, for the rules.
     pub fn growth(&self, names: &VecMap<u8, String>) -> VecMap<Part, sla::Growth> {
-        let found = self.found(&self.named(names));
+        // Rules take amounts alone, whatever the time is.
+        let now = Now {
+            wall: self.started,
+            mono: self.latest,
+        };
+        let found = self.found(&self.named(names), now);
         let growth = found.iter().map(|part| {
             let lasts = part.changes.iter().find(|change| change.until.is_none());
             let named = lasts.map(|change| change.amount);
@@ -433,7 +451,7 @@ impl Model {
     fn history(&self, named: &[(u8, String)]) -> Option<&PathHistory> {
         match &self.baseline {
             Baseline::Run => None,
-            Baseline::Earlier(state) => state.paths.get(&key(named)),
+            Baseline::Earlier(state, _) => state.paths.get(&key(named)),
         }
     }
 

@@ -18,7 +18,7 @@ impl Model {
     /// read together.
     pub fn statistics(&self, names: &VecMap<u8, String>, now: Now) -> Statistics {
         let named = self.named(names);
-        let found = self.found(&named);
+        let found = self.found(&named, now);
         let shares = self.shares();
         let parts = self.part_statistics(&found, &shares);
         let of = |part: Part| parts.iter().find(|statistics| statistics.part == part);
@@ -129,6 +129,10 @@ impl Model {
             Some(PartStatistics {
                 part,
                 delay: delays.run.summary(),
+                distribution: match part {
+                    Part::Connect { .. } | Part::Behind(_) => delays.run.clone(),
+                    _ => Histogram::default(),
+                },
                 window: delays.last_window.or_else(|| delays.window.summary()),
                 mean: match part {
                     Part::ServerConnect => Some(SignedNanos(delays.run.mean_ns() as i64)),

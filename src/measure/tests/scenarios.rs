@@ -1,5 +1,6 @@
 //! Whole paths as data, through the model to the verdict.
 
+use crate::measure::change::BootClock;
 use crate::measure::tests::simulator::{Random, SimPath, MS};
 use crate::measure::*;
 use crate::time::{MonoTime, Now};
@@ -422,7 +423,7 @@ fn run_with(path: &mut SimPath, blocks: u64, state: &mut RunHistories) -> Verdic
     let number = state.paths.values().flat_map(|path| path.parts.values());
     let number = number.map(|part| part.usual().len()).max().unwrap_or(0) as u64;
     let started = WallTime(1_700_000_000_000_000_000_u64 + number * 600_000_000_000);
-    let baseline = Baseline::Earlier(Arc::new(state.clone()));
+    let baseline = Baseline::Earlier(Arc::new(state.clone()), BootClock::default());
     let mut model = Model::new(baseline, None, started);
     run(path, &mut model, blocks, |_, _| ());
     let verdict = model.statistics(&names(), NOW).verdict;

@@ -3,7 +3,7 @@
 mod bottleneck;
 mod text;
 
-use super::change::{FindingKind, LeastTail};
+use super::change::{Began, FindingKind, LeastTail};
 use super::{Also, Confidence, Figure, Largest, Part, Verdict, VerdictDirection, VerdictKind};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use bottleneck::Bottleneck;
@@ -41,8 +41,8 @@ pub(super) struct Change {
     pub(super) baseline: SignedNanos,
     /// When it began, if that is within the run.
     pub(super) since: Option<MonoTime>,
-    /// When it began, if that is in an earlier run.
-    pub(super) since_wall: Option<WallTime>,
+    /// When it began, if that is in an earlier run or window.
+    pub(super) began: Began,
     /// When it ended; `None` if it lasts.
     pub(super) until: Option<MonoTime>,
     pub(super) direction: Option<VerdictDirection>,
@@ -181,7 +181,7 @@ impl Evidence<'_> {
         let within = change
             .since
             .map(|at| self.now.wall.before(self.now.mono.since(at)));
-        within.or(change.since_wall)
+        within.or(change.began.since)
     }
 
     /// Nothing changed, or it cannot be known.
@@ -214,7 +214,7 @@ impl Evidence<'_> {
                     self.own_blocks
                 ),
                 false => format!(
-                    "too short to tell: the run lasted {:.1} s, 1 s needed",
+                    "too short to tell: the run lasted {:.3} s, 1 s needed",
                     self.lasted.0 as f64 / 1e9
                 ),
             };
@@ -368,6 +368,7 @@ impl Evidence<'_> {
             increase_high: Some(change.high),
             baseline: Some(change.baseline),
             since,
+            since_at_most: change.began.at_most.filter(|_| since.is_none()),
             until,
             also: self.also(Some(change)),
             reason: self.reason(change),
@@ -397,6 +398,7 @@ impl Evidence<'_> {
                 name: self.part_name(change.part),
                 increase: change.amount,
                 since: self.since(change),
+                since_at_most: change.began.at_most,
             });
         }
         also

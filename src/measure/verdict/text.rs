@@ -28,6 +28,8 @@ impl Evidence<'_> {
         }
         if let Some(since) = since {
             text += &format!(" since {}", self.clock_time(since));
+        } else if let Some(at_most) = change.began.at_most {
+            text += &format!(" since before {}", self.clock_time(at_most));
         }
         if let Some(until) = until {
             text += &format!(" until {}", self.clock_time(until));

@@ -3,54 +3,57 @@
 //! Every number that it returns is finite, for any input.
 
 use super::super::{in_path_order, printable, Place, Report};
-use crate::measure::{HostStatistics, Part, SegmentStatistics};
+use crate::measure::{HostStatistics, Part, PartStatistics, SegmentStatistics};
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
 /// Most parts in one picture, so that a page of a long path stays small.
 const MOST: usize = 18;
-/// A host with less of the total than this has no picture of its own.
+/// A part that is no segment has no picture of its own with less of the total than this.
 const LEAST_SHARE: f64 = 0.02;
 
-/// A host or a segment in the pictures.
+/// A part of the path in the pictures.
 pub(super) struct DrawnPart<'a> {
     /// Not escaped yet.
     pub(super) name: String,
     pub(super) is_named: bool,
-    /// The host or the segment, with its index among those of its kind.
-    pub(super) place: Place<(usize, &'a HostStatistics), (usize, &'a SegmentStatistics)>,
+    pub(super) part: Part,
+    /// Its figures.
+    pub(super) of: Drawn<'a>,
+}
+
+/// The figures of a part in the pictures; hosts and segments with the index among their kind.
+pub(super) enum Drawn<'a> {
+    Host(usize, &'a HostStatistics),
+    Segment(usize, &'a SegmentStatistics),
+    /// A connect, or what lies behind the last node that stamps.
+    Other(&'a PartStatistics),
 }
 
 impl DrawnPart<'_> {
     /// Returns the CSS classes of its row.
     pub(super) fn class(&self) -> &'static str {
-        match (&self.place, self.is_named) {
-            (Place::Host(_), false) => "row host",
-            (Place::Host(_), true) => "row host named",
-            (Place::Segment(_), false) => "row",
-            (Place::Segment(_), true) => "row named",
-        }
-    }
-
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        match (&self.place, &other.place) {
-            (Place::Host(one), Place::Host(other)) => one.0 == other.0,
-            (Place::Segment(one), Place::Segment(other)) => one.0 == other.0,
-            _ => false,
+        match (&self.of, self.is_named) {
+            (Drawn::Host(..), false) => "row host",
+            (Drawn::Host(..), true) => "row host named",
+            (_, false) => "row",
+            (_, true) => "row named",
         }
     }
 
     pub(super) fn share(&self) -> Option<f64> {
-        match self.place {
-            Place::Host((_, host)) => host.share,
-            Place::Segment((_, segment)) => segment.share,
+        match self.of {
+            Drawn::Host(_, host) => host.share,
+            Drawn::Segment(_, segment) => segment.share,
+            Drawn::Other(of) => of.share,
         }
     }
 
     pub(super) fn baseline(&self) -> Option<SignedNanos> {
-        match self.place {
-            Place::Host((_, host)) => host.baseline,
-            Place::Segment((_, segment)) => segment.baseline,
+        match self.of {
+            Drawn::Host(_, host) => host.baseline,
+            Drawn::Segment(_, segment) => segment.baseline,
+            Drawn::Other(of) => of.baseline,
         }
     }
 }
@@ -58,35 +61,41 @@ impl DrawnPart<'_> {
 /// Returns all parts in order of the path.
 pub(super) fn parts(report: &Report) -> Vec<DrawnPart<'_>> {
     let statistics = &report.statistics;
-    let named = statistics.verdict.part;
+    let drawn = |part: Part, of| DrawnPart {
+        name: report.part_name(part).replace("->", "\u{2192}"),
+        is_named: statistics.verdict.part == Some(part),
+        part,
+        of,
+    };
     let hosts: Vec<_> = statistics.hosts.iter().enumerate().collect();
     let segments: Vec<_> = statistics.segments.iter().enumerate().collect();
     let places = in_path_order(&hosts, |h| h.1.hop, &segments, |s| s.1.from_hop);
-    let mut parts = Vec::with_capacity(places.len());
-    for place in places {
-        parts.push(match place {
-            Place::Host(&(index, host)) => DrawnPart {
-                name: report.name_at(host.hop),
-                is_named: named == Some(Part::Host(host.hop)),
-                place: Place::Host((index, host)),
-            },
-            Place::Segment(&(index, segment)) => DrawnPart {
-                name: format!(
-                    "{} \u{2192} {}",
-                    report.name_at(segment.from_hop),
-                    report.name_at(segment.to_hop)
-                ),
-                is_named: named == Some(segment.part()),
-                place: Place::Segment((index, segment)),
-            },
-        });
+    let places = places.into_iter().map(|place| match place {
+        Place::Host(&(index, host)) => drawn(Part::Host(host.hop), Drawn::Host(index, host)),
+        Place::Segment(&(index, segment)) => drawn(segment.part(), Drawn::Segment(index, segment)),
+    });
+    let mut parts: Vec<_> = places.collect();
+    let others = statistics.parts.iter().filter(|of| of.delay.is_some());
+    for of in others {
+        // A block waits for a connect before it enters the segment.
+        let place = match of.part {
+            Part::Connect { from, to } => {
+                let segment = Part::Segment { from, to };
+                parts.iter().position(|part| part.part == segment)
+            }
+            Part::Behind(_) => None,
+            _ => continue,
+        };
+        let place = place.unwrap_or(parts.len());
+        parts.insert(place, drawn(of.part, Drawn::Other(of)));
     }
     parts
 }
 
 /// Returns the parts to draw, in order of the path, and the names of the others.
 ///
-/// Hosts with a small share are not drawn, nor on a long path the parts with the smallest shares.
+/// Parts other than segments are not drawn with a small share, nor on a long path those with the
+/// smallest shares.
 pub(super) fn worth_drawing(report: &Report) -> (Vec<DrawnPart<'_>>, Vec<String>) {
     let share = |part: &DrawnPart<'_>| {
         let share = part.share().filter(|share| share.is_finite());
@@ -100,7 +109,7 @@ pub(super) fn worth_drawing(report: &Report) -> (Vec<DrawnPart<'_>>, Vec<String>
     shares.sort_by(|one, other| other.total_cmp(one));
     let least = shares.get(MOST).copied().unwrap_or(f64::NEG_INFINITY);
     let (drawn, left): (Vec<_>, Vec<_>) = parts(report).into_iter().partition(|part| {
-        let enough = matches!(part.place, Place::Segment(_)) || share(part) >= LEAST_SHARE;
+        let enough = matches!(part.of, Drawn::Segment(..)) || share(part) >= LEAST_SHARE;
         part.is_named || enough && share(part) > least
     });
     (drawn, left.into_iter().map(|part| part.name).collect())

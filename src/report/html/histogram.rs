@@ -1,7 +1,7 @@
 //! Draws the distribution of each part, all over the same logarithmic axis of time.
 
-use super::super::{Place, Report};
-use super::chart::{axis, row, span, time, upright, within, worth_drawing, DrawnPart};
+use super::super::Report;
+use super::chart::{axis, row, span, time, upright, within, worth_drawing, Drawn, DrawnPart};
 use crate::measure::{Histogram, Summary};
 use std::fmt::Write as _;
 
@@ -110,10 +110,11 @@ pub(super) fn section(report: &Report, out: &mut String) {
 }
 
 fn of<'a>(part: &'a DrawnPart<'_>) -> Row<'a> {
-    let (histograms, summary) = match part.place {
-        Place::Segment((_, segment)) => (vec![&segment.distribution], segment.round_trip),
+    let (histograms, summary) = match part.of {
+        Drawn::Other(of) => (vec![&of.distribution], of.delay),
+        Drawn::Segment(_, segment) => (vec![&segment.distribution], segment.round_trip),
         // Two ways through a host make one picture; its lines are those of the way out.
-        Place::Host((_, host)) => (
+        Drawn::Host(_, host) => (
             vec![&host.forward_distribution, &host.return_distribution],
             host.forward_residence,
         ),

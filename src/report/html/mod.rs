@@ -439,6 +439,7 @@ mod tests {
     use super::*;
     use crate::annotation::AnnotationValue;
     use crate::measure::timeline::{EventKind, Slot, Timeline, TimelineEvent};
+    use crate::measure::Part;
     use crate::report::tests::samples;
     use crate::time::Nanos;
 
@@ -503,6 +504,12 @@ mod tests {
             total: line(),
             segments: report.statistics.segments.iter().map(|_| line()).collect(),
             hosts: report.statistics.hosts.iter().map(|_| line()).collect(),
+            others: report
+                .statistics
+                .parts
+                .iter()
+                .map(|of| (of.part, line()))
+                .collect(),
             start: WallTime(random.next() >> random.below(64)),
             slot: Nanos(1 + (random.next() >> random.below(64))),
             events: vec![
@@ -605,6 +612,7 @@ mod tests {
             total: vec![Some(slot(3)); 9],
             segments: vec![vec![Some(slot(2)); 9]; 3],
             hosts: vec![vec![Some(slot(1)); 9]; 4],
+            others: Default::default(),
             events: vec![TimelineEvent {
                 at: report.started,
                 kind: EventKind::ClockStep(2),
@@ -682,10 +690,59 @@ mod tests {
             total: line.clone(),
             segments: vec![line.clone(); 63],
             hosts: vec![line; 64],
+            others: Default::default(),
             events: Vec::new(),
         });
         let page = render(&report, Page::File);
         assert!(page.len() < 200_000, "{} bytes", page.len());
         assert!(page.contains("Not drawn"));
+    }
+
+    #[test]
+    fn each_picture_has_a_row_for_a_connect_and_for_what_lies_behind_the_last_node() {
+        let mut report = samples::full();
+        let connect = Part::Connect { from: 1, to: 2 };
+        let lines = [connect, Part::Behind(3)].map(|part| {
+            let mut of = samples::part(part, 700_000, Some(0.1));
+            of.distribution.record(SignedNanos(700_000));
+            report.statistics.parts.push(of);
+            let value = SignedNanos(700_000);
+            let slot = Slot {
+                count: 5,
+                min: value,
+                p50: value,
+                p95: value,
+                max: value,
+            };
+            (part, vec![Some(slot); 4])
+        });
+        let hosts = vec![lines[0].1.clone(); 4];
+        report.timeline = Some(Timeline {
+            start: report.started,
+            slot: Nanos::from_millis(500),
+            total: lines[0].1.clone(),
+            segments: hosts[1..].to_vec(),
+            hosts,
+            others: lines.into_iter().collect(),
+            events: Vec::new(),
+        });
+        let page = render(&report, Page::File);
+        for picture in ["The path, to scale", "Over time", "How delays are"] {
+            let (_, section) = page.split_once(picture).expect(picture);
+            let section = section.split("</section>").next().unwrap_or_default();
+            let row = |name: &str| {
+                let at = section.find(&format!(">{name}<"));
+                at.unwrap_or_else(|| panic!("{picture}: no {name} in {section}"))
+            };
+            assert!(
+                row("A \u{2192} B") < row("connect B \u{2192} C"),
+                "{picture}"
+            );
+            assert!(
+                row("connect B \u{2192} C") < row("B \u{2192} C"),
+                "{picture}"
+            );
+            assert!(row("C \u{2192} Z") < row("behind Z"), "{picture}");
+        }
     }
 }

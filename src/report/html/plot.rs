@@ -2,9 +2,10 @@
 //!
 //! Each slot has a band from the least value to the 95th percentile, and the median as a line.
 
-use super::super::{Place, Report};
+use super::super::Report;
 use super::chart::{
-    axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, DrawnPart,
+    axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, Drawn,
+    DrawnPart,
 };
 use crate::measure::timeline::{EventKind, Line, Slot, Timeline};
 use crate::measure::{sla, Figure, Sla};
@@ -43,9 +44,10 @@ pub(super) fn section(report: &Report, out: &mut String) {
         return;
     };
     let (drawn, left) = worth_drawing(report);
-    let panel = |part: &'_ DrawnPart<'_>| match part.place {
-        Place::Host((index, _)) => timeline.hosts.get(index),
-        Place::Segment((index, _)) => timeline.segments.get(index),
+    let panel = |part: &'_ DrawnPart<'_>| match part.of {
+        Drawn::Host(index, _) => timeline.hosts.get(index),
+        Drawn::Segment(index, _) => timeline.segments.get(index),
+        Drawn::Other(of) => timeline.others.get(&of.part),
     };
     let panels = drawn.iter().filter_map(|part| {
         Some(Panel {
@@ -54,7 +56,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
             line: panel(part)?,
             baseline: part.baseline(),
             tail: part.is_named && report.statistics.verdict.figure == Figure::P95,
-            limits: limits(report, place_of(part)),
+            limits: limits(report, part.part),
         })
     });
     let total = Panel {
@@ -205,16 +207,6 @@ fn names(left: &[String]) -> String {
         String::new()
     };
     some.join(", ") + &more
-}
-
-fn place_of(part: &DrawnPart<'_>) -> crate::measure::Part {
-    match part.place {
-        Place::Host((_, host)) => crate::measure::Part::Host(host.hop),
-        Place::Segment((_, segment)) => crate::measure::Part::Segment {
-            from: segment.from_hop,
-            to: segment.to_hop,
-        },
-    }
 }
 
 /// Returns the limits of the figure that a panel shows; the notes have the others.
@@ -405,6 +397,7 @@ mod tests {
                 total: vec![None; 10],
                 segments: Vec::new(),
                 hosts: Vec::new(),
+                others: Default::default(),
                 events: Vec::new(),
             };
             let moments = moments(&timeline);

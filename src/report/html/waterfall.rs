@@ -8,11 +8,11 @@
 //! The excess of each direction over its own minimum is known and drawn where it belongs. The rest
 //! is halved and drawn lighter.
 
-use super::super::{text, Place, Report};
+use super::super::{text, Report};
 use super::chart::{
-    axis, parts, percent, row, span, ticks, time, upright, within, worth_drawing, DrawnPart,
+    axis, parts, percent, row, span, ticks, time, upright, within, worth_drawing, Drawn, DrawnPart,
 };
-use crate::measure::{SegmentStatistics, Summary};
+use crate::measure::{Part, SegmentStatistics, Summary};
 use std::fmt::Write as _;
 
 /// Most parts with a row; on a longer path the others take their time without one.
@@ -52,12 +52,32 @@ fn legs(part: &DrawnPart<'_>) -> (Leg, Leg) {
         sure: mean(summary),
         whisker: whisker(summary),
     };
-    match part.place {
-        Place::Host((_, host)) => (
+    match part.of {
+        Drawn::Host(_, host) => (
             residence(host.forward_residence),
             residence(host.return_residence),
         ),
-        Place::Segment((_, segment)) => split(segment),
+        Drawn::Segment(_, segment) => split(segment),
+        Drawn::Other(of) => {
+            let mean = of.mean.map_or(0.0, |mean| (mean.0 as f64).max(0.0));
+            // Blocks wait for a connect on the way out alone.
+            if let Part::Connect { .. } = of.part {
+                let out = Leg {
+                    sure: mean,
+                    ..Leg::default()
+                };
+                return (out, Leg::default());
+            }
+            let out = Leg {
+                half: mean / 2.0,
+                ..Leg::default()
+            };
+            let back = Leg {
+                whisker: whisker(of.delay),
+                ..out
+            };
+            (out, back)
+        }
     }
 }
 
@@ -115,8 +135,9 @@ pub(super) fn section(report: &Report, out: &mut String) {
     let top = ends.fold(sum, f64::max).min(sum * 1.25);
     let grid = ticks(top, 5);
     let (drawn, _) = worth_drawing(report);
-    let is_drawn =
-        |part: &DrawnPart<'_>| parts.len() <= LONG || drawn.iter().any(|drawn| drawn.is_same(part));
+    let is_drawn = |part: &DrawnPart<'_>| {
+        parts.len() <= LONG || drawn.iter().any(|drawn| drawn.part == part.part)
+    };
     out.push_str(
         "<section><h2>The path, to scale</h2>\n<p class=\"hint\">A mean block: out to the far end \
          and back, each part as \
@@ -179,9 +200,15 @@ pub(super) fn section(report: &Report, out: &mut String) {
 }
 
 fn figures(part: &DrawnPart<'_>) -> String {
-    let both = match part.place {
-        Place::Segment((_, segment)) => segment.round_trip.map(|s| (s.mean.0 as f64, Some(s.p95))),
-        Place::Host((_, host)) => match (host.forward_residence, host.return_residence) {
+    let both = match part.of {
+        Drawn::Segment(_, segment) => segment.round_trip.map(|s| (s.mean.0 as f64, Some(s.p95))),
+        // Of a connect the mean is over all blocks, and a percentile over those that waited.
+        Drawn::Other(of) => of.mean.map(|mean| {
+            let is_connect = matches!(of.part, Part::Connect { .. });
+            let p95 = of.delay.filter(|_| !is_connect).map(|delay| delay.p95);
+            (mean.0 as f64, p95)
+        }),
+        Drawn::Host(_, host) => match (host.forward_residence, host.return_residence) {
             (Some(one), Some(other)) => Some(((one.mean.0 as f64) + (other.mean.0 as f64), None)),
             (one, other) => one.or(other).map(|s| (s.mean.0 as f64, Some(s.p95))),
         },

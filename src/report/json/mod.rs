@@ -8,7 +8,7 @@
 pub mod read;
 pub mod write;
 
-use super::{FlowReport, PathNode, Report};
+use super::{Blocks, FlowReport, PathNode, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::compare::PartBatches;
 use crate::measure::sla::{Amount, LimitState, Statistic};
@@ -48,18 +48,7 @@ pub fn render(report: &Report) -> String {
                 w.pair("changes", statistics.path_changes);
             }),
         );
-        w.pair(
-            "blocks",
-            Object(|w| {
-                w.pair("sent", report.blocks.sent);
-                w.pair("received", report.blocks.received);
-                w.pair("lost", report.blocks.lost);
-                w.pair("unsent", report.blocks.unsent);
-                w.pair("late", report.blocks.late);
-                w.pair("duplicate", report.blocks.duplicate);
-                w.pair("payload_bytes", report.blocks.payload_bytes);
-            }),
-        );
+        w.pair("blocks", blocks_object(&report.blocks));
         w.pair("opened_ns", report.opened);
         w.pair("round_trip", statistics.round_trip);
         w.pair("sla", statistics.sla.name());
@@ -123,6 +112,35 @@ pub fn render(report: &Report) -> String {
     }));
     text.push('\n');
     text
+}
+
+/// The last line of `--format jsonl`, with its line feed: how the run ended, and both answers.
+///
+/// ```text
+/// {"end":"RFC 3339","blocks":{...},"verdict":{...},"largest":{...}|null}
+/// ```
+pub fn end_line(report: &Report) -> String {
+    let mut line = Writer::compact().finish(Object(|w| {
+        w.pair("end", report.ended);
+        w.pair("blocks", blocks_object(&report.blocks));
+        w.pair("verdict", &report.statistics.verdict);
+        let largest = report.statistics.largest.as_ref();
+        w.pair("largest", largest.map(largest_object));
+    }));
+    line.push('\n');
+    line
+}
+
+fn blocks_object(blocks: &Blocks) -> impl ToJson + '_ {
+    Object(|w| {
+        w.pair("sent", blocks.sent);
+        w.pair("received", blocks.received);
+        w.pair("lost", blocks.lost);
+        w.pair("unsent", blocks.unsent);
+        w.pair("late", blocks.late);
+        w.pair("duplicate", blocks.duplicate);
+        w.pair("payload_bytes", blocks.payload_bytes);
+    })
 }
 
 /// The blocks of a part over time: `compare` reads them.
@@ -353,6 +371,7 @@ impl ToJson for &Verdict {
             w.pair("increase_high_ns", self.increase_high);
             w.pair("baseline_ns", self.baseline);
             w.pair("since", self.since);
+            w.pair("since_at_most", self.since_at_most);
             w.pair("until", self.until);
             w.pair("least_ns", self.least);
             let also = self.also.iter().map(|also| {
@@ -362,6 +381,7 @@ impl ToJson for &Verdict {
                     w.pair("name", &also.name);
                     w.pair("increase_ns", also.increase);
                     w.pair("since", also.since);
+                    w.pair("since_at_most", also.since_at_most);
                 })
             });
             w.pair("also", Array(also));
@@ -461,7 +481,8 @@ mod tests {
                 (
                     "verdict",
                     "kind index name direction basis figure share increase_ns \
-                     increase_low_ns increase_high_ns baseline_ns since until least_ns also \
+                     increase_low_ns increase_high_ns baseline_ns since since_at_most \
+                     until least_ns also \
                      confidence reason doubts text cause reads_late retransmitted",
                 ),
                 (

@@ -1,5 +1,6 @@
 //! Names and places on paths; reports and blocks that the tests of several renderers share.
 
+mod faces;
 mod json_reader;
 pub(in crate::report) mod samples;
 

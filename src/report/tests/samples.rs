@@ -68,6 +68,7 @@ fn node(hop: u8, name: &str, role: &str) -> PathNode {
         address: (hop > 0).then(|| format!("10.0.0.{}:9000", 6 + hop)),
         tags: Vec::new(),
         connect: (role != "exit").then(|| Nanos::from_micros(310 + 40 * u64::from(hop))),
+        clock_error: None,
     }
 }
 
@@ -95,6 +96,7 @@ pub(in crate::report) fn part(part: Part, mean: i64, share: Option<f64>) -> Part
     PartStatistics {
         part,
         delay: Some(summary(mean)),
+        distribution: Histogram::default(),
         window: Some(summary(mean)),
         mean: Some(SignedNanos(mean)),
         share,
@@ -303,6 +305,7 @@ pub(in crate::report) fn full() -> Report {
                     name: "C".to_owned(),
                     increase: SignedNanos(-120_000),
                     since: None,
+                    since_at_most: Some(STARTED),
                 }],
                 doubts: vec!["the clock of C was stepped".to_owned()],
                 retransmitted: true,
@@ -472,6 +475,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             address: r.maybe(Random::name),
             tags: vec![r.name()],
             connect: r.maybe(|r| Nanos(r.next())),
+            clock_error: None,
         })
     });
     let path = PathReport {

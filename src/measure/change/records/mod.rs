@@ -14,7 +14,7 @@ mod text;
 
 use super::math::median;
 use super::Figures;
-use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
+use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use cells::{Cells, Moment};
 use series::{clipped, micros, Measured, Series, CLIP, MOST_SPREADS, NO_RECORD, PLACES, RESIDUALS};
 
@@ -33,7 +33,7 @@ const HOUR_S: i64 = 3600;
 pub struct When {
     /// The wall clock, set or not.
     pub wall: WallTime,
-    /// Local time less UTC, in seconds: rhythms are those of local days. 0 if it is not known.
+    /// Seconds by which the hours of the records are ahead of UTC; this program writes 0.
     pub utc_offset: i32,
     /// The boot that the monotonic clock counts from.
     pub boot: u64,
@@ -60,7 +60,7 @@ impl When {
     }
 
     /// The same moment earlier by `by`.
-    fn before(&self, by: Nanos) -> Self {
+    pub fn before(&self, by: Nanos) -> Self {
         let mono = MonoTime(self.mono.0.saturating_sub(by.0));
         Self {
             wall: self.wall.before(by),
@@ -68,6 +68,36 @@ impl When {
             ..*self
         }
     }
+}
+
+/// The clock of a boot against the monotonic clock of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BootClock {
+    /// The boot.
+    pub boot: u64,
+    /// Nanoseconds by which its clock, which counts time asleep too, is ahead.
+    pub ahead: Nanos,
+}
+
+impl BootClock {
+    /// The same moment as records have it.
+    pub fn when(&self, now: Now) -> When {
+        When {
+            wall: now.wall,
+            utc_offset: 0,
+            boot: self.boot,
+            mono: now.mono + self.ahead,
+        }
+    }
+}
+
+/// When a change began, by the clock as it is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Began {
+    /// `None` if a boot or a clock that was not set lies between.
+    pub since: Option<WallTime>,
+    /// The earliest known time that is not before the beginning; `None` if `since` is known.
+    pub at_most: Option<WallTime>,
 }
 
 /// The figure of a record by which a part is named.
