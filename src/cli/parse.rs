@@ -769,7 +769,7 @@ mod tests {
         }),
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
         ("flows", "probe b:1 --flows 64", PROBE, |c| {
-            probe(c).flows = 64
+            probe(c).flows = 64;
         }),
         ("interval", "-i 10ms probe b:1", PROBE, |c| {
             probe(c).interval = Duration::from_millis(10);
