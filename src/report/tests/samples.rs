@@ -1,7 +1,7 @@
 //! Hand-made and random reports and blocks for the tests of the renderers.
 
 use super::block::BlockLine;
-use super::{Blocks, FlowReport, PathNode, PathReport, Report, ServerDown};
+use super::{Blocks, FlowReport, PathNode, PathReport, PathRest, Report, ServerDown};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
 use crate::measure::sla::{self, Amount, LimitState, RuleEvent, Statistic};
 use crate::measure::{
@@ -259,6 +259,9 @@ pub(in crate::report) fn full() -> Report {
             cookie: Some(0x00c0_ffee_00c0_ffee),
             nodes,
         },
+        label: None,
+        others: Vec::new(),
+        rest: PathRest::default(),
         blocks: Blocks {
             sent: 103,
             received: 100,
@@ -365,6 +368,9 @@ pub(in crate::report) fn empty() -> Report {
         ended: WallTime(STARTED.0 + 10 * NANOS_PER_SEC),
         role: "source".to_owned(),
         path: PathReport::default(),
+        label: None,
+        others: Vec::new(),
+        rest: PathRest::default(),
         blocks: Blocks::default(),
         opened: None,
         server_down: None,
@@ -561,6 +567,9 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         ended: WallTime(r.next()),
         role: r.name(),
         path,
+        label: None,
+        others: Vec::new(),
+        rest: PathRest::default(),
         blocks: Blocks {
             sent: r.next(),
             received: r.next(),
