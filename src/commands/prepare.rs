@@ -8,7 +8,7 @@ use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
 use crate::collect::state_file::{clock, read_bounded, StateFile, StateReadError};
 use crate::commands::exporter::Exporter;
-use crate::http::{self, Routes};
+use crate::http::{self, Routes, Serving};
 use crate::measure::baseline::escape;
 use crate::measure::sla::{self, Rule};
 use crate::measure::{Baseline, RunHistories};
@@ -56,6 +56,7 @@ pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
         accept_proxy: false,
         send_proxy: None,
         timeout: common.timeout,
+        drain: common.timeout,
         idle_timeout: common.idle_timeout,
         sample: common.sample,
         hop_limit: common.hop_limit,
@@ -207,16 +208,17 @@ pub fn origin(common: &Common, next_hop: NextHop) -> Result<(Origin, Queue), Str
 pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<Published, String> {
     let file = common.metrics_file.clone();
     if common.metrics_listen.is_none() && file.is_none() {
-        return Ok(Published(None));
+        return Ok(Published::default());
     }
     let metrics = MetricsEndpoint::new(watched);
+    let mut serving = None;
     let thread = |error| format!("start a thread: {error}");
     if let Some(listen) = &common.metrics_listen {
         let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
             .map_err(|error| format!("resolve {listen}: {error}"))?;
         let listeners = http::bind(PROGRAM, &addresses)?;
         let routes = routes(common, &metrics)?.known_as(listen.host.as_deref().unwrap_or_default());
-        http::serve(listeners, routes).map_err(thread)?;
+        serving = Some(http::serve(listeners, routes).map_err(thread)?);
     }
     if let Some(file) = &file {
         // Now, so that a bad path is an error before anything is measured.
@@ -225,7 +227,8 @@ pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<
             metrics.keep_file(file.clone()).map_err(thread)?;
         }
     }
-    Ok(Published(file.map(|file| (metrics, file))))
+    let file = file.map(|file| (metrics, file));
+    Ok(Published { serving, file })
 }
 
 /// Returns the routes of the HTTP server.
@@ -245,17 +248,29 @@ pub fn routes(common: &Common, metrics: &Arc<MetricsEndpoint>) -> Result<Routes,
     Ok(routes)
 }
 
-/// The file of metrics, which is written at the end too.
-pub struct Published(Option<(Arc<MetricsEndpoint>, PathBuf)>);
+/// The metrics of a process on their ways out.
+#[derive(Default)]
+pub struct Published {
+    serving: Option<Serving>,
+    /// The file of metrics, which is written at the end too.
+    file: Option<(Arc<MetricsEndpoint>, PathBuf)>,
+}
 
 impl Published {
+    /// Closes the port, so that a successor may open it.
+    pub fn close_port(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.close();
+        }
+    }
+
     /// Writes the file, if there is one.
     ///
     /// # Errors
     ///
     /// [`OutputError`].
     pub fn finish(self) -> Result<(), OutputError> {
-        match self.0 {
+        match self.file {
             Some((metrics, file)) => metrics.write(&file),
             None => Ok(()),
         }

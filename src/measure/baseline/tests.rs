@@ -441,7 +441,7 @@ fn boots(random: &mut Random, step: u64) -> Vec<(u64, When)> {
 fn a_beginning_is_right_or_null_with_a_time_that_it_was_before() {
     const MILLI: u64 = 1_000_000;
     let (mut known, mut unknown) = (0, 0);
-    for seed in 1..=4_000_u64 {
+    for seed in 1..=400_u64 {
         let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let step = [0, 300 * MINUTE][(seed % 2) as usize];
         let windows = boots(&mut random, step);
@@ -485,7 +485,7 @@ fn a_beginning_is_right_or_null_with_a_time_that_it_was_before() {
             unknown += usize::from(since.is_none());
         }
     }
-    assert!(known > 10_000 && unknown > 10_000, "{known} {unknown}");
+    assert!(known > 1_000 && unknown > 1_000, "{known} {unknown}");
 }
 
 #[test]
