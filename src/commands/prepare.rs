@@ -204,7 +204,7 @@ pub fn origin(common: &Common, next_hop: NextHop) -> Result<(Origin, Queue), Str
     Ok((Origin::new(node), queue))
 }
 
-/// Serves the metrics of `watched` over HTTP and writes them to a file, as the options say.
+/// Serves the metrics of `watched` over HTTP and writes them to a file, as the options demand.
 pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<Published, String> {
     let file = common.metrics_file.clone();
     if common.metrics_listen.is_none() && file.is_none() {

@@ -4,13 +4,12 @@ use crate::cli::ExitCode;
 use crate::collect::queue::Collector;
 use crate::node::StopFlag;
 use crate::publish::{notify, screen};
-use crate::sync::lock;
+use crate::sync::{lock, spawn, LARGE_STACK};
 use crate::sys::StopSignals;
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 
-/// The thread that ends the process: at the first signal until a run can be stopped (a resolver or
-/// a pipe without a reader may come before), then at the second.
+/// The thread that ends the process. It does so at the first signal until a run can be stopped,
+/// then at the second. A resolver or a pipe without a reader may come before.
 pub struct Signals(Arc<Mutex<Option<StopRun>>>);
 
 type StopRun = Box<dyn FnOnce() + Send>;
@@ -20,7 +19,7 @@ impl Signals {
     pub(crate) fn watch(signals: StopSignals, cut_off: ExitCode) -> Self {
         let this = Self(Arc::default());
         let stop_run = Arc::clone(&this.0);
-        let watching = Builder::new().name("signal".into()).spawn(move || {
+        let watching = spawn("signal", LARGE_STACK, move || {
             signals.wait();
             let stop = lock(&stop_run).take();
             if let Some(stop) = stop {

@@ -20,11 +20,11 @@ use crate::publish::notify;
 use crate::publish::printer::Printer;
 use crate::report::paths;
 use crate::report::{Report, State};
+use crate::sync::channel::channel;
+use crate::sync::{spawn, LARGE_STACK};
 use crate::wire::NodeRole;
-use crossbeam_channel::unbounded;
 use std::io;
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Duration;
 
 /// Runs the command `probe --targets FILE`: many paths, each with a probe of its own.
@@ -134,7 +134,7 @@ pub struct TargetOutcome {
 ///
 /// As clone(2), if a thread cannot be started; the other probes are stopped then.
 pub fn probe_all(members: Vec<Member>, plan: Plan) -> io::Result<Vec<TargetOutcome>> {
-    let (sender, outcomes) = unbounded(); // One per member.
+    let (sender, outcomes) = channel(usize::MAX); // One per member.
     let stops: Vec<_> = members
         .iter()
         .map(|member| Arc::clone(&member.stop))
@@ -144,7 +144,7 @@ pub fn probe_all(members: Vec<Member>, plan: Plan) -> io::Result<Vec<TargetOutco
     for (place, member) in members.into_iter().enumerate() {
         let sender = sender.clone();
         let offset = offset(plan.interval, place, count);
-        let started = Builder::new().name(format!("path#{place}")).spawn(move || {
+        let started = spawn(&format!("path#{place}"), LARGE_STACK, move || {
             let outcome = probe_one(member, plan, offset);
             // An error means that another thread could not be started.
             let _ = sender.send((place, outcome));
@@ -155,7 +155,7 @@ pub fn probe_all(members: Vec<Member>, plan: Plan) -> io::Result<Vec<TargetOutco
         }
     }
     drop(sender);
-    for (place, outcome) in outcomes {
+    while let Ok((place, outcome)) = outcomes.recv() {
         all[place] = Some(outcome);
     }
     // The panic of a thread has been reported on stderr.

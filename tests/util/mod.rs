@@ -22,7 +22,15 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// The binary under test.
 pub fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"))
+    let binary = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
+    if std::env::var_os("STS_STRACE").is_none() {
+        return Command::new(binary);
+    }
+    // A slow host: each system call stops twice. The tracer is a grandchild, so that signals and
+    // procfs are those of the program.
+    let mut command = Command::new(need("strace"));
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", binary]);
+    command
 }
 
 /// A directory of this test's own, removed at its end.
@@ -103,7 +111,7 @@ impl Process {
         }
     }
 
-    /// Everything said on stderr so far (all of it once the process has ended).
+    /// Everything printed on stderr so far (all of it once the process has ended).
     pub fn stderr(&mut self) -> Vec<String> {
         self.seen.extend(self.lines.try_iter());
         self.seen.clone()
@@ -227,7 +235,7 @@ pub fn int(report: &Value, path: &str) -> i64 {
     value.unwrap_or_else(|| panic!("no integer at {path} in {:?}", report.at(path)))
 }
 
-/// promtool has nothing to say against the metrics of `whose`.
+/// promtool accepts the metrics of `whose`.
 #[track_caller]
 pub fn promtool_accepts(whose: &str, metrics: &str) {
     let mut promtool = Command::new(need("promtool"))

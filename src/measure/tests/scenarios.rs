@@ -193,7 +193,7 @@ fn one_block_in_ten_by_chance_is_found_in_a_longer_run() {
     assert!(found >= 19, "{found} of 20");
 }
 
-/// A path of kernels that tell, whose processes are woken within some 30 us.
+/// A path of kernels that report arrivals, whose processes are woken within some 30 us.
 fn with_arrivals(seed: u64) -> SimPath {
     let mut path = SimPath::new(4, seed);
     path.arrivals = true;
@@ -338,7 +338,7 @@ fn the_split_by_kernel_times_is_in_the_figures() {
 #[test]
 fn arrivals_of_some_blocks_only_are_not_mistaken_for_those_of_all() {
     // So many of 20 blocks met another one in the socket; the more there are, the less the rest
-    // tells.
+    // is worth.
     for (unknown, host_is_late, named) in [
         (1, true, Some(VerdictKind::Host)),
         (6, true, Some(VerdictKind::Host)),
@@ -388,20 +388,20 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
         for node in &mut path.nodes {
             node.wake_up_ns = [0, 0].map(|_| random.unit() * MS);
         }
-        // How many of 20 blocks each kernel tells of, on the way out and back: around 9 of 10 and
+        // How many of 20 blocks each kernel reports, on the way out and back: around 9 of 10 and
         // half of them.
-        let mut told = || [20, 19, 17, 17, 11, 9, 0][random.below(7) as usize];
-        let told: Vec<[u64; 2]> = (0..nodes).map(|_| [told(), told()]).collect();
+        let mut reported = || [20, 19, 17, 17, 11, 9, 0][random.below(7) as usize];
+        let reported: Vec<[u64; 2]> = (0..nodes).map(|_| [reported(), reported()]).collect();
         let mut model = model();
         for block in 0..300 {
             let mut trip = path.trip(block);
             for hop_stamp in &mut trip.hop_stamps {
                 let way = usize::from(hop_stamp.direction == StampDirection::Return);
-                if random.below(20) >= told[usize::from(hop_stamp.hop)][way] {
+                if random.below(20) >= reported[usize::from(hop_stamp.hop)][way] {
                     hop_stamp.arrival = None;
                 }
             }
-            if random.below(20) >= told[0][1] {
+            if random.below(20) >= reported[0][1] {
                 trip.home.arrival = None;
             }
             model.record(&trip).unwrap();
@@ -412,7 +412,7 @@ fn the_shares_of_all_parts_add_up_to_one_however_much_kernels_tell() {
             .iter()
             .filter_map(|part| part.share)
             .collect();
-        let what = format!("seed {seed}, told {told:?}: {shares:?}");
+        let what = format!("seed {seed}, reported {reported:?}: {shares:?}");
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{what}");
         assert!(shares.iter().all(|s| (0.0..=1.0).contains(s)), "{what}");
     }
@@ -597,7 +597,7 @@ fn a_bulk_transfer_that_fills_a_pipe_now_and_then_is_no_finding() {
         Some(0.0),
         "B is not held"
     );
-    // Without a baseline it is what there is to say.
+    // Without a baseline it is all that is known.
     let verdict = verdict_of(&mut SimPath::new(4, 5), 25, bulk);
     assert!(
         verdict
@@ -846,7 +846,9 @@ fn the_largest_part_is_the_second_answer_whatever_the_first_is() {
     assert_eq!(empty.largest, None);
     let short = verdict_of(&mut SimPath::new(4, 4), 20, |_, _| ());
     assert!(
-        short.text.starts_with("none: too short to tell: 20 blocks"),
+        short
+            .text
+            .starts_with("none: too short to decide: 20 blocks"),
         "{short:?}"
     );
 }
