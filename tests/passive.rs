@@ -691,6 +691,8 @@ fn an_interface_is_captured_without_tcpdump_and_drops_are_reported() {
         .replace("/metrics", "");
     // The endpoint answers as soon as the address is known; the socket was opened before.
     scrape(&address);
+    let health = run("curl", &["-sf", &format!("http://{address}/healthz")]);
+    assert_eq!(health.trim(), "ok");
     lab.play("short=20", &[("c", &path)]);
     let found = Analysis::of(&path);
     let packets: u64 = found

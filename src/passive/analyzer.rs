@@ -20,10 +20,10 @@ use std::hash::BuildHasherDefault;
 const LINGER_NS: u64 = 240 * 1_000_000_000;
 
 /// Beyond this many closed connections they stay only for [`LINGER_LEAST_NS`].
-const MAX_LINGERING: usize = 8192;
+const MAX_LINGERING: usize = 4096;
 
-/// More than any usual pause between two repeats of a FIN.
-const LINGER_LEAST_NS: u64 = 10 * 1_000_000_000;
+/// Enough for the first repeats of a FIN.
+const LINGER_LEAST_NS: u64 = 2 * 1_000_000_000;
 
 /// Interval snapshots kept per flow.
 const INTERVALS_PER_FLOW: usize = 3600;

@@ -110,6 +110,24 @@ impl Application {
         found.filter(|found| found.client_hello.is_some() || found.server_hello.is_some())
     }
 
+    /// Reads what an answer will need, so that it is at hand then; the number means nothing.
+    #[inline]
+    pub(super) fn warm(&self) -> u64 {
+        let [client, server] = match &self.answers {
+            Some(answers) => answers.each_ref().map(Histogram::warm),
+            None => return 0,
+        };
+        client ^ server
+    }
+
+    /// Gives back memory that a closed connection hardly needs.
+    pub(super) fn shrink(&mut self) {
+        self.answers
+            .iter_mut()
+            .flat_map(|answers| answers.iter_mut())
+            .for_each(Histogram::shrink);
+    }
+
     /// Returns the bytes of memory that its bounds are about.
     fn memory(&self) -> usize {
         self.tls.as_ref().map_or(0, |reader| reader.memory())

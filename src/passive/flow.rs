@@ -127,7 +127,7 @@ impl Flow {
         let of = |sent: &Sent| {
             sent.packets ^ sent.round_trip.warm() ^ sent.track.warm() ^ sent.fin.count
         };
-        of(client) ^ of(server) ^ self.last.0
+        of(client) ^ of(server) ^ self.last.0 ^ self.application.warm()
     }
 
     /// Its state.
@@ -207,7 +207,9 @@ impl Flow {
     pub(super) fn shrink(&mut self) {
         for sent in &mut self.sent {
             sent.track.shrink();
+            sent.round_trip.shrink();
         }
+        self.application.shrink();
     }
 
     /// Takes one segment of this connection, sent by `sender`.

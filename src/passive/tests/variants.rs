@@ -736,6 +736,15 @@ fn check_application(
     }
 }
 
+/// Files of the first segments of some cases.
+pub(super) fn short_captures(count: u64) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    (1..=count).map(|seed| {
+        let mut variant = Variant::new(seed);
+        variant.segments.truncate(12);
+        (seed as usize, variant.file(&variant.container))
+    })
+}
+
 /// The capture for the eye.
 fn print(seed: u64) {
     let variant = Variant::new(seed);
