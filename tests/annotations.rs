@@ -164,6 +164,7 @@ fn send_open(source: &mut TcpStream) {
         id: 99,
         role: NodeRole::Source,
         versions: (1, 1),
+        abilities: 0,
         clock_error: None,
         connect: None,
         name: "A".into(),

@@ -183,6 +183,7 @@ fn prepare_node(
             accept_proxy: config.accept_proxy,
             send_proxy: config.send_proxy,
             limits: limits(config),
+            server_check: config.server_check,
             drain: config.drain,
             key,
             ..settings(common, role)

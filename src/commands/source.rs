@@ -38,7 +38,11 @@ pub fn run(
     let next_hop = next_hop(common, &config.forward_to).map_err(Failure::failed)?;
     let (origin, queue) = origin(common, next_hop).map_err(Failure::failed)?;
     let origin = Arc::new(origin);
-    let watched = vec![Watched::origin(&origin, "source", None)];
+    let watched = vec![Watched::origin(
+        std::slice::from_ref(&origin),
+        "source",
+        None,
+    )];
     let published = publish(common, watched, true).map_err(Failure::failed)?;
     let state = watching(state, rules, &origin.node);
     signals.stop(stop, Some(origin.node.collector.clone()));

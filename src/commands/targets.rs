@@ -57,7 +57,11 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
         let origin = Arc::new(origin.probing());
         let state = watching(state, rules.clone(), &origin.node);
         let path = Some(target.name.clone());
-        watched.push(Watched::origin(&origin, "probe", path));
+        watched.push(Watched::origin(
+            std::slice::from_ref(&origin),
+            "probe",
+            path,
+        ));
         members.push(Member {
             name: target.name,
             origin,
@@ -184,7 +188,7 @@ fn probe_one(member: Member, plan: Plan, offset: Duration) -> TargetOutcome {
     if !stop.is_set() {
         let mut run = Run::new(queue, Arc::clone(&latest), run_state, Printer::silent());
         let written;
-        (state, written) = probe::measure(&origin, &mut run, plan, &stop);
+        (state, written) = probe::measure(&[origin], &mut run, plan, &stop);
         if let Err(error) = written {
             log::error!("{name}: {error}");
         }

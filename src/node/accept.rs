@@ -191,6 +191,9 @@ impl Server {
         drop(self.listeners);
         let drain = self.shared.node.settings.drain;
         let deadline = Instant::now() + drain;
+        // Those that end at once need no line.
+        let grace = Instant::now() + PAUSE.min(drain);
+        while self.shared.moved().is_some() && self.ended.recv_deadline(grace).is_ok() {}
         let mut moved = self.shared.moved();
         if moved.is_some() {
             log::warn!(

@@ -11,10 +11,12 @@ pub mod vitals;
 use json::{parse, Value};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
@@ -28,9 +30,16 @@ pub fn program() -> Command {
     }
     // A slow host: each system call stops twice. The tracer is a grandchild, so that signals and
     // procfs are those of the program.
-    let mut command = Command::new(need("strace"));
-    command.args(["-D", "-f", "-qq", "-o", "/dev/null", binary]);
-    command
+    static WRAPPER: OnceLock<PathBuf> = OnceLock::new();
+    let wrapper = WRAPPER.get_or_init(|| {
+        let path = std::env::temp_dir().join(format!("sts-strace-{}", std::process::id()));
+        let strace = need("strace").display().to_string();
+        let script = format!("#!/bin/sh\nexec {strace} -D -f -qq -o /dev/null {binary} \"$@\"\n");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    });
+    Command::new(wrapper)
 }
 
 /// A directory of this test's own, removed at its end.
