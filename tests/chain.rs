@@ -24,7 +24,7 @@ fn what_the_source_sends_comes_back_through_two_relays() {
     let copy = sent.clone();
     let writer = std::thread::spawn(move || stdin.write_all(&copy).unwrap());
     let mut received = Vec::new();
-    std::io::Read::read_to_end(&mut source.stdout(), &mut received).unwrap();
+    Read::read_to_end(&mut source.stdout(), &mut received).unwrap();
     writer.join().unwrap();
     assert!(
         received == sent,
