@@ -58,6 +58,10 @@ impl Paths {
         self.paths.get_mut(&key).map(|path| &mut **path)
     }
 
+    pub(super) fn keys(&self) -> Vec<PathKey> {
+        self.paths.keys().copied().collect()
+    }
+
     pub(super) fn values(&self) -> impl Iterator<Item = &PathState> {
         self.paths.values().map(|path| &**path)
     }

@@ -159,6 +159,17 @@ impl RunState {
         self
     }
 
+    /// Replaces the rules. Those whose text is the same keep their state on each path.
+    pub fn set_rules(&mut self, rules: Arc<[Rule]>) {
+        self.rules = rules;
+        for path in self.paths.values_mut() {
+            path.watch.replace(Arc::clone(&self.rules));
+        }
+        for key in self.paths.keys() {
+            self.act(key);
+        }
+    }
+
     /// Limits the memory of all paths to `bytes`. Beyond it those of strangers are dropped, the one
     /// that was idle for longest first; others stay, as few peers can begin them.
     #[must_use]

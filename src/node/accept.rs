@@ -8,6 +8,7 @@ use crate::node::end::End;
 use crate::node::fault::cut_off;
 use crate::node::pair::{EndPair, PumpCounts};
 use crate::node::Node;
+use crate::session::allow::Network;
 use crate::sync::lock;
 use crate::sync::STACK;
 use crate::sys::{self, SocketOptions};
@@ -228,6 +229,11 @@ impl ServerView {
     /// The node that serves.
     pub fn node(&self) -> &Node {
         &self.0.node
+    }
+
+    /// Replaces the networks whose clients may connect. Open connections stay.
+    pub fn set_allow(&self, networks: Vec<Network>) {
+        self.0.limit.set_allow(networks);
     }
 
     /// Returns the number of open connections, and the totals, open ones included. No count ever

@@ -84,6 +84,8 @@ impl AdmissionLimits {
 #[derive(Debug)]
 pub(super) struct AcceptLimit {
     limits: AdmissionLimits,
+    /// `--allow` as it was read last.
+    allow: Mutex<Vec<Network>>,
     state: Mutex<State>,
     /// A place has become free, or the limit was closed.
     freed: Condvar,
@@ -101,8 +103,9 @@ struct State {
 }
 
 impl AcceptLimit {
-    pub(super) fn new(limits: AdmissionLimits) -> Self {
+    pub(super) fn new(mut limits: AdmissionLimits) -> Self {
         Self {
+            allow: Mutex::new(std::mem::take(&mut limits.allow)),
             limits,
             state: Mutex::default(),
             freed: Condvar::new(),
@@ -176,11 +179,16 @@ impl AcceptLimit {
         self.freed.notify_all();
     }
 
+    /// Replaces the networks of `--allow`. Open connections stay.
+    pub(super) fn set_allow(&self, networks: Vec<Network>) {
+        *lock(&self.allow) = networks;
+    }
+
     /// Returns `true` if `peer` may connect. Otherwise its connection is reset, which leaves no
     /// state here, and logged, at a rate that no scanner can fill a disk with.
     pub(super) fn admit(&self, socket: &TcpStream, peer: SocketAddr) -> bool {
         let address = peer.ip().to_canonical();
-        if is_allowed(&self.limits.allow, address) {
+        if is_allowed(&lock(&self.allow), address) {
             return true;
         }
         // It fails only if the client is gone already.

@@ -52,7 +52,6 @@ use crate::sync::{lock, random};
 use crate::sys;
 use crate::time::Nanos;
 use crate::wire::proxy::ProxyVersion;
-use crate::wire::siphash::Key;
 use crate::wire::{NodeInfo, NodeRole, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -90,9 +89,8 @@ pub struct NodeSettings {
     pub hop_limit: u8,
     /// `true` if the kernel is asked for arrival times (not with `--no-kernel-times`).
     pub kernel_times: bool,
-    /// `--key-file`: the key for the authentication of frames between nodes; `None` = no
-    /// authentication.
-    pub key: Option<Key>,
+    /// `--key-file`: the keys for the authentication of frames between nodes.
+    pub keys: link_auth::Keys,
     /// The clients that may connect, and their number.
     pub limits: accept_limit::AdmissionLimits,
     /// The annotation classes that blocks of a path that begins here request.
@@ -118,7 +116,7 @@ impl NodeSettings {
             sample: Duration::from_millis(10),
             hop_limit: DEFAULT_HOP_LIMIT,
             kernel_times: true,
-            key: None,
+            keys: link_auth::Keys::default(),
             limits: accept_limit::AdmissionLimits::default(),
             ask: Classes::default(),
             offer: Offer::default(),

@@ -10,6 +10,7 @@ use crate::measure::{Direction, Histogram, NodeId, Part, Parts, Sla, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::collections::VecDeque;
+use std::mem::take;
 use std::sync::Arc;
 
 /// Events kept; what is older is counted.
@@ -106,6 +107,38 @@ impl Watch {
         watch
     }
 
+    /// Replaces the rules. One whose text is the same keeps its state for each part.
+    pub fn replace(&mut self, rules: Arc<[Rule]>) {
+        let texts = self.rules.iter().map(|rule| Some(rule.to_string()));
+        let mut old: Vec<_> = texts.collect();
+        let mut numbers = vec![None; old.len()];
+        let mut matched = vec![false; rules.len()];
+        for (number, rule) in rules.iter().enumerate() {
+            let text = Some(rule.to_string());
+            if let Some(known) = old.iter().position(|one| *one == text) {
+                old[known] = None; // A text that stands twice is two rules.
+                numbers[known] = Some(number);
+                matched[number] = self.matched[known];
+            }
+        }
+        for mut track in take(&mut self.tracks) {
+            match numbers[track.rule] {
+                Some(number) => {
+                    track.rule = number;
+                    self.tracks.push(track);
+                }
+                None if track.turned => self.record(&track, Sla::None),
+                None => {}
+            }
+        }
+        self.needs_growth = rules.iter().any(Rule::needs_growth);
+        self.grown = None;
+        (self.rules, self.matched) = (rules, matched);
+        let (least, excess) = (take(&mut self.least), take(&mut self.excess));
+        self.bind();
+        (self.least, self.excess) = (least, excess);
+    }
+
     /// Whether there is nothing to watch.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
@@ -113,7 +146,7 @@ impl Watch {
 
     /// Finds the parts that each rule is about; what goes on being there keeps its state.
     fn bind(&mut self) {
-        let mut old = std::mem::take(&mut self.tracks);
+        let mut old = take(&mut self.tracks);
         let rules = Arc::clone(&self.rules);
         let segments = self.hops.windows(2).enumerate();
         let segments = segments.map(|(index, ends)| {
@@ -234,7 +267,7 @@ impl Watch {
             track.window.record(value);
             track.whole.record(value);
             if track.window.count() >= over {
-                let window = std::mem::take(&mut track.window);
+                let window = take(&mut track.window);
                 if let Some(value) = statistic.of(&window) {
                     self.evaluate(index, value);
                 }
@@ -296,7 +329,7 @@ impl Watch {
         let over = u64::from(self.rules[track.rule].over);
         track.window.record(SignedNanos(counts.iter().sum()));
         if track.window.count() >= over {
-            let window = std::mem::take(&mut track.window);
+            let window = take(&mut track.window);
             self.evaluate(index, window.sum() as f64);
         }
     }
@@ -495,7 +528,7 @@ impl Watch {
 
     /// The events since this was last called, and how many before them are no longer kept.
     pub fn fresh_events(&mut self) -> (Vec<RuleEvent>, usize) {
-        let fresh = std::mem::take(&mut self.fresh);
+        let fresh = take(&mut self.fresh);
         let known = self.events.len().saturating_sub(fresh);
         let events: Vec<_> = self.events.iter().skip(known).cloned().collect();
         let gone = fresh - events.len();
@@ -662,7 +695,7 @@ mod tests {
                 late: false,
                 behind_exit: self.ends[2].map(|span| ms(span).abs()),
                 connection: 0,
-                retransmits: std::mem::take(&mut self.resent),
+                retransmits: take(&mut self.resent),
             };
             let host = |hop: u8| HostPart {
                 hop,
@@ -1005,6 +1038,38 @@ mod tests {
     }
 
     #[test]
+    fn replaced_rules_keep_the_state_of_those_whose_text_is_the_same() {
+        let kept = "segment B->C round_trip > 5ms for 2 of 3 ask load at *";
+        let mut bench = Bench::new(&format!(
+            "{kept}\ntotal round_trip > 1ms\nhost B residence > 1s"
+        ));
+        bench.far(6.0);
+        assert_eq!(
+            bench.far(6.0),
+            ["B -> C warning, round_trip 6 ms, limit 5 ms (line 1)"]
+        );
+        let new = format!("host C residence > 1s\n\n{kept}\n{kept} # twice\ntotal loss > 1%");
+        bench.watch.replace(parse(&new).unwrap().into());
+        let gone = ["total no longer watched, round_trip 7.4 ms, limit 1 ms (line 2)"];
+        assert_eq!(bench.messages(), gone);
+        assert_eq!(bench.watch.worst(), Sla::Warning);
+        assert!(!bench.watch.asks().is_empty());
+        // One more is enough for the first, and one is too little for its twin.
+        assert!(bench.far(6.0).is_empty());
+        let twin = ["B -> C warning, round_trip 6 ms, limit 5 ms (line 4)"];
+        assert_eq!(bench.far(6.0), twin);
+        bench.far(1.0);
+        let clear = bench.far(1.0);
+        assert_eq!(clear.len(), 2, "{clear:?}");
+        bench.watch.replace(parse("").unwrap().into());
+        assert!(bench.watch.is_empty() && bench.watch.limits().is_empty());
+        bench
+            .watch
+            .replace(parse("total round_trip > 1ms").unwrap().into());
+        assert_eq!(bench.far(6.0).len(), 1);
+    }
+
+    #[test]
     fn a_part_that_goes_away_is_told_and_its_questions_end() {
         let mut bench =
             Bench::new("segment B->C round_trip > 5ms ask load at *\nhost X residence > 1s");
@@ -1013,7 +1078,7 @@ mod tests {
         bench.names.insert(2, "D".into());
         assert_eq!(
             bench.far(6.0),
-            ["B -> D gone from the path, round_trip 6 ms, limit 5 ms (line 1)"]
+            ["B -> D no longer watched, round_trip 6 ms, limit 5 ms (line 1)"]
         );
         assert!(bench.watch.asks().is_empty());
         let unmatched: Vec<_> = bench.watch.unmatched().map(|rule| rule.line).collect();
