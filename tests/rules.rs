@@ -338,6 +338,67 @@ fn the_exit_code_of_a_short_run_is_that_of_the_whole_run() {
 }
 
 #[test]
+fn a_rule_about_no_part_is_unknown_at_the_end_and_without_end_after_the_first_window() {
+    let (dir, other) = (Dir::new("rules-unmatched"), Dir::new("rules-matched"));
+    let chain = Chain::start();
+    let b = chain.b.address.to_string();
+    let unmatched = rules(&dir, "host X residence p95 > 1s critical\n");
+    let matched = rules(
+        &other,
+        "connect * delay > 9s\nbehind * delay > 9s\nserver delay > 9s\ntotal loss > 99%\n",
+    );
+    let args = |rules: &str, rest: &[&str]| -> Vec<String> {
+        let own = [
+            "--node", "A", "probe", &b, "-i", "0.01", "--format", "nagios",
+        ];
+        let all = [&own[..], &["--rules", rules], rest].concat();
+        all.into_iter().map(str::to_owned).collect()
+    };
+    let finite = |rules: &str| {
+        let args = args(rules, &["-c", "5"]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = run(&args);
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, line) = finite(&unmatched);
+    assert_eq!(code, Some(3), "{line}");
+    let why = "no part of the path matches the rule: host X";
+    assert!(
+        line.starts_with("STS UNKNOWN - ") && line.contains(why),
+        "{line}"
+    );
+    // Nothing lies behind Z, and no exit has a server.
+    let (code, line) = finite(&matched);
+    assert_eq!(code, Some(3), "{line}");
+    assert!(!line.contains("rule: connect"), "{line}");
+    for part in ["behind", "server"] {
+        assert!(
+            line.contains(&format!("matches the rule: {part}")),
+            "{line}"
+        );
+    }
+    for (window, code, state) in [("0.3s", 3, "STS UNKNOWN - "), ("1h", 0, "STS OK - ")] {
+        let mut command = program();
+        command.args(args(&unmatched, &["-c", "0", "--window", window]));
+        command.args(["--metrics-listen", "127.0.0.1:0"]);
+        let mut probe = Process::start(command.stdout(Stdio::piped()));
+        let address = util::http::metrics_of(&mut probe);
+        // With that many blocks answered the short window is over.
+        util::http::until("a second of blocks", || {
+            let (_, text) = util::http::ask(address, "/metrics", "");
+            let count = "subsegment_round_trip_seconds_count ";
+            let count = text.lines().find_map(|line| line.strip_prefix(count))?;
+            (count.parse::<f64>().ok()? > 60.0).then_some(())
+        });
+        probe.signal("INT");
+        let mut line = String::new();
+        probe.stdout().read_to_string(&mut line).unwrap();
+        assert_eq!(probe.wait().code(), Some(code), "{window}: {line}");
+        assert!(line.starts_with(state), "{window}: {line}");
+    }
+}
+
+#[test]
 fn a_path_that_is_down_is_critical_in_the_plugins_line() {
     // No process listens there, and no other test gets that port.
     let address = "127.0.0.1:1";

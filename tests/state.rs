@@ -277,6 +277,178 @@ fn what_stands_in_the_way_of_a_state_is_a_line_and_the_run_goes_on() {
 }
 
 #[test]
+fn without_locks_on_a_full_disk_or_without_permission_the_run_goes_on_and_the_old_file_stays() {
+    let scene = Scene::new();
+    let dir = Dir::new("state-disk");
+    let target = scene.relay.address.to_string();
+    let state = dir.file("state");
+    let path = state.to_str().unwrap();
+    let probe = [
+        "--node", "A", "probe", &target, "-c", "3", "-i", "0.002", "--state",
+    ];
+    assert!(util::run(&[&probe[..], &[path]].concat()).status.success());
+
+    // As on NFS without its lock service.
+    let mut without = Command::new(util::need("strace"));
+    without.args([
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=flock:error=ENOLCK",
+    ]);
+    let output = without
+        .arg(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"))
+        .args(probe)
+        .arg(path)
+        .output();
+    let output = output.unwrap();
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("going on without a lock"), "{stderr}");
+    assert_eq!(history(&state).records.len(), 2);
+
+    // No file can be made there, by root neither.
+    let output = util::run(&[&probe[..], &["/proc/state"]].concat());
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stderr.contains("state /proc/state: open /proc/state.lock"),
+        "{stderr}"
+    );
+    assert!(
+        text(&output.stdout).contains("this run is not kept"),
+        "{output:?}"
+    );
+
+    // The path of the run is not that of the file: both are kept.
+    let other = util::run(&[
+        "--node", "Q", "probe", &target, "-c", "3", "-i", "0.002", "--state", path,
+    ]);
+    assert!(other.status.success(), "{other:?}");
+    let read = RunHistories::parse(&std::fs::read_to_string(&state).unwrap()).unwrap();
+    assert_eq!(read.state.paths.len(), 2);
+
+    let disk = dir.file("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let script = "mount -t tmpfs -o size=32k full $0 && cp $1 $0/state && : > $0/state.lock \
+                  && { dd if=/dev/zero of=$0/fill bs=4k 2>/dev/null; shift; \
+                  \"$@\" --state $0/state; echo code $?; cat $0/state >&2; }";
+    let mut full = Command::new(util::need("unshare"));
+    full.args(["-m", "sh", "-c", script]).arg(&disk).arg(&state);
+    let output = full
+        .arg(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"))
+        .args(&probe[..8])
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(stdout.contains("code 0"), "{stdout}{stderr}");
+    assert!(stderr.contains("No space left on device"), "{stderr}");
+    let kept = std::fs::read_to_string(&state).unwrap();
+    assert!(stderr.ends_with(&kept), "{stderr}");
+}
+
+#[test]
+fn compare_names_what_it_cannot_compare_and_ends_with_the_code_of_usage() {
+    let scene = Scene::new();
+    let dir = Dir::new("state-compare-bad");
+    let report = dir.file("report.json").display().to_string();
+    let state = dir.file("state").display().to_string();
+    let args = [
+        "-c", "30", "-i", "0.004", "--format", "json", "--report", &report, "--state", &state,
+    ];
+    assert!(scene.probe(&args).status().unwrap().success());
+    let whole = std::fs::read(&report).unwrap();
+    let huge = dir.file("huge");
+    let huge_file = std::fs::File::create(&huge).unwrap();
+    huge_file.set_len(1 << 40).unwrap();
+    for (name, bytes, line) in [
+        (
+            "empty",
+            &b""[..],
+            "expected a report in JSON: no value at byte 0",
+        ),
+        (
+            "cut",
+            &whole[..whole.len() / 2],
+            "expected a report in JSON: ",
+        ),
+        ("other", b"{\"a\": 1}", "expected a report with \"schema\""),
+        ("bytes", &[0xff, 0, 1], "it is no text"),
+        (
+            "deep",
+            &[b'['; 100_000],
+            "expected a report in JSON: nested too deep",
+        ),
+    ] {
+        let file = dir.file(name).display().to_string();
+        std::fs::write(&file, bytes).unwrap();
+        for args in [[&report, &file], [&file, &report]] {
+            let (code, printed) = run(&["compare", args[0], args[1]]);
+            assert_eq!(code, 2, "{name}: {printed}");
+            assert!(printed.contains(&format!("{file}: {line}")), "{printed}");
+        }
+    }
+    let huge = huge.display().to_string();
+    let now = "2100-01-01";
+    for (args, line) in [
+        (&["compare", &report][..], "needs two reports"),
+        (&["compare", &report, "/nonexistent"], "No such file"),
+        (&["compare", &report, "/"], "Is a directory"),
+        (&["compare", &report, &huge], "larger than"),
+        (
+            &["compare", &report, &state],
+            "it is a state: compare --state",
+        ),
+        (
+            &["compare", &report, &report, &report],
+            "one argument too many",
+        ),
+        (
+            &["compare", &report, &report, "--fail-above", "-1ms"],
+            "not a duration",
+        ),
+        (&["compare", "--state", &state], "needs two reports"),
+        (
+            &[
+                "compare", "--state", &state, "--before", "noon", "--after", "-1h",
+            ],
+            "is no time: write ",
+        ),
+        (
+            &[
+                "compare", "--state", &state, "--before", "-0s", "--after", now,
+            ],
+            "has no record of one path until ",
+        ),
+        (
+            &[
+                "compare",
+                "--state",
+                &state,
+                "--before",
+                "2020-01-01",
+                "--after",
+                "-1h",
+            ],
+            "has no record of one path until ",
+        ),
+        (
+            &[
+                "compare", "--state", &report, "--before", "-1h", "--after", "-1h",
+            ],
+            "expected \"subsegment-tcp-speeds state 2\"",
+        ),
+    ] {
+        let (code, printed) = run(args);
+        assert_eq!(code, 2, "{args:?}: {printed}");
+        assert!(printed.contains(line), "{args:?}: {printed}");
+        assert!(!printed.contains("move it away"), "{args:?}: {printed}");
+    }
+}
+
+#[test]
 fn each_target_has_a_state_in_the_directory() {
     let scene = Scene::new();
     let dir = Dir::new("state-targets");

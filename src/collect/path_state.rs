@@ -190,6 +190,10 @@ impl PathState {
         }
         let names = nodes.iter().map(|node| (node.hop, node.name.clone()));
         self.names = names.collect();
+        let errors = nodes
+            .iter()
+            .filter_map(|node| Some((node.hop, node.clock_error?)));
+        self.model.set_clock_errors(errors.collect());
         for (hop, took) in nodes.iter().filter_map(|n| Some((n.hop, n.connect?))) {
             let latest = self.connects.get_or_insert_with(hop, Vec::new);
             latest.push(took);

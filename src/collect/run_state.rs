@@ -388,8 +388,13 @@ impl RunState {
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
         let watch = &self.main().1.watch;
-        let unmatched = watch.unmatched().next().is_some();
-        State::of(broken, blocks.received, watch.worst(), unmatched)
+        State::of(broken, blocks.received, watch.worst(), self.is_unmatched())
+    }
+
+    /// A rule is about no part of the path: known in a run without end after its first window.
+    fn is_unmatched(&self) -> bool {
+        let is_known = self.span.is_none() || self.windows.ended > 0;
+        is_known && self.main().1.watch.unmatched().next().is_some()
     }
 
     fn taken(
@@ -520,7 +525,7 @@ impl RunState {
             events,
             broken: self.broken.clone(),
             annotations: main.annotations.values().cloned().collect(),
-            unmatched: main.watch.unmatched().next().is_some(),
+            unmatched: self.is_unmatched(),
             first_facts: main.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped,

@@ -289,13 +289,23 @@ pub enum StateReadError {
     Io(io::Error),
 }
 
+impl StateReadError {
+    /// The error without a remedy, for a command that does not write the file.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Foreign(what) => what.clone(),
+            Self::Io(error) => format!("read: {error}"),
+        }
+    }
+}
+
 impl std::fmt::Display for StateReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Foreign(what) => {
                 write!(f, "{what}; left as it is: move it away to begin anew")
             }
-            Self::Io(error) => write!(f, "read: {error}"),
+            Self::Io(_) => f.write_str(&self.what()),
         }
     }
 }

@@ -44,7 +44,7 @@ pub fn run(config: &CompareConfig, format: Option<Format>) -> Result<ExitCode, F
 fn reports(before: &Path, after: &Path) -> Result<Comparison, String> {
     let read = |path: &Path| -> Result<ReportText, String> {
         let name = path.display();
-        let text = read_bounded(path).map_err(|error| format!("{name}: {error}"))?;
+        let text = read_bounded(path).map_err(|error| format!("{name}: {}", error.what()))?;
         parse_report(&text).map_err(|error| format!("{name}: {error}"))
     };
     let (one, other) = (read(before)?, read(after)?);
@@ -69,7 +69,7 @@ fn reports(before: &Path, after: &Path) -> Result<Comparison, String> {
 
 fn state(file: &Path, before: WallTime, after: WallTime) -> Result<Comparison, String> {
     let name = file.display();
-    let read = read_state(file).map_err(|error| format!("{name}: {error}"))?;
+    let read = read_state(file).map_err(|error| format!("{name}: {}", error.what()))?;
     let mut compared = read.state.paths.iter().map(|(path, history)| {
         let [earlier, later] = sides(&history.records, before, after);
         let parts = compare(&earlier, &later);

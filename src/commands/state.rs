@@ -16,7 +16,8 @@ pub fn run(config: &StateConfig, format: Option<Format>) -> Result<ExitCode, Fai
     let failed = |text: String| Failure::new(ExitCode::Failed, text);
     let file = &config.file;
     let name = file.display();
-    let read = read_state(file).map_err(|error| failed(format!("state {name}: {error}")))?;
+    let read =
+        read_state(file).map_err(|error| failed(format!("state {name}: {}", error.what())))?;
     let json = format == Some(Format::Json);
     let text = match &config.action {
         StateAction::Show => {

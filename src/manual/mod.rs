@@ -42,6 +42,8 @@ topics! {
     chain "chain.md" "build a path: roles, four hosts, a real service"
     report "report.md" "read the report: columns, rows, pictures, live screen"
     verdict "verdict.md" "how the verdict is found, and its limits"
+    state "state.md" "earlier runs: what is kept, accept, files and clocks"
+    compare "compare.md" "two reports or times side by side; exit codes"
     rules "rules.md" "limits of parts, requests beyond them, causes"
     annotations "annotations.md" "load, CPU, memory, TCP and SNMP values of nodes"
     formats "formats.md" "text, JSON and the other formats, key by key"

@@ -5,24 +5,68 @@ use crate::session::clock::{ClockWatch, Generations, LONGEST_READING};
 use crate::session::opening::Introduction;
 use crate::sync::lock;
 use crate::sys::{self, clock::ClockReading};
-use crate::time::{MonoTime, SignedNanos, WallTime};
+use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use crate::wire::NodeInfo;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Mutex;
+use std::time::Duration;
 
-/// The node's count of clock steps, shared by its pumps.
+/// Shift of the nanoseconds between two readings of the clock's error: some 17 s.
+const ERROR_READ: u32 = 34;
+/// The error of a clock that is not synchronised.
+const UNKNOWN: u32 = u32::MAX;
+
+/// The node's count of clock steps and the clock's error, shared by its pumps.
 #[derive(Debug)]
-pub struct NodeClock(Mutex<Generations>);
+pub struct NodeClock {
+    generations: Mutex<Generations>,
+    /// In microseconds.
+    error: AtomicU32,
+    /// The span of time in which it was read.
+    error_read: AtomicU32,
+}
 
 impl NodeClock {
     /// Starts at generation 0.
     pub fn new() -> Self {
-        Self(Mutex::new(Generations::new(steady(sys::clock::read).now())))
+        let clock = Self {
+            generations: Mutex::new(Generations::new(steady(sys::clock::read).now())),
+            error: AtomicU32::new(UNKNOWN),
+            error_read: AtomicU32::new(0),
+        };
+        clock.read_error();
+        clock
+    }
+
+    /// Returns the greatest error of the wall clock as the kernel stated it last; `None` if it is
+    /// not synchronised.
+    #[inline]
+    pub fn error(&self) -> Option<Nanos> {
+        let micros = self.error.load(Ordering::Relaxed);
+        (micros != UNKNOWN).then(|| Nanos::from_micros(u64::from(micros)))
+    }
+
+    /// Reads the error anew if that is due at `now`. Called after a marked block was sent.
+    #[inline]
+    pub fn sent(&self, now: MonoTime) {
+        let span = (now.0 >> ERROR_READ) as u32;
+        if self.error_read.load(Ordering::Relaxed) != span {
+            self.error_read.store(span, Ordering::Relaxed);
+            self.read_error();
+        }
+    }
+
+    #[inline(never)]
+    fn read_error(&self) {
+        let micros = |error: Duration| u32::try_from(error.as_micros()).unwrap_or(UNKNOWN);
+        let error = sys::clock_error().map_or(UNKNOWN, micros);
+        self.error.store(error, Ordering::Relaxed);
     }
 
     /// Returns a copy for a pump.
     pub fn pump(&self) -> PumpClock<'_> {
         PumpClock {
-            watch: lock(&self.0).watch(),
+            watch: lock(&self.generations).watch(),
             node: self,
         }
     }
@@ -115,7 +159,10 @@ impl PumpClock<'_> {
     #[cold]
     fn settle(&mut self, reading: &ClockReading) {
         // Every pump sees a step; it is one event, and one log line, of the node.
-        if self.watch.settle(reading.now(), &mut lock(&self.node.0)) {
+        if self
+            .watch
+            .settle(reading.now(), &mut lock(&self.node.generations))
+        {
             log::warn!(
                 "clock: stepped, generation={}; figures across the step are left out",
                 self.watch.generation()

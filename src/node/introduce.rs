@@ -45,5 +45,6 @@ pub fn path_node(hop: u8, info: NodeInfo) -> PathNode {
         address: (!info.address.is_empty()).then_some(info.address),
         tags: info.tags,
         connect: info.connect,
+        clock_error: info.clock_error,
     }
 }

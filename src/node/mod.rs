@@ -49,7 +49,6 @@ use crate::collect::{latest, queue, requests};
 use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
-use crate::sys;
 use crate::time::Nanos;
 use crate::wire::proxy::ProxyVersion;
 use crate::wire::{NodeInfo, NodeRole, DEFAULT_HOP_LIMIT, VERSION};
@@ -165,8 +164,6 @@ pub struct Node {
     silence_logged: AtomicBool,
     /// Set once the log has named a path without the address of its client.
     unnamed_logged: AtomicBool,
-    /// The greatest error of the wall clock as the kernel states it, at start; `None` if unknown.
-    pub clock_error: Option<Nanos>,
 }
 
 impl Node {
@@ -188,7 +185,6 @@ impl Node {
             fault_log: fault_log::FaultLog::default(),
             silence_logged: AtomicBool::new(false),
             unnamed_logged: AtomicBool::new(false),
-            clock_error: sys::clock_error().map(Nanos::from),
             settings,
         };
         (node, queue)
@@ -206,7 +202,7 @@ impl Node {
             id: self.id,
             role,
             versions: (VERSION, VERSION),
-            clock_error: self.clock_error,
+            clock_error: self.clock.error(),
             connect,
             name: self.settings.name.clone(),
             address,

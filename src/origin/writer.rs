@@ -106,7 +106,7 @@ impl<'a> BlockWriter<'a> {
             hop: 0,
             direction: StampDirection::Forward,
             generation: 0,
-            flags: StampFlags(if node.clock_error.is_some() {
+            flags: StampFlags(if node.clock.error().is_some() {
                 StampFlags::SYNCHRONISED
             } else {
                 0
@@ -164,6 +164,7 @@ impl<'a> BlockWriter<'a> {
         drop(guard);
         if marked {
             self.retransmits.sent(&end.socket, now);
+            node.clock.sent(now);
         }
         if request.classes.is_empty() {
             self.annotations.clear();

@@ -70,6 +70,8 @@ pub struct Application {
     turn: Option<Turn>,
     /// The server's records after the handshake of TLS 1.3, until its first response.
     tickets: Option<Box<Tickets>>,
+    /// Set once the server sent data of the application inside of TLS.
+    settled: bool,
     /// Set if the connection speaks something that looks like HTTP and is not.
     foreign: bool,
     answers: Option<Box<[Histogram; 2]>>,
@@ -104,7 +106,8 @@ impl Application {
 
     /// Returns what the handshake of TLS shows; `None` without one.
     pub fn tls(&self) -> Option<&Handshake> {
-        self.tls.as_ref().map(|reader| &reader.found)
+        let found = self.tls.as_ref().map(|reader| &reader.found);
+        found.filter(|found| found.client_hello.is_some() || found.server_hello.is_some())
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -145,7 +148,8 @@ impl Application {
             self.next[side.other() as usize] = Some(segment.ack);
         }
         let Some(turn) = &mut self.turn else {
-            self.turn = Some(fresh);
+            // A copy of data of the handshake begins none.
+            self.turn = (distance(end, expected) > 0).then_some(fresh);
             return None;
         };
         if turn.side == side && missed {
@@ -198,9 +202,19 @@ impl Application {
         let payload = segment.payload;
         let turn = self.turn.filter(|turn| turn.side == Side::Client);
         let continues = self.turn.is_some_and(|turn| turn.side == side);
+        let others = self.next[side.other() as usize];
+        let expected = self.next[side as usize];
         let mut records = Records { rest: payload };
-        if !continues && !payload.is_empty() && !records.any(|(kind, _)| kind == APPLICATION_DATA) {
-            return Part::None;
+        let follows = self.tickets.as_ref().is_some_and(|of| of.left > 0);
+        let known = continues || payload.is_empty() || (follows && side == Side::Server);
+        if !known && !records.any(|(kind, _)| kind == APPLICATION_DATA) {
+            // The rest of a record may pass before its beginning.
+            let ahead = expected.is_some_and(|next| distance(segment.seq, next) > 0);
+            return match ahead && !tls::begins_record(payload) {
+                true if self.settled => Part::Data,
+                true => Part::Unclear,
+                false => Part::None,
+            };
         }
         let before_1_3 = reader
             .found
@@ -212,9 +226,8 @@ impl Application {
                 Side::Server => Part::Unclear,
             };
         }
-        let others = self.next[side.other() as usize];
-        let expected = self.next[side as usize];
         let Some(tickets) = &mut self.tickets else {
+            self.settled |= side == Side::Server;
             return Part::Data;
         };
         match side {
@@ -376,17 +389,24 @@ impl Flow {
         let tunnel = self.http.as_ref().map_or(true, |http| http.is_tunnel());
         if segment.payload_len > 0 && app.tls.is_none() && tunnel && !app.foreign {
             self.look(sender, segment, budget.targets);
+        } else if let Some(http) = &mut self.http {
+            // Data that passed before the first bytes of the client waited for these.
+            if let Some(reader) = Reader::instead_of(http, sender, segment) {
+                app.tls = Some(Box::new(reader));
+                self.http = None;
+            }
         }
         let app = &mut self.application;
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.segment(now, sender, segment);
-            if reader.over {
+            let (over, version) = (reader.over, reader.found.version);
+            if reader.refuted {
+                // The first bytes were those of something else.
+                app.tls = None;
+                app.foreign = true;
+            } else if over {
                 app.turn = None;
-                if reader
-                    .found
-                    .version
-                    .map_or(true, |version| version >= TLS_1_3)
-                {
+                if version.map_or(true, |version| version >= TLS_1_3) {
                     self.data_beside_finished(now, sender, segment);
                 }
             }
@@ -457,13 +477,13 @@ impl Flow {
             next.reverse();
         }
         match opening {
+            _ if late => {}
             Opening::Foreign => app.foreign = true,
             Opening::Http | Opening::Open => {}
-            Opening::Other if sender == Side::Client && tls::looks_like_tls(segment.payload) => {
-                app.tls = Some(Box::new(Reader::new(next)));
+            Opening::Other if tls::begins_hello(sender, segment.payload) => {
+                app.tls = Some(Box::new(Reader::new(next, sender)));
                 return;
             }
-            Opening::Other if late => {}
             Opening::Other => return,
         }
         if self.http.is_none() && !app.foreign {

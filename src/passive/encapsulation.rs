@@ -1,6 +1,8 @@
-//! A captured packet in, the IPv4 or IPv6 packet in it out: link headers, VLAN, PPPoE, MPLS, VXLAN.
+//! A captured packet in, the IPv4 or IPv6 packet in it out: link headers, VLAN, PPPoE, MPLS, VXLAN,
+//! GRE, IP in IP.
 //!
-//! Read the LINKTYPE_ pages of tcpdump.org, RFC 8200 §4, RFC 2516, RFC 3032 and RFC 7348 first.
+//! Read the LINKTYPE_ pages of tcpdump.org, RFC 8200 §4, RFC 2516, RFC 3032, RFC 7348, RFC 2784,
+//! RFC 2890 and RFC 2003 first.
 
 use super::capture::{front, Packet};
 use super::packet::{Endpoint, Skip};
@@ -17,27 +19,42 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// VLAN, QinQ and its two older numbers.
 pub(super) const ETHERTYPES_VLAN: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
+/// Ethernet in GRE, and that of a mirror port.
+const ETHERTYPE_BRIDGED: u16 = 0x6558;
+const ETHERTYPE_ERSPAN: u16 = 0x88be;
 pub(super) const ETHERTYPE_PPPOE: u16 = 0x8864;
 pub(super) const ETHERTYPES_MPLS: [u16; 2] = [0x8847, 0x8848];
 
 /// The port of RFC 7348, and the one that Linux had before.
 pub(super) const VXLAN_PORTS: [u16; 2] = [4789, 8472];
 
+/// Most packets or frames inside of each other.
+const MAX_DEPTH: u8 = 8;
+
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
+/// IPv4 and IPv6 in IP, GRE.
+pub(super) const TUNNELS: [u8; 3] = [4, 41, 47];
 
 /// What a connection may be inside of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tunnel {
     /// VXLAN with this network identifier.
     Vxlan(u32),
+    /// GRE, with its key if it has one.
+    Gre(Option<u32>),
+    /// An IP packet directly inside of another.
+    Ip,
 }
 
-/// `VXLAN 42`.
+/// `VXLAN 42`, `GRE 7`, `GRE`, `IP`.
 impl fmt::Display for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vxlan(network) => write!(f, "VXLAN {network}"),
+            Self::Gre(Some(key)) => write!(f, "GRE {key}"),
+            Self::Gre(None) => f.write_str("GRE"),
+            Self::Ip => f.write_str("IP"),
         }
     }
 }
@@ -124,7 +141,7 @@ pub(super) fn ip<'a>(packet: &Packet<'a>) -> Result<Ip<'a>, Skip> {
     // The EtherType at `at`, and what follows the link header.
     let typed = |at: usize, header: usize| {
         let kind = be16(data, at).ok_or(Skip::CutShort)?;
-        network(kind, data.get(header..), after(header))
+        network(kind, data.get(header..), after(header), 0)
     };
     match packet.link {
         LINK_ETHERNET => typed(12, 14),
@@ -133,31 +150,31 @@ pub(super) fn ip<'a>(packet: &Packet<'a>) -> Result<Ip<'a>, Skip> {
         LINK_SLL2 => typed(0, 20),
         // BSD null and OpenBSD loop: an address family in the byte order of some host. IPv4 is 2
         // everywhere; IPv6 is 10, 24, 28 or 30. The version of the packet says it as well.
-        0 | 108 => by_version(data.get(4..), after(4)),
-        LINK_RAW | 12 | 14 | 228 | 229 => by_version(Some(data), after(0)),
+        0 | 108 => by_version(data.get(4..), after(4), 0),
+        LINK_RAW | 12 | 14 | 228 | 229 => by_version(Some(data), after(0), 0),
         // PPP, with or without the HDLC-like address and control.
-        9 => ppp(data, after(0)),
+        9 => ppp(data, after(0), 0),
         // The same, where Cisco's HDLC may stand instead of PPP.
         50 | 104 => match data.first() {
             Some(0x0f | 0x8f) => typed(2, 4),
-            _ => ppp(data, after(0)),
+            _ => ppp(data, after(0), 0),
         },
-        51 => network(ETHERTYPE_PPPOE, Some(data), after(0)),
+        51 => network(ETHERTYPE_PPPOE, Some(data), after(0), 0),
         _ => Err(Skip::LinkType),
     }
 }
 
-fn by_version(data: Option<&[u8]>, original: usize) -> Result<Ip<'_>, Skip> {
+fn by_version(data: Option<&[u8]>, original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     match data.and_then(<[u8]>::first).map(|first| first >> 4) {
-        Some(4) => network(ETHERTYPE_IPV4, data, original),
-        Some(6) => network(ETHERTYPE_IPV6, data, original),
+        Some(4) => network(ETHERTYPE_IPV4, data, original, depth),
+        Some(6) => network(ETHERTYPE_IPV6, data, original, depth),
         Some(_) => Err(Skip::NotIp),
         None => Err(Skip::CutShort),
     }
 }
 
 /// A frame of PPP; its protocol may be compressed to one byte (RFC 1661 §6.5).
-fn ppp(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
+fn ppp(data: &[u8], original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     let start = if data.starts_with(&[0xff, 0x03]) {
         2
     } else {
@@ -179,32 +196,37 @@ fn ppp(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
         kind,
         data.get(header..),
         original.saturating_sub(start + header),
+        depth,
     )
 }
 
 /// What is inside of a tunnel's Ethernet header.
-fn ethernet(data: Option<&[u8]>, original: usize) -> Result<Ip<'_>, Skip> {
+fn ethernet(data: Option<&[u8]>, original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     let data = data.ok_or(Skip::CutShort)?;
     let kind = be16(data, 12).ok_or(Skip::CutShort)?;
-    network(kind, data.get(14..), original.saturating_sub(14))
+    network(kind, data.get(14..), original.saturating_sub(14), depth)
 }
 
 /// `original` is the length on the network after the link header, padding included. Each header
-/// takes four bytes or more, so the packet bounds the loop, and the depth of the calls.
+/// takes four bytes or more, so the packet bounds the loop.
 #[inline]
-fn network(kind: u16, data: Option<&[u8]>, original: usize) -> Result<Ip<'_>, Skip> {
+fn network(kind: u16, data: Option<&[u8]>, original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
+    if depth > MAX_DEPTH {
+        return Err(Skip::NotTcp);
+    }
+    let depth = depth + 1;
     let mut kind = kind;
     let mut data = data.ok_or(Skip::CutShort)?;
     let mut original = original;
     loop {
         match kind {
-            ETHERTYPE_IPV4 => return ipv4(data, original),
-            ETHERTYPE_IPV6 => return ipv6(data, original),
+            ETHERTYPE_IPV4 => return ipv4(data, original, depth),
+            ETHERTYPE_IPV6 => return ipv6(data, original, depth),
             ETHERTYPE_PPPOE => {
                 let data = data.get(6..).ok_or(Skip::CutShort)?;
-                return ppp(data, original.saturating_sub(6));
+                return ppp(data, original.saturating_sub(6), depth);
             }
-            kind if ETHERTYPES_MPLS.contains(&kind) => return mpls(data, original),
+            kind if ETHERTYPES_MPLS.contains(&kind) => return mpls(data, original, depth),
             vlan if ETHERTYPES_VLAN.contains(&vlan) => {
                 kind = be16(data, 2).ok_or(Skip::CutShort)?;
                 data = data.get(4..).ok_or(Skip::CutShort)?;
@@ -217,21 +239,21 @@ fn network(kind: u16, data: Option<&[u8]>, original: usize) -> Result<Ip<'_>, Sk
 
 /// A stack of labels, then IP, or an Ethernet frame behind a control word (RFC 4385).
 #[inline(never)]
-fn mpls(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
+fn mpls(data: &[u8], original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     let mut labels = data.chunks_exact(4);
-    let depth = labels.position(|label| label[2] & 1 == 1);
-    let header = (depth.ok_or(Skip::CutShort)? + 1) * 4;
+    let bottom = labels.position(|label| label[2] & 1 == 1);
+    let header = (bottom.ok_or(Skip::CutShort)? + 1) * 4;
     let rest = &data[header..];
     let original = original.saturating_sub(header);
     match rest.first().map(|first| first >> 4) {
-        Some(0) => ethernet(rest.get(4..), original.saturating_sub(4)),
-        _ => by_version(Some(rest), original),
+        Some(0) => ethernet(rest.get(4..), original.saturating_sub(4), depth),
+        _ => by_version(Some(rest), original, depth),
     }
 }
 
 /// A UDP datagram that may be VXLAN.
 #[inline(never)]
-fn udp(data: &[u8], length: usize) -> Result<Ip<'_>, Skip> {
+fn udp(data: &[u8], length: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     let head: &[u8; 16] = front(data).ok_or(Skip::NotTcp)?;
     let port = u16::from_be_bytes([head[2], head[3]]);
     // The flag of a valid identifier alone, and nothing in what is reserved.
@@ -242,13 +264,70 @@ fn udp(data: &[u8], length: usize) -> Result<Ip<'_>, Skip> {
         return Err(Skip::NotTcp);
     }
     let network = u32::from_be_bytes([0, head[12], head[13], head[14]]);
-    let mut ip = ethernet(data.get(16..), length.saturating_sub(16)).map_err(|_| Skip::NotTcp)?;
+    let mut ip =
+        ethernet(data.get(16..), length.saturating_sub(16), depth).map_err(|_| Skip::NotTcp)?;
     ip.tunnel = ip.tunnel.or(Some(Tunnel::Vxlan(network)));
     Ok(ip)
 }
 
+/// What is directly inside of an IP packet, of a protocol among [`TUNNELS`].
+#[inline(never)]
+fn inside(protocol: u8, data: &[u8], length: usize, depth: u8) -> Result<Ip<'_>, Skip> {
+    let (inner, tunnel) = match protocol {
+        4 => (
+            network(ETHERTYPE_IPV4, Some(data), length, depth),
+            Tunnel::Ip,
+        ),
+        41 => (
+            network(ETHERTYPE_IPV6, Some(data), length, depth),
+            Tunnel::Ip,
+        ),
+        _ => return gre(data, length, depth),
+    };
+    let mut ip = inner?;
+    ip.tunnel = ip.tunnel.or(Some(tunnel));
+    Ok(ip)
+}
+
+fn gre(data: &[u8], length: usize, depth: u8) -> Result<Ip<'_>, Skip> {
+    let [flags, kind] = [0, 2].map(|at| be16(data, at));
+    let (flags, kind) = (flags.ok_or(Skip::CutShort)?, kind.ok_or(Skip::CutShort)?);
+    // Routing (RFC 1701) and version 1 (PPTP) are not read.
+    if flags & 0x4007 != 0 {
+        return Err(Skip::NotTcp);
+    }
+    let size = |flag: u16| if flags & flag != 0 { 4 } else { 0 };
+    let (checksum, key, sequence) = (size(0x8000), size(0x2000), size(0x1000));
+    let header = 4 + checksum + key + sequence;
+    let number = data.get(4 + checksum..).and_then(front::<4>);
+    let number = number.filter(|_| key > 0);
+    let rest = |header: usize| (data.get(header..), length.saturating_sub(header));
+    let inner = match kind {
+        ETHERTYPE_BRIDGED => {
+            let (data, length) = rest(header);
+            ethernet(data, length, depth)
+        }
+        // ERSPAN; its type II has a header of its own.
+        ETHERTYPE_ERSPAN => {
+            let (data, length) = rest(header + 2 * sequence);
+            ethernet(data, length, depth)
+        }
+        kind => {
+            let (data, length) = rest(header);
+            network(kind, data, length, depth)
+        }
+    };
+    let mut ip = inner.map_err(|skip| match skip {
+        Skip::NotIp => Skip::NotTcp,
+        skip => skip,
+    })?;
+    let tunnel = Tunnel::Gre(number.map(|bytes| u32::from_be_bytes(*bytes)));
+    ip.tunnel = ip.tunnel.or(Some(tunnel));
+    Ok(ip)
+}
+
 #[inline]
-fn ipv4(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
+fn ipv4(data: &[u8], original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     let fixed: &[u8; 20] = front(data).ok_or(Skip::CutShort)?;
     let header = usize::from(fixed[0] & 0x0f) * 4;
     if fixed[0] >> 4 != 4 || header < 20 {
@@ -269,7 +348,10 @@ fn ipv4(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
     match fixed[9] {
         PROTOCOL_TCP => {}
         PROTOCOL_UDP if fragment.is_none() => {
-            return udp(data.get(header..).unwrap_or(&[]), length);
+            return udp(data.get(header..).unwrap_or(&[]), length, depth);
+        }
+        protocol if TUNNELS.contains(&protocol) && fragment.is_none() => {
+            return inside(protocol, data.get(header..).unwrap_or(&[]), length, depth);
         }
         _ => return Err(Skip::NotTcp),
     }
@@ -287,7 +369,7 @@ fn ipv4(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
     })
 }
 
-fn ipv6(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
+fn ipv6(data: &[u8], original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     let fixed: &[u8; 40] = front(data).ok_or(Skip::CutShort)?;
     if fixed[0] >> 4 != 6 {
         return Err(Skip::Malformed);
@@ -307,7 +389,10 @@ fn ipv6(data: &[u8], original: usize) -> Result<Ip<'_>, Skip> {
     // Each header takes eight bytes or more, so the packet bounds the loop.
     while kind != PROTOCOL_TCP {
         if kind == PROTOCOL_UDP && fragment.is_none() {
-            return udp(rest, length);
+            return udp(rest, length, depth);
+        }
+        if TUNNELS.contains(&kind) && fragment.is_none() {
+            return inside(kind, rest, length, depth);
         }
         let head: &[u8; 8] = front(rest).ok_or(match kind {
             0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 => Skip::CutShort,

@@ -5,7 +5,9 @@
 //! passes fragments and what is in tunnels without a look inside, so [`Filter::matches`] has the
 //! last word.
 
-use super::encapsulation::{ETHERTYPES_MPLS, ETHERTYPES_VLAN, ETHERTYPE_PPPOE, VXLAN_PORTS};
+use super::encapsulation::{
+    ETHERTYPES_MPLS, ETHERTYPES_VLAN, ETHERTYPE_PPPOE, TUNNELS, VXLAN_PORTS,
+};
 use super::packet::{Endpoint, TcpSegment};
 use std::net::IpAddr;
 
@@ -125,6 +127,9 @@ impl Filter {
         out.add(LD_B_IND, 9);
         out.jump_if(6, TCP4);
         out.jump_if(17, UDP4);
+        for kind in TUNNELS {
+            out.jump_if(u32::from(kind), PASS);
+        }
         out.go(DROP);
         out.put(UDP4);
         out.skip_ipv4_header();
@@ -145,6 +150,9 @@ impl Filter {
         out.add(LD_B_IND, 6);
         for kind in [6, 0, 43, 44, 51, 60, 135, 139, 140] {
             out.jump_if(kind, TCP6);
+        }
+        for kind in TUNNELS {
+            out.jump_if(u32::from(kind), PASS);
         }
         out.jump_unless(17, DROP);
         out.skip(40);
@@ -501,6 +509,10 @@ mod tests {
         (ip[6], ip[9]) = (0, 17);
         ip[22..24].copy_from_slice(&4789_u16.to_be_bytes());
         assert!(run(&program, 65534, &ip) > 0);
+        for protocol in TUNNELS {
+            ip[9] = protocol;
+            assert!(run(&program, 65534, &ip) > 0, "{protocol}");
+        }
         for (kind, passes) in [([0x88, 0x64], true), ([0x88, 0x47], true), ([8, 6], false)] {
             let frame = [&[2; 12][..], &kind, &[0; 60]].concat();
             assert_eq!(run(&program, 1, &frame) > 0, passes, "{kind:02x?}");

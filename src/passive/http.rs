@@ -227,6 +227,15 @@ impl Http {
         self.refuted
     }
 
+    /// Returns what waits of both directions, if no byte was read yet.
+    pub(super) fn unread(&mut self) -> Option<[&mut Stream; 2]> {
+        let is_idle = |end: &End| matches!(end.state, State::Between | State::Lost);
+        let unread = !self.confirmed && self.count() == 0 && self.open.is_empty();
+        let [client, server] = &mut self.ends;
+        (unread && is_idle(client) && is_idle(server))
+            .then_some([&mut client.stream, &mut server.stream])
+    }
+
     /// Returns `true` after CONNECT or an upgrade.
     pub(super) fn is_tunnel(&self) -> bool {
         self.tunnel

@@ -34,8 +34,11 @@ impl Key {
         hasher.write_u128(self.low.address);
         hasher.write_u128(self.high.address);
         hasher.write_u32(u32::from(self.low.port) << 16 | u32::from(self.high.port));
-        if let Some(Tunnel::Vxlan(network)) = self.tunnel {
-            hasher.write_u32(network);
+        match self.tunnel {
+            None => {}
+            Some(Tunnel::Vxlan(network)) => hasher.write_u32(network),
+            Some(Tunnel::Gre(key)) => hasher.write_u64(u64::from(key.unwrap_or(0)) << 32),
+            Some(Tunnel::Ip) => hasher.write_u8(0),
         }
         hasher.finish()
     }

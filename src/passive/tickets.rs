@@ -39,7 +39,7 @@ pub(super) struct Tickets {
     /// Set if the first record was sent before the request arrived.
     early: bool,
     /// Bytes of the latest record that are still to come.
-    left: usize,
+    pub left: usize,
 }
 
 impl Tickets {

@@ -3,6 +3,7 @@
 //!
 //! Read RFC 8446 §4.1 and §5.1 first, RFC 6066 §3 for the name.
 
+use super::http::Http;
 use super::packet::{TcpSegment, ACK, FIN, RST, SYN};
 use super::reassembly::{distance, Piece, Stream};
 use super::side::Side;
@@ -105,6 +106,8 @@ struct End {
     /// First number of the hello.
     hello_seq: u32,
     cipher_changed: bool,
+    /// Set before the first byte of a record of the handshake that is no hello so far.
+    begins: bool,
 }
 
 /// Reads a handshake.
@@ -113,25 +116,78 @@ pub(super) struct Reader {
     pub found: Handshake,
     ends: [End; 2],
     retried: bool,
+    /// Set if the capture does not have the ClientHello.
+    is_late: bool,
+    /// Set if the client's answer to the ServerHello may have passed unseen.
+    is_unsure: bool,
     /// Set when there is no more to learn.
     pub over: bool,
+    /// Set if the first bytes turned out to be those of something else.
+    pub refuted: bool,
 }
 
-/// Returns `true` if a client's payload begins with a ClientHello.
+/// Returns `true` if a payload begins with the hello of its end, or the client's may be.
 #[inline]
-pub(super) fn looks_like_tls(payload: &[u8]) -> bool {
-    matches!(payload, [HANDSHAKE, 3, 0..=4, ..])
-        && payload.get(5).map_or(true, |kind| *kind == CLIENT_HELLO)
+pub(super) fn begins_hello(side: Side, payload: &[u8]) -> bool {
+    match (side, payload) {
+        (Side::Client, [HANDSHAKE] | [HANDSHAKE, 3]) => true,
+        (Side::Client, [HANDSHAKE, 3, 0..=4, rest @ ..]) => {
+            rest.get(2).map_or(true, |kind| *kind == CLIENT_HELLO)
+        }
+        (Side::Server, [HANDSHAKE, 3, 0..=4, _, _, SERVER_HELLO, ..]) => true,
+        _ => false,
+    }
+}
+
+/// Returns `true` if a payload may begin with the header of a record.
+#[inline]
+pub(super) fn begins_record(payload: &[u8]) -> bool {
+    matches!(
+        payload,
+        [CHANGE_CIPHER_SPEC..=APPLICATION_DATA, 3, 0..=4, ..]
+    )
 }
 
 impl Reader {
-    /// A reader; `next` are the numbers of the first bytes of both ends.
-    pub(super) fn new(next: [Option<u32>; 2]) -> Self {
-        let mut reader = Self::default();
+    /// A reader; `next` are the numbers of the first bytes of both ends, `first` is the end whose
+    /// hello is the first in the capture.
+    pub(super) fn new(next: [Option<u32>; 2], first: Side) -> Self {
+        let mut reader = Self {
+            is_late: first == Side::Server,
+            ..Self::default()
+        };
         for (end, next) in reader.ends.iter_mut().zip(next) {
             next.into_iter().for_each(|next| end.stream.begin(next));
         }
         reader
+    }
+
+    /// Returns a reader of what waits in that of HTTP, if that has read nothing and the segment
+    /// begins with a hello.
+    pub(super) fn instead_of(
+        http: &mut Http,
+        sender: Side,
+        segment: &TcpSegment<'_>,
+    ) -> Option<Self> {
+        let streams = http
+            .unread()
+            .filter(|_| begins_hello(sender, segment.payload))?;
+        let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
+        if streams[sender as usize]
+            .next()
+            .is_some_and(|next| next != seq)
+        {
+            return None;
+        }
+        if sender == Side::Server {
+            let ack = segment.has(ACK).then_some(segment.ack);
+            return Some(Self::new([ack, Some(seq)], sender));
+        }
+        let mut reader = Self::default();
+        for (end, stream) in reader.ends.iter_mut().zip(streams) {
+            end.stream = std::mem::take(stream);
+        }
+        Some(reader)
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -148,6 +204,7 @@ impl Reader {
                 .stream
                 .acknowledge(ack, now);
         }
+        self.drain(now);
         let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
         if segment.payload_len > 0 && !segment.has(RST) {
             let piece = Piece {
@@ -165,6 +222,12 @@ impl Reader {
                 self.piece(side, piece);
             }
         }
+        self.drain(now);
+        self.over |= segment.flags & (FIN | RST) != 0;
+    }
+
+    /// Reads what no longer waits.
+    fn drain(&mut self, now: WallTime) {
         for side in Side::BOTH {
             loop {
                 let spare = self.spare(side);
@@ -173,7 +236,6 @@ impl Reader {
                 self.piece(side, held.piece());
             }
         }
-        self.over |= segment.flags & (FIN | RST) != 0;
     }
 
     /// Ends the search and lets go of its memory.
@@ -191,7 +253,7 @@ impl Reader {
     }
 
     fn piece(&mut self, side: Side, piece: Piece<'_>) {
-        if self.over || !self.skip(side, piece.missing as usize, true) {
+        if self.over || !self.skip(side, piece.missing as usize) {
             return self.give_up();
         }
         let mut rest = piece.payload;
@@ -202,13 +264,13 @@ impl Reader {
             at = at.wrapping_add(used as u32);
         }
         let cut = (piece.length as usize).saturating_sub(piece.payload.len());
-        if !self.over && !self.skip(side, cut, false) {
+        if !self.over && !self.skip(side, cut) {
             self.give_up();
         }
     }
 
     /// Passes over bytes that are not there; `false` if the place is lost.
-    fn skip(&mut self, side: Side, bytes: usize, gap: bool) -> bool {
+    fn skip(&mut self, side: Side, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
         }
@@ -216,11 +278,12 @@ impl Reader {
         if end.in_hello {
             // What was cut off is not needed for the times.
             end.in_hello = false;
-            end.hello = Vec::new();
-            if gap {
-                return false;
+            let hello = std::mem::take(&mut end.hello);
+            if side == Side::Server && is_retry(&hello) {
+                self.retry();
             }
         }
+        let end = &mut self.ends[side as usize];
         match end.left.checked_sub(bytes) {
             Some(left) if end.gathered == 5 || end.gathered == 0 => {
                 end.left = left;
@@ -240,6 +303,7 @@ impl Reader {
             if end.gathered == 0 && !end.in_hello {
                 end.began = (piece.time, piece.ack);
             }
+            end.begins = false;
             end.header[end.gathered] = bytes[0];
             end.gathered += 1;
             if end.gathered == 5 {
@@ -251,6 +315,15 @@ impl Reader {
             }
             return 1;
         }
+        let is_again = end.begins && bytes[0] == CLIENT_HELLO && self.found.version.is_none();
+        end.begins = false;
+        if is_again && side == Side::Client && !self.retried {
+            // The ServerHello was cut off before it said so.
+            let time = end.began.0;
+            self.retry();
+            self.found.client_hello = Some(time);
+        }
+        let end = &mut self.ends[side as usize];
         let used = end.left.min(bytes.len());
         end.left -= used;
         if end.left == 0 {
@@ -269,10 +342,11 @@ impl Reader {
         let end = &mut self.ends[side as usize];
         let kind = end.header[0];
         if end.header[1] != 3 || !(CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&kind) {
+            self.refuted |= self.found.client_hello.is_none() && !self.is_late;
             return self.give_up();
         }
         let hello_due = match side {
-            Side::Client => self.found.client_hello.is_none(),
+            Side::Client => self.found.client_hello.is_none() && !self.is_late,
             Side::Server => self.found.server_hello.is_none(),
         };
         if kind == ALERT {
@@ -290,7 +364,15 @@ impl Reader {
             }
             return;
         }
-        if side == Side::Server || self.found.server_hello.is_none() {
+        if side == Side::Server {
+            return;
+        }
+        if self.found.server_hello.is_none() {
+            // It may answer a hello that is still to be read.
+            let read = self.ends[Side::Server as usize].stream.next();
+            let ack = self.ends[Side::Client as usize].began.1;
+            let unread = ack.zip(read).map(|(ack, read)| distance(ack, read) > 0);
+            self.is_unsure |= unread == Some(true);
             return;
         }
         let server_seq = self.ends[Side::Server as usize].hello_seq;
@@ -302,10 +384,12 @@ impl Reader {
             return;
         }
         match (self.found.version, kind) {
+            _ if self.is_unsure => self.give_up(),
             (Some(0x0304), _) => {
                 self.found.client_finished = Some(time);
                 self.give_up();
             }
+            (None, HANDSHAKE) => client.begins = true,
             (_, CHANGE_CIPHER_SPEC) => client.cipher_changed = true,
             (Some(_), HANDSHAKE) if client.cipher_changed => {
                 self.found.client_finished = Some(time);
@@ -314,6 +398,14 @@ impl Reader {
             (_, APPLICATION_DATA) => self.give_up(),
             _ => {}
         }
+    }
+
+    /// Waits for other hellos instead of those so far.
+    fn retry(&mut self) {
+        self.retried = true;
+        self.is_late = false;
+        self.found.client_hello = None;
+        self.found.server_hello = None;
     }
 
     /// Looks at a hello that grows.
@@ -329,6 +421,12 @@ impl Reader {
             Side::Server => SERVER_HELLO,
         };
         if kind != expected {
+            match side {
+                Side::Client => {
+                    self.refuted = self.found.client_hello.take().is_some() && !self.retried;
+                }
+                Side::Server => self.found.server_hello = None,
+            }
             return self.give_up();
         }
         if end.hello.len() < length && end.hello.len() < MAX_HELLO {
@@ -342,11 +440,7 @@ impl Reader {
                 let sni = extension(body, side, 0).and_then(server_name);
                 self.found.sni = sni.or(self.found.sni.take());
             }
-            Side::Server if body.get(2..34) == Some(&RETRY) && !self.retried => {
-                self.retried = true;
-                self.found.client_hello = None;
-                self.found.server_hello = None;
-            }
+            Side::Server if is_retry(&hello) && !self.retried => self.retry(),
             Side::Server => {
                 let legacy = body
                     .get(..2)
@@ -357,6 +451,11 @@ impl Reader {
             }
         }
     }
+}
+
+/// Returns `true` if a ServerHello, as far as it is there, asks for another ClientHello.
+fn is_retry(hello: &[u8]) -> bool {
+    hello.get(6..38) == Some(&RETRY)
 }
 
 /// Takes `bytes` bytes off the front.

@@ -32,7 +32,11 @@ pub struct ReportText {
 ///
 /// A sentence that says what it lacks.
 pub fn parse_report(text: &str) -> Result<ReportText, String> {
-    let value = parse(text.as_bytes()).map_err(|error| error.to_string())?;
+    if text.starts_with("subsegment-tcp-speeds state ") {
+        return Err("it is a state: compare --state FILE --before TIME --after TIME".to_owned());
+    }
+    let value = parse(text.as_bytes());
+    let value = value.map_err(|error| format!("expected a report in JSON: {error}"))?;
     let schema = value.at("schema").and_then(Value::as_str);
     if schema != Some(super::json::SCHEMA) {
         let expected = super::json::SCHEMA;

@@ -100,6 +100,9 @@ pub struct PathNode {
     /// The time that its connect to the next hop took, key agreement included; `None` if it has
     /// none.
     pub connect: Option<Nanos>,
+    /// The greatest error of its wall clock, as its kernel stated it when the path was made; `None`
+    /// if it was not synchronised.
+    pub clock_error: Option<Nanos>,
 }
 
 impl PathNode {

@@ -13,24 +13,38 @@ use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::sys::packet::PacketSocket;
 
+/// A wire that is as late as this shows that the machine did not run its thread.
+const STALL: Duration = Duration::from_millis(5);
+
+fn stalls() -> &'static Mutex<Vec<Instant>> {
+    static STALLS: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
+    &STALLS
+}
+
+/// How often a wire of any path was late since `began`: what is measured meanwhile is the machine.
+pub(crate) fn stalls_since(began: Instant) -> usize {
+    let stalls = stalls().lock().unwrap();
+    stalls.iter().filter(|at| **at >= began).count()
+}
+
 /// The rule of one direction of one segment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rule {
     delay_us: AtomicU32,
     loss_per_mille: AtomicU32,
 }
 
 impl Rule {
-    fn new(delay: Duration) -> Self {
-        Self {
-            delay_us: AtomicU32::new(delay.as_micros() as u32),
-            loss_per_mille: AtomicU32::new(0),
-        }
+    /// The delay of frames that arrive from now on, and no loss.
+    fn set(&self, delay: Duration) {
+        self.delay_us
+            .store(delay.as_micros() as u32, Ordering::Relaxed);
+        self.set_loss_per_mille(0);
     }
 
     /// Adds to the delay of frames that arrive from now on; none overtakes another.
@@ -39,14 +53,64 @@ impl Rule {
             .fetch_add(delay.as_micros() as u32, Ordering::Relaxed);
     }
 
+    /// Takes back what [`Rule::add_delay`] added.
+    pub(crate) fn take_delay(&self, delay: Duration) {
+        self.delay_us
+            .fetch_sub(delay.as_micros() as u32, Ordering::Relaxed);
+    }
+
     /// Drops this share of the frames, by chance.
     pub(crate) fn set_loss_per_mille(&self, share: u32) {
         self.loss_per_mille.store(share, Ordering::Relaxed);
     }
 }
 
+/// A path of a trial's own. A later trial gets the same namespaces: making and removing them holds
+/// up the packets of every other path.
+pub(crate) struct TestPath(Option<Namespaces>);
+
+static UNUSED: Mutex<Vec<Namespaces>> = Mutex::new(Vec::new());
+
+/// Removes all paths that no trial uses.
+pub(crate) fn take_down() {
+    UNUSED.lock().unwrap().clear();
+}
+
+impl TestPath {
+    /// A path with a segment per entry: its one-way delay forward and back.
+    pub(crate) fn new(delays: &[[Duration; 2]]) -> Self {
+        let mut unused = UNUSED.lock().unwrap();
+        let found = unused
+            .iter()
+            .position(|path| path.rules.len() == delays.len());
+        let found = found.map(|place| unused.swap_remove(place));
+        drop(unused);
+        let path = found.unwrap_or_else(|| Namespaces::new(delays.len()));
+        for (rules, delays) in path.rules.iter().zip(delays) {
+            for (rule, delay) in rules.iter().zip(delays) {
+                rule.set(*delay);
+            }
+        }
+        Self(Some(path))
+    }
+}
+
+impl std::ops::Deref for TestPath {
+    type Target = Namespaces;
+
+    fn deref(&self) -> &Namespaces {
+        self.0.as_ref().expect("there until dropped")
+    }
+}
+
+impl Drop for TestPath {
+    fn drop(&mut self) {
+        UNUSED.lock().unwrap().extend(self.0.take());
+    }
+}
+
 /// Namespaces in a row; taken down when dropped.
-pub(crate) struct TestPath {
+pub(crate) struct Namespaces {
     name: String,
     nodes: usize,
     /// Forward and return, per segment.
@@ -56,13 +120,12 @@ pub(crate) struct TestPath {
 
 static PATHS: AtomicU32 = AtomicU32::new(0);
 
-impl TestPath {
-    /// A path with a segment per entry: its one-way delay forward and back.
-    pub(crate) fn new(delays: &[[Duration; 2]]) -> Self {
+impl Namespaces {
+    fn new(segments: usize) -> Self {
         let number = PATHS.fetch_add(1, Ordering::Relaxed);
         let mut path = Self {
             name: format!("w{}p{number}", std::process::id() % 100_000),
-            nodes: delays.len() + 1,
+            nodes: segments + 1,
             rules: Vec::new(),
             wires: Vec::new(),
         };
@@ -70,7 +133,7 @@ impl TestPath {
             ip(&format!("netns add {}", path.space(node)));
             ip(&format!("-n {} link set lo up", path.space(node)));
         }
-        for (segment, delays) in delays.iter().enumerate() {
+        for segment in 0..segments {
             let sockets = [(segment, 1), (segment + 1, 2)].map(|(node, side)| {
                 let (inner, outer) = (
                     format!("{}s{segment}i{side}", path.name),
@@ -90,7 +153,7 @@ impl TestPath {
                 Arc::new(PacketSocket::open(Some(&outer), &[]).unwrap())
             });
             let [near, far] = sockets;
-            let rules = delays.map(|delay| Arc::new(Rule::new(delay)));
+            let rules = [(); 2].map(|()| Arc::new(Rule::default()));
             for (from, to, rule) in [(&near, &far, &rules[0]), (&far, &near, &rules[1])] {
                 let (sender, receiver) = unbounded();
                 let seed = u64::from(number) << 16 | path.wires.len() as u64;
@@ -136,7 +199,7 @@ impl TestPath {
     }
 }
 
-impl Drop for TestPath {
+impl Drop for Namespaces {
     fn drop(&mut self) {
         for segment in 0..self.rules.len() {
             for side in [1, 2] {
@@ -193,6 +256,10 @@ fn hand_on(to: &PacketSocket, receiver: &Receiver<(Instant, Vec<u8>)>) {
         let left = due.saturating_duration_since(Instant::now());
         if !left.is_zero() {
             let _ = after(left).recv();
+        }
+        let now = Instant::now();
+        if now.saturating_duration_since(due) > STALL {
+            stalls().lock().unwrap().push(now);
         }
         // A pair that is being removed refuses; nothing receives from it then.
         let _ = file.write_all(&frame);

@@ -8,84 +8,122 @@ use std::time::Duration;
 
 use crate::util::json::Value;
 
-/// Name, part of the gate, and the situation; a trial gets its number.
-type Situation = (&'static str, bool, fn(usize) -> Outcome);
+/// Name, usual count of trials, and the situation; a trial gets its number.
+pub(crate) type Situation = (&'static str, usize, fn(usize) -> Outcome);
+
+const CHANGES: &[Situation] = &[
+    ("step-10", 20, |_| step(0.1)),
+    ("step-30", 20, |_| step(0.3)),
+    ("step-50", 20, |_| step(0.5)),
+    ("step-70", 20, |_| step(0.7)),
+    ("step-90", 20, |_| step(0.9)),
+    ("unchanged", 20, |_| unchanged()),
+    ("steady", 5, |_| steady()),
+    ("two-changes", 20, |_| two_changes()),
+    ("small-change", 20, |_| small_change()),
+    ("stopped-host", 20, |_| stopped_host()),
+    ("behind", 5, |_| behind()),
+    ("down", 5, |_| down()),
+    ("loss", 20, loss),
+];
 
 /// All situations.
-pub(crate) const ALL: &[Situation] = &[
-    ("step-10", false, |_| step(0.1)),
-    ("step-30", false, |_| step(0.3)),
-    ("step-50", true, |_| step(0.5)),
-    ("step-70", false, |_| step(0.7)),
-    ("step-90", false, |_| step(0.9)),
-    ("unchanged", true, |_| unchanged()),
-    ("steady", false, |_| steady()),
-    ("two-changes", false, |_| two_changes()),
-    ("small-change", false, |_| small_change()),
-    ("stopped-host", false, |_| stopped_host()),
-    ("behind", false, |_| behind()),
-    ("down", false, |_| down()),
-    ("loss", false, loss),
-    ("short-unchanged", false, |trial| short(trial, false)),
-    ("short-rise", false, |trial| short(trial, true)),
-];
+pub(crate) fn all() -> Vec<Situation> {
+    let rooms = [
+        CHANGES,
+        crate::runs::ALL,
+        crate::traffic::ALL,
+        crate::figures::ALL,
+        crate::clocks::ALL,
+        crate::lasting::ALL,
+    ];
+    rooms.concat()
+}
+
+/// The program under test.
+pub(crate) fn program() -> String {
+    let own = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
+    std::env::var("STS_PROGRAM").unwrap_or_else(|_| own.to_owned())
+}
 
 const NAMES: [&str; 4] = ["A", "B", "C", "Z"];
 
-fn ms(millis: f64) -> Duration {
+pub(crate) fn ms(millis: f64) -> Duration {
     Duration::from_secs_f64(millis / 1000.0)
 }
 
 /// A path A -> B -> C -> Z whose segments have these round trips, in milliseconds, with a node at
 /// each end but A's.
-struct Chain {
-    path: TestPath,
-    nodes: Vec<Process>,
+pub(crate) struct Chain {
+    /// Dropped before the path, which another trial may get.
+    pub(crate) nodes: Vec<Process>,
+    pub(crate) path: TestPath,
 }
 
 impl Chain {
-    fn new(round_trips: [f64; 3]) -> Self {
+    pub(crate) fn new(round_trips: [f64; 3]) -> Self {
         Self::with(round_trips, &[&[], &[], &[]])
     }
 
     /// With more arguments for B, C and Z.
-    fn with(round_trips: [f64; 3], more: &[&[&str]; 3]) -> Self {
+    pub(crate) fn with(round_trips: [f64; 3], more: &[&[&str]; 3]) -> Self {
         let path = TestPath::new(&round_trips.map(|both| [ms(both / 2.0); 2]));
-        let mut nodes = Vec::new();
-        for node in (1..4).rev() {
-            let mut command = path.command(node, env!("CARGO_BIN_EXE_subsegment-tcp-speeds"));
-            command.args(["--node", NAMES[node], "-l", ":9000"]);
+        let mut chain = Self {
+            path,
+            nodes: Vec::new(),
+        };
+        chain.start(|node, command| {
             command.args(more[node - 1]);
+        });
+        chain
+    }
+
+    /// Ends B, C and Z and starts them anew, as `prepare` has it.
+    pub(crate) fn restart(&mut self, mut prepare: impl FnMut(&mut Command)) {
+        self.nodes.clear();
+        self.start(|_, command| prepare(command));
+    }
+
+    fn start(&mut self, mut prepare: impl FnMut(usize, &mut Command)) {
+        for node in (1..4).rev() {
+            let mut command = self.path.command(node, &program());
+            command.args(["--node", NAMES[node], "-l", ":9000"]);
+            prepare(node, &mut command);
             if node < 3 {
-                command.args(["-f", &path.address(node + 1)]);
+                command.args(["-f", &self.path.address(node + 1)]);
             }
             command.stdin(Stdio::null()).stdout(Stdio::null());
             let mut process = Process::start(&mut command);
             process.wait_line(": listening on ");
-            nodes.push(process);
+            self.nodes.push(process);
         }
-        nodes.reverse();
-        Self { path, nodes }
+        self.nodes.reverse();
     }
 
-    fn probe(&self, args: &[&str]) -> Command {
-        let mut command = self
-            .path
-            .command(0, env!("CARGO_BIN_EXE_subsegment-tcp-speeds"));
+    /// A probe from A, of which nothing has been said but where it goes.
+    pub(crate) fn probe(&self, args: &[&str]) -> Command {
+        let mut command = self.path.command(0, &program());
         command.args(["--node", "A", "probe", &self.path.address(1)]);
-        command.args(args).args(["--format", "json"]);
+        command.args(args);
         command.stdin(Stdio::null());
         command
     }
 
     /// A probe to its end.
-    fn run(&self, args: &[&str]) -> Output {
-        self.probe(args).output().unwrap()
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        let mut command = self.probe(args);
+        command.args(["--format", "json"]).output().unwrap()
     }
 
     /// A probe during which something happens after `after`.
-    fn run_while(&self, args: &[&str], after: Duration, change: impl FnOnce() + Send) -> Output {
+    pub(crate) fn run_while(
+        &self,
+        args: &[&str],
+        after: Duration,
+        change: impl FnOnce() + Send,
+    ) -> Output {
         let mut command = self.probe(args);
+        command.args(["--format", "json"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         std::thread::scope(|scope| {
             let probe = command.spawn().unwrap();
@@ -99,19 +137,23 @@ impl Chain {
 }
 
 /// The verdict's sentence, and its kind, name and increase in milliseconds.
-struct Answer {
-    text: String,
-    kind: String,
-    name: String,
-    increase_ms: f64,
-    report: Value,
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) increase_ms: f64,
+    pub(crate) report: Value,
 }
 
-fn answer(output: &Output) -> Answer {
+pub(crate) fn answer(output: &Output) -> Answer {
     if output.stdout.is_empty() {
         panic!("no report: {}", text(&output.stderr));
     }
-    let report = json(&output.stdout);
+    answer_of(json(&output.stdout))
+}
+
+/// The answer of a report.
+pub(crate) fn answer_of(report: Value) -> Answer {
     let string = |at: &str| {
         let value = report.at(at).and_then(Value::as_str);
         value.unwrap_or_default().to_owned()
@@ -127,12 +169,12 @@ fn answer(output: &Output) -> Answer {
 }
 
 impl Answer {
-    fn names(&self, name: &str, low_ms: f64, high_ms: f64) -> Outcome {
+    pub(crate) fn names(&self, name: &str, low_ms: f64, high_ms: f64) -> Outcome {
         let right = self.name == name && (low_ms..=high_ms).contains(&self.increase_ms);
         self.outcome(right)
     }
 
-    fn outcome(&self, right: bool) -> Outcome {
+    pub(crate) fn outcome(&self, right: bool) -> Outcome {
         Outcome {
             right,
             answer: self.text.clone(),
@@ -225,7 +267,7 @@ fn behind() -> Outcome {
     answer.outcome(right)
 }
 
-fn signal(name: &str, process: &str) {
+pub(crate) fn signal(name: &str, process: &str) {
     let sent = Command::new("kill")
         .args([&format!("-{name}"), process])
         .status();
@@ -256,24 +298,4 @@ fn loss(trial: usize) -> Outcome {
     let answer = answer(&chain.run(&["-c", "200", "-i", "0.05", "--state", &state]));
     let right = answer.name == "B -> C" && answer.text.contains("retransmission");
     answer.outcome(right)
-}
-
-/// 40 blocks, 5 ms apart, over 20 to 60 ms, with a state of 6 runs.
-fn short(trial: usize, rises: bool) -> Outcome {
-    let dir = Dir::new(&format!("short-{rises}-{trial}"));
-    let state = dir.file("state").display().to_string();
-    let scale = [0.5, 1.0, 1.5][trial % 3];
-    let chain = Chain::new([10.0 * scale, 20.0 * scale, 10.0 * scale]);
-    let run = ["-c", "40", "-i", "0.005", "--state", &state];
-    for _ in 0..6 {
-        chain.run(&run);
-    }
-    if rises {
-        chain.path.forward(1).add_delay(ms(8.0));
-    }
-    let answer = answer(&chain.run(&run));
-    match rises {
-        true => answer.names("B -> C", 6.5, 9.5),
-        false => answer.outcome(answer.kind == "none"),
-    }
 }

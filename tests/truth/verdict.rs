@@ -12,7 +12,7 @@ fn normal(chain: &Chain, state: &Path) -> Option<Report> {
     let before = std::fs::read(state).ok();
     let name = state.to_str().unwrap();
     undisturbed(
-        || chain.probe(&["-c", "200", "-i", "0.004", "--state", name]),
+        || chain.probe(&["-c", "400", "-i", "0.004", "--state", name]),
         |report| {
             eprintln!("forgotten: {}", report.text("verdict/text"));
             match &before {
@@ -60,7 +60,6 @@ fn a_segment_slower_than_in_earlier_runs_is_named_and_normal_runs_are_not() {
         // wider: so most runs, not all.
         assert!(held >= 3, "{held} of 5 intervals hold the link's figure");
         slowed.forward.set_delay(ms(1));
-        // One of a hundred such runs is named by chance, and a machine moves in 0.8 s, too.
         let mut named = Vec::new();
         for run in 1..=10 {
             let report = normal(&chain, &state)?;
@@ -69,7 +68,7 @@ fn a_segment_slower_than_in_earlier_runs_is_named_and_normal_runs_are_not() {
                 named.push(format!("run {run}: {verdict}"));
             }
         }
-        assert!(named.len() <= 1, "{named:#?}");
+        assert!(named.is_empty(), "{named:#?}");
         Some(())
     });
 }

@@ -18,7 +18,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use record::{PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
+pub use record::{OneWay, PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
 
 use super::change::{Began, Lasts, RecordEvent, RecordWatch, RunHistory, When};
 use super::model::way_of;
@@ -199,7 +199,7 @@ impl PathHistory {
 
     /// Returns the one-way medians of `part` in the latest runs that began before `since`, or in
     /// all of them, forward and return; only those whose clocks were synchronised.
-    pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<[SignedNanos; 2]> {
+    pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<OneWay> {
         let is_before = |record: &&Record| since.map_or(true, |since| record.when.wall < since);
         let records = self.records.iter().rev().filter(is_before);
         let ways = records.filter_map(|record| record.parts.get(&part)?.one_way);
@@ -226,20 +226,24 @@ impl PathHistory {
     }
 }
 
-/// The direction of a change of `amount` between two groups of one-way medians, forward and return.
-/// A round trip is free of the clocks' offset and each direction has it: so far as the medians of a
-/// group differ among themselves, the clocks are not known. `None` if that is more than half of the
-/// change, or with fewer than 3 before.
+/// The direction of a change of `amount` between two groups of one-way delays. A round trip is free
+/// of the clocks' offset and each direction has it: so far as the medians of a group differ among
+/// themselves, the clocks are not known. `None` if that, or what the clocks' errors of both groups
+/// add up to, is more than half of the change, or with fewer than 3 before.
 pub fn direction_of(
     amount: SignedNanos,
-    before: &[[SignedNanos; 2]],
-    after: &[[SignedNanos; 2]],
+    before: &[OneWay],
+    after: &[OneWay],
 ) -> Option<VerdictDirection> {
     if before.len() < DIRECTION_NEEDS || after.is_empty() {
         return None;
     }
-    let sorted = |group: &[[SignedNanos; 2]], way: usize| {
-        let mut values: Vec<i64> = group.iter().map(|ways| ways[way].0).collect();
+    let error = |group: &[OneWay]| group.iter().map(|of| of.error.0).max().unwrap_or(0);
+    if error(before).saturating_add(error(after)) > amount.0.unsigned_abs() / 2 {
+        return None;
+    }
+    let sorted = |group: &[OneWay], way: usize| {
+        let mut values: Vec<i64> = group.iter().map(|of| of.ways[way].0).collect();
         values.sort_unstable();
         values
     };

@@ -30,9 +30,17 @@ pub struct PartRecord {
     pub p50: SignedNanos,
     /// The 95th percentile.
     pub p95: SignedNanos,
-    /// Medians of the one-way delays, forward and return; `None` unless both clocks are
-    /// synchronised.
-    pub one_way: Option<[SignedNanos; 2]>,
+    /// `None` unless both clocks are synchronised.
+    pub one_way: Option<OneWay>,
+}
+
+/// One-way delays of a segment, by two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneWay {
+    /// Medians, forward and return.
+    pub ways: [SignedNanos; 2],
+    /// The greatest error of the clocks against each other, as their kernels state it.
+    pub error: Nanos,
 }
 
 /// One window or run of a path.
@@ -65,7 +73,10 @@ impl PartRecord {
             mean: micros(self.mean),
             p50: micros(self.p50),
             p95: micros(self.p95),
-            one_way: self.one_way.map(|ways| ways.map(micros)),
+            one_way: self.one_way.map(|of| OneWay {
+                ways: of.ways.map(micros),
+                error: Nanos(of.error.0.div_ceil(MICRO as u64) * MICRO as u64),
+            }),
         }
     }
 
@@ -83,7 +94,10 @@ impl PartRecord {
             mean: mean(self.mean, other.mean),
             p50: mean(self.p50, other.p50),
             p95: mean(self.p95, other.p95),
-            one_way: ways.map(|(a, b)| [mean(a[0], b[0]), mean(a[1], b[1])]),
+            one_way: ways.map(|(a, b)| OneWay {
+                ways: [0, 1].map(|way| mean(a.ways[way], b.ways[way])),
+                error: a.error.max(b.error),
+            }),
         }
         .rounded()
     }
@@ -197,8 +211,9 @@ impl fmt::Display for Record {
             } = *figures;
             write!(f, " {}=", short(*part))?;
             write!(f, "{count},{},{},{}", us(mean), us(p50), us(p95))?;
-            if let Some([forward, back]) = one_way {
-                write!(f, ",{},{}", us(forward), us(back))?;
+            if let Some(OneWay { ways, error }) = one_way {
+                let error = error.0 / MICRO as u64;
+                write!(f, ",{},{},{error}", us(ways[0]), us(ways[1]))?;
             }
         }
         Ok(())
@@ -254,11 +269,14 @@ fn parse_figures(text: &str) -> Option<PartRecord> {
         one_way: None,
     };
     let one_way = match delay() {
-        Some(forward) => Some([forward, delay()?]),
+        Some(forward) => Some(OneWay {
+            ways: [forward, delay()?],
+            error: Nanos(u64::try_from(delay()?.0).ok()?),
+        }),
         None => None,
     };
     let commas = text.bytes().filter(|byte| *byte == b',').count();
-    let expected = if one_way.is_some() { 5 } else { 3 };
+    let expected = if one_way.is_some() { 6 } else { 3 };
     (commas == expected).then_some(PartRecord { one_way, ..figures })
 }
 

@@ -38,6 +38,8 @@ use tail::Tail;
 
 /// Less than this is nothing that user space can blame a network for.
 const FLOOR_NS: f64 = 100_000.0;
+/// Least change of the mean by late blocks: a busy machine makes a few blocks late by the floor.
+const LEAST_MEAN_NS: f64 = FLOOR_NS / 2.0;
 /// Changes of one part that are reported, at most.
 const MOST: usize = 3;
 /// Own blocks under which nothing is stated about shares of the blocks.
@@ -344,7 +346,7 @@ impl Search {
         }
     }
 
-    /// `None` if the mean did not change as the share of late blocks did.
+    /// `None` if the mean did not change as the share of late blocks did, or hardly.
     fn tail_finding(&mut self, tail: Tail, batches: Batches) -> Option<Finding> {
         let flags = self.blocks.retransmitted();
         let cost = |index: usize| -tail.weight(tail.is_late(self.rest[index], flags[index]));
@@ -367,7 +369,7 @@ impl Search {
         let level = mean(all.sum(since, until, cap));
         let amount = level - mean((first.0 + last.0, first.1 + last.1));
         let share = tail.inside - tail.beside;
-        if (amount > 0.0) != (share > 0.0) {
+        if (amount > 0.0) != (share > 0.0) || amount.abs() < LEAST_MEAN_NS {
             return None;
         }
         let mean = |batch: usize| {

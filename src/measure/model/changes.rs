@@ -60,6 +60,7 @@ pub(super) fn search_all(
     path: &Path,
     history: Option<&PathHistory>,
     started: WallTime,
+    clock_errors: &VecMap<u8, Nanos>,
 ) -> Vec<PartChanges> {
     let parts = path.parts();
     let mut search = Search::new(parts.len());
@@ -75,7 +76,7 @@ pub(super) fn search_all(
             describe(path, part, change);
             explain_by_retransmissions(path, column, change);
             if let (Origin::Runs(_), Some(history)) = (change.origin, history) {
-                let now = path.one_way_medians(part, MonoTime(0));
+                let now = path.one_way_medians(part, MonoTime(0), clock_errors);
                 let before = history.one_way_before(part, change.began.since);
                 change.direction = now.and_then(|now| direction_of(change.amount, &before, &[now]));
             }

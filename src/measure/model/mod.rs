@@ -60,6 +60,7 @@ pub struct Model {
     first: Option<MonoTime>,
     latest: MonoTime,
     standing: VecMap<Part, Standing>,
+    clock_errors: VecMap<u8, Nanos>,
 }
 
 impl Model {
@@ -84,7 +85,13 @@ impl Model {
             first: None,
             latest: MonoTime(0),
             standing: VecMap::new(),
+            clock_errors: VecMap::new(),
         }
+    }
+
+    /// Sets the greatest errors of the nodes' clocks, as they state them; by hop.
+    pub fn set_clock_errors(&mut self, errors: VecMap<u8, Nanos>) {
+        self.clock_errors = errors;
     }
 
     /// Takes one answered, marked block in, and returns its parts.
@@ -174,9 +181,9 @@ impl Model {
     /// Changes of all parts of the path, and of the server behind it.
     fn changes(&self, named: &[(u8, String)]) -> Vec<PartChanges> {
         let history = self.history(named);
-        let mut found = self
-            .path()
-            .map_or_else(Vec::new, |path| search_all(path, history, self.started));
+        let mut found = self.path().map_or_else(Vec::new, |path| {
+            search_all(path, history, self.started, &self.clock_errors)
+        });
         if self.server.run.count() > 0 {
             let mut search = Search::new(found.len() + 1);
             let column = Column {
@@ -263,7 +270,8 @@ impl Model {
             let since = MonoTime(self.latest.0.saturating_sub(window.0));
             for part in path.parts() {
                 if let Some((delays, _)) = path.part(part) {
-                    add(part, delays, path.one_way_medians(part, since));
+                    let one_way = path.one_way_medians(part, since, &self.clock_errors);
+                    add(part, delays, one_way);
                 }
             }
         }

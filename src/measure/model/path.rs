@@ -1,12 +1,14 @@
 //! The nodes of a path that stamp both ways and what is between them: histograms, clocks, pumps and
 //! rows of one shape.
 
+use crate::measure::baseline::OneWay;
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
 use crate::measure::series::{exact_quantile, Rows, NONE};
 use crate::measure::trip::{HostPart, Pair, Parts, Retransmits, SegmentPart, Trip};
 use crate::measure::{Direction, Histogram, NodeId, Part, StampDirection, Summary};
 use crate::time::{MonoTime, Nanos, SignedNanos};
+use crate::vec_map::VecMap;
 
 /// Identities remembered per hop. A larger pool is counted on, but its later members begin no new
 /// baseline.
@@ -229,9 +231,14 @@ impl Path {
         }
     }
 
-    /// Medians of a segment's one-way delays since `since`, forward and return; `None` for other
-    /// parts, and unless both clocks are synchronised.
-    pub(super) fn one_way_medians(&self, part: Part, since: MonoTime) -> Option<[SignedNanos; 2]> {
+    /// A segment's one-way delays since `since`, by clocks of these errors; `None` for other parts,
+    /// and unless both clocks are synchronised.
+    pub(super) fn one_way_medians(
+        &self,
+        part: Part,
+        since: MonoTime,
+        errors: &VecMap<u8, Nanos>,
+    ) -> Option<OneWay> {
         let Part::Segment { from, to } = part else {
             return None;
         };
@@ -248,7 +255,10 @@ impl Path {
             exact_quantile(&mut values, 0.5).map(SignedNanos)
         };
         let column = Self::segment_column(place);
-        Some([median(column + 1)?, median(column + 2)?])
+        Some(OneWay {
+            ways: [median(column + 1)?, median(column + 2)?],
+            error: *errors.get(&from)? + *errors.get(&to)?,
+        })
     }
 
     /// Ends the windows of all parts.

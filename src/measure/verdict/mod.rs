@@ -214,7 +214,7 @@ impl Evidence<'_> {
                     self.own_blocks
                 ),
                 false => format!(
-                    "too short to tell: the run lasted {:.1} s, 1 s needed",
+                    "too short to tell: the run lasted {:.3} s, 1 s needed",
                     self.lasted.0 as f64 / 1e9
                 ),
             };

@@ -147,6 +147,7 @@ impl<'a> Pump<'a> {
         }
         self.drain_reports(false);
         self.retransmits.sent(&client.socket, egress.mono);
+        self.node.clock.sent(egress.mono);
         self.request_next(egress);
     }
 

@@ -155,7 +155,7 @@ impl<'a> Pump<'a> {
             hop: self.session.hop,
             direction,
             generation: ingress.generation,
-            flags: StampFlags(if self.node.clock_error.is_some() {
+            flags: StampFlags(if self.node.clock.error().is_some() {
                 StampFlags::SYNCHRONISED
             } else {
                 0

@@ -360,6 +360,7 @@ impl<'a> Pump<'a> {
         drop(guard);
         if let Some(egress) = egress {
             self.retransmits.sent(&end.socket, egress.mono);
+            self.node.clock.sent(egress.mono);
         }
         for frame in frames {
             let bytes = &buffer[frame.start..frame.end];

@@ -114,6 +114,7 @@ impl<'a> Pump<'a> {
             drop(guard);
             if let Some(sent_at) = sent_at {
                 self.retransmits.sent(&server.socket, sent_at);
+                self.node.clock.sent(sent_at);
             }
             if marked {
                 self.collect_own(&request, header.sequence, ingress);

@@ -174,12 +174,17 @@ pub(super) fn pcapng(segments: &[Built], big: bool) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub(super) struct Observed {
     pub samples: Vec<Sample>,
+    pub answers: Vec<ResponseSample>,
     pub flows: Vec<BoxedFlow>,
 }
 
 impl Observer for Observed {
     fn sample(&mut self, _flow: &Flow, sample: &Sample) {
         self.samples.push(*sample);
+    }
+
+    fn segment(&mut self, _: WallTime, _: &Flow, _: Side, _: &TcpSegment<'_>, found: &Findings) {
+        self.answers.extend(found.answer);
     }
 
     fn ended(&mut self, flow: BoxedFlow) {

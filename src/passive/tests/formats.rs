@@ -247,6 +247,93 @@ fn inside_vxlan_a_segment_is_that_of_the_inner_connection_and_names_its_tunnel()
 }
 
 #[test]
+fn inside_gre_and_ip_a_segment_is_that_of_the_inner_connection_and_names_its_tunnel() {
+    let mut built = script("0 c A seq=9 ack=8 len=3 ts=1,2").remove(0);
+    for (v6, header, protocol, name) in [
+        (false, &b"\0\0\x08\0"[..], 47, "GRE"),
+        (true, b"\0\0\x86\xdd", 47, "GRE"),
+        (false, b"\x20\0\x08\0\0\0\0\x07", 47, "GRE 7"),
+        (
+            true,
+            b"\xb0\0\x65\x58\x01\x02\x03\x04\0\0\0\x08\0\0\0\x09",
+            47,
+            "GRE 8",
+        ),
+        (
+            false,
+            b"\x10\0\x88\xbe\0\0\0\x01\x10\0\0\0\0\0\0\0",
+            47,
+            "GRE",
+        ),
+        (false, b"\0\0\x88\xbe", 47, "GRE"),
+        (false, b"", 4, "IP"),
+        (true, b"", 41, "IP"),
+    ] {
+        built.v6 = v6;
+        let is_bridged = header
+            .get(2)
+            .is_some_and(|high| ![0x08, 0x86].contains(high));
+        let inner = if is_bridged {
+            built.frame()
+        } else {
+            built.ip()
+        };
+        let ip = built.ip();
+        let expected = parsed(101, &ip).unwrap();
+        let whole = [header, &inner].concat();
+        let mut outer = b"\x45\0\0\0\0\0\0\0\x40\0\0\0\x0a\0\0\x01\x0a\0\0\x02".to_vec();
+        outer[9] = protocol;
+        outer[2..4].copy_from_slice(&(20 + whole.len() as u16).to_be_bytes());
+        let mut outer6 = [&[0x60, 0, 0, 0][..], &(whole.len() as u16).to_be_bytes()].concat();
+        outer6.extend([protocol, 64]);
+        outer6.extend([1; 32]);
+        for outer in [outer, outer6] {
+            let data = [&outer[..], &whole].concat();
+            let found = parsed(101, &data).unwrap();
+            assert_eq!(found.tunnel.unwrap().to_string(), name);
+            let plain = TcpSegment {
+                tunnel: None,
+                ..found
+            };
+            assert_eq!(plain, expected, "{name}");
+            for cut in 0..data.len() {
+                match parsed(101, &data[..cut]) {
+                    Err(skip) => assert_eq!(skip, Skip::CutShort, "{name}: {cut} bytes"),
+                    Ok(cut) => assert_eq!((cut.seq, cut.payload_len), (9, 3)),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tunnels_inside_of_tunnels_are_followed_to_a_depth() {
+    let inner = script("0 c A seq=9 ack=8 len=3").remove(0).ip();
+    let outer = b"\x45\0\0\0\0\0\0\0\x40\x04\0\0\x0a\0\0\x01\x0a\0\0\x02";
+    for (depth, found) in [
+        (8, Ok(9)),
+        (9, Err(Skip::NotTcp)),
+        (10_000, Err(Skip::NotTcp)),
+    ] {
+        let mut data = inner.clone();
+        data.splice(0..0, outer.repeat(depth));
+        for at in 0..depth {
+            let length = (data.len() - 20 * at).min(0xffff) as u16;
+            data[20 * at + 2..20 * at + 4].copy_from_slice(&length.to_be_bytes());
+        }
+        assert_eq!(
+            parsed(101, &data).map(|segment| segment.seq),
+            found,
+            "{depth}"
+        );
+    }
+    let labels = b"\0\0\x01\x40\0\0\0\0\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x02\x88\x47"
+        .repeat(10_000);
+    let data = [&[2; 12][..], b"\x88\x47", &labels].concat();
+    assert_eq!(parsed(1, &data), Err(Skip::NotTcp));
+}
+
+#[test]
 fn an_ipv4_mapped_address_of_ipv6_is_shown_as_what_it_is() {
     let mut built = script("0 c A seq=9 ack=8").remove(0);
     let plain = parsed(101, &built.ip()).unwrap().source;

@@ -314,7 +314,7 @@ fn clean(case: &Case, observed: &Observed, seen: &mut Seen) -> Result<(), String
 }
 
 /// `STS_CASES` sets how many, `STS_SEED` the first of them.
-fn cases(usual: u64) -> std::ops::Range<u64> {
+pub(super) fn cases(usual: u64) -> std::ops::Range<u64> {
     let number = |name: &str, usual| {
         let value = std::env::var(name).ok();
         value.map_or(usual, |value| value.parse().expect("a number"))

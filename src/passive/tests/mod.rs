@@ -4,6 +4,7 @@ use crate::time::WallTime;
 
 mod build;
 mod captures;
+mod containers;
 mod exchanges;
 mod formats;
 mod generator;
@@ -15,3 +16,4 @@ mod robust;
 mod round_trips;
 mod sessions;
 mod tls;
+mod variants;

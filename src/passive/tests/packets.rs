@@ -123,10 +123,17 @@ pub(super) struct Pcap {
 impl Pcap {
     /// What the file begins with: version 2.4, frames of Ethernet.
     pub(super) fn header(self) -> Vec<u8> {
+        self.header_of(1)
+    }
+
+    /// The same for packets of this link type.
+    pub(super) fn header_of(self, link: u16) -> Vec<u8> {
         let bytes = Bytes { big: self.big };
         let magic = if self.nanos { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
         let version = [bytes.u16(2), bytes.u16(4)].concat();
-        let rest = [0, 0, 65_535, 1].map(|word| bytes.u32(word)).concat();
+        let rest = [0, 0, 65_535, u32::from(link)]
+            .map(|word| bytes.u32(word))
+            .concat();
         [&bytes.u32(magic)[..], &version, &rest].concat()
     }
 

@@ -67,6 +67,7 @@ fn node(hop: u8, name: &str, role: &str) -> PathNode {
         address: (hop > 0).then(|| format!("10.0.0.{}:9000", 6 + hop)),
         tags: Vec::new(),
         connect: (role != "exit").then(|| Nanos::from_micros(310 + 40 * u64::from(hop))),
+        clock_error: None,
     }
 }
 
@@ -466,6 +467,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             address: r.maybe(Random::name),
             tags: vec![r.name()],
             connect: r.maybe(|r| Nanos(r.next())),
+            clock_error: None,
         })
     });
     let path = PathReport {

@@ -146,8 +146,8 @@ impl RunHistory {
         }
     }
 
-    /// When the change that lasts began, by the clock of a run that begins at `now`. Where the clock
-    /// was not set then, or is earlier now, the next run with a known time is later than that.
+    /// When the change that lasts began, by the clock of a run that begins at `now`. Where the
+    /// clock was not set then, or is earlier now, the next run with a known time is later.
     pub fn began(&self, now: WallTime) -> Began {
         let Some(lasting) = self.lasting else {
             return Began::default();

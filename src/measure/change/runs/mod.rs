@@ -6,7 +6,7 @@ pub use history::{Judged, Lasting, RunHistory};
 
 use super::math::{ln, median};
 use super::own_blocks::Batches;
-use super::{nanos, FindingKind, Search, FLOOR_NS};
+use super::{nanos, FindingKind, Search, FLOOR_NS, LEAST_MEAN_NS};
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt;
 
@@ -282,7 +282,8 @@ impl Search {
         };
         let (amount, error) = (share * later_by, shares.error * later_by);
         let later_by = nanos(later_by).abs();
-        (later_by.0 as f64 >= FLOOR_NS).then_some(Named {
+        let is_enough = later_by.0 as f64 >= FLOOR_NS && amount.abs() >= LEAST_MEAN_NS;
+        is_enough.then_some(Named {
             kind: FindingKind::Tail {
                 share,
                 later_by,
