@@ -162,12 +162,9 @@ impl RunState {
     /// Replaces the rules. Those whose text is the same keep their state on each path.
     pub fn set_rules(&mut self, rules: Arc<[Rule]>) {
         self.rules = rules;
-        for path in self.paths.values_mut() {
-            path.watch.replace(Arc::clone(&self.rules));
-        }
-        for key in self.paths.keys() {
-            self.act(key);
-        }
+        let paths = self.paths.values_mut();
+        paths.for_each(|path| path.watch.replace(Arc::clone(&self.rules)));
+        self.paths.keys().into_iter().for_each(|key| self.act(key));
     }
 
     /// Limits the memory of all paths to `bytes`. Beyond it those of strangers are dropped, the one

@@ -287,9 +287,10 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Traffic,
         brief: "shared key: only its holders are peers",
         help: "The same 32 hexadecimal digits at every node of the chain, readable by their owner \
-            alone (chmod 600). A second line is accepted too, while keys are changed host by host. Frames of other peers are refused; plain clients only get in with \
-            --accept raw. It protects the chain against use and faked times by others; it hides \
-            nothing: for that use WireGuard or ssh.",
+            alone (chmod 600). A second line is accepted too, while keys are changed host by host. \
+            Frames of other peers are refused; plain clients only get in with --accept raw. It \
+            protects the chain against use and faked times by others; it hides nothing: for that \
+            use WireGuard or ssh.",
         modes: FRAMING,
         set: Set::Path(|s, path| s.common.key_file = Some(path)),
         ..ROW
