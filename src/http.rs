@@ -18,9 +18,9 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Longest request line with headers.
@@ -325,24 +325,52 @@ pub fn bind(program: &str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>,
     Ok(listeners)
 }
 
-/// Starts threads that answer requests until the process ends.
+/// Starts threads that answer requests until the process ends, or until they are closed.
 ///
 /// # Errors
 ///
 /// Fails if no thread can be started.
-pub fn serve(listeners: Vec<TcpListener>, routes: Routes) -> io::Result<()> {
+pub fn serve(listeners: Vec<TcpListener>, routes: Routes) -> io::Result<Serving> {
     let shared = Arc::new(Shared::new(routes));
-    for listener in listeners {
+    let mut serving = Serving {
+        shared: Arc::clone(&shared),
+        listeners: Vec::new(),
+        accepting: Vec::new(),
+    };
+    for listener in listeners.into_iter().map(Arc::new) {
+        serving.listeners.push(Arc::clone(&listener));
         let shared = Arc::clone(&shared);
-        Builder::new()
+        let accepting = Builder::new()
             .name("metrics".into())
             .spawn(move || accept(&shared, &listener))?;
+        serving.accepting.push(accepting);
     }
-    Ok(())
+    Ok(serving)
+}
+
+/// The listeners of an HTTP server and their threads. Dropping it leaves them as they are.
+pub struct Serving {
+    shared: Arc<Shared>,
+    listeners: Vec<Arc<TcpListener>>,
+    accepting: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Closes the listeners; requests that were accepted are answered.
+    pub fn close(self) {
+        self.shared.closing.store(true, Ordering::Release);
+        for listener in &self.listeners {
+            crate::sys::stop_accepting(listener);
+        }
+        for thread in self.accepting {
+            let _ = thread.join(); // A panic has been reported on stderr.
+        }
+    }
 }
 
 struct Shared {
     routes: Routes,
+    closing: AtomicBool,
     threads: AtomicUsize,
     /// Connections whose request is incomplete, the oldest first.
     waiting: Mutex<VecDeque<Arc<TcpStream>>>,
@@ -352,6 +380,7 @@ impl Shared {
     fn new(routes: Routes) -> Self {
         Self {
             routes,
+            closing: AtomicBool::new(false),
             threads: AtomicUsize::new(0),
             waiting: Mutex::default(),
         }
@@ -435,6 +464,9 @@ impl Drop for Client {
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     let rest = crossbeam_channel::never::<()>();
     for stream in listener.incoming() {
+        if shared.closing.load(Ordering::Acquire) {
+            return;
+        }
         let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {

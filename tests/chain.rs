@@ -3,9 +3,10 @@
 mod util;
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::process::Stdio;
 use util::json::{parse, Value};
-use util::{program, run, text, Node, Process};
+use util::{int, json, program, run, text, Node, Process};
 
 #[test]
 fn what_the_source_sends_comes_back_through_two_relays() {
@@ -78,4 +79,36 @@ fn kernel_times_split_a_round_trip_exactly_and_a_node_without_them_leaves_it_who
         assert_eq!(int(&line, "segments/0/network_ns"), None, "{line:?}");
         assert!(int(&line, "segments/0/round_trip_ns").is_some(), "{line:?}");
     }
+}
+
+#[test]
+fn an_exit_that_does_not_stamp_reports_what_arrived_and_shows_in_the_path() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let served = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        std::io::copy(&mut client, &mut std::io::sink()).unwrap()
+    });
+    let exit = Node::to("X", server, &["-r", "-n"]);
+    let b = Node::to("B", exit.address, &["-n"]);
+    let relay = Node::to("R", b.address, &[]);
+    let target = relay.address.to_string();
+    let probe = [
+        "probe", &target, "-c", "50", "-i", "0.002", "--format", "json",
+    ];
+    let output = run(&probe);
+    let report = json(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let counts = ["sent", "received", "lost"].map(|key| int(&report, &format!("blocks/{key}")));
+    assert_eq!(counts, [50, 50, 0]);
+    let name = |hop| {
+        report
+            .at(&format!("path/nodes/{hop}/name"))
+            .and_then(Value::as_str)
+    };
+    assert_eq!([1, 2, 3].map(name), [Some("R"), Some("B"), Some("X")]);
+    // The figures end at the last node that stamps.
+    assert_eq!(report.at("hosts/2"), None);
+    assert_eq!(int(&report, "hosts/1/hop"), 1);
+    assert_eq!(served.join().unwrap(), 50 * 64);
 }

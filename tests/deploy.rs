@@ -69,6 +69,25 @@ fn systemd_finds_nothing_wrong_with_the_units_and_little_exposure() {
     }
 }
 
+#[test]
+fn the_service_managers_wait_longer_than_a_node_drains() {
+    let unit = read("subsegment-tcp-speeds.service");
+    let settings = settings(&unit);
+    let value = |key: &str| {
+        let found = settings.iter().find(|(known, _)| known == key);
+        found.map(|(_, value)| value.as_str())
+    };
+    let command = value("ExecStart").expect("it starts the node");
+    let (_, drain) = command.split_once("--drain ").expect("it gives the drain");
+    let drain: u32 = drain.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(value("TimeoutStopSec"), Some(&*(drain + 5).to_string()));
+    assert!(value("RestartSec").is_some());
+    let script = read("openwrt.init");
+    for part in ["config_get drain \"$section\" drain 10", "${drain:-0} + 5"] {
+        assert!(script.contains(part), "no {part}");
+    }
+}
+
 /// The settings of a unit, in order.
 fn settings(unit: &str) -> Vec<(String, String)> {
     let lines = unit.lines().filter(|line| !line.starts_with('#'));
@@ -291,14 +310,19 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         config_get_bool() { eval "$1=\${CFG_$3:-$4}"; }
         logger() { echo "$@" >&2; }
         config_foreach() { "$1" cfg01; }
-        config_get() { eval "$1=\${CFG_$3:-}"; }
+        config_get() { eval "$1=\${CFG_$3:-${4:-}}"; }
         procd_open_instance() { command=; }
-        procd_set_param() { if [ "$1" = command ]; then shift; command="$*"; fi; }
+        procd_set_param() {
+            case "$1" in
+                command) shift; command="$*" ;;
+                term_timeout) [ "$2" = 17 ] ;;
+            esac
+        }
         procd_append_param() { [ "$1" = command ]; shift; command="$command $*"; }
         procd_close_instance() { echo "$command"; }
         CFG_listen=:9000 CFG_forward_to=C:9000 CFG_node=R CFG_metrics_listen=192.168.1.1:9101
-        CFG_key_file=k CFG_remove_perf_headers=1
-        OPTIONS="listen forward_to node metrics_listen key_file remove_perf_headers"
+        CFG_key_file=k CFG_remove_perf_headers=1 CFG_drain=12.5
+        OPTIONS="listen forward_to node metrics_listen key_file drain remove_perf_headers"
     "#;
     for shell in ["dash", "busybox"] {
         let ash: &[&str] = if shell == "busybox" { &["ash"] } else { &[] };
@@ -308,7 +332,7 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         assert_eq!(words[0], "/usr/bin/subsegment-tcp-speeds");
         let given = cli::parse(words[1..].iter().map(Into::into));
         let meant = "--node R -l :9000 -f C:9000 --metrics-listen 192.168.1.1:9101 \
-                     --key-file k --remove-perf-headers";
+                     --key-file k --drain 12.5 --remove-perf-headers";
         let meant = cli::parse(meant.split(' ').map(Into::into));
         assert_eq!(given, meant, "{output_text}");
         assert!(matches!(given, Ok(Action::Run(_))));

@@ -10,8 +10,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::sys;
+use util::http::metrics_of;
 use util::json::Value;
 use util::link::Link;
 use util::{int, json, need, pass, program, run, text, Node, Process, LONG};
@@ -316,4 +317,82 @@ fn a_slow_client_of_an_entry_is_reported_as_that_and_not_as_the_way_back() {
     let verdict = [printed("verdict/kind"), printed("verdict/name")];
     let text = printed("verdict/text");
     assert_eq!(verdict, [Some("source"), Some("A")], "{text:?}");
+}
+
+/// Starts a plain proxy at `proxy` (0 = any port) with a metrics port, and returns that too.
+#[track_caller]
+fn proxy_with_metrics(
+    proxy: SocketAddr,
+    metrics: SocketAddr,
+    next: SocketAddr,
+) -> (Node, SocketAddr) {
+    let (proxy, metrics, next) = (proxy.to_string(), metrics.to_string(), next.to_string());
+    let mut command = program();
+    command.args([
+        "--node",
+        "P",
+        "-l",
+        &proxy,
+        "-f",
+        &next,
+        "--metrics-listen",
+        &metrics,
+    ]);
+    command.args(["--accept", "raw", "-r", "-t", "30", "--drain", "25"]);
+    let mut process = Process::start(command.stdout(Stdio::piped()).stdin(Stdio::null()));
+    let metrics = metrics_of(&mut process);
+    let address = process.address();
+    (Node { process, address }, metrics)
+}
+
+#[test]
+fn a_node_that_ends_gives_up_its_ports_at_once_and_drains_its_connections() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (listener, next) = listener();
+    let (mut old, metrics) = proxy_with_metrics(any, any, next);
+    let mut client = connect(old.address);
+    let mut server = accept(&listener);
+    let mut pass_on = |byte: u8| {
+        client.write_all(&[byte]).unwrap();
+        let mut read = [0];
+        server.read_exact(&mut read).unwrap();
+        assert_eq!(read, [byte]);
+    };
+    pass_on(1);
+    old.process.signal("TERM");
+    let line = old.process.wait_line("(--drain");
+    let waits = "waits up to 25 s for what is in flight on open connections: 1";
+    assert!(line.contains(waits), "{line}");
+    pass_on(2);
+    // Its successor takes both ports while the connection of the old one goes on.
+    let (mut new, _) = proxy_with_metrics(old.address, metrics, next);
+    pass_on(3);
+    drop((client, server));
+    assert!(old.process.wait().success());
+    let _served = connect(new.address);
+    drop(accept(&listener));
+    assert!(new.process.stop().0.success());
+}
+
+#[test]
+fn the_drain_bounds_the_end_of_a_node_whose_connection_never_rests() {
+    let (listener, next) = listener();
+    let args = ["--accept", "raw", "-r", "-t", "600", "--drain", "0.7"];
+    let mut proxy = Node::to("P", next, &args);
+    let mut client = connect(proxy.address);
+    let mut server = accept(&listener);
+    let moving = std::thread::spawn(move || {
+        // Until it is reset; never still for half a second.
+        while client.write_all(b"x").is_ok() && server.read(&mut [0]).is_ok_and(|read| read > 0) {}
+    });
+    proxy.process.signal("TERM");
+    let begun = Instant::now();
+    assert!(proxy.process.wait().success());
+    assert!(begun.elapsed() < ms(60_000), "{:?}", begun.elapsed());
+    let stderr = proxy.process.stderr().join("\n");
+    assert!(
+        stderr.contains("connections still open, reset: 1"),
+        "{stderr}"
+    );
+    moving.join().unwrap();
 }

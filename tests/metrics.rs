@@ -867,3 +867,60 @@ fn the_service_manager_is_notified_of_the_start_and_of_the_end() {
     node.process.wait_line("cannot send READY=1");
     assert!(node.process.stop().0.success());
 }
+
+/// Returns the series of a path, as they are.
+fn series_of<'a>(metrics: &'a str, path: &str) -> Vec<&'a str> {
+    let label = format!("path=\"{path}\"");
+    let of_path = |line: &&str| line.contains(&label);
+    metrics.lines().filter(of_path).collect()
+}
+
+#[test]
+fn paths_that_come_later_take_no_label_and_change_no_series_of_another() {
+    let far = Node::start("Z", &[]);
+    let node = ["--metrics-listen", "127.0.0.1:0", "--accept", "framed"];
+    let mut relay = Node::to("B", far.address, &node);
+    let address = metrics_of(&mut relay.process);
+    let probe = |name: &str, count: &str| {
+        let target = relay.address.to_string();
+        let options = ["-c", count, "-i", "0.005"];
+        let mut command = program();
+        command
+            .args(["--node", name, "probe", &target])
+            .args(options);
+        assert_eq!(command.output().unwrap().status.code(), Some(0), "{name}");
+    };
+    let settled = |path: &str, count: f64| {
+        until("all blocks are counted", || {
+            let metrics = scrape(address);
+            let label = format!("path=\"{path}\"");
+            let counted = value(&metrics, "subsegment_round_trip_seconds_count", &label);
+            (counted == Some(count)).then_some(metrics)
+        })
+    };
+    probe("yours", "20");
+    let before = settled("yours@127.0.0.1", 20.0);
+    let yours = series_of(&before, "yours@127.0.0.1");
+    for stranger in 0..10 {
+        probe(&format!("s{stranger}"), "40");
+    }
+    let after = settled("other", 120.0);
+    promtool_accepts("many paths", &after);
+    assert_eq!(series_of(&after, "yours@127.0.0.1"), yours);
+    for number in 0..10 {
+        let label = format!("path=\"s{number}@127.0.0.1\"");
+        let count = value(&after, "subsegment_round_trip_seconds_count", &label);
+        assert_eq!(count, (number < 7).then_some(40.0), "{label}");
+    }
+    // The same node again, with a new id: its figures go on.
+    probe("yours", "20");
+    settled("yours@127.0.0.1", 40.0);
+    let (_, report) = relay.process.stop();
+    let own = report
+        .find("Path yours@127.0.0.1")
+        .expect("its own section");
+    let others = report
+        .find("Path s0@127.0.0.1")
+        .expect("one of another path");
+    assert!(own < others, "{report}");
+}

@@ -442,6 +442,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             allow: options.allow,
             max_connections: options.max_connections,
             max_memory: options.max_memory,
+            drain: options.drain.unwrap_or(options.common.timeout),
         }),
         (_, None, Some(forward_to)) => Command::Source(SourceConfig {
             forward_to,
@@ -747,6 +748,9 @@ mod tests {
         ("max-memory", "-l :1 --max-memory 64M", "-l :1", |c| {
             node(c).max_memory = 64 << 20;
         }),
+        ("drain", "-l :1 --drain 2.5", "-l :1", |c| {
+            node(c).drain = Duration::from_millis(2_500);
+        }),
         ("key-file", "-f b:1 --key-file k", SOURCE, |c| {
             c.common.key_file = Some("k".into());
         }),
@@ -935,6 +939,7 @@ mod tests {
                     allow: Vec::new(),
                     max_connections: None,
                     max_memory: Options::default().max_memory,
+                    drain: Duration::from_secs(10),
                 }),
             ),
             (

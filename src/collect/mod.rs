@@ -3,6 +3,7 @@
 
 pub mod latest;
 pub mod path_key;
+pub mod path_labels;
 mod path_state;
 mod paths;
 pub mod queue;

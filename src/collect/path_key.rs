@@ -16,7 +16,13 @@ pub struct PathKey {
     pub source: u64,
     /// The link to the client is authenticated.
     pub keyed: bool,
+    /// Its share of the collector's queue, which others cannot use up: 0 for the path that begins
+    /// here, [`REST`] for all without a label together.
+    pub share: u8,
 }
+
+/// The share of the queue that paths without a label have.
+pub const REST: u8 = 9;
 
 impl PathKey {
     /// Returns `true` if a peer without a key chose parts of this key.

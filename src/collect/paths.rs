@@ -1,11 +1,14 @@
 //! The states of all paths through this node, in bounded memory.
 
 use crate::collect::path_key::PathKey;
+use crate::collect::path_labels::{PathLabels, LABELS};
 use crate::collect::path_state::PathState;
+use crate::report::PathRest;
 use crate::vec_map::VecMap;
+use std::sync::Arc;
 
 /// The paths that a report shows; further ones are counted.
-pub(super) const SHOWN: usize = 8;
+pub(super) const SHOWN: usize = LABELS;
 
 /// A state for each path through this node. Their figures do not mix.
 #[derive(Debug)]
@@ -20,6 +23,10 @@ pub(super) struct Paths {
     used: u64,
     /// Paths of strangers that were dropped for want of memory.
     pub(super) dropped: u64,
+    /// The names of the paths of a node that listens; `None` in a process that begins its own.
+    pub(super) labels: Option<Arc<PathLabels>>,
+    /// The figures of those without a name.
+    pub(super) rest: PathRest,
 }
 
 impl Paths {
@@ -30,6 +37,8 @@ impl Paths {
             memory: 0,
             used: 0,
             dropped: 0,
+            labels: None,
+            rest: PathRest::default(),
         }
     }
 
@@ -62,15 +71,26 @@ impl Paths {
         self.paths.keys().copied().collect()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &PathState> {
-        self.paths.values().map(|path| &**path)
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PathKey, &PathState)> {
+        self.paths.iter().map(|(key, path)| (key, &**path))
     }
 
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut PathState> {
         self.paths.values_mut().map(|path| &mut **path)
     }
 
-    /// Drops paths of strangers, the one that was idle for longest first, while the memory of all
+    /// Returns the figures that paths without a label share, if this path is one.
+    pub(super) fn rest_of(&mut self, key: PathKey) -> Option<&mut PathRest> {
+        (!self.is_labelled(&key)).then_some(&mut self.rest)
+    }
+
+    /// Returns `true` for a path with figures of its own in report and metrics.
+    pub(super) fn is_labelled(&self, key: &PathKey) -> bool {
+        let labels = self.labels.as_ref();
+        key.neighbour.is_none() || labels.map_or(true, |labels| labels.has(key))
+    }
+
+    /// Drops paths of strangers, first those without a label, the one that was idle for longest first, while the memory of all
     /// exceeds the limit; then down to 7/8 of it, so that this is rare.
     pub(super) fn bound_memory(&mut self) {
         self.memory = self.paths.values().map(|path| path.memory()).sum();
@@ -79,29 +99,46 @@ impl Paths {
         }
         let strangers = self.paths.iter().filter(|(key, _)| key.is_of_a_stranger());
         let mut strangers: Vec<_> = strangers
-            .map(|(_, path)| (path.used, path.memory()))
+            .map(|(key, path)| (self.is_labelled(key), path.used, path.memory(), *key))
             .collect();
         strangers.sort_unstable();
-        let mut idle_until = 0;
-        for (used, memory) in strangers {
+        let mut gone = Vec::new();
+        for (_, _, memory, key) in strangers {
             if self.memory <= self.memory_limit / 8 * 7 {
                 break;
             }
             self.memory -= memory;
             self.dropped += 1;
-            idle_until = used;
+            gone.push(key);
         }
-        let stays =
-            |key: &PathKey, path: &PathState| !key.is_of_a_stranger() || path.used > idle_until;
-        self.paths.retain(|key, path| stays(key, path));
+        gone.sort_unstable();
+        self.paths.retain(|key, _| gone.binary_search(key).is_err());
     }
 
-    /// Returns the key and the state of the path that the report is about: the one with most
-    /// blocks.
+    /// Returns the key and the state of the path that the report is about: the one that begins
+    /// here, else the keyed one or the stranger that came first. Its blocks do not matter, or a
+    /// stranger with more would take the place of another path.
     pub(super) fn main(&self) -> (PathKey, &PathState) {
-        let fullest = self.paths.iter().max_by_key(|(_, path)| path.measured);
-        let (&key, path) = fullest.expect("the path that begins here is never dropped");
-        (key, path)
+        let begun = PathKey::default();
+        let labelled = self.labelled();
+        let first = labelled
+            .iter()
+            .min_by_key(|(key, ..)| key.is_of_a_stranger());
+        match (self.get(begun), first) {
+            (Some(path), first) if path.measured > 0 || first.is_none() => (begun, path),
+            (_, Some((key, _, path))) => (*key, path),
+            (_, None) => unreachable!("the path that begins here is never dropped"),
+        }
+    }
+
+    /// Returns the paths with a label and with blocks, the one that came first before the others.
+    pub(super) fn labelled(&self) -> Vec<(PathKey, String, &PathState)> {
+        let labels = self.labels.iter().flat_map(|labels| labels.all());
+        let labelled = labels.filter_map(|(key, label)| {
+            let path = self.get(key).filter(|path| path.measured > 0)?;
+            Some((key, label, path))
+        });
+        labelled.collect()
     }
 
     /// Returns a line for each of the paths that the report is not about, those with most blocks
@@ -113,11 +150,16 @@ impl Paths {
             .filter(|(key, path)| **key != main && path.measured > 0);
         let mut others: Vec<_> = others.collect();
         others.sort_unstable_by_key(|(_, path)| std::cmp::Reverse(path.measured));
+        let labels = self.labelled();
+        let name = |key: &PathKey| {
+            let label = labels.iter().find(|(labelled, ..)| labelled == key);
+            label.map(|(_, label, _)| label.escape_debug().to_string())
+        };
         let mut lines = Vec::new();
         for (key, path) in others.iter().take(SHOWN - 1) {
             lines.push(format!(
                 "another path, not in these figures: {}: blocks {}",
-                path_name(key, path),
+                name(key).unwrap_or_else(|| path_name(key)),
                 path.measured
             ));
         }
@@ -140,12 +182,10 @@ impl Paths {
     }
 }
 
-/// Returns a path in words: the name at hop 0, which a peer wrote, the neighbour's address and the
-/// hop of this node.
-fn path_name(key: &PathKey, path: &PathState) -> String {
-    let Some(neighbour) = key.neighbour else {
-        return "the one that begins here".into();
-    };
-    let source = path.names.get(&0).map_or("", String::as_str);
-    format!("{}@{neighbour} (hop {})", source.escape_debug(), key.hop)
+/// Returns a path without a label in words: the neighbour's address and the hop of this node.
+fn path_name(key: &PathKey) -> String {
+    match key.neighbour {
+        Some(neighbour) => format!("{neighbour} (hop {})", key.hop),
+        None => "the one that begins here".into(),
+    }
 }

@@ -10,7 +10,7 @@
 //! unmarked block reads no clock.
 
 use crate::annotation::NodeAnnotations;
-use crate::collect::path_key::PathKey;
+use crate::collect::path_key::{PathKey, REST};
 use crate::measure::{Direction, HopStamp, Retransmits, Trip};
 use crate::report::PathNode;
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -24,6 +24,11 @@ use std::time::Duration;
 const CAPACITY: usize = 4096;
 /// The most memory of the measurements that wait, in bytes: 4096 blocks of a path of ten nodes.
 const CAPACITY_BYTES: usize = 4 << 20;
+/// A path may have so many waiting, and so much memory, however many of others wait: no client can
+/// take the measurements of another from the collector.
+const SHARE: usize = CAPACITY / 16;
+const SHARE_BYTES: usize = CAPACITY_BYTES / 16;
+const SHARES: usize = REST as usize + 1;
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of batches without a measurement after which the collector sleeps until it is woken.
 const IDLE_BATCHES: u32 = 10;
@@ -58,6 +63,21 @@ pub enum Measurement {
 }
 
 impl Measurement {
+    /// Returns its share of the queue.
+    fn share(&self) -> usize {
+        let share = match self {
+            Self::Trip(key, _)
+            | Self::Residence(key, ..)
+            | Self::BehindExit(key, ..)
+            | Self::NodeAnnotations(key, _)
+            | Self::Retransmits(key, _) => key.share,
+            Self::Path(path) => path.key.share,
+            Self::Duplicate(_) => 0,
+            Self::Malformed | Self::Notice(_) => REST,
+        };
+        usize::from(share).min(SHARES - 1)
+    }
+
     /// Returns the memory that it takes while it waits, in bytes. A peer chooses most of it.
     fn memory(&self) -> usize {
         let heap = match self {
@@ -117,6 +137,8 @@ impl Traffic {
 struct Shared {
     /// The memory of the measurements that wait, in bytes.
     waiting: AtomicUsize,
+    /// The number and the memory of those of each share.
+    shares: [[AtomicUsize; 2]; SHARES],
     dropped: AtomicUsize,
     /// The collector waits without a limit: every offer wakes it.
     asleep: AtomicBool,
@@ -158,6 +180,7 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
     let (wake, woken) = bounded(1); // One pending wake-up is enough.
     let shared = Arc::new(Shared {
         waiting: AtomicUsize::new(0),
+        shares: Default::default(),
         dropped: AtomicUsize::new(0),
         asleep: AtomicBool::new(false),
         slow: AtomicBool::new(false),
@@ -197,9 +220,15 @@ impl Collector {
         let bytes = self.shared.waiting.fetch_add(memory, Ordering::Relaxed);
         // As many pumps as come at this moment may exceed the count by one each. An error is a
         // collector that is gone.
+        let [count, held] = &self.shared.shares[measurement.share()];
+        let own = count.fetch_add(1, Ordering::Relaxed);
+        let own_bytes = held.fetch_add(memory, Ordering::Relaxed) + memory;
         let is_full = waiting >= CAPACITY || bytes + memory > CAPACITY_BYTES;
-        if is_full || self.offers.send(measurement).is_err() {
+        let has_share = own < SHARE && own_bytes <= SHARE_BYTES;
+        if (is_full && !has_share) || self.offers.send(measurement).is_err() {
             self.shared.waiting.fetch_sub(memory, Ordering::Relaxed);
+            count.fetch_sub(1, Ordering::Relaxed);
+            held.fetch_sub(memory, Ordering::Relaxed);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.wake_asleep();
@@ -307,6 +336,9 @@ impl Queue {
         for measurement in self.offers.try_iter() {
             let memory = measurement.memory();
             self.shared.waiting.fetch_sub(memory, Ordering::Relaxed);
+            let [count, held] = &self.shared.shares[measurement.share()];
+            count.fetch_sub(1, Ordering::Relaxed);
+            held.fetch_sub(memory, Ordering::Relaxed);
             take(measurement);
             taken += 1;
         }
@@ -334,11 +366,37 @@ mod tests {
             let mut take = |measurement: Measurement| taken += measurement.memory();
             let count = queue.drain(&mut take);
             assert!(
-                taken <= CAPACITY_BYTES && taken > CAPACITY_BYTES / 2,
+                taken <= CAPACITY_BYTES + SHARE_BYTES && taken > CAPACITY_BYTES / 2,
                 "{taken}"
             );
             assert_eq!(collector.dropped(), round * (100 - count as u64));
         }
+    }
+
+    #[test]
+    fn the_measurements_of_one_path_find_room_however_many_of_others_wait() {
+        let (collector, mut queue) = channel(DEFAULT_BEAT);
+        let residence = |share| {
+            let key = PathKey {
+                share,
+                ..PathKey::default()
+            };
+            Measurement::Residence(key, Direction::Forward, SignedNanos(1))
+        };
+        for share in [3, REST] {
+            (0..2 * CAPACITY).for_each(|_| collector.offer(residence(share)));
+        }
+        (0..10).for_each(|_| collector.offer(residence(1)));
+        let mut counts = [0; SHARES];
+        queue.drain(&mut |measurement| counts[measurement.share()] += 1);
+        assert_eq!((counts[3], counts[1]), (CAPACITY, 10));
+        assert_eq!(counts[usize::from(REST)], SHARE);
+        assert!(queue
+            .shared
+            .shares
+            .iter()
+            .flatten()
+            .all(|left| left.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

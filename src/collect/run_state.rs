@@ -1,6 +1,7 @@
 //! The state of a run: measurements in, reports out.
 
 use crate::collect::path_key::PathKey;
+use crate::collect::path_labels::PathLabels;
 use crate::collect::path_state::PathState;
 use crate::collect::paths::{Paths, SHOWN};
 use crate::collect::queue::Measurement;
@@ -12,7 +13,7 @@ use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{
     Baseline, Confidence, Direction, Model, Part, Parts, Trip, TripError, Verdict, VerdictKind,
 };
-use crate::report::{part_name, Blocks, Broken, Report, State};
+use crate::report::{part_name, Blocks, Broken, PathRest, Report, State};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
@@ -175,6 +176,13 @@ impl RunState {
         self
     }
 
+    /// Names the paths by `labels`, at a node that listens.
+    #[must_use]
+    pub fn labelled(mut self, labels: &Arc<PathLabels>) -> Self {
+        self.paths.labels = Some(Arc::clone(labels));
+        self
+    }
+
     fn path_at(&mut self, key: PathKey) -> &mut PathState {
         self.paths.at(key, || {
             let model = Model::new(self.baseline.clone(), self.span, self.started);
@@ -199,6 +207,10 @@ impl RunState {
                     path.check(&trip, parts);
                     self.act(key);
                 }
+                let total = parts.as_ref().ok().and_then(|parts| parts.total);
+                if let (Some(total), Some(rest)) = (total, self.paths.rest_of(key)) {
+                    rest.round_trip.record(total);
+                }
                 return self.taken(key, *trip, parts, false);
             }
             // Counted, and shown where every block is, but no delay of the path.
@@ -211,6 +223,9 @@ impl RunState {
                 path.model.residence(key.hop, direction, residence);
                 if direction == Direction::Forward {
                     path.count(1);
+                }
+                if let Some(rest) = self.paths.rest_of(key) {
+                    rest.residence[usize::from(direction == Direction::Return)].record(residence);
                 }
             }
             Measurement::BehindExit(key, at, span) => self.path_at(key).model.behind_exit(at, span),
@@ -264,6 +279,10 @@ impl RunState {
         let (when, length) = self.windows.end(now);
         for path in self.paths.values_mut() {
             path.model.end_window();
+        }
+        // A stranger without a label leaves nothing in the state.
+        let labelled = self.paths.iter();
+        for (_, path) in labelled.filter(|(key, _)| self.paths.is_labelled(key)) {
             let key = path.model.path_key(&path.names);
             let record = path.model.window_record(when, length);
             let (Some(key), Some(record)) = (key, record) else {
@@ -306,7 +325,8 @@ impl RunState {
         let paths = &self.paths;
         let when = state_file::now().before(lasted);
         let kept = file.update(|state| {
-            for path in paths.values().filter(|path| path.measured > 0) {
+            let labelled = paths.iter().filter(|(key, _)| paths.is_labelled(key));
+            for (_, path) in labelled.filter(|(_, path)| path.measured > 0) {
                 path.model.add_to(state, &path.names);
                 let key = path.model.path_key(&path.names);
                 let record = path.model.window_record(when, lasted);
@@ -385,13 +405,18 @@ impl RunState {
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
         let watch = &self.main().1.watch;
-        State::of(broken, blocks.received, watch.worst(), self.is_unmatched())
+        State::of(
+            broken,
+            blocks.received,
+            watch.worst(),
+            self.is_unmatched(self.main().1),
+        )
     }
 
     /// A rule is about no part of the path: known in a run without end after its first window.
-    fn is_unmatched(&self) -> bool {
+    fn is_unmatched(&self, path: &PathState) -> bool {
         let is_known = self.span.is_none() || self.windows.ended > 0;
-        is_known && self.main().1.watch.unmatched().next().is_some()
+        is_known && path.watch.unmatched().next().is_some()
     }
 
     fn taken(
@@ -423,6 +448,7 @@ impl RunState {
         self.windows.restart();
         self.notices.clear();
         (self.more_notices, self.malformed) = (0, 0);
+        self.paths.rest = PathRest::default();
         for path in self.paths.values_mut() {
             path.model = Model::new(self.baseline.clone(), self.span, self.started);
             path.measured = 0;
@@ -505,28 +531,63 @@ impl RunState {
     /// Returns a report of everything so far.
     pub fn report(&self, ended: WallTime, blocks: Blocks, dropped: u64) -> Report {
         let (main_key, main) = self.main();
-        let (events, forgotten) = main.watch.events();
-        let mut statistics = main.statistics();
+        let mut labelled = self.paths.labelled();
+        let place = labelled.iter().position(|(key, ..)| *key == main_key);
+        let label = place.map(|place| labelled.remove(place).1);
+        let report = self.report_of(main, label, ended, blocks);
+        let mut statistics = report.statistics;
         if let Some(down) = self.down(blocks) {
             statistics.verdict = down;
         }
+        let others = labelled.into_iter().map(|(_, label, path)| {
+            let blocks = Blocks {
+                sent: path.measured,
+                received: path.measured,
+                ..Blocks::default()
+            };
+            self.report_of(path, Some(label), ended, blocks)
+        });
+        let (_, forgotten) = main.watch.events();
+        Report {
+            statistics,
+            opened: self.opened,
+            broken: self.broken.clone(),
+            others: others.collect(),
+            rest: self.paths.rest.clone(),
+            dropped,
+            notices: self.notice_texts(main_key, main, forgotten),
+            ..report
+        }
+    }
+
+    /// Returns the figures of one path, without what is about the whole process.
+    fn report_of(
+        &self,
+        path: &PathState,
+        label: Option<String>,
+        ended: WallTime,
+        blocks: Blocks,
+    ) -> Report {
         Report {
             started: self.start_by(ended, sys::clock::mono()),
             ended,
             role: self.role.clone(),
-            path: main.path.clone(),
+            path: path.path.clone(),
+            label,
+            others: Vec::new(),
+            rest: PathRest::default(),
             blocks,
-            opened: self.opened,
-            statistics,
-            limits: main.watch.limits(),
-            events,
-            broken: self.broken.clone(),
-            annotations: main.annotations.values().cloned().collect(),
-            unmatched: self.is_unmatched(),
-            first_facts: main.first_annotations.values().cloned().collect(),
+            opened: None,
+            statistics: path.statistics(),
+            limits: path.watch.limits(),
+            events: path.watch.events().0,
+            broken: None,
+            annotations: path.annotations.values().cloned().collect(),
+            unmatched: self.is_unmatched(path),
+            first_facts: path.first_annotations.values().cloned().collect(),
             timeline: None,
-            dropped,
-            notices: self.notice_texts(main_key, main, forgotten),
+            dropped: 0,
+            notices: Vec::new(),
         }
     }
 
@@ -577,6 +638,13 @@ impl RunState {
         let mut report = self.report(now.wall, blocks, dropped);
         if FULL && pictures {
             report.timeline = self.timeline(now);
+            for (key, label, path) in self.paths.labelled() {
+                let mut others = report.others.iter_mut();
+                let other = others.find(|other| other.label.as_ref() == Some(&label));
+                if let Some(other) = other.filter(|_| key != self.main().0) {
+                    other.timeline = path.model.timeline(SLOTS, now);
+                }
+            }
         }
         report
     }
@@ -601,6 +669,7 @@ impl RunState {
 mod tests {
     use super::*;
     use crate::annotation::{Classes, NodeAnnotations};
+    use crate::collect::path_labels::PathUse;
     use crate::collect::path_state::CONNECTS;
     use crate::collect::queue::Path;
     use crate::measure::{sla, Sla};
@@ -639,31 +708,74 @@ mod tests {
         }
     }
 
+    /// Returns the state of a node with labels, and the uses of the paths at `hops`, named `A`.
+    fn listening(hops: &[u8]) -> (RunState, Arc<PathLabels>, Vec<PathUse>) {
+        let labels = Arc::<PathLabels>::default();
+        labels.begin_here("B");
+        let run_state = RunState::new("B", "relay", WallTime(0), Baseline::Run).labelled(&labels);
+        let uses = hops
+            .iter()
+            .map(|&hop| labels.enter(at(hop), "A", sys::clock::mono));
+        let uses = uses.collect();
+        (run_state, labels, uses)
+    }
+
+    fn pass(run_state: &mut RunState, key: PathKey, blocks: u64) {
+        for _ in 0..blocks {
+            let residence = SignedNanos(1_000);
+            run_state.take(Measurement::Residence(key, Direction::Forward, residence));
+        }
+    }
+
+    fn forward_count(report: &Report) -> Option<u64> {
+        let host = &report.statistics.hosts[0];
+        host.forward_residence.map(|summary| summary.count)
+    }
+
     #[test]
     fn figures_of_two_places_on_a_path_do_not_mix() {
-        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::Run);
-        for (hop, blocks) in [(0, 2), (1, 5)] {
-            for _ in 0..blocks {
-                let residence = SignedNanos(1_000);
-                run_state.take(Measurement::Residence(
-                    at(hop),
-                    Direction::Forward,
-                    residence,
-                ));
-            }
-        }
+        let (mut run_state, _labels, uses) = listening(&[1]);
+        pass(&mut run_state, at(0), 2);
+        pass(&mut run_state, uses[0].key, 5);
         let report = run_state.report(WallTime(1), Blocks::default(), 0);
-        let host = &report.statistics.hosts[0];
-        assert_eq!((report.statistics.hosts.len(), host.hop), (1, 1));
-        assert_eq!(host.forward_residence.map(|summary| summary.count), Some(5));
-        assert_eq!(run_state.measured(), 5);
-        assert!(
-            report.notices.iter().any(|n| n
-                .starts_with("another path, not in these figures: the one that begins here")
-                && n.ends_with("blocks 2")),
-            "{:?}",
-            report.notices
-        );
+        let found = [&report, &report.others[0]].map(|report| {
+            let host = &report.statistics.hosts[0];
+            (report.label.as_deref(), host.hop, forward_count(report))
+        });
+        assert_eq!(found[0], (Some("B@raw"), 0, Some(2)));
+        assert_eq!(found[1], (Some("A@10.0.0.1"), 1, Some(5)));
+        assert_eq!((report.others.len(), run_state.measured()), (1, 2));
+    }
+
+    #[test]
+    fn strangers_with_more_blocks_take_no_place_and_change_no_figure_of_another_path() {
+        for seed in 0..20 {
+            let mut random = crate::random::Random::new(seed);
+            let (mut run_state, labels, uses) = listening(&[1]);
+            pass(&mut run_state, uses[0].key, 5);
+            let mut others = 0;
+            let mut open = Vec::new();
+            for _ in 0..40 {
+                let stranger = PathKey {
+                    neighbour: Some([10, 0, 0, random.below(4) as u8].into()),
+                    source: 1 + random.below(1_000) as u64,
+                    ..at(1)
+                };
+                let name = ["A", "B", "C"][random.below(3)];
+                let stranger = labels.enter(stranger, name, sys::clock::mono);
+                let blocks = random.below(50) as u64;
+                pass(&mut run_state, stranger.key, blocks);
+                others += blocks;
+                open.push(stranger);
+            }
+            let report = run_state.report(WallTime(1), Blocks::default(), 0);
+            assert_eq!(report.label.as_deref(), Some("A@10.0.0.1"), "seed {seed}");
+            assert_eq!(forward_count(&report), Some(5), "seed {seed}");
+            let labelled = report.others.iter().filter_map(forward_count);
+            let all = labelled.sum::<u64>() + report.rest.residence[0].count();
+            assert_eq!(all, others, "seed {seed}: every block is counted once");
+            assert!(report.others.len() < SHOWN, "seed {seed}");
+        }
     }
 
     /// Returns a block that the node at hop `own` sent to a reflector next to it, and its return
@@ -862,7 +974,7 @@ mod tests {
             run_state.take(residence(guest)); // Never idle.
             if round % 100 == 0 {
                 run_state.tick();
-                let held: usize = run_state.paths.values().map(|path| path.memory()).sum();
+                let held: usize = run_state.paths.iter().map(|(_, path)| path.memory()).sum();
                 assert!(held <= limit, "round {round}: {held}");
             }
         }

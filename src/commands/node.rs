@@ -1,6 +1,6 @@
 //! The command of a node that listens.
 
-use crate::cli::{AllowSource, Common, ExitCode, NodeConfig, PROGRAM};
+use crate::cli::{AllowSource, Common, ExitCode, HostPort, NodeConfig, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run::Run;
 use crate::commands::prepare::{
@@ -57,9 +57,9 @@ pub fn run(
     let (sessions, writer) = sessions.transpose().map_err(Failure::failed)?.unzip();
     let (mut server, queue, described) = prepare_node(common, config, role, sessions, endpoints);
     let watched = vec![Watched::node(server.watch())];
-    let published =
-        publish(common, &server.node().settings.keys, watched, true).map_err(Failure::failed)?;
-    let state = watching(state, rules, server.node());
+    let keys = &server.node().settings.keys;
+    let mut published = publish(common, keys, watched, true).map_err(Failure::failed)?;
+    let state = watching(state, rules, server.node()).labelled(&server.node().labels);
     let run = Run::new(queue, Arc::clone(&server.node().latest), state, printer);
     signals.on_hangup(reload(common, config, server.watch()));
     signals.report(server.node());
@@ -75,6 +75,7 @@ pub fn run(
     notify::ready();
     stop.wait_set();
     let collector = server.node().collector.clone();
+    published.close_port();
     let totals = server.stop();
     stop.finish();
     collector.wake();
@@ -141,8 +142,7 @@ fn endpoints(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<End
     let next = config
         .forward_to
         .as_ref()
-        .map(|endpoint| next_hop(common, endpoint))
-        .transpose()?;
+        .map(|endpoint| patient_next_hop(common, endpoint));
     let listen = &config.listen;
     let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
         .map_err(|error| format!("resolve {listen}: {error}"))?;
@@ -178,6 +178,16 @@ fn endpoints(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<End
     })
 }
 
+/// Resolves the address of the next hop. A name that does not resolve, as before DNS is up, is tried
+/// again by each connection.
+fn patient_next_hop(common: &Common, endpoint: &HostPort) -> NextHop {
+    next_hop(common, endpoint).unwrap_or_else(|error| {
+        log::warn!("main: {error}; each connection tries it again");
+        let host = endpoint.host.as_deref().unwrap_or("localhost");
+        NextHop::unresolved(host, endpoint.port)
+    })
+}
+
 /// Returns the node, which does not accept yet, with its queue and the lines that name it.
 fn prepare_node(
     common: &Common,
@@ -204,12 +214,16 @@ fn prepare_node(
             accept_proxy: config.accept_proxy,
             send_proxy: config.send_proxy,
             limits: limits(config, allow),
+            drain: config.drain,
             keys,
             ..settings(common, role)
         },
         next,
     );
     node.sessions = sessions;
+    if node.next_hop.is_some() && node.settings.accept != Accept::Framed {
+        node.labels.begin_here(&node.settings.name);
+    }
     (Server::new(node, listeners), queue, text)
 }
 

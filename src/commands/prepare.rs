@@ -8,7 +8,7 @@ use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
 use crate::collect::state_file::{clock, read_bounded, StateFile, StateReadError};
 use crate::commands::exporter::Exporter;
-use crate::http::{self, Routes};
+use crate::http::{self, Routes, Serving};
 use crate::measure::baseline::escape;
 use crate::measure::sla::{self, Rule};
 use crate::measure::{Baseline, RunHistories};
@@ -56,6 +56,7 @@ pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
         accept_proxy: false,
         send_proxy: None,
         timeout: common.timeout,
+        drain: common.timeout,
         idle_timeout: common.idle_timeout,
         sample: common.sample,
         hop_limit: common.hop_limit,
@@ -235,6 +236,7 @@ pub fn publish(
         return Ok(Published::default());
     }
     let metrics = MetricsEndpoint::new(watched);
+    let mut serving = None;
     let thread = |error| format!("start a thread: {error}");
     if let Some(listen) = &common.metrics_listen {
         let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
@@ -242,7 +244,7 @@ pub fn publish(
         let listeners = http::bind(PROGRAM, &addresses)?;
         let routes =
             routes(common, keys, &metrics).known_as(listen.host.as_deref().unwrap_or_default());
-        http::serve(listeners, routes).map_err(thread)?;
+        serving = Some(http::serve(listeners, routes).map_err(thread)?);
     }
     if let Some(file) = &file {
         // Now, so that a bad path is an error before anything is measured.
@@ -253,6 +255,7 @@ pub fn publish(
     }
     Ok(Published {
         metrics: Some(metrics),
+        serving,
         file,
     })
 }
@@ -274,15 +277,24 @@ pub fn routes(common: &Common, keys: &Keys, metrics: &Arc<MetricsEndpoint>) -> R
     routes
 }
 
-/// The metrics that are served, and their file, which is written at the end too.
+/// The metrics of a process on their ways out.
 #[derive(Default)]
 pub struct Published {
     /// `None` if nothing is published.
     pub metrics: Option<Arc<MetricsEndpoint>>,
+    serving: Option<Serving>,
+    /// The file of metrics, which is written at the end too.
     file: Option<PathBuf>,
 }
 
 impl Published {
+    /// Closes the port, so that a successor may open it.
+    pub fn close_port(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.close();
+        }
+    }
+
     /// Writes the file, if there is one.
     ///
     /// # Errors

@@ -175,7 +175,8 @@ impl Server {
         ServerView(Arc::clone(&self.shared))
     }
 
-    /// Stops accepting, lets what is in flight finish within `--timeout`, and returns the totals.
+    /// Stops accepting, closes the listeners, lets what is in flight finish within `--drain`, and
+    /// returns the totals.
     ///
     /// A connection on which nothing moves has nothing in flight, and delays nothing. All that are
     /// open after that are reset: an end of file would look like one of the other application.
@@ -190,8 +191,18 @@ impl Server {
             // A panic has been reported on stderr.
             let _ = thread.join();
         }
-        let deadline = Instant::now() + self.shared.node.settings.timeout;
+        drop(self.listeners);
+        let drain = self.shared.node.settings.drain;
+        let deadline = Instant::now() + drain;
         let mut moved = self.shared.moved();
+        if moved.is_some() {
+            log::warn!(
+                "main: waits up to {} s for what is in flight on open connections: {} (--drain; a \
+                 second signal ends at once)",
+                drain.as_secs_f64(),
+                self.shared.connections().len()
+            );
+        }
         while moved.is_some() && Instant::now() < deadline {
             let quiet = QUIET.min(deadline.saturating_duration_since(Instant::now()));
             let ended = self.ended.recv_timeout(quiet).is_ok();

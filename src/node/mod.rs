@@ -45,7 +45,7 @@ pub use stop::StopFlag;
 use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
 use crate::collect::path_key::PathKey;
-use crate::collect::{latest, queue, requests};
+use crate::collect::{latest, path_labels, queue, requests};
 use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
@@ -79,6 +79,8 @@ pub struct NodeSettings {
     pub send_proxy: Option<ProxyVersion>,
     /// `-t`: per operation.
     pub timeout: Duration,
+    /// `--drain`: the longest wait for open connections at the end of a node.
+    pub drain: Duration,
     /// The idle time after which a connection ends; `None` = never.
     pub idle_timeout: Option<Duration>,
     /// The least time between two marked blocks of a connection at an entry; zero marks every
@@ -111,6 +113,7 @@ impl NodeSettings {
             accept_proxy: false,
             send_proxy: None,
             timeout,
+            drain: timeout,
             idle_timeout: None,
             sample: Duration::from_millis(10),
             hop_limit: DEFAULT_HOP_LIMIT,
@@ -152,6 +155,8 @@ pub struct Node {
     pub annotator: Annotator,
     /// The writer of connection records; `None` without `--sessions`.
     pub sessions: Option<connection_log::Sessions>,
+    /// The names of the paths through it, if it listens.
+    pub labels: Arc<path_labels::PathLabels>,
     /// The next hop; `None` at a reflector.
     pub next_hop: Option<dial::NextHop>,
     /// This node's onward connections, local end and peer. A client with both ends exchanged is
@@ -180,6 +185,7 @@ impl Node {
             requests: Arc::new(requests),
             annotator: Annotator::new(settings.offer.clone(), settings.tags.clone()),
             sessions: None,
+            labels: Arc::default(),
             next_hop,
             own_ends: Mutex::default(),
             fault_log: fault_log::FaultLog::default(),

@@ -274,12 +274,16 @@ fn serve_framed<'a>(
         hop: session.hop,
         source: path::source(view.annotations()).unwrap_or_default(),
         keyed: pair.client.has_link(),
+        share: 0,
     };
-    let _ = pair.path.set(path);
     opening::check(&mut inbound, &view, node.id).map_err(|error| {
         let text = error.text(pair.client.peer);
         ConnectionFault::error(node, session.hop, error.code(), text)
     })?;
+    let origin = path::name(view.annotations()).unwrap_or_default();
+    let labelled = node.labels.enter(path, &origin, sys::clock::mono);
+    let path = labelled.key;
+    let _ = pair.path.set(path);
     if node.settings.send_proxy.is_some() {
         take_client_address(pair, view.annotations());
     }
@@ -374,12 +378,9 @@ struct Accepted<'a> {
 }
 
 impl Accepted<'_> {
-    /// Makes the OPEN frame that this node passes on; it adds nothing to it with `-n`.
+    /// Makes the OPEN frame that this node passes on; with `-n` it has no stamp of this node.
     #[inline(never)]
     fn pass_on(&self, open: &FrameView<'_>) -> Opening {
-        if !self.node.settings.stamp {
-            return Opening::pass_on(self.session, open, None);
-        }
         let next_hop = self.upstream.map(|upstream| upstream.address.to_string());
         let info = self.node.info(
             self.role,
@@ -388,7 +389,7 @@ impl Accepted<'_> {
             next_hop.unwrap_or_default(),
         );
         let own: Introduction<'_> = self.ingress.introduce(&info);
-        let mut opening = Opening::pass_on(self.session, open, Some(&own));
+        let mut opening = Opening::pass_on(self.session, open, &own, self.node.settings.stamp);
         if let Some(at) = opening.stamp_at {
             let egress = self.node.clock.pump().read();
             set_egress(&mut opening.frame[at..], egress.wall, egress.generation);

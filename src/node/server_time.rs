@@ -2,7 +2,7 @@
 
 use crate::sync::lock;
 use crate::time::MonoTime;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 const ANSWERED: u8 = 0;
@@ -12,12 +12,19 @@ const UNTIMED: u8 = 2;
 /// Measures the time of the server: first reply byte minus last forward write.
 ///
 /// It does so only for marked blocks, as others read no clock, and only if the connection was quiet
-/// before: the server had answered everything sent earlier.
+/// before: the server had answered everything sent earlier, and had sent nothing for longer than
+/// twice the longest pause within what it sent last, and no write of it to the client was blocked:
+/// then the answer would be read late. A stream that runs is no answer.
 #[derive(Debug, Default)]
 pub struct ServerTimer {
     state: AtomicU8,
     /// The block that was written last on a quiet connection, and the time of the write.
     written: Mutex<(u64, MonoTime)>,
+    /// The time of the latest read from the server, and the longest pause between two reads without
+    /// a request between them, in microseconds modulo the word. The down pump alone writes them.
+    read_at: AtomicUsize,
+    pause: AtomicUsize,
+    has_read: AtomicBool,
 }
 
 impl ServerTimer {
@@ -36,15 +43,42 @@ impl ServerTimer {
         self.state.store(UNTIMED, Ordering::Release);
     }
 
-    /// Takes the block that a reply answers, and the time of its write; `None` if unknown.
-    pub fn answered(&self) -> Option<(u64, MonoTime)> {
-        if self.state.load(Ordering::Acquire) == ANSWERED
-            || self.state.swap(ANSWERED, Ordering::AcqRel) != TIMED
-        {
-            return None;
+    /// Takes the block that bytes read from the server at `now` answer, and the time of its write;
+    /// `None` if unknown.
+    pub fn answered(&self, now: MonoTime) -> Option<(u64, MonoTime)> {
+        let state = match self.state.load(Ordering::Acquire) {
+            ANSWERED => ANSWERED,
+            _ => self.state.swap(ANSWERED, Ordering::AcqRel),
+        };
+        let at = micros(now);
+        let since = at.wrapping_sub(self.read_at.load(Ordering::Relaxed));
+        match state {
+            ANSWERED if self.has_read.load(Ordering::Relaxed) => {
+                let longest = self.pause.load(Ordering::Relaxed).max(since);
+                self.pause.store(longest, Ordering::Relaxed);
+            }
+            TIMED => self.pause.store(0, Ordering::Relaxed),
+            _ => {}
         }
-        Some(*lock(&self.written))
+        self.read_at.store(at, Ordering::Relaxed);
+        self.has_read.store(true, Ordering::Release);
+        (state == TIMED).then(|| *lock(&self.written))
     }
+
+    /// Returns `true` if the server has answered all and its stream, if there is one, has ended.
+    fn is_quiet(&self, now: MonoTime) -> bool {
+        if self.state.load(Ordering::Acquire) != ANSWERED {
+            return false;
+        }
+        let pause = self.pause.load(Ordering::Relaxed);
+        let since = micros(now).wrapping_sub(self.read_at.load(Ordering::Relaxed));
+        !self.has_read.load(Ordering::Acquire) || pause == 0 || since > pause.saturating_mul(2)
+    }
+}
+
+fn micros(at: MonoTime) -> usize {
+    // Differences are small; on a 32-bit host they wrap after 71 minutes.
+    (at.0 / 1_000) as usize
 }
 
 /// A block that is about to be written.
@@ -56,13 +90,89 @@ pub struct ServerTiming<'a> {
 }
 
 impl ServerTiming<'_> {
-    /// Notes that the block is written at `at`.
-    pub fn at(mut self, at: MonoTime) {
-        let quiet = self.server_timer.state.load(Ordering::Acquire) == ANSWERED;
+    /// Notes that the block is written at `at`, while a write of this connection is blocked or not.
+    pub fn at(mut self, at: MonoTime, is_blocked: bool) {
+        let quiet = !is_blocked && self.server_timer.is_quiet(at);
         if quiet {
             *self.written = (self.sequence, at);
         }
         let state = if quiet { TIMED } else { UNTIMED };
         self.server_timer.state.store(state, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn ms(millis: u64) -> MonoTime {
+        MonoTime((1_000 + millis) * 1_000_000)
+    }
+
+    #[test]
+    fn a_server_that_only_streams_answers_nothing_whatever_the_intervals() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let timer = ServerTimer::default();
+            let stream = 5 + random.below(40) as u64;
+            let (mut read, mut write) = (ms(0), ms(0));
+            // Requests are rarer than pieces: else pieces and answers look alike.
+            let every = 2 * stream + random.below(200) as u64;
+            let mut timed = 0;
+            for number in 0..400 {
+                if read < write {
+                    timed += u32::from(timer.answered(read).is_some() && number > 10);
+                    let late = random.below(stream as usize / 2) as u64;
+                    read = MonoTime(read.0 + (stream + late) * 1_000_000);
+                } else {
+                    timer.begin(number).at(write, false);
+                    write = MonoTime(write.0 + every * 1_000_000);
+                }
+            }
+            assert_eq!(timed, 0, "seed {seed}: {stream} ms, {every} ms");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_one_or_many_pieces_is_timed_to_its_first() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let timer = ServerTimer::default();
+            let mut at = 0;
+            for sequence in 0..100 {
+                let (answer, pieces) = (1 + random.below(50) as u64, random.below(20) as u64);
+                timer.begin(sequence).at(ms(at), false);
+                let timed = timer.answered(ms(at + answer));
+                assert_eq!(timed, Some((sequence, ms(at))), "seed {seed}");
+                at += answer;
+                for _ in 0..pieces {
+                    at += 1 + random.below(4) as u64;
+                    assert_eq!(timer.answered(ms(at)), None, "seed {seed}");
+                }
+                // With pieces the next request is not at their heels.
+                at += if pieces > 0 { 9 } else { 0 };
+            }
+        }
+    }
+
+    #[test]
+    fn the_answer_to_one_of_several_requests_is_not_timed() {
+        let timer = ServerTimer::default();
+        timer.begin(1).at(ms(0), false);
+        timer.begin_untimed();
+        assert_eq!(timer.answered(ms(5)), None);
+        timer.begin(2).at(ms(6), false);
+        timer.begin(3).at(ms(7), false);
+        assert_eq!(timer.answered(ms(8)), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_read_late_because_our_own_write_was_blocked_is_not_timed() {
+        let timer = ServerTimer::default();
+        timer.begin(1).at(ms(0), true);
+        assert_eq!(timer.answered(ms(100)), None);
+        timer.begin(2).at(ms(101), false);
+        assert_eq!(timer.answered(ms(103)), Some((2, ms(101))));
     }
 }

@@ -17,6 +17,7 @@ use crate::sync::lock;
 use crate::FULL;
 use crossbeam_channel::{never, Receiver};
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The interval at which the metrics file of a process without end is written.
 const EVERY: Duration = Duration::from_secs(15);
+
+const HTML: &str = "text/html; charset=utf-8";
 
 /// A path or a node whose metrics are shown.
 pub struct Watched {
@@ -128,10 +131,12 @@ impl MetricsEndpoint {
         if !FULL {
             return Response::text(404, "this build has no pictures: see /metrics");
         }
-        const HTML: &str = "text/html; charset=utf-8";
         let requested = Instant::now();
         let watched = self.watched();
         let one = match (&watched[..], path) {
+            ([only], path) if only.listening.is_some() => {
+                return page_of_node(only, path, requested)
+            }
             ([only], _) => Some(only),
             (all, path) => all
                 .iter()
@@ -143,7 +148,8 @@ impl MetricsEndpoint {
             }
             let names = watched.iter();
             let names = names.map(|one| one.path.as_deref().unwrap_or("path"));
-            let paths: Vec<_> = names.zip(reports(&watched)).collect();
+            let reports = reports(&watched);
+            let paths: Vec<_> = names.zip(reports.iter().map(Option::as_deref)).collect();
             return Response::ok(HTML, html::list(&paths));
         };
         one.latest.request_pictured(&one.collector);
@@ -249,6 +255,29 @@ pub fn reports(watched: &[Arc<Watched>]) -> Vec<Option<Arc<Report>>> {
     }
     let wait = |one: &Arc<Watched>| one.latest.wait(requested, requested + PATIENCE);
     watched.iter().map(wait).collect()
+}
+
+/// Returns the page of a node that listens: of its only path, of the one that is named, or a list.
+fn page_of_node(node: &Watched, path: Option<&str>, requested: Instant) -> Response {
+    node.latest.request_pictured(&node.collector);
+    let Some(report) = node.latest.wait_pictured(requested, requested + PATIENCE) else {
+        return Response::text(503, "there is no report yet");
+    };
+    if path.is_none() && report.others.is_empty() {
+        return Response::ok(HTML, html::render(&report, html::Page::Live));
+    }
+    let mut paths = iter::once(&*report).chain(&report.others);
+    let Some(path) = path else {
+        let paths = paths.map(|one| {
+            let name = one.label.as_deref().unwrap_or("path");
+            (name, Some(one))
+        });
+        return Response::ok(HTML, html::list(&paths.collect::<Vec<_>>()));
+    };
+    match paths.find(|one| one.label.as_deref() == Some(path)) {
+        Some(one) => Response::ok(HTML, html::render(one, html::Page::Live)),
+        None => Response::text(404, "there is no such path"),
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub mod text;
 use crate::annotation::NodeAnnotations;
 use crate::measure::sla::{LimitState, RuleEvent};
 use crate::measure::timeline::Timeline;
-use crate::measure::{Part, Sla, Statistics, VerdictKind};
+use crate::measure::{Histogram, Part, Sla, Statistics, VerdictKind};
 use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::fmt::Write as _;
@@ -136,6 +136,15 @@ pub struct PathReport {
     pub nodes: Vec<PathNode>,
 }
 
+/// The figures of all paths through a node that have no label of their own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PathRest {
+    /// The whole path, of blocks that came back.
+    pub round_trip: Histogram,
+    /// The time in this node, forward and return, where it sees no block come back.
+    pub residence: [Histogram; 2],
+}
+
 /// Counts of blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
@@ -185,6 +194,13 @@ pub struct Report {
     pub role: String,
     /// Nodes and cookie.
     pub path: PathReport,
+    /// The name of the path at a node that listens, `NAME@ADDRESS` of hop 0 and neighbour; `None`
+    /// elsewhere. A peer wrote a part of it: escape it.
+    pub label: Option<String>,
+    /// The other paths with a label, each with figures of its own.
+    pub others: Vec<Report>,
+    /// The figures of the paths without a label.
+    pub rest: PathRest,
     /// Counts.
     pub blocks: Blocks,
     /// The time from the start of the probe until its path stood: connected, and OPEN answered.

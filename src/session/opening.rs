@@ -189,21 +189,26 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Introduces this node and stamps the frame; only the hop changes if `own` is `None`.
-    pub fn pass_on(session: Session, open: &FrameView<'_>, own: Option<&Introduction<'_>>) -> Self {
+    /// Introduces this node, and stamps the frame if it `stamps`.
+    pub fn pass_on(
+        session: Session,
+        open: &FrameView<'_>,
+        own: &Introduction<'_>,
+        stamps: bool,
+    ) -> Self {
         let mut annotations = open.annotation_bytes().to_vec();
         let mut header = Header {
             hop: session.hop,
             ..open.header
         };
-        let Some(own) = own else {
+        header.flags = own.append(&mut annotations, header.flags, session.hop);
+        if !stamps {
             return Self {
                 frame: build(header, open.stamp_bytes(), &annotations, &[]),
                 stamp_at: None,
                 annotations,
             };
-        };
-        header.flags = own.append(&mut annotations, header.flags, session.hop);
+        }
         let mut frame = vec![0; STAMP_LEN];
         frame.extend_from_slice(&build(header, open.stamp_bytes(), &annotations, &[]));
         let mut header = Header::parse(&frame[STAMP_LEN..]).expect("it was built above");
@@ -273,7 +278,7 @@ mod tests {
         let open = begin(FIRST, &introduction);
         let view = FrameView::parse(&open).unwrap();
         let next = info(11);
-        let passed = Opening::pass_on(Session::behind(&view.header), &view, Some(&at(&next, 200)));
+        let passed = Opening::pass_on(Session::behind(&view.header), &view, &at(&next, 200), true);
         let view = FrameView::parse(&passed.frame).unwrap();
         let kinds = view.annotations().map(|one| one.unwrap());
         let kinds: Vec<_> = kinds.map(|one| (one.kind, one.hop)).collect();
@@ -301,7 +306,7 @@ mod tests {
                 (7, hop, 4)
             );
             let info = info(id);
-            let passed = Opening::pass_on(session, &view, Some(&at(&info, 100 * u64::from(hop))));
+            let passed = Opening::pass_on(session, &view, &at(&info, 100 * u64::from(hop)), true);
             frame = passed.frame;
             let stamp_at = passed.stamp_at.unwrap();
             set_egress(&mut frame[stamp_at..], WallTime(1000), 3);
@@ -327,14 +332,18 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_adds_nothing_changes_the_hop_alone() {
+    fn a_node_that_does_not_stamp_introduces_itself_and_leaves_the_stamps_as_they_are() {
         let frame = begin(FIRST, &at(&info(10), 100));
         let view = FrameView::parse(&frame).unwrap();
-        let passed = Opening::pass_on(Session::behind(&view.header), &view, None);
-        let mut expected = frame.clone();
-        crate::wire::set_hop(&mut expected, &mut view.header.clone(), 1);
-        assert_eq!((passed.frame, passed.stamp_at), (expected, None));
-        assert_eq!(passed.annotations, view.annotation_bytes());
+        let info = info(11);
+        let passed = Opening::pass_on(Session::behind(&view.header), &view, &at(&info, 200), false);
+        let onward = FrameView::parse(&passed.frame).unwrap();
+        assert_eq!(onward.stamp_bytes(), view.stamp_bytes());
+        assert_eq!((onward.header.hop, passed.stamp_at), (1, None));
+        let hops = path::nodes(onward.annotations());
+        let hops: Vec<_> = hops.iter().map(|(hop, node)| (*hop, node.id)).collect();
+        assert_eq!(hops, [(0, 10), (1, 11)]);
+        assert_eq!(passed.annotations, onward.annotation_bytes());
     }
 
     #[test]
@@ -369,7 +378,7 @@ mod tests {
         let frame = build(header, &stamps, &vec![0; MAX_ANNOTATIONS], &[]);
         let view = FrameView::parse(&frame).unwrap();
         let info = info(2);
-        let passed = Opening::pass_on(session, &view, Some(&at(&info, 5)));
+        let passed = Opening::pass_on(session, &view, &at(&info, 5), true);
         assert_eq!(passed.stamp_at, None);
         let flags = FrameView::parse(&passed.frame).unwrap().header.flags;
         assert!(flags.has(Flags::STAMPS_OVERFLOW) && flags.has(Flags::ANNOTATIONS_OVERFLOW));

@@ -23,6 +23,14 @@ pub fn source(annotations: Annotations<'_>) -> Option<u64> {
         .and_then(|annotation| NodeInfo::id_of(annotation.value))
 }
 
+/// Returns the name of the node at hop 0; `None` as for [`source`].
+pub fn name(annotations: Annotations<'_>) -> Option<String> {
+    annotations
+        .map_while(Result::ok)
+        .find(|annotation| annotation.kind == ANNOTATION_NODE && annotation.hop == 0)
+        .and_then(|annotation| Some(NodeInfo::parse(annotation.value).ok()?.name))
+}
+
 /// Returns the hop at which the node `id` is on the path already: a loop.
 pub fn find(annotations: Annotations<'_>, id: u64) -> Option<u8> {
     annotations

@@ -10,6 +10,7 @@
 
 #[path = "../faces/mod.rs"]
 mod faces;
+mod hostile;
 #[path = "../util/mod.rs"]
 mod util;
 

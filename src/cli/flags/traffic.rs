@@ -282,6 +282,22 @@ pub(super) const FLAGS: &[Flag] = &[
         ..ROW
     },
     Flag {
+        long: "drain",
+        value: Some("SECONDS"),
+        section: Section::Traffic,
+        brief: "longest wait for connections at the end",
+        help:
+            "After SIGINT or SIGTERM the node closes its listeners and its metrics port at once, \
+            and lets what is in flight on open connections finish for so long; then it resets \
+            them. 0 resets them at once. The default is --timeout.",
+        modes: LISTENING,
+        set: Set::Text(|s, text| {
+            s.drain = Some(value::duration(text)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
         long: "key-file",
         value: Some("FILE"),
         section: Section::Traffic,

@@ -65,6 +65,9 @@ pub(super) struct Host {
     /// Identities and clock generations, in order of appearance.
     pub(super) nodes: Vec<(NodeId, u8)>,
     pub(super) current: usize,
+    /// Identities that others took the place of. One that is seen again belongs to a pool; those of
+    /// a node that was restarted never are.
+    pub(super) former: Vec<NodeId>,
     pub(super) part: PartDelays,
     pub(super) forward: Histogram,
     pub(super) back: Histogram,
@@ -286,11 +289,7 @@ impl Path {
                 continue;
             }
             changes += u64::from(!host.nodes.is_empty());
-            let known = host.nodes.iter().position(|(node, _)| *node == id);
-            host.current = known.unwrap_or(host.nodes.len());
-            if known.is_none() && host.nodes.len() < POOL {
-                host.nodes.push((id, pair.out.generation));
-            }
+            host.meet(id, pair.out.generation);
         }
         changes
     }
@@ -500,6 +499,34 @@ impl Path {
 }
 
 impl Host {
+    /// Takes another node for the current one. It replaces that one, which may have been restarted,
+    /// unless one of both was there before: then they are several at once.
+    fn meet(&mut self, id: NodeId, generation: u8) {
+        let known = self.nodes.iter().position(|(node, _)| *node == id);
+        if let Some(known) = known {
+            self.current = known;
+            return;
+        }
+        let is_back = self.former.contains(&id);
+        let replaced = self.nodes.get_mut(self.current).filter(|_| !is_back);
+        match replaced {
+            Some(replaced) => {
+                if self.former.len() >= POOL {
+                    self.former.remove(0);
+                }
+                self.former.push(replaced.0);
+                *replaced = (id, generation);
+            }
+            None => {
+                self.former.retain(|former| *former != id);
+                self.current = self.nodes.len();
+                if self.nodes.len() < POOL {
+                    self.nodes.push((id, generation));
+                }
+            }
+        }
+    }
+
     fn step(&mut self, at: MonoTime, node: NodeId, generation: u8) {
         let known = self.nodes.get_mut(self.current);
         if let Some((_, last)) = known.filter(|known| known.0 == node) {
@@ -520,5 +547,35 @@ impl Host {
         let same = self.last_step.is_some_and(recent);
         self.steps += u64::from(!same);
         self.last_step = Some(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes_of(seen: &[u64]) -> usize {
+        let mut host = Host::default();
+        for id in seen {
+            host.meet(NodeId(*id), 0);
+        }
+        host.nodes.len()
+    }
+
+    #[test]
+    fn a_node_replaced_by_itself_is_a_restart_and_one_that_comes_back_is_of_a_pool() {
+        assert_eq!(nodes_of(&[1, 1, 2, 2, 3]), 1, "restarted twice");
+        assert_eq!(nodes_of(&[1, 2, 1]), 2, "both are there");
+        assert_eq!(nodes_of(&[1, 2, 3, 1, 2, 3]), 3);
+        for pool in 2..40 {
+            let mut random = crate::random::Random::new(pool);
+            let seen: Vec<_> = (0..pool * 40)
+                .map(|_| random.below(pool as usize) as u64)
+                .collect();
+            let distinct: std::collections::BTreeSet<_> = seen.iter().collect();
+            assert_eq!(nodes_of(&seen), distinct.len(), "a pool of {pool}");
+            let restarts: Vec<u64> = (0..pool * 40).map(|number| number / 7).collect();
+            assert_eq!(nodes_of(&restarts), 1);
+        }
     }
 }

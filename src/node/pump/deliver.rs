@@ -65,13 +65,17 @@ impl<'a> Pump<'a> {
         let Some(ingress) = ingress else {
             self.pair.server_timer.begin_untimed();
             self.log_payload(ConnectionSide::Client, None, frame.payload());
-            return self.send(ConnectionSide::Server, frame.payload());
+            self.send(ConnectionSide::Server, frame.payload())?;
+            if header.marked() {
+                self.report_unstamped(frame);
+            }
+            return Ok(());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
         self.log_payload(ConnectionSide::Client, None, frame.payload());
         let timing = self.pair.server_timer.begin(header.sequence);
         let egress = self.clock.read();
-        timing.at(egress.mono);
+        timing.at(egress.mono, self.pair.blocked.load(Ordering::Relaxed) > 0);
         self.send(ConnectionSide::Server, frame.payload())?;
         // The write to the server blocked this pump: that belongs to the forward stamp.
         forward.held += std::mem::take(&mut self.held);
@@ -139,23 +143,42 @@ impl<'a> Pump<'a> {
                 self.retransmits.passed_on();
             }
         }
-        let report = client.with_room(build(header, &stamps, &annotations, &[]));
-        if !client.offer(report) {
-            self.traffic.reports_dropped += 1;
-            let counts = &self.pair.counts[self.source as usize];
-            counts.reports_dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        self.drain_reports(false);
+        self.offer_report(client.with_room(build(header, &stamps, &annotations, &[])));
         self.retransmits.sent(&client.socket, egress.mono);
         self.node.clock.sent(egress.mono);
         self.request_next(egress);
     }
 
+    /// Sends back the stamps of the nodes before, with `-n`: the block arrived.
+    #[inline(never)]
+    fn report_unstamped(&mut self, frame: &FrameView<'_>) {
+        let flags = Flags::MARKED | Flags::RETURN;
+        let sequence = frame.header.sequence;
+        let mut header = self.session.header(FrameType::Report, flags, sequence);
+        let overflow = frame.header.flags.0 & Flags::ANNOTATIONS_OVERFLOW;
+        header.flags = header.flags.with(overflow);
+        header.classes = frame.header.classes;
+        let (stamps, annotations) = (frame.stamp_bytes(), frame.annotation_bytes());
+        let report = build(header, stamps, annotations, &[]);
+        self.offer_report(self.pair.client.with_room(report));
+    }
+
+    /// Queues a report for the source, or drops and counts it.
+    fn offer_report(&mut self, report: Vec<u8>) {
+        if !self.pair.client.offer(report) {
+            self.traffic.reports_dropped += 1;
+            let counts = &self.pair.counts[self.source as usize];
+            counts.reports_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        self.drain_reports(false);
+    }
+
     pub(super) fn drain_reports(&mut self, waits: bool) {
         let client = &self.pair.client;
         let clock = &mut self.clock;
+        let stamps = self.node.settings.stamp;
         client.drain_reports(self.pair, waits, |frame| {
-            stamp_report(client, frame, clock);
+            stamp_report(client, frame, clock, stamps);
         });
     }
 
@@ -163,7 +186,8 @@ impl<'a> Pump<'a> {
     pub(super) fn flush_reports(&mut self) -> Result<(), ConnectionFault> {
         let guard = self.end(ConnectionSide::Client).lock();
         while let Some(mut report) = self.pair.client.take_report() {
-            stamp_report(&self.pair.client, &mut report, &mut self.clock);
+            let stamps = self.node.settings.stamp;
+            stamp_report(&self.pair.client, &mut report, &mut self.clock, stamps);
             self.send(ConnectionSide::Client, &report)?;
         }
         drop(guard);
@@ -235,14 +259,14 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// Writes the egress time and the trailer of a report. OPENED may wait in the same queue, without
-/// a stamp.
-fn stamp_report(client: &End, frame: &mut [u8], clock: &mut PumpClock<'_>) {
+/// Writes the egress time of this node's stamp, if it `stamps`, and the trailer of a report. OPENED
+/// may wait in the same queue, without a stamp.
+fn stamp_report(client: &End, frame: &mut [u8], clock: &mut PumpClock<'_>, stamps: bool) {
     let Ok(header) = Header::parse(frame) else {
         return;
     };
     let seal = client.begin_seal(&header, frame);
-    if header.marked() {
+    if header.marked() && stamps {
         let moment = clock.read();
         let at = header.annotations_at() - STAMP_LEN;
         set_egress(&mut frame[at..], moment.wall, moment.generation);

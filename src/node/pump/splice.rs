@@ -5,6 +5,8 @@ use crate::measure::Direction;
 use crate::node::fault::{refuse_framed_client, ConnectionFault};
 use crate::node::reader::{Chunk, FrameReader};
 use crate::session::connection_record::ConnectionSide;
+use crate::sys;
+use std::sync::atomic::Ordering;
 
 impl<'a> Pump<'a> {
     /// Runs a plain proxy's pump in either direction, or a reflector's for a raw client.
@@ -25,8 +27,10 @@ impl<'a> Pump<'a> {
             };
             let answered = match self.source {
                 ConnectionSide::Client => None,
-                ConnectionSide::Server => self.pair.server_timer.answered(),
+                ConnectionSide::Server => self.pair.server_timer.answered(sys::clock::mono()),
             };
+            // Before the send, which may block for long: that is not the server's time.
+            let answered = answered.map(|(_, since)| (self.clock.read(), since));
             if self.source == ConnectionSide::Client && self.traffic.forward_blocks == 0 {
                 refuse_framed_client(self.node, self.pair, chunk.bytes())?;
             }
@@ -37,15 +41,13 @@ impl<'a> Pump<'a> {
                 }
                 self.log_request(&chunk);
                 self.send(self.sink, chunk.bytes())?;
-                if let Some((_, since)) = answered {
-                    let now = self.clock.read();
+                if let Some((now, since)) = answered {
                     self.collect_server_time(now, now.mono.since(since));
                 }
                 self.log_answer(&chunk);
                 continue;
             }
             let ingress = self.clock.read();
-            let server_time = answered.map(|(_, since)| ingress.mono.since(since));
             let timing = match self.source {
                 ConnectionSide::Client => Some(self.pair.server_timer.begin(self.sequence)),
                 ConnectionSide::Server => None,
@@ -53,14 +55,14 @@ impl<'a> Pump<'a> {
             self.log_request(&chunk);
             let egress = self.clock.read();
             if let Some(timing) = timing {
-                timing.at(egress.mono);
+                timing.at(egress.mono, self.pair.blocked.load(Ordering::Relaxed) > 0);
             }
             self.send(self.sink, chunk.bytes())?;
             self.sequence += 1;
             self.log_answer(&chunk);
             self.collect_residence(direction, ingress, egress);
-            if let Some(server_time) = server_time {
-                self.collect_server_time(ingress, server_time);
+            if let Some((now, since)) = answered {
+                self.collect_server_time(now, now.mono.since(since));
             }
         }
         self.finish(|| sink.shut_writing())

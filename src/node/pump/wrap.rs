@@ -176,7 +176,8 @@ impl<'a> Pump<'a> {
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
                 break;
             };
-            let answered = self.pair.server_timer.answered();
+            let read = sys::clock::mono();
+            let answered = self.pair.server_timer.answered(read);
             let mut header = self.block(chunk.end - chunk.start, Flags::RETURN, tag);
             let mut annotation = Vec::new();
             if let Some((sequence, since)) = answered {

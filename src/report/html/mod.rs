@@ -21,7 +21,6 @@ use crate::measure::{Confidence, Sla, VerdictKind};
 use crate::time::{SignedNanos, WallTime};
 use chart::{escape, span, time};
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
@@ -68,7 +67,7 @@ pub fn render(report: &Report, page: Page) -> String {
 }
 
 /// Returns the live page of several paths: names with verdicts and links to the page of each.
-pub fn list(paths: &[(&str, Option<Arc<Report>>)]) -> String {
+pub fn list(paths: &[(&str, Option<&Report>)]) -> String {
     let mut out = String::new();
     head("all paths", Page::Live, &mut out);
     out.push_str(

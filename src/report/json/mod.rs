@@ -3,7 +3,7 @@
 //! Durations are integer nanoseconds; an absent figure is null, never 0; shares are numbers with at
 //! most six digits. `cookie` and `id` are 16 hex digits. `connect_ns` of a segment is how long its
 //! near node took to connect. A name that no node gave is `hop 3`. After the documented keys stand
-//! `role`, `dropped_measurements`, `notices` and `batches`.
+//! `role`, `dropped_measurements`, `notices`, `batches`, `label` and `other_paths`.
 
 pub mod read;
 pub mod write;
@@ -27,75 +27,7 @@ const BROKEN_DEPTH: usize = 3;
 
 /// The whole report as one object, with a line feed at the end.
 pub fn render(report: &Report) -> String {
-    let statistics = &report.statistics;
-    let mut text = Writer::indented(BROKEN_DEPTH).finish(Object(|w| {
-        w.pair("schema", SCHEMA);
-        w.pair(
-            "tool",
-            Object(|w| {
-                w.pair("name", env!("CARGO_PKG_NAME"));
-                w.pair("version", env!("CARGO_PKG_VERSION"));
-            }),
-        );
-        w.pair("started", report.started);
-        w.pair("ended", report.ended);
-        w.pair(
-            "path",
-            Object(|w| {
-                w.pair("cookie", report.path.cookie.map(hex).as_deref());
-                w.pair("nodes", Array(&report.path.nodes));
-                w.pair("changes", statistics.path_changes);
-            }),
-        );
-        w.pair("blocks", blocks_object(&report.blocks));
-        w.pair("opened_ns", report.opened);
-        w.pair("round_trip", statistics.round_trip);
-        w.pair("sla", statistics.sla.name());
-        let segments = (0..).zip(&statistics.segments);
-        w.pair(
-            "segments",
-            Array(segments.map(|(index, segment)| segment_object(report, index, segment))),
-        );
-        w.pair(
-            "hosts",
-            Array(
-                statistics
-                    .hosts
-                    .iter()
-                    .map(|host| host_object(report, host)),
-            ),
-        );
-        w.pair("behind_exit", statistics.behind_exit);
-        let parts = statistics.parts.iter();
-        w.pair("parts", Array(parts.map(|part| part_object(report, part))));
-        let limits = report.limits.iter();
-        w.pair(
-            "limits",
-            Array(limits.map(|limit| Object(|w| limit_pairs(w, report, limit)))),
-        );
-        let events = report.events.iter();
-        w.pair(
-            "events",
-            Array(events.map(|event| {
-                Object(|w| {
-                    w.pair("at", event.at);
-                    w.pair("sequence", event.sequence);
-                    limit_pairs(w, report, &event.now);
-                })
-            })),
-        );
-        w.pair("verdict", &statistics.verdict);
-        let largest = statistics.largest.as_ref();
-        w.pair("largest", largest.map(largest_object));
-        w.pair("role", &report.role);
-        w.pair("dropped_measurements", report.dropped);
-        w.pair("notices", Array(&report.notices));
-        let batches = statistics.batches.iter();
-        w.pair(
-            "batches",
-            Array(batches.map(|of| batches_object(report, of))),
-        );
-    }));
+    let mut text = Writer::indented(BROKEN_DEPTH).finish(report);
     text.push('\n');
     text
 }
@@ -115,6 +47,84 @@ pub fn end_line(report: &Report) -> String {
     }));
     line.push('\n');
     line
+}
+
+impl ToJson for &Report {
+    fn to_json(self, w: &mut Writer) {
+        Object(|w: &mut Writer| report_pairs(w, self)).to_json(w);
+    }
+}
+
+fn report_pairs(w: &mut Writer, report: &Report) {
+    let statistics = &report.statistics;
+    w.pair("schema", SCHEMA);
+    w.pair(
+        "tool",
+        Object(|w| {
+            w.pair("name", env!("CARGO_PKG_NAME"));
+            w.pair("version", env!("CARGO_PKG_VERSION"));
+        }),
+    );
+    w.pair("started", report.started);
+    w.pair("ended", report.ended);
+    w.pair(
+        "path",
+        Object(|w| {
+            w.pair("cookie", report.path.cookie.map(hex).as_deref());
+            w.pair("nodes", Array(&report.path.nodes));
+            w.pair("changes", statistics.path_changes);
+        }),
+    );
+    w.pair("blocks", blocks_object(&report.blocks));
+    w.pair("opened_ns", report.opened);
+    w.pair("round_trip", statistics.round_trip);
+    w.pair("sla", statistics.sla.name());
+    let segments = (0..).zip(&statistics.segments);
+    w.pair(
+        "segments",
+        Array(segments.map(|(index, segment)| segment_object(report, index, segment))),
+    );
+    w.pair(
+        "hosts",
+        Array(
+            statistics
+                .hosts
+                .iter()
+                .map(|host| host_object(report, host)),
+        ),
+    );
+    w.pair("behind_exit", statistics.behind_exit);
+    let parts = statistics.parts.iter();
+    w.pair("parts", Array(parts.map(|part| part_object(report, part))));
+    let limits = report.limits.iter();
+    w.pair(
+        "limits",
+        Array(limits.map(|limit| Object(|w| limit_pairs(w, report, limit)))),
+    );
+    let events = report.events.iter();
+    w.pair(
+        "events",
+        Array(events.map(|event| {
+            Object(|w| {
+                w.pair("at", event.at);
+                w.pair("sequence", event.sequence);
+                limit_pairs(w, report, &event.now);
+            })
+        })),
+    );
+    w.pair("verdict", &statistics.verdict);
+    let largest = statistics.largest.as_ref();
+    w.pair("largest", largest.map(largest_object));
+    w.pair("role", &report.role);
+    w.pair("dropped_measurements", report.dropped);
+    w.pair("notices", Array(&report.notices));
+    let batches = statistics.batches.iter();
+    w.pair(
+        "batches",
+        Array(batches.map(|of| batches_object(report, of))),
+    );
+    w.pair("label", report.label.as_deref());
+    w.pair("other_paths", Array(&report.others));
 }
 
 fn blocks_object(blocks: &Blocks) -> impl ToJson + '_ {
@@ -407,7 +417,7 @@ mod tests {
                     "",
                     "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
                      behind_exit parts limits events verdict largest role dropped_measurements \
-                     notices batches",
+                     notices batches label other_paths",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),

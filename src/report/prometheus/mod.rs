@@ -13,7 +13,7 @@
 mod families;
 mod sheet;
 
-use super::Report;
+use super::{PathRest, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::sla::Amount;
 use crate::measure::{
@@ -27,7 +27,10 @@ pub use families::FAMILIES;
 use sheet::{bound_text, label_text, labels};
 pub(super) use sheet::{escaped, families, seconds, Sheet};
 pub use sheet::{Exposition, Family, Kind};
+use std::iter;
 
+/// The name of the figures of paths through a node that have no name of their own.
+const OTHER: &str = "other";
 /// Annotations that are shown of one node.
 const ANNOTATIONS: usize = 256;
 
@@ -77,7 +80,8 @@ pub struct ProbeOutcome {
 /// A path or a node of a process.
 #[derive(Clone, Debug)]
 pub struct Observed<'a, R = &'a Report> {
-    /// The name among the paths of the process; `None` if there is one.
+    /// The name among the paths of the process; `None` if there is one. Those of a node that
+    /// listens have their names in the report.
     pub path: Option<&'a str>,
     /// The latest report; `None` if nothing was measured so far.
     pub report: Option<R>,
@@ -90,18 +94,35 @@ pub fn render<R: AsRef<Report>>(observed: &[Observed<'_, R>], exposition: Exposi
     let mut sheet = Sheet::new(FAMILIES);
     for one in observed {
         let report = one.report.as_ref().map(AsRef::as_ref);
-        Path {
+        let mut path = Path {
             sheet: &mut sheet,
-            // Whole, so that paths differ; the user may write 255 bytes.
-            prefix: one
-                .path
-                .map_or_else(String::new, |path| format!("path=\"{}\"", escaped(path))),
+            prefix: one.path.map_or_else(String::new, prefix),
             own_name: &one.figures.name,
+        };
+        path.process(report, &one.figures);
+        let Some(report) = report else {
+            continue;
+        };
+        if one.figures.carried.is_none() {
+            path.report(report);
+            continue;
         }
-        .write(report, &one.figures);
+        for report in iter::once(report).chain(&report.others) {
+            if let Some(label) = &report.label {
+                path.prefix = prefix(label);
+                path.report(report);
+            }
+        }
+        path.prefix = prefix(OTHER);
+        path.rest(&report.rest);
     }
     sheet.row(Id::LeftOut, "", &sheet.left_out().to_string());
     sheet.finish(exposition)
+}
+
+/// Returns the label of a path, whole, so that paths differ; the user may write 255 bytes.
+fn prefix(path: &str) -> String {
+    format!("path=\"{}\"", escaped(path))
 }
 
 impl AsRef<Self> for Report {
@@ -119,7 +140,8 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    fn write(&mut self, report: Option<&Report>, figures: &NodeFigures) {
+    /// Writes what is about the process or the path as a whole, not about its parts.
+    fn process(&mut self, report: Option<&Report>, figures: &NodeFigures) {
         let version = env!("CARGO_PKG_VERSION");
         let build = [
             ("version", version),
@@ -147,11 +169,11 @@ impl Path<'_> {
             self.seconds(Id::ProbeDuration, &[], Some(probed.duration.signed()));
         }
         if let Some(report) = report {
-            self.report(report, figures.path_up.is_some());
+            self.run(report, figures.path_up.is_some());
         }
     }
 
-    fn report(&mut self, report: &Report, sends: bool) {
+    fn run(&mut self, report: &Report, sends: bool) {
         let since_epoch = report.started - WallTime(0);
         self.seconds(Id::Start, &[], Some(since_epoch));
         self.number(Id::Dropped, &[], report.dropped);
@@ -169,6 +191,20 @@ impl Path<'_> {
                 self.number(id, &[], count);
             }
         }
+    }
+
+    /// Writes the figures of the paths that have none of their own: of the whole path and of this
+    /// node, as strangers choose the names of all other parts.
+    fn rest(&mut self, rest: &PathRest) {
+        self.histogram(Id::RoundTrip, &[], &rest.round_trip);
+        let node = self.own_name.to_owned();
+        for (direction, residence) in ["forward", "return"].into_iter().zip(&rest.residence) {
+            let labels = [("hop", ""), ("node", &node), ("direction", direction)];
+            self.histogram(Id::Residence, &labels, residence);
+        }
+    }
+
+    fn report(&mut self, report: &Report) {
         let statistics = &report.statistics;
         self.histogram(Id::RoundTrip, &[], &statistics.distribution);
         self.number(Id::SlaState, &[], state(statistics.sla));
@@ -483,6 +519,7 @@ mod tests {
     /// A report in which every figure is there.
     fn full() -> Report {
         let mut report = samples::full();
+        report.label = Some("A@10.0.0.1".into());
         report.statistics.verdict.also[0].since = report.statistics.verdict.since;
         report.statistics.window = report.statistics.round_trip;
         let mut counted = report.limits[0].clone();
@@ -516,10 +553,47 @@ mod tests {
     }
 
     fn observed<'a>(path: Option<&'a str>, report: &'a Report) -> Observed<'a> {
+        let figures = figures();
         Observed {
             path,
             report: Some(report),
-            figures: figures(),
+            figures: NodeFigures {
+                carried: figures.carried.filter(|_| path.is_none()),
+                ..figures
+            },
+        }
+    }
+
+    #[test]
+    fn each_path_through_a_node_has_series_of_its_own_and_the_rest_has_few() {
+        for seed in 0..20 {
+            let mut report = full();
+            for number in 1..8 {
+                report.others.push(Report {
+                    label: Some(format!("n{number}@10.0.0.1")),
+                    ..samples::random(seed + number)
+                });
+            }
+            report.rest.round_trip = report.statistics.distribution.clone();
+            report.rest.residence[0] = report.statistics.distribution.clone();
+            let samples = parsed(&render(&[observed(None, &report)], Exposition::Text));
+            let mut of_paths: BTreeMap<&str, usize> = BTreeMap::new();
+            for (name, labels, _) in &samples {
+                let Some(path) = labels.get("path") else {
+                    let family = FAMILIES.iter().find(|family| family.name == name);
+                    let is_of_process = family.is_some_and(|family| {
+                        !["hop", "part", "kind"]
+                            .iter()
+                            .any(|of| family.labels.contains(of))
+                    });
+                    assert!(is_of_process, "seed {seed}: {name} has no path");
+                    continue;
+                };
+                *of_paths.entry(path).or_default() += 1;
+            }
+            assert_eq!(of_paths.len(), 9, "seed {seed}: {of_paths:?}");
+            let buckets = BUCKETS_NS.len() + 3;
+            assert_eq!(of_paths[OTHER], 2 * buckets, "seed {seed}");
         }
     }
 
@@ -594,7 +668,7 @@ mod tests {
     #[test]
     fn the_verdict_has_wake_up_for_a_host_that_reads_late_and_residence_for_others() {
         let delay = |kind, reads_late| {
-            let mut report = samples::full();
+            let mut report = full();
             let verdict = &mut report.statistics.verdict;
             (verdict.kind, verdict.reads_late) = (kind, reads_late);
             let samples = parsed(&render(&[observed(None, &report)], Exposition::Text));

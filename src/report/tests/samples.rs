@@ -1,7 +1,7 @@
 //! Hand-made and random reports and blocks for the tests of the renderers.
 
 use super::block::BlockLine;
-use super::{Blocks, PathNode, PathReport, Report};
+use super::{Blocks, PathNode, PathReport, PathRest, Report};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
 use crate::measure::sla::{self, Amount, LimitState, RuleEvent, Statistic};
 use crate::measure::{
@@ -257,6 +257,9 @@ pub(in crate::report) fn full() -> Report {
             cookie: Some(0x00c0_ffee_00c0_ffee),
             nodes,
         },
+        label: None,
+        others: Vec::new(),
+        rest: PathRest::default(),
         blocks: Blocks {
             sent: 103,
             received: 100,
@@ -360,6 +363,9 @@ pub(in crate::report) fn empty() -> Report {
         ended: WallTime(STARTED.0 + 10 * NANOS_PER_SEC),
         role: "source".to_owned(),
         path: PathReport::default(),
+        label: None,
+        others: Vec::new(),
+        rest: PathRest::default(),
         blocks: Blocks::default(),
         opened: None,
         statistics: Statistics {
@@ -553,6 +559,9 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         ended: WallTime(r.next()),
         role: r.name(),
         path,
+        label: None,
+        others: Vec::new(),
+        rest: PathRest::default(),
         blocks: Blocks {
             sent: r.next(),
             received: r.next(),

@@ -116,8 +116,21 @@ impl TextStyle {
     }
 }
 
-/// Returns the report for people: head, table, notes and verdict.
+/// Returns the report for people: head, table, notes and verdict. Those of other paths through the
+/// same node follow.
 pub fn render(report: &Report, style: &TextStyle) -> String {
+    let mut text = String::new();
+    for one in std::iter::once(report).chain(&report.others) {
+        if let (Some(label), false) = (&one.label, report.others.is_empty()) {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            text.push_str(&format!("{gap}Path {}\n\n", printable(label)));
+        }
+        text.push_str(&render_one(one, style));
+    }
+    text
+}
+
+fn render_one(report: &Report, style: &TextStyle) -> String {
     let Sections {
         head,
         table,
