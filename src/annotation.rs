@@ -65,9 +65,9 @@ macro_rules! classes {
             ///
             /// A new class is a new row of `classes!` and a variant of [`AnnotationReader`] or
             /// [`ProcfsClass`]. The compiler then names the functions that read by variant:
-            /// `annotate::procfs::Reader::read` and `annotate::annotator::read_local`. By hand
-            /// follow the topic `annotations` of the manual and the changelog. Option values,
-            /// rules, the wire and the slots of the annotator use the table.
+            /// `annotate::procfs::Reader::read` and `annotate::annotator::read_local`. A test
+            /// names the topic `annotations` of the manual; the changelog follows by hand. Option
+            /// values, rules, the wire and the slots of the annotator use the table.
             pub const ALL: [ClassRow; [$($bit),+].len()] = [$(ClassRow {
                 class: Self::$name,
                 word: $word,
@@ -258,7 +258,7 @@ const INTERFACE_NAMES: [&str; 6] = [
     "tx_errors",
     "tx_dropped",
 ];
-/// What an allocation takes beside its content, in bytes.
+/// The bytes that an allocation takes beside its content.
 const ALLOCATION: usize = 16;
 /// The most names that begin with `snmp.`, with `tag.` or with `interface.`, each, that a node has.
 const CHOSEN: usize = 64;
@@ -364,6 +364,9 @@ mod tests {
                 assert_ne!(row.reader, other.reader, "{}", row.word);
             }
             assert!(!["all", "none"].contains(&row.word));
+            let manual = include_str!("manual/annotations.md");
+            let begin = format!("\n| `{}` |", row.word);
+            assert!(manual.contains(&begin), "the manual lacks {}", row.word);
         }
     }
 }

@@ -13,14 +13,15 @@
 
 use crate::decimal::decimal;
 use crate::output::print_error;
-use crate::sync::lock;
+use crate::sync::channel::channel;
+use crate::sync::{lock, spawn, LARGE_STACK};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Longest request line with headers.
@@ -340,9 +341,7 @@ pub fn serve(listeners: Vec<TcpListener>, routes: Routes) -> io::Result<Serving>
     for listener in listeners.into_iter().map(Arc::new) {
         serving.listeners.push(Arc::clone(&listener));
         let shared = Arc::clone(&shared);
-        let accepting = Builder::new()
-            .name("metrics".into())
-            .spawn(move || accept(&shared, &listener))?;
+        let accepting = spawn("metrics", LARGE_STACK, move || accept(&shared, &listener))?;
         serving.accepting.push(accepting);
     }
     Ok(serving)
@@ -462,7 +461,7 @@ impl Drop for Client {
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    let rest = crossbeam_channel::never::<()>();
+    let (_open, rest) = channel::<()>(0);
     for stream in listener.incoming() {
         if shared.closing.load(Ordering::Acquire) {
             return;
@@ -487,7 +486,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
                 continue;
             }
         };
-        let answering = Builder::new().name("metrics req".into()).spawn(move || {
+        let answering = spawn("metrics req", LARGE_STACK, move || {
             if let Err(error) = client.answer() {
                 log::debug!("metrics: a request got no response: {error}");
             }

@@ -21,7 +21,7 @@
 //! | floor | room | turns | into | uses on its own floor |
 //! |---|---|---|---|---|
 //! | 0 | [`time`] | integers | instants and spans that name their clock | |
-//! | 0 | [`sync`] | nothing | locks that survive a panic, random numbers, stack sizes | |
+//! | 0 | [`sync`] | nothing | locks that survive a panic, threads, channels, random numbers | |
 //! | 0 | [`output`] | bytes | stdout, stderr and files, written with checks | |
 //! | 0 | [`vec_map`] | keys and values | a small map in order | |
 //! | 0 | [`columns`] | text | its width on a terminal, shortened and wrapped to it | |
@@ -80,6 +80,15 @@ pub mod wire;
 /// Code is guarded by this constant and not by an attribute, so that all of it is compiled and
 /// checked either way. Unreachable code is not linked. [`cli::flags::FULL_ONLY`] lists the options
 /// and commands.
+///
+/// Guards stand in the tables: commands and options in `cli/flags/mod.rs`, formats in
+/// `report/format.rs`. The others keep the linker from parts that a value selects at run time:
+///
+/// - `publish/screen.rs`: the screen of `probe` on a terminal;
+/// - `publish/printer.rs`, `publish/metrics.rs`, `collect/run_state.rs`: pages, their timeline;
+/// - `commands/prepare.rs`: reports as baselines, and `/probe`;
+/// - `commands/mod.rs`: the dispatch of commands;
+/// - `cli/help.rs`: the references to texts that a small build lacks.
 pub const FULL: bool = cfg!(feature = "full");
 
 /// The reason that an error gives for a part that only a build with the feature `full` has.

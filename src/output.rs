@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{fchown, MetadataExt};
+use std::os::unix::fs::{fchown, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A result that could not be written, or a file that could not be read.
@@ -189,7 +189,14 @@ pub fn replace(path: &Path, content: &str) -> Result<(), OutputError> {
     // Left behind by a killed process with this number. A link that others put there is never
     // followed.
     let _ = fs::remove_file(&beside);
-    let created = fs::File::create_new(&beside).and_then(|file| keep_owner(&real, file));
+    let mut creating = fs::OpenOptions::new();
+    creating.write(true).create_new(true);
+    if real.exists() {
+        // No other user may open it before it has the old owner and mode.
+        creating.mode(0o600);
+    }
+    let created = creating.open(&beside);
+    let created = created.and_then(|file| keep_owner(&real, file));
     // A directory that takes no new files may hold one that can be written.
     if let Err(error) = &created {
         if error.kind() == io::ErrorKind::PermissionDenied && path.exists() {
@@ -224,7 +231,7 @@ fn keep_owner(replaced: &Path, file: fs::File) -> io::Result<fs::File> {
 }
 
 /// Returns the target of a link, which is created if it is missing. The path is that of the open
-/// file: the kernel decides about links in shared directories (fs.protected_symlinks), and a link
+/// file. The kernel decides about links in shared directories (fs.protected_symlinks), and a link
 /// that changes meanwhile has no effect.
 fn followed(link: &Path) -> io::Result<PathBuf> {
     let mut opening = fs::OpenOptions::new();

@@ -167,7 +167,7 @@ impl WallTime {
 
 impl WallTime {
     /// Reads RFC 3339 (`2026-11-27T15:17:02Z`, with a fraction or an offset too) or a date, which
-    /// is its midnight in UTC; `None` for anything else and for years before 1970.
+    /// is its midnight in UTC. `None` for anything else and for years before 1970.
     pub fn parse(text: &str) -> Option<Self> {
         let (date, time) = match text.split_at_checked(10)? {
             (date, "") => (date, "T00:00:00Z"),

@@ -15,6 +15,7 @@ use faces::{
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -179,7 +180,7 @@ fn a_client_that_breaks_the_protocol_is_refused_in_one_line_and_no_other_notices
         }
         let line = b.process.wait_line(part);
         assert!(line.contains(" up#"), "the thread's name: {line}");
-        // Only who has spoken as a node is answered as one.
+        // Only a peer that has spoken as a node is answered as one.
         let error_text = error_text(&mut bad);
         // After END both directions may have ended in order before this was read.
         if bytes.starts_with(&open()[..8]) && !part.contains("after its END") {
@@ -251,7 +252,7 @@ fn bad_hop(z: SocketAddr, frames: usize, answer: Vec<u8>, close: bool) -> Socket
                 }
                 let _ = std::io::copy(&mut socket, &mut std::io::sink());
                 if !close {
-                    // It neither speaks nor closes, whatever the node does.
+                    // It neither sends nor closes, whatever the node does.
                     loop {
                         thread::park();
                     }
@@ -566,7 +567,7 @@ fn a_node_that_leads_back_to_itself_under_another_name_refuses() {
                 .args(["-l", &listen, "-f", &to_self, "-t", "3"])
                 .args(args),
         );
-        // Any number of rounds ends, without a flood of connections. A raw node connects onward
+        // Any number of rounds ends, without a flood of connections. A raw node connects upstream
         // before it has received anything, so the end may be there before the client has sent
         // anything, or is connected.
         let mut rest = Vec::new();
@@ -822,6 +823,42 @@ fn a_state_that_is_broken_or_cannot_be_written_is_named() {
     );
     let part = format!("write {path}: ");
     fails(&run(&["-f", &to_z, "--report", path]), 1, &part);
+}
+
+#[test]
+fn files_that_cannot_be_written_are_named_before_anything_begins() {
+    let dir = Dir::new("outputs");
+    let file = |name: &str| dir.file(name).to_str().unwrap().to_owned();
+    let (one, other, shared) = (file("no/one"), file("no/other"), file("shared"));
+    let targets = file("targets");
+    fs::write(&targets, "127.0.0.1:1 z\n").unwrap();
+    // Nothing listens at the addresses: a command that begins names them, or does not end.
+    for (command, unknown, usage) in [
+        (&["-f", "127.0.0.1:1"][..], 1, 2),
+        (&["-l", "127.0.0.1:0"], 1, 2),
+        (&["probe", "127.0.0.1:1"], 3, 3),
+        (&["probe", "--targets", &targets], 3, 3),
+    ] {
+        let missing = ["--report", &one, "--metrics-file", &other];
+        let ended = run(&[command, &missing].concat());
+        fails(&ended, unknown, &format!("write {one}: No such file"));
+        fails(&ended, unknown, &format!("; write {other}: No such file"));
+        let same = ["--report", &shared, "--metrics-file", &shared];
+        let ended = run(&[command, &same].concat());
+        let fault = format!("--report and --metrics-file both write {shared}: give each a file");
+        fails(&ended, usage, &fault);
+        assert!(!Path::new(&shared).exists(), "{command:?}");
+    }
+    let nagios = [
+        "probe",
+        "127.0.0.1:1",
+        "--format",
+        "nagios",
+        "--report",
+        &one,
+    ];
+    let line = text(&run(&nagios).stdout);
+    assert!(line.starts_with("STS UNKNOWN - write "), "{line}");
 }
 
 // --- shortages -----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 mod faces;
 mod util;
 
-use faces::framed::read_frame;
+use faces::framed::{error_text, read_frame};
 use faces::{
     accept, connect, connect_unless_reset, echo_server, listener, read_out, start_traced,
     stop_traced, Ending,
@@ -16,6 +16,7 @@ use subsegment_tcp_speeds::wire::{
     build, push_annotation, ErrorCode, ErrorInfo, Flags, FrameType, FrameView, Header, NodeInfo,
     NodeRole, ANNOTATION_NODE, MAX_ANNOTATIONS, MAX_PAYLOAD,
 };
+use util::http::metrics_of;
 use util::{program, run, text, Dir, Node, Process};
 
 /// Whether what is written comes back.
@@ -37,7 +38,7 @@ fn proxy(args: &[&str]) -> Node {
     )
 }
 
-// --- who may come, and how many ------------------------------------------------------------------
+// --- allowed clients, and how many ---------------------------------------------------------------
 
 /// Whether a client is reset.
 fn is_refused(address: SocketAddr) -> bool {
@@ -82,6 +83,52 @@ fn only_networks_of_allow_may_connect_and_a_flood_of_others_is_one_line() {
         assert!(stderr.contains(&format!("peer {}", SocketAddr::new(me, 0)).replace(":0", ":")));
         assert!(stderr.contains(&format!("--allow {me})")), "{stderr}");
     }
+}
+
+#[test]
+fn a_node_that_is_not_allowed_learns_the_reason_and_a_flood_does_not() {
+    let far = Node::start("Z", &["--accept", "framed", "--allow", "10.0.0.0/8"]);
+    let relay = Node::to("B", far.address, &[]);
+    let reason = "Z does not let 127.0.0.1 in: start it with --allow 127.0.0.1 too";
+    for (to, place) in [(far.address, ""), (relay.address, "hop 1 reports: ")] {
+        let output = run(&[
+            "--node",
+            "A",
+            "probe",
+            &to.to_string(),
+            "-c",
+            "1",
+            "-t",
+            "5",
+        ]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        // A connection may be reset before its reason is read; then a hint stands there.
+        let hint = "does its --allow name this host?";
+        assert!(stderr.contains(reason) || stderr.contains(hint), "{stderr}");
+        assert!(stderr.contains(place) || stderr.contains(hint), "{stderr}");
+    }
+    let explained = (0..300).filter(|_| {
+        let socket = connect_unless_reset(far.address);
+        socket.is_some_and(|mut socket| error_text(&mut socket).is_some())
+    });
+    let begun = std::time::Instant::now();
+    let explained = explained.count() as u64;
+    let most = 10 * (begun.elapsed().as_secs() + 2);
+    assert!(
+        (1..=most).contains(&explained),
+        "{explained} of 300, at most {most}"
+    );
+}
+
+#[test]
+fn a_probe_of_a_metrics_port_is_recognised_as_that() {
+    let mut node = Node::start("Z", &["--metrics-listen", "127.0.0.1:0"]);
+    let metrics = metrics_of(&mut node.process).to_string();
+    let output = run(&["probe", &metrics, "-c", "1", "-t", "5"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("port for metrics or HTTP"), "{stderr}");
 }
 
 #[test]

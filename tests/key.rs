@@ -1,4 +1,4 @@
-//! Chains whose nodes share a key (`--key-file`), and those who do not hold it.
+//! Chains whose nodes share a key (`--key-file`), and peers that do not hold it.
 
 mod faces;
 mod util;
@@ -146,7 +146,7 @@ fn a_server_that_speaks_first_and_one_that_is_silent_work_with_a_key() {
     assert_eq!(read_out(&client).0, b"");
 }
 
-// --- who does not hold it ------------------------------------------------------------------------
+// --- peers without it ----------------------------------------------------------------------------
 
 /// Runs a probe of one block over a path that does not work and returns its stderr.
 #[track_caller]

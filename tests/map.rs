@@ -46,6 +46,32 @@ fn no_exception_outlives_its_need() {
     assert!(stale.is_empty(), "\n{}\n", stale.join("\n"));
 }
 
+/// The doc of `FULL` lists the files that it guards.
+#[test]
+fn the_constant_of_full_builds_lists_the_files_that_it_guards() {
+    let files = read_tree();
+    let text = |path: &str| &files.iter().find(|(known, _)| known == path).unwrap().1;
+    let lib = text("src/lib.rs");
+    let end = lib.find("pub const FULL:").expect("lib.rs defines FULL");
+    let start = lib[..end].rfind("\n\n").unwrap();
+    let listed: BTreeSet<String> = quoted(&lib[start..end])
+        .into_iter()
+        .filter(|name| name.ends_with(".rs"))
+        .map(|name| format!("src/{name}"))
+        .collect();
+    let mut guarded = BTreeSet::new();
+    for file in files.iter().filter(|(path, _)| is_product(path)) {
+        let source = Source::new(file);
+        let mut names = source
+            .code
+            .split(|c: char| !c.is_alphanumeric() && c != '_');
+        if file.0 != "src/lib.rs" && names.any(|name| name == "FULL") {
+            guarded.insert(file.0.clone());
+        }
+    }
+    assert_eq!(listed, guarded);
+}
+
 /// Returns a line per violation, and a line per exception that nothing needs.
 fn violations(files: &[File], exceptions: &Exceptions) -> (Vec<String>, Vec<String>) {
     let sources: Vec<Source> = files
@@ -690,7 +716,7 @@ mod tests {
             "\nuse crate::right::Right;\n",
             "use crate::{\n    right::Right, leaf::{Leaf},\n};\n",
             "use crate::{leaf::{Leaf},\n    right};\n",
-            "\nfn f() -> crate::right::Right { todo!() }\n",
+            "\nfn f() -> crate::right::Right { make() }\n",
             "\nuse super::super::right::Right;\n",
             "/* \" */\nuse crate::right::Right; // \"\n",
             "const QUOTE: char = '\"';\nuse crate::right::Right; // \"\n",

@@ -205,7 +205,7 @@ fn prometheus_scrapes_nodes_and_a_probe_and_agrees_with_the_p99_of_the_report() 
     let bad = "subsegment_probe_success{instance=\"127.0.0.1:1\"} == 0";
     until("a probe that fails", || prometheus.one(bad));
 
-    // No answer passes B any more, so that Prometheus and the report speak of the same blocks.
+    // No answer passes B any more, so that Prometheus and the report count the same blocks.
     b.process.signal("STOP");
     until("the probe to give the session up", || {
         let up = value(&scrape(probe_address), "subsegment_path_up", "");

@@ -95,7 +95,7 @@ fn alone() -> MutexGuard<'static, ()> {
 /// A page of a run of 4 s in which B -> C is slowed by 20 ms soon after its first half, the
 /// baseline, has passed. Where the rest of the machine is in the way, which the verdict then shows,
 /// it is repeated with twice of both: batches of time are longer, and what stands out is larger.
-/// `STS_PAGE_SECONDS` makes it longer, `STS_PAGE_KEEP=FILE` keeps it, for those who want to look.
+/// `STS_PAGE_SECONDS` makes it longer, `STS_PAGE_KEEP=FILE` keeps it, to look at it.
 #[track_caller]
 fn slowed(dir: &Dir) -> PathBuf {
     let seconds = std::env::var("STS_PAGE_SECONDS").map_or(4, |text| text.parse().unwrap());

@@ -31,14 +31,14 @@ fn actor() {
     }
 }
 
-/// Everything the library tells of a capture.
+/// Everything the library reports of a capture.
 #[derive(Default)]
-struct Told {
+struct Analysis {
     samples: Vec<(u64, Sample)>,
     flows: Vec<BoxedFlow>,
 }
 
-impl Observer for Told {
+impl Observer for Analysis {
     fn sample(&mut self, flow: &Flow, sample: &Sample) {
         self.samples.push((flow.id, *sample));
     }
@@ -48,9 +48,9 @@ impl Observer for Told {
     }
 }
 
-impl Told {
+impl Analysis {
     fn of(path: &Path) -> Self {
-        let mut told = Self::default();
+        let mut found = Self::default();
         let mut stream = Stream::new(1 << 16);
         let mut analyzer = Analyzer::new(Limits {
             max_flows: 100_000,
@@ -61,7 +61,7 @@ impl Told {
         loop {
             let batch = stream.batch().unwrap();
             if !batch.is_empty() {
-                analyzer.packets(&batch, &mut told);
+                analyzer.packets(&batch, &mut found);
             } else if rest.is_empty() {
                 break;
             } else {
@@ -73,9 +73,9 @@ impl Told {
             }
         }
         assert_eq!(stream.end(), None);
-        analyzer.finish(&mut told);
-        told.flows.sort_by_key(|flow| flow.id);
-        told
+        analyzer.finish(&mut found);
+        found.flows.sort_by_key(|flow| flow.id);
+        found
     }
 
     /// Round trips of data that this side sent, in milliseconds and in rising order.
@@ -109,7 +109,7 @@ fn nanos(seconds: &str) -> i64 {
 
 /// Checks counts and times of SYN, SYN-ACK, FIN and RST per flow and direction, bytes, and the
 /// handshake's round trip.
-fn assert_equal_to_tshark(path: &Path, told: &Told) {
+fn assert_equal_to_tshark(path: &Path, found: &Analysis) {
     let fields = [
         "tcp.stream",
         "tcp.srcport",
@@ -147,10 +147,10 @@ fn assert_equal_to_tshark(path: &Path, told: &Told) {
     }
     assert_eq!(
         counted.keys().map(|key| key.0).max().unwrap() + 1,
-        told.flows.len() as u64
+        found.flows.len() as u64
     );
     // Both number connections by their first packets.
-    for flow in &told.flows {
+    for flow in &found.flows {
         for side in Side::BOTH {
             let sent = flow.of(side);
             let key = (flow.id, flow.ends[side as usize].port.to_string());
@@ -209,22 +209,22 @@ fn keys_with_pauses_of_a_second_measure_the_network_and_equal_tshark() {
     let scratch = Scratch::new("keys");
     let path = scratch.file("keys.pcap");
     let late = Lab::new(false, Wire::delay(10, 10)).play("keys=5", &[("c", &path)]);
-    let told = Told::of(&path);
-    assert_equal_to_tshark(&path, &told);
-    assert_delay(&told.trips(Side::Client), 20.0, late);
-    let all = [told.trips(Side::Client), told.trips(Side::Server)].concat();
+    let found = Analysis::of(&path);
+    assert_equal_to_tshark(&path, &found);
+    assert_delay(&found.trips(Side::Client), 20.0, late);
+    let all = [found.trips(Side::Client), found.trips(Side::Server)].concat();
     assert!(
         all.iter().all(|ms| *ms < 500.0),
         "a pause was taken for a round trip: {all:?}"
     );
-    assert_eq!(told.flows[0].near(), Some(Side::Client));
+    assert_eq!(found.flows[0].near(), Some(Side::Client));
     // Single segments: both ways of measuring have the same two packets in mind, but where two
     // segments are sent within one tick (the last key and the FIN): there ours begins with the
     // first, up to a tick earlier.
     let theirs = ack_rtts(&path);
-    assert!(told.samples.len() >= 12, "{} samples", told.samples.len());
+    assert!(found.samples.len() >= 12, "{} samples", found.samples.len());
     let mut longer = 0;
-    for (_, sample) in &told.samples {
+    for (_, sample) in &found.samples {
         let other = theirs[&(sample.time.0 as i64)];
         let more = sample.round_trip.0 - other;
         assert!(
@@ -238,9 +238,9 @@ fn keys_with_pauses_of_a_second_measure_the_network_and_equal_tshark() {
     println!(
         "keys: {} round trips beside tshark's, {longer} longer by less than a tick; \
          to the server {:.3} to {:.3} ms for 20 ms",
-        told.samples.len(),
-        told.trips(Side::Client)[0],
-        told.trips(Side::Client).last().unwrap()
+        found.samples.len(),
+        found.trips(Side::Client)[0],
+        found.trips(Side::Client).last().unwrap()
     );
 }
 
@@ -249,26 +249,26 @@ fn bulk_both_ways_agrees_with_the_delay_and_is_never_below_tshark() {
     let scratch = Scratch::new("bulk");
     let path = scratch.file("bulk.pcap");
     let late = Lab::new(false, Wire::delay(5, 25)).play("up=300000+down=300000", &[("c", &path)]);
-    let told = Told::of(&path);
-    assert_equal_to_tshark(&path, &told);
-    assert_delay(&told.trips(Side::Client), 30.0, late);
+    let found = Analysis::of(&path);
+    assert_equal_to_tshark(&path, &found);
+    assert_delay(&found.trips(Side::Client), 30.0, late);
     let theirs = ack_rtts(&path);
     // Theirs is from the last segment that an ACK covers, ours from the first with the echoed
     // TSval: what the receiver waited before it answered is in ours.
-    let both = told.samples.iter().filter_map(|(_, sample)| {
+    let both = found.samples.iter().filter_map(|(_, sample)| {
         let other = theirs.get(&(sample.time.0 as i64))?;
         Some((sample.round_trip - SignedNanos(*other)).as_millis_f64())
     });
     let mut longer: Vec<f64> = both.collect();
     longer.sort_by(f64::total_cmp);
     let compared = longer.len();
-    assert!(compared > 10, "{compared} of {}", told.samples.len());
+    assert!(compared > 10, "{compared} of {}", found.samples.len());
     assert!(
         longer[0] >= 0.0 && median(&longer) <= 2.0,
         "{:?}",
         figures(&longer)
     );
-    for (_, sample) in &told.samples {
+    for (_, sample) in &found.samples {
         if sample.basis == SampleBasis::Handshake {
             assert_eq!(
                 Some(&sample.round_trip.0),
@@ -279,7 +279,7 @@ fn bulk_both_ways_agrees_with_the_delay_and_is_never_below_tshark() {
     println!(
         "bulk: {compared} round trips, longer than tshark's by {:?} ms; {:?}",
         figures(&longer),
-        figures(&told.trips(Side::Client))
+        figures(&found.trips(Side::Client))
     );
 }
 
@@ -297,11 +297,11 @@ fn bulk_with_loss_on_either_side_of_the_capture_keeps_its_round_trips_and_counts
         ..Wire::delay(10, 10)
     };
     let late = Lab::new(false, wire).play("up=200000+down=200000", &[("c", &path)]);
-    let told = Told::of(&path);
-    assert_equal_to_tshark(&path, &told);
-    assert_delay(&told.trips(Side::Client), 20.0, late);
+    let found = Analysis::of(&path);
+    assert_equal_to_tshark(&path, &found);
+    assert_delay(&found.trips(Side::Client), 20.0, late);
     // What the client sent passed the capture before it was lost, and so passed twice.
-    let up = told.flows[0].of(Side::Client);
+    let up = found.flows[0].of(Side::Client);
     assert!(
         up.retransmitted_bytes >= 3 * 1000,
         "{} bytes",
@@ -310,11 +310,11 @@ fn bulk_with_loss_on_either_side_of_the_capture_keeps_its_round_trips_and_counts
     assert_eq!(up.payload_bytes - up.retransmitted_bytes, 200_005);
     // What the server sent was lost before it came here: its repeat is the first sighting, and the
     // gap is asked for.
-    let down = told.flows[1].of(Side::Server);
+    let down = found.flows[1].of(Side::Server);
     assert_eq!(down.payload_bytes - down.retransmitted_bytes, 200_000);
-    assert!(told.flows[1].of(Side::Client).duplicate_acks > 0);
+    assert!(found.flows[1].of(Side::Client).duplicate_acks > 0);
     // Linux repeats within a round trip or by a timer of 200 ms; neither shows up as a round trip.
-    let trips = told.trips(Side::Client);
+    let trips = found.trips(Side::Client);
     assert!(
         median(&trips) < 40.0 + late.both_ms(),
         "{:?}",
@@ -323,7 +323,7 @@ fn bulk_with_loss_on_either_side_of_the_capture_keeps_its_round_trips_and_counts
     println!(
         "loss: {} bytes repeated, {} duplicate ACKs, {:?}",
         up.retransmitted_bytes,
-        told.flows[1].of(Side::Client).duplicate_acks,
+        found.flows[1].of(Side::Client).duplicate_acks,
         figures(&trips)
     );
 }
@@ -333,18 +333,18 @@ fn many_short_connections_over_ipv6_equal_tshark() {
     let scratch = Scratch::new("short");
     let path = scratch.file("short.pcap");
     let late = Lab::new(true, Wire::delay(1, 2)).play("short=100", &[("c", &path)]);
-    let told = Told::of(&path);
-    assert_eq!(told.flows.len(), 100);
-    assert!(told
+    let found = Analysis::of(&path);
+    assert_eq!(found.flows.len(), 100);
+    assert!(found
         .flows
         .iter()
         .all(|flow| flow.ended() == Ended::Fin && flow.timestamps));
-    assert!(told.flows[0].ends[1].to_string().starts_with("[fd77::2]:"));
-    assert_equal_to_tshark(&path, &told);
-    assert_delay(&told.trips(Side::Client), 3.0, late);
+    assert!(found.flows[0].ends[1].to_string().starts_with("[fd77::2]:"));
+    assert_equal_to_tshark(&path, &found);
+    assert_delay(&found.trips(Side::Client), 3.0, late);
     println!(
         "short: 100 connections equal to tshark, {:?}",
-        figures(&told.trips(Side::Client))
+        figures(&found.trips(Side::Client))
     );
 }
 
@@ -358,10 +358,10 @@ fn refused_lost_syn_and_half_close_equal_tshark() {
         ..Wire::delay(5, 5)
     };
     Lab::new(false, wire).play("half+refused", &[("c", &path)]);
-    let told = Told::of(&path);
-    assert_equal_to_tshark(&path, &told);
-    let [half, refused] = &told.flows[..] else {
-        panic!("{} flows", told.flows.len())
+    let found = Analysis::of(&path);
+    assert_equal_to_tshark(&path, &found);
+    let [half, refused] = &found.flows[..] else {
+        panic!("{} flows", found.flows.len())
     };
     assert_eq!(half.of(Side::Client).syn.count, 2);
     let there = half.syn_to_synack.unwrap().as_millis_f64();
@@ -387,27 +387,30 @@ fn without_timestamps_round_trips_are_a_part_of_tsharks() {
     let lab = Lab::new(false, Wire::delay(10, 10));
     lab.sysctl("net.ipv4.tcp_timestamps=0");
     let late = lab.play("keys=1+up=100000+http", &[("c", &path)]);
-    let told = Told::of(&path);
-    assert_equal_to_tshark(&path, &told);
-    assert!(told.flows.iter().all(|flow| !flow.timestamps));
-    assert_delay(&told.trips(Side::Client), 20.0, late);
+    let found = Analysis::of(&path);
+    assert_equal_to_tshark(&path, &found);
+    assert!(found.flows.iter().all(|flow| !flow.timestamps));
+    assert_delay(&found.trips(Side::Client), 20.0, late);
     let theirs = ack_rtts(&path);
-    for (_, sample) in &told.samples {
+    for (_, sample) in &found.samples {
         assert_ne!(sample.basis, SampleBasis::Timestamps);
         let other = theirs.get(&(sample.time.0 as i64)).copied();
         assert_eq!(Some(sample.round_trip.0), other, "at {}", sample.time);
     }
-    assert!(told.samples.len() > 20, "{} samples", told.samples.len());
-    let http = &told.flows[2].http.as_ref().unwrap().exchanges[0];
+    assert!(found.samples.len() > 20, "{} samples", found.samples.len());
+    let http = &found.flows[2].http.as_ref().unwrap().exchanges[0];
     assert_eq!(
         (http.method.as_deref(), http.status),
         (Some("GET"), Some(200))
     );
     assert!(http.time_to_first_byte().unwrap() >= SignedNanos(20_000_000));
-    assert_eq!(http.response_last, told.flows[2].of(Side::Server).last_data);
+    assert_eq!(
+        http.response_last,
+        found.flows[2].of(Side::Server).last_data
+    );
     println!(
         "plain: {} round trips equal to tshark's",
-        told.samples.len()
+        found.samples.len()
     );
 }
 
@@ -440,13 +443,13 @@ fn loopback_with_segments_of_64_kib_equals_tshark() {
     let scratch = Scratch::new("loopback");
     let path = scratch.file("lo.pcap");
     send_over_loopback(2_000_000, &[(&path, &["lo", "-s", "200"])]);
-    let told = Told::of(&path);
-    let sent = told.flows[0].of(Side::Client);
+    let found = Analysis::of(&path);
+    let sent = found.flows[0].of(Side::Client);
     // Where the reader has to wait for a processor, the kernel sends again even over loopback.
     assert_eq!(sent.payload_bytes - sent.retransmitted_bytes, 2_000_000);
     assert!(sent.packets < 1000, "segments are gathered");
-    assert_equal_to_tshark(&path, &told);
-    let trips = told.trips(Side::Client);
+    assert_equal_to_tshark(&path, &found);
+    let trips = found.trips(Side::Client);
     assert!(!trips.is_empty() && trips[0] < 10.0, "{trips:?}");
 }
 
@@ -472,20 +475,20 @@ fn cooked_captures_and_pcapng_of_other_tools_tell_the_same() {
             ng.to_str().unwrap(),
         ],
     );
-    let told = Told::of(&plain);
-    let sent = told.flows[0].of(Side::Client);
+    let found = Analysis::of(&plain);
+    let sent = found.flows[0].of(Side::Client);
     assert_eq!(sent.payload_bytes - sent.retransmitted_bytes, 100_000);
     // The very same packets, so to the nanosecond.
-    assert_eq!(Told::of(&ng).samples, told.samples);
-    let counts = |told: &Told| -> Vec<_> {
-        let sent = told.flows.iter().flat_map(|flow| &flow.sent);
+    assert_eq!(Analysis::of(&ng).samples, found.samples);
+    let counts = |found: &Analysis| -> Vec<_> {
+        let sent = found.flows.iter().flat_map(|flow| &flow.sent);
         sent.map(|of| (of.packets, of.payload_bytes, of.syn.count, of.fin.count))
             .collect()
     };
     for cooked in [sll, sll2] {
-        let other = Told::of(&cooked);
-        assert_eq!(counts(&other), counts(&told));
-        assert_eq!(other.samples.len(), told.samples.len());
+        let other = Analysis::of(&cooked);
+        assert_eq!(counts(&other), counts(&found));
+        assert_eq!(other.samples.len(), found.samples.len());
         assert_equal_to_tshark(&cooked, &other);
     }
 }
@@ -568,7 +571,7 @@ fn captures_of_both_ends_give_one_way_delays_and_all_eight_http_times() {
 }
 
 #[test]
-fn a_damaged_capture_is_told_with_what_precedes_the_damage() {
+fn a_damaged_capture_is_reported_with_what_precedes_the_damage() {
     let scratch = Scratch::new("damage");
     let path = scratch.file("whole.pcap");
     Lab::new(false, Wire::delay(1, 1)).play("short=2", &[("c", &path)]);
@@ -614,7 +617,7 @@ fn a_closed_stdout_is_a_normal_end() {
 }
 
 #[test]
-fn a_capture_through_a_pipe_is_told_while_it_runs() {
+fn a_capture_through_a_pipe_is_reported_while_it_runs() {
     let lab = Lab::new(false, Wire::delay(5, 5));
     let scratch = Scratch::new("pipe");
     let mut tcpdump = Command::new("tcpdump")
@@ -688,9 +691,11 @@ fn an_interface_is_captured_without_tcpdump_and_drops_are_reported() {
         .replace("/metrics", "");
     // The endpoint answers as soon as the address is known; the socket was opened before.
     scrape(&address);
+    let health = run("curl", &["-sf", &format!("http://{address}/healthz")]);
+    assert_eq!(health.trim(), "ok");
     lab.play("short=20", &[("c", &path)]);
-    let told = Told::of(&path);
-    let packets: u64 = told
+    let found = Analysis::of(&path);
+    let packets: u64 = found
         .flows
         .iter()
         .flat_map(|flow| &flow.sent)

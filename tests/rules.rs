@@ -238,7 +238,7 @@ fn an_entry_and_a_source_watch_their_paths_too() {
     );
     let chain = Chain::start();
     chain.link.forward.set_delay(Duration::from_millis(5));
-    let assert_told = |text: &str| {
+    let assert_reported = |text: &str| {
         let report = parse(text.as_bytes()).unwrap();
         let states = events(&report).into_iter().map(|event| event.1);
         assert_eq!(states.collect::<Vec<_>>(), ["warning", "critical"]);
@@ -269,7 +269,7 @@ fn an_entry_and_a_source_watch_their_paths_too() {
     });
     let (status, text) = entry.process.stop();
     assert!(status.success());
-    assert_told(&text);
+    assert_reported(&text);
 
     let mut source = Process::start(
         program()
@@ -289,7 +289,7 @@ fn an_entry_and_a_source_watch_their_paths_too() {
         wait_loads(&mut source);
     });
     assert!(source.wait().success());
-    assert_told(&std::fs::read_to_string(dir.file("report")).unwrap());
+    assert_reported(&std::fs::read_to_string(dir.file("report")).unwrap());
 }
 
 #[test]

@@ -13,16 +13,15 @@ use super::procfs::Reader;
 use super::snmp::Agent;
 use super::{tcp, Readings};
 use crate::annotation::{AnnotationReader, AnnotationValue, ClassRow, Classes, HostAnnotation};
-use crate::sync::{lock, random, STACK};
+use crate::sync::channel::{channel, Receiver, Sender};
+use crate::sync::{lock, random, spawn, STACK};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crate::wire::values::emit_values;
-use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 use std::time::Duration;
 
 /// The shortest time between two readings of a source.
@@ -184,7 +183,7 @@ impl Annotator {
     }
 
     /// Returns the readings of `classes`. A class that the block before did not request (`known`)
-    /// is left out unless its reading is fresh: an old one does not describe this moment.
+    /// is left out unless its reading is fresh. An old one does not describe this moment.
     fn read(&self, classes: Classes, known: Classes, now: MonoTime) -> Vec<Section> {
         let slots = lock(&self.slots);
         let rows = slots.iter().zip(&Classes::ALL);
@@ -265,16 +264,13 @@ impl Worker {
         let mut wanted = lock(&self.0);
         wanted.classes = wanted.classes.union(classes);
         if let Some(wake) = &wanted.wake {
-            let _ = wake.try_send(()); // Full: a wake-up is pending.
+            let _ = wake.send(()); // Full: a wake-up is pending.
             return Ok(());
         }
-        let (wake, woken) = bounded(1); // One pending wake-up is enough.
-        let _ = wake.try_send(());
+        let (wake, woken) = channel(1); // One pending wake-up is enough.
+        let _ = wake.send(());
         let (shared, body) = (Arc::clone(&self.0), body());
-        Builder::new()
-            .name(name.into())
-            .stack_size(2 * STACK)
-            .spawn(move || work(&woken, &shared, body))?;
+        spawn(name, 2 * STACK, move || work(&woken, &shared, body))?;
         wanted.wake = Some(wake);
         Ok(())
     }
@@ -403,7 +399,7 @@ mod tests {
         classes: Classes,
         last: &str,
     ) -> Vec<String> {
-        let (_open, nothing) = bounded::<()>(0);
+        let (_open, nothing) = channel::<()>(0);
         for _ in 0..30_000 {
             let now = sys::clock::mono();
             let names = names(&writer.answer(annotator, classes, now));

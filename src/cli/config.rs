@@ -155,11 +155,11 @@ pub enum Command {
 pub struct StateConfig {
     /// The state.
     pub file: PathBuf,
-    /// What is done with it.
+    /// The action on it.
     pub action: StateAction,
 }
 
-/// What `state` does.
+/// The actions of `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateAction {
     /// Prints what it has.
@@ -245,7 +245,7 @@ pub struct SourceConfig {
 /// Options of a node that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// Where to listen; port 0 lets the kernel choose one.
+    /// The addresses to listen on; port 0 lets the kernel choose one.
     pub listen: HostPort,
     /// The next hop, with a host and a port above 0; `None` = echo.
     pub forward_to: Option<HostPort>,
@@ -273,7 +273,7 @@ pub struct NodeConfig {
 pub struct ProbeConfig {
     /// The first hop; has a host and a port above 0.
     pub target: HostPort,
-    /// How many blocks; 0 = until stopped.
+    /// The number of blocks; 0 = until stopped.
     pub count: u64,
     /// Time between two blocks, by the schedule; at least 100 us.
     pub interval: Duration,
@@ -288,7 +288,7 @@ pub struct ProbeConfig {
 pub struct TargetsConfig {
     /// A target per line.
     pub file: PathBuf,
-    /// How many blocks to each; 0 = until stopped.
+    /// The number of blocks to each; 0 = until stopped.
     pub count: u64,
     /// Time between two blocks to one target, by the schedule; at least 100 us.
     pub interval: Duration,

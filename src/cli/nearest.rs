@@ -26,7 +26,8 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     (least.0 <= most).then_some(least.1)
 }
 
-/// How many characters have to be put in, left out, replaced or swapped with their neighbour.
+/// Returns the number of characters that have to be put in, left out, replaced or swapped with
+/// their neighbour.
 fn distance(from: &[u8], to: &[u8]) -> usize {
     // Three rows of the table of distances between all beginnings.
     let mut before = vec![0; to.len() + 1];

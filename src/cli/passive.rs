@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where packets come from.
+/// The source of packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A capture file.
@@ -21,7 +21,7 @@ pub enum Input {
 /// Options of `passive`. `Default` is an empty command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassiveConfig {
-    /// Where packets come from.
+    /// The source of packets.
     pub input: Input,
     /// The wanted addresses and ports.
     pub filter: Filter,

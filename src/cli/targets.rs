@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_file_of_targets_has_addresses_names_and_comments() {
-        let text = "# fleet\n\nb.example:9000\n 10.0.0.7:9000\t rack 7 # old\n[::1]:9\n";
+        let text = "# rack\n\nb.example:9000\n 10.0.0.7:9000\t rack 7 # old\n[::1]:9\n";
         let targets = parse_targets(text).unwrap();
         let shown: Vec<_> = targets
             .iter()

@@ -5,6 +5,7 @@ use crate::collect::queue::Collector;
 use crate::measure::sla::Rule;
 use crate::report::Report;
 use crate::sync::lock;
+use crate::FULL;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -84,7 +85,7 @@ impl LatestReport {
         if self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::AcqRel) {
             let pictures = self.pictures.swap(false, Ordering::AcqRel);
             let report = report(pictures);
-            if pictures {
+            if FULL && pictures {
                 // A copy of its own, so that readers of `newest` do not keep the timeline alive.
                 lock(&self.held).pictured = Some((Instant::now(), Arc::new(report.clone())));
             }

@@ -90,8 +90,8 @@ impl Paths {
         key.neighbour.is_none() || labels.map_or(true, |labels| labels.has(key))
     }
 
-    /// Drops paths of strangers, first those without a label, the one that was idle for longest first, while the memory of all
-    /// exceeds the limit; then down to 7/8 of it, so that this is rare.
+    /// Drops paths of strangers while the memory of all exceeds the limit, then down to 7/8 of it,
+    /// so that this is rare. Those without a label go first, of these the longest idle.
     pub(super) fn bound_memory(&mut self) {
         self.memory = self.paths.values().map(|path| path.memory()).sum();
         if self.memory <= self.memory_limit {

@@ -13,14 +13,15 @@ use crate::annotation::NodeAnnotations;
 use crate::collect::path_key::{PathKey, REST};
 use crate::measure::{Direction, HopStamp, Retransmits, Trip};
 use crate::report::PathNode;
+use crate::sync::channel::{self, RecvError};
 use crate::time::{MonoTime, Nanos, SignedNanos};
-use crossbeam_channel::{bounded, unbounded, Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::unbounded;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The most measurements that wait. An entry offers at most 1000 per second, a source 60 000, and
-/// half full wakes the collector: there is room for tens of milliseconds off the CPU.
+/// half full wakes the collector. There is room for tens of milliseconds off the CPU.
 const CAPACITY: usize = 4096;
 /// The most memory of the measurements that wait, in bytes: 4096 blocks of a path of ten nodes.
 const CAPACITY_BYTES: usize = 4 << 20;
@@ -156,16 +157,16 @@ struct Shared {
 /// The side of the pumps.
 #[derive(Clone, Debug)]
 pub struct Collector {
-    offers: Sender<Measurement>,
-    wake: Sender<()>,
+    offers: crossbeam_channel::Sender<Measurement>,
+    wake: channel::Sender<()>,
     shared: Arc<Shared>,
 }
 
 /// The side of the collecting thread.
 #[derive(Debug)]
 pub struct Queue {
-    offers: Receiver<Measurement>,
-    woken: Receiver<()>,
+    offers: crossbeam_channel::Receiver<Measurement>,
+    woken: channel::Receiver<()>,
     shared: Arc<Shared>,
     beat: Duration,
     quiet: u32,
@@ -177,7 +178,7 @@ pub fn channel(sample: Duration) -> (Collector, Queue) {
     // Bounded by `offer`: crossbeam's bounded channel would hold all of its room, 160 KiB, from the
     // start.
     let (offer, offers) = unbounded();
-    let (wake, woken) = bounded(1); // One pending wake-up is enough.
+    let (wake, woken) = channel::channel(1); // One pending wake-up is enough.
     let shared = Arc::new(Shared {
         waiting: AtomicUsize::new(0),
         shares: Default::default(),
@@ -278,7 +279,7 @@ impl Collector {
 
     /// Wakes the collector now.
     pub fn wake(&self) {
-        let _ = self.wake.try_send(()); // Full: a wake-up is pending.
+        let _ = self.wake.send(()); // Full: a wake-up is pending.
     }
 
     /// Returns the number of measurements dropped so far.
@@ -317,7 +318,7 @@ impl Queue {
             shared.slow.store(!beating, Ordering::Relaxed);
             let wait = if beating { self.beat } else { DRAIN_INTERVAL };
             // A wake-up comes between two beats: it raises nothing.
-            if self.woken.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+            if self.woken.recv_timeout(wait) == Err(RecvError::Timeout) {
                 self.raise_epoch();
             }
             shared.slow.store(false, Ordering::Relaxed);

@@ -584,7 +584,7 @@ impl RunState {
             broken: None,
             annotations: path.annotations.values().cloned().collect(),
             unmatched: self.is_unmatched(path),
-            first_facts: path.first_annotations.values().cloned().collect(),
+            first_annotations: path.first_annotations.values().cloned().collect(),
             timeline: None,
             dropped: 0,
             notices: Vec::new(),
@@ -592,7 +592,7 @@ impl RunState {
     }
 
     /// Returns the beginning of the run by the wall clock as it is at `ended`, `now` on the
-    /// monotonic clock: if it was stepped meanwhile, the one at the start would give the run
+    /// monotonic clock. If it was stepped meanwhile, the one at the start would give the run
     /// another length.
     fn start_by(&self, ended: WallTime, now: MonoTime) -> WallTime {
         let lasted = now.since(self.started_mono).signed();
@@ -927,7 +927,7 @@ mod tests {
                     .map(|annotations| annotations.hop)
                     .collect::<Vec<_>>()
             };
-            assert_eq!(hops(&report.annotations), hops(&report.first_facts));
+            assert_eq!(hops(&report.annotations), hops(&report.first_annotations));
             hops(&report.annotations)
         };
         assert_eq!(hops_with(&[1, 2, 3, 4], true), [0, 1, 2, 3]);

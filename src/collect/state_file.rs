@@ -280,7 +280,7 @@ impl StateFile {
     }
 }
 
-/// Why a state cannot be used.
+/// The reason why a state cannot be used.
 #[derive(Debug)]
 pub enum StateReadError {
     /// It is of another version, too large, or no state at all: it is never written.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A window of a run without end, unless another length is given.
 pub(super) const WINDOW: Nanos = Nanos::from_millis(300_000);
-/// How often changes are searched in a run without end.
+/// The interval between two searches for changes in a run without end.
 const SEARCH: Nanos = Nanos::from_millis(1_000);
 
 /// The windows of a run.
@@ -20,7 +20,7 @@ pub(super) struct Windows {
     began: MonoTime,
     /// Windows that ended.
     pub(super) ended: u64,
-    /// When changes were searched last.
+    /// The time at which changes were searched last.
     searched: MonoTime,
     pub(super) file: Option<StateFile>,
     /// The records of a run without a file.

@@ -10,6 +10,7 @@ pub mod exporter;
 pub mod help;
 mod logging;
 pub mod node;
+mod outputs;
 pub mod passive;
 pub mod prepare;
 pub mod probe;
@@ -22,9 +23,11 @@ pub mod targets;
 use crate::cli::{self, Action, Command, Config, ExitCode, PROGRAM};
 use crate::node::StopFlag;
 use crate::output::{print_error, Output, OutputError};
+use crate::report::State;
 use crate::sync::random;
 use crate::sys::{self, StopSignals};
 use crate::FULL;
+use outputs::OutputFault;
 use signals::Signals;
 use std::ffi::OsString;
 use std::fmt;
@@ -101,6 +104,7 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
     if let Err(error) = sys::raise_descriptor_limit() {
         log::info!("main: cannot raise the limit of open descriptors: {error}");
     }
+    outputs::check(&config.common).map_err(|fault| unwritable(&config, fault))?;
     let Config { common, command } = config;
     let usable = common.socket.check();
     usable.map_err(|error| Failure::new(cut_off(&command), error))?;
@@ -139,6 +143,22 @@ fn reloads(config: &Config) -> bool {
         Command::Probe(_) => config.common.rules.is_some(),
         _ => false,
     }
+}
+
+/// Returns the failure of a command whose files cannot be written; prints the line of `--format`
+/// too, if that has one.
+fn unwritable(config: &Config, fault: OutputFault) -> Failure {
+    let unknown = cut_off(&config.command);
+    let (code, text) = match fault {
+        OutputFault::NoDirectory(text) => (unknown, text),
+        OutputFault::Shared(text) if unknown == ExitCode::ProbeUnknown => (unknown, text),
+        OutputFault::Shared(text) => (ExitCode::Usage, text),
+    };
+    let format = config.common.format.filter(|_| unknown.is_of_probe());
+    if let Some(line) = format.and_then(|format| format.failure(State::Unknown, &text)) {
+        let _ = Output::Stdout.write(&line); // The exit code and stderr remain.
+    }
+    Failure::new(code, text)
 }
 
 /// Returns the exit code of a run that a second signal ends at once, with the state of the path

@@ -178,8 +178,8 @@ fn endpoints(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<End
     })
 }
 
-/// Resolves the address of the next hop. A name that does not resolve, as before DNS is up, is tried
-/// again by each connection.
+/// Resolves the address of the next hop. A name that does not resolve, as before DNS is up, is
+/// tried again by each connection.
 fn patient_next_hop(common: &Common, endpoint: &HostPort) -> NextHop {
     next_hop(common, endpoint).unwrap_or_else(|error| {
         log::warn!("main: {error}; each connection tries it again");

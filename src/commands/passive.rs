@@ -330,10 +330,12 @@ fn single(common: &Common, config: &PassiveConfig, stop: Receiver<()>) -> Result
     let session = Arc::new(Mutex::new(Session::new(common, config)));
     if let Some(listeners) = listeners {
         let session = Arc::clone(&session);
-        let routes = Routes::default().with("/metrics", move |_| {
-            let text = lock(&session).metrics();
-            Response::ok(Exposition::Text.content_type(), text)
-        });
+        let routes = Routes::default()
+            .with("/metrics", move |_| {
+                let text = lock(&session).metrics();
+                Response::ok(Exposition::Text.content_type(), text)
+            })
+            .with("/healthz", |_| Response::text(200, "ok"));
         http::serve(listeners, routes)
             .map_err(|error| format!("start the thread metrics: {error}"))?;
     }

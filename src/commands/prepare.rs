@@ -224,7 +224,7 @@ pub fn origin(common: &Common, keys: &Keys, next_hop: NextHop) -> (Origin, Queue
     (Origin::new(node), queue)
 }
 
-/// Serves the metrics of `watched` over HTTP and writes them to a file, as the options say.
+/// Serves the metrics of `watched` over HTTP and writes them to a file, as the options demand.
 pub fn publish(
     common: &Common,
     keys: &Keys,

@@ -3,7 +3,7 @@
 //! `up#1` keeps the schedule, opens sessions and opens them again; `down#1` reads answers; the
 //! calling thread collects and prints, so that a slow terminal delays no probe.
 
-use crate::cli::{Common, ExitCode, Format, ProbeConfig};
+use crate::cli::{Common, ExitCode, ProbeConfig};
 use crate::collect::run::Run;
 use crate::commands::prepare::{
     keys, next_hop, origin, printer, publish, rules, run_state, watching,
@@ -17,18 +17,16 @@ use crate::output::{Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
-use crate::report::{nagios, Broken, State};
+use crate::report::{Broken, State};
 use crate::session::schedule::Schedule;
-use crate::sync::STACK;
+use crate::sync::channel::{channel, Receiver, Sender};
+use crate::sync::{spawn, LARGE_STACK, STACK};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::NodeRole;
-use crate::FULL;
-use crossbeam_channel::{bounded, unbounded, Receiver, Sender};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Duration;
 
 /// The schedule and the size of the blocks of a probe.
@@ -92,10 +90,13 @@ pub fn run(
     stop: &Arc<StopFlag>,
 ) -> Result<ExitCode, Failure> {
     probe(common, config, signals, stop).map_err(|(state, text)| {
-        if FULL && common.format == Some(Format::Nagios) {
+        let line = common
+            .format
+            .and_then(|format| format.failure(state, &text));
+        if let Some(line) = line {
             // A monitoring system reads the reason on stdout. If that fails too, stderr and the
             // exit code remain.
-            let _ = Output::Stdout.write(&nagios::failure(state, &text));
+            let _ = Output::Stdout.write(&line);
         }
         Failure::new(exit_code(state), text)
     })
@@ -196,7 +197,8 @@ fn collect(
     plan: Plan,
     stop: &Arc<StopFlag>,
 ) -> Result<(), OutputError> {
-    let (sender, events) = unbounded(); // At most one per session, and sessions are spaced in time.
+    // At most one per session, and sessions are spaced in time.
+    let (sender, events) = channel(usize::MAX);
     let clock = sys::clock::read();
     let mut start = clock.mono;
     let scheduled = |start: MonoTime, sequence: u64| {
@@ -205,9 +207,9 @@ fn collect(
     };
     let driver = {
         let (origin, stop) = (Arc::clone(origin), Arc::clone(stop));
-        Builder::new()
-            .name("up#1".into())
-            .spawn(move || drive(&origin, plan, &stop, &sender))
+        spawn("up#1", LARGE_STACK, move || {
+            drive(&origin, plan, &stop, &sender);
+        })
     };
     if let Err(error) = driver {
         log::error!("probe: cannot start a thread: {error}");
@@ -344,7 +346,7 @@ impl Driver<'_> {
         let begun = sys::clock::mono();
         let session = Arc::new(origin.open().map_err(|broken| (broken, false))?);
         let worked = |broken| (broken, origin.progress.blocks().received > before);
-        let (sender, ended) = bounded(1);
+        let (sender, ended) = channel(1);
         read_in_background(origin, &session, sender, stop)
             .map_err(|error| worked(PathError::own(format!("cannot start a thread: {error}"))))?;
         let mut writer = BlockWriter::new(origin, &session, plan.size);
@@ -448,14 +450,11 @@ fn read_in_background(
     stop: &Arc<StopFlag>,
 ) -> io::Result<()> {
     let (origin, session, stop) = (Arc::clone(origin), Arc::clone(session), Arc::clone(stop));
-    Builder::new()
-        .name("down#1".into())
-        .stack_size(STACK)
-        .spawn(move || {
-            let outcome = origin.read(&session, || stop.wake(), |_| Ok(()));
-            let _ = ended.send(outcome); // An error means that the session is over.
-            stop.wake();
-        })?;
+    spawn("down#1", STACK, move || {
+        let outcome = origin.read(&session, || stop.wake(), |_| Ok(()));
+        let _ = ended.send(outcome); // An error means that the session is over.
+        stop.wake();
+    })?;
     Ok(())
 }
 

@@ -6,13 +6,12 @@ use crate::collect::queue::Collector;
 use crate::commands::reload::Reload;
 use crate::node::{Node, StopFlag};
 use crate::publish::{notify, screen};
-use crate::sync::lock;
+use crate::sync::{lock, spawn, LARGE_STACK};
 use crate::sys::{self, Signal, StopSignals};
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 
-/// The thread that ends the process: at the first signal until a run can be stopped (a resolver or
-/// a pipe without a reader may come before), then at the second.
+/// The thread that ends the process. It does so at the first signal until a run can be stopped,
+/// then at the second. A resolver or a pipe without a reader may come before.
 pub struct Signals(Arc<Mutex<Actions>>);
 
 /// The actions of a run on signals.
@@ -34,7 +33,7 @@ impl Signals {
         let reloads = reloads && !sys::has_terminal();
         let this = Self(Arc::default());
         let actions = Arc::clone(&this.0);
-        let watching = Builder::new().name("signal".into()).spawn(move || {
+        let watching = spawn("signal", LARGE_STACK, move || {
             let until_stop = || loop {
                 match signals.wait() {
                     Signal::Hangup if reloads => {

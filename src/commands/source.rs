@@ -15,13 +15,12 @@ use crate::publish::metrics::Watched;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
 use crate::report::{Broken, State};
-use crate::sync::STACK;
+use crate::sync::channel::{channel, Sender};
+use crate::sync::{spawn, STACK};
 use crate::wire::NodeRole;
-use crossbeam_channel::{bounded, Sender};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Instant;
 
 /// Runs the source.
@@ -85,15 +84,15 @@ fn carry(
             return Ok(ExitCode::Failed);
         }
     };
-    let (sender, ended) = bounded(2); // Each pump ends once.
-    let writer = spawn(
+    let (sender, ended) = channel(2); // Each pump ends once.
+    let writer = spawn_pump(
         "up#1",
         origin,
         &session,
         sender.clone(),
         move |origin, session| pump_out(origin, session, block),
     );
-    let reader = spawn("down#1", origin, &session, sender, pump_back);
+    let reader = spawn_pump("down#1", origin, &session, sender, pump_back);
     if let Err(error) = writer.and(reader) {
         log::error!("source: cannot start a thread: {error}");
         return Ok(ExitCode::Failed);
@@ -170,7 +169,7 @@ fn finish_reading(
     Ok(ExitCode::Failed)
 }
 
-fn spawn(
+fn spawn_pump(
     name: &str,
     origin: &Arc<Origin>,
     session: &Arc<OpenSession>,
@@ -178,14 +177,11 @@ fn spawn(
     pump: impl FnOnce(&Origin, &OpenSession) -> Ended + Send + 'static,
 ) -> io::Result<()> {
     let (origin, session) = (Arc::clone(origin), Arc::clone(session));
-    Builder::new()
-        .name(name.into())
-        .stack_size(STACK)
-        .spawn(move || {
-            let end = pump(&origin, &session);
-            let _ = ended.send(end); // An error means that the run is over.
-            origin.node.collector.wake();
-        })?;
+    spawn(name, STACK, move || {
+        let end = pump(&origin, &session);
+        let _ = ended.send(end); // An error means that the run is over.
+        origin.node.collector.wake();
+    })?;
     Ok(())
 }
 

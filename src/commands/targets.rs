@@ -23,14 +23,13 @@ use crate::publish::notify;
 use crate::publish::printer::Printer;
 use crate::report::paths;
 use crate::report::{Report, State};
-use crate::sync::lock;
+use crate::sync::channel::{channel, Receiver, Sender};
+use crate::sync::{lock, spawn, LARGE_STACK};
 use crate::wire::NodeRole;
-use crossbeam_channel::{unbounded, Receiver, Sender};
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 use std::time::Duration;
 
 /// Runs the command `probe --targets FILE`: many paths, each with a probe of its own.
@@ -46,7 +45,7 @@ pub fn run(common: &Common, config: &TargetsConfig, signals: Signals) -> Result<
     let keys = keys(common).map_err(unknown)?;
     let output = Output::open(common.report.as_deref(), Output::Stdout, false);
     let output = Arc::new(Mutex::new(output.map_err(unwritable)?));
-    let (sender, outcomes) = unbounded(); // One per path.
+    let (sender, outcomes) = channel(usize::MAX); // One per path.
     let plan = Plan::new(
         config.count,
         config.interval,
@@ -240,7 +239,7 @@ impl Paths {
             let (plan, sender) = (self.plan, self.sender.clone());
             let offset = offset(plan.interval, place, count);
             let name = format!("path#{}", set.running.len());
-            let started = Builder::new().name(name).spawn(move || {
+            let started = spawn(&name, LARGE_STACK, move || {
                 let probe = AssertUnwindSafe(|| probe_one(member, plan, offset));
                 // The panic of a thread has been reported on stderr; it is counted all the same.
                 let outcome = catch_unwind(probe).ok();

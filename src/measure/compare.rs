@@ -152,9 +152,9 @@ fn order(part: Part) -> (u8, u8) {
     }
 }
 
-/// The records of a state that ended until `before`, and those that began from `after` on: of the
-/// earlier ones as many as there are later ones, at least 12. Each is a batch. Records of an unset
-/// clock are left out.
+/// The records of a state that ended until `before`, and those that began from `after` on. Of the
+/// earlier ones as many are taken as there are later ones, at least 12. Each is a batch. Records of
+/// an unset clock are left out.
 pub fn sides(records: &[Record], before: WallTime, after: WallTime) -> [VecMap<Part, RunSide>; 2] {
     let set = || records.iter().filter(|record| record.when.is_clock_set());
     let later: Vec<&Record> = set().filter(|record| record.when.wall >= after).collect();

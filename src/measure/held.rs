@@ -1,7 +1,7 @@
 //! The time that each pump of the path was blocked in `write`, over the run or since a moment of
 //! it, in bounded memory.
 //!
-//! Each connection counts by itself, since its stamps tell how long its own pumps were blocked: the
+//! Each connection counts by itself, since its stamps show how long its own pumps were blocked: the
 //! share is the mean over connections, weighted by their time. Of many connections at once some are
 //! followed, those that are there first.
 //!

@@ -88,6 +88,11 @@ impl Histogram {
         (self.count > 0).then_some(SignedNanos(self.last))
     }
 
+    /// Gives back the memory that no value needs.
+    pub fn shrink(&mut self) {
+        self.buckets.shrink_to_fit();
+    }
+
     /// Touches the memory that [`record`](Self::record) will need, so that it is in the cache. The
     /// result has no meaning.
     #[inline]

@@ -252,12 +252,12 @@ impl Figure {
     }
 }
 
-/// How far the verdict can be trusted.
+/// The confidence of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confidence {
     /// The interval of the named part does not overlap the next one's.
     High,
-    /// The verdict's reason says why.
+    /// The verdict's reason names the cause.
     Low,
 }
 
@@ -314,13 +314,13 @@ pub struct Verdict {
     pub increase_high: Option<SignedNanos>,
     /// The figure before the change.
     pub baseline: Option<SignedNanos>,
-    /// When the first block on the new level was due, by the clock as it is now; `None` if that is
-    /// unknown.
+    /// The time at which the first block on the new level was due, by the clock as it is now;
+    /// `None` if that is unknown.
     pub since: Option<WallTime>,
     /// The earliest known time that is not before it, where a boot or a clock that was not set lies
-    /// between; `None` if [`Self::since`] is known or nothing changed.
+    /// between. `None` if [`Self::since`] is known or nothing changed.
     pub since_at_most: Option<WallTime>,
-    /// When the change ended; `None` if it lasts.
+    /// The time at which the change ended; `None` if it lasts.
     pub until: Option<WallTime>,
     /// The least change that would have been named; `None` unless nothing was.
     pub least: Option<Nanos>,
@@ -328,14 +328,14 @@ pub struct Verdict {
     pub also: Vec<Also>,
     /// High or low.
     pub confidence: Confidence,
-    /// What the verdict rests on, in a few words.
+    /// The grounds of the verdict, in a few words.
     pub reason: String,
-    /// What speaks against it; empty where the confidence is high.
+    /// Reasons to doubt it; empty if the confidence is high.
     pub doubts: Vec<String>,
     /// One sentence for people.
     pub text: String,
     /// The likely cause, by annotations of nodes and kernels: `network`, `host C is busy: ...`;
-    /// `unknown` if the rules do not decide; `None` if nothing was asked.
+    /// `unknown` if the rules do not decide. `None` if nothing was asked.
     pub cause: Option<String>,
     /// `true` if the host is named for its wake-up delay.
     pub reads_late: bool,
@@ -424,8 +424,7 @@ pub struct PartStatistics {
     pub delay: Option<Summary>,
     /// Of the latest complete window, or of the run before the first has ended.
     pub window: Option<Summary>,
-    /// The distribution of a connect, and of what lies behind the last node that stamps; empty for
-    /// the others, which have theirs in [`SegmentStatistics`] and [`HostStatistics`].
+    /// The distribution that [`Self::delay`] summarises.
     pub distribution: Histogram,
     /// Sum of the part / blocks of the run: these add up to the total's mean. Of the server, its
     /// own mean.
@@ -460,7 +459,7 @@ pub struct SegmentStatistics {
     /// The distribution of these round trips.
     pub distribution: Histogram,
     /// Round-trip delay without the wake-up delays at its two ends, from the send in one kernel to
-    /// the arrival in the other; `None` if a kernel reported no arrival.
+    /// the arrival in the other. `None` if a kernel reported no arrival.
     pub network: Option<Summary>,
     /// One-way delay above its own minimum, away from the source, after offset and skew; `None` if
     /// the clocks do not allow it.

@@ -36,7 +36,7 @@ pub(super) struct Rows {
 /// One block of the run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
-    /// When the block was due, in nanoseconds.
+    /// The time at which the block was due, in nanoseconds.
     pub(super) at: u64,
     pub(super) connection: u32,
     /// A bit for each segment, counted from 0, in which a retransmission delayed the block.

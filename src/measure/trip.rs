@@ -13,9 +13,9 @@ use std::fmt;
 pub struct Trip {
     /// Its sequence number.
     pub sequence: u64,
-    /// The due time at the origin, on its monotonic clock: the scheduled time of the block, or the
-    /// ingress of a block that the origin passed on. The time of the return if the origin's clock
-    /// was stepped meanwhile.
+    /// The due time at the origin, on its monotonic clock: the scheduled time, or the ingress of a
+    /// block that the origin passed on. The time of the return if the origin's clock was stepped
+    /// meanwhile.
     pub at: MonoTime,
     /// The stamps in the order of the frame: the origin's forward stamp, the nodes outward, `Turn`
     /// at a reflector or `Forward` and `Return` at an exit, then the return stamps homeward.
@@ -96,14 +96,14 @@ pub struct SegmentPart {
     pub to_hop: u8,
     /// `(x_i - x_e) - (y_e - y_i)`; `None` if the clock of either end was stepped in between.
     pub round_trip: Option<SignedNanos>,
-    /// The round trip without the wake-up delays of the far node on the way out and of the near
-    /// node on the way back; `None` if one of the three is unknown.
+    /// The round trip without two wake-up delays: the far node's on the way out and the near node's
+    /// on the way back. `None` if one of the three is unknown.
     pub network: Option<SignedNanos>,
     /// The raw one-way difference `y_i - x_e` of two clocks; `None` if the round trip is.
     pub forward: Option<SignedNanos>,
     /// The raw one-way difference `x_i - y_e`. Forward and back add up to the round trip.
     pub back: Option<SignedNanos>,
-    /// The wake-up delay of the far node on the way out and that of the near node on the way back;
+    /// The wake-up delay of the far node on the way out and that of the near node on the way back.
     /// `None` unless both are known.
     pub wake_ups: Option<[SignedNanos; 2]>,
     /// The time that the block waited at the near node for its connection to the far one; `None` if

@@ -8,18 +8,19 @@ use crate::node::end::End;
 use crate::node::fault::cut_off;
 use crate::node::pair::{EndPair, PumpCounts};
 use crate::node::Node;
+use crate::session::admission::Accept;
 use crate::session::allow::Network;
-use crate::sync::lock;
-use crate::sync::STACK;
+use crate::sync::channel::{channel, Receiver, Sender};
+use crate::sync::{lock, spawn, STACK};
 use crate::sys::{self, SocketOptions};
 use crate::vec_map::VecMap;
-use crossbeam_channel::{bounded, Receiver, Sender};
-use std::io;
+use crate::wire::{build, ErrorCode, ErrorInfo, Flags, FrameType, Header};
+use std::io::{self, Write};
 use std::iter;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The pause of an accept thread when descriptors or threads are short.
@@ -156,10 +157,7 @@ impl Server {
     pub fn accept(&mut self) -> io::Result<()> {
         for listener in &self.listeners {
             let (shared, listener) = (Arc::clone(&self.shared), Arc::clone(listener));
-            let accepting = Builder::new()
-                .name("accept".into())
-                .stack_size(STACK)
-                .spawn(move || accept(&shared, &listener))?;
+            let accepting = spawn("accept", STACK, move || accept(&shared, &listener))?;
             self.accepting.push(accepting);
         }
         Ok(())
@@ -194,6 +192,9 @@ impl Server {
         drop(self.listeners);
         let drain = self.shared.node.settings.drain;
         let deadline = Instant::now() + drain;
+        // Those that end at once need no line.
+        let grace = Instant::now() + PAUSE.min(drain);
+        while self.shared.moved().is_some() && self.ended.recv_deadline(grace).is_ok() {}
         let mut moved = self.shared.moved();
         if moved.is_some() {
             log::warn!(
@@ -268,7 +269,7 @@ impl ServerView {
     }
 
     /// Returns the open connections in the order of their numbers. Each is looked up when it is
-    /// due: one that has ended meanwhile is left out, and none is held longer than its caller holds
+    /// due. One that has ended meanwhile is left out, and none is held longer than its caller holds
     /// it.
     pub fn open(&self) -> impl Iterator<Item = Arc<dyn HasEnds>> + '_ {
         let open = &self.0.open;
@@ -303,8 +304,8 @@ pub(super) fn carried(pair: &EndPair) -> Traffic {
 impl Shared {
     /// Makes the state of a server, and the receiver of a signal for each connection that ends.
     pub(super) fn new(node: Node) -> (Arc<Self>, Receiver<()>) {
-        let (stopper, stop) = bounded(0);
-        let (ended_tx, ended) = bounded(1); // One signal is as good as many.
+        let (stopper, stop) = channel(0);
+        let (ended_tx, ended) = channel(1); // One signal is as good as many.
         let shared = Arc::new(Self {
             limit: AcceptLimit::new(node.settings.limits.clone()),
             node,
@@ -362,7 +363,8 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         }
         match accepted {
             Ok((socket, peer)) => {
-                if !shared.limit.admit(&socket, peer) {
+                if !shared.limit.admit(peer) {
+                    refuse(shared, &socket, peer);
                     continue;
                 }
                 if !shared.limit.acquire() {
@@ -379,6 +381,37 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
             Err(error) => log::debug!("accept: {error}"),
         }
     }
+}
+
+/// Closes a client that `--allow` does not name, without a thread and without reading. A few of those
+/// that can only be nodes get the reason, where it needs no authentication; all others are reset.
+#[cold]
+fn refuse(shared: &Shared, mut socket: &TcpStream, peer: SocketAddr) {
+    let settings = &shared.node.settings;
+    let explains = settings.accept == Accept::Framed && settings.keys.is_empty();
+    if explains && shared.limit.may_explain() {
+        let address = peer.ip().to_canonical();
+        let info = ErrorInfo {
+            code: ErrorCode::Refused,
+            hop: 0, // Not known without OPEN.
+            node: shared.node.id,
+            text: format!(
+                "{} does not let {address} in: start it with --allow {address} too",
+                settings.name
+            ),
+        };
+        let header = Header {
+            flags: Flags(Flags::RETURN),
+            ..Header::new(FrameType::Error, 0, 0)
+        };
+        let frame = build(header, &[], &[], &info.emit());
+        // The empty buffer of a new socket takes it; nothing waits here.
+        if socket.set_nonblocking(true).is_ok() && socket.write_all(&frame).is_ok() {
+            let _ = socket.shutdown(Shutdown::Write);
+            return;
+        }
+    }
+    reset(socket);
 }
 
 /// Resets a client of a node that ends: an end of file would look like an orderly end.
@@ -410,10 +443,9 @@ fn log_recovery(shared: &Shared) {
 mod tests {
     use super::*;
     use crate::node::NodeSettings;
-    use crate::session::admission::Accept;
     use crate::session::connection_record::ConnectionSide;
     use crate::wire::NodeRole;
-    use std::io::{Read, Write};
+    use std::io::Read;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
     const LONG: Duration = Duration::from_secs(60);

@@ -25,11 +25,12 @@
 use crate::session::allow::{is_allowed, LogThrottle, Network};
 use crate::sync::lock;
 use crate::sys;
-use std::net::{SocketAddr, TcpStream};
+use crate::time::{MonoTime, Nanos};
+use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Returns the number of descriptors for other things than connections: standard streams,
-/// listeners, report, state, the resolver's, sources of annotations; and, if there are many,
+/// listeners, report, state, the resolver's, sources of annotations. And, if there are many,
 /// metrics and the probes that they request.
 fn other_descriptors(descriptors: u64) -> u64 {
     (descriptors / 8).clamp(16, 64)
@@ -80,6 +81,9 @@ impl AdmissionLimits {
     }
 }
 
+/// The refused clients that get the reason, in a second.
+const EXPLAINED: u32 = 10;
+
 /// The limit itself, shared by the accept threads and the connections.
 #[derive(Debug)]
 pub(super) struct AcceptLimit {
@@ -99,6 +103,9 @@ struct State {
     full: LogThrottle,
     refused: u64,
     refusals: LogThrottle,
+    /// The second in which the latest reasons were sent, and their number.
+    explaining_since: MonoTime,
+    explained: u32,
     closed: bool,
 }
 
@@ -184,15 +191,25 @@ impl AcceptLimit {
         *lock(&self.allow) = networks;
     }
 
-    /// Returns `true` if `peer` may connect. Otherwise its connection is reset, which leaves no
-    /// state here, and logged, at a rate that no scanner can fill a disk with.
-    pub(super) fn admit(&self, socket: &TcpStream, peer: SocketAddr) -> bool {
+    /// Returns `true` if the reason for a refusal may be sent: to ten clients a second at most, as
+    /// an orderly end leaves a state of the kernel here.
+    pub(super) fn may_explain(&self) -> bool {
+        let mut state = lock(&self.state);
+        let now = sys::clock::mono();
+        if now.since(state.explaining_since) >= Nanos::from_millis(1_000) {
+            (state.explaining_since, state.explained) = (now, 0);
+        }
+        state.explained += 1;
+        state.explained <= EXPLAINED
+    }
+
+    /// Returns `true` if `peer` may connect. Otherwise it is counted, and logged at a rate that no
+    /// scanner can fill a disk with.
+    pub(super) fn admit(&self, peer: SocketAddr) -> bool {
         let address = peer.ip().to_canonical();
         if is_allowed(&lock(&self.allow), address) {
             return true;
         }
-        // It fails only if the client is gone already.
-        let _ = sys::reset_on_close(socket);
         let mut state = lock(&self.state);
         state.refused += 1;
         let Some(kept_back) = state.refusals.happened(sys::clock::mono()) else {
@@ -220,7 +237,6 @@ impl AcceptLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::MonoTime;
     use std::sync::mpsc::channel;
     use std::time::Duration;
 

@@ -70,7 +70,7 @@ pub fn append(frame: &FrameView<'_>, hop: u8, value: &[u8], own: &mut Vec<u8>) -
 }
 
 /// Returns a copy of a frame, behind the headroom, with a reading of retransmissions of the node at
-/// `hop`; `None` if there is no room for it.
+/// `hop`. `None` if there is no room for it.
 pub fn append_retransmits(
     frame: &FrameView<'_>,
     hop: u8,

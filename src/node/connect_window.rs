@@ -1,15 +1,15 @@
-//! The bytes that arrived while a node connected onward: the time when they were there, and that
+//! The bytes that arrived while a node connected upstream: the time when they were there, and that
 //! they were not read late.
 //!
-//! A pump reads nothing before the onward connection is established. Bytes that the kernel has by
+//! A pump reads nothing before the upstream connection is established. Bytes that the kernel has by
 //! then waited for that, and not for a thread to wake: the time is the node's residence. As a
-//! wake-up delay it would show a node with a long way onward as one that reads late.
+//! wake-up delay it would show a node with a long way upstream as one that reads late.
 
 use crate::measure::LATEST;
 use crate::node::clock::Moment;
 use crate::time::{MonoTime, WallTime};
 
-/// The interval in which a node was connecting onward, on one generation of its clock.
+/// The interval in which a node was connecting upstream, on one generation of its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectWindow {
     begun: WallTime,

@@ -107,13 +107,13 @@ impl Drop for Connection {
             }
         }
         self.shared.limit.release();
-        let _ = self.shared.ended.try_send(()); // Full: the one who waits is woken already.
+        let _ = self.shared.ended.send(()); // Full: the waiting thread is woken already.
     }
 }
 
 /// Releases a connection as the last act of its thread. When most of many connections have ended,
-/// one thread returns the free heap memory: a moment later, as the last pieces of the others would
-/// keep it.
+/// one thread returns the free heap memory. It does so a moment later, as the last pieces of the
+/// others would keep it.
 #[inline(never)]
 fn release_connection(connection: Arc<Connection>) {
     let shared = Arc::clone(&connection.shared);

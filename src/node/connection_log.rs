@@ -5,10 +5,10 @@ use crate::node::pair::EndPair;
 use crate::passive::{Http, Side as HttpSide};
 use crate::report::session::{SessionEvent, Snapshot};
 use crate::session::connection_record::{ConnectionRecord, ConnectionSide, EndRecord, Kernel};
+use crate::sync::channel::{channel, Receiver, Sender};
 use crate::sync::lock;
 use crate::sys;
 use crate::time::{Nanos, WallTime};
-use crossbeam_channel::{bounded, Receiver, Sender};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -95,7 +95,7 @@ impl std::fmt::Debug for ConnectionEvent {
 impl Sessions {
     /// Makes the sender and the queue of the thread that writes.
     pub(crate) fn channel() -> (Self, Receiver<ConnectionEvent>) {
-        let (events, queue) = bounded(QUEUE);
+        let (events, queue) = channel(QUEUE);
         let missed = Arc::default();
         (Self { events, missed }, queue)
     }
@@ -108,11 +108,11 @@ impl Sessions {
     /// Asks the thread to end. A queue that stays full until `deadline` has the effect of a thread
     /// that is gone.
     pub fn stop(&self, deadline: Instant) {
-        let _ = self.events.send_deadline(ConnectionEvent::Stop, deadline);
+        let _ = self.events.send_by(ConnectionEvent::Stop, deadline);
     }
 
     fn send(&self, events: ConnectionEvent) {
-        if self.events.try_send(events).is_err() {
+        if self.events.send(events).is_err() {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -147,7 +147,7 @@ impl Sessions {
     }
 }
 
-/// Begins the record of the onward connection, after a connect that took `took`.
+/// Begins the record of the upstream connection, after a connect that took `took`.
 pub fn connected(pair: &EndPair, end: &End, took: Nanos) {
     let Some(connection_log) = pair.client.connection_log() else {
         return;

@@ -3,7 +3,7 @@
 //! Names are resolved at start, and again after a failed connect. The resolver runs on a thread of
 //! its own, as it may block for longer than any timeout here.
 
-use crate::sync::lock;
+use crate::sync::{lock, spawn, LARGE_STACK};
 use crate::sys::{self, SocketOptions};
 use crate::time::Nanos;
 use std::error::Error;
@@ -357,8 +357,7 @@ impl Resolver {
         host: String,
         ask: impl FnOnce(&str) -> io::Result<Vec<SocketAddr>> + Send + 'static,
     ) -> io::Result<()> {
-        let thread = std::thread::Builder::new().name("resolve".into());
-        thread.spawn(move || {
+        spawn("resolve", LARGE_STACK, move || {
             let found = ask(&host).map_err(|error| (error.kind(), error.to_string()));
             let mut names = lock(&self.names);
             if let Some((_, resolution)) = names.iter_mut().find(|(name, _)| *name == host) {
@@ -422,24 +421,24 @@ mod tests {
         static RESOLVER: Resolver = Resolver::new();
         static ASKED: AtomicUsize = AtomicUsize::new(0);
         let address: SocketAddr = "192.0.2.1:0".parse().unwrap();
-        let (open, gate) = crossbeam_channel::bounded::<()>(0);
-        let ask = |gate: crossbeam_channel::Receiver<()>| {
+        let (open, held) = crossbeam_channel::bounded::<()>(0);
+        let ask = |held: crossbeam_channel::Receiver<()>| {
             move |_: &str| {
                 ASKED.fetch_add(1, Ordering::SeqCst);
-                let _ = gate.recv();
+                let _ = held.recv();
                 Ok(vec![address])
             }
         };
         // The resolver is silent: each of these times out.
         for _ in 0..50 {
             let error = RESOLVER
-                .resolve("slow", 7, Duration::from_millis(1), ask(gate.clone()))
+                .resolve("slow", 7, Duration::from_millis(1), ask(held.clone()))
                 .unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
         std::thread::scope(|scope| {
             let asked = (1..=20).map(|port| {
-                let ask = ask(gate.clone());
+                let ask = ask(held.clone());
                 scope.spawn(move || RESOLVER.resolve("slow", port, Duration::from_secs(60), ask))
             });
             let asked: Vec<_> = asked.collect();

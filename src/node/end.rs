@@ -9,12 +9,12 @@
 use crate::node::connection_log::ConnectionLog;
 use crate::node::pair::EndPair;
 use crate::session::connection_record::{ConnectionSide, EndRecord};
+use crate::sync::channel::{channel, Receiver, Sender};
 use crate::sync::lock;
 use crate::sys::{self, receive};
 use crate::time::{Nanos, WallTime};
 use crate::wire::authentication::{make_room, Sealer, Sealing, Verifier, TAG_LEN};
 use crate::wire::{Header, ParseError};
-use crossbeam_channel::{bounded, Receiver, Sender};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -249,7 +249,7 @@ impl End {
 
     /// Gives a framed end a queue for reports: an exit's has two writers.
     pub fn queue_reports(&self) {
-        self.reports.get_or_init(|| bounded(REPORTS));
+        self.reports.get_or_init(|| channel(REPORTS));
     }
 
     fn mark(&self, bit: u8) -> u8 {
@@ -420,7 +420,7 @@ impl End {
     pub fn offer(&self, report: Vec<u8>) -> bool {
         self.reports
             .get()
-            .is_some_and(|(offer, _)| offer.try_send(report).is_ok())
+            .is_some_and(|(offer, _)| offer.send(report).is_ok())
     }
 
     /// Sends the queued reports while the write half is free and the kernel has room. `finish` is
@@ -458,7 +458,7 @@ impl End {
                 let mut start = 0;
                 let mut ends = Vec::new();
                 while frames.len() < SMALL_SEND {
-                    let Ok(report) = reports.try_recv() else {
+                    let Some(report) = reports.try_recv() else {
                         break;
                     };
                     frames.extend_from_slice(&report);
@@ -482,7 +482,7 @@ impl End {
 
     /// Takes the next queued report. Called with the write half locked.
     pub fn take_report(&self) -> Option<Vec<u8>> {
-        self.reports.get()?.1.try_recv().ok()
+        self.reports.get()?.1.try_recv()
     }
 
     /// Sends a final frame to a framed peer, if the write half is whole and free. With `wait` it

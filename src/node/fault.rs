@@ -49,8 +49,8 @@ impl FinalFrames {
     }
 
     /// Returns `true` if the fault is one for the report: of the next hop, or of a client that was
-    /// let in. Others are strangers, who could fill the report with their junk.
-    fn concerns_a_guest(&self, pair: &EndPair) -> bool {
+    /// let in. Others are strangers and could fill the report with junk.
+    fn concerns_the_report(&self, pair: &EndPair) -> bool {
         match self {
             Self::Silent | Self::Reset => false,
             Self::Error(info) => {
@@ -209,7 +209,12 @@ pub(crate) fn passed_error(
     payload: &[u8],
 ) -> ConnectionFault {
     match ErrorInfo::parse(payload) {
-        Ok(info) => ConnectionFault::reported(info),
+        Ok(mut info) => {
+            if info.hop == 0 {
+                info.hop = hop; // A node that refused without reading does not know its own.
+            }
+            ConnectionFault::reported(info)
+        }
         Err(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
     }
 }
@@ -235,7 +240,7 @@ pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
         log::log!(fault.level, "{thread} {peer}: {}{more}", fault.text);
     }
     let has_error = send_final_frames(pair, &fault.last, true);
-    if fault.last.concerns_a_guest(pair) {
+    if fault.last.concerns_the_report(pair) {
         node.collector.offer(Measurement::Notice(fault.text));
     }
     pair.abort_server();

@@ -96,7 +96,7 @@ fn is_private(mode: u32, owner: u32, own: u32) -> bool {
 }
 
 /// Makes a nonce for one link. It has to be new, not secret. [`random`] draws from SipHash under
-/// keys that std takes from the kernel once per thread and counts up, over the time; two equal ones
+/// keys that std takes from the kernel once per thread and counts up, over the time. Two equal ones
 /// of 128 bits do not happen.
 fn nonce() -> u128 {
     u128::from(random()) << 64 | u128::from(random())

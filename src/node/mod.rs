@@ -159,7 +159,7 @@ pub struct Node {
     pub labels: Arc<path_labels::PathLabels>,
     /// The next hop; `None` at a reflector.
     pub next_hop: Option<dial::NextHop>,
-    /// This node's onward connections, local end and peer. A client with both ends exchanged is
+    /// This node's upstream connections, local end and peer. A client with both ends exchanged is
     /// this node itself: a loop. Both ends count, as several connections of a host may share a
     /// local port.
     own_ends: Mutex<HashSet<Ends>>,
@@ -235,7 +235,7 @@ impl Node {
         !self.unnamed_logged.swap(true, Ordering::Relaxed)
     }
 
-    /// Registers an onward connection of this node.
+    /// Registers an upstream connection of this node.
     fn remember_own(&self, ends: Ends) {
         lock(&self.own_ends).insert(canonical(ends));
     }
@@ -244,7 +244,7 @@ impl Node {
         lock(&self.own_ends).remove(&canonical(*ends));
     }
 
-    /// Returns `true` if a client's connection (its end, then the local one) is an own onward
+    /// Returns `true` if a client's connection (its end, then the local one) is an own upstream
     /// connection: a loop.
     fn is_own(&self, ends: &Ends) -> bool {
         lock(&self.own_ends).contains(&canonical(*ends))

@@ -148,7 +148,7 @@ impl EndPair {
         }
     }
 
-    /// Resets the onward connection. Call [`fail`](Self::fail) before.
+    /// Resets the upstream connection. Call [`fail`](Self::fail) before.
     pub fn abort_server(&self) {
         fence(Ordering::SeqCst); // See `upstream::connect`, which may be connecting.
         if let Some(server) = self.server.get() {
@@ -156,8 +156,8 @@ impl EndPair {
         }
     }
 
-    /// Lets the final frame reach the client before its connection is reset, which may overtake
-    /// it: shuts the write half and waits a moment until the peer does the same.
+    /// Lets the final frame reach the client before its connection is reset, which may overtake it.
+    /// Shuts the write half and waits a moment until the peer does the same.
     pub fn close_client(&self) {
         let _ = self.client.socket.shutdown(Shutdown::Write);
         sys::wait_peer_shut(&self.client.socket, self.timeout.min(LONGEST_TICK));

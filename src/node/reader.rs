@@ -34,7 +34,7 @@ pub const READ_SIZE: usize = 256 << 10;
 /// The size of a buffer with one such frame, its stamps and annotations.
 const BIG: usize = HEADROOM + READ_SIZE + 4096;
 /// The sizes to which a buffer grows. The first holds the opening of a path, all that most
-/// connections ever need it for: the heap keeps the memory of those that idle next.
+/// connections ever need it for. The heap keeps the memory of those that idle next.
 const STEPS: [usize; 3] = [1280, 4096, BIG];
 const TICK: Duration = Duration::from_secs(1);
 /// The size from which on frames are read exactly, so that no left-over is copied; smaller ones are
@@ -71,7 +71,7 @@ pub struct FrameReader<'a> {
     /// `true` if the kernel is asked for arrival times, as long as frames are read.
     arrivals: bool,
     /// The arrival time of the last packet of the latest read; `None` if unknown. Packets that wait
-    /// are merged and keep the later time: it is that of the last byte only if the read left
+    /// are merged and keep the later time. It is that of the last byte only if the read left
     /// nothing behind, else an upper bound.
     arrival: Option<WallTime>,
     /// Set when the latest read had room for more: it left nothing behind.
@@ -441,7 +441,7 @@ impl<'a> FrameReader<'a> {
 
     /// Returns the arrival time of the last byte of the frame at hand, completely read at
     /// `read_at`, on the kernel's wall clock. It is known only for the last frame of a read that
-    /// left nothing behind: the kernel reports the time of the last byte in the socket.
+    /// left nothing behind. The kernel reports the time of the last byte in the socket.
     pub fn arrival(&mut self, header: &Header, read_at: WallTime) -> Option<WallTime> {
         let arrival = self.arrival?;
         let last = self.emptied && self.start + header.frame_len() == self.filled;

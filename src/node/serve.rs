@@ -367,7 +367,7 @@ fn serve_framed<'a>(
     }
 }
 
-/// A session that was accepted, and the connection onward.
+/// A session that was accepted, and the upstream connection.
 struct Accepted<'a> {
     node: &'a Node,
     local: SocketAddr,

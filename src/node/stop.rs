@@ -1,8 +1,8 @@
 //! The user's request to stop, and waits that end with it.
 
+use crate::sync::channel::{channel, Receiver, Sender};
 use crate::sys;
 use crate::time::MonoTime;
-use crossbeam_channel::{bounded, Receiver, Sender};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct StopFlag {
 
 impl Default for StopFlag {
     fn default() -> Self {
-        let (wake, woken) = bounded(1); // One wake is as good as many.
+        let (wake, woken) = channel(1); // One wake is as good as many.
         Self {
             set: AtomicBool::new(false),
             finished: AtomicBool::new(false),
@@ -51,7 +51,7 @@ impl StopFlag {
 
     /// Ends the current wait, or the next one, early.
     pub fn wake(&self) {
-        let _ = self.wake.try_send(()); // Full: woken already.
+        let _ = self.wake.send(()); // Full: woken already.
     }
 
     /// Waits until the stop is requested.

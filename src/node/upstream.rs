@@ -1,4 +1,4 @@
-//! The onward connection of a connection: connected, registered, and its link agreed on.
+//! The upstream connection of a connection: connected, registered, and its link agreed on.
 
 use crate::node::connection::Connection;
 use crate::node::connection_log;
@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{fence, Ordering};
 use std::time::Instant;
 
-/// An onward connection that is ready for frames or bytes.
+/// An upstream connection that is ready for frames or bytes.
 pub(super) struct Upstream {
     /// The address of the next hop or server.
     pub(super) address: SocketAddr,
@@ -27,7 +27,7 @@ pub(super) struct Upstream {
     pub(super) took: Nanos,
 }
 
-/// Connects onward and puts the new end into the pair. `local` is this node's end of the client's
+/// Connects upstream and puts the new end into the pair. `local` is this node's end of the client's
 /// connection.
 pub(super) fn connect(
     connection: &Connection,
@@ -73,13 +73,13 @@ fn set_up(
     connection
         .own_ends
         .set(ends)
-        .expect("a pair is connected onward once");
+        .expect("a pair is connected upstream once");
     let end = End::new(socket, address, node.settings.timeout).map_err(lost)?;
     connection_log::connected(pair, &end, took);
     proxy_preamble::send(node, pair, &end).map_err(lost)?;
     let connected = Instant::now();
     if pair.server.set(end).is_err() {
-        unreachable!("a pair is connected onward once");
+        unreachable!("a pair is connected upstream once");
     }
     // A node that has ended meanwhile found no server to reset. The fences order "server, then
     // failed" here against "failed, then server" in `abort_server`.
@@ -92,7 +92,7 @@ fn set_up(
         prepare_link(node, pair, session)?;
     }
     let prepared = Nanos::from(connected.elapsed());
-    // The onward connection may have been accepted by this node before its ends were registered.
+    // The upstream connection may have been accepted by this node before its ends were registered.
     if node.is_own(&(pair.client.peer, local)) {
         return Err(ConnectionFault::own_loop(node, pair));
     }

@@ -4,6 +4,7 @@ use crate::node::end::{End, WriteFault};
 use crate::node::link_auth::NoLink;
 use crate::node::reader::ReadFault;
 use crate::vec_map::VecMap;
+use crate::wire::ParseError;
 use std::fmt;
 use std::time::Duration;
 
@@ -80,6 +81,22 @@ impl PathError {
             timed_out: matches!(fault, ReadFault::Stalled),
             ..Self::own(read_fault(end, timeout, fault))
         }
+    }
+
+    /// Adds what an end before the first answer may mean; `answered` is `true` after that.
+    #[cold]
+    pub(super) fn hinted(mut self, fault: &ReadFault, answered: bool) -> Self {
+        let is_http = |seen: &[u8]| seen.starts_with(b"HTTP/");
+        self.text += match fault {
+            _ if answered => "",
+            ReadFault::Reset(_) => "; does its --allow name this host?",
+            ReadFault::NoEnd => "; is that a port for metrics or HTTP, not that of a node?",
+            ReadFault::Parse(ParseError::Magic { seen }) if is_http(seen) => {
+                "; this is a port for metrics or HTTP"
+            }
+            _ => "",
+        };
+        self
     }
 
     /// Returns the fault that writing to the next hop failed.

@@ -181,14 +181,16 @@ impl Origin {
             moved: 0,
             since: sys::clock::mono(),
         };
+        let reading = |fault: &ReadFault| {
+            PathError::reading(end, timeout, fault).hinted(fault, self.is_established())
+        };
         let breaks = |text: String| ReadEnd::Path(PathError::own(text));
         loop {
             let header = match reader.frame() {
                 Ok(Some(header)) => header,
                 Ok(None) if inbound.ended() && end.is_writing_over() => return Ok(()),
                 Ok(None) => {
-                    let fault = PathError::reading(end, timeout, &ReadFault::NoEnd);
-                    return Err(ReadEnd::Path(fault));
+                    return Err(ReadEnd::Path(reading(&ReadFault::NoEnd)));
                 }
                 Err(ReadFault::Idle) => {
                     let now = sys::clock::mono();
@@ -200,7 +202,7 @@ impl Origin {
                     continue;
                 }
                 Err(ReadFault::Aborted) => return Err(ReadEnd::Aborted),
-                Err(fault) => return Err(ReadEnd::Path(PathError::reading(end, timeout, &fault))),
+                Err(fault) => return Err(ReadEnd::Path(reading(&fault))),
             };
             received = true;
             // An answer that needed no read of its own was complete when the one before it was.

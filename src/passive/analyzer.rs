@@ -15,15 +15,15 @@ use crate::time::WallTime;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-/// How long a closed connection stays in the table after its last packet, whose late packets belong
-/// to it: the longest TIME-WAIT (RFC 9293 §3.4.2).
+/// The time that a closed connection stays in the table after its last packet. Its late packets
+/// belong to it: the longest TIME-WAIT (RFC 9293 §3.4.2).
 const LINGER_NS: u64 = 240 * 1_000_000_000;
 
 /// Beyond this many closed connections they stay only for [`LINGER_LEAST_NS`].
-const MAX_LINGERING: usize = 8192;
+const MAX_LINGERING: usize = 4096;
 
-/// More than any usual pause between two repeats of a FIN.
-const LINGER_LEAST_NS: u64 = 10 * 1_000_000_000;
+/// Enough for the first repeats of a FIN.
+const LINGER_LEAST_NS: u64 = 2 * 1_000_000_000;
 
 /// Interval snapshots kept per flow.
 const INTERVALS_PER_FLOW: usize = 3600;
@@ -34,7 +34,7 @@ const MAX_INTERFACES: usize = 256;
 /// Interfaces besides its own that a connection's packets are counted on.
 const MAX_ALSO_SEEN: usize = 8;
 
-/// What the table may hold.
+/// The bounds of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Flows held at once, at least 1; beyond it the least recently seen one has to go.
@@ -86,7 +86,7 @@ struct Links {
 struct Slot {
     flow: BoxedFlow,
     key: Key,
-    /// Whether the client is the key's lower end.
+    /// `true` if the client is the key's lower end.
     client_is_low: bool,
     list: usize,
 }
@@ -108,7 +108,7 @@ struct Parsed<'a> {
     interface: u32,
 }
 
-/// What a packet has that can be used.
+/// The usable content of a packet.
 #[derive(Clone, Copy)]
 // Nearly all packets are of the large kind, and a batch of them lies on the stack.
 #[allow(clippy::large_enum_variant)]
@@ -394,8 +394,8 @@ impl Analyzer {
             .as_ref()
             .is_some_and(|slot| slot.key == key);
         if !found {
-            // Two keys with one print: once in 2^64 / 100 000 flows, and not at anybody's will. The
-            // older one goes.
+            // Two keys with one print: once in 2^64 / 100 000 flows, and no sender can choose it.
+            // The older one goes.
             self.retire(at, observer);
         }
         found.then_some(at)

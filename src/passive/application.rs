@@ -30,7 +30,7 @@ const HISTORY: usize = 200_000;
 /// One answer of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseSample {
-    /// When its first data passed.
+    /// The time at which its first data passed.
     pub time: WallTime,
     /// The end that answered.
     pub side: Side,
@@ -72,13 +72,13 @@ pub struct Application {
     tickets: Option<Box<Tickets>>,
     /// Set once the server sent data of the application inside of TLS.
     settled: bool,
-    /// Set if the connection speaks something that looks like HTTP and is not.
+    /// Set if the connection carries something that looks like HTTP and is not.
     foreign: bool,
     answers: Option<Box<[Histogram; 2]>>,
     tls: Option<Box<Reader>>,
 }
 
-/// What the reading of payload may take, for all connections of an analysis.
+/// The memory for the reading of payload, for all connections of an analysis.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Budget {
     /// Bytes that wait for those before them.
@@ -108,6 +108,24 @@ impl Application {
     pub fn tls(&self) -> Option<&Handshake> {
         let found = self.tls.as_ref().map(|reader| &reader.found);
         found.filter(|found| found.client_hello.is_some() || found.server_hello.is_some())
+    }
+
+    /// Reads what an answer will need, so that it is at hand then; the number means nothing.
+    #[inline]
+    pub(super) fn warm(&self) -> u64 {
+        let [client, server] = match &self.answers {
+            Some(answers) => answers.each_ref().map(Histogram::warm),
+            None => return 0,
+        };
+        client ^ server
+    }
+
+    /// Gives back memory that a closed connection hardly needs.
+    pub(super) fn shrink(&mut self) {
+        self.answers
+            .iter_mut()
+            .flat_map(|answers| answers.iter_mut())
+            .for_each(Histogram::shrink);
     }
 
     /// Returns the bytes of memory that its bounds are about.

@@ -13,7 +13,7 @@ use std::ops::Deref;
 /// The greatest packet or block that is kept in memory; libpcap's own bound is 256 KiB.
 pub const MAX_BLOCK: usize = 1 << 20;
 
-/// How many interfaces one pcapng section may describe.
+/// The number of interfaces that one pcapng section may describe.
 const MAX_INTERFACES: usize = 4096;
 
 const PCAP_HEADER: usize = 24;
@@ -47,14 +47,14 @@ pub struct Packet<'a> {
     pub data: &'a [u8],
 }
 
-/// Where and why a capture could not be read on.
+/// The place and the reason at which reading a capture ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Number of the packet that would have been next; the first is 1.
     pub packet: u64,
     /// Offset in the capture of the record, block or header that is at fault.
     pub offset: u64,
-    /// What is wrong with it.
+    /// The fault.
     pub kind: FaultKind,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What is wrong with a capture.
+/// A fault of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     /// It begins with these bytes.
@@ -125,7 +125,7 @@ impl fmt::Display for FaultKind {
     }
 }
 
-/// A clock's resolution as pcapng gives it, and what its interface says besides.
+/// The resolution of an interface's clock and its other options, as pcapng gives them.
 #[derive(Clone, Copy, Debug)]
 struct Interface {
     link: u16,
@@ -196,7 +196,7 @@ enum Format {
     },
 }
 
-/// What the bytes lent so far hold.
+/// The content of the bytes lent so far.
 enum Step<'a> {
     Packet(usize, Packet<'a>),
     /// So many bytes that held no packet.
@@ -469,14 +469,14 @@ pub struct Stream {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// What the next piece needs in all, so that `space` makes room for it.
+    /// The whole length of the next piece, so that `space` makes room for it.
     need: usize,
     /// Of `start`, in the capture.
     offset: u64,
     packets: u64,
 }
 
-/// How many packets are handed out at once: enough for the processor to fetch their flows together.
+/// The number of packets handed out at once: the processor fetches their flows together.
 pub const BATCH: usize = 16;
 
 /// The packets that come next, as far as they are there as a whole. If there are none: fill
@@ -513,7 +513,7 @@ impl Stream {
         }
     }
 
-    /// Where the next bytes of the capture belong; never empty.
+    /// Returns the space for the next bytes of the capture; never empty.
     pub fn space(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -526,12 +526,12 @@ impl Stream {
         &mut self.buffer[self.end..]
     }
 
-    /// Says that `bytes` bytes of the space were filled.
+    /// Takes `bytes` bytes of the space as filled.
     pub fn filled(&mut self, bytes: usize) {
         self.end = (self.end + bytes).min(self.buffer.len());
     }
 
-    /// How much of the capture was consumed.
+    /// Returns the number of bytes consumed of the capture.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -576,7 +576,7 @@ impl Stream {
         Ok(batch)
     }
 
-    /// What is amiss where the capture ends here; `None` between two packets.
+    /// Returns the fault of a capture that ends here; `None` between two packets.
     pub fn end(&self) -> Option<Fault> {
         let have = (self.end - self.start) as u64;
         let begun = have > 0 || matches!(self.decoder.format, Format::Unknown);

@@ -36,7 +36,7 @@ const PROTOCOL_UDP: u8 = 17;
 /// IPv4 and IPv6 in IP, GRE.
 pub(super) const TUNNELS: [u8; 3] = [4, 41, 47];
 
-/// What a connection may be inside of.
+/// The tunnels that a connection may be inside of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tunnel {
     /// VXLAN with this network identifier.
@@ -149,7 +149,7 @@ pub(super) fn ip<'a>(packet: &Packet<'a>) -> Result<Ip<'a>, Skip> {
         113 => typed(14, 16),
         LINK_SLL2 => typed(0, 20),
         // BSD null and OpenBSD loop: an address family in the byte order of some host. IPv4 is 2
-        // everywhere; IPv6 is 10, 24, 28 or 30. The version of the packet says it as well.
+        // everywhere; IPv6 is 10, 24, 28 or 30. The packet's version field decides.
         0 | 108 => by_version(data.get(4..), after(4), 0),
         LINK_RAW | 12 | 14 | 228 | 229 => by_version(Some(data), after(0), 0),
         // PPP, with or without the HDLC-like address and control.
@@ -200,7 +200,7 @@ fn ppp(data: &[u8], original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     )
 }
 
-/// What is inside of a tunnel's Ethernet header.
+/// The content behind a tunnel's Ethernet header.
 fn ethernet(data: Option<&[u8]>, original: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     let data = data.ok_or(Skip::CutShort)?;
     let kind = be16(data, 12).ok_or(Skip::CutShort)?;

@@ -60,8 +60,8 @@ fn contains(host: Host, address: IpAddr) -> bool {
     host.0.is_ipv4() == address.is_ipv4() && words(host) == words((address, host.1))
 }
 
-/// Which connections are wanted: those with one of the hosts, if there are any, and one of the
-/// ports, if there are any, at either end.
+/// The wanted connections: those with one of the hosts, if there are any, and one of the ports, if
+/// there are any, at either end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// At most [`MAX_TERMS`].

@@ -3,7 +3,7 @@
 //! Read RFC 7323 §4.1 (the RTTM rule), RFC 6298 §3 (Karn's rule) and RFC 5681 §2 (duplicate ACK)
 //! first.
 //!
-//! A direction is named by who sends: what the client sends is [`Side::Client`]'s. Its round trip
+//! A direction is named by its sender: what the client sends is [`Side::Client`]'s. Its round trip
 //! is the time from a segment's passing the capture point to the passing of what acknowledges it:
 //! to the *other* end and back.
 
@@ -31,7 +31,7 @@ pub struct AlsoSeen {
     pub interface: u32,
     /// Its name.
     pub name: String,
-    /// How many.
+    /// The number.
     pub packets: u64,
 }
 
@@ -45,13 +45,13 @@ pub struct Flow {
     pub id: u64,
     /// Client and server.
     pub ends: [Endpoint; 2],
-    /// What the client and the server sent.
+    /// The client's and the server's direction.
     pub sent: [Sent; 2],
     /// First packet.
     pub first: WallTime,
     /// Last packet.
     pub last: WallTime,
-    /// When the ACK that ends the handshake passed; `None` where it was not seen.
+    /// The time at which the ACK that ends the handshake passed; `None` where it was not seen.
     pub established: Option<WallTime>,
     /// From the SYN to the SYN-ACK: to the server and back.
     pub syn_to_synack: Option<SignedNanos>,
@@ -104,13 +104,13 @@ impl Flow {
         }
     }
 
-    /// What `side` sent.
+    /// Returns the direction that `side` sends.
     #[inline]
     pub fn of(&self, side: Side) -> &Sent {
         &self.sent[side as usize]
     }
 
-    /// Whether its SYN was seen.
+    /// Returns `true` if its SYN was seen.
     pub fn begins_with_syn(&self) -> bool {
         self.of(Side::Client).syn.count > 0
     }
@@ -127,10 +127,10 @@ impl Flow {
         let of = |sent: &Sent| {
             sent.packets ^ sent.round_trip.warm() ^ sent.track.warm() ^ sent.fin.count
         };
-        of(client) ^ of(server) ^ self.last.0
+        of(client) ^ of(server) ^ self.last.0 ^ self.application.warm()
     }
 
-    /// How it stands.
+    /// Its state.
     pub fn ended(&self) -> Ended {
         if self.sent.iter().all(|sent| sent.fin.count > 0) {
             Ended::Fin
@@ -207,7 +207,9 @@ impl Flow {
     pub(super) fn shrink(&mut self) {
         for sent in &mut self.sent {
             sent.track.shrink();
+            sent.round_trip.shrink();
         }
+        self.application.shrink();
     }
 
     /// Takes one segment of this connection, sent by `sender`.
@@ -287,7 +289,7 @@ impl Flow {
         if from_handshake {
             // The first number acknowledged is that of a SYN or SYN-ACK.
             let of_syn = segment.has(SYN) && sender == Side::Server;
-            // A later segment of the client than its first says that the one that answered the
+            // A later segment of the client than its first shows that the one that answered the
             // SYN-ACK is not in the capture.
             let first = other.track.initial.map(|initial| initial.wrapping_add(1));
             let in_order = own.track.una.or(own.track.next) == Some(segment.seq)

@@ -15,8 +15,8 @@ const MAX_BYTES: usize = 8 << 20;
 /// Fragments of one datagram: 64 KiB over a link of 576 bytes.
 const MAX_PIECES: usize = 128;
 
-/// How long the first fragment waits for the last (RFC 1122 §3.3.2 says 60 to 120 s for hosts; by
-/// then their senders have repeated the segment).
+/// The time that the first fragment waits for the last (RFC 1122 §3.3.2 says 60 to 120 s for hosts.
+/// By then their senders have repeated the segment).
 const WAIT_NS: u64 = 30 * 1_000_000_000;
 
 /// Addresses, identification and tunnel.
@@ -47,7 +47,7 @@ pub(super) struct Whole {
     pub(super) data: Vec<u8>,
     /// Its payload on the network.
     pub(super) length: usize,
-    /// How many fragments it had.
+    /// The number of its fragments.
     pub(super) fragments: u64,
 }
 

@@ -11,7 +11,7 @@ use crate::time::SignedNanos;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// What one time series stands for.
+/// The meaning of one time series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupBy {
     /// Each pair of ends.
@@ -48,7 +48,7 @@ impl Buckets {
 pub struct Group {
     /// `None` for `other`: what came after the bound was reached.
     pub name: Option<String>,
-    /// Which end the group is.
+    /// The end that the group is.
     pub towards: Option<Side>,
     /// Round trips of data.
     pub round_trip: Buckets,

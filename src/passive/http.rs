@@ -66,7 +66,7 @@ impl Exchange {
     }
 }
 
-/// Where a direction's parser is.
+/// The state of a direction's parser.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum State {
     /// Between messages.
@@ -118,7 +118,7 @@ struct End {
     stream: Stream,
     state: State,
     current: Current,
-    /// What the other end has acknowledged.
+    /// The latest acknowledgment of the other end.
     acknowledged: Option<u32>,
     /// Set if the latest bytes are missing from the capture.
     gap: bool,
@@ -167,7 +167,7 @@ pub struct Http {
     pub gaps: u64,
     /// Times to the first byte of all exchanges that are over.
     pub first_byte: Histogram,
-    /// How often each status was seen, and last how many were of further ones, as 0.
+    /// The count of each status, and last that of further ones, as 0.
     pub statuses: Vec<(u16, u64)>,
     /// Exchanges that are over of which the response or its status is not known.
     pub without_status: u64,

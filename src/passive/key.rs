@@ -64,7 +64,7 @@ impl Hasher for Printed {
     }
 }
 
-/// Folded multiplication with secret numbers: a capture's author cannot aim at one bucket, and it
+/// Folded multiplication with secret numbers. A capture's author cannot aim at one bucket, and it
 /// costs a tenth of std's SipHash, which is a fifth of the time per packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keyed {

@@ -19,7 +19,7 @@ const METHODS: [&str; 12] = [
     "LOCK", "UNLOCK",
 ];
 
-/// How the beginning of a message reads.
+/// The kind of a message's beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
     /// HTTP/1.x, its version included.
@@ -165,7 +165,7 @@ pub(super) fn end_of_head(head: &[u8], known: usize) -> Option<usize> {
     empty.next().map(|at| at + 1)
 }
 
-/// How long the body is, by its head.
+/// The length of the body, by its head.
 pub(super) enum Length {
     Unknown,
     Bytes(u64),

@@ -8,7 +8,7 @@ use super::encapsulation::{ip, Ip, Tunnel};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where IPv4 addresses lie among the numbers of [`Endpoint`]: no end of a connection has a
+/// The place of IPv4 addresses among the numbers of [`Endpoint`]: no end of a connection has a
 /// multicast address, while a mapped one (RFC 4291 §2.5.5.2) may stand in an IPv6 header.
 const IPV4: u128 = 0xff00 << 112;
 
@@ -66,9 +66,9 @@ pub struct Timestamps {
 /// A TCP segment ("segment" alone is a stretch of the path).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpSegment<'a> {
-    /// Who sent it.
+    /// The sender.
     pub source: Endpoint,
-    /// To whom.
+    /// The receiver.
     pub destination: Endpoint,
     /// Its first sequence number.
     pub seq: u32,
@@ -89,7 +89,7 @@ pub struct TcpSegment<'a> {
 }
 
 impl TcpSegment<'_> {
-    /// Whether all of these flags are set.
+    /// Returns `true` if all of these flags are set.
     #[inline]
     pub fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
@@ -102,7 +102,7 @@ impl TcpSegment<'_> {
     }
 }
 
-/// Why a packet holds no TCP segment that could be used.
+/// The reason why a packet holds no TCP segment that could be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Skip {

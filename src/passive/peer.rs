@@ -20,7 +20,7 @@ const MAX_WAITING: usize = 1 << 20;
 /// Most of them per flow that may be held.
 const WAITING_PER_FLOW: usize = 64;
 
-/// Which of the two captures.
+/// One of the two captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// The one named first.
@@ -139,7 +139,7 @@ impl Pairing {
         None
     }
 
-    /// What a router leaves as it is.
+    /// The fields that a router does not change.
     fn fingerprint(&self, segment: &TcpSegment<'_>) -> u64 {
         let mut hasher = self.keyed.build_hasher();
         hasher.write_u128(segment.source.address);

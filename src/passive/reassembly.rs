@@ -14,7 +14,8 @@ pub(super) const MAX_HELD: usize = 64 * 1024;
 /// Most bytes held for all connections of an analysis.
 pub(super) const MAX_HELD_IN_ALL: usize = 32 << 20;
 
-/// How long an acknowledged gap may still be filled: captures of several queues are not in order.
+/// The time in which an acknowledged gap may still be filled: captures of several queues are not in
+/// order.
 const PATIENCE_NS: u64 = 50_000_000;
 
 /// No window is larger (RFC 7323 §2.3), so numbers further apart do not belong together.
@@ -29,9 +30,9 @@ pub(super) fn distance(a: u32, b: u32) -> i32 {
 /// A segment's data, or what is left of it after bytes that were read before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece<'a> {
-    /// When the segment passed.
+    /// The time at which the segment passed.
     pub time: WallTime,
-    /// When it passed for the last time while it waited.
+    /// The time at which it passed for the last time while it waited.
     pub latest: WallTime,
     /// Number of its first byte.
     pub seq: u32,

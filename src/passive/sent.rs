@@ -6,12 +6,12 @@ use super::track::Track;
 use crate::measure::Histogram;
 use crate::time::{SignedNanos, WallTime};
 
-/// How a counted event stands. A count of zero has no time.
+/// The count of an event, and its latest time. A count of zero has no time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// How often.
+    /// The count.
     pub count: u64,
-    /// When last; `None` where it never happened.
+    /// The latest time; `None` if it never happened.
     pub last: Option<WallTime>,
 }
 
@@ -23,7 +23,7 @@ impl Event {
     }
 }
 
-/// What one end of a connection sent, as the capture point saw it.
+/// One direction of a connection, as the capture point saw it.
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
     /// Segments.
@@ -40,8 +40,8 @@ pub struct Sent {
     pub fin: Event,
     /// Resets.
     pub rst: Event,
-    /// When this end moved to the established state, by what passed: the client's by the SYN-ACK,
-    /// the server's by the ACK.
+    /// The time at which this end moved to the established state, by what passed: the client's by
+    /// the SYN-ACK, the server's by the ACK.
     pub established: Option<WallTime>,
     /// First packet with payload.
     pub first_data: Option<WallTime>,
@@ -85,13 +85,13 @@ pub struct IntervalSent {
     pub duplicate_acks: u64,
     /// Closed windows.
     pub zero_windows: u64,
-    /// When the last segment passed.
+    /// The time at which the last segment passed.
     pub last_packet: Option<WallTime>,
     /// Least, latest and greatest round trip that was completed in it; `None` where none was.
     pub round_trip: Option<[SignedNanos; 3]>,
 }
 
-/// What happened between `start` and `start` plus the interval. Intervals without a packet have no
+/// The events between `start` and `start` plus the interval. Intervals without a packet have no
 /// snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interval {
@@ -101,7 +101,7 @@ pub struct Interval {
     pub sent: [IntervalSent; 2],
 }
 
-/// How a connection was when its record was closed.
+/// The state of a connection when its record was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Both ends sent a FIN.
@@ -126,7 +126,7 @@ impl Ended {
     }
 }
 
-/// How a round trip was measured.
+/// The method by which a round trip was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SampleBasis {
     /// A TSval and its echo.
@@ -151,17 +151,17 @@ impl SampleBasis {
 /// One round trip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// When its answer passed.
+    /// The time at which its answer passed.
     pub time: WallTime,
     /// Whose data was acknowledged; the trip went to the other end and back.
     pub sender: Side,
-    /// How long; negative only where the capture's clock was stepped back.
+    /// The delay; negative only if the capture's clock was stepped back.
     pub round_trip: SignedNanos,
-    /// How it was measured.
+    /// The method.
     pub basis: SampleBasis,
 }
 
-/// What one segment brought to light.
+/// The findings of one segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Findings {
     /// A round trip of data.

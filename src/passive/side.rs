@@ -1,9 +1,9 @@
 //! The two ends of a connection.
 
-/// Which end of a connection.
+/// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// Who sent the SYN; where none was seen, who has the higher port.
+    /// The end that sent the SYN, or that has the higher port if no SYN was seen.
     Client,
     /// The other one.
     Server,

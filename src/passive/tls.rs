@@ -29,7 +29,7 @@ const RETRY: [u8; 32] = [
     0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
-/// What the first records show.
+/// The content of the first records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handshake {
     /// The name that the client asks for; `None` if it names none, or what it names is not a host
@@ -88,7 +88,7 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// Where a direction stands.
+/// The state of a direction.
 #[derive(Clone, Debug, Default)]
 struct End {
     stream: Stream,
@@ -101,7 +101,7 @@ struct End {
     hello: Vec<u8>,
     /// Set while a hello is gathered.
     in_hello: bool,
-    /// When the record or hello began, and the acknowledgment of that packet.
+    /// The time at which the record or hello began, and the acknowledgment of that packet.
     began: (WallTime, Option<u32>),
     /// First number of the hello.
     hello_seq: u32,

@@ -26,8 +26,8 @@ const MAX_WINDOW: u32 = 1 << 30;
 /// §5.5).
 const TS_VAL_AGE_NS: u64 = 24 * 86_400 * 1_000_000_000;
 
-/// A repeat this soon, with nothing from the other end between, is a copy that the network or a
-/// mirror port made: a sender repeats because of an acknowledgment, or after a longer time.
+/// A repeat this soon, with nothing from the other end between, is a copy by the network or a
+/// mirror port. A sender repeats because of an acknowledgment, or after a longer time.
 const COPY_NS: u64 = 1_000_000;
 
 /// A segment that waits for its acknowledgment.
@@ -48,7 +48,7 @@ struct Waiting {
     ambiguous: bool,
 }
 
-/// Where a direction's numbers stand.
+/// The state of a direction's numbers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Track {
     /// SND.UNA: what the other end has acknowledged of it.
@@ -87,16 +87,16 @@ pub(super) fn distance(a: u32, b: u32) -> i32 {
     a.wrapping_sub(b) as i32
 }
 
-/// What an acknowledgment that advances brings.
+/// The findings of an acknowledgment that advances.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Acknowledged {
-    /// When the segment passed that it answers, and how that is known.
+    /// The time at which the answered segment passed, and the source of that time.
     pub(super) answered: Option<(WallTime, SampleBasis)>,
     /// Empty segments that turn out to have been keep-alive probes.
     pub(super) keep_alives: u32,
 }
 
-/// What a segment that takes sequence space brings.
+/// The findings of a segment that takes sequence space.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Passed {
     /// Its numbers that had passed before.
@@ -113,9 +113,9 @@ pub(super) struct Sighting {
     pub(super) ts_val: Option<u32>,
     pub(super) seq: u32,
     pub(super) end: u32,
-    /// When the other end's latest packet passed.
+    /// The time at which the other end's latest packet passed.
     pub(super) heard: Option<WallTime>,
-    /// How many may wait.
+    /// The number that may wait.
     pub(super) bound: usize,
 }
 

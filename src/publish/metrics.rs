@@ -13,14 +13,13 @@ use crate::output::{replace, OutputError};
 use crate::publish::sessions;
 use crate::report::prometheus::{render, Carried, Exposition, NodeFigures, Observed};
 use crate::report::{html, Report};
-use crate::sync::lock;
+use crate::sync::channel::channel;
+use crate::sync::{lock, spawn, LARGE_STACK};
 use crate::FULL;
-use crossbeam_channel::{never, Receiver};
 use std::io;
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// The time for which a scrape waits for a new report before it shows the last one.
@@ -234,15 +233,15 @@ impl MetricsEndpoint {
     /// As clone(2), if the thread cannot be started.
     pub fn keep_file(self: &Arc<Self>, path: PathBuf) -> io::Result<()> {
         let metrics = Arc::clone(self);
-        let tick: Receiver<()> = never();
-        Builder::new()
-            .name("metrics file".into())
-            .spawn(move || loop {
+        spawn("metrics file", LARGE_STACK, move || {
+            let (_open, tick) = channel::<()>(0);
+            loop {
                 let _ = tick.recv_timeout(EVERY); // Nothing wakes it earlier.
                 if let Err(error) = metrics.write(&path) {
                     log::error!("metrics: {error}");
                 }
-            })?;
+            }
+        })?;
         Ok(())
     }
 }

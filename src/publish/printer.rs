@@ -128,9 +128,6 @@ impl Printer {
         let Some(screen) = &mut self.screen else {
             return;
         };
-        if !FULL {
-            return;
-        }
         let actions = screen.tick();
         if actions.reset {
             run_state.reset(sys::clock::read().wall);
@@ -267,7 +264,7 @@ impl Printer {
         };
         let no_color = std::env::var_os("NO_COLOR");
         let columns = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-        let asked = || match terminal && FULL {
+        let asked = || match terminal {
             true => size().map(|(columns, _)| columns),
             false => None,
         };

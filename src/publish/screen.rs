@@ -9,17 +9,15 @@
 use crate::collect::queue::Collector;
 use crate::node::StopFlag;
 use crate::output;
-use crate::sync::lock;
-use crate::sync::STACK;
+use crate::sync::channel::{channel, Receiver};
+use crate::sync::{lock, spawn, STACK};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crate::FULL;
-use crossbeam_channel::{unbounded, Receiver};
 use log::LevelFilter;
 use std::io::{IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Once};
-use std::thread::Builder;
 
 /// The interval of drawing.
 const DRAW: Nanos = Nanos::from_millis(500);
@@ -67,20 +65,17 @@ impl Terminal {
             return None;
         }
         let before = stty(&["-g"])?;
-        let (sender, keys) = unbounded(); // A user types few.
-        let reading = Builder::new()
-            .name("keys".into())
-            .stack_size(STACK)
-            .spawn(move || {
-                let Ok(mut stdin) = output::raw_stdin() else {
-                    return;
-                };
-                let mut key = [0];
-                // Ends with the process.
-                while matches!(stdin.read(&mut key), Ok(1)) && sender.send(key[0]).is_ok() {
-                    collector.wake();
-                }
-            });
+        let (sender, keys) = channel(usize::MAX); // A user types few.
+        let reading = spawn("keys", STACK, move || {
+            let Ok(mut stdin) = output::raw_stdin() else {
+                return;
+            };
+            let mut key = [0];
+            // Ends with the process.
+            while matches!(stdin.read(&mut key), Ok(1)) && sender.send(key[0]).is_ok() {
+                collector.wake();
+            }
+        });
         reading.ok()?;
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
@@ -115,6 +110,12 @@ impl Terminal {
 
     /// Takes the keys typed since the last call.
     pub fn tick(&mut self) -> ScreenActions {
+        if !FULL {
+            return ScreenActions {
+                reset: false,
+                draw: false,
+            };
+        }
         let now = sys::clock::mono();
         let (mut typed, mut reset) = (false, false);
         for key in self.keys.try_iter() {
@@ -192,6 +193,9 @@ fn stty(args: &[&str]) -> Option<String> {
 
 /// Returns columns and lines of the terminal at stdin; `None` if there is none.
 pub(super) fn size() -> Option<(usize, usize)> {
+    if !FULL {
+        return None;
+    }
     let answer = stty(&["size"])?;
     let (lines, columns) = answer.split_once(' ')?;
     let (lines, columns) = (lines.parse().ok()?, columns.parse().ok()?);

@@ -10,14 +10,13 @@ use crate::http::Take;
 use crate::node::connection_log::{snapshot, ConnectionEvent, HasEnds, Sessions};
 use crate::output::OutputError;
 use crate::report::session::{line, SessionEvent, Snapshot};
-use crate::sync::STACK;
+use crate::sync::channel::{channel, Receiver, RecvError};
+use crate::sync::{spawn, STACK};
 use crate::vec_map::VecMap;
-use crossbeam_channel::{bounded, Receiver, RecvTimeoutError};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// The time between two interval lines of a connection.
@@ -69,15 +68,13 @@ pub fn start(
     let (sessions, queue) = Sessions::channel();
     let (node, role) = (node.to_owned(), role.to_owned());
     let counted = sessions.clone();
-    let (sender, outcome) = bounded(1);
-    Builder::new()
-        .name("sessions".into())
-        .stack_size(STACK * 4) // JSON of a connection with a thousand exchanges is made here.
-        .spawn(move || {
-            // An error means that the end did not wait any longer.
-            let _ = sender.send(run(&queue, output, &node, &role, &counted));
-        })
-        .map_err(|error: io::Error| OutputError::writing("--sessions from a thread", error))?;
+    let (sender, outcome) = channel(1);
+    // JSON of a connection with a thousand exchanges is made here.
+    spawn("sessions", STACK * 4, move || {
+        // An error means that the end did not wait any longer.
+        let _ = sender.send(run(&queue, output, &node, &role, &counted));
+    })
+    .map_err(|error: io::Error| OutputError::writing("--sessions from a thread", error))?;
     let writer = SessionsWriter {
         outcome,
         sessions: sessions.clone(),
@@ -99,8 +96,8 @@ impl SessionsWriter {
         self.sessions.stop(deadline);
         match self.outcome.recv_deadline(deadline) {
             Ok(outcome) => outcome,
-            Err(RecvTimeoutError::Disconnected) => Ok(()), // A panic has been reported on stderr.
-            Err(RecvTimeoutError::Timeout) => {
+            Err(RecvError::Disconnected) => Ok(()), // A panic has been reported on stderr.
+            Err(RecvError::Timeout) => {
                 let path = self.path.display().to_string();
                 Err(OutputError::writing(path, io::ErrorKind::TimedOut.into()))
             }
@@ -198,7 +195,7 @@ fn run(
     loop {
         // Without connections no interval ends.
         let event = if open.is_empty() {
-            queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            queue.recv()
         } else {
             queue.recv_deadline(next)
         };
@@ -219,7 +216,7 @@ fn run(
                 open.remove(&snapshot.connection);
                 write(&snapshot, &mut outcome);
             }
-            Err(RecvTimeoutError::Timeout) => {
+            Err(RecvError::Timeout) => {
                 next += INTERVAL;
                 open.retain(|_, connection| {
                     let Some(live) = connection.upgrade() else {
@@ -233,7 +230,7 @@ fn run(
                     true
                 });
             }
-            Ok(ConnectionEvent::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(ConnectionEvent::Stop) | Err(RecvError::Disconnected) => break,
         }
     }
     // A connection that is still open (a connect may take its time) ends with the process.

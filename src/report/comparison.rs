@@ -20,7 +20,7 @@ const BASELINE_BATCH: u64 = 10;
 pub struct ReportText {
     /// Its path, as in a state.
     pub path: String,
-    /// When the run began.
+    /// The time at which the run began.
     pub started: WallTime,
     /// The parts with their medians and batches.
     pub sides: VecMap<Part, RunSide>,
@@ -30,7 +30,7 @@ pub struct ReportText {
 ///
 /// # Errors
 ///
-/// A sentence that says what it lacks.
+/// A sentence that names what is missing.
 pub fn parse_report(text: &str) -> Result<ReportText, String> {
     if text.starts_with("subsegment-tcp-speeds state ") {
         return Err("it is a state: compare --state FILE --before TIME --after TIME".to_owned());

@@ -5,12 +5,12 @@
 //!
 //! 1. a file beside this one with its renderer, and `pub mod` in `report/mod.rs`;
 //! 2. a row of `formats!` below, which makes the variant of [`Format`] and its [`FormatEntry`];
-//! 3. its name in the README's row of `--format`, without which a test of this file fails;
+//! 3. its name in the manual's row of `--format`, without which a test of this file fails;
 //! 4. a line in the changelog.
 
 use super::block::MeasuredBlock;
 use super::text::TextStyle;
-use super::{csv, influx, json, jsonl, nagios, otlp, text, Report};
+use super::{csv, influx, json, jsonl, nagios, otlp, text, Report, State};
 use crate::{FULL, SMALL};
 use std::str::FromStr;
 
@@ -95,6 +95,15 @@ impl Format {
     /// Returns `true` if this build has the format.
     pub fn is_built(self) -> bool {
         FULL || !self.entry().full_only
+    }
+
+    /// Returns the line on stdout of a run that could not begin; `None` for formats without one.
+    pub fn failure(self, state: State, text: &str) -> Option<String> {
+        match self {
+            Self::Nagios if self.is_built() => Some(nagios::failure(state, text)),
+            Self::Nagios | Self::Text | Self::Json | Self::Jsonl | Self::Csv => None,
+            Self::Influx | Self::Otlp => None,
+        }
     }
 
     /// Returns `true` if the format has a line per block, written while the run goes on.

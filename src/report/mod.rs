@@ -69,7 +69,7 @@ impl State {
     }
 
     /// Returns the state of a run that was broken, received so many blocks or is held against
-    /// limits; unknown if a rule is about no part of the path.
+    /// limits. Unknown if a rule is about no part of the path.
     pub fn of(broken: Option<Self>, received: u64, sla: Sla, unmatched: bool) -> Self {
         match (broken, received, sla) {
             (Some(state), ..) => state,
@@ -186,9 +186,9 @@ impl Blocks {
 /// The results of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// When the run began, on this node's wall clock.
+    /// The time at which the run began, on this node's wall clock.
     pub started: WallTime,
-    /// When it ended.
+    /// The time at which it ended.
     pub ended: WallTime,
     /// The role of the node that reports.
     pub role: String,
@@ -221,7 +221,7 @@ pub struct Report {
     /// The run over time; `None` unless a picture needs it and something was measured.
     pub timeline: Option<Timeline>,
     /// The first annotations since the same classes are requested: the origin of counters.
-    pub first_facts: Vec<NodeAnnotations>,
+    pub first_annotations: Vec<NodeAnnotations>,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// Sentences about a broken path, a pool of nodes or an error.

@@ -23,6 +23,7 @@ use super::json::write::{Array, Object, ToJson, Writer};
 use crate::passive::Exchange;
 use crate::session::connection_record::{ConnectionRecord, EndRecord, IntervalCounts, Transferred};
 use crate::time::WallTime;
+use crate::FULL;
 
 /// The value of `schema`; its number changes when a key changes its meaning or goes away.
 pub const SCHEMA: &str = "subsegment-tcp-speeds/session/1";
@@ -90,8 +91,11 @@ pub fn line(node: &str, role: &str, snapshot: &Snapshot) -> String {
         let server = snapshot.record.server.as_ref();
         w.pair("server", server.map(|of| end(of, snapshot.interval[1])));
         w.pair("failed", snapshot.failed);
-        w.pair("http", Array(snapshot.http.iter().map(exchange)));
-        w.pair("http_dropped", snapshot.http_dropped);
+        w.pair(
+            "http",
+            FULL.then(|| Array(snapshot.http.iter().map(exchange))),
+        );
+        w.pair("http_dropped", FULL.then_some(snapshot.http_dropped));
     }));
     text.push('\n');
     text

@@ -21,9 +21,9 @@ pub fn requested(frame: &FrameView<'_>, hop: u8) -> Classes {
     }
 }
 
-/// Returns the annotations of the nodes from `origin` on, with the names that a node may have. The
-/// annotations of a hop count only if it stamped the frame behind the origin's own forward stamp,
-/// and the last ones alone: what stands before them, another wrote. Malformed ones are skipped:
+/// Returns the annotations of the nodes from `origin` on, with the names that a node may have. A
+/// hop's annotations count only if it stamped the frame behind the origin's own forward stamp. Only
+/// the last ones count: another node wrote what stands before them. Malformed ones are skipped:
 /// they are another node's fault.
 pub fn reported(frame: &FrameView<'_>, origin: TripOrigin) -> Vec<NodeAnnotations> {
     let mut stamped = [false; 256];

@@ -40,8 +40,8 @@ const STEP: SignedNanos = SignedNanos(1_000_000);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForgedStamp;
 
-/// Returns the trip of a frame that came back to `origin` at `home`, from the origin's own forward
-/// stamp on: the last one with its id and hop, as others wrote what stands before it.
+/// Returns the trip of a frame that came back to `origin` at `home`. It begins at the last stamp
+/// with the origin's id and hop: others wrote what stands before.
 ///
 /// `returned_at` is the origin's monotonic clock at `home`. `Ok(None)` if the origin did not stamp
 /// the frame on its way out (an unmarked block, or no room).

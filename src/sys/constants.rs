@@ -89,6 +89,10 @@ pub(super) const TIME_ERROR: c_int = 5;
 pub(super) const PR_SET_NAME: c_int = 15;
 pub(super) const PR_GET_NAME: c_int = 16;
 pub(super) const PR_SET_TIMERSLACK: c_int = 29;
+pub(super) const AF_NETLINK: c_int = 16;
+pub(super) const NETLINK_ROUTE: c_int = 0;
+/// The group of link changes, as a bit.
+pub(super) const RTMGRP_LINK: u32 = 1;
 pub(super) const AF_PACKET: c_int = 17;
 pub(super) const SOCK_RAW: c_int = 3;
 pub(super) const SOCK_CLOEXEC: c_int = 0o2_000_000;

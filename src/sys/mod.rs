@@ -13,6 +13,8 @@ mod constants;
 mod dscp;
 pub mod file;
 #[cfg(target_os = "linux")]
+pub mod link;
+#[cfg(target_os = "linux")]
 pub mod packet;
 mod process;
 pub mod receive;

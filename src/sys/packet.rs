@@ -161,7 +161,7 @@ impl PacketSocket {
             ..SockaddrLl::default()
         };
         let length = size_of::<SockaddrLl>() as c_uint;
-        // SAFETY: `address` is as long as said and lives until after the call, which keeps no
+        // SAFETY: `address` has the given length and outlives the call, which keeps no
         // pointer.
         let rc = unsafe { bind(fd.as_raw_fd(), std::ptr::addr_of!(address).cast(), length) };
         check(rc)?;

@@ -85,7 +85,7 @@ fn read<'a>(socket: &TcpStream, raw: &'a mut [u8]) -> Option<&'a [u8]> {
 }
 
 /// Returns the segments that the kernel sent again since the connection began, SYN included, less
-/// those that the peer had received already (Linux 4.19); `None` if it has no count.
+/// those that the peer had received already (Linux 4.19). `None` if it has no count.
 pub fn retransmits(socket: &TcpStream) -> Option<u64> {
     let mut raw = [0_u8; DSACK_DUPS + 4];
     read(socket, &mut raw).and_then(net_retransmits)

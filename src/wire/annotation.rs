@@ -23,7 +23,8 @@ pub const ANNOTATION_VALUES: u8 = 4;
 pub const ANNOTATION_ASK: u8 = 5;
 /// A reading of the count of segments sent again: [`RetransmitCount`].
 pub const ANNOTATION_RETRANSMITS: u8 = 6;
-/// The ends of the client's connection at the entry, in OPEN: [`ClientAddress`](super::ClientAddress).
+/// The ends of the client's connection at the entry, in OPEN:
+/// [`ClientAddress`](super::ClientAddress).
 pub const ANNOTATION_CLIENT_ADDRESS: u8 = 7;
 
 /// One annotation, its value not yet interpreted.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 ///
 /// ```text
 /// value of CLIENT_ADDRESS:
-/// | family 1 | reserved 3 | source 4 or 16 | destination likewise | source port 2 | destination 2 |
+/// | family 1 | reserved 3 | source 4 or 16 | destination likewise | source port 2 | other 2 |
 /// ```
 /// The family is 4 or 6. Bytes behind the ports belong to a later version and are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

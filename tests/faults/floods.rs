@@ -178,8 +178,8 @@ fn ended(mut client: &TcpStream) {
     assert!(!hung, "it is not ended");
 }
 
-/// Who sends nothing at all begins no frame; that is what --idle-timeout is for (longer than the
-/// idle second of the witness).
+/// A peer that sends nothing at all begins no frame; that is what --idle-timeout is for (longer
+/// than the idle second of the witness).
 fn silent(what: &'static str) -> Vec<Row> {
     let (_beyond, node) = cast("entry", &["--idle-timeout", "2"]);
     let address = node.address;

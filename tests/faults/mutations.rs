@@ -377,7 +377,7 @@ fn from_behind(role: &'static str, recorded: &Arc<Recorded>) {
     for run in 0..runs {
         let (seed, random) = seeded(run);
         hop.orders.send(Some(random)).unwrap();
-        // An entry connects onward at once: it may receive the end of a client that has sent
+        // An entry connects upstream at once: it may receive the end of a client that has sent
         // nothing yet.
         let client = connect_unless_reset(victim.address);
         let stream = match role {

@@ -79,7 +79,7 @@ fn short(role: &'static str, what: &'static str, node: Node) -> Vec<Row> {
                 !client.is_some_and(|client| client.is_answered(b"served?"))
             })
             .unwrap_or(40);
-        // None at all where all descriptors were gone before the first could be connected onward.
+        // None at all where all descriptors were gone before the first could be connected upstream.
         assert!(served < 40, "all were served");
         drop(requests);
         let deadline = Instant::now() + LONG;

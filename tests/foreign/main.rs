@@ -200,7 +200,7 @@ fn services_work(target: Target) {
     }
 }
 
-/// What is only for a desk is refused by name, as a usage error.
+/// What only a full build has is refused by name, as a usage error.
 fn refuses_what_it_lacks(target: Target) {
     for name in FULL_ONLY {
         let mut command = target.command();
@@ -324,7 +324,7 @@ fn main() {
     println!("|---|---|---|---|---|---|---|");
     for &target in &targets {
         let mut outcome = |check: &dyn Fn()| {
-            // What the check says of its failure stands on stderr.
+            // The check prints its failure on stderr.
             let outcome = catch_unwind(std::panic::AssertUnwindSafe(check));
             failed += u32::from(outcome.is_err());
             if outcome.is_ok() {

@@ -41,7 +41,7 @@ fn ping(stream: &mut TcpStream, message: &mut [u8; MESSAGE]) -> io::Result<()> {
     stream.read_exact(message)
 }
 
-/// Waits for `span` on a connection that has nothing to say; an error if it does, or ends.
+/// Waits for `span` on a connection that is silent; an error if bytes arrive, or it ends.
 fn stay_idle(stream: &mut TcpStream, span: Duration) -> Outcome {
     stream.set_read_timeout(Some(span))?;
     match stream.read(&mut [0; 1]) {
@@ -95,7 +95,7 @@ fn show_rate(name: &str, mib: u64, begun: Instant) {
     println!("{name}\t{:.1}", mib as f64 / begun.elapsed().as_secs_f64());
 }
 
-/// To the server; ends when the server says that it has everything.
+/// To the server; ends when the server confirms that it has everything.
 pub(super) fn bulk_up(addr: SocketAddr, mib: u64) -> Outcome {
     let mut stream = connect(addr)?;
     let total = mib << 20;

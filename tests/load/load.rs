@@ -1,5 +1,6 @@
 //! The load generator of `scripts/bench`: a server, the clients that measure through a proxy, and
-//! the table. Arguments in; `NAME<tab>VALUE` lines out, to which the script adds who was measured.
+//! the table. Arguments in; `NAME<tab>VALUE` lines out, to which the script adds the name of the
+//! measured program.
 //!
 //! A bench target without a harness, so that it is built as a release is and is no part of the
 //! product. One thread per connection on both sides, as an application of the simplest kind has.

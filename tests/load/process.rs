@@ -1,4 +1,4 @@
-//! What procfs says of the proxies, and how they start.
+//! The proxies: their figures in procfs, and their start.
 
 use super::Outcome;
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! The end of every path: one listener whose clients say with their first byte what they want.
+//! The end of every path: one listener whose clients name with their first byte what they want.
 
 use super::Outcome;
 use std::collections::HashMap;
@@ -10,11 +10,11 @@ use std::thread;
 
 /// Wants each byte back.
 pub(super) const ECHO: u8 = b'E';
-/// Sends as many bytes as the next 8 say (big-endian), then wants that number back.
+/// Sends as many bytes as the next 8 give (big-endian), then wants that number back.
 pub(super) const SINK: u8 = b'S';
 /// Is one of a group that pings in step: 8 bytes name the group, the last two of them its size.
 pub(super) const GROUP: u8 = b'G';
-/// Wants as many bytes as the next 8 say (big-endian).
+/// Wants as many bytes as the next 8 give (big-endian).
 pub(super) const SOURCE: u8 = b'B';
 
 /// What one bulk read or write takes; larger than any proxy's, so that the ends are not the limit.
@@ -87,7 +87,7 @@ fn echo_in_step(mut members: Vec<TcpStream>) -> std::io::Result<()> {
     }
 }
 
-/// Reads `total` bytes, or less if the stream ends before; says how many.
+/// Reads `total` bytes, or less if the stream ends before; returns how many.
 pub(super) fn drain(stream: &mut TcpStream, total: u64) -> std::io::Result<u64> {
     let mut buffer = vec![0; BULK_BYTES];
     let mut got = 0;

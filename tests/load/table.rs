@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Who is measured, in the order of the columns.
+/// The measured programs, in the order of the columns.
 const COLUMNS: [&str; 7] = [
     "direct", "ours", "scraped", "socat", "haproxy", "nginx", "floor",
 ];

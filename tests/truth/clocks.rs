@@ -46,7 +46,7 @@ fn clocks_1000_s_apart_move_no_round_trip_and_their_offsets_are_found() {
                 let expected = (far - near) * (STEP_NS / 1000);
                 eprintln!("  segment {index}: offset {offset} ns, error {error} ns");
                 assert!((offset - expected).abs() <= error, "expected {expected}");
-                // About half of a round trip of 2 ms and a bit: a bound that says something.
+                // About half of a round trip of 2 ms and a bit: a bound that is worth something.
                 assert!(error < 5_000_000);
                 near = far;
             }

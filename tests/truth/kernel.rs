@@ -1,5 +1,5 @@
 //! The kernel as an independent witness: two network namespaces, a queue that the kernel drains at
-//! a set rate between them, and what `ping` says of it.
+//! a set rate between them, and what `ping` measures of it.
 //!
 //! The delay is a token bucket's and not netem's: kernels of small virtual machines lack netem, and
 //! none of the delay is made by code of ours either way. A block of 12000 bytes then takes

@@ -1,5 +1,5 @@
 //! A host whose process reads late what its kernel has, and a network that is as late: the kernel's
-//! receive times tell them apart.
+//! receive times separate them.
 
 use crate::support::{alone, half_disturbed, judged, ms, repeats, undisturbed_by, Chain, Report};
 use crate::util::need;

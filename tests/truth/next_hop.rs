@@ -1,4 +1,4 @@
-//! A block that has to wait until a relay has connected onward: the relay was not late to read it.
+//! A block that has to wait until a relay has connected upstream: the relay did not read it late.
 
 use crate::support::{alone, ms, Chain, Report};
 use crate::util::{Dir, Node, LONG};
@@ -10,11 +10,11 @@ use std::os::unix::fs::PermissionsExt;
 /// There and back of the slowed link.
 const SLOWED_NS: i64 = 16_000_000;
 
-/// Clients that connect, ask once with `payload` bytes, and go: what the entry A says of them. The
-/// link between B and C holds what goes through it for 8 ms each way, which lengthens B's agreement
-/// with C on their key as it does a handshake.
+/// Clients that connect, ask once with `payload` bytes, and go: what the entry A reports of them.
+/// The link between B and C holds what goes through it for 8 ms each way, which lengthens B's
+/// agreement with C on their key as it does a handshake.
 fn short_connections(payload: usize) -> Report {
-    let dir = Dir::new(&format!("onward-{payload}"));
+    let dir = Dir::new(&format!("upstream-{payload}"));
     let key = dir.file("key");
     std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").unwrap();
     std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();

@@ -331,7 +331,7 @@ pub fn undisturbed_by<T>(
 }
 
 /// A test of figures that only a quiet machine gives. Where it never was quiet, nothing was
-/// measured that could be right or wrong: that is said past the capture of libtest, and
+/// measured that could be right or wrong: that is printed past the capture of libtest, and
 /// `scripts/check` repeats it at its end.
 pub fn judged(test: impl FnOnce() -> Option<()>) {
     if test().is_none() {

@@ -53,7 +53,7 @@ fn unchunked(mut body: &str) -> String {
     }
 }
 
-/// Where a process has said that its metrics are.
+/// The address at which a process has logged that its metrics are.
 #[track_caller]
 pub fn metrics_of(process: &mut Process) -> SocketAddr {
     let line = process.wait_line(": metrics at http://");

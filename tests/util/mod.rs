@@ -11,10 +11,12 @@ pub mod vitals;
 use json::{parse, Value};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
@@ -22,7 +24,22 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// The binary under test.
 pub fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"))
+    let binary = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
+    if std::env::var_os("STS_STRACE").is_none() {
+        return Command::new(binary);
+    }
+    // A slow host: each system call stops twice. The tracer is a grandchild, so that signals and
+    // procfs are those of the program.
+    static WRAPPER: OnceLock<PathBuf> = OnceLock::new();
+    let wrapper = WRAPPER.get_or_init(|| {
+        let path = std::env::temp_dir().join(format!("sts-strace-{}", std::process::id()));
+        let strace = need("strace").display().to_string();
+        let script = format!("#!/bin/sh\nexec {strace} -D -f -qq -o /dev/null {binary} \"$@\"\n");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    });
+    Command::new(wrapper)
 }
 
 /// A directory of this test's own, removed at its end.
@@ -103,7 +120,7 @@ impl Process {
         }
     }
 
-    /// Everything said on stderr so far (all of it once the process has ended).
+    /// Everything printed on stderr so far (all of it once the process has ended).
     pub fn stderr(&mut self) -> Vec<String> {
         self.seen.extend(self.lines.try_iter());
         self.seen.clone()
@@ -227,7 +244,7 @@ pub fn int(report: &Value, path: &str) -> i64 {
     value.unwrap_or_else(|| panic!("no integer at {path} in {:?}", report.at(path)))
 }
 
-/// promtool has nothing to say against the metrics of `whose`.
+/// promtool accepts the metrics of `whose`.
 #[track_caller]
 pub fn promtool_accepts(whose: &str, metrics: &str) {
     let mut promtool = Command::new(need("promtool"))

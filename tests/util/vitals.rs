@@ -1,4 +1,4 @@
-//! What procfs says of a process: threads, descriptors, memory, time on a processor.
+//! The vitals of a process in procfs: threads, descriptors, memory, time on a processor.
 
 #![allow(dead_code, unreachable_pub)] // As in `util`.
 

@@ -77,7 +77,7 @@ const CARRYING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 pub enum Section {
     /// Selects the role.
     Role,
-    /// How traffic is carried.
+    /// The carrying of traffic.
     Traffic,
     /// `probe` and `demo`.
     Probe,
@@ -177,7 +177,7 @@ impl Default for Options {
     }
 }
 
-/// What an option does with its value. Setters check and store; they open nothing.
+/// The effect of an option's value. Setters check and store; they open nothing.
 #[derive(Clone, Copy, Debug)]
 pub enum Set {
     /// Takes no value.
@@ -201,7 +201,7 @@ pub struct Flag {
     pub short: Option<char>,
     /// The kind of value, for the help; `None` for a switch. No option has an optional value.
     pub value: Option<&'static str>,
-    /// Where the help lists it.
+    /// Its section of the help.
     pub section: Section,
     /// The default as one would type it; `None` if there is no value without the option.
     pub default: Option<&'static str>,
@@ -213,7 +213,7 @@ pub struct Flag {
     pub modes: &'static [Mode],
     /// `true` if only a build with the feature `full` has it.
     pub full_only: bool,
-    /// What it does.
+    /// Its effect.
     pub set: Set,
 }
 

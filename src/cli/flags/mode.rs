@@ -6,7 +6,8 @@ use Mode::{
     Source, State,
 };
 
-/// What the process is to be. It follows from the command word, or from the addresses given.
+/// The role or command of the process. It follows from the command word, or from the addresses
+/// given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Reads stdin.
@@ -114,7 +115,7 @@ impl Word {
         operands.fold(self.name.to_owned(), |text, operand| text + &operand)
     }
 
-    /// How many operands are needed.
+    /// The number of operands that are needed.
     pub(in crate::cli) fn operands_needed(&self) -> usize {
         let is_needed = |operand: &&&str| !operand.starts_with('[');
         self.operands.iter().filter(is_needed).count()

@@ -163,7 +163,7 @@ pub(super) const FLAGS: &[Flag] = &[
     },
 ];
 
-/// Where an SNMP agent is; the port may be left out.
+/// The address of an SNMP agent; the port may be left out.
 fn agent(text: &str) -> Result<HostPort, String> {
     let with_port = format!("{text}:{}", snmp::PORT);
     HostPort::hop(text).or_else(|error| HostPort::hop(&with_port).map_err(|_| error))

@@ -1,7 +1,7 @@
 //! A delay link: a TCP forwarder on loopback that holds every byte for a time that each direction
 //! sets. It stands in for a network and needs no privileges.
 
-use crate::sync::lock;
+use crate::sync::{lock, spawn, LARGE_STACK};
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
 use crossbeam_channel::{bounded, never, Receiver, Sender};
@@ -10,7 +10,6 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
 use std::time::Duration;
 
 /// The most chunks under way in one direction. A full link stops reading, as a network with a full
@@ -79,7 +78,7 @@ impl DelayLink {
             address: listener.local_addr()?,
             listener: Arc::clone(&listener),
         };
-        Builder::new().name("link".into()).spawn(move || {
+        spawn("link", LARGE_STACK, move || {
             while let Ok((near, _)) = listener.accept() {
                 if let Err(error) = connect(near, target, &forward, &back) {
                     log::error!("link: to {target}: {error}");
@@ -120,13 +119,13 @@ fn one_way(
 ) -> io::Result<()> {
     let (hold, held) = bounded::<Held>(QUEUE);
     let (from, reading) = (Arc::clone(from), Arc::clone(direction));
-    Builder::new()
-        .name("link in".into())
-        .spawn(move || read(&from, &*reading, &hold))?;
+    spawn("link in", LARGE_STACK, move || {
+        read(&from, &*reading, &hold);
+    })?;
     let (to, direction) = (Arc::clone(to), Arc::clone(direction));
-    Builder::new()
-        .name("link out".into())
-        .spawn(move || write(&to, &*direction, &held))?;
+    spawn("link out", LARGE_STACK, move || {
+        write(&to, &*direction, &held);
+    })?;
     Ok(())
 }
 

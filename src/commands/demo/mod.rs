@@ -20,6 +20,8 @@ use crate::origin::Origin;
 use crate::output::{Output, OutputError};
 use crate::publish::printer::Printer;
 use crate::report::State;
+use crate::sync::channel::channel;
+use crate::sync::{spawn, LARGE_STACK};
 use crate::sys::{self, SocketOptions};
 use crate::wire::NodeRole;
 use link::{Delay, DelayLink};
@@ -28,7 +30,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Duration;
 
 /// The normal one-way delays of the three links, in microseconds.
@@ -192,7 +193,7 @@ fn demonstrate(
          probes in {:.0} s.\n\
          Half way through, one direction of one link is slowed by 2 to 8 ms. Which one is printed \
          after the verdict.\n\
-         A longer run would see smaller changes, and would tell a burst from a change that \
+         A longer run would see smaller changes, and would distinguish a burst from a change that \
          stays.\n\n",
         INTERVAL.as_secs_f64() * BLOCKS as f64
     ))
@@ -217,13 +218,12 @@ fn demonstrate(
     };
     let slow = Duration::from_micros(NORMAL[hidden.segment]) + hidden.extra;
     let half = INTERVAL * (BLOCKS / 2) as u32;
-    Builder::new()
-        .name("slow down".into())
-        .spawn(move || {
-            let _ = crossbeam_channel::never::<()>().recv_timeout(half);
-            slowed.set(slow);
-        })
-        .map_err(setup)?;
+    spawn("slow down", LARGE_STACK, move || {
+        let (_open, pause) = channel::<()>(0);
+        let _ = pause.recv_timeout(half);
+        slowed.set(slow);
+    })
+    .map_err(setup)?;
     let plan = Plan {
         count: Some(BLOCKS),
         interval: INTERVAL,

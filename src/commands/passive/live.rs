@@ -2,11 +2,10 @@
 
 use super::{complain, lock, Session, Source};
 use crate::passive::{Filter, Packet, LINK_ETHERNET, LINK_RAW};
+use crate::sys::link::LinkChanges;
 use crate::sys::packet::{interface_name, is_link_down, PacketSocket};
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
 
 /// The longest frame of a live capture that is kept; gathered segments (GRO) reach 64 KiB.
 const FRAME: usize = 128 * 1024;
@@ -23,8 +22,8 @@ pub(super) fn open(interface: &str, filter: &Filter) -> Result<Source, String> {
             Ok(Source::Live(Arc::new(socket), interface.to_owned()))
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(format!(
-            "capture on {interface}: {error}: it takes root or CAP_NET_RAW; or pipe from one who \
-             may: sudo tcpdump -i {interface} -U -w - | ... passive -"
+            "capture on {interface}: {error}: it takes root or CAP_NET_RAW; or read from a pipe: \
+             sudo tcpdump -i {interface} -U -w - | ... passive -"
         )),
         Err(error) => Err(format!("capture on {interface}: {error}")),
     }
@@ -49,22 +48,28 @@ fn link_is_up(interface: &str) -> bool {
     flags.is_some_and(|flags| flags & 1 == 1)
 }
 
-/// How often an interface that went down is looked at.
-const LINK_POLL: Duration = Duration::from_millis(100);
-
 /// Waits until an interface is up, and returns a new socket if it is another one under the name.
-fn wait_for_link(socket: &PacketSocket, interface: &str, filter: &Filter) -> Option<PacketSocket> {
+///
+/// # Errors
+///
+/// As rtnetlink(7), if its changes cannot be received.
+fn wait_for_link(
+    socket: &PacketSocket,
+    interface: &str,
+    filter: &Filter,
+) -> io::Result<Option<PacketSocket>> {
+    // Before the first look, so that no change between a look and a wait is missed.
+    let changes = LinkChanges::subscribe()?;
     loop {
-        thread::sleep(LINK_POLL);
-        if !link_is_up(interface) {
-            continue;
+        if link_is_up(interface) {
+            if socket.is_on(interface) {
+                return Ok(None);
+            }
+            if let Ok(socket) = open_socket(interface, filter) {
+                return Ok(Some(socket));
+            }
         }
-        if socket.is_on(interface) {
-            return None;
-        }
-        if let Ok(socket) = open_socket(interface, filter) {
-            return Some(socket);
-        }
+        changes.wait()?;
     }
 }
 
@@ -85,7 +90,10 @@ pub(super) fn receive(
             Ok(received) => received,
             Err(error) if is_link_down(&error) => {
                 complain(&format!("{interface}: the link went down; waiting for it"));
-                let renewed = wait_for_link(&socket, interface, filter);
+                let renewed = match wait_for_link(&socket, interface, filter) {
+                    Ok(renewed) => renewed,
+                    Err(error) => return Some(format!("waiting for {interface}: {error}")),
+                };
                 complain(&format!("{interface}: the link is up again"));
                 if let Some(renewed) = renewed {
                     let mut session = lock(session);

@@ -18,7 +18,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use record::{OneWay, PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
+pub use record::{OneWayMedians, PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
 
 use super::change::{Began, Lasts, RecordEvent, RecordWatch, RunHistory, When};
 use super::model::way_of;
@@ -139,7 +139,7 @@ impl PathHistory {
         self.records.last().map_or(0, |record| record.sequence)
     }
 
-    /// When the window at `at` began, by the clock as it is at `now`.
+    /// Returns the time at which the window at `at` began, by the clock as it is at `now`.
     pub fn began(&self, at: When, now: When) -> Began {
         let since = self.wall_of(at, now);
         if since.is_some() {
@@ -198,8 +198,8 @@ impl PathHistory {
     }
 
     /// Returns the one-way medians of `part` in the latest runs that began before `since`, or in
-    /// all of them, forward and return; only those whose clocks were synchronised.
-    pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<OneWay> {
+    /// all of them, forward and return. Only those whose clocks were synchronised.
+    pub fn one_way_before(&self, part: Part, since: Option<WallTime>) -> Vec<OneWayMedians> {
         let is_before = |record: &&Record| since.map_or(true, |since| record.when.wall < since);
         let records = self.records.iter().rev().filter(is_before);
         let ways = records.filter_map(|record| record.parts.get(&part)?.one_way);
@@ -232,17 +232,17 @@ impl PathHistory {
 /// add up to, is more than half of the change, or with fewer than 3 before.
 pub fn direction_of(
     amount: SignedNanos,
-    before: &[OneWay],
-    after: &[OneWay],
+    before: &[OneWayMedians],
+    after: &[OneWayMedians],
 ) -> Option<VerdictDirection> {
     if before.len() < DIRECTION_NEEDS || after.is_empty() {
         return None;
     }
-    let error = |group: &[OneWay]| group.iter().map(|of| of.error.0).max().unwrap_or(0);
+    let error = |group: &[OneWayMedians]| group.iter().map(|of| of.error.0).max().unwrap_or(0);
     if error(before).saturating_add(error(after)) > amount.0.unsigned_abs() / 2 {
         return None;
     }
-    let sorted = |group: &[OneWay], way: usize| {
+    let sorted = |group: &[OneWayMedians], way: usize| {
         let mut values: Vec<i64> = group.iter().map(|of| of.ways[way].0).collect();
         values.sort_unstable();
         values

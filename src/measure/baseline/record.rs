@@ -31,12 +31,12 @@ pub struct PartRecord {
     /// The 95th percentile.
     pub p95: SignedNanos,
     /// `None` unless both clocks are synchronised.
-    pub one_way: Option<OneWay>,
+    pub one_way: Option<OneWayMedians>,
 }
 
 /// One-way delays of a segment, by two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneWay {
+pub struct OneWayMedians {
     /// Medians, forward and return.
     pub ways: [SignedNanos; 2],
     /// The greatest error of the clocks against each other, as their kernels state it.
@@ -50,7 +50,7 @@ pub struct Record {
     pub sequence: u64,
     /// Duration of the window.
     pub window: Nanos,
-    /// When the window began, in whole milliseconds.
+    /// The time at which the window began, in whole milliseconds.
     pub when: When,
     /// The parts that had blocks.
     pub parts: VecMap<Part, PartRecord>,
@@ -73,7 +73,7 @@ impl PartRecord {
             mean: micros(self.mean),
             p50: micros(self.p50),
             p95: micros(self.p95),
-            one_way: self.one_way.map(|of| OneWay {
+            one_way: self.one_way.map(|of| OneWayMedians {
                 ways: of.ways.map(micros),
                 error: Nanos(of.error.0.div_ceil(MICRO as u64) * MICRO as u64),
             }),
@@ -94,7 +94,7 @@ impl PartRecord {
             mean: mean(self.mean, other.mean),
             p50: mean(self.p50, other.p50),
             p95: mean(self.p95, other.p95),
-            one_way: ways.map(|(a, b)| OneWay {
+            one_way: ways.map(|(a, b)| OneWayMedians {
                 ways: [0, 1].map(|way| mean(a.ways[way], b.ways[way])),
                 error: a.error.max(b.error),
             }),
@@ -211,7 +211,7 @@ impl fmt::Display for Record {
             } = *figures;
             write!(f, " {}=", short(*part))?;
             write!(f, "{count},{},{},{}", us(mean), us(p50), us(p95))?;
-            if let Some(OneWay { ways, error }) = one_way {
+            if let Some(OneWayMedians { ways, error }) = one_way {
                 let error = error.0 / MICRO as u64;
                 write!(f, ",{},{},{error}", us(ways[0]), us(ways[1]))?;
             }
@@ -269,7 +269,7 @@ fn parse_figures(text: &str) -> Option<PartRecord> {
         one_way: None,
     };
     let one_way = match delay() {
-        Some(forward) => Some(OneWay {
+        Some(forward) => Some(OneWayMedians {
             ways: [forward, delay()?],
             error: Nanos(u64::try_from(delay()?.0).ok()?),
         }),

@@ -34,7 +34,7 @@ impl Random {
         let mut parts = VecMap::new();
         for _ in 0..self.below(5) {
             let delay = |random: &mut Self| SignedNanos(random.below(90_000_000) as i64 - 1_000);
-            let one_way = (self.below(2) == 0).then(|| OneWay {
+            let one_way = (self.below(2) == 0).then(|| OneWayMedians {
                 ways: [delay(self), delay(self)],
                 error: Nanos(self.below(90_000_000)),
             });
@@ -214,7 +214,7 @@ fn of_nine(random: &mut Random, when: When, base: i64) -> Record {
                 mean: at(300_000),
                 p50: at(200_000),
                 p95: at(2_000_000),
-                one_way: synchronised.then(|| OneWay {
+                one_way: synchronised.then(|| OneWayMedians {
                     ways: [at(150_000), at(150_000)],
                     error: Nanos(30_000),
                 }),
@@ -363,14 +363,14 @@ fn a_rise_of_windows_is_named_survives_the_file_and_is_accepted() {
 
 #[test]
 fn a_direction_is_known_where_the_clocks_agreed_better_than_half_of_the_change() {
-    let by = |forward: i64, back: i64, error: u64| OneWay {
+    let by = |forward: i64, back: i64, error: u64| OneWayMedians {
         ways: [forward, back].map(|way| SignedNanos(way * 1_000_000)),
         error: Nanos(error * 1_000_000),
     };
     let ms = |forward: i64, back: i64| by(forward, back, 1);
     let before = [ms(10, 12), ms(10, 12), ms(10, 12)];
     let rise = SignedNanos(8_000_000);
-    let of = |after: &[OneWay]| direction_of(rise, &before, after);
+    let of = |after: &[OneWayMedians]| direction_of(rise, &before, after);
     assert_eq!(of(&[ms(18, 12)]), Some(VerdictDirection::Forward));
     assert_eq!(of(&[ms(10, 20)]), Some(VerdictDirection::Return));
     assert_eq!(of(&[ms(14, 16)]), Some(VerdictDirection::Both));
@@ -525,4 +525,33 @@ fn a_change_of_runs_began_when_its_clock_was_set_or_before_the_first_run_whose_w
         }
     }
     assert!(unknown > 4_000, "{unknown}");
+}
+
+#[test]
+fn a_rise_of_a_young_run_is_over_soon_after_it_ends() {
+    for seed in 1..=40_u64 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let window = Nanos(2_000_000_000);
+        let mut watch = RecordWatch::new(window);
+        let (mut when, mut named) = (start(), false);
+        for number in 0..80_u64 {
+            let level = if (25..32).contains(&number) {
+                48_600
+            } else {
+                40_600
+            };
+            let us = |random: &mut Random, wide: u64| level + random.below(wide) as i64;
+            let figures = Figures {
+                p50: SignedNanos(us(&mut random, 150) * 1_000),
+                mean: SignedNanos(us(&mut random, 300) * 1_000),
+                p95: SignedNanos(us(&mut random, 900) * 1_000),
+            };
+            watch.push(when, &figures);
+            named |= watch.lasts().is_some();
+            when.wall = WallTime(when.wall.0 + window.0);
+            when.mono = when.mono + window;
+        }
+        assert!(named, "seed {seed}");
+        assert_eq!(watch.lasts(), None, "seed {seed}");
+    }
 }

@@ -175,8 +175,8 @@ impl Fit {
     }
 }
 
-/// The shape that explains most of centred values, not judged yet. `ramps` is how many ramps are
-/// among the shapes, 4 or none: to two steps a ramp is so near that no second shape helps it.
+/// The shape that explains most of centred values, not judged yet. `ramps` is the number of ramps
+/// among the shapes, 4 or none. To two steps a ramp is so near that no second shape helps it.
 fn best_shape(m: &[f64], batches: Batches, ramps: usize) -> Level {
     let k = m.len();
     let mut sums = vec![0.0];
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_a_bump_and_a_ramp_are_told_apart() {
+    fn a_step_a_bump_and_a_ramp_are_distinguished() {
         let batches = Batches::of(400).unwrap();
         for seed in 0..200 {
             let step = medians_with(seed, |b| if b >= 13 { 3.0 } else { 0.0 });

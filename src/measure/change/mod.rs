@@ -102,9 +102,9 @@ pub struct Finding {
     pub low: SignedNanos,
     /// High end of it.
     pub high: SignedNanos,
-    /// When the first block on the new level was due.
+    /// The time at which the first block on the new level was due.
     pub since: MonoTime,
-    /// When the first block after it was due; `None` if it lasts until the end.
+    /// The time at which the first block after it was due; `None` if it lasts until the end.
     pub until: Option<MonoTime>,
     /// All blocks of it.
     pub inside: Figures,
@@ -139,8 +139,8 @@ pub struct Changes {
     pub findings: Vec<Finding>,
     /// Blocks that were not released together with the block ahead of them.
     pub own_blocks: usize,
-    /// The least further change that would have been named; `None` for a run that is too short:
-    /// of fewer than 30 own blocks, or under a second, in which one stall is much of the run.
+    /// The least further change that would have been named. `None` for a run that is too short: of
+    /// fewer than 30 own blocks, or under a second, in which one stall is much of the run.
     pub least: Option<Least>,
 }
 

@@ -10,7 +10,7 @@ const NEIGHBOURS: usize = 64;
 /// One block's delay in the part that is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// When it was due.
+    /// The time at which it was due.
     pub at: MonoTime,
     /// Its delay in the part; negative where a clock was stepped.
     pub delay: SignedNanos,
@@ -88,7 +88,8 @@ impl Blocks {
         &self.retransmitted
     }
 
-    /// When own block `index` was due; the end of the last block for one past the last.
+    /// Returns the time at which own block `index` was due; the end of the last block for one past
+    /// the last.
     pub(super) fn time(&self, index: usize) -> MonoTime {
         let place = self.place(index).min(self.all.len().saturating_sub(1));
         MonoTime(self.all.get(place).map_or(0, |block| block.0))

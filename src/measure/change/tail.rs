@@ -16,7 +16,7 @@ const RATIO: f64 = 25.0;
 pub(super) const PLACES: usize = 7;
 /// Own blocks that it lasts, and that lie beside it, at least.
 const SPAN: usize = 30;
-/// By so much less of the ratio, a step is preferred over a bump: a bump that ends two batches
+/// By so much less of the ratio, a step is preferred over a bump. A bump that ends two batches
 /// before the run does is mostly a step with two quiet batches.
 const SIMPLER: f64 = 8.0;
 /// Least ratio, as a multiple of [`RATIO`], of a change that is named in 95 of 100 runs.
@@ -235,7 +235,7 @@ fn scan(late: &[bool], batches: Batches, logs: &CountLogs) -> Option<Tail> {
 }
 
 /// The least share of the blocks, of the last half of `count` own blocks, that is named in 95 of
-/// 100 runs; `beside` is the share that is late anyway. 1 if no share is.
+/// 100 runs. `beside` is the share that is late anyway. 1 if no share is.
 pub(super) fn least_share(count: usize, beside: f64, parts: usize) -> f64 {
     let half = count as f64 / 2.0;
     let beside = beside.clamp(1e-9, 1.0);

@@ -16,7 +16,7 @@ use crate::vec_map::VecMap;
 /// Blocks at the end of an endless run whose median decides if a change still stands.
 const STANDS_BY: usize = 20;
 
-/// Where the delays of a part stand in the rows.
+/// The columns of a part's delays in the rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
     pub(super) part: Part,
@@ -310,7 +310,7 @@ fn direction(
     Some(way_of(change.amount.0, forward, back))
 }
 
-/// How much the figure of the rows within `window` is above that of the rows beside it.
+/// The amount by which the figure of the rows within `window` is above that of the rows beside it.
 fn grown(rows: &Rows, read: Reading, figure: Figure, window: &std::ops::Range<u64>) -> Option<i64> {
     let mut values = [Vec::new(), Vec::new()];
     for row in rows.searched() {
@@ -407,7 +407,7 @@ pub(super) fn add_windows(history: &PathHistory, now: When, found: &mut [PartCha
         let change = Change {
             part: part.part,
             origin: Origin::Windows {
-                turns: lasts.episodes,
+                episodes: lasts.episodes,
                 per_day: lasts.per_day,
             },
             figure: match lasts.figure {
@@ -456,10 +456,11 @@ fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> 
                 .collect();
             exact_quantile(&mut latest, 0.5).is_some_and(|now| now < half)
         }
-        // Late blocks are over where a fall was found, or where the search no longer sees them.
+        // Late blocks are over where a fall was found, or where the search sees none that last.
         FindingKind::Tail { .. } => {
             let fell = part.changes.iter().any(|change| change.amount.0 < 0);
-            let seen = part.changes.iter().any(|change| change.amount.0 > 0);
+            let lasts = |change: &Change| change.amount.0 > 0 && change.until.is_none();
+            let seen = part.changes.iter().any(lasts);
             let mut latest: Vec<i64> = latest
                 .iter()
                 .rev()

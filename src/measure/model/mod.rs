@@ -28,7 +28,7 @@ use std::sync::Arc;
 /// Shapes of a path that are kept apart; of more, the one that came longest ago is forgotten.
 const SHAPES: usize = 4;
 
-/// What a run is compared with.
+/// The run or state that a run is compared with.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Baseline {
     /// The run itself.

@@ -1,7 +1,7 @@
 //! The nodes of a path that stamp both ways and what is between them: histograms, clocks, pumps and
 //! rows of one shape.
 
-use crate::measure::baseline::OneWay;
+use crate::measure::baseline::OneWayMedians;
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
 use crate::measure::series::{exact_quantile, Rows, NONE};
@@ -19,7 +19,7 @@ const OF_SEGMENT: usize = 4;
 const OF_HOST: usize = 3;
 
 /// A block may wait so long for a retransmission before the reading's span, and for the block that
-/// carries the reading after it: the least timeout of Linux's TCP is 200 ms.
+/// carries the reading after it. The least timeout of Linux's TCP is 200 ms.
 const WAITING: Nanos = Nanos::from_millis(600);
 
 /// Delays of one part of the path.
@@ -94,7 +94,7 @@ pub(super) struct Segment {
     pub(super) clock: Clock,
 }
 
-/// How a column of the rows is read.
+/// The reading of a column of the rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading {
     pub(super) column: usize,
@@ -241,7 +241,7 @@ impl Path {
         part: Part,
         since: MonoTime,
         errors: &VecMap<u8, Nanos>,
-    ) -> Option<OneWay> {
+    ) -> Option<OneWayMedians> {
         let Part::Segment { from, to } = part else {
             return None;
         };
@@ -258,7 +258,7 @@ impl Path {
             exact_quantile(&mut values, 0.5).map(SignedNanos)
         };
         let column = Self::segment_column(place);
-        Some(OneWay {
+        Some(OneWayMedians {
             ways: [median(column + 1)?, median(column + 2)?],
             error: *errors.get(&from)? + *errors.get(&to)?,
         })
@@ -323,7 +323,7 @@ impl Path {
     }
 
     /// Adds the readings of retransmissions that came with a block, and flags the blocks that they
-    /// delayed: those of its connection that may have waited for one within the span of the
+    /// delayed. Those are of its connection that may have waited for one within the span of the
     /// reading, and were late.
     fn record_retransmits(&mut self, trip: &Trip) {
         for (reading, place) in self.add_retransmits(&trip.retransmits) {
@@ -463,8 +463,8 @@ impl Path {
         }
     }
 
-    /// A round trip well below zero that a part beside it makes up for: the clock between them was
-    /// stepped, though its generation does not say so. The figures are kept, but the verdict does
+    /// A round trip well below zero that a part beside it makes up for. The clock between them was
+    /// stepped, though its generation does not show it. The figures are kept, but the verdict does
     /// not rest on them.
     fn mask_unreported_steps(&mut self, at: MonoTime, parts: &Parts) {
         // Clocks at 200 ppm of each other may show as little as this below zero.

@@ -120,10 +120,7 @@ impl Model {
             Some(PartStatistics {
                 part,
                 delay: delays.run.summary(),
-                distribution: match part {
-                    Part::Connect { .. } | Part::Behind(_) => delays.run.clone(),
-                    _ => Histogram::default(),
-                },
+                distribution: delays.run.clone(),
                 window: delays.last_window.or_else(|| delays.window.summary()),
                 mean: share.map(|share| SignedNanos(share.mean as i64)),
                 share: share.and_then(|share| share.share),
@@ -203,7 +200,7 @@ impl Path {
         }
     }
 
-    /// One-way delays above their own minimum, of the blocks that were kept; `None` if the skew is
+    /// One-way delays above their own minimum, of the blocks that were kept. `None` if the skew is
     /// unknown and could be a quarter of how much the round trip varies.
     fn excess(&self, place: usize, direction: Direction) -> Option<Summary> {
         let clock = &self.segments[place].clock;

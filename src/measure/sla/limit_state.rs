@@ -5,14 +5,14 @@ use crate::measure::{Part, Sla};
 use crate::time::WallTime;
 use std::fmt;
 
-/// A rule turned, for one part of the path.
+/// A change of a rule's state, for one part of the path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuleEvent {
-    /// When the block that decided came back, on the clock of the node that reports.
+    /// The time at which the block that decided came back, on the clock of the node that reports.
     pub at: WallTime,
     /// That block.
     pub sequence: u64,
-    /// Which rule, and how the part stands to it now; `None` where it is no longer on the path.
+    /// The rule and its present state for the part; `None` where it is no longer on the path.
     pub now: LimitState,
 }
 
@@ -23,24 +23,24 @@ impl fmt::Display for RuleEvent {
     }
 }
 
-/// How one part stands to one rule.
+/// The state of one rule for one part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitState {
-    /// Where.
+    /// The part.
     pub part: Part,
     /// The rule's line; `None` for a limit of the command line.
     pub line: Option<u32>,
-    /// What is measured.
+    /// The measured figure.
     pub figure: RuleFigure,
-    /// What of it; `None` each block's own value.
+    /// Its statistic; `None` for each block's own value.
     pub statistic: Option<Statistic>,
-    /// How bad it is beyond the limit.
+    /// The severity beyond the limit.
     pub severity: Sla,
     /// The limit in force; `None` while it waits for a baseline.
     pub limit: Option<Amount>,
     /// The latest evaluation; `None` before the first.
     pub value: Option<Amount>,
-    /// `Ok`, or the severity while the rule has turned.
+    /// `Ok`, or the severity while the rule is exceeded.
     pub state: Sla,
 }
 

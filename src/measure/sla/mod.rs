@@ -86,7 +86,7 @@ pub enum PartPattern {
     Host(Option<String>),
     /// The connects of one node to the next.
     Connect(Option<(String, String)>),
-    /// What lies behind the last node that stamps, of that name.
+    /// The part behind the last node that stamps, of that name.
     Behind(Option<String>),
     /// The server behind an exit, and the network to it.
     Server,

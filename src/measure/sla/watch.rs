@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 /// Events kept; what is older is counted.
 const EVENTS: usize = 100;
-/// How often the baseline and the increase are asked of the model.
+/// The interval at which the model is asked for the baseline and the increase.
 const GROWTH_EVERY: Nanos = Nanos::from_millis(1_000);
 /// The least one-way delay is that of one to two such spans, and of as many blocks.
 const EXCESS_SPAN: Nanos = Nanos::from_millis(10_000);
 const EXCESS_BLOCKS: u32 = 16;
 
-/// What the model knows of a part's growth, in nanoseconds.
+/// A part's growth as the model knows it, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Growth {
     /// Median of the baseline's batches at p50 and at p95; `None` without a baseline.
@@ -46,7 +46,7 @@ struct Track {
     recent: VecDeque<(f64, bool)>,
     evaluations: u64,
     within: u32,
-    turned: bool,
+    exceeded: bool,
     value: Option<f64>,
     limit: Option<f64>,
     growth: Growth,
@@ -108,7 +108,7 @@ impl Watch {
         watch
     }
 
-    /// Whether there is nothing to watch.
+    /// Returns `true` if there is nothing to watch.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
@@ -155,7 +155,7 @@ impl Watch {
                         recent: VecDeque::new(),
                         evaluations: 0,
                         within: 0,
-                        turned: false,
+                        exceeded: false,
                         value: None,
                         limit: None,
                         growth: Growth::default(),
@@ -167,7 +167,7 @@ impl Watch {
                 self.tracks.push(track);
             }
         }
-        for track in old.into_iter().filter(|track| track.turned) {
+        for track in old.into_iter().filter(|track| track.exceeded) {
             self.record(&track, Sla::None);
         }
         self.least = self.hops.windows(2).map(|_| None).collect();
@@ -244,7 +244,7 @@ impl Watch {
         }
     }
 
-    /// What a block says of a part.
+    /// The delay of a part that a block shows.
     fn delay(
         &self,
         figure: RuleFigure,
@@ -350,18 +350,18 @@ impl Watch {
         self.excess[index] = Some(excess);
     }
 
-    /// Whether a rule cannot be decided without baselines and increases.
+    /// Returns `true` if a rule cannot be decided without baselines and increases.
     pub fn needs_growth(&self) -> bool {
         self.needs_growth
     }
 
-    /// Whether it is time to ask the model for them.
+    /// Returns `true` if it is time to ask the model for them.
     pub fn wants_growth(&self, at: MonoTime) -> bool {
         let due = |then| at.since(then) >= GROWTH_EVERY;
         self.needs_growth && self.grown.map_or(true, due)
     }
 
-    /// Takes in what the model says of each part's growth.
+    /// Takes in each part's growth, as the model knows it.
     pub fn grow(&mut self, at: MonoTime, growth: &VecMap<Part, Growth>) {
         self.grown = Some(at);
         for index in 0..self.tracks.len() {
@@ -416,7 +416,7 @@ impl Watch {
             (track.value, track.limit) = (Some(value), Some(limit));
             track.recent.clear();
             track.recent.push_back((value, value > limit));
-            self.turn(index, value > limit);
+            self.change(index, value > limit);
         }
     }
 
@@ -449,36 +449,32 @@ impl Watch {
         while track.recent.len() > of as usize {
             track.recent.pop_front();
         }
-        let exceeded = track
-            .recent
-            .iter()
-            .filter(|(_, exceeded)| *exceeded)
-            .count();
-        let holds = exceeded >= hits as usize;
+        let above = track.recent.iter().filter(|(_, above)| *above).count();
+        let holds = above >= hits as usize;
         let is_within = value <= below.unwrap_or(limit).min(limit);
         track.within = if is_within { track.within + 1 } else { 0 };
-        let turned = match (track.turned, after, below) {
+        let exceeded = match (track.exceeded, after, below) {
             (false, ..) => holds,
             (true, None, None) => holds,
             (true, after, _) => track.within < after.unwrap_or(1),
         };
-        if track.turned && !turned && holds {
-            // What it was turned by is over: it takes as much to turn it again.
+        if track.exceeded && !exceeded && holds {
+            // Its cause is over: the next change needs as many evaluations as the first.
             track.recent.clear();
         }
-        self.turn(index, turned);
+        self.change(index, exceeded);
     }
 
-    fn turn(&mut self, index: usize, turned: bool) {
+    fn change(&mut self, index: usize, exceeded: bool) {
         let track = &mut self.tracks[index];
-        if track.turned == turned {
+        if track.exceeded == exceeded {
             return;
         }
-        track.turned = turned;
+        track.exceeded = exceeded;
         track.within = 0;
         let severity = self.rules[track.rule].severity;
         let track = track.clone();
-        self.record(&track, if turned { severity } else { Sla::Ok });
+        self.record(&track, if exceeded { severity } else { Sla::Ok });
     }
 
     fn record(&mut self, track: &Track, state: Sla) {
@@ -509,7 +505,7 @@ impl Watch {
         (self.events.iter().cloned().collect(), self.forgotten)
     }
 
-    /// How a part stands to all its limits.
+    /// Returns the state of a part over all its limits.
     pub fn state(&self, place: Part) -> Sla {
         let own = self.tracks.iter().filter(|track| track.part == place);
         own.map(|track| self.track_state(track))
@@ -524,14 +520,14 @@ impl Watch {
     }
 
     fn track_state(&self, track: &Track) -> Sla {
-        if track.turned {
+        if track.exceeded {
             self.rules[track.rule].severity
         } else {
             Sla::Ok
         }
     }
 
-    /// How each part stands to each rule.
+    /// Returns the state of each rule for each part.
     pub fn limits(&self) -> Vec<LimitState> {
         let states = self.tracks.iter().map(|track| self.limit_state(track));
         states.collect()
@@ -807,7 +803,7 @@ mod tests {
         bench.watch.grow(MonoTime(0), &growth);
         let server = ["server warning, delay 9 ms, limit 8 ms (line 3)"];
         assert_eq!(bench.far(1.0), server);
-        // A block that did not wait says nothing of the connect, and what was seen stays a part.
+        // A block that did not wait does not show the connect, and what was seen stays a part.
         bench.ends = [None; 3];
         assert_eq!(bench.far(1.0), [""; 0]);
         assert_eq!(lines(&bench.watch), []);
@@ -866,7 +862,7 @@ mod tests {
     }
 
     #[test]
-    fn excess_is_told_by_direction_and_begins_anew_with_another_clock() {
+    fn excess_is_reported_by_direction_and_begins_anew_with_another_clock() {
         let mut bench = Bench::new("segment * forward_excess > 2ms\nsegment * return_excess > 2ms");
         for _ in 0..5 {
             assert!(bench.block([(0.5, 0.5), (1.0, 1.0)]).is_empty());
@@ -933,7 +929,7 @@ mod tests {
     fn loss_is_a_share_of_the_blocks_decided_on_since_the_last_look() {
         let mut bench = Bench::new("total loss > 10% over 10");
         bench.watch.counts(5, 5);
-        assert!(bench.messages().is_empty(), "too few to say");
+        assert!(bench.messages().is_empty(), "too few blocks");
         bench.watch.counts(10, 1);
         assert!(bench.messages().is_empty());
         bench.watch.counts(20, 3);
@@ -1039,7 +1035,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_goes_away_is_told_and_its_questions_end() {
+    fn a_part_that_goes_away_is_reported_and_its_requests_end() {
         let mut bench =
             Bench::new("segment B->C round_trip > 5ms ask load at *\nhost X residence > 1s");
         bench.far(6.0);

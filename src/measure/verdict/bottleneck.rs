@@ -9,7 +9,7 @@ const HELD: f64 = 0.10;
 /// Held for more than this it is the bottleneck, whatever else there is.
 pub(super) const MOSTLY: f64 = 0.50;
 
-/// Where a chain of held pumps ends: the part after the last of them.
+/// The end of a chain of held pumps: the part after the last of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bottleneck {
     /// `None`: what the origin writes its answers to.
@@ -23,7 +23,7 @@ impl Evidence<'_> {
         self.held.get(pump).is_some_and(|share| *share > HELD)
     }
 
-    /// The end of a chain of held pumps, from the far end of `part` onward.
+    /// The end of a chain of held pumps, from the far end of `part` on.
     ///
     /// With `!moved_only`, also a part that is itself the end of the chain: its near pump is held.
     pub(super) fn bottleneck(&self, part: Part, moved_only: bool) -> Option<Bottleneck> {
@@ -57,7 +57,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// What follows a pump in the way of the data: the next pump, and the part between them.
+    /// The successor of a pump in the way of the data: the next pump, and the part between them.
     fn after(&self, pump: usize) -> (Option<usize>, Option<(Part, Option<VerdictDirection>)>) {
         let places = self.hops.len();
         let segment = |place: usize, direction| {

@@ -9,7 +9,7 @@ use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use bottleneck::Bottleneck;
 pub(super) use text::ms;
 
-/// How a change was found.
+/// The evidence by which a change was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// Within the run.
@@ -18,9 +18,9 @@ pub(super) enum Origin {
     Ramp,
     /// Against so many earlier runs.
     Runs(usize),
-    /// Against earlier windows: named in so many turns, at once or by so much a day.
+    /// Against earlier windows: named in `episodes`, at once or by `per_day`.
     Windows {
-        turns: u16,
+        episodes: u16,
         per_day: Option<SignedNanos>,
     },
 }
@@ -39,11 +39,11 @@ pub(super) struct Change {
     pub(super) high: SignedNanos,
     /// The figure before the change.
     pub(super) baseline: SignedNanos,
-    /// When it began, if that is within the run.
+    /// The time at which it began, if that is within the run.
     pub(super) since: Option<MonoTime>,
-    /// When it began, if that is in an earlier run or window.
+    /// The time at which it began, if that is in an earlier run or window.
     pub(super) began: Began,
-    /// When it ended; `None` if it lasts.
+    /// The time at which it ended; `None` if it lasts.
     pub(super) until: Option<MonoTime>,
     pub(super) direction: Option<VerdictDirection>,
     /// The host's process reads late what its kernel has.
@@ -176,7 +176,7 @@ impl Evidence<'_> {
         part.name(self.name)
     }
 
-    /// When a change began, by the clock as it is now.
+    /// Returns the time at which a change began, by the clock as it is now.
     fn since(&self, change: &Change) -> Option<WallTime> {
         let within = change
             .since
@@ -210,11 +210,11 @@ impl Evidence<'_> {
             let needed = super::change::Search::NEEDED_BLOCKS;
             let reason = match self.own_blocks < needed {
                 true => format!(
-                    "too short to tell: {} blocks answered one by one, {needed} needed",
+                    "too short to decide: {} blocks answered one by one, {needed} needed",
                     self.own_blocks
                 ),
                 false => format!(
-                    "too short to tell: the run lasted {:.3} s, 1 s needed",
+                    "too short to decide: the run lasted {:.3} s, 1 s needed",
                     self.lasted.0 as f64 / 1e9
                 ),
             };

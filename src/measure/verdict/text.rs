@@ -71,13 +71,13 @@ impl Evidence<'_> {
             Origin::Run => "a change within the run".to_owned(),
             Origin::Ramp => "a slow rise within the run".to_owned(),
             Origin::Runs(runs) => format!("a change against {runs} earlier runs"),
-            Origin::Windows { turns, per_day } => {
+            Origin::Windows { episodes, per_day } => {
                 let mut text = "a change against earlier windows".to_owned();
                 if let Some(per_day) = per_day {
                     text = format!("a slow rise over windows, {} ms a day", ms(per_day.0));
                 }
-                if turns > 1 {
-                    text += &format!(", for the {turns}. time since it was first named");
+                if episodes > 1 {
+                    text += &format!(", for the {episodes}. time since it was first named");
                 }
                 text
             }

@@ -26,6 +26,7 @@ use crate::session::opening::Session;
 use crate::session::trips::{last_retransmits, trip, ForgedStamp, TripOrigin};
 use crate::time::{Nanos, WallTime};
 use crate::wire::{FrameView, Header, Stamp, StampDirection, StampFlags};
+use crate::FULL;
 use std::io;
 use std::net::TcpStream;
 
@@ -49,9 +50,9 @@ pub struct Pump<'a> {
     epoch: usize,
     /// The time at which the pending frames were completely read, if one of them is marked.
     read_at: Option<Moment>,
-    /// The time of the onward connect, as long as a read may hold bytes that arrived within it.
+    /// The time of the connect upstream, as long as a read may hold bytes that arrived within it.
     window: Option<ConnectWindow>,
-    /// The bytes of `read_at` were there before the onward connection was established.
+    /// The bytes of `read_at` were there before the upstream connection was established.
     waited: bool,
     retransmits: RetransmitCounter,
     annotations: AnnotationWriter,
@@ -95,7 +96,7 @@ impl<'a> Pump<'a> {
         self.window = window;
     }
 
-    /// Takes the time at which the first bytes of a plain client were read, before the onward
+    /// Takes the time at which the first bytes of a plain client were read, before the upstream
     /// connect.
     pub(super) fn begin_raw(&mut self, read_at: Option<Moment>) {
         self.read_at = read_at;
@@ -173,6 +174,9 @@ impl<'a> Pump<'a> {
     /// answer right after.
     #[inline]
     fn log_payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
+        if !FULL {
+            return; // HTTP is not read on small machines.
+        }
         if let Some(connection_log) = self.pair.client.connection_log() {
             connection_log.payload(from, when, bytes);
         }
@@ -184,7 +188,7 @@ impl<'a> Pump<'a> {
         sent.map_err(|fault| self.write_fault(side, fault))
     }
 
-    /// Sends a frame that is no block: OPEN onward, OPENED back, END.
+    /// Sends a frame that is no block: OPEN forward, OPENED back, END.
     ///
     /// # Errors
     ///
@@ -232,7 +236,7 @@ impl<'a> Pump<'a> {
         FrameReader::new(self.pair, source, self.node.settings.idle_timeout)
     }
 
-    /// Ends the direction in order: passes the end of the source on, then waits until its socket is
+    /// Ends the direction in order. Passes the end of the source on, then waits until its socket is
     /// closed for good, so that a later reset is passed on too.
     fn finish(&self, pass_on: impl FnOnce()) -> Result<(), ConnectionFault> {
         let source = self.end(self.source);
@@ -290,7 +294,7 @@ impl<'a> Pump<'a> {
     }
 
     /// Returns the time at which the bytes of a read at `read_at`, one of the first, were there:
-    /// nothing was read before the onward connection was established.
+    /// nothing was read before the upstream connection was established.
     #[inline(never)]
     fn readable_at(
         &mut self,

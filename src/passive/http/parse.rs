@@ -7,8 +7,7 @@ use super::{Current, Http, Open, State};
 use crate::time::WallTime;
 
 impl Http {
-    /// How many of the next bytes are not needed for themselves, but for the last, whose time
-    /// counts.
+    /// The number of next bytes of which only the last counts, by its time.
     pub(super) fn spare(&self, side: Side) -> u64 {
         if self.is_unsure(side) {
             return 0;

@@ -16,7 +16,7 @@ pub(super) fn at(ms: f64) -> WallTime {
     WallTime(EPOCH + (ms * 1e6).round() as u64)
 }
 
-/// A script, a segment per line: milliseconds, `c` or `s` for who sends, flags of `SAFR` (or `-`),
+/// A script, a segment per line: milliseconds, `c` or `s` for the sender, flags of `SAFR` (or `-`),
 /// then `seq= ack= len= ts=VAL,ECR win= port= text=`; the last one is the payload, with `~` for a
 /// line end. Without `seq=` or `ack=` a segment continues what precedes it.
 pub(super) fn script(text: &str) -> Vec<Built> {

@@ -367,7 +367,7 @@ fn cut_at_every_length_a_random_capture_is_one_json_value() {
 
 /// For other programs to read the same: a line per case, its seed and its file.
 #[test]
-#[ignore = "prints captures; STS_CASES and STS_SEED say which"]
+#[ignore = "prints captures; STS_CASES and STS_SEED choose them"]
 fn the_captures_in_hexadecimal_digits() {
     for seed in cases(100) {
         let digits = Case::new(seed).pcap().into_iter();

@@ -75,3 +75,12 @@ fn a_hundred_thousand_mutations_of_each_format_do_no_harm() {
         }
     }
 }
+
+#[test]
+fn captures_in_any_container_cut_at_every_length_are_one_json_value() {
+    for (seed, capture) in super::variants::short_captures(6) {
+        for length in (0..capture.len().min(1500)).filter(|length| length % 3 == seed % 3) {
+            valid_json(&capture[..length]);
+        }
+    }
+}

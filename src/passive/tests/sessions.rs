@@ -86,7 +86,7 @@ fn a_flow_that_begins_midstream_has_its_server_at_the_lower_port() {
         ["10.0.0.1:40000", "10.0.1.2:80"]
     );
     assert!(!observed.flows[0].begins_with_syn());
-    // A SYN-ACK says more than a port.
+    // A SYN-ACK decides before a port does.
     let observed = play("0 s SA seq=0 ack=1 port=7");
     assert_eq!(observed.flows[0].ends[1].to_string(), "10.0.1.2:80");
 }

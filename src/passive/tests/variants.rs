@@ -1,6 +1,6 @@
-//! Variants of what people capture, made by chance: conversations of HTTP, TLS and others, spoilt at
-//! one place, with sequence numbers that wrap at any place, in any container. Each figure is right,
-//! or there is none.
+//! Variants of what people capture, made by chance: conversations of HTTP, TLS and others, spoilt
+//! at one place, with sequence numbers that wrap at any place, in any container. Each figure is
+//! right, or there is none.
 
 use super::build::*;
 use super::containers::Container;
@@ -734,6 +734,15 @@ fn check_application(
         true => Err(format!("{} exchanges, not {turns}", exchanges.len())),
         false => Ok(()),
     }
+}
+
+/// Files of the first segments of some cases.
+pub(super) fn short_captures(count: u64) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    (1..=count).map(|seed| {
+        let mut variant = Variant::new(seed);
+        variant.segments.truncate(12);
+        (seed as usize, variant.file(&variant.container))
+    })
 }
 
 /// The capture for the eye.

@@ -18,6 +18,12 @@ pub(super) struct DrawnPart<'a> {
     pub(super) name: String,
     pub(super) is_named: bool,
     pub(super) part: Part,
+    /// The mean and the 95th percentile of its row; `None` at a node that sees no trips, and of a
+    /// connect no percentile.
+    pub(super) mean: Option<SignedNanos>,
+    pub(super) p95: Option<SignedNanos>,
+    /// Its row; `None` at a node that sees no trips.
+    pub(super) row: Option<&'a PartStatistics>,
     /// Its figures.
     pub(super) of: Drawn<'a>,
 }
@@ -61,11 +67,19 @@ impl DrawnPart<'_> {
 /// Returns all parts in order of the path.
 pub(super) fn parts(report: &Report) -> Vec<DrawnPart<'_>> {
     let statistics = &report.statistics;
-    let drawn = |part: Part, of| DrawnPart {
-        name: report.part_name(part).replace("->", "\u{2192}"),
-        is_named: statistics.verdict.part == Some(part),
-        part,
-        of,
+    let drawn = |part: Part, of| {
+        let row = statistics.parts.iter().find(|row| row.part == part);
+        let is_connect = matches!(part, Part::Connect { .. });
+        let delay = row.and_then(|row| row.delay).filter(|_| !is_connect);
+        DrawnPart {
+            name: report.part_name(part).replace("->", "\u{2192}"),
+            is_named: statistics.verdict.part == Some(part),
+            part,
+            mean: row.and_then(|row| row.mean),
+            p95: delay.map(|delay| delay.p95),
+            row,
+            of,
+        }
     };
     let hosts: Vec<_> = statistics.hosts.iter().enumerate().collect();
     let segments: Vec<_> = statistics.segments.iter().enumerate().collect();

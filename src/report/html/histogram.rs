@@ -110,11 +110,13 @@ pub(super) fn section(report: &Report, out: &mut String) {
 }
 
 fn of<'a>(part: &'a DrawnPart<'_>) -> Row<'a> {
-    let (histograms, summary) = match part.of {
-        Drawn::Other(of) => (vec![&of.distribution], of.delay),
-        Drawn::Segment(_, segment) => (vec![&segment.distribution], segment.round_trip),
+    let row = part.row.filter(|row| row.distribution.count() > 0);
+    let (histograms, summary) = match (row, &part.of) {
+        (Some(row), _) => (vec![&row.distribution], row.delay),
+        (None, Drawn::Other(row)) => (vec![&row.distribution], row.delay),
+        (None, Drawn::Segment(_, segment)) => (vec![&segment.distribution], segment.round_trip),
         // Two ways through a host make one picture; its lines are those of the way out.
-        Drawn::Host(_, host) => (
+        (None, Drawn::Host(_, host)) => (
             vec![&host.forward_distribution, &host.return_distribution],
             host.forward_residence,
         ),

@@ -186,7 +186,7 @@ fn answer(report: &Report, out: &mut String) {
         true => format!("{}, no path seen", escape(&report.role)),
         false => path.join(" \u{2192} "),
     };
-    // Where nothing changed, where the delay is says more.
+    // Without a change, the place of the largest delay is more useful.
     let largest = report.largest_text();
     let (headline, second) = match (largest, verdict.kind) {
         (Some(largest), VerdictKind::None) => (largest, Some(verdict.text.clone())),

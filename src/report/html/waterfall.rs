@@ -45,8 +45,21 @@ fn whisker(summary: Option<Summary>) -> f64 {
     })
 }
 
-/// Out and back.
+/// Out and back, as long together as the part's row has it: round trips without the wake-ups at
+/// their ends, which are the hosts'.
 fn legs(part: &DrawnPart<'_>) -> (Leg, Leg) {
+    let (mut out, mut back) = measured_legs(part);
+    let sum = out.length() + back.length();
+    if let Some(mean) = part.mean.filter(|_| sum > 0.0) {
+        let scale = (mean.0 as f64).max(0.0) / sum;
+        for leg in [&mut out, &mut back] {
+            (leg.half, leg.sure) = (leg.half * scale, leg.sure * scale);
+        }
+    }
+    (out, back)
+}
+
+fn measured_legs(part: &DrawnPart<'_>) -> (Leg, Leg) {
     let residence = |summary| Leg {
         half: 0.0,
         sure: mean(summary),
@@ -213,6 +226,10 @@ fn figures(part: &DrawnPart<'_>) -> String {
             (one, other) => one.or(other).map(|s| (s.mean.0 as f64, Some(s.p95))),
         },
     };
+    let both = both.map(|(mean, p95)| match part.mean {
+        Some(of_row) => (of_row.0 as f64, part.p95.or(p95)),
+        None => (mean, p95),
+    });
     let Some((mean, p95)) = both else {
         return "<small>unknown</small>".to_owned();
     };

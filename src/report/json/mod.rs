@@ -276,7 +276,7 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
         w.pair("baseline_ns", host.baseline);
         w.pair("increase_ns", host.increase);
         w.pair("sla", host.sla.name());
-        let mut first = report.first_facts.iter();
+        let mut first = report.first_annotations.iter();
         let first = first.find(|node| node.hop == host.hop);
         w.pair("annotated_since", first.map(|node| node.sequence));
         let nodes = report

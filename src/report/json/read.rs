@@ -82,7 +82,7 @@ impl Value {
         self.parse_number()
     }
 
-    /// Whether it is `null`.
+    /// Returns `true` if it is `null`.
     pub fn is_null(&self) -> bool {
         *self == Self::Null
     }
@@ -95,12 +95,12 @@ impl Value {
     }
 }
 
-/// Why a text is not JSON, or not JSON that we read.
+/// The reason why a text is not JSON, or not JSON that we read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadError {
     /// Offset of the byte at which it was seen.
     pub at: usize,
-    /// What is wrong there.
+    /// The fault there.
     pub what: &'static str,
 }
 

@@ -132,8 +132,8 @@ impl<T: ToJson> ToJson for Option<T> {
 
 impl ToJson for &str {
     /// Escapes what RFC 8259 §7 demands, and what would steer a terminal that the text is shown on
-    /// (C1 controls, bidirectional formatting). Bytes that are no UTF-8 cannot be in a `str`: who
-    /// reads them from a peer replaces them.
+    /// (C1 controls, bidirectional formatting). Bytes that are no UTF-8 cannot be in a `str`: the
+    /// reader of a peer's bytes replaces them.
     fn to_json(self, w: &mut Writer) {
         w.out.push('"');
         for c in self.chars() {

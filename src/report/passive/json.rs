@@ -10,7 +10,7 @@ use crate::report::json::write::{Array, Object, ToJson, Writer};
 /// Name and version of the JSON.
 pub const SCHEMA: &str = "subsegment-tcp-speeds/passive/1";
 
-/// What precedes the first flow.
+/// Returns the text before the first flow.
 pub(super) fn begin() -> String {
     format!("{{\"schema\":\"{SCHEMA}\",\n\"flows\":[")
 }
@@ -21,7 +21,7 @@ pub(super) fn flow(record: &FlowRecord<'_>, is_first: bool) -> String {
     format!("{comma}\n{}", Writer::compact().finish(record))
 }
 
-/// What follows the last flow.
+/// Returns the text after the last flow.
 pub(super) fn end(whole: &Capture<'_>) -> String {
     format!("\n],\n\"capture\":{}}}\n", Writer::compact().finish(whole))
 }
@@ -138,7 +138,7 @@ fn exchange<'a>(of: &'a Exchange, others: Option<&'a Exchange>, at: Side) -> imp
     })
 }
 
-/// How long each end took to answer.
+/// The time that each end took to answer.
 fn application(flow: &Flow) -> impl ToJson + '_ {
     let end = move |side: Side| {
         let answers = Answers::of(flow, side);

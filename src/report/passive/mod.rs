@@ -16,7 +16,7 @@ use crate::passive::{Endpoint, Flow, OneWay, ResponseSample, Sample, Side, Tally
 use crate::time::{SignedNanos, WallTime};
 use std::fmt::{self, Display, Formatter};
 
-/// How to write.
+/// The style of the text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PassiveFormat {
     /// A small table per flow.
@@ -72,19 +72,19 @@ impl Answers {
     }
 }
 
-/// What is known of a capture at its end.
+/// The summary of a capture.
 #[derive(Debug)]
 pub struct Capture<'a> {
     /// Counts.
     pub tally: &'a Tally,
-    /// Why it could not be read on.
+    /// The reason why reading ended.
     pub fault: Option<&'a str>,
     /// Packets that the kernel dropped; `None` where it was not asked.
     pub kernel_dropped: Option<u64>,
 }
 
 impl PassiveFormat {
-    /// What precedes the first flow.
+    /// Returns the text before the first flow.
     pub fn begin(self) -> String {
         match self {
             Self::Json => json::begin(),
@@ -150,7 +150,7 @@ impl PassiveFormat {
         })
     }
 
-    /// What follows the last flow.
+    /// Returns the text after the last flow.
     pub fn end(self, whole: &Capture<'_>) -> String {
         match self {
             Self::Text => text::end(whole),

@@ -86,7 +86,8 @@ pub(super) fn flow(record: &FlowRecord<'_>) -> String {
     out
 }
 
-/// What the applications did: a line each for turns, TLS and HTTP, and one per exchange if wanted.
+/// The events of the applications: a line each for turns, TLS and HTTP, and one per exchange if
+/// wanted.
 fn applications(record: &FlowRecord<'_>, out: &mut String) {
     let flow = record.flow;
     let [client, server] = Side::BOTH.map(|side| Answers::of(flow, side));

@@ -10,7 +10,7 @@ pub(in crate::report) fn unknown() -> String {
 }
 
 /// Returns milliseconds with three significant digits, to the microsecond, in at most `room` (5 or
-/// more) characters: `0.041`, `3.42`, `38.1`, `1205`; beyond that `120s`, `40h`, `12y`.
+/// more) characters: `0.041`, `3.42`, `38.1`, `1205`. Beyond that `120s`, `40h`, `12y`.
 pub(in crate::report) fn millis(span: SignedNanos, room: usize) -> String {
     let ms = span.as_millis_f64();
     // Where rounding carries into a further digit, the next case has it.

@@ -12,12 +12,12 @@
 //! - `Share` is the part's share of the sum of all totals; the bar shows it too.
 //! - `Retr` counts the TCP segments sent again, forward and return; it is there where nodes read
 //!   it.
-//! - `Incr` is the growth over the baseline; a note says of which figure.
+//! - `Incr` is the growth over the baseline; a note names the figure.
 //! - `Dir` is the direction in which a segment queues: the verdict's for the segment it names, else
 //!   the one whose one-way excess is larger (`both` where the lesser is more than half of the
 //!   greater), at the 95th percentile.
 //! - In the place of the bar stands `WARNING` or `CRITICAL` where the part is beyond such a limit;
-//!   below the table stand those limits and what turned when, with the block that decided.
+//!   below the table stand those limits and the changes of their states, with the deciding block.
 //! - `-` is a figure that is not known; a blank one has no meaning in that row.
 //!
 //! A terminal under 90 columns gets no `Last` and `StDev`; the bar takes what the names leave, and

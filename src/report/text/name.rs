@@ -12,7 +12,7 @@ pub(in crate::report) enum Name {
     One { name: String, note: String },
     /// A further row of a host; its note, which makes it differ from the row above, is never cut.
     Short(String, &'static str),
-    /// A segment, or what lies between the same two nodes; the prefix says which.
+    /// A segment, or another part between the same two nodes, which the prefix names.
     Two {
         prefix: &'static str,
         from: String,

@@ -54,10 +54,7 @@ impl Page<'_> {
                 });
             let annotations = annotations.collect::<Vec<_>>().join(", ");
             let name = self.name_at(node.hop);
-            notes.push(format!(
-                "{name} tells of itself: {}",
-                printable(&annotations)
-            ));
+            notes.push(format!("{name} reports: {}", printable(&annotations)));
         }
         if statistics.path_changes > 0 {
             notes.push(format!(

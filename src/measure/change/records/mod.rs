@@ -91,7 +91,7 @@ impl BootClock {
     }
 }
 
-/// When a change began, by the clock as it is now.
+/// The time at which a change began, by the clock as it is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Began {
     /// `None` if a boot or a clock that was not set lies between.
@@ -438,8 +438,8 @@ impl RecordWatch {
         Some(RecordEvent::Named)
     }
 
-    /// A fall with an edge below what the hours were. For a day it is no more than that, since a
-    /// level that returns to what was usual has not risen; then it is the new level.
+    /// A fall with an edge below what the hours were. For a day it is no more than that: a level
+    /// that returns to the usual has not risen. Then it is the new level.
     fn fall(&mut self, measured: &[Measured]) -> Option<RecordEvent> {
         let Measured {
             z,

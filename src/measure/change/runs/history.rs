@@ -48,7 +48,7 @@ pub struct Judged {
     pub against: Option<Against>,
     /// The change that lasts, of this run or an earlier one.
     pub lasting: Option<Lasting>,
-    /// When it began, by the clock of this run.
+    /// The time at which it began, by the clock of this run.
     pub began: Began,
     /// A change that was named before is over.
     pub cleared: bool,
@@ -146,8 +146,8 @@ impl RunHistory {
         }
     }
 
-    /// When the change that lasts began, by the clock of a run that begins at `now`. Where the
-    /// clock was not set then, or is earlier now, the next run with a known time is later.
+    /// Returns the start of the change that lasts, by the clock of a run that begins at `now`. If
+    /// the clock was not set then, or is earlier now, the next run with a known time is later.
     pub fn began(&self, now: WallTime) -> Began {
         let Some(lasting) = self.lasting else {
             return Began::default();

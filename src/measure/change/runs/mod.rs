@@ -37,7 +37,7 @@ fn excess_of(step: usize) -> i64 {
 /// The figures that a run leaves of one part; written and read as text without spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunFigures {
-    /// When the run began, on this node's clock.
+    /// The time at which the run began, on this node's clock.
     pub at: WallTime,
     /// Median of the own blocks.
     pub p50: SignedNanos,

@@ -1,4 +1,4 @@
-//! The playbook: the annotations that turned rules request, and of which nodes.
+//! The playbook: the annotations that exceeded rules request, and of which nodes.
 
 use super::Watch;
 use crate::annotation::Classes;
@@ -7,10 +7,10 @@ use crate::measure::Part;
 use crate::vec_map::VecMap;
 
 impl Watch {
-    /// What is to be asked now, by hop.
+    /// Returns the classes to request now, by hop.
     pub fn asks(&self) -> VecMap<u8, Classes> {
         let mut asks = VecMap::new();
-        for track in self.tracks.iter().filter(|track| track.turned) {
+        for track in self.tracks.iter().filter(|track| track.exceeded) {
             let rule = &self.rules[track.rule];
             let values = track.recent.iter().map(|(value, _)| *value);
             let worst = values.fold(f64::NEG_INFINITY, f64::max);
@@ -23,7 +23,7 @@ impl Watch {
                 if ask.beyond.is_some() && worst <= beyond {
                     continue;
                 }
-                for hop in self.whom(&ask.at, track.part) {
+                for hop in self.asked(&ask.at, track.part) {
                     let classes = asks.get_or_insert_with(hop, || Classes(0));
                     *classes = classes.union(ask.classes);
                 }
@@ -32,7 +32,7 @@ impl Watch {
         asks
     }
 
-    fn whom(&self, nodes: &Nodes, place: Part) -> Vec<u8> {
+    fn asked(&self, nodes: &Nodes, place: Part) -> Vec<u8> {
         let all = || {
             let mut all = self.hops.clone();
             all.extend(self.names.keys());

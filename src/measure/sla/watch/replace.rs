@@ -27,7 +27,7 @@ impl Watch {
                     track.rule = number;
                     self.tracks.push(track);
                 }
-                None if track.turned => self.record(&track, Sla::None),
+                None if track.exceeded => self.record(&track, Sla::None),
                 None => {}
             }
         }
