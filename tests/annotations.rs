@@ -166,6 +166,7 @@ impl Wire {
             id: 99,
             role: NodeRole::Source,
             versions: (1, 1),
+            abilities: 0,
             clock_error: None,
             connect: None,
             name: "A".into(),

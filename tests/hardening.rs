@@ -388,6 +388,7 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                         id: 99,
                         role: NodeRole::Echo,
                         versions: (1, 1),
+                        abilities: 0,
                         clock_error: None,
                         connect: None,
                         name: FORGED.into(),

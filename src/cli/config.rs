@@ -253,6 +253,9 @@ pub struct NodeConfig {
     pub accept: Accept,
     /// `true` if plain bytes go out (`--remove-perf-headers`); only with `forward_to`.
     pub remove: bool,
+    /// `--server-check`: the age from which on an exit connects to its server again for a probe;
+    /// `None` = never.
+    pub server_check: Option<Duration>,
     /// `true` if clients begin with a preamble (`--accept-proxy`).
     pub accept_proxy: bool,
     /// `--send-proxy`: the preamble for the server.
@@ -279,6 +282,8 @@ pub struct ProbeConfig {
     pub interval: Duration,
     /// Payload bytes of a block: 0 to 1 MiB.
     pub size: usize,
+    /// `--flows`: connections that take the blocks in turn, 1 to 64.
+    pub flows: u32,
     /// `--timeout SECONDS:STATE`: state of a path without an answer in time; critical by default.
     pub on_timeout: State,
 }

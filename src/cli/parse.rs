@@ -189,6 +189,11 @@ impl Arguments {
             let what = "--timeout SECONDS:STATE is for probe: the others have no state";
             return Err(remedied(what));
         }
+        if options.flows > 1 && options.targets.is_some() {
+            return Err(remedied(
+                "--flows is for a probe of one path, and --targets has many",
+            ));
+        }
         if let Some(flag) = seen.iter().find(|flag| !flag.modes.contains(&mode)) {
             let modes: Vec<String> = flag.modes.iter().map(ToString::to_string).collect();
             return Err(remedied(format_args!(
@@ -420,6 +425,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
                 count,
                 interval,
                 size: options.size,
+                flows: options.flows,
                 on_timeout,
             }),
         },
@@ -437,6 +443,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             forward_to,
             accept: options.accept,
             remove: options.remove,
+            server_check: options.server_check,
             accept_proxy: options.accept_proxy,
             send_proxy: options.send_proxy,
             allow: options.allow,
@@ -674,6 +681,20 @@ mod tests {
         ("remove-perf-headers", "-l :1 -f b:1 -r", RELAY, |c| {
             node(c).remove = true;
         }),
+        (
+            "server-check",
+            "-l :1 -f b:1 -r --server-check 1m",
+            "-l :1 -f b:1 -r",
+            |c| {
+                node(c).server_check = Some(Duration::from_secs(60));
+            },
+        ),
+        (
+            "server-check",
+            "-l :1 -f b:1 -r --server-check 0",
+            "-l :1 -f b:1 -r",
+            |_| {},
+        ),
         ("timeout", "-f b:1 -t 0.002", SOURCE, |c| {
             c.common.timeout = Duration::from_millis(2);
         }),
@@ -755,6 +776,9 @@ mod tests {
             c.common.key_file = Some("k".into());
         }),
         ("count", "probe b:1 -c 0", PROBE, |c| probe(c).count = 0),
+        ("flows", "probe b:1 --flows 64", PROBE, |c| {
+            probe(c).flows = 64;
+        }),
         ("interval", "-i 10ms probe b:1", PROBE, |c| {
             probe(c).interval = Duration::from_millis(10);
         }),
@@ -934,6 +958,7 @@ mod tests {
                     forward_to: Some(address("b:1")),
                     accept: Accept::Auto,
                     remove: false,
+                    server_check: None,
                     accept_proxy: false,
                     send_proxy: None,
                     allow: Vec::new(),
@@ -949,6 +974,7 @@ mod tests {
                     count: 100,
                     interval: Duration::from_millis(100),
                     size: 64,
+                    flows: 1,
                     on_timeout: State::Critical,
                 }),
             ),

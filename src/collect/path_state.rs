@@ -5,11 +5,14 @@ use crate::collect::queue::Path;
 use crate::collect::requests::AnnotationRequests;
 use crate::collect::transitions::Transitions;
 use crate::measure::sla::{Rule, RuleEvent, Watch};
-use crate::measure::{why, Model, Part, Parts, Statistics, Trip};
-use crate::report::{part_name, Blocks, PathNode, PathReport};
+use crate::measure::{
+    why, Confidence, Model, Part, Parts, ServerOutcome, Sla, Statistics, Trip, Verdict, VerdictKind,
+};
+use crate::report::{part_name, Blocks, PathNode, PathReport, ServerDown};
 use crate::sys;
-use crate::time::Nanos;
+use crate::time::{MonoTime, Nanos};
 use crate::vec_map::VecMap;
+use crate::wire::NodeRole;
 use std::sync::Arc;
 
 /// The connects of a node that its median is taken of: one may be slow for a reason of its own.
@@ -32,6 +35,8 @@ pub(super) struct PathState {
     pub(super) annotations: VecMap<u8, NodeAnnotations>,
     /// The first answer of each hop since the present request began.
     pub(super) first_annotations: VecMap<u8, NodeAnnotations>,
+    /// The server behind the exit of the path does not accept connections.
+    pub(super) server_down: Option<ServerDown>,
     sessions: u64,
     /// The identifier of the latest session.
     pub(super) cookie: u64,
@@ -62,6 +67,7 @@ impl PathState {
             requested: VecMap::new(),
             annotations: VecMap::new(),
             first_annotations: VecMap::new(),
+            server_down: None,
             sessions: 0,
             cookie: 0,
             measured: 0,
@@ -101,6 +107,65 @@ impl PathState {
         let mut latest = self.connects.get(&hop)?.to_vec();
         latest.sort_unstable();
         latest.get(latest.len() / 2).copied()
+    }
+
+    /// Takes a delay of the server behind the exit of the path, and holds it against the rules.
+    pub(super) fn server(&mut self, part: Part, at: MonoTime, delay: Nanos) {
+        self.model.server(part, at, delay);
+        if !self.watch.is_empty() {
+            self.watch.server(part, delay.signed());
+        }
+    }
+
+    /// Takes a connect to the server behind the exit of the path, which ended at `at`.
+    pub(super) fn server_connect(&mut self, at: MonoTime, outcome: ServerOutcome) {
+        match outcome {
+            Ok(took) => {
+                self.server(Part::ServerConnect, at, took);
+                self.server_down = None;
+            }
+            Err(error) => {
+                let now = sys::clock::read();
+                let ended = now.wall.before(now.mono.since(at));
+                let since = self.server_down.take().map_or(ended, |down| down.since);
+                self.server_down = Some(ServerDown { since, error });
+            }
+        }
+    }
+
+    /// Returns the worst state of all parts; critical if the server is down.
+    pub(super) fn worst(&self) -> Sla {
+        match self.server_down {
+            Some(_) => Sla::Critical,
+            None => self.watch.worst(),
+        }
+    }
+
+    /// Returns the verdict on a server that is down; `None` if it is not known to be.
+    pub(super) fn server_verdict(&self) -> Option<Verdict> {
+        let ServerDown { since, error } = self.server_down.as_ref()?;
+        let exit = self.names.values().last().map_or("the exit", |name| name);
+        Some(Verdict {
+            kind: VerdictKind::Down,
+            part: Some(Part::ServerConnect),
+            name: part_name(&self.names, Part::ServerConnect),
+            confidence: Confidence::High,
+            reason: format!("the latest connect of {exit} to its server failed"),
+            text: format!("server down: {exit} cannot {error}"),
+            since: Some(*since),
+            ..Verdict::default()
+        })
+    }
+
+    /// Returns the remedy if an exit has answered blocks and nothing is known of its server.
+    pub(super) fn untimed_server(&self) -> Option<String> {
+        let exit = self.path.nodes.last()?;
+        let is_untimed = exit.role == NodeRole::Exit.name()
+            && self.measured > 0
+            && self.server_down.is_none()
+            && !self.model.has_timed_server();
+        let name = &exit.name;
+        is_untimed.then(|| format!("server not timed: --server-check 10 at {name}"))
     }
 
     /// Holds a block against the rules.
@@ -221,7 +286,7 @@ impl PathState {
     pub(super) fn statistics(&self) -> Statistics {
         let now = sys::clock::read().now();
         let mut statistics = self.model.statistics(&self.names, now);
-        statistics.sla = self.watch.worst();
+        statistics.sla = self.worst();
         for segment in &mut statistics.segments {
             segment.sla = self.watch.state(segment.part());
         }

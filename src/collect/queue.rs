@@ -11,10 +11,12 @@
 
 use crate::annotation::NodeAnnotations;
 use crate::collect::path_key::{PathKey, REST};
+use crate::measure::ServerOutcome;
 use crate::measure::{Direction, HopStamp, Retransmits, Trip};
 use crate::report::PathNode;
 use crate::sync::channel::{self, RecvError};
 use crate::time::{MonoTime, Nanos, SignedNanos};
+use crate::wire::ServerConnect;
 use crossbeam_channel::unbounded;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -50,6 +52,9 @@ pub enum Measurement {
     Residence(PathKey, Direction, SignedNanos),
     /// The server behind an exit answered: the path, the time, and the delay of the server.
     BehindExit(PathKey, MonoTime, Nanos),
+    /// An exit or a plain proxy connected to its server, or failed to: the path, the time of the
+    /// end, and the duration or the error.
+    ServerConnect(PathKey, MonoTime, ServerOutcome),
     /// A block came back with a stamp that this node cannot have written.
     Malformed,
     /// The far end reported the nodes on the path.
@@ -70,6 +75,7 @@ impl Measurement {
             Self::Trip(key, _)
             | Self::Residence(key, ..)
             | Self::BehindExit(key, ..)
+            | Self::ServerConnect(key, ..)
             | Self::NodeAnnotations(key, _)
             | Self::Retransmits(key, _) => key.share,
             Self::Path(path) => path.key.share,
@@ -83,15 +89,23 @@ impl Measurement {
     fn memory(&self) -> usize {
         let heap = match self {
             Self::Trip(_, trip) | Self::Duplicate(trip) => {
-                size_of::<Trip>() + trip.hop_stamps.capacity() * size_of::<HopStamp>()
+                let connect = |connect: &ServerConnect| {
+                    size_of::<ServerConnect>() + connect.error.as_ref().map_or(0, String::capacity)
+                };
+                size_of::<Trip>()
+                    + trip.hop_stamps.capacity() * size_of::<HopStamp>()
+                    + trip.server.as_deref().map_or(0, connect)
             }
             Self::Path(path) => {
                 size_of::<Path>() + path.nodes.iter().map(PathNode::memory).sum::<usize>()
             }
             Self::NodeAnnotations(_, annotations) => annotations.memory(),
             Self::Retransmits(_, readings) => readings.capacity() * size_of::<Retransmits>(),
-            Self::Notice(text) => text.capacity(),
-            Self::Residence(..) | Self::BehindExit(..) | Self::Malformed => 0,
+            Self::Notice(text) | Self::ServerConnect(.., Err(text)) => text.capacity(),
+            Self::Residence(..)
+            | Self::BehindExit(..)
+            | Self::ServerConnect(.., Ok(_))
+            | Self::Malformed => 0,
         };
         size_of::<Self>() + heap
     }

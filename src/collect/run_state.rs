@@ -13,11 +13,12 @@ use crate::measure::timeline::{self, EventKind, Timeline};
 use crate::measure::{
     Baseline, Confidence, Direction, Model, Part, Parts, Trip, TripError, Verdict, VerdictKind,
 };
-use crate::report::{part_name, Blocks, Broken, PathRest, Report, State};
+use crate::report::{part_name, Blocks, Broken, FlowReport, PathRest, Report, State};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, Now, WallTime};
 use crate::vec_map::VecMap;
 use crate::FULL;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The notices that a report shows; further ones are counted.
@@ -53,6 +54,8 @@ pub struct RunState {
     /// The reason for which the path is broken; `None` while it works.
     broken: Option<Broken>,
     opened: Option<Nanos>,
+    /// The near ends of the flows of a probe; empty for one flow.
+    flows: Vec<Option<SocketAddr>>,
     name: String,
     role: String,
     started: WallTime,
@@ -101,6 +104,7 @@ impl RunState {
             requests: None,
             broken: None,
             opened: None,
+            flows: Vec::new(),
             name: name.into(),
             role: role.into(),
             started,
@@ -197,8 +201,12 @@ impl RunState {
     /// Takes a measurement. Returns the parts of a trip, for formats with a line per block.
     pub fn take(&mut self, measurement: Measurement) -> Option<TakenTrip> {
         match measurement {
-            Measurement::Trip(key, trip) => {
+            Measurement::Trip(key, mut trip) => {
                 let path = self.path_at(key);
+                if let Some(connect) = trip.server.take() {
+                    let at = MonoTime(trip.at.0.saturating_sub(connect.age.0));
+                    path.server_connect(at, connect.error.map_or(Ok(connect.span), Err));
+                }
                 let parts = path.model.record(&trip);
                 if let Ok(parts) = &parts {
                     path.count(parts.hosts.len() + parts.segments.len());
@@ -228,7 +236,14 @@ impl RunState {
                     rest.residence[usize::from(direction == Direction::Return)].record(residence);
                 }
             }
-            Measurement::BehindExit(key, at, span) => self.path_at(key).model.behind_exit(at, span),
+            Measurement::BehindExit(key, at, span) => {
+                self.path_at(key).server(Part::Server, at, span);
+                self.act(key);
+            }
+            Measurement::ServerConnect(key, at, outcome) => {
+                self.path_at(key).server_connect(at, outcome);
+                self.act(key);
+            }
             Measurement::Malformed => self.malformed += 1,
             Measurement::Path(path) => self.path_at(path.key).open(*path),
             Measurement::NodeAnnotations(key, annotations) => {
@@ -379,6 +394,32 @@ impl RunState {
         self.opened.get_or_insert(opened);
     }
 
+    /// Keeps figures of so many flows apart.
+    pub fn set_flows(&mut self, flows: usize) {
+        self.flows = vec![None; flows];
+    }
+
+    /// Takes this end of the connection of a flow.
+    pub fn set_flow(&mut self, flow: usize, local: Option<SocketAddr>) {
+        if let Some(known) = self.flows.get_mut(flow) {
+            *known = local.or(*known);
+        }
+    }
+
+    fn flows(&self) -> Vec<FlowReport> {
+        if !FULL || self.flows.is_empty() {
+            return Vec::new();
+        }
+        let statistics = self.main().1.model.flows(self.flows.len());
+        let flows = self.flows.iter().zip(statistics);
+        flows
+            .map(|(local, statistics)| FlowReport {
+                local: *local,
+                statistics,
+            })
+            .collect()
+    }
+
     /// Returns the verdict on a path that does not answer; `None` if it does.
     fn down(&self, blocks: Blocks) -> Option<Verdict> {
         let text = match &self.broken {
@@ -389,7 +430,7 @@ impl RunState {
                 let due = blocks.due();
                 format!("down: somewhere behind {near}: no answer to any of {due} blocks")
             }
-            None => return None,
+            None => return self.main().1.server_verdict(),
         };
         Some(Verdict {
             kind: VerdictKind::Down,
@@ -404,13 +445,9 @@ impl RunState {
     /// Returns the state of the path, as [`Report::state`] does.
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
-        let watch = &self.main().1.watch;
-        State::of(
-            broken,
-            blocks.received,
-            watch.worst(),
-            self.is_unmatched(self.main().1),
-        )
+        let path = self.main().1;
+        let unmatched = self.is_unmatched(path);
+        State::of(broken, blocks.received, path.worst(), unmatched)
     }
 
     /// A rule is about no part of the path: known in a run without end after its first window.
@@ -551,6 +588,7 @@ impl RunState {
         Report {
             statistics,
             opened: self.opened,
+            flows: self.flows(),
             broken: self.broken.clone(),
             others: others.collect(),
             rest: self.paths.rest.clone(),
@@ -578,6 +616,8 @@ impl RunState {
             rest: PathRest::default(),
             blocks,
             opened: None,
+            server_down: path.server_down.clone(),
+            flows: Vec::new(),
             statistics: path.statistics(),
             limits: path.watch.limits(),
             events: path.watch.events().0,
@@ -620,6 +660,7 @@ impl RunState {
             ));
         }
         notices.extend(self.paths.others(main_key));
+        notices.extend(main.untimed_server());
         if main.measured > 0 {
             let unmatched = main.watch.unmatched();
             notices.extend(
@@ -810,7 +851,7 @@ mod tests {
                 held: Nanos::ZERO,
             },
             late: false,
-            behind_exit: None,
+            server: None,
             connection: 0,
             retransmits: Vec::new(),
         });

@@ -172,7 +172,7 @@ impl Exporter {
         latest.keep_last();
         let stop = Arc::new(StopFlag::default());
         let mut run = Run::new(queue, Arc::clone(&latest), state, Printer::silent());
-        let (_, written) = probe::measure(&origin, &mut run, wanted.plan, &stop);
+        let (_, written) = probe::measure(&[origin], &mut run, wanted.plan, &stop);
         written.map_err(|error| error.to_string())?;
         let report = latest.newest().ok_or("no thread could be started")?;
         Ok(Arc::unwrap_or_clone(report))

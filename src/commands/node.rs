@@ -214,6 +214,7 @@ fn prepare_node(
             accept_proxy: config.accept_proxy,
             send_proxy: config.send_proxy,
             limits: limits(config, allow),
+            server_check: config.server_check,
             drain: config.drain,
             keys,
             ..settings(common, role)

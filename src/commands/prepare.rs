@@ -63,6 +63,7 @@ pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
         kernel_times: common.kernel_times,
         keys: Keys::default(),
         limits: AdmissionLimits::default(),
+        server_check: None,
         ask: common.ask,
         offer: offer(common),
     }

@@ -17,16 +17,19 @@ use crate::output::{Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
-use crate::report::{Broken, State};
+use crate::report::{Blocks, Broken, State};
 use crate::session::schedule::Schedule;
 use crate::sync::channel::{channel, Receiver, Sender};
 use crate::sync::{spawn, LARGE_STACK, STACK};
 use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::NodeRole;
+use crate::FULL;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The schedule and the size of the blocks of a probe.
@@ -53,6 +56,22 @@ impl Plan {
         }
     }
 
+    /// Returns the part of the flow `place` of `flows`, which take the blocks in turn.
+    fn of_flow(self, place: usize, flows: usize) -> FlowPlan {
+        let (place, flows) = (place as u64, flows as u64);
+        let count = self.count;
+        let count = count.map(|count| count.saturating_sub(place).div_ceil(flows));
+        let interval = Nanos::from(self.interval).0;
+        FlowPlan {
+            plan: Self {
+                count,
+                interval: Nanos(interval.saturating_mul(flows)).into(),
+                ..self
+            },
+            offset: Nanos(interval.saturating_mul(place)),
+        }
+    }
+
     /// Returns the time from the first block to the last.
     fn lasts(self) -> Duration {
         self.count.map_or(Duration::MAX, |count| {
@@ -64,14 +83,18 @@ impl Plan {
 
 /// The longest pause between two attempts to reach a path that is down.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The pause of an endless probe whose path ends at an exit of 0.1, whose server sees each attempt.
+const UNFIT_PAUSE: Duration = Duration::from_secs(300);
+/// Broken flows with a line each.
+const MOST_BROKEN: usize = 3;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// An event of the scheduling thread.
 #[derive(Debug)]
 enum Event {
-    /// A session stands: the due time of the first block of all, and the time that this session
-    /// took to stand.
-    Opened(MonoTime, Nanos),
+    /// A session stands: the due time of the first block of all, the time that this session took to
+    /// stand, and this end of its connection.
+    Opened(MonoTime, Nanos, Option<SocketAddr>),
     /// A session broke.
     Broken(PathError),
     /// The run is over.
@@ -122,11 +145,12 @@ fn probe(
     let next_hop = next_hop(common, &config.target).map_err(|text| (State::Critical, text))?;
     let keys = keys(common).map_err(unknown)?;
     let (origin, queue) = origin(common, &keys, next_hop);
-    let origin = Arc::new(origin.probing());
+    let flows = origin.probing().split(if FULL { config.flows } else { 1 });
+    let origin = &flows[0];
     let state = watching(state, rules, &origin.node);
-    let watched = vec![Watched::origin(&origin, "probe", None)];
+    let watched = vec![Watched::origin(&flows, "probe", None)];
     let published = publish(common, &keys, watched, plan.count.is_none()).map_err(unknown)?;
-    let ruled = Arc::clone(&origin);
+    let ruled = Arc::clone(origin);
     let reload = Reload::default().with_keys(common, &keys);
     signals.on_hangup(reload.with_rules(common, move || vec![RuledNode::of(&ruled.node)]));
     signals.report(&origin.node);
@@ -142,7 +166,7 @@ fn probe(
     if run.output.has_screen() {
         run.keep_awake();
     }
-    let (state, written) = measure(&origin, &mut run, plan, stop);
+    let (state, written) = measure(&flows, &mut run, plan, stop);
     // Lines may be read in part (`| head`). A report that was not taken is no result.
     let unread =
         !run.output.has_lines() && written.as_ref().is_err_and(OutputError::is_closed_pipe);
@@ -181,18 +205,21 @@ pub(super) fn exit_code(state: State) -> ExitCode {
 
 /// Runs probes to the end of the plan, or until stopped or a line cannot be written. Returns the
 /// state of the path, and apart from it the error of a result that could not be written.
+///
+/// `flows` are the near ends of all flows of the probe, at least one.
 pub fn measure(
-    origin: &Arc<Origin>,
+    flows: &[Arc<Origin>],
     run: &mut Run<Printer>,
     plan: Plan,
     stop: &Arc<StopFlag>,
 ) -> (State, Result<(), OutputError>) {
-    let written = collect(origin, run, plan, stop);
-    (run.state.state(origin.progress.blocks()), written)
+    let written = collect(flows, run, plan, stop);
+    let blocks = Blocks::sum(flows.iter().map(|flow| flow.progress.blocks()));
+    (run.state.state(blocks), written)
 }
 
 fn collect(
-    origin: &Arc<Origin>,
+    flows: &[Arc<Origin>],
     run: &mut Run<Printer>,
     plan: Plan,
     stop: &Arc<StopFlag>,
@@ -205,44 +232,85 @@ fn collect(
         let due = start + Nanos(Nanos::from(plan.interval).0.saturating_mul(sequence));
         WallTime(clock.wall.0.wrapping_add(due.0.wrapping_sub(clock.mono.0)))
     };
-    let driver = {
-        let (origin, stop) = (Arc::clone(origin), Arc::clone(stop));
-        spawn("up#1", LARGE_STACK, move || {
-            drive(&origin, plan, &stop, &sender);
-        })
+    // A flag wakes one thread alone: each of several flows has its own.
+    let stops: Vec<_> = match flows.len() {
+        1 => vec![Arc::clone(stop)],
+        _ => flows.iter().map(|_| Arc::default()).collect(),
     };
-    if let Err(error) = driver {
-        log::error!("probe: cannot start a thread: {error}");
-        return Ok(()); // Nothing was measured, which is critical.
+    if flows.len() > 1 {
+        run.state.set_flows(flows.len());
     }
-    let sent = || Some(origin.progress.blocks_so_far());
+    let standing = Arc::new(Standing::of(flows.len()));
+    for (place, origin) in flows.iter().enumerate() {
+        let (own, flags) = (Arc::clone(origin), stops.clone());
+        let (sender, standing) = (sender.clone(), Arc::clone(&standing));
+        let plan = plan.of_flow(place, flows.len());
+        let driver = spawn(&format!("up#{}", place + 1), LARGE_STACK, move || {
+            let flow = Flow {
+                place,
+                stops: &flags,
+                standing: &standing,
+            };
+            drive(&own, plan, &flow, &sender);
+        });
+        if let Err(error) = driver {
+            log::error!("probe: cannot start a thread: {error}");
+            stops.iter().for_each(|stop| stop.set());
+            if place == 0 {
+                return Ok(()); // Nothing was measured, which is critical.
+            }
+            break;
+        }
+    }
+    drop(sender);
+    let sent = || {
+        Some(Blocks::sum(
+            flows.iter().map(|flow| flow.progress.blocks_so_far()),
+        ))
+    };
+    let mut broken: Vec<Option<Broken>> = vec![None; flows.len()];
+    let mut running = flows.len();
     run.collect(sent, |run| {
         // All that wait: one wake-up may stand for several.
         let mut flow = ControlFlow::Continue(());
-        for event in events.try_iter() {
+        for (place, event) in events.try_iter() {
             match event {
-                Event::Opened(first, took) => {
+                Event::Opened(first, took, local) => {
                     start = first;
                     run.state.set_opened(took);
-                    run.state.set_broken(None); // A path heals.
+                    run.state.set_flow(place, local);
+                    broken[place] = None; // A path heals.
                 }
                 Event::Broken(cause) => {
-                    let broken = report_break(run, &cause, plan)?;
-                    run.state.set_broken(Some(broken));
+                    let stood = flows.iter().filter(|flow| flow.is_established()).count();
+                    let place_text = place_text(place, flows.len(), stood, &cause);
+                    // Flows break together: some of them stand for the others.
+                    let is_shown = broken.iter().flatten().count() < MOST_BROKEN;
+                    broken[place] = Some(report_break(run, &cause, plan, &place_text, is_shown)?);
                 }
-                Event::Over => flow = ControlFlow::Break(()),
+                Event::Over => running -= 1,
             }
+            run.state
+                .set_broken(broken.iter().flatten().next().cloned());
+        }
+        if stop.is_set() {
+            stops.iter().for_each(|stop| stop.set());
+        }
+        if running == 0 {
+            flow = ControlFlow::Break(());
         }
         Ok(flow)
     })?;
     run.drain()?;
-    let blocks = origin.progress.blocks();
+    let blocks = Blocks::sum(flows.iter().map(|flow| flow.progress.blocks()));
     let mut from = 0;
-    while let Some(sequence) = origin
-        .progress
-        .next_unanswered(from)
-        .filter(|_| run.output.has_lines())
-    {
+    let next = |from| {
+        let open = flows
+            .iter()
+            .filter_map(|flow| flow.progress.next_unanswered(from));
+        open.min()
+    };
+    while let Some(sequence) = next(from).filter(|_| run.output.has_lines()) {
         run.output
             .lost(&run.state, sequence, scheduled(start, sequence))?;
         from = sequence + 1;
@@ -250,50 +318,82 @@ fn collect(
     run.finish(blocks, plan.count.is_some())
 }
 
+/// Returns the flow of an error and, if others stand, the likely reason that it does not; empty for
+/// a probe of one flow.
+fn place_text(place: usize, flows: usize, stood: usize, cause: &PathError) -> (String, String) {
+    if flows == 1 {
+        return Default::default();
+    }
+    let remedy = match stood {
+        1.. if cause.timed_out => format!(
+            "; {stood} of {flows} flows stand: if a node bounds its connections (--max-connections), \
+             use --flows {stood}"
+        ),
+        _ => String::new(),
+    };
+    (format!("flow {} of {flows}: ", place + 1), remedy)
+}
+
 /// Logs a break of the path and adds it to the report.
 fn report_break(
     run: &mut Run<Printer>,
     cause: &PathError,
     plan: Plan,
+    (flow, remedy): &(String, String),
+    is_shown: bool,
 ) -> Result<Broken, OutputError> {
     run.drain()?; // The names of the path may wait there.
-    let text = cause.located(run.state.names());
-    log::error!("probe: the path is broken: {text}");
-    run.state.notice(text.clone());
-    let state = if cause.timed_out {
-        plan.on_timeout
-    } else {
-        State::Critical
+    let text = format!("{flow}{}{remedy}", cause.located(run.state.names()));
+    if is_shown {
+        log::error!("probe: the path is broken: {text}");
+        run.state.notice(text.clone());
+    }
+    let state = match cause {
+        PathError { unfit: true, .. } => State::Unknown,
+        PathError {
+            timed_out: true, ..
+        } => plan.on_timeout,
+        _ => State::Critical,
     };
     Ok(Broken { state, text })
 }
 
 /// Runs the scheduling thread: opens sessions, and opens them again after a break, until the
 /// schedule is over. A probe of some blocks gives up if its path never stood.
-fn drive(origin: &Arc<Origin>, plan: Plan, stop: &Arc<StopFlag>, events: &Sender<Event>) {
+fn drive(origin: &Arc<Origin>, plan: FlowPlan, flow: &Flow<'_>, events: &Sender<(usize, Event)>) {
     sys::precise_timers();
     let start = sys::clock::mono();
+    let stop = &flow.stops[flow.place];
+    let FlowPlan { plan, offset } = plan;
     let mut driver = Driver {
         origin,
         plan,
+        offset,
         stop,
+        flow,
         events,
         schedule: Schedule::new(start, plan.interval.into(), plan.count),
         stood: false,
+        is_counted: false,
     };
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let Err((broken, worked)) = driver.session() else {
+        let outcome = driver.session();
+        flow.standing.reports(&mut driver.is_counted, flow.stops);
+        let Err((broken, worked)) = outcome else {
             origin.set_down(false);
             break;
         };
         origin.set_down(true);
-        let _ = events.send(Event::Broken(broken)); // An error means that the run is over.
+        let unfit = broken.unfit;
+        let _ = events.send((flow.place, Event::Broken(broken))); // An error means that the run is over.
         origin.node.collector.wake();
         if stop.is_set() || (plan.count.is_some() && !driver.stood) {
             break;
         }
-        pause = if worked {
+        pause = if unfit {
+            UNFIT_PAUSE
+        } else if worked {
             SHORTEST_PAUSE
         } else {
             (pause * 2).min(LONGEST_PAUSE)
@@ -314,7 +414,7 @@ fn drive(origin: &Arc<Origin>, plan: Plan, stop: &Arc<StopFlag>, events: &Sender
             origin.progress.skip(driver.schedule.left(count));
         }
     }
-    let _ = events.send(Event::Over);
+    let _ = events.send((flow.place, Event::Over));
     origin.node.collector.wake();
 }
 
@@ -322,11 +422,16 @@ fn drive(origin: &Arc<Origin>, plan: Plan, stop: &Arc<StopFlag>, events: &Sender
 struct Driver<'a> {
     origin: &'a Arc<Origin>,
     plan: Plan,
+    /// The time from the first block of all flows to the first of this one.
+    offset: Nanos,
     stop: &'a Arc<StopFlag>,
-    events: &'a Sender<Event>,
+    flow: &'a Flow<'a>,
+    events: &'a Sender<(usize, Event)>,
     schedule: Schedule,
     /// The path has stood before: the schedule goes on.
     stood: bool,
+    /// The outcome of its first session is counted in [`Standing`].
+    is_counted: bool,
 }
 
 impl Driver<'_> {
@@ -353,7 +458,7 @@ impl Driver<'_> {
         fill(writer.payload());
         let mut unsent = await_opened(origin, &session, &ended, stop).err();
         if origin.is_established() {
-            self.opened(begun);
+            self.opened(begun, session.local());
         }
         while let Some(due) = self.schedule.due().filter(|_| unsent.is_none()) {
             while sys::clock::mono() < due && !stop.is_set() && ended.is_empty() {
@@ -371,19 +476,81 @@ impl Driver<'_> {
         wait_for_reader(origin, &session, &ended, unsent).map_err(worked)
     }
 
-    /// Begins the schedule, or passes over what fell due without a session.
-    fn opened(&mut self, begun: MonoTime) {
+    /// Begins the schedule, together with all flows, or passes over what fell due without a session.
+    fn opened(&mut self, begun: MonoTime, local: Option<SocketAddr>) {
         let now = sys::clock::mono();
+        let took = now.since(begun);
         if self.stood {
             self.pass_over(now);
         } else {
-            self.schedule.begin(now + Nanos::from_millis(1));
+            let standing = self.flow.standing;
+            standing.reports(&mut self.is_counted, self.flow.stops);
+            let start = standing.wait(self.stop) + Nanos::from_millis(1);
+            self.schedule.begin(start + self.offset);
             self.stood = true;
+            // A flow that stood later than the others has missed some.
+            self.pass_over(now);
         }
-        let took = now.since(begun);
-        let _ = self.events.send(Event::Opened(self.schedule.start(), took));
+        let first = MonoTime(self.schedule.start().0 - self.offset.0);
+        let opened = Event::Opened(first, took, local);
+        let _ = self.events.send((self.flow.place, opened));
         self.origin.node.collector.wake();
     }
+}
+
+/// The place of a flow among all of its probe.
+struct Flow<'a> {
+    place: usize,
+    /// The flags of all flows, in order.
+    stops: &'a [Arc<StopFlag>],
+    standing: &'a Standing,
+}
+
+/// The first sessions of all flows: their common schedule begins once each stands or has failed.
+#[derive(Debug)]
+struct Standing {
+    left: AtomicUsize,
+    begun: OnceLock<MonoTime>,
+}
+
+impl Standing {
+    fn of(flows: usize) -> Self {
+        Self {
+            left: AtomicUsize::new(flows),
+            begun: OnceLock::new(),
+        }
+    }
+
+    /// Counts the first session of a flow, once; the last flow wakes all others.
+    fn reports(&self, is_counted: &mut bool, stops: &[Arc<StopFlag>]) {
+        if std::mem::replace(is_counted, true) {
+            return;
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let _ = self.begun.set(sys::clock::mono()); // Set once: the last one is one.
+            stops.iter().for_each(|stop| stop.wake());
+        }
+    }
+
+    /// Waits until the first sessions of all flows are counted. Returns the time of that, or now if
+    /// the user stops it.
+    fn wait(&self, stop: &StopFlag) -> MonoTime {
+        loop {
+            match self.begun.get() {
+                Some(begun) => return *begun,
+                None if stop.is_set() => return sys::clock::mono(),
+                // Each first session ends within its timeout.
+                None => stop.wait(LONGEST_PAUSE),
+            }
+        }
+    }
+}
+
+/// The plan of one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FlowPlan {
+    plan: Plan,
+    offset: Nanos,
 }
 
 /// Waits until the far end has answered the opening, the session has ended, or the user stops it.
@@ -398,7 +565,8 @@ fn await_opened(
     while !origin.is_established() && ended.is_empty() && !stop.is_set() {
         if sys::clock::mono() >= deadline {
             return Err(PathError::silence(format!(
-                "no answer to the opening of the path through {} for {} s (--timeout)",
+                "no answer to the opening of the path through {} for {} s (--timeout); before a \
+                 plain server a node with --remove-perf-headers has to stand",
                 session.peer(),
                 timeout.as_secs_f64()
             )));
@@ -429,7 +597,9 @@ fn wait_for_reader(
     match (outcome, unsent) {
         (Ok(Ok(())), None) => Ok(()),
         (Ok(Err(ReadEnd::Path(broken))), _) | (_, Some(broken)) => {
-            session.give_up();
+            if !broken.unfit {
+                session.give_up();
+            }
             Err(broken)
         }
         (Ok(Err(_)), None) => Ok(()),

@@ -41,7 +41,11 @@ pub fn run(
     let keys = keys(common).map_err(Failure::failed)?;
     let (origin, queue) = origin(common, &keys, next_hop);
     let origin = Arc::new(origin);
-    let watched = vec![Watched::origin(&origin, "source", None)];
+    let watched = vec![Watched::origin(
+        std::slice::from_ref(&origin),
+        "source",
+        None,
+    )];
     let published = publish(common, &keys, watched, true).map_err(Failure::failed)?;
     let state = watching(state, rules, &origin.node);
     signals.report(&origin.node);

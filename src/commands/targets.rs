@@ -175,7 +175,11 @@ struct Member {
 
 impl Member {
     fn watched(&self) -> Watched {
-        Watched::origin(&self.origin, "probe", Some(self.target.name.clone()))
+        Watched::origin(
+            std::slice::from_ref(&self.origin),
+            "probe",
+            Some(self.target.name.clone()),
+        )
     }
 }
 
@@ -367,7 +371,7 @@ fn probe_one(member: Member, plan: Plan, offset: Duration) -> TargetOutcome {
     if !stop.is_set() {
         let mut run = Run::new(queue, Arc::clone(&latest), run_state, Printer::silent());
         let written;
-        (state, written) = probe::measure(&origin, &mut run, plan, &stop);
+        (state, written) = probe::measure(&[origin], &mut run, plan, &stop);
         if let Err(error) = written {
             log::error!("{name}: {error}");
         }

@@ -13,7 +13,7 @@ const NEEDED: usize = 3;
 /// The fewest blocks of a batch.
 const SMALLEST: usize = 5;
 /// Half the width of an interval is at least this: user space cannot blame a network for less.
-const FLOOR: Nanos = Nanos::from_micros(100);
+pub(super) const FLOOR: Nanos = Nanos::from_micros(100);
 /// Half the width of an interval, in standard errors: 1 % in one of ten parts.
 const WIDTH: f64 = 3.5;
 
@@ -41,6 +41,14 @@ pub struct PartBatches {
 pub(super) fn cut(rows: &Rows, part: Part, column: usize) -> PartBatches {
     let cells = rows.all().filter_map(|row| row.cells.get(column).copied());
     let values: Vec<i64> = cells.filter(|value| *value != NONE).collect();
+    PartBatches {
+        part,
+        batches: batches(&values),
+    }
+}
+
+/// Cuts delays in the order of time into batches; none for under 15.
+pub(super) fn batches(values: &[i64]) -> Vec<RunBatch> {
     let count = (values.len() / SMALLEST).min(BATCHES);
     let bound = |batch: usize| batch * values.len() / count.max(1);
     let batches = (0..count).filter(|_| count >= NEEDED).map(|batch| {
@@ -53,10 +61,7 @@ pub(super) fn cut(rows: &Rows, part: Part, column: usize) -> PartBatches {
             mean: SignedNanos(mean),
         }
     });
-    PartBatches {
-        part,
-        batches: batches.collect(),
-    }
+    batches.collect()
 }
 
 /// One side of a comparison: a part's median, and its batches where they are known.
@@ -147,8 +152,9 @@ fn order(part: Part) -> (u8, u8) {
         Part::Connect { from, .. } => (from, 1),
         Part::Segment { from, .. } => (from, 2),
         Part::Behind(hop) => (hop, 3),
-        Part::Server => (u8::MAX, 4),
-        Part::Total => (u8::MAX, 5),
+        Part::ServerConnect => (u8::MAX, 4),
+        Part::Server => (u8::MAX, 5),
+        Part::Total => (u8::MAX, 6),
     }
 }
 

@@ -33,7 +33,7 @@ pub mod why;
 
 pub use baseline::{PathHistory, Record, RunHistories, StateError, StateText};
 pub use histogram::{Histogram, BUCKETS_NS};
-pub use model::{Baseline, Model};
+pub use model::{Baseline, FlowPart, FlowStatistics, Model};
 pub use part::Part;
 pub use trip::{HostPart, Parts, Retransmits, SegmentPart, Trip, TripError};
 
@@ -160,6 +160,9 @@ pub struct Summary {
     /// The most recent value; not in the JSON.
     pub last: SignedNanos,
 }
+
+/// The duration of a connect to the server behind an exit, or the error of one that failed.
+pub type ServerOutcome = Result<Nanos, String>;
 
 /// The kind of part that the verdict names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -558,6 +561,8 @@ pub struct Statistics {
     pub hosts: Vec<HostStatistics>,
     /// First reply byte minus last forward write, at an exit: the server and the network to it.
     pub behind_exit: Option<Summary>,
+    /// The connects of an exit to its server.
+    pub server_connect: Option<Summary>,
     /// Number of changes of a node id at a hop, or of the path's shape.
     pub path_changes: u64,
     /// The part that changed.

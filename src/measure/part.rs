@@ -25,8 +25,10 @@ pub enum Part {
     },
     /// All that lies behind the node at this hop, the last one that stamps.
     Behind(u8),
-    /// The server behind an exit, and the network to it; not in the total.
+    /// The server behind an exit and the network to it, by its answers; not in the total.
     Server,
+    /// The connects of an exit to its server; not in the total.
+    ServerConnect,
 }
 
 impl Part {
@@ -38,8 +40,13 @@ impl Part {
             Self::Connect { .. } => "connect",
             Self::Segment { .. } => "segment",
             Self::Behind(_) => "behind",
-            Self::Server => "server",
+            Self::Server | Self::ServerConnect => "server",
         }
+    }
+
+    /// `true` if it lies behind an exit, outside of the total.
+    pub fn is_server(self) -> bool {
+        matches!(self, Self::Server | Self::ServerConnect)
     }
 
     /// Reads what [`Display`](fmt::Display) wrote; `None` for anything else.
@@ -52,6 +59,7 @@ impl Part {
         match (kind, hops) {
             ("total", "") => Some(Self::Total),
             ("server", "") => Some(Self::Server),
+            ("server", "connect") => Some(Self::ServerConnect),
             ("host", _) => Some(Self::Host(hops.parse().ok()?)),
             ("behind", _) => Some(Self::Behind(hops.parse().ok()?)),
             ("connect", _) => two().map(|(from, to)| Self::Connect { from, to }),
@@ -60,11 +68,17 @@ impl Part {
         }
     }
 
-    /// Its name, with the nodes' names by hop: `B -> C`, `C`, `connect B -> C`, `behind C`.
-    pub fn name(self, node: &dyn Fn(u8) -> String) -> String {
+    /// Its name, with the nodes' names by hop: `B -> C`, `C`, `connect B -> C`, `behind C`, and with
+    /// `last` for the exit `C -> server`; `server` if the exit is unknown.
+    pub fn name(self, node: &dyn Fn(u8) -> String, last: Option<u8>) -> String {
+        let server = || match last {
+            Some(exit) => format!("{} -> server", node(exit)),
+            None => "server".to_owned(),
+        };
         match self {
+            Self::ServerConnect => format!("connect {}", server()),
             Self::Total => "total".to_owned(),
-            Self::Server => "server".to_owned(),
+            Self::Server => server(),
             Self::Host(hop) => node(hop),
             Self::Behind(hop) => format!("behind {}", node(hop)),
             Self::Connect { from, to } => format!("connect {} -> {}", node(from), node(to)),
@@ -73,12 +87,14 @@ impl Part {
     }
 }
 
-/// `total`, `host:1`, `segment:0-1`, `connect:0-1`, `behind:2`, `server`: as in a state file.
+/// `total`, `host:1`, `segment:0-1`, `connect:0-1`, `behind:2`, `server`, `server:connect`: as in a
+/// state file.
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind();
         match self {
             Self::Total | Self::Server => f.write_str(kind),
+            Self::ServerConnect => write!(f, "{kind}:connect"),
             Self::Host(hop) | Self::Behind(hop) => write!(f, "{kind}:{hop}"),
             Self::Connect { from, to } | Self::Segment { from, to } => {
                 write!(f, "{kind}:{from}-{to}")
@@ -100,6 +116,7 @@ mod tests {
             Part::Segment { from: 254, to: 255 },
             Part::Behind(7),
             Part::Server,
+            Part::ServerConnect,
         ];
         for part in parts {
             assert_eq!(Part::parse(&part.to_string()), Some(part));

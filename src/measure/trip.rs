@@ -6,6 +6,7 @@
 
 use super::{Direction, HopStamp, NodeId, Return, StampDirection};
 use crate::time::{MonoTime, Nanos, SignedNanos};
+use crate::wire::ServerConnect;
 use std::fmt;
 
 /// An answered, marked block as it returned to the origin, the node that keeps the statistics.
@@ -25,8 +26,9 @@ pub struct Trip {
     /// `true` if the answer came after the timeout. Its delay counts like any other; leaving it out
     /// would flatter the path.
     pub late: bool,
-    /// First reply byte minus last forward write at an exit; `None` if unknown.
-    pub behind_exit: Option<Nanos>,
+    /// The latest connect of the exit that answered this probe to its server; `None` if it reported
+    /// none since the block before.
+    pub server: Option<Box<ServerConnect>>,
     /// A number of the connection that the block came by: blocks of one connection wait for each
     /// other.
     pub connection: u32,
@@ -436,14 +438,13 @@ mod tests {
             stamp(5, StampDirection::Turn, 30, 37),
             stamp(2, StampDirection::Return, 5_051, 5_053),
         ];
-        let (at, behind_exit) = (MonoTime(0), None);
         let mut trip = Trip {
             sequence: 0,
-            at,
+            at: MonoTime(0),
             hop_stamps,
             home,
             late: false,
-            behind_exit,
+            server: None,
             connection: 0,
             retransmits: Vec::new(),
         };

@@ -6,7 +6,8 @@ use crate::node::Node;
 use crate::report::PathNode;
 use crate::session::opening::Session;
 use crate::session::path;
-use crate::wire::{Annotations, NodeInfo};
+use crate::sys;
+use crate::wire::{Annotations, NodeInfo, NodeRole};
 
 /// Hands the path from this node on to the collector.
 #[inline(never)]
@@ -20,6 +21,13 @@ pub fn report_nodes(node: &Node, session: Session, key: PathKey, annotations: An
             before.then(|| neighbour.next_hop.clone())
         })
     };
+    let exit = introductions.last();
+    let exit = exit.filter(|(hop, info)| *hop > session.hop && info.role == NodeRole::Exit);
+    if let Some(took) = exit.and_then(|(_, exit)| exit.connect) {
+        let now = sys::clock::mono();
+        node.collector
+            .offer(Measurement::ServerConnect(key, now, Ok(took)));
+    }
     let mut path = Path {
         cookie: session.cookie,
         key,

@@ -35,6 +35,7 @@ mod read_fault;
 pub mod reader;
 pub mod retransmits;
 pub mod serve;
+pub mod server_check;
 pub mod server_time;
 mod stop;
 mod upstream;
@@ -51,7 +52,7 @@ use crate::session::admission::Accept;
 use crate::sync::{lock, random};
 use crate::time::Nanos;
 use crate::wire::proxy::ProxyVersion;
-use crate::wire::{NodeInfo, NodeRole, DEFAULT_HOP_LIMIT, VERSION};
+use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,6 +95,9 @@ pub struct NodeSettings {
     pub keys: link_auth::Keys,
     /// The clients that may connect, and their number.
     pub limits: accept_limit::AdmissionLimits,
+    /// `--server-check`: the age from which on the latest connect of an exit to its server is made
+    /// again for a probe; `None` = never.
+    pub server_check: Option<Duration>,
     /// The annotation classes that blocks of a path that begins here request.
     pub ask: Classes,
     /// The annotations that this node gives on request.
@@ -120,6 +124,7 @@ impl NodeSettings {
             kernel_times: true,
             keys: link_auth::Keys::default(),
             limits: accept_limit::AdmissionLimits::default(),
+            server_check: None,
             ask: Classes::default(),
             offer: Offer::default(),
         }
@@ -159,6 +164,8 @@ pub struct Node {
     pub labels: Arc<path_labels::PathLabels>,
     /// The next hop; `None` at a reflector.
     pub next_hop: Option<dial::NextHop>,
+    /// The connects of an exit to its server.
+    pub server_check: server_check::ServerCheck,
     /// This node's upstream connections, local end and peer. A client with both ends exchanged is
     /// this node itself: a loop. Both ends count, as several connections of a host may share a
     /// local port.
@@ -187,6 +194,7 @@ impl Node {
             sessions: None,
             labels: Arc::default(),
             next_hop,
+            server_check: server_check::ServerCheck::new(settings.server_check),
             own_ends: Mutex::default(),
             fault_log: fault_log::FaultLog::default(),
             silence_logged: AtomicBool::new(false),
@@ -208,6 +216,10 @@ impl Node {
             id: self.id,
             role,
             versions: (VERSION, VERSION),
+            abilities: match role {
+                NodeRole::Exit => ABILITY_PROBES,
+                _ => 0,
+            },
             clock_error: self.clock.error(),
             connect,
             name: self.settings.name.clone(),

@@ -15,6 +15,7 @@ use crate::node::pair::EndPair;
 use crate::node::proxy_preamble::{self, client_of, take_client_address};
 use crate::node::pump::Pump;
 use crate::node::reader::{FrameReader, ReadFault};
+use crate::node::server_check::ServerCheck;
 use crate::node::upstream::{connect, no_link, Upstream};
 use crate::node::Node;
 use crate::session::admission::{judge, Accept, Admission};
@@ -25,8 +26,8 @@ use crate::session::path;
 use crate::sync::random;
 use crate::sys;
 use crate::wire::{
-    set_egress, Annotations, ClientAddress, ErrorCode, FrameType, FrameView, Header, NodeRole,
-    ParseError,
+    set_egress, Annotations, ClientAddress, ErrorCode, Flags, FrameType, FrameView, Header,
+    NodeRole, ParseError,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -185,7 +186,7 @@ fn open_as_entry(
         client: Some(client),
         ..now.introduce(&info)
     };
-    opening::begin(session, &introduction)
+    opening::begin(session, &introduction, false)
 }
 
 /// Returns the next frame, which has to come.
@@ -287,7 +288,10 @@ fn serve_framed<'a>(
     if node.settings.send_proxy.is_some() {
         take_client_address(pair, view.annotations());
     }
-    let reflects = node.next_hop.is_none();
+    let role = opening::role(node.next_hop.is_none(), node.settings.remove);
+    // A probe gives the server of an exit no connection and no byte.
+    let probe = role == NodeRole::Exit && header.flags.has(Flags::PROBE);
+    let reflects = probe || role == NodeRole::Echo;
     let upstream = if reflects {
         None
     } else {
@@ -296,7 +300,6 @@ fn serve_framed<'a>(
     let window = upstream
         .as_ref()
         .and_then(|_| ConnectWindow::new(ingress, clock.read()));
-    let role = opening::role(reflects, node.settings.remove);
     let opening = Accepted {
         node,
         local,
@@ -311,11 +314,13 @@ fn serve_framed<'a>(
         report_nodes(node, session, path, Annotations::new(&opening.annotations));
     }
     match role {
-        NodeRole::Echo => {
+        NodeRole::Echo | NodeRole::Exit if reflects => {
             let answer = opening::opened(session, &opening.annotations, random());
             drop(opening);
+            let probes = probe.then(|| ServerCheck::begin(&connection.shared));
             reflect(connection, session, move |pump| {
                 pump.begin(ingress, window);
+                pump.carry_connects(probes);
                 pump.send_frame(ConnectionSide::Client, answer)?;
                 pump.reflect(reader, inbound)
             });
@@ -346,6 +351,7 @@ fn serve_framed<'a>(
             )
         }
         NodeRole::Relay
+        | NodeRole::Echo
         | NodeRole::Source
         | NodeRole::Entry
         | NodeRole::Proxy

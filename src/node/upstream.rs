@@ -1,5 +1,6 @@
 //! The upstream connection of a connection: connected, registered, and its link agreed on.
 
+use crate::collect::queue::Measurement;
 use crate::node::connection::Connection;
 use crate::node::connection_log;
 use crate::node::dial::{Connected, DialError};
@@ -12,6 +13,7 @@ use crate::node::reader::ReadFault;
 use crate::node::Node;
 use crate::session::connection_record::ConnectionSide;
 use crate::session::opening::Session;
+use crate::sys;
 use crate::time::Nanos;
 use crate::wire::ErrorCode;
 use std::io;
@@ -44,11 +46,19 @@ pub(super) fn connect(
 fn dial(connection: &Connection, session: Session) -> Result<Connected, ConnectionFault> {
     let node = &connection.shared.node;
     let next_hop = node.next_hop.as_ref().expect("only reflectors have none");
-    next_hop
-        .connect(node.settings.timeout)
-        .map_err(|error: DialError| {
-            ConnectionFault::connect(node, session, format!("cannot {error}"))
-        })
+    let begun = sys::clock::mono();
+    let connected = next_hop.connect(node.settings.timeout);
+    if node.settings.remove {
+        let took = connected.as_ref().map(|connected| connected.took);
+        if let Some((at, outcome)) = node.server_check.take(begun, false, took) {
+            let path = connection.pair.path.get().copied().unwrap_or_default();
+            let connect = Measurement::ServerConnect(path, at, outcome);
+            node.collector.offer(connect);
+        }
+    }
+    connected.map_err(|error: DialError| {
+        ConnectionFault::connect(node, session, format!("cannot {error}"))
+    })
 }
 
 #[inline(never)]

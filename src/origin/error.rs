@@ -19,6 +19,8 @@ pub struct PathError {
     pub silent: bool,
     /// `true` if an operation took longer than `--timeout`.
     pub timed_out: bool,
+    /// `true` if the path works, but is not fit for probes: to try again soon is no use.
+    pub unfit: bool,
 }
 
 impl PathError {
@@ -29,6 +31,16 @@ impl PathError {
             text,
             silent: false,
             timed_out: false,
+            unfit: false,
+        }
+    }
+
+    /// Returns the fault that the path is not fit for probes.
+    #[cold]
+    pub(super) fn unfit(text: String) -> Self {
+        Self {
+            unfit: true,
+            ..Self::own(text)
         }
     }
 
@@ -46,6 +58,7 @@ impl PathError {
         let (hop, text) = (self.hop, &self.text);
         let next = hop.saturating_add(1);
         match (names.get(&hop), names.get(&next)) {
+            _ if self.unfit => self.to_string(),
             (Some(near), _) if self.silent => {
                 format!("somewhere behind {}: {text}", near.escape_debug())
             }

@@ -23,6 +23,10 @@ struct Counts {
     since: MonoTime,
     answers: Answers,
     late: u64,
+    /// The place of the flow among all flows of the probe, and their number: the flows take the
+    /// sequence numbers in turn.
+    flow: u64,
+    flows: u64,
 }
 
 impl Counts {
@@ -41,7 +45,8 @@ impl Counts {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    /// The counts of the flow `flow` of `flows`.
+    pub(super) fn new(flow: u64, flows: u64) -> Self {
         Self(Mutex::new(Counts {
             next: 0,
             unsent: 0,
@@ -50,6 +55,8 @@ impl Progress {
             since: MonoTime::default(),
             answers: Answers::new(),
             late: 0,
+            flow,
+            flows,
         }))
     }
 
@@ -62,7 +69,7 @@ impl Progress {
         counts.outstanding += 1;
         counts.payload_bytes += payload as u64;
         counts.next += 1;
-        counts.next - 1
+        (counts.next - 1) * counts.flows + counts.flow
     }
 
     /// Counts blocks that fell due while no session was open.
@@ -75,6 +82,10 @@ impl Progress {
     pub(super) fn answer(&self, sequence: u64, now: MonoTime, late: bool) -> Answer {
         let mut counts = lock(&self.0);
         let next = counts.next;
+        if sequence % counts.flows != counts.flow {
+            return Answer::Unknown;
+        }
+        let sequence = sequence / counts.flows;
         let answer = counts.answers.take(sequence, next);
         if answer == Answer::First {
             // Frames keep their order: earlier blocks without an answer will have none (an exit
@@ -122,9 +133,12 @@ impl Progress {
         lock(&self.0).outstanding == 0
     }
 
-    /// Returns the first block from `from` on that has no answer; `None` if all have one.
+    /// Returns the first block of this flow from `from` on that has no answer; `None` if all have
+    /// one.
     pub fn next_unanswered(&self, from: u64) -> Option<u64> {
         let counts = lock(&self.0);
-        counts.answers.next_open(from, counts.next)
+        let before = from.saturating_sub(counts.flow).div_ceil(counts.flows);
+        let open = counts.answers.next_open(before, counts.next)?;
+        Some(open * counts.flows + counts.flow)
     }
 }

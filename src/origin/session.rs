@@ -23,10 +23,11 @@ use crate::session::trips::{last_retransmits, trip, TripOrigin};
 use crate::sync::random;
 use crate::sys;
 use crate::time::{MonoTime, Nanos};
-use crate::wire::{build, ErrorInfo, FrameType, FrameView, Header, NodeRole};
+use crate::wire::{build, ErrorInfo, FrameType, FrameView, Header, NodeRole, ABILITY_PROBES};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The interval at which a reader without bytes checks for an overdue answer.
@@ -39,16 +40,18 @@ const BLOCKED: Nanos = Nanos::from_micros(200);
 #[derive(Debug)]
 pub struct Origin {
     /// The node; it has a next hop.
-    pub node: Node,
+    pub node: Arc<Node>,
     /// The counts of blocks over all sessions.
     pub progress: Progress,
     down: AtomicBool,
     /// The far end has answered the opening of the present session.
     established: AtomicBool,
-    /// The blocks are made here, and a server would not understand them.
+    /// The blocks are made here: a server would not understand them, so an exit answers them.
     probes: bool,
     /// The present path ends at an exit, which may drop reports.
     exits: AtomicBool,
+    /// The place of this flow among those of the probe; `None` for a probe of one.
+    flow: Option<u32>,
 }
 
 /// The time since which no byte moved.
@@ -69,16 +72,35 @@ impl Origin {
     /// Returns the near end of `node`, without a session.
     pub fn new(node: Node) -> Self {
         Self {
-            node,
-            progress: Progress::new(),
+            node: Arc::new(node),
+            progress: Progress::new(0, 1),
             down: AtomicBool::new(false),
             established: AtomicBool::new(false),
             probes: false,
             exits: AtomicBool::new(false),
+            flow: None,
         }
     }
 
-    /// Marks the blocks as made here: a warning then reports a path that ends at an exit.
+    /// Returns the near ends of `flows` flows of this one, which has no session yet. They share its
+    /// node, and so its queue and its id; block N belongs to flow N modulo `flows`.
+    pub fn split(self, flows: u32) -> Vec<Arc<Self>> {
+        let flow = |flow: u32| Self {
+            node: Arc::clone(&self.node),
+            progress: Progress::new(flow.into(), flows.into()),
+            flow: Some(flow),
+            probes: self.probes,
+            down: AtomicBool::new(false),
+            established: AtomicBool::new(false),
+            exits: AtomicBool::new(false),
+        };
+        match flows {
+            0 | 1 => vec![Arc::new(self)],
+            _ => (0..flows).map(|place| Arc::new(flow(place))).collect(),
+        }
+    }
+
+    /// Marks the sessions as probes: an exit answers them itself, and one that cannot ends them.
     #[must_use]
     pub fn probing(mut self) -> Self {
         self.probes = true;
@@ -151,7 +173,7 @@ impl Origin {
         self.progress.expect_none();
         let end = &opened.pair.client;
         let now = node.clock.pump().read();
-        let mut open = end.with_room(opening::begin(session, &now.introduce(&info)));
+        let mut open = end.with_room(opening::begin(session, &now.introduce(&info), self.probes));
         end.seal(&mut open);
         opened.send(&open, &mut Nanos::default())?;
         Ok(opened)
@@ -234,12 +256,15 @@ impl Origin {
                     }
                 }
                 FrameType::Opened => {
+                    let (identity, path) = (session.identity, PathKey::default());
+                    report_nodes(&self.node, identity, path, view.annotations());
+                    if let Err(unfit) = self.check_exit(&view) {
+                        session.end(); // An end and no reset: the server logs less.
+                        return Err(ReadEnd::Path(unfit));
+                    }
                     self.set_down(false);
                     self.established.store(true, Ordering::Release);
                     opened();
-                    self.warn_of_exit(&view);
-                    let (session, path) = (session.identity, PathKey::default());
-                    report_nodes(&self.node, session, path, view.annotations());
                 }
                 // Reports of blocks that the server took may follow. If none is expected, and our
                 // own END was sent, only the closing of connections follows.
@@ -253,9 +278,7 @@ impl Origin {
                     return Err(match ErrorInfo::parse(view.payload()) {
                         Ok(info) => ReadEnd::Path(PathError {
                             hop: info.hop,
-                            text: info.shown(),
-                            silent: false,
-                            timed_out: false,
+                            ..PathError::own(info.shown())
                         }),
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
                     })
@@ -304,23 +327,31 @@ impl Origin {
         }
     }
 
-    /// Warns that an exit passes the probes on to a real server, which the user of a probe does not
-    /// expect.
-    fn warn_of_exit(&self, view: &FrameView<'_>) {
+    /// Checks that an exit at the end of the path answers probes itself, if this is a probe: one of
+    /// 0.1 gives them to its server, and has connected to it already.
+    fn check_exit(&self, view: &FrameView<'_>) -> Result<(), PathError> {
         let nodes = path::nodes(view.annotations());
-        let Some((_, exit)) = nodes.last().filter(|(_, last)| last.role == NodeRole::Exit) else {
-            return;
+        let exit = nodes.last().filter(|(_, last)| last.role == NodeRole::Exit);
+        let Some((hop, exit)) = exit else {
+            return Ok(());
         };
-        self.exits.store(true, Ordering::Release);
-        if self.probes {
-            let text = format!(
-                "the path ends at the exit {}: what the probes carry went into the server behind \
-                 it; let the path end at an echo node",
-                exit.name.escape_debug()
-            );
-            log::warn!("probe: {text}");
-            self.node.collector.offer(Measurement::Notice(text));
+        if !self.probes {
+            self.exits.store(true, Ordering::Release);
+            return Ok(());
         }
+        if exit.abilities & ABILITY_PROBES != 0 {
+            return Ok(());
+        }
+        let server = match exit.next_hop.escape_debug().to_string() {
+            server if server.is_empty() => "its server".to_owned(),
+            server => format!("its server {server}"),
+        };
+        Err(PathError::unfit(format!(
+            "the exit {} (hop {hop}) is too old to answer probes: it would give them to {server}, \
+             which saw one empty connection; no block was sent; install this version on {0}, or \
+             probe a path that ends at an echo node",
+            exit.name.escape_debug()
+        )))
     }
 
     /// Takes a marked frame that came back: the block itself, or an exit's report of it.
@@ -339,6 +370,10 @@ impl Origin {
         let Ok(Some(mut trip)) = trip(view, origin, ingress.mono, home, None) else {
             return;
         };
+        if let Some(flow) = self.flow {
+            // A flow stays one whatever connections it had.
+            trip.connection = flow;
+        }
         let total = trip
             .hop_stamps
             .first()
@@ -385,6 +420,11 @@ impl OpenSession {
         let _ = self.send(&frame, &mut Nanos::default());
         drop(guard);
         end.shut_writing();
+    }
+
+    /// Returns this end of the connection; `None` if the kernel no longer knows it.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.pair.client.socket.local_addr().ok()
     }
 
     /// Returns the address of the next hop.

@@ -71,14 +71,15 @@ impl Watched {
     }
 
     /// Returns the metrics of a source or probe; `path` is its name among others in this process.
-    pub fn origin(origin: &Arc<Origin>, role: &'static str, path: Option<String>) -> Self {
-        let origin = Arc::clone(origin);
-        let node = &origin.node;
+    /// Its `flows` share one node; the path is up if each of them is.
+    pub fn origin(flows: &[Arc<Origin>], role: &'static str, path: Option<String>) -> Self {
+        let flows = flows.to_vec();
+        let node = Arc::clone(&flows[0].node);
         let (latest, collector) = (Arc::clone(&node.latest), node.collector.clone());
         let figures = move || NodeFigures {
-            name: origin.node.settings.name.clone(),
+            name: node.settings.name.clone(),
             role: role.to_owned(),
-            path_up: Some(origin.is_established()),
+            path_up: Some(flows.iter().all(|flow| flow.is_established())),
             ..NodeFigures::default()
         };
         Self::new(path, latest, collector, figures)

@@ -178,10 +178,11 @@ impl Comparison {
 
     fn name(&self, part: Part) -> String {
         let nodes = path_nodes(&self.path);
-        part.name(&|hop| {
+        let name = |hop| {
             let known = nodes.iter().find(|(known, _)| *known == hop);
             known.map_or_else(|| format!("hop {hop}"), |(_, name)| name.clone())
-        })
+        };
+        part.name(&name, nodes.last().map(|(hop, _)| *hop))
     }
 
     /// One sentence: the largest rise, else the largest fall, else that nothing changed.

@@ -60,7 +60,7 @@ fn rows(key: &str, path: &PathHistory, now: When) -> Vec<Row> {
         let lasts = lasts.map(|lasts| (lasts.amount, path.began(lasts.since, now)));
         Row {
             part,
-            name: part.name(&node),
+            name: part.name(&node, nodes.last().map(|(hop, _)| *hop)),
             runs: runs.map_or(0, |runs| runs.usual().len()),
             records,
             p50: medians.get(medians.len() / 2).copied(),
@@ -204,8 +204,9 @@ pub fn accepted_json(accepted: &[(String, Part)]) -> String {
 
 fn name(key: &str, part: Part) -> String {
     let nodes = path_nodes(key);
-    part.name(&|hop| {
+    let name = |hop| {
         let known = nodes.iter().find(|(known, _)| *known == hop);
         known.map_or_else(|| format!("hop {hop}"), |(_, name)| name.clone())
-    })
+    };
+    part.name(&name, nodes.last().map(|(hop, _)| *hop))
 }

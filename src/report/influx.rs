@@ -74,7 +74,7 @@ pub fn render(report: &Report) -> String {
         let hop = match of.part {
             Part::Host(hop) | Part::Behind(hop) => Some(hop),
             Part::Connect { to, .. } | Part::Segment { to, .. } => Some(to),
-            Part::Total | Part::Server => None,
+            Part::Total | Part::Server | Part::ServerConnect => None,
         };
         if let Some(hop) = hop {
             line.tag("hop", &hop.to_string());

@@ -26,10 +26,11 @@ pub mod text;
 use crate::annotation::NodeAnnotations;
 use crate::measure::sla::{LimitState, RuleEvent};
 use crate::measure::timeline::Timeline;
-use crate::measure::{Histogram, Part, Sla, Statistics, VerdictKind};
+use crate::measure::{FlowStatistics, Histogram, Part, Sla, Statistics, VerdictKind};
 use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 /// The state of a service, in the words of the Monitoring Plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +128,24 @@ pub struct Broken {
     pub text: String,
 }
 
+/// One of the flows of a probe.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FlowReport {
+    /// This end of its latest connection; `None` if it never stood.
+    pub local: Option<SocketAddr>,
+    /// Its figures.
+    pub statistics: FlowStatistics,
+}
+
+/// A server that does not accept connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerDown {
+    /// The end of the first connect that failed since one succeeded, on this node's wall clock.
+    pub since: WallTime,
+    /// The error of the latest one.
+    pub error: String,
+}
+
 /// The nodes of the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathReport {
@@ -165,6 +184,19 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// Returns the sum of the counts of several flows.
+    pub fn sum(all: impl Iterator<Item = Self>) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            sent: sum.sent + one.sent,
+            received: sum.received + one.received,
+            lost: sum.lost + one.lost,
+            unsent: sum.unsent + one.unsent,
+            late: sum.late + one.late,
+            duplicate: sum.duplicate + one.duplicate,
+            payload_bytes: sum.payload_bytes + one.payload_bytes,
+        })
+    }
+
     /// Returns the number of blocks that fell due.
     pub fn due(&self) -> u64 {
         self.sent.saturating_add(self.unsent)
@@ -206,6 +238,11 @@ pub struct Report {
     /// The time from the start of the probe until its path stood: connected, and OPEN answered.
     /// `None` if it never stood, and for nodes that send no probes.
     pub opened: Option<Nanos>,
+    /// The failure of the latest connect of an exit to its server; `None` if it accepted, or if none
+    /// is known.
+    pub server_down: Option<ServerDown>,
+    /// The flows of the probe, in order; empty for one.
+    pub flows: Vec<FlowReport>,
     /// Figures and verdict.
     pub statistics: Statistics,
     /// The state of each limit of each part; empty without rules.
@@ -257,7 +294,7 @@ impl Report {
         };
         text += &largest.name;
         let parts = self.statistics.parts.iter();
-        let parts = parts.filter(|part| part.part != Part::Server);
+        let parts = parts.filter(|part| !part.part.is_server());
         let whole: SignedNanos = parts.filter_map(|part| part.mean).sum();
         let mean = ms(largest.mean);
         text += &match largest.share {
@@ -272,6 +309,35 @@ impl Report {
             text += "; nothing changed";
         }
         Some(text)
+    }
+
+    /// Returns a sentence, not escaped, for each flow that differs from the others:
+    /// `flow 5 of 8 (192.0.2.1:41234): +20.1 ms in B -> C only`.
+    pub fn odd_flows(&self) -> Vec<String> {
+        let of = self.flows.len();
+        let sentence = |(index, flow): (usize, &FlowReport)| {
+            let parts = flow.statistics.parts.iter();
+            let odd = parts.filter_map(|part| Some((part.part, part.difference?)));
+            let odd = odd.map(|(part, by)| {
+                let sign = if by.0 < 0 { "" } else { "+" };
+                let ms = text::millis(by, 0);
+                format!("{sign}{ms} ms in {}", self.part_name(part))
+            });
+            let odd: Vec<String> = odd.collect();
+            let only = match odd.len() {
+                0 => return None,
+                1 => " only",
+                _ => "",
+            };
+            let local = flow
+                .local
+                .map_or_else(String::new, |end| format!(" ({end})"));
+            Some(format!(
+                "flow {index} of {of}{local}: {}{only}",
+                odd.join(", ")
+            ))
+        };
+        (1..).zip(&self.flows).filter_map(sentence).collect()
     }
 
     /// Returns the state of the run.
@@ -299,7 +365,11 @@ impl Report {
 
 /// Returns the name of a part of the path, not escaped: `B -> C`, `C`, `total`.
 pub fn part_name(names: &VecMap<u8, String>, part: Part) -> String {
-    part.name(&|hop| name_or_hop(names.get(&hop).map(String::as_str), hop))
+    let last = names.keys().last().copied();
+    part.name(
+        &|hop| name_or_hop(names.get(&hop).map(String::as_str), hop),
+        last,
+    )
 }
 
 /// Returns the name of the node at `hop`, or `hop 3` if it has none.

@@ -37,7 +37,7 @@ pub fn judge(accept: Accept, bytes: &[u8], ended: bool) -> Admission {
     match accept {
         Accept::Raw if complete => Admission::Refused(
             "is a node of a chain (it sent our magic), but this listener takes raw clients only: \
-             a loop, or an entry (--accept raw) where a relay was meant"
+             a loop, or an entry (--accept raw) where a relay was meant; probe a node behind it"
                 .into(),
         ),
         Accept::Raw => Admission::Raw,

@@ -167,10 +167,12 @@ impl Introduction<'_> {
     }
 }
 
-/// The OPEN frame of a node that begins a path, stamped.
-pub fn begin(session: Session, own: &Introduction<'_>) -> Vec<u8> {
+/// The OPEN frame of a node that begins a path, stamped. `probes`: the blocks of the session are
+/// made here, and an exit answers them itself.
+pub fn begin(session: Session, own: &Introduction<'_>, probes: bool) -> Vec<u8> {
     let mut annotations = Vec::new();
-    let mut header = session.header(FrameType::Open, Flags::MARKED, 0);
+    let probe = if probes { Flags::PROBE } else { 0 };
+    let mut header = session.header(FrameType::Open, Flags::MARKED | probe, 0);
     header.flags = own.append(&mut annotations, header.flags, session.hop);
     let mut stamp = [0; STAMP_LEN];
     own.stamp(session.hop).emit(&mut stamp);
@@ -242,6 +244,7 @@ mod tests {
             id,
             role: NodeRole::Relay,
             versions: (1, 1),
+            abilities: 0,
             clock_error: None,
             connect: None,
             name: format!("n{id}"),
@@ -275,7 +278,7 @@ mod tests {
             client: Some(client),
             ..at(&entry, 100)
         };
-        let open = begin(FIRST, &introduction);
+        let open = begin(FIRST, &introduction, false);
         let view = FrameView::parse(&open).unwrap();
         let next = info(11);
         let passed = Opening::pass_on(Session::behind(&view.header), &view, &at(&next, 200), true);
@@ -295,11 +298,12 @@ mod tests {
 
     #[test]
     fn each_node_of_a_path_adds_its_introduction_and_its_stamp() {
-        let mut frame = begin(FIRST, &at(&info(10), 100));
+        let mut frame = begin(FIRST, &at(&info(10), 100), true);
         for hop in 1..4_u8 {
             let view = FrameView::parse(&frame).unwrap();
             let id = 10 + u64::from(hop);
             assert_eq!(check(&mut Inbound::forward(), &view, id), Ok(()));
+            assert!(view.header.flags.has(Flags::PROBE), "it is passed on");
             let session = Session::behind(&view.header);
             assert_eq!(
                 (session.cookie, session.hop, session.hop_limit),
@@ -333,13 +337,14 @@ mod tests {
 
     #[test]
     fn a_node_that_does_not_stamp_introduces_itself_and_leaves_the_stamps_as_they_are() {
-        let frame = begin(FIRST, &at(&info(10), 100));
+        let frame = begin(FIRST, &at(&info(10), 100), false);
         let view = FrameView::parse(&frame).unwrap();
         let info = info(11);
         let passed = Opening::pass_on(Session::behind(&view.header), &view, &at(&info, 200), false);
         let onward = FrameView::parse(&passed.frame).unwrap();
         assert_eq!(onward.stamp_bytes(), view.stamp_bytes());
         assert_eq!((onward.header.hop, passed.stamp_at), (1, None));
+        assert!(!onward.header.flags.has(Flags::PROBE), "traffic");
         let hops = path::nodes(onward.annotations());
         let hops: Vec<_> = hops.iter().map(|(hop, node)| (*hop, node.id)).collect();
         assert_eq!(hops, [(0, 10), (1, 11)]);
@@ -348,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_loop_a_used_up_hop_limit_and_another_first_frame_are_refused() {
-        let frame = begin(FIRST, &at(&info(10), 100));
+        let frame = begin(FIRST, &at(&info(10), 100), true);
         let view = FrameView::parse(&frame).unwrap();
         let peer = "192.0.2.1:7".parse().unwrap();
         let refused = |view: &FrameView<'_>| check(&mut Inbound::forward(), view, 10).unwrap_err();

@@ -50,6 +50,7 @@ mod tests {
             id,
             role: NodeRole::Relay,
             versions: (1, 1),
+            abilities: 0,
             clock_error: None,
             connect: None,
             name: format!("n{id}"),

@@ -3,7 +3,8 @@
 use crate::measure::{Direction, HopStamp, NodeId, Retransmits, Return, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use crate::wire::{
-    FrameView, RetransmitCount, Stamp, StampDirection, StampFlags, ANNOTATION_RETRANSMITS,
+    FrameView, RetransmitCount, ServerConnect, Stamp, StampDirection, StampFlags,
+    ANNOTATION_RETRANSMITS, ANNOTATION_SERVER_CONNECT,
 };
 
 /// The node that reads a frame: the trip begins there.
@@ -87,12 +88,21 @@ pub fn trip(
         retransmits: retransmits(frame, origin.hop, |hop| {
             hop_stamps.iter().any(|stamp| stamp.hop == hop)
         }),
-        hop_stamps,
         home,
         late: false,
-        behind_exit: None,
+        server: server_connect(frame, |hop| hop_stamps.iter().any(|stamp| stamp.hop == hop)),
         connection: frame.header.cookie as u32,
+        hop_stamps,
     }))
+}
+
+/// Returns the connect of an exit to its server in a frame, if that exit is `known`.
+#[inline(never)]
+fn server_connect(frame: &FrameView<'_>, known: impl Fn(u8) -> bool) -> Option<Box<ServerConnect>> {
+    let mut annotations = frame.annotations().map_while(Result::ok);
+    let annotation = annotations.find(|it| it.kind == ANNOTATION_SERVER_CONNECT)?;
+    let connect = ServerConnect::parse(annotation.value).ok()?;
+    known(annotation.hop).then(|| Box::new(connect))
 }
 
 /// Returns the readings of retransmissions that came to `origin_hop` with the END of a direction,

@@ -27,8 +27,8 @@ pub enum Signal {
     Report,
 }
 
-/// SIGINT, SIGTERM, SIGHUP and SIGUSR1, blocked in the calling thread and in all that it spawns. One thread waits
-/// for them.
+/// SIGINT, SIGTERM, SIGHUP and SIGUSR1, blocked in the calling thread and in all that it spawns.
+/// One thread waits for them.
 pub struct StopSignals(SigSet);
 
 impl StopSignals {

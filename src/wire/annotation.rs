@@ -26,6 +26,8 @@ pub const ANNOTATION_RETRANSMITS: u8 = 6;
 /// The ends of the client's connection at the entry, in OPEN:
 /// [`ClientAddress`](super::ClientAddress).
 pub const ANNOTATION_CLIENT_ADDRESS: u8 = 7;
+/// An exit's latest connect to its server, on a probe that it answers: [`ServerConnect`].
+pub const ANNOTATION_SERVER_CONNECT: u8 = 8;
 
 /// One annotation, its value not yet interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,8 +151,8 @@ impl NodeRole {
 /// | tags: count 1, each: length 1, bytes |
 /// ```
 /// Unknown is all ones in `clock error` and 0 in `connect`. Texts are UTF-8, cut at 255 bytes; a
-/// reader shows them escaped. Abilities are flag bits, 0 so far: see [`ABILITY_PROBES`]. Bytes
-/// behind the tags belong to a later version and are ignored.
+/// reader shows them escaped. Abilities are flag bits: see [`ABILITY_PROBES`]. Bytes behind the tags
+/// belong to a later version and are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
     /// Random per process.
@@ -159,6 +161,8 @@ pub struct NodeInfo {
     pub role: NodeRole,
     /// The least and greatest version of the protocol that it speaks.
     pub versions: (u8, u8),
+    /// The bits of its abilities; unknown ones belong to a later version.
+    pub abilities: u8,
     /// The greatest error of its wall clock as its kernel states it; `None` if the clock is not
     /// synchronised.
     pub clock_error: Option<Nanos>,
@@ -175,7 +179,7 @@ pub struct NodeInfo {
     pub tags: Vec<String>,
 }
 
-/// Ability bit of an exit that answers probes itself. Reserved: no node sets or reads it yet.
+/// Ability bit of an exit that answers probes itself, and gives its server nothing of them.
 pub const ABILITY_PROBES: u8 = 1;
 
 const FIXED_LEN: usize = 24;
@@ -221,6 +225,7 @@ impl NodeInfo {
             id: BigEndian::read_u64(&fixed[0..8]),
             role: NodeRole::from_wire(fixed[8]),
             versions: (fixed[9], fixed[10]),
+            abilities: fixed[11],
             clock_error: (clock_error != UNKNOWN_CLOCK_ERROR)
                 .then(|| Nanos::from_micros(u64::from(clock_error))),
             connect: (connect != 0).then_some(Nanos(connect)),
@@ -244,6 +249,7 @@ impl NodeInfo {
         out[8] = self.role.to_wire();
         out[9] = self.versions.0;
         out[10] = self.versions.1;
+        out[11] = self.abilities;
         let clock_error = self.clock_error.map_or(UNKNOWN_CLOCK_ERROR, |error| {
             error.as_micros_u32().min(UNKNOWN_CLOCK_ERROR - 1)
         });
@@ -360,15 +366,116 @@ impl BehindExit {
     }
 }
 
+/// A connect of an exit to its server, on the first block that the exit answers after it.
+///
+/// ```text
+/// | outcome 1 | maker 1 | reserved 2 | age us 4 | span ns 8 | error: UTF-8, to the end |
+/// ```
+/// Outcome: 1 connected, 2 failed. Maker: 1 a client's connection, 2 a check of the exit's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConnect {
+    /// `true` if the exit made it to time the server, `false` if a client's connection needed it.
+    pub is_check: bool,
+    /// The time from its end to the answer of the block, on the exit's clock.
+    pub age: Nanos,
+    /// Its duration.
+    pub span: Nanos,
+    /// The reason why it failed; `None` if the server accepted.
+    pub error: Option<String>,
+}
+
+impl ServerConnect {
+    const FIXED_LEN: usize = 16;
+    /// Most bytes of an error.
+    pub const MAX_ERROR: usize = 240;
+
+    /// Reads the value of an [`ANNOTATION_SERVER_CONNECT`].
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError::Content`] if it is too short or too long, or an unknown outcome.
+    pub fn parse(value: &[u8]) -> Result<Self, ParseError> {
+        let malformed = ParseError::Content {
+            part: "server-connect annotation",
+        };
+        if !(Self::FIXED_LEN..=Self::FIXED_LEN + Self::MAX_ERROR).contains(&value.len()) {
+            return Err(malformed);
+        }
+        let (fixed, error) = value.split_at(Self::FIXED_LEN);
+        Ok(Self {
+            error: match fixed[0] {
+                1 => None,
+                2 => Some(String::from_utf8_lossy(error).into_owned()),
+                _ => return Err(malformed),
+            },
+            is_check: fixed[1] == 2,
+            age: Nanos::from_micros(u64::from(BigEndian::read_u32(&fixed[4..8]))),
+            span: Nanos(BigEndian::read_u64(&fixed[8..])),
+        })
+    }
+
+    /// The value. An error is cut at [`ServerConnect::MAX_ERROR`] bytes.
+    pub fn emit(&self) -> Vec<u8> {
+        let mut out = vec![0; Self::FIXED_LEN];
+        out[0] = if self.error.is_some() { 2 } else { 1 };
+        out[1] = if self.is_check { 2 } else { 1 };
+        BigEndian::write_u32(&mut out[4..8], self.age.as_micros_u32());
+        BigEndian::write_u64(&mut out[8..], self.span.0);
+        let error = self.error.as_deref().unwrap_or("").as_bytes();
+        out.extend_from_slice(&error[..error.len().min(Self::MAX_ERROR)]);
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn golden_bytes_of_a_server_connect_are_written_and_read_and_truncations_are_errors() {
+        let connected = ServerConnect {
+            is_check: false,
+            age: Nanos::from_micros(0x0102_0304),
+            span: Nanos(0x0506_0708),
+            error: None,
+        };
+        let golden = [1, 1, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 5, 6, 7, 8];
+        assert_eq!(
+            (&connected.emit()[..], ANNOTATION_SERVER_CONNECT),
+            (&golden[..], 8)
+        );
+        assert_eq!(ServerConnect::parse(&golden), Ok(connected.clone()));
+        let failed = ServerConnect {
+            is_check: true,
+            error: Some("no".into()),
+            ..connected
+        };
+        let golden = [2, 2, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 5, 6, 7, 8, b'n', b'o'];
+        assert_eq!(failed.emit(), golden);
+        assert_eq!(ServerConnect::parse(&golden), Ok(failed.clone()));
+        for len in 0..16 {
+            assert!(ServerConnect::parse(&golden[..len]).is_err(), "{len} bytes");
+        }
+        for outcome in [0, 3, 255] {
+            let mut other = golden;
+            other[0] = outcome;
+            assert!(ServerConnect::parse(&other).is_err());
+        }
+        let long = ServerConnect {
+            error: Some("x".repeat(1000)),
+            ..failed
+        };
+        assert_eq!(long.emit().len(), 16 + ServerConnect::MAX_ERROR);
+        assert!(ServerConnect::parse(&long.emit()).is_ok());
+        assert!(ServerConnect::parse(&[&long.emit()[..], b"x"].concat()).is_err());
+    }
 
     fn sample() -> NodeInfo {
         NodeInfo {
             id: 0x0102_0304_0506_0708,
             role: NodeRole::Relay,
             versions: (1, 1),
+            abilities: ABILITY_PROBES,
             clock_error: Some(Nanos::from_micros(0x0a0b)),
             connect: Some(Nanos(0x0c0d)),
             name: "B".into(),
@@ -379,7 +486,7 @@ mod tests {
     }
 
     const GOLDEN: &[u8] = &[
-        1, 2, 3, 4, 5, 6, 7, 8, 2, 1, 1, 0, // id, role, versions, abilities
+        1, 2, 3, 4, 5, 6, 7, 8, 2, 1, 1, 1, // id, role, versions, abilities
         0, 0, 0x0a, 0x0b, 0, 0, 0, 0, 0, 0, 0x0c, 0x0d, // clock error, connect
         1, b'B', 3, b'b', b':', b'1', 0, 1, 1, b'x', // name, address, next hop, tags
     ];
@@ -391,8 +498,12 @@ mod tests {
         assert_eq!(NodeInfo::id_of(GOLDEN), Some(sample().id));
         assert_eq!(NodeInfo::id_of(&GOLDEN[..7]), None);
         let mut able = GOLDEN.to_vec();
-        able[11] = ABILITY_PROBES;
-        assert_eq!(NodeInfo::parse(&able), Ok(sample()));
+        able[11] = 0x82;
+        let later = NodeInfo {
+            abilities: 0x82,
+            ..sample()
+        };
+        assert_eq!(NodeInfo::parse(&able), Ok(later), "unknown bits are kept");
         let unknown = NodeInfo {
             clock_error: None,
             connect: None,

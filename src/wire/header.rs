@@ -46,7 +46,7 @@ impl Flags {
     pub const ANNOTATIONS_OVERFLOW: u16 = 1 << 2;
     /// A node had no room for its stamp.
     pub const STAMPS_OVERFLOW: u16 = 1 << 3;
-    /// On OPEN alone: the session carries probes. Reserved: no node sets or reads it yet.
+    /// On OPEN alone: the session carries probes, which an exit answers itself.
     pub const PROBE: u16 = 1 << 4;
 
     /// Returns `true` if `bit` is set.

@@ -38,6 +38,10 @@
 //! 0        1            4
 //! | family | reserved 3 | source 4 or 16 | destination | source port 2 | destination port 2 |
 //!
+//! value of SERVER_CONNECT (outcome 1: connected; 2: failed. maker 1: a client; 2: a check):
+//! 0         1       2            4          8           16
+//! | outcome | maker | reserved 2 | age us 4 | span ns 8 | error |
+//!
 //! authentication trailer:
 //! 0       8
 //! | tag 8 |
@@ -75,9 +79,9 @@ pub mod values;
 
 pub use annotation::{
     push_annotation, Annotation, Annotations, BehindExit, NodeInfo, NodeRole, RetransmitCount,
-    ABILITY_PROBES, ANNOTATION_ASK, ANNOTATION_BEHIND_EXIT, ANNOTATION_CLIENT_ADDRESS,
-    ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE, ANNOTATION_RETRANSMITS,
-    ANNOTATION_VALUES,
+    ServerConnect, ABILITY_PROBES, ANNOTATION_ASK, ANNOTATION_BEHIND_EXIT,
+    ANNOTATION_CLIENT_ADDRESS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
+    ANNOTATION_RETRANSMITS, ANNOTATION_SERVER_CONNECT, ANNOTATION_VALUES,
 };
 pub use client_address::ClientAddress;
 pub use error::ParseError;

@@ -121,6 +121,7 @@ fn reflect(id: u64, frame: &FrameView<'_>) -> Vec<u8> {
             id,
             role: NodeRole::Echo,
             versions: (VERSION, VERSION),
+            abilities: 0,
             clock_error: None,
             connect: None,
             name: "Z".into(),

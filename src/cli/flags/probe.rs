@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Least time between two probes: a schedule that a host can keep.
 const INTERVAL_MIN: Duration = Duration::from_micros(100);
 
+/// Connections of one probe.
+const FLOWS_MAX: u32 = 64;
+
 pub(super) const FLAGS: &[Flag] = &[
     Flag {
         long: "count",
@@ -55,6 +58,23 @@ pub(super) const FLAGS: &[Flag] = &[
         modes: &[Mode::Probe],
         set: Set::Text(|s, text| {
             s.size = value::bytes(text, 0..=BLOCK_MAX_BYTES)?;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "flows",
+        value: Some("COUNT"),
+        section: Section::Probe,
+        default: Some("1"),
+        brief: "connections that take blocks in turn",
+        help: "Each has a source port of its own, so that a bundle of links or a balancer sends \
+            them different ways. The report has the figures of all together and of each flow, and \
+            names a flow that differs in a part, of four or more.",
+        modes: &[Mode::Probe],
+        full_only: true,
+        set: Set::Text(|s, text| {
+            s.flows = value::integer(text, 1..=FLOWS_MAX)?;
             Ok(())
         }),
         ..ROW

@@ -94,6 +94,23 @@ pub(super) const FLAGS: &[Flag] = &[
         ..ROW
     },
     Flag {
+        long: "server-check",
+        value: Some("SECONDS"),
+        section: Section::Traffic,
+        default: Some("0"),
+        brief: "time the server for probes; 0 = by traffic alone",
+        help: "While a probe session is open, an exit connects to its server if no client has \
+            done so for this long, and closes at once. The probe reports the connect and a server \
+            that is down. Every check is a connection without a request in the log of the server; \
+            MySQL blocks a host after some (max_connect_errors).",
+        modes: &[Mode::Exit],
+        set: Set::Text(|s, text| {
+            s.server_check = Some(value::duration(text)?).filter(|span| !span.is_zero());
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
         long: "accept-proxy",
         section: Section::Role,
         brief: "clients begin with a PROXY preamble",

@@ -231,7 +231,7 @@ fn demonstrate(
         on_timeout: State::Critical,
     };
     let mut run = Run::new(queue, Arc::clone(&origin.node.latest), state, printer);
-    let (_, written) = measure(&origin, &mut run, plan, stop);
+    let (_, written) = measure(&[origin], &mut run, plan, stop);
     written.map_err(DemoError::Output)?;
     for server in [first, middle, last] {
         server.stop();

@@ -285,6 +285,7 @@ fn short(part: Part) -> String {
     match part {
         Part::Total => "t".to_owned(),
         Part::Server => "x".to_owned(),
+        Part::ServerConnect => "y".to_owned(),
         Part::Host(hop) => format!("h{hop}"),
         Part::Behind(hop) => format!("b{hop}"),
         Part::Connect { from, to } => format!("c{from}-{to}"),
@@ -303,6 +304,7 @@ fn parse_short(text: &str) -> Option<Part> {
     Some(match kind {
         "t" if rest.is_empty() => Part::Total,
         "x" if rest.is_empty() => Part::Server,
+        "y" if rest.is_empty() => Part::ServerConnect,
         "h" => Part::Host(hop()?),
         "b" => Part::Behind(hop()?),
         "c" => hops().map(|(from, to)| Part::Connect { from, to })?,

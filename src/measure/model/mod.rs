@@ -6,6 +6,7 @@
 //! than most have rows of their own, and the report is about the shape that most blocks have.
 
 mod changes;
+mod flows;
 mod path;
 mod statistics;
 
@@ -22,6 +23,7 @@ use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 pub(super) use changes::way_of;
 use changes::{add_windows, search_all, search_part, stand, Column, PartChanges, Standing};
+pub use flows::{FlowPart, FlowStatistics};
 use path::{Host, PartDelays, Path};
 use std::sync::Arc;
 
@@ -38,6 +40,24 @@ pub enum Baseline {
     Earlier(Arc<RunHistories>, BootClock),
 }
 
+/// The delays of the server behind an exit, which are in no total.
+#[derive(Debug)]
+struct ServerPart {
+    part: Part,
+    delays: PartDelays,
+    rows: Rows,
+}
+
+impl ServerPart {
+    fn new(part: Part, span: Option<Nanos>) -> Self {
+        Self {
+            part,
+            delays: PartDelays::default(),
+            rows: Rows::new(1, span),
+        }
+    }
+}
+
 /// The statistics of a run.
 #[derive(Debug)]
 pub struct Model {
@@ -48,8 +68,8 @@ pub struct Model {
     total: Histogram,
     total_window: Histogram,
     last_window: Option<Summary>,
-    server: PartDelays,
-    server_rows: Rows,
+    /// Connects and answers of the server behind an exit.
+    servers: [ServerPart; 2],
     own: [Histogram; 2],
     own_hop: u8,
     /// By shape, the one in use last.
@@ -74,8 +94,7 @@ impl Model {
             total: Histogram::default(),
             total_window: Histogram::default(),
             last_window: None,
-            server: PartDelays::default(),
-            server_rows: Rows::new(1, span),
+            servers: [Part::ServerConnect, Part::Server].map(|part| ServerPart::new(part, span)),
             own: Default::default(),
             own_hop: 0,
             paths: Vec::new(),
@@ -128,9 +147,6 @@ impl Model {
             self.path_changes += path.meet(&pairs);
             path.record(trip, &pairs, &parts);
         }
-        if let Some(server) = trip.behind_exit {
-            self.behind_exit(trip.at, server);
-        }
         Ok(parts)
     }
 
@@ -140,10 +156,24 @@ impl Model {
         self.own[usize::from(direction == Direction::Return)].record(residence);
     }
 
-    /// Takes in the time that the server behind an exit, and the network to it, took.
-    pub fn behind_exit(&mut self, at: MonoTime, delay: Nanos) {
-        self.server.record(delay.signed());
-        self.server_rows.push(at, 0, 0, &[delay.signed().0]);
+    /// Takes in a delay of the server behind an exit, and of the network to it: `part` is
+    /// [`Part::Server`] for an answer, [`Part::ServerConnect`] for a connect.
+    pub fn server(&mut self, part: Part, at: MonoTime, delay: Nanos) {
+        for server in self.servers.iter_mut().filter(|server| server.part == part) {
+            server.delays.record(delay.signed());
+            server.rows.push(at, 0, 0, &[delay.signed().0]);
+        }
+    }
+
+    /// The parts of the server that were measured.
+    fn servers(&self) -> impl Iterator<Item = &ServerPart> {
+        let servers = self.servers.iter();
+        servers.filter(|server| server.delays.run.count() > 0)
+    }
+
+    /// `true` if a connect to the server behind an exit, or an answer of it, was timed.
+    pub fn has_timed_server(&self) -> bool {
+        self.servers().next().is_some()
     }
 
     /// Adds readings of retransmissions that came without a block.
@@ -156,7 +186,9 @@ impl Model {
     /// Ends the window that goes on: gauges are of the latest complete one.
     pub fn end_window(&mut self) {
         self.last_window = std::mem::take(&mut self.total_window).summary();
-        self.server.end_window();
+        for server in &mut self.servers {
+            server.delays.end_window();
+        }
         self.paths.iter_mut().for_each(Path::end_window);
     }
 
@@ -184,14 +216,15 @@ impl Model {
         let mut found = self.path().map_or_else(Vec::new, |path| {
             search_all(path, history, self.started, &self.clock_errors)
         });
-        if self.server.run.count() > 0 {
-            let mut search = Search::new(found.len() + 1);
+        let parts = found.len() + self.servers().count();
+        for server in self.servers() {
+            let mut search = Search::new(parts);
             let column = Column {
-                part: Part::Server,
+                part: server.part,
                 column: 0,
                 flag: None,
             };
-            let (rows, started) = (&self.server_rows, self.started);
+            let (rows, started) = (&server.rows, self.started);
             found.push(search_part(&mut search, rows, column, history, started));
         }
         found
@@ -275,7 +308,9 @@ impl Model {
                 }
             }
         }
-        add(Part::Server, &self.server, None);
+        for server in self.servers() {
+            add(server.part, &server.delays, None);
+        }
         let record = Record {
             sequence: 0,
             window,
@@ -377,7 +412,7 @@ impl Model {
         let path = self.path();
         let history = state.paths.get_or_insert_with(key, PathHistory::default);
         let parts = path.map_or_else(Vec::new, |path| path.parts());
-        let mut search = Search::new(parts.len() + 1);
+        let mut search = Search::new(parts.len() + self.servers().count().max(1));
         let mut judge = |part: Part, rows: &Rows, column: usize, flag| {
             changes::fill(&mut search, rows, Column { part, column, flag });
             let known = history.parts.get_or_insert_with(part, Default::default);
@@ -390,14 +425,14 @@ impl Model {
                 }
             }
         }
-        if self.server.run.count() > 0 {
-            judge(Part::Server, &self.server_rows, 0, None);
+        for server in self.servers() {
+            judge(server.part, &server.rows, 0, None);
         }
     }
 
     /// Hops and names of the nodes, in order of the path.
     fn named(&self, names: &VecMap<u8, String>) -> Vec<(u8, String)> {
-        let own = self.own.iter().any(|own| own.count() > 0) || self.server.run.count() > 0;
+        let own = self.own.iter().any(|own| own.count() > 0) || self.has_timed_server();
         let hops = match self.path() {
             Some(path) => path.hosts.iter().map(|host| host.hop).collect(),
             None if own => vec![self.own_hop],

@@ -207,7 +207,7 @@ impl Path {
                 Some((&self.segments[place].connect, column))
             }
             Part::Behind(_) => Some((&self.behind, self.behind_column())),
-            Part::Server | Part::Total => None,
+            Part::Server | Part::ServerConnect | Part::Total => None,
         }
     }
 

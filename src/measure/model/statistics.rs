@@ -44,12 +44,18 @@ impl Model {
             parts,
             segments,
             hosts,
-            behind_exit: self.server.run.summary(),
+            behind_exit: self.server_delays(Part::Server),
+            server_connect: self.server_delays(Part::ServerConnect),
             path_changes: self.path_changes,
             verdict,
             largest,
             batches: self.batches(),
         }
+    }
+
+    fn server_delays(&self, part: Part) -> Option<Summary> {
+        let server = self.servers().find(|server| server.part == part);
+        server.and_then(|server| server.delays.run.summary())
     }
 
     fn batches(&self) -> Vec<PartBatches> {
@@ -59,9 +65,10 @@ impl Model {
             let columns = parts.filter_map(|part| Some((part, path.part(part)?.1)));
             batches.extend(columns.map(|(part, column)| cut(&path.rows, part, column)));
         }
-        if self.server.run.count() > 0 {
-            batches.push(cut(&self.server_rows, Part::Server, 0));
-        }
+        batches.extend(
+            self.servers()
+                .map(|server| cut(&server.rows, server.part, 0)),
+        );
         batches
     }
 
@@ -87,14 +94,14 @@ impl Model {
                 });
             }
         }
-        if self.server.run.count() > 0 {
-            // The server's time is not in the totals: an exit reports a block before it is
-            // answered.
+        // The server's time is not in the totals: an exit reports a block before it is answered. Its
+        // connects are those of connections, not of blocks.
+        for server in self.servers().filter(|server| server.part == Part::Server) {
             shares.push(Share {
-                part: Part::Server,
+                part: server.part,
                 share: None,
-                mean: self.server.run.mean_ns(),
-                p50: self.server.run.quantile(0.5),
+                mean: server.delays.run.mean_ns(),
+                p50: server.delays.run.quantile(0.5),
             });
         }
         shares
@@ -105,7 +112,9 @@ impl Model {
         let statistics = found.iter().filter_map(|changes| {
             let part = changes.part;
             let delays = match part {
-                Part::Server => &self.server,
+                Part::Server | Part::ServerConnect => {
+                    &self.servers().find(|server| server.part == part)?.delays
+                }
                 _ => path?.part(part)?.0,
             };
             let share = shares.iter().find(|share| share.part == part);
@@ -122,7 +131,10 @@ impl Model {
                 delay: delays.run.summary(),
                 distribution: delays.run.clone(),
                 window: delays.last_window.or_else(|| delays.window.summary()),
-                mean: share.map(|share| SignedNanos(share.mean as i64)),
+                mean: match part {
+                    Part::ServerConnect => Some(SignedNanos(delays.run.mean_ns() as i64)),
+                    _ => share.map(|share| SignedNanos(share.mean as i64)),
+                },
                 share: share.and_then(|share| share.share),
                 baseline: changes.baseline,
                 increase: changes.increase,

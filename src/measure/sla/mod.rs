@@ -135,13 +135,15 @@ pub enum RuleFigure {
     Loss,
     /// The delay of a connect, of what lies behind the path, or of the server.
     Delay,
+    /// The delay of a connect to the server behind an exit.
+    Connect,
     /// TCP segments sent again.
     Retransmits,
 }
 
 impl RuleFigure {
     /// Every figure with its word.
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::RoundTrip, "round_trip"),
         (Self::Network, "network"),
         (Self::ForwardExcess, "forward_excess"),
@@ -151,6 +153,7 @@ impl RuleFigure {
         (Self::Increase, "increase"),
         (Self::Loss, "loss"),
         (Self::Delay, "delay"),
+        (Self::Connect, "connect"),
         (Self::Retransmits, "retransmits"),
     ];
 
@@ -170,6 +173,7 @@ impl RuleFigure {
                 part,
                 PartPattern::Connect(_) | PartPattern::Behind(_) | PartPattern::Server
             ),
+            Self::Connect => matches!(part, PartPattern::Server),
             Self::Residence | Self::WakeUp => matches!(part, PartPattern::Host(_)),
             Self::Increase => !matches!(part, PartPattern::Total),
             Self::Loss => matches!(part, PartPattern::Total),
@@ -184,7 +188,8 @@ impl RuleFigure {
     fn has_baseline(self, part: &PartPattern) -> bool {
         matches!(
             (self, part),
-            (Self::RoundTrip, PartPattern::Segment(_)) | (Self::Residence | Self::Delay, _)
+            (Self::RoundTrip, PartPattern::Segment(_))
+                | (Self::Residence | Self::Delay | Self::Connect, _)
         )
     }
 }

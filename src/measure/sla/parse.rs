@@ -537,7 +537,12 @@ host C increase > 2s
                 Some("round_trip"),
             ),
             ("behind", 7, "a node's name, or \"*\"", None),
-            ("server > 5ms", 8, "a figure: increase, delay", Some(">")),
+            (
+                "server > 5ms",
+                8,
+                "a figure: increase, delay, connect",
+                Some(">"),
+            ),
             (
                 "segment * retransmits > 5ms",
                 25,

@@ -72,7 +72,7 @@ pub struct Watch {
     names: VecMap<u8, String>,
     hops: Vec<u8>,
     /// Blocks had something behind the last node, and a server.
-    ends: [bool; 2],
+    ends: [bool; 3],
     tracks: Vec<Track>,
     matched: Vec<bool>,
     least: Vec<Option<Least>>,
@@ -94,7 +94,7 @@ impl Watch {
             rules,
             names: VecMap::new(),
             hops: Vec::new(),
-            ends: [false; 2],
+            ends: [false; 3],
             tracks: Vec::new(),
             least: Vec::new(),
             excess: Vec::new(),
@@ -129,15 +129,23 @@ impl Watch {
         });
         let hosts = self.hops.iter().enumerate();
         let hosts = hosts.map(|(index, &hop)| (index, Part::Host(hop)));
-        let [beyond, server] = self.ends;
+        let [beyond, server, connect] = self.ends;
         let beyond = self.hops.last().filter(|_| beyond);
         let beyond = beyond.map(|&hop| (0, Part::Behind(hop)));
         let server = server.then_some((0, Part::Server));
+        let connect = connect.then_some((0, Part::ServerConnect));
         let places = segments.chain(connects).chain(hosts).chain(beyond);
-        let places: Vec<_> = places.chain(server).chain([(0, Part::Total)]).collect();
+        let places: Vec<_> = places
+            .chain(server)
+            .chain(connect)
+            .chain([(0, Part::Total)])
+            .collect();
         for (number, rule) in rules.iter().enumerate() {
             for &(index, place) in &places {
-                if !self.is_about(&rule.part, place) {
+                let is_connect = rule.figure == RuleFigure::Connect;
+                let other = rule.figure == RuleFigure::Delay && place == Part::ServerConnect
+                    || is_connect && place == Part::Server;
+                if !self.is_about(&rule.part, place) || other {
                     continue;
                 }
                 self.matched[number] = true;
@@ -181,7 +189,7 @@ impl Watch {
         };
         match (part, place) {
             (PartPattern::Total, Part::Total)
-            | (PartPattern::Server, Part::Server)
+            | (PartPattern::Server, Part::Server | Part::ServerConnect)
             | (PartPattern::Host(None), Part::Host(_))
             | (PartPattern::Behind(None), Part::Behind(_))
             | (PartPattern::Connect(None), Part::Connect { .. })
@@ -200,16 +208,10 @@ impl Watch {
     pub fn block(&mut self, names: &VecMap<u8, String>, trip: &Trip, parts: &Parts) {
         self.latest = (trip.home.ingress, trip.sequence);
         let hops = parts.hosts.iter().map(|host| host.hop);
-        let ends = [parts.beyond.is_some(), trip.behind_exit.is_some()];
         let same = hops.clone().eq(self.hops.iter().copied()) && self.names == *names;
-        if !same
-            || ends
-                .iter()
-                .zip(self.ends)
-                .any(|(new, known)| *new && !known)
-        {
-            let known = if same { self.ends } else { [false; 2] };
-            self.ends = [ends[0] || known[0], ends[1] || known[1]];
+        let beyond = parts.beyond.is_some();
+        if !same || beyond && !self.ends[0] {
+            self.ends[0] = beyond || same && self.ends[0];
             self.hops = hops.collect();
             self.names.clone_from(names);
             self.bind();
@@ -224,34 +226,47 @@ impl Watch {
                 self.count_retransmits(index, trip);
                 continue;
             }
-            let Some(value) = self.delay(rule.figure, track, trip, parts) else {
-                continue;
-            };
-            let Some(statistic) = rule.statistic else {
-                self.evaluate(index, value.0 as f64);
-                continue;
-            };
-            let over = u64::from(rule.over);
-            let track = &mut self.tracks[index];
-            track.window.record(value);
-            track.whole.record(value);
-            if track.window.count() >= over {
-                let window = take(&mut track.window);
-                if let Some(value) = statistic.of(&window) {
-                    self.evaluate(index, value);
-                }
+            if let Some(value) = self.delay(rule.figure, track, parts) {
+                self.take(index, value);
+            }
+        }
+    }
+
+    /// Takes in a delay of the server behind an exit: `part` is [`Part::Server`] for an answer,
+    /// [`Part::ServerConnect`] for a connect. Events are dated by the latest block.
+    pub fn server(&mut self, part: Part, value: SignedNanos) {
+        let end = if part == Part::Server { 1 } else { 2 };
+        if !std::mem::replace(&mut self.ends[end], true) {
+            self.bind();
+        }
+        for index in 0..self.tracks.len() {
+            let track = &self.tracks[index];
+            if track.part == part && self.rules[track.rule].figure.is_delay() {
+                self.take(index, value);
+            }
+        }
+    }
+
+    /// Takes in a delay of the part that a track is about.
+    fn take(&mut self, index: usize, value: SignedNanos) {
+        let rule = &self.rules[self.tracks[index].rule];
+        let Some(statistic) = rule.statistic else {
+            return self.evaluate(index, value.0 as f64);
+        };
+        let over = u64::from(rule.over);
+        let track = &mut self.tracks[index];
+        track.window.record(value);
+        track.whole.record(value);
+        if track.window.count() >= over {
+            let window = take(&mut track.window);
+            if let Some(value) = statistic.of(&window) {
+                self.evaluate(index, value);
             }
         }
     }
 
     /// The delay of a part that a block shows.
-    fn delay(
-        &self,
-        figure: RuleFigure,
-        track: &Track,
-        trip: &Trip,
-        parts: &Parts,
-    ) -> Option<SignedNanos> {
+    fn delay(&self, figure: RuleFigure, track: &Track, parts: &Parts) -> Option<SignedNanos> {
         match track.part {
             Part::Total => parts.total.filter(|_| figure == RuleFigure::RoundTrip),
             Part::Segment { .. } => {
@@ -276,7 +291,8 @@ impl Watch {
             },
             Part::Connect { .. } => parts.segments.get(track.index)?.connect,
             Part::Behind(_) => parts.beyond,
-            Part::Server => trip.behind_exit.map(Nanos::signed),
+            // These come apart from the blocks.
+            Part::Server | Part::ServerConnect => None,
         }
     }
 
@@ -597,8 +613,8 @@ mod tests {
         names: VecMap<u8, String>,
         sequence: u64,
         generation: u8,
-        /// Of the next blocks: connect of B to C, behind C, and the server.
-        ends: [Option<f64>; 3],
+        /// Of the next blocks: connect of B to C, behind C, answer and connect of the server.
+        ends: [Option<f64>; 4],
         resent: Vec<Retransmits>,
     }
 
@@ -615,7 +631,7 @@ mod tests {
                 names: names.into(),
                 sequence: 0,
                 generation: 0,
-                ends: [None; 3],
+                ends: [None; 4],
                 resent: Vec::new(),
             }
         }
@@ -658,7 +674,7 @@ mod tests {
                     held: Nanos::ZERO,
                 },
                 late: false,
-                behind_exit: self.ends[2].map(|span| ms(span).abs()),
+                server: None,
                 connection: 0,
                 retransmits: take(&mut self.resent),
             };
@@ -690,6 +706,11 @@ mod tests {
             };
             self.sequence += 1;
             self.watch.block(&self.names, &trip, &parts);
+            for (end, part) in [(2, Part::Server), (3, Part::ServerConnect)] {
+                if let Some(delay) = self.ends[end] {
+                    self.watch.server(part, ms(delay));
+                }
+            }
             self.messages()
         }
 
@@ -702,7 +723,7 @@ mod tests {
             let events = self.watch.fresh_events().0.into_iter();
             let messages = events.map(|event| {
                 let name = |hop| self.names.get(&hop).map_or("?", String::as_str);
-                let place = event.now.part.name(&|hop| name(hop).to_owned());
+                let place = event.now.part.name(&|hop| name(hop).to_owned(), Some(2));
                 format!("{place} {event}")
             });
             messages.collect()
@@ -781,17 +802,18 @@ mod tests {
     fn connects_what_lies_behind_and_the_server_have_limits_once_they_are_seen() {
         let mut bench = Bench::new(
             "connect B->C delay > 10ms\nbehind * delay > 50ms\nserver delay > 2x\nconnect A->B \
-             delay > 1ms",
+             delay > 1ms\nserver connect > 6ms",
         );
         assert_eq!(bench.far(1.0), [""; 0]);
         let lines = |watch: &Watch| watch.unmatched().map(|rule| rule.line).collect::<Vec<_>>();
-        assert_eq!(lines(&bench.watch), [Some(2), Some(3)]);
-        bench.ends = [Some(11.0), Some(51.0), Some(9.0)];
+        assert_eq!(lines(&bench.watch), [Some(2), Some(3), Some(5)]);
+        bench.ends = [Some(11.0), Some(51.0), Some(9.0), Some(7.0)];
         assert_eq!(
             bench.far(1.0),
             [
                 "connect B -> C warning, delay 11 ms, limit 10 ms (line 1)",
-                "behind C warning, delay 51 ms, limit 50 ms (line 2)"
+                "behind C warning, delay 51 ms, limit 50 ms (line 2)",
+                "connect C -> server warning, connect 7 ms, limit 6 ms (line 5)"
             ]
         );
         assert_eq!(lines(&bench.watch), []);
@@ -801,10 +823,10 @@ mod tests {
         };
         let growth = [(Part::Server, growth)].into_iter().collect();
         bench.watch.grow(MonoTime(0), &growth);
-        let server = ["server warning, delay 9 ms, limit 8 ms (line 3)"];
+        let server = ["C -> server warning, delay 9 ms, limit 8 ms (line 3)"];
         assert_eq!(bench.far(1.0), server);
         // A block that did not wait does not show the connect, and what was seen stays a part.
-        bench.ends = [None; 3];
+        bench.ends = [None; 4];
         assert_eq!(bench.far(1.0), [""; 0]);
         assert_eq!(lines(&bench.watch), []);
     }

@@ -483,9 +483,10 @@ fn the_server_behind_an_exit_is_a_part_of_its_own() {
     let (mut path, mut model) = (SimPath::new(4, 3), model());
     path.exit = true;
     for block in 0..400 {
-        let mut trip = path.trip(block);
-        trip.behind_exit = Some(Nanos::from_millis(if block < 200 { 20 } else { 50 }));
+        let trip = path.trip(block);
         let parts = model.record(&trip).unwrap();
+        let answer = Nanos::from_millis(if block < 200 { 20 } else { 50 });
+        model.server(Part::Server, trip.at, answer);
         assert_eq!(parts.beyond, Some(SignedNanos::ZERO));
     }
     let statistics = model.statistics(&names(), NOW);
@@ -1050,7 +1051,7 @@ fn a_plain_proxy_reports_its_own_residence_and_its_server() {
         model.residence(0, Direction::Forward, SignedNanos(1_000 + i));
         model.residence(0, Direction::Return, SignedNanos(2_000));
         let delay = Nanos::from_millis(if i < 100 { 3 } else { 9 });
-        model.behind_exit(MonoTime(i as u64 * 100_000_000), delay);
+        model.server(Part::Server, MonoTime(i as u64 * 100_000_000), delay);
     }
     let statistics = model.statistics(&VecMap::new(), NOW);
     assert_eq!((statistics.hosts.len(), statistics.hosts[0].hop), (1, 0));
@@ -1231,14 +1232,14 @@ fn hostile_stamps_never_panic_and_memory_stays_bounded() {
                 generation: any() as u8,
                 held: Nanos(any()),
             };
-            let (at, behind_exit) = (MonoTime(any()), Some(Nanos(any())));
+            let at = MonoTime(any());
             let trip = Trip {
                 sequence: any(),
                 at,
                 hop_stamps,
                 home,
                 late: false,
-                behind_exit,
+                server: None,
                 connection: any() as u32,
                 retransmits: Vec::new(),
             };

@@ -242,7 +242,7 @@ impl SimPath {
                 held: Nanos((origin.held[1] * self.interval_ns) as u64),
             },
             late: false,
-            behind_exit: None,
+            server: None,
             connection: 0,
             retransmits: Vec::new(),
         }

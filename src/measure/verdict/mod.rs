@@ -167,13 +167,13 @@ impl Evidence<'_> {
             }
             Part::Host(hop) => (VerdictKind::Host, Some(usize::from(hop))),
             Part::Behind(hop) => (VerdictKind::Behind, Some(usize::from(hop))),
-            Part::Server => (VerdictKind::Server, None),
+            Part::Server | Part::ServerConnect => (VerdictKind::Server, None),
             Part::Total => (VerdictKind::None, None),
         }
     }
 
     fn part_name(&self, part: Part) -> String {
-        part.name(self.name)
+        part.name(self.name, self.hops.last().copied())
     }
 
     /// Returns the time at which a change began, by the clock as it is now.

@@ -91,7 +91,7 @@ impl Evidence<'_> {
                 format!("source {name}")
             }
             Part::Host(_) => format!("host {name}"),
-            Part::Server => "server (or the network to it)".to_owned(),
+            Part::Server | Part::ServerConnect => format!("{name} (or the network to it)"),
             _ => name,
         }
     }

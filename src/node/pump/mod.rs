@@ -18,6 +18,7 @@ use crate::node::fault::{explain, passed_error, ConnectionFault};
 use crate::node::pair::EndPair;
 use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::retransmits::RetransmitCounter;
+use crate::node::server_check::ProbeSession;
 use crate::node::Node;
 use crate::session::annotations::requested;
 use crate::session::connection_record::ConnectionSide;
@@ -56,6 +57,8 @@ pub struct Pump<'a> {
     waited: bool,
     retransmits: RetransmitCounter,
     annotations: AnnotationWriter,
+    /// The probe session that an exit answers; `None` at every other pump.
+    probes: Option<ProbeSession<'a>>,
 }
 
 impl<'a> Pump<'a> {
@@ -85,7 +88,13 @@ impl<'a> Pump<'a> {
             waited: false,
             retransmits: RetransmitCounter::default(),
             annotations: AnnotationWriter::default(),
+            probes: None,
         }
+    }
+
+    /// Lets the blocks of a probe session carry the connects of this exit to its server.
+    pub(super) fn carry_connects(&mut self, probes: Option<ProbeSession<'a>>) {
+        self.probes = probes;
     }
 
     /// Takes the time at which the bytes read before the pump started were read, and the interval

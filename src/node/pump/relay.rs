@@ -1,6 +1,7 @@
 //! Framed in, framed out: relays and reflectors.
 
 use super::Pump;
+use crate::collect::queue::Measurement;
 use crate::measure::Direction;
 use crate::node::annotations::{append, append_retransmits};
 use crate::node::clock::Moment;
@@ -9,10 +10,11 @@ use crate::node::introduce::report_nodes;
 use crate::node::reader::{Chunk, FrameReader, HEADROOM};
 use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
-use crate::time::{Nanos, WallTime};
+use crate::time::{MonoTime, Nanos, WallTime};
+use crate::wire::values::with_annotation;
 use crate::wire::{
     push_stamp, set_egress, set_hop, Flags, FrameType, FrameView, Header, StampDirection,
-    StampFlags, MAX_STAMPS,
+    StampFlags, ANNOTATION_SERVER_CONNECT, MAX_STAMPS,
 };
 
 /// The direction of frames through a node.
@@ -230,6 +232,9 @@ impl<'a> Pump<'a> {
                 _ => self.annotations.clear(),
             }
         }
+        if let (Some(ingress), Some(_)) = (ingress, &self.probes) {
+            header = self.add_server_connect(reader, header, ingress, own);
+        }
         let ends = header.kind == FrameType::End;
         if ends {
             self.read_last(self.sink);
@@ -247,6 +252,44 @@ impl<'a> Pump<'a> {
             read_at: None,
         };
         self.prepare(&mut chunk, header, ingress, way)
+    }
+
+    /// Lets the newest connect of this exit to its server ride on the pending block of a probe,
+    /// which is in `own` if that is not empty.
+    #[inline(never)]
+    fn add_server_connect(
+        &mut self,
+        reader: &FrameReader<'a>,
+        header: Header,
+        ingress: Moment,
+        own: &mut Vec<u8>,
+    ) -> Header {
+        let is_block = header.kind == FrameType::Block && header.marked();
+        let probes = self.probes.as_mut().filter(|_| is_block);
+        let Some(connect) = probes.and_then(|probes| probes.newest(ingress.mono)) else {
+            return header;
+        };
+        let view = match own.get(HEADROOM..) {
+            Some(frame) => FrameView::of(header, frame),
+            None => Ok(reader.view(header)),
+        };
+        let annotation = (ANNOTATION_SERVER_CONNECT, self.session.hop);
+        let longer = view
+            .ok()
+            .and_then(|view| with_annotation(&view, HEADROOM, annotation, &connect.emit()));
+        let at = MonoTime(ingress.mono.0.saturating_sub(connect.age.0));
+        let outcome = connect.error.map_or(Ok(connect.span), Err);
+        let path = self.path_key();
+        self.node
+            .collector
+            .offer(Measurement::ServerConnect(path, at, outcome));
+        match longer {
+            Some((bytes, longer)) => {
+                *own = bytes;
+                longer
+            }
+            None => header,
+        }
     }
 
     /// Lets the reading that waits ride on the pending frame, which is in `own` if that is not

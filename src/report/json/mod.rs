@@ -8,7 +8,7 @@
 pub mod read;
 pub mod write;
 
-use super::{Blocks, PathNode, Report};
+use super::{Blocks, FlowReport, PathNode, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::compare::PartBatches;
 use crate::measure::sla::{Amount, LimitState, Statistic};
@@ -16,6 +16,7 @@ use crate::measure::{
     Basis, Confidence, Figure, HostStatistics, Largest, Part, PartStatistics, SegmentStatistics,
     Summary, Verdict, VerdictDirection,
 };
+use crate::FULL;
 use write::{Array, Object, ToJson, Writer};
 
 /// The value of `schema`; its number changes when a key changes its meaning or goes away.
@@ -94,6 +95,19 @@ fn report_pairs(w: &mut Writer, report: &Report) {
         ),
     );
     w.pair("behind_exit", statistics.behind_exit);
+    let down = report.server_down.as_ref();
+    let server = Object(|w: &mut Writer| {
+        w.pair("connect", statistics.server_connect);
+        w.pair("down", down.map(|down| down.error.as_str()));
+        w.pair("down_since", down.map(|down| down.since));
+    });
+    let known = down.is_some() || statistics.server_connect.is_some();
+    w.pair("server", known.then_some(server));
+    let flows = (0..).zip(&report.flows).filter(|_| FULL);
+    w.pair(
+        "flows",
+        Array(flows.map(|(index, flow)| flow_object(report, index, flow))),
+    );
     let parts = statistics.parts.iter();
     w.pair("parts", Array(parts.map(|part| part_object(report, part))));
     let limits = report.limits.iter();
@@ -143,7 +157,7 @@ fn blocks_object(blocks: &Blocks) -> impl ToJson + '_ {
 fn batches_object<'a>(report: &'a Report, of: &'a PartBatches) -> impl ToJson + 'a {
     Object(move |w: &mut Writer| {
         w.pair("part", of.part.to_string().as_str());
-        w.pair("name", &of.part.name(&|hop| report.name_at(hop)));
+        w.pair("name", &report.part_name(of.part));
         w.pair("count", Array(of.batches.iter().map(|batch| batch.count)));
         w.pair("p50_ns", Array(of.batches.iter().map(|batch| batch.p50)));
         w.pair("mean_ns", Array(of.batches.iter().map(|batch| batch.mean)));
@@ -237,7 +251,7 @@ fn part_object<'a>(report: &'a Report, of: &'a PartStatistics) -> impl ToJson + 
         let (from, to) = match of.part {
             Part::Host(hop) | Part::Behind(hop) => (Some(hop), None),
             Part::Connect { from, to } | Part::Segment { from, to } => (Some(from), Some(to)),
-            Part::Total | Part::Server => (None, None),
+            Part::Total | Part::Server | Part::ServerConnect => (None, None),
         };
         w.pair("hop", from.map(u64::from));
         w.pair("to_hop", to.map(u64::from));
@@ -250,6 +264,28 @@ fn part_object<'a>(report: &'a Report, of: &'a PartStatistics) -> impl ToJson + 
         w.pair("figure", of.figure.map(Figure::name));
         w.pair("least_ns", of.least);
         w.pair("sla", of.sla.name());
+    })
+}
+
+fn flow_object<'a>(report: &'a Report, index: u64, flow: &'a FlowReport) -> impl ToJson + 'a {
+    Object(move |w: &mut Writer| {
+        w.pair("index", index);
+        let local = flow.local.map(|local| local.to_string());
+        w.pair("local", local.as_deref());
+        w.pair("blocks", flow.statistics.blocks);
+        let parts = flow.statistics.parts.iter();
+        w.pair(
+            "parts",
+            Array(parts.map(|of| {
+                Object(|w: &mut Writer| {
+                    w.pair("kind", of.part.kind());
+                    w.pair("name", &report.part_name(of.part));
+                    w.pair("p50_ns", of.p50);
+                    w.pair("p95_ns", of.p95);
+                    w.pair("difference_ns", of.difference);
+                })
+            })),
+        );
     })
 }
 
@@ -416,7 +452,7 @@ mod tests {
                 (
                     "",
                     "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
-                     behind_exit parts limits events verdict largest role dropped_measurements \
+                     behind_exit server flows parts limits events verdict largest role dropped_measurements \
                      notices batches label other_paths",
                 ),
                 ("tool", "name version"),

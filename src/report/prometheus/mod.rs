@@ -210,6 +210,11 @@ impl Path<'_> {
         self.number(Id::SlaState, &[], state(statistics.sla));
         self.number(Id::PathChanges, &[], statistics.path_changes);
         self.figures(Id::BehindExit, &[], statistics.behind_exit);
+        self.figures(Id::ServerConnect, &[], statistics.server_connect);
+        let down = report.server_down.is_some();
+        if down || statistics.server_connect.is_some() {
+            self.number(Id::ServerUp, &[], u64::from(!down));
+        }
         let verdict = &statistics.verdict;
         let direction = verdict.direction.map_or("", VerdictDirection::name);
         let delay = match verdict.kind {
@@ -369,9 +374,10 @@ impl Path<'_> {
         let hop = match part {
             Part::Host(hop) | Part::Behind(hop) => hop.to_string(),
             Part::Connect { to, .. } | Part::Segment { to, .. } => to.to_string(),
-            Part::Total | Part::Server => String::new(),
+            Part::Total | Part::Server | Part::ServerConnect => String::new(),
         };
-        (hop, part.name(&|hop| self.name(report, hop)))
+        let last = report.path.nodes.last().map(|node| node.hop);
+        (hop, part.name(&|hop| self.name(report, hop), last))
     }
 
     /// Writes when a part changed; nothing if it did not.

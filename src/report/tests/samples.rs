@@ -1,12 +1,13 @@
 //! Hand-made and random reports and blocks for the tests of the renderers.
 
 use super::block::BlockLine;
-use super::{Blocks, PathNode, PathReport, PathRest, Report};
+use super::{Blocks, FlowReport, PathNode, PathReport, PathRest, Report, ServerDown};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
 use crate::measure::sla::{self, Amount, LimitState, RuleEvent, Statistic};
 use crate::measure::{
-    Also, Basis, Confidence, Figure, HostStatistics, Largest, NodeId, Part, PartStatistics,
-    SegmentStatistics, Statistics, Summary, Verdict, VerdictDirection, VerdictKind,
+    Also, Basis, Confidence, Figure, FlowPart, FlowStatistics, HostStatistics, Largest, NodeId,
+    Part, PartStatistics, SegmentStatistics, Statistics, Summary, Verdict, VerdictDirection,
+    VerdictKind,
 };
 use crate::measure::{Histogram, HostPart, Parts, SegmentPart, Sla};
 use crate::time::{Nanos, SignedNanos, WallTime, NANOS_PER_SEC};
@@ -137,6 +138,7 @@ fn full_parts(hosts: &[HostStatistics], segments: &[SegmentStatistics]) -> Vec<P
             ..part(segment.part(), mean, segment.share)
         });
     }
+    parts.push(part(Part::ServerConnect, 95_000, None));
     parts.push(part(Part::Server, 412_000, None));
     parts
 }
@@ -270,6 +272,8 @@ pub(in crate::report) fn full() -> Report {
             payload_bytes: 6592,
         },
         opened: None,
+        server_down: None,
+        flows: Vec::new(),
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: Some(summary(2_970_000)),
@@ -290,6 +294,7 @@ pub(in crate::report) fn full() -> Report {
             segments,
             hosts,
             behind_exit: Some(summary(412_000)),
+            server_connect: Some(summary(95_000)),
             path_changes: 2,
             verdict: Verdict {
                 index: Some(1),
@@ -368,6 +373,8 @@ pub(in crate::report) fn empty() -> Report {
         rest: PathRest::default(),
         blocks: Blocks::default(),
         opened: None,
+        server_down: None,
+        flows: Vec::new(),
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: None,
@@ -379,6 +386,7 @@ pub(in crate::report) fn empty() -> Report {
             segments: Vec::new(),
             hosts: Vec::new(),
             behind_exit: None,
+            server_connect: None,
             path_changes: 0,
             verdict: Verdict {
                 reason: "no block was answered".to_owned(),
@@ -572,6 +580,11 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             payload_bytes: r.next(),
         },
         opened: r.maybe(|r| Nanos(r.next() >> 1)),
+        flows: (0..r.next() % 4).map(|_| flow(r)).collect(),
+        server_down: r.maybe(|r| ServerDown {
+            since: WallTime(r.next() >> 1),
+            error: format!("connect to \u{1b}[2J{}: refused", r.next()),
+        }),
         statistics: Statistics {
             batches: Vec::new(),
             round_trip: r.maybe(|_| summary(sum)),
@@ -583,6 +596,7 @@ pub(in crate::report) fn random(seed: u64) -> Report {
             segments,
             hosts,
             behind_exit: r.maybe(Random::summary),
+            server_connect: r.maybe(Random::summary),
             path_changes: r.next(),
             verdict,
         },
@@ -734,4 +748,23 @@ pub(in crate::report) fn with_blocks(render: impl FnMut(&BlockLine<'_>) -> Strin
         block(6, Some(&plain), &first_path),
     ];
     blocks.iter().map(render).collect()
+}
+
+fn flow(r: &mut Random) -> FlowReport {
+    let part = |part, r: &mut Random| FlowPart {
+        part,
+        p50: SignedNanos(r.next() as i64),
+        p95: SignedNanos(r.next() as i64),
+        difference: r.maybe(|r| SignedNanos(r.next() as i64)),
+    };
+    FlowReport {
+        local: r.maybe(|r| ([10, 0, 0, 1], r.next() as u16).into()),
+        statistics: FlowStatistics {
+            blocks: r.next(),
+            parts: vec![
+                part(Part::Total, r),
+                part(Part::Segment { from: 0, to: 1 }, r),
+            ],
+        },
+    }
 }

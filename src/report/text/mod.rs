@@ -32,6 +32,7 @@ use super::{printable, Report};
 use crate::columns;
 use crate::measure::{Confidence, Sla, Summary, VerdictKind};
 use crate::time::SignedNanos;
+use crate::FULL;
 use figures::bar;
 pub(super) use figures::{millis, percent, signed_millis, unknown, FIGURE};
 pub use live::live_line;
@@ -333,9 +334,12 @@ impl Page<'_> {
         let doubts = (!doubts.is_empty()).then(|| format!("  But: {doubts}"));
         let cause = verdict.cause.as_ref();
         let cause = cause.map(|cause| format!("  Why: {cause}"));
-        let further = [doubts, cause, self.report.largest_text()];
-        let further = further.iter().flatten();
-        let further = further.flat_map(|line| self.wrap(&printable(line)));
+        let mut further: Vec<_> = [doubts, cause].into_iter().flatten().collect();
+        if FULL {
+            further.extend(self.report.odd_flows());
+        }
+        further.extend(self.report.largest_text());
+        let further = further.iter().flat_map(|line| self.wrap(&printable(line)));
         sentence.chain(reason).chain(further).collect()
     }
 

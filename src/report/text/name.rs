@@ -49,6 +49,12 @@ impl Name {
             Part::Host(hop) => Self::of_host(report, hop),
             Part::Segment { from, to } => Self::of_ends(report, "", from, to),
             Part::Connect { from, to } => Self::of_ends(report, "connect ", from, to),
+            // Next to `C -> server`, as short as that.
+            Part::ServerConnect => {
+                let exit = report.path.nodes.last().map(|exit| exit.hop);
+                let exit = exit.map_or_else(|| "server".to_owned(), |hop| report.name_at(hop));
+                Self::Short(printable(&exit), " (connect)")
+            }
             part => Self::plain(&printable(&report.part_name(part))),
         }
     }

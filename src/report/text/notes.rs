@@ -7,6 +7,7 @@ use crate::annotation::AnnotationValue;
 use crate::measure::{Figure, HostStatistics, Part, PartStatistics, SegmentStatistics, Sla};
 use crate::report::{printable, Report};
 use crate::time::{Nanos, SignedNanos};
+use crate::FULL;
 
 /// Above this share of the time, a blocked far node means that the queue is not the segment's own.
 const HELD_SHARE: f64 = 0.1;
@@ -16,6 +17,9 @@ const LATE: SignedNanos = SignedNanos(1_000_000);
 
 /// Events under the table; the JSON has more.
 const MOST_EVENTS: usize = 20;
+
+/// Flows under the table; the JSON has all.
+const MOST_FLOWS: usize = 16;
 
 /// Runs shorter than this show no skew.
 const LEAST_FOR_SKEW: SignedNanos = SignedNanos(30_000_000_000);
@@ -62,6 +66,9 @@ impl Page<'_> {
                 counted(statistics.path_changes, "time")
             ));
         }
+        if FULL && all {
+            self.note_flows(&mut notes);
+        }
         if let Some(opened) = opened {
             let millis = opened.signed().as_millis_f64();
             notes.push(format!("path stood after {millis:.1} ms"));
@@ -87,6 +94,31 @@ impl Page<'_> {
             ));
         }
         notes
+    }
+
+    /// Adds the totals of each flow.
+    fn note_flows(&self, notes: &mut Vec<String>) {
+        let flows = &self.report.flows;
+        for (index, flow) in (1..).zip(flows).take(MOST_FLOWS) {
+            let local = match flow.local {
+                Some(local) => local.to_string(),
+                None => "never stood".to_owned(),
+            };
+            let figures = match flow.statistics.parts.first() {
+                Some(total) => {
+                    format!("p50 {}, p95 {}", with_unit(total.p50), with_unit(total.p95))
+                }
+                None => "no answer".to_owned(),
+            };
+            let blocks = counted(flow.statistics.blocks, "block");
+            notes.push(format!(
+                "flow {index} of {}: {local}, {blocks}, {figures}",
+                flows.len()
+            ));
+        }
+        if let Some(more @ 1..) = flows.len().checked_sub(MOST_FLOWS) {
+            notes.push(format!("and {more} flows more: --format json has all"));
+        }
     }
 
     /// Returns the limits that are exceeded, and the latest changes of states.
@@ -130,7 +162,7 @@ impl Page<'_> {
         let parts = statistics
             .parts
             .iter()
-            .filter(|part| part.part != Part::Server);
+            .filter(|part| !part.part.is_server());
         let blocks = parts.clone().find_map(|part| Some(part.delay?.count))?;
         let sum: SignedNanos = parts.filter_map(|part| part.mean).sum();
         let total = statistics.round_trip?;

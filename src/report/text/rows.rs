@@ -65,7 +65,7 @@ impl Row {
                 Part::Host(hop) => Some(hop),
                 _ => None,
             },
-            growth: Some((of.share, of.increase)).filter(|_| of.part != Part::Server),
+            growth: Some((of.share, of.increase)).filter(|_| !of.part.is_server()),
             direction: direction.map(|direction| direction.map_or("-", direction_word)),
             retransmits: (of.retransmits != [None; 2]).then(|| format!("{out}/{back}")),
             sla: report.part_state(of.part),
@@ -95,7 +95,7 @@ pub(in crate::report) fn rows(report: &Report) -> Vec<Row> {
     let (server, parts): (Vec<_>, Vec<_>) = statistics
         .parts
         .iter()
-        .partition(|part| part.part == Part::Server);
+        .partition(|part| part.part.is_server());
     let mut rows: Vec<_> = parts
         .iter()
         .map(|part| Row::of_part(report, part))

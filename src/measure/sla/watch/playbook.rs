@@ -48,7 +48,9 @@ impl Watch {
                     hops.extend([from, to]);
                 }
                 (AskedNode::Here, Part::Host(hop) | Part::Behind(hop)) => hops.push(hop),
-                (AskedNode::Here, Part::Total | Part::Server) => hops.extend(all()),
+                (AskedNode::Here, Part::Total | Part::Server | Part::ServerConnect) => {
+                    hops.extend(all());
+                }
                 (AskedNode::Named(name), _) => {
                     let part = PartPattern::Host(Some(name.clone()));
                     let named = all().into_iter();
