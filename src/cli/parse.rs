@@ -758,7 +758,7 @@ mod tests {
             |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
         ),
         ("allow", "-l :1 --allow @/etc/allow", "-l :1", |c| {
-            node(c).allow = vec![AllowSource::File("/etc/allow".into())]
+            node(c).allow = vec![AllowSource::File("/etc/allow".into())];
         }),
         (
             "max-connections",
