@@ -11,7 +11,6 @@ use crate::measure::{Direction, Histogram, NodeId, Part, Parts, Sla, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::collections::VecDeque;
-use std::mem::take;
 use std::sync::Arc;
 
 /// Events kept; what is older is counted.
@@ -115,7 +114,7 @@ impl Watch {
 
     /// Finds the parts that each rule is about; what goes on being there keeps its state.
     fn bind(&mut self) {
-        let mut old = take(&mut self.tracks);
+        let mut old = std::mem::take(&mut self.tracks);
         let rules = Arc::clone(&self.rules);
         let segments = self.hops.windows(2).enumerate();
         let segments = segments.map(|(index, ends)| {
@@ -248,7 +247,7 @@ impl Watch {
     }
 
     /// Takes in a delay of the part that a track is about.
-    fn take(&mut self, index: usize, value: SignedNanos) {
+    fn std::mem::take(&mut self, index: usize, value: SignedNanos) {
         let rule = &self.rules[self.tracks[index].rule];
         let Some(statistic) = rule.statistic else {
             return self.evaluate(index, value.0 as f64);
@@ -258,7 +257,7 @@ impl Watch {
         track.window.record(value);
         track.whole.record(value);
         if track.window.count() >= over {
-            let window = take(&mut track.window);
+            let window = std::mem::take(&mut track.window);
             if let Some(value) = statistic.of(&window) {
                 self.evaluate(index, value);
             }
@@ -314,7 +313,7 @@ impl Watch {
         let over = u64::from(self.rules[track.rule].over);
         track.window.record(SignedNanos(counts.iter().sum()));
         if track.window.count() >= over {
-            let window = take(&mut track.window);
+            let window = std::mem::take(&mut track.window);
             self.evaluate(index, window.sum() as f64);
         }
     }
@@ -509,7 +508,7 @@ impl Watch {
 
     /// The events since this was last called, and how many before them are no longer kept.
     pub fn fresh_events(&mut self) -> (Vec<RuleEvent>, usize) {
-        let fresh = take(&mut self.fresh);
+        let fresh = std::mem::take(&mut self.fresh);
         let known = self.events.len().saturating_sub(fresh);
         let events: Vec<_> = self.events.iter().skip(known).cloned().collect();
         let gone = fresh - events.len();
@@ -676,7 +675,7 @@ mod tests {
                 late: false,
                 server: None,
                 connection: 0,
-                retransmits: take(&mut self.resent),
+                retransmits: std::mem::take(&mut self.resent),
             };
             let host = |hop: u8| HostPart {
                 hop,
