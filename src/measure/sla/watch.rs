@@ -247,7 +247,7 @@ impl Watch {
     }
 
     /// Takes in a delay of the part that a track is about.
-    fn std::mem::take(&mut self, index: usize, value: SignedNanos) {
+    fn take(&mut self, index: usize, value: SignedNanos) {
         let rule = &self.rules[self.tracks[index].rule];
         let Some(statistic) = rule.statistic else {
             return self.evaluate(index, value.0 as f64);
