@@ -152,8 +152,8 @@ impl Origin {
             hop_limit: settings.hop_limit,
         };
         let connected_at = sys::clock::mono();
-        if let Some(key) = &settings.key {
-            link_auth::connect(&end, key, session, settings.timeout)
+        if let Some(key) = settings.keys.first() {
+            link_auth::connect(&end, &key, session, settings.timeout)
                 .map_err(|error| PathError::no_link(&end, settings.timeout, error))?;
         }
         end.set_framed();
