@@ -12,6 +12,9 @@ use crate::time::{Nanos, SignedNanos};
 /// log2 of the buckets per power of two.
 const PRECISION: u32 = 6;
 
+/// Buckets that the first value makes room for: a line of the cache.
+const BUCKETS_AT_FIRST: usize = 8;
+
 /// Upper bounds of the buckets for monitoring systems, in nanoseconds: 1-2.5-5 from 50 us to 10 s.
 /// They are the same for every kind of delay, so that any two can be compared. `+Inf` is added to
 /// them.
@@ -35,57 +38,49 @@ pub const BUCKETS_NS: [i64; 17] = [
     10_000_000_000,
 ];
 
-/// A distribution of signed delays.
+/// The counts of signed delays by size: all that a quantile needs.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
+pub struct Counts {
     /// Index and count of each bucket with a value, in rising order of the values.
     buckets: Vec<(i16, u32)>,
     count: u64,
-    sum: i128,
-    // Welford's running mean and sum of squared deviations: stable where a sum of squares cancels
-    // out.
-    mean: f64,
-    deviation: f64,
     min: i64,
     max: i64,
-    last: i64,
 }
 
-impl Histogram {
+impl Counts {
     /// Adds one value.
+    #[inline]
     pub fn record(&mut self, value: SignedNanos) {
         let value = value.0;
         let index = index(value);
         match self.buckets.binary_search_by_key(&index, |bucket| bucket.0) {
             Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(1),
-            Err(at) => self.buckets.insert(at, (index, 1)),
+            Err(at) => {
+                if self.buckets.capacity() == 0 {
+                    self.buckets.reserve_exact(BUCKETS_AT_FIRST);
+                }
+                self.buckets.insert(at, (index, 1));
+            }
         }
         if self.count == 0 {
             (self.min, self.max) = (value, value);
         }
         self.min = self.min.min(value);
         self.max = self.max.max(value);
-        self.last = value;
         self.count += 1;
-        self.sum += i128::from(value);
-        let delta = value as f64 - self.mean;
-        self.mean += delta / self.count as f64;
-        self.deviation += delta * (value as f64 - self.mean);
     }
 
     /// Returns the number of values.
+    #[inline]
     pub fn count(&self) -> u64 {
         self.count
     }
 
     /// Returns the smallest value; `None` without values.
+    #[inline]
     pub fn min(&self) -> Option<SignedNanos> {
         (self.count > 0).then_some(SignedNanos(self.min))
-    }
-
-    /// Returns the largest value; `None` without values.
-    pub fn last(&self) -> Option<SignedNanos> {
-        (self.count > 0).then_some(SignedNanos(self.last))
     }
 
     /// Gives back the memory that no value needs.
@@ -99,28 +94,6 @@ impl Histogram {
     pub fn warm(&self) -> u64 {
         let middle = self.buckets.get(self.buckets.len() / 2);
         self.count ^ middle.map_or(0, |bucket| u64::from(bucket.1))
-    }
-
-    /// Returns the number of values at or below `bound`, to the 1 % that a bucket is wide.
-    pub fn count_up_to(&self, bound: SignedNanos) -> u64 {
-        let below = self.buckets.iter().take_while(|b| value(b.0) <= bound.0);
-        below.map(|bucket| u64::from(bucket.1)).sum()
-    }
-
-    /// Returns the middle and the count of each bucket with a value, in rising order.
-    pub fn rows(&self) -> impl Iterator<Item = (SignedNanos, u64)> + '_ {
-        let rows = self.buckets.iter();
-        rows.map(|&(index, count)| (SignedNanos(value(index)), u64::from(count)))
-    }
-
-    /// Returns the exact sum in nanoseconds.
-    pub fn sum(&self) -> i128 {
-        self.sum
-    }
-
-    /// Returns the arithmetic mean in nanoseconds; 0 without values.
-    pub fn mean_ns(&self) -> f64 {
-        self.mean
     }
 
     /// Returns the smallest value that at least `share` (0 to 1) of all values do not exceed, to 1
@@ -138,21 +111,106 @@ impl Histogram {
         // A bucket's count has an end, at 2^32.
         Some(SignedNanos(self.max))
     }
+}
+
+/// A distribution of signed delays.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    counts: Counts,
+    sum: i128,
+    // Welford's running mean and sum of squared deviations: stable where a sum of squares cancels
+    // out.
+    mean: f64,
+    deviation: f64,
+    last: i64,
+}
+
+impl Histogram {
+    /// Adds one value.
+    #[inline]
+    pub fn record(&mut self, value: SignedNanos) {
+        self.counts.record(value);
+        let value = value.0;
+        self.last = value;
+        self.sum += i128::from(value);
+        let delta = value as f64 - self.mean;
+        self.mean += delta / self.count() as f64;
+        self.deviation += delta * (value as f64 - self.mean);
+    }
+
+    /// Returns the number of values.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        self.counts.count
+    }
+
+    /// Returns the smallest value; `None` without values.
+    #[inline]
+    pub fn min(&self) -> Option<SignedNanos> {
+        self.counts.min()
+    }
+
+    /// Returns the latest value; `None` without values.
+    pub fn last(&self) -> Option<SignedNanos> {
+        (self.count() > 0).then_some(SignedNanos(self.last))
+    }
+
+    /// Gives back the memory that no value needs.
+    pub fn shrink(&mut self) {
+        self.counts.shrink();
+    }
+
+    /// Touches the memory that [`record`](Self::record) will need, so that it is in the cache. The
+    /// result has no meaning.
+    #[inline]
+    pub fn warm(&self) -> u64 {
+        self.counts.warm()
+    }
+
+    /// Returns the number of values at or below `bound`, to the 1 % that a bucket is wide.
+    pub fn count_up_to(&self, bound: SignedNanos) -> u64 {
+        let buckets = self.counts.buckets.iter();
+        let below = buckets.take_while(|b| value(b.0) <= bound.0);
+        below.map(|bucket| u64::from(bucket.1)).sum()
+    }
+
+    /// Returns the middle and the count of each bucket with a value, in rising order.
+    pub fn rows(&self) -> impl Iterator<Item = (SignedNanos, u64)> + '_ {
+        let rows = self.counts.buckets.iter();
+        rows.map(|&(index, count)| (SignedNanos(value(index)), u64::from(count)))
+    }
+
+    /// Returns the exact sum in nanoseconds.
+    pub fn sum(&self) -> i128 {
+        self.sum
+    }
+
+    /// Returns the arithmetic mean in nanoseconds; 0 without values.
+    pub fn mean_ns(&self) -> f64 {
+        self.mean
+    }
+
+    /// Returns the smallest value that at least `share` (0 to 1) of all values do not exceed, to 1
+    /// %; `None` without values.
+    pub fn quantile(&self, share: f64) -> Option<SignedNanos> {
+        self.counts.quantile(share)
+    }
 
     /// Returns all figures at once; `None` without values.
     pub fn summary(&self) -> Option<Summary> {
-        let variance = self.deviation / self.count.saturating_sub(1).max(1) as f64;
+        let count = self.count();
+        let variance = self.deviation / count.saturating_sub(1).max(1) as f64;
         Some(Summary {
-            count: self.count,
-            min: SignedNanos(self.min),
+            count,
+            min: SignedNanos(self.counts.min),
             // The mean lies between two i64, so it is one.
-            mean: SignedNanos(self.sum.checked_div(i128::from(self.count))? as i64),
+            mean: SignedNanos(self.sum.checked_div(i128::from(count))? as i64),
             stddev: Nanos(variance.max(0.0).sqrt().round() as u64),
             p50: self.quantile(0.50)?,
             p90: self.quantile(0.90)?,
             p95: self.quantile(0.95)?,
             p99: self.quantile(0.99)?,
-            max: SignedNanos(self.max),
+            max: SignedNanos(self.counts.max),
             last: SignedNanos(self.last),
         })
     }

@@ -82,20 +82,22 @@ struct Links {
     older: u32,
 }
 
+/// As large as a line of the cache, which the look at its flow brings.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Slot {
     flow: BoxedFlow,
     key: Key,
     /// `true` if the client is the key's lower end.
     client_is_low: bool,
-    list: usize,
+    list: u8,
 }
 
 /// Connections that both ends may go on with.
-const OPEN: usize = 0;
+const OPEN: u8 = 0;
 
 /// Connections that both ends have closed, or one has reset.
-const CLOSED: usize = 1;
+const CLOSED: u8 = 1;
 
 /// A segment and where it belongs.
 #[derive(Clone, Copy)]
@@ -342,7 +344,7 @@ impl Analyzer {
         } = parsed;
         let (now, key) = (*now, *key);
         self.retire_closed(now, observer);
-        let from_low = segment.source == key.low;
+        let from_low = key.is_low(segment.source);
         let known = self.find(key, *print, observer);
         let at = match known {
             Some(at) if self.is_elsewhere(at, *interface) => return,
@@ -462,7 +464,7 @@ impl Analyzer {
         let slot = Slot {
             flow,
             key,
-            client_is_low: ends[0] == key.low,
+            client_is_low: key.is_low(ends[0]),
             list: OPEN,
         };
         self.tally.flows += 1;
@@ -491,15 +493,15 @@ impl Analyzer {
         let list = self.slots[at as usize]
             .as_ref()
             .map_or(OPEN, |slot| slot.list);
-        if self.lists[list].newest != at {
+        if self.lists[usize::from(list)].newest != at {
             self.unlink(at, list);
             self.link(at, list);
         }
     }
 
     #[inline]
-    fn link(&mut self, at: u32, list: usize) {
-        let list = &mut self.lists[list];
+    fn link(&mut self, at: u32, list: u8) {
+        let list = &mut self.lists[usize::from(list)];
         self.links[at as usize] = Links {
             newer: NONE,
             older: list.newest,
@@ -512,9 +514,9 @@ impl Analyzer {
     }
 
     #[inline]
-    fn unlink(&mut self, at: u32, list: usize) {
+    fn unlink(&mut self, at: u32, list: u8) {
         let Links { newer, older } = self.links[at as usize];
-        let list = &mut self.lists[list];
+        let list = &mut self.lists[usize::from(list)];
         match newer {
             NONE => list.newest = older,
             newer => self.links[newer as usize].older = older,
@@ -535,11 +537,11 @@ impl Analyzer {
             true => LINGER_LEAST_NS,
             false => LINGER_NS,
         };
-        while let Some(last) = self.last_seen(self.lists[CLOSED].oldest) {
+        while let Some(last) = self.last_seen(self.lists[usize::from(CLOSED)].oldest) {
             if now.0.saturating_sub(last.0) < linger {
                 break;
             }
-            self.retire(self.lists[CLOSED].oldest, observer);
+            self.retire(self.lists[usize::from(CLOSED)].oldest, observer);
         }
     }
 

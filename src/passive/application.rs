@@ -15,7 +15,7 @@ use super::sent::Findings;
 use super::side::Side;
 use super::tickets::{Part, Tickets};
 use super::tls::{self, Handshake, Reader, Records, APPLICATION_DATA, TLS_1_3};
-use crate::measure::Histogram;
+use crate::measure::Counts;
 use crate::time::{SignedNanos, WallTime};
 
 /// The bytes of a packet with an alert of TLS 1.3, or with two bytes of data.
@@ -74,7 +74,7 @@ pub struct Application {
     settled: bool,
     /// Set if the connection carries something that looks like HTTP and is not.
     foreign: bool,
-    answers: Option<Box<[Histogram; 2]>>,
+    answers: [Counts; 2],
     tls: Option<Box<Reader>>,
 }
 
@@ -99,9 +99,8 @@ impl Budget {
 
 impl Application {
     /// Returns the times in which this end answered, as seen at the capture point.
-    pub fn answers(&self, side: Side) -> Option<&Histogram> {
-        let answers = self.answers.as_ref().map(|both| &both[side as usize]);
-        answers.filter(|answers| answers.count() > 0)
+    pub fn answers(&self, side: Side) -> Option<&Counts> {
+        Some(&self.answers[side as usize]).filter(|answers| answers.count() > 0)
     }
 
     /// Returns what the handshake of TLS shows; `None` without one.
@@ -113,19 +112,13 @@ impl Application {
     /// Reads what an answer will need, so that it is at hand then; the number means nothing.
     #[inline]
     pub(super) fn warm(&self) -> u64 {
-        let [client, server] = match &self.answers {
-            Some(answers) => answers.each_ref().map(Histogram::warm),
-            None => return 0,
-        };
-        client ^ server
+        let [client, server] = &self.answers;
+        client.warm() ^ server.warm() ^ u64::from(self.fresh[0])
     }
 
     /// Gives back memory that a closed connection hardly needs.
     pub(super) fn shrink(&mut self) {
-        self.answers
-            .iter_mut()
-            .flat_map(|answers| answers.iter_mut())
-            .for_each(Histogram::shrink);
+        self.answers.iter_mut().for_each(Counts::shrink);
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -360,8 +353,7 @@ impl Flow {
             let network = self.network(sender.other());
             let app = &mut self.application;
             if let Some((time, response)) = app.take(now, sender, segment, network) {
-                let answers = app.answers.get_or_insert_with(Box::default);
-                answers[sender as usize].record(response);
+                app.answers[sender as usize].record(response);
                 let own = self.own_time(sender, response);
                 findings.answer = Some(ResponseSample {
                     time,

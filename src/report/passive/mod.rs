@@ -62,10 +62,10 @@ struct Answers {
 impl Answers {
     /// `None` without an answer.
     fn of(flow: &Flow, side: Side) -> Option<Self> {
-        let summary = flow.application.answers(side)?.summary()?;
-        let response = [summary.p50, summary.p95];
+        let answers = flow.application.answers(side)?;
+        let response = [answers.quantile(0.50)?, answers.quantile(0.95)?];
         Some(Self {
-            count: summary.count,
+            count: answers.count(),
             response,
             own: response.map(|response| flow.own_time(side, response)),
         })
