@@ -83,11 +83,6 @@ impl Counts {
         (self.count > 0).then_some(SignedNanos(self.min))
     }
 
-    /// Gives back the memory that no value needs.
-    pub fn shrink(&mut self) {
-        self.buckets.shrink_to_fit();
-    }
-
     /// Touches the memory that [`record`](Self::record) will need, so that it is in the cache. The
     /// result has no meaning.
     #[inline]
@@ -99,17 +94,27 @@ impl Counts {
     /// Returns the smallest value that at least `share` (0 to 1) of all values do not exceed, to 1
     /// %; `None` without values.
     pub fn quantile(&self, share: f64) -> Option<SignedNanos> {
-        let rank = nearest_rank(share, self.count)?;
-        let mut seen = 0;
-        for &(index, count) in &self.buckets {
-            seen += u64::from(count);
-            if seen >= rank {
-                let value = value(index);
-                return Some(SignedNanos(value.clamp(self.min, self.max)));
+        self.quantiles([share]).map(|[quantile]| quantile)
+    }
+
+    /// Returns the [`quantile`](Self::quantile) of each share; the shares rise.
+    pub fn quantiles<const N: usize>(&self, shares: [f64; N]) -> Option<[SignedNanos; N]> {
+        // A bucket's count has an end, at 2^32: beyond it the largest value stands.
+        let mut quantiles = [SignedNanos(self.max); N];
+        let (mut seen, mut buckets) = (0, self.buckets.iter());
+        let mut index = 0;
+        for (quantile, share) in quantiles.iter_mut().zip(shares) {
+            let rank = nearest_rank(share, self.count)?;
+            while seen < rank {
+                let Some(bucket) = buckets.next() else {
+                    return Some(quantiles);
+                };
+                index = bucket.0;
+                seen += u64::from(bucket.1);
             }
+            *quantile = SignedNanos(value(index).clamp(self.min, self.max));
         }
-        // A bucket's count has an end, at 2^32.
-        Some(SignedNanos(self.max))
+        Some(quantiles)
     }
 }
 
@@ -155,11 +160,6 @@ impl Histogram {
         (self.count() > 0).then_some(SignedNanos(self.last))
     }
 
-    /// Gives back the memory that no value needs.
-    pub fn shrink(&mut self) {
-        self.counts.shrink();
-    }
-
     /// Touches the memory that [`record`](Self::record) will need, so that it is in the cache. The
     /// result has no meaning.
     #[inline]
@@ -199,6 +199,7 @@ impl Histogram {
     /// Returns all figures at once; `None` without values.
     pub fn summary(&self) -> Option<Summary> {
         let count = self.count();
+        let [p50, p90, p95, p99] = self.counts.quantiles([0.50, 0.90, 0.95, 0.99])?;
         let variance = self.deviation / count.saturating_sub(1).max(1) as f64;
         Some(Summary {
             count,
@@ -206,10 +207,10 @@ impl Histogram {
             // The mean lies between two i64, so it is one.
             mean: SignedNanos(self.sum.checked_div(i128::from(count))? as i64),
             stddev: Nanos(variance.max(0.0).sqrt().round() as u64),
-            p50: self.quantile(0.50)?,
-            p90: self.quantile(0.90)?,
-            p95: self.quantile(0.95)?,
-            p99: self.quantile(0.99)?,
+            p50,
+            p90,
+            p95,
+            p99,
             max: SignedNanos(self.counts.max),
             last: SignedNanos(self.last),
         })
@@ -316,7 +317,7 @@ mod tests {
                 (summary.min.0, summary.max.0),
                 (values[0], values[values.len() - 1])
             );
-            assert!(histogram.buckets.len() <= 2 * (59 * 64 + 64));
+            assert!(histogram.counts.buckets.len() <= 2 * (59 * 64 + 64));
         }
     }
 

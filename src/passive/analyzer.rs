@@ -20,10 +20,10 @@ use std::hash::BuildHasherDefault;
 const LINGER_NS: u64 = 240 * 1_000_000_000;
 
 /// Beyond this many closed connections they stay only for [`LINGER_LEAST_NS`].
-const MAX_LINGERING: usize = 4096;
+const MAX_LINGERING: usize = 8192;
 
-/// Enough for the first repeats of a FIN.
-const LINGER_LEAST_NS: u64 = 2 * 1_000_000_000;
+/// Enough for several repeats of a FIN.
+const LINGER_LEAST_NS: u64 = 5 * 1_000_000_000;
 
 /// Interval snapshots kept per flow.
 const INTERVALS_PER_FLOW: usize = 3600;
@@ -91,6 +91,8 @@ struct Slot {
     /// `true` if the client is the key's lower end.
     client_is_low: bool,
     list: u8,
+    /// That of its flow.
+    interface: u32,
 }
 
 /// Connections that both ends may go on with.
@@ -171,6 +173,12 @@ impl Analyzer {
     /// The same table, which keeps the targets of HTTP requests.
     pub fn with_targets(mut self, targets: bool) -> Self {
         self.budget.targets = targets;
+        self
+    }
+
+    /// The same table, which keeps no single exchanges of HTTP, only their counts and times.
+    pub fn with_summaries(mut self, summaries: bool) -> Self {
+        self.budget.summaries = summaries;
         self
     }
 
@@ -326,6 +334,7 @@ impl Analyzer {
         let tally = std::mem::take(&mut self.tally);
         *self = Self::new(self.limits)
             .with_targets(self.budget.targets)
+            .with_summaries(self.budget.summaries)
             .with_filter(std::mem::take(&mut self.filter));
         self.tally = tally;
         for flow in left {
@@ -406,12 +415,13 @@ impl Analyzer {
     /// Counts a packet of an open connection that passes another interface than its first did.
     #[inline]
     fn is_elsewhere(&mut self, at: u32, interface: u32) -> bool {
-        let Some(Slot { flow, list, .. }) = &mut self.slots[at as usize] else {
+        let Some(slot) = &mut self.slots[at as usize] else {
             return false;
         };
-        if flow.interface == interface || *list != OPEN {
+        if slot.interface == interface || slot.list != OPEN {
             return false;
         }
+        let flow = &mut slot.flow;
         if let Some(seen) = flow
             .also_seen
             .iter_mut()
@@ -466,6 +476,7 @@ impl Analyzer {
             key,
             client_is_low: key.is_low(ends[0]),
             list: OPEN,
+            interface: parsed.interface,
         };
         self.tally.flows += 1;
         let at = match self.free.pop() {

@@ -87,6 +87,8 @@ pub(super) struct Budget {
     pub history: usize,
     /// Set if targets of requests are kept.
     pub targets: bool,
+    /// Set if single exchanges are not kept, only their counts and times.
+    pub summaries: bool,
 }
 
 impl Budget {
@@ -94,6 +96,15 @@ impl Budget {
     #[inline]
     pub(super) fn room(&self) -> usize {
         HISTORY.saturating_sub(self.history)
+    }
+
+    /// Returns how many more exchanges may be kept.
+    #[inline]
+    fn room_for_exchanges(&self) -> usize {
+        match self.summaries {
+            true => 0,
+            false => self.room(),
+        }
     }
 }
 
@@ -113,12 +124,9 @@ impl Application {
     #[inline]
     pub(super) fn warm(&self) -> u64 {
         let [client, server] = &self.answers;
-        client.warm() ^ server.warm() ^ u64::from(self.fresh[0])
-    }
-
-    /// Gives back memory that a closed connection hardly needs.
-    pub(super) fn shrink(&mut self) {
-        self.answers.iter_mut().for_each(Counts::shrink);
+        let turn = self.turn.map_or(0, |turn| turn.seq ^ u32::from(turn.void));
+        let next = self.next[0].or(self.next[1]).unwrap_or(turn);
+        client.warm() ^ server.warm() ^ u64::from(next ^ turn) ^ u64::from(self.fresh[0])
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -422,7 +430,7 @@ impl Flow {
             }
         } else if let Some(http) = &mut self.http {
             let kept = http.exchanges.len();
-            http.segment(now, sender, segment, budget.room());
+            http.segment(now, sender, segment, budget.room_for_exchanges());
             if http.is_refuted() {
                 budget.history = budget.history.saturating_sub(kept);
                 self.http = None;
@@ -512,7 +520,7 @@ impl Flow {
         }
         if let Some(http) = &mut self.http {
             let kept = http.exchanges.len();
-            http.relieve(budget.room());
+            http.relieve(budget.room_for_exchanges());
             budget.history += http.exchanges.len() - kept;
         }
         let app = &self.application;
@@ -530,7 +538,7 @@ impl Flow {
         }
         if let Some(http) = &mut self.http {
             budget.history = budget.history.saturating_sub(http.exchanges.len());
-            if !http.finish(reset, budget.room()) {
+            if !http.finish(reset, budget.room_for_exchanges()) {
                 self.http = None;
             }
         }

@@ -63,7 +63,7 @@ impl Answers {
     /// `None` without an answer.
     fn of(flow: &Flow, side: Side) -> Option<Self> {
         let answers = flow.application.answers(side)?;
-        let response = [answers.quantile(0.50)?, answers.quantile(0.95)?];
+        let response = answers.quantiles([0.50, 0.95])?;
         Some(Self {
             count: answers.count(),
             response,
@@ -84,6 +84,11 @@ pub struct Capture<'a> {
 }
 
 impl PassiveFormat {
+    /// Returns `true` if its records have each exchange of HTTP.
+    pub fn has_exchanges(self) -> bool {
+        matches!(self, Self::Json | Self::JsonLines)
+    }
+
     /// Returns the text before the first flow.
     pub fn begin(self) -> String {
         match self {
