@@ -5,7 +5,10 @@
 
 use crate::cli::{Common, ExitCode, ProbeConfig};
 use crate::collect::run::Run;
-use crate::commands::prepare::{next_hop, origin, printer, publish, rules, run_state, watching};
+use crate::commands::prepare::{
+    keys, next_hop, origin, printer, publish, rules, run_state, watching,
+};
+use crate::commands::reload::{Reload, RuledNode};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::node::StopFlag;
@@ -140,12 +143,17 @@ fn probe(
     let state = run_state(common, NodeRole::Source, plan.count.is_none()).map_err(unwritable)?;
     let mut printer = printer(common, Output::Stdout).map_err(unwritable)?;
     let next_hop = next_hop(common, &config.target).map_err(|text| (State::Critical, text))?;
-    let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
+    let keys = keys(common).map_err(unknown)?;
+    let (origin, queue) = origin(common, &keys, next_hop);
     let flows = origin.probing().split(if FULL { config.flows } else { 1 });
     let origin = &flows[0];
     let state = watching(state, rules, &origin.node);
     let watched = vec![Watched::origin(&flows, "probe", None)];
-    let published = publish(common, watched, plan.count.is_none()).map_err(unknown)?;
+    let published = publish(common, &keys, watched, plan.count.is_none()).map_err(unknown)?;
+    let ruled = Arc::clone(origin);
+    let reload = Reload::default().with_keys(common, &keys);
+    signals.on_hangup(reload.with_rules(common, move || vec![RuledNode::of(&ruled.node)]));
+    signals.report(&origin.node);
     signals.stop(stop, Some(origin.node.collector.clone()));
     if plan.lasts() > Duration::from_secs(1) {
         printer = printer.with_live_line(plan.count);

@@ -163,8 +163,8 @@ impl Origin {
             hop_limit,
         };
         let connected_at = sys::clock::mono();
-        if let Some(key) = &settings.key {
-            link_auth::connect(&end, key, session, timeout)
+        if let Some(key) = settings.keys.first() {
+            link_auth::connect(&end, &key, session, timeout)
                 .map_err(|error| PathError::no_link(&end, timeout, error))?;
         }
         end.set_framed();
