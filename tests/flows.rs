@@ -1,5 +1,5 @@
-//! A probe of several flows: each has a connection of its own on every segment, and one that differs
-//! is named.
+//! A probe of several flows: each has a connection of its own on every segment, and one that
+//! differs is named.
 
 mod util;
 

@@ -68,8 +68,8 @@ impl Part {
         }
     }
 
-    /// Its name, with the nodes' names by hop: `B -> C`, `C`, `connect B -> C`, `behind C`, and with
-    /// `last` for the exit `C -> server`; `server` if the exit is unknown.
+    /// Its name, with the nodes' names by hop: `B -> C`, `C`, `connect B -> C`, `behind C`, and
+    /// with `last` for the exit `C -> server`; `server` if the exit is unknown.
     pub fn name(self, node: &dyn Fn(u8) -> String, last: Option<u8>) -> String {
         let server = || match last {
             Some(exit) => format!("{} -> server", node(exit)),

@@ -383,8 +383,9 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     }
 }
 
-/// Closes a client that `--allow` does not name, without a thread and without reading. A few of those
-/// that can only be nodes get the reason, where it needs no authentication; all others are reset.
+/// Closes a client that `--allow` does not name, without a thread and without reading. A few of
+/// those that can only be nodes get the reason, where it needs no authentication; all others are
+/// reset.
 #[cold]
 fn refuse(shared: &Shared, mut socket: &TcpStream, peer: SocketAddr) {
     let settings = &shared.node.settings;

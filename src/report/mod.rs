@@ -238,8 +238,8 @@ pub struct Report {
     /// The time from the start of the probe until its path stood: connected, and OPEN answered.
     /// `None` if it never stood, and for nodes that send no probes.
     pub opened: Option<Nanos>,
-    /// The failure of the latest connect of an exit to its server; `None` if it accepted, or if none
-    /// is known.
+    /// The failure of the latest connect of an exit to its server; `None` if it accepted, or if
+    /// none is known.
     pub server_down: Option<ServerDown>,
     /// The flows of the probe, in order; empty for one.
     pub flows: Vec<FlowReport>,

@@ -151,8 +151,8 @@ impl NodeRole {
 /// | tags: count 1, each: length 1, bytes |
 /// ```
 /// Unknown is all ones in `clock error` and 0 in `connect`. Texts are UTF-8, cut at 255 bytes; a
-/// reader shows them escaped. Abilities are flag bits: see [`ABILITY_PROBES`]. Bytes behind the tags
-/// belong to a later version and are ignored.
+/// reader shows them escaped. Abilities are flag bits: see [`ABILITY_PROBES`]. Bytes behind the
+/// tags belong to a later version and are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
     /// Random per process.

@@ -570,13 +570,13 @@ impl RunState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Report;
     use crate::annotation::{Classes, NodeAnnotations};
     use crate::collect::path_labels::PathUse;
     use crate::collect::path_state::CONNECTS;
     use crate::collect::queue::Path;
     use crate::measure::{sla, Sla};
     use crate::report::PathNode;
+    use crate::report::Report;
     use crate::time::SignedNanos;
 
     #[test]

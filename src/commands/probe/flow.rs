@@ -59,13 +59,18 @@ pub(super) fn drive(
     loop {
         let outcome = driver.session();
         flow.standing.reports(&mut driver.is_counted, flow.stops);
-        let Err((broken, worked)) = outcome else {
+        let Err((mut broken, worked)) = outcome else {
             origin.set_down(false);
             break;
         };
         origin.set_down(true);
+        if broken.silent && flow.place == 0 {
+            // The flows share their path: one asks for all.
+            broken.answering = origin.ask(|| stop.is_set());
+        }
         let unfit = broken.unfit;
-        let _ = events.send((flow.place, Event::Broken(broken))); // An error means that the run is over.
+        // An error means that the run is over.
+        let _ = events.send((flow.place, Event::Broken(broken)));
         origin.node.collector.wake();
         if stop.is_set() || (plan.count.is_some() && !driver.stood) {
             break;
@@ -155,7 +160,8 @@ impl Driver<'_> {
         wait_for_reader(origin, &session, &ended, unsent).map_err(worked)
     }
 
-    /// Begins the schedule, together with all flows, or passes over what fell due without a session.
+    /// Begins the schedule, together with all flows, or passes over what fell due without a
+    /// session.
     fn opened(&mut self, begun: MonoTime, local: Option<SocketAddr>) {
         let now = sys::clock::mono();
         let took = now.since(begun);
@@ -243,12 +249,15 @@ fn await_opened(
     let deadline = sys::clock::mono() + timeout.into();
     while !origin.is_established() && ended.is_empty() && !stop.is_set() {
         if sys::clock::mono() >= deadline {
-            return Err(PathError::silence(format!(
+            return Err(PathError::silence(
+                session.peer(),
+                format!(
                 "no answer to the opening of the path through {} for {} s (--timeout); before a \
                  plain server a node with --remove-perf-headers has to stand",
                 session.peer(),
                 timeout.as_secs_f64()
-            )));
+            ),
+            ));
         }
         stop.wait_until(deadline);
     }
@@ -284,10 +293,13 @@ fn wait_for_reader(
         (Ok(Err(_)), None) => Ok(()),
         (Err(_), None) => {
             session.give_up();
-            Err(PathError::silence(format!(
-                "the far end did not send END within {} s (--timeout)",
-                origin.node.settings.timeout.as_secs_f64()
-            )))
+            Err(PathError::silence(
+                session.peer(),
+                format!(
+                    "the far end did not send END within {} s (--timeout)",
+                    origin.node.settings.timeout.as_secs_f64()
+                ),
+            ))
         }
     }
 }

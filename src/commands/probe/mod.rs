@@ -308,7 +308,8 @@ fn place_text(place: usize, flows: usize, stood: usize, cause: &PathError) -> (S
     }
     let remedy = match stood {
         1.. if cause.timed_out => format!(
-            "; {stood} of {flows} flows stand: if a node bounds its connections (--max-connections), \
+            "; {stood} of {flows} flows stand: if a node bounds its connections \
+             (--max-connections), \
              use --flows {stood}"
         ),
         _ => String::new(),

@@ -94,8 +94,8 @@ impl Model {
                 });
             }
         }
-        // The server's time is not in the totals: an exit reports a block before it is answered. Its
-        // connects are those of connections, not of blocks.
+        // The server's time is not in the totals: an exit reports a block before it is answered.
+        // Its connects are those of connections, not of blocks.
         for server in self.servers().filter(|server| server.part == Part::Server) {
             shares.push(Share {
                 part: server.part,

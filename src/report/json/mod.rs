@@ -452,8 +452,8 @@ mod tests {
                 (
                     "",
                     "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
-                     behind_exit server flows parts limits events verdict largest role dropped_measurements \
-                     notices batches label other_paths",
+                     behind_exit server flows parts limits events verdict largest role \
+                     dropped_measurements notices batches label other_paths",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),
