@@ -380,11 +380,15 @@ fn drive(origin: &Arc<Origin>, plan: FlowPlan, flow: &Flow<'_>, events: &Sender<
     loop {
         let outcome = driver.session();
         flow.standing.reports(&mut driver.is_counted, flow.stops);
-        let Err((broken, worked)) = outcome else {
+        let Err((mut broken, worked)) = outcome else {
             origin.set_down(false);
             break;
         };
         origin.set_down(true);
+        if broken.silent && flow.place == 0 {
+            // The flows share their path: one asks for all.
+            broken.answering = origin.ask(|| stop.is_set());
+        }
         let unfit = broken.unfit;
         let _ = events.send((flow.place, Event::Broken(broken))); // An error means that the run is over.
         origin.node.collector.wake();
@@ -564,12 +568,15 @@ fn await_opened(
     let deadline = sys::clock::mono() + timeout.into();
     while !origin.is_established() && ended.is_empty() && !stop.is_set() {
         if sys::clock::mono() >= deadline {
-            return Err(PathError::silence(format!(
+            return Err(PathError::silence(
+                session.peer(),
+                format!(
                 "no answer to the opening of the path through {} for {} s (--timeout); before a \
                  plain server a node with --remove-perf-headers has to stand",
                 session.peer(),
                 timeout.as_secs_f64()
-            )));
+            ),
+            ));
         }
         stop.wait_until(deadline);
     }
@@ -605,10 +612,13 @@ fn wait_for_reader(
         (Ok(Err(_)), None) => Ok(()),
         (Err(_), None) => {
             session.give_up();
-            Err(PathError::silence(format!(
-                "the far end did not send END within {} s (--timeout)",
-                origin.node.settings.timeout.as_secs_f64()
-            )))
+            Err(PathError::silence(
+                session.peer(),
+                format!(
+                    "the far end did not send END within {} s (--timeout)",
+                    origin.node.settings.timeout.as_secs_f64()
+                ),
+            ))
         }
     }
 }

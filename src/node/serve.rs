@@ -283,7 +283,12 @@ fn serve_framed<'a>(
     };
     opening::check(&mut inbound, &view, node.id).map_err(|error| {
         let text = error.text(pair.client.peer);
-        ConnectionFault::error(node, session.hop, error.code(), text)
+        let fault = ConnectionFault::error(node, session.hop, error.code(), text);
+        match error.code() {
+            // A probe asks which nodes of its path answer.
+            ErrorCode::HopLimit if header.flags.has(Flags::PROBE) => fault.asked_for(),
+            _ => fault,
+        }
     })?;
     let origin = path::name(view.annotations()).unwrap_or_default();
     let labelled = node.labels.enter(path, &origin, sys::clock::mono);
