@@ -435,8 +435,8 @@ pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &
     }
 }
 
-/// A change has lasted for so long that it is no burst: one of some blocks is as frequent in each
-/// third of it.
+/// A change has lasted for so long that it is no burst: one of some blocks is frequent in each
+/// fifth of it.
 fn is_lasting(rows: &Rows, column: usize, known: &Standing, end: MonoTime) -> bool {
     let lasted = end.since(known.since);
     let FindingKind::Tail {
@@ -456,9 +456,9 @@ fn is_lasting(rows: &Rows, column: usize, known: &Standing, end: MonoTime) -> bo
     let inside = rows.searched().filter(|row| row.at >= known.since.0);
     let inside = inside.filter_map(|row| read.of(row.at, row.cells));
     let inside: Vec<bool> = inside.map(|delay| delay > late).collect();
-    let third = inside.len().div_ceil(3).max(1);
-    inside.len() >= 3
-        && inside.chunks(third).all(|part| {
+    let fifth = inside.len().div_ceil(5).max(1);
+    inside.len() >= 5
+        && inside.chunks(fifth).all(|part| {
             let count = part.iter().filter(|late| **late).count();
             count as f64 >= share / 2.0 * part.len() as f64
         })

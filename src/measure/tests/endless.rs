@@ -164,10 +164,8 @@ fn wrong_answers(seed: u64, minutes: u64, load: bool) -> Vec<String> {
 
 #[test]
 fn bursts_are_never_the_verdict_of_a_run_without_end_and_a_rise_is_until_it_is_over() {
-    for (seed, load) in [(0, true), (1, false)] {
-        let wrong = wrong_answers(seed, 6, load);
-        assert!(wrong.is_empty(), "seed {seed}, load {load}: {wrong:#?}");
-    }
+    let wrong = wrong_answers(2, 9, true);
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
