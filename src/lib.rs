@@ -85,7 +85,9 @@ pub mod wire;
 /// `report/format.rs`. The others keep the linker from parts that a value selects at run time:
 ///
 /// - `publish/screen.rs`: the screen of `probe` on a terminal;
-/// - `publish/printer.rs`, `publish/metrics.rs`, `collect/run_state.rs`: pages, their timeline;
+/// - `publish/printer.rs`, `publish/metrics.rs`, `collect/run_state.rs`, `collect/latest.rs`: pages,
+///   their timeline;
+/// - `node/pump/mod.rs`, `report/session.rs`: the HTTP exchanges of `--sessions`;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
 /// - `cli/help.rs`: the references to texts that a small build lacks.

@@ -7,13 +7,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::annotation::{AnnotationValue, Classes};
+use subsegment_tcp_speeds::time::Nanos;
 use subsegment_tcp_speeds::wire::values::{emit_ask, parse_values};
 use subsegment_tcp_speeds::wire::{
-    build, push_annotation, Flags, FrameType, FrameView, Header, NodeInfo, NodeRole, Stamp,
-    StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE, ANNOTATION_RETRANSMITS,
-    ANNOTATION_VALUES, STAMP_LEN,
+    build, push_annotation, Flags, FrameType, FrameView, Header, NodeInfo, NodeRole,
+    RetransmitCount, Stamp, StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE,
+    ANNOTATION_RETRANSMITS, ANNOTATION_VALUES, STAMP_LEN,
 };
 use util::json::{parse, Value};
 use util::{free_port, need, program, run, text, Dir, Node, Process, LONG};
@@ -156,34 +157,62 @@ struct Wire {
 
 const COOKIE: u64 = 7;
 
+/// Sends the OPEN of a source.
+fn send_open(source: &mut TcpStream) {
+    let mut annotations = Vec::new();
+    let info = NodeInfo {
+        id: 99,
+        role: NodeRole::Source,
+        versions: (1, 1),
+        abilities: 0,
+        clock_error: None,
+        connect: None,
+        name: "A".into(),
+        address: String::new(),
+        next_hop: String::new(),
+        tags: Vec::new(),
+    };
+    assert!(push_annotation(
+        &mut annotations,
+        ANNOTATION_NODE,
+        0,
+        &info.emit()
+    ));
+    let open = Header::new(FrameType::Open, COOKIE, 0);
+    source
+        .write_all(&build(open, &[], &annotations, &[]))
+        .unwrap();
+}
+
+/// Returns a marked block of the source.
+fn block(sequence: u64, classes: Classes, annotations: &[u8]) -> Vec<u8> {
+    let mut stamp = [0; STAMP_LEN];
+    Stamp {
+        node: 99,
+        hop: 0,
+        direction: StampDirection::Forward,
+        generation: 0,
+        flags: StampFlags::default(),
+        held: Default::default(),
+        arrival: None,
+        ingress: Default::default(),
+        egress: Default::default(),
+    }
+    .emit(&mut stamp);
+    let header = Header {
+        flags: Flags(Flags::MARKED),
+        classes: classes.0,
+        ..Header::new(FrameType::Block, COOKIE, sequence)
+    };
+    build(header, &stamp, annotations, b"payload")
+}
+
 impl Wire {
     fn open(args: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let relay = Node::to("B", listener.local_addr().unwrap(), args);
         let mut source = TcpStream::connect(relay.address).unwrap();
-        let mut annotations = Vec::new();
-        let info = NodeInfo {
-            id: 99,
-            role: NodeRole::Source,
-            versions: (1, 1),
-            abilities: 0,
-            clock_error: None,
-            connect: None,
-            name: "A".into(),
-            address: String::new(),
-            next_hop: String::new(),
-            tags: Vec::new(),
-        };
-        assert!(push_annotation(
-            &mut annotations,
-            ANNOTATION_NODE,
-            0,
-            &info.emit()
-        ));
-        let open = Header::new(FrameType::Open, COOKIE, 0);
-        source
-            .write_all(&build(open, &[], &annotations, &[]))
-            .unwrap();
+        send_open(&mut source);
         let (mut sink, _) = listener.accept().unwrap();
         sink.set_read_timeout(Some(LONG)).unwrap();
         assert_eq!(frame(&mut sink).1.kind, FrameType::Open);
@@ -196,25 +225,7 @@ impl Wire {
 
     /// Sends a marked block through the relay and returns the frame that comes out.
     fn pass(&mut self, sequence: u64, classes: Classes, annotations: &[u8]) -> (Vec<u8>, Header) {
-        let mut stamp = [0; STAMP_LEN];
-        Stamp {
-            node: 99,
-            hop: 0,
-            direction: StampDirection::Forward,
-            generation: 0,
-            flags: StampFlags::default(),
-            held: Default::default(),
-            arrival: None,
-            ingress: Default::default(),
-            egress: Default::default(),
-        }
-        .emit(&mut stamp);
-        let header = Header {
-            flags: Flags(Flags::MARKED),
-            classes: classes.0,
-            ..Header::new(FrameType::Block, COOKIE, sequence)
-        };
-        let block = build(header, &stamp, annotations, b"payload");
+        let block = block(sequence, classes, annotations);
         self.source.write_all(&block).unwrap();
         frame(&mut self.sink)
     }
@@ -350,6 +361,41 @@ fn echo_server() -> SocketAddr {
         }
     });
     address
+}
+
+#[test]
+fn the_last_reading_of_an_exits_way_back_rides_on_its_end() {
+    let exit = Node::to("X", echo_server(), &["-r"]);
+    let mut source = TcpStream::connect(exit.address).unwrap();
+    source.set_read_timeout(Some(LONG)).unwrap();
+    send_open(&mut source);
+    source.write_all(&block(0, Classes(0), &[])).unwrap();
+    let readings = |frame: &(Vec<u8>, Header)| {
+        let view = FrameView::parse(&frame.0).unwrap();
+        let annotations = view.annotations().map(Result::unwrap);
+        annotations
+            .filter(|annotation| annotation.kind == ANNOTATION_RETRANSMITS)
+            .map(|it| (it.hop, RetransmitCount::parse(it.value).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    // OPENED, the report and the echo in any order.
+    let kinds = [(); 3].map(|()| frame(&mut source).1.kind);
+    for kind in [FrameType::Opened, FrameType::Report, FrameType::Block] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    let idle = Instant::now();
+    pause();
+    let idle = Nanos::from(idle.elapsed());
+    let end = Header::new(FrameType::End, COOKIE, 1);
+    source.write_all(&build(end, &[], &[], &[])).unwrap();
+    let end = frame(&mut source);
+    let last = readings(&end);
+    assert_eq!(end.1.kind, FrameType::End);
+    let [(hop, reading)] = last[..] else {
+        panic!("{last:?}");
+    };
+    assert_eq!((hop, reading.back, reading.count), (1, true, 0));
+    assert!(reading.span >= idle, "{reading:?} after {idle:?}");
 }
 
 #[test]

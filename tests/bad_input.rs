@@ -368,7 +368,8 @@ fn a_source_pointed_at_a_plain_server_reports_that_itself() {
 #[test]
 fn a_next_hop_that_stops_reading_or_answering_breaks_a_source_within_its_timeout() {
     let (listener, address) = listener();
-    let silent = thread::spawn(move || [accept(&listener), accept(&listener)]);
+    // A probe asks by a second connection which node answers.
+    let silent = thread::spawn(move || [(); 3].map(|()| accept(&listener)));
     // It never answers.
     let probe = run(&["probe", &address.to_string(), "-c", "1", "-t", "0.3"]);
     let stderr = text(&probe.stderr);

@@ -2,8 +2,8 @@
 
 mod util;
 
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
 use util::json::{parse, Value};
 use util::{int, json, program, run, text, Node, Process};
@@ -24,7 +24,7 @@ fn what_the_source_sends_comes_back_through_two_relays() {
     let copy = sent.clone();
     let writer = std::thread::spawn(move || stdin.write_all(&copy).unwrap());
     let mut received = Vec::new();
-    std::io::Read::read_to_end(&mut source.stdout(), &mut received).unwrap();
+    Read::read_to_end(&mut source.stdout(), &mut received).unwrap();
     writer.join().unwrap();
     assert!(
         received == sent,
@@ -79,6 +79,40 @@ fn kernel_times_split_a_round_trip_exactly_and_a_node_without_them_leaves_it_who
         assert_eq!(int(&line, "segments/0/network_ns"), None, "{line:?}");
         assert!(int(&line, "segments/0/round_trip_ns").is_some(), "{line:?}");
     }
+}
+
+#[test]
+fn a_raw_entry_shows_the_connect_that_the_first_blocks_of_short_connections_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let _ = std::io::copy(&mut &client, &mut &client);
+        }
+    });
+    let exit = Node::to("X", server, &["-r"]);
+    let relay = Node::to("B", exit.address, &[]);
+    let args = ["--accept", "raw", "--format", "json"];
+    let mut entry = Node::to("A", relay.address, &args);
+    for _ in 0..25 {
+        let mut client = TcpStream::connect(entry.address).unwrap();
+        client.write_all(b"request").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"request");
+    }
+    let (status, report) = entry.process.stop();
+    assert!(status.success());
+    let report = json(report.as_bytes());
+    assert_eq!(int(&report, "blocks/received"), 25);
+    // The request may also come after the connection stands, or without the kernel's time.
+    let waited = int(&report, "segments/0/connect/count");
+    assert!((1..=25).contains(&waited), "{waited} of 25");
+    let [total, parts] =
+        ["round_trip/mean_ns", "segments/0/connect/mean_ns"].map(|at| int(&report, at));
+    assert!(0 < parts && parts < total * 25, "{parts} {total}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::time::{Nanos, WallTime};
 use crate::wire::proxy::ProxyVersion;
 use log::LevelFilter;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A command line that makes sense.
@@ -211,6 +212,27 @@ impl TimeArgument {
     }
 }
 
+/// A value of `--allow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowSource {
+    /// A network.
+    Network(Network),
+    /// A file with a network per line.
+    File(PathBuf),
+}
+
+impl FromStr for AllowSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix('@') {
+            Some("") => Err("names no file: write @FILE".into()),
+            Some(path) => Ok(Self::File(path.into())),
+            None => text.parse().map(Self::Network),
+        }
+    }
+}
+
 /// Options of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceConfig {
@@ -239,7 +261,7 @@ pub struct NodeConfig {
     /// `--send-proxy`: the preamble for the server.
     pub send_proxy: Option<ProxyVersion>,
     /// `--allow`: networks that may connect; empty = all.
-    pub allow: Vec<Network>,
+    pub allow: Vec<AllowSource>,
     /// `--max-connections`: most open ones; `None` = as many as descriptors allow.
     pub max_connections: Option<usize>,
     /// `--max-memory`: most memory of the figures of all paths, in bytes.

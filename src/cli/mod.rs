@@ -25,8 +25,9 @@ pub mod targets;
 mod value;
 
 pub use config::{
-    level_filter, Command, Common, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig,
-    ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, TimeArgument,
+    level_filter, AllowSource, Command, Common, CompareConfig, Compares, Config, DemoConfig,
+    Format, NodeConfig, ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig,
+    TimeArgument,
 };
 pub use exit::ExitCode;
 pub(crate) use help::wrapped;

@@ -509,6 +509,7 @@ fn remedied(message: impl fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::AllowSource;
     use super::super::passive::{Input, PassiveConfig};
     use super::super::{Common, TimeArgument};
     use super::*;
@@ -756,6 +757,9 @@ mod tests {
             "-l :1",
             |c| node(c).allow = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
         ),
+        ("allow", "-l :1 --allow @/etc/allow", "-l :1", |c| {
+            node(c).allow = vec![AllowSource::File("/etc/allow".into())];
+        }),
         (
             "max-connections",
             "-l :1 --max_connections 7",

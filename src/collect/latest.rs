@@ -2,6 +2,7 @@
 //! makes one when it is requested and at no other time; a pump never does.
 
 use crate::collect::queue::Collector;
+use crate::measure::sla::Rule;
 use crate::report::Report;
 use crate::sync::lock;
 use crate::FULL;
@@ -20,6 +21,10 @@ pub struct LatestReport {
     wanted: AtomicBool,
     /// The wanted report needs the timeline of pictures.
     pictures: AtomicBool,
+    /// The run is to write its report where its end would.
+    print: AtomicBool,
+    /// Rules that replace those of the run.
+    rules: Mutex<Option<Arc<[Rule]>>>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +48,25 @@ impl LatestReport {
     /// Has the last report of the run kept.
     pub fn keep_last(&self) {
         lock(&self.held).keeps_last = true;
+    }
+
+    /// Has the collector write the report of the run once it is woken.
+    pub fn order_print(&self) {
+        self.print.store(true, Ordering::Release);
+    }
+
+    /// Returns `true` once for each order, or for several.
+    pub(super) fn take_print(&self) -> bool {
+        self.print.load(Ordering::Relaxed) && self.print.swap(false, Ordering::AcqRel)
+    }
+
+    /// Has the collector replace the rules of the run once it is woken.
+    pub fn set_rules(&self, rules: Arc<[Rule]>) {
+        *lock(&self.rules) = Some(rules);
+    }
+
+    pub(super) fn take_rules(&self) -> Option<Arc<[Rule]>> {
+        lock(&self.rules).take()
     }
 
     /// Ends the run; `last` makes its report, if one is kept.

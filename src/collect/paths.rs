@@ -67,6 +67,10 @@ impl Paths {
         self.paths.get_mut(&key).map(|path| &mut **path)
     }
 
+    pub(super) fn keys(&self) -> Vec<PathKey> {
+        self.paths.keys().copied().collect()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PathKey, &PathState)> {
         self.paths.iter().map(|(key, path)| (key, &**path))
     }

@@ -22,6 +22,9 @@ pub trait RunOutput {
     /// Refreshes what a run shows while it goes on. A user may begin the figures anew.
     fn tick(&mut self, state: &mut RunState, blocks: Blocks, dropped: u64);
 
+    /// Writes the report of a run that goes on. A failure is logged.
+    fn report(&mut self, state: &RunState, blocks: Blocks, dropped: u64);
+
     /// Writes the report at the end of the run.
     ///
     /// # Errors
@@ -81,6 +84,9 @@ impl<O: RunOutput> Run<O> {
                 }
             });
             outcome?;
+            if let Some(rules) = self.latest.take_rules() {
+                state.set_rules(rules);
+            }
             let sent = sent();
             match sent {
                 Some(blocks) => state.counts(blocks),
@@ -90,6 +96,9 @@ impl<O: RunOutput> Run<O> {
             let blocks = sent.unwrap_or_else(|| state.measured_blocks(0));
             let dropped = self.queue.dropped();
             output.tick(state, blocks, dropped);
+            if self.latest.take_print() {
+                output.report(state, blocks, dropped);
+            }
             self.latest.answer(|pictures| {
                 // Only a page shows the blocks of a node that sends none.
                 let is_shown = sent.is_some() || pictures;

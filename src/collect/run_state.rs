@@ -164,6 +164,14 @@ impl RunState {
         self
     }
 
+    /// Replaces the rules. Those whose text is the same keep their state on each path.
+    pub fn set_rules(&mut self, rules: Arc<[Rule]>) {
+        self.rules = rules;
+        let paths = self.paths.values_mut();
+        paths.for_each(|path| path.watch.replace(Arc::clone(&self.rules)));
+        self.paths.keys().into_iter().for_each(|key| self.act(key));
+    }
+
     /// Limits the memory of all paths to `bytes`. Beyond it those of strangers are dropped, the one
     /// that was idle for longest first; others stay, as few peers can begin them.
     #[must_use]

@@ -7,8 +7,9 @@ use crate::cli::{Common, ExitCode, HostPort};
 use crate::collect::run::Run;
 use crate::collect::run_state::RunState;
 use crate::collect::state_file::StateFile;
-use crate::commands::prepare::{publish, state_in};
+use crate::commands::prepare::{keys, publish, state_in};
 use crate::commands::probe::{self, Plan};
+use crate::commands::reload::Reload;
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::http::{Request, Response};
@@ -49,7 +50,9 @@ const SHORTEST: Duration = Duration::from_millis(50);
 ///
 /// [`Failure`] if the address cannot be served.
 pub fn run(common: &Common, signals: Signals, stop: &Arc<StopFlag>) -> Result<ExitCode, Failure> {
-    publish(common, Vec::new(), true).map_err(Failure::failed)?;
+    let keys = keys(common).map_err(Failure::failed)?;
+    publish(common, &keys, Vec::new(), true).map_err(Failure::failed)?;
+    signals.on_hangup(Reload::default().with_keys(common, &keys));
     signals.stop(stop, None);
     notify::ready();
     stop.wait_set();

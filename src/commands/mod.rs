@@ -14,6 +14,7 @@ mod outputs;
 pub mod passive;
 pub mod prepare;
 pub mod probe;
+pub mod reload;
 pub mod signals;
 pub mod source;
 pub mod state;
@@ -99,7 +100,7 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
     }
     logging::start(config.common.debug);
     // Before any thread: all of them inherit the mask.
-    let signals = Signals::watch(block_signals()?, cut_off(&config.command));
+    let signals = Signals::watch(block_signals()?, cut_off(&config.command), reloads(&config));
     if let Err(error) = sys::raise_descriptor_limit() {
         log::info!("main: cannot raise the limit of open descriptors: {error}");
     }
@@ -132,6 +133,15 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
             let seed = config.seed.unwrap_or_else(random);
             demo::run(seed, common.report_html.as_deref(), signals, &stop)
         }
+    }
+}
+
+/// Returns `true` for a command that reads files of options again at SIGHUP.
+fn reloads(config: &Config) -> bool {
+    match config.command {
+        Command::Node(_) | Command::Exporter | Command::Targets(_) => true,
+        Command::Probe(_) => config.common.rules.is_some(),
+        _ => false,
     }
 }
 

@@ -1,18 +1,20 @@
 //! The command of a node that listens.
 
-use crate::cli::{Common, ExitCode, HostPort, NodeConfig, PROGRAM};
+use crate::cli::{AllowSource, Common, ExitCode, HostPort, NodeConfig, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run::Run;
 use crate::commands::prepare::{
-    key, next_hop, node_name, printer, publish, rules, run_state, settings, watching,
+    keys, networks, next_hop, node_name, printer, publish, rules, run_state, settings, watching,
 };
+use crate::commands::reload::{check_file, Reload, RuledNode};
 use crate::commands::signals::Signals;
 use crate::commands::{done, Failure};
-use crate::node::accept::{bind, listen_addresses, Server, Totals};
+use crate::node::accept::{bind, listen_addresses, Server, ServerView, Totals};
 use crate::node::accept_limit::AdmissionLimits;
 use crate::node::connection_log::Sessions;
 use crate::node::contain_panics;
 use crate::node::dial::NextHop;
+use crate::node::link_auth::Keys;
 use crate::node::{Node, NodeSettings, StopFlag};
 use crate::output::{print_error, Output, OutputError};
 use crate::publish::metrics::Watched;
@@ -20,8 +22,8 @@ use crate::publish::notify;
 use crate::publish::printer::Printer;
 use crate::publish::sessions::{self, SessionsWriter};
 use crate::session::admission::Accept;
+use crate::session::allow::Network;
 use crate::sys;
-use crate::wire::siphash::Key;
 use crate::wire::NodeRole;
 use std::io;
 use std::net::TcpListener;
@@ -55,9 +57,12 @@ pub fn run(
     let (sessions, writer) = sessions.transpose().map_err(Failure::failed)?.unzip();
     let (mut server, queue, described) = prepare_node(common, config, role, sessions, endpoints);
     let watched = vec![Watched::node(server.watch())];
-    let mut published = publish(common, watched, true).map_err(Failure::failed)?;
+    let keys = &server.node().settings.keys;
+    let mut published = publish(common, keys, watched, true).map_err(Failure::failed)?;
     let state = watching(state, rules, server.node()).labelled(&server.node().labels);
     let run = Run::new(queue, Arc::clone(&server.node().latest), state, printer);
+    signals.on_hangup(reload(common, config, server.watch()));
+    signals.report(server.node());
     signals.stop(stop, None);
     let collecting = Builder::new().name("collect".into()).spawn({
         let stop = Arc::clone(stop);
@@ -87,6 +92,28 @@ pub fn run(
     done(finished.and(writer.map_or(Ok(()), SessionsWriter::finish)))
 }
 
+/// Returns the files of a node that are read again.
+fn reload(common: &Common, config: &NodeConfig, server: ServerView) -> Reload {
+    let is_file = |source: &AllowSource| matches!(source, AllowSource::File(_));
+    let keys = &server.node().settings.keys;
+    let mut reload = Reload::default().with_keys(common, keys);
+    let ruled = server.clone();
+    reload = reload.with_rules(common, move || vec![RuledNode::of(ruled.node())]);
+    if config.allow.iter().any(is_file) {
+        let allow = config.allow.clone();
+        reload = reload.with("--allow", move || {
+            for source in &allow {
+                if let AllowSource::File(path) = source {
+                    check_file(path)?;
+                }
+            }
+            let (networks, server) = (networks(&allow)?, server.clone());
+            Ok(Box::new(move || server.set_allow(networks)))
+        });
+    }
+    reload
+}
+
 fn role(config: &NodeConfig) -> NodeRole {
     match (&config.forward_to, config.accept, config.remove) {
         (None, ..) => NodeRole::Echo,
@@ -99,7 +126,8 @@ fn role(config: &NodeConfig) -> NodeRole {
 
 /// The neighbours of a node on the path.
 struct Endpoints {
-    key: Option<Key>,
+    keys: Keys,
+    allow: Vec<Network>,
     next: Option<NextHop>,
     listeners: Vec<TcpListener>,
     /// The lines on stderr that name them.
@@ -109,7 +137,8 @@ struct Endpoints {
 /// Resolves the next hop and binds. This comes before any file is opened: a second process with the
 /// same address then fails without a change to the files of the first.
 fn endpoints(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<Endpoints, String> {
-    let key = key(common)?;
+    let keys = keys(common)?;
+    let allow = networks(&config.allow)?;
     let next = config
         .forward_to
         .as_ref()
@@ -141,7 +170,8 @@ fn endpoints(common: &Common, config: &NodeConfig, role: NodeRole) -> Result<End
         ));
     }
     Ok(Endpoints {
-        key,
+        keys,
+        allow,
         next,
         listeners,
         text,
@@ -167,7 +197,8 @@ fn prepare_node(
     endpoints: Endpoints,
 ) -> (Server, Queue, String) {
     let Endpoints {
-        key,
+        keys,
+        allow,
         next,
         listeners,
         text,
@@ -176,16 +207,16 @@ fn prepare_node(
         NodeSettings {
             accept: match config.accept {
                 // A client without the key must not use the chain by leaving frames out.
-                Accept::Auto if key.is_some() => Accept::Framed,
+                Accept::Auto if !keys.is_empty() => Accept::Framed,
                 accept => accept,
             },
             remove: config.remove,
             accept_proxy: config.accept_proxy,
             send_proxy: config.send_proxy,
-            limits: limits(config),
+            limits: limits(config, allow),
             server_check: config.server_check,
             drain: config.drain,
-            key,
+            keys,
             ..settings(common, role)
         },
         next,
@@ -199,15 +230,10 @@ fn prepare_node(
 
 /// Returns the limits on the clients of a node. A reflector's connection has one descriptor, any
 /// other two.
-fn limits(config: &NodeConfig) -> AdmissionLimits {
+fn limits(config: &NodeConfig, allow: Vec<Network>) -> AdmissionLimits {
     let each = 1 + u64::from(config.forward_to.is_some());
     let descriptors = sys::raise_descriptor_limit().ok();
-    AdmissionLimits::new(
-        config.allow.clone(),
-        config.max_connections,
-        descriptors,
-        each,
-    )
+    AdmissionLimits::new(allow, config.max_connections, descriptors, each)
 }
 
 /// Runs the `collect` thread of a node. If its output fails it goes on collecting without, and

@@ -3,7 +3,7 @@
 use crate::annotate::annotator::Offer;
 use crate::annotate::snmp::Agent;
 use crate::annotation::Classes;
-use crate::cli::{Common, Format, HostPort, PROGRAM};
+use crate::cli::{AllowSource, Common, Format, HostPort, PROGRAM};
 use crate::collect::queue::Queue;
 use crate::collect::run_state::RunState;
 use crate::collect::state_file::{clock, read_bounded, StateFile, StateReadError};
@@ -15,7 +15,7 @@ use crate::measure::{Baseline, RunHistories};
 use crate::node::accept::listen_addresses;
 use crate::node::accept_limit::AdmissionLimits;
 use crate::node::dial::NextHop;
-use crate::node::link_auth;
+use crate::node::link_auth::{self, Keys};
 use crate::node::{Node, NodeSettings};
 use crate::origin::Origin;
 use crate::output::{Output, OutputError};
@@ -23,9 +23,9 @@ use crate::publish::metrics::{MetricsEndpoint, Watched};
 use crate::publish::printer::Printer;
 use crate::report::comparison;
 use crate::session::admission::Accept;
+use crate::session::allow::{parse_networks, Network};
 use crate::sys;
 use crate::time::Nanos;
-use crate::wire::siphash::Key;
 use crate::wire::NodeRole;
 use crate::FULL;
 use std::io;
@@ -61,7 +61,7 @@ pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
         sample: common.sample,
         hop_limit: common.hop_limit,
         kernel_times: common.kernel_times,
-        key: None,
+        keys: Keys::default(),
         limits: AdmissionLimits::default(),
         server_check: None,
         ask: common.ask,
@@ -83,10 +83,31 @@ pub fn offer(common: &Common) -> Offer {
     }
 }
 
-/// Reads the key of `--key-file`; `None` without that option.
-pub(crate) fn key(common: &Common) -> Result<Option<Key>, String> {
-    let path = common.key_file.as_deref();
-    path.map(link_auth::read).transpose()
+/// Reads the keys of `--key-file`; none without that option.
+pub(crate) fn keys(common: &Common) -> Result<Keys, String> {
+    let keys = Keys::default();
+    if let Some(path) = &common.key_file {
+        keys.set(link_auth::read(path)?);
+    }
+    Ok(keys)
+}
+
+/// Reads the networks of `--allow`, those of its files included.
+pub(crate) fn networks(allow: &[AllowSource]) -> Result<Vec<Network>, String> {
+    let mut networks = Vec::new();
+    for source in allow {
+        match source {
+            AllowSource::Network(network) => networks.push(*network),
+            AllowSource::File(path) => {
+                let shown = path.display();
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("read {shown}: {error}"))?;
+                let read = parse_networks(&text);
+                networks.extend(read.map_err(|error| format!("--allow @{shown} {error}"))?);
+            }
+        }
+    }
+    Ok(networks)
 }
 
 /// Resolves the address of a next hop.
@@ -195,18 +216,22 @@ pub fn watching(run_state: RunState, rules: Vec<Rule>, node: &Node) -> RunState 
 }
 
 /// Returns the near end of a path without a session, and the queue of its measurements.
-pub fn origin(common: &Common, next_hop: NextHop) -> Result<(Origin, Queue), String> {
-    let key = key(common)?;
+pub fn origin(common: &Common, keys: &Keys, next_hop: NextHop) -> (Origin, Queue) {
     let settings = NodeSettings {
-        key,
+        keys: keys.clone(),
         ..settings(common, NodeRole::Source)
     };
     let (node, queue) = Node::new(settings, Some(next_hop));
-    Ok((Origin::new(node), queue))
+    (Origin::new(node), queue)
 }
 
 /// Serves the metrics of `watched` over HTTP and writes them to a file, as the options demand.
-pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<Published, String> {
+pub fn publish(
+    common: &Common,
+    keys: &Keys,
+    watched: Vec<Watched>,
+    endless: bool,
+) -> Result<Published, String> {
     let file = common.metrics_file.clone();
     if common.metrics_listen.is_none() && file.is_none() {
         return Ok(Published::default());
@@ -218,7 +243,8 @@ pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<
         let addresses = listen_addresses(listen.host.as_deref(), listen.port, common.timeout)
             .map_err(|error| format!("resolve {listen}: {error}"))?;
         let listeners = http::bind(PROGRAM, &addresses)?;
-        let routes = routes(common, &metrics)?.known_as(listen.host.as_deref().unwrap_or_default());
+        let routes =
+            routes(common, keys, &metrics).known_as(listen.host.as_deref().unwrap_or_default());
         serving = Some(http::serve(listeners, routes).map_err(thread)?);
     }
     if let Some(file) = &file {
@@ -228,16 +254,19 @@ pub fn publish(common: &Common, watched: Vec<Watched>, endless: bool) -> Result<
             metrics.keep_file(file.clone()).map_err(thread)?;
         }
     }
-    let file = file.map(|file| (metrics, file));
-    Ok(Published { serving, file })
+    Ok(Published {
+        metrics: Some(metrics),
+        serving,
+        file,
+    })
 }
 
 /// Returns the routes of the HTTP server.
-pub fn routes(common: &Common, metrics: &Arc<MetricsEndpoint>) -> Result<Routes, String> {
+pub fn routes(common: &Common, keys: &Keys, metrics: &Arc<MetricsEndpoint>) -> Routes {
     let mut routes = metrics.routes();
     if FULL && !common.probe_allow.is_empty() {
         let settings = NodeSettings {
-            key: key(common)?,
+            keys: keys.clone(),
             ..settings(common, NodeRole::Source)
         };
         // A node that also probes has a file for itself.
@@ -246,15 +275,17 @@ pub fn routes(common: &Common, metrics: &Arc<MetricsEndpoint>) -> Result<Routes,
             .with_socket(common.socket.clone());
         routes = routes.with("/probe", move |request| exporter.answer(request));
     }
-    Ok(routes)
+    routes
 }
 
 /// The metrics of a process on their ways out.
 #[derive(Default)]
 pub struct Published {
+    /// `None` if nothing is published.
+    pub metrics: Option<Arc<MetricsEndpoint>>,
     serving: Option<Serving>,
     /// The file of metrics, which is written at the end too.
-    file: Option<(Arc<MetricsEndpoint>, PathBuf)>,
+    file: Option<PathBuf>,
 }
 
 impl Published {
@@ -271,9 +302,9 @@ impl Published {
     ///
     /// [`OutputError`].
     pub fn finish(self) -> Result<(), OutputError> {
-        match self.file {
-            Some((metrics, file)) => metrics.write(&file),
-            None => Ok(()),
+        match (self.metrics, self.file) {
+            (Some(metrics), Some(file)) => metrics.write(&file),
+            _ => Ok(()),
         }
     }
 }

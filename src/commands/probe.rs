@@ -5,7 +5,10 @@
 
 use crate::cli::{Common, ExitCode, ProbeConfig};
 use crate::collect::run::Run;
-use crate::commands::prepare::{next_hop, origin, printer, publish, rules, run_state, watching};
+use crate::commands::prepare::{
+    keys, next_hop, origin, printer, publish, rules, run_state, watching,
+};
+use crate::commands::reload::{Reload, RuledNode};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::node::StopFlag;
@@ -140,12 +143,17 @@ fn probe(
     let state = run_state(common, NodeRole::Source, plan.count.is_none()).map_err(unwritable)?;
     let mut printer = printer(common, Output::Stdout).map_err(unwritable)?;
     let next_hop = next_hop(common, &config.target).map_err(|text| (State::Critical, text))?;
-    let (origin, queue) = origin(common, next_hop).map_err(unknown)?;
+    let keys = keys(common).map_err(unknown)?;
+    let (origin, queue) = origin(common, &keys, next_hop);
     let flows = origin.probing().split(if FULL { config.flows } else { 1 });
     let origin = &flows[0];
     let state = watching(state, rules, &origin.node);
     let watched = vec![Watched::origin(&flows, "probe", None)];
-    let published = publish(common, watched, plan.count.is_none()).map_err(unknown)?;
+    let published = publish(common, &keys, watched, plan.count.is_none()).map_err(unknown)?;
+    let ruled = Arc::clone(origin);
+    let reload = Reload::default().with_keys(common, &keys);
+    signals.on_hangup(reload.with_rules(common, move || vec![RuledNode::of(&ruled.node)]));
+    signals.report(&origin.node);
     signals.stop(stop, Some(origin.node.collector.clone()));
     if plan.lasts() > Duration::from_secs(1) {
         printer = printer.with_live_line(plan.count);
@@ -372,11 +380,15 @@ fn drive(origin: &Arc<Origin>, plan: FlowPlan, flow: &Flow<'_>, events: &Sender<
     loop {
         let outcome = driver.session();
         flow.standing.reports(&mut driver.is_counted, flow.stops);
-        let Err((broken, worked)) = outcome else {
+        let Err((mut broken, worked)) = outcome else {
             origin.set_down(false);
             break;
         };
         origin.set_down(true);
+        if broken.silent && flow.place == 0 {
+            // The flows share their path: one asks for all.
+            broken.answering = origin.ask(|| stop.is_set());
+        }
         let unfit = broken.unfit;
         let _ = events.send((flow.place, Event::Broken(broken))); // An error means that the run is over.
         origin.node.collector.wake();
@@ -556,12 +568,15 @@ fn await_opened(
     let deadline = sys::clock::mono() + timeout.into();
     while !origin.is_established() && ended.is_empty() && !stop.is_set() {
         if sys::clock::mono() >= deadline {
-            return Err(PathError::silence(format!(
+            return Err(PathError::silence(
+                session.peer(),
+                format!(
                 "no answer to the opening of the path through {} for {} s (--timeout); before a \
                  plain server a node with --remove-perf-headers has to stand",
                 session.peer(),
                 timeout.as_secs_f64()
-            )));
+            ),
+            ));
         }
         stop.wait_until(deadline);
     }
@@ -597,10 +612,13 @@ fn wait_for_reader(
         (Ok(Err(_)), None) => Ok(()),
         (Err(_), None) => {
             session.give_up();
-            Err(PathError::silence(format!(
-                "the far end did not send END within {} s (--timeout)",
-                origin.node.settings.timeout.as_secs_f64()
-            )))
+            Err(PathError::silence(
+                session.peer(),
+                format!(
+                    "the far end did not send END within {} s (--timeout)",
+                    origin.node.settings.timeout.as_secs_f64()
+                ),
+            ))
         }
     }
 }

@@ -3,7 +3,9 @@
 
 use crate::cli::{Common, ExitCode, SourceConfig};
 use crate::collect::run::Run;
-use crate::commands::prepare::{next_hop, origin, printer, publish, rules, run_state, watching};
+use crate::commands::prepare::{
+    keys, next_hop, origin, printer, publish, rules, run_state, watching,
+};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
 use crate::node::StopFlag;
@@ -36,15 +38,17 @@ pub fn run(
     let state = run_state(common, NodeRole::Source, false).map_err(Failure::failed)?;
     let printer = printer(common, Output::Stderr).map_err(Failure::failed)?;
     let next_hop = next_hop(common, &config.forward_to).map_err(Failure::failed)?;
-    let (origin, queue) = origin(common, next_hop).map_err(Failure::failed)?;
+    let keys = keys(common).map_err(Failure::failed)?;
+    let (origin, queue) = origin(common, &keys, next_hop);
     let origin = Arc::new(origin);
     let watched = vec![Watched::origin(
         std::slice::from_ref(&origin),
         "source",
         None,
     )];
-    let published = publish(common, watched, true).map_err(Failure::failed)?;
+    let published = publish(common, &keys, watched, true).map_err(Failure::failed)?;
     let state = watching(state, rules, &origin.node);
+    signals.report(&origin.node);
     signals.stop(stop, Some(origin.node.collector.clone()));
     notify::ready();
     let run = Run::new(queue, Arc::clone(&origin.node.latest), state, printer);

@@ -9,6 +9,7 @@ use crate::node::fault::cut_off;
 use crate::node::pair::{EndPair, PumpCounts};
 use crate::node::Node;
 use crate::session::admission::Accept;
+use crate::session::allow::Network;
 use crate::sync::channel::{channel, Receiver, Sender};
 use crate::sync::{lock, spawn, STACK};
 use crate::sys::{self, SocketOptions};
@@ -242,6 +243,11 @@ impl ServerView {
         &self.0.node
     }
 
+    /// Replaces the networks whose clients may connect. Open connections stay.
+    pub fn set_allow(&self, networks: Vec<Network>) {
+        self.0.limit.set_allow(networks);
+    }
+
     /// Returns the number of open connections, and the totals, open ones included. No count ever
     /// decreases.
     pub fn totals(&self) -> (u64, Totals) {
@@ -382,7 +388,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 #[cold]
 fn refuse(shared: &Shared, mut socket: &TcpStream, peer: SocketAddr) {
     let settings = &shared.node.settings;
-    let explains = settings.accept == Accept::Framed && settings.key.is_none();
+    let explains = settings.accept == Accept::Framed && settings.keys.is_empty();
     if explains && shared.limit.may_explain() {
         let address = peer.ip().to_canonical();
         let info = ErrorInfo {

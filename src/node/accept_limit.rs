@@ -88,6 +88,8 @@ const EXPLAINED: u32 = 10;
 #[derive(Debug)]
 pub(super) struct AcceptLimit {
     limits: AdmissionLimits,
+    /// `--allow` as it was read last.
+    allow: Mutex<Vec<Network>>,
     state: Mutex<State>,
     /// A place has become free, or the limit was closed.
     freed: Condvar,
@@ -108,8 +110,9 @@ struct State {
 }
 
 impl AcceptLimit {
-    pub(super) fn new(limits: AdmissionLimits) -> Self {
+    pub(super) fn new(mut limits: AdmissionLimits) -> Self {
         Self {
+            allow: Mutex::new(std::mem::take(&mut limits.allow)),
             limits,
             state: Mutex::default(),
             freed: Condvar::new(),
@@ -183,6 +186,11 @@ impl AcceptLimit {
         self.freed.notify_all();
     }
 
+    /// Replaces the networks of `--allow`. Open connections stay.
+    pub(super) fn set_allow(&self, networks: Vec<Network>) {
+        *lock(&self.allow) = networks;
+    }
+
     /// Returns `true` if the reason for a refusal may be sent: to ten clients a second at most, as
     /// an orderly end leaves a state of the kernel here.
     pub(super) fn may_explain(&self) -> bool {
@@ -199,7 +207,7 @@ impl AcceptLimit {
     /// scanner can fill a disk with.
     pub(super) fn admit(&self, peer: SocketAddr) -> bool {
         let address = peer.ip().to_canonical();
-        if is_allowed(&self.limits.allow, address) {
+        if is_allowed(&lock(&self.allow), address) {
             return true;
         }
         let mut state = lock(&self.state);

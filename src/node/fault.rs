@@ -86,6 +86,13 @@ impl ConnectionFault {
         Self::new(log::Level::Error, text, FinalFrames::Error(info))
     }
 
+    /// The same, where a probe may have asked for it: no error here, and none for the report.
+    #[cold]
+    pub(crate) fn asked_for(mut self) -> Self {
+        self.0.level = log::Level::Info;
+        self
+    }
+
     /// A fault that this node reports to the source.
     #[cold]
     pub(crate) fn error(node: &Node, hop: u8, code: ErrorCode, text: String) -> Self {
@@ -213,7 +220,15 @@ pub(crate) fn passed_error(
             if info.hop == 0 {
                 info.hop = hop; // A node that refused without reading does not know its own.
             }
-            ConnectionFault::reported(info)
+            // The limit of a probe that asks for the nodes that answer; the node whose limit is used
+            // up and the near end judge it.
+            let is_asked_for = info.code == ErrorCode::HopLimit && hop > 0;
+            let fault = ConnectionFault::reported(info);
+            if is_asked_for {
+                fault.asked_for()
+            } else {
+                fault
+            }
         }
         Err(error) => explain(node, pair, hop, side, ReadFault::Parse(error)),
     }
@@ -240,7 +255,7 @@ pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
         log::log!(fault.level, "{thread} {peer}: {}{more}", fault.text);
     }
     let has_error = send_final_frames(pair, &fault.last, true);
-    if fault.last.concerns_the_report(pair) {
+    if fault.level == log::Level::Error && fault.last.concerns_the_report(pair) {
         node.collector.offer(Measurement::Notice(fault.text));
     }
     pair.abort_server();

@@ -7,26 +7,55 @@
 
 use crate::node::end::{AuthenticatedLink, End};
 use crate::session::opening::Session;
-use crate::sync::random;
+use crate::sync::{lock, random};
 use crate::wire::authentication::{link, Hello, LinkEnd};
-use crate::wire::siphash::Key;
+use crate::wire::siphash::{Key, NoKey};
 use crate::wire::{ErrorInfo, Flags, FrameType, FrameView, Header, ParseError, HEADER_LEN};
 use crate::wire::{MAX_ANNOTATIONS, MAX_ERROR_TEXT};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The command that makes a key.
 const RECIPE: &str = "(umask 077; head -c 16 /dev/urandom | od -An -tx1 | tr -d ' ' >";
 
-/// Reads a key file: 32 hexadecimal digits, readable for its owner only.
+/// The keys of a process, shared by all that use them; none without `--key-file`.
+///
+/// The first one is used for connects, all are accepted. A change holds for later connections.
+#[derive(Clone, Debug, Default)]
+pub struct Keys(Arc<Mutex<Vec<Key>>>);
+
+impl Keys {
+    /// Returns the key for connects; `None` without a key.
+    pub fn first(&self) -> Option<Key> {
+        lock(&self.0).first().cloned()
+    }
+
+    /// Returns `true` without a key.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+
+    /// Replaces the keys.
+    pub fn set(&self, keys: Vec<Key>) {
+        *lock(&self.0) = keys;
+    }
+
+    fn all(&self) -> Vec<Key> {
+        lock(&self.0).clone()
+    }
+}
+
+/// Reads a key file, readable for its owner only: one line of 32 hexadecimal digits, or two while
+/// the keys of a chain are changed.
 ///
 /// # Errors
 ///
 /// A message with the file, what is wrong with it, and the remedy.
-pub fn read(path: &Path) -> Result<Key, String> {
+pub fn read(path: &Path) -> Result<Vec<Key>, String> {
     let shown = path.display();
     let failed = |error: io::Error| format!("read the key file {shown}: {error}");
     let file = File::open(path).map_err(failed)?;
@@ -45,9 +74,18 @@ pub fn read(path: &Path) -> Result<Key, String> {
     let read = file.take(1024).read_to_string(&mut text);
     let key = match read {
         Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(failed(error)),
-        _ => text.parse::<Key>(),
+        _ => parse(&text),
     };
     key.map_err(|error| format!("the key file {shown} {error}; make one with {RECIPE} {shown})"))
+}
+
+fn parse(text: &str) -> Result<Vec<Key>, NoKey> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let keys: Vec<Key> = lines.map(str::parse).collect::<Result<_, _>>()?;
+    if keys.is_empty() || keys.len() > 2 {
+        return Err(NoKey);
+    }
+    Ok(keys)
 }
 
 /// Returns `true` if no other user can read a file than its owner, or a group that root has chosen.
@@ -165,12 +203,35 @@ fn fill(end: &End, frame: &mut [u8], mut filled: usize, deadline: Instant) -> Re
     Ok(())
 }
 
-/// Runs the handshake of the accepting side: takes the HELLO in `frame` and answers it.
+/// The HELLOs of a link that was accepted, and the keys of which the first frame decides.
+pub struct Accepted {
+    own: Hello,
+    theirs: Hello,
+    keys: Vec<Key>,
+}
+
+impl Accepted {
+    /// Gives `end` the link of the key under which `frame`, the first one, was sealed; without such
+    /// a key that of the last, under which it is refused.
+    pub fn decide(&self, end: &End, header: &Header, frame: &[u8]) {
+        for (at, key) in self.keys.iter().enumerate() {
+            let made = || link(key, LinkEnd::Acceptor, &self.own, &self.theirs);
+            let is_last = at + 1 == self.keys.len();
+            if is_last || made().1.check(header, frame).is_ok() {
+                let (sealer, verifier) = made();
+                return end.set_link(AuthenticatedLink::new(sealer, verifier));
+            }
+        }
+    }
+}
+
+/// Runs the handshake of the accepting side: takes the HELLO in `frame` and answers it. Frames
+/// follow once the first one has [decided](Accepted::decide) on the key.
 ///
 /// # Errors
 ///
 /// [`NoLink::Parse`] for a malformed HELLO; [`NoLink::Io`] from the send.
-pub fn accept(end: &End, key: &Key, frame: &FrameView<'_>) -> Result<(), NoLink> {
+pub fn accept(end: &End, keys: &Keys, frame: &FrameView<'_>) -> Result<Accepted, NoLink> {
     let theirs = Hello::parse(frame.payload())?;
     let own = Hello::new(nonce());
     let hop = frame.header.hop.saturating_add(1);
@@ -180,9 +241,8 @@ pub fn accept(end: &End, key: &Key, frame: &FrameView<'_>) -> Result<(), NoLink>
         Ok(_) => return Err(NoLink::Io(io::ErrorKind::WriteZero.into())),
         Err(error) => return Err(NoLink::Io(error)),
     }
-    let (sealer, verifier) = link(key, LinkEnd::Acceptor, &own, &theirs);
-    end.set_link(AuthenticatedLink::new(sealer, verifier));
-    Ok(())
+    let keys = keys.all();
+    Ok(Accepted { own, theirs, keys })
 }
 
 #[cfg(test)]
@@ -221,7 +281,7 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let read = read(&path);
             match part {
-                None => assert_eq!(read, Ok(digits.parse().unwrap())),
+                None => assert_eq!(read, Ok(vec![digits.parse().unwrap()])),
                 Some(part) => {
                     let error = read.unwrap_err();
                     assert!(error.contains(part), "{error}");
@@ -234,6 +294,23 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert!(read(&path).unwrap_err().starts_with("read the key file"));
         assert!(read(Path::new("/dev/zero")).is_err(), "it never ends");
+    }
+
+    #[test]
+    fn a_key_file_has_one_line_or_two_the_first_of_which_is_for_connects() {
+        let (one, two) = ("00".repeat(16), "ff".repeat(16));
+        let keys = Keys::default();
+        assert!(keys.is_empty() && keys.first().is_none());
+        keys.set(parse(&format!("{one}\n\n {two} \n")).unwrap());
+        assert_eq!(keys.first(), Some(Key([0; 16])));
+        assert_eq!(keys.all(), [Key([0; 16]), Key([0xff; 16])]);
+        for wrong in [
+            format!("{one}{two}"),
+            format!("{one}\n{one}\n{two}"),
+            "\n".into(),
+        ] {
+            assert_eq!(parse(&wrong), Err(NoKey));
+        }
     }
 
     #[test]

@@ -52,7 +52,6 @@ use crate::session::admission::Accept;
 use crate::sync::{lock, random};
 use crate::time::Nanos;
 use crate::wire::proxy::ProxyVersion;
-use crate::wire::siphash::Key;
 use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT, VERSION};
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -92,9 +91,8 @@ pub struct NodeSettings {
     pub hop_limit: u8,
     /// `true` if the kernel is asked for arrival times (not with `--no-kernel-times`).
     pub kernel_times: bool,
-    /// `--key-file`: the key for the authentication of frames between nodes; `None` = no
-    /// authentication.
-    pub key: Option<Key>,
+    /// `--key-file`: the keys for the authentication of frames between nodes.
+    pub keys: link_auth::Keys,
     /// The clients that may connect, and their number.
     pub limits: accept_limit::AdmissionLimits,
     /// `--server-check`: the age from which on the latest connect of an exit to its server is made
@@ -124,7 +122,7 @@ impl NodeSettings {
             sample: Duration::from_millis(10),
             hop_limit: DEFAULT_HOP_LIMIT,
             kernel_times: true,
-            key: None,
+            keys: link_auth::Keys::default(),
             limits: accept_limit::AdmissionLimits::default(),
             server_check: None,
             ask: Classes::default(),
@@ -137,9 +135,10 @@ impl NodeSettings {
         self.kernel_times && self.stamp
     }
 
-    /// Returns `true` if a listener is to request them, for all that it accepts.
+    /// Returns `true` if a listener is to request them, for all that it accepts. Of a raw client
+    /// they date the first bytes; a plain proxy has no use for them.
     fn listens_for_arrivals(&self) -> bool {
-        self.wants_arrivals() && self.accept != Accept::Raw
+        self.wants_arrivals() && !(self.accept == Accept::Raw && self.remove)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use crate::collect::path_key::PathKey;
 use crate::node::end::{End, LONGEST_TICK};
+use crate::node::retransmits::RetransmitCounter;
 use crate::node::server_time::ServerTimer;
 use crate::session::opening::Session;
 use crate::sys;
 use crate::wire::ClientAddress;
 use std::net::Shutdown;
 use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// The state that the two pumps of a connection share.
@@ -37,6 +38,9 @@ pub struct EndPair {
     pub counts: [PumpCounts; 2],
     /// The timer of the server's answers.
     pub server_timer: ServerTimer,
+    /// At an exit, the count of its way back: the up pump's reports carry it, and at the end the
+    /// down pump's END.
+    pub return_retransmits: Mutex<RetransmitCounter>,
 }
 
 /// The running counts of one pump, which alone writes them.
@@ -91,6 +95,7 @@ impl EndPair {
             blocked: AtomicUsize::new(0),
             counts: Default::default(),
             server_timer: ServerTimer::default(),
+            return_retransmits: Mutex::default(),
         }
     }
 

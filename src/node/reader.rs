@@ -244,11 +244,13 @@ impl<'a> FrameReader<'a> {
                 (socket.read(place), None)
             };
             match received {
-                Ok(0) if self.pair.has_failed() => return Err(ReadFault::Aborted),
-                Ok(0) if self.end.is_reset() => {
+                // The socket's state first: the other pump fails the pair before it resets the
+                // socket, which is no reset by the peer.
+                Ok(0) if self.end.is_reset() && !self.pair.has_failed() => {
                     self.note_reset();
                     return Err(ReadFault::Reset(io::ErrorKind::ConnectionReset.into()));
                 }
+                Ok(0) if self.pair.has_failed() => return Err(ReadFault::Aborted),
                 Ok(read) => {
                     self.filled += read;
                     self.arrival = arrival;

@@ -150,18 +150,22 @@ fn serve_raw<'a>(
         );
     }
     session.cookie = random();
-    let is_read = node.settings.stamp && !reader.pending().is_empty();
-    let read_at = is_read.then(|| node.clock.pump().read());
+    let is_read = !reader.pending().is_empty();
+    let stamp = node.settings.stamp;
+    let mut clock = node.clock.pump();
+    let begun = clock.read();
     // Set once: a connection carries one session.
     let _ = connection.pair.session.set(session);
     let upstream = connect(connection, local, session)?;
+    let read_at = Some(begun).filter(|_| stamp && is_read);
+    let window = ConnectWindow::new(begun, clock.read()).filter(|_| stamp && !is_read);
     let open = open_as_entry(node, session, client_of(pair, local), local, &upstream);
     pump_both(
         connection,
         session,
         |down| down.deliver_back(),
         |up| {
-            up.begin_raw(read_at);
+            up.begin_raw(read_at, window);
             up.wrap(reader, open)
         },
     )
@@ -202,26 +206,27 @@ fn first_frame(
         .map_err(|fault| explain(node, pair, 0, ConnectionSide::Client, fault))
 }
 
-/// Returns `true` if the first frame was a handshake, which is then done; OPEN follows it.
+/// Answers the first frame if it is a handshake; OPEN follows it then. `None` if it is none.
 #[inline(never)]
 fn take_handshake(
     node: &Node,
     pair: &EndPair,
     reader: &mut FrameReader<'_>,
     header: &Header,
-) -> Result<bool, ConnectionFault> {
+) -> Result<Option<link_auth::Accepted>, ConnectionFault> {
     let hop = header.hop.saturating_add(1);
     let fault = |error| no_link(node, pair, hop, ConnectionSide::Client, error);
-    let key = node.settings.key.as_ref();
-    match (FirstFrame::judge(key.is_some(), header.kind), key) {
-        (FirstFrame::Handshake, Some(key)) => {
-            link_auth::accept(&pair.client, key, &reader.view(*header)).map_err(fault)?;
+    let keys = &node.settings.keys;
+    match FirstFrame::judge(!keys.is_empty(), header.kind) {
+        FirstFrame::Handshake => {
+            let view = reader.view(*header);
+            let accepted = link_auth::accept(&pair.client, keys, &view).map_err(fault)?;
             reader.consume(header);
-            Ok(true)
+            Ok(Some(accepted))
         }
-        (FirstFrame::Open | FirstFrame::Handshake, _) => Ok(false),
-        (FirstFrame::Unauthenticated, _) => Err(fault(NoLink::Parse(ParseError::Unauthenticated))),
-        (FirstFrame::NoKey, _) => Err(ConnectionFault::error(
+        FirstFrame::Open => Ok(None),
+        FirstFrame::Unauthenticated => Err(fault(NoLink::Parse(ParseError::Unauthenticated))),
+        FirstFrame::NoKey => Err(ConnectionFault::error(
             node,
             hop,
             ErrorCode::Refused,
@@ -244,7 +249,7 @@ fn serve_framed<'a>(
     let pair = &connection.pair;
     let mut inbound = Inbound::forward();
     let mut header = first_frame(node, pair, reader)?;
-    if take_handshake(node, pair, reader, &header)? {
+    if let Some(accepted) = take_handshake(node, pair, reader, &header)? {
         // HELLO began what OPEN completes: the deadline of a header that was begun holds.
         let timeout = node.settings.timeout;
         if reader.pending().is_empty() && !sys::wait_readable(&pair.client.socket, timeout) {
@@ -252,6 +257,7 @@ fn serve_framed<'a>(
             return Err(explain(node, pair, 0, ConnectionSide::Client, fault));
         }
         header = first_frame(node, pair, reader)?;
+        accepted.decide(&pair.client, &header, reader.pending());
     }
     if header.kind == FrameType::Reset {
         // The client of an entry was gone before the entry had sent OPEN.
@@ -277,7 +283,12 @@ fn serve_framed<'a>(
     };
     opening::check(&mut inbound, &view, node.id).map_err(|error| {
         let text = error.text(pair.client.peer);
-        ConnectionFault::error(node, session.hop, error.code(), text)
+        let fault = ConnectionFault::error(node, session.hop, error.code(), text);
+        match error.code() {
+            // A probe asks which nodes of its path answer.
+            ErrorCode::HopLimit if header.flags.has(Flags::PROBE) => fault.asked_for(),
+            _ => fault,
+        }
     })?;
     let origin = path::name(view.annotations()).unwrap_or_default();
     let labelled = node.labels.enter(path, &origin, sys::clock::mono);

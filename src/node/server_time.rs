@@ -14,7 +14,8 @@ const UNTIMED: u8 = 2;
 /// It does so only for marked blocks, as others read no clock, and only if the connection was quiet
 /// before: the server had answered everything sent earlier, and had sent nothing for longer than
 /// twice the longest pause within what it sent last, and no write of it to the client was blocked:
-/// then the answer would be read late. A stream that runs is no answer.
+/// then the answer would be read late. A stream that runs is no answer; its first piece is, if it
+/// follows the first request.
 #[derive(Debug, Default)]
 pub struct ServerTimer {
     state: AtomicU8,
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_only_streams_answers_nothing_whatever_the_intervals() {
+    fn a_server_that_only_streams_answers_once_at_most_whatever_the_intervals() {
         for seed in 0..200 {
             let mut random = Random::new(seed);
             let timer = ServerTimer::default();
@@ -122,7 +123,7 @@ mod tests {
             let mut timed = 0;
             for number in 0..400 {
                 if read < write {
-                    timed += u32::from(timer.answered(read).is_some() && number > 10);
+                    timed += u32::from(timer.answered(read).is_some());
                     let late = random.below(stream as usize / 2) as u64;
                     read = MonoTime(read.0 + (stream + late) * 1_000_000);
                 } else {
@@ -130,7 +131,8 @@ mod tests {
                     write = MonoTime(write.0 + every * 1_000_000);
                 }
             }
-            assert_eq!(timed, 0, "seed {seed}: {stream} ms, {every} ms");
+            // The first piece looks like an answer to the first request.
+            assert!(timed <= 1, "seed {seed}: {stream} ms, {every} ms: {timed}");
         }
     }
 

@@ -116,10 +116,10 @@ fn set_up(
 #[inline(never)]
 fn prepare_link(node: &Node, pair: &EndPair, session: Session) -> Result<(), ConnectionFault> {
     let server = pair.server.get().expect("it was connected");
-    if let Some(key) = &node.settings.key {
+    if let Some(key) = node.settings.keys.first() {
         // Not framed before the keys are agreed on: it would not accept a final frame.
         let timeout = node.settings.timeout;
-        link_auth::connect(server, key, session, timeout)
+        link_auth::connect(server, &key, session, timeout)
             .map_err(|error| no_link(node, pair, session.hop, ConnectionSide::Server, error))?;
     }
     server.set_framed();

@@ -1,11 +1,13 @@
 //! The reasons for which a path breaks or reading ends, as the near end sees them.
 
+use super::ask::Answering;
 use crate::node::end::{End, WriteFault};
 use crate::node::link_auth::NoLink;
 use crate::node::reader::ReadFault;
 use crate::vec_map::VecMap;
 use crate::wire::ParseError;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The reason for which a path broke.
@@ -17,6 +19,10 @@ pub struct PathError {
     pub text: String,
     /// `true` if it noticed only silence, which any hop behind it may have caused.
     pub silent: bool,
+    /// The nodes that still answer, after a silence; `None` if they were not asked.
+    pub answering: Option<Answering>,
+    /// The address of hop 1; `None` if the fault is not one of another node.
+    pub next: Option<SocketAddr>,
     /// `true` if an operation took longer than `--timeout`.
     pub timed_out: bool,
     /// `true` if the path works, but is not fit for probes: to try again soon is no use.
@@ -30,6 +36,8 @@ impl PathError {
             hop: 0,
             text,
             silent: false,
+            answering: None,
+            next: None,
             timed_out: false,
             unfit: false,
         }
@@ -45,8 +53,9 @@ impl PathError {
     }
 
     /// Returns the fault that no bytes came for longer than `--timeout`, from anywhere on the path.
-    pub fn silence(text: String) -> Self {
+    pub fn silence(next: SocketAddr, text: String) -> Self {
         Self {
+            next: Some(next),
             silent: true,
             timed_out: true,
             ..Self::own(text)
@@ -55,11 +64,42 @@ impl PathError {
 
     /// Returns the fault and its place on the path, with the known names of the hops.
     pub fn located(&self, names: &VecMap<u8, String>) -> String {
-        let (hop, text) = (self.hop, &self.text);
+        let (hop, text) = match &self.answering {
+            Some(Answering::UpTo(0)) => (
+                0,
+                format!("{}; no node answers a new connection", self.text),
+            ),
+            Some(Answering::UpTo(hop)) => {
+                let node = self.node(names, *hop);
+                (
+                    *hop,
+                    format!(
+                        "{}; {node} answered last, asked by a new connection",
+                        self.text
+                    ),
+                )
+            }
+            Some(Answering::Reporting(hop, report)) => {
+                let node = self.node(names, *hop);
+                (
+                    *hop,
+                    format!(
+                        "{}; asked by a new connection, {node} reports: {report}",
+                        self.text
+                    ),
+                )
+            }
+            Some(Answering::All) => (
+                0,
+                format!("{}; all nodes answer a new connection", self.text),
+            ),
+            None => (self.hop, self.text.clone()),
+        };
+        let is_located = !matches!(self.answering, None | Some(Answering::All));
         let next = hop.saturating_add(1);
         match (names.get(&hop), names.get(&next)) {
-            _ if self.unfit => self.to_string(),
-            (Some(near), _) if self.silent => {
+            _ if self.unfit => text,
+            (Some(near), _) if self.silent && !is_located => {
                 format!("somewhere behind {}: {text}", near.escape_debug())
             }
             (Some(near), Some(far)) => format!(
@@ -68,7 +108,17 @@ impl PathError {
                 far.escape_debug(),
             ),
             (Some(near), None) => format!("behind {} (hop {hop}): {text}", near.escape_debug()),
-            (None, _) => self.to_string(),
+            (None, _) if is_located || hop == 0 => text,
+            (None, _) => format!("{} reports: {text}", self.node(names, hop)),
+        }
+    }
+
+    /// Returns a node in words: its name if that is known, else its address.
+    fn node(&self, names: &VecMap<u8, String>, hop: u8) -> String {
+        match (names.get(&hop), self.next) {
+            (Some(name), _) => format!("{} (hop {hop})", name.escape_debug()),
+            (None, Some(address)) if hop == 1 => format!("{address} (hop 1)"),
+            (None, _) => format!("hop {hop}"),
         }
     }
 
@@ -136,10 +186,7 @@ impl PathError {
 
 impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.hop {
-            0 => f.write_str(&self.text),
-            hop => write!(f, "hop {hop} reports: {}", self.text),
-        }
+        f.write_str(&self.located(&VecMap::default()))
     }
 }
 
@@ -183,5 +230,44 @@ mod tests {
         ] {
             assert_eq!(fault(hop, silent).located(&names), text);
         }
+        let unnamed = |hop, answering| PathError {
+            hop,
+            answering,
+            silent: true,
+            next: Some("10.0.0.7:9000".parse().unwrap()),
+            ..PathError::own("gone".into())
+        };
+        let report = || Answering::Reporting(1, "full".into());
+        for (answering, with_names, without) in [
+            (
+                Some(Answering::UpTo(0)),
+                "between A (hop 0) and B (hop 1): gone; no node answers a new connection",
+                "gone; no node answers a new connection",
+            ),
+            (
+                Some(Answering::UpTo(1)),
+                "behind B (hop 1): gone; B (hop 1) answered last, asked by a new connection",
+                "gone; 10.0.0.7:9000 (hop 1) answered last, asked by a new connection",
+            ),
+            (
+                Some(report()),
+                "behind B (hop 1): gone; asked by a new connection, B (hop 1) reports: full",
+                "gone; asked by a new connection, 10.0.0.7:9000 (hop 1) reports: full",
+            ),
+            (
+                Some(Answering::All),
+                "somewhere behind A: gone; all nodes answer a new connection",
+                "gone; all nodes answer a new connection",
+            ),
+        ] {
+            let fault = unnamed(0, answering);
+            assert_eq!(fault.located(&names), with_names);
+            assert_eq!(fault.to_string(), without);
+        }
+        assert_eq!(
+            unnamed(1, None).to_string(),
+            "10.0.0.7:9000 (hop 1) reports: gone"
+        );
+        assert_eq!(unnamed(2, None).to_string(), "hop 2 reports: gone");
     }
 }

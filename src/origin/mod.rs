@@ -1,6 +1,7 @@
 //! The near end of a path, shared by source, probe, exporter and demo: it opens sessions, sends
 //! marked blocks and reads the answers.
 
+pub mod ask;
 pub mod error;
 pub mod progress;
 pub mod session;

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The interval at which a reader without bytes checks for an overdue answer.
-const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 
 /// A write of an answer that took longer than this was blocked by the reader of our output.
 const BLOCKED: Nanos = Nanos::from_micros(200);
@@ -131,6 +131,17 @@ impl Origin {
     ///
     /// [`PathError`] if no address of the next hop can be reached.
     pub fn open(&self) -> Result<OpenSession, PathError> {
+        self.progress.expect_none();
+        let settings = &self.node.settings;
+        self.open_to(settings.hop_limit, settings.timeout)
+    }
+
+    /// Opens a session whose OPEN goes no further than `hop_limit` nodes; waits for `timeout`.
+    pub(super) fn open_to(
+        &self,
+        hop_limit: u8,
+        timeout: Duration,
+    ) -> Result<OpenSession, PathError> {
         let node = &self.node;
         let settings = &node.settings;
         let next_hop = node
@@ -138,23 +149,23 @@ impl Origin {
             .as_ref()
             .ok_or_else(|| PathError::own("there is no next hop".into()))?;
         let connected = next_hop
-            .connect(settings.timeout)
+            .connect(timeout)
             .map_err(|error: DialError| PathError {
                 timed_out: error.is_timeout(),
                 ..PathError::own(format!("cannot {error}"))
             })?;
         let peer = connected.address;
         let lost = |error: io::Error| PathError::own(format!("connect to {peer}: {error}"));
-        let end = End::new(connected.socket, peer, settings.timeout).map_err(lost)?;
+        let end = End::new(connected.socket, peer, timeout).map_err(lost)?;
         let session = Session {
             cookie: random(),
             hop: 0,
-            hop_limit: settings.hop_limit,
+            hop_limit,
         };
         let connected_at = sys::clock::mono();
-        if let Some(key) = &settings.key {
-            link_auth::connect(&end, key, session, settings.timeout)
-                .map_err(|error| PathError::no_link(&end, settings.timeout, error))?;
+        if let Some(key) = settings.keys.first() {
+            link_auth::connect(&end, &key, session, timeout)
+                .map_err(|error| PathError::no_link(&end, timeout, error))?;
         }
         end.set_framed();
         if settings.wants_arrivals() {
@@ -167,10 +178,9 @@ impl Origin {
             peer.to_string(),
         );
         let opened = OpenSession {
-            pair: EndPair::new(1, end, settings.timeout),
+            pair: EndPair::new(1, end, timeout),
             identity: session,
         };
-        self.progress.expect_none();
         let end = &opened.pair.client;
         let now = node.clock.pump().read();
         let mut open = end.with_room(opening::begin(session, &now.introduce(&info), self.probes));
@@ -278,6 +288,7 @@ impl Origin {
                     return Err(match ErrorInfo::parse(view.payload()) {
                         Ok(info) => ReadEnd::Path(PathError {
                             hop: info.hop,
+                            next: Some(end.peer),
                             ..PathError::own(info.shown())
                         }),
                         Err(error) => breaks(format!("next hop {} {error}", end.peer)),
@@ -306,10 +317,13 @@ impl Origin {
             if self.exits.load(Ordering::Acquire) {
                 self.progress.expect_none(); // Its report was dropped: lost, but the path works.
             } else {
-                return Err(PathError::silence(format!(
-                    "no answer through {peer} for {} s (--timeout)",
-                    settings.timeout.as_secs_f64()
-                )));
+                return Err(PathError::silence(
+                    peer,
+                    format!(
+                        "no answer through {peer} for {} s (--timeout)",
+                        settings.timeout.as_secs_f64()
+                    ),
+                ));
             }
         }
         let moved = session.pair.movement() as u64 + self.progress.blocks().sent;
@@ -317,12 +331,13 @@ impl Origin {
             *idle = Idle { moved, since: now };
         }
         match settings.idle_timeout {
-            Some(limit) if now.since(idle.since) >= limit.into() => {
-                Err(PathError::silence(format!(
+            Some(limit) if now.since(idle.since) >= limit.into() => Err(PathError::silence(
+                peer,
+                format!(
                     "no byte moved through {peer} for {} s (--idle-timeout)",
                     limit.as_secs_f64()
-                )))
-            }
+                ),
+            )),
             _ => Ok(()),
         }
     }

@@ -103,22 +103,27 @@ impl Watched {
 }
 
 /// The metrics of a process: all that it shows, and the lock of the metrics file.
-pub struct MetricsEndpoint(Vec<Watched>, Mutex<()>);
+pub struct MetricsEndpoint(Mutex<Vec<Arc<Watched>>>, Mutex<()>);
 
 impl MetricsEndpoint {
     /// Returns the metrics of `watched`.
     pub fn new(watched: Vec<Watched>) -> Arc<Self> {
-        Arc::new(Self(watched, Mutex::default()))
+        let watched = watched.into_iter().map(Arc::new).collect();
+        Arc::new(Self(Mutex::new(watched), Mutex::default()))
+    }
+
+    /// Replaces what is shown.
+    pub fn set(&self, watched: Vec<Arc<Watched>>) {
+        *lock(&self.0) = watched;
+    }
+
+    fn watched(&self) -> Vec<Arc<Watched>> {
+        lock(&self.0).clone()
     }
 
     /// Requests a report of each and returns them in order; `None` if nothing has been measured.
     pub fn reports(&self) -> Vec<Option<Arc<Report>>> {
-        let requested = Instant::now();
-        for one in &self.0 {
-            one.latest.request(&one.collector);
-        }
-        let wait = |one: &Watched| one.latest.wait(requested, requested + PATIENCE);
-        self.0.iter().map(wait).collect()
+        reports(&self.watched())
     }
 
     /// Returns the live page of `path`, or of the only one; otherwise a list of all.
@@ -127,7 +132,8 @@ impl MetricsEndpoint {
             return Response::text(404, "this build has no pictures: see /metrics");
         }
         let requested = Instant::now();
-        let one = match (&self.0[..], path) {
+        let watched = self.watched();
+        let one = match (&watched[..], path) {
             ([only], path) if only.listening.is_some() => {
                 return page_of_node(only, path, requested)
             }
@@ -140,11 +146,9 @@ impl MetricsEndpoint {
             if path.is_some() {
                 return Response::text(404, "there is no such path");
             }
-            let names = self
-                .0
-                .iter()
-                .map(|one| one.path.as_deref().unwrap_or("path"));
-            let reports = self.reports();
+            let names = watched.iter();
+            let names = names.map(|one| one.path.as_deref().unwrap_or("path"));
+            let reports = reports(&watched);
             let paths: Vec<_> = names.zip(reports.iter().map(Option::as_deref)).collect();
             return Response::ok(HTML, html::list(&paths));
         };
@@ -157,8 +161,8 @@ impl MetricsEndpoint {
 
     /// Returns the metrics of this moment.
     pub fn text(&self, exposition: Exposition) -> String {
-        let reports = self.reports();
-        let observed = self.0.iter().zip(reports);
+        let watched = self.watched();
+        let observed = watched.iter().zip(reports(&watched));
         let observed = observed.map(|(one, report)| Observed {
             path: one.path.as_deref(),
             report,
@@ -169,7 +173,8 @@ impl MetricsEndpoint {
 
     /// Returns `true` if a path that begins here is established, or if none begins here.
     fn is_well(&self) -> bool {
-        let mut paths = self.0.iter().filter_map(|one| (one.figures)().path_up);
+        let watched = self.watched();
+        let mut paths = watched.iter().filter_map(|one| (one.figures)().path_up);
         paths
             .next()
             .map_or(true, |first| first || paths.any(|up| up))
@@ -195,7 +200,8 @@ impl MetricsEndpoint {
                     Response::text(503, "the path is down")
                 }
             });
-        match self.0.iter().find_map(|one| one.listening.clone()) {
+        let listening = self.watched().iter().find_map(|one| one.listening.clone());
+        match listening {
             None => routes,
             Some(watch) if watch.node().sessions.is_some() => {
                 routes.with_pieces("/sessions", "application/x-ndjson", move |take| {
@@ -239,6 +245,16 @@ impl MetricsEndpoint {
         })?;
         Ok(())
     }
+}
+
+/// Requests a report of each and returns them in order; `None` if nothing has been measured.
+pub fn reports(watched: &[Arc<Watched>]) -> Vec<Option<Arc<Report>>> {
+    let requested = Instant::now();
+    for one in watched {
+        one.latest.request(&one.collector);
+    }
+    let wait = |one: &Arc<Watched>| one.latest.wait(requested, requested + PATIENCE);
+    watched.iter().map(wait).collect()
 }
 
 /// Returns the page of a node that listens: of its only path, of the one that is named, or a list.

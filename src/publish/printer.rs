@@ -297,6 +297,17 @@ impl RunOutput for Printer {
         self.tick_page(state, blocks, dropped);
     }
 
+    fn report(&mut self, run_state: &RunState, blocks: Blocks, dropped: u64) {
+        // A live screen shows it already, and would be drawn over it.
+        let is_hidden = self.screen.is_some() && matches!(self.output, Output::Stdout);
+        if self.muted || is_hidden || matches!(self.output, Output::Nothing) {
+            return;
+        }
+        if let Err(error) = self.write_report(run_state, blocks, dropped) {
+            log::error!("report: {error}");
+        }
+    }
+
     fn finish(
         &mut self,
         run_state: &RunState,
@@ -307,6 +318,17 @@ impl RunOutput for Printer {
             return Ok(());
         }
         self.clear();
+        self.write_report(run_state, blocks, dropped)
+    }
+}
+
+impl Printer {
+    fn write_report(
+        &mut self,
+        run_state: &RunState,
+        blocks: Blocks,
+        dropped: u64,
+    ) -> Result<(), OutputError> {
         let blocks = since(blocks, self.base);
         let report = run_state.report(sys::clock::read().wall, blocks, dropped);
         let rendered = match self.format.entry().renderer {

@@ -88,6 +88,27 @@ impl fmt::Display for Network {
     }
 }
 
+/// Reads a file of networks: one per line; `#` begins a comment.
+///
+/// # Errors
+///
+/// The line that is wrong, and the reason; also for a file without networks.
+pub fn parse_networks(text: &str) -> Result<Vec<Network>, String> {
+    let mut networks = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if !line.is_empty() {
+            let network = line.parse();
+            let wrong = |reason: String| format!("line {number}: {line:?} {reason}");
+            networks.push(network.map_err(wrong)?);
+        }
+    }
+    if networks.is_empty() {
+        return Err("has no network: write one per line; no client could connect".into());
+    }
+    Ok(networks)
+}
+
 /// Returns `true` if `peer` is in one of the networks, or if there are none.
 pub fn is_allowed(networks: &[Network], peer: IpAddr) -> bool {
     networks.is_empty() || networks.iter().any(|network| network.contains(peer))
@@ -123,6 +144,21 @@ mod tests {
 
     fn network(text: &str) -> Network {
         text.parse().expect(text)
+    }
+
+    #[test]
+    fn a_file_of_networks_has_one_per_line_and_at_least_one() {
+        let text = "# clients\n\n10.0.0.0/8 # site\n ::1\t\n";
+        let networks = ["10.0.0.0/8", "::1"].map(|text| text.parse().unwrap());
+        assert_eq!(parse_networks(text), Ok(networks.to_vec()));
+        let error = parse_networks("::1\n10.0.0.7/8\n").unwrap_err();
+        assert!(
+            error.starts_with("line 2: \"10.0.0.7/8\" has bits beyond"),
+            "{error}"
+        );
+        for none in ["", "# 10.0.0.0/8\n", "\n \n"] {
+            assert!(parse_networks(none).unwrap_err().contains("has no network"));
+        }
     }
 
     #[test]

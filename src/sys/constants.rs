@@ -4,8 +4,8 @@
 use std::ffi::c_int;
 
 pub(super) use arch::{
-    EINPROGRESS, ENETDOWN, ENOBUFS, RLIMIT_NOFILE, SIG_BLOCK, SIOCOUTQ, SOCK_STREAM, SOL_SOCKET,
-    SO_KEEPALIVE, SO_LINGER, SO_REUSEADDR, SO_SNDTIMEO,
+    EINPROGRESS, ENETDOWN, ENOBUFS, RLIMIT_NOFILE, SIGUSR1, SIG_BLOCK, SIOCOUTQ, SOCK_STREAM,
+    SOL_SOCKET, SO_KEEPALIVE, SO_LINGER, SO_REUSEADDR, SO_SNDTIMEO,
 };
 
 #[cfg(any(target_arch = "mips", target_arch = "mips64"))]
@@ -19,6 +19,7 @@ mod arch {
     /// This option takes the kernel's struct of two longs, however wide the C library's time_t is.
     pub(in super::super) const SO_SNDTIMEO: c_int = 0x1005;
     pub(in super::super) const RLIMIT_NOFILE: c_int = 5;
+    pub(in super::super) const SIGUSR1: c_int = 16;
     pub(in super::super) const SIG_BLOCK: c_int = 1;
     pub(in super::super) const SIOCOUTQ: u32 = 0x7472;
     pub(in super::super) const EINPROGRESS: c_int = 150;
@@ -37,6 +38,7 @@ mod arch {
     /// This option takes the kernel's struct of two longs, however wide the C library's time_t is.
     pub(in super::super) const SO_SNDTIMEO: c_int = 21;
     pub(in super::super) const RLIMIT_NOFILE: c_int = 7;
+    pub(in super::super) const SIGUSR1: c_int = 10;
     pub(in super::super) const SIG_BLOCK: c_int = 0;
     pub(in super::super) const SIOCOUTQ: u32 = 0x5411;
     pub(in super::super) const EINPROGRESS: c_int = 115;
@@ -72,6 +74,7 @@ pub(super) const POLLIN: i16 = 0x001;
 pub(super) const POLLOUT: i16 = 0x004;
 pub(super) const POLLERR: i16 = 0x008;
 pub(super) const POLLRDHUP: i16 = 0x2000;
+pub(super) const SIGHUP: c_int = 1;
 pub(super) const SIGINT: c_int = 2;
 pub(super) const SIGTERM: c_int = 15;
 pub(super) const SIG_DFL: usize = 0;

@@ -29,9 +29,9 @@ pub use clock::clock_error;
 pub use connect::{connect, SocketOptions, Source, INTERFACE_MAX};
 pub use dscp::Dscp;
 pub use process::{
-    host_name, is_shortage, raise_descriptor_limit, return_free_memory, tune_malloc,
+    has_terminal, host_name, is_shortage, raise_descriptor_limit, return_free_memory, tune_malloc,
 };
-pub use signals::StopSignals;
+pub use signals::{Signal, StopSignals};
 pub use socket::{
     is_readable, is_writable, keep_alive, listen_on, no_delay, reset_now, reset_on_close, send_now,
     send_timeout, send_waiting, stop_accepting, unacknowledged, wait_closed, wait_peer_shut,

@@ -37,6 +37,11 @@ pub fn host_name() -> Option<String> {
     (rc == 0 && len > 0).then(|| String::from_utf8_lossy(&name[..len]).into_owned())
 }
 
+/// Returns `true` if the process has a controlling terminal.
+pub fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
-//! The signals that end the process.
+//! The signals of the process: those that end it, SIGHUP and SIGUSR1.
 
-use super::constants::{SIGINT, SIGTERM, SIG_BLOCK, SIG_DFL, SIG_IGN};
+use super::constants::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIG_BLOCK, SIG_DFL, SIG_IGN};
 use std::ffi::c_int;
 use std::io;
 
@@ -16,8 +16,19 @@ extern "C" {
     fn signal(signal: c_int, handler: usize) -> usize;
 }
 
-/// SIGINT and SIGTERM, blocked in the calling thread and in all that it spawns. One thread waits
-/// for them.
+/// A signal that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT or SIGTERM.
+    Stop,
+    /// SIGHUP.
+    Hangup,
+    /// SIGUSR1.
+    Report,
+}
+
+/// SIGINT, SIGTERM, SIGHUP and SIGUSR1, blocked in the calling thread and in all that it spawns.
+/// One thread waits for them.
 pub struct StopSignals(SigSet);
 
 impl StopSignals {
@@ -37,12 +48,16 @@ impl StopSignals {
     }
 
     /// Waits for the next of the signals.
-    pub fn wait(&self) {
+    pub fn wait(&self) -> Signal {
         let mut seen = 0;
         loop {
             // SAFETY: the set was initialised when it was blocked, and `seen` is a live int.
             if unsafe { sigwait(&self.0, &mut seen) } == 0 {
-                return;
+                return match seen {
+                    SIGHUP => Signal::Hangup,
+                    SIGUSR1 => Signal::Report,
+                    _ => Signal::Stop,
+                };
             }
         }
     }
@@ -55,7 +70,7 @@ fn stop_set() -> SigSet {
     // sigset_t. `signal` puts back the handler that it returned.
     unsafe {
         sigemptyset(&mut set);
-        for number in [SIGINT, SIGTERM] {
+        for number in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
             let before = signal(number, SIG_DFL);
             if before == SIG_IGN {
                 signal(number, SIG_IGN);

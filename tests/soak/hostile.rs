@@ -1,6 +1,6 @@
 //! Fifty hostile clients of every kind beside one honest probe, for `STS_HOSTILE` seconds (10
-//! unless set); `scripts/soak hostile` runs it for longer. A second chain without them, with a link of the
-//! same delay at the same time, is the control.
+//! unless set); `scripts/soak hostile` runs it for longer. A second chain without them, with a link
+//! of the same delay at the same time, is the control.
 //!
 //! ```text
 //! probe ── 50 ms ── relay ── echo        50 hostile clients ──► relay, echo, metrics of the relay

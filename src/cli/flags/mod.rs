@@ -18,13 +18,12 @@ mod traffic;
 
 pub use mode::{Mode, Word};
 
-use super::config::{Common, TimeArgument};
+use super::config::{AllowSource, Common, TimeArgument};
 use super::host_port::HostPort;
 use super::passive::PassiveConfig;
 use crate::report::format::FORMATS;
 use crate::report::State;
 use crate::session::admission::Accept;
-use crate::session::allow::Network;
 use crate::wire::proxy::ProxyVersion;
 use crate::{FULL, SMALL};
 use std::path::PathBuf;
@@ -130,7 +129,7 @@ pub struct Options {
     pub(super) remove: bool,
     pub(super) accept_proxy: bool,
     pub(super) send_proxy: Option<ProxyVersion>,
-    pub(super) allow: Vec<Network>,
+    pub(super) allow: Vec<AllowSource>,
     pub(super) max_connections: Option<usize>,
     pub(super) server_check: Option<Duration>,
     pub(super) max_memory: usize,

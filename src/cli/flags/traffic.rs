@@ -259,7 +259,8 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("CIDR"),
         section: Section::Traffic,
         brief: "networks that may connect; repeatable",
-        help: "10.0.0.0/8, 2001:db8::/32 or one address. Other clients are reset at once; a line \
+        help: "10.0.0.0/8, 2001:db8::/32, one address, or @FILE with a network per line, which \
+            SIGHUP reads again. Other clients are reset at once; a line \
             of log names them, at most every 10 s. Without it every client may connect.",
         modes: LISTENING,
         set: Set::Text(|s, text| {
@@ -319,9 +320,10 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Traffic,
         brief: "shared key: only its holders are peers",
         help: "The same 32 hexadecimal digits at every node of the chain, readable by their owner \
-            alone (chmod 600). Frames of other peers are refused; plain clients only get in with \
-            --accept raw. It protects the chain against use and faked times by others; it hides \
-            nothing: for that use WireGuard or ssh.",
+            alone (chmod 600). A second line is accepted too, while keys are changed host by host. \
+            Frames of other peers are refused; plain clients only get in with --accept raw. It \
+            protects the chain against use and faked times by others; it hides nothing: for that \
+            use WireGuard or ssh.",
         modes: FRAMING,
         set: Set::Path(|s, path| s.common.key_file = Some(path)),
         ..ROW

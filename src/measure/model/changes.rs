@@ -16,6 +16,10 @@ use crate::vec_map::VecMap;
 /// Blocks at the end of an endless run whose median decides if a change still stands.
 const STANDS_BY: usize = 20;
 
+/// Late blocks that were due at the end of an endless run, of which a quarter at most came if their
+/// change is over. By chance that happens in under 1 of 100,000 runs.
+const LATE_BLOCKS: f64 = 25.0;
+
 /// The columns of a part's delays in the rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
@@ -549,8 +553,28 @@ fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> 
                 .collect();
             exact_quantile(&mut latest, 0.5).is_some_and(|now| now < half)
         }
-        // Late blocks are over where a fall was found, or where the search sees none that last.
-        FindingKind::Tail { .. } => {
+        // Late blocks are over where hardly one came among so many that 25 were due, where a fall
+        // was found, or where the search sees none that last.
+        FindingKind::Tail {
+            share, later_by, ..
+        } => {
+            let due = (LATE_BLOCKS / share.max(f64::MIN_POSITIVE)).ceil() as usize;
+            let late = known
+                .change
+                .baseline
+                .0
+                .saturating_add(later_by.signed().0 / 2);
+            let recent = || {
+                latest
+                    .iter()
+                    .rev()
+                    .take_while(|row| row.at >= known.since.0)
+            };
+            let recent = || recent().filter_map(value).take(due);
+            let came = recent().filter(|value| *value > late).count();
+            if recent().count() == due && came as f64 <= LATE_BLOCKS / 4.0 {
+                return true;
+            }
             let fell = part.changes.iter().any(|change| change.amount.0 < 0);
             let lasts = |change: &Change| change.amount.0 > 0 && change.until.is_none();
             let seen = part.changes.iter().any(lasts);

@@ -48,7 +48,7 @@ pub struct LimitState {
 impl fmt::Display for LimitState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
-            Sla::None => "gone from the path",
+            Sla::None => "no longer watched",
             state => state.name(),
         };
         write!(f, "{state}, {}", self.figure_text())?;

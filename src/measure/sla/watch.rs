@@ -4,6 +4,7 @@
 //! [`MOST_OF`](super::MOST_OF) evaluations each; of the events the latest [`EVENTS`] are kept.
 
 mod playbook;
+mod replace;
 
 use super::{Amount, Limit, LimitState, PartPattern, Rule, RuleEvent, RuleFigure, Statistic};
 use crate::measure::{Direction, Histogram, NodeId, Part, Parts, Sla, Trip};
@@ -1023,6 +1024,38 @@ mod tests {
     }
 
     #[test]
+    fn replaced_rules_keep_the_state_of_those_whose_text_is_the_same() {
+        let kept = "segment B->C round_trip > 5ms for 2 of 3 ask load at *";
+        let mut bench = Bench::new(&format!(
+            "{kept}\ntotal round_trip > 1ms\nhost B residence > 1s"
+        ));
+        bench.far(6.0);
+        assert_eq!(
+            bench.far(6.0),
+            ["B -> C warning, round_trip 6 ms, limit 5 ms (line 1)"]
+        );
+        let new = format!("host C residence > 1s\n\n{kept}\n{kept} # twice\ntotal loss > 1%");
+        bench.watch.replace(parse(&new).unwrap().into());
+        let gone = ["total no longer watched, round_trip 7.4 ms, limit 1 ms (line 2)"];
+        assert_eq!(bench.messages(), gone);
+        assert_eq!(bench.watch.worst(), Sla::Warning);
+        assert!(!bench.watch.asks().is_empty());
+        // One more is enough for the first, and one is too little for its twin.
+        assert!(bench.far(6.0).is_empty());
+        let twin = ["B -> C warning, round_trip 6 ms, limit 5 ms (line 4)"];
+        assert_eq!(bench.far(6.0), twin);
+        bench.far(1.0);
+        let clear = bench.far(1.0);
+        assert_eq!(clear.len(), 2, "{clear:?}");
+        bench.watch.replace(parse("").unwrap().into());
+        assert!(bench.watch.is_empty() && bench.watch.limits().is_empty());
+        bench
+            .watch
+            .replace(parse("total round_trip > 1ms").unwrap().into());
+        assert_eq!(bench.far(6.0).len(), 1);
+    }
+
+    #[test]
     fn a_part_that_goes_away_is_reported_and_its_requests_end() {
         let mut bench =
             Bench::new("segment B->C round_trip > 5ms ask load at *\nhost X residence > 1s");
@@ -1031,7 +1064,7 @@ mod tests {
         bench.names.insert(2, "D".into());
         assert_eq!(
             bench.far(6.0),
-            ["B -> D gone from the path, round_trip 6 ms, limit 5 ms (line 1)"]
+            ["B -> D no longer watched, round_trip 6 ms, limit 5 ms (line 1)"]
         );
         assert!(bench.watch.asks().is_empty());
         let unmatched: Vec<_> = bench.watch.unmatched().map(|rule| rule.line).collect();

@@ -904,6 +904,67 @@ fn a_day_of_blocks_10_s_apart_has_a_rise_at_noon_named_within_20_minutes_and_unt
     }
 }
 
+/// Blocks in a window of 2 s.
+const SHORT_WINDOW: u64 = 40;
+
+/// A run of such windows in which one block of four is late from `from` to `until`: the windows
+/// after whose end the late part is named, or has an increase, and those of other verdicts.
+fn late_blocks(seed: u64, from: u64, until: u64, windows: u64) -> [Vec<u64>; 3] {
+    let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
+    path.interval_ns = 50.0 * MS;
+    let mut model = Model::new(Baseline::Run, Some(Nanos::from_millis(30_000)), WallTime(0));
+    let mut seen = [(); 3].map(|()| Vec::new());
+    for block in 0..windows * SHORT_WINDOW {
+        let window = block / SHORT_WINDOW;
+        let slow = (from..until).contains(&window) && random.below(4) == 0;
+        path.delays_ns[1][0] = if slow { 20.2 * MS } else { 0.2 * MS };
+        model.record(&path.trip(block)).unwrap();
+        if block % SHORT_WINDOW == SHORT_WINDOW - 1 && window >= 18 {
+            model.watch_changes(&names());
+            let statistics = model.statistics(&names(), NOW);
+            let verdict = &statistics.verdict;
+            let lasts = verdict.kind != VerdictKind::None && verdict.until.is_none();
+            let part = statistics.part(Part::Segment { from: 1, to: 2 }).unwrap();
+            let grown = part.increase.is_some_and(|grown| grown.0 > MS as i64);
+            let is_late = verdict.name == "B -> C";
+            let now = [lasts && is_late, grown, lasts && !is_late];
+            for (seen, now) in seen.iter_mut().zip(now) {
+                seen.extend(now.then_some(window));
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn late_blocks_of_a_run_without_end_are_named_while_they_last_and_no_longer() {
+    for seed in 0..2 {
+        let [named, grown, others] = late_blocks(seed, 20, 32, 44);
+        for seen in [&named, &grown] {
+            assert!(
+                seen.iter().any(|at| (24..32).contains(at)),
+                "seed {seed}: {seen:?}"
+            );
+            assert!(
+                seen.iter().all(|at| (20..35).contains(at)),
+                "seed {seed}: {seen:?}"
+            );
+        }
+        assert_eq!(others, [], "seed {seed}");
+        // One that stays remains, also when the blocks that are searched know nothing else.
+        let [named, grown, others] = late_blocks(seed, 20, 70, 70);
+        for seen in [named, grown] {
+            let from = seen
+                .iter()
+                .copied()
+                .find(|at| *at < 30)
+                .expect("it is found soon");
+            assert!(seen.into_iter().eq(from..70), "seed {seed}");
+        }
+        assert_eq!(others, [], "seed {seed}");
+    }
+}
+
 fn state_run(seed: u64, extra_ms: f64, state: &mut RunHistories) -> Verdict {
     let mut path = SimPath::new(4, seed);
     path.delays_ns = vec![[2.0 * MS; 2]; 3];

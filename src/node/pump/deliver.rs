@@ -10,6 +10,7 @@ use crate::node::introduce::report_nodes;
 use crate::node::reader::FrameReader;
 use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
+use crate::sync::lock;
 use crate::time::Nanos;
 use crate::wire::{
     build, push_annotation, set_egress, BehindExit, Flags, FrameType, FrameView, Header, Stamp,
@@ -30,8 +31,9 @@ impl<'a> Pump<'a> {
         mut inbound: Inbound,
     ) -> Result<(), ConnectionFault> {
         let server = self.end(ConnectionSide::Server);
-        // The way back to the client is counted here, beside the reports that carry the count.
-        self.count_retransmits(ConnectionSide::Client);
+        if self.node.settings.stamp {
+            lock(&self.pair.return_retransmits).begin(&self.pair.client.socket);
+        }
         while let Some((header, ingress)) = self.receive(reader, &mut inbound)? {
             match header.kind {
                 FrameType::Block => self.deliver_block(&reader.view(header), ingress)?,
@@ -137,16 +139,22 @@ impl<'a> Pump<'a> {
             }
         }
         let client = &self.pair.client;
-        if let Some(value) = self.retransmits.waiting(Direction::Return) {
-            let hop = self.session.hop;
-            if push_annotation(&mut annotations, ANNOTATION_RETRANSMITS, hop, &value) {
-                self.retransmits.passed_on();
-            }
-        }
+        self.add_return_retransmits(&mut annotations);
         self.offer_report(client.with_room(build(header, &stamps, &annotations, &[])));
-        self.retransmits.sent(&client.socket, egress.mono);
+        lock(&self.pair.return_retransmits).sent(&client.socket, egress.mono);
         self.node.clock.sent(egress.mono);
         self.request_next(egress);
+    }
+
+    /// Lets the reading of the way back that waits ride with `annotations`, if there is room.
+    pub(super) fn add_return_retransmits(&self, annotations: &mut Vec<u8>) {
+        let mut counter = lock(&self.pair.return_retransmits);
+        if let Some(value) = counter.waiting(Direction::Return) {
+            let hop = self.session.hop;
+            if push_annotation(annotations, ANNOTATION_RETRANSMITS, hop, &value) {
+                counter.passed_on();
+            }
+        }
     }
 
     /// Sends back the stamps of the nodes before, with `-n`: the block arrived.

@@ -106,10 +106,10 @@ impl<'a> Pump<'a> {
     }
 
     /// Takes the time at which the first bytes of a plain client were read, before the upstream
-    /// connect.
-    pub(super) fn begin_raw(&mut self, read_at: Option<Moment>) {
+    /// connect, or else the interval of that.
+    pub(super) fn begin_raw(&mut self, read_at: Option<Moment>, window: Option<ConnectWindow>) {
         self.read_at = read_at;
-        self.waited = read_at.is_some();
+        self.window = window;
     }
 
     /// Reads what the kernel sent again to `side` for the last time, before the END goes there.

@@ -5,9 +5,11 @@ use crate::collect::requests::AnnotationRequest;
 use crate::measure::Direction;
 use crate::node::annotations::collect_own_annotations;
 use crate::node::clock::Moment;
+use crate::node::connect_window::{Arrived, ConnectWindow};
 use crate::node::fault::{refuse_framed_client, ConnectionFault};
 use crate::node::reader::{FrameReader, HEADROOM};
 use crate::session::connection_record::ConnectionSide;
+use crate::sync::lock;
 use crate::sys;
 use crate::time::MonoTime;
 use crate::wire::{
@@ -36,6 +38,9 @@ impl<'a> Pump<'a> {
             self.send_frame(ConnectionSide::Server, open.take().unwrap_or_default())?;
         }
         let tag = server.tag_len();
+        if let Some(window) = self.window.take() {
+            self.read_first(reader, window)?;
+        }
         loop {
             let chunk = reader.chunk();
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
@@ -127,8 +132,28 @@ impl<'a> Pump<'a> {
         let last = self.retransmits.last(0, Direction::Forward);
         self.node
             .collect_retransmits(self.path_key(), last.into_iter().collect());
-        self.send_frame(ConnectionSide::Server, self.end_frame(0))?;
+        self.send_frame(ConnectionSide::Server, self.end_frame(0, &[]))?;
         self.finish(|| server.shut_writing())
+    }
+
+    /// Reads the first bytes of the client, and dates those that came while this node connected:
+    /// the kernel has their arrival time.
+    #[inline(never)]
+    fn read_first(
+        &mut self,
+        reader: &mut FrameReader<'a>,
+        window: ConnectWindow,
+    ) -> Result<(), ConnectionFault> {
+        let read = reader.read_more();
+        if !read.map_err(|fault| self.read_fault(self.source, fault))? {
+            return Ok(());
+        }
+        let read_at = self.clock.read();
+        let arrived = window.judge(read_at, reader.arrived_by(read_at.wall));
+        if let Arrived::WhileConnecting(moment) = arrived {
+            self.read_at = Some(moment);
+        }
+        Ok(())
     }
 
     /// Returns the header of the next block.
@@ -154,9 +179,9 @@ impl<'a> Pump<'a> {
         self.request_next(at);
     }
 
-    fn end_frame(&self, flags: u16) -> Vec<u8> {
+    fn end_frame(&self, flags: u16, annotations: &[u8]) -> Vec<u8> {
         let header = self.session.header(FrameType::End, flags, self.sequence);
-        build(header, &[], &[], &[])
+        build(header, &[], annotations, &[])
     }
 
     /// Runs an exit's down pump. Its blocks are not marked: the way back is measured by the
@@ -194,7 +219,14 @@ impl<'a> Pump<'a> {
             self.drain_reports(true);
             self.log_payload(ConnectionSide::Server, chunk.read_at, chunk.bytes());
         }
-        self.send_frame(ConnectionSide::Client, self.end_frame(Flags::RETURN))?;
+        let mut annotations = Vec::new();
+        if self.node.settings.stamp {
+            let now = self.clock.read();
+            lock(&self.pair.return_retransmits).end(&client.socket, now.mono);
+            self.add_return_retransmits(&mut annotations);
+        }
+        let end = self.end_frame(Flags::RETURN, &annotations);
+        self.send_frame(ConnectionSide::Client, end)?;
         self.flush_reports()?;
         self.finish(|| client.writer_done())
     }
