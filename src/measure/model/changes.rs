@@ -32,7 +32,7 @@ pub(super) struct Column {
 /// A change of some blocks that was seen for less is a burst.
 const TAIL_LASTS: Nanos = Nanos::from_millis(1_000);
 /// The same in a run without end, where one that is named stands.
-const TAIL_STANDS: Nanos = Nanos::from_millis(30_000);
+const TAIL_STANDS: Nanos = Nanos::from_millis(18_000);
 /// A change of the median that was seen for less is a burst in a run without end.
 const LEVEL_STANDS: Nanos = Nanos::from_millis(7_000);
 /// Latest blocks of a run without end that are searched in finer batches besides: eight in each.
