@@ -219,6 +219,7 @@ impl Session {
         Self {
             analyzer: Analyzer::new(limits(config))
                 .with_targets(config.verbose)
+                .with_summaries(!config.verbose && !config.format.has_exchanges())
                 .with_filter(config.filter.clone()),
             printer: Printer::new(config, with_metrics),
             metrics_file: common.metrics_file.clone(),

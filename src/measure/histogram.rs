@@ -12,6 +12,9 @@ use crate::time::{Nanos, SignedNanos};
 /// log2 of the buckets per power of two.
 const PRECISION: u32 = 6;
 
+/// Buckets that the first value makes room for: a line of the cache.
+const BUCKETS_AT_FIRST: usize = 8;
+
 /// Upper bounds of the buckets for monitoring systems, in nanoseconds: 1-2.5-5 from 50 us to 10 s.
 /// They are the same for every kind of delay, so that any two can be compared. `+Inf` is added to
 /// them.
@@ -35,62 +38,49 @@ pub const BUCKETS_NS: [i64; 17] = [
     10_000_000_000,
 ];
 
-/// A distribution of signed delays.
+/// The counts of signed delays by size: all that a quantile needs.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
+pub struct Counts {
     /// Index and count of each bucket with a value, in rising order of the values.
     buckets: Vec<(i16, u32)>,
     count: u64,
-    sum: i128,
-    // Welford's running mean and sum of squared deviations: stable where a sum of squares cancels
-    // out.
-    mean: f64,
-    deviation: f64,
     min: i64,
     max: i64,
-    last: i64,
 }
 
-impl Histogram {
+impl Counts {
     /// Adds one value.
+    #[inline]
     pub fn record(&mut self, value: SignedNanos) {
         let value = value.0;
         let index = index(value);
         match self.buckets.binary_search_by_key(&index, |bucket| bucket.0) {
             Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(1),
-            Err(at) => self.buckets.insert(at, (index, 1)),
+            Err(at) => {
+                if self.buckets.capacity() == 0 {
+                    self.buckets.reserve_exact(BUCKETS_AT_FIRST);
+                }
+                self.buckets.insert(at, (index, 1));
+            }
         }
         if self.count == 0 {
             (self.min, self.max) = (value, value);
         }
         self.min = self.min.min(value);
         self.max = self.max.max(value);
-        self.last = value;
         self.count += 1;
-        self.sum += i128::from(value);
-        let delta = value as f64 - self.mean;
-        self.mean += delta / self.count as f64;
-        self.deviation += delta * (value as f64 - self.mean);
     }
 
     /// Returns the number of values.
+    #[inline]
     pub fn count(&self) -> u64 {
         self.count
     }
 
     /// Returns the smallest value; `None` without values.
+    #[inline]
     pub fn min(&self) -> Option<SignedNanos> {
         (self.count > 0).then_some(SignedNanos(self.min))
-    }
-
-    /// Returns the largest value; `None` without values.
-    pub fn last(&self) -> Option<SignedNanos> {
-        (self.count > 0).then_some(SignedNanos(self.last))
-    }
-
-    /// Gives back the memory that no value needs.
-    pub fn shrink(&mut self) {
-        self.buckets.shrink_to_fit();
     }
 
     /// Touches the memory that [`record`](Self::record) will need, so that it is in the cache. The
@@ -101,15 +91,92 @@ impl Histogram {
         self.count ^ middle.map_or(0, |bucket| u64::from(bucket.1))
     }
 
+    /// Returns the smallest value that at least `share` (0 to 1) of all values do not exceed, to 1
+    /// %; `None` without values.
+    pub fn quantile(&self, share: f64) -> Option<SignedNanos> {
+        self.quantiles([share]).map(|[quantile]| quantile)
+    }
+
+    /// Returns the [`quantile`](Self::quantile) of each share; the shares rise.
+    pub fn quantiles<const N: usize>(&self, shares: [f64; N]) -> Option<[SignedNanos; N]> {
+        // A bucket's count has an end, at 2^32: beyond it the largest value stands.
+        let mut quantiles = [SignedNanos(self.max); N];
+        let (mut seen, mut buckets) = (0, self.buckets.iter());
+        let mut index = 0;
+        for (quantile, share) in quantiles.iter_mut().zip(shares) {
+            let rank = nearest_rank(share, self.count)?;
+            while seen < rank {
+                let Some(bucket) = buckets.next() else {
+                    return Some(quantiles);
+                };
+                index = bucket.0;
+                seen += u64::from(bucket.1);
+            }
+            *quantile = SignedNanos(value(index).clamp(self.min, self.max));
+        }
+        Some(quantiles)
+    }
+}
+
+/// A distribution of signed delays.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    counts: Counts,
+    sum: i128,
+    // Welford's running mean and sum of squared deviations: stable where a sum of squares cancels
+    // out.
+    mean: f64,
+    deviation: f64,
+    last: i64,
+}
+
+impl Histogram {
+    /// Adds one value.
+    #[inline]
+    pub fn record(&mut self, value: SignedNanos) {
+        self.counts.record(value);
+        let value = value.0;
+        self.last = value;
+        self.sum += i128::from(value);
+        let delta = value as f64 - self.mean;
+        self.mean += delta / self.count() as f64;
+        self.deviation += delta * (value as f64 - self.mean);
+    }
+
+    /// Returns the number of values.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        self.counts.count
+    }
+
+    /// Returns the smallest value; `None` without values.
+    #[inline]
+    pub fn min(&self) -> Option<SignedNanos> {
+        self.counts.min()
+    }
+
+    /// Returns the latest value; `None` without values.
+    pub fn last(&self) -> Option<SignedNanos> {
+        (self.count() > 0).then_some(SignedNanos(self.last))
+    }
+
+    /// Touches the memory that [`record`](Self::record) will need, so that it is in the cache. The
+    /// result has no meaning.
+    #[inline]
+    pub fn warm(&self) -> u64 {
+        self.counts.warm()
+    }
+
     /// Returns the number of values at or below `bound`, to the 1 % that a bucket is wide.
     pub fn count_up_to(&self, bound: SignedNanos) -> u64 {
-        let below = self.buckets.iter().take_while(|b| value(b.0) <= bound.0);
+        let buckets = self.counts.buckets.iter();
+        let below = buckets.take_while(|b| value(b.0) <= bound.0);
         below.map(|bucket| u64::from(bucket.1)).sum()
     }
 
     /// Returns the middle and the count of each bucket with a value, in rising order.
     pub fn rows(&self) -> impl Iterator<Item = (SignedNanos, u64)> + '_ {
-        let rows = self.buckets.iter();
+        let rows = self.counts.buckets.iter();
         rows.map(|&(index, count)| (SignedNanos(value(index)), u64::from(count)))
     }
 
@@ -126,33 +193,25 @@ impl Histogram {
     /// Returns the smallest value that at least `share` (0 to 1) of all values do not exceed, to 1
     /// %; `None` without values.
     pub fn quantile(&self, share: f64) -> Option<SignedNanos> {
-        let rank = nearest_rank(share, self.count)?;
-        let mut seen = 0;
-        for &(index, count) in &self.buckets {
-            seen += u64::from(count);
-            if seen >= rank {
-                let value = value(index);
-                return Some(SignedNanos(value.clamp(self.min, self.max)));
-            }
-        }
-        // A bucket's count has an end, at 2^32.
-        Some(SignedNanos(self.max))
+        self.counts.quantile(share)
     }
 
     /// Returns all figures at once; `None` without values.
     pub fn summary(&self) -> Option<Summary> {
-        let variance = self.deviation / self.count.saturating_sub(1).max(1) as f64;
+        let count = self.count();
+        let [p50, p90, p95, p99] = self.counts.quantiles([0.50, 0.90, 0.95, 0.99])?;
+        let variance = self.deviation / count.saturating_sub(1).max(1) as f64;
         Some(Summary {
-            count: self.count,
-            min: SignedNanos(self.min),
+            count,
+            min: SignedNanos(self.counts.min),
             // The mean lies between two i64, so it is one.
-            mean: SignedNanos(self.sum.checked_div(i128::from(self.count))? as i64),
+            mean: SignedNanos(self.sum.checked_div(i128::from(count))? as i64),
             stddev: Nanos(variance.max(0.0).sqrt().round() as u64),
-            p50: self.quantile(0.50)?,
-            p90: self.quantile(0.90)?,
-            p95: self.quantile(0.95)?,
-            p99: self.quantile(0.99)?,
-            max: SignedNanos(self.max),
+            p50,
+            p90,
+            p95,
+            p99,
+            max: SignedNanos(self.counts.max),
             last: SignedNanos(self.last),
         })
     }
@@ -258,7 +317,7 @@ mod tests {
                 (summary.min.0, summary.max.0),
                 (values[0], values[values.len() - 1])
             );
-            assert!(histogram.buckets.len() <= 2 * (59 * 64 + 64));
+            assert!(histogram.counts.buckets.len() <= 2 * (59 * 64 + 64));
         }
     }
 

@@ -32,7 +32,7 @@ mod verdict;
 pub mod why;
 
 pub use baseline::{PathHistory, Record, RunHistories, StateError, StateText};
-pub use histogram::{Histogram, BUCKETS_NS};
+pub use histogram::{Counts, Histogram, BUCKETS_NS};
 pub use model::{Baseline, FlowPart, FlowStatistics, Model};
 pub use part::Part;
 pub use trip::{HostPart, Parts, Retransmits, SegmentPart, Trip, TripError};

@@ -20,10 +20,10 @@ use std::hash::BuildHasherDefault;
 const LINGER_NS: u64 = 240 * 1_000_000_000;
 
 /// Beyond this many closed connections they stay only for [`LINGER_LEAST_NS`].
-const MAX_LINGERING: usize = 4096;
+const MAX_LINGERING: usize = 8192;
 
-/// Enough for the first repeats of a FIN.
-const LINGER_LEAST_NS: u64 = 2 * 1_000_000_000;
+/// Enough for several repeats of a FIN.
+const LINGER_LEAST_NS: u64 = 5 * 1_000_000_000;
 
 /// Interval snapshots kept per flow.
 const INTERVALS_PER_FLOW: usize = 3600;
@@ -82,20 +82,24 @@ struct Links {
     older: u32,
 }
 
+/// As large as a line of the cache, which the look at its flow brings.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Slot {
     flow: BoxedFlow,
     key: Key,
     /// `true` if the client is the key's lower end.
     client_is_low: bool,
-    list: usize,
+    list: u8,
+    /// That of its flow.
+    interface: u32,
 }
 
 /// Connections that both ends may go on with.
-const OPEN: usize = 0;
+const OPEN: u8 = 0;
 
 /// Connections that both ends have closed, or one has reset.
-const CLOSED: usize = 1;
+const CLOSED: u8 = 1;
 
 /// A segment and where it belongs.
 #[derive(Clone, Copy)]
@@ -169,6 +173,12 @@ impl Analyzer {
     /// The same table, which keeps the targets of HTTP requests.
     pub fn with_targets(mut self, targets: bool) -> Self {
         self.budget.targets = targets;
+        self
+    }
+
+    /// The same table, which keeps no single exchanges of HTTP, only their counts and times.
+    pub fn with_summaries(mut self, summaries: bool) -> Self {
+        self.budget.summaries = summaries;
         self
     }
 
@@ -324,6 +334,7 @@ impl Analyzer {
         let tally = std::mem::take(&mut self.tally);
         *self = Self::new(self.limits)
             .with_targets(self.budget.targets)
+            .with_summaries(self.budget.summaries)
             .with_filter(std::mem::take(&mut self.filter));
         self.tally = tally;
         for flow in left {
@@ -342,7 +353,7 @@ impl Analyzer {
         } = parsed;
         let (now, key) = (*now, *key);
         self.retire_closed(now, observer);
-        let from_low = segment.source == key.low;
+        let from_low = key.is_low(segment.source);
         let known = self.find(key, *print, observer);
         let at = match known {
             Some(at) if self.is_elsewhere(at, *interface) => return,
@@ -404,12 +415,13 @@ impl Analyzer {
     /// Counts a packet of an open connection that passes another interface than its first did.
     #[inline]
     fn is_elsewhere(&mut self, at: u32, interface: u32) -> bool {
-        let Some(Slot { flow, list, .. }) = &mut self.slots[at as usize] else {
+        let Some(slot) = &mut self.slots[at as usize] else {
             return false;
         };
-        if flow.interface == interface || *list != OPEN {
+        if slot.interface == interface || slot.list != OPEN {
             return false;
         }
+        let flow = &mut slot.flow;
         if let Some(seen) = flow
             .also_seen
             .iter_mut()
@@ -462,8 +474,9 @@ impl Analyzer {
         let slot = Slot {
             flow,
             key,
-            client_is_low: ends[0] == key.low,
+            client_is_low: key.is_low(ends[0]),
             list: OPEN,
+            interface: parsed.interface,
         };
         self.tally.flows += 1;
         let at = match self.free.pop() {
@@ -491,15 +504,15 @@ impl Analyzer {
         let list = self.slots[at as usize]
             .as_ref()
             .map_or(OPEN, |slot| slot.list);
-        if self.lists[list].newest != at {
+        if self.lists[usize::from(list)].newest != at {
             self.unlink(at, list);
             self.link(at, list);
         }
     }
 
     #[inline]
-    fn link(&mut self, at: u32, list: usize) {
-        let list = &mut self.lists[list];
+    fn link(&mut self, at: u32, list: u8) {
+        let list = &mut self.lists[usize::from(list)];
         self.links[at as usize] = Links {
             newer: NONE,
             older: list.newest,
@@ -512,9 +525,9 @@ impl Analyzer {
     }
 
     #[inline]
-    fn unlink(&mut self, at: u32, list: usize) {
+    fn unlink(&mut self, at: u32, list: u8) {
         let Links { newer, older } = self.links[at as usize];
-        let list = &mut self.lists[list];
+        let list = &mut self.lists[usize::from(list)];
         match newer {
             NONE => list.newest = older,
             newer => self.links[newer as usize].older = older,
@@ -535,11 +548,11 @@ impl Analyzer {
             true => LINGER_LEAST_NS,
             false => LINGER_NS,
         };
-        while let Some(last) = self.last_seen(self.lists[CLOSED].oldest) {
+        while let Some(last) = self.last_seen(self.lists[usize::from(CLOSED)].oldest) {
             if now.0.saturating_sub(last.0) < linger {
                 break;
             }
-            self.retire(self.lists[CLOSED].oldest, observer);
+            self.retire(self.lists[usize::from(CLOSED)].oldest, observer);
         }
     }
 

@@ -15,7 +15,7 @@ use super::sent::Findings;
 use super::side::Side;
 use super::tickets::{Part, Tickets};
 use super::tls::{self, Handshake, Reader, Records, APPLICATION_DATA, TLS_1_3};
-use crate::measure::Histogram;
+use crate::measure::Counts;
 use crate::time::{SignedNanos, WallTime};
 
 /// The bytes of a packet with an alert of TLS 1.3, or with two bytes of data.
@@ -74,7 +74,7 @@ pub struct Application {
     settled: bool,
     /// Set if the connection carries something that looks like HTTP and is not.
     foreign: bool,
-    answers: Option<Box<[Histogram; 2]>>,
+    answers: [Counts; 2],
     tls: Option<Box<Reader>>,
 }
 
@@ -87,6 +87,8 @@ pub(super) struct Budget {
     pub history: usize,
     /// Set if targets of requests are kept.
     pub targets: bool,
+    /// Set if single exchanges are not kept, only their counts and times.
+    pub summaries: bool,
 }
 
 impl Budget {
@@ -95,13 +97,21 @@ impl Budget {
     pub(super) fn room(&self) -> usize {
         HISTORY.saturating_sub(self.history)
     }
+
+    /// Returns how many more exchanges may be kept.
+    #[inline]
+    fn room_for_exchanges(&self) -> usize {
+        match self.summaries {
+            true => 0,
+            false => self.room(),
+        }
+    }
 }
 
 impl Application {
     /// Returns the times in which this end answered, as seen at the capture point.
-    pub fn answers(&self, side: Side) -> Option<&Histogram> {
-        let answers = self.answers.as_ref().map(|both| &both[side as usize]);
-        answers.filter(|answers| answers.count() > 0)
+    pub fn answers(&self, side: Side) -> Option<&Counts> {
+        Some(&self.answers[side as usize]).filter(|answers| answers.count() > 0)
     }
 
     /// Returns what the handshake of TLS shows; `None` without one.
@@ -113,19 +123,10 @@ impl Application {
     /// Reads what an answer will need, so that it is at hand then; the number means nothing.
     #[inline]
     pub(super) fn warm(&self) -> u64 {
-        let [client, server] = match &self.answers {
-            Some(answers) => answers.each_ref().map(Histogram::warm),
-            None => return 0,
-        };
-        client ^ server
-    }
-
-    /// Gives back memory that a closed connection hardly needs.
-    pub(super) fn shrink(&mut self) {
-        self.answers
-            .iter_mut()
-            .flat_map(|answers| answers.iter_mut())
-            .for_each(Histogram::shrink);
+        let [client, server] = &self.answers;
+        let turn = self.turn.map_or(0, |turn| turn.seq ^ u32::from(turn.void));
+        let next = self.next[0].or(self.next[1]).unwrap_or(turn);
+        client.warm() ^ server.warm() ^ u64::from(next ^ turn) ^ u64::from(self.fresh[0])
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -360,8 +361,7 @@ impl Flow {
             let network = self.network(sender.other());
             let app = &mut self.application;
             if let Some((time, response)) = app.take(now, sender, segment, network) {
-                let answers = app.answers.get_or_insert_with(Box::default);
-                answers[sender as usize].record(response);
+                app.answers[sender as usize].record(response);
                 let own = self.own_time(sender, response);
                 findings.answer = Some(ResponseSample {
                     time,
@@ -430,7 +430,7 @@ impl Flow {
             }
         } else if let Some(http) = &mut self.http {
             let kept = http.exchanges.len();
-            http.segment(now, sender, segment, budget.room());
+            http.segment(now, sender, segment, budget.room_for_exchanges());
             if http.is_refuted() {
                 budget.history = budget.history.saturating_sub(kept);
                 self.http = None;
@@ -520,7 +520,7 @@ impl Flow {
         }
         if let Some(http) = &mut self.http {
             let kept = http.exchanges.len();
-            http.relieve(budget.room());
+            http.relieve(budget.room_for_exchanges());
             budget.history += http.exchanges.len() - kept;
         }
         let app = &self.application;
@@ -538,7 +538,7 @@ impl Flow {
         }
         if let Some(http) = &mut self.http {
             budget.history = budget.history.saturating_sub(http.exchanges.len());
-            if !http.finish(reset, budget.room()) {
+            if !http.finish(reset, budget.room_for_exchanges()) {
                 self.http = None;
             }
         }

@@ -125,9 +125,12 @@ impl Flow {
     pub(super) fn warm(&self) -> u64 {
         let [client, server] = &self.sent;
         let of = |sent: &Sent| {
-            sent.packets ^ sent.round_trip.warm() ^ sent.track.warm() ^ sent.fin.count
+            let last = sent.last_packet.or(sent.last_data).map_or(0, |last| last.0);
+            let counts = sent.packets ^ sent.retransmitted_bytes ^ sent.fin.count;
+            counts ^ last ^ sent.round_trip.warm() ^ sent.track.warm()
         };
-        of(client) ^ of(server) ^ self.last.0 ^ self.application.warm()
+        let http = self.http.as_ref().map_or(0, |http| http.warm());
+        of(client) ^ of(server) ^ self.last.0 ^ self.application.warm() ^ http
     }
 
     /// Its state.
@@ -207,9 +210,7 @@ impl Flow {
     pub(super) fn shrink(&mut self) {
         for sent in &mut self.sent {
             sent.track.shrink();
-            sent.round_trip.shrink();
         }
-        self.application.shrink();
     }
 
     /// Takes one segment of this connection, sent by `sender`.

@@ -184,6 +184,8 @@ pub struct Http {
     confirmed: bool,
     /// Set if it turned out to be something else.
     refuted: bool,
+    /// Set once a request with a whole method is over.
+    has_method: bool,
     with_targets: bool,
     /// End and acknowledgment of the client's latest data.
     client_sent: Option<(u32, u32)>,
@@ -239,6 +241,15 @@ impl Http {
     /// Returns `true` after CONNECT or an upgrade.
     pub(super) fn is_tunnel(&self) -> bool {
         self.tunnel
+    }
+
+    /// Reads what a segment will need, so that it is at hand then; the number means nothing.
+    #[inline]
+    pub(super) fn warm(&self) -> u64 {
+        let open = self.open.front().and_then(|open| open.seq);
+        let of = |end: &End| end.current.seq ^ end.stream.next().unwrap_or(0);
+        let ends = of(&self.ends[0]) ^ of(&self.ends[1]) ^ open.unwrap_or(0);
+        u64::from(ends) ^ self.base ^ self.without_status ^ self.first_byte.warm()
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -369,7 +380,7 @@ impl Http {
         while !self.open.is_empty() {
             self.close(room);
         }
-        (self.confirmed || self.exchanges.iter().any(|of| of.method.is_some())) && !self.refuted
+        (self.confirmed || self.has_method) && !self.refuted
     }
 
     /// Lets go of the memory that its bounds are about.
@@ -395,7 +406,7 @@ impl Http {
     }
 
     fn drain_side(&mut self, side: Side, now: Option<WallTime>) {
-        loop {
+        while !self.ends[side as usize].stream.is_idle() {
             let spare = self.spare(side);
             let Some(held) = self.ends[side as usize].stream.ready(now, spare) else {
                 return;

@@ -8,8 +8,10 @@ use std::hash::{BuildHasher, Hasher};
 /// Addresses and ports of a connection, the lower end first, so that both directions have one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    pub(super) low: Endpoint,
-    pub(super) high: Endpoint,
+    low: u128,
+    high: u128,
+    /// The lower end's port and the higher's.
+    ports: [u16; 2],
     pub(super) tunnel: Option<Tunnel>,
 }
 
@@ -22,7 +24,18 @@ impl Key {
             true => (a, b),
             false => (b, a),
         };
-        Self { low, high, tunnel }
+        Self {
+            low: low.address,
+            high: high.address,
+            ports: [low.port, high.port],
+            tunnel,
+        }
+    }
+
+    /// Returns `true` if this is the lower end.
+    #[inline]
+    pub(super) fn is_low(&self, end: Endpoint) -> bool {
+        end.address == self.low && end.port == self.ports[0]
     }
 }
 
@@ -31,9 +44,10 @@ impl Key {
     #[inline]
     pub(super) fn print(&self, keyed: Keyed) -> u64 {
         let mut hasher = keyed.build_hasher();
-        hasher.write_u128(self.low.address);
-        hasher.write_u128(self.high.address);
-        hasher.write_u32(u32::from(self.low.port) << 16 | u32::from(self.high.port));
+        hasher.write_u128(self.low);
+        hasher.write_u128(self.high);
+        let [low, high] = self.ports.map(u32::from);
+        hasher.write_u32(low << 16 | high);
         match self.tunnel {
             None => {}
             Some(Tunnel::Vxlan(network)) => hasher.write_u32(network),

@@ -41,8 +41,10 @@ pub(super) struct RequestLine<'a> {
 }
 
 /// The characters of RFC 9110 §5.6.2.
+#[inline]
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
 /// The bytes without the empty lines before a request that RFC 9112 §2.2 allows.
@@ -179,14 +181,13 @@ impl Length {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else {
                 continue;
             };
-            let value = String::from_utf8_lossy(&line[colon + 1..]);
-            let value = value.trim();
+            let value = || String::from_utf8_lossy(&line[colon + 1..]);
             if line[..colon].eq_ignore_ascii_case(b"transfer-encoding") {
-                if value.to_ascii_lowercase().ends_with("chunked") {
+                if value().trim().to_ascii_lowercase().ends_with("chunked") {
                     return Self::Chunked;
                 }
             } else if line[..colon].eq_ignore_ascii_case(b"content-length") {
-                if let Ok(bytes) = value.parse() {
+                if let Ok(bytes) = value().trim().parse() {
                     length = Self::Bytes(bytes);
                 }
             }

@@ -127,6 +127,12 @@ impl Stream {
         self.memory
     }
 
+    /// Returns `true` if nothing waits.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.acknowledged.is_none()
+    }
+
     /// Takes `seq` as the number of the first byte, unless one is known.
     pub(super) fn begin(&mut self, seq: u32) {
         self.next.get_or_insert(seq);

@@ -515,13 +515,18 @@ impl Track {
     /// Reads what a segment will need; the number means nothing.
     #[inline]
     pub(super) fn warm(&self) -> u64 {
-        let waiting = self.by_ts_val.front();
-        waiting.map_or(0, |of| u64::from(of.ts_val))
+        let waiting = self.by_ts_val.front().map_or(0, |of| of.ts_val);
+        let numbers = self.una.or(self.next).or(self.initial).unwrap_or(0);
+        let latest = self.latest[0].0 ^ self.newest.map_or(0, |newest| newest.0);
+        u64::from(waiting ^ numbers ^ latest ^ self.lowest ^ u32::from(self.window))
     }
 
     /// Gives back the memory of what a closed connection does not measure any more.
     pub(super) fn shrink(&mut self) {
-        self.by_ts_val.shrink_to_fit();
-        self.by_sequence.shrink_to_fit();
+        for queue in [&mut self.by_ts_val, &mut self.by_sequence] {
+            if queue.is_empty() {
+                *queue = VecDeque::new();
+            }
+        }
     }
 }

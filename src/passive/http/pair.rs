@@ -279,6 +279,7 @@ impl Http {
         };
         self.base += 1;
         let exchange = open.exchange;
+        self.has_method |= exchange.method.is_some();
         if let Some(first_byte) = exchange.time_to_first_byte() {
             self.first_byte.record(first_byte);
         }

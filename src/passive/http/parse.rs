@@ -112,6 +112,9 @@ impl Http {
     /// Looks for a request where the place is lost: at the beginning of a packet.
     pub(super) fn request_after_gap(&mut self, piece: &Piece<'_>) {
         let parser = &self.ends[Side::Client as usize];
+        if !matches!(parser.state, State::Lost | State::Cut) {
+            return;
+        }
         let later = parser.current.is_before(piece.ack);
         let line = message::request_line(message::without_empty_lines(piece.payload));
         let begins = matches!(line.opening, Opening::Http | Opening::Open);
@@ -230,6 +233,16 @@ impl Http {
             }
             State::Head(mut head) => {
                 let known = head.len();
+                if known == 0 {
+                    // A head within one packet, as most are, is read where it lies.
+                    if let Some(end) = message::end_of_head(&bytes[..all.min(MAX_HEAD)], 0) {
+                        if !self.is_head(side, &bytes[..end]) {
+                            return None;
+                        }
+                        self.message(side, &bytes[..end], false, past(end));
+                        return Some(end);
+                    }
+                }
                 head.extend_from_slice(&bytes[..all.min(MAX_HEAD - known)]);
                 let end = message::end_of_head(&head, known);
                 let used = end.map_or(all, |end| end - known);

@@ -62,10 +62,10 @@ struct Answers {
 impl Answers {
     /// `None` without an answer.
     fn of(flow: &Flow, side: Side) -> Option<Self> {
-        let summary = flow.application.answers(side)?.summary()?;
-        let response = [summary.p50, summary.p95];
+        let answers = flow.application.answers(side)?;
+        let response = answers.quantiles([0.50, 0.95])?;
         Some(Self {
-            count: summary.count,
+            count: answers.count(),
             response,
             own: response.map(|response| flow.own_time(side, response)),
         })
@@ -84,6 +84,11 @@ pub struct Capture<'a> {
 }
 
 impl PassiveFormat {
+    /// Returns `true` if its records have each exchange of HTTP.
+    pub fn has_exchanges(self) -> bool {
+        matches!(self, Self::Json | Self::JsonLines)
+    }
+
     /// Returns the text before the first flow.
     pub fn begin(self) -> String {
         match self {
