@@ -3,29 +3,34 @@
 
 mod util;
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{channel, Receiver};
 use std::thread::spawn;
 use std::time::Duration;
 use util::json::Value;
 use util::{int, json, pass, run, text, Node};
 
-/// Passes connections on to `next`, the bytes of the fifth one 20 ms late. Returns its address.
-fn bundle(next: SocketAddr) -> SocketAddr {
+/// Passes connections on to `next`, the bytes of the fifth one `late`. Returns its address, and
+/// where each connection came from.
+fn bundle(next: SocketAddr, late: Duration) -> (SocketAddr, Receiver<SocketAddr>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let (sender, accepted) = channel();
     spawn(move || {
         for (number, near) in (1..).zip(listener.incoming()) {
             let (near, far) = (near.unwrap(), TcpStream::connect(next).unwrap());
+            let _ = sender.send(near.peer_addr().unwrap());
             far.set_nodelay(true).unwrap();
             near.set_nodelay(true).unwrap();
-            let delay = Duration::from_millis(if number == 5 { 20 } else { 0 });
+            let delay = if number == 5 { late } else { Duration::ZERO };
             let ends = (near.try_clone().unwrap(), far.try_clone().unwrap());
             spawn(move || forward(near, far, delay));
             spawn(move || forward(ends.1, ends.0, Duration::ZERO));
         }
     });
-    address
+    (address, accepted)
 }
 
 fn forward(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
@@ -49,14 +54,15 @@ fn probe(target: SocketAddr, args: &[&str]) -> std::process::Output {
 #[test]
 fn one_flow_of_eight_that_is_late_in_one_segment_is_named_and_no_other() {
     let echo = Node::start("C", &[]);
-    let relay = Node::to("B", bundle(echo.address), &[]);
+    let (bundle, _accepted) = bundle(echo.address, Duration::from_millis(20));
+    let relay = Node::to("B", bundle, &[]);
     let args = ["--flows", "8", "-c", "480", "-i", "0.01"];
     let out = probe(relay.address, &[&args[..], &["--format", "json"]].concat());
     assert!(out.status.success(), "{}", text(&out.stderr));
     let report = json(&out.stdout);
     assert_eq!(int(&report, "blocks/received"), 480);
     let flows = report.at("flows").unwrap().as_array().unwrap();
-    let locals: std::collections::HashSet<_> = flows
+    let locals: HashSet<_> = flows
         .iter()
         .map(|flow| flow.at("local").unwrap().as_str().unwrap())
         .collect();
@@ -76,17 +82,42 @@ fn one_flow_of_eight_that_is_late_in_one_segment_is_named_and_no_other() {
 }
 
 #[test]
+fn every_relay_makes_one_onward_connection_for_each_flow() {
+    let echo = Node::start("Z", &[]);
+    let (before_z, at_z) = bundle(echo.address, Duration::ZERO);
+    let second = Node::to("C", before_z, &[]);
+    let (before_c, at_c) = bundle(second.address, Duration::ZERO);
+    let first = Node::to("B", before_c, &[]);
+    for flows in [1, 8, 64] {
+        let number = flows.to_string();
+        let out = probe(
+            first.address,
+            &["--flows", &number, "-c", "128", "-i", "0.002"],
+        );
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        for (hop, accepted) in [("C", &at_c), ("Z", &at_z)] {
+            let all: Vec<_> = accepted.try_iter().collect();
+            let ports: HashSet<_> = all.iter().map(SocketAddr::port).collect();
+            assert_eq!((all.len(), ports.len()), (flows, flows), "at {hop}");
+        }
+    }
+}
+
+#[test]
 fn flows_that_a_node_has_no_place_for_are_named_with_the_number_that_stands() {
     let echo = Node::start("Z", &["--max-connections", "3"]);
-    let out = probe(echo.address, &["--flows", "5", "-c", "50", "-t", "1"]);
-    assert_eq!(out.status.code(), Some(2));
-    let error = text(&out.stderr);
-    assert!(error.contains("of 5: "), "{error}");
-    assert!(error.contains("3 of 5 flows stand"), "{error}");
-    assert!(
-        error.contains("(--max-connections), use --flows 3"),
-        "{error}"
-    );
+    for flows in ["5", "64"] {
+        let out = probe(echo.address, &["--flows", flows, "-c", "50", "-t", "1"]);
+        assert_eq!(out.status.code(), Some(2));
+        let error = text(&out.stderr);
+        assert!(error.contains(&format!("of {flows}: ")), "{error}");
+        let stand = format!("3 of {flows} flows stand");
+        assert!(error.contains(&stand), "{error}");
+        assert!(
+            error.contains("(--max-connections), use --flows 3"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -164,6 +164,16 @@ impl Rows {
             })
     }
 
+    /// The run has no end.
+    pub(super) fn is_endless(&self) -> bool {
+        self.span.is_some()
+    }
+
+    /// The time at which the latest row was due; 0 for none.
+    pub(super) fn latest(&self) -> MonoTime {
+        MonoTime(self.times.last().copied().unwrap_or(0))
+    }
+
     /// The rows among which changes are searched: of a run without end the latest.
     pub(super) fn searched(&self) -> impl Iterator<Item = Row<'_>> + Clone {
         let skipped = self.span.map_or(0, |_| self.len().saturating_sub(RECENT));

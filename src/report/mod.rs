@@ -319,9 +319,8 @@ impl Report {
             let parts = flow.statistics.parts.iter();
             let odd = parts.filter_map(|part| Some((part.part, part.difference?)));
             let odd = odd.map(|(part, by)| {
-                let sign = if by.0 < 0 { "" } else { "+" };
-                let ms = text::millis(by, 0);
-                format!("{sign}{ms} ms in {}", self.part_name(part))
+                let by = text::signed_millis(by);
+                format!("{by} ms in {}", self.part_name(part))
             });
             let odd: Vec<String> = odd.collect();
             let only = match odd.len() {

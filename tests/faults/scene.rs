@@ -4,7 +4,7 @@
 use crate::faces::framed::{complaints, Witness};
 use crate::faces::Random;
 use crate::util::vitals::{cpu, wait_started, Vitals};
-use crate::util::{pass, Node, LONG};
+use crate::util::{is_traced, pass, Node, LONG};
 use std::any::Any;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -265,7 +265,9 @@ fn of_cpu(subject: &Subject) -> Duration {
 
 /// Waits until threads and descriptors are as many as before, or for long; then reads the memory.
 fn settled(subject: &Subject, before: &Vitals) -> Vitals {
-    let deadline = Instant::now() + LONG / 3;
+    // One tracer stops for the end of each of 4000 threads: that took 38 s.
+    let patience = if is_traced() { LONG * 2 } else { LONG / 3 };
+    let deadline = Instant::now() + patience;
     loop {
         let now = subject.vitals();
         let back = now.threads <= before.threads && now.descriptors <= before.descriptors;

@@ -37,7 +37,37 @@ pub(crate) fn stalls_since(began: Instant) -> usize {
 pub(crate) struct Rule {
     delay_us: AtomicU32,
     loss_per_mille: AtomicU32,
+    detour: Mutex<Detour>,
 }
+
+/// The slower link of a bundle, which takes one connection: the frames of one TCP source port.
+#[derive(Debug, Default)]
+struct Detour {
+    delay: Duration,
+    /// Which connection that begins takes it, from 1; 0 for none.
+    connection: usize,
+    /// Source ports of the connections that began.
+    ports: Vec<u16>,
+}
+
+impl Detour {
+    /// Returns how much later than others a TCP frame comes.
+    fn delay(&mut self, port: u16, flags: u8) -> Duration {
+        if flags & SYN_ACK == SYN && !self.ports.contains(&port) {
+            self.ports.push(port);
+        }
+        let chosen = self.connection.checked_sub(1);
+        let taken = chosen.and_then(|at| self.ports.get(at)) == Some(&port);
+        if taken {
+            self.delay
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+const SYN: u8 = 2;
+const SYN_ACK: u8 = 0x12;
 
 impl Rule {
     /// The delay of frames that arrive from now on, and no loss.
@@ -45,6 +75,17 @@ impl Rule {
         self.delay_us
             .store(delay.as_micros() as u32, Ordering::Relaxed);
         self.set_loss_per_mille(0);
+        self.set_detour(0, Duration::ZERO);
+    }
+
+    /// Delays the frames of one connection more than others, by its TCP source port: of the one
+    /// that begins as number `connection` from now on, from 1.
+    pub(crate) fn set_detour(&self, connection: usize, delay: Duration) {
+        *self.detour.lock().unwrap() = Detour {
+            delay,
+            connection,
+            ports: Vec::new(),
+        };
     }
 
     /// Adds to the delay of frames that arrive from now on; none overtakes another.
@@ -155,13 +196,17 @@ impl Namespaces {
             let [near, far] = sockets;
             let rules = [(); 2].map(|()| Arc::new(Rule::default()));
             for (from, to, rule) in [(&near, &far, &rules[0]), (&far, &near, &rules[1])] {
-                let (sender, receiver) = unbounded();
                 let seed = u64::from(number) << 16 | path.wires.len() as u64;
                 let (from, to, rule) = (Arc::clone(from), Arc::clone(to), Arc::clone(rule));
+                let links = [(); 2].map(|()| {
+                    let (sender, receiver) = unbounded();
+                    let to = Arc::clone(&to);
+                    path.wires
+                        .push(thread::spawn(move || hand_on(&to, &receiver)));
+                    sender
+                });
                 path.wires
-                    .push(thread::spawn(move || take(&from, &rule, seed, &sender)));
-                path.wires
-                    .push(thread::spawn(move || hand_on(&to, &receiver)));
+                    .push(thread::spawn(move || take(&from, &rule, seed, &links)));
             }
             path.rules.push(rules);
         }
@@ -224,24 +269,31 @@ fn ip(line: &str) {
     run("ip", &line.split(' ').collect::<Vec<_>>());
 }
 
-fn take(from: &PacketSocket, rule: &Rule, seed: u64, sender: &Sender<(Instant, Vec<u8>)>) {
+/// Takes frames to the usual link, or to the second one if they make a detour.
+fn take(from: &PacketSocket, rule: &Rule, seed: u64, links: &[Sender<(Instant, Vec<u8>)>; 2]) {
     let mut buffer = vec![0; 65_536];
     let mut random = crate::random::Random::new(seed);
-    let mut last = Instant::now();
+    let mut last = [Instant::now(); 2];
     while let Ok(received) = from.receive(&mut buffer) {
         let now = Instant::now();
         if received.outgoing {
             continue;
         }
         let mut frame = buffer[..received.kept].to_vec();
-        let is_tcp = complete_checksum(&mut frame).is_some();
+        let tcp = complete_checksum(&mut frame);
         let loss = rule.loss_per_mille.load(Ordering::Relaxed) as usize;
-        if is_tcp && random.below(1000) < loss {
+        if tcp.is_some() && random.below(1000) < loss {
             continue;
         }
-        let delay = Duration::from_micros(rule.delay_us.load(Ordering::Relaxed).into());
-        last = last.max(now + delay);
-        if sender.send((last, frame)).is_err() {
+        let more = tcp.map_or(Duration::ZERO, |(flags, _)| {
+            let at = 14 + usize::from(frame[14] & 15) * 4; // All paths are IPv4.
+            let port = u16::from_be_bytes([frame[at], frame[at + 1]]);
+            rule.detour.lock().unwrap().delay(port, flags)
+        });
+        let link = usize::from(!more.is_zero());
+        let delay = Duration::from_micros(rule.delay_us.load(Ordering::Relaxed).into()) + more;
+        last[link] = last[link].max(now + delay);
+        if links[link].send((last[link], frame)).is_err() {
             return;
         }
     }

@@ -12,6 +12,7 @@ pub(crate) const ALL: &[Situation] = &[
     ("cron", 5, cron),
     ("compare-rise", 20, |trial| compare(trial, true)),
     ("compare-same", 20, |trial| compare(trial, false)),
+    ("flows", 5, |trial| flows(1 + trial % 8)),
 ];
 
 fn run(args: &[&str]) -> Output {
@@ -109,5 +110,35 @@ fn short(trial: usize, rises: bool) -> Outcome {
     match rises {
         true => answer.names("B -> C", 6.5, 9.5),
         false => answer.outcome(answer.kind == "none"),
+    }
+}
+
+/// Eight flows over a bundle of which one link, from B to C, is 20 ms slower: the connection
+/// `late` of B takes it.
+fn flows(late: usize) -> Outcome {
+    let chain = Chain::new([6.0, 30.0, 6.0]);
+    chain.path.forward(1).set_detour(late, ms(20.0));
+    let output = chain
+        .probe(&["--flows", "8", "-c", "800", "-i", "0.01"])
+        .output()
+        .unwrap();
+    let printed = text(&output.stdout);
+    let named: Vec<_> = printed
+        .lines()
+        .filter(|line| line.contains(" of 8 ("))
+        .collect();
+    let right = match named[..] {
+        [one] => {
+            let by = one
+                .split_once("): +")
+                .and_then(|(_, by)| by.split_once(' '));
+            let near = |(by, _): (&str, &str)| (19.0..22.0).contains(&by.parse().unwrap_or(0.0));
+            by.is_some_and(near) && one.ends_with("ms in B -> C only")
+        }
+        _ => false,
+    };
+    Outcome {
+        right,
+        answer: format!("connection {late} late: {}", named.join("; ")),
     }
 }

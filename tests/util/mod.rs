@@ -22,10 +22,15 @@ use std::time::{Duration, Instant};
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// Returns `true` if the nodes run under strace, as on a slow host.
+pub fn is_traced() -> bool {
+    std::env::var_os("STS_STRACE").is_some()
+}
+
 /// The binary under test.
 pub fn program() -> Command {
     let binary = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
-    if std::env::var_os("STS_STRACE").is_none() {
+    if !is_traced() {
         return Command::new(binary);
     }
     // A slow host: each system call stops twice. The tracer is a grandchild, so that signals and

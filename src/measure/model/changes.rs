@@ -4,13 +4,13 @@
 use super::path::{Path, Reading};
 use crate::measure::baseline::{direction_of, PathHistory};
 use crate::measure::change::{
-    Began, Block, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch, Search,
-    Shape, When,
+    Began, Block, BootClock, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch,
+    Search, Shape,
 };
 use crate::measure::series::{exact_quantile, Row, Rows};
 use crate::measure::verdict::{Change, Origin};
 use crate::measure::{Direction, Figure, Part, VerdictDirection};
-use crate::time::{MonoTime, Nanos, SignedNanos, WallTime};
+use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 
 /// Blocks at the end of an endless run whose median decides if a change still stands.
@@ -28,6 +28,15 @@ pub(super) struct Column {
     /// The bit of blocks that a retransmission delayed; `None` where there is none.
     pub(super) flag: Option<u32>,
 }
+
+/// A change of some blocks that was seen for less is a burst.
+const TAIL_LASTS: Nanos = Nanos::from_millis(1_000);
+/// The same in a run without end, where one that is named stands.
+const TAIL_STANDS: Nanos = Nanos::from_millis(18_000);
+/// A change of the median that was seen for less is a burst in a run without end.
+const LEVEL_STANDS: Nanos = Nanos::from_millis(7_000);
+/// Latest blocks of a run without end that are searched in finer batches besides: eight in each.
+const LATEST: usize = 320;
 
 /// All that is known of the changes of one part.
 #[derive(Clone, Debug)]
@@ -57,6 +66,18 @@ pub(super) struct PartChanges {
 pub(super) struct Standing {
     change: Change,
     since: MonoTime,
+    /// It has lasted for long enough, at separate places; else it may be a burst.
+    confirmed: bool,
+}
+
+impl Standing {
+    fn new(change: Change) -> Self {
+        Self {
+            change,
+            since: change.since.unwrap_or(MonoTime(0)),
+            confirmed: false,
+        }
+    }
 }
 
 /// Searches the parts of `path`, and of the server behind it, one after the other.
@@ -98,18 +119,20 @@ pub(super) fn search_part(
     history: Option<&PathHistory>,
     started: WallTime,
 ) -> PartChanges {
-    fill(search, rows, column);
-    let Column { part, column, .. } = column;
-    let found = search.changes();
+    fill(search, rows, column, 0);
+    let mut found = search.changes();
     let earlier = history
-        .and_then(|history| history.parts.get(&part))
+        .and_then(|history| history.parts.get(&column.part))
         .cloned();
     let judged = earlier.map(|mut earlier| earlier.judge(search, started));
     let against = judged.and_then(|judged| judged.against);
+    add_latest(search, rows, column, &mut found);
+    let Column { part, column, .. } = column;
+    let end = rows.latest();
     let mut changes: Vec<Change> = found
         .findings
         .iter()
-        .map(|found| within(part, found))
+        .map(|found| within(part, found, end))
         .collect();
     if let Some(against) = against {
         if let Some(named) = against.named {
@@ -125,6 +148,7 @@ pub(super) fn search_part(
                 since: None,
                 began: judged.map(|judged| judged.began).unwrap_or_default(),
                 until: None,
+                burst: false,
                 direction: None,
                 reads_late: false,
             });
@@ -155,14 +179,30 @@ pub(super) fn search_part(
     }
 }
 
-/// Pushes a column into the search.
-pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column) {
+/// Searches the latest blocks of a run without end in finer batches, for a rise that has just
+/// begun: a batch of all of them would be longer than it.
+fn add_latest(search: &mut Search, rows: &Rows, column: Column, found: &mut Changes) {
+    let rises = |found: &Finding| {
+        found.kind == FindingKind::Level && found.until.is_none() && found.amount.0 > 0
+    };
+    let count = rows.searched().count();
+    if !rows.is_endless() || count < 2 * LATEST || found.findings.iter().any(rises) {
+        return;
+    }
+    fill(search, rows, column, count - LATEST);
+    let mut levels = search.levels_alone();
+    levels.retain(|level| rises(level) && level.shape == Shape::Step);
+    found.findings.extend(levels);
+}
+
+/// Pushes a column into the search, without the first `skipped` rows.
+pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column, skipped: usize) {
     search.clear();
     let read = Reading {
         column: column.column,
         ..Reading::default()
     };
-    for row in rows.searched() {
+    for row in rows.searched().skip(skipped) {
         if let Some(delay) = read.of(row.at, row.cells) {
             search.push(Block {
                 at: MonoTime(row.at),
@@ -199,7 +239,8 @@ fn figure_of(kind: FindingKind) -> Figure {
     }
 }
 
-fn within(part: Part, found: &Finding) -> Change {
+/// A change within a run whose latest block was due at `end`.
+fn within(part: Part, found: &Finding, end: MonoTime) -> Change {
     let baseline = match found.kind {
         FindingKind::Level => found.beside.p50,
         FindingKind::Tail { .. } => found.beside.mean,
@@ -219,6 +260,8 @@ fn within(part: Part, found: &Finding) -> Change {
         since: Some(found.since),
         began: Began::default(),
         until: found.until,
+        burst: found.kind != FindingKind::Level
+            && found.until.unwrap_or(end).since(found.since) < TAIL_LASTS,
         direction: None,
         reads_late: false,
     }
@@ -351,57 +394,106 @@ pub(in crate::measure) fn way_of(amount: i64, forward: i64, back: i64) -> Verdic
 }
 
 /// Keeps the changes of an endless run that last, although the search looks back on its latest
-/// blocks alone.
+/// blocks alone. All others are bursts: those that ended, and those that may end soon.
 pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &mut [PartChanges]) {
+    let end = path.rows.latest();
     for part in found {
-        let lasts = part
-            .changes
-            .iter()
-            .find(|change| change.until.is_none() && change.amount.0 > 0 && change.since.is_some());
         let Some((_, column)) = path.part(part.part) else {
             continue;
         };
-        match (standing.get(&part.part).copied(), lasts.copied()) {
-            (None, Some(change)) => {
-                let since = change.since.unwrap_or(MonoTime(0));
-                standing.insert(part.part, Standing { change, since });
-            }
-            (Some(known), found_again) => {
-                if is_over(&path.rows, column, &known, part) {
-                    standing.remove(&part.part);
-                    if let Some(change) = found_again {
-                        let since = change.since.unwrap_or(MonoTime(0));
-                        standing.insert(part.part, Standing { change, since });
-                    }
-                    continue;
-                }
-                // A further rise of the same part is one more finding; the one that stands stays
-                // first.
-                if found_again.map_or(true, |again| again.since > Some(known.since)) {
-                    part.changes
-                        .retain(|change| change.amount.0 < 0 || change.since > Some(known.since));
-                    part.changes.insert(0, known.change);
-                    part.baseline = Some(known.change.baseline);
-                    part.increase = Some(known.change.amount);
-                }
-            }
-            (None, None) => {}
+        let lasts = |change: &&Change| {
+            change.until.is_none() && change.amount.0 > 0 && change.since.is_some()
+        };
+        let level = |change: &&Change| change.kind == FindingKind::Level;
+        let lasting = || part.changes.iter().filter(lasts);
+        let again = lasting().find(level).or_else(|| lasting().next()).copied();
+        let known = standing.get(&part.part).copied();
+        let known = known.filter(|known| !is_over(&path.rows, column, known, part));
+        // Until it is confirmed, the search of more blocks knows it better.
+        let known = match (known, again) {
+            (Some(known), _) if known.confirmed => Some(known),
+            (known, again) => again.map(Standing::new).or(known),
+        };
+        for change in &mut part.changes {
+            change.burst |= change.since.is_some_and(|since| match change.kind {
+                FindingKind::Level => change.until.is_some() || end.since(since) < LEVEL_STANDS,
+                FindingKind::Tail { .. } => true,
+            });
         }
+        let Some(mut known) = known else {
+            standing.remove(&part.part);
+            continue;
+        };
+        known.confirmed = known.confirmed || is_lasting(&path.rows, column, &known, end);
+        standing.insert(part.part, known);
+        if !known.confirmed {
+            continue;
+        }
+        // A further rise of the same part is one more finding; the one that stands stays first.
+        part.changes.retain(|change| {
+            change.amount.0 < 0 || change.burst || change.since > Some(known.since)
+        });
+        part.changes.insert(0, known.change);
+        part.baseline = Some(known.change.baseline);
+        part.increase = Some(known.change.amount);
     }
+}
+
+/// A change has lasted for so long that it is no burst: one of some blocks is frequent in each
+/// fifth of it.
+fn is_lasting(rows: &Rows, column: usize, known: &Standing, end: MonoTime) -> bool {
+    let lasted = end.since(known.since);
+    let FindingKind::Tail {
+        share, later_by, ..
+    } = known.change.kind
+    else {
+        return lasted >= LEVEL_STANDS;
+    };
+    if lasted < TAIL_STANDS {
+        return false;
+    }
+    let read = Reading {
+        column,
+        ..Reading::default()
+    };
+    let late = known.change.baseline.0 + later_by.signed().0 / 2;
+    let inside = rows.searched().filter(|row| row.at >= known.since.0);
+    let inside = inside.filter_map(|row| read.of(row.at, row.cells));
+    let inside: Vec<bool> = inside.map(|delay| delay > late).collect();
+    let fifth = inside.len().div_ceil(5).max(1);
+    inside.len() >= 5
+        && inside.chunks(fifth).all(|part| {
+            let count = part.iter().filter(|late| **late).count();
+            count as f64 >= share / 2.0 * part.len() as f64
+        })
 }
 
 /// Adds the changes of windows that last: those of a run before a restart, those by too few blocks
 /// for the search, and slow ones. One that the blocks show too began when the windows have it.
-pub(super) fn add_windows(history: &PathHistory, now: When, found: &mut [PartChanges]) {
+pub(super) fn add_windows(
+    history: &PathHistory,
+    clock: BootClock,
+    now: Now,
+    found: &mut [PartChanges],
+) {
+    let when = clock.when(now);
     for part in found {
         let lasts = history.watches.get(&part.part).and_then(RecordWatch::lasts);
         let Some(lasts) = lasts else {
             continue;
         };
-        let began = history.began(lasts.since, now);
-        let known = |change: &&mut Change| change.until.is_none() && change.amount.0 > 0;
-        if let Some(change) = part.changes.iter_mut().find(known) {
-            if lasts.amount.0 >= change.amount.0 / 2 {
+        let began = history.began(lasts.since, when);
+        let known =
+            |change: &&mut Change| change.until.is_none() && !change.burst && change.amount.0 > 0;
+        let found = part.changes.iter_mut().find(known);
+        // One that is much smaller is another one.
+        if let Some(change) = found.filter(|change| change.amount.0 >= lasts.amount.0 / 2) {
+            let near = history.records.last().map_or(0, |last| 2 * last.window.0);
+            let since = change.since.map(|at| now.wall.before(now.mono.since(at)).0);
+            // The blocks know the moment better than windows of the same change do.
+            let is_same = since.zip(began.since);
+            let is_same = is_same.is_some_and(|(one, other)| one.abs_diff(other.0) <= near);
+            if lasts.amount.0 >= change.amount.0 / 2 && !is_same {
                 (change.since, change.began) = (None, began);
             }
             continue;
@@ -427,7 +519,8 @@ pub(super) fn add_windows(history: &PathHistory, now: When, found: &mut [PartCha
             since: None,
             began,
             until: None,
-            direction: history.direction(part.part, &lasts, now),
+            burst: false,
+            direction: history.direction(part.part, &lasts, when),
             reads_late: false,
         };
         part.changes.insert(0, change);

@@ -253,7 +253,7 @@ impl Model {
             if let (Some(history), Baseline::Earlier(_, clock)) =
                 (self.history(named), &self.baseline)
             {
-                add_windows(history, clock.when(now), &mut found);
+                add_windows(history, *clock, now, &mut found);
             }
         }
         found
@@ -390,7 +390,10 @@ impl Model {
         };
         let found = self.found(&self.named(names), now);
         let growth = found.iter().map(|part| {
-            let lasts = part.changes.iter().find(|change| change.until.is_none());
+            let lasts = part
+                .changes
+                .iter()
+                .find(|change| change.until.is_none() && !change.burst);
             let named = lasts.map(|change| change.amount);
             // Where the search saw enough and found nothing, the part has not grown.
             let increase = named.or_else(|| part.least.map(|_| SignedNanos::ZERO));
@@ -414,7 +417,7 @@ impl Model {
         let parts = path.map_or_else(Vec::new, |path| path.parts());
         let mut search = Search::new(parts.len() + self.servers().count().max(1));
         let mut judge = |part: Part, rows: &Rows, column: usize, flag| {
-            changes::fill(&mut search, rows, Column { part, column, flag });
+            changes::fill(&mut search, rows, Column { part, column, flag }, 0);
             let known = history.parts.get_or_insert_with(part, Default::default);
             known.judge(&mut search, self.started);
         };

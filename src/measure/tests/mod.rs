@@ -1,4 +1,5 @@
 //! Whole paths through the model to the verdict.
 
+mod endless;
 mod scenarios;
 pub(in crate::measure) mod simulator;

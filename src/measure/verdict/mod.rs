@@ -45,9 +45,22 @@ pub(super) struct Change {
     pub(super) began: Began,
     /// The time at which it ended; `None` if it lasts.
     pub(super) until: Option<MonoTime>,
+    /// An excess in one place, too short to be a change: it is no verdict.
+    pub(super) burst: bool,
     pub(super) direction: Option<VerdictDirection>,
     /// The host's process reads late what its kernel has.
     pub(super) reads_late: bool,
+}
+
+impl Change {
+    /// The least mean that it adds to a block, by which changes compare: a 95th percentile is that
+    /// of one block in twenty.
+    fn per_block(&self) -> i64 {
+        match self.figure {
+            Figure::P95 => self.amount.0 / 20,
+            Figure::P50 | Figure::Mean => self.amount.0,
+        }
+    }
 }
 
 /// A part with its share of the delay.
@@ -107,11 +120,11 @@ const SHORT: Nanos = Nanos::from_millis(1_000);
 impl Evidence<'_> {
     /// Names the part that changed.
     pub(super) fn judge(&self) -> Verdict {
-        let rises = || self.changes.iter().filter(|change| change.amount.0 > 0);
+        let rises = || self.lasting().filter(|change| change.amount.0 > 0);
         let lasting = rises().filter(|change| change.until.is_none());
         let winner = lasting
-            .max_by_key(|change| change.amount)
-            .or_else(|| rises().max_by_key(|change| change.amount));
+            .max_by_key(|change| change.per_block())
+            .or_else(|| rises().max_by_key(|change| change.per_block()));
         if let Some(winner) = winner {
             return self.changed(winner);
         }
@@ -131,6 +144,25 @@ impl Evidence<'_> {
             }
             None => self.unchanged(),
         }
+    }
+
+    /// All changes but bursts.
+    fn lasting(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| !change.burst)
+    }
+
+    /// `; a burst of +2.40 ms at host B, 15:17:02Z to 15:17:09Z`: the largest, if there is one.
+    fn burst(&self) -> String {
+        let bursts = self.changes.iter().filter(|change| change.burst);
+        let rises = bursts.filter(|change| change.amount.0 > 0);
+        rises
+            .max_by_key(|change| change.amount)
+            .map_or_else(String::new, |burst| {
+                let until = burst
+                    .until
+                    .map(|at| self.now.wall.before(self.now.mono.since(at)));
+                self.burst_sentence(burst, self.since(burst), until)
+            })
     }
 
     /// The part with the greatest sum; `None` for under 5 blocks.
@@ -250,6 +282,7 @@ impl Evidence<'_> {
             1 => "searched within the run and against 1 earlier one".to_owned(),
             runs => format!("searched within the run and against {runs} earlier ones"),
         };
+        let reason = reason + &self.burst();
         let mut doubts = Vec::new();
         if !certain {
             doubts.push("a longer run would see smaller changes".to_owned());
@@ -293,7 +326,7 @@ impl Evidence<'_> {
         }
         let mut verdict = self.with_change(winner);
         let mut doubts = Vec::new();
-        let rivals = self.changes.iter().filter(|rival| {
+        let rivals = self.lasting().filter(|rival| {
             rival.part != winner.part
                 && rival.amount.0 > 0
                 && rival.until.is_none()
@@ -371,7 +404,7 @@ impl Evidence<'_> {
             since_at_most: change.began.at_most.filter(|_| since.is_none()),
             until,
             also: self.also(Some(change)),
-            reason: self.reason(change),
+            reason: self.reason(change) + &self.burst(),
             text: self.sentence(change, since, until),
             reads_late: change.reads_late,
             retransmitted,
@@ -382,7 +415,7 @@ impl Evidence<'_> {
     /// All changes but `winner`, the largest first; of each part one.
     fn also(&self, winner: Option<&Change>) -> Vec<Also> {
         let mut parts: Vec<Part> = winner.map(|winner| winner.part).into_iter().collect();
-        let mut changes: Vec<&Change> = self.changes.iter().collect();
+        let mut changes: Vec<&Change> = self.lasting().collect();
         changes.sort_unstable_by_key(|change| std::cmp::Reverse(change.amount.abs()));
         let mut also = Vec::new();
         for change in changes {
@@ -425,7 +458,14 @@ impl Evidence<'_> {
             }
             _ => None,
         };
-        self.changes.iter().find_map(|other| {
+        // A step of a clock concerns all blocks.
+        if change.kind != FindingKind::Level {
+            return None;
+        }
+        let mut levels = self
+            .lasting()
+            .filter(|other| other.kind == FindingKind::Level);
+        levels.find_map(|other| {
             let hop = beside(other)?;
             let unlike = change
                 .amount

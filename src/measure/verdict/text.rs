@@ -84,6 +84,27 @@ impl Evidence<'_> {
         }
     }
 
+    pub(super) fn burst_sentence(
+        &self,
+        burst: &Change,
+        since: Option<WallTime>,
+        until: Option<WallTime>,
+    ) -> String {
+        let mut text = format!(
+            "; a burst of +{} ms ({}) at {}",
+            ms(burst.amount.0),
+            burst.figure.name(),
+            self.described(burst.part)
+        );
+        if let Some(since) = since {
+            text += &format!(" since {}", self.clock_time(since));
+        }
+        if let Some(until) = until {
+            text += &format!(" until {}", self.clock_time(until));
+        }
+        text
+    }
+
     fn described(&self, part: Part) -> String {
         let name = self.part_name(part);
         match part {

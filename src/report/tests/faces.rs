@@ -3,10 +3,12 @@
 use super::super::html::Page;
 use super::super::prometheus::{self, Exposition, NodeFigures, Observed};
 use super::super::text::TextStyle;
-use super::super::{html, json as json_face, nagios, screen, text, Broken, Report, State};
+use super::super::{
+    html, json as json_face, nagios, screen, text, Broken, FlowReport, Report, State,
+};
 use super::json::{parse, Value};
 use super::samples;
-use crate::measure::{Basis, Part, Verdict, VerdictKind};
+use crate::measure::{Basis, FlowPart, FlowStatistics, Part, Verdict, VerdictKind};
 use crate::time::SignedNanos;
 
 /// One set of measurements with a verdict of each kind.
@@ -190,4 +192,30 @@ fn every_face_has_the_same_two_answers_for_every_kind_of_verdict() {
         VerdictKind::None,
     ];
     assert_eq!(seen, all);
+}
+
+#[test]
+fn a_flow_that_differs_is_named_with_the_difference_and_its_sign() {
+    let mut report = samples::full();
+    let flow = |difference: Option<i64>| FlowReport {
+        local: None,
+        statistics: FlowStatistics {
+            blocks: 50,
+            parts: vec![FlowPart {
+                part: Part::Segment { from: 0, to: 1 },
+                p50: SignedNanos(1),
+                p95: SignedNanos(2),
+                difference: difference.map(SignedNanos),
+            }],
+        },
+    };
+    report.flows = vec![flow(Some(20_100_000)), flow(None), flow(Some(-350_000))];
+    let name = report.part_name(Part::Segment { from: 0, to: 1 });
+    assert_eq!(
+        report.odd_flows(),
+        [
+            format!("flow 1 of 3: +20.1 ms in {name} only"),
+            format!("flow 3 of 3: -0.350 ms in {name} only"),
+        ]
+    );
 }
