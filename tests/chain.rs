@@ -125,6 +125,22 @@ fn an_exit_that_does_not_stamp_reports_what_arrived_and_shows_in_the_path() {
     });
     let exit = Node::to("X", server, &["-r", "-n"]);
     let b = Node::to("B", exit.address, &["-n"]);
+    let mut entry = Node::to("R", b.address, &["--accept", "raw", "--format", "json"]);
+    let mut client = TcpStream::connect(entry.address).unwrap();
+    client.write_all(&[7; 3_200]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    assert_eq!(served.join().unwrap(), 3_200);
+    let (_, report) = entry.process.stop();
+    let report = json(report.as_bytes());
+    let counts = ["sent", "received", "lost"].map(|key| int(&report, &format!("blocks/{key}")));
+    assert!(
+        counts[0] > 0 && counts[1] == counts[0] && counts[2] == 0,
+        "{counts:?}"
+    );
+    assert_shape(&report, 0, &["R", "B", "X"]);
+
+    // A probe is answered by the exit itself.
     let relay = Node::to("R", b.address, &[]);
     let target = relay.address.to_string();
     let probe = [
@@ -135,14 +151,16 @@ fn an_exit_that_does_not_stamp_reports_what_arrived_and_shows_in_the_path() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let counts = ["sent", "received", "lost"].map(|key| int(&report, &format!("blocks/{key}")));
     assert_eq!(counts, [50, 50, 0]);
-    let name = |hop| {
-        report
-            .at(&format!("path/nodes/{hop}/name"))
-            .and_then(Value::as_str)
-    };
-    assert_eq!([1, 2, 3].map(name), [Some("R"), Some("B"), Some("X")]);
-    // The figures end at the last node that stamps.
-    assert_eq!(report.at("hosts/2"), None);
-    assert_eq!(int(&report, "hosts/1/hop"), 1);
-    assert_eq!(served.join().unwrap(), 50 * 64);
+    assert_shape(&report, 1, &["R", "B", "X"]);
+}
+
+/// Asserts the names from `hop` on, and that the figures end at the first of them, the last that
+/// stamps.
+fn assert_shape(report: &Value, hop: usize, names: &[&str]) {
+    for (hop, expected) in (hop..).zip(names) {
+        let name = report.at(&format!("path/nodes/{hop}/name"));
+        assert_eq!(name.and_then(Value::as_str), Some(*expected), "hop {hop}");
+    }
+    assert_eq!(report.at(&format!("hosts/{}", hop + 1)), None);
+    assert_eq!(int(report, &format!("hosts/{hop}/hop")), hop as i64);
 }

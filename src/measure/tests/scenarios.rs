@@ -1069,7 +1069,8 @@ fn another_node_at_a_hop_is_counted_and_hides_no_change() {
     });
     let statistics = model.statistics(&names(), NOW);
     assert_eq!(statistics.path_changes, 2);
-    assert_eq!(statistics.hosts[2].nodes, [NodeId(102), NodeId(900)]);
+    // The one that was replaced and came back stands last.
+    assert_eq!(statistics.hosts[2].nodes, [NodeId(900), NodeId(102)]);
     assert_eq!(
         statistics.verdict.name, "B -> C",
         "{:?}",
