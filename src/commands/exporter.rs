@@ -240,6 +240,7 @@ fn parse_request(request: &Request, timeout: Duration) -> Result<ProbeRequest, S
             interval,
             size: size as usize,
             on_timeout: State::Critical,
+            asks: false, // The scraper waits no longer.
         },
         timeout: left.min(timeout),
     })

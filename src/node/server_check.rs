@@ -69,7 +69,7 @@ impl ServerCheck {
         let mut state = lock(&self.state);
         let was_down = state.newest.as_ref().is_some_and(|it| it.error.is_some());
         match &error {
-            Some(error) if !was_down => log::warn!("server down: cannot {error}"),
+            Some(error) if !was_down => log::warn!("server down: {error}"),
             None if was_down => log::info!("server up: it accepts connections again"),
             _ => {}
         }

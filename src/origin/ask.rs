@@ -32,7 +32,7 @@ enum Answer {
 }
 
 impl Origin {
-    /// Asks which nodes of a silent path answer; takes [`PATIENCE`] or `--timeout`, if that is
+    /// Asks which nodes of a silent path answer; takes 2 s or `--timeout`, if that is
     /// shorter, beyond their answers. Returns `None` if `is_over` returned `true` before the end.
     pub fn ask(&self, is_over: impl Fn() -> bool) -> Option<Answering> {
         let settings = &self.node.settings;

@@ -288,7 +288,7 @@ fn server_goes(what: &'static str, answer: &'static [u8]) -> Vec<Row> {
 
 fn refused(role: &'static str, what: &'static str) -> Vec<Row> {
     let change = |subject: Subject, next| {
-        subject.expects(format!("cannot connect to {next}: Connection refused"))
+        down_once(role, subject).expects(format!("cannot connect to {next}: Connection refused"))
     };
     Stage::new(role, &[], After::Refuses).play(what, change, |address| {
         receives(role, address, "Connection refused");
@@ -297,7 +297,7 @@ fn refused(role: &'static str, what: &'static str) -> Vec<Row> {
 
 fn swallowed(role: &'static str, what: &'static str) -> Vec<Row> {
     let change = |subject: Subject, next| {
-        subject.expects_times(
+        down_once(role, subject).expects_times(
             5..=5,
             format!("cannot connect to {next}: connection timed out"),
         )
@@ -309,6 +309,14 @@ fn swallowed(role: &'static str, what: &'static str) -> Vec<Row> {
             }
         });
     })
+}
+
+/// An exit reports once that its server is down.
+fn down_once(role: &str, subject: Subject) -> Subject {
+    match role {
+        "exit" => subject.expects_times(1..=1, "server down: "),
+        _ => subject,
+    }
 }
 
 /// A client that is refused: a framed one gets an ERROR, a plain one is reset.

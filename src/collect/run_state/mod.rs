@@ -443,7 +443,7 @@ impl RunState {
         })
     }
 
-    /// Returns the state of the path, as [`Report::state`] does.
+    /// Returns the state of the path, as [`Report::state`](crate::report::Report::state) does.
     pub fn state(&self, blocks: Blocks) -> State {
         let broken = self.broken.as_ref().map(|broken| broken.state);
         let path = self.main().1;

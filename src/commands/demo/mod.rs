@@ -229,6 +229,7 @@ fn demonstrate(
         interval: INTERVAL,
         size: 64,
         on_timeout: State::Critical,
+        asks: true,
     };
     let mut run = Run::new(queue, Arc::clone(&origin.node.latest), state, printer);
     let (_, written) = measure(&[origin], &mut run, plan, stop);

@@ -64,7 +64,7 @@ pub(super) fn drive(
             break;
         };
         origin.set_down(true);
-        if broken.silent && flow.place == 0 {
+        if broken.silent && plan.asks && flow.place == 0 {
             // The flows share their path: one asks for all.
             broken.answering = origin.ask(|| stop.is_set());
         }

@@ -42,6 +42,9 @@ pub struct Plan {
     pub size: usize,
     /// The state of a path that does not answer within `--timeout`.
     pub on_timeout: State,
+    /// `true` if a path that falls silent is asked which of its nodes answer, which takes up to two
+    /// timeouts more.
+    pub asks: bool,
 }
 
 impl Plan {
@@ -52,6 +55,7 @@ impl Plan {
             interval,
             size,
             on_timeout,
+            asks: true,
         }
     }
 
