@@ -164,11 +164,6 @@ impl Rows {
             })
     }
 
-    /// The run has no end.
-    pub(super) fn is_endless(&self) -> bool {
-        self.span.is_some()
-    }
-
     /// The time at which the latest row was due; 0 for none.
     pub(super) fn latest(&self) -> MonoTime {
         MonoTime(self.times.last().copied().unwrap_or(0))

@@ -35,8 +35,6 @@ const TAIL_LASTS: Nanos = Nanos::from_millis(1_000);
 const TAIL_STANDS: Nanos = Nanos::from_millis(18_000);
 /// A change of the median that was seen for less is a burst in a run without end.
 const LEVEL_STANDS: Nanos = Nanos::from_millis(7_000);
-/// Latest blocks of a run without end that are searched in finer batches besides: eight in each.
-const LATEST: usize = 320;
 
 /// All that is known of the changes of one part.
 #[derive(Clone, Debug)]
@@ -119,14 +117,13 @@ pub(super) fn search_part(
     history: Option<&PathHistory>,
     started: WallTime,
 ) -> PartChanges {
-    fill(search, rows, column, 0);
-    let mut found = search.changes();
+    fill(search, rows, column);
+    let found = search.changes();
     let earlier = history
         .and_then(|history| history.parts.get(&column.part))
         .cloned();
     let judged = earlier.map(|mut earlier| earlier.judge(search, started));
     let against = judged.and_then(|judged| judged.against);
-    add_latest(search, rows, column, &mut found);
     let Column { part, column, .. } = column;
     let end = rows.latest();
     let mut changes: Vec<Change> = found
@@ -179,30 +176,14 @@ pub(super) fn search_part(
     }
 }
 
-/// Searches the latest blocks of a run without end in finer batches, for a rise that has just
-/// begun: a batch of all of them would be longer than it.
-fn add_latest(search: &mut Search, rows: &Rows, column: Column, found: &mut Changes) {
-    let rises = |found: &Finding| {
-        found.kind == FindingKind::Level && found.until.is_none() && found.amount.0 > 0
-    };
-    let count = rows.searched().count();
-    if !rows.is_endless() || count < 2 * LATEST || found.findings.iter().any(rises) {
-        return;
-    }
-    fill(search, rows, column, count - LATEST);
-    let mut levels = search.levels_alone();
-    levels.retain(|level| rises(level) && level.shape == Shape::Step);
-    found.findings.extend(levels);
-}
-
-/// Pushes a column into the search, without the first `skipped` rows.
-pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column, skipped: usize) {
+/// Pushes a column into the search.
+pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column) {
     search.clear();
     let read = Reading {
         column: column.column,
         ..Reading::default()
     };
-    for row in rows.searched().skip(skipped) {
+    for row in rows.searched() {
         if let Some(delay) = read.of(row.at, row.cells) {
             search.push(Block {
                 at: MonoTime(row.at),
