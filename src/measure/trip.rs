@@ -18,8 +18,9 @@ pub struct Trip {
     /// block that the origin passed on. The time of the return if the origin's clock was stepped
     /// meanwhile.
     pub at: MonoTime,
-    /// The stamps in the order of the frame: the origin's forward stamp, the nodes outward, `Turn`
-    /// at a reflector or `Forward` and `Return` at an exit, then the return stamps homeward.
+    /// The stamps in the order of the frame: the origin's forward stamp, the nodes outward, the far
+    /// end, then the return stamps homeward. A reflector stamps `Turn`, an exit `Forward` and
+    /// `Return`.
     pub hop_stamps: Vec<HopStamp>,
     /// Its return to the origin.
     pub home: Return,
@@ -114,8 +115,9 @@ pub struct SegmentPart {
 }
 
 impl SegmentPart {
-    /// The segment's part of the total: the round trip, without the wake-up delays at its ends
-    /// where both are known, so that no block drops out. `None` if a clock was stepped.
+    /// The segment's part of the total: the round trip without the wake-up delays at its ends.
+    /// Where one of them is unknown neither is subtracted, so that no block drops out. `None` if a
+    /// clock was stepped.
     pub fn part(&self) -> Option<SignedNanos> {
         self.network.or(self.round_trip)
     }

@@ -7,10 +7,10 @@
 //! measurements to one `collect` thread over a bounded channel and never wait for it. A node that
 //! is asked about itself reads that on a thread `annotate`, its SNMP agent's values on `snmp`: see
 //! [`annotator`](crate::annotate::annotator). Where metrics are served, a `metrics` thread per
-//! listening address accepts requests, and one thread per request answers with what the collector
-//! posts on the [`latest`] report when it is asked; `--sessions` is written on a thread `sessions`.
+//! listening address accepts requests. One thread per request answers with the [`latest`] report,
+//! which the collector posts on demand. A thread `sessions` writes `--sessions`.
 //!
-//! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read
+//! **The law of the pumps:** a pump never waits on a channel. Its only blocking calls are the read
 //! of its source and the write of its sink. So an application that works directly works through the
 //! chain.
 

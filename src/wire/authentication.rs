@@ -1,5 +1,5 @@
-//! Frames that only holders of a shared key can make: the authentication trailer, and the agreement
-//! of the two ends of a link on its keys.
+//! Frames that only holders of a shared key can make: the authentication trailer, and the key
+//! agreement between the two ends of a link.
 //!
 //! A link is one TCP connection between two nodes. Both ends send HELLO first, with a nonce each,
 //! the one that connected before the other. Neither HELLO is authenticated or passed on. From the

@@ -1,7 +1,7 @@
 //! Blocks in, transitions and questions out: the rules at work on one path.
 //!
-//! Memory is bounded by rules and parts of the path: a window, a distribution and at most
-//! [`MOST_OF`](super::MOST_OF) evaluations each; of the events the latest [`EVENTS`] are kept.
+//! Memory is bounded: a rule keeps a window, a distribution and at most [`MOST_OF`](super::MOST_OF)
+//! evaluations per part, and the latest [`EVENTS`] events are kept.
 
 mod playbook;
 mod replace;
