@@ -3,12 +3,13 @@
 use super::config::Common;
 use super::config::{
     Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
-    SourceConfig, StateAction, StateConfig, TargetsConfig,
+    SourceConfig, StateAction, StateConfig, TargetsConfig, TraceConfig,
 };
 use super::flags::{self, Flag, Mode, Options, Set, Word};
 use super::host_port::HostPort;
 use super::nearest::nearest;
 use super::{help, ExitCode, PROGRAM};
+use crate::remote::host::HostWord;
 use crate::report::State;
 use crate::session::admission::Accept;
 use lexopt::Arg;
@@ -66,7 +67,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, UsageEr
     }
     let mode = arguments.word.map(|word| word.mode);
     let code = match mode {
-        Some(Mode::Probe) => ExitCode::ProbeUnknown,
+        Some(Mode::Probe | Mode::Trace) => ExitCode::ProbeUnknown,
         _ => ExitCode::Usage,
     };
     let result = match (arguments.first_error.take(), arguments.print) {
@@ -158,7 +159,7 @@ impl Arguments {
                 let word = flags::words().iter().find(|word| text == word.name);
                 self.word = Some(word.ok_or_else(|| unknown_word(&text))?);
             }
-            Some(word) if self.operands.len() < word.operands.len() => self.operands.push(text),
+            Some(word) if word.takes_more(self.operands.len()) => self.operands.push(text),
             Some(word) => {
                 return Err(remedied(format_args!(
                     "{text:?} is one argument too many for {}",
@@ -185,7 +186,7 @@ impl Arguments {
             None => mode_of(&options)?,
         };
         self.check_operands(&options)?;
-        if options.on_timeout.is_some() && mode != Mode::Probe {
+        if options.on_timeout.is_some() && !matches!(mode, Mode::Probe | Mode::Trace) {
             let what = "--timeout SECONDS:STATE is for probe: the others have no state";
             return Err(remedied(what));
         }
@@ -220,6 +221,14 @@ impl Arguments {
         let command = match mode {
             Mode::State => state(self.operands, &common)?,
             Mode::Compare => compare(self.operands, &options)?,
+            Mode::Probe if options.targets.is_none() => {
+                let target = self.operands.pop().unwrap_or_default();
+                Command::Probe(probe(&options, checked("probe", &target, HostPort::hop)?))
+            }
+            Mode::Trace => {
+                let is_checked = seen.iter().any(|flag| flag.long == "server-check");
+                trace(&self.operands, &options, is_checked)?
+            }
             _ => command(options, mode, self.operands.pop())?,
         };
         Ok(Config { common, command })
@@ -244,6 +253,7 @@ impl Arguments {
             let example = match operand {
                 "ADDR" => "host:port",
                 "DO" => "name show",
+                "HOST..." => "user@host",
                 _ => "name",
             };
             return Err(remedied(format_args!(
@@ -400,16 +410,64 @@ fn check_table_format(name: &str, common: &Common) -> Result<(), String> {
     }
 }
 
-/// The command of a mode, with the options that belong to it.
-fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Command, String> {
-    let on_timeout = options.on_timeout.unwrap_or(State::Critical);
-    // A plugin's checks keep the load and the duration that they are planned for.
+/// `trace HOST...`.
+fn trace(operands: &[OsString], options: &Options, is_checked: bool) -> Result<Command, String> {
+    let hosts = operands
+        .iter()
+        .map(|host| checked("trace", host, str::parse));
+    let hosts: Vec<HostWord> = hosts.collect::<Result<_, _>>()?;
+    // Without a client the server would not be timed.
+    let server_check = if is_checked {
+        options.server_check
+    } else {
+        Some(Duration::from_secs(10))
+    };
+    if is_checked && options.trace.server.is_none() {
+        return Err(remedied("--server-check needs --server ADDR"));
+    }
+    let trace = options.trace.clone();
+    let target = HostPort {
+        host: None,
+        port: 0,
+    };
+    Ok(Command::Trace(Box::new(TraceConfig {
+        hosts,
+        options: trace,
+        server_check,
+        probe: probe(options, target),
+    })))
+}
+
+/// The options of a probe.
+fn probe(options: &Options, target: HostPort) -> ProbeConfig {
+    let (count, interval) = schedule(options);
+    ProbeConfig {
+        target,
+        count,
+        interval,
+        size: options.size,
+        flows: options.flows,
+        on_timeout: options.on_timeout.unwrap_or(State::Critical),
+    }
+}
+
+/// The number of blocks and the time between them. A plugin's checks keep the load and the duration
+/// that they are planned for.
+fn schedule(options: &Options) -> (u64, Duration) {
     let (count, interval) = match options.common.format {
         Some(Format::Nagios) => (10, Duration::from_secs(1)),
         _ => (100, Duration::from_millis(100)),
     };
-    let count = options.count.unwrap_or(count);
-    let interval = options.interval.unwrap_or(interval);
+    (
+        options.count.unwrap_or(count),
+        options.interval.unwrap_or(interval),
+    )
+}
+
+/// The command of a mode, with the options that belong to it.
+fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Command, String> {
+    let on_timeout = options.on_timeout.unwrap_or(State::Critical);
+    let (count, interval) = schedule(&options);
     Ok(match (mode, options.listen, options.forward_to) {
         (Mode::Exporter, ..) => Command::Exporter,
         (Mode::Probe, ..) => match options.targets {
@@ -420,14 +478,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
                 size: options.size,
                 on_timeout,
             }),
-            None => Command::Probe(ProbeConfig {
-                target: checked("probe", &operand.unwrap_or_default(), HostPort::hop)?,
-                count,
-                interval,
-                size: options.size,
-                flows: options.flows,
-                on_timeout,
-            }),
+            None => unreachable!("it has a function of its own"),
         },
         (Mode::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
         (Mode::Demo, ..) => Command::Demo(DemoConfig { seed: options.seed }),
@@ -436,7 +487,9 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             let config = passive.checked(operand, options.interface, &options.common);
             Command::Passive(config.map_err(remedied)?)
         }
-        (Mode::State | Mode::Compare, ..) => unreachable!("they have functions of their own"),
+        (Mode::State | Mode::Compare | Mode::Trace, ..) => {
+            unreachable!("they have functions of their own")
+        }
         (Mode::Help, ..) => Command::Help(operand.map(|topic| topic.to_string_lossy().into())),
         (_, Some(listen), forward_to) => Command::Node(NodeConfig {
             listen,

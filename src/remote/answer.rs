@@ -149,7 +149,10 @@ mod tests {
         let tag = Tag::new(7);
         let (one, two) = tag.halves();
         assert_eq!(Answer::read("Welcome to edge!", &tag), None);
-        assert_eq!(Answer::read(&format!("t={one}; t=$t{two}; echo"), &tag), None);
+        assert_eq!(
+            Answer::read(&format!("t={one}; t=$t{two}; echo"), &tag),
+            None
+        );
         let prompt = format!("\u{1b}[1medge$ {tag} end");
         assert_eq!(Answer::read(&prompt, &tag), Some(Answer::End));
         assert_eq!(Answer::read(&format!("{tag}end"), &tag), None);
@@ -160,7 +163,9 @@ mod tests {
         let tag = Tag::new(7);
         for seed in 0..2000 {
             let mut random = Random::new(seed);
-            let words = ["put", "node", "order", "host", "net:[", " ", "9", "\u{1}", "\u{fffd}"];
+            let words = [
+                "put", "node", "order", "host", "net:[", " ", "9", "\u{1}", "\u{fffd}",
+            ];
             let mut line = tag.to_string();
             for _ in 0..random.below(8) {
                 line.push(' ');

@@ -23,9 +23,11 @@ impl FromStr for HostWord {
     /// Reads `[user@]host[=ADDR]`. The error completes the sentence "trace HOST ...".
     fn from_str(text: &str) -> Result<Self, String> {
         if text.contains("://") {
-            return Err("is a URL: write user@host; a port belongs into ssh_config, or \
+            return Err(
+                "is a URL: write user@host; a port belongs into ssh_config, or \
                  --ssh \"ssh -p PORT\""
-                .into());
+                    .into(),
+            );
         }
         let (login, address) = match text.split_once('=') {
             Some((login, address)) => (login, Some(reached_at(address)?)),
@@ -119,7 +121,12 @@ mod tests {
             ("root@edge", "root@edge", "edge", None),
             ("a@b@edge", "a@b@edge", "edge", None),
             ("root@edge=10.0.0.7", "root@edge", "edge", Some("10.0.0.7")),
-            ("my_alias=core.lan", "my_alias", "my_alias", Some("core.lan")),
+            (
+                "my_alias=core.lan",
+                "my_alias",
+                "my_alias",
+                Some("core.lan"),
+            ),
             ("2001:db8::1", "2001:db8::1", "2001:db8::1", None),
             ("core=[2001:db8::1]", "core", "core", Some("2001:db8::1")),
             ("core=fe80::1%eth0", "core", "core", Some("fe80::1%eth0")),

@@ -75,7 +75,11 @@ mod tests {
             ("Linux x86_64", Some(Little), &["x86_64", "i686"][..]),
             ("Linux x86_64", None, &["x86_64", "i686"]),
             ("Linux i686", Some(Little), &["i686"]),
-            ("Linux aarch64", Some(Little), &["aarch64", "armv7", "armv5te"]),
+            (
+                "Linux aarch64",
+                Some(Little),
+                &["aarch64", "armv7", "armv5te"],
+            ),
             ("Linux armv8l", Some(Little), &["armv7", "armv5te"]),
             ("Linux armv7l", Some(Little), &["armv7", "armv5te"]),
             ("Linux armv6l", Some(Little), &["armv5te"]),

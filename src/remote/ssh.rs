@@ -8,6 +8,8 @@ const OPTIONS: &[&str] = &[
     "-x",
     "-oBatchMode=yes",
     "-oClearAllForwardings=yes",
+    // A master that stays would keep our pipes open.
+    "-oControlMaster=no",
     "-oConnectTimeout=30",
     "-oServerAliveInterval=5",
     "-oServerAliveCountMax=2",
@@ -71,7 +73,9 @@ impl Default for Ssh {
 /// Returns the HostName of what `ssh -G` printed; `None` if there is none.
 pub fn host_name(configuration: &str) -> Option<&str> {
     let mut lines = configuration.lines();
-    let name = lines.find_map(|line| line.strip_prefix("hostname "))?.trim();
+    let name = lines
+        .find_map(|line| line.strip_prefix("hostname "))?
+        .trim();
     (!name.is_empty()).then_some(name)
 }
 
@@ -120,7 +124,9 @@ pub fn failure(errors: &str, status: Option<i32>, login: &str) -> String {
     let last = last.unwrap_or_default();
     match status {
         Some(127) => format!("the host has no sh{last}; trace needs one there"),
-        Some(code) => format!("ssh ended with {code} before an answer{last}; try: ssh {login} true"),
+        Some(code) => {
+            format!("ssh ended with {code} before an answer{last}; try: ssh {login} true")
+        }
         None => format!("ssh was ended by a signal{last}"),
     }
 }
@@ -139,7 +145,10 @@ mod tests {
         let asked = ssh.configuration("edge").unwrap();
         assert_eq!(asked[3..], ["-G", "--", "edge"]);
         let other = Ssh::new("dbclient -y").unwrap();
-        assert_eq!(other.run("edge", "true"), ["dbclient", "-y", "edge", "true"]);
+        assert_eq!(
+            other.run("edge", "true"),
+            ["dbclient", "-y", "edge", "true"]
+        );
         assert_eq!(other.configuration("edge"), None);
         assert!(Ssh::new("  ").is_err());
     }

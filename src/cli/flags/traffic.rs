@@ -103,7 +103,7 @@ pub(super) const FLAGS: &[Flag] = &[
             done so for this long, and closes at once. The probe reports the connect and a server \
             that is down. Every check is a connection without a request in the log of the server; \
             MySQL blocks a host after some (max_connect_errors).",
-        modes: &[Mode::Exit],
+        modes: &[Mode::Exit, Mode::Trace],
         set: Set::Text(|s, text| {
             s.server_check = Some(value::duration(text)?).filter(|span| !span.is_zero());
             Ok(())
