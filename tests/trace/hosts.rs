@@ -34,14 +34,7 @@ pub(crate) struct Hosts {
 impl Hosts {
     /// Hosts 1 to the number of `kinds`; host 0 is the near end.
     pub(crate) fn new(kinds: &[Kind]) -> Self {
-        crate::lab::require(&[
-            "ip",
-            "unshare",
-            "nsenter",
-            "ssh",
-            "ssh-keygen",
-            "/usr/sbin/sshd",
-        ]);
+        crate::lab::require(&["ip", "unshare", "nsenter", "ssh", "ssh-keygen", "sshd"]);
         let delay = [Duration::from_micros(200); 2];
         let path = TestPath::new(&vec![delay; kinds.len()]);
         let dir = Dir::new(&format!("trace-{}", path.space(0)));
@@ -115,6 +108,7 @@ impl Hosts {
         }
         script += &match kind {
             Kind::Dropbear => {
+                crate::lab::require(&["dropbear", "dropbearkey", "busybox"]);
                 let key = format!("{here}/dropbear{node}");
                 run("dropbearkey", &["-t", "ed25519", "-f", &key]);
                 let busybox = APPLETS.map(|name| {
