@@ -8,7 +8,7 @@ use super::config::{
 use super::flags::{self, Flag, Mode, Options, Set, Word};
 use super::host_port::HostPort;
 use super::nearest::nearest;
-use super::{help, ExitCode, PROGRAM};
+use super::{help, value, version, ExitCode};
 use crate::report::State;
 use crate::session::admission::Accept;
 use lexopt::Arg;
@@ -74,8 +74,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, UsageEr
         (None, Some(Print::ShortHelp)) => return Ok(Action::Print(help::short(arguments.word))),
         (None, Some(Print::LongHelp)) => return Ok(Action::Print(help::long(arguments.word))),
         (None, Some(Print::Version)) => {
-            let version = env!("CARGO_PKG_VERSION");
-            return Ok(Action::Print(format!("{PROGRAM} {version}\n")));
+            return Ok(Action::Print(version::text()));
         }
         (None, None) => arguments.into_config(mode),
     };
@@ -136,7 +135,7 @@ impl Arguments {
                 self.options.push((flag.long, OsString::new()));
                 return Ok(Some(()));
             }
-            Set::Text(_) | Set::Path(_) => {
+            Set::Text(_) | Set::Choice(..) | Set::Path(_) => {
                 let value = parser.value().map_err(|_| {
                     let flag = flags::find(flag.long, mode).unwrap_or(flag);
                     let kind = flag.value.unwrap_or("VALUE");
@@ -265,6 +264,12 @@ fn apply(flag: &Flag, value: &OsStr, options: &mut Options) -> Result<(), String
             checked(&format!("--{}", flag.long), value, |text| {
                 set(options, text)
             })?;
+        }
+        Set::Choice(words, set) => {
+            let place = checked(&format!("--{}", flag.long), value, |text| {
+                value::choice(text, words)
+            })?;
+            set(options, place);
         }
         Set::Help | Set::Version => {}
     }
@@ -1303,8 +1308,8 @@ probe b:1 -l :1
             ("probe --help", help::long(word("probe"))),
             ("--help --wrong probe", help::long(word("probe"))),
             ("passive -h -c x", help::short(word("passive"))),
-            ("-V", "subsegment-tcp-speeds 0.1.0\n".to_owned()),
-            ("--version", "subsegment-tcp-speeds 0.1.0\n".to_owned()),
+            ("-V", version::text()),
+            ("--version", version::text()),
         ] {
             assert_eq!(parse(args(line)), Ok(Action::Print(text)), "{line}");
         }
