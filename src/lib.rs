@@ -39,6 +39,7 @@
 //! | 6 | [`collect`] | measurements of all pumps | the state of a run and its latest report | |
 //! | 7 | [`manual`] | a topic | a page of plain text | |
 //! | 7 | [`node`] | sockets, threads, channels | calls into the core | |
+//! | 8 | [`generate`] | the tables of options, commands and topics | a manual page, completions | |
 //! | 8 | [`origin`] | a next hop | an open session, its blocks and answers | |
 //! | 9 | [`publish`] | reports and connection records | stdout, files, the terminal, HTTP | |
 //! | 10 | [`commands`] | a `Config` | a run, and the exit code | |
@@ -56,6 +57,7 @@ pub mod collect;
 pub mod columns;
 pub mod commands;
 pub mod decimal;
+pub mod generate;
 pub mod http;
 pub mod manual;
 pub mod measure;

@@ -32,7 +32,7 @@ pub use config::{
     TimeArgument,
 };
 pub use exit::ExitCode;
-pub(crate) use help::wrapped;
+pub(crate) use help::{sentence, wrapped, EXAMPLES, PURPOSE};
 pub use host_port::HostPort;
 pub use nearest::nearest;
 pub use parse::{parse, Action, UsageError};

@@ -2,8 +2,8 @@
 
 use super::config::Common;
 use super::config::{
-    Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
-    SourceConfig, StateAction, StateConfig, TargetsConfig,
+    Artifact, Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig,
+    ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, ARTIFACTS, STATE_ACTIONS,
 };
 use super::flags::{self, Flag, Mode, Options, Set, Word};
 use super::host_port::HostPort;
@@ -243,6 +243,7 @@ impl Arguments {
             let example = match operand {
                 "ADDR" => "host:port",
                 "DO" => "name show",
+                "KIND" => "man",
                 _ => "name",
             };
             return Err(remedied(format_args!(
@@ -352,14 +353,15 @@ fn state(operands: Vec<OsString>, common: &Common) -> Result<Command, String> {
     let mut operands = operands.into_iter();
     let file = operands.next().unwrap_or_default().into();
     let (action, part) = (operands.next().unwrap_or_default(), operands.next());
-    let action = match (action.to_str(), part) {
-        (Some("show"), None) => StateAction::Show,
-        (Some("show"), Some(part)) => {
+    let place = STATE_ACTIONS.iter().position(|word| action == *word);
+    let action = match (place, part) {
+        (Some(0), None) => StateAction::Show,
+        (Some(0), Some(part)) => {
             return Err(remedied(format_args!(
                 "{part:?} is one argument too many: show has all parts"
             )))
         }
-        (Some("accept"), part) => {
+        (Some(1), part) => {
             StateAction::Accept(part.map(|part| part.to_string_lossy().into_owned()))
         }
         _ => {
@@ -442,6 +444,12 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             Command::Passive(config.map_err(remedied)?)
         }
         (Mode::State | Mode::Compare, ..) => unreachable!("they have functions of their own"),
+        (Mode::Generate, ..) => {
+            let kinds = [Artifact::Man, Artifact::Bash, Artifact::Zsh, Artifact::Fish];
+            let kind = operand.unwrap_or_default();
+            let place = checked("generate", &kind, |text| value::choice(text, ARTIFACTS))?;
+            Command::Generate(kinds[place])
+        }
         (Mode::Help, ..) => Command::Help(operand.map(|topic| topic.to_string_lossy().into())),
         (_, Some(listen), forward_to) => Command::Node(NodeConfig {
             listen,
@@ -992,6 +1000,7 @@ mod tests {
                     ..PassiveConfig::default()
                 }),
             ),
+            ("generate zsh", Command::Generate(Artifact::Zsh)),
             ("help", Command::Help(None)),
             ("help verdict", Command::Help(Some("verdict".into()))),
         ];

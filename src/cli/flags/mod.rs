@@ -29,8 +29,8 @@ use crate::{FULL, SMALL};
 use std::path::PathBuf;
 use std::time::Duration;
 use Mode::{
-    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
-    Source, State as Stored,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Generate, Help, Passive, Probe, Proxy,
+    Relay, Source, State as Stored,
 };
 
 /// Most payload bytes of a block, as on the wire.
@@ -40,7 +40,7 @@ const BLOCK_MAX_BYTES: usize = 1 << 20;
 // --accept auto it serves raw clients too.
 const EVERY: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, CheckRules, Exporter, Passive, Help,
-    Stored, Compare,
+    Stored, Compare, Generate,
 ];
 const LOGGING: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter, Passive,
@@ -92,7 +92,8 @@ pub enum Section {
 }
 
 impl Section {
-    pub(super) const ALL: &'static [Self] = &[
+    /// Every section, in the order of the help.
+    pub const ALL: &'static [Self] = &[
         Self::Role,
         Self::Traffic,
         Self::Probe,
