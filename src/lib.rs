@@ -94,7 +94,8 @@ pub mod wire;
 /// - `node/pump/mod.rs`, `report/session.rs`: the HTTP exchanges of `--sessions`;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
-/// - `cli/help.rs`: the references to texts that a small build lacks.
+/// - `cli/help.rs`: the references to texts that a small build lacks;
+/// - `cli/version.rs`: the name of the feature.
 pub const FULL: bool = cfg!(feature = "full");
 
 /// The reason that an error gives for a part that only a build with the feature `full` has.

@@ -209,6 +209,11 @@ fn escaped(text: &str) -> String {
             '`' => out.push_str("\\(ga"),
             '^' => out.push_str("\\(ha"),
             '~' => out.push_str("\\(ti"),
+            // A line may end behind these.
+            ',' | '&' | '=' => {
+                out.push(c);
+                out.push_str("\\:");
+            }
             c => out.push(c),
         }
     }
@@ -242,7 +247,7 @@ mod tests {
     #[test]
     fn no_character_of_a_text_is_taken_for_a_request_or_an_escape() {
         assert_eq!(escaped(".TH 'x'"), "\\&.TH \\(aqx\\(aq");
-        assert_eq!(escaped("a \\ -c"), "a \\e \\-c");
+        assert_eq!(escaped("a \\ -c,b"), "a \\e \\-c,\\:b");
         for line in text().lines().filter(|line| line.starts_with(['.', '\''])) {
             let known = [
                 ".\\\"", ".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".BR", ".br",

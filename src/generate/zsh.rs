@@ -14,7 +14,8 @@ pub(super) fn text() -> String {
     );
     let _ = writeln!(text, "\n_{PROGRAM}() {{");
     text.push_str("    local curcontext=$curcontext state line ret=1\n    typeset -A opt_args\n");
-    text.push_str("    _arguments -C -s -S \\\n");
+    // With -A, the options behind a command are its own.
+    text.push_str("    _arguments -C -s -S -A '-*' \\\n");
     for flag in options(None) {
         let _ = writeln!(text, "        {} \\", option(flag));
     }
