@@ -1,4 +1,4 @@
-//! What a process can be, and the command words.
+//! The commands, and the roles that a process can have.
 
 use std::fmt;
 use Mode::{
