@@ -7,22 +7,10 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use subsegment_tcp_speeds::sys::{self, SocketOptions, Source};
+use subsegment_tcp_speeds::sys;
 use util::http::{ask, metrics_of};
 use util::json::Value;
-use util::{free_port, json, need, program, Dir, Node, Process, LONG};
-
-/// Connects from `own`.
-#[track_caller]
-fn connect_from(own: &str, to: SocketAddr) -> TcpStream {
-    let options = SocketOptions {
-        source: Some(Source::Address(own.parse().unwrap())),
-        dscp: None,
-    };
-    let stream = sys::connect(to, LONG, &options).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    stream
-}
+use util::{connect_from, free_port, json, need, program, Dir, Node, Process, LONG};
 
 #[track_caller]
 fn accept(server: &TcpListener) -> TcpStream {

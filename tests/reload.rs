@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::sys::{self, SocketOptions, Source};
+use subsegment_tcp_speeds::sys;
 use util::http::{ask, metrics_of};
-use util::{need, program, Dir, Node, Process, LONG};
+use util::{connect_from, need, program, try_connect_from, Dir, Node, Process, LONG};
 
 const OLD: &str = "000102030405060708090a0b0c0d0e0f\n";
 const NEW: &str = "f0e0d0c0b0a090807060504030201000\n";
@@ -50,16 +50,6 @@ fn reload(process: &mut Process, count: usize) -> String {
     }
 }
 
-fn connect_from(own: &str, to: SocketAddr) -> TcpStream {
-    let options = SocketOptions {
-        source: Some(Source::Address(own.parse().unwrap())),
-        dscp: None,
-    };
-    let stream = sys::connect(to, LONG, &options).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    stream
-}
-
 /// Sends through a chain and back.
 #[track_caller]
 fn assert_echoes(mut stream: &TcpStream) {
@@ -72,14 +62,7 @@ fn assert_echoes(mut stream: &TcpStream) {
 /// The node resets a client from `own`, at the latest at its first read.
 #[track_caller]
 fn assert_refused(own: &str, to: SocketAddr) {
-    let options = SocketOptions {
-        source: Some(Source::Address(own.parse().unwrap())),
-        dscp: None,
-    };
-    let read = sys::connect(to, LONG, &options).and_then(|mut stream| {
-        stream.set_read_timeout(Some(LONG))?;
-        stream.read(&mut [0])
-    });
+    let read = try_connect_from(own, to).and_then(|mut stream| stream.read(&mut [0]));
     assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
@@ -278,21 +261,9 @@ fn targets_come_and_go_and_those_that_stay_go_on() {
         "--targets",
     ]);
     let mut probe = Process::start(probe.arg(&targets).stdout(Stdio::piped()));
-    let line = probe.wait_line("metrics at http://");
-    let address = line
-        .split("http://")
-        .nth(1)
-        .unwrap()
-        .split('/')
-        .next()
-        .unwrap()
-        .to_owned();
+    let address = metrics_of(&mut probe);
     let sent = |path: &str| -> Option<u64> {
-        let mut stream = TcpStream::connect(&address).unwrap();
-        let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
+        let (_, text) = ask(address, "/metrics", "");
         let label = format!("path=\"{path}\"");
         let mut lines = text.lines().filter(|line| line.contains(&label));
         let line = lines.find(|line| line.starts_with("subsegment_blocks_sent_total"))?;

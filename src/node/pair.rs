@@ -115,9 +115,9 @@ impl EndPair {
         format!("{client} (through {peer})")
     }
 
-    /// Returns a number that changes when bytes move: when a pump reads or sends, and when a peer
-    /// takes bytes that the kernel holds for it. The queue of a slow reader may be so long that no
-    /// pump moves for minutes.
+    /// Returns a number that changes when bytes move. That is when a pump reads or sends, and when
+    /// a peer takes bytes that the kernel holds for it. The queue of a slow reader may be so long
+    /// that no pump moves for minutes.
     pub fn movement(&self) -> usize {
         let moved = self.moved.load(Ordering::Relaxed);
         moved.wrapping_add(self.unacknowledged())
