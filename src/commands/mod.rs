@@ -23,6 +23,7 @@ pub mod targets;
 pub mod trace;
 
 use crate::cli::{self, Action, Command, Config, ExitCode, PROGRAM};
+use crate::generate;
 use crate::node::StopFlag;
 use crate::output::{print_error, Output, OutputError};
 use crate::report::State;
@@ -73,6 +74,7 @@ fn dispatch(mut args: Vec<OsString>) -> Result<ExitCode, Failure> {
         Ok(Action::Run(config)) => match config.command {
             // The pager has to start without a mask of signals.
             Command::Help(topic) if FULL => help::run(topic.as_deref()),
+            Command::Generate(artifact) if FULL => print(&generate::text(artifact)),
             _ => run(*config, control),
         },
         Ok(Action::Print(text)) => print(&text),
@@ -138,7 +140,7 @@ fn run(mut config: Config, control: Option<Control>) -> Result<ExitCode, Failure
         Command::Trace(config) => trace::run(common, *config, signals, &stop),
         Command::Passive(config) => passive::run(&common, &config, signals),
         Command::Compare(config) => compare::run(&config, common.format),
-        Command::Help(_) => unreachable!("dispatch has run it"),
+        Command::Help(_) | Command::Generate(_) => unreachable!("dispatch has run it"),
         Command::Exporter => exporter::run(&common, signals, &stop),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);

@@ -52,7 +52,7 @@ use crate::session::admission::Accept;
 use crate::sync::{lock, random};
 use crate::time::Nanos;
 use crate::wire::proxy::ProxyVersion;
-use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT, VERSION};
+use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -214,19 +214,16 @@ impl Node {
         next_hop: String,
     ) -> NodeInfo {
         NodeInfo {
-            id: self.id,
-            role,
-            versions: (VERSION, VERSION),
             abilities: match role {
                 NodeRole::Exit => ABILITY_PROBES,
                 _ => 0,
             },
             clock_error: self.clock.error(),
             connect,
-            name: self.settings.name.clone(),
             address,
             next_hop,
             tags: self.settings.tags.clone(),
+            ..NodeInfo::new(self.id, role, self.settings.name.clone())
         }
     }
 

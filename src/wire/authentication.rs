@@ -242,9 +242,9 @@ pub fn make_room(frame: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{set_egress, Stamp, StampDirection, StampFlags};
+    use super::super::{set_egress, Stamp, StampDirection};
     use super::*;
-    use crate::time::{Nanos, WallTime};
+    use crate::time::WallTime;
 
     const KEY: Key = Key([7; 16]);
 
@@ -265,15 +265,8 @@ mod tests {
         let mut bytes = Vec::new();
         for hop in 0..stamps {
             let stamp = Stamp {
-                node: 9,
-                hop,
-                direction: StampDirection::Forward,
-                generation: 0,
-                flags: StampFlags::default(),
-                held: Nanos::ZERO,
-                arrival: None,
-                ingress: WallTime(100),
                 egress: WallTime(200),
+                ..Stamp::new(9, hop, StampDirection::Forward, WallTime(100))
             };
             bytes.resize(bytes.len() + STAMP_LEN, 0);
             let at = bytes.len() - STAMP_LEN;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use Mode::{
-    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
-    Source, State, Trace,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Generate, Help, Passive, Probe, Proxy,
+    Relay, Source, State, Trace,
 };
 
 /// The role or command of the process. It follows from the command word, or from the addresses
@@ -40,6 +40,8 @@ pub enum Mode {
     Compare,
     /// Starts the nodes of a path over ssh, and probes it.
     Trace,
+    /// Prints a manual page or completions.
+    Generate,
 }
 
 impl Mode {
@@ -61,6 +63,7 @@ impl Mode {
             State => "the word state",
             Compare => "the word compare",
             Trace => "the word trace",
+            Generate => "the word generate",
         }
     }
 
@@ -71,7 +74,10 @@ impl Mode {
 
     /// Returns `true` if only a build with the feature `full` has this mode.
     pub(super) const fn is_full_only(self) -> bool {
-        matches!(self, Demo | Exporter | Passive | Help | Compare | Trace)
+        matches!(
+            self,
+            Demo | Exporter | Passive | Help | Compare | Generate | Trace
+        )
     }
 }
 
@@ -93,6 +99,7 @@ impl fmt::Display for Mode {
             State => "state",
             Compare => "comparison",
             Trace => "trace",
+            Generate => "generate",
         })
     }
 }
@@ -222,5 +229,15 @@ pub(super) const WORDS: &[Word] = &[
         operands: &["[TOPIC]"],
         brief: "print a topic of the manual, or the list of topics",
         examples: "    subsegment-tcp-speeds help verdict\n",
+    },
+    Word {
+        name: "generate",
+        mode: Generate,
+        operands: &["KIND"],
+        brief: "print a man page, or completions: bash, zsh, fish",
+        examples: "\
+    subsegment-tcp-speeds generate man > subsegment-tcp-speeds.1
+    subsegment-tcp-speeds generate bash > subsegment-tcp-speeds.bash
+",
     },
 ];
