@@ -332,7 +332,7 @@ mod tests {
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
             seen += 1;
         }
-        assert_eq!(seen, 31);
+        assert_eq!(seen, 34);
     }
 
     #[test]

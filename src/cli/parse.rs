@@ -578,12 +578,13 @@ fn remedied(message: impl fmt::Display) -> String {
 mod tests {
     use super::super::config::AllowSource;
     use super::super::passive::{Input, PassiveConfig};
-    use super::super::{Common, TimeArgument};
+    use super::super::{Common, Ports, TimeArgument, TraceOptions};
     use super::*;
     use crate::annotation::Classes;
     use crate::measure::sla::simple;
     use crate::measure::Sla;
     use crate::passive::{GroupBy, Side};
+    use crate::remote::ssh::Ssh;
     use crate::report::passive::PassiveFormat;
     use crate::sys::{Dscp, Source};
     use crate::time::{Nanos, WallTime};
@@ -618,6 +619,44 @@ mod tests {
         match &mut config.command {
             Command::Source(source) => source,
             other => panic!("{other:?}"),
+        }
+    }
+
+    const TRACE: &str = "trace a";
+
+    fn trace_config(config: &mut Config) -> &mut TraceConfig {
+        match &mut config.command {
+            Command::Trace(trace) => trace,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn trace_options(config: &mut Config) -> &mut TraceOptions {
+        &mut trace_config(config).options
+    }
+
+    #[test]
+    fn trace_takes_any_number_of_hosts_and_refuses_what_is_none() {
+        let mut config = run("trace root@a b=10.0.0.1 -c 5 c");
+        let hosts = &trace_config(&mut config).hosts;
+        let logins: Vec<_> = hosts.iter().map(|host| host.login.as_str()).collect();
+        assert_eq!(logins, ["root@a", "b", "c"]);
+        for (line, part) in [
+            ("trace", "trace needs HOST...: trace user@host"),
+            ("trace a b=1:2", "see --ports"),
+            ("trace -- -oProxyCommand=x", "begins with a dash"),
+            ("trace a --ports 0", "is no range of ports"),
+            ("trace a --ports 9010-9000", "is no range of ports"),
+            (
+                "trace a --server-check 5",
+                "--server-check needs --server ADDR",
+            ),
+            ("trace a --targets f", "--targets names them"),
+            ("trace a --key-file f", "--key-file is for"),
+        ] {
+            let error = error(line);
+            assert!(error.to_string().contains(part), "{line}: {error}");
+            assert_eq!(error.exit_code(), ExitCode::ProbeUnknown, "{line}");
         }
     }
 
@@ -697,6 +736,39 @@ mod tests {
         ("port", "passive x --port 80 --port 443", PASSIVE, |c| {
             passive(c).filter.ports = vec![80, 443];
         }),
+        ("server", "trace a --server b:1", TRACE, |c| {
+            trace_options(c).server = Some(address("b:1"));
+        }),
+        ("ports", "trace a --ports 9000-9010", TRACE, |c| {
+            trace_options(c).ports = Some(Ports {
+                first: 9000,
+                last: 9010,
+            });
+        }),
+        ("ssh", "trace a --ssh dbclient", TRACE, |c| {
+            trace_options(c).ssh = Ssh::new("dbclient").unwrap();
+        }),
+        ("binaries", "trace a --binaries d", TRACE, |c| {
+            trace_options(c).binaries = Some("d".into());
+        }),
+        ("installed-only", "trace a --installed-only", TRACE, |c| {
+            trace_options(c).installed_only = true;
+        }),
+        ("dry-run", "trace a --dry-run", TRACE, |c| {
+            trace_options(c).dry_run = true;
+        }),
+        ("verbose", "trace a -v", TRACE, |c| {
+            trace_options(c).verbose = true;
+        }),
+        ("count", "trace a -c 3", TRACE, |c| {
+            trace_config(c).probe.count = 3;
+        }),
+        (
+            "server-check",
+            "trace a --server b:1 --server-check 0",
+            "trace a --server b:1",
+            |c| trace_config(c).server_check = None,
+        ),
         ("verbose", "passive x -v", PASSIVE, |c| {
             passive(c).verbose = true;
         }),
@@ -1119,7 +1191,7 @@ mod tests {
     --bind "10.0.0.1:80" is neither an address nor the name of an interface: write 10.0.0.1,
         ::1 or eth0
 -l :1 --bind eth0
-    --bind is for source, relay, entry, exit, proxy, probe, exporter, and --listen without
+    --bind is for source, relay, entry, exit, proxy, probe, trace, exporter, and --listen without
         --forward-to makes this the echo
 -l :1 --max-connections 0
     --max-connections "0" is not a whole number from 1 to 1000000
@@ -1132,10 +1204,10 @@ mod tests {
 -f b:1 --warning 20%,200ms --critical 100ms,20%
     --critical "100ms,20%" does not fit: --warning 200ms is above --critical 100ms
 -l :1 --rules r
-    --rules is for source, relay, entry, probe, and --listen without --forward-to makes this
+    --rules is for source, relay, entry, probe, trace, and --listen without --forward-to makes this
         the echo
 check-rules r -s 3
-    --size is for probe, and the word check-rules makes this the check of rules
+    --size is for probe, trace, and the word check-rules makes this the check of rules
 check-rules
     check-rules needs FILE: check-rules name
 -f b:1 --report=
@@ -1160,7 +1232,7 @@ check-rules
     --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by
         its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
 -l :1 --ask load
-    --ask is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
+    --ask is for source, relay, entry, probe, trace, and --listen without --forward-to makes this the echo
 -f b:1 --annotate lod
     --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory,
         files, mib, interfaces, tcp, tags, snmp, joined by commas
@@ -1170,11 +1242,11 @@ check-rules
 -l :1 -b 9
     --block is for source, and --listen without --forward-to makes this the echo
 -l :1 -f b:1 -c 9
-    --count is for probe, and --listen with --forward-to makes this the relay
+    --count is for probe, trace, and --listen with --forward-to makes this the relay
 -l :1 -f b:1 -r -i 9
-    --interval is for probe, and --remove-perf-headers makes this the exit
+    --interval is for probe, trace, and --remove-perf-headers makes this the exit
 -l :1 --accept raw -f b:1 -s 9
-    --size is for probe, and --accept raw with --forward-to makes this the entry
+    --size is for probe, trace, and --accept raw with --forward-to makes this the entry
 -l :1 --accept raw -f b:1 -r -n
     --dont-add-perf-headers is for relay, echo, entry, exit, and --accept raw with
         --remove-perf-headers makes this the proxy
@@ -1185,7 +1257,7 @@ exporter --probe-allow b:1
 exporter --metrics-listen :9
     exporter needs --probe-allow TARGETS
 demo -c 1
-    --count is for probe, and the word demo makes this the demo
+    --count is for probe, trace, and the word demo makes this the demo
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 frobnicate b:1

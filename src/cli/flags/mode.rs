@@ -163,8 +163,8 @@ pub(super) const WORDS: &[Word] = &[
         brief: "start nodes over ssh, probe the path, leave nothing",
         examples: "\
     subsegment-tcp-speeds trace root@edge admin@core db1
-    subsegment-tcp-speeds trace edge core=10.0.0.7 --server 10.1.0.5:5432 -c 200
-    subsegment-tcp-speeds trace edge core --ports 9000-9010 --report-html path.html
+    subsegment-tcp-speeds trace edge core=10.0.0.7 --server 10.1.0.5:5432
+    subsegment-tcp-speeds trace edge core --ports 9000-9010 -v
 ",
     },
     Word {

@@ -26,7 +26,7 @@ pub(super) const FLAGS: &[Flag] = &[
         long: "ports",
         value: Some("FIRST-LAST"),
         section: Section::Trace,
-        brief: "ports of the nodes (default: the kernel's choice)",
+        brief: "ports of the nodes (default: any free one)",
         help: "For hosts that a firewall separates: each node takes the first port of the range \
             that is free on its host.",
         modes: TRACE,
