@@ -36,7 +36,7 @@ pub enum ByteOrder {
 
 /// An answer of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum HostAnswer {
     /// The system and the machine, as `uname -sm` prints them.
     Machine(String),
     /// The byte order; `None` if the host has no /proc.
@@ -59,7 +59,7 @@ pub enum Answer {
     Ended,
 }
 
-impl Answer {
+impl HostAnswer {
     /// Reads a line of the host; `None` for one that is no answer.
     pub fn read(line: &str, tag: &Tag) -> Option<Self> {
         // A prompt or a banner without a line end may stand before it.
@@ -110,32 +110,38 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    fn read(text: &str) -> Option<Answer> {
-        Answer::read(&format!("00000000000000ab {text}"), &Tag::new(0xab))
+    fn read(text: &str) -> Option<HostAnswer> {
+        HostAnswer::read(&format!("00000000000000ab {text}"), &Tag::new(0xab))
     }
 
     #[test]
     fn every_answer_is_read() {
         for (line, answer) in [
-            ("machine Linux mips", Answer::Machine("Linux mips".into())),
-            ("order \u{1}", Answer::Order(Some(ByteOrder::Little))),
-            ("order \u{2}", Answer::Order(Some(ByteOrder::Big))),
-            ("order ", Answer::Order(None)),
-            ("host  ", Answer::Host(None)),
-            ("host 12-34 ", Answer::Host(None)),
+            (
+                "machine Linux mips",
+                HostAnswer::Machine("Linux mips".into()),
+            ),
+            ("order \u{1}", HostAnswer::Order(Some(ByteOrder::Little))),
+            ("order \u{2}", HostAnswer::Order(Some(ByteOrder::Big))),
+            ("order ", HostAnswer::Order(None)),
+            ("host  ", HostAnswer::Host(None)),
+            ("host 12-34 ", HostAnswer::Host(None)),
             (
                 "host 12-34 lrwxrwxrwx 1 root root 0 Nov 28 00:00 /proc/self/ns/net -> net:[4026]",
-                Answer::Host(Some("12-34 net:[4026]".into())),
+                HostAnswer::Host(Some("12-34 net:[4026]".into())),
             ),
-            ("path /usr/my bin/x", Answer::Path("/usr/my bin/x".into())),
-            ("installed x 0.1.0", Answer::Installed("x 0.1.0".into())),
-            ("end", Answer::End),
-            ("dir /tmp/.x.1", Answer::Dir(Some("/tmp/.x.1".into()))),
-            ("dir ", Answer::Dir(None)),
-            ("put 10 x 0.1.0", Answer::Put(10, "x 0.1.0".into())),
-            ("put 10 ", Answer::Put(10, String::new())),
-            ("node x: listening", Answer::Node("x: listening".into())),
-            ("ended\r", Answer::Ended),
+            (
+                "path /usr/my bin/x",
+                HostAnswer::Path("/usr/my bin/x".into()),
+            ),
+            ("installed x 0.1.0", HostAnswer::Installed("x 0.1.0".into())),
+            ("end", HostAnswer::End),
+            ("dir /tmp/.x.1", HostAnswer::Dir(Some("/tmp/.x.1".into()))),
+            ("dir ", HostAnswer::Dir(None)),
+            ("put 10 x 0.1.0", HostAnswer::Put(10, "x 0.1.0".into())),
+            ("put 10 ", HostAnswer::Put(10, String::new())),
+            ("node x: listening", HostAnswer::Node("x: listening".into())),
+            ("ended\r", HostAnswer::Ended),
         ] {
             assert_eq!(read(line), Some(answer), "{line:?}");
         }
@@ -148,14 +154,14 @@ mod tests {
     fn chatter_around_answers_is_no_answer() {
         let tag = Tag::new(7);
         let (one, two) = tag.halves();
-        assert_eq!(Answer::read("Welcome to edge!", &tag), None);
+        assert_eq!(HostAnswer::read("Welcome to edge!", &tag), None);
         assert_eq!(
-            Answer::read(&format!("t={one}; t=$t{two}; echo"), &tag),
+            HostAnswer::read(&format!("t={one}; t=$t{two}; echo"), &tag),
             None
         );
         let prompt = format!("\u{1b}[1medge$ {tag} end");
-        assert_eq!(Answer::read(&prompt, &tag), Some(Answer::End));
-        assert_eq!(Answer::read(&format!("{tag}end"), &tag), None);
+        assert_eq!(HostAnswer::read(&prompt, &tag), Some(HostAnswer::End));
+        assert_eq!(HostAnswer::read(&format!("{tag}end"), &tag), None);
     }
 
     #[test]
@@ -171,7 +177,7 @@ mod tests {
                 line.push(' ');
                 line.push_str(words[random.below(words.len())]);
             }
-            let _ = Answer::read(&line, &tag);
+            let _ = HostAnswer::read(&line, &tag);
             let _ = port(&line);
         }
     }

@@ -9,8 +9,8 @@
 //! | `put BYTES` | takes a binary of so many bytes, and tries it | `put BYTES FIRST-LINE` |
 //! | `run [PATH]` | runs the node of PATH, or the binary taken | `node LINE` ..., `ended` |
 //!
-//! Before the first command stands [`FIRST`]. The node reads the same input from its start on (`commands::control`). Its copy is removed once
-//! it has reported its port.
+//! Before the first command stands [`FIRST`]. The node reads the same input from its start on
+//! (`commands::control`). Its copy is removed once it has reported its port.
 //!
 //! No copy and no process outlives the near side. At the end of input the script ends and removes
 //! its directory. A cut line has no end of input: a watcher then ends the whole process group, and

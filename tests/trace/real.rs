@@ -162,7 +162,8 @@ fn the_trials_of_trace_are_right() {
     crate::lab::run("ip", &["link", "set", &link, "up"]);
     await_clean(CLEAN);
     println!(
-        "TRACE link of h2 cut: nothing left after {clean:.1} s; trace ended after {ended:.1} s, {status}"
+        "TRACE link of h2 cut: nothing left after {clean:.1} s; trace ended after \
+         {ended:.1} s, {status}"
     );
     assert_eq!(right, 20);
     crate::path::take_down();

@@ -3,7 +3,7 @@
 use super::binaries;
 use crate::cli::PROGRAM;
 use crate::commands::control::{OPTION, READY};
-use crate::remote::answer::{Answer, ByteOrder, Tag};
+use crate::remote::answer::{ByteOrder, HostAnswer, Tag};
 use crate::remote::machine;
 use crate::remote::{script, ssh};
 use crate::sync::channel::{channel, Receiver, Sender};
@@ -211,10 +211,10 @@ impl Talk<'_> {
     }
 
     /// Returns the next answer; `None` at the end.
-    fn answer(&mut self) -> Option<Answer> {
+    fn answer(&mut self) -> Option<HostAnswer> {
         loop {
             let line = read_line(&mut self.stdout)?;
-            if let Some(answer) = Answer::read(&line, &self.plan.tag) {
+            if let Some(answer) = HostAnswer::read(&line, &self.plan.tag) {
                 return Some(answer);
             }
         }
@@ -245,12 +245,12 @@ impl Talk<'_> {
         self.host.run();
         while let Some(answer) = self.answer() {
             match answer {
-                Answer::Node(line) if line == READY => {
+                HostAnswer::Node(line) if line == READY => {
                     self.host.is_ready.store(true, Ordering::Release);
                     self.send(Event::Ready);
                 }
-                Answer::Node(line) => self.send(Event::Node(line)),
-                Answer::Ended => {
+                HostAnswer::Node(line) => self.send(Event::Node(line)),
+                HostAnswer::Ended => {
                     self.host.is_ready.store(false, Ordering::Release);
                     self.send(Event::NodeEnded);
                 }
@@ -264,12 +264,12 @@ impl Talk<'_> {
         let mut look = Look::default();
         loop {
             match self.answer()? {
-                Answer::Machine(machine) => look.machine = machine,
-                Answer::Order(order) => look.order = order,
-                Answer::Host(Some(host)) => self.send(Event::Machine(host)),
-                Answer::Path(path) => look.path = Some(path),
-                Answer::Installed(version) => look.version = version,
-                Answer::End => return Some(look),
+                HostAnswer::Machine(machine) => look.machine = machine,
+                HostAnswer::Order(order) => look.order = order,
+                HostAnswer::Host(Some(host)) => self.send(Event::Machine(host)),
+                HostAnswer::Path(path) => look.path = Some(path),
+                HostAnswer::Installed(version) => look.version = version,
+                HostAnswer::End => return Some(look),
                 _ => {}
             }
         }
@@ -290,7 +290,7 @@ impl Talk<'_> {
         self.host.write(b"dir\n");
         match self.answer() {
             None => return Ok(false),
-            Some(Answer::Dir(Some(directory))) => self.state(format!("copies to {directory}")),
+            Some(HostAnswer::Dir(Some(directory))) => self.state(format!("copies to {directory}")),
             Some(_) => {
                 return Err(format!(
                     "no directory to run from: none of $XDG_RUNTIME_DIR, /dev/shm, /tmp, /var/tmp \
@@ -309,16 +309,16 @@ impl Talk<'_> {
             }
             match self.answer() {
                 None => return Ok(false),
-                Some(Answer::Put(bytes, _)) if bytes != size as u64 => {
+                Some(HostAnswer::Put(bytes, _)) if bytes != size as u64 => {
                     return Err(format!(
                         "took {bytes} of {size} bytes of {shown}: is its disk full?"
                     ))
                 }
-                Some(Answer::Put(_, version)) if is_same(&version) => return Ok(true),
-                Some(Answer::Put(_, version)) if version.starts_with(PROGRAM) => {
+                Some(HostAnswer::Put(_, version)) if is_same(&version) => return Ok(true),
+                Some(HostAnswer::Put(_, version)) if version.starts_with(PROGRAM) => {
                     refused.push(format!("{shown} is {version:?}, and this is {}", own()));
                 }
-                Some(Answer::Put(_, output)) => {
+                Some(HostAnswer::Put(_, output)) => {
                     refused.push(format!("{shown} does not run there: {output:?}"));
                 }
                 Some(_) => {}
