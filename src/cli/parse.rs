@@ -1232,7 +1232,8 @@ check-rules
     --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by
         its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
 -l :1 --ask load
-    --ask is for source, relay, entry, probe, trace, and --listen without --forward-to makes this the echo
+    --ask is for source, relay, entry, probe, trace, and --listen without --forward-to makes this
+        the echo
 -f b:1 --annotate lod
     --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory,
         files, mib, interfaces, tcp, tags, snmp, joined by commas
@@ -1261,7 +1262,8 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 frobnicate b:1
-    unknown command "frobnicate": there are probe, trace, passive, demo, exporter, check-rules, state, compare, help, generate
+    unknown command "frobnicate": there are probe, trace, passive, demo, exporter, check-rules,
+        state, compare, help, generate
 demo again
     "again" is one argument too many for demo
 state

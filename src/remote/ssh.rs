@@ -82,13 +82,13 @@ pub fn host_name(configuration: &str) -> Option<&str> {
 /// Returns the reason for which ssh ended before the host answered, with the remedy. `errors` is
 /// what it wrote to stderr, and `status` its exit code, `None` if a signal ended it.
 pub fn failure(errors: &str, status: Option<i32>, login: &str) -> String {
-    let is_told = |line: &&str| {
+    let is_shown = |line: &&str| {
         !line.is_empty()
             && !line.starts_with("Warning: Permanently added")
             && !line.starts_with("debug")
             && !line.starts_with('@')
     };
-    let lines = || errors.lines().map(str::trim).filter(is_told);
+    let lines = || errors.lines().map(str::trim).filter(is_shown);
     let has = |part: &str| lines().find(|line| line.contains(part));
     let known = [
         (
@@ -120,7 +120,7 @@ pub fn failure(errors: &str, status: Option<i32>, login: &str) -> String {
             return format!("{line}; {remedy}");
         }
     }
-    let last = lines().last().map(|line| format!(": {line}"));
+    let last = lines().next_back().map(|line| format!(": {line}"));
     let last = last.unwrap_or_default();
     match status {
         Some(127) => format!("the host has no sh{last}; trace needs one there"),
