@@ -223,7 +223,7 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
         state.counts.receivers -= 1;
-        // No receiver is left for them; dropped without the lock, as they may hold ends of channels.
+        // No receiver is left. Dropped without the lock, as they may hold ends of channels.
         let items = std::mem::take(&mut state.items);
         state.counts.wake(&self.0.moved);
         drop(state);

@@ -574,8 +574,7 @@ impl Case {
         self.packets.last_mut().unwrap()
     }
 
-    /// Adds what follows the exchange, then lets the capture point lose, repeat and reorder
-    /// packets.
+    /// Adds what follows the exchange, then decides what the capture point sees of all.
     fn finish(&mut self) {
         let exchange = self.packets.len();
         self.now += SECOND;
