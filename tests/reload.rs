@@ -341,3 +341,82 @@ fn a_hangup_of_the_terminal_ends_it_in_order_and_an_ignored_one_does_nothing() {
     let lines = node.process.stderr().join("\n");
     assert!(!lines.contains("reload"), "{lines}");
 }
+
+#[test]
+fn a_living_source_writes_its_report_to_stderr_and_none_of_it_to_stdout() {
+    let echo = Node::start("Z", &[]);
+    let mut source = program();
+    source.args(["--node", "A", "-f", &echo.address.to_string()]);
+    source.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut source = Process::start(&mut source);
+    let mut stdin = source.child.stdin.take().unwrap();
+    let mut stdout = source.stdout();
+    for round in 0..2_usize {
+        stdin.write_all(b"hello").unwrap();
+        let mut answer = [0; 5];
+        stdout.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello");
+        source.signal("USR1");
+        let deadline = Instant::now() + LONG;
+        let verdicts = |lines: &[String]| {
+            let verdicts = lines.iter().filter(|line| line.starts_with("Verdict"));
+            verdicts.count()
+        };
+        while verdicts(&source.stderr()) <= round {
+            assert!(Instant::now() < deadline, "{:?}", source.stderr());
+            thread::yield_now();
+        }
+    }
+    drop(stdin);
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert!(source.wait().success());
+    assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    // Both of the living one, and that of the end.
+    let lines = source.stderr().join("\n");
+    assert_eq!(lines.matches("Verdict").count(), 3, "{lines}");
+}
+
+#[test]
+fn an_exporter_probes_with_the_key_that_its_file_has_after_a_hangup() {
+    let dir = Dir::new("exporter-key");
+    let [own_key, echo_key] = ["own", "echo"].map(|name| dir.file(name));
+    write(&own_key, OLD);
+    write(&echo_key, NEW);
+    let echo_path = echo_key.display().to_string();
+    let mut echo = daemon_node(&["--key-file", &echo_path]);
+    let target = echo.address;
+    let mut exporter = daemon();
+    exporter.args(["exporter", "--metrics-listen", "127.0.0.1:0", "-t", "2"]);
+    exporter.arg("--key-file").arg(&own_key);
+    exporter.args(["--probe-allow", &target.to_string()]);
+    let mut exporter = Process::start(&mut exporter);
+    let metrics = metrics_of(&mut exporter);
+    let path = format!("/probe?target={target}&count=1");
+    let is_up = || {
+        let (status, body) = ask(metrics, &path, "");
+        assert_eq!(status, 200, "{body}");
+        body.contains("subsegment_probe_success 1")
+    };
+    assert!(!is_up(), "the keys differ");
+    // What does not parse leaves the old key.
+    write(&own_key, "no key\n");
+    assert!(reload(&mut exporter, 0).contains("all stays as it was"));
+    write(&own_key, NEW);
+    assert!(reload(&mut exporter, 1).ends_with("reloaded --key-file"));
+    assert!(is_up());
+    // The key of the nodes is changed on the way: the exporter still has the one it read.
+    write(&own_key, OLD);
+    assert!(is_up());
+    // Both of its lines are accepted at the echo: the exporter keeps up meanwhile.
+    write(&echo_key, &format!("{OLD}{NEW}"));
+    reload(&mut echo.process, 0);
+    assert!(is_up());
+    reload(&mut exporter, 2);
+    assert!(is_up());
+    // SIGUSR1 has no report to write here, and does no harm.
+    exporter.signal("USR1");
+    assert!(is_up());
+    exporter.signal("TERM");
+    assert!(exporter.wait().success());
+}

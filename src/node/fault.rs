@@ -242,17 +242,18 @@ pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
     if matches!(fault.last, FinalFrames::Silent) || !pair.fail() {
         return;
     }
-    let peer = pair.client.peer;
+    let client = pair.client_source();
     if let Some(before) = node
         .fault_log
-        .take(peer.ip(), fault.last.kind(), Instant::now())
+        .take(client.ip(), fault.last.kind(), Instant::now())
     {
         let more = match before {
             0 => String::new(),
             _ => format!(" (and {before} like it before, not logged)"),
         };
         let thread = sys::thread::name();
-        log::log!(fault.level, "{thread} {peer}: {}{more}", fault.text);
+        let client = pair.client_text();
+        log::log!(fault.level, "{thread} {client}: {}{more}", fault.text);
     }
     let has_error = send_final_frames(pair, &fault.last, true);
     if fault.level == log::Level::Error && fault.last.concerns_the_report(pair) {

@@ -7,7 +7,7 @@ use crate::node::server_time::ServerTimer;
 use crate::session::opening::Session;
 use crate::sys;
 use crate::wire::ClientAddress;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -97,6 +97,22 @@ impl EndPair {
             server_timer: ServerTimer::default(),
             return_retransmits: Mutex::default(),
         }
+    }
+
+    /// Returns the client's own address if a preamble or OPEN named it, else that of the peer.
+    pub fn client_source(&self) -> SocketAddr {
+        let named = self.client_address.get();
+        named.map_or(self.client.peer, |named| named.source)
+    }
+
+    /// Returns the client's own address for the log, with the peer that named it if it is another.
+    #[cold]
+    pub fn client_text(&self) -> String {
+        let (client, peer) = (self.client_source(), self.client.peer);
+        if client == peer {
+            return peer.to_string();
+        }
+        format!("{client} (through {peer})")
     }
 
     /// Returns a number that changes when bytes move. That is when a pump reads or sends, and when
