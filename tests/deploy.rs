@@ -374,7 +374,8 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         CFG_listen=:9000 CFG_forward_to=C:9000 CFG_node=R CFG_metrics_listen=192.168.1.1:9101
         CFG_key_file=k CFG_remove_perf_headers=1 CFG_drain=12.5
         CFG_allow_LENGTH=2 CFG_allow_ITEM1=10.0.0.0/8 CFG_allow_ITEM2=::1
-        OPTIONS="listen forward_to node metrics_listen key_file drain remove_perf_headers allow enabled"
+        OPTIONS="listen forward_to node metrics_listen key_file drain remove_perf_headers allow"
+        OPTIONS="$OPTIONS enabled"
     "#;
     for shell in ["dash", "busybox"] {
         let ash: &[&str] = if shell == "busybox" { &["ash"] } else { &[] };
@@ -384,7 +385,8 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         assert_eq!(words[0], "/usr/bin/subsegment-tcp-speeds");
         let given = cli::parse(words[1..].iter().map(Into::into));
         let meant = "--node R -l :9000 -f C:9000 --metrics-listen 192.168.1.1:9101 \
-                     --key-file k --drain 12.5 --remove-perf-headers --allow 10.0.0.0/8 --allow ::1";
+                     --key-file k --drain 12.5 --remove-perf-headers --allow 10.0.0.0/8 \
+                     --allow ::1";
         let meant = cli::parse(meant.split(' ').map(Into::into));
         assert_eq!(given, meant, "{output_text}");
         assert!(matches!(given, Ok(Action::Run(_))));
