@@ -1262,8 +1262,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 frobnicate b:1
-    unknown command "frobnicate": there are probe, trace, passive, demo, exporter, check-rules,
-        state, compare, help, generate
+    unknown command "frobnicate": there are probe, trace, passive, demo, exporter, check-rules, state, compare, help, generate
 demo again
     "again" is one argument too many for demo
 state

@@ -260,7 +260,7 @@ fn a_range_of_ports_is_tried_until_one_is_free() {
     let ssh = FakeSsh::new("trace-ports");
     let taken = std::net::TcpListener::bind("[::]:0").unwrap();
     let first = taken.local_addr().unwrap().port();
-    let last = first.checked_add(20).unwrap_or(u16::MAX);
+    let last = first.saturating_add(20);
     let line = format!("edge=127.0.0.1 core=127.0.0.1 -v -c 3 --ports {first}-{last}");
     let output = ssh.trace(&line);
     let errors = text(&output.stderr);
