@@ -33,8 +33,14 @@ pub(super) struct Column {
 const TAIL_LASTS: Nanos = Nanos::from_millis(1_000);
 /// The same in a run without end, where one that is named stands.
 const TAIL_STANDS: Nanos = Nanos::from_millis(18_000);
+/// A mean that late blocks raise by less than this, and by less than a twentieth, is no change in a
+/// run without end: the load of a machine is enough for it.
+const TAIL_MATTERS_NS: i64 = 500_000;
 /// A change of the median that was seen for less is a burst in a run without end.
 const LEVEL_STANDS: Nanos = Nanos::from_millis(7_000);
+
+/// Latest blocks of a run without end that are searched in batches of eight besides.
+const LATEST: usize = 320;
 
 /// All that is known of the changes of one part.
 #[derive(Clone, Debug)]
@@ -117,13 +123,14 @@ pub(super) fn search_part(
     history: Option<&PathHistory>,
     started: WallTime,
 ) -> PartChanges {
-    fill(search, rows, column);
-    let found = search.changes();
+    fill(search, rows, column, 0);
+    let mut found = search.changes();
     let earlier = history
         .and_then(|history| history.parts.get(&column.part))
         .cloned();
     let judged = earlier.map(|mut earlier| earlier.judge(search, started));
     let against = judged.and_then(|judged| judged.against);
+    add_latest(search, rows, column, &mut found);
     let Column { part, column, .. } = column;
     let end = rows.latest();
     let mut changes: Vec<Change> = found
@@ -176,14 +183,36 @@ pub(super) fn search_part(
     }
 }
 
-/// Pushes a column into the search.
-pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column) {
+/// Searches the latest blocks of a run without end in finer batches, for a rise that has just
+/// begun. Blocks that come seldom fill two batches of all only long after that.
+fn add_latest(search: &mut Search, rows: &Rows, column: Column, found: &mut Changes) {
+    let is_rise = |found: &Finding| found.until.is_none() && found.amount.0 > 0;
+    let is_known = |found: &Finding| is_rise(found) && found.kind == FindingKind::Level;
+    let count = rows.searched().count();
+    let two_batches = count / 20;
+    let old = rows.searched().nth(count - two_batches.min(count));
+    let is_slow = old.is_some_and(|row| rows.latest().since(MonoTime(row.at)) > LEVEL_STANDS);
+    if !rows.is_endless() || count <= LATEST || !is_slow || found.findings.iter().any(is_known) {
+        return;
+    }
+    fill(search, rows, column, count - LATEST);
+    let mut levels = search.levels_alone();
+    levels.retain(|level| is_rise(level) && level.shape == Shape::Step);
+    if !levels.is_empty() {
+        // In longer batches the same blocks look like some that are late.
+        found.findings.retain(|found| !is_rise(found));
+        found.findings.extend(levels);
+    }
+}
+
+/// Pushes a column into the search, without the first `skipped` rows.
+pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column, skipped: usize) {
     search.clear();
     let read = Reading {
         column: column.column,
         ..Reading::default()
     };
-    for row in rows.searched() {
+    for row in rows.searched().skip(skipped) {
         if let Some(delay) = read.of(row.at, row.cells) {
             search.push(Block {
                 at: MonoTime(row.at),
@@ -390,8 +419,19 @@ pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &
         let again = lasting().find(level).or_else(|| lasting().next()).copied();
         let known = standing.get(&part.part).copied();
         let known = known.filter(|known| !is_over(&path.rows, column, known, part));
-        // Until it is confirmed, the search of more blocks knows it better.
+        // Until it is confirmed, the search of more blocks knows it better. Late blocks that were
+        // confirmed are nothing beside a level that has risen by more.
+        let is_level = |change: &Change| {
+            change.kind == FindingKind::Level
+                && change.since.is_some_and(|at| end.since(at) >= LEVEL_STANDS)
+        };
+        let outgrown = |known: &Standing, again: &Change| {
+            known.change.kind != FindingKind::Level
+                && is_level(again)
+                && again.amount > known.change.amount
+        };
         let known = match (known, again) {
+            (Some(known), Some(again)) if outgrown(&known, &again) => Some(Standing::new(again)),
             (Some(known), _) if known.confirmed => Some(known),
             (known, again) => again.map(Standing::new).or(known),
         };
@@ -430,7 +470,10 @@ fn is_lasting(rows: &Rows, column: usize, known: &Standing, end: MonoTime) -> bo
     else {
         return lasted >= LEVEL_STANDS;
     };
-    if lasted < TAIL_STANDS {
+    let Change {
+        amount, baseline, ..
+    } = known.change;
+    if lasted < TAIL_STANDS || amount.0 < TAIL_MATTERS_NS.min(baseline.0 / 20) {
         return false;
     }
     let read = Reading {
