@@ -1,5 +1,4 @@
 //! Whole paths through the model to the verdict.
 
-mod endless;
 mod scenarios;
 pub(in crate::measure) mod simulator;
