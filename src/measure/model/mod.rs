@@ -8,6 +8,7 @@
 mod changes;
 mod flows;
 mod path;
+mod standing;
 mod statistics;
 
 use super::baseline::{path_key, PartRecord, PathHistory, Record, RunHistories};
@@ -22,9 +23,10 @@ use crate::measure::series::NONE;
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 pub(super) use changes::way_of;
-use changes::{add_windows, search_all, search_part, stand, Column, PartChanges, Standing};
+use changes::{add_windows, search_all, search_part, Column, PartChanges};
 pub use flows::{FlowPart, FlowStatistics};
 use path::{Host, PartDelays, Path};
+use standing::{stand, Standing};
 use std::sync::Arc;
 
 /// Shapes of a path that are kept apart; of more, the one that came longest ago is forgotten.
