@@ -1,4 +1,5 @@
 //! Whole paths through the model to the verdict.
 
+pub(crate) mod samples;
 mod scenarios;
 pub(in crate::measure) mod simulator;

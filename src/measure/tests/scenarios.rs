@@ -961,8 +961,8 @@ fn a_level_that_rises_by_more_takes_the_place_of_late_blocks_of_the_same_part() 
 /// Blocks in a window of 2 s.
 const SHORT_WINDOW: u64 = 40;
 
-/// A run of such windows in which one block of four is late from `from` to `until`: the windows
-/// after whose end the late part is named, or has an increase, and those of other verdicts.
+/// Runs such windows, with one block of four late from `from` to `until`. Returns the windows after
+/// which the late part is named, has an increase, or another verdict stands.
 fn late_blocks(seed: u64, from: u64, until: u64, windows: u64) -> [Vec<u64>; 3] {
     let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
     path.interval_ns = 50.0 * MS;
