@@ -287,7 +287,7 @@ pub struct NodeConfig {
     pub max_connections: Option<usize>,
     /// `--max-memory`: most memory of the figures of all paths, in bytes.
     pub max_memory: usize,
-    /// `--drain`: longest wait for open connections once the node is told to end; by default
+    /// `--drain`: longest wait for open connections once the node has to end; by default
     /// `--timeout`.
     pub drain: Duration,
 }

@@ -26,7 +26,7 @@ use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::NodeRole;
 use crate::FULL;
-use flow::{drive, Event, Flow, FlowPlan, Standing};
+use flow::{drive, Event, FirstSessions, Flow, FlowPlan};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,16 +226,16 @@ fn collect(
     if flows.len() > 1 {
         run.state.set_flows(flows.len());
     }
-    let standing = Arc::new(Standing::of(flows.len()));
+    let first_sessions = Arc::new(FirstSessions::of(flows.len()));
     for (place, origin) in flows.iter().enumerate() {
         let (own, flags) = (Arc::clone(origin), stops.clone());
-        let (sender, standing) = (sender.clone(), Arc::clone(&standing));
+        let (sender, first_sessions) = (sender.clone(), Arc::clone(&first_sessions));
         let plan = plan.of_flow(place, flows.len());
         let driver = spawn(&format!("up#{}", place + 1), LARGE_STACK, move || {
             let flow = Flow {
                 place,
                 stops: &flags,
-                standing: &standing,
+                first_sessions: &first_sessions,
             };
             drive(&own, plan, &flow, &sender);
         });

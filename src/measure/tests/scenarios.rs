@@ -13,6 +13,12 @@ const NOW: Now = Now {
     mono: MonoTime(100_000_000_000_000),
 };
 
+const DIRECTIONS: [VerdictDirection; 3] = [
+    VerdictDirection::Forward,
+    VerdictDirection::Return,
+    VerdictDirection::Both,
+];
+
 fn model() -> Model {
     Model::new(Baseline::Run, None, WallTime(0))
 }
@@ -47,11 +53,6 @@ fn near(value: Option<SignedNanos>, expected_ms: f64, tolerance_ms: f64) -> bool
 
 #[test]
 fn three_milliseconds_more_on_one_direction_are_found_with_their_direction() {
-    let directions = [
-        VerdictDirection::Forward,
-        VerdictDirection::Return,
-        VerdictDirection::Both,
-    ];
     for seed in 0..54 {
         let mut path = SimPath::new(4, seed);
         let (segment, way) = (seed as usize % 3, seed as usize / 3 % 3);
@@ -75,7 +76,7 @@ fn three_milliseconds_more_on_one_direction_are_found_with_their_direction() {
             (VerdictKind::Segment, Some(segment)),
             "{what}"
         );
-        assert_eq!(verdict.direction, Some(directions[way]), "{what}");
+        assert_eq!(verdict.direction, Some(DIRECTIONS[way]), "{what}");
         for figure in [
             verdict.increase,
             verdict.increase_low,
@@ -205,11 +206,6 @@ fn with_arrivals(seed: u64) -> SimPath {
 
 #[test]
 fn a_host_that_reads_late_is_named_with_its_direction_and_not_the_segments_beside_it() {
-    let directions = [
-        VerdictDirection::Forward,
-        VerdictDirection::Return,
-        VerdictDirection::Both,
-    ];
     for seed in 0..36 {
         let mut path = with_arrivals(seed);
         let (place, way) = (1 + seed as usize % 3, seed as usize / 3 % 3);
@@ -236,7 +232,7 @@ fn a_host_that_reads_late_is_named_with_its_direction_and_not_the_segments_besid
             verdict.reads_late && near(verdict.increase, 4.0 / every as f64, 0.1),
             "{what}"
         );
-        assert_eq!(verdict.direction, Some(directions[way]), "{what}");
+        assert_eq!(verdict.direction, Some(DIRECTIONS[way]), "{what}");
         let figure = if every == 1 {
             Figure::P50
         } else {

@@ -157,33 +157,30 @@ impl SimPath {
         for wander in self.wander.iter_mut().flatten() {
             *wander = *wander * self.correlation + rest * self.random.normal();
         }
-        let mut cross =
-            |node: &SimNode, hop: usize, direction, t: &mut f64, held: f64, stay: f64| {
-                // A block that starts here comes out of no socket, nor does an exit's report of
-                // one.
-                let comes = hop > 0 && (hop < last || direction != StampDirection::Return);
-                let arrival = node.clock(*t);
-                *t += match direction {
-                    _ if !comes => 0.0,
-                    StampDirection::Return => node.wake_up_ns[1],
-                    _ => node.wake_up_ns[0],
-                };
-                let ingress = *t;
-                *t += stay;
-                hop_stamps.push(HopStamp {
-                    node: NodeId(node.id),
-                    hop: hop as u8,
-                    direction,
-                    generation: node.generation(*t),
-                    stepped: node.generation(*t) != node.generation(ingress),
-                    waited: false,
-                    synchronised: self.synchronised,
-                    held: Nanos((held * self.interval_ns) as u64),
-                    arrival: (comes && self.arrivals).then_some(arrival),
-                    ingress: node.clock(ingress),
-                    egress: node.clock(*t),
-                });
-            };
+        let mut cross = |node: &SimNode, hop: usize, direction, t: &mut f64| {
+            let way = usize::from(direction == StampDirection::Return);
+            // A block that starts here comes out of no socket, nor does an exit's report of one.
+            let comes = hop > 0 && (hop < last || direction != StampDirection::Return);
+            let arrival = node.clock(*t);
+            if comes {
+                *t += node.wake_up_ns[way];
+            }
+            let ingress = *t;
+            *t += node.residence_ns[way];
+            hop_stamps.push(HopStamp {
+                node: NodeId(node.id),
+                hop: hop as u8,
+                direction,
+                generation: node.generation(*t),
+                stepped: node.generation(*t) != node.generation(ingress),
+                waited: false,
+                synchronised: self.synchronised,
+                held: Nanos((node.held[way] * self.interval_ns) as u64),
+                arrival: (comes && self.arrivals).then_some(arrival),
+                ingress: node.clock(ingress),
+                egress: node.clock(*t),
+            });
+        };
         for (hop, node) in self.nodes.iter().enumerate() {
             let turn = hop == last && !self.exit;
             let direction = if turn {
@@ -191,23 +188,9 @@ impl SimPath {
             } else {
                 StampDirection::Forward
             };
-            cross(
-                node,
-                hop,
-                direction,
-                &mut t,
-                node.held[0],
-                node.residence_ns[0],
-            );
+            cross(node, hop, direction, &mut t);
             if hop == last && self.exit {
-                cross(
-                    node,
-                    hop,
-                    StampDirection::Return,
-                    &mut t,
-                    node.held[1],
-                    node.residence_ns[1],
-                );
+                cross(node, hop, StampDirection::Return, &mut t);
             }
             if hop < last {
                 t += (self.delays_ns[hop][0] + self.noise_ns * self.wander[hop][0]).max(1_000.0);
@@ -217,14 +200,7 @@ impl SimPath {
             t += (self.delays_ns[hop][1] + self.noise_ns * self.wander[hop][1]).max(1_000.0);
             let node = &self.nodes[hop];
             if hop > 0 {
-                cross(
-                    node,
-                    hop,
-                    StampDirection::Return,
-                    &mut t,
-                    node.held[1],
-                    node.residence_ns[1],
-                );
+                cross(node, hop, StampDirection::Return, &mut t);
             }
         }
         let origin = &self.nodes[0];

@@ -4,7 +4,7 @@ use super::build::*;
 use super::generator::{Case, Sent};
 use crate::passive::*;
 
-/// What the cases had, so that a law that never applies is found.
+/// Counts of what the cases had, so that a law that never applies is found.
 #[derive(Debug, Default)]
 struct Seen {
     cases: u64,
