@@ -900,6 +900,60 @@ fn a_day_of_blocks_10_s_apart_has_a_rise_at_noon_named_within_20_minutes_and_unt
     }
 }
 
+#[test]
+fn a_rise_among_blocks_10_s_apart_is_named_after_20_of_them() {
+    for seed in 1..4 {
+        let noon = 2_000;
+        let mut path = SimPath::new(4, seed);
+        path.interval_ns = 10_000.0 * MS;
+        path.delays_ns[1] = [15.0 * MS; 2];
+        let span = Some(Nanos::from_millis(600_000));
+        let mut model = Model::new(Baseline::Run, span, WallTime(0));
+        let mut named = None;
+        for block in 0..noon + 60 {
+            path.delays_ns[1][0] = if block < noon { 15.0 * MS } else { 65.0 * MS };
+            model.record(&path.trip(block)).unwrap();
+            if block % 100 == 0 || block >= noon {
+                model.watch_changes(&names());
+                let verdict = model.statistics(&names(), NOW).verdict;
+                if block < noon {
+                    assert_eq!(verdict.kind, VerdictKind::None, "seed {seed}: {verdict:?}");
+                } else if verdict.name == "B -> C" {
+                    named.get_or_insert(block + 1 - noon);
+                }
+            }
+        }
+        assert!(
+            named.is_some_and(|blocks| blocks <= 20),
+            "seed {seed}: {named:?}"
+        );
+    }
+}
+
+#[test]
+fn a_level_that_rises_by_more_takes_the_place_of_late_blocks_of_the_same_part() {
+    let (mut path, mut random) = (SimPath::new(4, 3), Random::new(3));
+    path.interval_ns = 50.0 * MS;
+    let span = Some(Nanos::from_millis(30_000));
+    let mut model = Model::new(Baseline::Run, span, WallTime(0));
+    for block in 0..2_800 {
+        let late = block >= 800 && random.below(4) == 0;
+        let level = if block >= 2_400 { 30.2 } else { 0.2 };
+        path.delays_ns[1][0] = (level + if late { 20.0 } else { 0.0 }) * MS;
+        model.record(&path.trip(block)).unwrap();
+        if block % 20 == 19 {
+            model.watch_changes(&names());
+        }
+        if block == 2_399 || block == 2_799 {
+            let verdict = model.statistics(&names(), NOW).verdict;
+            let increase = verdict.increase.unwrap().as_millis_f64();
+            let expected = if block == 2_399 { 5.0 } else { 30.0 };
+            assert_eq!(verdict.name, "B -> C", "{block}: {verdict:?}");
+            assert!((increase - expected).abs() < 2.5, "{block}: {verdict:?}");
+        }
+    }
+}
+
 /// Blocks in a window of 2 s.
 const SHORT_WINDOW: u64 = 40;
 
