@@ -7,6 +7,7 @@ pub mod block;
 pub mod comparison;
 pub mod csv;
 pub mod format;
+pub(crate) mod header_delays;
 pub mod history;
 pub mod html;
 pub mod influx;

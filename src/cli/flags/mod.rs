@@ -60,6 +60,8 @@ const WITH_HTTP: &[Mode] = &[
 ];
 const WITH_PROBE_REQUESTS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
 const LISTENING: &[Mode] = &[Relay, Echo, Entry, Exit, Proxy];
+const READING_HTTP: &[Mode] = &[Entry, Exit, Proxy, Passive];
+const FOLLOWING_HTTP: &[Mode] = &[Entry, Exit, Proxy];
 const FORWARDING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Mode] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Mode] = &[Relay, Echo, Entry, Exit];
