@@ -215,6 +215,7 @@ impl Arguments {
             ));
         }
         check_proxy(&options, mode)?;
+        check_http(&options.common, mode)?;
         check_metrics(&options, mode)?;
         let common = options.common.clone();
         let command = match mode {
@@ -285,6 +286,21 @@ fn check_proxy(options: &Options, mode: Mode) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Checks that HTTP is followed where stamps are wanted of it.
+fn check_http(common: &Common, mode: Mode) -> Result<(), String> {
+    let wanted = [
+        ("--http-read", !common.http_read.is_empty()),
+        ("--http-clock", !common.http_clocks.is_empty()),
+    ];
+    let wanted = wanted.iter().find(|(_, wanted)| *wanted);
+    match wanted.filter(|_| mode != Mode::Passive && common.sessions.is_none()) {
+        Some((name, _)) => Err(remedied(format_args!(
+            "{name} needs --sessions FILE: without it a node reads no HTTP"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Checks the options of metrics, and of many targets, against each other.

@@ -53,7 +53,7 @@ pub fn run(common: &Common, config: &PassiveConfig, signals: Signals) -> Result<
         let _ = sender.send(());
     });
     let result = match &config.peer {
-        Some(peer) => pair::run(config, peer),
+        Some(peer) => pair::run(config, peer, &StampNames::new(&common.http_read)),
         None => single(common, config, stop),
     };
     result.map_err(|text| Failure::new(ExitCode::Failed, text))

@@ -274,6 +274,9 @@ pub struct StampedHeaders {
     is_cut: bool,
 }
 
+/// The stamps of a request and its response, and when the first bytes of both passed here.
+pub type StampedExchange = (StampedHeaders, [Option<WallTime>; 2]);
+
 impl StampedHeaders {
     fn read(&mut self, kind: MessageKind, field: Field<'_>, value: &[u8]) {
         match field {

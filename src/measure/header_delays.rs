@@ -80,10 +80,20 @@ pub struct HeaderDelays {
     pub rows: Vec<HeaderDelay>,
     /// Delays in rows that had to make room for others.
     pub left_out: u64,
+    /// The name of this place, where rows without a second stamp end.
+    pub here: String,
     count: u64,
 }
 
 impl HeaderDelays {
+    /// Returns no delays, of the place `here`.
+    pub fn at(here: &str) -> Self {
+        Self {
+            here: here.into(),
+            ..Self::default()
+        }
+    }
+
     /// Takes the heads of a request and its response, of which the first bytes passed here at
     /// `own`.
     pub fn record(&mut self, headers: &StampedHeaders, own: [Option<WallTime>; 2]) {

@@ -11,12 +11,9 @@ use super::packet::{self, Skip, TcpSegment, ACK, SYN};
 use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
 use super::tally::Tally;
-use crate::http::stamp::StampNames;
-use crate::measure::HeaderDelays;
 use crate::time::WallTime;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::sync::Arc;
 
 /// The time that a closed connection stays in the table after its last packet. Its late packets
 /// belong to it: the longest TIME-WAIT (RFC 9293 §3.4.2).
@@ -142,7 +139,7 @@ pub struct Analyzer {
     lingering: usize,
     fragments: Fragments,
     interfaces: Vec<(u32, String)>,
-    budget: Budget,
+    pub(super) budget: Budget,
     filter: Filter,
 }
 
@@ -189,17 +186,6 @@ impl Analyzer {
     pub fn with_filter(mut self, filter: Filter) -> Self {
         self.filter = filter;
         self
-    }
-
-    /// The same table, which reads stamps of other programs in these fields of heads of HTTP.
-    pub fn with_names(mut self, names: StampNames) -> Self {
-        self.budget.names = Some(Arc::new(names));
-        self
-    }
-
-    /// Returns the delays by those stamps so far.
-    pub fn header_delays(&self) -> &HeaderDelays {
-        &self.budget.header_delays
     }
 
     /// Counts so far.
@@ -345,17 +331,11 @@ impl Analyzer {
             .collect();
         left.sort_by_key(|flow| flow.id);
         left.iter_mut().for_each(|flow| self.close(flow));
-        let tally = std::mem::take(&mut self.tally);
-        let (names, header_delays) = (
-            self.budget.names.take(),
-            std::mem::take(&mut self.budget.header_delays),
-        );
-        *self = Self::new(self.limits)
-            .with_targets(self.budget.targets)
-            .with_summaries(self.budget.summaries)
-            .with_filter(std::mem::take(&mut self.filter));
-        self.tally = tally;
-        (self.budget.names, self.budget.header_delays) = (names, header_delays);
+        *self = Self {
+            tally: std::mem::take(&mut self.tally),
+            budget: self.budget.renewed(),
+            ..Self::new(self.limits).with_filter(std::mem::take(&mut self.filter))
+        };
         for flow in left {
             observer.ended(flow);
         }

@@ -6,6 +6,7 @@
 //! bytes missing are left out, for their times would not be those of an end. Handshakes of TLS are
 //! no turns.
 
+use super::analyzer::Analyzer;
 use super::flow::Flow;
 use super::http::{self, Http};
 use super::message::Opening;
@@ -104,6 +105,15 @@ impl Budget {
         HISTORY.saturating_sub(self.history)
     }
 
+    /// Returns what an analysis without flows begins with, and moves the delays there.
+    pub(super) fn renewed(&mut self) -> Self {
+        Self {
+            held: 0,
+            history: 0,
+            ..std::mem::take(self)
+        }
+    }
+
     /// Takes the stamps of the exchanges that are over.
     #[inline]
     fn take_stamps(&mut self, http: &mut Http) {
@@ -119,6 +129,20 @@ impl Budget {
             true => 0,
             false => self.room(),
         }
+    }
+}
+
+impl Analyzer {
+    /// The same table, which reads stamps of other programs in these fields of heads of HTTP.
+    pub fn with_names(mut self, names: StampNames) -> Self {
+        self.budget.names = Some(Arc::new(names));
+        self.budget.header_delays = HeaderDelays::at("capture");
+        self
+    }
+
+    /// Returns the delays by those stamps so far.
+    pub fn header_delays(&self) -> &HeaderDelays {
+        &self.budget.header_delays
     }
 }
 

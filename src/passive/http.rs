@@ -14,7 +14,7 @@ use super::message::{self, Opening};
 use super::packet::{TcpSegment, ACK, FIN, RST, SYN};
 use super::reassembly::{distance, Piece, Stream};
 use super::side::Side;
-use crate::http::stamp::{StampClock, StampNames, StampedHeaders, TraceParent};
+use crate::http::stamp::{StampClock, StampNames, StampedExchange, StampedHeaders, TraceParent};
 use crate::measure::Histogram;
 use crate::time::{SignedNanos, WallTime};
 use std::borrow::Cow;
@@ -77,9 +77,6 @@ impl Exchange {
         }
     }
 }
-
-/// The stamps of a request and its response, and when the first bytes of both passed.
-pub(crate) type StampedExchange = (StampedHeaders, [Option<WallTime>; 2]);
 
 /// The state of a direction's parser.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,9 +7,12 @@ use crate::http::stamp::{ServerTiming, Stamp, StampDelay, StampedHeaders};
 use crate::measure::{HeaderDelay, HeaderDelayKind, HeaderDelays};
 use crate::time::{SignedNanos, WallTime};
 
-/// Returns a sentence for each row; `here` is the name of this place.
-pub(super) fn sentences(delays: &HeaderDelays, here: &str) -> Vec<String> {
-    let rows = delays.rows.iter().filter_map(|row| sentence(row, here));
+/// Returns a sentence for each row.
+pub(super) fn sentences(delays: &HeaderDelays) -> Vec<String> {
+    let rows = delays
+        .rows
+        .iter()
+        .filter_map(|row| sentence(row, &delays.here));
     let more = (delays.left_out > 0).then(|| {
         format!(
             "{} delays by header stamps of further names are left out",

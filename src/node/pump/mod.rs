@@ -9,6 +9,7 @@
 use crate::annotate::annotator::AnnotationWriter;
 use crate::collect::path_key::PathKey;
 use crate::collect::queue::{Measurement, Traffic};
+use crate::http::stamp::TraceParent;
 use crate::measure::{Direction, Return};
 use crate::node::annotations::collect_annotations;
 use crate::node::clock::{Moment, PumpClock};
@@ -180,15 +181,24 @@ impl<'a> Pump<'a> {
     /// Records plain bytes from `from` in the connection log, if there is one, dated `when` or now.
     ///
     /// A request is recorded before it is sent, within the residence: the other pump may have the
-    /// answer right after.
+    /// answer right after. Returns the trace of the first request in them; `None` without one.
     #[inline]
-    fn log_payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
+    fn log_payload(
+        &self,
+        from: ConnectionSide,
+        when: Option<WallTime>,
+        bytes: &[u8],
+    ) -> Option<TraceParent> {
         if !FULL {
-            return; // HTTP is not read on small machines.
+            return None; // HTTP is not read on small machines.
         }
-        if let Some(connection_log) = self.pair.client.connection_log() {
-            connection_log.payload(from, when, bytes);
+        let connection_log = self.pair.client.connection_log()?;
+        let found = connection_log.payload(from, when, bytes);
+        for exchange in found.stamped {
+            let measurement = Measurement::Headers(self.path_key(), Box::new(exchange));
+            self.node.collector.offer(measurement);
         }
+        found.trace
     }
 
     fn send(&mut self, side: ConnectionSide, bytes: &[u8]) -> Result<(), ConnectionFault> {

@@ -1,6 +1,7 @@
 //! Plain bytes in, frames out: an entry's way into the chain, and an exit's way back.
 
 use super::Pump;
+use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequest;
 use crate::measure::Direction;
 use crate::node::annotations::collect_own_annotations;
@@ -58,7 +59,12 @@ impl<'a> Pump<'a> {
             if marked {
                 ingress = read_at.unwrap_or_else(|| self.clock.read());
             }
-            self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
+            let trace = self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
+            if let Some(trace) = trace.filter(|_| marked) {
+                let connection = header.cookie as u32;
+                let trace = Measurement::Trace(self.path_key(), connection, header.sequence, trace);
+                self.node.collector.offer(trace);
+            }
             let mut stamp = None;
             if marked {
                 request = self.node.requests.request();

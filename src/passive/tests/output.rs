@@ -1,6 +1,7 @@
 //! What a small capture looks like in each format.
 
 use super::build::*;
+use crate::measure::HeaderDelays;
 use crate::passive::*;
 use crate::report::passive::{prometheus, Capture, FlowRecord, Metrics, PassiveFormat};
 
@@ -37,6 +38,7 @@ fn rendered(format: PassiveFormat) -> String {
         tally: &tally,
         fault: fault.as_deref(),
         kernel_dropped: None,
+        header_delays: &HeaderDelays::default(),
     })
 }
 
@@ -179,6 +181,7 @@ fn metrics(by: GroupBy, max: usize, text: &str) -> String {
         tally: analyzer.tally(),
         flows: analyzer.flows_held(),
         kernel_dropped: None,
+        header_delays: &HeaderDelays::default(),
     })
 }
 

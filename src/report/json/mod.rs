@@ -8,6 +8,7 @@
 pub mod read;
 pub mod write;
 
+use super::header_delays::delays_array;
 use super::{Blocks, FlowReport, PathNode, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::compare::PartBatches;
@@ -139,6 +140,9 @@ fn report_pairs(w: &mut Writer, report: &Report) {
     );
     w.pair("label", report.label.as_deref());
     w.pair("other_paths", Array(&report.others));
+    if FULL {
+        w.pair("header_delays", delays_array(&report.header_delays));
+    }
 }
 
 fn blocks_object(blocks: &Blocks) -> impl ToJson + '_ {

@@ -172,7 +172,7 @@ pub(super) fn end(whole: &Capture<'_>) -> String {
         let _ = write!(out, " kernel_dropped={dropped}");
     }
     out.push('\n');
-    for sentence in header_delays::sentences(whole.header_delays, "capture") {
+    for sentence in header_delays::sentences(whole.header_delays) {
         let _ = writeln!(out, "{sentence}");
     }
     out
