@@ -538,7 +538,7 @@ mod tests {
                 });
                 let mut again = Vec::new();
                 let same = read(kind, &head, &mut (), |name, value| {
-                    again.push((name, value))
+                    again.push((name, value));
                 });
                 assert_eq!((same, &again), (length, &fields), "seed {seed}");
                 if !doubts.is_empty() {
@@ -565,7 +565,7 @@ mod tests {
         );
         let mut count = 0;
         read(MessageKind::Request, head.as_bytes(), &mut (), |_, _| {
-            count += 1
+            count += 1;
         });
         assert_eq!(count, 10_001);
     }

@@ -733,7 +733,7 @@ mod tests {
             let known = [random.below(2) == 0, random.below(2) == 0];
             let same = random.below(3) == 0;
             let offsets = if same { [offsets[0]; 2] } else { offsets };
-            let stamps = at.map(|at| WallTime(at)).into_iter().zip(offsets);
+            let stamps = at.map(WallTime).into_iter().zip(offsets);
             let stamps = stamps.map(|(at, offset)| (at + SignedNanos(offset)).0 / 1000);
             let stamps: Vec<_> = stamps.collect();
             let value = format!("a t={}, b t={}", stamps[0], stamps[1]);

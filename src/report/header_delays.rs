@@ -152,3 +152,32 @@ pub(super) fn header_figures(row: &HeaderDelay) -> Vec<(&'static str, SignedNano
     });
     figures.into_iter().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::samples;
+
+    #[test]
+    fn a_row_is_a_sentence_with_its_figures_and_the_clocks_that_they_are_of() {
+        let unsynchronised = "clocks unsynchronised";
+        assert_eq!(
+            sentences(&samples::header_delays()),
+            [
+                format!(
+                    "haproxy-1 -> squid-2: 4.00 ms p50, 4.00 ms p95 of 1, by header stamps, \
+                     {unsynchronised}"
+                ),
+                format!(
+                    "squid-2 -> nginx: 6.00 ms p50, 6.00 ms p95 of 1, by header stamps, \
+                     modulo 1 s, {unsynchronised}"
+                ),
+                format!(
+                    "nginx -> A: 1.00 ms p50, 1.00 ms p95 of 1, by header stamps, modulo 1 s, \
+                     {unsynchronised}"
+                ),
+                "db: 53.2 ms p50, 53.2 ms p95 of 1, by Server-Timing".to_owned(),
+            ]
+        );
+    }
+}

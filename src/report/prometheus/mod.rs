@@ -548,6 +548,7 @@ mod tests {
     fn full() -> Report {
         let mut report = samples::full();
         report.label = Some("A@10.0.0.1".into());
+        report.header_delays = samples::header_delays();
         report.statistics.verdict.also[0].since = report.statistics.verdict.since;
         report.statistics.window = report.statistics.round_trip;
         let mut counted = report.limits[0].clone();

@@ -265,7 +265,7 @@ pub(in crate::report) fn full() -> Report {
         label: None,
         others: Vec::new(),
         rest: PathRest::default(),
-        header_delays: header_delays(),
+        header_delays: HeaderDelays::default(),
         blocks: Blocks {
             sent: 103,
             received: 100,
