@@ -27,6 +27,7 @@ use crate::session::admission::Accept;
 use crate::session::allow::Network;
 use crate::sys;
 use crate::wire::NodeRole;
+use crate::FULL;
 use std::io;
 use std::net::TcpListener;
 use std::ops::ControlFlow;
@@ -53,7 +54,7 @@ pub fn run(
     let state = state.within(config.max_memory);
     let printer = printer(common, Output::Stdout).map_err(Failure::failed)?;
     let sessions = common.sessions.as_deref().map(|path| {
-        let names = StampNames::new(&common.http_read);
+        let names = FULL.then(|| StampNames::new(&common.http_read));
         let clocks = HeaderClocks::new(&common.http_clocks);
         sessions::start(path, &node_name(common), role.name(), names, clocks)
     });

@@ -34,6 +34,8 @@ pub struct FromPayload {
     pub stamped: Vec<StampedExchange>,
     /// The trace of the first request in it; `None` without one.
     pub trace: Option<TraceParent>,
+    /// `true` if a request's head has begun and not ended.
+    pub is_within_head: bool,
 }
 
 impl ConnectionLog {
@@ -66,6 +68,7 @@ impl ConnectionLog {
         FromPayload {
             stamped: http.take_stamped(),
             trace: http.take_trace_parent(),
+            is_within_head: http.is_within_request_head(),
         }
     }
 }
@@ -103,7 +106,8 @@ pub(crate) enum ConnectionEvent {
 pub struct Sessions {
     events: Sender<ConnectionEvent>,
     missed: Arc<AtomicUsize>,
-    names: Arc<StampNames>,
+    /// `None` if no stamps are read.
+    names: Option<Arc<StampNames>>,
     clocks: Arc<HeaderClocks>,
 }
 
@@ -120,14 +124,14 @@ impl std::fmt::Debug for ConnectionEvent {
 impl Sessions {
     /// Makes the sender and the queue of the thread that writes.
     pub(crate) fn channel(
-        names: StampNames,
+        names: Option<StampNames>,
         clocks: HeaderClocks,
     ) -> (Self, Receiver<ConnectionEvent>) {
         let (events, queue) = channel(QUEUE);
         let sessions = Self {
             events,
             missed: Arc::default(),
-            names: Arc::new(names),
+            names: names.map(Arc::new),
             clocks: Arc::new(clocks),
         };
         (sessions, queue)
@@ -169,7 +173,7 @@ impl Sessions {
         let pair = connection.pair();
         let connection_log = Arc::new(ConnectionLog {
             record: Mutex::new(ConnectionRecord::new(client)),
-            http: Mutex::new(Http::of_process(Arc::clone(&self.names))),
+            http: Mutex::new(Http::of_process(self.names.clone())),
             clocks: Arc::clone(&self.clocks),
         });
         pair.client

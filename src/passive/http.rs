@@ -232,10 +232,11 @@ pub(super) fn opening(side: Side, payload: &[u8]) -> Opening {
 }
 
 impl Http {
-    /// A reader of a connection whose bytes a process reads, for [`read`](Self::read).
-    pub fn of_process(names: Arc<StampNames>) -> Self {
+    /// A reader of a connection whose bytes a process reads, for [`read`](Self::read). It reads
+    /// stamps in the fields `names`, if there are any.
+    pub fn of_process(names: Option<Arc<StampNames>>) -> Self {
         Self {
-            names: Some(names),
+            names,
             ..Self::default()
         }
     }
@@ -333,6 +334,11 @@ impl Http {
     /// Takes the trace of the first request with one since the last call.
     pub fn take_trace_parent(&mut self) -> Option<TraceParent> {
         self.trace_parent.take()
+    }
+
+    /// Returns `true` while the head of a request has begun and not ended.
+    pub fn is_within_request_head(&self) -> bool {
+        matches!(self.ends[Side::Client as usize].state, State::Head(_))
     }
 
     /// Returns how many exchanges the kept ones count for, by their memory.

@@ -52,7 +52,7 @@ pub struct SessionsWriter {
 }
 
 /// Opens the file to append to it, and starts the thread; `node` and `role` stand in each line.
-/// Stamps are read in the fields `names` of heads of HTTP.
+/// Stamps are read in the fields `names` of heads of HTTP, if there are any.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub fn start(
     path: &Path,
     node: &str,
     role: &str,
-    names: StampNames,
+    names: Option<StampNames>,
     clocks: HeaderClocks,
 ) -> Result<(Sessions, SessionsWriter), OutputError> {
     // Earlier lines are kept: also those of another process with the same file.

@@ -6,6 +6,7 @@ use crate::http::head::MessageKind;
 use crate::http::stamp::{ServerTiming, Stamp, StampDelay, StampedHeaders};
 use crate::measure::{HeaderDelay, HeaderDelayKind, HeaderDelays};
 use crate::time::{SignedNanos, WallTime};
+use crate::FULL;
 
 /// Returns a sentence for each row.
 pub(super) fn sentences(delays: &HeaderDelays) -> Vec<String> {
@@ -49,7 +50,7 @@ fn sentence(row: &HeaderDelay, here: &str) -> Option<String> {
 
 /// Returns all rows as an array.
 pub(super) fn delays_array(delays: &HeaderDelays) -> impl ToJson + '_ {
-    Array(delays.rows.iter().map(|row| {
+    Array(delays.rows.iter().filter(|_| FULL).map(|row| {
         Object(move |w: &mut Writer| {
             let is_timing = row.kind == HeaderDelayKind::ServerTiming;
             w.pair(

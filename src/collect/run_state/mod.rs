@@ -267,12 +267,13 @@ impl RunState {
             Measurement::Retransmits(key, readings) => {
                 self.path_at(key).model.retransmits(&readings);
             }
-            Measurement::Headers(_, exchange) => {
+            Measurement::Headers(_, exchange) if FULL => {
                 self.headers.delays.record(&exchange.0, exchange.1);
             }
-            Measurement::Trace(_, connection, sequence, trace) => {
+            Measurement::Trace(_, connection, sequence, trace) if FULL => {
                 self.headers.trace(connection, sequence, trace);
             }
+            Measurement::Headers(..) | Measurement::Trace(..) => {} // No small build reads HTTP.
             Measurement::Notice(text) => self.notice(text),
         }
         None
@@ -296,7 +297,9 @@ impl RunState {
             path.log_due();
         }
         self.paths.bound_memory();
-        self.headers.update(&self.name, self.paths.values());
+        if FULL {
+            self.headers.update(&self.name, self.paths.values());
+        }
         let now = sys::clock::mono();
         if self.span.is_some() && self.windows.is_search_due(now) {
             // Those that the report is about: strangers may begin paths without end.
@@ -487,7 +490,7 @@ impl RunState {
     ) -> Option<TakenTrip> {
         match parts {
             Ok(parts) => Some(TakenTrip {
-                trace: self.headers.take_trace(&trip),
+                trace: FULL.then(|| self.headers.take_trace(&trip)).flatten(),
                 trip,
                 parts,
                 duplicate,

@@ -39,7 +39,9 @@ impl RunState {
             broken: self.broken.clone(),
             others: others.collect(),
             rest: self.paths.rest.clone(),
-            header_delays: self.headers.delays.clone(),
+            header_delays: FULL
+                .then(|| self.headers.delays.clone())
+                .unwrap_or_default(),
             dropped,
             notices: self.notice_texts(main_key, main, forgotten),
             ..report

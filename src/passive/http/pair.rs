@@ -352,3 +352,86 @@ impl Http {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::stamp::StampNames;
+    use crate::random::Random;
+    use crate::time::WallTime;
+    use std::sync::Arc;
+
+    const NOW: WallTime = WallTime(1_795_253_400_500_000_000);
+
+    fn reader() -> Http {
+        Http::of_process(Some(Arc::new(StampNames::new(&["X-Stamp".into()]))))
+    }
+
+    fn request(stamp: &str) -> String {
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX-Stamp: {stamp}\r\nContent-Length: 0\r\n\r\n")
+    }
+
+    const RESPONSE: &str =
+        "HTTP/1.1 200 OK\r\nServer-Timing: db;dur=5\r\nContent-Length: 2\r\n\r\nhi";
+
+    /// However the bytes are cut, each request has its own stamps and its own response's.
+    #[test]
+    fn stamps_belong_to_their_request_and_response_however_the_bytes_are_cut() {
+        for seed in 0..300 {
+            let mut random = Random::new(seed);
+            let mut http = reader();
+            let count = 1 + random.below(5);
+            let requests: String = (0..count)
+                .map(|at| request(&format!("p{at} 1795253400.{at}00")))
+                .collect();
+            let mut feed = |side: Side, bytes: &str| {
+                let mut rest = bytes.as_bytes();
+                while !rest.is_empty() {
+                    let (piece, later) = rest.split_at(1 + random.below(rest.len()));
+                    http.read(NOW, side, piece);
+                    rest = later;
+                }
+            };
+            feed(Side::Client, &requests);
+            feed(Side::Server, &RESPONSE.repeat(count));
+            assert_eq!(http.take_stamped().len(), count, "seed {seed}");
+            for (at, exchange) in http.exchanges.iter().enumerate() {
+                let headers = exchange.headers.as_ref().expect("stamps");
+                let names: Vec<_> = headers.stamps.iter().map(|stamp| stamp.who()).collect();
+                assert_eq!(names, [format!("p{at}")], "seed {seed}");
+                assert_eq!(headers.timings.len(), 1, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_stamps_that_a_connection_keeps_are_bounded_and_all_are_given_once() {
+        let mut http = reader();
+        let (mut given, request) = (0, request(&vec!["a 1795253400.1"; 16].join(", ")));
+        for _ in 0..500 {
+            http.read(NOW, Side::Client, request.as_bytes());
+            http.read(NOW, Side::Server, RESPONSE.as_bytes());
+            given += http.take_stamped().len();
+        }
+        let kept = http.exchanges.iter().filter_map(|of| of.headers.as_ref());
+        let memory: usize = kept.map(|headers| headers.memory()).sum();
+        assert!(
+            given == 500 && memory > 0 && memory <= MAX_STAMPS,
+            "{given} {memory}"
+        );
+    }
+
+    /// The last line of a cut head may lack digits of a stamp.
+    #[test]
+    fn a_stamp_in_a_line_that_was_cut_is_not_read() {
+        let http = reader();
+        let head = "GET / HTTP/1.1\r\nX-Stamp: a 1795253400.1\r\nX-Stamp: b 1795253400.25";
+        for length in 0..=head.len() {
+            let mut headers = None;
+            let kind = MessageKind::Request;
+            http.fields(kind, &head.as_bytes()[..length], true, &mut headers);
+            let stamps = headers.map_or(0, |headers| headers.stamps.len());
+            assert_eq!(stamps, usize::from(length >= 41), "{length}");
+        }
+    }
+}
