@@ -39,6 +39,7 @@
 //! | 6 | [`collect`] | measurements of all pumps | the state of a run and its latest report | |
 //! | 7 | [`manual`] | a topic | a page of plain text | |
 //! | 7 | [`node`] | sockets, threads, channels | calls into the core | |
+//! | 8 | [`generate`] | the tables of options, commands and topics | a manual page, completions | |
 //! | 8 | [`origin`] | a next hop | an open session, its blocks and answers | |
 //! | 9 | [`publish`] | reports and connection records | stdout, files, the terminal, HTTP | |
 //! | 10 | [`commands`] | a `Config` | a run, and the exit code | |
@@ -56,6 +57,7 @@ pub mod collect;
 pub mod columns;
 pub mod commands;
 pub mod decimal;
+pub mod generate;
 pub mod http;
 pub mod manual;
 pub mod measure;
@@ -93,7 +95,8 @@ pub mod wire;
 ///   `collect/run_state/mod.rs`, `commands/node.rs`: the HTTP exchanges of `--sessions`;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
-/// - `cli/help.rs`: the references to texts that a small build lacks.
+/// - `cli/help.rs`: the references to texts that a small build lacks;
+/// - `cli/version.rs`: the name of the feature.
 pub const FULL: bool = cfg!(feature = "full");
 
 /// The reason that an error gives for a part that only a build with the feature `full` has.

@@ -154,7 +154,25 @@ pub enum Command {
     Passive(PassiveConfig),
     /// Print a topic of the manual; `None` for the list of topics.
     Help(Option<String>),
+    /// Print a manual page or completions.
+    Generate(Artifact),
 }
+
+/// A text that `generate` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Artifact {
+    /// The manual page, in roff.
+    Man,
+    /// Completions for bash.
+    Bash,
+    /// Completions for zsh.
+    Zsh,
+    /// Completions for fish.
+    Fish,
+}
+
+/// The words of `generate`, in the order of [`Artifact`].
+pub const ARTIFACTS: &[&str] = &["man", "bash", "zsh", "fish"];
 
 /// Arguments of `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +182,9 @@ pub struct StateConfig {
     /// The action on it.
     pub action: StateAction,
 }
+
+/// The words of the actions of `state`, in the order of [`StateAction`].
+pub const STATE_ACTIONS: &[&str] = &["show", "accept"];
 
 /// The actions of `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]

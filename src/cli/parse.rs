@@ -2,13 +2,13 @@
 
 use super::config::Common;
 use super::config::{
-    Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
-    SourceConfig, StateAction, StateConfig, TargetsConfig,
+    Artifact, Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig,
+    ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, ARTIFACTS, STATE_ACTIONS,
 };
 use super::flags::{self, Flag, Mode, Options, Set, Word};
 use super::host_port::HostPort;
 use super::nearest::nearest;
-use super::{help, ExitCode, PROGRAM};
+use super::{help, value, version, ExitCode};
 use crate::report::State;
 use crate::session::admission::Accept;
 use lexopt::Arg;
@@ -74,8 +74,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, UsageEr
         (None, Some(Print::ShortHelp)) => return Ok(Action::Print(help::short(arguments.word))),
         (None, Some(Print::LongHelp)) => return Ok(Action::Print(help::long(arguments.word))),
         (None, Some(Print::Version)) => {
-            let version = env!("CARGO_PKG_VERSION");
-            return Ok(Action::Print(format!("{PROGRAM} {version}\n")));
+            return Ok(Action::Print(version::text()));
         }
         (None, None) => arguments.into_config(mode),
     };
@@ -136,7 +135,7 @@ impl Arguments {
                 self.options.push((flag.long, OsString::new()));
                 return Ok(Some(()));
             }
-            Set::Text(_) | Set::Path(_) => {
+            Set::Text(_) | Set::Choice(..) | Set::Path(_) => {
                 let value = parser.value().map_err(|_| {
                     let flag = flags::find(flag.long, mode).unwrap_or(flag);
                     let kind = flag.value.unwrap_or("VALUE");
@@ -245,6 +244,7 @@ impl Arguments {
             let example = match operand {
                 "ADDR" => "host:port",
                 "DO" => "name show",
+                "KIND" => "man",
                 _ => "name",
             };
             return Err(remedied(format_args!(
@@ -266,6 +266,12 @@ fn apply(flag: &Flag, value: &OsStr, options: &mut Options) -> Result<(), String
             checked(&format!("--{}", flag.long), value, |text| {
                 set(options, text)
             })?;
+        }
+        Set::Choice(words, set) => {
+            let place = checked(&format!("--{}", flag.long), value, |text| {
+                value::choice(text, words)
+            })?;
+            set(options, place);
         }
         Set::Help | Set::Version => {}
     }
@@ -363,14 +369,15 @@ fn state(operands: Vec<OsString>, common: &Common) -> Result<Command, String> {
     let mut operands = operands.into_iter();
     let file = operands.next().unwrap_or_default().into();
     let (action, part) = (operands.next().unwrap_or_default(), operands.next());
-    let action = match (action.to_str(), part) {
-        (Some("show"), None) => StateAction::Show,
-        (Some("show"), Some(part)) => {
+    let place = STATE_ACTIONS.iter().position(|word| action == *word);
+    let action = match (place, part) {
+        (Some(0), None) => StateAction::Show,
+        (Some(0), Some(part)) => {
             return Err(remedied(format_args!(
                 "{part:?} is one argument too many: show has all parts"
             )))
         }
-        (Some("accept"), part) => {
+        (Some(1), part) => {
             StateAction::Accept(part.map(|part| part.to_string_lossy().into_owned()))
         }
         _ => {
@@ -453,6 +460,12 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             Command::Passive(config.map_err(remedied)?)
         }
         (Mode::State | Mode::Compare, ..) => unreachable!("they have functions of their own"),
+        (Mode::Generate, ..) => {
+            let kinds = [Artifact::Man, Artifact::Bash, Artifact::Zsh, Artifact::Fish];
+            let kind = operand.unwrap_or_default();
+            let place = checked("generate", &kind, |text| value::choice(text, ARTIFACTS))?;
+            Command::Generate(kinds[place])
+        }
         (Mode::Help, ..) => Command::Help(operand.map(|topic| topic.to_string_lossy().into())),
         (_, Some(listen), forward_to) => Command::Node(NodeConfig {
             listen,
@@ -1015,6 +1028,7 @@ mod tests {
                     ..PassiveConfig::default()
                 }),
             ),
+            ("generate zsh", Command::Generate(Artifact::Zsh)),
             ("help", Command::Help(None)),
             ("help verdict", Command::Help(Some("verdict".into()))),
         ];
@@ -1157,7 +1171,7 @@ demo -c 1
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 frobnicate b:1
-    unknown command "frobnicate": there are probe, passive, demo, exporter, check-rules, state, compare, help
+    unknown command "frobnicate": there are probe, passive, demo, exporter, check-rules, state, compare, help, generate
 demo again
     "again" is one argument too many for demo
 state
@@ -1339,8 +1353,8 @@ probe b:1 -l :1
             ("probe --help", help::long(word("probe"))),
             ("--help --wrong probe", help::long(word("probe"))),
             ("passive -h -c x", help::short(word("passive"))),
-            ("-V", "subsegment-tcp-speeds 0.1.0\n".to_owned()),
-            ("--version", "subsegment-tcp-speeds 0.1.0\n".to_owned()),
+            ("-V", version::text()),
+            ("--version", version::text()),
         ] {
             assert_eq!(parse(args(line)), Ok(Action::Print(text)), "{line}");
         }

@@ -119,9 +119,9 @@ impl Paths {
         self.paths.retain(|key, _| gone.binary_search(key).is_err());
     }
 
-    /// Returns the key and the state of the path that the report is about: the one that begins
-    /// here, else the keyed one or the stranger that came first. Its blocks do not matter, or a
-    /// stranger with more would take the place of another path.
+    /// Returns the key and the state of the path that the report is about. That is the path that
+    /// begins here, else the keyed one or the stranger that came first. The number of blocks does
+    /// not matter, or a stranger with more would replace another path.
     pub(super) fn main(&self) -> (PathKey, &PathState) {
         let begun = PathKey::default();
         let labelled = self.labelled();

@@ -21,6 +21,7 @@ pub mod state;
 pub mod targets;
 
 use crate::cli::{self, Action, Command, Config, ExitCode, PROGRAM};
+use crate::generate;
 use crate::node::StopFlag;
 use crate::output::{print_error, Output, OutputError};
 use crate::report::State;
@@ -69,6 +70,7 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode, Failure> {
         Ok(Action::Run(config)) => match config.command {
             // The pager has to start without a mask of signals.
             Command::Help(topic) if FULL => help::run(topic.as_deref()),
+            Command::Generate(artifact) if FULL => print(&generate::text(artifact)),
             _ => run(*config),
         },
         Ok(Action::Print(text)) => print(&text),
@@ -127,7 +129,7 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
         Command::Targets(config) => targets::run(&common, &config, signals),
         Command::Passive(config) => passive::run(&common, &config, signals),
         Command::Compare(config) => compare::run(&config, common.format),
-        Command::Help(_) => unreachable!("dispatch has run it"),
+        Command::Help(_) | Command::Generate(_) => unreachable!("dispatch has run it"),
         Command::Exporter => exporter::run(&common, signals, &stop),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);

@@ -29,8 +29,8 @@ use crate::{FULL, SMALL};
 use std::path::PathBuf;
 use std::time::Duration;
 use Mode::{
-    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
-    Source, State as Stored,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Generate, Help, Passive, Probe, Proxy,
+    Relay, Source, State as Stored,
 };
 
 /// Most payload bytes of a block, as on the wire.
@@ -40,7 +40,7 @@ const BLOCK_MAX_BYTES: usize = 1 << 20;
 // --accept auto it serves raw clients too.
 const EVERY: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, CheckRules, Exporter, Passive, Help,
-    Stored, Compare,
+    Stored, Compare, Generate,
 ];
 const LOGGING: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter, Passive,
@@ -94,7 +94,8 @@ pub enum Section {
 }
 
 impl Section {
-    pub(super) const ALL: &'static [Self] = &[
+    /// Every section, in the order of the help.
+    pub const ALL: &'static [Self] = &[
         Self::Role,
         Self::Traffic,
         Self::Probe,
@@ -190,6 +191,8 @@ pub enum Set {
     Switch(fn(&mut Options)),
     /// Takes text. The error completes the sentence "--option VALUE ...".
     Text(fn(&mut Options, &str) -> Result<(), String>),
+    /// Takes one of these words, and stores it by its place among them.
+    Choice(&'static [&'static str], fn(&mut Options, usize)),
     /// Takes the name of a file, which need not be UTF-8.
     Path(fn(&mut Options, PathBuf)),
     /// Prints the help, the short one for the short option.
@@ -405,7 +408,7 @@ mod tests {
             let plain = |c: char| c.is_ascii_lowercase() || c == '-';
             let long = flag.long;
             assert!(long.len() > 1 && long.chars().all(plain), "{long}");
-            let takes_value = matches!(flag.set, Set::Text(_) | Set::Path(_));
+            let takes_value = matches!(flag.set, Set::Text(_) | Set::Choice(..) | Set::Path(_));
             assert_eq!(flag.value.is_some(), takes_value, "{long}");
             assert!(!flag.modes.is_empty() && flag.brief.len() > 4, "{long}");
             let prints = matches!(flag.set, Set::Help | Set::Version);
@@ -451,12 +454,18 @@ mod tests {
     #[test]
     fn the_defaults_that_help_shows_are_the_ones_in_force() {
         for flag in all() {
-            let (Some(default), Set::Text(set)) = (flag.default, flag.set) else {
-                assert!(flag.default.is_none(), "{}", flag.long);
+            let Some(default) = flag.default else {
                 continue;
             };
             let mut options = Options::default();
-            set(&mut options, default).expect(flag.long);
+            match flag.set {
+                Set::Text(set) => set(&mut options, default).expect(flag.long),
+                Set::Choice(words, set) => {
+                    let at = words.iter().position(|word| *word == default);
+                    set(&mut options, at.expect(flag.long));
+                }
+                _ => panic!("--{} takes no text", flag.long),
+            }
             // Those of a probe depend on its format.
             if options.count.take() == Some(100)
                 || options.interval.take() == Some(Duration::from_millis(100))

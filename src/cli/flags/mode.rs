@@ -1,9 +1,9 @@
-//! What a process can be, and the command words.
+//! The commands, and the roles that a process can have.
 
 use std::fmt;
 use Mode::{
-    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
-    Source, State,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Generate, Help, Passive, Probe, Proxy,
+    Relay, Source, State,
 };
 
 /// The role or command of the process. It follows from the command word, or from the addresses
@@ -38,6 +38,8 @@ pub enum Mode {
     State,
     /// Compares two reports, or two spans of a state.
     Compare,
+    /// Prints a manual page or completions.
+    Generate,
 }
 
 impl Mode {
@@ -58,6 +60,7 @@ impl Mode {
             Help => "the word help",
             State => "the word state",
             Compare => "the word compare",
+            Generate => "the word generate",
         }
     }
 
@@ -68,7 +71,7 @@ impl Mode {
 
     /// Returns `true` if only a build with the feature `full` has this mode.
     pub(super) const fn is_full_only(self) -> bool {
-        matches!(self, Demo | Exporter | Passive | Help | Compare)
+        matches!(self, Demo | Exporter | Passive | Help | Compare | Generate)
     }
 }
 
@@ -89,6 +92,7 @@ impl fmt::Display for Mode {
             Help => "help",
             State => "state",
             Compare => "comparison",
+            Generate => "generate",
         })
     }
 }
@@ -197,5 +201,15 @@ pub(super) const WORDS: &[Word] = &[
         operands: &["[TOPIC]"],
         brief: "print a topic of the manual, or the list of topics",
         examples: "    subsegment-tcp-speeds help verdict\n",
+    },
+    Word {
+        name: "generate",
+        mode: Generate,
+        operands: &["KIND"],
+        brief: "print a man page, or completions: bash, zsh, fish",
+        examples: "\
+    subsegment-tcp-speeds generate man > subsegment-tcp-speeds.1
+    subsegment-tcp-speeds generate bash > subsegment-tcp-speeds.bash
+",
     },
 ];

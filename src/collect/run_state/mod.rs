@@ -710,40 +710,15 @@ mod tests {
     /// Returns a block that the node at hop `own` sent to a reflector next to it, and its return
     /// after `after_ms`.
     fn trip(own: u8, after_ms: u64) -> Measurement {
-        use crate::measure::{HopStamp, NodeId, Return, StampDirection};
-        let hop_stamp = |hop: u8, direction| HopStamp {
-            node: NodeId(u64::from(hop)),
-            hop,
-            direction,
-            generation: 0,
-            stepped: false,
-            waited: false,
-            synchronised: false,
-            held: Nanos::ZERO,
-            arrival: None,
-            ingress: WallTime(1_000_000_000),
-            egress: WallTime(1_000_000_000),
-        };
-        let trip = Box::new(Trip {
-            sequence: 0,
-            at: MonoTime(0),
-            hop_stamps: vec![
-                hop_stamp(own, StampDirection::Forward),
-                hop_stamp(own + 1, StampDirection::Turn),
-            ],
-            home: Return {
-                arrival: None,
-                ingress: WallTime(1_000_000_000 + after_ms * 1_000_000),
-                egress: None,
-                generation: 0,
-                held: Nanos::ZERO,
-            },
-            late: false,
-            server: None,
-            connection: 0,
-            retransmits: Vec::new(),
-        });
-        Measurement::Trip(at(own), trip)
+        use crate::measure::tests::samples::{home, hop_stamp, trip};
+        use crate::measure::StampDirection::{Forward, Turn};
+        const SENT: u64 = 1_000_000_000;
+        let hop_stamps = vec![
+            hop_stamp(own, Forward, SENT, SENT),
+            hop_stamp(own + 1, Turn, SENT, SENT),
+        ];
+        let trip = trip(hop_stamps, home(SENT + after_ms * 1_000_000));
+        Measurement::Trip(at(own), Box::new(trip))
     }
 
     #[test]

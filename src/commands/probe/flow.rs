@@ -23,8 +23,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// An event of the scheduling thread.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A session stands: the due time of the first block of all, the time that this session took to
-    /// stand, and this end of its connection.
+    /// A session is established. The values are the first block's due time in the whole run, the
+    /// time that this session took, and its local address.
     Opened(MonoTime, Nanos, Option<SocketAddr>),
     /// A session broke.
     Broken(PathError),

@@ -64,8 +64,8 @@ impl Endless {
         Now { wall, mono }
     }
 
-    /// A block, of which one in a hundred meets a wake-up that is 5 to 30 ms late, in both
-    /// directions of a host or in the network. `lateness` is that share.
+    /// Sends a block. A share `lateness` of the blocks meets a wake-up 5 to 30 ms late, in both
+    /// directions of a host or in the network.
     fn block(&mut self, lateness: f64) {
         let late = |random: &mut Random| {
             let is_late = random.unit() < lateness;
@@ -121,9 +121,9 @@ impl Endless {
     }
 }
 
-/// A third of the time healthy, half of it +3 ms on B -> C with a restart in between, then healthy:
-/// all the while one wake-up in a hundred is 5 to 30 ms late and, with `load`, for up to 10 s at a
-/// time a tenth to half of them. Returns the answers that were wrong.
+/// Returns the wrong answers of a run. A third of it is healthy, half has +3 ms on B -> C with a
+/// restart in between, the rest is healthy. One wake-up in a hundred is 5 to 30 ms late. With
+/// `load` a tenth to half of them are, for up to 10 s at a time.
 fn wrong_answers(seed: u64, minutes: u64, load: bool) -> Vec<String> {
     let (from, to) = (minutes * 20, minutes * 50);
     let killed = from + (to - from) / 3;

@@ -907,8 +907,8 @@ fn a_day_of_blocks_10_s_apart_has_a_rise_at_noon_named_within_20_minutes_and_unt
 /// Blocks in a window of 2 s.
 const SHORT_WINDOW: u64 = 40;
 
-/// A run of such windows in which one block of four is late from `from` to `until`: the windows
-/// after whose end the late part is named, or has an increase, and those of other verdicts.
+/// Runs such windows, with one block of four late from `from` to `until`. Returns the windows after
+/// which the late part is named, has an increase, or another verdict stands.
 fn late_blocks(seed: u64, from: u64, until: u64, windows: u64) -> [Vec<u64>; 3] {
     let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
     path.interval_ns = 50.0 * MS;

@@ -6,9 +6,9 @@
 //! against it.
 //!
 //! Histograms are cumulative over the life of the process, all with the same buckets
-//! ([`BUCKETS_NS`]): what is asked of them (`histogram_quantile`, `rate`) is the monitoring
-//! system's business. A part that leaves the path and comes back in another shape starts at zero
-//! again, which Prometheus takes for the restart of a counter.
+//! ([`BUCKETS_NS`]). The monitoring system takes quantiles and rates of them (`histogram_quantile`,
+//! `rate`). A part that leaves the path and comes back in another shape starts at zero again, which
+//! Prometheus takes for the restart of a counter.
 
 mod families;
 mod sheet;
@@ -215,8 +215,8 @@ impl Path<'_> {
         }
     }
 
-    /// Writes the figures of the paths that have none of their own: of the whole path and of this
-    /// node, as strangers choose the names of all other parts.
+    /// Writes the figures of the paths that have none of their own. Only the whole path and this
+    /// node have figures here, as strangers choose the names of all other parts.
     fn rest(&mut self, rest: &PathRest) {
         self.histogram(Id::RoundTrip, &[], &rest.round_trip);
         let node = self.own_name.to_owned();
