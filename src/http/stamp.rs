@@ -125,7 +125,7 @@ enum StampValue {
 
 /// One stamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct HeaderStamp {
     /// The head that has it.
     pub kind: MessageKind,
     /// The name of its field, as the reader was given it.
@@ -159,7 +159,7 @@ pub struct StampDelay {
     pub is_modulo: bool,
 }
 
-impl Stamp {
+impl HeaderStamp {
     /// Returns its name, or its field and place without one.
     pub fn who(&self) -> String {
         match (&self.name, self.place) {
@@ -203,7 +203,7 @@ impl Stamp {
 
 /// A duration that a server reports of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTiming {
+pub struct ServerMetric {
     /// The name of the metric.
     pub name: Box<str>,
     /// Its duration; `None` if it has none.
@@ -261,11 +261,11 @@ impl fmt::Display for TraceParent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StampedHeaders {
     /// Stamps, in the order in which they stand.
-    pub stamps: Vec<Stamp>,
+    pub stamps: Vec<HeaderStamp>,
     /// The elements of `Via` of the request.
     pub via: Vec<Box<str>>,
     /// The durations of `Server-Timing`.
-    pub timings: Vec<ServerTiming>,
+    pub timings: Vec<ServerMetric>,
     /// The trace that the request belongs to.
     pub trace_parent: Option<TraceParent>,
     /// Elements beyond those kept.
@@ -308,7 +308,7 @@ impl StampedHeaders {
                 }
             }
             Field::UpstreamTime if kind == MessageKind::Response => {
-                self.timing(ServerTiming {
+                self.timing(ServerMetric {
                     name: "envoy upstream".into(),
                     duration: milliseconds(trimmed(value)),
                     description: None,
@@ -321,7 +321,7 @@ impl StampedHeaders {
         }
     }
 
-    fn timing(&mut self, timing: ServerTiming) {
+    fn timing(&mut self, timing: ServerMetric) {
         match self.timings.len() < ELEMENTS {
             true => self.timings.push(timing),
             false => self.left_out += 1,
@@ -363,7 +363,7 @@ impl StampedHeaders {
     pub fn delays(
         &self,
         own: [Option<WallTime>; 2],
-    ) -> impl Iterator<Item = (&Stamp, Option<&Stamp>, StampDelay)> {
+    ) -> impl Iterator<Item = (&HeaderStamp, Option<&HeaderStamp>, StampDelay)> {
         self.stamps
             .iter()
             .enumerate()
@@ -458,14 +458,14 @@ fn text(bytes: &[u8]) -> Box<str> {
     bytes.iter().take(TEXT).map(clean).collect()
 }
 
-fn stamp(kind: MessageKind, field: &Arc<str>, place: u32, element: &[u8]) -> Stamp {
+fn stamp(kind: MessageKind, field: &Arc<str>, place: u32, element: &[u8]) -> HeaderStamp {
     let space = element.iter().rposition(u8::is_ascii_whitespace);
     let (name, time) = match space {
         Some(space) => (trimmed(&element[..space]), &element[space + 1..]),
         None => (&[][..], element),
     };
     let value = value(time);
-    Stamp {
+    HeaderStamp {
         kind,
         field: Arc::clone(field),
         place,
@@ -533,7 +533,7 @@ fn milliseconds(text: &[u8]) -> Option<SignedNanos> {
 }
 
 /// Reads `name;dur=1.5;desc="text"`.
-fn server_timing(element: &[u8]) -> ServerTiming {
+fn server_timing(element: &[u8]) -> ServerMetric {
     let mut rest = element;
     let mut parameters = std::iter::from_fn(|| {
         if rest.is_empty() {
@@ -553,7 +553,7 @@ fn server_timing(element: &[u8]) -> ServerTiming {
         rest = end.map_or(&[], |end| &rest[end + 1..]);
         Some(parameter)
     });
-    let mut timing = ServerTiming {
+    let mut timing = ServerMetric {
         name: text(parameters.next().unwrap_or_default()),
         duration: None,
         description: None,
@@ -704,7 +704,13 @@ mod tests {
         );
         let rows: Vec<_> = headers
             .delays([Some(OWN), None])
-            .map(|(from, to, delay)| (from.who(), to.map(Stamp::who), delay.delay.0 / 1_000_000))
+            .map(|(from, to, delay)| {
+                (
+                    from.who(),
+                    to.map(HeaderStamp::who),
+                    delay.delay.0 / 1_000_000,
+                )
+            })
             .collect();
         let row =
             |from: &str, to: Option<&str>, millis| (from.to_owned(), to.map(str::to_owned), millis);

@@ -3,7 +3,7 @@
 use super::json::write::{Array, Object, ToJson, Writer};
 use super::{printable, text};
 use crate::http::head::MessageKind;
-use crate::http::stamp::{ServerTiming, Stamp, StampDelay, StampedHeaders};
+use crate::http::stamp::{HeaderStamp, ServerMetric, StampDelay, StampedHeaders};
 use crate::measure::{HeaderDelay, HeaderDelayKind, HeaderDelays};
 use crate::time::{SignedNanos, WallTime};
 use crate::FULL;
@@ -88,7 +88,7 @@ pub(super) fn headers_object(of: &StampedHeaders, own: [Option<WallTime>; 2]) ->
 }
 
 fn stamp_object(
-    stamp: &Stamp,
+    stamp: &HeaderStamp,
     since_previous: Option<StampDelay>,
     own: [Option<WallTime>; 2],
 ) -> impl ToJson + '_ {
@@ -111,7 +111,7 @@ fn stamp_object(
     })
 }
 
-fn timing_object(of: &ServerTiming) -> impl ToJson + '_ {
+fn timing_object(of: &ServerMetric) -> impl ToJson + '_ {
     Object(move |w: &mut Writer| {
         w.pair("name", &*of.name);
         w.pair("duration_ns", of.duration);
