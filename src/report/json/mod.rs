@@ -3,7 +3,8 @@
 //! Durations are integer nanoseconds; an absent figure is null, never 0; shares are numbers with at
 //! most six digits. `cookie` and `id` are 16 hex digits. `connect_ns` of a segment is how long its
 //! near node took to connect. A name that no node gave is `hop 3`. After the documented keys stand
-//! `role`, `dropped_measurements`, `notices`, `batches`, `label`, `other_paths` and `header_delays`.
+//! `role`, `dropped_measurements`, `notices`, `batches`, `label`, `other_paths`,
+//! `header_delays`.
 
 pub mod read;
 pub mod write;
