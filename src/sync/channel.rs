@@ -48,7 +48,7 @@ struct State<T> {
 }
 
 impl<T> State<T> {
-    /// Takes `item`, or leaves it where nobody will receive it; `None` while there is no room.
+    /// Takes `item`, or leaves it if no receiver is left; `None` while there is no room.
     fn put(&mut self, item: &mut Option<T>) -> Option<()> {
         if self.counts.receivers > 0 {
             if self.items.len() >= self.counts.capacity {
@@ -223,7 +223,7 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
         state.counts.receivers -= 1;
-        // Nobody will take them; dropped without the lock, as they may hold ends of channels.
+        // No receiver is left. Dropped without the lock, as they may hold ends of channels.
         let items = std::mem::take(&mut state.items);
         state.counts.wake(&self.0.moved);
         drop(state);

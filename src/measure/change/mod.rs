@@ -237,6 +237,16 @@ impl Search {
         changes
     }
 
+    /// The changes of the median alone.
+    pub(super) fn levels_alone(&mut self) -> Vec<Finding> {
+        let Some(batches) = Batches::of(self.blocks.len()) else {
+            return Vec::new();
+        };
+        self.blocks.delays(&mut self.delays);
+        let levels = self.levels(batches).into_iter();
+        levels.map(|placed| self.level_finding(placed)).collect()
+    }
+
     /// The changes of the median, each fitted with the others taken off.
     fn levels(&mut self, batches: Batches) -> Vec<Placed> {
         let mut found: Vec<Placed> = Vec::new();

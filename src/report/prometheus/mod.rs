@@ -393,11 +393,8 @@ impl Path<'_> {
 
     /// The hop of a part, the far one where it has two, and its name.
     fn part_labels(&self, report: &Report, part: Part) -> (String, String) {
-        let hop = match part {
-            Part::Host(hop) | Part::Behind(hop) => hop.to_string(),
-            Part::Connect { to, .. } | Part::Segment { to, .. } => to.to_string(),
-            Part::Total | Part::Server | Part::ServerConnect => String::new(),
-        };
+        let [near, far] = part.hops();
+        let hop = far.or(near).map_or_else(String::new, |hop| hop.to_string());
         let last = report.path.nodes.last().map(|node| node.hop);
         (hop, part.name(&|hop| self.name(report, hop), last))
     }
