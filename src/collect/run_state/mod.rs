@@ -900,6 +900,52 @@ mod tests {
     }
 
     #[test]
+    fn a_labelled_path_of_little_memory_keeps_its_figures_beside_any_number_of_large_ones() {
+        for seed in 0..20 {
+            let mut random = crate::random::Random::new(seed);
+            let labels = Arc::<PathLabels>::default();
+            let limit = 1 << 20;
+            let mut run_state =
+                RunState::new("B", "relay", WallTime(0), Baseline::Run).within(limit);
+            run_state.paths.labels = Some(Arc::clone(&labels));
+            let paths: Vec<_> = (0..12_u64)
+                .map(|source| {
+                    let key = PathKey {
+                        source: 1 + source,
+                        ..at(1)
+                    };
+                    labels.enter(key, &format!("N{source}"), || MonoTime(1))
+                })
+                .collect();
+            let honest = paths[random.below(paths.len().min(8))].key;
+            let residence = Measurement::Residence(honest, Direction::Forward, SignedNanos(1));
+            run_state.take(residence);
+            for round in 0..4_000_u64 {
+                let large = paths[random.below(paths.len())].key;
+                if large != honest {
+                    let annotations = NodeAnnotations {
+                        hop: random.below(256) as u8,
+                        sequence: round,
+                        annotations: vec![crate::annotation::HostAnnotation {
+                            name: "tag.0".into(),
+                            value: crate::annotation::AnnotationValue::Text("x".repeat(255)),
+                        }],
+                    };
+                    run_state.take(Measurement::NodeAnnotations(large, Box::new(annotations)));
+                }
+                if round % 100 == 0 {
+                    run_state.tick();
+                    let held: usize = run_state.paths.iter().map(|(_, path)| path.memory()).sum();
+                    assert!(held <= limit, "seed {seed}, round {round}: {held}");
+                }
+                let is_there = run_state.paths.get(honest).is_some();
+                assert!(is_there, "seed {seed}, round {round}");
+            }
+            assert!(run_state.paths.dropped > 0, "seed {seed}: no pressure");
+        }
+    }
+
+    #[test]
     fn a_run_has_the_length_of_the_monotonic_clock_whatever_the_wall_clock_does() {
         let at = |seconds: u64| WallTime(seconds * 1_000_000_000);
         let mut run_state = RunState::new("A", "source", at(10_000), Baseline::Run);
