@@ -39,9 +39,10 @@ impl RunState {
             broken: self.broken.clone(),
             others: others.collect(),
             rest: self.paths.rest.clone(),
-            header_delays: FULL
-                .then(|| self.headers.delays.clone())
-                .unwrap_or_default(),
+            header_delays: match FULL {
+                true => self.headers.delays.clone(),
+                false => HeaderDelays::default(),
+            },
             dropped,
             notices: self.notice_texts(main_key, main, forgotten),
             ..report
