@@ -30,6 +30,7 @@
 //! | 1 | [`sys`] | system calls | plain values; it alone holds `unsafe` | |
 //! | 2 | [`wire`] | bytes | frames, and back | |
 //! | 2 | [`http`] | requests of HTTP | responses of routes | |
+//! | 2 | [`remote`] | hosts of `trace` | a script for their shells, and its answers | |
 //! | 3 | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | |
 //! | 4 | [`session`] | events of one connection | decisions and measurements | |
 //! | 4 | [`passive`] | capture bytes | packets, flows, session events, round trips | |
@@ -69,6 +70,7 @@ pub mod publish;
 #[cfg(test)]
 #[path = "../tests/util/random.rs"]
 mod random;
+pub mod remote;
 pub mod report;
 pub mod session;
 pub mod sync;
@@ -91,7 +93,8 @@ pub mod wire;
 ///   `collect/run_state/mod.rs`, `collect/latest.rs`: pages, their timeline, flows;
 /// - `commands/probe/mod.rs`, `report/json/mod.rs`, `report/text/mod.rs`, `report/text/notes.rs`:
 ///   flows;
-/// - `node/pump/mod.rs`, `report/session.rs`: the HTTP exchanges of `--sessions`;
+/// - `node/pump/mod.rs`, `report/session.rs`, `report/header_delays.rs`, `commands/node.rs`,
+///   `report/prometheus/mod.rs`: the HTTP exchanges of `--sessions`, and stamps in their heads;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
 /// - `cli/help.rs`: the references to texts that a small build lacks;

@@ -131,7 +131,7 @@ pub(super) fn long(word: Option<&Word>) -> String {
         text.push_str("\nMore on each: --help of a build with the feature full.\n");
     }
     text.push_str("\nExit codes:\n");
-    let is_probe = word.map(|word| word.mode == Mode::Probe);
+    let is_probe = word.map(|word| matches!(word.mode, Mode::Probe | Mode::Trace));
     for code in ExitCode::ALL {
         if is_probe.map_or(true, |is_probe| is_probe == code.is_of_probe()) {
             let _ = writeln!(text, "    {}  {}", code.number(), code.meaning());
@@ -332,7 +332,7 @@ mod tests {
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
             seen += 1;
         }
-        assert_eq!(seen, 31);
+        assert_eq!(seen, 34);
     }
 
     #[test]

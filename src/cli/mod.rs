@@ -28,8 +28,8 @@ mod version;
 
 pub use config::{
     level_filter, AllowSource, Command, Common, CompareConfig, Compares, Config, DemoConfig,
-    Format, NodeConfig, ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig,
-    TimeArgument,
+    Format, NodeConfig, Ports, ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig,
+    TimeArgument, TraceConfig, TraceOptions,
 };
 pub use exit::ExitCode;
 pub(crate) use help::{sentence, wrapped, EXAMPLES, PURPOSE};

@@ -14,11 +14,12 @@ mod capture;
 mod mode;
 mod probe;
 mod report;
+mod trace;
 mod traffic;
 
 pub use mode::{Mode, Word};
 
-use super::config::{AllowSource, Common, TimeArgument};
+use super::config::{AllowSource, Common, TimeArgument, TraceOptions};
 use super::host_port::HostPort;
 use super::passive::PassiveConfig;
 use crate::report::format::FORMATS;
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use Mode::{
     CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Generate, Help, Passive, Probe, Proxy,
-    Relay, Source, State as Stored,
+    Relay, Source, State as Stored, Trace,
 };
 
 /// Most payload bytes of a block, as on the wire.
@@ -40,36 +41,45 @@ const BLOCK_MAX_BYTES: usize = 1 << 20;
 // --accept auto it serves raw clients too.
 const EVERY: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, CheckRules, Exporter, Passive, Help,
-    Stored, Compare, Generate,
+    Stored, Compare, Generate, Trace,
 ];
 const LOGGING: &[Mode] = &[
-    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter, Passive,
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Demo, Exporter, Passive,
 ];
 const MEASURING: &[Mode] = &[
-    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter,
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Demo, Exporter,
 ];
-const REPORTING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const REPORTING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Demo];
 const WITH_FORMAT: &[Mode] = &[
-    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Stored, Compare,
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Demo, Stored, Compare,
 ];
-const WITH_STATE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter, Compare];
+const WITH_STATE: &[Mode] = &[
+    Source, Relay, Entry, Exit, Proxy, Probe, Trace, Exporter, Compare,
+];
 const COMPARING: &[Mode] = &[Compare];
-const WITH_METRICS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Passive];
+const WITH_METRICS: &[Mode] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Passive,
+];
 const WITH_HTTP: &[Mode] = &[
-    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter, Passive,
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Exporter, Passive,
 ];
 const WITH_PROBE_REQUESTS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
+const PROBING: &[Mode] = &[Probe, Trace];
 const LISTENING: &[Mode] = &[Relay, Echo, Entry, Exit, Proxy];
+const READING_HTTP: &[Mode] = &[Entry, Exit, Proxy, Passive];
+const FOLLOWING_HTTP: &[Mode] = &[Entry, Exit, Proxy];
 const FORWARDING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Mode] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Mode] = &[Relay, Echo, Entry, Exit];
-const STAMPING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe];
-const OPENING: &[Mode] = &[Source, Relay, Entry, Probe];
+const STAMPING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe, Trace];
+const OPENING: &[Mode] = &[Source, Relay, Entry, Probe, Trace];
 const FRAMING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
-const WITH_BASELINE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe];
-const ANNOTATING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe];
-const CONNECTING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter];
-const WITH_SOCKETS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
+const WITH_BASELINE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Trace];
+const ANNOTATING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe, Trace];
+const CONNECTING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Trace, Exporter];
+const WITH_SOCKETS: &[Mode] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Exporter,
+];
 const CARRYING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
 /// Heading under which the help lists an option.
@@ -79,8 +89,10 @@ pub enum Section {
     Role,
     /// The carrying of traffic.
     Traffic,
-    /// `probe` and `demo`.
+    /// `probe`, `trace` and `demo`.
     Probe,
+    /// `trace`.
+    Trace,
     /// Annotations of nodes.
     Annotations,
     /// Output for a monitoring system.
@@ -97,6 +109,7 @@ impl Section {
         Self::Role,
         Self::Traffic,
         Self::Probe,
+        Self::Trace,
         Self::Capture,
         Self::Annotations,
         Self::Metrics,
@@ -109,6 +122,7 @@ impl Section {
             Self::Role => "Role",
             Self::Traffic => "Traffic",
             Self::Probe => "Probe and demo",
+            Self::Trace => "Trace",
             Self::Annotations => "Annotations",
             Self::Metrics => "Metrics",
             Self::Report => "Report and log",
@@ -148,6 +162,7 @@ pub struct Options {
     pub(super) before: Option<TimeArgument>,
     pub(super) after: Option<TimeArgument>,
     pub(super) fail_above: Option<Duration>,
+    pub(super) trace: TraceOptions,
 }
 
 impl Default for Options {
@@ -178,6 +193,7 @@ impl Default for Options {
             before: None,
             after: None,
             fail_above: None,
+            trace: TraceOptions::default(),
         }
     }
 }
@@ -258,7 +274,13 @@ impl Flag {
 }
 
 /// The rows by file; within a section the help keeps this order.
-const TABLES: [&[Flag]; 4] = [traffic::FLAGS, probe::FLAGS, capture::FLAGS, report::FLAGS];
+const TABLES: [&[Flag]; 5] = [
+    traffic::FLAGS,
+    probe::FLAGS,
+    trace::FLAGS,
+    capture::FLAGS,
+    report::FLAGS,
+];
 
 /// Every option of this build, in the order of the help.
 pub fn all() -> &'static [Flag] {
@@ -444,7 +466,7 @@ mod tests {
             }
         }
         assert!(
-            twice.is_subset(&BTreeSet::from(["count", "format", "interval"])),
+            twice.is_subset(&BTreeSet::from(["count", "format", "interval", "verbose"])),
             "{twice:?}"
         );
     }

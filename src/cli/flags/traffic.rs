@@ -90,12 +90,12 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("SECONDS"),
         section: Section::Traffic,
         default: Some("0"),
-        brief: "time the server for probes; 0 = by traffic alone",
+        brief: "time the server; 0 = by traffic alone",
         help: "While a probe session is open, an exit connects to its server if no client has \
             done so for this long, and closes at once. The probe reports the connect and a server \
             that is down. Every check is a connection without a request in the log of the server; \
             MySQL blocks a host after some (max_connect_errors).",
-        modes: &[Mode::Exit],
+        modes: &[Mode::Exit, Mode::Trace],
         set: Set::Text(|s, text| {
             s.server_check = Some(value::duration(text)?).filter(|span| !span.is_zero());
             Ok(())

@@ -103,6 +103,19 @@ pub(super) fn drive(
     origin.node.collector.wake();
 }
 
+/// Opens a session, waits until the far end has answered, and ends it.
+pub(super) fn check(origin: &Arc<Origin>, stop: &Arc<StopFlag>) -> Result<(), PathError> {
+    let session = Arc::new(origin.open()?);
+    let (sender, ended) = channel(1);
+    read_in_background(origin, &session, sender, stop)
+        .map_err(|error| PathError::own(format!("cannot start a thread: {error}")))?;
+    let unsent = await_opened(origin, &session, &ended, stop).err();
+    if unsent.is_none() {
+        BlockWriter::new(origin, &session, 0).end();
+    }
+    wait_for_reader(origin, &session, &ended, unsent)
+}
+
 /// The scheduling thread.
 struct Driver<'a> {
     origin: &'a Arc<Origin>,

@@ -163,6 +163,22 @@ fn probe(
     Ok(exit_code(if unknown { State::Unknown } else { state }))
 }
 
+/// Opens the path once and closes it, without a block.
+///
+/// # Errors
+///
+/// [`PathError`], with the hop that noticed it.
+pub(super) fn check(
+    common: &Common,
+    config: &ProbeConfig,
+    stop: &Arc<StopFlag>,
+) -> Result<(), PathError> {
+    let next_hop = next_hop(common, &config.target).map_err(PathError::own)?;
+    let keys = keys(common).map_err(PathError::own)?;
+    let (origin, _queue) = origin(common, &keys, next_hop);
+    flow::check(&Arc::new(origin.probing()), stop)
+}
+
 /// Returns the state of a path and of its results: results that could not be written are at least
 /// unknown. A reader that has closed the pipe is a normal end.
 pub(super) fn state_with_output(

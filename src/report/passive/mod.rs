@@ -12,6 +12,7 @@ mod text;
 pub use json::SCHEMA;
 pub use prometheus::{prometheus, Metrics};
 
+use crate::measure::HeaderDelays;
 use crate::passive::{Endpoint, Flow, OneWay, ResponseSample, Sample, Side, Tally};
 use crate::time::{SignedNanos, WallTime};
 use std::fmt::{self, Display, Formatter};
@@ -81,6 +82,8 @@ pub struct Capture<'a> {
     pub fault: Option<&'a str>,
     /// Packets that the kernel dropped; `None` where it was not asked.
     pub kernel_dropped: Option<u64>,
+    /// The delays by stamps in heads of HTTP.
+    pub header_delays: &'a HeaderDelays,
 }
 
 impl PassiveFormat {

@@ -3,6 +3,7 @@
 use super::{maybe_millis, Answers, Capture, FlowRecord};
 use crate::measure::Summary;
 use crate::passive::{Side, Skip};
+use crate::report::header_delays;
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -171,5 +172,8 @@ pub(super) fn end(whole: &Capture<'_>) -> String {
         let _ = write!(out, " kernel_dropped={dropped}");
     }
     out.push('\n');
+    for sentence in header_delays::sentences(whole.header_delays) {
+        let _ = writeln!(out, "{sentence}");
+    }
     out
 }
