@@ -7,7 +7,7 @@ use super::filter::Filter;
 use super::flow::{AlsoSeen, BoxedFlow, Flow};
 use super::fragments::Fragments;
 use super::key::{Key, Keyed, Printed};
-use super::packet::{self, Skip, TcpSegment, ACK, SYN};
+use super::packet::{self, Skip, TcpSegment, ACK, FIN, RST, SYN};
 use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
 use super::tally::Tally;
@@ -380,7 +380,8 @@ impl Analyzer {
         for sample in [findings.handshake, findings.data].into_iter().flatten() {
             observer.sample(flow, &sample);
         }
-        if slot.list == OPEN && flow.ended() != Ended::Open {
+        let ends = segment.flags & (FIN | RST) != 0;
+        if ends && slot.list == OPEN && flow.ended() != Ended::Open {
             slot.list = CLOSED;
             slot.flow.shrink();
             self.lingering += 1;

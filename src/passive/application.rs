@@ -124,9 +124,7 @@ impl Application {
     #[inline]
     pub(super) fn warm(&self) -> u64 {
         let [client, server] = &self.answers;
-        let turn = self.turn.map_or(0, |turn| turn.seq ^ u32::from(turn.void));
-        let next = self.next[0].or(self.next[1]).unwrap_or(turn);
-        client.warm() ^ server.warm() ^ u64::from(next ^ turn) ^ u64::from(self.fresh[0])
+        client.warm() ^ server.warm() ^ u64::from(self.fresh[0])
     }
 
     /// Returns the bytes of memory that its bounds are about.
