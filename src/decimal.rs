@@ -1,6 +1,6 @@
-//! A small parser of decimal numbers, and fast digits of whole ones. std's parser rounds every text correctly, with 10 KiB of
-//! tables and as much code. People, kernels and agents write a few digits, for which a router's
-//! flash need not hold these.
+//! A small parser of decimal numbers, and fast digits of whole ones. std's parser rounds every text
+//! correctly, with 10 KiB of tables and as much code. People, kernels and agents write a few
+//! digits, for which a router's flash need not hold these.
 
 /// Parses a sign, digits with a point, and an exponent; only one digit is required.
 ///

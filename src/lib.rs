@@ -20,7 +20,7 @@
 //!
 //! | floor | room | turns | into | uses on its own floor |
 //! |---|---|---|---|---|
-//! | 0 | [`time`] | integers | instants and spans that name their clock | decimal |
+//! | 0 | [`time`] | integers | instants and spans that name their clock | `decimal` |
 //! | 0 | [`sync`] | nothing | locks that survive a panic, threads, channels, random numbers | |
 //! | 0 | [`output`] | bytes | stdout, stderr and files, written with checks | |
 //! | 0 | [`vec_map`] | keys and values | a small map in order | |
