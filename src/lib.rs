@@ -30,6 +30,7 @@
 //! | 1 | [`sys`] | system calls | plain values; it alone holds `unsafe` | |
 //! | 2 | [`wire`] | bytes | frames, and back | |
 //! | 2 | [`http`] | requests of HTTP | responses of routes | |
+//! | 2 | [`remote`] | hosts of `trace` | a script for their shells, and its answers | |
 //! | 3 | [`measure`] | stamps of one block | delays, offsets, skew, baseline, verdict | |
 //! | 4 | [`session`] | events of one connection | decisions and measurements | |
 //! | 4 | [`passive`] | capture bytes | packets, flows, session events, round trips | |
@@ -39,6 +40,7 @@
 //! | 6 | [`collect`] | measurements of all pumps | the state of a run and its latest report | |
 //! | 7 | [`manual`] | a topic | a page of plain text | |
 //! | 7 | [`node`] | sockets, threads, channels | calls into the core | |
+//! | 8 | [`generate`] | the tables of options, commands and topics | a manual page, completions | |
 //! | 8 | [`origin`] | a next hop | an open session, its blocks and answers | |
 //! | 9 | [`publish`] | reports and connection records | stdout, files, the terminal, HTTP | |
 //! | 10 | [`commands`] | a `Config` | a run, and the exit code | |
@@ -56,6 +58,7 @@ pub mod collect;
 pub mod columns;
 pub mod commands;
 pub mod decimal;
+pub mod generate;
 pub mod http;
 pub mod manual;
 pub mod measure;
@@ -67,6 +70,7 @@ pub mod publish;
 #[cfg(test)]
 #[path = "../tests/util/random.rs"]
 mod random;
+pub mod remote;
 pub mod report;
 pub mod session;
 pub mod sync;
@@ -92,7 +96,8 @@ pub mod wire;
 /// - `node/pump/mod.rs`, `report/session.rs`: the HTTP exchanges of `--sessions`;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
-/// - `cli/help.rs`: the references to texts that a small build lacks.
+/// - `cli/help.rs`: the references to texts that a small build lacks;
+/// - `cli/version.rs`: the name of the feature.
 pub const FULL: bool = cfg!(feature = "full");
 
 /// The reason that an error gives for a part that only a build with the feature `full` has.

@@ -1,9 +1,9 @@
 //! Types of time that name their clock. No clock is read here.
 //!
 //! Stamps carry [`WallTime`] (RFC 2330 §10: host time, not wire time); schedules and deadlines use
-//! [`MonoTime`]. The difference of two wall times is [`SignedNanos`]: it is between two clocks, or
-//! one clock that may have been stepped, so that a negative one is a finding. [`Nanos`] is a length
-//! of time and never negative.
+//! [`MonoTime`]. The difference of two wall times is [`SignedNanos`]. It lies between two clocks,
+//! or on one that may have been stepped, so a negative one is a finding. [`Nanos`] is a length of
+//! time and never negative.
 
 use crate::decimal::fill_digits;
 use std::fmt;
@@ -251,8 +251,8 @@ impl fmt::Display for WallTime {
 
 /// Converts days since 1970-01-01 to year, month and day of the proleptic Gregorian calendar.
 ///
-/// The era arithmetic is that of H. Hinnant, "chrono-compatible low-level date algorithms": years
-/// start in March, so that the leap day is the last of its year and needs no case of its own.
+/// The era arithmetic is that of H. Hinnant, "chrono-compatible low-level date algorithms". Years
+/// start in March, so that the leap day is the last of its year and needs no separate case.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);

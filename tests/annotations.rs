@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::annotation::{AnnotationValue, Classes};
-use subsegment_tcp_speeds::time::Nanos;
+use subsegment_tcp_speeds::time::{Nanos, WallTime};
 use subsegment_tcp_speeds::wire::values::{emit_ask, parse_values};
 use subsegment_tcp_speeds::wire::{
     build, push_annotation, Flags, FrameType, FrameView, Header, NodeInfo, NodeRole,
-    RetransmitCount, Stamp, StampDirection, StampFlags, ANNOTATION_ASK, ANNOTATION_NODE,
+    RetransmitCount, Stamp, StampDirection, ANNOTATION_ASK, ANNOTATION_NODE,
     ANNOTATION_RETRANSMITS, ANNOTATION_VALUES, STAMP_LEN,
 };
 use util::json::{parse, Value};
@@ -160,18 +160,7 @@ const COOKIE: u64 = 7;
 /// Sends the OPEN of a source.
 fn send_open(source: &mut TcpStream) {
     let mut annotations = Vec::new();
-    let info = NodeInfo {
-        id: 99,
-        role: NodeRole::Source,
-        versions: (1, 1),
-        abilities: 0,
-        clock_error: None,
-        connect: None,
-        name: "A".into(),
-        address: String::new(),
-        next_hop: String::new(),
-        tags: Vec::new(),
-    };
+    let info = NodeInfo::new(99, NodeRole::Source, "A");
     assert!(push_annotation(
         &mut annotations,
         ANNOTATION_NODE,
@@ -187,18 +176,7 @@ fn send_open(source: &mut TcpStream) {
 /// Returns a marked block of the source.
 fn block(sequence: u64, classes: Classes, annotations: &[u8]) -> Vec<u8> {
     let mut stamp = [0; STAMP_LEN];
-    Stamp {
-        node: 99,
-        hop: 0,
-        direction: StampDirection::Forward,
-        generation: 0,
-        flags: StampFlags::default(),
-        held: Default::default(),
-        arrival: None,
-        ingress: Default::default(),
-        egress: Default::default(),
-    }
-    .emit(&mut stamp);
+    Stamp::new(99, 0, StampDirection::Forward, WallTime(0)).emit(&mut stamp);
     let header = Header {
         flags: Flags(Flags::MARKED),
         classes: classes.0,

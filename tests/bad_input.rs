@@ -798,30 +798,25 @@ fn a_state_that_is_broken_or_cannot_be_written_is_named() {
     let dir = Dir::new("state");
     let broken = dir.file("state");
     fs::write(&broken, "\0\u{7f}not a state\n{").unwrap();
-    let path = broken.to_str().unwrap();
     // The run goes on without it.
-    let probed = run(&["probe", &to_z, "-c", "1", "--state", path]);
-    assert!(probed.status.success(), "{}", text(&probed.stderr));
-    let line = format!("state {path}: line 1: expected");
-    assert!(
-        text(&probed.stderr).contains(&line),
-        "{}",
-        text(&probed.stderr)
-    );
+    let probes_without = |path: &str, fault: &str| {
+        let probed = run(&["probe", &to_z, "-c", "1", "--state", path]);
+        assert!(probed.status.success(), "{}", text(&probed.stderr));
+        let line = format!("state {path}: {fault}");
+        assert!(
+            text(&probed.stderr).contains(&line),
+            "{}",
+            text(&probed.stderr)
+        );
+    };
+    probes_without(broken.to_str().unwrap(), "line 1: expected");
     assert!(
         fs::read_to_string(&broken).unwrap().contains("not a state"),
         "it was overwritten"
     );
     let nowhere = dir.file("no/such/dir/state");
     let path = nowhere.to_str().unwrap();
-    let probed = run(&["probe", &to_z, "-c", "1", "--state", path]);
-    assert!(probed.status.success(), "{}", text(&probed.stderr));
-    let line = format!("state {path}: there is no directory");
-    assert!(
-        text(&probed.stderr).contains(&line),
-        "{}",
-        text(&probed.stderr)
-    );
+    probes_without(path, "there is no directory");
     let part = format!("write {path}: ");
     fails(&run(&["-f", &to_z, "--report", path]), 1, &part);
 }

@@ -13,6 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use subsegment_tcp_speeds::cli::{self, Action};
+use util::http::{ask, metrics_of};
 use util::{program, Dir, Node, Process};
 
 #[test]
@@ -227,26 +228,16 @@ impl Scene {
 
     /// Asks a process for a page of its metrics.
     fn scrape(&self, process: &mut Process, path: &str) {
-        let line = process.wait_line("metrics at http://");
-        let address = line
-            .split("http://")
-            .nth(1)
-            .unwrap()
-            .split('/')
-            .next()
-            .unwrap();
+        let address = metrics_of(process);
         let target = if path.ends_with('=') {
             &self.hosts["B"]
         } else {
             ""
         };
-        let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET {path}{target} HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let (status, answer) = ask(address, &format!("{path}{target}"), "");
         assert!(
-            answer.starts_with("HTTP/1.") && answer.contains("subsegment_"),
-            "{answer}"
+            status == 200 && answer.contains("subsegment_"),
+            "{status} {answer}"
         );
     }
 

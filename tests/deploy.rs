@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use subsegment_tcp_speeds::cli::flags::{self, Flag, Mode, Set};
 use subsegment_tcp_speeds::cli::{self, Action};
 use subsegment_tcp_speeds::report::prometheus::FAMILIES;
 use util::json::{parse, Value};
@@ -53,7 +54,13 @@ fn systemd_finds_nothing_wrong_with_the_units_and_little_exposure() {
         let unit = read(name).replace("/usr/local/bin/subsegment-tcp-speeds", binary);
         std::fs::write(dir.file(name), unit).unwrap();
     }
-    for name in UNITS {
+    let instance = "subsegment-tcp-speeds@core.service";
+    std::fs::copy(
+        dir.file(UNITS[0]),
+        dir.file("subsegment-tcp-speeds@.service"),
+    )
+    .unwrap();
+    for name in UNITS.into_iter().chain([instance]) {
         let file = dir.file(name);
         let output_text = check("systemd-analyze", &["verify", file.to_str().unwrap()]);
         assert_eq!(output_text, "", "{name}");
@@ -295,6 +302,46 @@ fn the_commands_in_units_and_crontab_make_sense_to_the_program() {
     parses(&job[6..]);
 }
 
+/// With `BLESS` in the environment the script is written anew.
+#[test]
+fn the_procd_script_knows_every_option_of_a_node() {
+    let is_of_nodes = |flag: &&Flag| {
+        let mut modes = flag.modes.iter();
+        let listens = modes.any(|mode| !mode.has_word() && *mode != Mode::Source);
+        listens && !matches!(flag.set, Set::Help | Set::Version)
+    };
+    let (values, switches): (Vec<&Flag>, Vec<_>) = flags::all()
+        .iter()
+        .filter(is_of_nodes)
+        .partition(|flag| flag.value.is_some());
+    let names = |flags: Vec<&Flag>| {
+        let names = flags.iter().map(|flag| flag.long.replace('-', "_"));
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let script = read("openwrt.init");
+    let generated = [("VALUES='", names(values)), ("SWITCHES='", names(switches))];
+    let lines = script.lines().map(|line| {
+        let row = generated.iter().find(|(start, _)| line.starts_with(start));
+        row.map_or(line.to_owned(), |(start, names)| format!("{start}{names}'"))
+    });
+    let expected = lines.collect::<Vec<_>>().join("\n") + "\n";
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(deploy("openwrt.init"), &expected).unwrap();
+    }
+    assert!(script == expected, "BLESS=1 cargo test --test deploy procd");
+    assert!(script.contains(" forward_to ") && script.contains(" accept_proxy "));
+    let example = read("openwrt.config");
+    for line in example.lines().filter(|line| line.starts_with('\t')) {
+        let name = line.split_whitespace().nth(1).unwrap();
+        assert!(
+            name == "enabled"
+                || script.contains(&format!(" {name} "))
+                || script.contains(&format!("'{name} ")),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn the_procd_script_starts_a_node_from_its_configuration() {
     let script = deploy("openwrt.init");
@@ -311,6 +358,10 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         logger() { echo "$@" >&2; }
         config_foreach() { "$1" cfg01; }
         config_get() { eval "$1=\${CFG_$3:-${4:-}}"; }
+        config_list_foreach() {
+            local c=1
+            while [ $c -le 2 ]; do eval "$3 \"\$CFG_$2_ITEM$c\" $4"; c=$((c + 1)); done
+        }
         procd_open_instance() { command=; }
         procd_set_param() {
             case "$1" in
@@ -322,7 +373,9 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         procd_close_instance() { echo "$command"; }
         CFG_listen=:9000 CFG_forward_to=C:9000 CFG_node=R CFG_metrics_listen=192.168.1.1:9101
         CFG_key_file=k CFG_remove_perf_headers=1 CFG_drain=12.5
-        OPTIONS="listen forward_to node metrics_listen key_file drain remove_perf_headers"
+        CFG_allow_LENGTH=2 CFG_allow_ITEM1=10.0.0.0/8 CFG_allow_ITEM2=::1
+        OPTIONS="listen forward_to node metrics_listen key_file drain remove_perf_headers allow"
+        OPTIONS="$OPTIONS enabled"
     "#;
     for shell in ["dash", "busybox"] {
         let ash: &[&str] = if shell == "busybox" { &["ash"] } else { &[] };
@@ -332,18 +385,21 @@ fn the_procd_script_starts_a_node_from_its_configuration() {
         assert_eq!(words[0], "/usr/bin/subsegment-tcp-speeds");
         let given = cli::parse(words[1..].iter().map(Into::into));
         let meant = "--node R -l :9000 -f C:9000 --metrics-listen 192.168.1.1:9101 \
-                     --key-file k --drain 12.5 --remove-perf-headers";
+                     --key-file k --drain 12.5 --remove-perf-headers --allow 10.0.0.0/8 \
+                     --allow ::1";
         let meant = cli::parse(meant.split(' ').map(Into::into));
         assert_eq!(given, meant, "{output_text}");
         assert!(matches!(given, Ok(Action::Run(_))));
+        let line = format!("set -eu\n{stubs}\nCFG_enabled=0\n. {script}\nstart_service\n");
+        assert_eq!(check(shell, &[ash, &["-c", &line]].concat()), "");
         // An option that it does not know is an error that names it, and no other node.
         let line = format!(
-            "set -u\n{stubs}\nOPTIONS='listen hop_limit node'\n. {script}\nexec 2>&1\n\
+            "set -u\n{stubs}\nOPTIONS='listen hop_limits node'\n. {script}\nexec 2>&1\n\
              start_service || echo refused\n"
         );
         let output_text = check(shell, &[ash, &["-c", &line]].concat());
         assert!(
-            output_text.contains("unknown options: hop_limit;"),
+            output_text.contains("unknown options: hop_limits;"),
             "{output_text}"
         );
         assert!(output_text.ends_with("refused\n"), "{output_text}");

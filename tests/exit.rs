@@ -119,16 +119,8 @@ fn old_exit(listener: TcpListener) -> JoinHandle<(Vec<FrameType>, bool)> {
             .annotation_bytes()
             .to_vec();
         let info = NodeInfo {
-            id: 99,
-            role: NodeRole::Exit,
-            versions: (1, 1),
-            abilities: 0,
-            clock_error: None,
-            connect: None,
-            name: "old".into(),
-            address: String::new(),
             next_hop: "192.0.2.7:22".into(),
-            tags: Vec::new(),
+            ..NodeInfo::new(99, NodeRole::Exit, "old")
         };
         push_annotation(&mut annotations, ANNOTATION_NODE, 1, &info.emit());
         let opened = Header {

@@ -386,16 +386,10 @@ fn hostile_hop(answers: usize) -> SocketAddr {
                     let view = FrameView::parse(&frame).unwrap();
                     let mut annotations = view.annotation_bytes().to_vec();
                     let info = NodeInfo {
-                        id: 99,
-                        role: NodeRole::Echo,
-                        versions: (1, 1),
-                        abilities: 0,
-                        clock_error: None,
-                        connect: None,
-                        name: FORGED.into(),
                         address: FORGED.into(),
                         next_hop: FORGED.into(),
                         tags: vec![FORGED.into()],
+                        ..NodeInfo::new(99, NodeRole::Echo, FORGED)
                     };
                     push_annotation(&mut annotations, ANNOTATION_NODE, 1, &info.emit());
                     let opened = Header {

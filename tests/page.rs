@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
+use util::http::metrics_of;
 use util::link::Link;
 use util::{need, program, text, Dir, Node, Process};
 
@@ -273,12 +274,7 @@ fn the_live_page_renews_itself_in_the_browser_and_asks_for_nothing_else() {
     let dir = Dir::new("page-live");
     let chain = Chain::start();
     let mut probe = chain.probe(&["-c", "0", "-i", "0.01", "--metrics-listen", "127.0.0.1:0"]);
-    let line = probe.wait_line("metrics at http://");
-    let at = line
-        .split("http://")
-        .nth(1)
-        .and_then(|rest| rest.split('/').next());
-    let (address, asked) = watch_requests(at.unwrap().parse().unwrap());
+    let (address, asked) = watch_requests(metrics_of(&mut probe));
     // So that there is something to be drawn.
     pass(Duration::from_secs(1));
     let (dom, console) = browse(&dir, &format!("http://{address}/"), 9_000);

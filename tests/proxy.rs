@@ -7,20 +7,10 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use subsegment_tcp_speeds::sys::{self, SocketOptions, Source};
-use util::{free_port, need, program, Dir, Node, Process, LONG};
-
-/// Connects from `own`.
-#[track_caller]
-fn connect_from(own: &str, to: SocketAddr) -> TcpStream {
-    let options = SocketOptions {
-        source: Some(Source::Address(own.parse().unwrap())),
-        dscp: None,
-    };
-    let stream = sys::connect(to, LONG, &options).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    stream
-}
+use subsegment_tcp_speeds::sys;
+use util::http::{ask, metrics_of};
+use util::json::Value;
+use util::{connect_from, free_port, json, need, program, Dir, Node, Process, LONG};
 
 #[track_caller]
 fn accept(server: &TcpListener) -> TcpStream {
@@ -48,6 +38,10 @@ fn get(mut stream: TcpStream) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+fn string<'a>(value: &'a Value, path: &str) -> Option<&'a str> {
+    value.at(path).and_then(Value::as_str)
 }
 
 fn key(dir: &Dir) -> String {
@@ -307,5 +301,71 @@ fn a_path_without_a_client_is_unknown_to_the_server_with_one_line() {
         let lines = exit.process.stderr();
         let named = lines.iter().filter(|line| line.contains("names no client"));
         assert_eq!(named.count(), 1, "{lines:?}");
+    }
+}
+
+#[test]
+fn sessions_and_the_log_show_the_client_that_a_balancer_named_beside_the_peer() {
+    let dir = Dir::new("proxy-sessions");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = |name: &str| dir.file(name).display().to_string();
+    let (at_entry, at_exit) = (file("entry"), file("exit"));
+    let common = ["--allow", "127.0.0.1", "--debug", "6"];
+    let sends = ["-r", "--send-proxy", "v1", "--sessions", &at_exit];
+    let exit_args = [&common[..], &sends].concat();
+    let mut exit = Node::to("X", server.local_addr().unwrap(), &exit_args);
+    let accepts = ["--accept", "raw", "--accept-proxy", "--sessions", &at_entry];
+    let asked = ["--metrics-listen", "127.0.0.1:0"];
+    let mut entry = Node::to("E", exit.address, &[&common[..], &accepts, &asked].concat());
+    let metrics = metrics_of(&mut entry.process);
+    // More clients than one peer has lines of log: each of them has its own.
+    for client in 1..=8 {
+        let named = format!("192.0.2.{client}:4000");
+        let mut stream = TcpStream::connect(entry.address).unwrap();
+        let balancer = stream.local_addr().unwrap().to_string();
+        let preamble = format!("PROXY TCP4 192.0.2.{client} 192.0.2.99 4000 443\r\n");
+        stream.write_all(preamble.as_bytes()).unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut served = accept(&server);
+        assert_next(&mut served, preamble.as_bytes());
+        assert_next(&mut served, b"hello");
+        let (_, now) = ask(metrics, "/sessions", "");
+        let now = json(now.lines().last().unwrap().as_bytes());
+        assert_eq!(string(&now, "client_address"), Some(named.as_str()));
+        assert_eq!(string(&now, "client/peer"), Some(balancer.as_str()));
+        sys::reset_on_close(&stream).unwrap();
+        drop(stream);
+        let line = format!("{named} (through {balancer}): client {balancer} reset");
+        entry.process.wait_line(&line);
+        exit.process
+            .wait_line(&format!("{named} (through 127.0.0.1:"));
+    }
+    // A check of the balancer is its own client.
+    let mut check = TcpStream::connect(entry.address).unwrap();
+    check.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+    let own = check.local_addr().unwrap().to_string();
+    assert_next(&mut accept(&server), b"PROXY TCP4 127.0.0.1 127.0.0.1 ");
+    drop(check);
+    for node in [entry, exit] {
+        let mut process = node.process;
+        assert!(process.stop().0.success());
+    }
+    for (path, check) in [(at_entry, None), (at_exit, Some(own.as_str()))] {
+        let text = fs::read_to_string(path).unwrap();
+        let ends = text
+            .lines()
+            .filter(|line| line.contains("\"event\":\"end\""));
+        let records: Vec<_> = ends.map(|line| json(line.as_bytes())).collect();
+        let mut clients: Vec<_> = records
+            .iter()
+            .map(|record| string(record, "client_address"))
+            .collect();
+        assert_eq!(clients.len(), 9, "{text}");
+        clients.sort_unstable();
+        assert!(clients.contains(&check), "{text}");
+        assert!(
+            (1..=8).all(|n| clients.contains(&Some(&format!("192.0.2.{n}:4000")))),
+            "{text}"
+        );
     }
 }

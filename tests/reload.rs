@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use subsegment_tcp_speeds::sys::{self, SocketOptions, Source};
-use util::{need, program, Dir, Node, Process, LONG};
+use subsegment_tcp_speeds::sys;
+use util::http::{ask, metrics_of};
+use util::{connect_from, need, program, try_connect_from, Dir, Node, Process, LONG};
 
 const OLD: &str = "000102030405060708090a0b0c0d0e0f\n";
 const NEW: &str = "f0e0d0c0b0a090807060504030201000\n";
@@ -49,16 +50,6 @@ fn reload(process: &mut Process, count: usize) -> String {
     }
 }
 
-fn connect_from(own: &str, to: SocketAddr) -> TcpStream {
-    let options = SocketOptions {
-        source: Some(Source::Address(own.parse().unwrap())),
-        dscp: None,
-    };
-    let stream = sys::connect(to, LONG, &options).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    stream
-}
-
 /// Sends through a chain and back.
 #[track_caller]
 fn assert_echoes(mut stream: &TcpStream) {
@@ -71,14 +62,7 @@ fn assert_echoes(mut stream: &TcpStream) {
 /// The node resets a client from `own`, at the latest at its first read.
 #[track_caller]
 fn assert_refused(own: &str, to: SocketAddr) {
-    let options = SocketOptions {
-        source: Some(Source::Address(own.parse().unwrap())),
-        dscp: None,
-    };
-    let read = sys::connect(to, LONG, &options).and_then(|mut stream| {
-        stream.set_read_timeout(Some(LONG))?;
-        stream.read(&mut [0])
-    });
+    let read = try_connect_from(own, to).and_then(|mut stream| stream.read(&mut [0]));
     assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
@@ -277,21 +261,9 @@ fn targets_come_and_go_and_those_that_stay_go_on() {
         "--targets",
     ]);
     let mut probe = Process::start(probe.arg(&targets).stdout(Stdio::piped()));
-    let line = probe.wait_line("metrics at http://");
-    let address = line
-        .split("http://")
-        .nth(1)
-        .unwrap()
-        .split('/')
-        .next()
-        .unwrap()
-        .to_owned();
+    let address = metrics_of(&mut probe);
     let sent = |path: &str| -> Option<u64> {
-        let mut stream = TcpStream::connect(&address).unwrap();
-        let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
+        let (_, text) = ask(address, "/metrics", "");
         let label = format!("path=\"{path}\"");
         let mut lines = text.lines().filter(|line| line.contains(&label));
         let line = lines.find(|line| line.starts_with("subsegment_blocks_sent_total"))?;
@@ -368,4 +340,83 @@ fn a_hangup_of_the_terminal_ends_it_in_order_and_an_ignored_one_does_nothing() {
     assert!(status.success());
     let lines = node.process.stderr().join("\n");
     assert!(!lines.contains("reload"), "{lines}");
+}
+
+#[test]
+fn a_living_source_writes_its_report_to_stderr_and_none_of_it_to_stdout() {
+    let echo = Node::start("Z", &[]);
+    let mut source = program();
+    source.args(["--node", "A", "-f", &echo.address.to_string()]);
+    source.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut source = Process::start(&mut source);
+    let mut stdin = source.child.stdin.take().unwrap();
+    let mut stdout = source.stdout();
+    for round in 0..2_usize {
+        stdin.write_all(b"hello").unwrap();
+        let mut answer = [0; 5];
+        stdout.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello");
+        source.signal("USR1");
+        let deadline = Instant::now() + LONG;
+        let verdicts = |lines: &[String]| {
+            let verdicts = lines.iter().filter(|line| line.starts_with("Verdict"));
+            verdicts.count()
+        };
+        while verdicts(&source.stderr()) <= round {
+            assert!(Instant::now() < deadline, "{:?}", source.stderr());
+            thread::yield_now();
+        }
+    }
+    drop(stdin);
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert!(source.wait().success());
+    assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    // Both of the living one, and that of the end.
+    let lines = source.stderr().join("\n");
+    assert_eq!(lines.matches("Verdict").count(), 3, "{lines}");
+}
+
+#[test]
+fn an_exporter_probes_with_the_key_that_its_file_has_after_a_hangup() {
+    let dir = Dir::new("exporter-key");
+    let [own_key, echo_key] = ["own", "echo"].map(|name| dir.file(name));
+    write(&own_key, OLD);
+    write(&echo_key, NEW);
+    let echo_path = echo_key.display().to_string();
+    let mut echo = daemon_node(&["--key-file", &echo_path]);
+    let target = echo.address;
+    let mut exporter = daemon();
+    exporter.args(["exporter", "--metrics-listen", "127.0.0.1:0", "-t", "2"]);
+    exporter.arg("--key-file").arg(&own_key);
+    exporter.args(["--probe-allow", &target.to_string()]);
+    let mut exporter = Process::start(&mut exporter);
+    let metrics = metrics_of(&mut exporter);
+    let path = format!("/probe?target={target}&count=1");
+    let is_up = || {
+        let (status, body) = ask(metrics, &path, "");
+        assert_eq!(status, 200, "{body}");
+        body.contains("subsegment_probe_success 1")
+    };
+    assert!(!is_up(), "the keys differ");
+    // What does not parse leaves the old key.
+    write(&own_key, "no key\n");
+    assert!(reload(&mut exporter, 0).contains("all stays as it was"));
+    write(&own_key, NEW);
+    assert!(reload(&mut exporter, 1).ends_with("reloaded --key-file"));
+    assert!(is_up());
+    // The key of the nodes is changed on the way: the exporter still has the one it read.
+    write(&own_key, OLD);
+    assert!(is_up());
+    // Both of its lines are accepted at the echo: the exporter keeps up meanwhile.
+    write(&echo_key, &format!("{OLD}{NEW}"));
+    reload(&mut echo.process, 0);
+    assert!(is_up());
+    reload(&mut exporter, 2);
+    assert!(is_up());
+    // SIGUSR1 has no report to write here, and does no harm.
+    exporter.signal("USR1");
+    assert!(is_up());
+    exporter.signal("TERM");
+    assert!(exporter.wait().success());
 }

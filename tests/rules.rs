@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use util::http::{ask, metrics_of, until};
 use util::json::{parse, Value};
 use util::link::Link;
 use util::{pass, program, run, text, Dir, Node, Process, Raised, LONG};
@@ -193,17 +194,10 @@ fn the_playbook_has_answers_of_the_named_nodes_within_two_blocks_and_none_before
 /// to wait for a CPU.
 #[track_caller]
 fn wait_loads(process: &mut Process) {
-    let line = process.wait_line(": metrics at http://");
-    let url = line.split("http://").nth(1).unwrap();
-    let address = url.split('/').next().unwrap();
+    let address = metrics_of(process);
     let deadline = Instant::now() + LONG;
     loop {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            .unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
+        let (_, page) = ask(address, "/", "");
         let row = page.split("<th>load1</th>").nth(1);
         let row = row.and_then(|rest| rest.split("</tr>").next());
         let cells = row.unwrap_or_default().split("<td>").skip(1);
@@ -382,10 +376,10 @@ fn a_rule_about_no_part_is_unknown_at_the_end_and_without_end_after_the_first_wi
         command.args(args(&unmatched, &["-c", "0", "--window", window]));
         command.args(["--metrics-listen", "127.0.0.1:0"]);
         let mut probe = Process::start(command.stdout(Stdio::piped()));
-        let address = util::http::metrics_of(&mut probe);
+        let address = metrics_of(&mut probe);
         // With that many blocks answered the short window is over.
-        util::http::until("a second of blocks", || {
-            let (_, text) = util::http::ask(address, "/metrics", "");
+        until("a second of blocks", || {
+            let (_, text) = ask(address, "/metrics", "");
             let count = "subsegment_round_trip_seconds_count ";
             let count = text.lines().find_map(|line| line.strip_prefix(count))?;
             (count.parse::<f64>().ok()? > 60.0).then_some(())

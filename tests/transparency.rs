@@ -80,6 +80,7 @@ fn a_source_gets_back_every_byte_in_order_through_two_relays() {
     read_nothing_more(&mut stdout);
     writer.join().unwrap();
     assert!(source.wait().success());
+    assert!(source.stderr().iter().any(|line| line.contains("Verdict")));
 }
 
 #[test]

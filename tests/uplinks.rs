@@ -199,3 +199,36 @@ fn an_interface_that_is_not_there_is_an_error_at_the_start() {
     let error = text(&output.stderr);
     assert!(error.contains("this host has no such address"), "{error}");
 }
+
+#[test]
+fn a_kernel_that_refuses_the_dscp_is_named_with_the_option_its_value_and_the_remedy() {
+    let refused = "--dscp EF (46): Operation not permitted (os error 1): a filter of this host \
+                   (seccomp, eBPF) refuses it";
+    let run = |call: &str, args: &[&str]| {
+        let mut command = Command::new(need("strace"));
+        command.args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=setsockopt",
+            "-e",
+        ]);
+        command.arg(format!("inject=setsockopt:error=EPERM:when={call}"));
+        command.arg(program().get_program()).args(args);
+        command
+    };
+    // The first call marks the socket that tests the option at the start.
+    let dscp = ["--dscp", "EF"];
+    for (args, status) in [
+        (["probe", "127.0.0.1:9", "-c", "1"], 3),
+        (["-l", ":0", "-t", "1"], 1),
+    ] {
+        let output = run("1", &[&args[..], &dscp].concat()).output().unwrap();
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{error}");
+        assert!(error.contains(refused), "{error}");
+        assert!(error.contains("or leave --dscp out"), "{error}");
+    }
+}

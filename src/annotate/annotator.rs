@@ -3,11 +3,11 @@
 //!
 //! A pump reads no file. It answers the request of a block with what was read last, and notes the
 //! request only after the block was sent. The thread `annotate` then reads the sources anew, each
-//! at most every 100 ms; the class `snmp` has a thread of its own, so that a silent agent delays
-//! nothing else. A request starts both, and they end after ten seconds without one. So the answer
-//! to a first request comes in the next block. The state of its own two connections (`TCP_INFO`, a
-//! call that never waits for a peer) the pump reads itself, after the send, for the next block. A
-//! block without a request costs none of this.
+//! at most every 100 ms. The class `snmp` has its own thread, so that a silent agent delays nothing
+//! else. A request starts both, and they end after ten seconds without one. So the answer to a
+//! first request comes in the next block. The pump itself reads the state of its two connections,
+//! after the send, for the next block: `TCP_INFO` is a call that never waits for a peer. A block
+//! without a request costs none of this.
 
 use super::procfs::Reader;
 use super::snmp::Agent;

@@ -23,8 +23,8 @@ const GET: u8 = 0xa0;
 const RESPONSE: u8 = 0xa2;
 const VERSION_2C: i32 = 1;
 
-/// The known names, and the objects they stand for: scalars (RFC 3418, RFC 2790, UCD-SNMP-MIB) and,
-/// where a number has to follow, columns of tables (RFC 2863).
+/// The known names and the objects they stand for. Scalars are of RFC 3418, RFC 2790 and the
+/// UCD-SNMP-MIB; columns of tables (RFC 2863) need a number behind the name.
 #[rustfmt::skip]
 const NAMES: [(&str, &[u32], bool); 28] = [
     ("sysDescr", &[1, 3, 6, 1, 2, 1, 1, 1], false),

@@ -6,6 +6,8 @@ use super::targets::Allowed;
 use crate::annotate::snmp::{self, SnmpObject};
 use crate::annotation::Classes;
 use crate::measure::sla::Rule;
+use crate::remote::host::HostWord;
+use crate::remote::ssh::Ssh;
 pub use crate::report::format::Format;
 use crate::report::State;
 use crate::session::admission::Accept;
@@ -13,6 +15,7 @@ use crate::session::allow::Network;
 use crate::sys::SocketOptions;
 use crate::time::{Nanos, WallTime};
 use crate::wire::proxy::ProxyVersion;
+use crate::wire::siphash::Key;
 use log::LevelFilter;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -58,6 +61,8 @@ pub struct Common {
     pub window: Option<Duration>,
     /// `--key-file`: the key that authenticates frames between nodes; `None` = no authentication.
     pub key_file: Option<PathBuf>,
+    /// The key of one run of `trace`, which is in no file; `None` elsewhere.
+    pub key: Option<Key>,
     /// `--bind` and `--dscp`.
     pub socket: SocketOptions,
     /// `--rules`: file of limits and requests; `None` = no such file.
@@ -105,6 +110,7 @@ impl Default for Common {
             baseline: None,
             window: None,
             key_file: None,
+            key: None,
             socket: SocketOptions::default(),
             rules: None,
             limits: Vec::new(),
@@ -134,6 +140,8 @@ pub enum Command {
     Probe(ProbeConfig),
     /// The same to many targets.
     Targets(TargetsConfig),
+    /// Start nodes over ssh, and probe the path.
+    Trace(Box<TraceConfig>),
     /// Show a whole path in one process.
     Demo(DemoConfig),
     /// Test a file of rules.
@@ -148,7 +156,25 @@ pub enum Command {
     Passive(PassiveConfig),
     /// Print a topic of the manual; `None` for the list of topics.
     Help(Option<String>),
+    /// Print a manual page or completions.
+    Generate(Artifact),
 }
+
+/// A text that `generate` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Artifact {
+    /// The manual page, in roff.
+    Man,
+    /// Completions for bash.
+    Bash,
+    /// Completions for zsh.
+    Zsh,
+    /// Completions for fish.
+    Fish,
+}
+
+/// The words of `generate`, in the order of [`Artifact`].
+pub const ARTIFACTS: &[&str] = &["man", "bash", "zsh", "fish"];
 
 /// Arguments of `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +184,9 @@ pub struct StateConfig {
     /// The action on it.
     pub action: StateAction,
 }
+
+/// The words of the actions of `state`, in the order of [`StateAction`].
+pub const STATE_ACTIONS: &[&str] = &["show", "accept"];
 
 /// The actions of `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,7 +295,7 @@ pub struct NodeConfig {
     pub max_connections: Option<usize>,
     /// `--max-memory`: most memory of the figures of all paths, in bytes.
     pub max_memory: usize,
-    /// `--drain`: longest wait for open connections once the node is told to end; by default
+    /// `--drain`: longest wait for open connections once the node has to end; by default
     /// `--timeout`.
     pub drain: Duration,
 }
@@ -301,6 +330,60 @@ pub struct TargetsConfig {
     pub size: usize,
     /// As of a single probe.
     pub on_timeout: State,
+}
+
+/// Options of `trace`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceConfig {
+    /// The hosts, at least one, the nearest first.
+    pub hosts: Vec<HostWord>,
+    /// The options that only `trace` has.
+    pub options: TraceOptions,
+    /// `--server-check`, 10 s unless given; `None` if it is 0.
+    pub server_check: Option<Duration>,
+    /// The probe, whose target is known when the nodes have started.
+    pub probe: ProbeConfig,
+}
+
+/// The options that only `trace` has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// `--server`, with a host and a port above 0; `None` if the path ends at the last host.
+    pub server: Option<HostPort>,
+    /// `--ports`; `None` lets the kernel choose.
+    pub ports: Option<Ports>,
+    /// `--ssh`.
+    pub ssh: Ssh,
+    /// `--binaries`; `None` = those of the package.
+    pub binaries: Option<PathBuf>,
+    /// `--installed-only`.
+    pub installed_only: bool,
+    /// `--dry-run`.
+    pub dry_run: bool,
+    /// `--verbose`.
+    pub verbose: bool,
+}
+
+/// A range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The first one, not 0.
+    pub first: u16,
+    /// The last one, not below the first.
+    pub last: u16,
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let port = |text: &str| text.parse().ok().filter(|port| *port > 0);
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err("is no range of ports: write 9000-9010".into()),
+        }
+    }
 }
 
 /// Options of `demo`.

@@ -39,7 +39,13 @@ const FIRST_USE: &[&str] = &[
     "version",
 ];
 
-const EXAMPLES: &str = "\
+/// The purpose of the program, in a sentence.
+pub(crate) const PURPOSE: &str =
+    "Finds which sub-segment of a TCP path, or which host on it, adds the delay, and whose delay \
+     has grown: a chain of small proxies stamps the blocks that pass.";
+
+/// Command lines for a first use, with text about them.
+pub(crate) const EXAMPLES: &str = "\
 Four hosts A, B, C, Z; find which of A-B, B-C, C-Z adds the delay:
     Z$ subsegment-tcp-speeds -l :9000               # echo, the path's end
     C$ subsegment-tcp-speeds -l :9000 -f Z:9000
@@ -110,11 +116,7 @@ pub(super) fn long(word: Option<&Word>) -> String {
     let mut text = usage(word);
     if word.is_none() {
         text.push('\n');
-        text.push_str(&wrapped(
-            "Finds which sub-segment of a TCP path, or which host on it, adds the delay, and whose \
-             delay has grown: a chain of small proxies stamps the blocks that pass.",
-            0,
-        ));
+        text.push_str(&wrapped(PURPOSE, 0));
     }
     for section in Section::ALL {
         let flags = in_section(*section, word);
@@ -129,7 +131,7 @@ pub(super) fn long(word: Option<&Word>) -> String {
         text.push_str("\nMore on each: --help of a build with the feature full.\n");
     }
     text.push_str("\nExit codes:\n");
-    let is_probe = word.map(|word| word.mode == Mode::Probe);
+    let is_probe = word.map(|word| matches!(word.mode, Mode::Probe | Mode::Trace));
     for code in ExitCode::ALL {
         if is_probe.map_or(true, |is_probe| is_probe == code.is_of_probe()) {
             let _ = writeln!(text, "    {}  {}", code.number(), code.meaning());
@@ -195,7 +197,7 @@ fn synopsis(flag: &Flag) -> String {
 }
 
 /// A brief text as a sentence: with a capital and a full stop.
-fn sentence(brief: &str) -> String {
+pub(crate) fn sentence(brief: &str) -> String {
     let mut chars = brief.chars();
     let first = chars.next().map(|c| c.to_ascii_uppercase());
     first.into_iter().chain(chars).chain(['.']).collect()
@@ -330,7 +332,7 @@ mod tests {
             assert!(parsed.is_ok(), "{line}: {parsed:?}");
             seen += 1;
         }
-        assert_eq!(seen, 29);
+        assert_eq!(seen, 34);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`host_port`] | host and port as they are written |
 //! | [`targets`] | targets allowed over HTTP, and files of targets |
 //! | `help` | `-h`, `--help`, the ways to start |
+//! | `version` | `--version` |
 //! | `nearest` | the name that was probably meant |
 //! | `exit` | the exit codes |
 
@@ -23,14 +24,15 @@ mod parse;
 pub mod passive;
 pub mod targets;
 mod value;
+mod version;
 
 pub use config::{
     level_filter, AllowSource, Command, Common, CompareConfig, Compares, Config, DemoConfig,
-    Format, NodeConfig, ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig,
-    TimeArgument,
+    Format, NodeConfig, Ports, ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig,
+    TimeArgument, TraceConfig, TraceOptions,
 };
 pub use exit::ExitCode;
-pub(crate) use help::wrapped;
+pub(crate) use help::{sentence, wrapped, EXAMPLES, PURPOSE};
 pub use host_port::HostPort;
 pub use nearest::nearest;
 pub use parse::{parse, Action, UsageError};

@@ -2,13 +2,15 @@
 
 use super::config::Common;
 use super::config::{
-    Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig, ProbeConfig,
-    SourceConfig, StateAction, StateConfig, TargetsConfig,
+    Artifact, Command, CompareConfig, Compares, Config, DemoConfig, Format, NodeConfig,
+    ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, TraceConfig, ARTIFACTS,
+    STATE_ACTIONS,
 };
 use super::flags::{self, Flag, Mode, Options, Set, Word};
 use super::host_port::HostPort;
 use super::nearest::nearest;
-use super::{help, ExitCode, PROGRAM};
+use super::{help, value, version, ExitCode};
+use crate::remote::host::HostWord;
 use crate::report::State;
 use crate::session::admission::Accept;
 use lexopt::Arg;
@@ -66,7 +68,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, UsageEr
     }
     let mode = arguments.word.map(|word| word.mode);
     let code = match mode {
-        Some(Mode::Probe) => ExitCode::ProbeUnknown,
+        Some(Mode::Probe | Mode::Trace) => ExitCode::ProbeUnknown,
         _ => ExitCode::Usage,
     };
     let result = match (arguments.first_error.take(), arguments.print) {
@@ -74,8 +76,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, UsageEr
         (None, Some(Print::ShortHelp)) => return Ok(Action::Print(help::short(arguments.word))),
         (None, Some(Print::LongHelp)) => return Ok(Action::Print(help::long(arguments.word))),
         (None, Some(Print::Version)) => {
-            let version = env!("CARGO_PKG_VERSION");
-            return Ok(Action::Print(format!("{PROGRAM} {version}\n")));
+            return Ok(Action::Print(version::text()));
         }
         (None, None) => arguments.into_config(mode),
     };
@@ -136,7 +137,7 @@ impl Arguments {
                 self.options.push((flag.long, OsString::new()));
                 return Ok(Some(()));
             }
-            Set::Text(_) | Set::Path(_) => {
+            Set::Text(_) | Set::Choice(..) | Set::Path(_) => {
                 let value = parser.value().map_err(|_| {
                     let flag = flags::find(flag.long, mode).unwrap_or(flag);
                     let kind = flag.value.unwrap_or("VALUE");
@@ -158,7 +159,7 @@ impl Arguments {
                 let word = flags::words().iter().find(|word| text == word.name);
                 self.word = Some(word.ok_or_else(|| unknown_word(&text))?);
             }
-            Some(word) if self.operands.len() < word.operands.len() => self.operands.push(text),
+            Some(word) if word.takes_more(self.operands.len()) => self.operands.push(text),
             Some(word) => {
                 return Err(remedied(format_args!(
                     "{text:?} is one argument too many for {}",
@@ -185,7 +186,7 @@ impl Arguments {
             None => mode_of(&options)?,
         };
         self.check_operands(&options)?;
-        if options.on_timeout.is_some() && mode != Mode::Probe {
+        if options.on_timeout.is_some() && !matches!(mode, Mode::Probe | Mode::Trace) {
             let what = "--timeout SECONDS:STATE is for probe: the others have no state";
             return Err(remedied(what));
         }
@@ -220,6 +221,14 @@ impl Arguments {
         let command = match mode {
             Mode::State => state(self.operands, &common)?,
             Mode::Compare => compare(self.operands, &options)?,
+            Mode::Probe if options.targets.is_none() => {
+                let target = self.operands.pop().unwrap_or_default();
+                Command::Probe(probe(&options, checked("probe", &target, HostPort::hop)?))
+            }
+            Mode::Trace => {
+                let is_checked = seen.iter().any(|flag| flag.long == "server-check");
+                trace(&self.operands, &options, is_checked)?
+            }
             _ => command(options, mode, self.operands.pop())?,
         };
         Ok(Config { common, command })
@@ -244,6 +253,8 @@ impl Arguments {
             let example = match operand {
                 "ADDR" => "host:port",
                 "DO" => "name show",
+                "HOST..." => "user@host",
+                "KIND" => "man",
                 _ => "name",
             };
             return Err(remedied(format_args!(
@@ -265,6 +276,12 @@ fn apply(flag: &Flag, value: &OsStr, options: &mut Options) -> Result<(), String
             checked(&format!("--{}", flag.long), value, |text| {
                 set(options, text)
             })?;
+        }
+        Set::Choice(words, set) => {
+            let place = checked(&format!("--{}", flag.long), value, |text| {
+                value::choice(text, words)
+            })?;
+            set(options, place);
         }
         Set::Help | Set::Version => {}
     }
@@ -347,14 +364,15 @@ fn state(operands: Vec<OsString>, common: &Common) -> Result<Command, String> {
     let mut operands = operands.into_iter();
     let file = operands.next().unwrap_or_default().into();
     let (action, part) = (operands.next().unwrap_or_default(), operands.next());
-    let action = match (action.to_str(), part) {
-        (Some("show"), None) => StateAction::Show,
-        (Some("show"), Some(part)) => {
+    let place = STATE_ACTIONS.iter().position(|word| action == *word);
+    let action = match (place, part) {
+        (Some(0), None) => StateAction::Show,
+        (Some(0), Some(part)) => {
             return Err(remedied(format_args!(
                 "{part:?} is one argument too many: show has all parts"
             )))
         }
-        (Some("accept"), part) => {
+        (Some(1), part) => {
             StateAction::Accept(part.map(|part| part.to_string_lossy().into_owned()))
         }
         _ => {
@@ -400,16 +418,64 @@ fn check_table_format(name: &str, common: &Common) -> Result<(), String> {
     }
 }
 
-/// The command of a mode, with the options that belong to it.
-fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Command, String> {
-    let on_timeout = options.on_timeout.unwrap_or(State::Critical);
-    // A plugin's checks keep the load and the duration that they are planned for.
+/// `trace HOST...`.
+fn trace(operands: &[OsString], options: &Options, is_checked: bool) -> Result<Command, String> {
+    let hosts = operands
+        .iter()
+        .map(|host| checked("trace", host, str::parse));
+    let hosts: Vec<HostWord> = hosts.collect::<Result<_, _>>()?;
+    // Without a client the server would not be timed.
+    let server_check = if is_checked {
+        options.server_check
+    } else {
+        Some(Duration::from_secs(10))
+    };
+    if is_checked && options.trace.server.is_none() {
+        return Err(remedied("--server-check needs --server ADDR"));
+    }
+    let trace = options.trace.clone();
+    let target = HostPort {
+        host: None,
+        port: 0,
+    };
+    Ok(Command::Trace(Box::new(TraceConfig {
+        hosts,
+        options: trace,
+        server_check,
+        probe: probe(options, target),
+    })))
+}
+
+/// The options of a probe.
+fn probe(options: &Options, target: HostPort) -> ProbeConfig {
+    let (count, interval) = schedule(options);
+    ProbeConfig {
+        target,
+        count,
+        interval,
+        size: options.size,
+        flows: options.flows,
+        on_timeout: options.on_timeout.unwrap_or(State::Critical),
+    }
+}
+
+/// The number of blocks and the time between them. A plugin's checks keep the load and the duration
+/// that they are planned for.
+fn schedule(options: &Options) -> (u64, Duration) {
     let (count, interval) = match options.common.format {
         Some(Format::Nagios) => (10, Duration::from_secs(1)),
         _ => (100, Duration::from_millis(100)),
     };
-    let count = options.count.unwrap_or(count);
-    let interval = options.interval.unwrap_or(interval);
+    (
+        options.count.unwrap_or(count),
+        options.interval.unwrap_or(interval),
+    )
+}
+
+/// The command of a mode, with the options that belong to it.
+fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Command, String> {
+    let on_timeout = options.on_timeout.unwrap_or(State::Critical);
+    let (count, interval) = schedule(&options);
     Ok(match (mode, options.listen, options.forward_to) {
         (Mode::Exporter, ..) => Command::Exporter,
         (Mode::Probe, ..) => match options.targets {
@@ -420,14 +486,7 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
                 size: options.size,
                 on_timeout,
             }),
-            None => Command::Probe(ProbeConfig {
-                target: checked("probe", &operand.unwrap_or_default(), HostPort::hop)?,
-                count,
-                interval,
-                size: options.size,
-                flows: options.flows,
-                on_timeout,
-            }),
+            None => unreachable!("it has a function of its own"),
         },
         (Mode::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
         (Mode::Demo, ..) => Command::Demo(DemoConfig { seed: options.seed }),
@@ -436,7 +495,15 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
             let config = passive.checked(operand, options.interface, &options.common);
             Command::Passive(config.map_err(remedied)?)
         }
-        (Mode::State | Mode::Compare, ..) => unreachable!("they have functions of their own"),
+        (Mode::State | Mode::Compare | Mode::Trace, ..) => {
+            unreachable!("they have functions of their own")
+        }
+        (Mode::Generate, ..) => {
+            let kinds = [Artifact::Man, Artifact::Bash, Artifact::Zsh, Artifact::Fish];
+            let kind = operand.unwrap_or_default();
+            let place = checked("generate", &kind, |text| value::choice(text, ARTIFACTS))?;
+            Command::Generate(kinds[place])
+        }
         (Mode::Help, ..) => Command::Help(operand.map(|topic| topic.to_string_lossy().into())),
         (_, Some(listen), forward_to) => Command::Node(NodeConfig {
             listen,
@@ -511,12 +578,13 @@ fn remedied(message: impl fmt::Display) -> String {
 mod tests {
     use super::super::config::AllowSource;
     use super::super::passive::{Input, PassiveConfig};
-    use super::super::{Common, TimeArgument};
+    use super::super::{Common, Ports, TimeArgument, TraceOptions};
     use super::*;
     use crate::annotation::Classes;
     use crate::measure::sla::simple;
     use crate::measure::Sla;
     use crate::passive::{GroupBy, Side};
+    use crate::remote::ssh::Ssh;
     use crate::report::passive::PassiveFormat;
     use crate::sys::{Dscp, Source};
     use crate::time::{Nanos, WallTime};
@@ -551,6 +619,44 @@ mod tests {
         match &mut config.command {
             Command::Source(source) => source,
             other => panic!("{other:?}"),
+        }
+    }
+
+    const TRACE: &str = "trace a";
+
+    fn trace_config(config: &mut Config) -> &mut TraceConfig {
+        match &mut config.command {
+            Command::Trace(trace) => trace,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn trace_options(config: &mut Config) -> &mut TraceOptions {
+        &mut trace_config(config).options
+    }
+
+    #[test]
+    fn trace_takes_any_number_of_hosts_and_refuses_what_is_none() {
+        let mut config = run("trace root@a b=10.0.0.1 -c 5 c");
+        let hosts = &trace_config(&mut config).hosts;
+        let logins: Vec<_> = hosts.iter().map(|host| host.login.as_str()).collect();
+        assert_eq!(logins, ["root@a", "b", "c"]);
+        for (line, part) in [
+            ("trace", "trace needs HOST...: trace user@host"),
+            ("trace a b=1:2", "see --ports"),
+            ("trace -- -oProxyCommand=x", "begins with a dash"),
+            ("trace a --ports 0", "is no range of ports"),
+            ("trace a --ports 9010-9000", "is no range of ports"),
+            (
+                "trace a --server-check 5",
+                "--server-check needs --server ADDR",
+            ),
+            ("trace a --targets f", "--targets names them"),
+            ("trace a --key-file f", "--key-file is for"),
+        ] {
+            let error = error(line);
+            assert!(error.to_string().contains(part), "{line}: {error}");
+            assert_eq!(error.exit_code(), ExitCode::ProbeUnknown, "{line}");
         }
     }
 
@@ -630,6 +736,39 @@ mod tests {
         ("port", "passive x --port 80 --port 443", PASSIVE, |c| {
             passive(c).filter.ports = vec![80, 443];
         }),
+        ("server", "trace a --server b:1", TRACE, |c| {
+            trace_options(c).server = Some(address("b:1"));
+        }),
+        ("ports", "trace a --ports 9000-9010", TRACE, |c| {
+            trace_options(c).ports = Some(Ports {
+                first: 9000,
+                last: 9010,
+            });
+        }),
+        ("ssh", "trace a --ssh dbclient", TRACE, |c| {
+            trace_options(c).ssh = Ssh::new("dbclient").unwrap();
+        }),
+        ("binaries", "trace a --binaries d", TRACE, |c| {
+            trace_options(c).binaries = Some("d".into());
+        }),
+        ("installed-only", "trace a --installed-only", TRACE, |c| {
+            trace_options(c).installed_only = true;
+        }),
+        ("dry-run", "trace a --dry-run", TRACE, |c| {
+            trace_options(c).dry_run = true;
+        }),
+        ("verbose", "trace a -v", TRACE, |c| {
+            trace_options(c).verbose = true;
+        }),
+        ("count", "trace a -c 3", TRACE, |c| {
+            trace_config(c).probe.count = 3;
+        }),
+        (
+            "server-check",
+            "trace a --server b:1 --server-check 0",
+            "trace a --server b:1",
+            |c| trace_config(c).server_check = None,
+        ),
         ("verbose", "passive x -v", PASSIVE, |c| {
             passive(c).verbose = true;
         }),
@@ -987,6 +1126,7 @@ mod tests {
                     ..PassiveConfig::default()
                 }),
             ),
+            ("generate zsh", Command::Generate(Artifact::Zsh)),
             ("help", Command::Help(None)),
             ("help verdict", Command::Help(Some("verdict".into()))),
         ];
@@ -1051,7 +1191,7 @@ mod tests {
     --bind "10.0.0.1:80" is neither an address nor the name of an interface: write 10.0.0.1,
         ::1 or eth0
 -l :1 --bind eth0
-    --bind is for source, relay, entry, exit, proxy, probe, exporter, and --listen without
+    --bind is for source, relay, entry, exit, proxy, probe, trace, exporter, and --listen without
         --forward-to makes this the echo
 -l :1 --max-connections 0
     --max-connections "0" is not a whole number from 1 to 1000000
@@ -1064,10 +1204,10 @@ mod tests {
 -f b:1 --warning 20%,200ms --critical 100ms,20%
     --critical "100ms,20%" does not fit: --warning 200ms is above --critical 100ms
 -l :1 --rules r
-    --rules is for source, relay, entry, probe, and --listen without --forward-to makes this
+    --rules is for source, relay, entry, probe, trace, and --listen without --forward-to makes this
         the echo
 check-rules r -s 3
-    --size is for probe, and the word check-rules makes this the check of rules
+    --size is for probe, trace, and the word check-rules makes this the check of rules
 check-rules
     check-rules needs FILE: check-rules name
 -f b:1 --report=
@@ -1092,7 +1232,8 @@ check-rules
     --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by
         its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2
 -l :1 --ask load
-    --ask is for source, relay, entry, probe, and --listen without --forward-to makes this the echo
+    --ask is for source, relay, entry, probe, trace, and --listen without --forward-to makes this
+        the echo
 -f b:1 --annotate lod
     --annotate "lod" has "lod" for a class: write all, none, or some of load, cpu, memory,
         files, mib, interfaces, tcp, tags, snmp, joined by commas
@@ -1102,11 +1243,11 @@ check-rules
 -l :1 -b 9
     --block is for source, and --listen without --forward-to makes this the echo
 -l :1 -f b:1 -c 9
-    --count is for probe, and --listen with --forward-to makes this the relay
+    --count is for probe, trace, and --listen with --forward-to makes this the relay
 -l :1 -f b:1 -r -i 9
-    --interval is for probe, and --remove-perf-headers makes this the exit
+    --interval is for probe, trace, and --remove-perf-headers makes this the exit
 -l :1 --accept raw -f b:1 -s 9
-    --size is for probe, and --accept raw with --forward-to makes this the entry
+    --size is for probe, trace, and --accept raw with --forward-to makes this the entry
 -l :1 --accept raw -f b:1 -r -n
     --dont-add-perf-headers is for relay, echo, entry, exit, and --accept raw with
         --remove-perf-headers makes this the proxy
@@ -1117,11 +1258,11 @@ exporter --probe-allow b:1
 exporter --metrics-listen :9
     exporter needs --probe-allow TARGETS
 demo -c 1
-    --count is for probe, and the word demo makes this the demo
+    --count is for probe, trace, and the word demo makes this the demo
 b:9000
     "b:9000" needs --listen, --forward-to or the word probe before it
 frobnicate b:1
-    unknown command "frobnicate": there are probe, passive, demo, exporter, check-rules, state, compare, help
+    unknown command "frobnicate": there are probe, trace, passive, demo, exporter, check-rules, state, compare, help, generate
 demo again
     "again" is one argument too many for demo
 state
@@ -1303,8 +1444,8 @@ probe b:1 -l :1
             ("probe --help", help::long(word("probe"))),
             ("--help --wrong probe", help::long(word("probe"))),
             ("passive -h -c x", help::short(word("passive"))),
-            ("-V", "subsegment-tcp-speeds 0.1.0\n".to_owned()),
-            ("--version", "subsegment-tcp-speeds 0.1.0\n".to_owned()),
+            ("-V", version::text()),
+            ("--version", version::text()),
         ] {
             assert_eq!(parse(args(line)), Ok(Action::Print(text)), "{line}");
         }

@@ -104,13 +104,10 @@ where
     }
 }
 
-/// One of a few words.
-pub(super) fn keyword<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
-    let found = words.iter().find(|(word, _)| *word == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        format!("is none of {}", words.join(", "))
-    })
+/// Returns the place of one of a few words.
+pub(super) fn choice(text: &str, words: &[&str]) -> Result<usize, String> {
+    let place = words.iter().position(|word| *word == text);
+    place.ok_or_else(|| format!("is none of {}", words.join(", ")))
 }
 
 /// Reads the source of connects: an address, or the name of an interface.

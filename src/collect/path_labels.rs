@@ -1,9 +1,9 @@
 //! The names of the paths through a node that listens, as its report and its metrics show them.
 //!
-//! A label is `NAME@ADDRESS`, of the node at hop 0 and of the neighbour. There are few of them, and
-//! they belong to those that came first: what a stranger does later neither takes one away nor
-//! changes its figures. A node that comes back under its name, with a new id and after its last
-//! connection has ended, has restarted, and its figures go on.
+//! A label is `NAME@ADDRESS`, of the node at hop 0 and of the neighbour. There are few labels, and
+//! they belong to the paths that came first. A later stranger neither takes one away nor changes
+//! its figures. A node has restarted if it returns under its name with a new id, after its last
+//! connection has ended. Its figures go on.
 
 use crate::collect::path_key::{PathKey, REST};
 use crate::columns::shorten;

@@ -10,6 +10,9 @@ use std::sync::Arc;
 /// The paths that a report shows; further ones are counted.
 pub(super) const SHOWN: usize = LABELS;
 
+/// The part of the limit that each labelled path may take, as a divisor: all of them take half.
+const SHARE: usize = 2 * LABELS;
+
 /// A state for each path through this node. Their figures do not mix.
 #[derive(Debug)]
 pub(super) struct Paths {
@@ -91,7 +94,9 @@ impl Paths {
     }
 
     /// Drops paths of strangers while the memory of all exceeds the limit, then down to 7/8 of it,
-    /// so that this is rare. Those without a label go first, of these the longest idle.
+    /// so that this is rare. Those without a label go first, then labelled ones above [`SHARE`] of
+    /// the limit: a large path of a stranger never costs a small one its figures. Of each kind the
+    /// longest idle goes first.
     pub(super) fn bound_memory(&mut self) {
         self.memory = self.paths.values().map(|path| path.memory()).sum();
         if self.memory <= self.memory_limit {
@@ -99,7 +104,12 @@ impl Paths {
         }
         let strangers = self.paths.iter().filter(|(key, _)| key.is_of_a_stranger());
         let mut strangers: Vec<_> = strangers
-            .map(|(key, path)| (self.is_labelled(key), path.used, path.memory(), *key))
+            .map(|(key, path)| {
+                let memory = path.memory();
+                let is_small = memory <= self.memory_limit / SHARE;
+                let last = self.is_labelled(key).then_some(is_small);
+                (last, path.used, memory, *key)
+            })
             .collect();
         strangers.sort_unstable();
         let mut gone = Vec::new();
@@ -115,9 +125,9 @@ impl Paths {
         self.paths.retain(|key, _| gone.binary_search(key).is_err());
     }
 
-    /// Returns the key and the state of the path that the report is about: the one that begins
-    /// here, else the keyed one or the stranger that came first. Its blocks do not matter, or a
-    /// stranger with more would take the place of another path.
+    /// Returns the key and the state of the path that the report is about. That is the path that
+    /// begins here, else the keyed one or the stranger that came first. The number of blocks does
+    /// not matter, or a stranger with more would replace another path.
     pub(super) fn main(&self) -> (PathKey, &PathState) {
         let begun = PathKey::default();
         let labelled = self.labelled();

@@ -2,12 +2,12 @@
 //! never makes one wait.
 //!
 //! Pumps offer measurements to a channel of bounded length; those beyond it are dropped and
-//! counted. The collector sleeps between batches, so an offer costs no wake-up: only the first one
-//! after idling, and the one that fills half the channel, wake it.
+//! counted. The collector sleeps between batches, so most offers cost no wake-up. Only the first
+//! one after idling, and the one that fills half the channel, wake it.
 //!
-//! The same thread gives the beat by which an entry marks blocks: while there is traffic it raises
-//! `epoch` once per `--sample`, and a pump marks the first block it sees in an epoch. So an
-//! unmarked block reads no clock.
+//! The same thread decides when an entry marks blocks. It raises `epoch` once per `--sample` while
+//! there is traffic, and a pump marks the first block of an epoch. So an unmarked block reads no
+//! clock.
 
 use crate::annotation::NodeAnnotations;
 use crate::collect::path_key::{PathKey, REST};
@@ -27,8 +27,8 @@ use std::time::Duration;
 const CAPACITY: usize = 4096;
 /// The most memory of the measurements that wait, in bytes: 4096 blocks of a path of ten nodes.
 const CAPACITY_BYTES: usize = 4 << 20;
-/// A path may have so many waiting, and so much memory, however many of others wait: no client can
-/// take the measurements of another from the collector.
+/// The most measurements of one path that wait, however many of other paths do. No client can thus
+/// keep another one's measurements from the collector.
 const SHARE: usize = CAPACITY / 16;
 const SHARE_BYTES: usize = CAPACITY_BYTES / 16;
 const SHARES: usize = REST as usize + 1;
@@ -52,8 +52,8 @@ pub enum Measurement {
     Residence(PathKey, Direction, SignedNanos),
     /// The server behind an exit answered: the path, the time, and the delay of the server.
     BehindExit(PathKey, MonoTime, Nanos),
-    /// An exit or a plain proxy connected to its server, or failed to: the path, the time of the
-    /// end, and the duration or the error.
+    /// An exit or a plain proxy connected to its server, or failed to. The values are the path, the
+    /// time of the end, and the duration or the error.
     ServerConnect(PathKey, MonoTime, ServerOutcome),
     /// A block came back with a stamp that this node cannot have written.
     Malformed,

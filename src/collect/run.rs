@@ -1,5 +1,5 @@
-//! The one loop of every collector: measurements from the queue into the state of the run, results
-//! into its output, a report for those that look in.
+//! The loop of every collector. It moves measurements from the queue into the state of the run,
+//! writes results to the output, and posts the report that others read.
 
 use crate::collect::latest::LatestReport;
 use crate::collect::queue::{Measurement, Queue};

@@ -5,6 +5,7 @@
 
 pub mod check_rules;
 pub mod compare;
+mod control;
 pub mod demo;
 pub mod exporter;
 pub mod help;
@@ -19,14 +20,17 @@ pub mod signals;
 pub mod source;
 pub mod state;
 pub mod targets;
+pub mod trace;
 
 use crate::cli::{self, Action, Command, Config, ExitCode, PROGRAM};
+use crate::generate;
 use crate::node::StopFlag;
 use crate::output::{print_error, Output, OutputError};
 use crate::report::State;
 use crate::sync::random;
 use crate::sys::{self, StopSignals};
 use crate::FULL;
+use control::Control;
 use outputs::OutputFault;
 use signals::Signals;
 use std::ffi::OsString;
@@ -64,12 +68,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-fn dispatch(args: Vec<OsString>) -> Result<ExitCode, Failure> {
+fn dispatch(mut args: Vec<OsString>) -> Result<ExitCode, Failure> {
+    let control = Control::take(&mut args)?;
     match cli::parse(args) {
         Ok(Action::Run(config)) => match config.command {
             // The pager has to start without a mask of signals.
             Command::Help(topic) if FULL => help::run(topic.as_deref()),
-            _ => run(*config),
+            Command::Generate(artifact) if FULL => print(&generate::text(artifact)),
+            _ => run(*config, control),
         },
         Ok(Action::Print(text)) => print(&text),
         Err(error) => Err(Failure::new(error.exit_code(), error)),
@@ -94,11 +100,12 @@ fn done(written: Result<(), OutputError>) -> Result<ExitCode, Failure> {
     }
 }
 
-fn run(config: Config) -> Result<ExitCode, Failure> {
+fn run(mut config: Config, control: Option<Control>) -> Result<ExitCode, Failure> {
     if !matches!(config.command, Command::Passive(_)) {
         sys::tune_malloc();
     }
     logging::start(config.common.debug);
+    config.common.key = control.as_ref().map(|control| control.key.clone());
     // Before any thread: all of them inherit the mask.
     let signals = Signals::watch(block_signals()?, cut_off(&config.command), reloads(&config));
     if let Err(error) = sys::raise_descriptor_limit() {
@@ -109,6 +116,10 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
     let usable = common.socket.check();
     usable.map_err(|error| Failure::new(cut_off(&command), error))?;
     let stop = Arc::new(StopFlag::default());
+    if let Some(control) = control {
+        let watched = control.watch(Arc::clone(&stop));
+        watched.map_err(|error| Failure::failed(format!("start a thread: {error}")))?;
+    }
     match command {
         Command::Source(config) => source::run(&common, &config, signals, &stop),
         Command::Node(config) => node::run(&common, &config, signals, &stop),
@@ -120,14 +131,16 @@ fn run(config: Config) -> Result<ExitCode, Failure> {
         | Command::Demo(_)
         | Command::Passive(_)
         | Command::Compare(_)
+        | Command::Trace(_)
             if !FULL =>
         {
             unreachable!("the command line of this build has none of them")
         }
         Command::Targets(config) => targets::run(&common, &config, signals),
+        Command::Trace(config) => trace::run(common, *config, signals, &stop),
         Command::Passive(config) => passive::run(&common, &config, signals),
         Command::Compare(config) => compare::run(&config, common.format),
-        Command::Help(_) => unreachable!("dispatch has run it"),
+        Command::Help(_) | Command::Generate(_) => unreachable!("dispatch has run it"),
         Command::Exporter => exporter::run(&common, signals, &stop),
         Command::Demo(config) => {
             let seed = config.seed.unwrap_or_else(random);
@@ -165,7 +178,7 @@ fn unwritable(config: &Config, fault: OutputFault) -> Failure {
 /// unknown.
 fn cut_off(command: &Command) -> ExitCode {
     match command {
-        Command::Probe(_) | Command::Targets(_) => ExitCode::ProbeUnknown,
+        Command::Probe(_) | Command::Targets(_) | Command::Trace(_) => ExitCode::ProbeUnknown,
         _ => ExitCode::Failed,
     }
 }

@@ -1,7 +1,7 @@
 //! The command `passive`: files, stdin, an interface, sockets and stdout; the core does the rest.
 //!
-//! One thread reads and analyses. Where metrics are served, their threads look at the same state
-//! under a lock, which the reader holds for a chunk of packets and never while it waits for more.
+//! One thread reads and analyses. Where metrics are served, their threads read the same state under
+//! a lock. The reader holds it for a chunk of packets, never while it waits for more.
 
 #[cfg(target_os = "linux")]
 mod live;

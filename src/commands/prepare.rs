@@ -86,7 +86,9 @@ pub fn offer(common: &Common) -> Offer {
 /// Reads the keys of `--key-file`; none without that option.
 pub(crate) fn keys(common: &Common) -> Result<Keys, String> {
     let keys = Keys::default();
-    if let Some(path) = &common.key_file {
+    if let Some(key) = &common.key {
+        keys.set(vec![key.clone()]);
+    } else if let Some(path) = &common.key_file {
         keys.set(link_auth::read(path)?);
     }
     Ok(keys)

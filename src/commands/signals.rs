@@ -96,12 +96,12 @@ impl Signals {
     }
 
     /// Has the first signal call `stop_run` from now on.
-    pub fn on_first(self, stop_run: impl FnOnce() + Send + 'static) {
+    pub fn on_first(&self, stop_run: impl FnOnce() + Send + 'static) {
         lock(&self.0).stop = Some(Box::new(stop_run));
     }
 
     /// Has the first signal set `stop` and wake `collector`.
-    pub(crate) fn stop(self, stop: &Arc<StopFlag>, collector: Option<Collector>) {
+    pub(crate) fn stop(&self, stop: &Arc<StopFlag>, collector: Option<Collector>) {
         let stop = Arc::clone(stop);
         self.on_first(move || {
             stop.set();

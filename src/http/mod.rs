@@ -5,8 +5,8 @@
 //! to an address that only monitoring reaches.
 //!
 //! Everything is bounded: a request to 8 KiB and 5 s, and to 16 at a time. If all places are taken,
-//! the oldest connection without a complete request is closed in favour of a new one, so that idle
-//! sockets lock out no scrape. A response in pieces has one piece in memory and 5 s for each.
+//! a new connection closes the oldest one without a complete request, so that idle sockets lock out
+//! no scrape. A response in pieces has one piece in memory and 5 s for each.
 //!
 //! Routes for browsers answer only if `Host` names this machine. A page of another site could
 //! otherwise read them through a DNS name that it points here (DNS rebinding).

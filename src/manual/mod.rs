@@ -40,6 +40,7 @@ macro_rules! topics {
 
 topics! {
     chain "chain.md" "build a path: roles, four hosts, a real service"
+    trace "trace.md" "a path over ssh, with nothing installed on it"
     report "report.md" "read the report: columns, rows, pictures, live screen"
     verdict "verdict.md" "how the verdict is found, and its limits"
     state "state.md" "earlier runs: what is kept, accept, files and clocks"

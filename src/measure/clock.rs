@@ -4,8 +4,8 @@
 //! RFC 5905 §10 has the clock filter: the sample of least round trip has the least error. Skew is
 //! the slope of offset samples, never of one direction alone (RFC 2330 §10.1).
 //!
-//! A one-way rise of 3 ms in mid-run would read as a skew of 600 ppm in one direction, and half of
-//! it would be lost. In offset samples such a rise lengthens the round trip. Each sample is wrong
+//! A one-way rise of 3 ms in mid-run would read as a skew of 600 ppm in one direction. Half of the
+//! rise would be lost. In offset samples such a rise lengthens the round trip. Each sample is wrong
 //! by at most half of its round trip's excess over the least one, and a slope counts only beyond
 //! that.
 

@@ -1,9 +1,9 @@
 //! The time that each pump of the path was blocked in `write`, over the run or since a moment of
 //! it, in bounded memory.
 //!
-//! Each connection counts by itself, since its stamps show how long its own pumps were blocked: the
-//! share is the mean over connections, weighted by their time. Of many connections at once some are
-//! followed, those that are there first.
+//! Each connection counts by itself, since its stamps show how long its own pumps were blocked. The
+//! share is the mean over connections, weighted by their time. Of many connections at once only the
+//! first ones are followed.
 //!
 //! Sums only grow, so that the share since a moment is the difference of two readings. At most 64
 //! readings are kept.

@@ -25,7 +25,7 @@ mod part;
 mod series;
 pub mod sla;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod timeline;
 mod trip;
 mod verdict;

@@ -44,6 +44,16 @@ impl Part {
         }
     }
 
+    /// The hop of a node, or the near and the far hop of what lies between two. All `None` for the
+    /// total and the server.
+    pub fn hops(self) -> [Option<u8>; 2] {
+        match self {
+            Self::Host(hop) | Self::Behind(hop) => [Some(hop), None],
+            Self::Connect { from, to } | Self::Segment { from, to } => [Some(from), Some(to)],
+            Self::Total | Self::Server | Self::ServerConnect => [None, None],
+        }
+    }
+
     /// `true` if it lies behind an exit, outside of the total.
     pub fn is_server(self) -> bool {
         matches!(self, Self::Server | Self::ServerConnect)

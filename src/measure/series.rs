@@ -169,6 +169,11 @@ impl Rows {
         MonoTime(self.times.last().copied().unwrap_or(0))
     }
 
+    /// The run has no end.
+    pub(super) fn is_endless(&self) -> bool {
+        self.span.is_some()
+    }
+
     /// The rows among which changes are searched: of a run without end the latest.
     pub(super) fn searched(&self) -> impl Iterator<Item = Row<'_>> + Clone {
         let skipped = self.span.map_or(0, |_| self.len().saturating_sub(RECENT));

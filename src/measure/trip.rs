@@ -18,8 +18,9 @@ pub struct Trip {
     /// block that the origin passed on. The time of the return if the origin's clock was stepped
     /// meanwhile.
     pub at: MonoTime,
-    /// The stamps in the order of the frame: the origin's forward stamp, the nodes outward, `Turn`
-    /// at a reflector or `Forward` and `Return` at an exit, then the return stamps homeward.
+    /// The stamps in the order of the frame: the origin's forward stamp, the nodes outward, the far
+    /// end, then the return stamps homeward. A reflector stamps `Turn`, an exit `Forward` and
+    /// `Return`.
     pub hop_stamps: Vec<HopStamp>,
     /// Its return to the origin.
     pub home: Return,
@@ -114,8 +115,9 @@ pub struct SegmentPart {
 }
 
 impl SegmentPart {
-    /// The segment's part of the total: the round trip, without the wake-up delays at its ends
-    /// where both are known, so that no block drops out. `None` if a clock was stepped.
+    /// The segment's part of the total: the round trip without the wake-up delays at its ends.
+    /// Where one of them is unknown neither is subtracted, so that no block drops out. `None` if a
+    /// clock was stepped.
     pub fn part(&self) -> Option<SignedNanos> {
         self.network.or(self.round_trip)
     }
@@ -336,6 +338,7 @@ impl Trip {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::tests::samples;
     use crate::measure::tests::simulator::{Random, SimPath};
     use crate::time::WallTime;
 
@@ -412,42 +415,13 @@ mod tests {
 
     #[test]
     fn a_segment_is_measured_between_its_own_stamps() {
-        let stamp = |hop, direction, ingress, egress| HopStamp {
-            node: NodeId(u64::from(hop)),
-            hop,
-            direction,
-            generation: 0,
-            stepped: false,
-            waited: false,
-            synchronised: false,
-            held: Nanos::ZERO,
-            arrival: None,
-            ingress: WallTime(ingress),
-            egress: WallTime(egress),
-        };
-        let home = Return {
-            arrival: None,
-            ingress: WallTime(200),
-            egress: None,
-            generation: 0,
-            held: Nanos::ZERO,
-        };
         let hop_stamps = vec![
-            stamp(0, StampDirection::Forward, 100, 103),
-            stamp(2, StampDirection::Forward, 5_010, 5_011),
-            stamp(5, StampDirection::Turn, 30, 37),
-            stamp(2, StampDirection::Return, 5_051, 5_053),
+            samples::hop_stamp(0, StampDirection::Forward, 100, 103),
+            samples::hop_stamp(2, StampDirection::Forward, 5_010, 5_011),
+            samples::hop_stamp(5, StampDirection::Turn, 30, 37),
+            samples::hop_stamp(2, StampDirection::Return, 5_051, 5_053),
         ];
-        let mut trip = Trip {
-            sequence: 0,
-            at: MonoTime(0),
-            hop_stamps,
-            home,
-            late: false,
-            server: None,
-            connection: 0,
-            retransmits: Vec::new(),
-        };
+        let mut trip = samples::trip(hop_stamps, samples::home(200));
         let parts = trip.split().unwrap();
         let round_trips: Vec<_> = parts
             .segments

@@ -33,9 +33,9 @@
 //!
 //! The kernel's RTT of a segment B -> C is `downstream.rtt_ns` of B, or `upstream.rtt_ns` of C if B
 //! reported none. For an increase it counts from the smallest known one: `min_rtt_ns`, or the first
-//! that was reported. An RTT of more than 1.75 times the round trip's p95 contains a delayed
-//! acknowledgement (40 ms or more if data goes one way only) and is ignored. Counters are compared
-//! with the first answer to the same request; a single answer counts from the connection's start.
+//! that was reported. An RTT of more than 1.75 times the round trip's p95 is ignored. It contains a
+//! delayed acknowledgement, 40 ms or more if data goes one way only. Counters are compared with the
+//! first answer to the same request; a single answer counts from the connection's start.
 
 use super::sla::Amount;
 use super::{Basis, HostStatistics, SegmentStatistics, Sla, Statistics, Summary, VerdictKind};

@@ -17,9 +17,9 @@
 //! | small frames gathered for one send, with the frame that came last | 1.2 MiB |
 //! | stack (reserved; 8 to 12 KiB are touched) | 64 KiB |
 //!
-//! An exit's queue of 8 reports adds 42 KiB. So a connection whose peers are hostile takes up to 6
-//! MiB, one with plain bytes on both sides 0.7 MiB while it moves bulk, and about 25 KiB while it
-//! idles: large buffers are given back after a quiet second. The whole is bounded by
+//! An exit's queue of 8 reports adds 42 KiB. So a connection with hostile peers takes up to 6 MiB.
+//! One with plain bytes on both sides takes 0.7 MiB while it moves bulk. An idle one takes about 25
+//! KiB, since large buffers are released after a quiet second. The whole is bounded by
 //! `--max-connections` times that.
 
 use crate::session::allow::{is_allowed, LogThrottle, Network};
@@ -191,8 +191,8 @@ impl AcceptLimit {
         *lock(&self.allow) = networks;
     }
 
-    /// Returns `true` if the reason for a refusal may be sent: to ten clients a second at most, as
-    /// an orderly end leaves a state of the kernel here.
+    /// Returns `true` if the reason for a refusal may be sent. At most ten clients a second get
+    /// one, as an orderly end leaves a state of the kernel here.
     pub(super) fn may_explain(&self) -> bool {
         let mut state = lock(&self.state);
         let now = sys::clock::mono();

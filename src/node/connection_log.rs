@@ -196,6 +196,7 @@ pub fn snapshot(pair: &EndPair, event: SessionEvent) -> Option<Snapshot> {
         at: sys::clock::read().wall,
         connection: pair.id,
         session: session.map(|session| (session.cookie, session.hop)),
+        client_address: pair.client_address.get().map(|named| named.source),
         record,
         interval,
         failed: pair.has_failed(),

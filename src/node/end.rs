@@ -271,7 +271,7 @@ impl End {
         self.is_reset_by(sys::is_closed)
     }
 
-    /// Asks the kernel's state first: once our FIN is sent, an orderly end closes the socket too,
+    /// Reads the kernel's state first. Once our FIN is sent, an orderly end closes the socket too,
     /// and the writer marks its end before it sends that FIN.
     fn is_reset_by(&self, is_closed: impl FnOnce(&TcpStream) -> Option<bool>) -> bool {
         self.is(DEAD) || (is_closed(&self.socket) == Some(true) && !self.is(WRITING_OVER))

@@ -1,7 +1,7 @@
 //! Faults that end a connection before its time: the log line, and the final frames to both peers.
 //!
-//! All constructors are cold: the text of a fault is made once per connection at most, and must
-//! not deepen the stack of a pump that idles.
+//! All constructors are cold. The text of a fault is made once per connection at most, and must not
+//! deepen the stack of a pump that idles.
 
 use crate::collect::queue::Measurement;
 use crate::node::pair::EndPair;
@@ -242,17 +242,18 @@ pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
     if matches!(fault.last, FinalFrames::Silent) || !pair.fail() {
         return;
     }
-    let peer = pair.client.peer;
+    let client = pair.client_source();
     if let Some(before) = node
         .fault_log
-        .take(peer.ip(), fault.last.kind(), Instant::now())
+        .take(client.ip(), fault.last.kind(), Instant::now())
     {
         let more = match before {
             0 => String::new(),
             _ => format!(" (and {before} like it before, not logged)"),
         };
         let thread = sys::thread::name();
-        log::log!(fault.level, "{thread} {peer}: {}{more}", fault.text);
+        let client = pair.client_text();
+        log::log!(fault.level, "{thread} {client}: {}{more}", fault.text);
     }
     let has_error = send_final_frames(pair, &fault.last, true);
     if fault.level == log::Level::Error && fault.last.concerns_the_report(pair) {
@@ -268,7 +269,7 @@ pub fn conclude(node: &Node, pair: &EndPair, fault: ConnectionFault) {
 /// Sends RESET to the next hop, and ERROR or RESET to the client.
 ///
 /// Returns `true` if an ERROR is under way to the client, which a reset must not overtake. An ERROR
-/// waits for the frame that the other pump is writing (`wait`); a RESET does not, as the reset of
+/// waits for the frame that the other pump is writing (`wait`). A RESET does not, as the reset of
 /// the connection has the same effect.
 fn send_final_frames(pair: &EndPair, last: &FinalFrames, wait: bool) -> bool {
     let session = pair.session.get().copied().unwrap_or_default();

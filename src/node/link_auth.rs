@@ -88,8 +88,8 @@ fn parse(text: &str) -> Result<Vec<Key>, NoKey> {
     Ok(keys)
 }
 
-/// Returns `true` if no other user can read a file than its owner, or a group that root has chosen.
-/// systemd's credentials and keys of distributions have the latter.
+/// Returns `true` if only the file's owner, or a group that root has chosen, can read it.
+/// Credentials of systemd and keys of distributions have such a group.
 fn is_private(mode: u32, owner: u32, own: u32) -> bool {
     let open = if owner == 0 && own != 0 { 0o037 } else { 0o077 };
     mode & open == 0
@@ -211,8 +211,8 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Gives `end` the link of the key under which `frame`, the first one, was sealed; without such
-    /// a key that of the last, under which it is refused.
+    /// Gives `end` the link of the key that sealed `frame`, the first one. If no key did, the link
+    /// is that of the last key, under which the frame is refused.
     pub fn decide(&self, end: &End, header: &Header, frame: &[u8]) {
         for (at, key) in self.keys.iter().enumerate() {
             let made = || link(key, LinkEnd::Acceptor, &self.own, &self.theirs);

@@ -7,10 +7,10 @@
 //! measurements to one `collect` thread over a bounded channel and never wait for it. A node that
 //! is asked about itself reads that on a thread `annotate`, its SNMP agent's values on `snmp`: see
 //! [`annotator`](crate::annotate::annotator). Where metrics are served, a `metrics` thread per
-//! listening address accepts requests, and one thread per request answers with what the collector
-//! posts on the [`latest`] report when it is asked; `--sessions` is written on a thread `sessions`.
+//! listening address accepts requests. One thread per request answers with the [`latest`] report,
+//! which the collector posts on demand. A thread `sessions` writes `--sessions`.
 //!
-//! **The law of the pumps:** a pump never waits on a channel; its only blocking calls are the read
+//! **The law of the pumps:** a pump never waits on a channel. Its only blocking calls are the read
 //! of its source and the write of its sink. So an application that works directly works through the
 //! chain.
 
@@ -52,7 +52,7 @@ use crate::session::admission::Accept;
 use crate::sync::{lock, random};
 use crate::time::Nanos;
 use crate::wire::proxy::ProxyVersion;
-use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT, VERSION};
+use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -214,19 +214,16 @@ impl Node {
         next_hop: String,
     ) -> NodeInfo {
         NodeInfo {
-            id: self.id,
-            role,
-            versions: (VERSION, VERSION),
             abilities: match role {
                 NodeRole::Exit => ABILITY_PROBES,
                 _ => 0,
             },
             clock_error: self.clock.error(),
             connect,
-            name: self.settings.name.clone(),
             address,
             next_hop,
             tags: self.settings.tags.clone(),
+            ..NodeInfo::new(self.id, role, self.settings.name.clone())
         }
     }
 

@@ -7,7 +7,7 @@ use crate::node::server_time::ServerTimer;
 use crate::session::opening::Session;
 use crate::sys;
 use crate::wire::ClientAddress;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -99,9 +99,25 @@ impl EndPair {
         }
     }
 
-    /// Returns a number that changes when bytes move: when a pump reads or sends, and when a peer
-    /// takes bytes that the kernel holds for it. The queue of a slow reader may be so long that no
-    /// pump moves for minutes.
+    /// Returns the client's own address if a preamble or OPEN named it, else that of the peer.
+    pub fn client_source(&self) -> SocketAddr {
+        let named = self.client_address.get();
+        named.map_or(self.client.peer, |named| named.source)
+    }
+
+    /// Returns the client's own address for the log, with the peer that named it if it is another.
+    #[cold]
+    pub fn client_text(&self) -> String {
+        let (client, peer) = (self.client_source(), self.client.peer);
+        if client == peer {
+            return peer.to_string();
+        }
+        format!("{client} (through {peer})")
+    }
+
+    /// Returns a number that changes when bytes move. That is when a pump reads or sends, and when
+    /// a peer takes bytes that the kernel holds for it. The queue of a slow reader may be so long
+    /// that no pump moves for minutes.
     pub fn movement(&self) -> usize {
         let moved = self.moved.load(Ordering::Relaxed);
         moved.wrapping_add(self.unacknowledged())

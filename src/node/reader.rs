@@ -1,13 +1,13 @@
 //! The read half of a pump: bytes of a socket in, whole frames or chunks of plain bytes out, in one
 //! buffer.
 //!
-//! The buffer begins small (most connections idle most of the time), grows when a read fills it or
-//! a header requires more, and shrinks again after about a second of idling. [`HEADROOM`] bytes in
+//! The buffer begins small, since most connections idle most of the time. It grows when a read
+//! fills it or a header requires more, and shrinks after an idle second. [`HEADROOM`] bytes in
 //! front of what was read stay free, so that a header or a stamp fits there without moving the
 //! payload.
 //!
-//! A receive timeout is armed only for work that does not wait for a byte: a large buffer to
-//! release, a frame that has begun, `--idle-timeout`. It is disarmed when it fires for nothing, not
+//! A receive timeout is armed only for work that needs no further byte: releasing a large buffer,
+//! ending a frame that has begun, `--idle-timeout`. It is disarmed when it fires for nothing, not
 //! on every frame.
 
 pub use super::read_fault::ReadFault;

@@ -1,7 +1,7 @@
 //! Readings of the kernel's count of retransmissions on one socket, as they ride on marked blocks.
 //!
-//! A reading is one system call after a send, never before a stamp: at most one per 100 ms and
-//! pump, and at most 1000 per second and process.
+//! A reading is one system call after a send, never before a stamp. A pump makes at most one per
+//! 100 ms, the process at most 1000 per second.
 
 use crate::measure::{Direction, Retransmits};
 use crate::sys;

@@ -53,7 +53,7 @@ impl ServerCheck {
     }
 
     /// Takes the outcome of a connect that began at `begun`. Returns what the report takes of it;
-    /// `None` for an error of this host, which says nothing about the server.
+    /// `None` for an error of this host, which is no finding about the server.
     pub(super) fn take(
         &self,
         begun: MonoTime,

@@ -12,18 +12,19 @@ const UNTIMED: u8 = 2;
 /// Measures the time of the server: first reply byte minus last forward write.
 ///
 /// It does so only for marked blocks, as others read no clock, and only if the connection was quiet
-/// before: the server had answered everything sent earlier, and had sent nothing for longer than
-/// twice the longest pause within what it sent last, and no write of it to the client was blocked:
-/// then the answer would be read late. A stream that runs is no answer; its first piece is, if it
-/// follows the first request.
+/// before. Quiet means that the server had answered everything sent earlier. It had also been
+/// silent for longer than twice the longest pause in its last answer. No write of it to the client
+/// was blocked, or the answer would be read late. A running stream is no answer; its first piece
+/// is, if it follows the first request.
 #[derive(Debug, Default)]
 pub struct ServerTimer {
     state: AtomicU8,
     /// The block that was written last on a quiet connection, and the time of the write.
     written: Mutex<(u64, MonoTime)>,
-    /// The time of the latest read from the server, and the longest pause between two reads without
-    /// a request between them, in microseconds modulo the word. The down pump alone writes them.
+    /// The time of the latest read from the server, in microseconds modulo the word.
     read_at: AtomicUsize,
+    /// The longest pause between two reads without a request between them, in microseconds. The
+    /// down pump alone writes this and `read_at`.
     pause: AtomicUsize,
     has_read: AtomicBool,
 }

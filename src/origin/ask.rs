@@ -1,6 +1,6 @@
-//! The place of a silence: the nodes of a path are asked one after the other, nearest first, each
-//! by a new connection whose hop limit ends there. A node whose limit is used up answers with an
-//! ERROR.
+//! Finds the place of a silence. The nodes of a path are asked one after the other, nearest first,
+//! each by a new connection whose hop limit ends there. A node whose limit is used up answers with
+//! an ERROR.
 
 use super::session::{OpenSession, Origin, TICK};
 use crate::node::reader::{FrameReader, ReadFault};

@@ -220,8 +220,8 @@ impl Analyzer {
     /// Takes packets in, in their order.
     ///
     /// With thousands of flows every packet's flow has to be fetched from memory, and waiting for
-    /// that is half of the work. So it goes by batches: all are parsed and all flows looked at,
-    /// which the processor does side by side, before the first is worked on.
+    /// that is half of the work. So packets go by batches. All are parsed and all flows looked at,
+    /// side by side in the processor, before the first is worked on.
     #[inline]
     pub fn packets(&mut self, packets: &[Packet<'_>], observer: &mut impl Observer) {
         for batch in packets.chunks(BATCH) {

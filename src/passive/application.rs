@@ -1,10 +1,9 @@
 //! Payload of both directions in; how long each end took to answer the other, and the
 //! handshake of TLS, out.
 //!
-//! A turn begins with the first data of one end that acknowledges all data of the other, and is
-//! answered by the first data back that acknowledges it. Turns that cross, repeat data or have
-//! bytes missing are left out, for their times would not be those of an end. Handshakes of TLS are
-//! no turns.
+//! A turn begins with the first data of one end that acknowledges all data of the other. The first
+//! data back that acknowledges it answers it. Turns that cross, repeat data or have bytes missing
+//! are left out, for their times would not be those of an end. Handshakes of TLS are no turns.
 
 use super::flow::Flow;
 use super::http::{self, Http};

@@ -1,8 +1,8 @@
 //! Capture bytes in, packets out: pcap (micro- and nanoseconds, both byte orders) and pcapng.
 //!
 //! Read draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng first. Nothing is read here: the edge
-//! lends the bytes in pieces of any size through [`Stream`], which keeps what one packet needs and
-//! no more (at most [`MAX_BLOCK`]).
+//! lends the bytes in pieces of any size through [`Stream`]. It keeps what one packet needs and no
+//! more (at most [`MAX_BLOCK`]).
 //!
 //! A fault ends a capture: what follows a damaged length cannot be trusted.
 

@@ -270,7 +270,7 @@ fn udp(data: &[u8], length: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     Ok(ip)
 }
 
-/// What is directly inside of an IP packet, of a protocol among [`TUNNELS`].
+/// The packet directly inside of an IP packet whose protocol is among [`TUNNELS`].
 #[inline(never)]
 fn inside(protocol: u8, data: &[u8], length: usize, depth: u8) -> Result<Ip<'_>, Skip> {
     let (inner, tunnel) = match protocol {

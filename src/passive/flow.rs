@@ -4,8 +4,8 @@
 //! first.
 //!
 //! A direction is named by its sender: what the client sends is [`Side::Client`]'s. Its round trip
-//! is the time from a segment's passing the capture point to the passing of what acknowledges it:
-//! to the *other* end and back.
+//! goes to the *other* end and back. It is the time between a segment and its acknowledgment at the
+//! capture point.
 
 use super::application::Application;
 use super::encapsulation::Tunnel;

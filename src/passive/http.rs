@@ -4,7 +4,7 @@
 //! Read RFC 9112 first (§6 for how long a message is). Both directions are read in the order of
 //! their sequence numbers. Responses answer requests in order as long as nothing is missing. Where
 //! a head is missing, a response answers the request that was sent when everything before that
-//! response had arrived; without such a request it answers none. Bodies are counted, not read, so a
+//! response had arrived. Without such a request it answers none. Bodies are counted, not read, so a
 //! snap length that cuts them does no harm. A cut head lasts until the next message.
 
 mod pair;

@@ -27,8 +27,8 @@
 //! | `groups` | histograms per remote host, for monitoring |
 //! | `peer` | packets found in two captures |
 //!
-//! Time is the capturing kernel's, per packet: nearer to the wire than any stamp a program can
-//! take, but still after what the network card gathered (GRO) and before what it cuts (GSO).
+//! Time is the capturing kernel's, per packet: nearer to the wire than any stamp of a program. It
+//! is still after what the network card gathered (GRO) and before what it cuts (GSO).
 
 mod analyzer;
 mod application;

@@ -8,8 +8,8 @@ use super::encapsulation::{ip, Ip, Tunnel};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The place of IPv4 addresses among the numbers of [`Endpoint`]: no end of a connection has a
-/// multicast address, while a mapped one (RFC 4291 §2.5.5.2) may stand in an IPv6 header.
+/// The place of IPv4 addresses among the numbers of [`Endpoint`]. No end of a connection has a
+/// multicast address. A mapped one (RFC 4291 §2.5.5.2) may be in an IPv6 header.
 const IPV4: u128 = 0xff00 << 112;
 
 /// An end of a connection. IPv4 and IPv6 are one kind of number, so that one comparison does for

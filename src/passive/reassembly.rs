@@ -1,9 +1,9 @@
 //! Segments of one direction in; the same segments in the order of their sequence numbers out,
 //! within a bound.
 //!
-//! A gap ends when it is filled, when its reader can do without its bytes, or when its bytes are
-//! known to be missing from the capture: the other end acknowledged them a while ago, or too much
-//! waits behind them.
+//! A gap ends when it is filled, when its reader can do without its bytes, or when the capture
+//! lacks them. It lacks bytes that the other end acknowledged a while ago, or that too much waits
+//! for.
 
 use crate::time::WallTime;
 use std::collections::VecDeque;

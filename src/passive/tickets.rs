@@ -2,7 +2,7 @@
 //! response out.
 //!
 //! Read RFC 8446 §4.6.1 first. Tickets are encrypted like data. A server sends them before its
-//! first response, all of one length, as soon as it has read the client's Finished, which may be
+//! first response, all of one length, as soon as it has read the client's Finished. That may be
 //! long after the request arrived.
 
 use super::tls::APPLICATION_DATA;

@@ -280,7 +280,7 @@ impl Track {
         self.by_sequence.clear();
     }
 
-    /// Moves `next` on, and lets go what is more than a window below it: in the next lap of the
+    /// Moves `next` on, and drops what is more than a window below it. In the next lap of the
     /// circle the same numbers are others.
     #[inline]
     fn advance(&mut self, next: u32) {

@@ -2,7 +2,7 @@
 //! and for each second in which bytes moved; `/sessions` has one for each that is open.
 //!
 //! Pumps note events of their connection under a lock that only the `sessions` thread shares, never
-//! between a stamp and its system call: a read is noted before the next one, a write after it. A
+//! between a stamp and its system call. A read is noted before the next one, a write after it. A
 //! request over HTTP takes that lock for one copy of each record. Without `--sessions` nothing is
 //! noted and no clock is read.
 

@@ -13,11 +13,11 @@
 //! `total_ns`. `A_B_network_ns`, `B_forward_wake_up_ns` and `A_return_wake_up_ns` add up to
 //! `A_B_round_trip_ns`.
 //!
-//! The columns depend on the path, so the header is written when the first block is known, and
-//! again right before the first row of a path whose columns differ: a reader takes any line that
-//! begins with `sequence` for a header. A lost block has empty cells under the header in force; if
-//! nothing was answered yet, that header has no part columns. A name that two hops share gets its
-//! hop appended (`node@1`), so columns are unique.
+//! The columns depend on the path, so the header is written when the first block is known. It is
+//! written again right before the first row of a path with other columns. A reader takes any line
+//! that begins with `sequence` for a header. A lost block has empty cells under the header in
+//! force; if nothing was answered yet, that header has no part columns. A name that two hops share
+//! gets its hop appended (`node@1`), so columns are unique.
 
 use super::block::BlockLine;
 use super::{in_path_order, printable, Place};

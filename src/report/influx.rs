@@ -12,7 +12,7 @@
 //! Figures that do not exist have no field, and a line without a field is left out.
 
 use super::Report;
-use crate::measure::{Part, Summary};
+use crate::measure::Summary;
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -71,12 +71,8 @@ pub fn render(report: &Report) -> String {
     }
     for of in &statistics.parts {
         let mut line = Line::default();
-        let hop = match of.part {
-            Part::Host(hop) | Part::Behind(hop) => Some(hop),
-            Part::Connect { to, .. } | Part::Segment { to, .. } => Some(to),
-            Part::Total | Part::Server | Part::ServerConnect => None,
-        };
-        if let Some(hop) = hop {
+        let [near, far] = of.part.hops();
+        if let Some(hop) = far.or(near) {
             line.tag("hop", &hop.to_string());
         }
         line.tag("name", &report.part_name(of.part));

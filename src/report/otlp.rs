@@ -2,10 +2,10 @@
 //!
 //! The file receiver of the OpenTelemetry collector reads it, `POST /v1/traces` takes it.
 //!
-//! The root span lasts from the block's schedule to its return; under it lie the residences of each
-//! node and the two directions of each segment, one behind the other as the block met them. All
-//! times are on the source's wall clock: where a far clock's offset is known, a segment's round
-//! trip is split by it, else in halves, and `subsegment.direction_known` is true or false. The
+//! The root span lasts from the block's due time to its return. Under it are the residences of each
+//! node and both directions of each segment, in the order of the path. All times are on the
+//! source's wall clock. Where a far clock's offset is known, it splits a segment's round trip, and
+//! `subsegment.direction_known` is true. Else the split is in halves and the value false. The
 //! stamps themselves, each on its own node's clock, are attributes.
 //!
 //! A residence belongs to the service of its node's name, a segment to the service `network`. A

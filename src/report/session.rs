@@ -4,7 +4,8 @@
 //! ```text
 //! {"schema":"subsegment-tcp-speeds/session/1","event":"start|interval|now|end","at":"...",
 //!  "node":"B","role":"relay",
-//!  "connection":17,"cookie":"hex"|null,"hop":1|null,"client":END,"server":END|null,
+//!  "connection":17,"cookie":"hex"|null,"hop":1|null,"client_address":"..."|null,
+//!  "client":END,"server":END|null,
 //!  "failed":false,"http":[...],"http_dropped":0}
 //! END = {"peer":"...","local":"...","connect_started":TIME,"connect_ns":N,"established":TIME,
 //!  "syn_retransmits":N,
@@ -24,6 +25,7 @@ use crate::passive::Exchange;
 use crate::session::connection_record::{ConnectionRecord, EndRecord, IntervalCounts, Transferred};
 use crate::time::WallTime;
 use crate::FULL;
+use std::net::SocketAddr;
 
 /// The value of `schema`; its number changes when a key changes its meaning or goes away.
 pub const SCHEMA: &str = "subsegment-tcp-speeds/session/1";
@@ -63,6 +65,9 @@ pub struct Snapshot {
     pub connection: usize,
     /// The cookie and the hop of this node on the path; `None` before OPEN and at a plain proxy.
     pub session: Option<(u64, u8)>,
+    /// The client's own address if a preamble or the entry named it; `None` if the peer is all that
+    /// is known.
+    pub client_address: Option<SocketAddr>,
     /// The ends of the connection.
     pub record: ConnectionRecord,
     /// Counts since the line before, at client and server; `None` on request.
@@ -87,6 +92,8 @@ pub fn line(node: &str, role: &str, snapshot: &Snapshot) -> String {
         let cookie = snapshot.session.map(|(cookie, _)| format!("{cookie:016x}"));
         w.pair("cookie", cookie.as_deref());
         w.pair("hop", snapshot.session.map(|(_, hop)| u64::from(hop)));
+        let address = snapshot.client_address.map(|address| address.to_string());
+        w.pair("client_address", address.as_deref());
         w.pair("client", end(&snapshot.record.client, snapshot.interval[0]));
         let server = snapshot.record.server.as_ref();
         w.pair("server", server.map(|of| end(of, snapshot.interval[1])));
@@ -178,6 +185,7 @@ mod tests {
             at: now,
             connection: 7,
             session: Some((0xabc, 1)),
+            client_address: Some("[2001:db8::1]:9".parse().unwrap()),
             interval: record.interval(),
             record,
             failed: true,
@@ -197,6 +205,7 @@ mod tests {
         let at = |path: &str| value.at(path).unwrap_or_else(|| panic!("{path}: {text}"));
         assert_eq!(at("event").as_str(), Some("end"));
         assert_eq!(at("cookie").as_str(), Some("0000000000000abc"));
+        assert_eq!(at("client_address").as_str(), Some("[2001:db8::1]:9"));
         let client = at("client");
         assert_eq!(
             client.at("received_bytes").and_then(|v| v.as_i64()),

@@ -66,9 +66,9 @@ pub fn reported(frame: &FrameView<'_>, origin: TripOrigin) -> Vec<NodeAnnotation
 mod tests {
     use super::*;
     use crate::annotation::{AnnotationValue, HostAnnotation};
-    use crate::time::{Nanos, WallTime};
+    use crate::time::WallTime;
     use crate::wire::values::{emit_ask, emit_values};
-    use crate::wire::{build, push_annotation, FrameType, Header, Stamp, StampFlags, STAMP_LEN};
+    use crate::wire::{build, push_annotation, FrameType, Header, Stamp, STAMP_LEN};
 
     fn frame(classes: Classes, annotations: &[(u8, u8, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -129,17 +129,7 @@ mod tests {
         for (node, hop, direction) in stamps {
             let at = stamped.len();
             stamped.resize(at + STAMP_LEN, 0);
-            let stamp = Stamp {
-                node,
-                hop,
-                direction,
-                generation: 0,
-                flags: StampFlags::default(),
-                held: Nanos::ZERO,
-                arrival: None,
-                ingress: WallTime(1),
-                egress: WallTime(1),
-            };
+            let stamp = Stamp::new(node, hop, direction, WallTime(1));
             stamp.emit(&mut stamped[at..]);
         }
         let header = Header::new(FrameType::Block, 1, 42);

@@ -2,8 +2,8 @@
 //!
 //! Slewing (NTP, adjtime) bends the wall clock and the monotonic one alike, so their difference
 //! changes only when the wall clock is stepped. Two pumps of one node have to agree on the
-//! generation, so it is decided in one place ([`Generations`], behind a lock that is taken only
-//! when a step is seen); each pump keeps a copy ([`ClockWatch`]).
+//! generation, so [`Generations`] decides it. Its lock is taken only when a step is seen. Each pump
+//! keeps a copy ([`ClockWatch`]).
 
 use crate::time::{Nanos, Now, SignedNanos};
 

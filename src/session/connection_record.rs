@@ -1,9 +1,9 @@
 //! The record of both ends of a live connection: events with their times in, a record out.
 //!
 //! These are the TCP session events that a process can see. An end of file represents the peer's
-//! FIN, a failed call its RST; both are dated when this process met them, which is after the kernel
-//! did. All times are on this node's wall clock. `None` is an event that has not happened, or that
-//! the kernel does not report.
+//! FIN, a failed call its RST. Both have the time at which this process met them, which is after
+//! the kernel did. All times are on this node's wall clock. `None` is an event that has not
+//! happened, or that the kernel does not report.
 
 use crate::time::{Nanos, WallTime};
 use std::net::SocketAddr;

@@ -3,11 +3,11 @@
 
 use crate::session::inbound::{Inbound, Violation};
 use crate::session::path;
-use crate::time::{Nanos, WallTime};
+use crate::time::WallTime;
 use crate::wire::{
     build, push_annotation, push_stamp, ClientAddress, ErrorCode, Flags, FrameType, FrameView,
-    Header, NodeInfo, NodeRole, Stamp, StampDirection, StampFlags, ANNOTATION_CLIENT_ADDRESS,
-    ANNOTATION_NODE, ANNOTATION_NONCE, STAMP_LEN,
+    Header, NodeInfo, NodeRole, Stamp, StampDirection, ANNOTATION_CLIENT_ADDRESS, ANNOTATION_NODE,
+    ANNOTATION_NONCE, STAMP_LEN,
 };
 use std::net::SocketAddr;
 
@@ -140,15 +140,8 @@ pub struct Introduction<'a> {
 impl Introduction<'_> {
     fn stamp(&self, hop: u8) -> Stamp {
         Stamp {
-            node: self.info.id,
-            hop,
-            direction: StampDirection::Forward,
             generation: self.generation,
-            flags: StampFlags::default(),
-            held: Nanos::ZERO,
-            arrival: None,
-            ingress: self.ingress,
-            egress: self.ingress,
+            ..Stamp::new(self.info.id, hop, StampDirection::Forward, self.ingress)
         }
     }
 
@@ -240,18 +233,7 @@ mod tests {
     use crate::wire::{set_egress, MAX_ANNOTATIONS, MAX_STAMPS};
 
     fn info(id: u64) -> NodeInfo {
-        NodeInfo {
-            id,
-            role: NodeRole::Relay,
-            versions: (1, 1),
-            abilities: 0,
-            clock_error: None,
-            connect: None,
-            name: format!("n{id}"),
-            address: String::new(),
-            next_hop: String::new(),
-            tags: Vec::new(),
-        }
+        NodeInfo::new(id, NodeRole::Relay, format!("n{id}"))
     }
 
     fn at(info: &NodeInfo, ingress: u64) -> Introduction<'_> {

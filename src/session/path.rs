@@ -46,18 +46,7 @@ mod tests {
     use crate::wire::{push_annotation, NodeRole};
 
     fn node(id: u64) -> NodeInfo {
-        NodeInfo {
-            id,
-            role: NodeRole::Relay,
-            versions: (1, 1),
-            abilities: 0,
-            clock_error: None,
-            connect: None,
-            name: format!("n{id}"),
-            address: String::new(),
-            next_hop: String::new(),
-            tags: Vec::new(),
-        }
+        NodeInfo::new(id, NodeRole::Relay, format!("n{id}"))
     }
 
     #[test]

@@ -163,21 +163,15 @@ fn due(own: &Stamp, returned_at: MonoTime, home: &Return) -> MonoTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::tests::samples::home;
     use crate::time::WallTime;
     use crate::wire::{build, push_annotation, FrameType, Header};
 
     fn stamp(node: u64, hop: u8, direction: StampDirection, at: u64) -> Vec<u8> {
         let mut out = vec![0; crate::wire::STAMP_LEN];
         Stamp {
-            node,
-            hop,
-            direction,
-            generation: 0,
-            flags: StampFlags::default(),
-            held: Nanos::ZERO,
-            arrival: None,
-            ingress: WallTime(at),
             egress: WallTime(at + 1),
+            ..Stamp::new(node, hop, direction, WallTime(at))
         }
         .emit(&mut out);
         out
@@ -195,11 +189,8 @@ mod tests {
         let bytes = build(Header::new(FrameType::Block, 1, 42), &stamps, &[], b"");
         let frame = FrameView::parse(&bytes).unwrap();
         let home = Return {
-            arrival: None,
-            ingress: WallTime(9),
             egress: Some(WallTime(10)),
-            generation: 0,
-            held: Nanos::ZERO,
+            ..home(9)
         };
         let origin = TripOrigin { node: 11, hop: 1 };
         let seen = trip(&frame, origin, MonoTime(0), home, None)
@@ -220,13 +211,7 @@ mod tests {
     #[test]
     fn a_trip_begins_at_the_last_own_stamp_whatever_others_wrote_before_it() {
         use StampDirection::{Forward, Return as Back, Turn};
-        let home = Return {
-            arrival: None,
-            ingress: WallTime(5_000_000_000),
-            egress: None,
-            generation: 0,
-            held: Nanos::ZERO,
-        };
+        let home = home(5_000_000_000);
         let origin = TripOrigin { node: 11, hop: 1 };
         let limit = Some(Nanos::from_millis(1000));
         for seed in 0..5000_u64 {
@@ -291,11 +276,8 @@ mod tests {
         let bytes = build(header, &stamps, &annotations, b"");
         let frame = FrameView::parse(&bytes).unwrap();
         let home = Return {
-            arrival: None,
-            ingress: WallTime(9),
             egress: Some(WallTime(10)),
-            generation: 0,
-            held: Nanos::ZERO,
+            ..home(9)
         };
         let origin = TripOrigin { node: 11, hop: 1 };
         let found = trip(&frame, origin, MonoTime(0), home, None).unwrap();
@@ -325,11 +307,8 @@ mod tests {
             let header = Header::new(FrameType::Block, 1, 42);
             let bytes = build(header, &stamps.concat(), &[], b"");
             let home = Return {
-                arrival: None,
-                ingress: WallTime(1_000_u64.wrapping_add_signed(delay)),
-                egress: None,
                 generation,
-                held: Nanos::ZERO,
+                ..home(1_000_u64.wrapping_add_signed(delay))
             };
             let origin = TripOrigin { node: 10, hop: 0 };
             let frame = FrameView::parse(&bytes).unwrap();

@@ -105,7 +105,16 @@ impl SocketOptions {
             IpAddr::V4(_) => v4,
             IpAddr::V6(_) => set_option(fd, IPPROTO_IPV6, IPV6_TCLASS, &value),
         };
-        set.map_err(|error| named(&error, format!("--dscp {dscp}: {error}")))
+        set.map_err(|error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    ": a filter of this host (seccomp, eBPF) refuses it; permit setsockopt there, \
+                     or leave --dscp out"
+                }
+                _ => "; leave --dscp out",
+            };
+            named(&error, format!("--dscp {dscp}: {error}{remedy}"))
+        })
     }
 
     fn apply(&self, socket: &OwnedFd, to: IpAddr) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! The kernel reports the time of the last packet that a receive touched. Packets that wait in a
 //! socket are merged and keep the later time. The time is thus that of the last byte returned only
-//! if that byte was the last in the socket: a receive that returns fewer bytes than it had room for
+//! if that byte was the last in the socket. A receive that returns fewer bytes than it had room for
 //! has emptied the socket.
 //!
 //! Bytes behind a lost packet wait in the kernel for its retransmission and keep their own arrival

@@ -261,9 +261,9 @@ pub fn is_readable(socket: &TcpStream) -> bool {
 }
 
 /// Waits, at most `timeout`, until a read would not block; returns `false` if it still would.
-pub fn wait_readable(socket: &TcpStream, timeout: Duration) -> bool {
+pub fn wait_readable(fd: &impl AsRawFd, timeout: Duration) -> bool {
     // The read reports an error of poll(2) too.
-    poll_one(socket.as_raw_fd(), POLLIN, Some(timeout)).map_or(true, |seen| seen != 0)
+    poll_one(fd.as_raw_fd(), POLLIN, Some(timeout)).map_or(true, |seen| seen != 0)
 }
 
 /// Waits, at most `timeout`, until both directions of the socket are shut or it failed.

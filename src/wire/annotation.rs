@@ -4,7 +4,7 @@
 //! Unknown types are passed on untouched. When the room ([`MAX_ANNOTATIONS`]) is used up, a node
 //! sets [`Flags::ANNOTATIONS_OVERFLOW`](super::Flags::ANNOTATIONS_OVERFLOW) and goes on.
 
-use super::{ParseError, MAX_ANNOTATIONS};
+use super::{ParseError, MAX_ANNOTATIONS, VERSION};
 use crate::time::Nanos;
 use byteorder::{BigEndian, ByteOrder};
 
@@ -186,6 +186,22 @@ const FIXED_LEN: usize = 24;
 const UNKNOWN_CLOCK_ERROR: u32 = u32::MAX;
 
 impl NodeInfo {
+    /// The introduction of a node of this version that states nothing but its role and its name.
+    pub fn new(id: u64, role: NodeRole, name: impl Into<String>) -> Self {
+        Self {
+            id,
+            role,
+            versions: (VERSION, VERSION),
+            abilities: 0,
+            clock_error: None,
+            connect: None,
+            name: name.into(),
+            address: String::new(),
+            next_hop: String::new(),
+            tags: Vec::new(),
+        }
+    }
+
     /// Reads the value of an [`ANNOTATION_NODE`].
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Frames that only holders of a shared key can make: the authentication trailer, and the agreement
-//! of the two ends of a link on its keys.
+//! Frames that only holders of a shared key can make: the authentication trailer, and the key
+//! agreement between the two ends of a link.
 //!
 //! A link is one TCP connection between two nodes. Both ends send HELLO first, with a nonce each,
 //! the one that connected before the other. Neither HELLO is authenticated or passed on. From the
@@ -242,9 +242,9 @@ pub fn make_room(frame: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{set_egress, Stamp, StampDirection, StampFlags};
+    use super::super::{set_egress, Stamp, StampDirection};
     use super::*;
-    use crate::time::{Nanos, WallTime};
+    use crate::time::WallTime;
 
     const KEY: Key = Key([7; 16]);
 
@@ -265,15 +265,8 @@ mod tests {
         let mut bytes = Vec::new();
         for hop in 0..stamps {
             let stamp = Stamp {
-                node: 9,
-                hop,
-                direction: StampDirection::Forward,
-                generation: 0,
-                flags: StampFlags::default(),
-                held: Nanos::ZERO,
-                arrival: None,
-                ingress: WallTime(100),
                 egress: WallTime(200),
+                ..Stamp::new(9, hop, StampDirection::Forward, WallTime(100))
             };
             bytes.resize(bytes.len() + STAMP_LEN, 0);
             let at = bytes.len() - STAMP_LEN;

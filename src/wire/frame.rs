@@ -272,21 +272,14 @@ impl ErrorInfo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{push_annotation, FrameType, StampDirection, StampFlags, HEADER_LEN};
+    use super::super::{push_annotation, FrameType, StampDirection, HEADER_LEN};
     use super::*;
-    use crate::time::{Nanos, WallTime};
+    use crate::time::WallTime;
 
     fn stamp(hop: u8) -> Stamp {
         Stamp {
-            node: 0xabcd,
-            hop,
-            direction: StampDirection::Forward,
-            generation: 0,
-            flags: StampFlags::default(),
-            held: Nanos::ZERO,
-            arrival: None,
-            ingress: WallTime(1),
             egress: WallTime(2),
+            ..Stamp::new(0xabcd, hop, StampDirection::Forward, WallTime(1))
         }
     }
 

@@ -1,9 +1,9 @@
 //! The table of frame types.
 //!
 //! To add a type: a row in the table below. The compiler then names each match that has to decide
-//! on it: the direction in which it may travel (`session::inbound`), its way through a relay
-//! (`node::pump::relay`), through an exit and an entry (`node::pump::deliver`), at the near end
-//! (`origin::session`) and during a handshake (`node::link_auth`). Two tests name the byte: of this
+//! on it. One is the direction in which it may travel (`session::inbound`). Others are those of a
+//! relay (`node::pump::relay`), of an exit and an entry (`node::pump::deliver`), of the near end
+//! (`origin::session`) and of the handshake (`node::link_auth`). Two tests name the byte: of this
 //! file and of `wire::header`. A node of an earlier version ends a connection on a type that is not
 //! passable.
 

@@ -2,8 +2,8 @@
 //!
 //! One connection carries frames of one path session (one cookie), in both directions. All integers
 //! are big-endian. TCP gives a stream, so "not enough yet" ([`ParseError::Incomplete`]) and "wrong"
-//! are different answers, and every length is checked against its bound before anything is
-//! allocated for it.
+//! are different answers. Every length is checked against its bound before anything is allocated
+//! for it.
 //!
 //! ```text
 //! frame:
@@ -59,8 +59,8 @@
 //! untouched. `check` is the CRC-32 of bytes 0..44 alone: nothing in it is a time, so it is
 //! computed before the egress stamp is taken.
 //!
-//! `hop` is the hop of the node that sent the frame: it grows on the way out (also at nodes that do
-//! not stamp) and shrinks on the way back. Unknown types with the top bit set are passed on, others
+//! `hop` is the hop of the node that sent the frame. It grows on the way out, also at nodes that do
+//! not stamp, and shrinks on the way back. Unknown types with the top bit set are passed on, others
 //! are an error. Reserved flag bits are sent as 0, ignored, and passed on. To add a type, see
 //! `wire/frame_type.rs`.
 

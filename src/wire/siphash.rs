@@ -1,6 +1,6 @@
 //! SipHash-2-4 with 64 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input PRF",
-//! 2012), for the authentication of frames. std has it too, but deprecated, and promises no
-//! algorithm.
+//! 2012), for the authentication of frames. The one in std is deprecated, and its successor
+//! promises no algorithm.
 
 use std::fmt;
 use std::str::FromStr;
@@ -144,8 +144,8 @@ fn round(v: &mut [u64; 4]) {
 mod tests {
     use super::*;
 
-    /// Of the reference implementation: the key is 00 01 .. 0f, the input of row n is the n bytes
-    /// 00 01 ..; row 15 is the example of the paper's appendix A.
+    /// Vectors of the reference implementation. The key is 00 01 .. 0f, the input of row n the n
+    /// bytes 00 01 .. . Row 15 is the example of the paper's appendix A.
     const VECTORS: [u64; 17] = [
         0x726f_db47_dd0e_0e31,
         0x74f8_39c5_93dc_67fd,

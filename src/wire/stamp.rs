@@ -94,6 +94,21 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// A stamp of which nothing but these is known: no flag, no wait, and an egress at `ingress`.
+    pub fn new(node: u64, hop: u8, direction: StampDirection, ingress: WallTime) -> Self {
+        Self {
+            node,
+            hop,
+            direction,
+            generation: 0,
+            flags: StampFlags::default(),
+            held: Nanos::ZERO,
+            arrival: None,
+            ingress,
+            egress: ingress,
+        }
+    }
+
     /// Reads a stamp from the front of `bytes`, which may be longer.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The annotations of nodes, and the requests for them: the values of two annotation types. The
 //! drawing is in `wire/mod.rs`.
 //!
-//! A name is written as the number of bytes that it shares with the name before it, and the rest:
-//! names of a class begin alike, and the annotations of all nodes share [`MAX_ANNOTATIONS`]. The
+//! A name is written as the number of bytes that it shares with the name before it, and the rest.
+//! Names of a class begin alike, and the annotations of all nodes share [`MAX_ANNOTATIONS`]. The
 //! first of a list shares nothing, so lists can be joined.
 
 use super::{FrameView, Header, ParseError, ANNOTATION_HEADER_LEN, MAX_ANNOTATIONS};

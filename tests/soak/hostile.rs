@@ -23,7 +23,7 @@ use subsegment_tcp_speeds::sys;
 use subsegment_tcp_speeds::time::{Nanos, WallTime};
 use subsegment_tcp_speeds::wire::{
     build, push_annotation, Flags, FrameType, Header, NodeInfo, NodeRole, Stamp, StampDirection,
-    StampFlags, ANNOTATION_NODE, ANNOTATION_VALUES, STAMP_LEN,
+    ANNOTATION_NODE, ANNOTATION_VALUES, STAMP_LEN,
 };
 
 /// The clients at a time.
@@ -99,37 +99,22 @@ fn now() -> u64 {
 
 fn stamp(node: u64, hop: u8, direction: StampDirection, at: u64) -> [u8; STAMP_LEN] {
     let mut bytes = [0; STAMP_LEN];
-    let stamp = Stamp {
-        node,
-        hop,
-        direction,
-        generation: 0,
-        flags: StampFlags::default(),
-        held: Nanos(0),
-        arrival: None,
-        ingress: WallTime(at),
-        egress: WallTime(at),
-    };
+    let stamp = Stamp::new(node, hop, direction, WallTime(at));
     stamp.emit(&mut bytes);
     bytes
 }
 
 fn introduction(random: &mut Random) -> NodeInfo {
     let name = ["A", "yours", "B"][random.below(3)];
+    let name = match random.below(4) {
+        0 => name.into(),
+        _ => format!("{name}{:x}", random.next()),
+    };
     NodeInfo {
-        id: random.next(),
-        role: NodeRole::Source,
-        versions: (1, 1),
-        abilities: 0,
-        clock_error: None,
         connect: Some(Nanos(random.next() >> 20)),
-        name: match random.below(4) {
-            0 => name.into(),
-            _ => format!("{name}{:x}", random.next()),
-        },
         address: "x".repeat(random.below(200)),
-        next_hop: String::new(),
         tags: vec!["t".repeat(random.below(200)); random.below(4)],
+        ..NodeInfo::new(random.next(), NodeRole::Source, name)
     }
 }
 

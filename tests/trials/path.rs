@@ -213,7 +213,7 @@ impl Namespaces {
         path
     }
 
-    fn space(&self, node: usize) -> String {
+    pub(crate) fn space(&self, node: usize) -> String {
         format!("{}n{node}", self.name)
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use subsegment_tcp_speeds::time::{Nanos, WallTime};
 use subsegment_tcp_speeds::wire::{
     build, push_annotation, push_stamp, set_egress, Flags, FrameType, FrameView, Header, NodeInfo,
-    NodeRole, ParseError, Stamp, StampDirection, StampFlags, ANNOTATION_NODE, STAMP_LEN, VERSION,
+    NodeRole, ParseError, Stamp, StampDirection, ANNOTATION_NODE, STAMP_LEN,
 };
 
 const BULK: u64 = 40 << 20;
@@ -117,18 +117,7 @@ fn reflect(id: u64, frame: &FrameView<'_>) -> Vec<u8> {
         ..frame.header
     };
     if header.kind == FrameType::Open {
-        let info = NodeInfo {
-            id,
-            role: NodeRole::Echo,
-            versions: (VERSION, VERSION),
-            abilities: 0,
-            clock_error: None,
-            connect: None,
-            name: "Z".into(),
-            address: String::new(),
-            next_hop: String::new(),
-            tags: Vec::new(),
-        };
+        let info = NodeInfo::new(id, NodeRole::Echo, "Z");
         let mut annotations = frame.annotation_bytes().to_vec();
         assert!(push_annotation(
             &mut annotations,
@@ -150,17 +139,7 @@ fn reflect(id: u64, frame: &FrameView<'_>) -> Vec<u8> {
     if !header.marked() {
         return out.split_off(STAMP_LEN);
     }
-    let stamp = Stamp {
-        node: id,
-        hop,
-        direction: StampDirection::Turn,
-        generation: 0,
-        flags: StampFlags::default(),
-        held: Nanos::ZERO,
-        arrival: None,
-        ingress,
-        egress: ingress,
-    };
+    let stamp = Stamp::new(id, hop, StampDirection::Turn, ingress);
     let mut header = Header::parse(&out[STAMP_LEN..]).unwrap();
     let (_, at) = push_stamp(&mut out, STAMP_LEN, &mut header, &stamp);
     set_egress(&mut out[at.unwrap()..], wall(), 0);

@@ -9,7 +9,7 @@ pub mod link;
 pub mod vitals;
 
 use json::{parse, Value};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use subsegment_tcp_speeds::sys::{self, SocketOptions, Source};
 
 /// Longer than anything takes on a busy machine; only a failing test waits for it.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -326,6 +327,23 @@ impl Drop for Raised<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Connects to `to` from the address `own`.
+pub fn try_connect_from(own: &str, to: SocketAddr) -> io::Result<TcpStream> {
+    let options = SocketOptions {
+        source: Some(Source::Address(own.parse().unwrap())),
+        dscp: None,
+    };
+    let stream = sys::connect(to, LONG, &options)?;
+    stream.set_read_timeout(Some(LONG))?;
+    Ok(stream)
+}
+
+/// Connects to `to` from the address `own`, without a failure.
+#[track_caller]
+pub fn connect_from(own: &str, to: SocketAddr) -> TcpStream {
+    try_connect_from(own, to).unwrap()
 }
 
 /// A free port, for what cannot be given port 0 or is to find no listener there: below those that

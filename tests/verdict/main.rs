@@ -7,12 +7,19 @@
 #[path = "../util/random.rs"]
 mod random;
 
+mod endless;
 mod finite;
 mod noise;
 mod power;
 mod search;
+#[allow(dead_code)]
+#[path = "../../src/measure/tests/simulator.rs"]
+mod simulator;
 mod state;
 mod weeks;
+
+// The simulator is the library's too, and names them as its own.
+use subsegment_tcp_speeds::{measure, time};
 
 /// Prints the tables of `STS_TRIALS`: `all`, or names with commas between.
 #[test]
@@ -20,7 +27,7 @@ fn tables() {
     let Ok(wanted) = std::env::var("STS_TRIALS") else {
         return;
     };
-    let tables: [(&str, fn()); 15] = [
+    let tables: [(&str, fn()); 17] = [
         ("false", finite::false_verdicts),
         ("power", power::power),
         ("special", finite::special),
@@ -34,6 +41,8 @@ fn tables() {
         ("weeks", weeks::false_verdicts),
         ("steps", weeks::steps),
         ("slow", weeks::slow),
+        ("bursts", endless::bursts),
+        ("seldom", endless::seldom),
         ("cost", finite::cost),
         ("cost", weeks::cost),
     ];

@@ -22,20 +22,19 @@ pub(super) const FLAGS: &[Flag] = &[
             milliseconds, the least so far, the direction and the method. json, jsonl and csv: \
             all figures, durations in nanoseconds. prometheus: the metrics at the end.",
         modes: PASSIVE,
-        set: Set::Text(|o, text| {
-            o.passive.format = value::keyword(
-                text,
-                &[
-                    ("text", PassiveFormat::Text),
-                    ("lines", PassiveFormat::Lines),
-                    ("json", PassiveFormat::Json),
-                    ("jsonl", PassiveFormat::JsonLines),
-                    ("csv", PassiveFormat::Csv),
-                    ("prometheus", PassiveFormat::Prometheus),
-                ],
-            )?;
-            Ok(())
-        }),
+        set: Set::Choice(
+            &["text", "lines", "json", "jsonl", "csv", "prometheus"],
+            |o, at| {
+                o.passive.format = [
+                    PassiveFormat::Text,
+                    PassiveFormat::Lines,
+                    PassiveFormat::Json,
+                    PassiveFormat::JsonLines,
+                    PassiveFormat::Csv,
+                    PassiveFormat::Prometheus,
+                ][at];
+            },
+        ),
         ..ROW
     },
     Flag {
@@ -132,10 +131,8 @@ pub(super) const FLAGS: &[Flag] = &[
             it: the end with the shorter round trips, per connection; with --peer the order in \
             which packets passed. The lines of --format lines then take the client's.",
         modes: PASSIVE,
-        set: Set::Text(|o, text| {
-            let ends = [("client", Side::Client), ("server", Side::Server)];
-            o.passive.at = Some(value::keyword(text, &ends)?);
-            Ok(())
+        set: Set::Choice(&["client", "server"], |o, at| {
+            o.passive.at = Some([Side::Client, Side::Server][at]);
         }),
         ..ROW
     },
@@ -180,17 +177,13 @@ pub(super) const FLAGS: &[Flag] = &[
         brief: "flow, remote, subnet, none: metrics",
         help: "remote: the address that round trips go to; subnet: its /24 or /64.",
         modes: PASSIVE,
-        set: Set::Text(|o, text| {
-            o.passive.group_by = value::keyword(
-                text,
-                &[
-                    ("flow", GroupBy::Flow),
-                    ("remote", GroupBy::Remote),
-                    ("subnet", GroupBy::Subnet),
-                    ("none", GroupBy::None),
-                ],
-            )?;
-            Ok(())
+        set: Set::Choice(&["flow", "remote", "subnet", "none"], |o, at| {
+            o.passive.group_by = [
+                GroupBy::Flow,
+                GroupBy::Remote,
+                GroupBy::Subnet,
+                GroupBy::None,
+            ][at];
         }),
         ..ROW
     },

@@ -14,11 +14,12 @@ mod capture;
 mod mode;
 mod probe;
 mod report;
+mod trace;
 mod traffic;
 
 pub use mode::{Mode, Word};
 
-use super::config::{AllowSource, Common, TimeArgument};
+use super::config::{AllowSource, Common, TimeArgument, TraceOptions};
 use super::host_port::HostPort;
 use super::passive::PassiveConfig;
 use crate::report::format::FORMATS;
@@ -29,8 +30,8 @@ use crate::{FULL, SMALL};
 use std::path::PathBuf;
 use std::time::Duration;
 use Mode::{
-    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
-    Source, State as Stored,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Generate, Help, Passive, Probe, Proxy,
+    Relay, Source, State as Stored, Trace,
 };
 
 /// Most payload bytes of a block, as on the wire.
@@ -40,36 +41,43 @@ const BLOCK_MAX_BYTES: usize = 1 << 20;
 // --accept auto it serves raw clients too.
 const EVERY: &[Mode] = &[
     Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, CheckRules, Exporter, Passive, Help,
-    Stored, Compare,
+    Stored, Compare, Generate, Trace,
 ];
 const LOGGING: &[Mode] = &[
-    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter, Passive,
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Demo, Exporter, Passive,
 ];
 const MEASURING: &[Mode] = &[
-    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Exporter,
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Demo, Exporter,
 ];
-const REPORTING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo];
+const REPORTING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Demo];
 const WITH_FORMAT: &[Mode] = &[
-    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Demo, Stored, Compare,
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Demo, Stored, Compare,
 ];
-const WITH_STATE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter, Compare];
+const WITH_STATE: &[Mode] = &[
+    Source, Relay, Entry, Exit, Proxy, Probe, Trace, Exporter, Compare,
+];
 const COMPARING: &[Mode] = &[Compare];
-const WITH_METRICS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Passive];
+const WITH_METRICS: &[Mode] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Passive,
+];
 const WITH_HTTP: &[Mode] = &[
-    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter, Passive,
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Exporter, Passive,
 ];
 const WITH_PROBE_REQUESTS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
+const PROBING: &[Mode] = &[Probe, Trace];
 const LISTENING: &[Mode] = &[Relay, Echo, Entry, Exit, Proxy];
 const FORWARDING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Mode] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Mode] = &[Relay, Echo, Entry, Exit];
-const STAMPING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe];
-const OPENING: &[Mode] = &[Source, Relay, Entry, Probe];
+const STAMPING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe, Trace];
+const OPENING: &[Mode] = &[Source, Relay, Entry, Probe, Trace];
 const FRAMING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe, Exporter];
-const WITH_BASELINE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe];
-const ANNOTATING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe];
-const CONNECTING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Exporter];
-const WITH_SOCKETS: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy, Probe, Exporter];
+const WITH_BASELINE: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Trace];
+const ANNOTATING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Probe, Trace];
+const CONNECTING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy, Probe, Trace, Exporter];
+const WITH_SOCKETS: &[Mode] = &[
+    Source, Relay, Echo, Entry, Exit, Proxy, Probe, Trace, Exporter,
+];
 const CARRYING: &[Mode] = &[Source, Relay, Echo, Entry, Exit, Proxy];
 
 /// Heading under which the help lists an option.
@@ -79,8 +87,10 @@ pub enum Section {
     Role,
     /// The carrying of traffic.
     Traffic,
-    /// `probe` and `demo`.
+    /// `probe`, `trace` and `demo`.
     Probe,
+    /// `trace`.
+    Trace,
     /// Annotations of nodes.
     Annotations,
     /// Output for a monitoring system.
@@ -92,10 +102,12 @@ pub enum Section {
 }
 
 impl Section {
-    pub(super) const ALL: &'static [Self] = &[
+    /// Every section, in the order of the help.
+    pub const ALL: &'static [Self] = &[
         Self::Role,
         Self::Traffic,
         Self::Probe,
+        Self::Trace,
         Self::Capture,
         Self::Annotations,
         Self::Metrics,
@@ -108,6 +120,7 @@ impl Section {
             Self::Role => "Role",
             Self::Traffic => "Traffic",
             Self::Probe => "Probe and demo",
+            Self::Trace => "Trace",
             Self::Annotations => "Annotations",
             Self::Metrics => "Metrics",
             Self::Report => "Report and log",
@@ -147,6 +160,7 @@ pub struct Options {
     pub(super) before: Option<TimeArgument>,
     pub(super) after: Option<TimeArgument>,
     pub(super) fail_above: Option<Duration>,
+    pub(super) trace: TraceOptions,
 }
 
 impl Default for Options {
@@ -177,6 +191,7 @@ impl Default for Options {
             before: None,
             after: None,
             fail_above: None,
+            trace: TraceOptions::default(),
         }
     }
 }
@@ -188,6 +203,8 @@ pub enum Set {
     Switch(fn(&mut Options)),
     /// Takes text. The error completes the sentence "--option VALUE ...".
     Text(fn(&mut Options, &str) -> Result<(), String>),
+    /// Takes one of these words, and stores it by its place among them.
+    Choice(&'static [&'static str], fn(&mut Options, usize)),
     /// Takes the name of a file, which need not be UTF-8.
     Path(fn(&mut Options, PathBuf)),
     /// Prints the help, the short one for the short option.
@@ -255,7 +272,13 @@ impl Flag {
 }
 
 /// The rows by file; within a section the help keeps this order.
-const TABLES: [&[Flag]; 4] = [traffic::FLAGS, probe::FLAGS, capture::FLAGS, report::FLAGS];
+const TABLES: [&[Flag]; 5] = [
+    traffic::FLAGS,
+    probe::FLAGS,
+    trace::FLAGS,
+    capture::FLAGS,
+    report::FLAGS,
+];
 
 /// Every option of this build, in the order of the help.
 pub fn all() -> &'static [Flag] {
@@ -403,7 +426,7 @@ mod tests {
             let plain = |c: char| c.is_ascii_lowercase() || c == '-';
             let long = flag.long;
             assert!(long.len() > 1 && long.chars().all(plain), "{long}");
-            let takes_value = matches!(flag.set, Set::Text(_) | Set::Path(_));
+            let takes_value = matches!(flag.set, Set::Text(_) | Set::Choice(..) | Set::Path(_));
             assert_eq!(flag.value.is_some(), takes_value, "{long}");
             assert!(!flag.modes.is_empty() && flag.brief.len() > 4, "{long}");
             let prints = matches!(flag.set, Set::Help | Set::Version);
@@ -441,7 +464,7 @@ mod tests {
             }
         }
         assert!(
-            twice.is_subset(&BTreeSet::from(["count", "format", "interval"])),
+            twice.is_subset(&BTreeSet::from(["count", "format", "interval", "verbose"])),
             "{twice:?}"
         );
     }
@@ -449,12 +472,18 @@ mod tests {
     #[test]
     fn the_defaults_that_help_shows_are_the_ones_in_force() {
         for flag in all() {
-            let (Some(default), Set::Text(set)) = (flag.default, flag.set) else {
-                assert!(flag.default.is_none(), "{}", flag.long);
+            let Some(default) = flag.default else {
                 continue;
             };
             let mut options = Options::default();
-            set(&mut options, default).expect(flag.long);
+            match flag.set {
+                Set::Text(set) => set(&mut options, default).expect(flag.long),
+                Set::Choice(words, set) => {
+                    let at = words.iter().position(|word| *word == default);
+                    set(&mut options, at.expect(flag.long));
+                }
+                _ => panic!("--{} takes no text", flag.long),
+            }
             // Those of a probe depend on its format.
             if options.count.take() == Some(100)
                 || options.interval.take() == Some(Duration::from_millis(100))

@@ -1,9 +1,9 @@
-//! What a process can be, and the command words.
+//! The commands, and the roles that a process can have.
 
 use std::fmt;
 use Mode::{
-    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Help, Passive, Probe, Proxy, Relay,
-    Source, State,
+    CheckRules, Compare, Demo, Echo, Entry, Exit, Exporter, Generate, Help, Passive, Probe, Proxy,
+    Relay, Source, State, Trace,
 };
 
 /// The role or command of the process. It follows from the command word, or from the addresses
@@ -38,6 +38,10 @@ pub enum Mode {
     State,
     /// Compares two reports, or two spans of a state.
     Compare,
+    /// Starts the nodes of a path over ssh, and probes it.
+    Trace,
+    /// Prints a manual page or completions.
+    Generate,
 }
 
 impl Mode {
@@ -58,6 +62,8 @@ impl Mode {
             Help => "the word help",
             State => "the word state",
             Compare => "the word compare",
+            Trace => "the word trace",
+            Generate => "the word generate",
         }
     }
 
@@ -68,7 +74,10 @@ impl Mode {
 
     /// Returns `true` if only a build with the feature `full` has this mode.
     pub(super) const fn is_full_only(self) -> bool {
-        matches!(self, Demo | Exporter | Passive | Help | Compare)
+        matches!(
+            self,
+            Demo | Exporter | Passive | Help | Compare | Generate | Trace
+        )
     }
 }
 
@@ -89,6 +98,8 @@ impl fmt::Display for Mode {
             Help => "help",
             State => "state",
             Compare => "comparison",
+            Trace => "trace",
+            Generate => "generate",
         })
     }
 }
@@ -100,7 +111,8 @@ pub struct Word {
     pub name: &'static str,
     /// The mode that it selects.
     pub mode: Mode,
-    /// The arguments that follow, as the help names them. One in brackets may be left out.
+    /// The arguments that follow, as the help names them. One in brackets may be left out, and
+    /// the last may be repeated if it ends in `...`.
     pub operands: &'static [&'static str],
     /// One line for the help.
     pub brief: &'static str,
@@ -109,6 +121,15 @@ pub struct Word {
 }
 
 impl Word {
+    /// Returns `true` if more operands than `count` may follow.
+    pub(in crate::cli) fn takes_more(&self, count: usize) -> bool {
+        let is_endless = self
+            .operands
+            .last()
+            .is_some_and(|last| last.ends_with("..."));
+        is_endless || count < self.operands.len()
+    }
+
     /// The word with its operands: `probe ADDR`.
     pub fn synopsis(&self) -> String {
         let operands = self.operands.iter().map(|operand| format!(" {operand}"));
@@ -133,6 +154,17 @@ pub(super) const WORDS: &[Word] = &[
     subsegment-tcp-speeds probe B:9000 -c 0            # a live screen
     subsegment-tcp-speeds probe B:9000 -c 200 -i 50ms --state /var/tmp/B.state
     subsegment-tcp-speeds probe B:9000 --warning 100ms,20% --critical 300ms,60%
+",
+    },
+    Word {
+        name: "trace",
+        mode: Trace,
+        operands: &["HOST..."],
+        brief: "start nodes over ssh, probe the path, leave nothing",
+        examples: "\
+    subsegment-tcp-speeds trace root@edge admin@core db1
+    subsegment-tcp-speeds trace edge core=10.0.0.7 --server 10.1.0.5:5432
+    subsegment-tcp-speeds trace edge core --ports 9000-9010 -v
 ",
     },
     Word {
@@ -197,5 +229,15 @@ pub(super) const WORDS: &[Word] = &[
         operands: &["[TOPIC]"],
         brief: "print a topic of the manual, or the list of topics",
         examples: "    subsegment-tcp-speeds help verdict\n",
+    },
+    Word {
+        name: "generate",
+        mode: Generate,
+        operands: &["KIND"],
+        brief: "print a man page, or completions: bash, zsh, fish",
+        examples: "\
+    subsegment-tcp-speeds generate man > subsegment-tcp-speeds.1
+    subsegment-tcp-speeds generate bash > subsegment-tcp-speeds.bash
+",
     },
 ];

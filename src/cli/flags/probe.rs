@@ -2,7 +2,7 @@
 
 use super::super::host_port::HostPort;
 use super::super::value;
-use super::{Flag, Mode, Section, Set, ANNOTATING, BLOCK_MAX_BYTES, OPENING, ROW};
+use super::{Flag, Mode, Section, Set, ANNOTATING, BLOCK_MAX_BYTES, OPENING, PROBING, ROW};
 use crate::annotate::snmp;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) const FLAGS: &[Flag] = &[
         default: Some("100"),
         brief: "blocks to send; 0 = until stopped",
         help: "With --format nagios 10 unless given, one a second.",
-        modes: &[Mode::Probe],
+        modes: PROBING,
         set: Set::Text(|s, text| {
             s.count = Some(value::integer(text, 0..=u64::MAX)?);
             Ok(())
@@ -37,7 +37,7 @@ pub(super) const FLAGS: &[Flag] = &[
         brief: "time between two blocks",
         help: "With --format nagios 1 unless given. The schedule is kept whatever the answers do: \
             a path that stalls is measured for as long as it stalls. At least 100us.",
-        modes: &[Mode::Probe],
+        modes: PROBING,
         set: Set::Text(|s, text| {
             let interval = value::duration(text)?;
             if interval < INTERVAL_MIN {
@@ -55,7 +55,7 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Probe,
         default: Some("64"),
         brief: "payload of a block, up to 1M",
-        modes: &[Mode::Probe],
+        modes: PROBING,
         set: Set::Text(|s, text| {
             s.size = value::bytes(text, 0..=BLOCK_MAX_BYTES)?;
             Ok(())
@@ -71,7 +71,7 @@ pub(super) const FLAGS: &[Flag] = &[
         help: "Each has a source port of its own, so that a bundle of links or a balancer sends \
             them different ways. The report has the figures of all together and of each flow, and \
             names a flow that differs in a part, of four or more.",
-        modes: &[Mode::Probe],
+        modes: PROBING,
         full_only: true,
         set: Set::Text(|s, text| {
             s.flows = value::integer(text, 1..=FLOWS_MAX)?;

@@ -276,7 +276,7 @@ pub(super) const FLAGS: &[Flag] = &[
         long: "version",
         short: Some('V'),
         section: Section::Report,
-        brief: "print name and version",
+        brief: "version, commit, features, target, wire",
         modes: EVERY,
         set: Set::Version,
         ..ROW

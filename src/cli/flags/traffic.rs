@@ -55,14 +55,8 @@ pub(super) const FLAGS: &[Flag] = &[
             plain clients only, needed where the server speaks first (ssh, SMTP, MySQL). framed: \
             frames alone.",
         modes: LISTENING,
-        set: Set::Text(|s, text| {
-            let kinds = [
-                ("auto", Accept::Auto),
-                ("framed", Accept::Framed),
-                ("raw", Accept::Raw),
-            ];
-            s.accept = value::keyword(text, &kinds)?;
-            Ok(())
+        set: Set::Choice(&["auto", "framed", "raw"], |s, at| {
+            s.accept = [Accept::Auto, Accept::Framed, Accept::Raw][at];
         }),
         ..ROW
     },
@@ -86,10 +80,8 @@ pub(super) const FLAGS: &[Flag] = &[
             of the client that the entry saw. Without one v1 is UNKNOWN and v2 LOCAL. At an exit \
             it needs --key-file or --allow.",
         modes: &[Mode::Exit, Mode::Proxy],
-        set: Set::Text(|s, text| {
-            let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
-            s.send_proxy = Some(value::keyword(text, &versions)?);
-            Ok(())
+        set: Set::Choice(&["v1", "v2"], |s, at| {
+            s.send_proxy = Some([ProxyVersion::V1, ProxyVersion::V2][at]);
         }),
         ..ROW
     },
@@ -98,12 +90,12 @@ pub(super) const FLAGS: &[Flag] = &[
         value: Some("SECONDS"),
         section: Section::Traffic,
         default: Some("0"),
-        brief: "time the server for probes; 0 = by traffic alone",
+        brief: "time the server; 0 = by traffic alone",
         help: "While a probe session is open, an exit connects to its server if no client has \
             done so for this long, and closes at once. The probe reports the connect and a server \
             that is down. Every check is a connection without a request in the log of the server; \
             MySQL blocks a host after some (max_connect_errors).",
-        modes: &[Mode::Exit],
+        modes: &[Mode::Exit, Mode::Trace],
         set: Set::Text(|s, text| {
             s.server_check = Some(value::duration(text)?).filter(|span| !span.is_zero());
             Ok(())

@@ -684,40 +684,15 @@ mod tests {
     /// Returns a block that the node at hop `own` sent to a reflector next to it, and its return
     /// after `after_ms`.
     fn trip(own: u8, after_ms: u64) -> Measurement {
-        use crate::measure::{HopStamp, NodeId, Return, StampDirection};
-        let hop_stamp = |hop: u8, direction| HopStamp {
-            node: NodeId(u64::from(hop)),
-            hop,
-            direction,
-            generation: 0,
-            stepped: false,
-            waited: false,
-            synchronised: false,
-            held: Nanos::ZERO,
-            arrival: None,
-            ingress: WallTime(1_000_000_000),
-            egress: WallTime(1_000_000_000),
-        };
-        let trip = Box::new(Trip {
-            sequence: 0,
-            at: MonoTime(0),
-            hop_stamps: vec![
-                hop_stamp(own, StampDirection::Forward),
-                hop_stamp(own + 1, StampDirection::Turn),
-            ],
-            home: Return {
-                arrival: None,
-                ingress: WallTime(1_000_000_000 + after_ms * 1_000_000),
-                egress: None,
-                generation: 0,
-                held: Nanos::ZERO,
-            },
-            late: false,
-            server: None,
-            connection: 0,
-            retransmits: Vec::new(),
-        });
-        Measurement::Trip(at(own), trip)
+        use crate::measure::tests::samples::{home, hop_stamp, trip};
+        use crate::measure::StampDirection::{Forward, Turn};
+        const SENT: u64 = 1_000_000_000;
+        let hop_stamps = vec![
+            hop_stamp(own, Forward, SENT, SENT),
+            hop_stamp(own + 1, Turn, SENT, SENT),
+        ];
+        let trip = trip(hop_stamps, home(SENT + after_ms * 1_000_000));
+        Measurement::Trip(at(own), Box::new(trip))
     }
 
     #[test]
@@ -896,6 +871,52 @@ mod tests {
             .iter()
             .any(|n| n.contains("other paths more")));
         assert!(report.notices.iter().any(|n| n.contains("--max-memory")));
+    }
+
+    #[test]
+    fn a_labelled_path_of_little_memory_keeps_its_figures_beside_any_number_of_large_ones() {
+        for seed in 0..20 {
+            let mut random = crate::random::Random::new(seed);
+            let labels = Arc::<PathLabels>::default();
+            let limit = 1 << 20;
+            let mut run_state =
+                RunState::new("B", "relay", WallTime(0), Baseline::Run).within(limit);
+            run_state.paths.labels = Some(Arc::clone(&labels));
+            let paths: Vec<_> = (0..12_u64)
+                .map(|source| {
+                    let key = PathKey {
+                        source: 1 + source,
+                        ..at(1)
+                    };
+                    labels.enter(key, &format!("N{source}"), || MonoTime(1))
+                })
+                .collect();
+            let honest = paths[random.below(paths.len().min(8))].key;
+            let residence = Measurement::Residence(honest, Direction::Forward, SignedNanos(1));
+            run_state.take(residence);
+            for round in 0..4_000_u64 {
+                let large = paths[random.below(paths.len())].key;
+                if large != honest {
+                    let annotations = NodeAnnotations {
+                        hop: random.below(256) as u8,
+                        sequence: round,
+                        annotations: vec![crate::annotation::HostAnnotation {
+                            name: "tag.0".into(),
+                            value: crate::annotation::AnnotationValue::Text("x".repeat(255)),
+                        }],
+                    };
+                    run_state.take(Measurement::NodeAnnotations(large, Box::new(annotations)));
+                }
+                if round % 100 == 0 {
+                    run_state.tick();
+                    let held: usize = run_state.paths.iter().map(|(_, path)| path.memory()).sum();
+                    assert!(held <= limit, "seed {seed}, round {round}: {held}");
+                }
+                let is_there = run_state.paths.get(honest).is_some();
+                assert!(is_there, "seed {seed}, round {round}");
+            }
+            assert!(run_state.paths.dropped > 0, "seed {seed}: no pressure");
+        }
     }
 
     #[test]

@@ -23,8 +23,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// An event of the scheduling thread.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A session stands: the due time of the first block of all, the time that this session took to
-    /// stand, and this end of its connection.
+    /// A session is established. The values are the first block's due time in the whole run, the
+    /// time that this session took, and its local address.
     Opened(MonoTime, Nanos, Option<SocketAddr>),
     /// A session broke.
     Broken(PathError),
@@ -58,7 +58,8 @@ pub(super) fn drive(
     let mut pause = SHORTEST_PAUSE;
     loop {
         let outcome = driver.session();
-        flow.standing.reports(&mut driver.is_counted, flow.stops);
+        flow.first_sessions
+            .reports(&mut driver.is_counted, flow.stops);
         let Err((mut broken, worked)) = outcome else {
             origin.set_down(false);
             break;
@@ -102,6 +103,19 @@ pub(super) fn drive(
     origin.node.collector.wake();
 }
 
+/// Opens a session, waits until the far end has answered, and ends it.
+pub(super) fn check(origin: &Arc<Origin>, stop: &Arc<StopFlag>) -> Result<(), PathError> {
+    let session = Arc::new(origin.open()?);
+    let (sender, ended) = channel(1);
+    read_in_background(origin, &session, sender, stop)
+        .map_err(|error| PathError::own(format!("cannot start a thread: {error}")))?;
+    let unsent = await_opened(origin, &session, &ended, stop).err();
+    if unsent.is_none() {
+        BlockWriter::new(origin, &session, 0).end();
+    }
+    wait_for_reader(origin, &session, &ended, unsent)
+}
+
 /// The scheduling thread.
 struct Driver<'a> {
     origin: &'a Arc<Origin>,
@@ -114,7 +128,7 @@ struct Driver<'a> {
     schedule: Schedule,
     /// The path has stood before: the schedule goes on.
     stood: bool,
-    /// The outcome of its first session is counted in [`Standing`].
+    /// The outcome of its first session is counted in [`FirstSessions`].
     is_counted: bool,
 }
 
@@ -168,9 +182,9 @@ impl Driver<'_> {
         if self.stood {
             self.pass_over(now);
         } else {
-            let standing = self.flow.standing;
-            standing.reports(&mut self.is_counted, self.flow.stops);
-            let start = standing.wait(self.stop) + Nanos::from_millis(1);
+            let first_sessions = self.flow.first_sessions;
+            first_sessions.reports(&mut self.is_counted, self.flow.stops);
+            let start = first_sessions.wait(self.stop) + Nanos::from_millis(1);
             self.schedule.begin(start + self.offset);
             self.stood = true;
             // A flow that stood later than the others has missed some.
@@ -188,17 +202,17 @@ pub(super) struct Flow<'a> {
     pub(super) place: usize,
     /// The flags of all flows, in order.
     pub(super) stops: &'a [Arc<StopFlag>],
-    pub(super) standing: &'a Standing,
+    pub(super) first_sessions: &'a FirstSessions,
 }
 
 /// The first sessions of all flows: their common schedule begins once each stands or has failed.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct FirstSessions {
     left: AtomicUsize,
     begun: OnceLock<MonoTime>,
 }
 
-impl Standing {
+impl FirstSessions {
     pub(super) fn of(flows: usize) -> Self {
         Self {
             left: AtomicUsize::new(flows),

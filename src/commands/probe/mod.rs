@@ -26,7 +26,7 @@ use crate::sys;
 use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::NodeRole;
 use crate::FULL;
-use flow::{drive, Event, Flow, FlowPlan, Standing};
+use flow::{drive, Event, FirstSessions, Flow, FlowPlan};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,6 +163,22 @@ fn probe(
     Ok(exit_code(if unknown { State::Unknown } else { state }))
 }
 
+/// Opens the path once and closes it, without a block.
+///
+/// # Errors
+///
+/// [`PathError`], with the hop that noticed it.
+pub(super) fn check(
+    common: &Common,
+    config: &ProbeConfig,
+    stop: &Arc<StopFlag>,
+) -> Result<(), PathError> {
+    let next_hop = next_hop(common, &config.target).map_err(PathError::own)?;
+    let keys = keys(common).map_err(PathError::own)?;
+    let (origin, _queue) = origin(common, &keys, next_hop);
+    flow::check(&Arc::new(origin.probing()), stop)
+}
+
 /// Returns the state of a path and of its results: results that could not be written are at least
 /// unknown. A reader that has closed the pipe is a normal end.
 pub(super) fn state_with_output(
@@ -226,16 +242,16 @@ fn collect(
     if flows.len() > 1 {
         run.state.set_flows(flows.len());
     }
-    let standing = Arc::new(Standing::of(flows.len()));
+    let first_sessions = Arc::new(FirstSessions::of(flows.len()));
     for (place, origin) in flows.iter().enumerate() {
         let (own, flags) = (Arc::clone(origin), stops.clone());
-        let (sender, standing) = (sender.clone(), Arc::clone(&standing));
+        let (sender, first_sessions) = (sender.clone(), Arc::clone(&first_sessions));
         let plan = plan.of_flow(place, flows.len());
         let driver = spawn(&format!("up#{}", place + 1), LARGE_STACK, move || {
             let flow = Flow {
                 place,
                 stops: &flags,
-                standing: &standing,
+                first_sessions: &first_sessions,
             };
             drive(&own, plan, &flow, &sender);
         });

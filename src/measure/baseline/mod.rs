@@ -160,9 +160,9 @@ impl PathHistory {
         }
     }
 
-    /// The time of `at` by the clock as it is at `now`: by the monotonic clock within a boot, else
-    /// by the latest record of its boot with a clock that was set. `None` if there is none, if the
-    /// clock is not set now, or if it was stepped back to before that time.
+    /// The time of `at` by the wall clock as it is at `now`. Within a boot the monotonic clock
+    /// gives it, else the boot's latest record with a clock that was set. `None` if there is none,
+    /// if the clock is not set now, or if it was stepped back to before that time.
     fn wall_of(&self, at: When, now: When) -> Option<WallTime> {
         if at.boot == now.boot {
             return Some(now.wall.before(now.mono.since(at.mono)));
@@ -227,9 +227,9 @@ impl PathHistory {
 }
 
 /// The direction of a change of `amount` between two groups of one-way delays. A round trip is free
-/// of the clocks' offset and each direction has it: so far as the medians of a group differ among
-/// themselves, the clocks are not known. `None` if that, or what the clocks' errors of both groups
-/// add up to, is more than half of the change, or with fewer than 3 before.
+/// of the clocks' offset, but each direction contains it. The spread of a group's medians shows how
+/// far its clocks are unknown. `None` if either group's spread, or the sum of their clock errors,
+/// is more than half of the change. `None` also with fewer than 3 delays before the change.
 pub fn direction_of(
     amount: SignedNanos,
     before: &[OneWayMedians],

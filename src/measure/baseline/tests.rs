@@ -405,8 +405,8 @@ fn figures_of_a_record_are_those_that_a_watch_takes() {
     assert_eq!((p50, mean, p95), (part.p50, part.mean, part.p95));
 }
 
-/// Windows of boots whose clock begins in 1970 or is set, is set later, and is stepped by up to
-/// `step`: each with its true time.
+/// Returns windows of several boots, each with its true time. A boot's clock begins in 1970 or is
+/// set, is set later, and is stepped by up to `step`.
 fn boots(random: &mut Random, step: u64) -> Vec<(u64, When)> {
     let (mut truth, mut records) = (START, Vec::new());
     for boot in 1..=1 + random.below(5) {

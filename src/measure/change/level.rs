@@ -1,5 +1,5 @@
-//! Changes of the median: the best step, bump or ramp through the medians of the batches, how
-//! certain it is against noise that is correlated, and how sharp against what wanders elsewhere.
+//! Changes of the median: the best step, bump or ramp through the medians of the batches. Each is
+//! tested for certainty against correlated noise, and for sharpness against drift elsewhere.
 
 use super::math::{autocorrelation, mean, median, widening};
 use super::own_blocks::Batches;
@@ -15,8 +15,8 @@ const TOGETHER: f64 = 1.5;
 const ROUNDS: usize = 2;
 /// Autocorrelation of what one shape leaves, from which on there may be more.
 const UNEXPLAINED: f64 = 0.35;
-/// A change of at least half of the blocks is named in 95 of 100 runs if it is this much above
-/// one that is named in half of them.
+/// The factor from a change that is named in half of the runs to one named in 95 of 100. Either
+/// affects at least half of the blocks.
 const LEAST: f64 = 1.6;
 
 /// The sharpness that an edge needs, in units of what wanders; certainty needs twice as much.
@@ -126,8 +126,8 @@ pub(super) fn error(from: usize, to: usize, means: &[f64]) -> f64 {
     refit(Level::interval(from, to), means).error
 }
 
-/// The least change of more than half of the blocks, from `count / 5` batches on, that would have
-/// been named in 95 of 100 runs.
+/// The least change that would have been named in 95 of 100 runs. It affects more than half of the
+/// blocks and lasts for at least `count / 5` batches.
 pub(super) fn least(medians: &[f64]) -> f64 {
     let m = centred(medians);
     let k = m.len() as f64;
@@ -265,9 +265,9 @@ fn without(m: &[f64], shapes: &[Level], except: Option<usize>) -> Vec<f64> {
     rest
 }
 
-/// Gives the shapes the amounts that explain most together: each by what it has of its own, from
-/// the last to the first (back substitution after Gram and Schmidt). One that has nothing of its
-/// own gets 0.
+/// Sets the amounts of the shapes so that they explain the most together. Each counts by the part
+/// that the others lack, from the last to the first (Gram-Schmidt with back substitution). A shape
+/// without such a part gets 0.
 fn solve(shapes: &mut [Level], m: &[f64]) {
     let mut rest = m.to_vec();
     for last in (0..shapes.len()).rev() {
@@ -333,8 +333,8 @@ fn scan(medians: &[f64], batches: Batches) -> Level {
     }
 }
 
-/// The mean of up to 3 batches from `edge` on less that of up to 3 before it, in units of the error
-/// that independent batches of spread 1 would give it.
+/// The mean of up to 3 batches from `edge` on, less that of up to 3 before it. The unit is its
+/// error for independent batches of spread 1.
 fn jump(m: &[f64], edge: usize) -> f64 {
     let before = &m[edge.saturating_sub(3)..edge];
     let after = &m[edge..(edge + 3).min(m.len())];

@@ -1,9 +1,9 @@
-//! Finds where the delay of one part changed, since when and by how much: within a run, against
+//! Finds since when and by how much the delay of one part changed. It does so within a run, against
 //! earlier runs, and over the records of a run without end.
 //!
-//! All three are one idea: a scan over the places where a change can have begun, of a robust figure
-//! in units of its own noise - autocorrelation included - with the demand that the excess is seen
-//! at several separate places. Constants and error rates were found by simulation;
+//! All three share one idea: a scan over the places where a change can have begun. The scanned
+//! figure is robust and in units of its own noise, autocorrelation included. The excess has to
+//! appear at several separate places. Constants and error rates were found by simulation;
 //! `scripts/trials verdict` prints the tables.
 //!
 //! ```text
@@ -14,11 +14,11 @@
 //! Record ─records─► weeks of windows: hour of the week, spread, what is named and what is over
 //! ```
 //!
-//! Two tests of a level: a step is *certain* by its size against the noise around the fit,
-//! widened by the noise's autocorrelation, and *sharp* by its edges against what wanders elsewhere.
-//! The scan of the tail is a binomial likelihood ratio (G, as in Sokal and Rohlf), divided by the
-//! dispersion of the counts. The scan over shapes is that of change-point detection by binary
-//! segmentation, with bumps as in circular binary segmentation (Olshen et al. 2004).
+//! A level has two tests. It is *certain* by its size against the noise around the fit, widened by
+//! the noise's autocorrelation. It is *sharp* by its edges against the drift elsewhere. The scan of
+//! the tail is a binomial likelihood ratio (G, as in Sokal and Rohlf), divided by the dispersion of
+//! the counts. The scan over shapes is that of change-point detection by binary segmentation, with
+//! bumps as in circular binary segmentation (Olshen et al. 2004).
 
 mod level;
 pub(super) mod math;
@@ -115,8 +115,8 @@ pub struct Finding {
 /// The least change that would have been named, where none was.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Least {
-    /// A change of more than half of the blocks, from a tenth of the run on, by so much was named
-    /// in 95 of 100 simulated runs.
+    /// The least change that was named in 95 of 100 simulated runs. It affects more than half of
+    /// the blocks and lasts a tenth of the run or longer.
     pub delay: Nanos,
     /// A smaller share of the blocks; `None` for fewer than 200 own blocks, or if no share would
     /// be named.
@@ -139,8 +139,8 @@ pub struct Changes {
     pub findings: Vec<Finding>,
     /// Blocks that were not released together with the block ahead of them.
     pub own_blocks: usize,
-    /// The least further change that would have been named. `None` for a run that is too short: of
-    /// fewer than 30 own blocks, or under a second, in which one stall is much of the run.
+    /// The least further change that would have been named. `None` for a run of fewer than 30 own
+    /// blocks or under a second: one stall is much of such a run.
     pub least: Option<Least>,
 }
 
@@ -235,6 +235,16 @@ impl Search {
             .sort_unstable_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
         changes.least = self.least(&levels, batches);
         changes
+    }
+
+    /// The changes of the median alone.
+    pub(super) fn levels_alone(&mut self) -> Vec<Finding> {
+        let Some(batches) = Batches::of(self.blocks.len()) else {
+            return Vec::new();
+        };
+        self.blocks.delays(&mut self.delays);
+        let levels = self.levels(batches).into_iter();
+        levels.map(|placed| self.level_finding(placed)).collect()
     }
 
     /// The changes of the median, each fitted with the others taken off.

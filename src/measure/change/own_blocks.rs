@@ -161,9 +161,9 @@ impl Batches {
         }
     }
 
-    /// The own block from which on the blocks are on the new level, by the cheapest split of those
-    /// within two batches of the edge `batch`. `cost` is that of a block being after the edge less
-    /// that of it being before.
+    /// The own block at which the new level begins, by the cheapest split of those within two
+    /// batches of the edge `batch`. `cost` is a block's cost after the edge less its cost before
+    /// it.
     pub(super) fn split(self, batch: usize, cost: impl Fn(usize) -> f64) -> usize {
         let near = self.range(batch.saturating_sub(2), (batch + 2).min(self.count));
         let (mut after, mut least, mut best) = (0.0, f64::INFINITY, near.end);

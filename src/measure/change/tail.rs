@@ -1,5 +1,5 @@
-//! Changes of 3 to 50 % of the blocks: a scan of the counts of own blocks that are later than
-//! usual, or that a retransmission delayed.
+//! Changes of 3 to 50 % of the blocks. The scan counts own blocks that are later than usual, or
+//! that a retransmission delayed.
 
 use super::math::CountLogs;
 use super::own_blocks::Batches;
@@ -82,8 +82,8 @@ pub(super) fn excesses(delays: &[i64], out: &mut Vec<i64>) {
     }
 }
 
-/// The delay at which blocks count for amounts: three times the usual excess of late blocks above
-/// `middle`, so that one stall is not an amount. `late` are their excesses.
+/// The highest delay that counts for amounts: `middle` plus three times the usual excess of late
+/// blocks. So one stall does not decide an amount. `late` holds their excesses.
 pub(super) fn cap(middle: f64, late: &mut [i64]) -> f64 {
     middle + 3.0 * super::math::median(late).max(FLOOR_NS)
 }

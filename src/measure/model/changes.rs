@@ -1,24 +1,17 @@
-//! The changes of each part of a path: within the run, against earlier runs, and the one that
-//! stands in a run without end.
+//! The changes of each part of a path: within the run, against earlier runs, and by windows.
 
 use super::path::{Path, Reading};
+use super::standing::{LEVEL_STANDS, MATTERS_NS};
 use crate::measure::baseline::{direction_of, PathHistory};
 use crate::measure::change::{
     Began, Block, BootClock, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch,
     Search, Shape,
 };
-use crate::measure::series::{exact_quantile, Row, Rows};
+use crate::measure::series::{exact_quantile, Rows};
 use crate::measure::verdict::{Change, Origin};
 use crate::measure::{Direction, Figure, Part, VerdictDirection};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
-
-/// Blocks at the end of an endless run whose median decides if a change still stands.
-const STANDS_BY: usize = 20;
-
-/// Late blocks that were due at the end of an endless run, of which a quarter at most came if their
-/// change is over. By chance that happens in under 1 of 100,000 runs.
-const LATE_BLOCKS: f64 = 25.0;
 
 /// The columns of a part's delays in the rows.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +24,8 @@ pub(super) struct Column {
 
 /// A change of some blocks that was seen for less is a burst.
 const TAIL_LASTS: Nanos = Nanos::from_millis(1_000);
-/// The same in a run without end, where one that is named stands.
-const TAIL_STANDS: Nanos = Nanos::from_millis(18_000);
-/// A change of the median that was seen for less is a burst in a run without end.
-const LEVEL_STANDS: Nanos = Nanos::from_millis(7_000);
+/// Latest blocks of a run without end that are searched in batches of eight besides.
+const LATEST: usize = 320;
 
 /// All that is known of the changes of one part.
 #[derive(Clone, Debug)]
@@ -57,25 +48,6 @@ pub(super) struct PartChanges {
     pub(super) own_blocks: usize,
     /// Earlier runs that it was compared with.
     pub(super) runs: usize,
-}
-
-/// A change of an endless run that was named and has not ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
-    change: Change,
-    since: MonoTime,
-    /// It has lasted for long enough, at separate places; else it may be a burst.
-    confirmed: bool,
-}
-
-impl Standing {
-    fn new(change: Change) -> Self {
-        Self {
-            change,
-            since: change.since.unwrap_or(MonoTime(0)),
-            confirmed: false,
-        }
-    }
 }
 
 /// Searches the parts of `path`, and of the server behind it, one after the other.
@@ -117,13 +89,14 @@ pub(super) fn search_part(
     history: Option<&PathHistory>,
     started: WallTime,
 ) -> PartChanges {
-    fill(search, rows, column);
-    let found = search.changes();
+    fill(search, rows, column, 0);
+    let mut found = search.changes();
     let earlier = history
         .and_then(|history| history.parts.get(&column.part))
         .cloned();
     let judged = earlier.map(|mut earlier| earlier.judge(search, started));
     let against = judged.and_then(|judged| judged.against);
+    add_latest(search, rows, column, &mut found);
     let Column { part, column, .. } = column;
     let end = rows.latest();
     let mut changes: Vec<Change> = found
@@ -176,14 +149,38 @@ pub(super) fn search_part(
     }
 }
 
-/// Pushes a column into the search.
-pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column) {
+/// Searches the latest blocks of a run without end in finer batches, for a rise that has just
+/// begun. Blocks that come seldom fill two batches of all only long after that. Only a large one
+/// is named so early: the load of a machine makes small ones.
+fn add_latest(search: &mut Search, rows: &Rows, column: Column, found: &mut Changes) {
+    let is_rise = |found: &Finding| found.until.is_none() && found.amount.0 > 0;
+    let is_known = |found: &Finding| is_rise(found) && found.kind == FindingKind::Level;
+    let count = rows.searched().count();
+    let two_batches = count / 20;
+    let old = rows.searched().nth(count - two_batches.min(count));
+    let is_slow = old.is_some_and(|row| rows.latest().since(MonoTime(row.at)) > LEVEL_STANDS);
+    if !rows.is_endless() || count <= LATEST || !is_slow || found.findings.iter().any(is_known) {
+        return;
+    }
+    fill(search, rows, column, count - LATEST);
+    let mut levels = search.levels_alone();
+    let is_large = |level: &Finding| level.amount.0 >= MATTERS_NS.max(level.beside.p50.0 / 20);
+    levels.retain(|level| is_rise(level) && level.shape == Shape::Step && is_large(level));
+    if !levels.is_empty() {
+        // In longer batches the same blocks look like some that are late.
+        found.findings.retain(|found| !is_rise(found));
+        found.findings.extend(levels);
+    }
+}
+
+/// Pushes a column into the search, without the first `skipped` rows.
+pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column, skipped: usize) {
     search.clear();
     let read = Reading {
         column: column.column,
         ..Reading::default()
     };
-    for row in rows.searched() {
+    for row in rows.searched().skip(skipped) {
         if let Some(delay) = read.of(row.at, row.cells) {
             search.push(Block {
                 at: MonoTime(row.at),
@@ -374,81 +371,6 @@ pub(in crate::measure) fn way_of(amount: i64, forward: i64, back: i64) -> Verdic
     }
 }
 
-/// Keeps the changes of an endless run that last, although the search looks back on its latest
-/// blocks alone. All others are bursts: those that ended, and those that may end soon.
-pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &mut [PartChanges]) {
-    let end = path.rows.latest();
-    for part in found {
-        let Some((_, column)) = path.part(part.part) else {
-            continue;
-        };
-        let lasts = |change: &&Change| {
-            change.until.is_none() && change.amount.0 > 0 && change.since.is_some()
-        };
-        let level = |change: &&Change| change.kind == FindingKind::Level;
-        let lasting = || part.changes.iter().filter(lasts);
-        let again = lasting().find(level).or_else(|| lasting().next()).copied();
-        let known = standing.get(&part.part).copied();
-        let known = known.filter(|known| !is_over(&path.rows, column, known, part));
-        // Until it is confirmed, the search of more blocks knows it better.
-        let known = match (known, again) {
-            (Some(known), _) if known.confirmed => Some(known),
-            (known, again) => again.map(Standing::new).or(known),
-        };
-        for change in &mut part.changes {
-            change.burst |= change.since.is_some_and(|since| match change.kind {
-                FindingKind::Level => change.until.is_some() || end.since(since) < LEVEL_STANDS,
-                FindingKind::Tail { .. } => true,
-            });
-        }
-        let Some(mut known) = known else {
-            standing.remove(&part.part);
-            continue;
-        };
-        known.confirmed = known.confirmed || is_lasting(&path.rows, column, &known, end);
-        standing.insert(part.part, known);
-        if !known.confirmed {
-            continue;
-        }
-        // A further rise of the same part is one more finding; the one that stands stays first.
-        part.changes.retain(|change| {
-            change.amount.0 < 0 || change.burst || change.since > Some(known.since)
-        });
-        part.changes.insert(0, known.change);
-        part.baseline = Some(known.change.baseline);
-        part.increase = Some(known.change.amount);
-    }
-}
-
-/// A change has lasted for so long that it is no burst: one of some blocks is frequent in each
-/// fifth of it.
-fn is_lasting(rows: &Rows, column: usize, known: &Standing, end: MonoTime) -> bool {
-    let lasted = end.since(known.since);
-    let FindingKind::Tail {
-        share, later_by, ..
-    } = known.change.kind
-    else {
-        return lasted >= LEVEL_STANDS;
-    };
-    if lasted < TAIL_STANDS {
-        return false;
-    }
-    let read = Reading {
-        column,
-        ..Reading::default()
-    };
-    let late = known.change.baseline.0 + later_by.signed().0 / 2;
-    let inside = rows.searched().filter(|row| row.at >= known.since.0);
-    let inside = inside.filter_map(|row| read.of(row.at, row.cells));
-    let inside: Vec<bool> = inside.map(|delay| delay > late).collect();
-    let fifth = inside.len().div_ceil(5).max(1);
-    inside.len() >= 5
-        && inside.chunks(fifth).all(|part| {
-            let count = part.iter().filter(|late| **late).count();
-            count as f64 >= share / 2.0 * part.len() as f64
-        })
-}
-
 /// Adds the changes of windows that last: those of a run before a restart, those by too few blocks
 /// for the search, and slow ones. One that the blocks show too began when the windows have it.
 pub(super) fn add_windows(
@@ -507,68 +429,5 @@ pub(super) fn add_windows(
         part.changes.insert(0, change);
         part.baseline = Some(lasts.baseline);
         part.increase = Some(amount);
-    }
-}
-
-/// A change is over if the latest blocks are nearer to the baseline than to the level that was
-/// named.
-fn is_over(rows: &Rows, column: usize, known: &Standing, part: &PartChanges) -> bool {
-    let read = Reading {
-        column,
-        ..Reading::default()
-    };
-    let latest: Vec<Row<'_>> = rows.searched().collect();
-    let value = |row: &Row<'_>| read.of(row.at, row.cells);
-    let half = known
-        .change
-        .baseline
-        .0
-        .saturating_add(known.change.amount.0 / 2);
-    match known.change.kind {
-        FindingKind::Level => {
-            let mut latest: Vec<i64> = latest
-                .iter()
-                .rev()
-                .filter_map(value)
-                .take(STANDS_BY)
-                .collect();
-            exact_quantile(&mut latest, 0.5).is_some_and(|now| now < half)
-        }
-        // Late blocks are over where hardly one came among so many that 25 were due, where a fall
-        // was found, or where the search sees none that last.
-        FindingKind::Tail {
-            share, later_by, ..
-        } => {
-            let due = (LATE_BLOCKS / share.max(f64::MIN_POSITIVE)).ceil() as usize;
-            let late = known
-                .change
-                .baseline
-                .0
-                .saturating_add(later_by.signed().0 / 2);
-            let recent = || {
-                latest
-                    .iter()
-                    .rev()
-                    .take_while(|row| row.at >= known.since.0)
-            };
-            let recent = || recent().filter_map(value).take(due);
-            let came = recent().filter(|value| *value > late).count();
-            if recent().count() == due && came as f64 <= LATE_BLOCKS / 4.0 {
-                return true;
-            }
-            let fell = part.changes.iter().any(|change| change.amount.0 < 0);
-            let lasts = |change: &Change| change.amount.0 > 0 && change.until.is_none();
-            let seen = part.changes.iter().any(lasts);
-            let mut latest: Vec<i64> = latest
-                .iter()
-                .rev()
-                .filter_map(value)
-                .take(50 * STANDS_BY)
-                .collect();
-            let sum: i128 = latest.iter().map(|value| i128::from(*value)).sum();
-            let mean = sum / (latest.len().max(1) as i128);
-            latest.clear();
-            (fell || !seen) && mean < i128::from(half)
-        }
     }
 }

@@ -1,5 +1,5 @@
-//! The flows of a probe: one path as seen by each of several connections, and the flow that differs
-//! from the others in one part, as one bad link of a bundle makes it.
+//! The flows of a probe: one path as seen by each of several connections. A flow that differs from
+//! the others in one part shows one bad link of a bundle.
 
 use super::Model;
 use crate::measure::change::math::{autocorrelation, widening};
@@ -174,8 +174,8 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// The values of `flows` flows of `blocks` blocks with a spread of about 0.3 ms, an outlier in
-    /// a hundred, around `middle` ms; flow 4 is later by `later` ms.
+    /// The values of `flows` flows of `blocks` blocks around 5 ms, with a spread of about 0.3 ms
+    /// and an outlier in a hundred. Flow 4 is later by `later` ms.
     fn sides(random: &mut Random, flows: usize, blocks: usize, later: f64) -> Vec<Option<Side>> {
         let one = |flow: usize, random: &mut Random| {
             let values = (0..blocks).map(|_| {

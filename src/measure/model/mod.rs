@@ -8,6 +8,7 @@
 mod changes;
 mod flows;
 mod path;
+mod standing;
 mod statistics;
 
 use super::baseline::{path_key, PartRecord, PathHistory, Record, RunHistories};
@@ -22,9 +23,10 @@ use crate::measure::series::NONE;
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 pub(super) use changes::way_of;
-use changes::{add_windows, search_all, search_part, stand, Column, PartChanges, Standing};
+use changes::{add_windows, search_all, search_part, Column, PartChanges};
 pub use flows::{FlowPart, FlowStatistics};
 use path::{Host, PartDelays, Path};
+use standing::{stand, Standing};
 use std::sync::Arc;
 
 /// Shapes of a path that are kept apart; of more, the one that came longest ago is forgotten.
@@ -77,6 +79,8 @@ pub struct Model {
     path_changes: u64,
     unpaired: u64,
     blocks: u64,
+    /// Blocks at the latest search for changes.
+    searched: u64,
     first: Option<MonoTime>,
     latest: MonoTime,
     standing: VecMap<Part, Standing>,
@@ -101,6 +105,7 @@ impl Model {
             path_changes: 0,
             unpaired: 0,
             blocks: 0,
+            searched: 0,
             first: None,
             latest: MonoTime(0),
             standing: VecMap::new(),
@@ -231,7 +236,11 @@ impl Model {
     }
 
     /// Searches a run without end for changes and keeps those that last; called now and then.
+    /// Without a block since the last call it does nothing.
     pub fn watch_changes(&mut self, names: &VecMap<u8, String>) {
+        if std::mem::replace(&mut self.searched, self.blocks) == self.blocks {
+            return;
+        }
         let mut found = self.changes(&self.named(names));
         let Some(place) = self
             .paths
@@ -417,7 +426,7 @@ impl Model {
         let parts = path.map_or_else(Vec::new, |path| path.parts());
         let mut search = Search::new(parts.len() + self.servers().count().max(1));
         let mut judge = |part: Part, rows: &Rows, column: usize, flag| {
-            changes::fill(&mut search, rows, Column { part, column, flag });
+            changes::fill(&mut search, rows, Column { part, column, flag }, 0);
             let known = history.parts.get_or_insert_with(part, Default::default);
             known.judge(&mut search, self.started);
         };

@@ -2,8 +2,8 @@
 //! annotations.
 //!
 //! A rule is a line: a part and its figure, the limit, how often it has to be exceeded, the
-//! severity, and the annotations to request then (the playbook). `#` starts a comment. In EBNF,
-//! with blanks between words whose letters would touch:
+//! severity, and annotations (the playbook). `#` starts a comment. In EBNF, with blanks between
+//! words whose letters would touch:
 //!
 //! ```text
 //! rule      = part, figure, ">", limit, { option }, { ask } ;
@@ -44,18 +44,18 @@
 //! the limit, not at it.
 //!
 //! **Transitions.** With `for 3 of 5` a rule is violated as soon as 3 of the last 5 evaluations
-//! exceeded the limit; without it one is enough. It clears when that no longer holds. With `clear
-//! 4` it clears after 4 evaluations in a row within the limit, with `below 3ms` within that one.
-//! The default severity is `warning`.
+//! exceeded the limit. Without it one is enough. It clears when that no longer holds. With
+//! `clear 4` it clears after 4 evaluations in a row within the limit, with `below 3ms` within that
+//! one. The default severity is `warning`.
 //!
 //! **The end of a run.** A rule with a statistic (or of loss) is evaluated once more, over the
-//! whole run. That decides if the run had fewer windows than the M of its `for N of M`, or if the
-//! run has a planned end and the rule no `for`. So the p99 of `probe -c 100` is that of 100 blocks.
-//! Baselines and increases are evaluated once more before.
+//! whole run. That evaluation decides if the run had fewer windows than the M of `for N of M`. It
+//! also decides if the run has a planned end and the rule no `for`. So the p99 of `probe -c 100` is
+//! that of 100 blocks. Baselines and increases are evaluated once more before.
 //!
 //! **The playbook.** While a rule is violated, every block requests these classes of annotations
 //! from the nodes of its `ask`. A step `beyond` a limit applies only while one of the last M
-//! evaluations exceeded that limit too; there `2x` is twice the rule's own limit. `here` is the
+//! evaluations exceeded that limit too. There `2x` is twice the rule's own limit. `here` is the
 //! part itself: both ends of a segment, or the host, or all nodes for the total.
 
 mod limit_state;

@@ -1,7 +1,7 @@
 //! Blocks in, transitions and questions out: the rules at work on one path.
 //!
-//! Memory is bounded by rules and parts of the path: a window, a distribution and at most
-//! [`MOST_OF`](super::MOST_OF) evaluations each; of the events the latest [`EVENTS`] are kept.
+//! Memory is bounded: a rule keeps a window, a distribution and at most [`MOST_OF`](super::MOST_OF)
+//! evaluations per part, and the latest [`EVENTS`] events are kept.
 
 mod playbook;
 mod replace;
@@ -603,7 +603,8 @@ mod tests {
     use super::super::parse;
     use super::*;
     use crate::annotation::Classes;
-    use crate::measure::{HopStamp, HostPart, Retransmits, Return, SegmentPart, StampDirection};
+    use crate::measure::tests::samples::{home, hop_stamp, trip};
+    use crate::measure::{HopStamp, HostPart, Retransmits, SegmentPart, StampDirection};
 
     /// A path A, B, C without offset: residences of 0.1 ms, round trips as given, half of them each
     /// way.
@@ -639,43 +640,23 @@ mod tests {
         fn block(&mut self, ways: [(f64, f64); 2]) -> Vec<String> {
             let at = self.sequence * 100_000_000;
             let wall = |offset: i64| WallTime(1_000_000_000_000 + at) + SignedNanos(offset);
-            let hop_stamp = |hop: u8| HopStamp {
-                node: NodeId(u64::from(hop)),
-                hop,
-                direction: if hop == 2 {
-                    StampDirection::Turn
-                } else {
-                    StampDirection::Forward
-                },
-                generation: if hop == 2 { self.generation } else { 0 },
-                stepped: false,
-                waited: false,
-                synchronised: false,
-                held: Nanos::ZERO,
-                arrival: None,
-                ingress: wall(0),
-                egress: wall(100_000),
+            let at_hop = |hop, direction| hop_stamp(hop, direction, wall(0).0, wall(100_000).0);
+            let turn = HopStamp {
+                generation: self.generation,
+                ..at_hop(2, StampDirection::Turn)
             };
-            let back = HopStamp {
-                direction: StampDirection::Return,
-                ..hop_stamp(1)
-            };
+            let hop_stamps = vec![
+                at_hop(0, StampDirection::Forward),
+                at_hop(1, StampDirection::Forward),
+                turn,
+                at_hop(1, StampDirection::Return),
+            ];
             let total: f64 = ways.iter().map(|way| way.0 + way.1).sum();
             let trip = Trip {
                 sequence: self.sequence,
                 at: MonoTime(at),
-                hop_stamps: vec![hop_stamp(0), hop_stamp(1), hop_stamp(2), back],
-                home: Return {
-                    arrival: None,
-                    ingress: wall(ms(total).0),
-                    egress: None,
-                    generation: 0,
-                    held: Nanos::ZERO,
-                },
-                late: false,
-                server: None,
-                connection: 0,
                 retransmits: std::mem::take(&mut self.resent),
+                ..trip(hop_stamps, home(wall(ms(total).0).0))
             };
             let host = |hop: u8| HostPart {
                 hop,

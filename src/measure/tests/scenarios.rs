@@ -13,6 +13,12 @@ const NOW: Now = Now {
     mono: MonoTime(100_000_000_000_000),
 };
 
+const DIRECTIONS: [VerdictDirection; 3] = [
+    VerdictDirection::Forward,
+    VerdictDirection::Return,
+    VerdictDirection::Both,
+];
+
 fn model() -> Model {
     Model::new(Baseline::Run, None, WallTime(0))
 }
@@ -47,11 +53,6 @@ fn near(value: Option<SignedNanos>, expected_ms: f64, tolerance_ms: f64) -> bool
 
 #[test]
 fn three_milliseconds_more_on_one_direction_are_found_with_their_direction() {
-    let directions = [
-        VerdictDirection::Forward,
-        VerdictDirection::Return,
-        VerdictDirection::Both,
-    ];
     for seed in 0..54 {
         let mut path = SimPath::new(4, seed);
         let (segment, way) = (seed as usize % 3, seed as usize / 3 % 3);
@@ -75,7 +76,7 @@ fn three_milliseconds_more_on_one_direction_are_found_with_their_direction() {
             (VerdictKind::Segment, Some(segment)),
             "{what}"
         );
-        assert_eq!(verdict.direction, Some(directions[way]), "{what}");
+        assert_eq!(verdict.direction, Some(DIRECTIONS[way]), "{what}");
         for figure in [
             verdict.increase,
             verdict.increase_low,
@@ -205,11 +206,6 @@ fn with_arrivals(seed: u64) -> SimPath {
 
 #[test]
 fn a_host_that_reads_late_is_named_with_its_direction_and_not_the_segments_beside_it() {
-    let directions = [
-        VerdictDirection::Forward,
-        VerdictDirection::Return,
-        VerdictDirection::Both,
-    ];
     for seed in 0..36 {
         let mut path = with_arrivals(seed);
         let (place, way) = (1 + seed as usize % 3, seed as usize / 3 % 3);
@@ -236,7 +232,7 @@ fn a_host_that_reads_late_is_named_with_its_direction_and_not_the_segments_besid
             verdict.reads_late && near(verdict.increase, 4.0 / every as f64, 0.1),
             "{what}"
         );
-        assert_eq!(verdict.direction, Some(directions[way]), "{what}");
+        assert_eq!(verdict.direction, Some(DIRECTIONS[way]), "{what}");
         let figure = if every == 1 {
             Figure::P50
         } else {
@@ -904,11 +900,65 @@ fn a_day_of_blocks_10_s_apart_has_a_rise_at_noon_named_within_20_minutes_and_unt
     }
 }
 
+#[test]
+fn a_rise_among_blocks_10_s_apart_is_named_after_20_of_them() {
+    for seed in 1..4 {
+        let noon = 2_000;
+        let mut path = SimPath::new(4, seed);
+        path.interval_ns = 10_000.0 * MS;
+        path.delays_ns[1] = [15.0 * MS; 2];
+        let span = Some(Nanos::from_millis(600_000));
+        let mut model = Model::new(Baseline::Run, span, WallTime(0));
+        let mut named = None;
+        for block in 0..noon + 60 {
+            path.delays_ns[1][0] = if block < noon { 15.0 * MS } else { 65.0 * MS };
+            model.record(&path.trip(block)).unwrap();
+            if block % 100 == 0 || block >= noon {
+                model.watch_changes(&names());
+                let verdict = model.statistics(&names(), NOW).verdict;
+                if block < noon {
+                    assert_eq!(verdict.kind, VerdictKind::None, "seed {seed}: {verdict:?}");
+                } else if verdict.name == "B -> C" {
+                    named.get_or_insert(block + 1 - noon);
+                }
+            }
+        }
+        assert!(
+            named.is_some_and(|blocks| blocks <= 20),
+            "seed {seed}: {named:?}"
+        );
+    }
+}
+
+#[test]
+fn a_level_that_rises_by_more_takes_the_place_of_late_blocks_of_the_same_part() {
+    let (mut path, mut random) = (SimPath::new(4, 3), Random::new(3));
+    path.interval_ns = 50.0 * MS;
+    let span = Some(Nanos::from_millis(30_000));
+    let mut model = Model::new(Baseline::Run, span, WallTime(0));
+    for block in 0..2_800 {
+        let late = block >= 800 && random.below(4) == 0;
+        let level = if block >= 2_400 { 30.2 } else { 0.2 };
+        path.delays_ns[1][0] = (level + if late { 20.0 } else { 0.0 }) * MS;
+        model.record(&path.trip(block)).unwrap();
+        if block % 20 == 19 {
+            model.watch_changes(&names());
+        }
+        if block == 2_399 || block == 2_799 {
+            let verdict = model.statistics(&names(), NOW).verdict;
+            let increase = verdict.increase.unwrap().as_millis_f64();
+            let expected = if block == 2_399 { 5.0 } else { 30.0 };
+            assert_eq!(verdict.name, "B -> C", "{block}: {verdict:?}");
+            assert!((increase - expected).abs() < 2.5, "{block}: {verdict:?}");
+        }
+    }
+}
+
 /// Blocks in a window of 2 s.
 const SHORT_WINDOW: u64 = 40;
 
-/// A run of such windows in which one block of four is late from `from` to `until`: the windows
-/// after whose end the late part is named, or has an increase, and those of other verdicts.
+/// Runs such windows, with one block of four late from `from` to `until`. Returns the windows after
+/// which the late part is named, has an increase, or another verdict stands.
 fn late_blocks(seed: u64, from: u64, until: u64, windows: u64) -> [Vec<u64>; 3] {
     let (mut path, mut random) = (SimPath::new(4, seed), Random::new(seed));
     path.interval_ns = 50.0 * MS;

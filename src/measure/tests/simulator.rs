@@ -5,10 +5,10 @@ use crate::measure::{HopStamp, NodeId, Return, StampDirection, Trip};
 use crate::time::{MonoTime, Nanos, WallTime};
 
 /// xorshift64*, seeded: the same run for the same seed.
-pub(in crate::measure) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(in crate::measure) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         for _ in 0..8 {
             random.bits();
@@ -16,46 +16,46 @@ impl Random {
         random
     }
 
-    pub(in crate::measure) fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub(in crate::measure) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         (self.bits() >> 11) % limit
     }
 
-    pub(in crate::measure) fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub(in crate::measure) fn exponential(&mut self) -> f64 {
+    pub(crate) fn exponential(&mut self) -> f64 {
         -(1.0 - self.unit()).ln()
     }
 
     /// Nearly normal, mean 0 and variance 1: the sum of twelve.
-    pub(in crate::measure) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 }
 
-pub(in crate::measure) const MS: f64 = 1e6;
+pub(crate) const MS: f64 = 1e6;
 
 /// A node: its clock, and how long blocks stay.
 #[derive(Clone, Debug, Default)]
-pub(in crate::measure) struct SimNode {
-    pub(in crate::measure) id: u64,
-    pub(in crate::measure) offset_ns: f64,
-    pub(in crate::measure) skew_ppm: f64,
-    pub(in crate::measure) residence_ns: [f64; 2],
+pub(crate) struct SimNode {
+    pub(crate) id: u64,
+    pub(crate) offset_ns: f64,
+    pub(crate) skew_ppm: f64,
+    pub(crate) residence_ns: [f64; 2],
     /// How late it reads what its kernel has, forward and return.
-    pub(in crate::measure) wake_up_ns: [f64; 2],
+    pub(crate) wake_up_ns: [f64; 2],
     /// Share of the time its pumps are held, forward and return.
-    pub(in crate::measure) held: [f64; 2],
+    pub(crate) held: [f64; 2],
     /// Steps of its clock: true time, by how much, and `true` if the generation counts it.
-    pub(in crate::measure) steps: Vec<(f64, f64, bool)>,
+    pub(crate) steps: Vec<(f64, f64, bool)>,
 }
 
 impl SimNode {
@@ -80,21 +80,21 @@ impl SimNode {
 
 /// A chain of nodes; the last reflects, or is an exit.
 #[derive(Clone, Debug)]
-pub(in crate::measure) struct SimPath {
-    pub(in crate::measure) nodes: Vec<SimNode>,
+pub(crate) struct SimPath {
+    pub(crate) nodes: Vec<SimNode>,
     /// One-way delays of each segment, forward and return.
-    pub(in crate::measure) delays_ns: Vec<[f64; 2]>,
+    pub(crate) delays_ns: Vec<[f64; 2]>,
     /// Standard deviation of the noise in each direction, and its autocorrelation from block to
     /// block.
-    pub(in crate::measure) noise_ns: f64,
-    pub(in crate::measure) correlation: f64,
-    pub(in crate::measure) exit: bool,
-    pub(in crate::measure) synchronised: bool,
+    pub(crate) noise_ns: f64,
+    pub(crate) correlation: f64,
+    pub(crate) exit: bool,
+    pub(crate) synchronised: bool,
     /// `true` if kernels report arrivals.
-    pub(in crate::measure) arrivals: bool,
-    pub(in crate::measure) interval_ns: f64,
+    pub(crate) arrivals: bool,
+    pub(crate) interval_ns: f64,
     wander: Vec<[f64; 2]>,
-    pub(in crate::measure) random: Random,
+    pub(crate) random: Random,
 }
 
 impl Clone for Random {
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Random {
 impl SimPath {
     /// `nodes` nodes with clocks hours apart and up to 50 ppm off, 0.2 ms each way, 20 us noise, a
     /// block every 100 ms.
-    pub(in crate::measure) fn new(nodes: usize, seed: u64) -> Self {
+    pub(crate) fn new(nodes: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let node = |i: usize| SimNode {
             id: 100 + i as u64,
@@ -143,12 +143,12 @@ impl SimPath {
         }
     }
 
-    pub(in crate::measure) fn at(&self, block: u64) -> f64 {
+    pub(crate) fn at(&self, block: u64) -> f64 {
         1e9 + block as f64 * self.interval_ns
     }
 
     /// The trip of one block, and what its directions took in truth.
-    pub(in crate::measure) fn trip(&mut self, block: u64) -> Trip {
+    pub(crate) fn trip(&mut self, block: u64) -> Trip {
         let due = self.at(block);
         let mut t = due;
         let last = self.nodes.len() - 1;
@@ -157,33 +157,30 @@ impl SimPath {
         for wander in self.wander.iter_mut().flatten() {
             *wander = *wander * self.correlation + rest * self.random.normal();
         }
-        let mut cross =
-            |node: &SimNode, hop: usize, direction, t: &mut f64, held: f64, stay: f64| {
-                // A block that starts here comes out of no socket, nor does an exit's report of
-                // one.
-                let comes = hop > 0 && (hop < last || direction != StampDirection::Return);
-                let arrival = node.clock(*t);
-                *t += match direction {
-                    _ if !comes => 0.0,
-                    StampDirection::Return => node.wake_up_ns[1],
-                    _ => node.wake_up_ns[0],
-                };
-                let ingress = *t;
-                *t += stay;
-                hop_stamps.push(HopStamp {
-                    node: NodeId(node.id),
-                    hop: hop as u8,
-                    direction,
-                    generation: node.generation(*t),
-                    stepped: node.generation(*t) != node.generation(ingress),
-                    waited: false,
-                    synchronised: self.synchronised,
-                    held: Nanos((held * self.interval_ns) as u64),
-                    arrival: (comes && self.arrivals).then_some(arrival),
-                    ingress: node.clock(ingress),
-                    egress: node.clock(*t),
-                });
-            };
+        let mut cross = |node: &SimNode, hop: usize, direction, t: &mut f64| {
+            let way = usize::from(direction == StampDirection::Return);
+            // A block that starts here comes out of no socket, nor does an exit's report of one.
+            let comes = hop > 0 && (hop < last || direction != StampDirection::Return);
+            let arrival = node.clock(*t);
+            if comes {
+                *t += node.wake_up_ns[way];
+            }
+            let ingress = *t;
+            *t += node.residence_ns[way];
+            hop_stamps.push(HopStamp {
+                node: NodeId(node.id),
+                hop: hop as u8,
+                direction,
+                generation: node.generation(*t),
+                stepped: node.generation(*t) != node.generation(ingress),
+                waited: false,
+                synchronised: self.synchronised,
+                held: Nanos((node.held[way] * self.interval_ns) as u64),
+                arrival: (comes && self.arrivals).then_some(arrival),
+                ingress: node.clock(ingress),
+                egress: node.clock(*t),
+            });
+        };
         for (hop, node) in self.nodes.iter().enumerate() {
             let turn = hop == last && !self.exit;
             let direction = if turn {
@@ -191,23 +188,9 @@ impl SimPath {
             } else {
                 StampDirection::Forward
             };
-            cross(
-                node,
-                hop,
-                direction,
-                &mut t,
-                node.held[0],
-                node.residence_ns[0],
-            );
+            cross(node, hop, direction, &mut t);
             if hop == last && self.exit {
-                cross(
-                    node,
-                    hop,
-                    StampDirection::Return,
-                    &mut t,
-                    node.held[1],
-                    node.residence_ns[1],
-                );
+                cross(node, hop, StampDirection::Return, &mut t);
             }
             if hop < last {
                 t += (self.delays_ns[hop][0] + self.noise_ns * self.wander[hop][0]).max(1_000.0);
@@ -217,14 +200,7 @@ impl SimPath {
             t += (self.delays_ns[hop][1] + self.noise_ns * self.wander[hop][1]).max(1_000.0);
             let node = &self.nodes[hop];
             if hop > 0 {
-                cross(
-                    node,
-                    hop,
-                    StampDirection::Return,
-                    &mut t,
-                    node.held[1],
-                    node.residence_ns[1],
-                );
+                cross(node, hop, StampDirection::Return, &mut t);
             }
         }
         let origin = &self.nodes[0];

@@ -1,5 +1,5 @@
-//! Backpressure: under load the queue stands before the part that drains slowly, so the blame moves
-//! on to the end of a chain of pumps that are blocked in `write`.
+//! Backpressure: under load the queue builds up before the part that drains slowly. So the cause is
+//! sought at the end of a chain of pumps blocked in `write`.
 
 use super::{ms, Change, Evidence};
 use crate::measure::{Basis, Confidence, Part, Verdict, VerdictDirection, VerdictKind};

@@ -1,10 +1,10 @@
 //! The pumps: one direction of one connection each. The files below hold the formats that a pump
-//! reads and writes, frames or plain bytes; this one holds the steps that all of them share.
+//! reads and writes, frames or plain bytes. This one holds the steps that all of them share.
 //!
-//! The way of a marked block through a pump: the read that completes it, *ingress*, stamp and
-//! header written, the write half locked, *egress*, the send. Logging, allocation and the hand-over
-//! to the collector come after the send. Frames that are ready together share one send and one
-//! egress time.
+//! A marked block passes a pump in six steps: the completing read, *ingress*, stamp and header
+//! written, the write half locked, *egress*, the send. Logging, allocation and the hand-over to the
+//! collector come after the send. Frames that are ready together share one send and one egress
+//! time.
 
 use crate::annotate::annotator::AnnotationWriter;
 use crate::collect::path_key::PathKey;
@@ -282,8 +282,8 @@ impl<'a> Pump<'a> {
     /// Returns the time at which the pending frame was completely read; `None` if it is not to be
     /// stamped.
     ///
-    /// A frame that needed no read of its own was complete when the one before it was: the time
-    /// since then is this node's residence, not the network's delay.
+    /// A frame that needed no further read was complete with the one before it. The time since then
+    /// is this node's residence, not the network's delay.
     fn ingress(&mut self, reader: &mut FrameReader<'_>, header: &Header) -> Option<Moment> {
         if !self.node.settings.stamp {
             return None;
@@ -302,8 +302,8 @@ impl<'a> Pump<'a> {
         Some(read_at.after(reader.arrival(header, read_at.wall)))
     }
 
-    /// Returns the time at which the bytes of a read at `read_at`, one of the first, were there:
-    /// nothing was read before the upstream connection was established.
+    /// Returns the time at which the bytes of one of the first reads, at `read_at`, were there.
+    /// Nothing was read before the upstream connection was established.
     #[inline(never)]
     fn readable_at(
         &mut self,

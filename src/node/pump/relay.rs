@@ -254,8 +254,8 @@ impl<'a> Pump<'a> {
         self.prepare(&mut chunk, header, ingress, way)
     }
 
-    /// Lets the newest connect of this exit to its server ride on the pending block of a probe,
-    /// which is in `own` if that is not empty.
+    /// Adds the newest connect of this exit to its server to the pending block of a probe. That
+    /// block is in `own` if `own` is not empty.
     #[inline(never)]
     fn add_server_connect(
         &mut self,

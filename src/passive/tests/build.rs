@@ -17,7 +17,7 @@ pub(super) fn at(ms: f64) -> WallTime {
 }
 
 /// A script, a segment per line: milliseconds, `c` or `s` for the sender, flags of `SAFR` (or `-`),
-/// then `seq= ack= len= ts=VAL,ECR win= port= text=`; the last one is the payload, with `~` for a
+/// then `seq= ack= len= ts=VAL,ECR win= port= text=`. The last one is the payload, with `~` for a
 /// line end. Without `seq=` or `ack=` a segment continues what precedes it.
 pub(super) fn script(text: &str) -> Vec<Built> {
     let mut ends = [0_u32; 2];

@@ -1,5 +1,5 @@
-//! Captures of connections with one right answer each: 10.9.0.1 is the client, 10.9.0.2 the server,
-//! 10 ms from the capture point, which is 1 or 2 ms from the client.
+//! Captures of connections with one right answer each. The client 10.9.0.1 is 1 or 2 ms from the
+//! capture point, the server 10.9.0.2 10 ms.
 
 use super::build::*;
 use crate::passive::*;

@@ -1,10 +1,9 @@
-//! What people have captures in: link types, encapsulations, file formats and snap lengths by
-//! chance.
+//! Containers of captures: link types, encapsulations, file formats and snap lengths by chance.
 
 use super::build::*;
 use super::packets::Pcap;
 
-/// What stands before the IP packet.
+/// The headers before the IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layer {
     Plain,

@@ -1,5 +1,5 @@
-//! Connections made by chance, whose truth is known: two ends that send, lose, repeat, reorder and
-//! acknowledge, and a capture point between them that sees some of it.
+//! Connections made by chance, whose truth is known. Two ends send, lose, repeat, reorder and
+//! acknowledge; a capture point between them sees some of it.
 //!
 //! Some captures have no answer at all, and are not made. If a packet reached the other end unseen
 //! and a copy of it is seen, nothing shows which of the two an acknowledgment answers. So the first
@@ -57,7 +57,7 @@ impl Sent {
     }
 }
 
-/// What the chance of a case may bring.
+/// The events that may happen in a case.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mix {
     /// Out of 1000 packets: lost on a leg, late on a leg, copied, not captured.
@@ -119,7 +119,7 @@ struct End {
 pub(super) struct Case {
     pub mix: Mix,
     pub packets: Vec<Sent>,
-    /// What the file has, in its order: time and packet.
+    /// Time and packet of each record of the file, in its order.
     pub file: Vec<(u64, usize)>,
     random: Random,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -574,7 +574,7 @@ impl Case {
         self.packets.last_mut().unwrap()
     }
 
-    /// What follows the exchange, and what the capture point makes of all.
+    /// Adds what follows the exchange, then decides what the capture point sees of all.
     fn finish(&mut self) {
         let exchange = self.packets.len();
         self.now += SECOND;

@@ -1,4 +1,4 @@
-//! What the files of this module do together, on captures made by hand.
+//! The files of this room together, on captures made by hand.
 
 use crate::time::WallTime;
 

@@ -1,4 +1,4 @@
-//! What a small capture looks like in each format.
+//! A small capture in each format.
 
 use super::build::*;
 use crate::passive::*;

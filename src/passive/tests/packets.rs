@@ -121,7 +121,7 @@ pub(super) struct Pcap {
 }
 
 impl Pcap {
-    /// What the file begins with: version 2.4, frames of Ethernet.
+    /// Returns the file's header: version 2.4, frames of Ethernet.
     pub(super) fn header(self) -> Vec<u8> {
         self.header_of(1)
     }

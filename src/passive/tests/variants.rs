@@ -1,6 +1,5 @@
-//! Variants of what people capture, made by chance: conversations of HTTP, TLS and others, spoilt
-//! at one place, with sequence numbers that wrap at any place, in any container. Each figure is
-//! right, or there is none.
+//! Captures made by chance: conversations of HTTP, TLS and others, spoilt at one place, in any
+//! container. Sequence numbers wrap at any place. Each figure is right, or there is none.
 
 use super::build::*;
 use super::containers::Container;
@@ -15,7 +14,7 @@ const TO_SERVER: u64 = 10_000;
 const TO_CLIENT: u64 = 2_000;
 const REPEAT: u64 = 220_000;
 
-/// What the connection speaks.
+/// The protocol of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Speech {
     Http,
@@ -25,7 +24,7 @@ enum Speech {
     Other,
 }
 
-/// What happens at one place.
+/// The fault at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spoil {
     Nothing,
@@ -66,7 +65,7 @@ struct Message {
     part: MessagePart,
 }
 
-/// What a message is to the figures.
+/// The part that a message has in the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MessagePart {
     Request(usize),

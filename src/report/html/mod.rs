@@ -2,8 +2,8 @@
 //!
 //! The answer comes first, then pictures of the same parts in the same order, then every figure.
 //! The part that the verdict names has one colour in all of them, everything else is grey. Pictures
-//! are SVG in percentages of their width, with lines that keep theirs and text of its own size, so
-//! one page serves a phone, a screen and paper, light and dark.
+//! are SVG in percentages of their width; lines keep their width and text its size. So one page
+//! serves a phone, a screen and paper, light and dark.
 //!
 //! Texts of peers are escaped, and a content security policy in the page forbids everything that
 //! escaping should have. A live page fetches itself every two seconds; its one script stands in the

@@ -248,11 +248,7 @@ fn part_object<'a>(report: &'a Report, of: &'a PartStatistics) -> impl ToJson + 
     Object(move |w: &mut Writer| {
         w.pair("kind", of.part.kind());
         w.pair("name", &report.part_name(of.part));
-        let (from, to) = match of.part {
-            Part::Host(hop) | Part::Behind(hop) => (Some(hop), None),
-            Part::Connect { from, to } | Part::Segment { from, to } => (Some(from), Some(to)),
-            Part::Total | Part::Server | Part::ServerConnect => (None, None),
-        };
+        let [from, to] = of.part.hops();
         w.pair("hop", from.map(u64::from));
         w.pair("to_hop", to.map(u64::from));
         w.pair("mean_ns", of.mean);

@@ -1,5 +1,4 @@
-//! Flows and counts in, JSON out: the object of issue 3, with more keys where seed 003 has more
-//! figures.
+//! Flows and counts in, JSON out: one object per capture, or one per flow.
 
 use super::{Answers, Capture, FlowRecord};
 use crate::passive::{

@@ -1,8 +1,8 @@
 //! Flows, round trips and counts of a capture in; text, lines, JSON, JSON lines, CSV or Prometheus
 //! text out.
 //!
-//! Flows are rendered one by one as they end, so a long capture takes no memory; that is why
-//! `capture`, which is known last, stands last in the JSON.
+//! Flows are rendered one by one as they end, so a long capture takes no memory. That is why
+//! `capture`, which is known last, comes last in the JSON.
 
 mod csv;
 mod json;

@@ -6,9 +6,9 @@
 //! against it.
 //!
 //! Histograms are cumulative over the life of the process, all with the same buckets
-//! ([`BUCKETS_NS`]): what is asked of them (`histogram_quantile`, `rate`) is the monitoring
-//! system's business. A part that leaves the path and comes back in another shape starts at zero
-//! again, which Prometheus takes for the restart of a counter.
+//! ([`BUCKETS_NS`]). The monitoring system takes quantiles and rates of them (`histogram_quantile`,
+//! `rate`). A part that leaves the path and comes back in another shape starts at zero again, which
+//! Prometheus takes for the restart of a counter.
 
 mod families;
 mod sheet;
@@ -193,8 +193,8 @@ impl Path<'_> {
         }
     }
 
-    /// Writes the figures of the paths that have none of their own: of the whole path and of this
-    /// node, as strangers choose the names of all other parts.
+    /// Writes the figures of the paths that have none of their own. Only the whole path and this
+    /// node have figures here, as strangers choose the names of all other parts.
     fn rest(&mut self, rest: &PathRest) {
         self.histogram(Id::RoundTrip, &[], &rest.round_trip);
         let node = self.own_name.to_owned();
@@ -371,11 +371,8 @@ impl Path<'_> {
 
     /// The hop of a part, the far one where it has two, and its name.
     fn part_labels(&self, report: &Report, part: Part) -> (String, String) {
-        let hop = match part {
-            Part::Host(hop) | Part::Behind(hop) => hop.to_string(),
-            Part::Connect { to, .. } | Part::Segment { to, .. } => to.to_string(),
-            Part::Total | Part::Server | Part::ServerConnect => String::new(),
-        };
+        let [near, far] = part.hops();
+        let hop = far.or(near).map_or_else(String::new, |hop| hop.to_string());
         let last = report.path.nodes.last().map(|node| node.hop);
         (hop, part.name(&|hop| self.name(report, hop), last))
     }

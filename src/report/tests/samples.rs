@@ -692,8 +692,8 @@ fn sum(parts: &Parts) -> SignedNanos {
 }
 
 /// Renders a run: a block lost before any answer, one answered, a late duplicate, one lost, one
-/// over a stepped clock, and two over a changed path on which a name needs quotes and two hops
-/// share one.
+/// over a stepped clock. Two blocks have another path. On it a name needs quotes and two hops share
+/// one.
 pub(in crate::report) fn with_blocks(render: impl FnMut(&BlockLine<'_>) -> String) -> String {
     let names = |names: &[(u8, &str)]| -> VecMap<u8, String> {
         names

@@ -3,7 +3,7 @@
 //!
 //! The table has one row per part of the delay, in the order in which the bytes meet them, in mtr's
 //! columns, in milliseconds. `Avg` is a part's sum over all blocks / blocks, so the column adds up
-//! to that of the total; the other columns are of the blocks that have the part. `>` marks the row
+//! to that of the total. The other columns cover the blocks that have the part. `>` marks the row
 //! that the verdict names; nothing if nothing changed.
 //!
 //! - `Loss%` and `Snt` stand above the table: blocks get lost on the path as a whole. Under TCP a
@@ -13,11 +13,11 @@
 //! - `Retr` counts the TCP segments sent again, forward and return; it is there where nodes read
 //!   it.
 //! - `Incr` is the growth over the baseline; a note names the figure.
-//! - `Dir` is the direction in which a segment queues: the verdict's for the segment it names, else
-//!   the one whose one-way excess is larger (`both` where the lesser is more than half of the
-//!   greater), at the 95th percentile.
-//! - In the place of the bar stands `WARNING` or `CRITICAL` where the part is beyond such a limit;
-//!   below the table stand those limits and the changes of their states, with the deciding block.
+//! - `Dir` is the direction in which a segment queues. The verdict gives it for the segment it
+//!   names, else the larger one-way excess at the 95th percentile. It is `both` where the smaller
+//!   excess is more than half of the larger one.
+//! - `WARNING` or `CRITICAL` replaces the bar where the part is beyond such a limit. Below the
+//!   table are those limits and the changes of their states, with the deciding block.
 //! - `-` is a figure that is not known; a blank one has no meaning in that row.
 //!
 //! A terminal under 90 columns gets no `Last` and `StDev`; the bar takes what the names leave, and

@@ -1,11 +1,11 @@
-//! The records of a run without end, one per window: what is usual by the hour of the week, what
-//! rose against it, and what is over.
+//! The records of a run without end, one per window. They show the usual delay by the hour of the
+//! week, rises against it, and rises that are over.
 //!
-//! A record is expected to be what the same hour was on earlier days; before there is such an hour,
-//! what the last 24 records were. The rest is measured in spreads, of its own last 288 values, and
-//! scanned for a rise that began 3 to 96 windows ago. While a part is named nothing of it is
-//! learnt. Prewhitening by the autocorrelation makes three windows enough; over long spans the
-//! plain sum decides, since an autocorrelation that is a little off spoils the other.
+//! The expected value of a record is that of the same hour on earlier days, else that of the last
+//! 24 records. The rest is measured in spreads, of its own last 288 values, and scanned for a rise
+//! that began 3 to 96 windows ago. While a part is named nothing of it is learnt. Prewhitening by
+//! the autocorrelation makes three windows enough. Over long spans the plain sum decides, since a
+//! small error of the autocorrelation spoils the prewhitened one.
 
 mod cells;
 mod scan;

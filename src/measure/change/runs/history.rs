@@ -57,8 +57,8 @@ pub struct Judged {
 }
 
 impl RunHistory {
-    /// Runs that are compared with, for a run that begins at `at`: those of the same hour of
-    /// earlier days if there are enough, else the latest.
+    /// The earlier runs to compare with a run that begins at `at`. These are the runs at the same
+    /// hour of earlier days if there are enough, else the latest.
     fn compared(&self, at: WallTime) -> Vec<RunFigures> {
         let day = 24 * HOUR;
         let near = |run: &&RunFigures| {
@@ -79,8 +79,8 @@ impl RunHistory {
         latest(&self.usual)
     }
 
-    /// Judges the part whose blocks were pushed to `search`, of a run that began at `at`, and keeps
-    /// its figures: with the usual runs if nothing is named, else apart.
+    /// Judges the part whose blocks were pushed to `search`, of a run that began at `at`. Its
+    /// figures are kept with the usual runs if nothing is named, else apart.
     pub fn judge(&mut self, search: &mut Search, at: WallTime) -> Judged {
         let figures = search.run_figures(at);
         let against = search.against(&self.compared(at));
@@ -172,7 +172,7 @@ impl RunHistory {
     }
 }
 
-/// Forgets what is too old or too much: all of the latest runs stay, and of the others the one
+/// Removes runs that are too old or too many. All of the latest runs stay. Of the others the one
 /// goes that leaves the smallest gap, so that they span weeks.
 fn trim(runs: &mut Vec<RunFigures>) {
     let Some(newest) = runs.last().map(|run| run.at.0) else {

@@ -43,15 +43,12 @@ impl Watch {
         };
         let mut hops = Vec::new();
         for node in nodes {
-            match (node, place) {
-                (AskedNode::Here, Part::Segment { from, to } | Part::Connect { from, to }) => {
-                    hops.extend([from, to]);
-                }
-                (AskedNode::Here, Part::Host(hop) | Part::Behind(hop)) => hops.push(hop),
-                (AskedNode::Here, Part::Total | Part::Server | Part::ServerConnect) => {
-                    hops.extend(all());
-                }
-                (AskedNode::Named(name), _) => {
+            match node {
+                AskedNode::Here => match place.hops() {
+                    [None, None] => hops.extend(all()),
+                    of_part => hops.extend(of_part.into_iter().flatten()),
+                },
+                AskedNode::Named(name) => {
                     let part = PartPattern::Host(Some(name.clone()));
                     let named = all().into_iter();
                     hops.extend(named.filter(|&hop| self.is_about(&part, Part::Host(hop))));

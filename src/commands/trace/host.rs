@@ -1,0 +1,363 @@
+//! One host: its ssh, and the thread that answers the host's script until the node runs.
+
+use super::binaries;
+use crate::cli::PROGRAM;
+use crate::commands::control::{OPTION, READY};
+use crate::remote::answer::{ByteOrder, HostAnswer, Tag};
+use crate::remote::machine;
+use crate::remote::{script, ssh};
+use crate::sync::channel::{channel, Receiver, Sender};
+use crate::sync::{lock, spawn, LARGE_STACK};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Most bytes of a line of a host, and of what is kept of its errors.
+const TEXT_MAX: usize = 16 << 10;
+
+/// Parts of a binary between which its progress is shown.
+const PARTS: usize = 10;
+
+/// What hosts have in common.
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) ssh: ssh::Ssh,
+    pub(super) tag: Tag,
+    pub(super) binaries: Option<PathBuf>,
+    pub(super) installed_only: bool,
+}
+
+/// A step of a host.
+pub(super) enum Event {
+    /// It does this now.
+    State(String),
+    /// Its boot and its network namespace.
+    Machine(String),
+    /// Its node waits for a command line.
+    Ready,
+    /// A line of its node.
+    Node(String),
+    /// Its node ended before it listened.
+    NodeEnded,
+    /// A line that ssh or the host wrote to stderr.
+    Stderr(String),
+    /// It is of no use any more, for this reason.
+    Ended(String),
+}
+
+/// An ssh that runs the script on a host.
+pub(super) struct Host {
+    child: Mutex<Child>,
+    stdin: Mutex<Option<ChildStdin>>,
+    /// The command of the script that runs the node; empty until that is known.
+    run: Mutex<String>,
+    /// The node reads, and has to hear from us.
+    is_ready: AtomicBool,
+}
+
+impl Host {
+    /// Starts ssh and the thread that answers. Events carry `place`; the channel of the second
+    /// value is closed when the host has ended.
+    pub(super) fn start(
+        plan: &Plan,
+        login: &str,
+        place: usize,
+        events: Sender<(usize, Event)>,
+    ) -> Result<(Arc<Self>, Receiver<()>), String> {
+        let words = plan.ssh.run(login, &script::command(&plan.tag));
+        let spawned = Command::new(&words[0])
+            .args(&words[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // An interrupt from the terminal is for us alone: we end the hosts in order.
+            .process_group(0)
+            .spawn();
+        let mut child = spawned.map_err(|error| {
+            let name = &words[0];
+            format!("cannot start {name}: {error}; install an ssh client, or use --ssh COMMAND")
+        })?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let stdin = Mutex::new(child.stdin.take());
+        let host = Arc::new(Self {
+            child: Mutex::new(child),
+            stdin,
+            run: Mutex::default(),
+            is_ready: AtomicBool::new(false),
+        });
+        let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+            return Err("ssh has no pipes".into());
+        };
+        let thread = |error| format!("cannot start a thread: {error}");
+        let (open, ended) = channel(1);
+        let errors = Arc::new(Mutex::new(String::new()));
+        let (kept, noted) = (Arc::clone(&errors), events.clone());
+        let (reading, read) = channel::<()>(1);
+        spawn("stderr", LARGE_STACK, move || {
+            let mut stderr = BufReader::new(stderr);
+            while let Some(line) = read_line(&mut stderr) {
+                let mut kept = lock(&kept);
+                if kept.len() < TEXT_MAX {
+                    kept.push_str(&line);
+                    kept.push('\n');
+                }
+                drop(kept);
+                let _ = noted.send((place, Event::Stderr(line)));
+            }
+            drop(reading);
+        })
+        .map_err(thread)?;
+        let (plan, login, this) = (plan.clone(), login.to_owned(), Arc::clone(&host));
+        spawn("host", LARGE_STACK, move || {
+            let mut talk = Talk {
+                host: &this,
+                plan: &plan,
+                stdout: BufReader::new(stdout),
+                events: &events,
+                place,
+            };
+            let reason = match talk.drive() {
+                Ok(()) => {
+                    // ssh may have more to write than its end.
+                    let _ = read.recv_timeout(Duration::from_secs(1));
+                    let status = lock(&this.child)
+                        .wait()
+                        .ok()
+                        .and_then(|status| status.code());
+                    ssh::failure(&lock(&errors), status, &login)
+                }
+                Err(reason) => reason,
+            };
+            let _ = events.send((place, Event::Ended(reason)));
+            this.close();
+            drop(open);
+        })
+        .map_err(thread)?;
+        Ok((host, ended))
+    }
+
+    /// Writes to the host. An error means that it has ended, which its thread notices.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        if let Some(stdin) = lock(&self.stdin).as_mut() {
+            let _ = stdin.write_all(bytes).and_then(|()| stdin.flush());
+        }
+    }
+
+    /// Shows a node that waits or runs that we are there.
+    pub(super) fn beat(&self) {
+        if self.is_ready.load(Ordering::Acquire) {
+            self.write(b"\n");
+        }
+    }
+
+    /// Runs the node again, after one that could not listen.
+    pub(super) fn run(&self) {
+        let run = lock(&self.run).clone();
+        self.write(run.as_bytes());
+    }
+
+    /// Ends its input: the node ends, then the script, then ssh.
+    pub(super) fn close(&self) {
+        lock(&self.stdin).take();
+    }
+
+    /// Ends ssh at once.
+    pub(super) fn kill(&self) {
+        let _ = lock(&self.child).kill();
+    }
+}
+
+/// Reads a line, without its end and at most `TEXT_MAX` bytes of it; `None` at the end.
+fn read_line(reader: &mut impl BufRead) -> Option<String> {
+    let mut line = Vec::new();
+    let read = reader.take(TEXT_MAX as u64).read_until(b'\n', &mut line);
+    if read.map_or(true, |read| read == 0) {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&line);
+    Some(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// What the look at a host found.
+#[derive(Default)]
+struct Look {
+    machine: String,
+    order: Option<ByteOrder>,
+    path: Option<String>,
+    version: String,
+}
+
+/// The thread's side of the script.
+struct Talk<'a> {
+    host: &'a Host,
+    plan: &'a Plan,
+    stdout: BufReader<ChildStdout>,
+    events: &'a Sender<(usize, Event)>,
+    place: usize,
+}
+
+impl Talk<'_> {
+    fn send(&self, event: Event) {
+        // An error means that the run is over.
+        let _ = self.events.send((self.place, event));
+    }
+
+    fn state(&self, text: impl Into<String>) {
+        self.send(Event::State(text.into()));
+    }
+
+    /// Returns the next answer; `None` at the end.
+    fn answer(&mut self) -> Option<HostAnswer> {
+        loop {
+            let line = read_line(&mut self.stdout)?;
+            if let Some(answer) = HostAnswer::read(&line, &self.plan.tag) {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// Has the host run its node, and passes on what that writes, until the end of ssh. An error is
+    /// the reason that the host cannot be used.
+    fn drive(&mut self) -> Result<(), String> {
+        self.state("connecting");
+        self.host.write(script::FIRST.as_bytes());
+        let Some(look) = self.look() else {
+            return Ok(());
+        };
+        let path = match &look.path {
+            Some(path) if is_same(&look.version) => {
+                self.state(format!("runs the installed {path}"));
+                path.clone()
+            }
+            _ if self.plan.installed_only => return Err(not_installed(&look)),
+            _ => {
+                if !self.place_binary(&look)? {
+                    return Ok(());
+                }
+                String::new()
+            }
+        };
+        *lock(&self.host.run) = format!("run {path}\n");
+        self.host.run();
+        while let Some(answer) = self.answer() {
+            match answer {
+                HostAnswer::Node(line) if line == READY => {
+                    self.host.is_ready.store(true, Ordering::Release);
+                    self.send(Event::Ready);
+                }
+                HostAnswer::Node(line) => self.send(Event::Node(line)),
+                HostAnswer::Ended => {
+                    self.host.is_ready.store(false, Ordering::Release);
+                    self.send(Event::NodeEnded);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Option<Look> {
+        let mut look = Look::default();
+        loop {
+            match self.answer()? {
+                HostAnswer::Machine(machine) => look.machine = machine,
+                HostAnswer::Order(order) => look.order = order,
+                HostAnswer::Host(Some(host)) => self.send(Event::Machine(host)),
+                HostAnswer::Path(path) => look.path = Some(path),
+                HostAnswer::Installed(version) => look.version = version,
+                HostAnswer::End => return Some(look),
+                _ => {}
+            }
+        }
+    }
+
+    /// Copies the first binary that runs there; `false` if ssh ended meanwhile.
+    fn place_binary(&mut self, look: &Look) -> Result<bool, String> {
+        let targets = machine::targets(&look.machine, look.order)
+            .map_err(|reason| format!("{reason}; build the program there and install it"))?;
+        let candidates = binaries::candidates(targets, self.plan.binaries.as_deref());
+        if candidates.is_empty() {
+            return Err(format!(
+                "is a {:?}, and there is no binary for it: put one at DIR/{}/{PROGRAM} and use \
+                 --binaries DIR, or install the program there",
+                look.machine, targets[0]
+            ));
+        }
+        self.host.write(b"dir\n");
+        match self.answer() {
+            None => return Ok(false),
+            Some(HostAnswer::Dir(Some(directory))) => self.state(format!("copies to {directory}")),
+            Some(_) => {
+                return Err(format!(
+                    "no directory to run from: none of $XDG_RUNTIME_DIR, /dev/shm, /tmp, /var/tmp \
+                     and $HOME can be written to and executes (noexec); install {PROGRAM} there"
+                ))
+            }
+        }
+        let mut refused = Vec::new();
+        for path in candidates {
+            let binary = binaries::read(path)?;
+            let (shown, size) = (binary.path.display(), binary.bytes.len());
+            self.host.write(format!("put {size}\n").as_bytes());
+            for (at, piece) in binary.bytes.chunks(size / PARTS + 1).enumerate() {
+                self.state(format!("copies {} %", at * 100 / PARTS));
+                self.host.write(piece);
+            }
+            match self.answer() {
+                None => return Ok(false),
+                Some(HostAnswer::Put(bytes, _)) if bytes != size as u64 => {
+                    return Err(format!(
+                        "took {bytes} of {size} bytes of {shown}: is its disk full?"
+                    ))
+                }
+                Some(HostAnswer::Put(_, version)) if is_same(&version) => return Ok(true),
+                Some(HostAnswer::Put(_, version)) if version.starts_with(PROGRAM) => {
+                    refused.push(format!("{shown} is {version:?}, and this is {}", own()));
+                }
+                Some(HostAnswer::Put(_, output)) => {
+                    refused.push(format!("{shown} does not run there: {output:?}"));
+                }
+                Some(_) => {}
+            }
+        }
+        Err(format!(
+            "{}; build the program for a {:?} and use --binaries DIR, or install it there",
+            refused.join("; "),
+            look.machine
+        ))
+    }
+}
+
+/// The name and the version of this program.
+fn own() -> String {
+    format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Returns `true` if the first line of a `-V` is that of our version. A program that knows no
+/// control prints an error instead.
+fn is_same(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    words.next() == Some(PROGRAM) && words.next() == Some(env!("CARGO_PKG_VERSION"))
+}
+
+fn not_installed(look: &Look) -> String {
+    let own = own();
+    match &look.path {
+        None => {
+            format!("has no {PROGRAM} in its PATH: install {own}, or leave out --installed-only")
+        }
+        Some(path) if look.version.starts_with(&format!("{PROGRAM}: ")) => format!(
+            "versions differ: {path} does not know {OPTION}, and this is {own}: install that, or \
+             leave out --installed-only"
+        ),
+        Some(path) => format!(
+            "versions differ: {path} is {:?}, and this is {own}: install that, or leave out \
+             --installed-only",
+            look.version
+        ),
+    }
+}

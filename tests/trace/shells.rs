@@ -1,0 +1,330 @@
+//! Hosts by a stand-in for ssh: a script that runs the command line in a shell of this host.
+
+use crate::util::{json, need, program, text, Dir, Process};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Stands in for ssh. What a host does before the command is in a file with the host's name. The
+/// program is installed, unless that file resets PATH to `$BARE`.
+struct FakeSsh {
+    dir: Dir,
+}
+
+impl FakeSsh {
+    fn new(name: &str) -> Self {
+        let dir = Dir::new(name);
+        let here = dir.0.display().to_string();
+        std::fs::create_dir(dir.file("run")).unwrap();
+        std::fs::create_dir_all(dir.file("usr")).unwrap();
+        let installed = dir.file("usr/subsegment-tcp-speeds");
+        let binary = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
+        std::os::unix::fs::symlink(binary, installed).unwrap();
+        write(
+            &dir.file("log-in"),
+            &format!(
+                "#!/bin/sh\nexport TMP_OF_TEST={here}\nshell=sh\n\
+                 export XDG_RUNTIME_DIR={here}/run BARE=$PATH PATH={here}/usr:$PATH\n\
+                 [ -r {here}/$1 ] && . {here}/$1\nexec $shell -c \"$2\"\n"
+            ),
+        );
+        Self { dir }
+    }
+
+    /// Has the host run `lines` before the command.
+    fn host(&self, name: &str, lines: &str) -> &Self {
+        write(&self.dir.file(name), lines);
+        self
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = program();
+        command
+            .args(["trace", "--ssh"])
+            .arg(self.dir.file("log-in"));
+        command.args(line.split(' ')).stdin(Stdio::null());
+        command
+    }
+
+    fn trace(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    /// Copies that runs left.
+    fn left(&self) -> usize {
+        std::fs::read_dir(self.dir.file("run")).unwrap().count()
+    }
+
+    /// Runs a line that has to fail; returns its last line on stderr.
+    #[track_caller]
+    fn error(&self, line: &str) -> String {
+        let output = self.trace(line);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{line}: {errors}");
+        errors.lines().last().unwrap_or_default().to_owned()
+    }
+}
+
+fn write(path: &Path, script: &str) {
+    std::fs::write(path, script).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_path_is_measured_whatever_the_login_shells_are() {
+    let ssh = FakeSsh::new("trace-shells");
+    let busybox = need("busybox").display().to_string();
+    let here = ssh.dir.0.display().to_string();
+    let applets = [
+        "sh", "ls", "rm", "sleep", "dd", "cat", "mktemp", "uname", "wc", "head", "chmod",
+    ];
+    std::fs::create_dir(ssh.dir.file("bin")).unwrap();
+    for applet in applets {
+        std::os::unix::fs::symlink(&busybox, ssh.dir.file("bin").join(applet)).unwrap();
+    }
+    ssh.host(
+        "ash",
+        &format!("export PATH={here}/bin\nshell={here}/bin/sh\n"),
+    );
+    ssh.host(
+        "csh",
+        &format!("PATH=$BARE\nshell={}\n", need("tcsh").display()),
+    );
+    ssh.host(
+        "fish",
+        &format!("PATH=$BARE\nshell={}\n", need("fish").display()),
+    );
+    ssh.host(
+        "bash",
+        "PATH=$BARE\nshell=bash\necho Welcome; printf 'prompt$ '; echo warned >&2\n",
+    );
+    // Without debug information, as in a release.
+    let nodes = ssh.dir.file("nodes");
+    let node = nodes
+        .join(std::env::consts::ARCH)
+        .join("subsegment-tcp-speeds");
+    std::fs::create_dir_all(node.parent().unwrap()).unwrap();
+    let mut strip = Command::new(need("strip"));
+    strip
+        .arg("-o")
+        .arg(&node)
+        .arg(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"));
+    assert!(strip.status().unwrap().success());
+    let line = "root@ash=127.0.0.1 csh=127.0.0.1 fish=127.0.0.1 bash=127.0.0.1 ash=127.0.0.1";
+    let output = ssh.trace(&format!(
+        "{line} -c 5 --format json --binaries {}",
+        nodes.display()
+    ));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = text(&output.stdout);
+    let value = json(&output.stdout);
+    let received = crate::util::int(&value, "blocks/received");
+    assert_eq!(received, 5, "{report}");
+    for name in ["ash", "csh", "fish", "bash", "ash#2"] {
+        assert!(report.contains(&format!("\"{name}\"")), "{name}: {report}");
+    }
+    let errors = text(&output.stderr);
+    assert!(
+        errors.contains("note: ash and csh are one machine"),
+        "{errors}"
+    );
+    assert_eq!(ssh.left(), 0);
+}
+
+#[test]
+fn a_server_behind_the_last_host_is_timed() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let ssh = FakeSsh::new("trace-server");
+    let line = format!("edge=127.0.0.1 --server {address} -c 5 --format json");
+    let output = ssh.trace(&line);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = text(&output.stdout);
+    assert!(report.contains("\"connect\""), "{report}");
+    server.set_nonblocking(true).unwrap();
+    assert!(server.accept().is_ok(), "the exit has connected");
+}
+
+#[test]
+fn an_error_names_the_host_the_step_and_the_remedy() {
+    let ssh = FakeSsh::new("trace-errors");
+    let here = ssh.dir.0.display().to_string();
+    std::fs::create_dir_all(ssh.dir.file("bin")).unwrap();
+    std::fs::create_dir_all(ssh.dir.file("other/x86_64")).unwrap();
+    write(&ssh.dir.file("bin/uname"), "#!/bin/sh\necho Linux pdp11\n");
+    let old = "#!/bin/sh\necho subsegment-tcp-speeds 0.0.9\n";
+    std::fs::create_dir_all(ssh.dir.file("v009")).unwrap();
+    std::fs::create_dir_all(ssh.dir.file("other/i686")).unwrap();
+    write(&ssh.dir.file("v009/subsegment-tcp-speeds"), old);
+    write(&ssh.dir.file("other/i686/subsegment-tcp-speeds"), old);
+    let broken = "#!/no/such/loader\n";
+    write(&ssh.dir.file("other/x86_64/subsegment-tcp-speeds"), broken);
+    ssh.host("pdp11", &format!("PATH={here}/bin:$BARE\n"));
+    ssh.host("bare", "PATH=$BARE\n");
+    ssh.host("old", &format!("PATH={here}/v009:$BARE\n"));
+    ssh.host(
+        "gone",
+        "echo 'ssh: Could not resolve hostname gone: Name or service not known' >&2\nexit 255\n",
+    );
+    ssh.host(
+        "shut",
+        "echo 'root@shut: Permission denied (publickey,password).' >&2\nexit 255\n",
+    );
+    ssh.host(
+        "new",
+        "echo 'Host key verification failed.' >&2\nexit 255\n",
+    );
+    ssh.host(
+        "nologin",
+        "echo 'This account is currently not available.'\nexit 1\n",
+    );
+    for (line, parts) in [
+        (
+            "gone",
+            &[
+                "trace: gone: ssh: Could not resolve hostname gone",
+                "as ssh knows it",
+            ][..],
+        ),
+        (
+            "edge=127.0.0.1 shut",
+            &["trace: shut: ", "Permission denied", "ssh-copy-id shut"],
+        ),
+        (
+            "new",
+            &["trace: new: Host key verification failed", "by hand"],
+        ),
+        (
+            "nologin",
+            &[
+                "trace: nologin: ssh ended with 1 before an answer",
+                "ssh nologin true",
+            ],
+        ),
+        (
+            "pdp11",
+            &["trace: pdp11: is a \"pdp11\" (little-endian)", "install it"],
+        ),
+        (
+            "bare --installed-only",
+            &[
+                "trace: bare: has no subsegment-tcp-speeds in its PATH",
+                "leave out --installed-only",
+            ],
+        ),
+        (
+            "old --installed-only",
+            &[
+                "trace: old: versions differ",
+                "\"subsegment-tcp-speeds 0.0.9\"",
+                "install that",
+            ],
+        ),
+    ] {
+        let error = ssh.error(line);
+        for part in parts {
+            assert!(error.contains(part), "{line}: {part:?} is not in: {error}");
+        }
+        assert!(
+            error.starts_with("subsegment-tcp-speeds: trace: "),
+            "{error}"
+        );
+    }
+    // Binaries that are of no use come before this program, which runs.
+    let output = ssh.trace(&format!("bare=127.0.0.1 -c 1 --binaries {here}/other"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(ssh.left(), 0);
+}
+
+#[test]
+fn an_installed_program_of_this_version_runs_in_place() {
+    let ssh = FakeSsh::new("trace-installed");
+    let here = ssh.dir.0.display().to_string();
+    let installed = ssh.dir.file("usr/subsegment-tcp-speeds");
+    std::fs::remove_file(&installed).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"), &installed).unwrap();
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+    let before = inode(&installed);
+    let output = ssh.trace("edge=127.0.0.1 -c 3 -v --installed-only");
+    let errors = text(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains(&format!("runs the installed {here}/usr/")),
+        "{errors}"
+    );
+    assert_eq!(inode(&installed), before);
+}
+
+#[test]
+fn a_range_of_ports_is_tried_until_one_is_free() {
+    let ssh = FakeSsh::new("trace-ports");
+    let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+    let first = taken.local_addr().unwrap().port();
+    let last = first.saturating_add(20);
+    let line = format!("edge=127.0.0.1 core=127.0.0.1 -v -c 3 --ports {first}-{last}");
+    let output = ssh.trace(&line);
+    let errors = text(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("edge: listens on "), "{errors}");
+    let error = ssh.error(&format!("edge=127.0.0.1 -c 3 --ports {first}-{first}"));
+    for part in [
+        "trace: edge: its node ended: listen on",
+        "in use",
+        "a wider range",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_dry_run_connects_nowhere_and_prints_what_would_run() {
+    let ssh = FakeSsh::new("trace-dry");
+    ssh.host("edge", "touch $TMP_OF_TEST/connected\n");
+    let output = ssh.trace("root@edge=10.0.0.1 core=10.0.0.7 --server db:5432 --dry-run");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    for part in [
+        "edge:\n",
+        " root@edge sh -c",
+        "--node edge",
+        "--forward-to 10.0.0.7:PORT",
+        "--forward-to db:5432 --remove-perf-headers",
+    ] {
+        assert!(printed.contains(part), "{part:?} is not in {printed}");
+    }
+    assert!(!ssh.dir.file("connected").exists());
+}
+
+#[test]
+fn the_nodes_end_with_trace_however_it_ends() {
+    for signal in ["KILL", "INT"] {
+        let ssh = FakeSsh::new(&format!("trace-{signal}"));
+        let mark = ssh.dir.file("alive");
+        // The host's shell holds the lock file open as long as anything of it runs.
+        ssh.host("edge", &format!("exec 9>{}\n", mark.display()));
+        let mut command = ssh.command("edge=127.0.0.1 -v -c 0 --format jsonl");
+        let mut trace = Process::start(command.stdout(Stdio::piped()));
+        trace.wait_line("edge: listens on");
+        trace.signal(signal);
+        let _ = trace.child.wait();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(15);
+        while is_open(&mark) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{signal}: still there"
+            );
+            std::thread::yield_now();
+        }
+        assert_eq!(ssh.left(), 0);
+    }
+}
+
+/// Returns `true` if a process has the file open.
+fn is_open(path: &Path) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.into_iter().any(|process| {
+        let files = std::fs::read_dir(process.path().join("fd"));
+        let mut files = files.into_iter().flatten().flatten();
+        files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == path))
+    })
+}
