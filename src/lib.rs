@@ -93,7 +93,8 @@ pub mod wire;
 ///   `collect/run_state/mod.rs`, `collect/latest.rs`: pages, their timeline, flows;
 /// - `commands/probe/mod.rs`, `report/json/mod.rs`, `report/text/mod.rs`, `report/text/notes.rs`:
 ///   flows;
-/// - `node/pump/mod.rs`, `report/session.rs`: the HTTP exchanges of `--sessions`;
+/// - `node/pump/mod.rs`, `report/session.rs`, `report/header_delays.rs`, `commands/node.rs`,
+///   `report/prometheus/mod.rs`: the HTTP exchanges of `--sessions`, and stamps in their heads;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
 /// - `cli/help.rs`: the references to texts that a small build lacks;

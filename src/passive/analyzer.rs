@@ -138,7 +138,7 @@ pub struct Analyzer {
     none_due_before: WallTime,
     fragments: Fragments,
     interfaces: Vec<(u32, String)>,
-    budget: Budget,
+    pub(super) budget: Budget,
     filter: Filter,
 }
 
@@ -330,12 +330,11 @@ impl Analyzer {
             .collect();
         left.sort_by_key(|flow| flow.id);
         left.iter_mut().for_each(|flow| self.close(flow));
-        let tally = std::mem::take(&mut self.tally);
-        *self = Self::new(self.limits)
-            .with_targets(self.budget.targets)
-            .with_summaries(self.budget.summaries)
-            .with_filter(std::mem::take(&mut self.filter));
-        self.tally = tally;
+        *self = Self {
+            tally: std::mem::take(&mut self.tally),
+            budget: self.budget.renewed(),
+            ..Self::new(self.limits).with_filter(std::mem::take(&mut self.filter))
+        };
         for flow in left {
             observer.ended(flow);
         }

@@ -13,7 +13,7 @@ pub use json::SCHEMA;
 pub use prometheus::{prometheus, Metrics};
 
 use crate::decimal::Digits;
-use crate::measure::Counts;
+use crate::measure::{Counts, HeaderDelays};
 use crate::passive::{Endpoint, Flow, OneWay, ResponseSample, Sample, Side, Tally};
 use crate::time::{SignedNanos, WallTime};
 use std::fmt::{self, Display, Formatter};
@@ -83,6 +83,8 @@ pub struct Capture<'a> {
     pub fault: Option<&'a str>,
     /// Packets that the kernel dropped; `None` where it was not asked.
     pub kernel_dropped: Option<u64>,
+    /// The delays by stamps in heads of HTTP.
+    pub header_delays: &'a HeaderDelays,
 }
 
 impl PassiveFormat {

@@ -4,6 +4,7 @@ use super::{Answers, Capture, FlowRecord, Millis};
 use crate::decimal::Digits;
 use crate::measure::Summary;
 use crate::passive::{Side, Skip};
+use crate::report::header_delays;
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -186,5 +187,8 @@ pub(super) fn end(whole: &Capture<'_>) -> String {
         let _ = write!(out, " kernel_dropped={dropped}");
     }
     out.push('\n');
+    for sentence in header_delays::sentences(whole.header_delays) {
+        let _ = writeln!(out, "{sentence}");
+    }
     out
 }
