@@ -20,12 +20,12 @@
 //!
 //! | floor | room | turns | into | uses on its own floor |
 //! |---|---|---|---|---|
-//! | 0 | [`time`] | integers | instants and spans that name their clock | |
+//! | 0 | [`time`] | integers | instants and spans that name their clock | `decimal` |
 //! | 0 | [`sync`] | nothing | locks that survive a panic, threads, channels, random numbers | |
 //! | 0 | [`output`] | bytes | stdout, stderr and files, written with checks | |
 //! | 0 | [`vec_map`] | keys and values | a small map in order | |
 //! | 0 | [`columns`] | text | its width on a terminal, shortened and wrapped to it | |
-//! | 0 | [`decimal`] | text | a double | |
+//! | 0 | [`decimal`] | text, whole numbers | a double, digits | |
 //! | 0 | [`annotation`] | classes and names | what a node reports of its host | |
 //! | 1 | [`sys`] | system calls | plain values; it alone holds `unsafe` | |
 //! | 2 | [`wire`] | bytes | frames, and back | |

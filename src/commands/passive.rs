@@ -17,7 +17,7 @@ use crate::node::accept::listen_addresses;
 use crate::output::{print_error, replace};
 use crate::passive::{
     link_type_name, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer,
-    Packet, Paired, Pairing, Sample, Side, Stream, TcpSegment,
+    Packet, Paired, Pairing, Sample, Side, Skip, Stream, TcpSegment,
 };
 use crate::report::passive::{prometheus, Capture, FlowRecord, Metrics, PassiveFormat};
 use crate::report::prometheus::Exposition;
@@ -291,6 +291,12 @@ impl Session {
             let known = link_type_name(*link).map_or_else(String::new, |name| format!(" ({name})"));
             complain(&format!(
                 "{name}: {packets} packets of link type {link}{known} are not read"
+            ));
+        }
+        let untimed = self.analyzer.tally().skipped[Skip::NoTime as usize];
+        if untimed > 0 {
+            complain(&format!(
+                "{name}: {untimed} packets have no usable time and are not read"
             ));
         }
         if self.analyzer.tally().nothing_was_read() {

@@ -161,9 +161,7 @@ impl Application {
     #[inline]
     pub(super) fn warm(&self) -> u64 {
         let [client, server] = &self.answers;
-        let turn = self.turn.map_or(0, |turn| turn.seq ^ u32::from(turn.void));
-        let next = self.next[0].or(self.next[1]).unwrap_or(turn);
-        client.warm() ^ server.warm() ^ u64::from(next ^ turn) ^ u64::from(self.fresh[0])
+        client.warm() ^ server.warm() ^ u64::from(self.fresh[0])
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -440,6 +438,11 @@ impl Flow {
         budget: &mut Budget,
     ) {
         let app = &mut self.application;
+        let is_over = app.tls.as_ref().is_some_and(|reader| reader.over);
+        let is_idle = self.http.is_none() && app.tls.is_none();
+        if is_over || (is_idle && (segment.payload_len == 0 || app.foreign)) {
+            return;
+        }
         let before = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
         let tunnel = self.http.as_ref().map_or(true, |http| http.is_tunnel());
         if segment.payload_len > 0 && app.tls.is_none() && tunnel && !app.foreign {
@@ -452,6 +455,9 @@ impl Flow {
             }
         }
         let app = &mut self.application;
+        if is_idle && self.http.is_none() && app.tls.is_none() {
+            return;
+        }
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.segment(now, sender, segment);
             let (over, version) = (reader.over, reader.found.version);
@@ -515,6 +521,11 @@ impl Flow {
     fn look(&mut self, sender: Side, segment: &TcpSegment<'_>, budget: &Budget) {
         let app = &mut self.application;
         let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
+        let opening = http::opening(sender, segment.payload);
+        let begins = opening != Opening::Other || tls::begins_hello(sender, segment.payload);
+        if !begins && (sender == Side::Server || app.next[sender as usize] == Some(seq)) {
+            return;
+        }
         let own = app.next[sender as usize].filter(|_| app.fresh[sender as usize]);
         if app.next[sender as usize].is_some_and(|next| distance(next, seq) > 0) {
             // What follows it has passed before, so its times are not all known.
@@ -524,7 +535,6 @@ impl Flow {
         // Where the first segment is late its data decides.
         let ahead = distance(seq, first);
         let late = ahead > 0 && ahead as usize <= MAX_HELD && sender == Side::Client;
-        let opening = http::opening(sender, segment.payload);
         let other = sender.other() as usize;
         let others = app.next[other].filter(|_| app.fresh[other]);
         let others = others.or(segment.has(ACK).then_some(segment.ack));
@@ -536,7 +546,7 @@ impl Flow {
             _ if late => {}
             Opening::Foreign => app.foreign = true,
             Opening::Http | Opening::Open => {}
-            Opening::Other if tls::begins_hello(sender, segment.payload) => {
+            Opening::Other if begins => {
                 app.tls = Some(Box::new(Reader::new(next, sender)));
                 return;
             }
