@@ -20,12 +20,12 @@
 //!
 //! | floor | room | turns | into | uses on its own floor |
 //! |---|---|---|---|---|
-//! | 0 | [`time`] | integers | instants and spans that name their clock | |
+//! | 0 | [`time`] | integers | instants and spans that name their clock | `decimal` |
 //! | 0 | [`sync`] | nothing | locks that survive a panic, threads, channels, random numbers | |
 //! | 0 | [`output`] | bytes | stdout, stderr and files, written with checks | |
 //! | 0 | [`vec_map`] | keys and values | a small map in order | |
 //! | 0 | [`columns`] | text | its width on a terminal, shortened and wrapped to it | |
-//! | 0 | [`decimal`] | text | a double | |
+//! | 0 | [`decimal`] | text, whole numbers | a double, digits | |
 //! | 0 | [`annotation`] | classes and names | what a node reports of its host | |
 //! | 1 | [`sys`] | system calls | plain values; it alone holds `unsafe` | |
 //! | 2 | [`wire`] | bytes | frames, and back | |
@@ -93,7 +93,8 @@ pub mod wire;
 ///   `collect/run_state/mod.rs`, `collect/latest.rs`: pages, their timeline, flows;
 /// - `commands/probe/mod.rs`, `report/json/mod.rs`, `report/text/mod.rs`, `report/text/notes.rs`:
 ///   flows;
-/// - `node/pump/mod.rs`, `report/session.rs`: the HTTP exchanges of `--sessions`;
+/// - `node/pump/mod.rs`, `report/session.rs`, `report/header_delays.rs`, `commands/node.rs`,
+///   `report/prometheus/mod.rs`: the HTTP exchanges of `--sessions`, and stamps in their heads;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
 /// - `cli/help.rs`: the references to texts that a small build lacks;

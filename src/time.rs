@@ -5,6 +5,7 @@
 //! or on one that may have been stepped, so a negative one is a finding. [`Nanos`] is a length of
 //! time and never negative.
 
+use crate::decimal::fill_digits;
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Neg, Sub};
@@ -231,15 +232,20 @@ impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0 / NANOS_PER_SEC;
         let (year, month, day) = civil_from_days((seconds / 86_400) as i64);
-        let second_of_day = seconds % 86_400;
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
-            second_of_day / 3_600,
-            second_of_day / 60 % 60,
-            second_of_day % 60,
-            self.0 % NANOS_PER_SEC
-        )
+        let second = seconds % 86_400;
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        for (from, to, value) in [
+            (0, 4, year as u64),
+            (5, 7, month as u64),
+            (8, 10, day as u64),
+            (11, 13, second / 3_600),
+            (14, 16, second / 60 % 60),
+            (17, 19, second % 60),
+            (20, 29, self.0 % NANOS_PER_SEC),
+        ] {
+            fill_digits(&mut text[from..to], value);
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

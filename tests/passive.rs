@@ -541,7 +541,8 @@ fn captures_of_both_ends_give_one_way_delays_and_all_eight_http_times() {
             16,
             "{http}"
         );
-        assert!(!http.contains("null"), "{http}");
+        let times = http.replace("\"headers\":null", "");
+        assert!(!times.contains("null"), "{http}");
     }
     let lines = passive(&[near, "--peer", far, "--format", "lines"], 0);
     let one_way: Vec<&str> = lines

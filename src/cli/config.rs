@@ -71,6 +71,10 @@ pub struct Common {
     pub limits: Vec<Rule>,
     /// `--sessions`: where records of connections are written; `None` = nowhere.
     pub sessions: Option<PathBuf>,
+    /// `--http-read`: fields of heads of HTTP that hold stamps, beside the usual ones.
+    pub http_read: Vec<String>,
+    /// `--http-clock`: names in stamps, and the nodes of the path that run on those hosts.
+    pub http_clocks: Vec<(String, String)>,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
     /// `true` if stamps hold the kernel's arrival time; `false` with `--no-kernel-times`.
@@ -115,6 +119,8 @@ impl Default for Common {
             rules: None,
             limits: Vec::new(),
             sessions: None,
+            http_read: Vec::new(),
+            http_clocks: Vec::new(),
             hop_limit: 32,
             kernel_times: true,
             ask: Classes::default(),

@@ -216,6 +216,7 @@ impl Arguments {
             ));
         }
         check_proxy(&options, mode)?;
+        check_http(&options.common, mode)?;
         check_metrics(&options, mode)?;
         let common = options.common.clone();
         let command = match mode {
@@ -302,6 +303,21 @@ fn check_proxy(options: &Options, mode: Mode) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Checks that HTTP is followed where stamps are wanted of it.
+fn check_http(common: &Common, mode: Mode) -> Result<(), String> {
+    let wanted = [
+        ("--http-read", !common.http_read.is_empty()),
+        ("--http-clock", !common.http_clocks.is_empty()),
+    ];
+    let wanted = wanted.iter().find(|(_, wanted)| *wanted);
+    match wanted.filter(|_| mode != Mode::Passive && common.sessions.is_none()) {
+        Some((name, _)) => Err(remedied(format_args!(
+            "{name} needs --sessions FILE: without it a node reads no HTTP"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Checks the options of metrics, and of many targets, against each other.
@@ -999,6 +1015,18 @@ mod tests {
         ("sessions", "-l :1 -f b:1 --sessions s", RELAY, |c| {
             c.common.sessions = Some("s".into());
         }),
+        (
+            "http-read",
+            "-l :1 -f b:1 --accept raw --sessions s --http-read X-Stamp",
+            "-l :1 -f b:1 --accept raw --sessions s",
+            |c| c.common.http_read = vec!["X-Stamp".into()],
+        ),
+        (
+            "http-clock",
+            "-l :1 -f b:1 --accept raw --sessions s --http-clock lb-1=B",
+            "-l :1 -f b:1 --accept raw --sessions s",
+            |c| c.common.http_clocks = vec![("lb-1".into(), "B".into())],
+        ),
         ("baseline", "probe b:1 --baseline s", PROBE, |c| {
             c.common.baseline = Some("s".into());
         }),
@@ -1228,6 +1256,14 @@ check-rules
     --snmp "::1" is ambiguous: write an IPv6 address in brackets, [2001:db8::1]:9000
 -l :1 --snmp-community x
     --snmp-community needs --snmp ADDR
+-l :1 -f b:1 --accept raw --http-read X-Stamp
+    --http-read needs --sessions FILE: without it a node reads no HTTP
+-l :1 -f b:1 --accept raw --http-clock lb=B
+    --http-clock needs --sessions FILE: without it a node reads no HTTP
+-l :1 -f b:1 --accept raw --sessions s --http-read X[
+    --http-read "X[" is no header name: expected up to 64 letters, digits, - and _
+-l :1 -f b:1 --accept raw --sessions s --http-clock lb
+    --http-clock "lb" is not NAME=NODE, as in haproxy-1=B
 -l :1 --snmp r --snmp-objects laLoad
     --snmp-objects "laLoad" has "laLoad", which needs a number of its row: write an object by
         its numbers, 1.3.6.1.2.1.1.5.0, or as sysUpTime, laLoad.1, ifHCInOctets.2

@@ -1,6 +1,7 @@
 //! Measurements from all pumps in; the state of the run, its latest report and the requests for
 //! annotations out.
 
+pub mod header_state;
 pub mod latest;
 pub mod path_key;
 pub mod path_labels;

@@ -10,7 +10,7 @@ use crate::measure::{
 };
 use crate::report::{part_name, Blocks, PathNode, PathReport, ServerDown};
 use crate::sys;
-use crate::time::{MonoTime, Nanos};
+use crate::time::{MonoTime, Nanos, SignedNanos};
 use crate::vec_map::VecMap;
 use crate::wire::NodeRole;
 use std::sync::Arc;
@@ -56,6 +56,13 @@ const HISTOGRAMS: usize = 64 << 10;
 const BUCKETS: usize = 64;
 
 impl PathState {
+    /// Returns the clock of the node `name` less that of this node; `None` if it is not known.
+    pub(super) fn offset_of(&self, name: &str) -> Option<SignedNanos> {
+        let mut names = self.names.iter();
+        let (hop, _) = names.find(|(_, known)| known.as_str() == name)?;
+        self.model.offset_to(*hop)
+    }
+
     pub(super) fn new(hop: u8, name: &str, model: Model, rules: Arc<[Rule]>) -> Self {
         Self {
             model,

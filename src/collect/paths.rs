@@ -78,6 +78,10 @@ impl Paths {
         self.paths.iter().map(|(key, path)| (key, &**path))
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &PathState> + Clone {
+        self.paths.values().map(|path| &**path)
+    }
+
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut PathState> {
         self.paths.values_mut().map(|path| &mut **path)
     }

@@ -11,6 +11,7 @@
 
 use crate::annotation::NodeAnnotations;
 use crate::collect::path_key::{PathKey, REST};
+use crate::http::stamp::{StampedExchange, TraceParent};
 use crate::measure::ServerOutcome;
 use crate::measure::{Direction, HopStamp, Retransmits, Trip};
 use crate::report::PathNode;
@@ -64,6 +65,11 @@ pub enum Measurement {
     /// Readings of retransmissions that came with the END of a connection: the path, and the
     /// readings.
     Retransmits(PathKey, Vec<Retransmits>),
+    /// The heads of a request and its response held stamps: the path, the heads, and when the
+    /// first bytes of both passed here.
+    Headers(PathKey, Box<StampedExchange>),
+    /// A block holds a request of this trace: the path, the connection, the number of the block.
+    Trace(PathKey, u32, u64, TraceParent),
     /// A sentence for the report.
     Notice(String),
 }
@@ -77,6 +83,8 @@ impl Measurement {
             | Self::BehindExit(key, ..)
             | Self::ServerConnect(key, ..)
             | Self::NodeAnnotations(key, _)
+            | Self::Headers(key, _)
+            | Self::Trace(key, ..)
             | Self::Retransmits(key, _) => key.share,
             Self::Path(path) => path.key.share,
             Self::Duplicate(_) => 0,
@@ -102,8 +110,10 @@ impl Measurement {
             Self::NodeAnnotations(_, annotations) => annotations.memory(),
             Self::Retransmits(_, readings) => readings.capacity() * size_of::<Retransmits>(),
             Self::Notice(text) | Self::ServerConnect(.., Err(text)) => text.capacity(),
+            Self::Headers(_, exchange) => size_of::<StampedExchange>() + exchange.0.memory(),
             Self::Residence(..)
             | Self::BehindExit(..)
+            | Self::Trace(..)
             | Self::ServerConnect(.., Ok(_))
             | Self::Malformed => 0,
         };

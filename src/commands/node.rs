@@ -1,6 +1,7 @@
 //! The command of a node that listens.
 
 use crate::cli::{AllowSource, Common, ExitCode, HostPort, NodeConfig, PROGRAM};
+use crate::collect::header_state::HeaderClocks;
 use crate::collect::queue::Queue;
 use crate::collect::run::Run;
 use crate::commands::prepare::{
@@ -9,6 +10,7 @@ use crate::commands::prepare::{
 use crate::commands::reload::{check_file, Reload, RuledNode};
 use crate::commands::signals::Signals;
 use crate::commands::{done, Failure};
+use crate::http::stamp::StampNames;
 use crate::node::accept::{bind, listen_addresses, Server, ServerView, Totals};
 use crate::node::accept_limit::AdmissionLimits;
 use crate::node::connection_log::Sessions;
@@ -25,6 +27,7 @@ use crate::session::admission::Accept;
 use crate::session::allow::Network;
 use crate::sys;
 use crate::wire::NodeRole;
+use crate::FULL;
 use std::io;
 use std::net::TcpListener;
 use std::ops::ControlFlow;
@@ -50,11 +53,17 @@ pub fn run(
     let state = run_state(common, role, true).map_err(Failure::failed)?;
     let state = state.within(config.max_memory);
     let printer = printer(common, Output::Stdout).map_err(Failure::failed)?;
-    let sessions = common
-        .sessions
-        .as_deref()
-        .map(|path| sessions::start(path, &node_name(common), role.name()));
+    let sessions = common.sessions.as_deref().map(|path| {
+        let names = FULL.then(|| StampNames::new(&common.http_read));
+        let clocks = HeaderClocks::new(&common.http_clocks);
+        sessions::start(path, &node_name(common), role.name(), names, clocks)
+    });
     let (sessions, writer) = sessions.transpose().map_err(Failure::failed)?.unzip();
+    let clocks = sessions.as_ref().filter(|_| !common.http_clocks.is_empty());
+    let state = match clocks {
+        Some(sessions) => state.with_clocks(sessions.clocks()),
+        None => state,
+    };
     let (mut server, queue, described) = prepare_node(common, config, role, sessions, endpoints);
     let watched = vec![Watched::node(server.watch())];
     let keys = &server.node().settings.keys;

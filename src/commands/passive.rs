@@ -11,12 +11,13 @@ use crate::cli::passive::{Input, PassiveConfig};
 use crate::cli::{Common, ExitCode, HostPort, PROGRAM};
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
+use crate::http::stamp::StampNames;
 use crate::http::{self, Response, Routes};
 use crate::node::accept::listen_addresses;
 use crate::output::{print_error, replace};
 use crate::passive::{
     link_type_name, Analyzer, BoxedFlow, FaultKind, Findings, Flow, Groups, Limits, Observer,
-    Packet, Paired, Pairing, Sample, Side, Stream, TcpSegment,
+    Packet, Paired, Pairing, Sample, Side, Skip, Stream, TcpSegment,
 };
 use crate::report::passive::{prometheus, Capture, FlowRecord, Metrics, PassiveFormat};
 use crate::report::prometheus::Exposition;
@@ -52,7 +53,7 @@ pub fn run(common: &Common, config: &PassiveConfig, signals: Signals) -> Result<
         let _ = sender.send(());
     });
     let result = match &config.peer {
-        Some(peer) => pair::run(config, peer),
+        Some(peer) => pair::run(config, peer, &StampNames::new(&common.http_read)),
         None => single(common, config, stop),
     };
     result.map_err(|text| Failure::new(ExitCode::Failed, text))
@@ -220,6 +221,7 @@ impl Session {
             analyzer: Analyzer::new(limits(config))
                 .with_targets(config.verbose)
                 .with_summaries(!config.verbose && !config.format.has_exchanges())
+                .with_names(StampNames::new(&common.http_read))
                 .with_filter(config.filter.clone()),
             printer: Printer::new(config, with_metrics),
             metrics_file: common.metrics_file.clone(),
@@ -252,6 +254,7 @@ impl Session {
             tally: self.analyzer.tally(),
             flows: self.analyzer.flows_held(),
             kernel_dropped,
+            header_delays: self.analyzer.header_delays(),
         })
     }
 
@@ -268,6 +271,7 @@ impl Session {
             tally: self.analyzer.tally(),
             fault,
             kernel_dropped: self.kernel.dropped(),
+            header_delays: self.analyzer.header_delays(),
         });
         self.printer.write(&end);
         self.printer.flush();
@@ -287,6 +291,12 @@ impl Session {
             let known = link_type_name(*link).map_or_else(String::new, |name| format!(" ({name})"));
             complain(&format!(
                 "{name}: {packets} packets of link type {link}{known} are not read"
+            ));
+        }
+        let untimed = self.analyzer.tally().skipped[Skip::NoTime as usize];
+        if untimed > 0 {
+            complain(&format!(
+                "{name}: {untimed} packets have no usable time and are not read"
             ));
         }
         if self.analyzer.tally().nothing_was_read() {

@@ -11,7 +11,9 @@
 //! Routes for browsers answer only if `Host` names this machine. A page of another site could
 //! otherwise read them through a DNS name that it points here (DNS rebinding).
 
+pub mod head;
 mod request;
+pub mod stamp;
 
 pub use request::Request;
 

@@ -18,6 +18,7 @@ pub mod baseline;
 pub mod change;
 mod clock;
 pub mod compare;
+mod header_delays;
 mod held;
 mod histogram;
 mod model;
@@ -32,6 +33,7 @@ mod verdict;
 pub mod why;
 
 pub use baseline::{PathHistory, Record, RunHistories, StateError, StateText};
+pub use header_delays::{HeaderDelay, HeaderDelayKind, HeaderDelays};
 pub use histogram::{Counts, Histogram, BUCKETS_NS};
 pub use model::{Baseline, FlowPart, FlowStatistics, Model};
 pub use part::Part;

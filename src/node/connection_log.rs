@@ -1,5 +1,7 @@
 //! The records that the pumps of a connection write for `--sessions`.
 
+use crate::collect::header_state::HeaderClocks;
+use crate::http::stamp::{StampNames, StampedExchange, TraceParent};
 use crate::node::end::End;
 use crate::node::pair::EndPair;
 use crate::passive::{Http, Side as HttpSide};
@@ -18,10 +20,22 @@ use std::time::Instant;
 const QUEUE: usize = 4096;
 
 /// The log of a connection, which both of its ends hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ConnectionLog {
     record: Mutex<ConnectionRecord>,
     http: Mutex<Http>,
+    clocks: Arc<HeaderClocks>,
+}
+
+/// What the payload of an application brought to light.
+#[derive(Debug, Default)]
+pub struct FromPayload {
+    /// The exchanges with stamps of other programs that are over.
+    pub stamped: Vec<StampedExchange>,
+    /// The trace of the first request in it; `None` without one.
+    pub trace: Option<TraceParent>,
+    /// `true` if a request's head has begun and not ended.
+    pub is_within_head: bool,
 }
 
 impl ConnectionLog {
@@ -37,13 +51,25 @@ impl ConnectionLog {
     /// Records plain bytes of the application, dated `when` they were read, or now that they are
     /// written.
     #[cold]
-    pub fn payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
+    pub fn payload(
+        &self,
+        from: ConnectionSide,
+        when: Option<WallTime>,
+        bytes: &[u8],
+    ) -> FromPayload {
         let side = match from {
             ConnectionSide::Client => HttpSide::Client,
             ConnectionSide::Server => HttpSide::Server,
         };
         let when = when.unwrap_or_else(|| sys::clock::read().wall);
-        lock(&self.http).read(when, side, bytes);
+        let mut http = lock(&self.http);
+        http.clocks = self.clocks.known();
+        http.read(when, side, bytes);
+        FromPayload {
+            stamped: http.take_stamped(),
+            trace: http.take_trace_parent(),
+            is_within_head: http.is_within_request_head(),
+        }
     }
 }
 
@@ -80,6 +106,9 @@ pub(crate) enum ConnectionEvent {
 pub struct Sessions {
     events: Sender<ConnectionEvent>,
     missed: Arc<AtomicUsize>,
+    /// `None` if no stamps are read.
+    names: Option<Arc<StampNames>>,
+    clocks: Arc<HeaderClocks>,
 }
 
 impl std::fmt::Debug for ConnectionEvent {
@@ -94,10 +123,23 @@ impl std::fmt::Debug for ConnectionEvent {
 
 impl Sessions {
     /// Makes the sender and the queue of the thread that writes.
-    pub(crate) fn channel() -> (Self, Receiver<ConnectionEvent>) {
+    pub(crate) fn channel(
+        names: Option<StampNames>,
+        clocks: HeaderClocks,
+    ) -> (Self, Receiver<ConnectionEvent>) {
         let (events, queue) = channel(QUEUE);
-        let missed = Arc::default();
-        (Self { events, missed }, queue)
+        let sessions = Self {
+            events,
+            missed: Arc::default(),
+            names: names.map(Arc::new),
+            clocks: Arc::new(clocks),
+        };
+        (sessions, queue)
+    }
+
+    /// Returns the clocks of stamps, for the collector.
+    pub fn clocks(&self) -> &Arc<HeaderClocks> {
+        &self.clocks
     }
 
     /// Returns the number of starts and ends that found the queue full.
@@ -131,7 +173,8 @@ impl Sessions {
         let pair = connection.pair();
         let connection_log = Arc::new(ConnectionLog {
             record: Mutex::new(ConnectionRecord::new(client)),
-            http: Mutex::default(),
+            http: Mutex::new(Http::of_process(self.names.clone())),
+            clocks: Arc::clone(&self.clocks),
         });
         pair.client
             .set_connection_log(ConnectionSide::Client, &connection_log);

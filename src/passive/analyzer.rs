@@ -7,7 +7,7 @@ use super::filter::Filter;
 use super::flow::{AlsoSeen, BoxedFlow, Flow};
 use super::fragments::Fragments;
 use super::key::{Key, Keyed, Printed};
-use super::packet::{self, Skip, TcpSegment, ACK, SYN};
+use super::packet::{self, Skip, TcpSegment, ACK, FIN, RST, SYN};
 use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
 use super::tally::Tally;
@@ -88,8 +88,6 @@ struct Links {
 struct Slot {
     flow: BoxedFlow,
     key: Key,
-    /// `true` if the client is the key's lower end.
-    client_is_low: bool,
     list: u8,
     /// That of its flow.
     interface: u32,
@@ -106,7 +104,6 @@ const CLOSED: u8 = 1;
 struct Parsed<'a> {
     time: WallTime,
     segment: TcpSegment<'a>,
-    key: Key,
     print: u64,
     /// 0 where it is not known.
     interface: u32,
@@ -127,7 +124,7 @@ pub struct Analyzer {
     limits: Limits,
     tally: Tally,
     keyed: Keyed,
-    /// Slots by [`Key::print`]: a quarter of the size of an index by keys, and the slot is looked
+    /// Slots by [`Keyed::print`]: a quarter of the size of an index by keys, and the slot is looked
     /// at anyway.
     index: HashMap<u64, u32, BuildHasherDefault<Printed>>,
     slots: Vec<Option<Slot>>,
@@ -137,9 +134,11 @@ pub struct Analyzer {
     lists: [Recency; 2],
     /// Flows that are closed.
     lingering: usize,
+    /// No closed flow has lingered for long enough before this time.
+    none_due_before: WallTime,
     fragments: Fragments,
     interfaces: Vec<(u32, String)>,
-    budget: Budget,
+    pub(super) budget: Budget,
     filter: Filter,
 }
 
@@ -163,6 +162,7 @@ impl Analyzer {
             free: Vec::new(),
             lists: [empty; 2],
             lingering: 0,
+            none_due_before: WallTime(0),
             fragments: Fragments::default(),
             interfaces: Vec::new(),
             budget: Budget::default(),
@@ -240,9 +240,9 @@ impl Analyzer {
                     .map(|slot| slot.flow.warm())
             });
             std::hint::black_box(warm);
-            for (content, packet) in parsed.iter().zip(batch) {
+            for ((content, at), packet) in parsed.iter().zip(slots).zip(batch) {
                 match content {
-                    Some(Content::Segment(of)) => self.segment(of, observer),
+                    Some(Content::Segment(of)) => self.segment(of, at, observer),
                     Some(Content::Fragment) => self.fragment(packet, observer),
                     None => {}
                 }
@@ -285,12 +285,11 @@ impl Analyzer {
         packet: &Packet<'_>,
         segment: TcpSegment<'a>,
     ) -> Parsed<'a> {
-        let key = Key::of(&segment);
+        let (source, destination) = (&segment.source, &segment.destination);
         Parsed {
             time,
+            print: self.keyed.print(source, destination, segment.tunnel),
             segment,
-            key,
-            print: key.print(self.keyed),
             interface: interface(packet),
         }
     }
@@ -317,7 +316,7 @@ impl Analyzer {
                 return;
             }
             let parsed = self.locate(time, packet, segment);
-            self.segment(&parsed, observer);
+            self.segment(&parsed, None, observer);
         }
     }
 
@@ -331,48 +330,39 @@ impl Analyzer {
             .collect();
         left.sort_by_key(|flow| flow.id);
         left.iter_mut().for_each(|flow| self.close(flow));
-        let tally = std::mem::take(&mut self.tally);
-        *self = Self::new(self.limits)
-            .with_targets(self.budget.targets)
-            .with_summaries(self.budget.summaries)
-            .with_filter(std::mem::take(&mut self.filter));
-        self.tally = tally;
+        *self = Self {
+            tally: std::mem::take(&mut self.tally),
+            budget: self.budget.renewed(),
+            ..Self::new(self.limits).with_filter(std::mem::take(&mut self.filter))
+        };
         for flow in left {
             observer.ended(flow);
         }
     }
 
+    /// Takes a segment, which belongs to the flow in slot `at` if that one's key says so.
     #[inline]
-    fn segment(&mut self, parsed: &Parsed<'_>, observer: &mut impl Observer) {
-        let Parsed {
-            time: now,
-            segment,
-            key,
-            print,
-            interface,
-        } = parsed;
-        let (now, key) = (*now, *key);
-        self.retire_closed(now, observer);
-        let from_low = key.is_low(segment.source);
-        let known = self.find(key, *print, observer);
-        let at = match known {
-            Some(at) if self.is_elsewhere(at, *interface) => return,
-            Some(at) if self.reused(at, from_low, segment) => {
+    fn segment(&mut self, parsed: &Parsed<'_>, at: Option<u32>, observer: &mut impl Observer) {
+        let (now, segment) = (parsed.time, &parsed.segment);
+        if now >= self.none_due_before {
+            self.retire_closed(now, observer);
+        }
+        let found = at.and_then(|at| Some((at, self.sender(at, segment)?)));
+        let found = found.or_else(|| self.find(parsed, observer));
+        let (at, sender) = match found {
+            Some((at, _)) if self.is_elsewhere(at, parsed.interface) => return,
+            Some((at, sender)) if self.reused(at, sender, segment) => {
                 self.retire(at, observer);
                 self.open(parsed, observer)
             }
-            Some(at) => {
+            Some((at, sender)) => {
                 self.touch(at);
-                at
+                (at, sender)
             }
             None => self.open(parsed, observer),
         };
         let Some(slot) = self.slots[at as usize].as_mut() else {
             return;
-        };
-        let sender = match from_low == slot.client_is_low {
-            true => Side::Client,
-            false => Side::Server,
         };
         let flow = &mut slot.flow;
         if let Some(interval_ns) = self.limits.interval_ns {
@@ -389,27 +379,34 @@ impl Analyzer {
         for sample in [findings.handshake, findings.data].into_iter().flatten() {
             observer.sample(flow, &sample);
         }
-        if slot.list == OPEN && flow.ended() != Ended::Open {
+        let ends = segment.flags & (FIN | RST) != 0;
+        if ends && slot.list == OPEN && flow.ended() != Ended::Open {
             slot.list = CLOSED;
             slot.flow.shrink();
             self.lingering += 1;
+            self.none_due_before = WallTime(0);
             self.unlink(at, OPEN);
             self.link(at, CLOSED);
         }
     }
 
+    /// Returns the end that sent the segment, if it belongs to the flow in the slot.
     #[inline]
-    fn find(&mut self, key: Key, print: u64, observer: &mut impl Observer) -> Option<u32> {
-        let at = *self.index.get(&print)?;
-        let found = self.slots[at as usize]
-            .as_ref()
-            .is_some_and(|slot| slot.key == key);
-        if !found {
+    fn sender(&self, at: u32, segment: &TcpSegment<'_>) -> Option<Side> {
+        self.slots.get(at as usize)?.as_ref()?.key.sender(segment)
+    }
+
+    /// Finds the flow of a segment that was not there when its batch was looked at.
+    #[inline(never)]
+    fn find(&mut self, parsed: &Parsed<'_>, observer: &mut impl Observer) -> Option<(u32, Side)> {
+        let at = *self.index.get(&parsed.print)?;
+        let sender = self.sender(at, &parsed.segment);
+        if sender.is_none() {
             // Two keys with one print: once in 2^64 / 100 000 flows, and no sender can choose it.
             // The older one goes.
             self.retire(at, observer);
         }
-        found.then_some(at)
+        Some((at, sender?))
     }
 
     /// Counts a packet of an open connection that passes another interface than its first did.
@@ -440,20 +437,18 @@ impl Analyzer {
     }
 
     #[inline]
-    fn reused(&self, at: u32, from_low: bool, segment: &TcpSegment<'_>) -> bool {
-        let Some(slot) = &self.slots[at as usize] else {
-            return false;
-        };
-        let sender = match from_low == slot.client_is_low {
-            true => Side::Client,
-            false => Side::Server,
-        };
-        slot.flow.is_reused_by(sender, segment, slot.list != OPEN)
+    fn reused(&self, at: u32, sender: Side, segment: &TcpSegment<'_>) -> bool {
+        let slot = self.slots[at as usize].as_ref();
+        slot.is_some_and(|slot| {
+            let is_closed = slot.list != OPEN;
+            (is_closed || segment.has(SYN)) && slot.flow.is_reused_by(sender, segment, is_closed)
+        })
     }
 
     /// A new record, room made for it.
-    fn open(&mut self, parsed: &Parsed<'_>, observer: &mut impl Observer) -> u32 {
-        let (key, segment) = (parsed.key, &parsed.segment);
+    #[inline(never)]
+    fn open(&mut self, parsed: &Parsed<'_>, observer: &mut impl Observer) -> (u32, Side) {
+        let segment = &parsed.segment;
         while self.index.len() >= self.limits.max_flows {
             self.evict(observer);
         }
@@ -463,18 +458,16 @@ impl Analyzer {
             // Servers have the lower port; between equals the first to speak is the client.
             (false, _) => source.port >= destination.port,
         };
-        let ends = if from_client {
-            [source, destination]
-        } else {
-            [destination, source]
+        let (ends, sender) = match from_client {
+            true => ([source, destination], Side::Client),
+            false => ([destination, source], Side::Server),
         };
         let mut flow = Box::new(Flow::new(self.tally.flows, ends, parsed.time));
-        flow.tunnel = key.tunnel;
+        flow.tunnel = segment.tunnel;
         flow.interface = parsed.interface;
         let slot = Slot {
             flow,
-            key,
-            client_is_low: key.is_low(ends[0]),
+            key: Key::of(&ends, segment.tunnel),
             list: OPEN,
             interface: parsed.interface,
         };
@@ -494,8 +487,8 @@ impl Analyzer {
             }
         };
         self.index.insert(parsed.print, at);
-        self.link(at, 0);
-        at
+        self.link(at, OPEN);
+        (at, sender)
     }
 
     /// Moves a slot to the front of its list.
@@ -542,14 +535,17 @@ impl Analyzer {
         Some(self.slots.get(at as usize)?.as_ref()?.flow.last)
     }
 
-    #[inline]
+    #[inline(never)]
     fn retire_closed(&mut self, now: WallTime, observer: &mut impl Observer) {
         let linger = match self.lingering > MAX_LINGERING {
             true => LINGER_LEAST_NS,
             false => LINGER_NS,
         };
+        self.none_due_before = WallTime(u64::MAX);
         while let Some(last) = self.last_seen(self.lists[usize::from(CLOSED)].oldest) {
-            if now.0.saturating_sub(last.0) < linger {
+            let due = WallTime(last.0.saturating_add(linger));
+            if now < due {
+                self.none_due_before = due;
                 break;
             }
             self.retire(self.lists[usize::from(CLOSED)].oldest, observer);

@@ -5,6 +5,7 @@
 //! data back that acknowledges it answers it. Turns that cross, repeat data or have bytes missing
 //! are left out, for their times would not be those of an end. Handshakes of TLS are no turns.
 
+use super::analyzer::Analyzer;
 use super::flow::Flow;
 use super::http::{self, Http};
 use super::message::Opening;
@@ -14,8 +15,10 @@ use super::sent::Findings;
 use super::side::Side;
 use super::tickets::{Part, Tickets};
 use super::tls::{self, Handshake, Reader, Records, APPLICATION_DATA, TLS_1_3};
-use crate::measure::Counts;
+use crate::http::stamp::StampNames;
+use crate::measure::{Counts, HeaderDelays};
 use crate::time::{SignedNanos, WallTime};
+use std::sync::Arc;
 
 /// The bytes of a packet with an alert of TLS 1.3, or with two bytes of data.
 const ALERT_PACKET: u32 = 5 + 2 + 1 + 16;
@@ -78,7 +81,7 @@ pub struct Application {
 }
 
 /// The memory for the reading of payload, for all connections of an analysis.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Budget {
     /// Bytes that wait for those before them.
     pub held: usize,
@@ -88,6 +91,10 @@ pub(super) struct Budget {
     pub targets: bool,
     /// Set if single exchanges are not kept, only their counts and times.
     pub summaries: bool,
+    /// The fields of heads that are read; `None` for none.
+    pub names: Option<Arc<StampNames>>,
+    /// The delays by stamps in heads.
+    pub header_delays: HeaderDelays,
 }
 
 impl Budget {
@@ -97,6 +104,23 @@ impl Budget {
         HISTORY.saturating_sub(self.history)
     }
 
+    /// Returns what an analysis without flows begins with, and moves the delays there.
+    pub(super) fn renewed(&mut self) -> Self {
+        Self {
+            held: 0,
+            history: 0,
+            ..std::mem::take(self)
+        }
+    }
+
+    /// Takes the stamps of the exchanges that are over.
+    #[inline]
+    fn take_stamps(&mut self, http: &mut Http) {
+        for (headers, own) in http.take_stamped() {
+            self.header_delays.record(&headers, own);
+        }
+    }
+
     /// Returns how many more exchanges may be kept.
     #[inline]
     fn room_for_exchanges(&self) -> usize {
@@ -104,6 +128,20 @@ impl Budget {
             true => 0,
             false => self.room(),
         }
+    }
+}
+
+impl Analyzer {
+    /// The same table, which reads stamps of other programs in these fields of heads of HTTP.
+    pub fn with_names(mut self, names: StampNames) -> Self {
+        self.budget.names = Some(Arc::new(names));
+        self.budget.header_delays = HeaderDelays::at("capture");
+        self
+    }
+
+    /// Returns the delays by those stamps so far.
+    pub fn header_delays(&self) -> &HeaderDelays {
+        &self.budget.header_delays
     }
 }
 
@@ -123,9 +161,7 @@ impl Application {
     #[inline]
     pub(super) fn warm(&self) -> u64 {
         let [client, server] = &self.answers;
-        let turn = self.turn.map_or(0, |turn| turn.seq ^ u32::from(turn.void));
-        let next = self.next[0].or(self.next[1]).unwrap_or(turn);
-        client.warm() ^ server.warm() ^ u64::from(next ^ turn) ^ u64::from(self.fresh[0])
+        client.warm() ^ server.warm() ^ u64::from(self.fresh[0])
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -402,10 +438,15 @@ impl Flow {
         budget: &mut Budget,
     ) {
         let app = &mut self.application;
+        let is_over = app.tls.as_ref().is_some_and(|reader| reader.over);
+        let is_idle = self.http.is_none() && app.tls.is_none();
+        if is_over || (is_idle && (segment.payload_len == 0 || app.foreign)) {
+            return;
+        }
         let before = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
         let tunnel = self.http.as_ref().map_or(true, |http| http.is_tunnel());
         if segment.payload_len > 0 && app.tls.is_none() && tunnel && !app.foreign {
-            self.look(sender, segment, budget.targets);
+            self.look(sender, segment, budget);
         } else if let Some(http) = &mut self.http {
             // Data that passed before the first bytes of the client waited for these.
             if let Some(reader) = Reader::instead_of(http, sender, segment) {
@@ -414,6 +455,9 @@ impl Flow {
             }
         }
         let app = &mut self.application;
+        if is_idle && self.http.is_none() && app.tls.is_none() {
+            return;
+        }
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.segment(now, sender, segment);
             let (over, version) = (reader.over, reader.found.version);
@@ -428,14 +472,15 @@ impl Flow {
                 }
             }
         } else if let Some(http) = &mut self.http {
-            let kept = http.exchanges.len();
+            let kept = http.kept();
             http.segment(now, sender, segment, budget.room_for_exchanges());
             if http.is_refuted() {
                 budget.history = budget.history.saturating_sub(kept);
                 self.http = None;
                 app.foreign = true;
             } else {
-                budget.history += http.exchanges.len() - kept;
+                budget.history += http.kept() - kept;
+                budget.take_stamps(http);
             }
         }
         let app = &mut self.application;
@@ -473,9 +518,14 @@ impl Flow {
 
     /// Looks whether the payload begins something that can be read.
     #[inline]
-    fn look(&mut self, sender: Side, segment: &TcpSegment<'_>, targets: bool) {
+    fn look(&mut self, sender: Side, segment: &TcpSegment<'_>, budget: &Budget) {
         let app = &mut self.application;
         let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
+        let opening = http::opening(sender, segment.payload);
+        let begins = opening != Opening::Other || tls::begins_hello(sender, segment.payload);
+        if !begins && (sender == Side::Server || app.next[sender as usize] == Some(seq)) {
+            return;
+        }
         let own = app.next[sender as usize].filter(|_| app.fresh[sender as usize]);
         if app.next[sender as usize].is_some_and(|next| distance(next, seq) > 0) {
             // What follows it has passed before, so its times are not all known.
@@ -485,7 +535,6 @@ impl Flow {
         // Where the first segment is late its data decides.
         let ahead = distance(seq, first);
         let late = ahead > 0 && ahead as usize <= MAX_HELD && sender == Side::Client;
-        let opening = http::opening(sender, segment.payload);
         let other = sender.other() as usize;
         let others = app.next[other].filter(|_| app.fresh[other]);
         let others = others.or(segment.has(ACK).then_some(segment.ack));
@@ -497,7 +546,7 @@ impl Flow {
             _ if late => {}
             Opening::Foreign => app.foreign = true,
             Opening::Http | Opening::Open => {}
-            Opening::Other if tls::begins_hello(sender, segment.payload) => {
+            Opening::Other if begins => {
                 app.tls = Some(Box::new(Reader::new(next, sender)));
                 return;
             }
@@ -506,7 +555,12 @@ impl Flow {
         if self.http.is_none() && !app.foreign {
             let origin = next[0].filter(|_| own.is_some() && sender == Side::Client);
             let origin = origin.or(next[0].filter(|_| segment.has(SYN)));
-            self.http = Some(Box::new(Http::new(next, origin, targets)));
+            self.http = Some(Box::new(Http::new(
+                next,
+                origin,
+                budget.targets,
+                budget.names.clone(),
+            )));
         }
     }
 
@@ -518,9 +572,10 @@ impl Flow {
             reader.give_up();
         }
         if let Some(http) = &mut self.http {
-            let kept = http.exchanges.len();
+            let kept = http.kept();
             http.relieve(budget.room_for_exchanges());
-            budget.history += http.exchanges.len() - kept;
+            budget.history += http.kept() - kept;
+            budget.take_stamps(http);
         }
         let app = &self.application;
         let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
@@ -536,9 +591,10 @@ impl Flow {
             reader.give_up();
         }
         if let Some(http) = &mut self.http {
-            budget.history = budget.history.saturating_sub(http.exchanges.len());
-            if !http.finish(reset, budget.room_for_exchanges()) {
-                self.http = None;
+            budget.history = budget.history.saturating_sub(http.kept());
+            match http.finish(reset, budget.room_for_exchanges()) {
+                true => budget.take_stamps(http),
+                false => self.http = None,
             }
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn front<const N: usize>(bytes: &[u8]) -> Option<&[u8; N]> {
 /// One captured packet, still with its link header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// On the capturing machine's wall clock; `None` in a simple packet block, which carries none.
+    /// On the capturing machine's wall clock; `None` if the packet has no usable time.
     pub time: Option<WallTime>,
     /// The LINKTYPE_ value of its interface.
     pub link: u16,
@@ -234,11 +234,11 @@ impl Decoder {
                 let Some(data) = bytes.get(PCAP_RECORD..end) else {
                     return Ok(Step::Need(end));
                 };
-                // The greatest sum is 4.3e18 + 4.3e12, well below 2^64.
-                let time = u64::from(order.u32_at(header, 0)) * 1_000_000_000
-                    + u64::from(order.u32_at(header, 4)) * nanos_per_tick;
+                // The greatest sum is below 2^64. A fraction of a second or more is damage.
+                let seconds = u64::from(order.u32_at(header, 0)) * 1_000_000_000;
+                let fraction = u64::from(order.u32_at(header, 4)) * nanos_per_tick;
                 let packet = Packet {
-                    time: Some(WallTime(time)),
+                    time: (fraction < 1_000_000_000).then_some(WallTime(seconds + fraction)),
                     link,
                     interface: 0,
                     original: order.u32_at(header, 12),

@@ -124,11 +124,7 @@ impl Flow {
     #[inline]
     pub(super) fn warm(&self) -> u64 {
         let [client, server] = &self.sent;
-        let of = |sent: &Sent| {
-            let last = sent.last_packet.or(sent.last_data).map_or(0, |last| last.0);
-            let counts = sent.packets ^ sent.retransmitted_bytes ^ sent.fin.count;
-            counts ^ last ^ sent.round_trip.warm() ^ sent.track.warm()
-        };
+        let of = |sent: &Sent| sent.packets ^ sent.track.warm() ^ sent.round_trip.warm();
         let http = self.http.as_ref().map_or(0, |http| http.warm());
         of(client) ^ of(server) ^ self.last.0 ^ self.application.warm() ^ http
     }
@@ -239,8 +235,9 @@ impl Flow {
         } else {
             let sent = &mut self.sent[sender as usize];
             // Behind a FIN it is an ACK that was overtaken.
-            let probe = sent.track.empty(segment.seq) && sent.fin.count == 0;
-            sent.keep_alives += u64::from(probe);
+            if sent.track.empty(segment.seq) && sent.fin.count == 0 {
+                sent.keep_alives += 1;
+            }
         }
         let track = &mut self.sent[sender as usize].track;
         track.unstamped = segment.timestamps.is_none();
@@ -280,7 +277,9 @@ impl Flow {
         let Some(acknowledged) = other.track.acknowledge(segment.ack, echo) else {
             return;
         };
-        other.keep_alives += u64::from(acknowledged.keep_alives);
+        if acknowledged.keep_alives > 0 {
+            other.keep_alives += u64::from(acknowledged.keep_alives);
+        }
         let answered = |time: WallTime, basis| Sample {
             time: now,
             sender: sender.other(),
@@ -409,14 +408,17 @@ impl Flow {
                     Some(_) => MAX_UNMATCHED,
                 },
             };
-            let dropped = track.wait(&sighting, passed);
-            sent.unmatched_dropped += u64::from(dropped);
+            if track.wait(&sighting, passed) {
+                sent.unmatched_dropped += 1;
+            }
         }
         let payload = segment.payload_len;
         if payload > 0 {
             let repeated = passed.repeated.min(payload);
             sent.payload_bytes += u64::from(payload);
-            sent.retransmitted_bytes += u64::from(repeated);
+            if repeated > 0 {
+                sent.retransmitted_bytes += u64::from(repeated);
+            }
             sent.first_data.get_or_insert(now);
             sent.last_data = Some(now);
             findings.payload = payload;

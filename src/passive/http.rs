@@ -14,16 +14,21 @@ use super::message::{self, Opening};
 use super::packet::{TcpSegment, ACK, FIN, RST, SYN};
 use super::reassembly::{distance, Piece, Stream};
 use super::side::Side;
+use crate::http::stamp::{StampClock, StampNames, StampedExchange, StampedHeaders, TraceParent};
 use crate::measure::Histogram;
 use crate::time::{SignedNanos, WallTime};
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Most exchanges kept per connection.
 const MAX_EXCHANGES: usize = 1000;
 
 /// Most exchanges under way per connection.
 const MAX_OPEN: usize = 64;
+
+/// Most memory of the stamps that are kept per connection, in bytes.
+const MAX_STAMPS: usize = 64 << 10;
 
 /// Most different statuses that are counted apart.
 const MAX_STATUSES: usize = 32;
@@ -50,12 +55,19 @@ pub struct Exchange {
     pub request_seq: Option<u32>,
     /// Sequence number of the response's first byte.
     pub response_seq: Option<u32>,
+    /// The stamps and traces in both heads; `None` without any, or beyond the memory for them.
+    pub headers: Option<Box<StampedHeaders>>,
 }
 
 impl Exchange {
     /// From the request's first packet to the response's first.
     pub fn time_to_first_byte(&self) -> Option<SignedNanos> {
         Some(self.response_first? - self.request_first?)
+    }
+
+    /// Returns the times at which the first bytes of request and response passed.
+    pub fn own_times(&self) -> [Option<WallTime>; 2] {
+        [self.request_first, self.response_first]
     }
 
     fn times(&mut self, side: Side) -> (&mut Option<WallTime>, &mut Option<WallTime>) {
@@ -187,6 +199,16 @@ pub struct Http {
     /// Set once a request with a whole method is over.
     has_method: bool,
     with_targets: bool,
+    /// The fields of heads that are read; `None` for none.
+    names: Option<Arc<StampNames>>,
+    /// Clocks of stamps that are known.
+    pub(crate) clocks: Arc<[StampClock]>,
+    /// The exchanges with stamps that are over, until they are taken.
+    stamped: Vec<StampedExchange>,
+    /// Memory of the stamps of exchanges that are over.
+    stamp_memory: usize,
+    /// The trace of the latest request, until it is taken.
+    trace_parent: Option<TraceParent>,
     /// End and acknowledgment of the client's latest data.
     client_sent: Option<(u32, u32)>,
     /// Highest acknowledgment in the server's data, and the lowest number of data that has it.
@@ -210,12 +232,27 @@ pub(super) fn opening(side: Side, payload: &[u8]) -> Opening {
 }
 
 impl Http {
+    /// A reader of a connection whose bytes a process reads, for [`read`](Self::read). It reads
+    /// stamps in the fields `names`, if there are any.
+    pub fn of_process(names: Option<Arc<StampNames>>) -> Self {
+        Self {
+            names,
+            ..Self::default()
+        }
+    }
+
     /// A reader of a captured connection. `next` are the numbers of the first bytes that each end
     /// will send, as far as known, `origin` the client's first of all.
-    pub(super) fn new(next: [Option<u32>; 2], origin: Option<u32>, with_targets: bool) -> Self {
+    pub(super) fn new(
+        next: [Option<u32>; 2],
+        origin: Option<u32>,
+        with_targets: bool,
+        names: Option<Arc<StampNames>>,
+    ) -> Self {
         let mut http = Self {
             origin,
             with_targets,
+            names,
             ..Self::default()
         };
         for (end, next) in http.ends.iter_mut().zip(next) {
@@ -261,7 +298,10 @@ impl Http {
             };
             gathered + end.stream.memory()
         };
-        self.ends.iter().map(of).sum::<usize>() + self.open.len() * size_of::<Open>()
+        let stamps = |open: &Open| open.exchange.headers.as_ref().map_or(0, |of| of.memory());
+        let open =
+            self.open.len() * size_of::<Open>() + self.open.iter().map(stamps).sum::<usize>();
+        self.ends.iter().map(of).sum::<usize>() + open
     }
 
     /// Takes payload as a process reads it: all of it, in order.
@@ -284,6 +324,26 @@ impl Http {
             end.acknowledged = end.stream.next();
         }
         self.settle(MAX_EXCHANGES);
+    }
+
+    /// Takes the exchanges with stamps that are over since the last call.
+    pub(crate) fn take_stamped(&mut self) -> Vec<StampedExchange> {
+        std::mem::take(&mut self.stamped)
+    }
+
+    /// Takes the trace of the first request with one since the last call.
+    pub fn take_trace_parent(&mut self) -> Option<TraceParent> {
+        self.trace_parent.take()
+    }
+
+    /// Returns `true` while the head of a request has begun and not ended.
+    pub fn is_within_request_head(&self) -> bool {
+        matches!(self.ends[Side::Client as usize].state, State::Head(_))
+    }
+
+    /// Returns how many exchanges the kept ones count for, by their memory.
+    pub(super) fn kept(&self) -> usize {
+        self.exchanges.len() + self.stamp_memory / size_of::<Exchange>()
     }
 
     /// Returns how many exchanges are over.

@@ -2,59 +2,50 @@
 
 use super::encapsulation::Tunnel;
 use super::packet::{Endpoint, TcpSegment};
+use super::side::Side;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
-/// Addresses and ports of a connection, the lower end first, so that both directions have one key.
+/// Addresses and ports of a connection, the client's first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    low: u128,
-    high: u128,
-    /// The lower end's port and the higher's.
+    addresses: [u128; 2],
     ports: [u16; 2],
-    pub(super) tunnel: Option<Tunnel>,
+    tunnel: Option<Tunnel>,
 }
 
 impl Key {
-    #[inline]
-    pub(super) fn of(segment: &TcpSegment<'_>) -> Self {
-        let (a, b) = (segment.source, segment.destination);
-        let tunnel = segment.tunnel;
-        let (low, high) = match (a.address, a.port) <= (b.address, b.port) {
-            true => (a, b),
-            false => (b, a),
-        };
+    /// The key of a connection between these ends, client and server.
+    pub(super) fn of(ends: &[Endpoint; 2], tunnel: Option<Tunnel>) -> Self {
         Self {
-            low: low.address,
-            high: high.address,
-            ports: [low.port, high.port],
+            addresses: ends.map(|end| end.address),
+            ports: ends.map(|end| end.port),
             tunnel,
         }
     }
 
-    /// Returns `true` if this is the lower end.
+    /// Returns the end that sent the segment; `None` if it belongs to another connection.
     #[inline]
-    pub(super) fn is_low(&self, end: Endpoint) -> bool {
-        end.address == self.low && end.port == self.ports[0]
-    }
-}
-
-impl Key {
-    /// 64 bits that stand for it in the index.
-    #[inline]
-    pub(super) fn print(&self, keyed: Keyed) -> u64 {
-        let mut hasher = keyed.build_hasher();
-        hasher.write_u128(self.low);
-        hasher.write_u128(self.high);
-        let [low, high] = self.ports.map(u32::from);
-        hasher.write_u32(low << 16 | high);
-        match self.tunnel {
-            None => {}
-            Some(Tunnel::Vxlan(network)) => hasher.write_u32(network),
-            Some(Tunnel::Gre(key)) => hasher.write_u64(u64::from(key.unwrap_or(0)) << 32),
-            Some(Tunnel::Ip) => hasher.write_u8(0),
+    pub(super) fn sender(&self, segment: &TcpSegment<'_>) -> Option<Side> {
+        let (a, b) = (&segment.source, &segment.destination);
+        let [client, server] = self.addresses;
+        if self.tunnel != segment.tunnel {
+            return None;
         }
-        hasher.finish()
+        if self.ports == [a.port, b.port] && (client, server) == (a.address, b.address) {
+            return Some(Side::Client);
+        }
+        let back = self.ports == [b.port, a.port] && (client, server) == (b.address, a.address);
+        back.then_some(Side::Server)
+    }
+
+    /// Returns the [`Keyed::print`] of its segments.
+    pub(super) fn print(&self, keyed: Keyed) -> u64 {
+        let end = |at: usize| Endpoint {
+            address: self.addresses[at],
+            port: self.ports[at],
+        };
+        keyed.print(&end(0), &end(1), self.tunnel)
     }
 }
 
@@ -94,6 +85,32 @@ impl Keyed {
             factor: state.hash_one(1_u8) | 1,
         }
     }
+
+    /// Returns 64 bits that stand for a connection in the index, the same for both directions.
+    #[inline]
+    pub(super) fn print(self, a: &Endpoint, b: &Endpoint, tunnel: Option<Tunnel>) -> u64 {
+        // Two steps for each end, which the processor does side by side for both.
+        let of = |end: &Endpoint| {
+            let [low, high] = [end.address as u64, (end.address >> 64) as u64];
+            let address = fold(low ^ self.seed, high ^ self.factor);
+            fold(address ^ u64::from(end.port), self.factor)
+        };
+        let ends = of(a).wrapping_add(of(b));
+        let inside = match tunnel {
+            None => return ends,
+            Some(Tunnel::Vxlan(network)) => u64::from(network),
+            Some(Tunnel::Gre(key)) => 1 << 32 | u64::from(key.unwrap_or(0)),
+            Some(Tunnel::Ip) => 2 << 32,
+        };
+        fold(ends ^ inside, self.factor)
+    }
+}
+
+/// The two halves of a product, one upon the other.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
 }
 
 impl BuildHasher for Keyed {
@@ -121,8 +138,7 @@ impl Hasher for Folding {
 
     #[inline]
     fn write_u64(&mut self, value: u64) {
-        let product = u128::from(self.state ^ value) * u128::from(self.factor);
-        self.state = (product as u64 ^ (product >> 64) as u64).wrapping_add(self.factor);
+        self.state = fold(self.state ^ value, self.factor).wrapping_add(self.factor);
     }
 
     #[inline]

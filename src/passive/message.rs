@@ -1,7 +1,8 @@
-//! The first bytes of HTTP/1.x messages in; method, target, status and length of the body out.
+//! The first bytes of HTTP/1.x messages in; method, target and status out.
 //!
-//! Read RFC 9112 §2 to §6 first. RTSP, SIP and ICAP have the same form and another version.
+//! Read RFC 9112 §2 to §4 first. RTSP, SIP and ICAP have the same form and another version.
 
+use crate::http::head::is_token;
 use std::borrow::Cow;
 
 /// The longest head, or line of a chunk, that is gathered.
@@ -38,14 +39,6 @@ pub(super) struct RequestLine<'a> {
     pub method: &'a [u8],
     /// `None` where its end is not there.
     pub target: Option<&'a [u8]>,
-}
-
-/// The characters of RFC 9110 §5.6.2.
-#[inline]
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.')
-        || matches!(byte, b'^'..=b'`' | b'|' | b'~')
 }
 
 /// The bytes without the empty lines before a request that RFC 9112 §2.2 allows.
@@ -166,35 +159,6 @@ pub(super) fn end_of_head(head: &[u8], known: usize) -> Option<usize> {
         before.ends_with(b"\n") || before.ends_with(b"\n\r")
     });
     empty.next().map(|at| at + 1)
-}
-
-/// The length of the body, by its head.
-pub(super) enum Length {
-    Unknown,
-    Bytes(u64),
-    Chunked,
-}
-
-impl Length {
-    pub(super) fn of(head: &[u8]) -> Self {
-        let mut length = Self::Unknown;
-        for line in head.split(|byte| *byte == b'\n').skip(1) {
-            let Some(colon) = line.iter().position(|byte| *byte == b':') else {
-                continue;
-            };
-            let value = || String::from_utf8_lossy(&line[colon + 1..]);
-            if line[..colon].eq_ignore_ascii_case(b"transfer-encoding") {
-                if value().trim().to_ascii_lowercase().ends_with("chunked") {
-                    return Self::Chunked;
-                }
-            } else if line[..colon].eq_ignore_ascii_case(b"content-length") {
-                if let Ok(bytes) = value().trim().parse() {
-                    length = Self::Bytes(bytes);
-                }
-            }
-        }
-        length
-    }
 }
 
 /// Returns `true` if these few bytes may be the beginning of a method.

@@ -118,7 +118,7 @@ pub enum Skip {
     CutShort,
     /// Lengths that contradict each other.
     Malformed,
-    /// A simple packet block, which has no time.
+    /// A simple packet block, which has no time, or a time that cannot be one.
     NoTime,
 }
 

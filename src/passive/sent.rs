@@ -23,14 +23,25 @@ impl Event {
     }
 }
 
-/// One direction of a connection, as the capture point saw it.
+/// One direction of a connection, as the capture point saw it. Its order is that of memory: what
+/// most packets need lies together.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Sent {
     /// Segments.
     pub packets: u64,
     /// Payload of all of them, repeated payload included, keep-alive probes not.
     pub payload_bytes: u64,
-    /// The part of it that had passed before.
+    /// Last packet of any kind.
+    pub last_packet: Option<WallTime>,
+    /// First packet with payload.
+    pub first_data: Option<WallTime>,
+    /// Last one.
+    pub last_data: Option<WallTime>,
+    pub(super) track: Track,
+    /// Of the data sent: from here to the other end and back. The handshake's are apart.
+    pub round_trip: Histogram,
+    /// The part of the payload that had passed before.
     pub retransmitted_bytes: u64,
     /// SYN without ACK.
     pub syn: Event,
@@ -43,23 +54,14 @@ pub struct Sent {
     /// The time at which this end moved to the established state, by what passed: the client's by
     /// the SYN-ACK, the server's by the ACK.
     pub established: Option<WallTime>,
-    /// First packet with payload.
-    pub first_data: Option<WallTime>,
-    /// Last one.
-    pub last_data: Option<WallTime>,
-    /// Last packet of any kind.
-    pub last_packet: Option<WallTime>,
     /// RFC 5681: no payload, the same number and window again while data is outstanding.
     pub duplicate_acks: u64,
     /// Segments that announce a closed window.
     pub zero_windows: u64,
     /// Keep-alive probes (RFC 9293 §3.8.4): at most one byte, already acknowledged.
     pub keep_alives: u64,
-    /// Of the data sent: from here to the other end and back. The handshake's are apart.
-    pub round_trip: Histogram,
     /// Segments whose match was given up because too many were waiting.
     pub unmatched_dropped: u64,
-    pub(super) track: Track,
 }
 
 impl Sent {

@@ -48,37 +48,40 @@ struct Waiting {
     ambiguous: bool,
 }
 
-/// The state of a direction's numbers.
+/// The state of a direction's numbers. Its order is that of memory: what most packets need lies
+/// together.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(super) struct Track {
+    /// SYNs and SYN-ACKs that passed.
+    syns: Vec<(Option<Timestamps>, WallTime)>,
+    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
+    gaps: Vec<(u32, u32)>,
+    /// Segments without timestamps that wait for their ACK, oldest first.
+    by_sequence: VecDeque<Waiting>,
+    /// First sightings of TSvals that wait for their echo, oldest first.
+    by_ts_val: VecDeque<Waiting>,
     /// SND.UNA: what the other end has acknowledged of it.
     pub(super) una: Option<u32>,
     /// One past the highest sequence number that is known to have been sent.
     pub(super) next: Option<u32>,
     /// Of its SYN or SYN-ACK.
     pub(super) initial: Option<u32>,
-    /// The window of its latest segment.
-    pub(super) window: u16,
-    /// Its latest segment had no timestamps, so that it echoes none.
-    pub(super) unstamped: bool,
-    /// The lowest number seen, if there is a `next`.
-    lowest: u32,
     /// The end of the highest gap that is not acknowledged yet.
     hole: Option<u32>,
     /// The latest first sighting of a TSval.
     newest: Option<(u32, WallTime)>,
-    /// First sightings of TSvals that wait for their echo, oldest first.
-    by_ts_val: VecDeque<Waiting>,
-    /// Segments without timestamps that wait for their ACK, oldest first.
-    by_sequence: VecDeque<Waiting>,
-    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
-    gaps: Vec<(u32, u32)>,
-    syns: Vec<(Option<Timestamps>, WallTime)>,
     /// The latest segments that took sequence space, among which the original of a copy is looked
     /// for.
     latest: [(u32, u32, WallTime); 2],
+    /// The lowest number seen, if there is a `next`.
+    lowest: u32,
     /// Empty segments at `next` while nothing else of this direction is known.
     empty_at_start: u32,
+    /// The window of its latest segment.
+    pub(super) window: u16,
+    /// Its latest segment had no timestamps, so that it echoes none.
+    pub(super) unstamped: bool,
 }
 
 /// `a - b` around the circle of sequence numbers (RFC 9293 §3.4), as a signed distance.
@@ -516,9 +519,7 @@ impl Track {
     #[inline]
     pub(super) fn warm(&self) -> u64 {
         let waiting = self.by_ts_val.front().map_or(0, |of| of.ts_val);
-        let numbers = self.una.or(self.next).or(self.initial).unwrap_or(0);
-        let latest = self.latest[0].0 ^ self.newest.map_or(0, |newest| newest.0);
-        u64::from(waiting ^ numbers ^ latest ^ self.lowest ^ u32::from(self.window))
+        u64::from(waiting ^ self.latest[0].0 ^ self.latest[1].0 ^ self.lowest)
     }
 
     /// Gives back the memory of what a closed connection does not measure any more.

@@ -197,6 +197,7 @@ impl Printer {
                 0 => self.unopened,
                 cookie => cookie,
             },
+            trace: taken.and_then(|taken| taken.trace),
             hop_stamps: taken.map_or(&[], |taken| &taken.trip.hop_stamps),
             offsets: &|| taken.map_or(Vec::new(), |taken| run_state.model_of(taken.path).offsets()),
         };

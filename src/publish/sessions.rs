@@ -6,6 +6,8 @@
 //! request over HTTP takes that lock for one copy of each record. Without `--sessions` nothing is
 //! noted and no clock is read.
 
+use crate::collect::header_state::HeaderClocks;
+use crate::http::stamp::StampNames;
 use crate::http::Take;
 use crate::node::connection_log::{snapshot, ConnectionEvent, HasEnds, Sessions};
 use crate::output::OutputError;
@@ -50,6 +52,7 @@ pub struct SessionsWriter {
 }
 
 /// Opens the file to append to it, and starts the thread; `node` and `role` stand in each line.
+/// Stamps are read in the fields `names` of heads of HTTP, if there are any.
 ///
 /// # Errors
 ///
@@ -58,6 +61,8 @@ pub fn start(
     path: &Path,
     node: &str,
     role: &str,
+    names: Option<StampNames>,
+    clocks: HeaderClocks,
 ) -> Result<(Sessions, SessionsWriter), OutputError> {
     // Earlier lines are kept: also those of another process with the same file.
     let file = OpenOptions::new().append(true).create(true).open(path);
@@ -65,7 +70,7 @@ pub fn start(
         Ok(file) => LineFile::new(path.into(), file),
         Err(cause) => return Err(OutputError::writing(path.display().to_string(), cause)),
     };
-    let (sessions, queue) = Sessions::channel();
+    let (sessions, queue) = Sessions::channel(names, clocks);
     let (node, role) = (node.to_owned(), role.to_owned());
     let counted = sessions.clone();
     let (sender, outcome) = channel(1);

@@ -1,6 +1,7 @@
 //! A block of a run, for the formats with a line per block.
 
 use super::name_or_hop;
+use crate::http::stamp::TraceParent;
 use crate::measure::{HopStamp, Parts};
 use crate::time::{SignedNanos, WallTime};
 use crate::vec_map::VecMap;
@@ -31,6 +32,8 @@ pub struct MeasuredBlock<'a> {
     pub line: BlockLine<'a>,
     /// The identifier of the session, which is the first half of a trace identifier.
     pub cookie: u64,
+    /// The trace of the request that the block holds; `None` without one.
+    pub trace: Option<TraceParent>,
     /// The stamps of all hops; empty for a lost block.
     pub hop_stamps: &'a [HopStamp],
     /// Returns far clock minus near clock of each segment; `None` if it is unknown.

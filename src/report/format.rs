@@ -169,6 +169,7 @@ mod tests {
                         let block = MeasuredBlock {
                             line: *block,
                             cookie: 1,
+                            trace: None,
                             hop_stamps: &[],
                             offsets: &Vec::new,
                         };

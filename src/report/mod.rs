@@ -7,6 +7,7 @@ pub mod block;
 pub mod comparison;
 pub mod csv;
 pub mod format;
+pub(crate) mod header_delays;
 pub mod history;
 pub mod html;
 pub mod influx;
@@ -26,7 +27,7 @@ pub mod text;
 use crate::annotation::NodeAnnotations;
 use crate::measure::sla::{LimitState, RuleEvent};
 use crate::measure::timeline::Timeline;
-use crate::measure::{FlowStatistics, Histogram, Part, Sla, Statistics, VerdictKind};
+use crate::measure::{FlowStatistics, HeaderDelays, Histogram, Part, Sla, Statistics, VerdictKind};
 use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::fmt::Write as _;
@@ -259,6 +260,8 @@ pub struct Report {
     pub timeline: Option<Timeline>,
     /// The first annotations since the same classes are requested: the origin of counters.
     pub first_annotations: Vec<NodeAnnotations>,
+    /// The delays by stamps in heads of HTTP, of all paths.
+    pub header_delays: HeaderDelays,
     /// Measurements dropped because the collector was behind.
     pub dropped: u64,
     /// Sentences about a broken path, a pool of nodes or an error.

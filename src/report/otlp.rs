@@ -8,6 +8,9 @@
 //! `subsegment.direction_known` is true. Else the split is in halves and the value false. The
 //! stamps themselves, each on its own node's clock, are attributes.
 //!
+//! The trace of a block that holds an HTTP request with `traceparent` is that of the request, and
+//! the root span is a child of the span that sent it.
+//!
 //! A residence belongs to the service of its node's name, a segment to the service `network`. A
 //! lost block has a root span with an error and no length.
 
@@ -22,6 +25,10 @@ const ERROR: u64 = 2; // STATUS_CODE_ERROR
 /// The service of segments.
 const NETWORK: &str = "network";
 const ROOT: u64 = 1;
+/// The bits that hold the number of a span within its block.
+const SPANS: u64 = 0xffff;
+/// Spreads successive numbers over 64 bits.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
 enum Value {
     Text(String),
@@ -46,7 +53,7 @@ pub fn line(block: &MeasuredBlock<'_>) -> String {
     if block.line.duplicate {
         return String::new();
     }
-    let trace = format!("{:016x}{:016x}", block.cookie.max(1), block.line.sequence);
+    let ids = Ids::of(block);
     let spans = Walk::new(block).spans();
     let mut services: Vec<&str> = spans.iter().map(|span| span.service.as_str()).collect();
     services.sort_unstable();
@@ -57,7 +64,7 @@ pub fn line(block: &MeasuredBlock<'_>) -> String {
             Array(
                 services
                     .iter()
-                    .map(|&service| resource(service, &trace, &spans)),
+                    .map(|&service| resource(service, &ids, &spans)),
             ),
         );
     }));
@@ -65,7 +72,7 @@ pub fn line(block: &MeasuredBlock<'_>) -> String {
     text
 }
 
-fn resource<'a>(service: &'a str, trace: &'a str, spans: &'a [Span]) -> impl ToJson + 'a {
+fn resource<'a>(service: &'a str, ids: &'a Ids, spans: &'a [Span]) -> impl ToJson + 'a {
     Object(move |w: &mut Writer| {
         let name = [("service.name", Value::Text(service.to_owned()))];
         w.pair(
@@ -81,7 +88,7 @@ fn resource<'a>(service: &'a str, trace: &'a str, spans: &'a [Span]) -> impl ToJ
                 }),
             );
             let own = spans.iter().filter(|span| span.service == service);
-            w.pair("spans", Array(own.map(|span| span.json(trace))));
+            w.pair("spans", Array(own.map(|span| span.json(ids))));
         });
         w.pair("scopeSpans", Array([scope]));
     })
@@ -109,12 +116,13 @@ fn moved(from: WallTime, by: SignedNanos) -> WallTime {
 }
 
 impl Span {
-    fn json<'a>(&'a self, trace: &'a str) -> impl ToJson + 'a {
+    fn json<'a>(&'a self, ids: &'a Ids) -> impl ToJson + 'a {
         let id = |id: u64| format!("{id:016x}");
         Object(move |w: &mut Writer| {
-            w.pair("traceId", trace);
-            w.pair("spanId", &id(self.id));
-            if let Some(parent) = self.parent {
+            w.pair("traceId", &ids.trace);
+            w.pair("spanId", &id(ids.first | self.id));
+            let parent = self.parent.map(|parent| ids.first | parent).or(ids.parent);
+            if let Some(parent) = parent {
                 w.pair("parentSpanId", &id(parent));
             }
             w.pair("name", &self.name);
@@ -140,6 +148,34 @@ impl Span {
                 );
             }
         })
+    }
+}
+
+/// The identifiers of a trace.
+struct Ids {
+    trace: String,
+    /// The parent of the root span; `None` if the trace begins here.
+    parent: Option<u64>,
+    /// Added to the number of a span.
+    first: u64,
+}
+
+impl Ids {
+    /// Those of the request in the block. Other blocks of the same trace have other spans.
+    fn of(block: &MeasuredBlock<'_>) -> Self {
+        let (cookie, sequence) = (block.cookie.max(1), block.line.sequence);
+        match block.trace {
+            Some(trace) => Self {
+                trace: format!("{:032x}", trace.trace),
+                parent: Some(trace.parent),
+                first: (cookie ^ sequence.wrapping_mul(GOLDEN_RATIO)) & !SPANS,
+            },
+            None => Self {
+                trace: format!("{cookie:016x}{sequence:016x}"),
+                parent: None,
+                first: 0,
+            },
+        }
     }
 }
 
@@ -356,6 +392,7 @@ mod tests {
             let block = MeasuredBlock {
                 line: *block,
                 cookie: 0xabc,
+                trace: None,
                 hop_stamps: &[],
                 offsets: &|| OFFSETS.to_vec(),
             };
@@ -394,6 +431,7 @@ mod tests {
             let traced = MeasuredBlock {
                 line: *block,
                 cookie: 1,
+                trace: None,
                 hop_stamps: &[],
                 offsets: &|| OFFSETS.to_vec(),
             };

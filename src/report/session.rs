@@ -20,6 +20,7 @@
 //! line on request (`now`) has no interval. An event that has not happened and an unknown value are
 //! null.
 
+use super::header_delays::headers_object;
 use super::json::write::{Array, Object, ToJson, Writer};
 use crate::passive::Exchange;
 use crate::session::connection_record::{ConnectionRecord, EndRecord, IntervalCounts, Transferred};
@@ -157,6 +158,11 @@ fn exchange(of: &Exchange) -> impl ToJson + '_ {
         w.pair("response_first", of.response_first);
         w.pair("response_last", of.response_last);
         w.pair("time_to_first_byte_ns", of.time_to_first_byte());
+        let headers = of.headers.as_deref();
+        w.pair(
+            "headers",
+            headers.map(|headers| headers_object(headers, of.own_times())),
+        );
     })
 }
 

@@ -11,6 +11,7 @@ mod endless;
 mod finite;
 mod noise;
 mod power;
+mod recorded;
 mod search;
 #[allow(dead_code)]
 #[path = "../../src/measure/tests/simulator.rs"]
@@ -27,7 +28,7 @@ fn tables() {
     let Ok(wanted) = std::env::var("STS_TRIALS") else {
         return;
     };
-    let tables: [(&str, fn()); 17] = [
+    let tables: [(&str, fn()); 18] = [
         ("false", finite::false_verdicts),
         ("power", power::power),
         ("special", finite::special),
@@ -42,6 +43,7 @@ fn tables() {
         ("steps", weeks::steps),
         ("slow", weeks::slow),
         ("bursts", endless::bursts),
+        ("recorded", recorded::recorded),
         ("seldom", endless::seldom),
         ("cost", finite::cost),
         ("cost", weeks::cost),

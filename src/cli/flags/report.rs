@@ -2,15 +2,22 @@
 
 use super::super::value;
 use super::{
-    Flag, Options, Section, Set, COMPARING, EVERY, LISTENING, LOGGING, MEASURING, OPENING,
-    REPORTING, ROW, WITH_BASELINE, WITH_FORMAT, WITH_HTTP, WITH_METRICS, WITH_PROBE_REQUESTS,
-    WITH_STATE,
+    Flag, Options, Section, Set, COMPARING, EVERY, FOLLOWING_HTTP, LISTENING, LOGGING, MEASURING,
+    OPENING, READING_HTTP, REPORTING, ROW, WITH_BASELINE, WITH_FORMAT, WITH_HTTP, WITH_METRICS,
+    WITH_PROBE_REQUESTS, WITH_STATE,
 };
+use crate::http::head;
 use crate::measure::{sla, Sla};
 use crate::report::format;
 
 /// Most tags of a node, so that their annotations leave room for those of other nodes.
 const TAGS_MAX: usize = 16;
+
+/// Most names that `--http-read` and `--http-clock` take.
+const HEADERS_MAX: usize = 16;
+
+/// The longest name of a header.
+const HEADER_MAX: usize = 64;
 
 pub(super) const FLAGS: &[Flag] = &[
     Flag {
@@ -246,6 +253,57 @@ pub(super) const FLAGS: &[Flag] = &[
             /sessions there answers with such a line for each connection that is open.",
         modes: LISTENING,
         set: Set::Path(|s, path| s.common.sessions = Some(path)),
+        ..ROW
+    },
+    Flag {
+        long: "http-read",
+        value: Some("NAME"),
+        section: Section::Report,
+        brief: "read stamps in this HTTP header; repeatable",
+        help: "In HTTP/1.x without TLS, with --sessions and in passive. Values may be seconds, \
+            milliseconds or microseconds since 1970, t=TIME, NAME TIME, or lists of these. \
+            X-Request-Start, X-Queue-Start, Via, Server-Timing and traceparent are always read.",
+        modes: READING_HTTP,
+        set: Set::Text(|s, text| {
+            let is_token = !text.is_empty() && text.bytes().all(head::is_token);
+            if !is_token || text.len() > HEADER_MAX {
+                return Err(format!(
+                    "is no header name: expected up to {HEADER_MAX} letters, digits, - and _"
+                ));
+            }
+            if s.common.http_read.len() == HEADERS_MAX {
+                return Err(format!("is one too many: at most {HEADERS_MAX}"));
+            }
+            s.common.http_read.push(text.to_owned());
+            Ok(())
+        }),
+        full_only: true,
+        ..ROW
+    },
+    Flag {
+        long: "http-clock",
+        value: Some("NAME=NODE"),
+        section: Section::Report,
+        brief: "NAME's stamps are of NODE's clock; repeatable",
+        help: "NAME is a name in stamps, NODE that of a node of this path on the same host, this \
+            one included. The offset of its clock is then taken out of delays by stamps; else the \
+            clocks count as unsynchronised.",
+        modes: FOLLOWING_HTTP,
+        set: Set::Text(|s, text| {
+            let pair = text
+                .split_once('=')
+                .map(|(name, node)| (name.trim(), node.trim()));
+            let pair = pair.filter(|(name, node)| !name.is_empty() && !node.is_empty());
+            let (name, node) = pair.ok_or("is not NAME=NODE, as in haproxy-1=B")?;
+            if s.common.http_clocks.len() == HEADERS_MAX {
+                return Err(format!("is one too many: at most {HEADERS_MAX}"));
+            }
+            s.common
+                .http_clocks
+                .push((name.to_owned(), node.to_owned()));
+            Ok(())
+        }),
+        full_only: true,
         ..ROW
     },
     Flag {

@@ -2,6 +2,7 @@
 
 mod reports;
 
+use crate::collect::header_state::{HeaderClocks, HeaderState};
 use crate::collect::path_key::PathKey;
 use crate::collect::path_labels::PathLabels;
 use crate::collect::path_state::PathState;
@@ -10,9 +11,11 @@ use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequests;
 use crate::collect::state_file::{self, StateFile};
 use crate::collect::windows::{described, Windows, WINDOW};
+use crate::http::stamp::TraceParent;
 use crate::measure::sla::{Rule, Watch};
 use crate::measure::{
-    Baseline, Confidence, Direction, Model, Part, Parts, Trip, TripError, Verdict, VerdictKind,
+    Baseline, Confidence, Direction, HeaderDelays, Model, Part, Parts, Trip, TripError, Verdict,
+    VerdictKind,
 };
 use crate::report::{part_name, Blocks, Broken, FlowReport, PathRest, State};
 use crate::sys;
@@ -40,6 +43,8 @@ pub struct TakenTrip {
     pub duplicate: bool,
     /// Its path.
     pub path: PathKey,
+    /// The trace of the request in it; `None` without one.
+    pub trace: Option<TraceParent>,
 }
 
 /// The figures of one run.
@@ -70,6 +75,7 @@ pub struct RunState {
     notices: Vec<Notice>,
     more_notices: u64,
     malformed: u64,
+    headers: HeaderState,
 }
 
 #[derive(Debug)]
@@ -115,6 +121,7 @@ impl RunState {
             notices: Vec::new(),
             more_notices: 0,
             malformed: 0,
+            headers: HeaderState::at(name),
         };
         run_state.path_at(PathKey::default());
         run_state
@@ -188,6 +195,13 @@ impl RunState {
         self
     }
 
+    /// Keeps the offsets of the clocks of stamps in heads up to date.
+    #[must_use]
+    pub fn with_clocks(mut self, clocks: &Arc<HeaderClocks>) -> Self {
+        self.headers.clocks = Some(Arc::clone(clocks));
+        self
+    }
+
     fn path_at(&mut self, key: PathKey) -> &mut PathState {
         self.paths.at(key, || {
             let model = Model::new(self.baseline.clone(), self.span, self.started);
@@ -253,6 +267,13 @@ impl RunState {
             Measurement::Retransmits(key, readings) => {
                 self.path_at(key).model.retransmits(&readings);
             }
+            Measurement::Headers(_, exchange) if FULL => {
+                self.headers.delays.record(&exchange.0, exchange.1);
+            }
+            Measurement::Trace(_, connection, sequence, trace) if FULL => {
+                self.headers.trace(connection, sequence, trace);
+            }
+            Measurement::Headers(..) | Measurement::Trace(..) => {} // No small build reads HTTP.
             Measurement::Notice(text) => self.notice(text),
         }
         None
@@ -276,6 +297,9 @@ impl RunState {
             path.log_due();
         }
         self.paths.bound_memory();
+        if FULL {
+            self.headers.update(&self.name, self.paths.values());
+        }
         let now = sys::clock::mono();
         if self.span.is_some() && self.windows.is_search_due(now) {
             // Those that the report is about: strangers may begin paths without end.
@@ -466,6 +490,7 @@ impl RunState {
     ) -> Option<TakenTrip> {
         match parts {
             Ok(parts) => Some(TakenTrip {
+                trace: FULL.then(|| self.headers.take_trace(&trip)).flatten(),
                 trip,
                 parts,
                 duplicate,
@@ -487,6 +512,7 @@ impl RunState {
         self.notices.clear();
         (self.more_notices, self.malformed) = (0, 0);
         self.paths.rest = PathRest::default();
+        self.headers.delays = HeaderDelays::at(&self.name);
         for path in self.paths.values_mut() {
             path.model = Model::new(self.baseline.clone(), self.span, self.started);
             path.measured = 0;

@@ -5,6 +5,7 @@ use crate::collect::path_key::PathKey;
 use crate::collect::path_state::PathState;
 use crate::measure::timeline;
 use crate::measure::timeline::{EventKind, Timeline};
+use crate::measure::HeaderDelays;
 use crate::report::{Blocks, PathRest, Report};
 use crate::sys;
 use crate::time::{MonoTime, Now, WallTime};
@@ -38,6 +39,10 @@ impl RunState {
             broken: self.broken.clone(),
             others: others.collect(),
             rest: self.paths.rest.clone(),
+            header_delays: match FULL {
+                true => self.headers.delays.clone(),
+                false => HeaderDelays::default(),
+            },
             dropped,
             notices: self.notice_texts(main_key, main, forgotten),
             ..report
@@ -72,6 +77,7 @@ impl RunState {
             unmatched: self.is_unmatched(path),
             first_annotations: path.first_annotations.values().cloned().collect(),
             timeline: None,
+            header_delays: HeaderDelays::default(),
             dropped: 0,
             notices: Vec::new(),
         }

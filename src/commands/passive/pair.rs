@@ -3,6 +3,7 @@
 use super::{complain, fill, limits, open, output_failed, Printer, CHUNK};
 use crate::cli::passive::{Input, PassiveConfig};
 use crate::cli::ExitCode;
+use crate::http::stamp::StampNames;
 use crate::passive::{
     Analyzer, BoxedFlow, FaultKind, Findings, Flow, Halves, Observer, Pairing, Sample, Side,
     Stream, TcpSegment, Which,
@@ -67,13 +68,19 @@ impl Observer for Gather<'_> {
 }
 
 impl End {
-    fn new(which: Which, path: &Path, config: &PassiveConfig) -> Result<Self, String> {
+    fn new(
+        which: Which,
+        path: &Path,
+        config: &PassiveConfig,
+        names: &StampNames,
+    ) -> Result<Self, String> {
         Ok(Self {
             which,
             name: path.display().to_string(),
             file: open(path)?,
             stream: Stream::new(CHUNK),
             analyzer: Analyzer::new(limits(config))
+                .with_names(names.clone())
                 .with_targets(config.verbose)
                 .with_filter(config.filter.clone()),
             fault: None,
@@ -113,14 +120,18 @@ impl End {
 
 /// Reads two captures side by side, the earlier packet first, so that few packets wait for their
 /// match.
-pub(super) fn run(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, String> {
+pub(super) fn run(
+    config: &PassiveConfig,
+    peer: &Path,
+    names: &StampNames,
+) -> Result<ExitCode, String> {
     let path = match &config.input {
         Input::File(path) => path.clone(),
         Input::Stdin => PathBuf::from("/dev/stdin"),
         Input::Interface(_) => return Err("--peer needs a capture file".to_owned()),
     };
-    let mut file = End::new(Which::File, &path, config)?;
-    let mut peer = End::new(Which::Peer, peer, config)?;
+    let mut file = End::new(Which::File, &path, config, names)?;
+    let mut peer = End::new(Which::Peer, peer, config, names)?;
     let mut printer = Printer::new(config, false);
     let mut pairing = Pairing::new(config.max_flows);
     let mut halves = Halves::new(config.max_flows);
@@ -151,6 +162,7 @@ pub(super) fn run(config: &PassiveConfig, peer: &Path) -> Result<ExitCode, Strin
     }
     let end = config.format.end(&Capture {
         tally: file.analyzer.tally(),
+        header_delays: file.analyzer.header_delays(),
         fault: file.fault.as_deref(),
         kernel_dropped: None,
     });

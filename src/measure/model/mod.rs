@@ -210,6 +210,17 @@ impl Model {
             .collect()
     }
 
+    /// Returns the clock of the node at `hop` less that of the first node of the path; `None` if it
+    /// is not known.
+    pub fn offset_to(&self, hop: u8) -> Option<SignedNanos> {
+        let segments = &self.path()?.segments;
+        let end = segments.iter().position(|segment| segment.to_hop == hop)?;
+        let offsets = segments[..=end]
+            .iter()
+            .map(|segment| segment.clock.offset());
+        offsets.map(|offset| Some(offset?.0)).sum()
+    }
+
     /// Stamps left out so far, because their node stamped in one direction only.
     pub fn unpaired(&self) -> u64 {
         self.unpaired

@@ -13,6 +13,7 @@ use crate::measure::{Direction, Return};
 use crate::node::annotations::collect_annotations;
 use crate::node::clock::{Moment, PumpClock};
 use crate::node::connect_window::{Arrived, ConnectWindow};
+use crate::node::connection_log::FromPayload;
 use crate::node::end::{End, Patience, WriteFault};
 use crate::node::fault::{explain, passed_error, ConnectionFault};
 use crate::node::pair::EndPair;
@@ -180,15 +181,24 @@ impl<'a> Pump<'a> {
     /// Records plain bytes from `from` in the connection log, if there is one, dated `when` or now.
     ///
     /// A request is recorded before it is sent, within the residence: the other pump may have the
-    /// answer right after.
+    /// answer right after. Returns what it found in them.
     #[inline]
-    fn log_payload(&self, from: ConnectionSide, when: Option<WallTime>, bytes: &[u8]) {
-        if !FULL {
-            return; // HTTP is not read on small machines.
+    fn log_payload(
+        &self,
+        from: ConnectionSide,
+        when: Option<WallTime>,
+        bytes: &[u8],
+    ) -> FromPayload {
+        let log = self.pair.client.connection_log().filter(|_| FULL);
+        let Some(connection_log) = log else {
+            return FromPayload::default(); // HTTP is not read on small machines.
+        };
+        let mut found = connection_log.payload(from, when, bytes);
+        for exchange in found.stamped.drain(..) {
+            let measurement = Measurement::Headers(self.path_key(), Box::new(exchange));
+            self.node.collector.offer(measurement);
         }
-        if let Some(connection_log) = self.pair.client.connection_log() {
-            connection_log.payload(from, when, bytes);
-        }
+        found
     }
 
     fn send(&mut self, side: ConnectionSide, bytes: &[u8]) -> Result<(), ConnectionFault> {

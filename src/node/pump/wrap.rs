@@ -1,6 +1,7 @@
 //! Plain bytes in, frames out: an entry's way into the chain, and an exit's way back.
 
 use super::Pump;
+use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequest;
 use crate::measure::Direction;
 use crate::node::annotations::collect_own_annotations;
@@ -41,6 +42,8 @@ impl<'a> Pump<'a> {
         if let Some(window) = self.window.take() {
             self.read_first(reader, window)?;
         }
+        // The latest marked block that holds a part of a request's head.
+        let mut head_block = None;
         loop {
             let chunk = reader.chunk();
             let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
@@ -58,7 +61,16 @@ impl<'a> Pump<'a> {
             if marked {
                 ingress = read_at.unwrap_or_else(|| self.clock.read());
             }
-            self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
+            let found = self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
+            head_block = head_block
+                .filter(|_| !marked)
+                .or(marked.then_some(header.sequence));
+            if let (Some(trace), Some(block)) = (found.trace, head_block) {
+                let connection = header.cookie as u32;
+                let trace = Measurement::Trace(self.path_key(), connection, block, trace);
+                self.node.collector.offer(trace);
+            }
+            head_block = head_block.filter(|_| found.is_within_head);
             let mut stamp = None;
             if marked {
                 request = self.node.requests.request();

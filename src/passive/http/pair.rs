@@ -1,11 +1,13 @@
 //! Heads in; exchanges out: which response answers which request, and which of it is known for
 //! sure.
 
-use super::super::message::{self, Length};
+use super::super::message;
 use super::super::reassembly::{distance, Piece};
 use super::super::side::Side;
 use super::{Current, Exchange, Http, Open, State};
-use super::{MAX_EXCHANGES, MAX_OPEN, MAX_STATUSES};
+use super::{MAX_EXCHANGES, MAX_OPEN, MAX_STAMPS, MAX_STATUSES};
+use crate::http::head::{self, BodyLength, MessageKind};
+use crate::http::stamp::StampedHeaders;
 
 impl Http {
     /// Returns `true` if a request that begins at `seq` cannot be of one burst with what precedes
@@ -90,8 +92,33 @@ impl Http {
         found.filter(|_| !self.sliding)
     }
 
+    /// Reads the fields of a head. The last line of one that was cut may lack its end.
+    fn fields(
+        &self,
+        kind: MessageKind,
+        head: &[u8],
+        cut: bool,
+        headers: &mut Option<Box<StampedHeaders>>,
+    ) -> BodyLength {
+        let whole = head.iter().rposition(|byte| *byte == b'\n').filter(|_| cut);
+        let head = whole.map_or(head, |end| &head[..end]);
+        match &self.names {
+            Some(names) => head::read(kind, head, &mut (), |name, value| {
+                names.read(kind, name, value, headers);
+            }),
+            None => head::read(kind, head, &mut (), |_, _| ()),
+        }
+    }
+
     pub(super) fn request(&mut self, head: &[u8], cut: bool, end: u32) {
         let line = message::request_line(head);
+        let mut headers = None;
+        let length = self.fields(MessageKind::Request, head, cut, &mut headers);
+        if let Some(headers) = &mut headers {
+            let first = self.ends[Side::Client as usize].current.first;
+            headers.resolve(MessageKind::Request, first, &self.clocks);
+            self.trace_parent = self.trace_parent.or(headers.trace_parent);
+        }
         let parser = &mut self.ends[Side::Client as usize];
         let current = &mut parser.current;
         current.exchange = Some(self.base + self.open.len() as u64);
@@ -103,6 +130,7 @@ impl Http {
                 request_first: current.first,
                 request_last: current.last,
                 request_seq: Some(current.seq),
+                headers,
                 ..Exchange::default()
             },
             seq: Some(current.seq),
@@ -115,10 +143,10 @@ impl Http {
             ..Open::default()
         });
         parser.out_of_step = cut;
-        parser.state = match Length::of(head) {
+        parser.state = match length {
             _ if cut => State::Cut,
-            Length::Chunked => State::ChunkSize(Vec::new()),
-            Length::Bytes(bytes) if bytes > 0 => State::Body(bytes),
+            BodyLength::Chunked => State::ChunkSize(Vec::new()),
+            BodyLength::Bytes(bytes) if bytes > 0 => State::Body(bytes),
             _ => return self.message_ended(Side::Client, end, true),
         };
     }
@@ -146,7 +174,13 @@ impl Http {
             Some(at) => at,
             None => self.response_alone(current.ack),
         };
+        let mut headers = self.open[at].exchange.headers.take();
+        let length = self.fields(MessageKind::Response, head, cut, &mut headers);
+        if let Some(headers) = &mut headers {
+            headers.resolve(MessageKind::Response, current.first, &self.clocks);
+        }
         let open = &mut self.open[at];
+        open.exchange.headers = headers;
         open.answered = true;
         open.exchange.status = status;
         open.exchange.response_first = current.first;
@@ -159,12 +193,12 @@ impl Http {
         let parser = &mut self.ends[Side::Server as usize];
         parser.current.exchange = Some(self.base + at as u64);
         // RFC 9112 §6.3, in its order.
-        parser.state = match Length::of(head) {
+        parser.state = match length {
             _ if cut => {
                 parser.out_of_step = true;
                 State::Cut
             }
-            Length::Bytes(0) => return self.message_ended(Side::Server, end, true),
+            BodyLength::Bytes(0) => return self.message_ended(Side::Server, end, true),
             _ if none || tunnel => {
                 self.message_ended(Side::Server, end, true);
                 if tunnel {
@@ -173,9 +207,9 @@ impl Http {
                 }
                 return;
             }
-            Length::Chunked => State::ChunkSize(Vec::new()),
-            Length::Bytes(bytes) => State::Body(bytes),
-            Length::Unknown => State::UntilClose,
+            BodyLength::Chunked => State::ChunkSize(Vec::new()),
+            BodyLength::Bytes(bytes) => State::Body(bytes),
+            BodyLength::Unknown => State::UntilClose,
         };
     }
 
@@ -244,6 +278,9 @@ impl Http {
             open.exchange.response_first = None;
             open.exchange.response_last = None;
             open.exchange.response_seq = None;
+            if let Some(headers) = &mut open.exchange.headers {
+                headers.forget_response();
+            }
         }
     }
 
@@ -278,7 +315,17 @@ impl Http {
             return;
         };
         self.base += 1;
-        let exchange = open.exchange;
+        let mut exchange = open.exchange;
+        if let Some(headers) = exchange.headers.as_deref() {
+            self.stamped.push((headers.clone(), exchange.own_times()));
+            let memory = headers.memory();
+            let is_kept = self.exchanges.len() < MAX_EXCHANGES && room > 0;
+            if is_kept && self.stamp_memory + memory <= MAX_STAMPS {
+                self.stamp_memory += memory;
+            } else {
+                exchange.headers = None;
+            }
+        }
         self.has_method |= exchange.method.is_some();
         if let Some(first_byte) = exchange.time_to_first_byte() {
             self.first_byte.record(first_byte);
@@ -302,6 +349,89 @@ impl Http {
             self.exchanges.push(exchange);
         } else {
             self.dropped += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::stamp::StampNames;
+    use crate::random::Random;
+    use crate::time::WallTime;
+    use std::sync::Arc;
+
+    const NOW: WallTime = WallTime(1_795_253_400_500_000_000);
+
+    fn reader() -> Http {
+        Http::of_process(Some(Arc::new(StampNames::new(&["X-Stamp".into()]))))
+    }
+
+    fn request(stamp: &str) -> String {
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX-Stamp: {stamp}\r\nContent-Length: 0\r\n\r\n")
+    }
+
+    const RESPONSE: &str =
+        "HTTP/1.1 200 OK\r\nServer-Timing: db;dur=5\r\nContent-Length: 2\r\n\r\nhi";
+
+    /// However the bytes are cut, each request has its own stamps and its own response's.
+    #[test]
+    fn stamps_belong_to_their_request_and_response_however_the_bytes_are_cut() {
+        for seed in 0..300 {
+            let mut random = Random::new(seed);
+            let mut http = reader();
+            let count = 1 + random.below(5);
+            let requests: String = (0..count)
+                .map(|at| request(&format!("p{at} 1795253400.{at}00")))
+                .collect();
+            let mut feed = |side: Side, bytes: &str| {
+                let mut rest = bytes.as_bytes();
+                while !rest.is_empty() {
+                    let (piece, later) = rest.split_at(1 + random.below(rest.len()));
+                    http.read(NOW, side, piece);
+                    rest = later;
+                }
+            };
+            feed(Side::Client, &requests);
+            feed(Side::Server, &RESPONSE.repeat(count));
+            assert_eq!(http.take_stamped().len(), count, "seed {seed}");
+            for (at, exchange) in http.exchanges.iter().enumerate() {
+                let headers = exchange.headers.as_ref().expect("stamps");
+                let names: Vec<_> = headers.stamps.iter().map(|stamp| stamp.who()).collect();
+                assert_eq!(names, [format!("p{at}")], "seed {seed}");
+                assert_eq!(headers.timings.len(), 1, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_stamps_that_a_connection_keeps_are_bounded_and_all_are_given_once() {
+        let mut http = reader();
+        let (mut given, request) = (0, request(&vec!["a 1795253400.1"; 16].join(", ")));
+        for _ in 0..500 {
+            http.read(NOW, Side::Client, request.as_bytes());
+            http.read(NOW, Side::Server, RESPONSE.as_bytes());
+            given += http.take_stamped().len();
+        }
+        let kept = http.exchanges.iter().filter_map(|of| of.headers.as_ref());
+        let memory: usize = kept.map(|headers| headers.memory()).sum();
+        assert!(
+            given == 500 && memory > 0 && memory <= MAX_STAMPS,
+            "{given} {memory}"
+        );
+    }
+
+    /// The last line of a cut head may lack digits of a stamp.
+    #[test]
+    fn a_stamp_in_a_line_that_was_cut_is_not_read() {
+        let http = reader();
+        let head = "GET / HTTP/1.1\r\nX-Stamp: a 1795253400.1\r\nX-Stamp: b 1795253400.25";
+        for length in 0..=head.len() {
+            let mut headers = None;
+            let kind = MessageKind::Request;
+            http.fields(kind, &head.as_bytes()[..length], true, &mut headers);
+            let stamps = headers.map_or(0, |headers| headers.stamps.len());
+            assert_eq!(stamps, usize::from(length >= 41), "{length}");
         }
     }
 }

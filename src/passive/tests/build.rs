@@ -3,6 +3,7 @@
 use super::super::*;
 use super::packets::Pcap;
 pub(super) use super::packets::{Built, Bytes};
+use crate::measure::HeaderDelays;
 pub(super) use crate::random::Random;
 use crate::report::json::read::parse as parse_json;
 use crate::report::passive::{Capture, FlowRecord, PassiveFormat};
@@ -287,6 +288,7 @@ pub(super) fn valid_json(capture: &[u8]) {
         tally: &tally,
         fault: fault.as_deref(),
         kernel_dropped: None,
+        header_delays: &HeaderDelays::default(),
     });
     if let Err(error) = parse_json(text.as_bytes()) {
         panic!("{error}: {text}");

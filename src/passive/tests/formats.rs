@@ -1,6 +1,7 @@
 //! Capture formats, link types and headers.
 
 use super::build::*;
+use super::packets::Pcap;
 use crate::passive::*;
 use crate::time::WallTime;
 
@@ -53,6 +54,29 @@ fn golden_bytes_of_pcap_in_both_orders_and_resolutions() {
     for (capture, nanos) in [(LITTLE_MICRO, 2_000), (BIG_NANO, 2)] {
         let time = Some(WallTime(1_000_000_000 + nanos));
         assert_eq!(packets(capture, 1), [(time, 113, 4, vec![0xaa, 0xbb])]);
+    }
+}
+
+#[test]
+fn a_fraction_of_a_second_or_more_in_a_pcap_is_no_time() {
+    for (nanos, most) in [(false, 999_999), (true, 999_999_999_u32)] {
+        let file = Pcap { big: false, nanos };
+        let mut capture = file.header();
+        for fraction in [0, most, most + 1, u32::MAX] {
+            let mut packet = file.packet(WallTime(5_000_000_000), 2, &[1, 2]);
+            packet[4..8].copy_from_slice(&fraction.to_le_bytes());
+            capture.extend(packet);
+        }
+        let ticks = if nanos { 1 } else { 1000 };
+        let times: Vec<_> = packets(&capture, 64).iter().map(|of| of.0).collect();
+        let last = 5_000_000_000 + u64::from(most) * ticks;
+        let expected = [
+            Some(WallTime(5_000_000_000)),
+            Some(WallTime(last)),
+            None,
+            None,
+        ];
+        assert_eq!(times, expected, "nanoseconds: {nanos}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! A small capture in each format.
 
 use super::build::*;
+use crate::measure::HeaderDelays;
 use crate::passive::*;
 use crate::report::passive::{prometheus, Capture, FlowRecord, Metrics, PassiveFormat};
 
@@ -37,6 +38,7 @@ fn rendered(format: PassiveFormat) -> String {
         tally: &tally,
         fault: fault.as_deref(),
         kernel_dropped: None,
+        header_delays: &HeaderDelays::default(),
     })
 }
 
@@ -78,7 +80,7 @@ fn golden_json() {
 "flows":[
 {{"client":"10.0.0.1:40000","server":"10.0.1.2:80","capture_at":"client","begins":"syn","first":{first},"established":{established},"last":{last},"ended":"open","timestamps":true,"tunnel":null,"also_seen":[],"setup_ns":20750000,"duration_ns":41250000,"handshake":{{"syn_to_synack_ns":20500000,"synack_to_ack_ns":250000}},"client_to_server":{client},"server_to_client":{server},"http":[],"http_dropped":0,"http_gaps":0,"http_first_byte":null,"application":{{"server":{{"count":0,"response_p50_ns":null,"response_p95_ns":null,"network_ns":20250000,"own_p50_ns":null,"own_p95_ns":null}},"client":{{"count":0,"response_p50_ns":null,"response_p95_ns":null,"network_ns":250000,"own_p50_ns":null,"own_p95_ns":null}}}},"tls":null,"intervals":[{{"start":{first},"client_to_server":{of_client},"server_to_client":{of_server}}}]}}
 ],
-"capture":{{"packets":5,"tcp_packets":5,"skipped":{{}},"first":{first},"last":{last},"flows":1,"flows_evicted":0,"kernel_dropped":null,"fault":"packet 6 at offset 444: the capture is cut off, 69 of 70 bytes are there"}}}}
+"capture":{{"packets":5,"tcp_packets":5,"skipped":{{}},"first":{first},"last":{last},"flows":1,"flows_evicted":0,"kernel_dropped":null,"fault":"packet 6 at offset 444: the capture is cut off, 69 of 70 bytes are there","header_delays":[]}}}}
 "#,
         first = time("000000000"),
         established = time("020750000"),
@@ -179,6 +181,7 @@ fn metrics(by: GroupBy, max: usize, text: &str) -> String {
         tally: analyzer.tally(),
         flows: analyzer.flows_held(),
         kernel_dropped: None,
+        header_delays: &HeaderDelays::default(),
     })
 }
 

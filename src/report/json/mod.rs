@@ -3,11 +3,13 @@
 //! Durations are integer nanoseconds; an absent figure is null, never 0; shares are numbers with at
 //! most six digits. `cookie` and `id` are 16 hex digits. `connect_ns` of a segment is how long its
 //! near node took to connect. A name that no node gave is `hop 3`. After the documented keys stand
-//! `role`, `dropped_measurements`, `notices`, `batches`, `label` and `other_paths`.
+//! `role`, `dropped_measurements`, `notices`, `batches`, `label`, `other_paths`,
+//! `header_delays`.
 
 pub mod read;
 pub mod write;
 
+use super::header_delays::delays_array;
 use super::{Blocks, FlowReport, PathNode, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::compare::PartBatches;
@@ -139,6 +141,7 @@ fn report_pairs(w: &mut Writer, report: &Report) {
     );
     w.pair("label", report.label.as_deref());
     w.pair("other_paths", Array(&report.others));
+    w.pair("header_delays", delays_array(&report.header_delays));
 }
 
 fn blocks_object(blocks: &Blocks) -> impl ToJson + '_ {
@@ -449,7 +452,7 @@ mod tests {
                     "",
                     "schema tool started ended path blocks opened_ns round_trip sla segments hosts \
                      behind_exit server flows parts limits events verdict largest role \
-                     dropped_measurements notices batches label other_paths",
+                     dropped_measurements notices batches label other_paths header_delays",
                 ),
                 ("tool", "name version"),
                 ("path", "cookie nodes changes"),

@@ -1,6 +1,7 @@
 //! Values in, JSON text out (RFC 8259); as much of it as our reports need.
 
 use super::super::is_unprintable;
+use crate::decimal::Digits;
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt::Write as _;
 
@@ -125,7 +126,7 @@ impl<T: ToJson> ToJson for Option<T> {
     fn to_json(self, w: &mut Writer) {
         match self {
             Some(value) => value.to_json(w),
-            None => w.token("null"),
+            None => w.out.push_str("null"),
         }
     }
 }
@@ -136,7 +137,12 @@ impl ToJson for &str {
     /// reader of a peer's bytes replaces them.
     fn to_json(self, w: &mut Writer) {
         w.out.push('"');
-        for c in self.chars() {
+        let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        let end = self.bytes().position(|byte| !plain(&byte));
+        // Nearly all strings are plain to their end.
+        let (plain, rest) = self.split_at(end.unwrap_or(self.len()));
+        w.out.push_str(plain);
+        for c in rest.chars() {
             match c {
                 '"' => w.out.push_str("\\\""),
                 '\\' => w.out.push_str("\\\\"),
@@ -166,7 +172,7 @@ impl ToJson for bool {
 
 impl ToJson for u64 {
     fn to_json(self, w: &mut Writer) {
-        w.token(self);
+        w.out.push_str(Digits::of(self).as_str());
     }
 }
 
@@ -184,19 +190,21 @@ impl ToJson for f64 {
 
 impl ToJson for Nanos {
     fn to_json(self, w: &mut Writer) {
-        w.token(self.0);
+        self.0.to_json(w);
     }
 }
 
 impl ToJson for SignedNanos {
     fn to_json(self, w: &mut Writer) {
-        w.token(self.0);
+        w.out.push_str(Digits::of_signed(self.0).as_str());
     }
 }
 
 impl ToJson for WallTime {
     fn to_json(self, w: &mut Writer) {
-        w.token(format_args!("\"{self}\""));
+        w.out.push('"');
+        w.token(self);
+        w.out.push('"');
     }
 }
 

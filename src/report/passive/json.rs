@@ -4,6 +4,7 @@ use super::{Answers, Capture, FlowRecord};
 use crate::passive::{
     same_exchange, Event, Exchange, Flow, Handshake, Interval, OneWay, Sent, Side, Skip,
 };
+use crate::report::header_delays::{delays_array, headers_object};
 use crate::report::json::write::{Array, Object, ToJson, Writer};
 
 /// Name and version of the JSON.
@@ -106,6 +107,7 @@ impl ToJson for &Interval {
 
 /// The eight times of seed 003: four at each end, of which one capture sees one end's.
 fn exchange<'a>(of: &'a Exchange, others: Option<&'a Exchange>, at: Side) -> impl ToJson + 'a {
+    let own = of.own_times();
     let end = move |side: Side| {
         let seen = if side == at { Some(of) } else { others };
         let request = [
@@ -134,6 +136,8 @@ fn exchange<'a>(of: &'a Exchange, others: Option<&'a Exchange>, at: Side) -> imp
         w.pair("time_to_first_byte_ns", of.time_to_first_byte());
         w.pair("client", end(Side::Client));
         w.pair("server", end(Side::Server));
+        let headers = of.headers.as_deref();
+        w.pair("headers", headers.map(|of| headers_object(of, own)));
     })
 }
 
@@ -288,6 +292,7 @@ impl ToJson for &Capture<'_> {
             w.pair("flows_evicted", tally.evicted);
             w.pair("kernel_dropped", self.kernel_dropped);
             w.pair("fault", self.fault);
+            w.pair("header_delays", delays_array(self.header_delays));
         })
         .to_json(w);
     }

@@ -12,6 +12,8 @@ mod text;
 pub use json::SCHEMA;
 pub use prometheus::{prometheus, Metrics};
 
+use crate::decimal::Digits;
+use crate::measure::{Counts, HeaderDelays};
 use crate::passive::{Endpoint, Flow, OneWay, ResponseSample, Sample, Side, Tally};
 use crate::time::{SignedNanos, WallTime};
 use std::fmt::{self, Display, Formatter};
@@ -81,6 +83,8 @@ pub struct Capture<'a> {
     pub fault: Option<&'a str>,
     /// Packets that the kernel dropped; `None` where it was not asked.
     pub kernel_dropped: Option<u64>,
+    /// The delays by stamps in heads of HTTP.
+    pub header_delays: &'a HeaderDelays,
 }
 
 impl PassiveFormat {
@@ -111,12 +115,15 @@ impl PassiveFormat {
 
     /// One round trip; `None` where the format does not list them one by one.
     pub fn sample(self, flow: &Flow, sample: &Sample) -> Option<SampleLine> {
-        let sent = flow.of(sample.sender);
-        let least = sent.round_trip.min().unwrap_or(sample.round_trip);
         (self == Self::Lines).then(|| SampleLine {
             time: sample.time,
             delay: sample.round_trip,
-            least: Some(least.min(sample.round_trip)),
+            least: flow
+                .of(sample.sender)
+                .round_trip
+                .min()
+                .map(|least| least.min(sample.round_trip))
+                .or(Some(sample.round_trip)),
             from: flow.ends[sample.sender as usize],
             to: flow.ends[sample.sender.other() as usize],
             basis: sample.basis.name(),
@@ -125,11 +132,10 @@ impl PassiveFormat {
 
     /// One answer of an application; `None` where the format does not show them one by one.
     pub fn answer(self, flow: &Flow, answer: &ResponseSample) -> Option<SampleLine> {
-        let least = flow.application.answers(answer.side)?.min();
         (self == Self::Lines).then(|| SampleLine {
             time: answer.time,
             delay: answer.response,
-            least,
+            least: flow.application.answers(answer.side).and_then(Counts::min),
             from: flow.ends[answer.side.other() as usize],
             to: flow.ends[answer.side as usize],
             basis: "response",
@@ -179,27 +185,30 @@ pub struct SampleLine {
 
 impl Display for SampleLine {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} ", self.time, Millis(self.delay))?;
-        match self.least {
-            Some(least) => Millis(least).fmt(f)?,
-            None => f.write_str("-")?,
-        }
+        let [delay, least] = [Some(self.delay), self.least].map(Millis::of);
+        write!(f, "{} {delay} {least}", self.time)?;
         writeln!(f, " {} > {} {}", self.from, self.to, self.basis)
     }
 }
 
-/// Milliseconds with three digits, in whole numbers: a tenth of the time that printing a float
-/// takes, and flows have twenty of these.
-struct Millis(SignedNanos);
+/// Milliseconds with three digits; `-` without a value.
+struct Millis(Option<Digits>);
 
-impl Display for Millis {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let micros = (self.0 .0.unsigned_abs() + 500) / 1000;
-        let sign = if self.0 .0 < 0 && micros > 0 { "-" } else { "" };
-        write!(f, "{sign}{}.{:03}", micros / 1000, micros % 1000)
+impl Millis {
+    fn of(span: Option<SignedNanos>) -> Self {
+        Self(span.map(|span| {
+            let micros = (span.0.unsigned_abs() + 500) / 1000;
+            Digits::of_thousandths(micros as i64 * span.0.signum())
+        }))
+    }
+
+    fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("-", Digits::as_str)
     }
 }
 
-fn maybe_millis(span: Option<SignedNanos>) -> String {
-    span.map_or_else(|| "-".to_owned(), |span| Millis(span).to_string())
+impl Display for Millis {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }

@@ -1,6 +1,8 @@
 //! The time series of a capture in the text format of Prometheus.
 
+use crate::measure::HeaderDelays;
 use crate::passive::{Buckets, Group, GroupBy, Groups, Side, Skip, Tally, BOUNDS_NS};
+use crate::report::header_delays::{header_figures, header_labels};
 use crate::report::prometheus::{escaped, families, seconds, Exposition, Sheet};
 
 families! {
@@ -27,6 +29,10 @@ families! {
         "From the first data towards this end to its first data back, at the capture point."
     Application Histogram "application_seconds" "seconds" "flow, remote, subnet, towards"
         "The response time less the least round trip of the connection: this end's own time."
+    HeaderDelay Gauge "header_delay_seconds" "seconds" "from, to, message, clocks, figure"
+        "Between two stamps in heads of HTTP; to the capture point where to is empty."
+    ServerTiming Gauge "server_timing_seconds" "seconds" "name, figure"
+        "A duration that a server reports in Server-Timing."
 }
 
 /// The figures of a capture that the metrics show.
@@ -40,6 +46,8 @@ pub struct Metrics<'a> {
     pub flows: usize,
     /// Packets that the kernel dropped; `None` where it was not asked.
     pub kernel_dropped: Option<u64>,
+    /// The delays by stamps in heads of HTTP.
+    pub header_delays: &'a HeaderDelays,
 }
 
 /// Renders the metrics in the text format of Prometheus, version 0.0.4.
@@ -76,7 +84,24 @@ pub fn prometheus(metrics: &Metrics<'_>) -> String {
         histogram(&mut sheet, Id::Response, &labels, &group.response);
         histogram(&mut sheet, Id::Application, &labels, &group.own);
     }
+    for row in &metrics.header_delays.rows {
+        let (is_timing, labels) = header_labels(row);
+        let id = if is_timing {
+            Id::ServerTiming
+        } else {
+            Id::HeaderDelay
+        };
+        let pairs: Vec<_> = labels.iter().map(pair).collect();
+        for (figure, value) in header_figures(row) {
+            let labels = format!("{},figure=\"{figure}\"", pairs.join(","));
+            sheet.value(id, &labels, &seconds(i128::from(value.0)).to_string());
+        }
+    }
     sheet.finish(Exposition::Text)
+}
+
+fn pair((name, value): &(&str, &str)) -> String {
+    format!("{name}=\"{}\"", escaped(value))
 }
 
 fn labels(by: GroupBy, group: &Group) -> String {

@@ -1,8 +1,10 @@
 //! Flows and counts in, small tables for people out.
 
-use super::{maybe_millis, Answers, Capture, FlowRecord};
+use super::{Answers, Capture, FlowRecord, Millis};
+use crate::decimal::Digits;
 use crate::measure::Summary;
 use crate::passive::{Side, Skip};
+use crate::report::header_delays;
 use crate::time::SignedNanos;
 use std::fmt::Write as _;
 
@@ -10,10 +12,19 @@ use std::fmt::Write as _;
 const HEAD: &str = "  towards     packets        bytes    resent dupacks  zerow    trips\
     \x20   min_ms    p50_ms    p99_ms    max_ms\n";
 
+/// Appends a figure at the right end of its column.
+fn column(out: &mut String, width: usize, figure: &str) {
+    const SPACES: &str = "            ";
+    let free = width.saturating_sub(figure.len()).min(SPACES.len());
+    out.push(' ');
+    out.push_str(&SPACES[..free]);
+    out.push_str(figure);
+}
+
 /// One flow.
 pub(super) fn flow(record: &FlowRecord<'_>) -> String {
     let flow = record.flow;
-    let mut out = String::with_capacity(512);
+    let mut out = String::with_capacity(1024);
     let begins = if flow.begins_with_syn() {
         "SYN"
     } else {
@@ -38,8 +49,8 @@ pub(super) fn flow(record: &FlowRecord<'_>) -> String {
     let _ = writeln!(
         out,
         "  handshake ms: to server {}, to client {}; round trips by {by}",
-        maybe_millis(flow.syn_to_synack),
-        maybe_millis(flow.synack_to_ack),
+        Millis::of(flow.syn_to_synack),
+        Millis::of(flow.synack_to_ack),
     );
     if let Some(tunnel) = flow.tunnel {
         let _ = writeln!(out, "  inside of {tunnel}");
@@ -51,26 +62,31 @@ pub(super) fn flow(record: &FlowRecord<'_>) -> String {
     for side in Side::BOTH {
         let sent = flow.of(side);
         let trips = sent.round_trip.summary();
-        let figure = |pick: fn(&Summary) -> SignedNanos| maybe_millis(trips.as_ref().map(pick));
-        let _ = writeln!(
-            out,
-            "  {:9} {:>9} {:>12} {:>9} {:>7} {:>6} {:>8} {:>9} {:>9} {:>9} {:>9}",
-            side.other().name(),
-            sent.packets,
-            sent.payload_bytes,
-            sent.retransmitted_bytes,
-            sent.duplicate_acks,
-            sent.zero_windows,
-            sent.round_trip.count(),
+        let figure = |pick: fn(&Summary) -> SignedNanos| Millis::of(trips.as_ref().map(pick));
+        let _ = write!(out, "  {:9}", side.other().name());
+        for (width, count) in [
+            (9, sent.packets),
+            (12, sent.payload_bytes),
+            (9, sent.retransmitted_bytes),
+            (7, sent.duplicate_acks),
+            (6, sent.zero_windows),
+            (8, sent.round_trip.count()),
+        ] {
+            column(&mut out, width, Digits::of(count).as_str());
+        }
+        for span in [
             figure(|of| of.min),
             figure(|of| of.p50),
             figure(|of| of.p99),
             figure(|of| of.max),
-        );
+        ] {
+            column(&mut out, 9, span.as_str());
+        }
+        out.push('\n');
     }
     if let Some(one_way) = record.one_way {
         for (side, delay) in Side::BOTH.into_iter().zip(one_way.delays) {
-            let figure = |pick: fn(&Summary) -> SignedNanos| maybe_millis(delay.as_ref().map(pick));
+            let figure = |pick: fn(&Summary) -> SignedNanos| Millis::of(delay.as_ref().map(pick));
             let _ = writeln!(
                 out,
                 "  one-way delay to {} ms, by two clocks: min {}, p50 {}, max {} of {} packets",
@@ -93,7 +109,7 @@ fn applications(record: &FlowRecord<'_>, out: &mut String) {
     let [client, server] = Side::BOTH.map(|side| Answers::of(flow, side));
     if let Some(server) = server {
         let own = |answers: Option<Answers>, at: usize| {
-            maybe_millis(answers.and_then(|answers| answers.own[at]))
+            Millis::of(answers.and_then(|answers| answers.own[at]))
         };
         let [to_client, to_server] = Side::BOTH.map(|side| flow.network(side));
         let network = to_server.zip(to_client).map(|(there, here)| there + here);
@@ -102,7 +118,7 @@ fn applications(record: &FlowRecord<'_>, out: &mut String) {
             "  application ms: server {}, network {}, client {} (p50 of {} answers; \
              p95: server {}, client {})",
             own(Some(server), 0),
-            maybe_millis(network),
+            Millis::of(network),
             own(client, 0),
             server.count,
             own(Some(server), 1),
@@ -115,8 +131,8 @@ fn applications(record: &FlowRecord<'_>, out: &mut String) {
             "  TLS {} {}: ClientHello to ServerHello {} ms, to the client's Finished {} ms",
             tls.version_name().unwrap_or("-"),
             tls.sni.as_deref().unwrap_or("-"),
-            maybe_millis(tls.to_server_hello()),
-            maybe_millis(tls.to_client_finished()),
+            Millis::of(tls.to_server_hello()),
+            Millis::of(tls.to_client_finished()),
         );
     }
     let Some(http) = &flow.http else { return };
@@ -125,8 +141,8 @@ fn applications(record: &FlowRecord<'_>, out: &mut String) {
         out,
         "  HTTP: {} exchanges, first byte p50 {}, p95 {} ms;",
         http.count(),
-        maybe_millis(first_byte.map(|of| of.p50)),
-        maybe_millis(first_byte.map(|of| of.p95)),
+        Millis::of(first_byte.map(|of| of.p50)),
+        Millis::of(first_byte.map(|of| of.p95)),
     );
     for (status, count) in &http.statuses {
         let _ = match status {
@@ -150,7 +166,7 @@ fn applications(record: &FlowRecord<'_>, out: &mut String) {
             time.map_or_else(|| "-".to_owned(), |time| time.to_string()),
             of.method.as_deref().unwrap_or("-"),
             of.target.as_deref().unwrap_or("-"),
-            maybe_millis(of.time_to_first_byte()),
+            Millis::of(of.time_to_first_byte()),
         );
     }
 }
@@ -171,5 +187,8 @@ pub(super) fn end(whole: &Capture<'_>) -> String {
         let _ = write!(out, " kernel_dropped={dropped}");
     }
     out.push('\n');
+    for sentence in header_delays::sentences(whole.header_delays) {
+        let _ = writeln!(out, "{sentence}");
+    }
     out
 }

@@ -16,12 +16,15 @@ mod sheet;
 use super::{PathRest, Report};
 use crate::annotation::AnnotationValue;
 use crate::measure::sla::Amount;
+use crate::measure::HeaderDelays;
 use crate::measure::{
     Basis, Confidence, Histogram, HostStatistics, Part, PartStatistics, SegmentStatistics, Sla,
     Statistics, Summary, VerdictDirection, VerdictKind, BUCKETS_NS,
 };
+use crate::report::header_delays::{header_figures, header_labels};
 use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
+use crate::FULL;
 use families::Id;
 pub use families::FAMILIES;
 use sheet::{bound_text, label_text, labels};
@@ -177,6 +180,9 @@ impl Path<'_> {
         let since_epoch = report.started - WallTime(0);
         self.seconds(Id::Start, &[], Some(since_epoch));
         self.number(Id::Dropped, &[], report.dropped);
+        if FULL {
+            self.header_delays(&report.header_delays);
+        }
         if sends {
             let blocks = report.blocks;
             for (id, count) in [
@@ -189,6 +195,22 @@ impl Path<'_> {
                 (Id::PayloadSent, blocks.payload_bytes),
             ] {
                 self.number(id, &[], count);
+            }
+        }
+    }
+
+    fn header_delays(&mut self, delays: &HeaderDelays) {
+        for row in &delays.rows {
+            let (is_timing, mut labels) = header_labels(row);
+            let id = if is_timing {
+                Id::ServerTiming
+            } else {
+                Id::HeaderDelay
+            };
+            for (figure, value) in header_figures(row) {
+                labels.push(("figure", figure));
+                self.seconds(id, &labels, Some(value));
+                labels.pop();
             }
         }
     }
@@ -523,6 +545,7 @@ mod tests {
     fn full() -> Report {
         let mut report = samples::full();
         report.label = Some("A@10.0.0.1".into());
+        report.header_delays = samples::header_delays();
         report.statistics.verdict.also[0].since = report.statistics.verdict.since;
         report.statistics.window = report.statistics.round_trip;
         let mut counted = report.limits[0].clone();

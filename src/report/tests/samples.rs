@@ -3,7 +3,10 @@
 use super::block::BlockLine;
 use super::{Blocks, FlowReport, PathNode, PathReport, PathRest, Report, ServerDown};
 use crate::annotation::{AnnotationValue, HostAnnotation, NodeAnnotations};
+use crate::http::head::MessageKind;
+use crate::http::stamp::StampNames;
 use crate::measure::sla::{self, Amount, LimitState, RuleEvent, Statistic};
+use crate::measure::HeaderDelays;
 use crate::measure::{
     Also, Basis, Confidence, Figure, FlowPart, FlowStatistics, HostStatistics, Largest, NodeId,
     Part, PartStatistics, SegmentStatistics, Statistics, Summary, Verdict, VerdictDirection,
@@ -262,6 +265,7 @@ pub(in crate::report) fn full() -> Report {
         label: None,
         others: Vec::new(),
         rest: PathRest::default(),
+        header_delays: HeaderDelays::default(),
         blocks: Blocks {
             sent: 103,
             received: 100,
@@ -371,6 +375,7 @@ pub(in crate::report) fn empty() -> Report {
         label: None,
         others: Vec::new(),
         rest: PathRest::default(),
+        header_delays: HeaderDelays::default(),
         blocks: Blocks::default(),
         opened: None,
         server_down: None,
@@ -570,6 +575,10 @@ pub(in crate::report) fn random(seed: u64) -> Report {
         label: None,
         others: Vec::new(),
         rest: PathRest::default(),
+        header_delays: (0..r.below(2))
+            .map(|_| header_delays())
+            .next()
+            .unwrap_or_default(),
         blocks: Blocks {
             sent: r.next(),
             received: r.next(),
@@ -767,4 +776,29 @@ fn flow(r: &mut Random) -> FlowReport {
             ],
         },
     }
+}
+
+/// Delays of stamps in heads of HTTP, on known and unknown clocks.
+pub(in crate::report) fn header_delays() -> HeaderDelays {
+    let names = StampNames::new(&[]);
+    let mut headers = None;
+    let value = b"haproxy-1 1795253400.100, squid-2 1795253400.104, nginx 110";
+    names.read(
+        MessageKind::Request,
+        b"X-Request-Start",
+        value,
+        &mut headers,
+    );
+    names.read(
+        MessageKind::Response,
+        b"Server-Timing",
+        b"db;dur=53.2",
+        &mut headers,
+    );
+    let mut headers = *headers.unwrap();
+    let own = Some(WallTime(1_795_253_400_111_000_000));
+    headers.resolve(MessageKind::Request, own, &[]);
+    let mut delays = HeaderDelays::at("A");
+    delays.record(&headers, [own, None]);
+    delays
 }

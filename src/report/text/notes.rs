@@ -5,7 +5,7 @@ use super::name::Name;
 use super::Page;
 use crate::annotation::AnnotationValue;
 use crate::measure::{Figure, HostStatistics, Part, PartStatistics, SegmentStatistics, Sla};
-use crate::report::{printable, Report};
+use crate::report::{header_delays, printable, Report};
 use crate::time::{Nanos, SignedNanos};
 use crate::FULL;
 
@@ -68,6 +68,9 @@ impl Page<'_> {
         }
         if FULL && all {
             self.note_flows(&mut notes);
+        }
+        if FULL {
+            notes.extend(header_delays::sentences(&self.report.header_delays));
         }
         if let Some(opened) = opened {
             let millis = opened.signed().as_millis_f64();
