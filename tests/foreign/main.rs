@@ -150,8 +150,8 @@ fn ahead(mut command: Command) -> Command {
     command
 }
 
-/// A chain, and its probe, whose clocks are all past January 2038. `qemu` is an emulator that is not
-/// linked statically: it passes the clock of its C library on.
+/// A chain, and its probe, whose clocks are all past January 2038. `qemu` is an emulator that is
+/// not linked statically: it passes the clock of its C library on.
 fn works_after_2038(target: Target, qemu: &str) {
     let emulated = || {
         let mut command = ahead(Command::new(need(qemu)));
