@@ -8,9 +8,11 @@ use faces::{
     accept, connect, echo_server, listener, read_out, read_stream, reset, write_stream, Chain,
     Ending, Shape,
 };
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::channel;
@@ -19,7 +21,7 @@ use subsegment_tcp_speeds::sys;
 use util::http::metrics_of;
 use util::json::Value;
 use util::link::Link;
-use util::{int, json, need, pass, program, run, text, Node, Process, LONG};
+use util::{int, json, need, pass, program, run, text, Dir, Node, Process, LONG};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -166,8 +168,17 @@ fn a_reset_by_the_client_reaches_a_server_that_reads_nothing() {
 #[test]
 fn raw_clients_that_reset_at_once_are_no_protocol_errors_between_nodes() {
     let server = echo_server();
-    for shape in [Shape::EntryExit, Shape::EntryRelayExit] {
-        let mut chain = Chain::start(shape, server);
+    let dir = Dir::new("ends-key");
+    let key = dir.file("key");
+    fs::write(&key, "000102030405060708090a0b0c0d0e0f\n").unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let with_key = ["--key-file", key.to_str().unwrap()];
+    for (shape, args) in [
+        (Shape::EntryExit, &[][..]),
+        (Shape::EntryRelayExit, &[]),
+        (Shape::EntryRelayExit, &with_key),
+    ] {
+        let mut chain = Chain::start_with(shape, server, args);
         for round in 0..20 {
             let client = chain.client();
             if round % 2 == 1 {
