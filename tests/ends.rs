@@ -3,7 +3,11 @@
 mod faces;
 mod util;
 
-use faces::{accept, connect, listener, read_out, read_stream, reset, write_stream, Ending};
+use faces::framed::{complaints, Witness};
+use faces::{
+    accept, connect, echo_server, listener, read_out, read_stream, reset, write_stream, Chain,
+    Ending, Shape,
+};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -157,6 +161,93 @@ fn a_reset_by_the_client_reaches_a_server_that_reads_nothing() {
     fill(&client); // Now the pump is blocked in writing.
     reset(client);
     assert_eq!(sys::wait_closed(&server, LONG).unwrap(), Some(true));
+}
+
+#[test]
+fn raw_clients_that_reset_at_once_are_no_protocol_errors_between_nodes() {
+    let server = echo_server();
+    for shape in [Shape::EntryExit, Shape::EntryRelayExit] {
+        let mut chain = Chain::start(shape, server);
+        for round in 0..20 {
+            let client = chain.client();
+            if round % 2 == 1 {
+                (&client).write_all(b"hello").unwrap();
+            }
+            sys::reset_on_close(&client).unwrap();
+        }
+        // Behind them all, on each node.
+        let mut witness = Witness::new(chain.address, false);
+        witness.asks();
+        witness.leaves();
+        let output = chain.stop();
+        for wrong in ["ERROR", "began with a frame", "does not belong here"] {
+            assert!(!output.contains(wrong), "{shape:?}, {wrong}: {output}");
+        }
+    }
+}
+
+#[test]
+fn a_health_check_that_connects_and_closes_is_silent_and_not_failed() {
+    let z = Node::start("Z", &[]);
+    for accepted in ["framed", "auto"] {
+        let mut b = Node::to("B", z.address, &["--accept", accepted]);
+        for _ in 0..20 {
+            let check = connect(b.address);
+            check.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_out(&check), (Vec::new(), Ending::Orderly));
+            drop(connect(b.address));
+        }
+        let mut witness = Witness::new(b.address, true);
+        witness.asks();
+        witness.leaves();
+        let (status, report) = b.process.stop();
+        let stderr = b.process.stderr();
+        assert!(status.success(), "{stderr:?}");
+        assert_eq!(complaints(&stderr), [""; 0], "--accept {accepted}");
+        let counted = "connections: 41, of which ended by a reset or an error: 0;";
+        assert!(report.contains(counted), "--accept {accepted}: {report}");
+    }
+}
+
+#[test]
+fn a_probe_of_some_blocks_reconnects_within_its_schedule_when_its_relay_is_started_again() {
+    const COUNT: i64 = 150;
+    let z = Node::start("Z", &[]);
+    let mut relay = Node::to("B", z.address, &[]);
+    let to_relay = relay.address.to_string();
+    let mut command = program();
+    command.args(["probe", &to_relay, "--format", "jsonl", "-t", "2"]);
+    command.args(["-c", &COUNT.to_string(), "-i", "0.02"]);
+    let mut probe = Process::start(command.stdout(Stdio::piped()));
+    let mut lines = BufReader::new(probe.stdout()).lines().map(Result::unwrap);
+    for _ in 0..20 {
+        lines.next().unwrap();
+    }
+    relay.process.signal("KILL");
+    relay.process.wait();
+    probe.wait_line("the path is broken");
+    // Some blocks are due without a path.
+    pass(ms(300));
+    let next = z.address.to_string();
+    let mut again = program();
+    let _relay = Node::start_command(again.args(["--node", "B", "-l", &to_relay, "-f", &next]));
+    let rest: Vec<_> = lines.collect();
+    let status = probe.wait();
+    // The path works again; what was lost decides with limits alone.
+    assert_eq!(status.code(), Some(0), "{:?}", probe.stderr());
+    let last = json(rest.last().unwrap().as_bytes());
+    let count = |name: &str| int(&last, &format!("blocks/{name}"));
+    assert_eq!(count("sent") + count("unsent"), COUNT, "{last:?}");
+    assert_eq!(count("received") + count("lost"), count("sent"), "{last:?}");
+    assert!(count("unsent") >= 10, "{last:?}");
+    // The last block of the schedule came back.
+    let newest = rest[..rest.len() - 1]
+        .iter()
+        .rev()
+        .map(|line| json(line.as_bytes()));
+    let newest = newest.map(|block| int(&block, "sequence")).max();
+    assert!(count("received") > 21, "{last:?}");
+    assert_eq!(newest, Some(COUNT - 1), "{last:?}");
 }
 
 /// Starts an endless probe of `address`, and returns it when `blocks` blocks are answered.

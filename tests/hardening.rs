@@ -3,7 +3,7 @@
 mod faces;
 mod util;
 
-use faces::framed::{error_text, read_frame};
+use faces::framed::{error_text, open, read_frame, Witness};
 use faces::{
     accept, connect, connect_unless_reset, echo_server, listener, read_out, start_traced,
     stop_traced, Ending,
@@ -11,13 +11,13 @@ use faces::{
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subsegment_tcp_speeds::wire::{
     build, push_annotation, ErrorCode, ErrorInfo, Flags, FrameType, FrameView, Header, NodeInfo,
-    NodeRole, ANNOTATION_NODE, MAX_ANNOTATIONS, MAX_PAYLOAD,
+    NodeRole, ANNOTATION_NODE, HEADER_LEN, MAX_ANNOTATIONS, MAX_PAYLOAD,
 };
 use util::http::metrics_of;
-use util::{program, run, text, Dir, Node, Process};
+use util::{pass, program, run, text, Dir, Node, Process};
 
 /// Whether what is written comes back.
 fn is_answered(mut socket: &TcpStream) -> bool {
@@ -112,7 +112,7 @@ fn a_node_that_is_not_allowed_learns_the_reason_and_a_flood_does_not() {
         let socket = connect_unless_reset(far.address);
         socket.is_some_and(|mut socket| error_text(&mut socket).is_some())
     });
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let explained = explained.count() as u64;
     let most = 10 * (begun.elapsed().as_secs() + 2);
     assert!(
@@ -177,6 +177,39 @@ fn beyond_max_connections_clients_wait_in_the_backlog_and_are_served_in_turn() {
         1,
         "{stderr}"
     );
+}
+
+#[test]
+fn a_client_that_falls_silent_within_its_first_frame_gives_its_place_back_after_the_timeout() {
+    let z = Node::start("Z", &["-t", "1", "--max-connections", "1"]);
+    for len in [1, 8, 12, HEADER_LEN - 1] {
+        for accepted in ["auto", "framed"] {
+            let args = ["-t", "1", "--max-connections", "1", "--accept", accepted];
+            let mut b = Node::to("B", z.address, &args);
+            let mut silent = connect(b.address);
+            silent.write_all(&open()[..len]).unwrap();
+            // The kernel connects it; the node takes it when the place is free.
+            let mut next = Witness::new(b.address, true);
+            next.asks();
+            next.leaves();
+            while silent.read(&mut [0; 512]).is_ok_and(|read| read > 0) {}
+            b.process.wait_line("did not go on for 1 s (--timeout)");
+            assert!(b.process.stop().0.success());
+        }
+    }
+}
+
+#[test]
+fn a_header_that_comes_byte_by_byte_has_the_timeout_as_its_deadline() {
+    let z = Node::start("Z", &["-t", "1"]);
+    let mut client = connect(z.address);
+    client.set_nodelay(true).unwrap();
+    let begun = Instant::now();
+    let sent = open().iter().position(|&byte| {
+        pass(Duration::from_millis(200));
+        client.write_all(&[byte]).is_err()
+    });
+    assert!(sent.is_some(), "all of it in {:?}", begun.elapsed());
 }
 
 #[test]

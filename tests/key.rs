@@ -496,6 +496,32 @@ fn a_recorded_session_is_refused_when_it_is_played_again() {
 }
 
 #[test]
+fn a_hello_and_then_silence_gives_its_place_back_after_the_timeout() {
+    let keys = Keys::new("silent");
+    let key = keys.args("good");
+    let one = ["-t", "1", "--max-connections", "1"];
+    let mut z = Node::start("Z", &[&key[..], &one].concat());
+    let (between, recorded) = middle(z.address, |_, _, _| {});
+    works(between, &key);
+    let recorded = recorded.lock().unwrap().clone();
+    let hello = Header::parse(&recorded).unwrap();
+    assert_eq!(hello.kind, FrameType::Hello);
+    for len in [hello.frame_len(), hello.frame_len() - 1, HEADER_LEN, 12] {
+        let mut silent = connect(z.address);
+        silent.write_all(&recorded[..len]).unwrap();
+        // It waits in the backlog meanwhile.
+        works(z.address, &key);
+        let mut kinds = Vec::new();
+        while let Some((header, _)) = read_frame(&mut silent) {
+            kinds.push(header.kind);
+        }
+        assert_eq!(kinds.last(), Some(&FrameType::Error), "{len} bytes");
+    }
+    z.process.wait_line("(--timeout)");
+    assert!(z.process.stop().0.success());
+}
+
+#[test]
 fn nothing_is_different_on_the_wire_without_a_key() {
     let (server, address) = listener();
     let mut source = Process::start(

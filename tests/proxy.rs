@@ -1,23 +1,18 @@
 //! The client's address through a chain: real balancers before it, real servers behind it, and
 //! clients that do not keep to the PROXY protocol.
 
+mod faces;
 mod util;
 
+use faces::{accept, connect, listener};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use subsegment_tcp_speeds::sys;
 use util::http::{ask, metrics_of};
 use util::json::Value;
 use util::{connect_from, free_port, json, need, program, Dir, Node, Process, LONG};
-
-#[track_caller]
-fn accept(server: &TcpListener) -> TcpStream {
-    let (stream, _) = server.accept().unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    stream
-}
 
 #[track_caller]
 fn assert_next(stream: &mut TcpStream, bytes: &[u8]) {
@@ -85,7 +80,8 @@ fn haproxy(dir: &Dir, body: &str) -> Process {
 /// Waits until a process listens at `port`; what it takes of it is an empty connection.
 fn await_listener(port: u16) {
     let deadline = std::time::Instant::now() + LONG;
-    while let Err(error) = TcpStream::connect(("127.0.0.1", port)) {
+    let at = ([127, 0, 0, 1], port).into();
+    while let Err(error) = TcpStream::connect_timeout(&at, LONG) {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         assert!(std::time::Instant::now() < deadline, "no listener");
     }
@@ -142,16 +138,16 @@ fn real_servers_log_the_client_of_the_entry_for_both_versions_and_families() {
 #[test]
 fn a_real_balancer_names_its_client_to_the_server_behind_the_chain() {
     let dir = Dir::new("proxy-balancers");
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (server, at_server) = listener();
     let exit = Node::to(
         "X",
-        server.local_addr().unwrap(),
+        at_server,
         &["-r", "--allow", "127.0.0.1", "--send-proxy", "v1"],
     );
     let accepts = ["--accept", "raw", "--allow", "127.0.0.1", "--accept-proxy"];
     let mut entry = Node::to("E", exit.address, &accepts);
     let both = [&accepts[..], &["-r", "--send-proxy", "v2"]].concat();
-    let plain = Node::to("P", server.local_addr().unwrap(), &both);
+    let plain = Node::to("P", at_server, &both);
     let ports = [free_port(), free_port(), free_port()];
     // Its checks begin with LOCAL and are plain connections of the chain.
     let body = format!(
@@ -209,7 +205,7 @@ fn a_real_balancer_names_its_client_to_the_server_behind_the_chain() {
 
 #[test]
 fn clients_without_a_whole_preamble_are_ended_and_named_and_checks_are_silent() {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (server, at_server) = listener();
     let args = [
         "-r",
         "--accept",
@@ -220,7 +216,7 @@ fn clients_without_a_whole_preamble_are_ended_and_named_and_checks_are_silent() 
         "-t",
         "0.5",
     ];
-    let mut proxy = Node::to("P", server.local_addr().unwrap(), &args);
+    let mut proxy = Node::to("P", at_server, &args);
     let connect = || connect_from("127.0.0.1", proxy.address);
     drop(connect()); // A check.
     let mut reset = connect();
@@ -276,13 +272,13 @@ fn clients_without_a_whole_preamble_are_ended_and_named_and_checks_are_silent() 
 
 #[test]
 fn a_path_without_a_client_is_unknown_to_the_server_with_one_line() {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (server, at_server) = listener();
     for (version, bytes) in [
         ("v1", &b"PROXY UNKNOWN\r\nhello"[..]),
         ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0hello"),
     ] {
         let args = ["-r", "--allow", "127.0.0.1", "--send-proxy", version];
-        let mut exit = Node::to("X", server.local_addr().unwrap(), &args);
+        let mut exit = Node::to("X", at_server, &args);
         for _ in 0..2 {
             let mut source = program();
             source.args(["-f", &exit.address.to_string()]);
@@ -305,15 +301,44 @@ fn a_path_without_a_client_is_unknown_to_the_server_with_one_line() {
 }
 
 #[test]
+fn a_check_of_the_server_names_no_client_and_carries_nothing_of_the_probe() {
+    let (server, at_server) = listener();
+    for (version, bytes) in [
+        ("v1", &b"PROXY UNKNOWN\r\n"[..]),
+        ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ] {
+        let args = ["-r", "--allow", "127.0.0.1", "--send-proxy", version];
+        let exit = Node::to(
+            "X",
+            at_server,
+            &[&args[..], &["--server-check", "1"]].concat(),
+        );
+        let mut probe = program();
+        probe.args(["probe", &exit.address.to_string(), "-c", "0", "-i", "0.02"]);
+        let mut probe = Process::start(probe.stdout(std::process::Stdio::null()));
+        // The second comes a second later, from the same session.
+        for _ in 0..2 {
+            let mut seen = Vec::new();
+            accept(&server).read_to_end(&mut seen).unwrap();
+            assert_eq!(
+                seen.escape_ascii().to_string(),
+                bytes.escape_ascii().to_string()
+            );
+        }
+        assert!(probe.stop().0.success(), "{:?}", probe.stderr());
+    }
+}
+
+#[test]
 fn sessions_and_the_log_show_the_client_that_a_balancer_named_beside_the_peer() {
     let dir = Dir::new("proxy-sessions");
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (server, at_server) = listener();
     let file = |name: &str| dir.file(name).display().to_string();
     let (at_entry, at_exit) = (file("entry"), file("exit"));
     let common = ["--allow", "127.0.0.1", "--debug", "6"];
     let sends = ["-r", "--send-proxy", "v1", "--sessions", &at_exit];
     let exit_args = [&common[..], &sends].concat();
-    let mut exit = Node::to("X", server.local_addr().unwrap(), &exit_args);
+    let mut exit = Node::to("X", at_server, &exit_args);
     let accepts = ["--accept", "raw", "--accept-proxy", "--sessions", &at_entry];
     let asked = ["--metrics-listen", "127.0.0.1:0"];
     let mut entry = Node::to("E", exit.address, &[&common[..], &accepts, &asked].concat());
@@ -321,7 +346,7 @@ fn sessions_and_the_log_show_the_client_that_a_balancer_named_beside_the_peer() 
     // More clients than one peer has lines of log: each of them has its own.
     for client in 1..=8 {
         let named = format!("192.0.2.{client}:4000");
-        let mut stream = TcpStream::connect(entry.address).unwrap();
+        let mut stream = connect(entry.address);
         let balancer = stream.local_addr().unwrap().to_string();
         let preamble = format!("PROXY TCP4 192.0.2.{client} 192.0.2.99 4000 443\r\n");
         stream.write_all(preamble.as_bytes()).unwrap();
@@ -341,7 +366,7 @@ fn sessions_and_the_log_show_the_client_that_a_balancer_named_beside_the_peer() 
             .wait_line(&format!("{named} (through 127.0.0.1:"));
     }
     // A check of the balancer is its own client.
-    let mut check = TcpStream::connect(entry.address).unwrap();
+    let mut check = connect(entry.address);
     check.write_all(b"PROXY UNKNOWN\r\n").unwrap();
     let own = check.local_addr().unwrap().to_string();
     assert_next(&mut accept(&server), b"PROXY TCP4 127.0.0.1 127.0.0.1 ");

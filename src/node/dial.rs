@@ -149,36 +149,43 @@ impl NextHop {
     }
 
     fn resolve_again(&self, timeout: Duration) -> Result<(), DialError> {
-        let failed = |cause| DialError::Resolve {
-            target: self.target(),
-            cause,
-        };
-        let found = resolve(&self.host, self.port, timeout).map_err(failed)?;
-        self.take(found);
+        let found = self.look_up(timeout)?;
+        self.take(found, Instant::now());
         Ok(())
     }
 
-    /// Takes new addresses; the one that answered last stays the first if it is among them.
-    fn take(&self, mut addresses: Vec<SocketAddr>) {
+    fn look_up(&self, timeout: Duration) -> Result<Vec<SocketAddr>, DialError> {
+        resolve(&self.host, self.port, timeout).map_err(|cause| DialError::Resolve {
+            target: self.target(),
+            cause,
+        })
+    }
+
+    /// Takes the addresses found at `now`; the one that answered last stays the first if it is
+    /// among them.
+    fn take(&self, mut addresses: Vec<SocketAddr>, now: Instant) {
         let mut found = lock(&self.found);
         let first = found.addresses.first();
         if let Some(at) = first.and_then(|first| addresses.iter().position(|a| a == first)) {
             addresses[..=at].rotate_right(1);
         }
         found.addresses = addresses;
-        found.at = Some(Instant::now());
+        found.at = Some(now);
     }
 
-    /// Looks the addresses up again once they are old. Keeps them if that fails.
-    fn refresh(&self, timeout: Duration) {
+    /// Asks for the addresses again if they are old at `now`. Keeps them if that fails.
+    fn refresh(&self, now: Instant, ask: impl FnOnce() -> Result<Vec<SocketAddr>, DialError>) {
         let is_name = self.host.parse::<std::net::IpAddr>().is_err();
         let mut found = lock(&self.found);
-        if is_name && found.at.is_some_and(|at| at.elapsed() >= STALE) {
-            found.at = Some(Instant::now());
-            drop(found);
-            if let Err(error) = self.resolve_again(timeout.min(REFRESH)) {
-                log::debug!("connect: {error}; its addresses stay as they were");
-            }
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= STALE;
+        if !is_name || !found.at.is_some_and(is_old) {
+            return;
+        }
+        found.at = Some(now);
+        drop(found);
+        match ask() {
+            Ok(addresses) => self.take(addresses, now),
+            Err(error) => log::debug!("connect: {error}; its addresses stay as they were"),
         }
     }
 
@@ -207,7 +214,7 @@ impl NextHop {
     ///
     /// The [`DialError`] of the last attempt.
     pub fn connect(&self, timeout: Duration) -> Result<Connected, DialError> {
-        self.refresh(timeout);
+        self.refresh(Instant::now(), || self.look_up(timeout.min(REFRESH)));
         let deadline = Instant::now() + timeout;
         let first = self.addresses();
         if first.is_empty() {
@@ -459,14 +466,59 @@ mod tests {
         let taken = TcpStream::connect(answers).unwrap();
         let refuses = taken.local_addr().unwrap();
         let next_hop = NextHop::unresolved("a.invalid", 7);
-        next_hop.take(vec![refuses, answers]);
+        next_hop.take(vec![refuses, answers], Instant::now());
         let connected = next_hop.connect(Duration::from_secs(60)).unwrap();
         assert_eq!(connected.address, answers);
         assert_eq!(next_hop.addresses(), [answers, refuses]);
-        next_hop.take(vec![refuses, answers]);
+        next_hop.take(vec![refuses, answers], Instant::now());
         assert_eq!(next_hop.addresses(), [answers, refuses]);
-        next_hop.take(vec![refuses]);
+        next_hop.take(vec![refuses], Instant::now());
         assert_eq!(next_hop.addresses(), [refuses]);
+    }
+
+    #[test]
+    fn a_name_that_moves_is_asked_for_again_by_new_connections_at_most_once_a_minute() {
+        let address = |last: usize| SocketAddr::from(([192, 0, 2, last as u8], 7));
+        let begun = Instant::now();
+        let next_hop = NextHop::unresolved("a.invalid", 7);
+        next_hop.take(vec![address(0)], begun);
+        let mut asked: Vec<u64> = Vec::new();
+        // Ten minutes with a connection every 7 s, and two at once.
+        for second in (0..600).filter(|second| second % 7 < 2) {
+            let now = begun + Duration::from_secs(second);
+            for _ in 0..2 {
+                let count = asked.len() + 1;
+                next_hop.refresh(now, || {
+                    asked.push(second);
+                    // The resolver is silent each third time.
+                    let silent = || failed(io::ErrorKind::TimedOut);
+                    (count % 3 != 0)
+                        .then(|| vec![address(count)])
+                        .ok_or_else(silent)
+                });
+            }
+            let newest = asked.len() - usize::from(asked.len() % 3 == 0 && !asked.is_empty());
+            assert_eq!(next_hop.addresses(), [address(newest)], "second {second}");
+        }
+        assert!((8..=9).contains(&asked.len()), "{asked:?}");
+        assert!(asked[0] >= 60 && asked.windows(2).all(|two| two[1] - two[0] >= 60));
+        assert!(
+            asked.windows(2).all(|two| two[1] - two[0] <= 66),
+            "{asked:?}"
+        );
+
+        let literal = NextHop::unresolved("192.0.2.1", 7);
+        literal.take(vec![address(1)], begun);
+        literal.refresh(begun + STALE, || unreachable!("an address is no name"));
+        // The first connection asks by itself.
+        NextHop::unresolved("a.invalid", 7).refresh(begun + STALE, || unreachable!("not old"));
+    }
+
+    fn failed(kind: io::ErrorKind) -> DialError {
+        DialError::Resolve {
+            target: "a.invalid:7".into(),
+            cause: kind.into(),
+        }
     }
 
     #[test]

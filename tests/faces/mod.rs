@@ -100,7 +100,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 /// Connects to a node that resets its clients; `None` if the reset comes before the connect
 /// returns.
 pub fn connect_unless_reset(address: SocketAddr) -> Option<TcpStream> {
-    match TcpStream::connect(address) {
+    match TcpStream::connect_timeout(&address, LONG) {
         Ok(socket) => {
             bounded(&socket);
             Some(socket)

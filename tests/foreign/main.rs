@@ -23,8 +23,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use subsegment_tcp_speeds::cli::flags::FULL_ONLY;
 use subsegment_tcp_speeds::report::format::FORMATS;
-use support::lines_from;
-use util::{need, program, text, Dir, Node, Process};
+use support::{lines_from, Lines};
+use util::json::Value;
+use util::{libfaketime, need, program, text, Dir, Node, Process};
 
 /// A target and what runs it here: nothing, or an emulator and the processor it is to be.
 #[derive(Clone, Copy)]
@@ -87,6 +88,15 @@ impl Target {
     }
 }
 
+/// The targets whose C library has two clocks: that of 32 bits ends in 2038.
+const OF_32_BITS: [(&str, &str); 5] = [
+    ("i686", "qemu-i386"),
+    ("armv7", "qemu-arm"),
+    ("armv5te", "qemu-arm"),
+    ("mips", "qemu-mips"),
+    ("mipsel", "qemu-mipsel"),
+];
+
 fn cli_name() -> &'static str {
     subsegment_tcp_speeds::cli::PROGRAM
 }
@@ -108,7 +118,7 @@ const COUNT: usize = 30;
 /// Probes by `probe` to `entry` over `segments` segments: all answered, and each block's parts are
 /// its total.
 #[track_caller]
-fn assert_sane(probe: &mut Command, entry: SocketAddr, segments: usize) {
+fn assert_sane(probe: &mut Command, entry: SocketAddr, segments: usize) -> Lines {
     let entry = entry.to_string();
     let count = COUNT.to_string();
     let args = ["probe", &entry, "-c", &count, "-i", "0.02", "-s", "3000"];
@@ -116,6 +126,7 @@ fn assert_sane(probe: &mut Command, entry: SocketAddr, segments: usize) {
     assert_eq!(lines.0.len(), COUNT);
     // Each segment, each host forward, and back each but the two ends.
     lines.assert_sums(3 * segments);
+    lines
 }
 
 fn chains_measure(target: Target) {
@@ -129,6 +140,43 @@ fn chains_measure(target: Target) {
     let b = Node::to("B", c.address, &[]);
     assert_sane(&mut target.command(), b.address, 3);
     stop(vec![b, c, z]);
+}
+
+/// The clock of `command` is ahead by fifteen years.
+fn ahead(mut command: Command) -> Command {
+    command.env("LD_PRELOAD", libfaketime());
+    command.env("FAKETIME", "+15y");
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command
+}
+
+/// A chain, and its probe, whose clocks are all past January 2038. `qemu` is an emulator that is
+/// not linked statically: it passes the clock of its C library on.
+fn works_after_2038(target: Target, qemu: &str) {
+    let emulated = || {
+        let mut command = ahead(Command::new(need(qemu)));
+        if let Some((_, processor)) = target.emulator {
+            command.args(["-cpu", processor]);
+        }
+        command.arg(target.binary());
+        command
+    };
+    let mut z = emulated();
+    let z = Node::start_command(z.args(["--node", "Z", "-l", "127.0.0.1:0"]));
+    let mut b = ahead(program());
+    b.args([
+        "--node",
+        "B",
+        "-l",
+        "127.0.0.1:0",
+        "-f",
+        &z.address.to_string(),
+    ]);
+    let b = Node::start_command(&mut b);
+    let lines = assert_sane(&mut emulated(), b.address, 2);
+    let scheduled = lines.0[0].at("scheduled").and_then(Value::as_str).unwrap();
+    assert!(scheduled > "2040", "{scheduled}");
+    stop(vec![b, z]);
 }
 
 fn blocks_come_back_as_they_went(target: Target) {
@@ -319,9 +367,9 @@ fn main() {
     let mut failed = 0;
     println!(
         "| target | stripped, KiB | idle RSS, KiB | runs on | chains with x86-64 | \
-         services, resets | captures, or that they are refused |"
+         services, resets | captures, or that they are refused | after 2038 |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for &target in &targets {
         let mut outcome = |check: &dyn Fn()| {
             // The check prints its failure on stderr.
@@ -344,6 +392,8 @@ fn main() {
             "glibc" => outcome(&|| captures_are_read_alike(target, &capture)),
             _ => outcome(&|| refuses_what_it_lacks(target)),
         };
+        let of_32_bits = OF_32_BITS.iter().find(|(name, _)| *name == target.name);
+        let later = of_32_bits.map_or("-", |(_, qemu)| outcome(&|| works_after_2038(target, qemu)));
         let idle = idle_kib(target).map_or("-".to_owned(), |kib| kib.to_string());
         let host = target
             .emulator
@@ -351,7 +401,7 @@ fn main() {
                 format!("{qemu}, {cpu}")
             });
         println!(
-            "| {} | {size} | {idle} | {host} | {chains} | {services} | {captures} |",
+            "| {} | {size} | {idle} | {host} | {chains} | {services} | {captures} | {later} |",
             target.name
         );
     }

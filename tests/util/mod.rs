@@ -177,11 +177,16 @@ impl Process {
     #[track_caller]
     pub fn stop(&mut self) -> (ExitStatus, String) {
         self.signal("TERM");
-        let mut text = String::new();
-        if let Some(mut stdout) = self.child.stdout.take() {
-            stdout.read_to_string(&mut text).unwrap();
-        }
-        (self.wait(), text)
+        // Read meanwhile: a full pipe would keep it from its end, and the wait has a limit.
+        let reading = self.child.stdout.take().map(|mut stdout| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                stdout.read_to_string(&mut text).map(|_| text)
+            })
+        });
+        let status = self.wait();
+        let text = reading.map(|reading| reading.join().unwrap().unwrap());
+        (status, text.unwrap_or_default())
     }
 }
 
@@ -337,6 +342,7 @@ pub fn try_connect_from(own: &str, to: SocketAddr) -> io::Result<TcpStream> {
     };
     let stream = sys::connect(to, LONG, &options)?;
     stream.set_read_timeout(Some(LONG))?;
+    stream.set_write_timeout(Some(LONG))?;
     Ok(stream)
 }
 
