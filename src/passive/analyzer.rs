@@ -1,6 +1,6 @@
 //! Packets in; flows and round trips to an [`Observer`] out. The table of flows and its bounds.
 
-use super::application::Budget;
+use super::budget::Budget;
 use super::capture::{Packet, BATCH};
 use super::encapsulation::{self, interface, Ip};
 use super::filter::Filter;

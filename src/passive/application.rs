@@ -5,7 +5,7 @@
 //! data back that acknowledges it answers it. Turns that cross, repeat data or have bytes missing
 //! are left out, for their times would not be those of an end. Handshakes of TLS are no turns.
 
-use super::analyzer::Analyzer;
+use super::budget::Budget;
 use super::flow::Flow;
 use super::http::{self, Http};
 use super::message::Opening;
@@ -15,19 +15,14 @@ use super::sent::Findings;
 use super::side::Side;
 use super::tickets::{Part, Tickets};
 use super::tls::{self, Handshake, Reader, Records, APPLICATION_DATA, TLS_1_3};
-use crate::http::stamp::StampNames;
-use crate::measure::{Counts, HeaderDelays};
+use crate::measure::Counts;
 use crate::time::{SignedNanos, WallTime};
-use std::sync::Arc;
 
 /// The bytes of a packet with an alert of TLS 1.3, or with two bytes of data.
 const ALERT_PACKET: u32 = 5 + 2 + 1 + 16;
 
 /// Lengths of a record with the client's Finished of TLS 1.3, by the hash of the cipher.
 const FINISHED: [usize; 2] = [4 + 32 + 1 + 16, 4 + 48 + 1 + 16];
-
-/// Interval snapshots and HTTP exchanges kept over all open flows.
-const HISTORY: usize = 200_000;
 
 /// One answer of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,71 +73,6 @@ pub struct Application {
     foreign: bool,
     answers: [Counts; 2],
     tls: Option<Box<Reader>>,
-}
-
-/// The memory for the reading of payload, for all connections of an analysis.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Budget {
-    /// Bytes that wait for those before them.
-    pub held: usize,
-    /// Interval snapshots and exchanges that are kept.
-    pub history: usize,
-    /// Set if targets of requests are kept.
-    pub targets: bool,
-    /// Set if single exchanges are not kept, only their counts and times.
-    pub summaries: bool,
-    /// The fields of heads that are read; `None` for none.
-    pub names: Option<Arc<StampNames>>,
-    /// The delays by stamps in heads.
-    pub header_delays: HeaderDelays,
-}
-
-impl Budget {
-    /// Returns how many more snapshots and exchanges may be kept.
-    #[inline]
-    pub(super) fn room(&self) -> usize {
-        HISTORY.saturating_sub(self.history)
-    }
-
-    /// Returns what an analysis without flows begins with, and moves the delays there.
-    pub(super) fn renewed(&mut self) -> Self {
-        Self {
-            held: 0,
-            history: 0,
-            ..std::mem::take(self)
-        }
-    }
-
-    /// Takes the stamps of the exchanges that are over.
-    #[inline]
-    fn take_stamps(&mut self, http: &mut Http) {
-        for (headers, own) in http.take_stamped() {
-            self.header_delays.record(&headers, own);
-        }
-    }
-
-    /// Returns how many more exchanges may be kept.
-    #[inline]
-    fn room_for_exchanges(&self) -> usize {
-        match self.summaries {
-            true => 0,
-            false => self.room(),
-        }
-    }
-}
-
-impl Analyzer {
-    /// The same table, which reads stamps of other programs in these fields of heads of HTTP.
-    pub fn with_names(mut self, names: StampNames) -> Self {
-        self.budget.names = Some(Arc::new(names));
-        self.budget.header_delays = HeaderDelays::at("capture");
-        self
-    }
-
-    /// Returns the delays by those stamps so far.
-    pub fn header_delays(&self) -> &HeaderDelays {
-        &self.budget.header_delays
-    }
 }
 
 impl Application {

@@ -32,6 +32,7 @@
 
 mod analyzer;
 mod application;
+mod budget;
 mod capture;
 mod encapsulation;
 mod filter;

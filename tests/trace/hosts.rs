@@ -91,7 +91,7 @@ impl Hosts {
              cp {here}/authorized_keys /run/keys.{node} 2>/dev/null || true\n\
              mkdir -p /run/sshd\n\
              for of in /dev/shm /var/tmp; do mount -t tmpfs -o mode=1777 tmpfs $of; done\n\
-             mount -t tmpfs tmpfs /root\nmkdir -m 700 /root/.ssh\n\
+             mount -t tmpfs -o mode=700 tmpfs /root\nmkdir -m 700 /root/.ssh\n\
              cp {here}/authorized_keys /root/.ssh/authorized_keys\n"
         );
         if let Kind::Shell(shell) = kind {
