@@ -97,6 +97,7 @@ pub mod wire;
 ///   `report/prometheus/mod.rs`: the HTTP exchanges of `--sessions`, and stamps in their heads;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
+/// - `cli/parse.rs`: the words of `trace`, and the checks of options that are left out;
 /// - `cli/help.rs`: the references to texts that a small build lacks;
 /// - `cli/version.rs`: the name of the feature.
 pub const FULL: bool = cfg!(feature = "full");

@@ -13,6 +13,7 @@ use super::{help, value, version, ExitCode};
 use crate::remote::host::HostWord;
 use crate::report::State;
 use crate::session::admission::Accept;
+use crate::FULL;
 use lexopt::Arg;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -190,7 +191,7 @@ impl Arguments {
             let what = "--timeout SECONDS:STATE is for probe: the others have no state";
             return Err(remedied(what));
         }
-        if options.flows > 1 && options.targets.is_some() {
+        if FULL && options.flows > 1 && options.targets.is_some() {
             return Err(remedied(
                 "--flows is for a probe of one path, and --targets has many",
             ));
@@ -216,17 +217,19 @@ impl Arguments {
             ));
         }
         check_proxy(&options, mode)?;
-        check_http(&options.common, mode)?;
-        check_metrics(&options, mode)?;
+        if FULL {
+            check_http(&options.common, mode)?;
+            check_metrics(&options, mode)?;
+        }
         let common = options.common.clone();
         let command = match mode {
             Mode::State => state(self.operands, &common)?,
-            Mode::Compare => compare(self.operands, &options)?,
-            Mode::Probe if options.targets.is_none() => {
+            Mode::Compare if FULL => compare(self.operands, &options)?,
+            Mode::Probe if !FULL || options.targets.is_none() => {
                 let target = self.operands.pop().unwrap_or_default();
                 Command::Probe(probe(&options, checked("probe", &target, HostPort::hop)?))
             }
-            Mode::Trace => {
+            Mode::Trace if FULL => {
                 let is_checked = seen.iter().any(|flag| flag.long == "server-check");
                 trace(&self.operands, &options, is_checked)?
             }
@@ -240,7 +243,7 @@ impl Arguments {
             return Ok(());
         };
         let name = word.name;
-        if options.targets.is_some() {
+        if FULL && options.targets.is_some() {
             // They take the place of the operand.
             return match self.operands.first() {
                 Some(operand) => Err(remedied(format_args!(
@@ -495,30 +498,30 @@ fn command(options: Options, mode: Mode, operand: Option<OsString>) -> Result<Co
     Ok(match (mode, options.listen, options.forward_to) {
         (Mode::Exporter, ..) => Command::Exporter,
         (Mode::Probe, ..) => match options.targets {
-            Some(file) => Command::Targets(TargetsConfig {
+            Some(file) if FULL => Command::Targets(TargetsConfig {
                 file,
                 count,
                 interval,
                 size: options.size,
                 on_timeout,
             }),
-            None => unreachable!("it has a function of its own"),
+            _ => unreachable!("it has a function of its own"),
         },
         (Mode::CheckRules, ..) => Command::CheckRules(operand.unwrap_or_default().into()),
         (Mode::Demo, ..) => Command::Demo(DemoConfig { seed: options.seed }),
-        (Mode::Passive, ..) => {
+        (Mode::Passive, ..) if FULL => {
             let passive = options.passive;
             let config = passive.checked(operand, options.interface, &options.common);
             Command::Passive(config.map_err(remedied)?)
         }
-        (Mode::State | Mode::Compare | Mode::Trace, ..) => {
-            unreachable!("they have functions of their own")
-        }
-        (Mode::Generate, ..) => {
+        (Mode::Generate, ..) if FULL => {
             let kinds = [Artifact::Man, Artifact::Bash, Artifact::Zsh, Artifact::Fish];
             let kind = operand.unwrap_or_default();
             let place = checked("generate", &kind, |text| value::choice(text, ARTIFACTS))?;
             Command::Generate(kinds[place])
+        }
+        (Mode::State | Mode::Compare | Mode::Trace | Mode::Generate | Mode::Passive, ..) => {
+            unreachable!("they have functions of their own")
         }
         (Mode::Help, ..) => Command::Help(operand.map(|topic| topic.to_string_lossy().into())),
         (_, Some(listen), forward_to) => Command::Node(NodeConfig {
