@@ -3,6 +3,7 @@
 
 pub mod header_state;
 pub mod latest;
+mod notices;
 pub mod path_key;
 pub mod path_labels;
 mod path_state;

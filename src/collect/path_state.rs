@@ -48,9 +48,6 @@ pub(super) struct PathState {
     pub(super) used: u64,
 }
 
-/// The most rows that the model keeps of each part, and the values of a row.
-const ROWS: usize = 32_768;
-const ROW_VALUES: usize = 5;
 /// The most memory of a part's histograms, in bytes; a block adds a bucket to each at most.
 const HISTOGRAMS: usize = 64 << 10;
 const BUCKETS: usize = 64;
@@ -93,7 +90,6 @@ impl PathState {
     /// path take, in bytes.
     pub(super) fn memory(&self) -> usize {
         let measured = usize::try_from(self.measured).unwrap_or(usize::MAX);
-        let rows = (self.parts * ROW_VALUES + 1) * size_of::<u64>() * measured.min(ROWS);
         let histograms = self.parts.max(1) * HISTOGRAMS.min(measured.saturating_mul(BUCKETS));
         let nodes = self.path.nodes.iter().map(|node| 2 * node.memory());
         let annotations = self
@@ -102,7 +98,7 @@ impl PathState {
             .chain(self.first_annotations.values());
         let connects = self.connects.len() * CONNECTS * size_of::<Nanos>();
         2 * size_of::<Self>()
-            + rows
+            + self.model.memory()
             + histograms
             + nodes.sum::<usize>()
             + annotations.map(NodeAnnotations::memory).sum::<usize>()

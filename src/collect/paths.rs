@@ -12,6 +12,8 @@ pub(super) const SHOWN: usize = LABELS;
 
 /// The part of the limit that each labelled path may take, as a divisor: all of them take half.
 const SHARE: usize = 2 * LABELS;
+/// The part of the limit for the rows of each shape of a path, as a divisor: half of a share.
+pub(super) const ROWS: usize = 2 * SHARE;
 
 /// A state for each path through this node. Their figures do not mix.
 #[derive(Debug)]
@@ -45,20 +47,24 @@ impl Paths {
         }
     }
 
-    /// Returns the state of a path, for a measurement; `begin` makes that of an unknown one.
-    pub(super) fn at(&mut self, key: PathKey, begin: impl FnOnce() -> PathState) -> &mut PathState {
-        self.used += 1;
-        if !self.paths.contains_key(&key) {
-            let path = begin();
-            self.memory += path.memory();
-            if self.memory > self.memory_limit {
-                self.bound_memory();
-            }
-            self.paths.insert(key, Box::new(path));
+    pub(super) fn has(&self, key: PathKey) -> bool {
+        self.paths.contains_key(&key)
+    }
+
+    /// Adds the state of an unknown path.
+    pub(super) fn add(&mut self, key: PathKey, path: PathState) {
+        self.memory += path.memory();
+        if self.memory > self.memory_limit {
+            self.bound_memory();
         }
-        let used = self.used;
-        let path = self.paths.get_mut(&key).expect("it is there by now");
-        path.used = used;
+        self.paths.insert(key, Box::new(path));
+    }
+
+    /// Returns the state of a known path, for a measurement.
+    pub(super) fn at(&mut self, key: PathKey) -> &mut PathState {
+        self.used += 1;
+        let path = self.paths.get_mut(&key).expect("a known path");
+        path.used = self.used;
         path
     }
 

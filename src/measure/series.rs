@@ -13,16 +13,26 @@ const ROWS: usize = 16_384;
 const CELLS: usize = 1 << 20;
 /// Rows that a run without end keeps however old they are: changes are searched among them.
 const RECENT: usize = 1_500;
+/// The memory of a row beside its values: its time, its flags and its connection.
+const BESIDE: usize = 2 * size_of::<u64>() + size_of::<u32>();
 /// Stands for a value that does not exist: no delay is minus 292 years.
 pub(super) const NONE: i64 = i64::MIN;
+
+/// The bounds of a store, beside its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Rows older than this are forgotten, but for the [`RECENT`] latest; `None` keeps the whole
+    /// run.
+    pub(super) span: Option<Nanos>,
+    /// The most memory, in bytes; the [`RECENT`] latest rows are kept even beyond it.
+    pub(super) memory: usize,
+}
 
 /// A bounded store of rows.
 #[derive(Debug)]
 pub(super) struct Rows {
     columns: usize,
     limit: usize,
-    /// Rows older than this are forgotten, but for the [`RECENT`] latest; `None` keeps the whole
-    /// run.
     span: Option<Nanos>,
     times: Vec<u64>,
     connections: Vec<u32>,
@@ -45,12 +55,17 @@ pub(super) struct Row<'a> {
 }
 
 impl Rows {
-    pub(super) fn new(columns: usize, span: Option<Nanos>) -> Self {
+    pub(super) fn new(columns: usize, bounds: Bounds) -> Self {
         let random = 0x9e37_79b9_7f4a_7c15;
+        let row = BESIDE + columns * size_of::<i64>();
+        // A vector that grows may have twice the room that it needs.
+        let most = ROWS
+            .min(CELLS / columns.max(1))
+            .min(bounds.memory / 2 / row);
         Self {
             columns,
-            limit: ROWS.min(CELLS / columns.max(1)).max(RECENT),
-            span,
+            limit: most.max(RECENT),
+            span: bounds.span,
             times: Vec::new(),
             connections: Vec::new(),
             flags: Vec::new(),
@@ -62,6 +77,11 @@ impl Rows {
 
     pub(super) fn len(&self) -> usize {
         self.times.len()
+    }
+
+    /// Returns the memory of all rows, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.times.capacity() * BESIDE + self.values.capacity() * size_of::<i64>()
     }
 
     pub(super) fn push(&mut self, at: MonoTime, connection: u32, flags: u64, row: &[i64]) {
@@ -192,9 +212,28 @@ pub(super) fn exact_quantile(values: &mut [i64], share: f64) -> Option<i64> {
 mod tests {
     use super::*;
 
+    fn unbounded(span: Option<Nanos>) -> Bounds {
+        let memory = usize::MAX;
+        Bounds { span, memory }
+    }
+
+    #[test]
+    fn a_store_stays_within_its_memory_and_keeps_the_latest_rows_of_a_small_one() {
+        for (columns, memory) in [(1, 1 << 20), (11, 1 << 18), (32, 1 << 20), (90, 1 << 12)] {
+            let mut rows = Rows::new(columns, Bounds { span: None, memory });
+            let row = vec![7; columns];
+            for block in 0..100_000 {
+                rows.push(MonoTime(block), 0, 0, &row);
+                let floor = 2 * RECENT * (BESIDE + 8 * columns);
+                assert!(rows.memory() <= memory.max(floor), "{columns}: {block}");
+            }
+            assert!(rows.len() >= RECENT / 2, "{columns}: {}", rows.len());
+        }
+    }
+
     #[test]
     fn a_full_store_is_thinned_evenly_and_stays_within_its_bound() {
-        let mut rows = Rows::new(2, None);
+        let mut rows = Rows::new(2, unbounded(None));
         for block in 0..1_000_000 {
             rows.push(MonoTime(block), 0, 0, &[i64::from(block % 2 == 0), NONE]);
             assert!(rows.len() <= ROWS);
@@ -214,7 +253,7 @@ mod tests {
 
     #[test]
     fn late_blocks_of_one_connection_since_a_moment_are_flagged_once() {
-        let mut rows = Rows::new(2, None);
+        let mut rows = Rows::new(2, unbounded(None));
         for block in 0..100 {
             let late = if block % 5 == 0 { 90 } else { 10 };
             rows.push(MonoTime(block), (block % 2) as u32, 0, &[late, NONE]);
@@ -232,18 +271,18 @@ mod tests {
 
     #[test]
     fn a_wide_path_keeps_fewer_rows() {
-        let mut rows = Rows::new(500, None);
+        let mut rows = Rows::new(500, unbounded(None));
         (0..20_000).for_each(|at| rows.push(MonoTime(at), 0, 0, &[1; 500]));
         assert!(rows.values.len() <= CELLS && rows.len() >= RECENT / 2);
     }
 
     #[test]
     fn an_endless_run_forgets_what_is_older_than_its_span_but_never_its_latest_rows() {
-        let mut rows = Rows::new(1, Some(Nanos(10_000)));
+        let mut rows = Rows::new(1, unbounded(Some(Nanos(10_000))));
         (0..100_000).for_each(|at| rows.push(MonoTime(at), 0, 0, &[1]));
         let oldest = rows.all().next().unwrap().at;
         assert!((85_000..=90_000).contains(&oldest), "{oldest}");
-        let mut slow = Rows::new(1, Some(Nanos(10_000)));
+        let mut slow = Rows::new(1, unbounded(Some(Nanos(10_000))));
         (0..5_000).for_each(|block| slow.push(MonoTime(block * 1_000), 0, 0, &[1]));
         assert!(slow.len() >= RECENT && slow.searched().count() == RECENT);
         assert!(slow.len() < 2 * RECENT + RECENT / 4, "{}", slow.len());

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 /// The measured programs, in the order of the columns.
-const COLUMNS: [&str; 7] = [
-    "direct", "ours", "scraped", "socat", "haproxy", "nginx", "floor",
+const COLUMNS: [&str; 8] = [
+    "direct", "ours", "scraped", "before", "socat", "haproxy", "nginx", "floor",
 ];
 
 /// Those of them that `ours` has to stand beside. The floor is a yardstick, not a product.
@@ -118,12 +118,15 @@ pub(super) fn print(file: &Path) -> Outcome {
                 };
                 line.push_str(&format!("{figure:>8}"));
             }
-            let judgement = match (row("scraped"), row("ours")) {
-                (Some(scraped), Some(ours)) => {
-                    let (ratio, low, high) = ratio(scraped, ours);
-                    format!("scraped to ours {ratio:.3} ({low:.3} to {high:.3} by round)")
+            let builds = [("scraped", "ours"), ("ours", "before")];
+            let beside = builds
+                .into_iter()
+                .find_map(|(one, other)| Some((one, other, ratio(row(one)?, row(other)?))));
+            let judgement = match beside {
+                Some((one, other, (ratio, low, high))) => {
+                    format!("{one} to {other} {ratio:.3} ({low:.3} to {high:.3} by round)")
                 }
-                _ => judge(target, row),
+                None => judge(target, row),
             };
             line.push_str(&format!("   {judgement}"));
             println!("{}", line.trim_end());

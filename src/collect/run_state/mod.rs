@@ -3,10 +3,11 @@
 mod reports;
 
 use crate::collect::header_state::{HeaderClocks, HeaderState};
+use crate::collect::notices::Notices;
 use crate::collect::path_key::PathKey;
 use crate::collect::path_labels::PathLabels;
 use crate::collect::path_state::PathState;
-use crate::collect::paths::{Paths, SHOWN};
+use crate::collect::paths::{Paths, ROWS, SHOWN};
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequests;
 use crate::collect::state_file::{self, StateFile};
@@ -25,8 +26,6 @@ use crate::FULL;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The notices that a report shows; further ones are counted.
-const NOTICES: usize = 20;
 /// The step of the wall clock from which on a report dates its beginning anew.
 const STEP: Nanos = Nanos(1_000_000_000);
 /// The most slots of a timeline: the number of points in a plot.
@@ -72,31 +71,9 @@ pub struct RunState {
     follows: bool,
     /// The settings that the report shows, a sentence each.
     settings: Vec<String>,
-    notices: Vec<Notice>,
-    more_notices: u64,
+    notices: Notices,
     malformed: u64,
     headers: HeaderState,
-}
-
-#[derive(Debug)]
-struct Notice {
-    text: String,
-    /// `None` for a remark on the whole run.
-    at: Option<WallTime>,
-    /// The events that the sentence is about.
-    count: u64,
-}
-
-/// Returns `text` without the ports of addresses: the same event of another connection differs in
-/// these alone.
-fn without_ports(text: &str) -> String {
-    let mut parts = text.split(':');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        out.push(':');
-        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
-    }
-    out
 }
 
 impl RunState {
@@ -118,8 +95,7 @@ impl RunState {
             started_mono: sys::clock::mono(),
             windows: Windows::new(),
             settings: Vec::new(),
-            notices: Vec::new(),
-            more_notices: 0,
+            notices: Notices::default(),
             malformed: 0,
             headers: HeaderState::at(name),
         };
@@ -154,9 +130,7 @@ impl RunState {
     pub fn without_end(mut self, span: Nanos) -> Self {
         self.span = Some(span);
         self.windows.length.get_or_insert(WINDOW);
-        for path in self.paths.values_mut() {
-            path.model = Model::new(self.baseline.clone(), self.span, self.started);
-        }
+        self.begin_models();
         self
     }
 
@@ -203,10 +177,12 @@ impl RunState {
     }
 
     fn path_at(&mut self, key: PathKey) -> &mut PathState {
-        self.paths.at(key, || {
-            let model = Model::new(self.baseline.clone(), self.span, self.started);
-            PathState::new(key.hop, &self.name, model, Arc::clone(&self.rules))
-        })
+        if !self.paths.has(key) {
+            let (model, rules) = (self.new_model(key), Arc::clone(&self.rules));
+            let path = PathState::new(key.hop, &self.name, model, rules);
+            self.paths.add(key, path);
+        }
+        self.paths.at(key)
     }
 
     fn main(&self) -> (PathKey, &PathState) {
@@ -509,37 +485,40 @@ impl RunState {
         self.started = now;
         self.started_mono = sys::clock::mono();
         self.windows.restart();
-        self.notices.clear();
-        (self.more_notices, self.malformed) = (0, 0);
+        self.notices = Notices::default();
+        self.malformed = 0;
         self.paths.rest = PathRest::default();
         self.headers.delays = HeaderDelays::at(&self.name);
-        for path in self.paths.values_mut() {
-            path.model = Model::new(self.baseline.clone(), self.span, self.started);
-            path.measured = 0;
+        self.begin_models();
+        self.paths.values_mut().for_each(|path| path.measured = 0);
+    }
+
+    /// Begins the model of each path anew.
+    fn begin_models(&mut self) {
+        for key in self.paths.keys() {
+            let model = self.new_model(key);
+            if let Some(path) = self.paths.get_mut(key) {
+                path.model = model;
+            }
+        }
+    }
+
+    fn new_model(&self, key: PathKey) -> Model {
+        let model = Model::new(self.baseline.clone(), self.span, self.started);
+        match key.is_of_a_stranger() {
+            true => model.within(self.paths.memory_limit / ROWS),
+            false => model,
         }
     }
 
     /// Adds a sentence to the report, on an event of this moment.
     pub fn notice(&mut self, text: String) {
-        self.add(text, Some(sys::clock::read().wall));
+        self.notices.add(text, Some(sys::clock::read().wall));
     }
 
     /// Adds a sentence to the report, on the whole run.
     pub fn remark(&mut self, text: String) {
-        self.add(text, None);
-    }
-
-    fn add(&mut self, text: String, at: Option<WallTime>) {
-        let bare = without_ports(&text);
-        let same = |notice: &&mut Notice| without_ports(&notice.text) == bare;
-        if let Some(known) = self.notices.iter_mut().find(same) {
-            known.count += 1;
-        } else if self.notices.len() < NOTICES {
-            let count = 1;
-            self.notices.push(Notice { text, at, count });
-        } else {
-            self.more_notices += 1;
-        }
+        self.notices.add(text, None);
     }
 
     /// Returns the known names by hop.
@@ -946,6 +925,53 @@ mod tests {
     }
 
     #[test]
+    fn a_long_run_of_an_honest_path_keeps_its_figures_beside_large_ones() {
+        let labels = Arc::<PathLabels>::default();
+        let limit = 8 << 20;
+        let mut run_state = RunState::new("B", "relay", WallTime(0), Baseline::Run).within(limit);
+        run_state.paths.labels = Some(Arc::clone(&labels));
+        let enter = |source: u64| {
+            let key = PathKey { source, ..at(1) };
+            labels.enter(key, &format!("N{source}"), || MonoTime(1))
+        };
+        let paths: Vec<_> = (1..13).map(enter).collect();
+        let Measurement::Trip(_, sample) = trip(1, 50) else {
+            panic!("not a trip");
+        };
+        let mut random = crate::random::Random::new(1);
+        let text = crate::annotation::AnnotationValue::Text("x".repeat(255));
+        let facts: Vec<_> = (0..12)
+            .map(|number| crate::annotation::HostAnnotation {
+                name: format!("tag.{number}"),
+                value: text.clone(),
+            })
+            .collect();
+        for round in 1..=20_000_u64 {
+            run_state.take(Measurement::Trip(paths[0].key, sample.clone()));
+            for _ in 0..8 {
+                let other = paths[1 + random.below(paths.len() - 1)].key;
+                run_state.take(Measurement::Trip(other, sample.clone()));
+                let annotations = NodeAnnotations {
+                    hop: random.below(256) as u8,
+                    sequence: round,
+                    annotations: facts.clone(),
+                };
+                if random.below(8) == 0 {
+                    run_state.take(Measurement::NodeAnnotations(other, Box::new(annotations)));
+                }
+            }
+            if round % 20 == 0 {
+                run_state.tick();
+                let held: usize = run_state.paths.iter().map(|(_, path)| path.memory()).sum();
+                assert!(held <= limit, "round {round}: {held}");
+            }
+            let measured = run_state.paths.get(paths[0].key).map(|path| path.measured);
+            assert_eq!(measured, Some(round));
+        }
+        assert!(run_state.paths.dropped > 0, "no pressure");
+    }
+
+    #[test]
     fn a_run_has_the_length_of_the_monotonic_clock_whatever_the_wall_clock_does() {
         let at = |seconds: u64| WallTime(seconds * 1_000_000_000);
         let mut run_state = RunState::new("A", "source", at(10_000), Baseline::Run);
@@ -958,19 +984,5 @@ mod tests {
         // Slewed, not stepped.
         let slewed = WallTime(at(10_002).0 + 10_000_000);
         assert_eq!(run_state.start_by(slewed, now), at(10_000));
-    }
-
-    #[test]
-    fn notices_are_bounded() {
-        let mut run_state = RunState::new("A", "source", WallTime(0), Baseline::Run);
-        for number in 0..1000 {
-            run_state.notice(format!("fault {number}"));
-            run_state.notice(format!("peer 10.0.0.1:{number} began a frame"));
-        }
-        let report = run_state.report(WallTime(1), Blocks::default(), 0);
-        assert_eq!(report.notices.len(), NOTICES + 1);
-        assert_eq!(report.notices[NOTICES], "and 981 notices more");
-        let once = "peer 10.0.0.1:0 began a frame (1000 times)";
-        assert_eq!(report.notices[1], once);
     }
 }

@@ -97,14 +97,8 @@ impl RunState {
     }
 
     fn notice_texts(&self, main_key: PathKey, main: &PathState, forgotten: u64) -> Vec<String> {
-        let texts = self.notices.iter().map(|notice| match notice.count {
-            1 => notice.text.clone(),
-            count => format!("{} ({count} times)", notice.text),
-        });
+        let texts = self.notices.texts();
         let mut notices: Vec<_> = self.settings.iter().cloned().chain(texts).collect();
-        if self.more_notices > 0 {
-            notices.push(format!("and {} notices more", self.more_notices));
-        }
         if self.malformed > 0 {
             notices.push(format!(
                 "blocks that came back with stamps that make no path, left out: {}",
@@ -146,12 +140,13 @@ impl RunState {
     /// `now` has both clocks, read together. Changes of SLA states are in the report.
     pub fn timeline(&self, now: Now) -> Option<Timeline> {
         let mut timeline = self.model().timeline(SLOTS, now)?;
-        let events = self.notices.iter().filter_map(|notice| {
-            Some(timeline::TimelineEvent {
-                at: notice.at?,
-                kind: EventKind::Notice(notice.text.clone()),
-            })
-        });
+        let events = self
+            .notices
+            .events()
+            .map(|(at, text)| timeline::TimelineEvent {
+                at,
+                kind: EventKind::Notice(text.to_owned()),
+            });
         timeline.events.extend(events);
         timeline.events.sort_by_key(|event| event.at);
         Some(timeline)

@@ -13,7 +13,7 @@ mod statistics;
 
 use super::baseline::{path_key, PartRecord, PathHistory, Record, RunHistories};
 use super::change::{BootClock, Search, When};
-use super::series::Rows;
+use super::series::{Bounds, Rows};
 use super::sla;
 use super::timeline::{wall, Cut, EventKind, Timeline, TimelineEvent};
 use super::trip::{Parts, Trip, TripError};
@@ -42,6 +42,9 @@ pub enum Baseline {
     Earlier(Arc<RunHistories>, BootClock),
 }
 
+/// The parts of the server behind an exit.
+const SERVERS: [Part; 2] = [Part::ServerConnect, Part::Server];
+
 /// The delays of the server behind an exit, which are in no total.
 #[derive(Debug)]
 struct ServerPart {
@@ -51,11 +54,11 @@ struct ServerPart {
 }
 
 impl ServerPart {
-    fn new(part: Part, span: Option<Nanos>) -> Self {
+    fn new(part: Part, bounds: Bounds) -> Self {
         Self {
             part,
             delays: PartDelays::default(),
-            rows: Rows::new(1, span),
+            rows: Rows::new(1, bounds),
         }
     }
 }
@@ -64,8 +67,8 @@ impl ServerPart {
 #[derive(Debug)]
 pub struct Model {
     baseline: Baseline,
-    /// Rows older than this are forgotten in a run without end; `None` for a run that has one.
-    span: Option<Nanos>,
+    /// Those of the rows of each shape; `span` is `None` for a run that has an end.
+    bounds: Bounds,
     started: WallTime,
     total: Histogram,
     total_window: Histogram,
@@ -91,14 +94,16 @@ impl Model {
     /// An empty model of a run that began at `started`. `span` is given for a run without end: rows
     /// older than it are forgotten.
     pub fn new(baseline: Baseline, span: Option<Nanos>, started: WallTime) -> Self {
+        let memory = usize::MAX;
+        let bounds = Bounds { span, memory };
         Self {
             baseline,
-            span,
+            bounds,
             started,
             total: Histogram::default(),
             total_window: Histogram::default(),
             last_window: None,
-            servers: [Part::ServerConnect, Part::Server].map(|part| ServerPart::new(part, span)),
+            servers: SERVERS.map(|part| ServerPart::new(part, bounds)),
             own: Default::default(),
             own_hop: 0,
             paths: Vec::new(),
@@ -111,6 +116,23 @@ impl Model {
             standing: VecMap::new(),
             clock_errors: VecMap::new(),
         }
+    }
+
+    /// Bounds the rows of each shape of the path, and of the servers, to `memory` bytes. The latest
+    /// ones, among which changes are searched, stay even beyond it.
+    #[must_use]
+    pub fn within(mut self, memory: usize) -> Self {
+        self.bounds.memory = memory;
+        let servers = self.servers;
+        self.servers = servers.map(|server| ServerPart::new(server.part, self.bounds));
+        self
+    }
+
+    /// Returns the memory of all rows, in bytes.
+    pub fn memory(&self) -> usize {
+        let rows = self.paths.iter().map(|path| &path.rows);
+        let servers = self.servers.iter().map(|server| &server.rows);
+        rows.chain(servers).map(Rows::memory).sum()
     }
 
     /// Sets the greatest errors of the nodes' clocks, as they state them; by hop.
@@ -141,7 +163,7 @@ impl Model {
             self.path_changes += u64::from(in_use.is_some());
             let path = match known {
                 Some(known) => self.paths.remove(known),
-                None => Path::new(&parts, self.span),
+                None => Path::new(&parts, self.bounds),
             };
             if self.paths.len() >= SHAPES {
                 self.paths.remove(0);
@@ -266,10 +288,10 @@ impl Model {
 
     fn found(&self, named: &[(u8, String)], now: Now) -> Vec<PartChanges> {
         let mut found = self.changes(named);
-        if let Some(path) = self.path().filter(|_| self.span.is_some()) {
+        if let Some(path) = self.path().filter(|_| self.bounds.span.is_some()) {
             stand(path, &mut self.standing.clone(), &mut found);
         }
-        if self.span.is_some() {
+        if self.bounds.span.is_some() {
             if let (Some(history), Baseline::Earlier(_, clock)) =
                 (self.history(named), &self.baseline)
             {
@@ -491,7 +513,7 @@ impl Model {
         let oldest = path
             .and_then(|path| path.rows.all().next())
             .map(|row| MonoTime(row.at));
-        let since = oldest.filter(|_| self.span.is_some());
+        let since = oldest.filter(|_| self.bounds.span.is_some());
         let stepped = |host: &&Host| {
             let recent = |at| since.map_or(true, |since| at >= since);
             host.last_step.is_some_and(recent)

@@ -4,7 +4,7 @@
 use crate::measure::baseline::OneWayMedians;
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
-use crate::measure::series::{exact_quantile, Rows, NONE};
+use crate::measure::series::{exact_quantile, Bounds, Rows, NONE};
 use crate::measure::trip::{HostPart, Pair, Parts, Retransmits, SegmentPart, Trip};
 use crate::measure::{Direction, Histogram, NodeId, Part, StampDirection, Summary};
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -123,7 +123,7 @@ impl Reading {
 
 impl Path {
     /// A path of the shape of `parts`, without figures.
-    pub(super) fn new(parts: &Parts, span: Option<Nanos>) -> Self {
+    pub(super) fn new(parts: &Parts, bounds: Bounds) -> Self {
         let host = |part: &HostPart| Host {
             hop: part.hop,
             ..Host::default()
@@ -137,7 +137,7 @@ impl Path {
         let segments: Vec<Segment> = parts.segments.iter().map(segment).collect();
         let columns = OF_SEGMENT * segments.len() + OF_HOST * hosts.len() + 1;
         Self {
-            rows: Rows::new(columns, span),
+            rows: Rows::new(columns, bounds),
             held: Held::new(2 * hosts.len()),
             behind: PartDelays::default(),
             row: vec![NONE; columns],
