@@ -203,8 +203,7 @@ impl<'a> Pump<'a> {
     ///
     /// [`ConnectionFault`], for [`conclude`](crate::node::fault::conclude).
     pub fn wrap_back(&mut self) -> Result<(), ConnectionFault> {
-        const ANNOTATION_LEN: usize = ANNOTATION_HEADER_LEN + BehindExit::LEN;
-        const _: () = assert!(HEADER_LEN + ANNOTATION_LEN <= HEADROOM);
+        const _: () = assert!(HEADER_LEN + ANNOTATION_HEADER_LEN + BehindExit::LEN <= HEADROOM);
         let mut reader = self.reader();
         let client = self.end(ConnectionSide::Client);
         let tag = client.tag_len();
