@@ -43,7 +43,7 @@ const FILES: &[(&str, &str)] = &[
         "On OpenWrt: a section for each node.",
     ),
     (
-        "/usr/lib/subsegment-tcp-speeds/nodes",
+        "/usr/lib/subsegment-tcp-speeds",
         "Static binaries for other machines, a directory for each.",
     ),
 ];
