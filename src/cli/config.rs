@@ -356,6 +356,10 @@ pub struct TraceConfig {
 pub struct TraceOptions {
     /// `--server`, with a host and a port above 0; `None` if the path ends at the last host.
     pub server: Option<HostPort>,
+    /// `--from`; `None` if the probe runs here.
+    pub from: Option<HostWord>,
+    /// The options of the probe as typed, where it runs on another host.
+    pub probe_words: Vec<String>,
     /// `--ports`; `None` lets the kernel choose.
     pub ports: Option<Ports>,
     /// `--ssh`.

@@ -6,7 +6,7 @@ use super::config::{
     ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, TraceConfig, ARTIFACTS,
     STATE_ACTIONS,
 };
-use super::flags::{self, Flag, Mode, Options, Set, Word};
+use super::flags::{self, Flag, Mode, Options, Section, Set, Word};
 use super::host_port::HostPort;
 use super::nearest::nearest;
 use super::{help, value, version, ExitCode};
@@ -230,6 +230,9 @@ impl Arguments {
                 Command::Probe(probe(&options, checked("probe", &target, HostPort::hop)?))
             }
             Mode::Trace if FULL => {
+                if options.trace.from.is_some() {
+                    options.trace.probe_words = probe_words(&self.options)?;
+                }
                 let is_checked = seen.iter().any(|flag| flag.long == "server-check");
                 trace(&self.operands, &options, is_checked)?
             }
@@ -465,6 +468,41 @@ fn trace(operands: &[OsString], options: &Options, is_checked: bool) -> Result<C
     })))
 }
 
+/// Returns the options of the probe as words for another host.
+fn probe_words(options: &[(&'static str, OsString)]) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    for (long, value) in options {
+        let flag = flags::find(long, Some(Mode::Trace));
+        let Some(flag) = flag.filter(|flag| flag.modes.contains(&Mode::Probe)) else {
+            continue;
+        };
+        if matches!(flag.set, Set::Path(_)) {
+            return Err(remedied(format_args!(
+                "--{long} names a file of this host, and with --from the probe runs on another: \
+                 leave it out, and redirect what --format prints"
+            )));
+        }
+        if flag.section == Section::Metrics {
+            return Err(remedied(format_args!(
+                "--{long} would serve metrics on the host of --from: use --format influx"
+            )));
+        }
+        let value = value
+            .to_str()
+            .filter(|value| !value.contains(char::is_control));
+        let value = value.ok_or_else(|| {
+            remedied(format_args!(
+                "--{long} has characters that no host of --from takes"
+            ))
+        })?;
+        words.push(format!("--{long}"));
+        if flag.value.is_some() {
+            words.push(value.to_owned());
+        }
+    }
+    Ok(words)
+}
+
 /// The options of a probe.
 fn probe(options: &Options, target: HostPort) -> ProbeConfig {
     let (count, interval) = schedule(options);
@@ -672,11 +710,38 @@ mod tests {
             ),
             ("trace a --targets f", "--targets names them"),
             ("trace a --key-file f", "--key-file is for"),
+            ("trace a --from b=1", "nothing connects to it"),
+            ("trace a --from -b", "begins with a dash"),
+            (
+                "trace a --from b --state f",
+                "--state names a file of this host",
+            ),
+            (
+                "trace a --from b --report-html f",
+                "redirect what --format prints",
+            ),
+            (
+                "trace a --from b --metrics-listen :1",
+                "use --format influx",
+            ),
         ] {
             let error = error(line);
             assert!(error.to_string().contains(part), "{line}: {error}");
             assert_eq!(error.exit_code(), ExitCode::ProbeUnknown, "{line}");
         }
+    }
+
+    #[test]
+    fn another_host_gets_the_options_of_the_probe_alone() {
+        let line =
+            "trace a --from b -v --server z:1 --server-check 5 -c 7 --critical x -i 0.5 --no-kernel-times";
+        let line = line.replace("--critical x", "--critical 5ms");
+        let mut config = run(&line);
+        let words = &trace_options(&mut config).probe_words;
+        let expected = "--count 7 --critical 5ms --interval 0.5 --no-kernel-times";
+        assert_eq!(words.join(" "), expected);
+        let mut config = run("trace a -c 7");
+        assert!(trace_options(&mut config).probe_words.is_empty());
     }
 
     /// The command line that the cases of `compare` differ from.
@@ -763,6 +828,9 @@ mod tests {
                 first: 9000,
                 last: 9010,
             });
+        }),
+        ("from", "trace a --from root@e", TRACE, |c| {
+            trace_options(c).from = Some("root@e".parse().unwrap());
         }),
         ("ssh", "trace a --ssh dbclient", TRACE, |c| {
             trace_options(c).ssh = Ssh::new("dbclient").unwrap();

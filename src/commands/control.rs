@@ -1,8 +1,9 @@
-//! The node of `trace`: its key and its command line come over stdin, and it ends with that.
+//! The node or the probe of `trace`: its key and its command line come over stdin, and it ends with that.
 
 use crate::commands::Failure;
 use crate::node::StopFlag;
 use crate::output::{raw_stdin, Output};
+use crate::remote::script::BETWEEN;
 use crate::sync::{spawn, STACK};
 use crate::sys;
 use crate::wire::siphash::Key;
@@ -52,7 +53,7 @@ impl Control {
         let key = line(&mut stdin).map_err(failed)?.parse();
         let key = key.map_err(|error| Failure::failed(format!("the key {error}")))?;
         let words = line(&mut stdin).map_err(failed)?;
-        args.extend(words.split(' ').map(OsString::from));
+        args.extend(words.split(BETWEEN).map(OsString::from));
         Ok(Some(Self { stdin, key }))
     }
 
@@ -79,12 +80,14 @@ fn byte(stdin: &mut File) -> io::Result<u8> {
 
 /// Reads the next line that is not empty.
 fn line(stdin: &mut File) -> io::Result<String> {
-    let mut line = String::new();
+    let mut line = Vec::new();
     while line.len() < LINE_MAX {
         match byte(stdin)? {
             b'\n' if line.is_empty() => {}
-            b'\n' => return Ok(line),
-            other => line.push(other.into()),
+            b'\n' => {
+                return String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into());
+            }
+            other => line.push(other),
         }
     }
     Err(io::ErrorKind::InvalidData.into())

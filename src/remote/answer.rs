@@ -57,6 +57,8 @@ pub enum HostAnswer {
     Node(String),
     /// The node ended before it listened.
     Ended,
+    /// The probe ended with this exit code of the shell.
+    Exit(i32),
 }
 
 impl HostAnswer {
@@ -85,6 +87,7 @@ impl HostAnswer {
             }
             "node" => Self::Node(rest.to_owned()),
             "ended" => Self::Ended,
+            "exit" => Self::Exit(rest.trim().parse().ok()?),
             _ => return None,
         })
     }
@@ -142,10 +145,11 @@ mod tests {
             ("put 10 ", HostAnswer::Put(10, String::new())),
             ("node x: listening", HostAnswer::Node("x: listening".into())),
             ("ended\r", HostAnswer::Ended),
+            ("exit 2", HostAnswer::Exit(2)),
         ] {
             assert_eq!(read(line), Some(answer), "{line:?}");
         }
-        for line in ["", "put x y", "put", "other"] {
+        for line in ["", "put x y", "put", "other", "exit"] {
             assert_eq!(read(line), None, "{line:?}");
         }
     }

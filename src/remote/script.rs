@@ -8,9 +8,11 @@
 //! | `dir` | makes a directory in which programs run | `dir PATH`, `dir` if there is none |
 //! | `put BYTES` | takes a binary of so many bytes, and tries it | `put BYTES FIRST-LINE` |
 //! | `run [PATH]` | runs the node of PATH, or the binary taken | `node LINE` ..., `ended` |
+//! | `go [PATH]` | runs the probe of it, whose stdout follows | `node ready`, ..., `exit CODE` |
 //!
 //! Before the first command stands [`FIRST`]. The node reads the same input from its start on
-//! (`commands::control`). Its copy is removed once it has reported its port.
+//! (`commands::control`). Its copy is removed once it has reported its port, that of a probe once it
+//! reads.
 //!
 //! No copy and no process outlives the near side. At the end of input the script ends and removes
 //! its directory. A cut line has no end of input: a watcher then ends the whole process group, and
@@ -27,7 +29,7 @@ pub const FIRST: &str = "!\n";
 
 /// The lines are joined by spaces. Letters: `t` tag, `d` directory, `g` watcher, `x` binary.
 const LINES: &str = r#"
-exec 2>/dev/null; umask 077; set -f; t=TAG-1; t="$t"TAG-2; d=; g=; q="$"; read -r e;
+exec 3>&2 2>/dev/null; umask 077; set -f; t=TAG-1; t="$t"TAG-2; d=; g=; q="$"; read -r e;
 w() {
   [ -z "$g" ] || kill -9 "$g" 2>/dev/null; g=;
   [ -z "$1" ] || {
@@ -37,7 +39,7 @@ w() {
         if [ "$l" = "$o" ]; then n=$((n + 1)); else n=0; fi; o=$l;
       done;
       [ -z "$d" ] || rm -rf "$d";
-      kill 0; sleep 1; kill -9 0 ) </dev/null >/dev/null 2>&1 &
+      kill 0; sleep 1; kill -9 0 ) </dev/null >/dev/null 2>&1 3>&- &
     eval "g=$q$e";
   };
 };
@@ -86,6 +88,12 @@ while read -r c a; do
       [ -n "$k" ];
     } && exit 0;
     w 2; echo "$t ended";;
+  go)
+    w; x=${a:-$d/PROGRAM};
+    { "$x" --control 2>&3; echo "$t exit $?"; } | {
+      read -r l; f; echo "$t node $l"; exec cat;
+    };
+    exit 0;;
   esac;
 done
 "#;
@@ -102,7 +110,10 @@ pub fn command(tag: &Tag) -> String {
     format!("exec sh -c '{script}'")
 }
 
-/// Returns the words of a node's command line as the one line in which the script passes them on.
+/// Stands between the words of a command line that a node or a probe reads. A word may have spaces.
+pub const BETWEEN: char = '\u{1f}';
+
+/// Returns the words of a command line as the one line that a node or a probe reads.
 pub fn line(words: &[String]) -> String {
-    words.join(" ") + "\n"
+    words.join(BETWEEN.encode_utf8(&mut [0; 4])) + "\n"
 }

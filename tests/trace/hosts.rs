@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Dropbear,
     /// OpenSSH, with this login shell.
     Shell(&'static str),
+    /// OpenSSH, on a machine of this name. Its binaries run in qemu.
+    Machine(&'static str),
 }
 
 /// Programs in whose place busybox stands on a host of [`Kind::Dropbear`].
@@ -106,6 +108,15 @@ impl Hosts {
             std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
             script += &format!("mount --bind {} /etc/passwd\n", file.display());
         }
+        let mut options = String::new();
+        if let Kind::Machine(machine) = kind {
+            let bin = self.dir.file(&format!("bin{node}"));
+            std::fs::create_dir(&bin).unwrap();
+            let uname = bin.join("uname");
+            std::fs::write(&uname, format!("#!/bin/sh\necho Linux {machine}\n")).unwrap();
+            std::fs::set_permissions(&uname, PermissionsExt::from_mode(0o755)).unwrap();
+            options = format!(" -o SetEnv=PATH={}:/usr/bin:/bin", bin.display());
+        }
         script += &match kind {
             Kind::Dropbear => {
                 crate::lab::require(&["dropbear", "dropbearkey", "busybox"]);
@@ -119,7 +130,7 @@ impl Hosts {
             }
             _ => format!(
                 "exec /usr/sbin/sshd -D -e -f /dev/null -h {here}/server -o UsePAM=no \
-                 -o PidFile=none -o StrictModes=no -o PermitRootLogin=yes\n"
+                 -o PidFile=none -o StrictModes=no -o PermitRootLogin=yes{options}\n"
             ),
         };
         let mut command = self.path.command(node, "unshare");
@@ -157,16 +168,30 @@ impl Hosts {
 
     /// Returns `trace` over all hosts, with more options.
     pub(crate) fn trace(&self, more: &str) -> Command {
-        let binary = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
-        let mut command = self.path.command(0, binary);
-        let ssh = format!("ssh -F {}", self.dir.file("config").display());
-        command.args(["trace", "--ssh", &ssh]);
+        let mut command = self.local(more);
         for node in 1..=self.servers.len() {
             let address = self.path.address(node);
             let address = address.split(':').next().unwrap();
             command.arg(format!("h{node}={address}"));
         }
+        command
+    }
+
+    /// Returns `trace` with these options and without a host. `STS_PROGRAM` and `STS_BINARIES` name the
+    /// program and the directory of those that it copies.
+    pub(crate) fn local(&self, more: &str) -> Command {
+        let given = std::env::var("STS_PROGRAM");
+        let binary = given.as_deref();
+        let binary = binary.unwrap_or(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"));
+        let mut command = self.path.command(0, binary);
+        let ssh = format!("ssh -F {}", self.dir.file("config").display());
+        command.args(["trace", "--ssh", &ssh]);
         command.args(more.split_whitespace()).stdin(Stdio::null());
+        if let Some(binaries) = std::env::var_os("STS_BINARIES") {
+            if !more.contains("--binaries") {
+                command.arg("--binaries").arg(binaries);
+            }
+        }
         command
     }
 

@@ -3,6 +3,7 @@
 use crate::hosts::{Hosts, Kind};
 use crate::util::json::Value;
 use crate::util::{int, json, text, Process};
+use std::io::Read;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,20 @@ fn two_hosts_over_real_ssh_are_measured_and_nothing_is_left() {
     assert_eq!(largest, Some("h1 -> h2"));
     for node in [1, 2] {
         // The watcher's last nap may outlive its shell.
+        hosts.await_clean(node, &before[node - 1], Duration::from_secs(2));
+    }
+    // The same segment by a probe at the first host.
+    let address = hosts.path.address(2);
+    let address = address.split(':').next().unwrap();
+    let mut command = hosts.local("-c 40 -i 0.02 --format json");
+    command.args(["--from", "h1", &format!("h2={address}")]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = json(&output.stdout);
+    assert_eq!(int(&report, "blocks/received"), 40);
+    let largest = report.at("largest/name").and_then(Value::as_str);
+    assert_eq!(largest, Some("h1 -> h2"));
+    for node in [1, 2] {
         hosts.await_clean(node, &before[node - 1], Duration::from_secs(2));
     }
     // Nothing passes between the hosts: each end is named.
@@ -86,10 +101,17 @@ fn the_trials_of_trace_are_right() {
         let largest = largest.unwrap_or_default();
         let is_right = largest.ends_with(&format!(" -> {}", names[segment + 1]));
         right += usize::from(is_right);
-        if !is_right {
-            println!("TRACE {trial}: {largest}: {}", text(&output.stderr));
-        }
         await_clean(Duration::from_secs(2));
+        let before = if segment == 0 { "here" } else { names[segment] };
+        println!(
+            "TRACE trial {}: slowed {before} -> {}, named {largest}{}",
+            trial + 1,
+            names[segment + 1],
+            if is_right { "" } else { ": wrong" }
+        );
+        if !is_right {
+            println!("TRACE {}{}", text(&output.stdout), text(&output.stderr));
+        }
     }
     println!("TRACE slowed segment named: {right} of 20; no file and no process left after each");
 
@@ -114,8 +136,11 @@ fn the_trials_of_trace_are_right() {
 
     let start = || {
         let mut command = hosts.trace("-c 0 -v --format jsonl");
-        let mut trace = Process::start(command.stdout(Stdio::null()));
-        trace.wait_line("h1: listens on");
+        let mut trace = Process::start(command.stdout(Stdio::piped()));
+        // The first block has returned.
+        let mut stdout = trace.child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0; 1]).unwrap();
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
         trace
     };
     // `ip netns exec` has become the program.
@@ -166,5 +191,50 @@ fn the_trials_of_trace_are_right() {
          {ended:.1} s, {status}"
     );
     assert_eq!(right, 20);
+    drop(hosts);
+    crate::path::take_down();
+    foreign();
+}
+
+/// A host that is an ARMv7, with the static binaries of `STS_BINARIES` under qemu.
+fn foreign() {
+    let Some(binaries) = std::env::var_os("STS_BINARIES").map(std::path::PathBuf::from) else {
+        println!("TRACE a foreign machine needs STS_BINARIES: not tried");
+        return;
+    };
+    let machine = "armv7l";
+    let hosts = Hosts::new(&[Kind::OpenSsh, Kind::Machine(machine)]);
+    let before = [1, 2].map(|node| hosts.contents(node));
+    for target in ["armv7", "armv5te"] {
+        let real = binaries.join(target).join("subsegment-tcp-speeds");
+        if !real.exists() {
+            println!("TRACE {target}: not built, not tried");
+            continue;
+        }
+        // The kernel of the tests may know no foreign formats: the copy is a line that starts qemu.
+        let dir = crate::util::Dir::new(&format!("trace-foreign-{target}"));
+        let copy = dir.file(target).join("subsegment-tcp-speeds");
+        std::fs::create_dir(dir.file(target)).unwrap();
+        let line = format!(
+            "#!/bin/sh\nexec qemu-arm-static {} \"$@\"\n",
+            real.display()
+        );
+        std::fs::write(&copy, line).unwrap();
+        let options = format!(
+            "-c 20 -i 0.05 --format json -v --binaries {}",
+            dir.0.display()
+        );
+        let output = hosts.trace(&options).output().unwrap();
+        let errors = text(&output.stderr);
+        assert!(output.status.success(), "{target}: {errors}");
+        let report = json(&output.stdout);
+        let received = int(&report, "blocks/received");
+        println!("TRACE a host that says {machine} runs {target}: {received} of 20 blocks");
+        assert_eq!(received, 20, "{errors}");
+        for node in [1, 2] {
+            hosts.await_clean(node, &before[node - 1], CLEAN);
+        }
+    }
+    drop(hosts);
     crate::path::take_down();
 }

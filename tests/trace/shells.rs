@@ -296,6 +296,93 @@ fn a_dry_run_connects_nowhere_and_prints_what_would_run() {
 }
 
 #[test]
+fn a_path_may_begin_at_another_host() {
+    let ssh = FakeSsh::new("trace-from");
+    ssh.host("fish", &format!("shell={}\n", need("fish").display()));
+    ssh.host("csh", &format!("shell={}\n", need("tcsh").display()));
+    ssh.host("copied", "PATH=$BARE\necho Welcome; printf 'prompt$ '\n");
+    for from in ["root@fish", "csh", "copied"] {
+        let line = format!("--from {from} core=127.0.0.1 db=127.0.0.1 -c 5 -i 0.01 --format json");
+        let output = ssh.trace(&line);
+        assert!(output.status.success(), "{from}: {}", text(&output.stderr));
+        let report = json(&output.stdout);
+        assert_eq!(crate::util::int(&report, "blocks/received"), 5);
+        let report = text(&output.stdout);
+        for name in [from.trim_start_matches("root@"), "core", "db"] {
+            assert!(report.contains(&format!("\"{name}\"")), "{name}: {report}");
+        }
+        assert_eq!(ssh.left(), 0);
+    }
+    // Every face comes home as it is printed there, and the exit code with it.
+    for (face, beginning) in [
+        ("csv", "sequence,"),
+        ("jsonl", "{"),
+        ("influx", ""),
+        ("nagios", "STS CRITICAL"),
+        ("otlp", "{"),
+        ("text", ""),
+    ] {
+        let line = format!("--from fish core=127.0.0.1 -c 5 -i 0.01 --format {face}");
+        let mut command = ssh.command(&line);
+        command.args(["--critical", "0.001ms"]);
+        let output = command.output().unwrap();
+        let printed = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert!(printed.starts_with(beginning), "{face}: {printed}");
+        assert!(
+            printed.ends_with('\n') && !printed.contains(" exit "),
+            "{printed}"
+        );
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_opened_from_another_host_is_critical() {
+    let ssh = FakeSsh::new("trace-from-closed");
+    let output = ssh.trace("--from edge core=no-such-host.invalid -c 2 --format nagios");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("subsegment-tcp-speeds: edge: "), "{errors}");
+    assert!(errors.contains("resolve no-such-host.invalid"), "{errors}");
+    assert!(errors.contains("name its address: core=ADDR"), "{errors}");
+    assert!(text(&output.stdout).starts_with("STS CRITICAL"), "{errors}");
+    let dry = ssh.trace("--from edge core=10.0.0.7 --dry-run -c 2");
+    let printed = text(&dry.stdout);
+    let probe = "probe 10.0.0.7:PORT --node edge --count 2\n";
+    assert!(printed.contains(probe), "{printed}");
+}
+
+#[test]
+fn an_interrupted_probe_of_another_host_reports_and_leaves_nothing() {
+    for signal in ["INT", "KILL"] {
+        let ssh = FakeSsh::new(&format!("trace-from-{signal}"));
+        let mark = ssh.dir.file("alive");
+        ssh.host("edge", &format!("exec 9>{}\n", mark.display()));
+        let line = "--from edge core=127.0.0.1 -v -c 0 -i 0.01 --format json";
+        let report = ssh.dir.file("report");
+        let mut command = ssh.command(line);
+        command.stdout(std::fs::File::create(&report).unwrap());
+        let mut trace = Process::start(&mut command);
+        trace.wait_line("core: listens on");
+        trace.wait_line("edge: waits");
+        trace.signal(signal);
+        let status = trace.child.wait().unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(15);
+        while is_open(&mark) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{signal}: still there"
+            );
+            std::thread::yield_now();
+        }
+        assert_eq!(ssh.left(), 0);
+        if signal == "INT" {
+            assert!(status.code().is_some(), "{status}");
+        }
+    }
+}
+
+#[test]
 fn the_nodes_end_with_trace_however_it_ends() {
     for signal in ["KILL", "INT"] {
         let ssh = FakeSsh::new(&format!("trace-{signal}"));
@@ -327,4 +414,53 @@ fn is_open(path: &Path) -> bool {
         let mut files = files.into_iter().flatten().flatten();
         files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == path))
     })
+}
+
+/// The path in the package of the nodes, under its root, of the binary for `target`.
+fn packaged(target: &str) -> String {
+    let script = include_str!("../../scripts/release");
+    let mut lines = script.lines().filter_map(|line| {
+        let line = line
+            .trim()
+            .strip_prefix("install -D -m 755 \"$(small \"$target\")\" ")?;
+        line.strip_prefix("\"$root/")?.strip_suffix('"')
+    });
+    let path = lines.next().expect("a line that installs a node");
+    assert_eq!(lines.next(), None);
+    let path = path.replace("$program", "subsegment-tcp-speeds");
+    path.replace("$target", target)
+}
+
+#[test]
+fn the_package_puts_nodes_where_trace_looks_for_them() {
+    let ssh = FakeSsh::new("trace-package");
+    let here = ssh.dir.0.display().to_string();
+    std::fs::create_dir(ssh.dir.file("bin")).unwrap();
+    let uname = ssh.dir.file("bin/uname");
+    write(&uname, "#!/bin/sh\necho Linux armv7l\n");
+    ssh.host("router", &format!("PATH={here}/bin:$BARE\n"));
+    // `usr` is the directory of the package; the program stands in its `bin`.
+    let program = ssh.dir.file("usr/bin/subsegment-tcp-speeds");
+    std::fs::create_dir(program.parent().unwrap()).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_subsegment-tcp-speeds"), &program).unwrap();
+    let trace = || {
+        let mut command = Command::new(&program);
+        command.args(["trace", "router=127.0.0.1", "-c", "1", "--ssh"]);
+        command.arg(ssh.dir.file("log-in")).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let output = trace();
+    let errors = text(&output.stderr);
+    assert!(errors.contains("there is no binary for it"), "{errors}");
+    let node = ssh.dir.file(&packaged("armv5te"));
+    std::fs::create_dir_all(node.parent().unwrap()).unwrap();
+    // This machine runs its own kind of program alone, of which the host claims to be none.
+    let stripped = Command::new(need("strip"))
+        .arg("-o")
+        .args([&node, &program])
+        .status();
+    assert!(stripped.unwrap().success());
+    let output = trace();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(ssh.left(), 0);
 }

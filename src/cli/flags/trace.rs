@@ -3,6 +3,7 @@
 use super::super::config::Ports;
 use super::super::host_port::HostPort;
 use super::{Flag, Mode, Section, Set, ROW};
+use crate::remote::host::HostWord;
 use crate::remote::ssh::Ssh;
 
 const TRACE: &[Mode] = &[Mode::Trace];
@@ -18,6 +19,25 @@ pub(super) const FLAGS: &[Flag] = &[
         modes: TRACE,
         set: Set::Text(|s, text| {
             s.trace.server = Some(HostPort::hop(text)?);
+            Ok(())
+        }),
+        ..ROW
+    },
+    Flag {
+        long: "from",
+        value: Some("HOST"),
+        section: Section::Trace,
+        brief: "the path begins at this host, not here",
+        help:
+            "[user@]host: the probe runs there, and its report comes home over ssh. Options that \
+            name files of this host or serve metrics have no use then.",
+        modes: TRACE,
+        set: Set::Text(|s, text| {
+            let host: HostWord = text.parse()?;
+            if host.address.is_some() {
+                return Err("has an address, and nothing connects to it: write [user@]host".into());
+            }
+            s.trace.from = Some(host);
             Ok(())
         }),
         ..ROW

@@ -18,26 +18,28 @@ pub(super) struct Binary {
 }
 
 /// Returns where binaries may lie for one of `targets`, the most likely first: in `directory`, else
-/// where the package puts them; then this program itself, if the machine is of its kind.
-pub(super) fn candidates(targets: &[&str], directory: Option<&Path>) -> Vec<PathBuf> {
+/// where the package puts them; then this program itself, if the machine is of its kind. With
+/// `full`, those that have every option come first: this program, and what is in `full/TARGET`.
+pub(super) fn candidates(targets: &[&str], directory: Option<&Path>, full: bool) -> Vec<PathBuf> {
     let directories = match directory {
         Some(directory) => vec![directory.to_owned()],
         None => package(),
     };
-    let mut paths = Vec::new();
-    for target in targets {
-        let in_directory = |directory: &PathBuf| directory.join(target).join(PROGRAM);
-        paths.extend(
-            directories
-                .iter()
-                .map(in_directory)
-                .filter(|path| path.is_file()),
-        );
+    let under = |part: &str| {
+        let directories = directories.iter().map(|directory| directory.join(part));
+        let directories: Vec<PathBuf> = directories.collect();
+        let paths = targets.iter().flat_map(|target| {
+            let paths = directories.iter();
+            paths.map(move |directory| directory.join(target).join(PROGRAM))
+        });
+        paths.filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    let is_own = targets.contains(&machine::own_target());
+    let own = is_own.then(|| PathBuf::from("/proc/self/exe"));
+    match full {
+        true => [under("full"), own.into_iter().collect(), under("")].concat(),
+        false => [under(""), own.into_iter().collect()].concat(),
     }
-    if targets.contains(&machine::own_target()) {
-        paths.push("/proc/self/exe".into());
-    }
-    paths
 }
 
 /// Returns the directories of installed static binaries: `lib/subsegment-tcp-speeds` beside the

@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) tag: Tag,
     pub(super) binaries: Option<PathBuf>,
     pub(super) installed_only: bool,
+    /// The probe runs there, and not a node.
+    pub(super) is_source: bool,
 }
 
 /// A step of a host.
@@ -45,6 +47,10 @@ pub(super) enum Event {
     NodeEnded,
     /// A line that ssh or the host wrote to stderr.
     Stderr(String),
+    /// A part of the probe's stdout.
+    Output(String),
+    /// The probe ended with this exit code.
+    Exited(i32),
     /// It is of no use any more, for this reason.
     Ended(String),
 }
@@ -171,13 +177,16 @@ impl Host {
     }
 }
 
-/// Reads a line, without its end and at most `TEXT_MAX` bytes of it; `None` at the end.
-fn read_line(reader: &mut impl BufRead) -> Option<String> {
+/// Reads a line with its end, or the next `TEXT_MAX` bytes of it; `None` at the end.
+fn read_bytes(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     let read = reader.take(TEXT_MAX as u64).read_until(b'\n', &mut line);
-    if read.map_or(true, |read| read == 0) {
-        return None;
-    }
+    read.is_ok_and(|read| read > 0).then_some(line)
+}
+
+/// Reads a line, without its end and at most `TEXT_MAX` bytes of it; `None` at the end.
+fn read_line(reader: &mut impl BufRead) -> Option<String> {
+    let line = read_bytes(reader)?;
     let text = String::from_utf8_lossy(&line);
     Some(text.trim_end_matches(['\n', '\r']).to_owned())
 }
@@ -241,13 +250,18 @@ impl Talk<'_> {
                 String::new()
             }
         };
-        *lock(&self.host.run) = format!("run {path}\n");
+        let command = if self.plan.is_source { "go" } else { "run" };
+        *lock(&self.host.run) = format!("{command} {path}\n");
         self.host.run();
         while let Some(answer) = self.answer() {
             match answer {
                 HostAnswer::Node(line) if line == READY => {
                     self.host.is_ready.store(true, Ordering::Release);
                     self.send(Event::Ready);
+                    if self.plan.is_source {
+                        self.pass_output();
+                        return Ok(());
+                    }
                 }
                 HostAnswer::Node(line) => self.send(Event::Node(line)),
                 HostAnswer::Ended => {
@@ -258,6 +272,33 @@ impl Talk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Passes on the stdout of the probe, and its exit code.
+    fn pass_output(&mut self) {
+        let mut bytes = Vec::new();
+        while let Some(more) = read_bytes(&mut self.stdout) {
+            bytes.extend(more);
+            // A long line comes in pieces, which may end inside a character.
+            let whole = match std::str::from_utf8(&bytes) {
+                Err(error) if error.error_len().is_none() => error.valid_up_to(),
+                _ => bytes.len(),
+            };
+            let rest = bytes.split_off(whole);
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            bytes = rest;
+            let end = text.find(&self.plan.tag.to_string());
+            // The report may have ended without a line end.
+            let (output, answer) = text.split_at(end.unwrap_or(text.len()));
+            if !output.is_empty() {
+                self.send(Event::Output(output.to_owned()));
+            }
+            if let Some(HostAnswer::Exit(code)) =
+                HostAnswer::read(answer.trim_end(), &self.plan.tag)
+            {
+                self.send(Event::Exited(code));
+            }
+        }
     }
 
     fn look(&mut self) -> Option<Look> {
@@ -279,7 +320,8 @@ impl Talk<'_> {
     fn place_binary(&mut self, look: &Look) -> Result<bool, String> {
         let targets = machine::targets(&look.machine, look.order)
             .map_err(|reason| format!("{reason}; build the program there and install it"))?;
-        let candidates = binaries::candidates(targets, self.plan.binaries.as_deref());
+        let (directory, full) = (self.plan.binaries.as_deref(), self.plan.is_source);
+        let candidates = binaries::candidates(targets, directory, full);
         if candidates.is_empty() {
             return Err(format!(
                 "is a {:?}, and there is no binary for it: put one at DIR/{}/{PROGRAM} and use \

@@ -4,6 +4,7 @@
 //! whose input keeps its node alive: the nodes end when this process does, however that happens.
 
 mod binaries;
+mod far;
 mod host;
 
 use crate::cli::{Common, ExitCode, HostPort, Ports, ProbeConfig, TraceConfig, PROGRAM};
@@ -78,6 +79,13 @@ pub fn run(
     common.key = Some(key);
     signals.stop(stop, None);
     let mut path = Path::start(&common, &config, addresses, &digits).map_err(failed)?;
+    if config.options.from.is_some() {
+        let code = path
+            .prepare(stop)
+            .and_then(|port| path.probe_there(port, stop));
+        path.close();
+        return code.map_err(failed);
+    }
     let prepared = path.prepare(stop).and_then(|port| {
         let host = Some(path.addresses[0].clone());
         let target = HostPort { host, port };
@@ -86,7 +94,10 @@ pub fn run(
             ..config.probe
         };
         match probe::check(&common, &probe, stop) {
-            Err(error) if !stop.is_set() => Err(path.unreachable(&error)),
+            Err(error) if !stop.is_set() => Err(match path.ended() {
+                Some(reason) => reason,
+                None => path.unreachable(&error),
+            }),
             _ => Ok(probe),
         }
     });
@@ -136,7 +147,8 @@ fn new_key() -> io::Result<(Key, String)> {
 
 /// Returns the command lines per host, with PORT for ports that are not known.
 fn dry_run(common: &Common, config: &TraceConfig, addresses: &[String]) -> String {
-    let names = names(&config.hosts);
+    let names = path_names(config);
+    let count = config.hosts.len();
     let mut text = String::new();
     for (at, host) in config.hosts.iter().enumerate() {
         let next = match addresses.get(at + 1) {
@@ -144,25 +156,39 @@ fn dry_run(common: &Common, config: &TraceConfig, addresses: &[String]) -> Strin
             None => config.options.server.as_ref().map(ToString::to_string),
         };
         let port = config.options.ports.map_or(0, |ports| ports.first);
-        let node = node_words(
-            common,
-            config,
-            &names[at],
-            next,
-            port,
-            at + 1 == names.len(),
-        );
-        let login = config.options.ssh.run(&host.login, "sh -c '...'").join(" ");
-        let _ = writeln!(text, "{}:\n  {login}", names[at]);
-        let what = if config.options.installed_only {
-            "the installed"
-        } else {
-            "the installed, or a copy of"
-        };
-        let _ = writeln!(text, "  {what} {PROGRAM} {OPTION}, which reads:");
-        let _ = writeln!(text, "  a key of this run alone\n  {}", node.join(" "));
+        let node = node_words(common, config, &names[at], next, port, at + 1 == count);
+        text += &dry_host(config, &names[at], &host.login, &node);
+    }
+    if let Some(from) = &config.options.from {
+        let target = endpoint(&addresses[0], 0).replace(":0", ":PORT");
+        let probe = far::probe_words(config, &names[count], &target);
+        text += &dry_host(config, &names[count], &from.login, &probe);
     }
     text
+}
+
+/// Returns the lines of a host for a dry run.
+fn dry_host(config: &TraceConfig, name: &str, login: &str, words: &[String]) -> String {
+    let login = config.options.ssh.run(login, "sh -c '...'").join(" ");
+    let what = if config.options.installed_only {
+        "the installed"
+    } else {
+        "the installed, or a copy of"
+    };
+    format!(
+        "{name}:\n  {login}\n  {what} {PROGRAM} {OPTION}, which reads:\n  a key of this run \
+         alone\n  {}\n",
+        words.join(" ")
+    )
+}
+
+/// Returns the names of the nodes, and behind them that of the host of `--from`.
+fn path_names(config: &TraceConfig) -> Vec<String> {
+    let from = config.options.from.iter();
+    let mut names = names(&from.chain(&config.hosts).cloned().collect::<Vec<_>>());
+    // It is the first of the path, but ssh to it comes last.
+    names.rotate_left(usize::from(config.options.from.is_some()));
+    names
 }
 
 /// Returns the command line of a node.
@@ -236,22 +262,27 @@ impl<'a> Path<'a> {
             tag: Tag::new(random()),
             binaries: config.options.binaries.clone(),
             installed_only: config.options.installed_only,
+            is_source: false,
         };
         let (sender, events) = channel(usize::MAX);
         let mut path = Self {
             common,
             config,
-            names: names(&config.hosts),
+            names: path_names(config),
             addresses,
             key: key.to_owned(),
             hosts: Vec::new(),
             ended: Vec::new(),
             events: Some(events),
-            progress: Progress::new(config.options.verbose, config.hosts.len()),
+            progress: Progress::new(config.options.verbose, path_names(config).len()),
             is_closing: Arc::default(),
             beating: None,
         };
-        for (at, word) in config.hosts.iter().enumerate() {
+        for (at, word) in config.hosts.iter().chain(&config.options.from).enumerate() {
+            let plan = Plan {
+                is_source: at == config.hosts.len(),
+                ..plan.clone()
+            };
             match Host::start(&plan, &word.login, at, sender.clone()) {
                 Ok((host, ended)) => {
                     path.hosts.push(host);
@@ -303,7 +334,11 @@ impl<'a> Path<'a> {
             if let Err(text) = self.take(at, event, &mut standing) {
                 break Err(format!("{}: {text}", self.names[at]));
             }
-            if let Some(port) = standing[0].listening {
+            let source = standing.get(self.config.hosts.len());
+            if let (Some(port), true) = (
+                standing[0].listening,
+                source.map_or(true, |source| source.is_ready),
+            ) {
                 self.note_twins(&standing);
                 break Ok(port);
             }
@@ -347,9 +382,12 @@ impl<'a> Path<'a> {
                 (host.is_ready, host.is_asked) = (false, false);
                 self.hosts[at].run();
             }
+            // A probe is not asked for before the path stands.
+            Event::Output(_) => {}
+            Event::Exited(code) => return Err(format!("its probe ended with {code}")),
             Event::Ended(reason) => return Err(reason),
         }
-        self.ask(hosts);
+        self.ask(&mut hosts[..self.config.hosts.len()]);
         Ok(())
     }
 
@@ -398,6 +436,17 @@ impl<'a> Path<'a> {
                 ));
             }
         }
+    }
+
+    /// Returns which host has ended, and the reason. A path that cannot be opened may lack one.
+    fn ended(&self) -> Option<String> {
+        let deadline = Instant::now() + TICK;
+        while let Ok((at, event)) = self.events.as_ref()?.recv_deadline(deadline) {
+            if let Event::Ended(reason) = event {
+                return Some(format!("{}: {reason}", self.names[at]));
+            }
+        }
+        None
     }
 
     /// Returns the error of a path that could not be opened, with the names of both ends.
