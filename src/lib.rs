@@ -93,8 +93,9 @@ pub mod wire;
 ///   `collect/run_state/mod.rs`, `collect/latest.rs`: pages, their timeline, flows;
 /// - `commands/probe/mod.rs`, `report/json/mod.rs`, `report/text/mod.rs`, `report/text/notes.rs`:
 ///   flows;
-/// - `node/pump/mod.rs`, `report/session.rs`, `report/header_delays.rs`, `commands/node.rs`,
-///   `report/prometheus/mod.rs`: the HTTP exchanges of `--sessions`, and stamps in their heads;
+/// - `node/pump/mod.rs`, `node/serve.rs`, `report/session.rs`, `report/header_delays.rs`,
+///   `commands/node.rs`, `report/prometheus/mod.rs`: the HTTP exchanges of `--sessions`, and stamps
+///   in their heads, read and written;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
 /// - `cli/parse.rs`: the words of `trace`, and the checks of options that are left out;

@@ -75,6 +75,10 @@ pub struct Common {
     pub http_read: Vec<String>,
     /// `--http-clock`: names in stamps, and the nodes of the path that run on those hosts.
     pub http_clocks: Vec<(String, String)>,
+    /// `--http-write`: fields of requests to which a node appends its name and time.
+    pub http_write: Vec<String>,
+    /// `--server-timing`: responses have the delays of their path.
+    pub server_timing: bool,
     /// `--hop-limit`: most nodes on a path that starts here; at least 1.
     pub hop_limit: u8,
     /// `true` if stamps hold the kernel's arrival time; `false` with `--no-kernel-times`.
@@ -121,6 +125,8 @@ impl Default for Common {
             sessions: None,
             http_read: Vec::new(),
             http_clocks: Vec::new(),
+            http_write: Vec::new(),
+            server_timing: false,
             hop_limit: 32,
             kernel_times: true,
             ask: Classes::default(),

@@ -1098,6 +1098,18 @@ mod tests {
             "-l :1 -f b:1 --accept raw --sessions s",
             |c| c.common.http_clocks = vec![("lb-1".into(), "B".into())],
         ),
+        (
+            "http-write",
+            "-l :1 -f b:1 --accept raw --http-write X-Path --http-write via",
+            "-l :1 -f b:1 --accept raw",
+            |c| c.common.http_write = vec!["X-Path".into(), "via".into()],
+        ),
+        (
+            "server-timing",
+            "-l :1 -f b:1 --accept raw -r --server-timing",
+            "-l :1 -f b:1 --accept raw -r",
+            |c| c.common.server_timing = true,
+        ),
         ("baseline", "probe b:1 --baseline s", PROBE, |c| {
             c.common.baseline = Some("s".into());
         }),
@@ -1333,6 +1345,14 @@ check-rules
     --http-clock needs --sessions FILE: without it a node reads no HTTP
 -l :1 -f b:1 --accept raw --sessions s --http-read X[
     --http-read "X[" is no header name: expected up to 64 letters, digits, - and _
+-l :1 -f b:1 --accept raw --http-write X[
+    --http-write "X[" is no header name: expected up to 64 letters, digits, - and _
+-l :1 -f b:1 --accept raw --http-write content-length
+    --http-write "content-length" has a meaning of its own in HTTP: choose another name, as X-Path
+-l :1 -f b:1 -r --server-timing
+    --server-timing is for entry, proxy, and --remove-perf-headers makes this the exit
+-l :1 -f b:1 --http-write X-Path
+    --http-write is for entry, exit, proxy, and --listen with --forward-to makes this the relay
 -l :1 -f b:1 --accept raw --sessions s --http-clock lb
     --http-clock "lb" is not NAME=NODE, as in haproxy-1=B
 -l :1 --snmp r --snmp-objects laLoad

@@ -276,12 +276,18 @@ impl Collector {
         if epoch == *last && !self.shared.every_block {
             return false;
         }
+        self.may_mark_request(last)
+    }
+
+    /// Returns `true` if the present block, which begins a request, may be marked however recent
+    /// the last marked one is: only the limit of the process counts.
+    pub fn may_mark_request(&self, last: &mut usize) -> bool {
         if self.shared.budget.load(Ordering::Relaxed) <= 0
             || self.shared.budget.fetch_sub(1, Ordering::Relaxed) <= 0
         {
             return false;
         }
-        *last = epoch;
+        *last = self.shared.epoch.load(Ordering::Relaxed);
         self.shared.marked.store(true, Ordering::Relaxed);
         self.wake_asleep();
         if self.shared.slow.load(Ordering::Relaxed)

@@ -15,6 +15,7 @@ use crate::measure::{Baseline, RunHistories};
 use crate::node::accept::listen_addresses;
 use crate::node::accept_limit::AdmissionLimits;
 use crate::node::dial::NextHop;
+use crate::node::http_edit::HttpFields;
 use crate::node::link_auth::{self, Keys};
 use crate::node::{Node, NodeSettings};
 use crate::origin::Origin;
@@ -64,6 +65,10 @@ pub(crate) fn settings(common: &Common, role: NodeRole) -> NodeSettings {
         keys: Keys::default(),
         limits: AdmissionLimits::default(),
         server_check: None,
+        http: HttpFields {
+            write: common.http_write.clone(),
+            server_timing: common.server_timing,
+        },
         ask: common.ask,
         offer: offer(common),
     }

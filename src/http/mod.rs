@@ -11,6 +11,7 @@
 //! Routes for browsers answer only if `Host` names this machine. A page of another site could
 //! otherwise read them through a DNS name that it points here (DNS rebinding).
 
+pub mod edit;
 pub mod head;
 mod request;
 pub mod stamp;

@@ -26,6 +26,7 @@ pub mod end;
 pub mod fault;
 pub mod fault_log;
 
+pub mod http_edit;
 pub mod introduce;
 pub mod link_auth;
 pub mod pair;
@@ -47,6 +48,7 @@ use crate::annotate::annotator::{Annotator, Offer};
 use crate::annotation::Classes;
 use crate::collect::path_key::PathKey;
 use crate::collect::{latest, path_labels, queue, requests};
+use crate::http::edit::PassReason;
 use crate::measure::Retransmits;
 use crate::session::admission::Accept;
 use crate::sync::{lock, random};
@@ -55,9 +57,9 @@ use crate::wire::proxy::ProxyVersion;
 use crate::wire::{NodeInfo, NodeRole, ABILITY_PROBES, DEFAULT_HOP_LIMIT};
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The settings of a node.
 #[derive(Clone, Debug)]
@@ -98,6 +100,8 @@ pub struct NodeSettings {
     /// `--server-check`: the age from which on the latest connect of an exit to its server is made
     /// again for a probe; `None` = never.
     pub server_check: Option<Duration>,
+    /// `--http-write` and `--server-timing`.
+    pub http: http_edit::HttpFields,
     /// The annotation classes that blocks of a path that begins here request.
     pub ask: Classes,
     /// The annotations that this node gives on request.
@@ -125,6 +129,7 @@ impl NodeSettings {
             keys: link_auth::Keys::default(),
             limits: accept_limit::AdmissionLimits::default(),
             server_check: None,
+            http: http_edit::HttpFields::default(),
             ask: Classes::default(),
             offer: Offer::default(),
         }
@@ -173,10 +178,14 @@ pub struct Node {
     own_ends: Mutex<HashSet<Ends>>,
     /// The bound of log lines about the faults of peers.
     fault_log: fault_log::FaultLog,
+    /// The same for connections whose HTTP passes unchanged.
+    http_log: fault_log::FaultLog,
     /// Set once the log has named a plain client that waits for a server that sends first.
     silence_logged: AtomicBool,
     /// Set once the log has named a path without the address of its client.
     unnamed_logged: AtomicBool,
+    /// The number of connections whose HTTP passed unchanged from a doubt on.
+    http_passed: AtomicUsize,
 }
 
 impl Node {
@@ -198,8 +207,10 @@ impl Node {
             server_check: server_check::ServerCheck::new(settings.server_check),
             own_ends: Mutex::default(),
             fault_log: fault_log::FaultLog::default(),
+            http_log: fault_log::FaultLog::default(),
             silence_logged: AtomicBool::new(false),
             unnamed_logged: AtomicBool::new(false),
+            http_passed: AtomicUsize::new(0),
             settings,
         };
         (node, queue)
@@ -243,6 +254,26 @@ impl Node {
     /// Returns `true` once: the log is to name a path without the address of its client.
     fn logs_unnamed_client(&self) -> bool {
         !self.unnamed_logged.swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns the number of connections whose HTTP passed unchanged from a doubt on.
+    pub fn http_passed(&self) -> u64 {
+        self.http_passed.load(Ordering::Relaxed) as u64
+    }
+
+    /// Counts and logs a connection whose HTTP passes unchanged from now on.
+    #[cold]
+    fn note_http_passing(&self, pair: &pair::EndPair, reason: PassReason) {
+        self.http_passed.fetch_add(1, Ordering::Relaxed);
+        let client = pair.client_source().ip();
+        if let Some(before) = self.http_log.take(client, None, Instant::now()) {
+            let more = match before {
+                0 => String::new(),
+                _ => format!(" (and {before} like it before, not logged)"),
+            };
+            let client = pair.client_text();
+            log::warn!("client {client}: {reason}: the rest passes without our header{more}");
+        }
     }
 
     /// Registers an upstream connection of this node.

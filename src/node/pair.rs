@@ -2,6 +2,7 @@
 
 use crate::collect::path_key::PathKey;
 use crate::node::end::{End, LONGEST_TICK};
+use crate::node::http_edit::HttpEditor;
 use crate::node::retransmits::RetransmitCounter;
 use crate::node::server_time::ServerTimer;
 use crate::session::opening::Session;
@@ -41,6 +42,8 @@ pub struct EndPair {
     /// At an exit, the count of its way back: the up pump's reports carry it, and at the end the
     /// down pump's END.
     pub return_retransmits: Mutex<RetransmitCounter>,
+    /// The editor of heads of HTTP; `None` without `--http-write` and `--server-timing`.
+    pub http: OnceLock<Box<HttpEditor>>,
 }
 
 /// The running counts of one pump, which alone writes them.
@@ -96,6 +99,7 @@ impl EndPair {
             counts: Default::default(),
             server_timer: ServerTimer::default(),
             return_retransmits: Mutex::default(),
+            http: OnceLock::new(),
         }
     }
 

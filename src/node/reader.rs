@@ -150,6 +150,12 @@ impl<'a> FrameReader<'a> {
         }
     }
 
+    /// Sets the wait after which reading returns [`ReadFault::Idle`] while nothing is pending;
+    /// `None` for no such wait.
+    pub fn set_tick(&mut self, tick: Option<Duration>) {
+        self.tick = tick;
+    }
+
     fn is_big(&self) -> bool {
         !self.big.is_empty()
     }

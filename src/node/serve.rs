@@ -9,6 +9,7 @@ use crate::node::connect_window::ConnectWindow;
 use crate::node::connection::{pump_both, reflect, Connection};
 use crate::node::end::End;
 use crate::node::fault::{explain, ConnectionFault};
+use crate::node::http_edit::HttpEditor;
 use crate::node::introduce::report_nodes;
 use crate::node::link_auth::{self, NoLink};
 use crate::node::pair::EndPair;
@@ -29,6 +30,7 @@ use crate::wire::{
     set_egress, Annotations, ClientAddress, ErrorCode, Flags, FrameType, FrameView, Header,
     NodeRole, ParseError,
 };
+use crate::FULL;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -136,6 +138,7 @@ fn serve_raw<'a>(
         reflect(connection, session, |pump| pump.reflect_raw(reader));
         return Ok(());
     }
+    begin_editing(node, pair);
     if node.settings.remove {
         if node.settings.send_proxy.is_some() {
             let client = client_of(pair, local);
@@ -169,6 +172,16 @@ fn serve_raw<'a>(
             up.wrap(reader, open)
         },
     )
+}
+
+/// Begins to edit heads of HTTP, with `--http-write` or `--server-timing`.
+fn begin_editing(node: &Node, pair: &EndPair) {
+    if FULL && node.settings.http.any() {
+        // Set once: a connection has one application.
+        let _ = pair
+            .http
+            .set(Box::new(HttpEditor::new(&node.settings.http)));
+    }
 }
 
 #[inline(never)]
@@ -336,6 +349,7 @@ fn serve_framed<'a>(
             Ok(())
         }
         NodeRole::Exit => {
+            begin_editing(node, pair);
             pair.client.queue_reports();
             let answer = opening::opened(session, &opening.annotations, random());
             drop(opening);

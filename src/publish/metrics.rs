@@ -60,6 +60,7 @@ impl Watched {
                     bytes: [traffic.forward_bytes, traffic.return_bytes],
                     blocks: [traffic.forward_blocks, traffic.return_blocks],
                     reports_dropped: traffic.reports_dropped,
+                    http_passed: settings.http.any().then(|| watch.node().http_passed()),
                 }),
                 ..NodeFigures::default()
             }

@@ -10,6 +10,7 @@
 //! - [`opening`]: the opening of a session: OPEN, OPENED, the role of a node, the loop check.
 //! - [`connection_record`]: the TCP session events of both ends of a connection.
 //! - [`path`]: the nodes that introduced themselves; the search for a loop.
+//! - [`server_timing`]: the delays of a request, for the head of its response.
 //! - [`trips`]: a frame that came back, as a `measure::Trip` of the node that reads it.
 //! - [`annotations`]: the annotations that a frame requests, and those that it returns.
 //! - [`answers`]: blocks that were answered, late, twice, or never.
@@ -26,4 +27,5 @@ pub mod inbound;
 pub mod opening;
 pub mod path;
 pub mod schedule;
+pub mod server_timing;
 pub mod trips;

@@ -68,6 +68,7 @@ const PROBING: &[Mode] = &[Probe, Trace];
 const LISTENING: &[Mode] = &[Relay, Echo, Entry, Exit, Proxy];
 const READING_HTTP: &[Mode] = &[Entry, Exit, Proxy, Passive];
 const FOLLOWING_HTTP: &[Mode] = &[Entry, Exit, Proxy];
+const TIMING_HTTP: &[Mode] = &[Entry, Proxy];
 const FORWARDING: &[Mode] = &[Source, Relay, Entry, Exit, Proxy];
 const PROXYING: &[Mode] = &[Relay, Entry, Exit, Proxy];
 const SEEING_FRAMES: &[Mode] = &[Relay, Echo, Entry, Exit];

@@ -3,8 +3,8 @@
 use super::super::value;
 use super::{
     Flag, Options, Section, Set, COMPARING, EVERY, FOLLOWING_HTTP, LISTENING, LOGGING, MEASURING,
-    OPENING, READING_HTTP, REPORTING, ROW, WITH_BASELINE, WITH_FORMAT, WITH_HTTP, WITH_METRICS,
-    WITH_PROBE_REQUESTS, WITH_STATE,
+    OPENING, READING_HTTP, REPORTING, ROW, TIMING_HTTP, WITH_BASELINE, WITH_FORMAT, WITH_HTTP,
+    WITH_METRICS, WITH_PROBE_REQUESTS, WITH_STATE,
 };
 use crate::http::head;
 use crate::measure::{sla, Sla};
@@ -18,6 +18,36 @@ const HEADERS_MAX: usize = 16;
 
 /// The longest name of a header.
 const HEADER_MAX: usize = 64;
+
+/// Fields that say where a message ends, or who may read it.
+const UNWRITABLE: [&str; 9] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "host",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Checks the name of a field that a node is to write.
+fn field_to_write(text: &str) -> Result<String, String> {
+    let is_token = !text.is_empty() && text.bytes().all(head::is_token);
+    if !is_token || text.len() > HEADER_MAX {
+        return Err(format!(
+            "is no header name: expected up to {HEADER_MAX} letters, digits, - and _"
+        ));
+    }
+    if UNWRITABLE
+        .iter()
+        .any(|name| text.eq_ignore_ascii_case(name))
+    {
+        return Err("has a meaning of its own in HTTP: choose another name, as X-Path".into());
+    }
+    Ok(text.to_owned())
+}
 
 pub(super) const FLAGS: &[Flag] = &[
     Flag {
@@ -303,6 +333,39 @@ pub(super) const FLAGS: &[Flag] = &[
                 .push((name.to_owned(), node.to_owned()));
             Ok(())
         }),
+        full_only: true,
+        ..ROW
+    },
+    Flag {
+        long: "http-write",
+        value: Some("NAME"),
+        section: Section::Report,
+        brief: "append our name and time to this header; repeatable",
+        help: "To each request of HTTP/1.x without TLS: NODE t=SECONDS, behind the elements that \
+            the header has already, as in Via; Via itself gets 1.1 NODE. Only heads that every \
+            reader understands alike are changed: from the first doubt on, a connection passes as \
+            it is.",
+        modes: FOLLOWING_HTTP,
+        set: Set::Text(|s, text| {
+            s.common.http_write.push(field_to_write(text)?);
+            match s.common.http_write.len() {
+                0..=HEADERS_MAX => Ok(()),
+                _ => Err(format!("is one too many: at most {HEADERS_MAX}")),
+            }
+        }),
+        full_only: true,
+        ..ROW
+    },
+    Flag {
+        long: "server-timing",
+        section: Section::Report,
+        brief: "tell browsers the delays of their requests",
+        help:
+            "Adds a header Server-Timing to responses of HTTP/1.x without TLS: the delay of each \
+            host and segment for this request, and the server's; the total alone where they are \
+            not known. It shows internal names to clients. As careful as --http-write.",
+        modes: TIMING_HTTP,
+        set: Set::Switch(|s| s.common.server_timing = true),
         full_only: true,
         ..ROW
     },

@@ -1,5 +1,6 @@
 //! Frames in, plain bytes out: an exit's way to the server, and an entry's way back to the client.
 
+use super::edit::behind_exit;
 use super::Pump;
 use crate::measure::Direction;
 use crate::node::annotations::cut_to_room;
@@ -13,9 +14,8 @@ use crate::session::inbound::Inbound;
 use crate::sync::lock;
 use crate::time::Nanos;
 use crate::wire::{
-    build, push_annotation, set_egress, BehindExit, Flags, FrameType, FrameView, Header, Stamp,
-    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_RETRANSMITS, ANNOTATION_VALUES,
-    MAX_STAMPS, STAMP_LEN,
+    build, push_annotation, set_egress, Flags, FrameType, FrameView, Header, Stamp, StampDirection,
+    StampFlags, ANNOTATION_RETRANSMITS, ANNOTATION_VALUES, MAX_STAMPS, STAMP_LEN,
 };
 use std::sync::atomic::Ordering;
 
@@ -38,6 +38,7 @@ impl<'a> Pump<'a> {
             match header.kind {
                 FrameType::Block => self.deliver_block(&reader.view(header), ingress)?,
                 FrameType::End => {
+                    self.send_cut()?;
                     server.shut_writing();
                     self.flush_reports()?;
                     self.pair.client.writer_done();
@@ -64,21 +65,26 @@ impl<'a> Pump<'a> {
     ) -> Result<(), ConnectionFault> {
         let header = frame.header;
         self.count(header.payload_len);
+        let edited = self.edited(frame.payload());
+        let payload = edited.as_deref().unwrap_or(frame.payload());
+        if payload.is_empty() && self.http.is_some() {
+            return self.hold_block(frame, ingress);
+        }
         let Some(ingress) = ingress else {
             self.pair.server_timer.begin_untimed();
-            self.log_payload(ConnectionSide::Client, None, frame.payload());
-            self.send(ConnectionSide::Server, frame.payload())?;
+            self.log_payload(ConnectionSide::Client, None, payload);
+            self.send(ConnectionSide::Server, payload)?;
             if header.marked() {
                 self.report_unstamped(frame);
             }
             return Ok(());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
-        self.log_payload(ConnectionSide::Client, None, frame.payload());
+        self.log_payload(ConnectionSide::Client, None, payload);
         let timing = self.pair.server_timer.begin(header.sequence);
         let egress = self.clock.read();
         timing.at(egress.mono, self.pair.blocked.load(Ordering::Relaxed) > 0);
-        self.send(ConnectionSide::Server, frame.payload())?;
+        self.send(ConnectionSide::Server, payload)?;
         // The write to the server blocked this pump: that belongs to the forward stamp.
         forward.held += std::mem::take(&mut self.held);
         forward.egress = egress.wall;
@@ -88,6 +94,26 @@ impl<'a> Pump<'a> {
         }
         self.report(frame, &forward, egress);
         self.collect_residence(Direction::Forward, ingress, egress);
+        Ok(())
+    }
+
+    /// Reports a block whose payload waits for the end of a head: it has arrived.
+    #[inline(never)]
+    fn hold_block(
+        &mut self,
+        frame: &FrameView<'_>,
+        ingress: Option<Moment>,
+    ) -> Result<(), ConnectionFault> {
+        match ingress {
+            Some(ingress) => {
+                let mut forward = self.stamp(ingress, StampDirection::Forward);
+                let egress = self.clock.read();
+                forward.egress = egress.wall;
+                self.report(frame, &forward, egress);
+            }
+            None if frame.header.marked() => self.report_unstamped(frame),
+            None => {}
+        }
         Ok(())
     }
 
@@ -216,8 +242,13 @@ impl<'a> Pump<'a> {
                 FrameType::Block => {
                     self.count(header.payload_len);
                     let view = reader.view(header);
-                    self.send(ConnectionSide::Client, view.payload())?;
-                    self.log_payload(ConnectionSide::Server, None, view.payload());
+                    self.take_behind_exit(&view);
+                    let edited = self.edited(view.payload());
+                    let payload = edited.as_deref().unwrap_or(view.payload());
+                    if !payload.is_empty() || edited.is_none() {
+                        self.send(ConnectionSide::Client, payload)?;
+                    }
+                    self.log_payload(ConnectionSide::Server, None, payload);
                     // A reflector at the end of the path answers in blocks, an exit in reports.
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);
@@ -236,11 +267,15 @@ impl<'a> Pump<'a> {
                 }
                 FrameType::End => {
                     self.collect_last(reader.view(header).bytes(), header);
+                    self.send_cut()?;
                     client.shut_writing();
                 }
                 FrameType::Opened => {
                     let path = self.path_key();
                     let view = reader.view(header);
+                    if let Some(http) = self.http {
+                        http.names(view.annotations());
+                    }
                     report_nodes(self.node, self.session, path, view.annotations());
                 }
                 FrameType::Reset => return Err(self.passed_reset()),
@@ -255,12 +290,7 @@ impl<'a> Pump<'a> {
 
     #[inline(never)]
     fn collect_behind_exit(&mut self, view: &FrameView<'_>) {
-        let behind = view
-            .annotations()
-            .map_while(Result::ok)
-            .filter(|annotation| annotation.kind == ANNOTATION_BEHIND_EXIT)
-            .find_map(|annotation| BehindExit::parse(annotation.value).ok());
-        if let Some(behind) = behind {
+        if let Some(behind) = behind_exit(view) {
             let now = self.clock.read();
             self.collect_server_time(now, behind.span);
         }

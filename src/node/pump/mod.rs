@@ -16,6 +16,7 @@ use crate::node::connect_window::{Arrived, ConnectWindow};
 use crate::node::connection_log::FromPayload;
 use crate::node::end::{End, Patience, WriteFault};
 use crate::node::fault::{explain, passed_error, ConnectionFault};
+use crate::node::http_edit::HttpEditor;
 use crate::node::pair::EndPair;
 use crate::node::reader::{FrameReader, ReadFault};
 use crate::node::retransmits::RetransmitCounter;
@@ -26,13 +27,15 @@ use crate::session::connection_record::ConnectionSide;
 use crate::session::inbound::Inbound;
 use crate::session::opening::Session;
 use crate::session::trips::{last_retransmits, trip, ForgedStamp, TripOrigin};
-use crate::time::{Nanos, WallTime};
+use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::{FrameView, Header, Stamp, StampDirection, StampFlags};
 use crate::FULL;
 use std::io;
 use std::net::TcpStream;
+use std::time::Instant;
 
 mod deliver;
+mod edit;
 mod relay;
 mod splice;
 mod wrap;
@@ -60,6 +63,12 @@ pub struct Pump<'a> {
     annotations: AnnotationWriter,
     /// The probe session that an exit answers; `None` at every other pump.
     probes: Option<ProbeSession<'a>>,
+    /// The editor of heads of HTTP; `None` without `--http-write` and `--server-timing`.
+    http: Option<&'a HttpEditor>,
+    /// The time since which a head waits for its end.
+    held_since: Option<Instant>,
+    /// The block that the latest bytes of a plain server answered, and the time of its write.
+    early_answer: Option<(u64, MonoTime)>,
 }
 
 impl<'a> Pump<'a> {
@@ -90,6 +99,9 @@ impl<'a> Pump<'a> {
             retransmits: RetransmitCounter::default(),
             annotations: AnnotationWriter::default(),
             probes: None,
+            http: pair.http.get().map(|http| &**http).filter(|_| FULL),
+            held_since: None,
+            early_answer: None,
         }
     }
 
@@ -278,7 +290,16 @@ impl<'a> Pump<'a> {
         reader: &mut FrameReader<'_>,
         inbound: &mut Inbound,
     ) -> Result<Option<(Header, Option<Moment>)>, ConnectionFault> {
-        let header = match reader.frame() {
+        let read = loop {
+            if self.http.is_some() {
+                reader.set_tick(self.holding_tick());
+            }
+            match reader.frame() {
+                Err(ReadFault::Idle) if self.held_since.is_some() => self.send_overdue()?,
+                read => break read,
+            }
+        };
+        let header = match read {
             Ok(Some(header)) => header,
             Ok(None) if inbound.ended() => return Ok(None),
             Ok(None) => return Err(self.read_fault(self.source, ReadFault::NoEnd)),
@@ -418,6 +439,9 @@ impl<'a> Pump<'a> {
         let limit = Some(self.node.settings.timeout.into());
         match trip(&view, origin, ingress.mono, home, limit) {
             Ok(Some(trip)) => {
+                if let Some(http) = self.http {
+                    http.trip(&trip);
+                }
                 let trip = Measurement::Trip(self.path_key(), Box::new(trip));
                 self.node.collector.offer(trip);
             }

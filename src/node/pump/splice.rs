@@ -1,11 +1,11 @@
 //! Plain bytes in, plain bytes out: a proxy without a chain.
 
+use super::edit::EditedChunk;
 use super::Pump;
 use crate::measure::Direction;
 use crate::node::fault::{refuse_framed_client, ConnectionFault};
 use crate::node::reader::{Chunk, FrameReader};
 use crate::session::connection_record::ConnectionSide;
-use crate::sys;
 use std::sync::atomic::Ordering;
 
 impl<'a> Pump<'a> {
@@ -20,14 +20,11 @@ impl<'a> Pump<'a> {
             ConnectionSide::Client => Direction::Forward,
             ConnectionSide::Server => Direction::Return,
         };
-        loop {
-            let chunk = reader.chunk();
-            let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
-                break;
-            };
+        let mut edited = EditedChunk::default();
+        while let Some(chunk) = self.next_chunk(reader, &mut edited)? {
             let answered = match self.source {
                 ConnectionSide::Client => None,
-                ConnectionSide::Server => self.pair.server_timer.answered(sys::clock::mono()),
+                ConnectionSide::Server => self.answered(),
             };
             // Before the send, which may block for long: that is not the server's time.
             let answered = answered.map(|(_, since)| (self.clock.read(), since));
@@ -35,8 +32,9 @@ impl<'a> Pump<'a> {
                 refuse_framed_client(self.node, self.pair, chunk.bytes())?;
             }
             self.count(chunk.end - chunk.start);
-            if !self.node.settings.stamp || !self.node.collector.may_mark(&mut self.epoch) {
+            if !self.is_marked() {
                 if self.source == ConnectionSide::Client {
+                    self.note_request_block(None, None);
                     self.pair.server_timer.begin_untimed();
                 }
                 self.log_request(&chunk);
@@ -48,6 +46,9 @@ impl<'a> Pump<'a> {
                 continue;
             }
             let ingress = self.clock.read();
+            if self.source == ConnectionSide::Client {
+                self.note_request_block(Some(ingress.mono), Some(self.sequence));
+            }
             let timing = match self.source {
                 ConnectionSide::Client => Some(self.pair.server_timer.begin(self.sequence)),
                 ConnectionSide::Server => None,

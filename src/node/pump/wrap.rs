@@ -1,5 +1,6 @@
 //! Plain bytes in, frames out: an entry's way into the chain, and an exit's way back.
 
+use super::edit::EditedChunk;
 use super::Pump;
 use crate::collect::queue::Measurement;
 use crate::collect::requests::AnnotationRequest;
@@ -44,12 +45,9 @@ impl<'a> Pump<'a> {
         }
         // The latest marked block that holds a part of a request's head.
         let mut head_block = None;
-        loop {
-            let chunk = reader.chunk();
-            let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
-                break;
-            };
-            let marked = self.node.settings.stamp && self.node.collector.may_mark(&mut self.epoch);
+        let mut edited = EditedChunk::default();
+        while let Some(chunk) = self.next_chunk(reader, &mut edited)? {
+            let marked = self.is_marked();
             if self.traffic.forward_blocks == 0 {
                 refuse_framed_client(self.node, self.pair, chunk.bytes())?;
             }
@@ -61,6 +59,9 @@ impl<'a> Pump<'a> {
             if marked {
                 ingress = read_at.unwrap_or_else(|| self.clock.read());
             }
+            let begun = read_at.or(marked.then_some(ingress));
+            let block = marked.then_some(header.sequence);
+            self.note_request_block(begun.map(|begun| begun.mono), block);
             let found = self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
             head_block = head_block
                 .filter(|_| !marked)
@@ -207,11 +208,8 @@ impl<'a> Pump<'a> {
         let mut reader = self.reader();
         let client = self.end(ConnectionSide::Client);
         let tag = client.tag_len();
-        loop {
-            let chunk = reader.chunk();
-            let Some(chunk) = chunk.map_err(|fault| self.read_fault(self.source, fault))? else {
-                break;
-            };
+        let mut edited = EditedChunk::default();
+        while let Some(chunk) = self.next_chunk(&mut reader, &mut edited)? {
             let read = sys::clock::mono();
             let answered = self.pair.server_timer.answered(read);
             let mut header = self.block(chunk.end - chunk.start, Flags::RETURN, tag);

@@ -29,6 +29,8 @@ families! {
         "Blocks, or pieces of plain traffic, moved."
     ReportsDropped Counter "reports_dropped_total" "1" ""
         "Reports to the source that an exit had no room for."
+    HttpPassed Counter "http_passed_total" "1" ""
+        "Connections that pass without our HTTP header from a doubt on (--http-write)."
     Dropped Counter "measurements_dropped_total" "1" ""
         "Measurements lost because the statistics thread was behind."
     LeftOut Gauge "series_left_out" "1" "" "Series that were too many to be written."

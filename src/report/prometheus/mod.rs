@@ -69,6 +69,8 @@ pub struct Carried {
     pub blocks: [u64; 2],
     /// Reports to the source that found their queue full.
     pub reports_dropped: u64,
+    /// Connections whose HTTP passes unchanged from a doubt on; `None` if none is edited.
+    pub http_passed: Option<u64>,
 }
 
 /// The outcome of a probe that was requested over HTTP.
@@ -166,6 +168,9 @@ impl Path<'_> {
                 self.number(Id::CarriedBlocks, &labels, carried.blocks[place]);
             }
             self.number(Id::ReportsDropped, &[], carried.reports_dropped);
+            if let Some(passed) = carried.http_passed.filter(|_| FULL) {
+                self.number(Id::HttpPassed, &[], passed);
+            }
         }
         if let Some(probed) = figures.probed {
             self.number(Id::ProbeSuccess, &[], u64::from(probed.success));
@@ -573,7 +578,10 @@ mod tests {
             name: "A".into(),
             role: "probe".into(),
             path_up: Some(true),
-            carried: Some(Carried::default()),
+            carried: Some(Carried {
+                http_passed: Some(1),
+                ..Carried::default()
+            }),
             probed: Some(ProbeOutcome::default()),
         }
     }
