@@ -22,6 +22,7 @@ pub mod host_port;
 mod nearest;
 mod parse;
 pub mod passive;
+mod probe_words;
 pub mod targets;
 mod value;
 mod version;

@@ -6,9 +6,10 @@ use super::config::{
     ProbeConfig, SourceConfig, StateAction, StateConfig, TargetsConfig, TraceConfig, ARTIFACTS,
     STATE_ACTIONS,
 };
-use super::flags::{self, Flag, Mode, Options, Section, Set, Word};
+use super::flags::{self, Flag, Mode, Options, Set, Word};
 use super::host_port::HostPort;
 use super::nearest::nearest;
+use super::probe_words::probe_words;
 use super::{help, value, version, ExitCode};
 use crate::remote::host::HostWord;
 use crate::report::State;
@@ -468,41 +469,6 @@ fn trace(operands: &[OsString], options: &Options, is_checked: bool) -> Result<C
     })))
 }
 
-/// Returns the options of the probe as words for another host.
-fn probe_words(options: &[(&'static str, OsString)]) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    for (long, value) in options {
-        let flag = flags::find(long, Some(Mode::Trace));
-        let Some(flag) = flag.filter(|flag| flag.modes.contains(&Mode::Probe)) else {
-            continue;
-        };
-        if matches!(flag.set, Set::Path(_)) {
-            return Err(remedied(format_args!(
-                "--{long} names a file of this host, and with --from the probe runs on another: \
-                 leave it out, and redirect what --format prints"
-            )));
-        }
-        if flag.section == Section::Metrics {
-            return Err(remedied(format_args!(
-                "--{long} would serve metrics on the host of --from: use --format influx"
-            )));
-        }
-        let value = value
-            .to_str()
-            .filter(|value| !value.contains(char::is_control));
-        let value = value.ok_or_else(|| {
-            remedied(format_args!(
-                "--{long} has characters that no host of --from takes"
-            ))
-        })?;
-        words.push(format!("--{long}"));
-        if flag.value.is_some() {
-            words.push(value.to_owned());
-        }
-    }
-    Ok(words)
-}
-
 /// The options of a probe.
 fn probe(options: &Options, target: HostPort) -> ProbeConfig {
     let (count, interval) = schedule(options);
@@ -627,7 +593,7 @@ fn unknown_word(text: &OsStr) -> String {
 }
 
 /// A message with the remedy.
-fn remedied(message: impl fmt::Display) -> String {
+pub(super) fn remedied(message: impl fmt::Display) -> String {
     format!("{message}; try --help")
 }
 

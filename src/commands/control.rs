@@ -1,4 +1,5 @@
-//! The node or the probe of `trace`: its key and its command line come over stdin, and it ends with that.
+//! The node or the probe of `trace`: its key and its command line come over stdin, and it ends
+//! with that.
 
 use crate::commands::Failure;
 use crate::node::StopFlag;

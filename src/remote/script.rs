@@ -8,7 +8,7 @@
 //! | `dir` | makes a directory in which programs run | `dir PATH`, `dir` if there is none |
 //! | `put BYTES` | takes a binary of so many bytes, and tries it | `put BYTES FIRST-LINE` |
 //! | `run [PATH]` | runs the node of PATH, or the binary taken | `node LINE` ..., `ended` |
-//! | `go [PATH]` | runs the probe of it, whose stdout follows | `node ready`, ..., `exit CODE` |
+//! | `go [PATH]` | runs its probe, whose stdout follows | `node ready`, ..., `exit CODE` |
 //!
 //! Before the first command stands [`FIRST`]. The node reads the same input from its start on
 //! (`commands::control`). Its copy is removed once it has reported its port, that of a probe once it

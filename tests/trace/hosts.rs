@@ -177,8 +177,8 @@ impl Hosts {
         command
     }
 
-    /// Returns `trace` with these options and without a host. `STS_PROGRAM` and `STS_BINARIES` name the
-    /// program and the directory of those that it copies.
+    /// Returns `trace` with these options and without a host. `STS_PROGRAM` and `STS_BINARIES`
+    /// name the program and the directory of those that it copies.
     pub(crate) fn local(&self, more: &str) -> Command {
         let given = std::env::var("STS_PROGRAM");
         let binary = given.as_deref();
