@@ -11,8 +11,8 @@
 //! | `go [PATH]` | runs its probe, whose stdout follows | `node ready`, ..., `exit CODE` |
 //!
 //! Before the first command stands [`FIRST`]. The node reads the same input from its start on
-//! (`commands::control`). Its copy is removed once it has reported its port, that of a probe once it
-//! reads.
+//! (`commands::control`). Its copy is removed once it has reported its port, that of a probe once
+//! it reads.
 //!
 //! No copy and no process outlives the near side. At the end of input the script ends and removes
 //! its directory. A cut line has no end of input: a watcher then ends the whole process group, and
