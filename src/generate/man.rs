@@ -73,7 +73,7 @@ pub(super) fn text() -> String {
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!(
         ".\\\" {PROGRAM} generate man\n.TH {} 1 \"\" \"{PROGRAM} {version}\" \"User Commands\"\n\
-         .nh\n.ad l\n",
+         .nh\n.ds AD l\n.ad l\n",
         escaped(&title)
     );
     heading(&mut text, "NAME");
@@ -252,7 +252,7 @@ mod tests {
             let known = [
                 ".\\\"", ".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".BR", ".br",
             ];
-            let more = [".EX", ".EE", ".nh", ".ad"];
+            let more = [".EX", ".EE", ".nh", ".ad", ".ds"];
             let request = line.split(' ').next().unwrap_or(line);
             assert!(
                 known.contains(&request) || more.contains(&request),

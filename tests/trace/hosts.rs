@@ -212,9 +212,12 @@ impl Hosts {
         let processes = run("ip", &["netns", "pids", &self.path.space(node)]);
         for process in processes.lines() {
             let line = std::fs::read_to_string(format!("/proc/{process}/cmdline"));
-            // One that has ended meanwhile, or a connection of ssh that is ending.
+            // One that has ended meanwhile, or a server: that of a cut line waits for TCP.
             let line = line.unwrap_or_default().replace('\0', " ");
-            if !line.is_empty() && !line.starts_with("sshd: ") {
+            let is_server = ["sshd: ", "dropbear "]
+                .iter()
+                .any(|it| line.starts_with(it));
+            if !line.is_empty() && !is_server {
                 contents.insert(format!("process {process}: {line}"));
             }
         }
