@@ -67,7 +67,7 @@ impl<'a> Pump<'a> {
         self.count(header.payload_len);
         let edited = self.edited(frame.payload());
         let payload = edited.as_deref().unwrap_or(frame.payload());
-        if payload.is_empty() && self.http.is_some() {
+        if payload.is_empty() && self.editor().is_some() {
             return self.hold_block(frame, ingress);
         }
         let Some(ingress) = ingress else {
@@ -273,7 +273,7 @@ impl<'a> Pump<'a> {
                 FrameType::Opened => {
                     let path = self.path_key();
                     let view = reader.view(header);
-                    if let Some(http) = self.http {
+                    if let Some(http) = self.editor() {
                         http.names(view.annotations());
                     }
                     report_nodes(self.node, self.session, path, view.annotations());

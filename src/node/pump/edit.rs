@@ -43,7 +43,7 @@ impl<'a> Pump<'a> {
         reader: &'r mut FrameReader<'a>,
         own: &'r mut EditedChunk,
     ) -> Result<Option<Chunk<'r>>, ConnectionFault> {
-        match self.http {
+        match self.editor() {
             Some(http) => self.edited_chunk(http, reader, own),
             None => {
                 let chunk = reader.chunk();
@@ -114,7 +114,7 @@ impl<'a> Pump<'a> {
     /// Edits the payload of a frame. `None` if it leaves as it is.
     #[inline]
     pub(super) fn edited(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
-        let http = self.http?;
+        let http = self.editor()?;
         let mut out = Vec::new();
         self.feed(http, payload, &mut out);
         http.holds(self.kind()).then_some(out)
@@ -153,7 +153,7 @@ impl<'a> Pump<'a> {
     #[inline(never)]
     pub(super) fn send_overdue(&mut self) -> Result<(), ConnectionFault> {
         let mut out = Vec::new();
-        if let Some(http) = self.http {
+        if let Some(http) = self.editor() {
             self.held_too_long(http, &mut out);
         }
         self.send_held(&out)
@@ -161,7 +161,7 @@ impl<'a> Pump<'a> {
 
     /// Sends a head that waits at the end of a direction.
     pub(super) fn send_cut(&mut self) -> Result<(), ConnectionFault> {
-        let Some(http) = self.http else {
+        let Some(http) = self.editor() else {
             return Ok(());
         };
         let mut out = Vec::new();
@@ -192,7 +192,7 @@ impl<'a> Pump<'a> {
         if !self.node.settings.stamp {
             return false;
         }
-        if self.http.is_some_and(HttpEditor::awaits_block) {
+        if self.editor().is_some_and(HttpEditor::awaits_block) {
             return self.node.collector.may_mark_request(&mut self.epoch);
         }
         self.node.collector.may_mark(&mut self.epoch)
@@ -201,7 +201,7 @@ impl<'a> Pump<'a> {
     /// Notes the block that the latest requests begin, read at `at`; its number if it is marked.
     #[inline]
     pub(super) fn note_request_block(&self, at: Option<MonoTime>, marked: Option<u64>) {
-        if let Some(http) = self.http.filter(|http| http.awaits_block()) {
+        if let Some(http) = self.editor().filter(|http| http.awaits_block()) {
             http.block(at.unwrap_or_else(sys::clock::mono), marked);
         }
     }
@@ -223,7 +223,7 @@ impl<'a> Pump<'a> {
     /// its write.
     #[inline]
     pub(super) fn answered(&mut self) -> Option<(u64, MonoTime)> {
-        let is_taken = self.http.is_some_and(|http| http.holds(self.kind()));
+        let is_taken = self.editor().is_some_and(|http| http.holds(self.kind()));
         match is_taken {
             true => self.early_answer.take(),
             false => self.pair.server_timer.answered(sys::clock::mono()),
@@ -233,7 +233,7 @@ impl<'a> Pump<'a> {
     /// Takes the server's time from the annotation of a block, before that is edited.
     #[inline]
     pub(super) fn take_behind_exit(&self, view: &FrameView<'_>) {
-        if let (Some(http), true) = (self.http, view.header.annotations_len > 0) {
+        if let (Some(http), true) = (self.editor(), view.header.annotations_len > 0) {
             if let Some(behind) = behind_exit(view) {
                 http.server(behind.sequence, behind.span);
             }

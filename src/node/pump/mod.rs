@@ -99,10 +99,16 @@ impl<'a> Pump<'a> {
             retransmits: RetransmitCounter::default(),
             annotations: AnnotationWriter::default(),
             probes: None,
-            http: pair.http.get().map(|http| &**http).filter(|_| FULL),
+            http: pair.http.get().map(|http| &**http),
             held_since: None,
             early_answer: None,
         }
+    }
+
+    /// Returns the editor of HTTP heads; `None` without one, and in a small build.
+    #[inline]
+    fn editor(&self) -> Option<&'a HttpEditor> {
+        self.http.filter(|_| FULL)
     }
 
     /// Lets the blocks of a probe session carry the connects of this exit to its server.
@@ -291,7 +297,7 @@ impl<'a> Pump<'a> {
         inbound: &mut Inbound,
     ) -> Result<Option<(Header, Option<Moment>)>, ConnectionFault> {
         let read = loop {
-            if self.http.is_some() {
+            if self.editor().is_some() {
                 reader.set_tick(self.holding_tick());
             }
             match reader.frame() {
@@ -439,7 +445,7 @@ impl<'a> Pump<'a> {
         let limit = Some(self.node.settings.timeout.into());
         match trip(&view, origin, ingress.mono, home, limit) {
             Ok(Some(trip)) => {
-                if let Some(http) = self.http {
+                if let Some(http) = self.editor() {
                     http.trip(&trip);
                 }
                 let trip = Measurement::Trip(self.path_key(), Box::new(trip));
