@@ -28,7 +28,7 @@ fn tables() {
     let Ok(wanted) = std::env::var("STS_TRIALS") else {
         return;
     };
-    let tables: [(&str, fn()); 18] = [
+    let tables: [(&str, fn()); 19] = [
         ("false", finite::false_verdicts),
         ("power", power::power),
         ("special", finite::special),
@@ -43,6 +43,7 @@ fn tables() {
         ("steps", weeks::steps),
         ("slow", weeks::slow),
         ("bursts", endless::bursts),
+        ("restarts", endless::restarts),
         ("recorded", recorded::recorded),
         ("seldom", endless::seldom),
         ("cost", finite::cost),
