@@ -401,6 +401,7 @@ mod tests {
             p50: delay,
             p95: delay,
             one_way: None,
+            rise: None,
         };
         Record {
             window: Nanos(1_000_000_000),

@@ -28,7 +28,7 @@ fn tables() {
     let Ok(wanted) = std::env::var("STS_TRIALS") else {
         return;
     };
-    let tables: [(&str, fn()); 18] = [
+    let tables: [(&str, fn()); 20] = [
         ("false", finite::false_verdicts),
         ("power", power::power),
         ("special", finite::special),
@@ -43,7 +43,9 @@ fn tables() {
         ("steps", weeks::steps),
         ("slow", weeks::slow),
         ("bursts", endless::bursts),
+        ("restarts", endless::restarts),
         ("recorded", recorded::recorded),
+        ("replayed", endless::replayed),
         ("seldom", endless::seldom),
         ("cost", finite::cost),
         ("cost", weeks::cost),

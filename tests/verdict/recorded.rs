@@ -15,6 +15,70 @@ const RECORDED: [(&str, &str); 2] = [
 ];
 const NAMES: [&str; 7] = ["A -> B", "B -> C", "C -> Z", "A", "B", "C", "Z"];
 
+/// Both recordings in the order of time, block by block, to be replayed: a stretch of one of them
+/// after the other.
+pub(crate) struct Replay {
+    quiet: Vec<[f64; 7]>,
+    loaded: Vec<[f64; 7]>,
+    /// Blocks of the stretch that goes on; where it is, and of which recording.
+    left: usize,
+    next: usize,
+    is_loaded: bool,
+    /// Blocks that a loaded stretch has, from and to.
+    load: (usize, usize),
+}
+
+impl Replay {
+    /// Loaded stretches have `load` blocks, quiet ones 100 to 1500.
+    pub(crate) fn new(load: (usize, usize)) -> Self {
+        let rows = |text: &str| {
+            let row = |line: &str| {
+                let mut row = [0.0; 7];
+                for (part, us) in row.iter_mut().zip(line.split(' ')) {
+                    *part = us.parse::<f64>().unwrap() / 1000.0;
+                }
+                row
+            };
+            text.lines().map(row).collect::<Vec<_>>()
+        };
+        let [quiet, loaded] = RECORDED.map(|(_, text)| rows(text));
+        Self {
+            quiet,
+            loaded,
+            left: 0,
+            next: 0,
+            is_loaded: true,
+            load,
+        }
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.is_loaded
+    }
+
+    /// The parts of the next block in milliseconds: three segments, four hosts.
+    pub(crate) fn block(&mut self, random: &mut Random) -> [f64; 7] {
+        if self.left == 0 {
+            self.is_loaded = !self.is_loaded;
+            let (from, to) = if self.is_loaded {
+                self.load
+            } else {
+                (100, 1500)
+            };
+            self.left = from + random.below(to - from);
+            self.next = random.below(self.quiet.len());
+        }
+        let rows = if self.is_loaded {
+            &self.loaded
+        } else {
+            &self.quiet
+        };
+        self.left -= 1;
+        self.next += 1;
+        rows[(self.next - 1) % rows.len()]
+    }
+}
+
 /// The delays of each part in milliseconds, block by block.
 fn parts(text: &str) -> Vec<Vec<f64>> {
     let mut parts = vec![Vec::new(); NAMES.len()];

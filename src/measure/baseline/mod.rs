@@ -18,12 +18,12 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use record::{OneWayMedians, PartRecord, Record, HOURS_KEPT, RECENT_KEPT};
+pub use record::{OneWayMedians, PartRecord, Record, StoodRise, HOURS_KEPT, RECENT_KEPT};
 
-use super::change::{Began, Lasts, RecordEvent, RecordWatch, RunHistory, When};
+use super::change::{Began, Lasts, RecordEvent, RecordWatch, RunHistory, When, NEW_NORMAL};
 use super::model::way_of;
 use super::{Part, VerdictDirection};
-use crate::time::{SignedNanos, WallTime};
+use crate::time::{Nanos, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 use std::fmt;
 
@@ -176,6 +176,34 @@ impl PathHistory {
         };
         let is_known = now.is_clock_set() && link.is_clock_set() && wall <= now.wall;
         is_known.then_some(wall)
+    }
+
+    /// The rise of `part` that blocks had shown and that no record since contradicts, with its
+    /// beginning.
+    pub fn stood(&self, part: Part) -> Option<(StoodRise, When)> {
+        let newest = self.records.last()?.when;
+        let mut least = SignedNanos(i64::MAX);
+        for record in self.records.iter().rev() {
+            let of = record.parts.get(&part)?;
+            let Some(rise) = of.rise else {
+                least = least.min(of.p50);
+                continue;
+            };
+            if rise.before_ms >= 0 {
+                least = least.min(of.p50);
+            }
+            let late = Nanos(rise.before_ms.unsigned_abs().saturating_mul(1_000_000));
+            let since = match rise.before_ms {
+                0.. => record.when.before(late),
+                _ => record.when.after(late),
+            };
+            let stands = least.0.saturating_sub(rise.baseline.0) >= rise.amount.0 / 2;
+            let is_new = newest
+                .since(&since)
+                .is_some_and(|lasted| lasted < NEW_NORMAL);
+            return (stands && is_new).then_some((rise, since));
+        }
+        None
     }
 
     /// The direction of a segment's change that lasts: the median of the one-way delays since it
@@ -331,6 +359,17 @@ impl RunHistories {
                 if let Some(watch) = watch.filter(|watch| watch.lasts().is_some()) {
                     watch.accept();
                     accepted.push((key.clone(), part));
+                }
+            }
+            let parts: Vec<Part> = path.watches.keys().copied().filter(is_meant).collect();
+            for part in parts {
+                if path.stood(part).is_some() {
+                    accepted.push((key.clone(), part));
+                }
+                for record in &mut path.records {
+                    if let Some(figures) = record.parts.get_mut(&part) {
+                        figures.rise = None;
+                    }
                 }
             }
         }

@@ -32,6 +32,20 @@ pub struct PartRecord {
     pub p95: SignedNanos,
     /// `None` unless both clocks are synchronised.
     pub one_way: Option<OneWayMedians>,
+    /// The rise that its blocks had shown when the window ended, and that stood then.
+    pub rise: Option<StoodRise>,
+}
+
+/// A rise of the median that the blocks of a run without end showed. With it a run that is killed
+/// and started again knows the rise at once, which takes three windows otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoodRise {
+    /// Its size.
+    pub amount: SignedNanos,
+    /// The median before it.
+    pub baseline: SignedNanos,
+    /// Milliseconds from its beginning to the beginning of the window; negative if it began later.
+    pub before_ms: i64,
 }
 
 /// One-way delays of a segment, by two clocks.
@@ -77,6 +91,11 @@ impl PartRecord {
                 ways: of.ways.map(micros),
                 error: Nanos(of.error.0.div_ceil(MICRO as u64) * MICRO as u64),
             }),
+            rise: self.rise.map(|rise| StoodRise {
+                amount: micros(rise.amount),
+                baseline: micros(rise.baseline),
+                ..rise
+            }),
         }
     }
 
@@ -98,6 +117,7 @@ impl PartRecord {
                 ways: [0, 1].map(|way| mean(a.ways[way], b.ways[way])),
                 error: a.error.max(b.error),
             }),
+            rise: self.rise,
         }
         .rounded()
     }
@@ -188,7 +208,8 @@ fn merge_pair(records: &mut Vec<Record>, first: usize) {
     records[first].merge(&next);
 }
 
-/// `SEQUENCE WINDOW WALL OFFSET BOOT MONO PART=COUNT,MEAN,P50,P95[,FORWARD,RETURN] ...`.
+/// `SEQUENCE WINDOW WALL OFFSET BOOT MONO PART ...`, with a part as
+/// `PART=COUNT,MEAN,P50,P95[,FORWARD,RETURN,ERROR][+AMOUNT,BASELINE,BEFORE]`.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let When {
@@ -208,12 +229,17 @@ impl fmt::Display for Record {
                 p50,
                 p95,
                 one_way,
+                rise,
             } = *figures;
             write!(f, " {}=", short(*part))?;
             write!(f, "{count},{},{},{}", us(mean), us(p50), us(p95))?;
             if let Some(OneWayMedians { ways, error }) = one_way {
                 let error = error.0 / MICRO as u64;
                 write!(f, ",{},{},{error}", us(ways[0]), us(ways[1]))?;
+            }
+            if let Some(rise) = rise {
+                let (amount, baseline) = (us(rise.amount), us(rise.baseline));
+                write!(f, "+{amount},{baseline},{}", rise.before_ms)?;
             }
         }
         Ok(())
@@ -254,7 +280,22 @@ impl Record {
     }
 }
 
+fn parse_rise(text: &str) -> Option<StoodRise> {
+    let mut fields = text.splitn(3, ',').map(|field| field.parse::<i64>().ok());
+    let mut field = || fields.next()?;
+    let micros = |micros: i64| micros.checked_mul(MICRO).map(SignedNanos);
+    Some(StoodRise {
+        amount: micros(field()?).filter(|amount| amount.0 > 0)?,
+        baseline: micros(field()?)?,
+        before_ms: field()?,
+    })
+}
+
 fn parse_figures(text: &str) -> Option<PartRecord> {
+    let (text, rise) = match text.split_once('+') {
+        Some((text, rise)) => (text, Some(parse_rise(rise)?)),
+        None => (text, None),
+    };
     let mut fields = text.split(',');
     let count = fields.next()?.parse().ok()?;
     let mut delay = || {
@@ -267,6 +308,7 @@ fn parse_figures(text: &str) -> Option<PartRecord> {
         p50: delay()?,
         p95: delay()?,
         one_way: None,
+        rise,
     };
     let one_way = match delay() {
         Some(forward) => Some(OneWayMedians {

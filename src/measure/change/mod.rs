@@ -28,7 +28,9 @@ mod runs;
 mod tail;
 
 pub use own_blocks::Block;
-pub use records::{Began, BootClock, Lasts, RecordEvent, RecordFigure, RecordWatch, When};
+pub use records::{
+    Began, BootClock, Lasts, RecordEvent, RecordFigure, RecordWatch, When, NEW_NORMAL,
+};
 pub use runs::{Against, Judged, Lasting, Named, RunFigures, RunHistory, NEEDED_RUNS};
 
 use crate::time::{MonoTime, Nanos, SignedNanos};

@@ -392,7 +392,8 @@ pub(super) fn add_windows(
         // One that is much smaller is another one.
         if let Some(change) = found.filter(|change| change.amount.0 >= lasts.amount.0 / 2) {
             let near = history.records.last().map_or(0, |last| 2 * last.window.0);
-            let since = change.since.map(|at| now.wall.before(now.mono.since(at)).0);
+            let since = change.since.map(|at| now.wall.before(now.mono.since(at)));
+            let since = since.or(change.began.since).map(|since| since.0);
             // The blocks know the moment better than windows of the same change do.
             let is_same = since.zip(began.since);
             let is_same = is_same.is_some_and(|(one, other)| one.abs_diff(other.0) <= near);

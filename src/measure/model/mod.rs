@@ -87,6 +87,8 @@ pub struct Model {
     first: Option<MonoTime>,
     latest: MonoTime,
     standing: VecMap<Part, Standing>,
+    /// The rises that stood when the process before this one ended were taken over.
+    follows: bool,
     clock_errors: VecMap<u8, Nanos>,
 }
 
@@ -114,6 +116,7 @@ impl Model {
             first: None,
             latest: MonoTime(0),
             standing: VecMap::new(),
+            follows: false,
             clock_errors: VecMap::new(),
         }
     }
@@ -274,7 +277,9 @@ impl Model {
         if std::mem::replace(&mut self.searched, self.blocks) == self.blocks {
             return;
         }
-        let mut found = self.changes(&self.named(names));
+        let named = self.named(names);
+        let mut found = self.changes(&named);
+        (self.standing, self.follows) = (self.standing(&named), self.path().is_some());
         let Some(place) = self
             .paths
             .iter()
@@ -284,19 +289,48 @@ impl Model {
             return;
         };
         stand(&self.paths[place.0], &mut self.standing, &mut found);
+        let Baseline::Earlier(state, clock) = &self.baseline else {
+            return;
+        };
+        if let Some(history) = state.paths.get(&key(&named)) {
+            let standing = self.standing.values_mut();
+            standing.for_each(|known| known.follow(history, *clock));
+        }
+    }
+
+    /// The changes that stand: at first those that the process before this one left in the state.
+    fn standing(&self, named: &[(u8, String)]) -> VecMap<Part, Standing> {
+        let mut standing = self.standing.clone();
+        let history = self.history(named).filter(|_| !self.follows);
+        if let (Some(history), Some(path)) = (history, self.path()) {
+            for part in path.parts() {
+                if let Some(earlier) = Standing::earlier(history, part) {
+                    standing.insert(part, earlier);
+                }
+            }
+        }
+        standing
     }
 
     fn found(&self, named: &[(u8, String)], now: Now) -> Vec<PartChanges> {
         let mut found = self.changes(named);
-        if let Some(path) = self.path().filter(|_| self.bounds.span.is_some()) {
-            stand(path, &mut self.standing.clone(), &mut found);
+        if self.bounds.span.is_none() {
+            return found;
         }
-        if self.bounds.span.is_some() {
-            if let (Some(history), Baseline::Earlier(_, clock)) =
-                (self.history(named), &self.baseline)
-            {
-                add_windows(history, *clock, now, &mut found);
+        let mut standing = self.standing(named);
+        if let Some(path) = self.path() {
+            stand(path, &mut standing, &mut found);
+        }
+        if let (Some(history), Baseline::Earlier(_, clock)) = (self.history(named), &self.baseline)
+        {
+            for part in &mut found {
+                if let (Some(known), Some(change)) =
+                    (standing.get(&part.part), part.changes.first_mut())
+                {
+                    known.date(history, clock.when(now), change);
+                }
             }
+            add_windows(history, *clock, now, &mut found);
         }
         found
     }
@@ -316,6 +350,11 @@ impl Model {
     /// no blocks. `when` is the beginning of that window.
     pub fn window_record(&self, when: When, window: Nanos) -> Option<Record> {
         let mut parts = VecMap::new();
+        let clock = match &self.baseline {
+            Baseline::Earlier(_, clock) => *clock,
+            Baseline::Run => BootClock::default(),
+        };
+        let stood = |part| self.standing.get(&part)?.stood(when, clock);
         let mut add = |part, delays: &PartDelays, one_way| {
             // Before the first window has ended it is the run.
             let summary = match delays.last_window {
@@ -337,6 +376,7 @@ impl Model {
                     p50,
                     p95,
                     one_way,
+                    rise: stood(part),
                 };
                 parts.insert(part, record);
             }

@@ -2,10 +2,11 @@
 
 use super::changes::PartChanges;
 use super::path::{Path, Reading};
-use crate::measure::change::FindingKind;
+use crate::measure::baseline::{PathHistory, StoodRise};
+use crate::measure::change::{Began, BootClock, FindingKind, Lasts, RecordFigure, When};
 use crate::measure::series::{exact_quantile, Row, Rows};
-use crate::measure::verdict::Change;
-use crate::measure::Part;
+use crate::measure::verdict::{Change, Origin};
+use crate::measure::{Figure, Part};
 use crate::time::{MonoTime, Nanos};
 use crate::vec_map::VecMap;
 
@@ -31,6 +32,10 @@ pub(super) struct Standing {
     since: MonoTime,
     /// It has lasted for long enough, at separate places; else it may be a burst.
     confirmed: bool,
+    /// Its beginning by the state, if it was named before this process began.
+    earlier: Option<When>,
+    /// A later record of the state is without it: it was accepted there.
+    accepted: bool,
 }
 
 impl Standing {
@@ -39,6 +44,97 @@ impl Standing {
             change,
             since: change.since.unwrap_or(MonoTime(0)),
             confirmed: false,
+            earlier: None,
+            accepted: false,
+        }
+    }
+
+    /// The rise of `part` that stood when the process before this one ended.
+    pub(super) fn earlier(history: &PathHistory, part: Part) -> Option<Self> {
+        let (
+            StoodRise {
+                amount, baseline, ..
+            },
+            since,
+        ) = history.stood(part)?;
+        let newest = history.records.last()?.when;
+        let lasts = Lasts {
+            figure: RecordFigure::P50,
+            amount,
+            baseline,
+            per_day: None,
+            since,
+            first: since,
+            episodes: 1,
+            further: None,
+        };
+        let change = Change {
+            part,
+            origin: Origin::Windows {
+                episodes: 1,
+                per_day: None,
+            },
+            figure: Figure::P50,
+            kind: FindingKind::Level,
+            amount,
+            low: amount,
+            high: amount,
+            baseline,
+            since: None,
+            began: Began::default(),
+            until: None,
+            burst: false,
+            direction: history.direction(part, &lasts, newest),
+            reads_late: false,
+        };
+        Some(Self {
+            confirmed: true,
+            earlier: Some(since),
+            ..Self::new(change)
+        })
+    }
+
+    /// The rise as the record of a window that began at `when` keeps it.
+    pub(super) fn stood(&self, when: When, clock: BootClock) -> Option<StoodRise> {
+        let Change {
+            amount, baseline, ..
+        } = self.change;
+        let is_level = self.change.kind == FindingKind::Level;
+        let before_ms = self.before(when, clock)? / 1_000_000;
+        (self.confirmed && is_level && !self.accepted).then_some(StoodRise {
+            amount,
+            baseline,
+            before_ms,
+        })
+    }
+
+    /// Nanoseconds from its beginning to `when`.
+    fn before(&self, when: When, clock: BootClock) -> Option<i64> {
+        if let Some(since) = self.earlier {
+            return Some(when.since(&since)?.0 as i64);
+        }
+        let since = self.since + clock.ahead;
+        Some((when.mono.0 as i64).wrapping_sub(since.0 as i64))
+    }
+
+    /// Looks if the state has a record since that is without it. One that was named late is
+    /// without it for a window.
+    pub(super) fn follow(&mut self, history: &PathHistory, clock: BootClock) {
+        let newest = history.records.last();
+        let newest = newest.and_then(|record| Some((record, record.parts.get(&self.change.part)?)));
+        let Some((record, figures)) = newest.filter(|_| self.confirmed) else {
+            return;
+        };
+        let later = self.before(record.when, clock).unwrap_or(0);
+        self.accepted |= figures.rise.is_none() && later > record.window.0 as i64;
+    }
+
+    /// Dates the change by the state, if it is older than this process.
+    pub(super) fn date(&self, history: &PathHistory, now: When, change: &mut Change) {
+        if let Some(since) = self.earlier {
+            if change.since.is_none() {
+                change.began = history.began(since, now);
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use series::{clipped, micros, Measured, Series, CLIP, MOST_SPREADS, NO_RECORD, P
 /// A part that is named again so soon after it was over has one finding.
 const MERGED: Nanos = Nanos(24 * 3600 * 1_000_000_000);
 /// A rise that lasts for so long is the new normal.
-const NEW_NORMAL: Nanos = Nanos(7 * 24 * 3600 * 1_000_000_000);
+pub const NEW_NORMAL: Nanos = Nanos(7 * 24 * 3600 * 1_000_000_000);
 /// A clock before 2020 is not set.
 const CLOCK_SET: u64 = 1_577_836_800 * 1_000_000_000;
 /// Clocks that differ by more were stepped.
@@ -56,6 +56,15 @@ impl When {
             Some(Nanos(self.wall.0.saturating_sub(earlier.wall.0)))
         } else {
             None
+        }
+    }
+
+    /// The same moment later by `by`.
+    pub fn after(&self, by: Nanos) -> Self {
+        Self {
+            wall: WallTime(self.wall.0.saturating_add(by.0)),
+            mono: MonoTime(self.mono.0.saturating_add(by.0)),
+            ..*self
         }
     }
 
