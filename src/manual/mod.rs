@@ -118,7 +118,7 @@ mod tests {
         );
         let error = page("cheese").expect_err("no such topic");
         assert!(
-            error.ends_with("passive, sessions, operate, inside"),
+            error.ends_with("passive, sessions, http, operate, inside"),
             "{error}"
         );
     }
