@@ -324,8 +324,8 @@ fn a_rise_stands_after_a_restart_a_few_windows_into_it() {
 /// Restarts soon after a rise, each twenty times.
 pub(crate) fn restarts() {
     row!(
-        "## Killed and started again 1 to 6 windows of 10 s after +3 ms, 20 runs each: right in all \
-         answers (a rise that a record holds stands at once, another within 3 windows)"
+        "## Killed and started again 1 to 6 windows of 10 s after +3 ms, 20 runs each: right in \
+         all answers (a rise that a record holds stands at once, another within 3 windows)"
     );
     for windows in 1..=6 {
         let runs =

@@ -16,6 +16,8 @@
 mod legacy;
 mod record;
 #[cfg(test)]
+mod rise_tests;
+#[cfg(test)]
 mod tests;
 
 pub use record::{OneWayMedians, PartRecord, Record, StoodRise, HOURS_KEPT, RECENT_KEPT};
