@@ -208,6 +208,42 @@ fn another_version_and_another_file_are_errors_and_state_1_is_read() {
     assert_eq!((runs.len(), runs[0].p50), (5, SignedNanos(410_000)));
 }
 
+/// A record of nine parts as a path of five nodes has them.
+fn of_nine(random: &mut Random, when: When, base: i64) -> Record {
+    let mut parts = VecMap::new();
+    for hop in 0..5_u8 {
+        let mut figures = |level: i64, synchronised: bool| {
+            let mut at = |spread: u64| SignedNanos(level + random.below(spread) as i64);
+            PartRecord {
+                count: 2_990 + at(10).0.rem_euclid(10) as u64,
+                mean: at(300_000),
+                p50: at(200_000),
+                p95: at(2_000_000),
+                one_way: synchronised.then(|| OneWayMedians {
+                    ways: [at(150_000), at(150_000)],
+                    error: Nanos(30_000),
+                }),
+                rise: None,
+            }
+        };
+        parts.insert(Part::Host(hop), figures(80_000, false));
+        if hop < 4 {
+            let segment = Part::Segment {
+                from: hop,
+                to: hop + 1,
+            };
+            parts.insert(segment, figures(base, true));
+        }
+    }
+    Record {
+        sequence: 0,
+        window: Nanos(5 * MINUTE),
+        when,
+        parts,
+    }
+    .rounded()
+}
+
 #[test]
 fn four_weeks_of_nine_parts_take_less_than_512_kib_and_keep_a_day_and_an_hour_each_before() {
     let mut random = Random(3);
