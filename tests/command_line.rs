@@ -161,7 +161,7 @@ impl Scene {
             return path.into();
         }
         match word.rsplit_once(':') {
-            Some((_, "22")) => plain.into(),
+            Some((_, "22" | "80")) => plain.into(),
             Some((host, "9000")) => self.hosts[host].clone(),
             // The example on one machine: hosts are named by their ports.
             Some(("127.0.0.1", _)) => self.hosts[word].clone(),
