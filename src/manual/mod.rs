@@ -52,7 +52,7 @@ topics! {
     options "options.md" "every option with its default"
     passive "passive.md" "round trips and events from a capture"
     sessions "sessions.md" "records of single connections"
-    http "http.md" "write stamps into HTTP headers, and tell the browser"
+    http "http.md" "write stamps into HTTP headers, show delays in browsers"
     operate "operate.md" "deploy, secure, update and remove it"
     inside "inside.md" "threads, system calls, scripts, where to read on"
 }

@@ -359,7 +359,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         long: "server-timing",
         section: Section::Report,
-        brief: "tell browsers the delays of their requests",
+        brief: "show browsers the delays of their requests",
         help:
             "Adds a header Server-Timing to responses of HTTP/1.x without TLS: the delay of each \
             host and segment for this request, and the server's; the total alone where they are \
