@@ -119,6 +119,7 @@ impl HttpEditor {
     }
 
     /// Takes the stamps of a block that came back.
+    #[inline(never)]
     pub fn trip(&self, trip: &Trip) {
         self.times(|times| {
             if let Ok(parts) = trip.split() {
@@ -128,11 +129,13 @@ impl HttpEditor {
     }
 
     /// Takes the time of the server for a block.
+    #[inline(never)]
     pub fn server(&self, block: u64, span: Nanos) {
         self.times(|times| times.server(block, span));
     }
 
     /// Takes the time of the server for a block that a plain proxy called `name` sent at `sent`.
+    #[inline(never)]
     pub fn answered(&self, name: &str, block: u64, sent: MonoTime, now: MonoTime) {
         self.times(|times| {
             times.residence(block, name, sent);

@@ -57,7 +57,7 @@ pub fn trip(
     returned_at: MonoTime,
     home: Return,
     limit: Option<Nanos>,
-) -> Result<Option<Trip>, ForgedStamp> {
+) -> Result<Option<Box<Trip>>, ForgedStamp> {
     let stamps = || frame.stamps().map_while(Result::ok);
     let is_own = |stamp: &Stamp| {
         stamp.node == origin.node
@@ -82,7 +82,7 @@ pub fn trip(
             .filter(|stamp| stamp.hop > origin.hop)
             .map(|stamp| hop_stamp(&stamp)),
     );
-    Ok(Some(Trip {
+    Ok(Some(Box::new(Trip {
         sequence: frame.header.sequence,
         at: due(&first, returned_at, &home),
         retransmits: retransmits(frame, origin.hop, |hop| {
@@ -93,7 +93,7 @@ pub fn trip(
         server: server_connect(frame, |hop| hop_stamps.iter().any(|stamp| stamp.hop == hop)),
         connection: frame.header.cookie as u32,
         hop_stamps,
-    }))
+    })))
 }
 
 /// Returns the connect of an exit to its server in a frame, if that exit is `known`.

@@ -425,7 +425,8 @@ impl<'a> Pump<'a> {
         egress: Option<Moment>,
         held: Nanos,
     ) {
-        let Ok(view) = FrameView::of(header, frame) else {
+        let view = FrameView::of(header, frame);
+        let Ok(view) = &view else {
             return;
         };
         let home = Return {
@@ -443,19 +444,19 @@ impl<'a> Pump<'a> {
             hop: self.session.hop,
         };
         let limit = Some(self.node.settings.timeout.into());
-        match trip(&view, origin, ingress.mono, home, limit) {
+        match trip(view, origin, ingress.mono, home, limit) {
             Ok(Some(trip)) => {
                 if let Some(http) = self.editor() {
                     http.trip(&trip);
                 }
-                let trip = Measurement::Trip(self.path_key(), Box::new(trip));
+                let trip = Measurement::Trip(self.path_key(), trip);
                 self.node.collector.offer(trip);
             }
             Ok(None) => {}
             Err(ForgedStamp) => return self.node.collector.offer(Measurement::Malformed),
         }
         if header.classes != 0 {
-            collect_annotations(self.node, self.path_key(), &view);
+            collect_annotations(self.node, self.path_key(), view);
         }
     }
 
