@@ -385,8 +385,8 @@ fn files_of_a_probe_on_another_host_are_those_of_this_host() {
     };
     for (at, from) in ["installed", "copied", "csh"].into_iter().enumerate() {
         let line = format!(
-            "--from {from} core=127.0.0.1 -c 20 -i 0.01 --format json --node here --report {report} \
-             --rules {rules} --state {state} --report-html {page}"
+            "--from {from} core=127.0.0.1 -c 20 -i 0.01 --format json --node here \
+             --report {report} --rules {rules} --state {state} --report-html {page}"
         );
         let output = ssh.trace(&line);
         let errors = text(&output.stderr);

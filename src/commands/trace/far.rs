@@ -192,7 +192,8 @@ impl Path<'_> {
             }
             match event {
                 Event::Output(text) => {
-                    if report.take(&self.at_home(&directory, text), output) {
+                    let text = self.at_home(&directory, text);
+                    if report.take(&text, output) {
                         stop.set();
                     }
                 }

@@ -319,7 +319,7 @@ impl RunHistories {
         self.bound(path);
     }
 
-    /// Adds what a run elsewhere made of a copy: `before` is the copy that it was given, and `after`
+    /// Adds what a run elsewhere made of a copy: `before` is the copy that it was given, `after` is
     /// what it left. Of a path that changed here meanwhile its records are added alone.
     pub fn merge(&mut self, before: &Self, after: &Self) {
         for (key, path) in &after.paths {
