@@ -43,7 +43,7 @@ impl Path<'_> {
         self.hosts[source].write(lines.as_bytes());
         let mut written: Result<(), OutputError> = Ok(());
         let mut stopped: Option<Instant> = None;
-        let mut errors = String::new();
+        let mut is_unreached = false;
         let code = loop {
             if stop.is_set() && stopped.is_none() {
                 // The end of its input ends the probe in order: its report follows.
@@ -68,7 +68,7 @@ impl Path<'_> {
                 Event::Stderr(line) if at == source => {
                     let line = line.trim_start_matches(&format!("{PROGRAM}: "));
                     print_error(&format!("{PROGRAM}: {name}: {line}\n"));
-                    errors += line;
+                    is_unreached |= line.contains("connect to ") || line.contains("resolve ");
                 }
                 Event::Node(line) | Event::Stderr(line) => {
                     self.progress.line(&self.names[at], &line);
@@ -87,7 +87,7 @@ impl Path<'_> {
                 return Err(error.to_string());
             }
         }
-        if errors.contains("connect to ") || errors.contains("resolve ") {
+        if is_unreached {
             let far = &self.names[0];
             print_error(&format!(
                 "{PROGRAM}: note: open a range and use --ports, or name its address: {far}=ADDR\n"
