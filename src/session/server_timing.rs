@@ -143,7 +143,7 @@ impl RequestTimes {
         if let Some(answer) = open.answer {
             parts = answer.parts;
             if let Some((.., own)) = parts.first_mut() {
-                *own = *own + now.since(answer.at).signed();
+                *own += now.since(answer.at).signed();
             }
         }
         let sum: SignedNanos = parts.iter().map(|(.., delay)| *delay).sum();
@@ -154,7 +154,7 @@ impl RequestTimes {
         // Each is the difference of two rounded sums, so that what is shown adds up as well.
         let (mut sum, mut shown) = (SignedNanos::ZERO, 0);
         for (name, to, delay) in &parts {
-            sum = sum + *delay;
+            sum += *delay;
             let delay = micros(sum) - shown;
             shown = micros(sum);
             let metric = match to {
