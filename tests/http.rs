@@ -218,6 +218,31 @@ fn a_response_names_the_delays_of_its_request_that_add_up_to_the_total() {
 }
 
 #[test]
+fn the_first_request_of_a_connection_has_its_parts_however_long_its_head_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let exit = Node::to("B", address, &["-r"]);
+    let raw = ["--accept", "raw", "--server-timing"];
+    let entry = Node::to("A", exit.address, &raw);
+    let proxy = Node::to("P", address, &[&raw[..], &["-r"]].concat());
+    let field = format!("Cookie: {}\r\n", "y".repeat(3_000));
+    let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{field}\r\n");
+    let response = format!("HTTP/1.1 204 No\r\n{field}\r\n");
+    let mut complete = 0;
+    for at in [entry.address, proxy.address].repeat(10) {
+        let [mut client, mut server] = through(at, &listener);
+        client.write_all(request.as_bytes()).unwrap();
+        read_to(&mut server, &mut Vec::new(), b"\r\n\r\n");
+        server.write_all(response.as_bytes()).unwrap();
+        let mut seen = Vec::new();
+        read_to(&mut client, &mut seen, b"\r\n\r\n");
+        let (parts, _) = parts(&String::from_utf8(seen).unwrap());
+        complete += usize::from(!parts.is_empty());
+    }
+    assert!(complete >= 15, "{complete} of 20 responses had their parts");
+}
+
+#[test]
 fn a_record_of_a_connection_has_the_stamps_of_others_and_not_the_nodes_own() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

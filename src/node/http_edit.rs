@@ -44,8 +44,10 @@ impl HttpEditor {
     /// An editor at the first byte of a connection. A node at an end of a chain with
     /// `--server-timing` knows the names by [`names`](Self::names).
     pub fn new(fields: &HttpFields) -> Self {
+        // With `--server-timing` a request's head waits too, and so leaves as one block, which has
+        // the stamps: a browser's does not fit into the first reads of a connection.
         Self(Mutex::new(EditState {
-            editor: Editor::new(!fields.write.is_empty(), fields.server_timing),
+            editor: Editor::new(fields.any(), fields.server_timing),
             times: fields.server_timing.then(RequestTimes::default),
         }))
     }
