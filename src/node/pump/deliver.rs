@@ -303,8 +303,8 @@ impl<'a> Pump<'a> {
     }
 }
 
-/// Returns the stamps of a block's way out, `own` the last, if its entry asked for them: they go back
-/// with the server's answer.
+/// Returns the stamps of a block's way out, `own` the last, if its entry asked for them: they go
+/// back with the server's answer.
 #[inline]
 fn asked_stamps(frame: &FrameView<'_>, own: &Stamp) -> Vec<u8> {
     let mut stamps = Vec::new();
