@@ -126,6 +126,7 @@ impl HttpEditor {
 
     /// Takes the stamps of a block and of its answer, which came back at `at`. The bytes of that
     /// are fed next.
+    #[inline(never)]
     pub fn answer(&self, trip: &Trip, at: MonoTime) {
         self.times(|times| {
             if let Ok(parts) = trip.split() {
@@ -136,6 +137,7 @@ impl HttpEditor {
 
     /// Takes the answer, read at `now`, to a block that a plain proxy called `name` sent at `sent`.
     /// Its bytes are fed next.
+    #[inline(never)]
     pub fn answered(&self, name: &str, block: u64, sent: MonoTime, now: MonoTime) {
         self.times(|times| times.answer_to_proxy(block, name, sent, now));
     }

@@ -58,7 +58,7 @@ pub fn trip(
     returned_at: MonoTime,
     home: Return,
     limit: Option<Nanos>,
-) -> Result<Option<Trip>, ForgedStamp> {
+) -> Result<Option<Box<Trip>>, ForgedStamp> {
     let stamps = || frame.stamps().map_while(Result::ok);
     let is_own = |stamp: &Stamp| {
         stamp.node == origin.node
@@ -83,7 +83,7 @@ pub fn trip(
             .filter(|stamp| stamp.hop > origin.hop)
             .map(|stamp| hop_stamp(&stamp)),
     );
-    Ok(Some(Trip {
+    Ok(Some(Box::new(Trip {
         sequence: frame.header.sequence,
         at: due(&first, returned_at, &home),
         retransmits: retransmits(frame, origin.hop, |hop| {
@@ -94,7 +94,7 @@ pub fn trip(
         server: server_connect(frame, |hop| hop_stamps.iter().any(|stamp| stamp.hop == hop)),
         connection: frame.header.cookie as u32,
         hop_stamps,
-    }))
+    })))
 }
 
 /// Returns the trip of a block and of its answer, which came back to `origin` at `home`. `frame` is
@@ -107,7 +107,7 @@ pub fn answered(
     origin: TripOrigin,
     returned_at: MonoTime,
     home: Return,
-) -> Option<Trip> {
+) -> Option<Box<Trip>> {
     let mut annotations = frame.annotations().map_while(Result::ok);
     let forward = annotations.find(|it| it.kind == ANNOTATION_ANSWERED)?.value;
     let mut behind = frame.annotations().map_while(Result::ok);

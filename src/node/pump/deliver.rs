@@ -307,15 +307,21 @@ impl<'a> Pump<'a> {
 /// back with the server's answer.
 #[inline]
 fn asked_stamps(frame: &FrameView<'_>, own: &Stamp) -> Vec<u8> {
+    match FULL && frame.header.annotations_len > 0 {
+        true => stamps_if_asked(frame, own),
+        false => Vec::new(),
+    }
+}
+
+#[inline(never)]
+fn stamps_if_asked(frame: &FrameView<'_>, own: &Stamp) -> Vec<u8> {
     let mut stamps = Vec::new();
-    if FULL && frame.header.annotations_len > 0 {
-        let mut annotations = frame.annotations().map_while(Result::ok);
-        if annotations.any(|it| it.kind == ANNOTATION_ASK_STAMPS) {
-            stamps.extend_from_slice(frame.stamp_bytes());
-            let at = stamps.len();
-            stamps.resize(at + STAMP_LEN, 0);
-            own.emit(&mut stamps[at..]);
-        }
+    let mut annotations = frame.annotations().map_while(Result::ok);
+    if annotations.any(|it| it.kind == ANNOTATION_ASK_STAMPS) {
+        stamps.extend_from_slice(frame.stamp_bytes());
+        let at = stamps.len();
+        stamps.resize(at + STAMP_LEN, 0);
+        own.emit(&mut stamps[at..]);
     }
     stamps
 }

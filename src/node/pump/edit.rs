@@ -118,9 +118,10 @@ impl<'a> Pump<'a> {
 
     /// Records bytes in the connection log before they are edited: the stamps of this node are none
     /// of another program's. Those of the server are dated when they are read, not written.
+    #[inline(never)]
     fn log_unedited(&mut self, chunk: &Chunk<'_>) {
         let found = self.log_payload(self.source, chunk.read_at, chunk.bytes());
-        let early = &mut self.early_found;
+        let early = self.early_found.get_or_insert_with(Box::default);
         early.trace = early.trace.take().or(found.trace);
         early.is_within_head = found.is_within_head;
     }
@@ -130,7 +131,10 @@ impl<'a> Pump<'a> {
     #[inline]
     pub(super) fn log_chunk(&mut self, when: Option<WallTime>, chunk: &Chunk<'_>) -> FromPayload {
         match self.editor().is_some_and(|http| http.holds(self.kind())) {
-            true => std::mem::take(&mut self.early_found),
+            true => self
+                .early_found
+                .take()
+                .map_or_else(Default::default, |early| *early),
             false => self.log_payload(self.source, when, chunk.bytes()),
         }
     }
@@ -269,20 +273,25 @@ impl<'a> Pump<'a> {
     #[inline]
     pub(super) fn take_answered(&self, view: &FrameView<'_>, ingress: Option<Moment>) {
         if let (Some(http), Some(ingress)) = (self.editor(), ingress) {
-            let origin = TripOrigin {
-                node: self.node.id,
-                hop: self.session.hop,
-            };
-            let home = Return {
-                arrival: ingress.arrival,
-                ingress: ingress.wall,
-                egress: None,
-                generation: ingress.generation,
-                held: Nanos::ZERO,
-            };
-            if let Some(trip) = answered(view, origin, ingress.mono, home) {
-                http.answer(&trip, ingress.mono);
-            }
+            self.take_stamps(http, view, ingress);
+        }
+    }
+
+    #[inline(never)]
+    fn take_stamps(&self, http: &HttpEditor, view: &FrameView<'_>, ingress: Moment) {
+        let origin = TripOrigin {
+            node: self.node.id,
+            hop: self.session.hop,
+        };
+        let home = Return {
+            arrival: ingress.arrival,
+            ingress: ingress.wall,
+            egress: None,
+            generation: ingress.generation,
+            held: Nanos::ZERO,
+        };
+        if let Some(trip) = answered(view, origin, ingress.mono, home) {
+            http.answer(&trip, ingress.mono);
         }
     }
 }
