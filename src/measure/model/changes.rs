@@ -1,7 +1,7 @@
 //! The changes of each part of a path: within the run, against earlier runs, and by windows.
 
 use super::path::{Path, Reading};
-use super::standing::{LEVEL_STANDS, MATTERS_NS};
+use super::standing::{FEW_STAND, LEVEL_STANDS, MATTERS_NS};
 use crate::measure::baseline::{direction_of, PathHistory};
 use crate::measure::change::{
     Began, Block, BootClock, Changes, Finding, FindingKind, LeastTail, RecordFigure, RecordWatch,
@@ -384,6 +384,12 @@ pub(super) fn add_windows(
             if lasts.amount.0 >= change.amount.0 / 2 && !is_same {
                 (change.since, change.began) = (None, began);
             }
+            continue;
+        }
+        // Windows that lie between are of some blocks too, and know of no retransmissions.
+        let is_of_few = lasts.figure != RecordFigure::P50;
+        let is_short = when.since(&lasts.since).is_some_and(|it| it < FEW_STAND);
+        if is_of_few && is_short {
             continue;
         }
         let further = lasts.further.unwrap_or_default();

@@ -19,6 +19,10 @@ const LATE_BLOCKS: f64 = 25.0;
 
 /// A change of some blocks that was seen for less is a burst in a run without end.
 const TAIL_STANDS: Nanos = Nanos::from_millis(18_000);
+/// One of fewer blocks than this share, if no retransmission delayed them, lasts for long before it
+/// is named. While a machine has other work, so many of its wake-ups are late for minutes.
+const FEW: f64 = 1.0 / 12.0;
+pub(super) const FEW_STAND: Nanos = Nanos::from_millis(600_000);
 /// A mean that late blocks raise by less than this, and by less than a twentieth, is no change in a
 /// run without end: the load of a machine is enough for it.
 pub(super) const MATTERS_NS: i64 = 500_000;
@@ -108,6 +112,16 @@ impl Standing {
         })
     }
 
+    /// Both are of about as many of the blocks.
+    fn is_like(&self, other: &Self) -> bool {
+        let share = |of: &Self| match of.change.kind {
+            FindingKind::Level => None,
+            FindingKind::Tail { share, .. } => Some(share),
+        };
+        let shares = share(self).zip(share(other));
+        shares.is_some_and(|(one, other)| one.max(other) <= 2.0 * one.min(other))
+    }
+
     /// Nanoseconds from its beginning to `when`.
     fn before(&self, when: When, clock: BootClock) -> Option<i64> {
         if let Some(since) = self.earlier {
@@ -169,6 +183,15 @@ pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &
         let known = match (known, again) {
             (Some(known), Some(again)) if outgrown(&known, &again) => Some(Standing::new(again)),
             (Some(known), _) if known.confirmed => Some(known),
+            (Some(known), Some(again)) => {
+                let mut again = Standing::new(again);
+                if known.is_like(&again) {
+                    // The search looks back on the latest blocks alone.
+                    again.since = again.since.min(known.since);
+                    again.change.since = Some(again.since);
+                }
+                Some(again)
+            }
             (known, again) => again.map(Standing::new).or(known),
         };
         for change in &mut part.changes {
@@ -201,7 +224,9 @@ pub(super) fn stand(path: &Path, standing: &mut VecMap<Part, Standing>, found: &
 fn is_lasting(rows: &Rows, column: usize, known: &Standing, end: MonoTime) -> bool {
     let lasted = end.since(known.since);
     let FindingKind::Tail {
-        share, later_by, ..
+        share,
+        later_by,
+        retransmitted,
     } = known.change.kind
     else {
         return lasted >= LEVEL_STANDS;
@@ -209,7 +234,11 @@ fn is_lasting(rows: &Rows, column: usize, known: &Standing, end: MonoTime) -> bo
     let Change {
         amount, baseline, ..
     } = known.change;
-    if lasted < TAIL_STANDS || amount.0 < MATTERS_NS.min(baseline.0 / 20) {
+    let stands = match retransmitted || share >= FEW {
+        true => TAIL_STANDS,
+        false => FEW_STAND,
+    };
+    if lasted < stands || amount.0 < MATTERS_NS.min(baseline.0 / 20) {
         return false;
     }
     let read = Reading {

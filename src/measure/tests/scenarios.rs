@@ -954,6 +954,31 @@ fn a_level_that_rises_by_more_takes_the_place_of_late_blocks_of_the_same_part() 
     }
 }
 
+#[test]
+fn few_late_blocks_of_a_run_without_end_are_named_after_ten_minutes_and_one_in_ten_at_once() {
+    for (one_in, named_from, named_by) in [(20, 600, 690), (10, 18, 60)] {
+        let (mut path, mut random) = (SimPath::new(4, one_in), Random::new(one_in));
+        path.interval_ns = 50.0 * MS;
+        let span = Some(Nanos::from_millis(30_000));
+        let mut model = Model::new(Baseline::Run, span, WallTime(0));
+        let mut named = None;
+        for block in 0..2_000 + 20 * named_by {
+            let late = block >= 2_000 && random.below(one_in) == 0;
+            path.delays_ns[1][0] = if late { 30.2 * MS } else { 0.2 * MS };
+            model.record(&path.trip(block)).unwrap();
+            if block >= 2_000 && block % 200 == 199 {
+                model.watch_changes(&names());
+                let verdict = model.statistics(&names(), NOW).verdict;
+                if verdict.name == "B -> C" && named.is_none() {
+                    named = Some((block + 1 - 2_000) / 20);
+                }
+            }
+        }
+        let is_right = named.is_some_and(|second| (named_from..=named_by).contains(&second));
+        assert!(is_right, "one in {one_in}: named after {named:?} s");
+    }
+}
+
 /// Blocks in a window of 2 s.
 const SHORT_WINDOW: u64 = 40;
 
