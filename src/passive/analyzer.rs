@@ -233,11 +233,9 @@ impl Analyzer {
                 Some(Content::Segment(of)) => self.index.get(&of.print).copied(),
                 Some(Content::Fragment) | None => None,
             });
-            let warm = slots.map(|at| {
-                self.slots
-                    .get(at? as usize)?
-                    .as_ref()
-                    .map(|slot| slot.flow.warm())
+            let warm: [Option<u64>; BATCH] = std::array::from_fn(|at| match &parsed[at] {
+                Some(Content::Segment(of)) => self.warm(slots[at]?, &of.segment),
+                Some(Content::Fragment) | None => None,
             });
             std::hint::black_box(warm);
             for ((content, at), packet) in parsed.iter().zip(slots).zip(batch) {
@@ -248,6 +246,14 @@ impl Analyzer {
                 }
             }
         }
+    }
+
+    /// Reads what a segment will need of its flow, as far as its end can be guessed.
+    #[inline]
+    fn warm(&self, at: u32, segment: &TcpSegment<'_>) -> Option<u64> {
+        let slot = self.slots.get(at as usize)?.as_ref()?;
+        let sender = slot.key.guessed_sender(segment);
+        Some(slot.flow.warm(sender, segment.payload_len > 0))
     }
 
     /// Counts a packet, and returns what it has that can be used.

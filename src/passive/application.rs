@@ -55,9 +55,12 @@ struct Turn {
     answer: Option<SignedNanos>,
 }
 
-/// The application's side of a connection.
+/// The application's side of a connection. Its order is that of memory: what most packets need
+/// lies together.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Application {
+    tls: Option<Box<Reader>>,
     /// One past the highest number that each end sent.
     next: [Option<u32>; 2],
     /// Set from an end's SYN to its first data.
@@ -71,8 +74,9 @@ pub struct Application {
     settled: bool,
     /// Set if the connection carries something that looks like HTTP and is not.
     foreign: bool,
+    /// The part of the budget that its bytes take.
+    held: usize,
     answers: [Counts; 2],
-    tls: Option<Box<Reader>>,
 }
 
 impl Application {
@@ -89,9 +93,13 @@ impl Application {
 
     /// Reads what an answer will need, so that it is at hand then; the number means nothing.
     #[inline]
-    pub(super) fn warm(&self) -> u64 {
-        let [client, server] = &self.answers;
-        client.warm() ^ server.warm() ^ u64::from(self.fresh[0])
+    pub(super) fn warm(&self, sender: usize, has_data: bool) -> u64 {
+        let answers = if has_data {
+            self.answers[sender & 1].warm()
+        } else {
+            0
+        };
+        answers ^ u64::from(self.fresh[0])
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -373,7 +381,6 @@ impl Flow {
         if is_over || (is_idle && (segment.payload_len == 0 || app.foreign)) {
             return;
         }
-        let before = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
         let tunnel = self.http.as_ref().map_or(true, |http| http.is_tunnel());
         if segment.payload_len > 0 && app.tls.is_none() && tunnel && !app.foreign {
             self.look(sender, segment, budget);
@@ -402,6 +409,9 @@ impl Flow {
                 }
             }
         } else if let Some(http) = &mut self.http {
+            if http.is_passed_by(sender, segment) {
+                return;
+            }
             let kept = http.kept();
             http.segment(now, sender, segment, budget.room_for_exchanges());
             if http.is_refuted() {
@@ -413,12 +423,19 @@ impl Flow {
                 budget.take_stamps(http);
             }
         }
-        let app = &mut self.application;
-        let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
-        budget.held = (budget.held + after).saturating_sub(before);
+        self.account(budget);
         if budget.held > MAX_HELD_IN_ALL {
             self.relieve(budget);
         }
+    }
+
+    /// Brings the budget up to the bytes that are held now.
+    #[inline]
+    fn account(&mut self, budget: &mut Budget) {
+        let app = &mut self.application;
+        let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
+        let before = std::mem::replace(&mut app.held, after);
+        budget.held = (budget.held + after).saturating_sub(before);
     }
 
     /// Takes the packet that ends the handshake of TLS 1.3, in which the client's first data may
@@ -497,7 +514,6 @@ impl Flow {
     /// Lets go of what waits.
     fn relieve(&mut self, budget: &mut Budget) {
         let app = &mut self.application;
-        let before = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.give_up();
         }
@@ -507,16 +523,13 @@ impl Flow {
             budget.history += http.kept() - kept;
             budget.take_stamps(http);
         }
-        let app = &self.application;
-        let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
-        budget.held = (budget.held + after).saturating_sub(before);
+        self.account(budget);
     }
 
     /// Takes the end of the record.
     pub(super) fn finish_payload(&mut self, reset: bool, budget: &mut Budget) {
         let app = &mut self.application;
-        let held = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
-        budget.held = budget.held.saturating_sub(held);
+        budget.held = budget.held.saturating_sub(std::mem::take(&mut app.held));
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.give_up();
         }

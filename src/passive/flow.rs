@@ -38,43 +38,44 @@ pub struct AlsoSeen {
 /// A record as it is handed about: a kilobyte that is not to be copied.
 pub type BoxedFlow = Box<Flow>;
 
-/// A connection's record.
+/// A connection's record. Its order is that of memory: what most packets need lies together.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Flow {
+    /// The client's and the server's direction.
+    pub sent: [Sent; 2],
+    /// Last packet.
+    pub last: WallTime,
+    /// `None` where nothing looked like HTTP/1.x.
+    pub http: Option<Box<Http>>,
+    /// Completed and current interval snapshots, oldest first; only the latest are kept.
+    pub intervals: VecDeque<Interval>,
+    /// Both ends use RFC 7323 timestamps as far as was seen; else round trips are by sequence
+    /// numbers.
+    pub timestamps: bool,
+    /// Set where it had to make room.
+    pub evicted: bool,
+    /// Response times of each end.
+    pub application: Application,
+    interval_end: WallTime,
     /// Rises by one with each flow of a capture.
     pub id: u64,
     /// Client and server.
     pub ends: [Endpoint; 2],
-    /// The client's and the server's direction.
-    pub sent: [Sent; 2],
     /// First packet.
     pub first: WallTime,
-    /// Last packet.
-    pub last: WallTime,
     /// The time at which the ACK that ends the handshake passed; `None` where it was not seen.
     pub established: Option<WallTime>,
     /// From the SYN to the SYN-ACK: to the server and back.
     pub syn_to_synack: Option<SignedNanos>,
     /// From the SYN-ACK to the ACK: to the client and back.
     pub synack_to_ack: Option<SignedNanos>,
-    /// Both ends use RFC 7323 timestamps as far as was seen; else round trips are by sequence
-    /// numbers.
-    pub timestamps: bool,
-    /// Set where it had to make room.
-    pub evicted: bool,
-    /// Completed and current interval snapshots, oldest first; only the latest are kept.
-    pub intervals: VecDeque<Interval>,
-    /// `None` where nothing looked like HTTP/1.x.
-    pub http: Option<Box<Http>>,
     /// The tunnel that it is inside of; `None` outside of one.
     pub tunnel: Option<Tunnel>,
     /// The number of the interface that its first packet passed; 0 where it is not known.
     pub interface: u32,
     /// Other interfaces that packets of it passed: these are in no other figure.
     pub also_seen: Vec<AlsoSeen>,
-    /// Response times of each end.
-    pub application: Application,
-    interval_end: WallTime,
     /// The last SYN before the SYN-ACK.
     asked: Option<WallTime>,
 }
@@ -121,12 +122,18 @@ impl Flow {
     }
 
     /// Reads what a segment will need, so that it is at hand then; the number means nothing.
+    ///
+    /// `sender` is a guess: both ends are looked at by an index, for a branch would wait for the
+    /// memory.
     #[inline]
-    pub(super) fn warm(&self) -> u64 {
-        let [client, server] = &self.sent;
-        let of = |sent: &Sent| sent.packets ^ sent.track.warm() ^ sent.round_trip.warm();
-        let http = self.http.as_ref().map_or(0, |http| http.warm());
-        of(client) ^ of(server) ^ self.last.0 ^ self.application.warm() ^ http
+    pub(super) fn warm(&self, sender: usize, has_data: bool) -> u64 {
+        let own = &self.sent[sender & 1];
+        let other = &self.sent[(sender & 1) ^ 1];
+        let answered = other.track.warm_for_acknowledgment() ^ other.round_trip.warm();
+        let http = self.http.as_ref().map_or(0, |http| http.warm(has_data));
+        let application = self.application.warm(sender & 1, has_data);
+        let sent = own.packets ^ own.track.warm(has_data) ^ answered;
+        sent ^ self.last.0 ^ application ^ http
     }
 
     /// Its state.

@@ -53,35 +53,37 @@ struct Waiting {
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub(super) struct Track {
-    /// SYNs and SYN-ACKs that passed.
-    syns: Vec<(Option<Timestamps>, WallTime)>,
-    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
-    gaps: Vec<(u32, u32)>,
-    /// Segments without timestamps that wait for their ACK, oldest first.
-    by_sequence: VecDeque<Waiting>,
     /// First sightings of TSvals that wait for their echo, oldest first.
     by_ts_val: VecDeque<Waiting>,
     /// SND.UNA: what the other end has acknowledged of it.
     pub(super) una: Option<u32>,
     /// One past the highest sequence number that is known to have been sent.
     pub(super) next: Option<u32>,
-    /// Of its SYN or SYN-ACK.
-    pub(super) initial: Option<u32>,
     /// The end of the highest gap that is not acknowledged yet.
     hole: Option<u32>,
+    /// The lowest number seen, if there is a `next`.
+    lowest: u32,
+    /// The window of its latest segment.
+    pub(super) window: u16,
+    /// Its latest segment had no timestamps, so that it echoes none.
+    pub(super) unstamped: bool,
+    /// Set once there was something in `gaps` or `by_sequence`, which lie further off.
+    uneven: bool,
     /// The latest first sighting of a TSval.
     newest: Option<(u32, WallTime)>,
     /// The latest segments that took sequence space, among which the original of a copy is looked
     /// for.
     latest: [(u32, u32, WallTime); 2],
-    /// The lowest number seen, if there is a `next`.
-    lowest: u32,
     /// Empty segments at `next` while nothing else of this direction is known.
     empty_at_start: u32,
-    /// The window of its latest segment.
-    pub(super) window: u16,
-    /// Its latest segment had no timestamps, so that it echoes none.
-    pub(super) unstamped: bool,
+    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
+    gaps: Vec<(u32, u32)>,
+    /// Segments without timestamps that wait for their ACK, oldest first.
+    by_sequence: VecDeque<Waiting>,
+    /// Of its SYN or SYN-ACK.
+    pub(super) initial: Option<u32>,
+    /// SYNs and SYN-ACKs that passed.
+    syns: Vec<(Option<Timestamps>, WallTime)>,
 }
 
 /// `a - b` around the circle of sequence numbers (RFC 9293 §3.4), as a signed distance.
@@ -207,6 +209,9 @@ impl Track {
             }
             self.by_ts_val.pop_front();
         }
+        if !self.uneven {
+            return answered;
+        }
         while let Some(first) = self.by_sequence.front() {
             let rest = distance(first.end, ack);
             if rest > 0 {
@@ -289,6 +294,9 @@ impl Track {
         if distance(self.lowest, limit) < 0 {
             self.lowest = limit;
         }
+        if !self.uneven {
+            return;
+        }
         while let Some(first) = self.gaps.first_mut() {
             if distance(first.1, limit) > 0 {
                 if distance(first.0, limit) < 0 {
@@ -301,6 +309,7 @@ impl Track {
     }
 
     fn push_gap(&mut self, from: u32, to: u32) {
+        self.uneven = true;
         if self.gaps.len() == MAX_GAPS {
             self.gaps.remove(0);
         }
@@ -316,6 +325,7 @@ impl Track {
             if distance(end, lowest) <= 0 {
                 if end != lowest {
                     self.gaps.truncate(MAX_GAPS - 1);
+                    self.uneven = true;
                     self.gaps.insert(0, (end, lowest));
                 }
                 return end.wrapping_sub(seq);
@@ -460,7 +470,10 @@ impl Track {
                 &mut self.by_ts_val
             }
             None if passed.behind => return false,
-            None => &mut self.by_sequence,
+            None => {
+                self.uneven = true;
+                &mut self.by_sequence
+            }
         };
         let full = queue.len() >= of.bound;
         if full {
@@ -515,11 +528,19 @@ impl Track {
         }
     }
 
-    /// Reads what a segment will need; the number means nothing.
+    /// Reads what a segment of this direction will need; the number means nothing.
     #[inline]
-    pub(super) fn warm(&self) -> u64 {
+    pub(super) fn warm(&self, has_data: bool) -> u64 {
+        let waiting = || self.by_ts_val.back().map_or(0, |of| of.end);
+        let data = || self.latest[0].0 ^ self.latest[1].0 ^ waiting();
+        u64::from(self.lowest ^ if has_data { data() } else { 0 })
+    }
+
+    /// Reads what an acknowledgment of this direction will need; the number means nothing.
+    #[inline]
+    pub(super) fn warm_for_acknowledgment(&self) -> u64 {
         let waiting = self.by_ts_val.front().map_or(0, |of| of.ts_val);
-        u64::from(waiting ^ self.latest[0].0 ^ self.latest[1].0 ^ self.lowest)
+        u64::from(waiting ^ self.lowest)
     }
 
     /// Gives back the memory of what a closed connection does not measure any more.
