@@ -159,7 +159,7 @@ fn assert_equal_to_tshark(path: &Path, found: &Analysis) {
             let sent = flow.of(side);
             let key = (flow.id, flow.ends[side as usize].port.to_string());
             let of = counted.remove(&key).unwrap_or_default();
-            let event = |event: Event| (event.count, event.last.map_or(0, |time| time.0 as i64));
+            let event = |event: Event| (event.count, event.last().map_or(0, |time| time.0 as i64));
             let events = [sent.syn, sent.syn_ack, sent.fin, sent.rst].map(event);
             assert_eq!(events, of.events, "{} {side:?}", flow.ends[0]);
             assert_eq!(sent.packets, of.packets);
@@ -383,7 +383,7 @@ fn refused_lost_syn_and_half_close_equal_tshark() {
         "the lost SYN was counted in: {there} ms"
     );
     assert_eq!(half.ended(), Ended::Fin);
-    assert!(half.of(Side::Client).fin.last < half.of(Side::Server).first_data);
+    assert!(half.of(Side::Client).fin.last() < half.of(Side::Server).first_data);
     assert_eq!(half.of(Side::Server).payload_bytes, 50_000);
     assert_eq!(refused.ended(), Ended::Rst);
     assert_eq!(

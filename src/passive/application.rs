@@ -11,7 +11,7 @@ use super::http::{self, Http};
 use super::message::Opening;
 use super::packet::{TcpSegment, ACK, RST, SYN};
 use super::reassembly::{distance, MAX_HELD, MAX_HELD_IN_ALL};
-use super::sent::Findings;
+use super::sent::{Findings, Sent};
 use super::side::Side;
 use super::tickets::{Part, Tickets};
 use super::tls::{self, Handshake, Reader, Records, APPLICATION_DATA, TLS_1_3};
@@ -61,19 +61,19 @@ struct Turn {
 #[repr(C)]
 pub struct Application {
     tls: Option<Box<Reader>>,
-    /// One past the highest number that each end sent.
-    next: [Option<u32>; 2],
     /// Set from an end's SYN to its first data.
     fresh: [bool; 2],
     /// Set if the round trip of what each end sent was closed by the other's kernel alone.
     network_seen: [bool; 2],
-    turn: Option<Turn>,
-    /// The server's records after the handshake of TLS 1.3, until its first response.
-    tickets: Option<Box<Tickets>>,
     /// Set once the server sent data of the application inside of TLS.
     settled: bool,
     /// Set if the connection carries something that looks like HTTP and is not.
     foreign: bool,
+    /// One past the highest number that each end sent.
+    next: [Option<u32>; 2],
+    turn: Option<Turn>,
+    /// The server's records after the handshake of TLS 1.3, until its first response.
+    tickets: Option<Box<Tickets>>,
     /// The part of the budget that its bytes take.
     held: usize,
     answers: [Counts; 2],
@@ -94,12 +94,24 @@ impl Application {
     /// Reads what an answer will need, so that it is at hand then; the number means nothing.
     #[inline]
     pub(super) fn warm(&self, sender: usize, has_data: bool) -> u64 {
+        let count = |side: usize| self.answers[side].count();
         let answers = if has_data {
-            self.answers[sender & 1].warm()
+            count(0) ^ count(sender)
         } else {
             0
         };
-        answers ^ u64::from(self.fresh[0])
+        answers ^ u64::from(self.turn.is_some())
+    }
+
+    /// Reads what an answer will need of the memory that this points to.
+    #[inline]
+    pub(super) fn warm_further(&self, sender: usize) -> u64 {
+        self.answers[sender].warm()
+    }
+
+    /// Makes the distributions ready to be read.
+    pub(super) fn settle(&mut self) {
+        self.answers.iter_mut().for_each(Counts::settle);
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -114,7 +126,7 @@ impl Application {
         now: WallTime,
         side: Side,
         segment: &TcpSegment<'_>,
-        network: Option<SignedNanos>,
+        network: impl Fn() -> Option<SignedNanos>,
     ) -> Option<(WallTime, SignedNanos)> {
         let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
         let end = seq.wrapping_add(segment.payload_len);
@@ -159,7 +171,7 @@ impl Application {
                 }
                 _ if distance(seq, expected) < 0 => {
                     // Sooner than a round trip it is the capture that has it twice.
-                    let trip = network.unwrap_or(SignedNanos::from_millis(1));
+                    let trip = network().unwrap_or(SignedNanos::from_millis(1));
                     turn.void |= now - turn.time >= trip;
                 }
                 Some(_) => {}
@@ -254,7 +266,7 @@ impl Application {
         now: WallTime,
         side: Side,
         segment: &TcpSegment<'_>,
-        network: Option<SignedNanos>,
+        network: impl Fn() -> Option<SignedNanos>,
     ) -> Option<(WallTime, SignedNanos)> {
         let part = match self.tls {
             Some(_) => self.part(side, segment),
@@ -286,6 +298,12 @@ impl Application {
     }
 }
 
+/// Returns the least round trip of what an end `sent`, with that of its handshake.
+#[inline]
+fn least(sent: &Sent, handshake: Option<SignedNanos>) -> Option<SignedNanos> {
+    sent.round_trip.min().into_iter().chain(handshake).min()
+}
+
 impl Flow {
     /// Returns the least round trip from the capture point to this end and back; `None` if none is
     /// known.
@@ -294,8 +312,7 @@ impl Flow {
             Side::Server => self.syn_to_synack,
             Side::Client => self.synack_to_ack,
         };
-        let data = self.of(towards.other()).round_trip.min();
-        data.into_iter().chain(handshake).min()
+        least(self.of(towards.other()), handshake)
     }
 
     /// Returns the own time of an end that answered after `response`: less the least round trip to
@@ -331,7 +348,11 @@ impl Flow {
         }
         let has_data = findings.payload > 0 && segment.has(ACK) || segment.has(SYN);
         if has_data && segment.payload_len > 0 {
-            let network = self.network(sender.other());
+            let other = sender.other();
+            let network = || {
+                let handshake = [self.synack_to_ack, self.syn_to_synack][other as usize];
+                least(&self.sent[sender as usize], handshake)
+            };
             let app = &mut self.application;
             if let Some((time, response)) = app.take(now, sender, segment, network) {
                 app.answers[sender as usize].record(response);
@@ -456,7 +477,7 @@ impl Flow {
             is_unclear,
         )));
         if sender == Side::Client && data.next().is_some() {
-            app.turn(now, sender, segment, None);
+            app.turn(now, sender, segment, || None);
             if is_unclear {
                 app.turn.iter_mut().for_each(|turn| turn.void = true);
             }

@@ -8,6 +8,7 @@
 //! waited for a hole before the segment to be filled.
 
 use super::packet::Timestamps;
+use super::queue::Queue;
 use super::sent::SampleBasis;
 use crate::time::WallTime;
 use std::collections::VecDeque;
@@ -53,14 +54,14 @@ struct Waiting {
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub(super) struct Track {
-    /// First sightings of TSvals that wait for their echo, oldest first.
-    by_ts_val: VecDeque<Waiting>,
     /// SND.UNA: what the other end has acknowledged of it.
     pub(super) una: Option<u32>,
     /// One past the highest sequence number that is known to have been sent.
     pub(super) next: Option<u32>,
     /// The end of the highest gap that is not acknowledged yet.
     hole: Option<u32>,
+    /// Of its SYN or SYN-ACK.
+    pub(super) initial: Option<u32>,
     /// The lowest number seen, if there is a `next`.
     lowest: u32,
     /// The window of its latest segment.
@@ -69,6 +70,8 @@ pub(super) struct Track {
     pub(super) unstamped: bool,
     /// Set once there was something in `gaps` or `by_sequence`, which lie further off.
     uneven: bool,
+    /// First sightings of TSvals that wait for their echo, oldest first.
+    by_ts_val: Queue<Waiting>,
     /// The latest first sighting of a TSval.
     newest: Option<(u32, WallTime)>,
     /// The latest segments that took sequence space, among which the original of a copy is looked
@@ -80,10 +83,8 @@ pub(super) struct Track {
     gaps: Vec<(u32, u32)>,
     /// Segments without timestamps that wait for their ACK, oldest first.
     by_sequence: VecDeque<Waiting>,
-    /// Of its SYN or SYN-ACK.
-    pub(super) initial: Option<u32>,
     /// SYNs and SYN-ACKs that passed.
-    syns: Vec<(Option<Timestamps>, WallTime)>,
+    syns: Box<[(Option<Timestamps>, WallTime)]>,
 }
 
 /// `a - b` around the circle of sequence numbers (RFC 9293 §3.4), as a signed distance.
@@ -360,7 +361,7 @@ impl Track {
             if !self.begins_at(seq) {
                 self.restart(seq);
                 self.una = Some(seq);
-                self.syns.clear();
+                self.syns = Box::default();
             }
             self.initial = Some(seq);
         }
@@ -369,11 +370,9 @@ impl Track {
                 return;
             }
         }
-        if self.syns.len() == MAX_SYNS {
-            self.syns.remove(0);
-        }
-        self.syns.reserve_exact(1);
-        self.syns.push((stamps, now));
+        let from = (self.syns.len() + 1).saturating_sub(MAX_SYNS);
+        let latest = self.syns[from..].iter().copied();
+        self.syns = latest.chain([(stamps, now)]).collect();
     }
 
     /// Returns `true` if the numbers seen so far follow a SYN at `seq` that did not pass yet.
@@ -461,25 +460,30 @@ impl Track {
             repeated: false,
             ambiguous: false,
         };
-        let queue = match of.ts_val {
+        let full = match of.ts_val {
             Some(ts_val) => {
                 if !self.is_first(ts_val, of.time, passed.behind) {
                     return false;
                 }
                 self.newest = Some((ts_val, of.time));
-                &mut self.by_ts_val
+                let full = self.by_ts_val.len() >= of.bound;
+                if full {
+                    self.by_ts_val.pop_front();
+                }
+                self.by_ts_val.push_back(waiting);
+                full
             }
             None if passed.behind => return false,
             None => {
                 self.uneven = true;
-                &mut self.by_sequence
+                let full = self.by_sequence.len() >= of.bound;
+                if full {
+                    self.by_sequence.pop_front();
+                }
+                self.by_sequence.push_back(waiting);
+                full
             }
         };
-        let full = queue.len() >= of.bound;
-        if full {
-            queue.pop_front();
-        }
-        queue.push_back(waiting);
         full
     }
 
@@ -518,7 +522,7 @@ impl Track {
             }
             self.by_sequence.pop_back();
         }
-        for waiting in &mut self.by_ts_val {
+        for waiting in self.by_ts_val.iter_mut() {
             waiting.repeated |= distance(waiting.end, of.seq) > 0;
             // Without a TSval of its own the echo stays what it was.
             waiting.ambiguous |= match of.ts_val {
@@ -528,27 +532,23 @@ impl Track {
         }
     }
 
-    /// Reads what a segment of this direction will need; the number means nothing.
+    /// Reads what a segment of either direction will need; the number means nothing.
     #[inline]
-    pub(super) fn warm(&self, has_data: bool) -> u64 {
-        let waiting = || self.by_ts_val.back().map_or(0, |of| of.end);
-        let data = || self.latest[0].0 ^ self.latest[1].0 ^ waiting();
-        u64::from(self.lowest ^ if has_data { data() } else { 0 })
+    pub(super) fn warm(&self) -> u64 {
+        u64::from(self.lowest)
     }
 
-    /// Reads what an acknowledgment of this direction will need; the number means nothing.
+    /// Reads what data of this direction will need besides.
     #[inline]
-    pub(super) fn warm_for_acknowledgment(&self) -> u64 {
-        let waiting = self.by_ts_val.front().map_or(0, |of| of.ts_val);
-        u64::from(waiting ^ self.lowest)
+    pub(super) fn warm_for_data(&self) -> u64 {
+        u64::from(self.latest[1].0)
     }
 
     /// Gives back the memory of what a closed connection does not measure any more.
     pub(super) fn shrink(&mut self) {
-        for queue in [&mut self.by_ts_val, &mut self.by_sequence] {
-            if queue.is_empty() {
-                *queue = VecDeque::new();
-            }
+        self.by_ts_val.shrink();
+        if self.by_sequence.is_empty() {
+            self.by_sequence = VecDeque::new();
         }
     }
 }
