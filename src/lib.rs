@@ -96,6 +96,8 @@ pub mod wire;
 /// - `node/pump/mod.rs`, `node/serve.rs`, `report/session.rs`, `report/header_delays.rs`,
 ///   `commands/node.rs`, `report/prometheus/mod.rs`: the HTTP exchanges of `--sessions`, and stamps
 ///   in their heads, read and written;
+/// - `node/pump/deliver.rs`, `node/pump/wrap.rs`: the stamps of both ways in the first block of an
+///   answer, for `--server-timing`;
 /// - `commands/prepare.rs`: reports as baselines, and `/probe`;
 /// - `commands/mod.rs`: the dispatch of commands;
 /// - `cli/parse.rs`: the words of `trace`, and the checks of options that are left out;

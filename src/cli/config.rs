@@ -366,6 +366,8 @@ pub struct TraceOptions {
     pub from: Option<HostWord>,
     /// The options of the probe as typed, where it runs on another host.
     pub probe_words: Vec<String>,
+    /// The options among them that name files.
+    pub probe_files: Vec<&'static str>,
     /// `--ports`; `None` lets the kernel choose.
     pub ports: Option<Ports>,
     /// `--ssh`.

@@ -232,7 +232,8 @@ impl Arguments {
             }
             Mode::Trace if FULL => {
                 if options.trace.from.is_some() {
-                    options.trace.probe_words = probe_words(&self.options)?;
+                    let (words, files) = probe_words(&self.options)?;
+                    (options.trace.probe_words, options.trace.probe_files) = (words, files);
                 }
                 let is_checked = seen.iter().any(|flag| flag.long == "server-check");
                 trace(&self.operands, &options, is_checked)?
@@ -679,14 +680,6 @@ mod tests {
             ("trace a --from b=1", "nothing connects to it"),
             ("trace a --from -b", "begins with a dash"),
             (
-                "trace a --from b --state f",
-                "--state names a file of this host",
-            ),
-            (
-                "trace a --from b --report-html f",
-                "redirect what --format prints",
-            ),
-            (
                 "trace a --from b --metrics-listen :1",
                 "use --format influx",
             ),
@@ -706,6 +699,11 @@ mod tests {
         let words = &trace_options(&mut config).probe_words;
         let expected = "--count 7 --critical 5ms --interval 0.5 --no-kernel-times";
         assert_eq!(words.join(" "), expected);
+        let line = "trace a --from b --report r --rules f --report-html p --rules g -c 7";
+        let mut config = run(line);
+        let options = trace_options(&mut config);
+        assert_eq!(options.probe_words.join(" "), "--count 7");
+        assert_eq!(options.probe_files, ["rules", "report-html"]);
         let mut config = run("trace a -c 7");
         assert!(trace_options(&mut config).probe_words.is_empty());
     }

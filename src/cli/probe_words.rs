@@ -4,24 +4,27 @@ use super::flags::{self, Mode, Section, Set};
 use super::parse::remedied;
 use std::ffi::OsString;
 
-/// Returns the options of the probe as words for another host.
-pub(super) fn probe_words(options: &[(&'static str, OsString)]) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
+/// Returns the options of the probe as words for another host, and apart from them those that name
+/// files of this host. The report is written here.
+pub(super) fn probe_words(
+    options: &[(&'static str, OsString)],
+) -> Result<(Vec<String>, Vec<&'static str>), String> {
+    let (mut words, mut files) = (Vec::new(), Vec::new());
     for (long, value) in options {
         let flag = flags::find(long, Some(Mode::Trace));
         let Some(flag) = flag.filter(|flag| flag.modes.contains(&Mode::Probe)) else {
             continue;
         };
-        if matches!(flag.set, Set::Path(_)) {
-            return Err(remedied(format_args!(
-                "--{long} names a file of this host, and with --from the probe runs on another: \
-                 leave it out, and redirect what --format prints"
-            )));
-        }
         if flag.section == Section::Metrics {
             return Err(remedied(format_args!(
                 "--{long} would serve metrics on the host of --from: use --format influx"
             )));
+        }
+        if matches!(flag.set, Set::Path(_)) {
+            if flag.long != "report" && !files.contains(&flag.long) {
+                files.push(flag.long);
+            }
+            continue;
         }
         let value = value
             .to_str()
@@ -36,5 +39,5 @@ pub(super) fn probe_words(options: &[(&'static str, OsString)]) -> Result<Vec<St
             words.push(value.to_owned());
         }
     }
-    Ok(words)
+    Ok((words, files))
 }

@@ -4,7 +4,7 @@
 use crate::commands::Failure;
 use crate::node::StopFlag;
 use crate::output::{raw_stdin, Output};
-use crate::remote::script::BETWEEN;
+use crate::remote::script::{BETWEEN, QUIT, SILENT};
 use crate::sync::{spawn, STACK};
 use crate::sys;
 use crate::wire::siphash::Key;
@@ -58,10 +58,19 @@ impl Control {
         Ok(Some(Self { stdin, key }))
     }
 
-    /// Sets `stop` once stdin has ended or fallen silent, and ends the process soon after.
+    /// Sets `stop` once stdin has ended, and ends the process soon after; at once if stdin falls
+    /// silent, for results have no way home then.
     pub(super) fn watch(mut self, stop: Arc<StopFlag>) -> io::Result<()> {
         let watch = move || {
-            while byte(&mut self.stdin).is_ok() {}
+            let end = loop {
+                match byte(&mut self.stdin) {
+                    Ok(byte) if byte != QUIT => {}
+                    end => break end,
+                }
+            };
+            if end.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                std::process::exit(SILENT);
+            }
             stop.set();
             std::thread::park_timeout(GRACE);
             std::process::exit(0);

@@ -116,6 +116,7 @@ fn run(mut config: Config, control: Option<Control>) -> Result<ExitCode, Failure
     let usable = common.socket.check();
     usable.map_err(|error| Failure::new(cut_off(&command), error))?;
     let stop = Arc::new(StopFlag::default());
+    let is_of_trace = control.is_some();
     if let Some(control) = control {
         let watched = control.watch(Arc::clone(&stop));
         watched.map_err(|error| Failure::failed(format!("start a thread: {error}")))?;
@@ -123,7 +124,12 @@ fn run(mut config: Config, control: Option<Control>) -> Result<ExitCode, Failure
     match command {
         Command::Source(config) => source::run(&common, &config, signals, &stop),
         Command::Node(config) => node::run(&common, &config, signals, &stop),
-        Command::Probe(config) => probe::run(&common, &config, signals, &stop),
+        Command::Probe(config) => {
+            if FULL && is_of_trace {
+                probe::report_unreachable(&common, &config, &stop)?;
+            }
+            probe::run(&common, &config, signals, &stop)
+        }
         Command::CheckRules(path) => check_rules::run(&path),
         Command::State(config) => state::run(&config, common.format),
         Command::Targets(_)

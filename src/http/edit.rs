@@ -6,9 +6,10 @@
 //! misled by a field of ours (request smuggling, RFC 9112 §11.2). A head waits in the editor until
 //! it is complete; its caller has the clock and ends that wait.
 
+pub use super::pass_reason::PassReason;
+
 use super::head::{self, BodyLength, Doubt, Doubts, MessageKind, LONGEST};
 use std::collections::VecDeque;
-use std::fmt;
 use std::mem;
 
 /// Most requests without an answer.
@@ -16,70 +17,6 @@ const MAX_OPEN: usize = 256;
 
 /// Most digits of a chunk's size.
 const DIGITS: u32 = 15;
-
-/// A reason for which the rest of a connection passes unchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassReason {
-    /// A head with a doubt.
-    Head(MessageKind, Doubt),
-    /// A head that was not complete in time.
-    Slow,
-    /// A head that the end of the stream cut.
-    Cut,
-    /// A response without a request.
-    Unasked,
-    /// Bytes behind a request to change the protocol, before its answer.
-    Early,
-    /// Too many requests without an answer.
-    Many,
-    /// A chunk's size that is no plain number, or that has an extension.
-    ChunkSize,
-    /// A chunk longer than its size.
-    ChunkEnd,
-    /// Trailers with a doubt.
-    Trailer,
-}
-
-impl fmt::Display for PassReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self {
-            Self::Head(kind, doubt) => {
-                let kind = match kind {
-                    MessageKind::Request => "request",
-                    MessageKind::Response => "response",
-                };
-                return write!(f, "the head of a {kind} {}", described(*doubt));
-            }
-            Self::Slow => "a head was not complete within --timeout",
-            Self::Cut => "the stream ended within a head",
-            Self::Unasked => "a response came without a request",
-            Self::Early => "bytes followed a request to change the protocol before its answer",
-            Self::Many => "more than 256 requests had no answer",
-            Self::ChunkSize => "the size of a chunk is no plain number",
-            Self::ChunkEnd => "a chunk is longer than its size",
-            Self::Trailer => "trailers are malformed",
-        };
-        f.write_str(text)
-    }
-}
-
-fn described(doubt: Doubt) -> &'static str {
-    match doubt {
-        Doubt::Incomplete => "is incomplete",
-        Doubt::TooLong => "is longer than 64 KiB",
-        Doubt::StartLine => "does not begin as HTTP/1.0 or HTTP/1.1",
-        Doubt::BareLf => "has a line that ends without CR",
-        Doubt::BareCr => "has a CR that ends no line",
-        Doubt::Control => "has a control character",
-        Doubt::Fold => "has a folded line",
-        Doubt::NoColon => "has a line without a colon",
-        Doubt::Name => "has a malformed field name",
-        Doubt::TwoFramings => "has both Content-Length and Transfer-Encoding",
-        Doubt::Length => "has several lengths, or one that is none",
-        Doubt::Encoding => "has a Transfer-Encoding other than chunked alone",
-        Doubt::Host => "has no host, or two",
-    }
-}
 
 /// A field to add to a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +92,8 @@ struct Expected {
     is_head: bool,
     is_connect: bool,
     upgrades: bool,
+    /// Its body is sent after 100, or never: who reads it must know which.
+    expects: bool,
 }
 
 /// The editor of a connection.
@@ -166,6 +105,8 @@ pub struct Editor {
     next: u64,
     /// `true` if a request to change the protocol has no answer.
     is_changing: bool,
+    /// `true` once bytes of the latest request's body have come.
+    has_body_begun: bool,
     /// `true` if all further bytes pass.
     passes: bool,
     /// The reason for that; `None` behind CONNECT and 101.
@@ -187,6 +128,7 @@ impl Editor {
             open: VecDeque::new(),
             next: 0,
             is_changing: false,
+            has_body_begun: false,
             passes: false,
             reason: None,
         }
@@ -314,14 +256,15 @@ impl Editor {
         add: &mut impl FnMut(EditableHead<'_>) -> Vec<Addition<'n>>,
     ) {
         let mut doubts = Doubts::default();
-        let mut upgrades = false;
+        let (mut upgrades, mut expects) = (false, false);
         let length = head::read(kind, &head, &mut doubts, |name, _| {
             upgrades |= name.eq_ignore_ascii_case(b"upgrade");
+            expects |= name.eq_ignore_ascii_case(b"expect");
         });
         let doubt = doubts.iter().next();
         let begun = match (doubt, kind) {
             (Some(doubt), _) => Err(PassReason::Head(kind, doubt)),
-            (None, MessageKind::Request) => self.request(&head, length, upgrades),
+            (None, MessageKind::Request) => self.request(&head, length, [upgrades, expects]),
             (None, MessageKind::Response) => self.response(&head, length),
         };
         let holds = self.ways[kind as usize].holds;
@@ -359,7 +302,7 @@ impl Editor {
         &mut self,
         head: &[u8],
         length: BodyLength,
-        upgrades: bool,
+        [upgrades, expects]: [bool; 2],
     ) -> Result<Option<u64>, PassReason> {
         let method = head.split(|byte| *byte == b' ').next().unwrap_or_default();
         let is_connect = method == b"CONNECT";
@@ -374,7 +317,9 @@ impl Editor {
             is_head: method == b"HEAD",
             is_connect,
             upgrades: upgrades && !is_connect,
+            expects: expects && !matches!(length, BodyLength::Unknown | BodyLength::Bytes(0)),
         });
+        self.has_body_begun = false;
         self.ways[MessageKind::Request as usize].state = match length {
             BodyLength::Chunked => State::ChunkSize(0, 0, false),
             BodyLength::Bytes(0) | BodyLength::Unknown => State::Head,
@@ -405,6 +350,10 @@ impl Editor {
         if status[0] == b'1' && status != b"101" {
             return Ok(None); // The final response follows.
         }
+        let is_latest = expected.number + 1 == self.next;
+        if expected.expects && is_latest && !self.has_body_begun {
+            return Err(PassReason::Unsent);
+        }
         self.open.pop_front();
         if status == b"101" || (expected.is_connect && status[0] == b'2') {
             self.pass(None);
@@ -426,6 +375,7 @@ impl Editor {
 
     /// Takes bytes of a body. Returns their number.
     fn body(&mut self, kind: MessageKind, state: State, bytes: &[u8], out: &mut Vec<u8>) -> usize {
+        self.has_body_begun |= kind == MessageKind::Request;
         let all = bytes.len();
         let within = |left: u64| usize::try_from(left).map_or(all, |left| left.min(all));
         let next = match state {
@@ -1075,6 +1025,37 @@ mod tests {
         let wanted = expected(&turns, |turn| &turn.sent);
         let mut editor = assert_leaves(&turns, &wanted, |left| left);
         assert_eq!(editor.take_reason(), Some(PassReason::Unasked));
+    }
+
+    /// A client may then send its next request instead of the body, or the body.
+    #[test]
+    fn a_response_instead_of_100_before_the_body_ends_the_editing() {
+        for fields in ["Content-Length: 28\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let fields = format!("expect: 100-continue\r\n{fields}");
+            let own = request(&mut Random::new(3), "POST / HTTP/1.1", &fields, b"", 0);
+            let turns = [
+                own,
+                same(Response, b"HTTP/1.1 100 Continue\r\n\r\n"),
+                same(Response, b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"),
+                same(Request, &GET.repeat(2)),
+            ];
+            let wanted = expected(&turns, |turn| &turn.expected);
+            let mut editor = assert_leaves(&turns, &wanted, |_| 1);
+            assert_eq!(editor.take_reason(), Some(PassReason::Unsent));
+        }
+        // Without a body there is nothing to wait for.
+        let turns = [
+            request(
+                &mut Random::new(3),
+                "GET / HTTP/1.1",
+                "Expect: x\r\n",
+                b"",
+                0,
+            ),
+            response("417 No", "Content-Length: 0\r\n", b"", Some(0)),
+        ];
+        let wanted = expected(&turns, |turn| &turn.expected);
+        assert_leaves(&turns, &wanted, |_| 1);
     }
 
     #[test]

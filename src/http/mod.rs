@@ -13,6 +13,7 @@
 
 pub mod edit;
 pub mod head;
+mod pass_reason;
 mod request;
 pub mod stamp;
 

@@ -196,9 +196,7 @@ fn keep_panicked_pumps(keep: impl Fn() + Send + Sync + 'static) {
     }));
 }
 
-/// Runs both pumps of a pair, the down pump on a thread of its own. Never inlined: its stack is not
-/// needed while connecting, which goes deepest.
-#[inline(never)]
+/// Runs both pumps of a pair, the down pump on a thread of its own.
 pub(super) fn pump_both<'a>(
     connection: &'a Arc<Connection>,
     session: Session,
@@ -206,11 +204,22 @@ pub(super) fn pump_both<'a>(
     up: impl FnOnce(&mut Pump<'a>) -> Result<(), ConnectionFault>,
 ) -> Result<(), ConnectionFault> {
     spawn_down(connection, session, down)?;
+    pump_here(connection, session, up);
+    Ok(())
+}
+
+/// Runs the pump of the client's bytes. Never inlined: its stack is not needed while connecting and
+/// while the other thread is begun, which go deepest.
+#[inline(never)]
+pub(super) fn pump_here<'a>(
+    connection: &'a Connection,
+    session: Session,
+    run: impl FnOnce(&mut Pump<'a>) -> Result<(), ConnectionFault>,
+) {
     let node = &connection.shared.node;
     let mut pump = Pump::new(node, &connection.pair, session, ConnectionSide::Client);
-    let outcome = up(&mut pump);
+    let outcome = run(&mut pump);
     settle(connection, &pump, outcome);
-    Ok(())
 }
 
 #[inline(never)]
@@ -243,24 +252,6 @@ fn spawn_down(
             format!("cannot start a thread: {error} (raise ulimit -u or vm.max_map_count)"),
         )
     })
-}
-
-/// Runs the only pump of a reflector.
-#[inline(never)]
-pub(super) fn reflect<'a>(
-    connection: &'a Connection,
-    session: Session,
-    run: impl FnOnce(&mut Pump<'a>) -> Result<(), ConnectionFault>,
-) {
-    let shared = &connection.shared;
-    let mut pump = Pump::new(
-        &shared.node,
-        &connection.pair,
-        session,
-        ConnectionSide::Client,
-    );
-    let outcome = run(&mut pump);
-    settle(connection, &pump, outcome);
 }
 
 fn settle(connection: &Connection, pump: &Pump<'_>, outcome: Result<(), ConnectionFault>) {

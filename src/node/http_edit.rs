@@ -8,7 +8,7 @@ use crate::session::path;
 use crate::session::server_timing::{token, RequestTimes};
 use crate::sync::lock;
 use crate::sys;
-use crate::time::{MonoTime, Nanos};
+use crate::time::MonoTime;
 use crate::wire::Annotations;
 use std::sync::Mutex;
 
@@ -44,8 +44,10 @@ impl HttpEditor {
     /// An editor at the first byte of a connection. A node at an end of a chain with
     /// `--server-timing` knows the names by [`names`](Self::names).
     pub fn new(fields: &HttpFields) -> Self {
+        // With `--server-timing` a request's head waits too, and so leaves as one block, which has
+        // the stamps: a browser's does not fit into the first reads of a connection.
         Self(Mutex::new(EditState {
-            editor: Editor::new(!fields.write.is_empty(), fields.server_timing),
+            editor: Editor::new(fields.any(), fields.server_timing),
             times: fields.server_timing.then(RequestTimes::default),
         }))
     }
@@ -75,7 +77,11 @@ impl HttpEditor {
                 timing(ended.flatten())
             }
         });
-        editor.is_holding(kind)
+        let is_holding = editor.is_holding(kind);
+        if let (Some(times), MessageKind::Response, false) = (times, kind, is_holding) {
+            times.forget_answer();
+        }
+        is_holding
     }
 
     /// Ends the wait of a head, which passes as it is.
@@ -118,26 +124,22 @@ impl HttpEditor {
         });
     }
 
-    /// Takes the stamps of a block that came back.
-    pub fn trip(&self, trip: &Trip) {
+    /// Takes the stamps of a block and of its answer, which came back at `at`. The bytes of that
+    /// are fed next.
+    #[inline(never)]
+    pub fn answer(&self, trip: &Trip, at: MonoTime) {
         self.times(|times| {
             if let Ok(parts) = trip.split() {
-                times.parts(trip.sequence, &parts);
+                times.answer(trip.sequence, &parts, at);
             }
         });
     }
 
-    /// Takes the time of the server for a block.
-    pub fn server(&self, block: u64, span: Nanos) {
-        self.times(|times| times.server(block, span));
-    }
-
-    /// Takes the time of the server for a block that a plain proxy called `name` sent at `sent`.
+    /// Takes the answer, read at `now`, to a block that a plain proxy called `name` sent at `sent`.
+    /// Its bytes are fed next.
+    #[inline(never)]
     pub fn answered(&self, name: &str, block: u64, sent: MonoTime, now: MonoTime) {
-        self.times(|times| {
-            times.residence(block, name, sent);
-            times.server(block, now.since(sent));
-        });
+        self.times(|times| times.answer_to_proxy(block, name, sent, now));
     }
 }
 

@@ -12,7 +12,13 @@ use crate::wire::{Annotations, NodeInfo, NodeRole};
 /// Hands the path from this node on to the collector.
 #[inline(never)]
 pub fn report_nodes(node: &Node, session: Session, key: PathKey, annotations: Annotations<'_>) {
+    // Two functions one after the other need less stack than one within the other.
     let introductions = path::nodes(annotations);
+    report_path(node, session, key, introductions);
+}
+
+#[inline(never)]
+fn report_path(node: &Node, session: Session, key: PathKey, introductions: Vec<(u8, NodeInfo)>) {
     // Behind a balancer a node does not know the address that its neighbour connected to; the
     // neighbour does.
     let called = |hop: u8| {

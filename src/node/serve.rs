@@ -6,7 +6,7 @@
 use crate::collect::path_key::PathKey;
 use crate::node::clock::Moment;
 use crate::node::connect_window::ConnectWindow;
-use crate::node::connection::{pump_both, reflect, Connection};
+use crate::node::connection::{pump_both, pump_here, Connection};
 use crate::node::end::End;
 use crate::node::fault::{explain, ConnectionFault};
 use crate::node::http_edit::HttpEditor;
@@ -26,9 +26,10 @@ use crate::session::opening::{self, FirstFrame, Introduction, Opening, Session};
 use crate::session::path;
 use crate::sync::random;
 use crate::sys;
+use crate::time::Nanos;
 use crate::wire::{
-    set_egress, Annotations, ClientAddress, ErrorCode, Flags, FrameType, FrameView, Header,
-    NodeRole, ParseError,
+    set_egress, Annotations, ClientAddress, ErrorCode, Flags, FrameType, Header, NodeRole,
+    ParseError,
 };
 use crate::FULL;
 use std::io;
@@ -135,7 +136,7 @@ fn serve_raw<'a>(
         hop_limit: node.settings.hop_limit,
     };
     if node.next_hop.is_none() {
-        reflect(connection, session, |pump| pump.reflect_raw(reader));
+        pump_here(connection, session, |pump| pump.reflect_raw(reader));
         return Ok(());
     }
     begin_editing(node, pair);
@@ -252,12 +253,22 @@ fn take_handshake(
     }
 }
 
+/// An OPEN that was accepted, and when it had been read.
+struct Opened {
+    header: Header,
+    session: Session,
+    path: PathKey,
+    ingress: Moment,
+    inbound: Inbound,
+}
+
+/// Reads OPEN, after the handshake of an authenticated link. Never inlined: its stack is not needed
+/// while connecting and pumping.
 #[inline(never)]
-fn serve_framed<'a>(
+fn accept_open<'a>(
     connection: &'a Arc<Connection>,
     reader: &mut FrameReader<'a>,
-    local: SocketAddr,
-) -> Result<(), ConnectionFault> {
+) -> Result<Box<Opened>, ConnectionFault> {
     let node = &connection.shared.node;
     let pair = &connection.pair;
     let mut inbound = Inbound::forward();
@@ -276,8 +287,7 @@ fn serve_framed<'a>(
         // The client of an entry was gone before the entry had sent OPEN.
         return Err(ConnectionFault::passed_reset(pair, ConnectionSide::Client));
     }
-    let mut clock = node.clock.pump();
-    let ingress = clock.read();
+    let ingress = node.clock.pump().read();
     // Frames of the same read were there then, too.
     reader.take_fresh();
     let session = Session::behind(&header);
@@ -304,43 +314,83 @@ fn serve_framed<'a>(
         }
     })?;
     let origin = path::name(view.annotations()).unwrap_or_default();
-    let labelled = node.labels.enter(path, &origin, sys::clock::mono);
-    let path = labelled.key;
+    let path = node.labels.enter(path, &origin, sys::clock::mono).key;
     let _ = pair.path.set(path);
     if node.settings.send_proxy.is_some() {
         take_client_address(pair, view.annotations());
     }
+    // Boxed: a pump would keep its bytes on the stack.
+    Ok(Box::new(Opened {
+        header,
+        session,
+        path,
+        ingress,
+        inbound,
+    }))
+}
+
+/// Makes the OPEN frame that this node passes on; with `-n` it has no stamp of this node. The ends
+/// are those that it tells: its own address, and the address upstream.
+#[inline(never)]
+fn pass_open_on(
+    node: &Node,
+    reader: &mut FrameReader<'_>,
+    role: NodeRole,
+    opened: &Opened,
+    took: Option<Nanos>,
+    (own, upstream): (String, String),
+) -> Opening {
+    let info = node.info(role, took, own, upstream);
+    let own: Introduction<'_> = opened.ingress.introduce(&info);
+    let open = reader.view(opened.header);
+    let mut opening = Opening::pass_on(opened.session, &open, &own, node.settings.stamp);
+    if let Some(at) = opening.stamp_at {
+        let egress = node.clock.pump().read();
+        set_egress(&mut opening.frame[at..], egress.wall, egress.generation);
+    }
+    reader.consume(&opened.header);
+    opening
+}
+
+#[inline(never)]
+fn serve_framed<'a>(
+    connection: &'a Arc<Connection>,
+    reader: &mut FrameReader<'a>,
+    local: SocketAddr,
+) -> Result<(), ConnectionFault> {
+    let node = &connection.shared.node;
+    let pair = &connection.pair;
+    let opened = accept_open(connection, reader)?;
     let role = opening::role(node.next_hop.is_none(), node.settings.remove);
     // A probe gives the server of an exit no connection and no byte.
-    let probe = role == NodeRole::Exit && header.flags.has(Flags::PROBE);
+    let probe = role == NodeRole::Exit && opened.header.flags.has(Flags::PROBE);
     let reflects = probe || role == NodeRole::Echo;
-    let upstream = if reflects {
-        None
-    } else {
-        Some(connect(connection, local, session)?)
+    let upstream = match reflects {
+        true => None,
+        false => Some(connect(connection, local, opened.session)?),
     };
-    let window = upstream
-        .as_ref()
-        .and_then(|_| ConnectWindow::new(ingress, clock.read()));
-    let opening = Accepted {
-        node,
-        local,
-        session,
-        role,
-        upstream: upstream.as_ref(),
-        ingress,
-    }
-    .pass_on(&view);
-    reader.consume(&header);
+    let connected = upstream.as_ref().map(|_| node.clock.pump().read());
+    let window = connected.and_then(|connected| ConnectWindow::new(opened.ingress, connected));
+    let took = upstream.as_ref().map(|upstream| upstream.took);
+    let next_hop = upstream.map(|upstream| upstream.address.to_string());
+    let ends = (local.to_string(), next_hop.unwrap_or_default());
+    let opening = pass_open_on(node, reader, role, &opened, took, ends);
     if role != NodeRole::Relay {
-        report_nodes(node, session, path, Annotations::new(&opening.annotations));
+        let annotations = Annotations::new(&opening.annotations);
+        report_nodes(node, opened.session, opened.path, annotations);
     }
+    let Opened {
+        session,
+        ingress,
+        inbound,
+        ..
+    } = *opened;
     match role {
         NodeRole::Echo | NodeRole::Exit if reflects => {
             let answer = opening::opened(session, &opening.annotations, random());
             drop(opening);
             let probes = probe.then(|| ServerCheck::begin(&connection.shared));
-            reflect(connection, session, move |pump| {
+            pump_here(connection, session, move |pump| {
                 pump.begin(ingress, window);
                 pump.carry_connects(probes);
                 pump.send_frame(ConnectionSide::Client, answer)?;
@@ -351,18 +401,7 @@ fn serve_framed<'a>(
         NodeRole::Exit => {
             begin_editing(node, pair);
             pair.client.queue_reports();
-            let answer = opening::opened(session, &opening.annotations, random());
-            drop(opening);
-            let first = reader.next_whole();
-            if first.is_some_and(|first| first.marked()) && node.settings.stamp {
-                // The first block came along: OPENED goes out with its report.
-                pair.client.offer(pair.client.with_room(answer));
-            } else {
-                // Before there is a second writer: a server that sends first and at length must
-                // not delay the up pump.
-                Pump::new(node, pair, session, ConnectionSide::Client)
-                    .send_frame(ConnectionSide::Client, answer)?;
-            }
+            answer_open(node, pair, session, reader, opening)?;
             pump_both(
                 connection,
                 session,
@@ -396,33 +435,25 @@ fn serve_framed<'a>(
     }
 }
 
-/// A session that was accepted, and the upstream connection.
-struct Accepted<'a> {
-    node: &'a Node,
-    local: SocketAddr,
+/// Sends OPENED of an exit, or offers it to go out with the report of the first block.
+#[inline(never)]
+fn answer_open(
+    node: &Node,
+    pair: &EndPair,
     session: Session,
-    role: NodeRole,
-    upstream: Option<&'a Upstream>,
-    ingress: Moment,
-}
-
-impl Accepted<'_> {
-    /// Makes the OPEN frame that this node passes on; with `-n` it has no stamp of this node.
-    #[inline(never)]
-    fn pass_on(&self, open: &FrameView<'_>) -> Opening {
-        let next_hop = self.upstream.map(|upstream| upstream.address.to_string());
-        let info = self.node.info(
-            self.role,
-            self.upstream.map(|upstream| upstream.took),
-            self.local.to_string(),
-            next_hop.unwrap_or_default(),
-        );
-        let own: Introduction<'_> = self.ingress.introduce(&info);
-        let mut opening = Opening::pass_on(self.session, open, &own, self.node.settings.stamp);
-        if let Some(at) = opening.stamp_at {
-            let egress = self.node.clock.pump().read();
-            set_egress(&mut opening.frame[at..], egress.wall, egress.generation);
-        }
-        opening
+    reader: &FrameReader<'_>,
+    opening: Opening,
+) -> Result<(), ConnectionFault> {
+    let answer = opening::opened(session, &opening.annotations, random());
+    drop(opening);
+    let first = reader.next_whole();
+    if first.is_some_and(|first| first.marked()) && node.settings.stamp {
+        // The first block came along: OPENED goes out with its report.
+        pair.client.offer(pair.client.with_room(answer));
+        return Ok(());
     }
+    // Before there is a second writer: a server that sends first and at length must not delay the
+    // up pump.
+    Pump::new(node, pair, session, ConnectionSide::Client)
+        .send_frame(ConnectionSide::Client, answer)
 }

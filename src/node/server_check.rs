@@ -86,6 +86,7 @@ impl ServerCheck {
     }
 
     /// Begins a probe session at the node of `shared`: starts the checks if there are any.
+    #[inline(never)]
     pub(super) fn begin(shared: &Arc<Shared>) -> ProbeSession<'_> {
         let check = &shared.node.server_check;
         let mut state = lock(&check.state);

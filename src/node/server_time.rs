@@ -1,7 +1,8 @@
 //! The time of the server behind an exit.
 
 use crate::sync::lock;
-use crate::time::MonoTime;
+use crate::time::{MonoTime, WallTime};
+use crate::wire::{set_egress, STAMP_LEN};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -19,14 +20,23 @@ const UNTIMED: u8 = 2;
 #[derive(Debug, Default)]
 pub struct ServerTimer {
     state: AtomicU8,
-    /// The block that was written last on a quiet connection, and the time of the write.
-    written: Mutex<(u64, MonoTime)>,
+    written: Mutex<WrittenBlock>,
     /// The time of the latest read from the server, in microseconds modulo the word.
     read_at: AtomicUsize,
     /// The longest pause between two reads without a request between them, in microseconds. The
     /// down pump alone writes this and `read_at`.
     pause: AtomicUsize,
     has_read: AtomicBool,
+}
+
+/// The block that was written last on a quiet connection.
+#[derive(Debug, Default)]
+struct WrittenBlock {
+    sequence: u64,
+    /// The time of the write.
+    at: MonoTime,
+    /// The stamps of its way out; empty unless the entry asked for them.
+    forward: Vec<u8>,
 }
 
 impl ServerTimer {
@@ -64,7 +74,20 @@ impl ServerTimer {
         }
         self.read_at.store(at, Ordering::Relaxed);
         self.has_read.store(true, Ordering::Release);
-        (state == TIMED).then(|| *lock(&self.written))
+        (state == TIMED).then(|| {
+            let written = lock(&self.written);
+            (written.sequence, written.at)
+        })
+    }
+
+    /// Takes the stamps of the way out of the block `sequence`; empty if the entry did not ask for
+    /// them.
+    pub fn take_forward(&self, sequence: u64) -> Vec<u8> {
+        let mut written = lock(&self.written);
+        match written.sequence == sequence {
+            true => std::mem::take(&mut written.forward),
+            false => Vec::new(),
+        }
     }
 
     /// Returns `true` if the server has answered all and its stream, if there is one, has ended.
@@ -87,16 +110,29 @@ fn micros(at: MonoTime) -> usize {
 #[derive(Debug)]
 pub struct ServerTiming<'a> {
     server_timer: &'a ServerTimer,
-    written: MutexGuard<'a, (u64, MonoTime)>,
+    written: MutexGuard<'a, WrittenBlock>,
     sequence: u64,
 }
 
 impl ServerTiming<'_> {
+    /// Keeps the stamps of the block's way out, this node's last, for the answer.
+    pub fn keep(&mut self, forward: Vec<u8>) {
+        self.written.forward = forward;
+    }
+
+    /// Writes the egress into the last of those stamps, if there is one.
+    pub fn set_egress(&mut self, egress: WallTime, generation: u8) {
+        let forward = &mut self.written.forward;
+        if let Some(at) = forward.len().checked_sub(STAMP_LEN) {
+            set_egress(&mut forward[at..], egress, generation);
+        }
+    }
+
     /// Notes that the block is written at `at`, while a write of this connection is blocked or not.
     pub fn at(mut self, at: MonoTime, is_blocked: bool) {
         let quiet = !is_blocked && self.server_timer.is_quiet(at);
         if quiet {
-            *self.written = (self.sequence, at);
+            (self.written.sequence, self.written.at) = (self.sequence, at);
         }
         let state = if quiet { TIMED } else { UNTIMED };
         self.server_timer.state.store(state, Ordering::Release);

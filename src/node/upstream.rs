@@ -31,6 +31,7 @@ pub(super) struct Upstream {
 
 /// Connects upstream and puts the new end into the pair. `local` is this node's end of the client's
 /// connection.
+#[inline(never)]
 pub(super) fn connect(
     connection: &Connection,
     local: SocketAddr,

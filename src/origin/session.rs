@@ -396,8 +396,8 @@ impl Origin {
         let timeout = Nanos::from(self.node.settings.timeout).signed();
         trip.late = total.is_some_and(|total| total > timeout);
         let measurement = match self.progress.answer(trip.sequence, ingress.mono, trip.late) {
-            Answer::First => Measurement::Trip(PathKey::default(), Box::new(trip)),
-            Answer::Duplicate => Measurement::Duplicate(Box::new(trip)),
+            Answer::First => Measurement::Trip(PathKey::default(), trip),
+            Answer::Duplicate => Measurement::Duplicate(trip),
             Answer::Unknown => Measurement::Notice(format!(
                 "an answer to block {} came, which was never sent",
                 trip.sequence

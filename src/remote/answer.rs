@@ -57,8 +57,12 @@ pub enum HostAnswer {
     Node(String),
     /// The node ended before it listened.
     Ended,
+    /// The bytes of a file that arrived.
+    Took(u64),
     /// The probe ended with this exit code of the shell.
     Exit(i32),
+    /// The size of a file, of which a piece follows.
+    Piece(u64),
 }
 
 impl HostAnswer {
@@ -87,7 +91,9 @@ impl HostAnswer {
             }
             "node" => Self::Node(rest.to_owned()),
             "ended" => Self::Ended,
+            "took" => Self::Took(rest.trim().parse().ok()?),
             "exit" => Self::Exit(rest.trim().parse().ok()?),
+            "piece" => Self::Piece(rest.trim().parse().ok()?),
             _ => return None,
         })
     }
@@ -145,7 +151,9 @@ mod tests {
             ("put 10 ", HostAnswer::Put(10, String::new())),
             ("node x: listening", HostAnswer::Node("x: listening".into())),
             ("ended\r", HostAnswer::Ended),
+            ("took 7", HostAnswer::Took(7)),
             ("exit 2", HostAnswer::Exit(2)),
+            ("piece 70000", HostAnswer::Piece(70_000)),
         ] {
             assert_eq!(read(line), Some(answer), "{line:?}");
         }

@@ -8,11 +8,13 @@
 //! | `dir` | makes a directory in which programs run | `dir PATH`, `dir` if there is none |
 //! | `put BYTES` | takes a binary of so many bytes, and tries it | `put BYTES FIRST-LINE` |
 //! | `run [PATH]` | runs the node of PATH, or the binary taken | `node LINE` ..., `ended` |
+//! | `take BYTES NAME` | takes a file of its probe into the directory | `took BYTES` |
 //! | `go [PATH]` | runs its probe, whose stdout follows | `node ready`, ..., `exit CODE` |
+//! | `get PIECE NAME` | returns a piece of such a file | `piece SIZE`, and the bytes |
 //!
 //! Before the first command stands [`FIRST`]. The node reads the same input from its start on
 //! (`commands::control`). Its copy is removed once it has reported its port, that of a probe once
-//! it reads.
+//! it reads. The files of a probe stay until they were returned.
 //!
 //! No copy and no process outlives the near side. At the end of input the script ends and removes
 //! its directory. A cut line has no end of input: a watcher then ends the whole process group, and
@@ -22,6 +24,18 @@ use crate::remote::answer::Tag;
 
 /// The name that the program is installed under.
 const PROGRAM: &str = env!("CARGO_PKG_NAME");
+
+/// The exit code of a node or a probe that heard nothing: the near side is gone.
+pub const SILENT: i32 = 9;
+
+/// The bytes of a piece of a file.
+pub const PIECE: usize = 1 << 16;
+
+/// The byte of its input that ends a probe in order, as the end of input does.
+pub const QUIT: u8 = b'q';
+
+/// Begins the line of a probe that could not open its path; the hop and the error follow.
+pub const UNREACHABLE: &str = "unreachable at hop ";
 
 /// The first line of the input: the character that csh would take for an event of its history,
 /// and without which a shell does not know the process that it started last.
@@ -44,6 +58,16 @@ w() {
   };
 };
 f() { w; [ -z "$d" ] || rm -rf "$d"; };
+r() {
+  : > "$x"; n=0;
+  while [ "$n" -lt "$a" ]; do
+    l=$((a - n)); [ "$l" -lt 65536 ] || l=65536;
+    dd bs="$l" count=1 2>/dev/null >> "$x";
+    o=$n; n=$(wc -c < "$x"); n=$((n + 0));
+    [ "$n" -gt "$o" ] || break;
+  done;
+};
+k=;
 w 8;
 trap f 0; trap "exit 1" 1 2 13 15;
 echo "$t machine $(uname -sm)";
@@ -66,14 +90,7 @@ while read -r c a; do
     done;
     w 8; echo "$t dir $d";;
   put)
-    w 8; x="$d/PROGRAM"; : > "$x"; n=0;
-    while [ "$n" -lt "$a" ]; do
-      k=$((a - n)); [ "$k" -lt 65536 ] || k=65536;
-      dd bs="$k" count=1 2>/dev/null >> "$x";
-      o=$n; n=$(wc -c < "$x"); n=$((n + 0));
-      [ "$n" -gt "$o" ] || break;
-    done;
-    chmod 700 "$x"; w 8;
+    w 8; x="$d/PROGRAM"; r; chmod 700 "$x"; w 8;
     v=$(cd "$d" && PATH=/dev/null "$x" --control -V 2>&1 </dev/null);
     echo "$t put $n $(echo "$v" | head -n 1)";
     [ "$n" -eq "$a" ] || exit 1;;
@@ -88,12 +105,20 @@ while read -r c a; do
       [ -n "$k" ];
     } && exit 0;
     w 2; echo "$t ended";;
+  take)
+    w 8; x="$d/${a#* }"; a=${a%% *}; k=1; r; echo "$t took $n";
+    [ "$n" -eq "$a" ] || exit 1;;
   go)
     w; x=${a:-$d/PROGRAM};
-    { "$x" --control 2>&3; echo "$t exit $?"; } | {
-      read -r l; f; echo "$t node $l"; exec cat;
+    { "$x" --control 2>&3; c=$?; [ "$c" -ne SILENT ] || f; echo "$t exit $c"; } | {
+      read -r l; if [ -n "$k" ]; then rm -f "$d/PROGRAM"; else f; fi;
+      echo "$t node $l"; exec cat;
     };
-    exit 0;;
+    [ -n "$k" ] && [ -d "$d" ] || exit 0;
+    w 8;;
+  get)
+    w 8; x="$d/${a#* }"; n=$(wc -c < "$x"); echo "$t piece $((n + 0))";
+    dd bs=PIECE skip="${a%% *}" count=1 < "$x";;
   esac;
 done
 "#;
@@ -106,6 +131,8 @@ pub fn command(tag: &Tag) -> String {
     let script = lines
         .replace("TAG-1", one)
         .replace("TAG-2", two)
+        .replace("SILENT", &SILENT.to_string())
+        .replace("PIECE", &PIECE.to_string())
         .replace("PROGRAM", PROGRAM);
     format!("exec sh -c '{script}'")
 }

@@ -1,21 +1,32 @@
-//! The value of `Server-Timing` for a response: the parts of the delay of its own request, as far
-//! as the entry knows them when the response comes. Pure.
+//! The value of `Server-Timing` for a response: the parts of the delay of its own request and of
+//! itself. Pure.
 //!
-//! The way back of the response itself has no stamps: the way back is that of the report, which the
-//! exit sends when the server has the request. Parts and server then add up to the total but for
-//! that difference.
+//! The parts add up to the total to the last digit, or the total stands alone. They come from the
+//! stamps of the request's block on its way out and of the answer's first block on its way back.
+//! The time between those at the last node is the server's.
 
 use crate::http::head::is_token;
 use crate::measure::Parts;
-use crate::time::{MonoTime, Nanos, SignedNanos};
+use crate::time::{MonoTime, SignedNanos};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 /// Most requests that are remembered.
 const MAX_OPEN: usize = 256;
 
+/// The greatest difference, in nanoseconds, of the total by stamps, which are times of the wall
+/// clock, from that by the monotonic clock.
+const TOLERANCE: u64 = 1_000_000;
+
 /// The delay of one part: its name, that of the node behind it if it is a segment, the delay.
 type TimedPart = (String, Option<String>, SignedNanos);
+
+/// The parts up to the time at which the answer was read at this node, which is the first of them.
+#[derive(Clone, Debug)]
+struct Answer {
+    parts: Vec<TimedPart>,
+    at: MonoTime,
+}
 
 /// A request without a response.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +36,7 @@ struct TimedRequest {
     begun: Option<MonoTime>,
     /// The marked block that it began; `None` if that is not marked, or began an earlier one.
     block: Option<u64>,
-    parts: Option<Vec<TimedPart>>,
-    server: Option<Nanos>,
+    answer: Option<Answer>,
 }
 
 /// The requests of one connection that wait for their responses.
@@ -74,26 +84,31 @@ impl RequestTimes {
         self.open.iter_mut().find(|open| open.block == Some(block))
     }
 
-    /// Takes the parts of the delay of a block that came back.
-    pub fn parts(&mut self, block: u64, parts: &Parts) {
-        let named = self.named(parts);
+    /// Takes the parts of the delay of a block and of its answer, which was read at `at`.
+    pub fn answer(&mut self, block: u64, parts: &Parts, at: MonoTime) {
+        let answer = self.named(parts).map(|parts| Answer { parts, at });
         if let Some(open) = self.of(block) {
-            open.parts = named;
+            open.answer = answer;
         }
     }
 
-    /// Takes the residence of a block at a plain proxy, whose name is `name`.
-    pub fn residence(&mut self, block: u64, name: &str, sent: MonoTime) {
+    /// Takes the answer, read at `at`, to a block that a plain proxy called `name` sent at `sent`.
+    pub fn answer_to_proxy(&mut self, block: u64, name: &str, sent: MonoTime, at: MonoTime) {
         if let Some(open) = self.of(block) {
-            let residence = open.begun.map(|begun| sent.since(begun).signed());
-            open.parts = residence.map(|residence| vec![(name.to_owned(), None, residence)]);
+            open.answer = open.begun.map(|begun| {
+                let residence = (name.to_owned(), None, sent.since(begun).signed());
+                let server = ("server".to_owned(), None, at.since(sent).signed());
+                let parts = vec![residence, server];
+                Answer { parts, at }
+            });
         }
     }
 
-    /// Takes the time of the server for a block.
-    pub fn server(&mut self, block: u64, span: Nanos) {
-        if let Some(open) = self.of(block) {
-            open.server = Some(span);
+    /// Forgets the answer that the latest bytes from the server began, if those held no end of a
+    /// head and no part of one that waits: it was an interim response.
+    pub fn forget_answer(&mut self) {
+        for open in &mut self.open {
+            open.answer = None;
         }
     }
 
@@ -112,6 +127,7 @@ impl RequestTimes {
                 named.push((from, Some(to), delay));
             }
         }
+        named.push(("server".to_owned(), None, parts.beyond?));
         Some(named)
     }
 
@@ -123,26 +139,50 @@ impl RequestTimes {
         self.open.front().filter(|open| open.number == number)?;
         let open = self.open.pop_front()?;
         let total = now.since(open.begun?).signed();
-        let mut text = String::new();
-        if let (Some(parts), Some(server)) = (&open.parts, open.server) {
-            for (name, to, delay) in parts {
-                let shown = match to {
-                    Some(to) => metric(&format!("{name}-{to}"), &format!("{name} -> {to}"), *delay),
-                    None => metric(name, name, *delay),
-                };
-                let _ = write!(text, "{shown}, ");
+        let mut parts = Vec::new();
+        if let Some(answer) = open.answer {
+            parts = answer.parts;
+            if let Some((.., own)) = parts.first_mut() {
+                *own += now.since(answer.at).signed();
             }
-            let _ = write!(text, "{}, ", metric("server", "server", server.signed()));
         }
+        let sum: SignedNanos = parts.iter().map(|(.., delay)| *delay).sum();
+        if (sum - total).0.unsigned_abs() > TOLERANCE {
+            parts.clear();
+        }
+        let mut text = String::new();
+        // Each is the difference of two rounded sums, so that what is shown adds up as well.
+        let (mut sum, mut shown) = (SignedNanos::ZERO, 0);
+        for (name, to, delay) in &parts {
+            sum += *delay;
+            let delay = micros(sum) - shown;
+            shown = micros(sum);
+            let metric = match to {
+                Some(to) => metric(&format!("{name}-{to}"), &format!("{name} -> {to}"), delay),
+                None => metric(name, name, delay),
+            };
+            let _ = write!(text, "{metric}, ");
+        }
+        let total = match parts.is_empty() {
+            true => micros(total),
+            false => shown,
+        };
         text.push_str(&metric("total", "total", total));
         Some(text)
     }
 }
 
-/// Returns one metric. Its name is a token, so its text is added where the two differ.
-fn metric(name: &str, text: &str, delay: SignedNanos) -> String {
+fn micros(span: SignedNanos) -> i64 {
+    span.0.saturating_add(500).div_euclid(1_000)
+}
+
+/// Returns one metric of so many microseconds. Its name is a token, so its text is added where the
+/// two differ.
+fn metric(name: &str, text: &str, micros: i64) -> String {
     let token = token(name);
-    let mut shown = format!("{token};dur={:.3}", delay.as_millis_f64());
+    let sign = if micros < 0 { "-" } else { "" };
+    let (millis, rest) = (micros.unsigned_abs() / 1_000, micros.unsigned_abs() % 1_000);
+    let mut shown = format!("{token};dur={sign}{millis}.{rest:03}");
     if token != text {
         shown.push_str(";desc=\"");
         for letter in text.chars() {
@@ -169,6 +209,7 @@ pub fn token(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::tests::simulator::{Random, SimPath};
     use crate::measure::{HostPart, NodeId, SegmentPart};
 
     fn at(micros: u64) -> MonoTime {
@@ -208,6 +249,7 @@ mod tests {
         Parts {
             hosts: vec![host(0, 50), host(1, 100)],
             segments: vec![segment(0, 1_200, Some(300))],
+            beyond: Some(delay(35_000)),
             ..Parts::default()
         }
     }
@@ -215,77 +257,152 @@ mod tests {
     fn times() -> RequestTimes {
         let mut times = RequestTimes::default();
         times.name(vec![(0, "A".into()), (1, "B \"x\"\u{fc}".into())]);
+        times.begin(0);
         times
     }
 
     #[test]
     fn a_response_names_each_part_of_its_own_request_as_tokens() {
         let mut times = times();
-        times.begin(0);
         assert!(times.awaits_block());
         times.block(at(0), Some(7));
         assert!(!times.awaits_block());
-        times.parts(7, &parts());
-        times.server(7, Nanos::from_millis(35));
+        times.answer(7, &parts(), at(36_640));
         let value = times.end(0, at(36_700)).unwrap();
-        let expected = "A;dur=0.050, A-B__x__;dur=1.500;desc=\"A -> B \\\"x\\\"_\", \
+        let expected = "A;dur=0.110, A-B__x__;dur=1.500;desc=\"A -> B \\\"x\\\"_\", \
                         B__x__;dur=0.100;desc=\"B \\\"x\\\"_\", \
-                        server;dur=35.000, total;dur=36.700";
+                        server;dur=35.000, total;dur=36.710";
         assert_eq!(value, expected);
     }
 
     #[test]
-    fn without_stamps_report_or_server_time_the_total_stands_alone() {
-        for (marked, with_parts, with_server) in [
-            (None, true, true),
-            (Some(7), false, true),
-            (Some(7), true, false),
-        ] {
-            let mut times = times();
-            times.begin(0);
-            times.block(at(0), marked);
-            if with_parts {
-                times.parts(7, &parts());
-            }
-            if with_server {
-                times.server(7, Nanos::from_millis(35));
-            }
-            let value = times.end(0, at(1_500)).unwrap();
-            assert_eq!(value, "total;dur=1.500");
-        }
+    fn without_stamps_or_a_server_time_or_with_another_total_that_stands_alone() {
         let mut stepped = parts();
         stepped.segments[0].round_trip = None;
+        let mut endless = parts();
+        endless.beyond = None;
+        let mut longer = parts();
+        longer.beyond = Some(delay(36_100));
+        let mut shorter = parts();
+        shorter.beyond = Some(delay(33_900));
+        for (marked, parts) in [
+            (None, Some(parts())),
+            (Some(7), None),
+            (Some(8), Some(parts())),
+            (Some(7), Some(stepped)),
+            (Some(7), Some(endless)),
+            (Some(7), Some(longer)),
+            (Some(7), Some(shorter)),
+        ] {
+            let mut times = times();
+            times.block(at(0), marked);
+            if let Some(parts) = &parts {
+                times.answer(7, parts, at(36_640));
+            }
+            let value = times.end(0, at(36_650)).unwrap();
+            assert_eq!(value, "total;dur=36.650", "{marked:?} {parts:?}");
+        }
+    }
+
+    #[test]
+    fn the_stamps_of_an_interim_response_are_not_those_of_the_final_one() {
         let mut times = times();
-        times.begin(0);
         times.block(at(0), Some(7));
-        times.parts(7, &stepped);
-        times.server(7, Nanos::from_millis(35));
-        assert_eq!(times.end(0, at(1_500)).unwrap(), "total;dur=1.500");
+        times.answer(7, &parts(), at(36_640));
+        times.forget_answer();
+        assert_eq!(times.end(0, at(50_000)).unwrap(), "total;dur=50.000");
     }
 
     #[test]
     fn of_several_requests_in_a_block_the_first_has_the_stamps() {
         let mut times = times();
-        times.begin(0);
         times.begin(1);
         times.block(at(0), Some(7));
         times.begin(2);
         times.block(at(10), Some(8));
-        times.residence(7, "P", at(20));
-        times.server(7, Nanos::from_millis(1));
-        times.residence(8, "P", at(40));
-        times.server(8, Nanos::from_millis(2));
-        let first = "P;dur=0.020, server;dur=1.000, total;dur=1.020";
-        assert_eq!(times.end(0, at(1_020)).unwrap(), first);
+        times.answer_to_proxy(7, "P", at(20), at(1_020));
+        let first = "P;dur=0.025, server;dur=1.000, total;dur=1.025";
+        assert_eq!(times.end(0, at(1_025)).unwrap(), first);
         assert_eq!(times.end(1, at(1_500)).unwrap(), "total;dur=1.500");
+        times.answer_to_proxy(8, "P", at(40), at(2_040));
         let third = "P;dur=0.030, server;dur=2.000, total;dur=2.030";
         assert_eq!(times.end(2, at(2_040)).unwrap(), third);
         assert_eq!(times.end(3, at(3_000)), None);
     }
 
+    /// Adds up what a value shows before its total, in microseconds, and returns that, too.
+    fn shown(value: &str) -> (Vec<i64>, i64) {
+        let delays = value.split(", ").map(|metric| {
+            let delay = metric.split(";dur=").nth(1).unwrap();
+            let delay = delay.split(';').next().unwrap();
+            let micros: i64 = delay.replace('.', "").parse().unwrap();
+            micros
+        });
+        let mut delays: Vec<i64> = delays.collect();
+        let total = delays.pop().unwrap();
+        (delays, total)
+    }
+
+    /// The law: the parts are all there and add up to the total to the last digit, whatever the
+    /// clocks of the nodes say, or the total stands alone. A stepped clock alone hides them.
+    #[test]
+    fn what_is_shown_adds_up_to_the_total_whatever_the_path() {
+        let mut alone = 0;
+        for seed in 0..5_000 {
+            let mut random = Random::new(seed);
+            let nodes = 2 + random.below(6) as usize;
+            let mut path = SimPath::new(nodes, seed);
+            path.exit = true;
+            path.arrivals = seed % 2 == 0;
+            for node in &mut path.nodes {
+                node.residence_ns = [(); 2].map(|()| random.below(3_000_000) as f64);
+                node.wake_up_ns = [(); 2].map(|()| random.below(2_000_000) as f64);
+                node.offset_ns = random.below(1_000_000_000_000) as f64;
+            }
+            let mut trip = path.trip(random.below(1_000));
+            // The server, behind the exit, and a connect that the block waited for.
+            let server = SignedNanos(random.below(100_000_000) as i64);
+            for stamp in &mut trip.hop_stamps[nodes..] {
+                stamp.ingress = stamp.ingress + server;
+                stamp.egress = stamp.egress + server;
+                stamp.arrival = stamp.arrival.map(|arrival| arrival + server);
+            }
+            trip.home.ingress = trip.home.ingress + server;
+            trip.home.arrival = trip.home.arrival.map(|arrival| arrival + server);
+            trip.hop_stamps[0].waited = seed % 4 == 0;
+            let is_stepped = seed % 5 == 0;
+            trip.hop_stamps[nodes - 1].stepped = is_stepped;
+            if seed % 7 == 0 && nodes > 2 {
+                trip.hop_stamps.remove(1); // It stamped one way only.
+            }
+            let delay = trip.home.ingress - trip.hop_stamps[0].ingress;
+            let back = random.below(200_000);
+            let begun = MonoTime(77 + random.below(1_000_000_000));
+            let read = MonoTime(begun.0 + delay.0 as u64);
+            let mut times = times();
+            times.block(begun, Some(trip.sequence));
+            times.answer(trip.sequence, &trip.split().unwrap(), read);
+            let value = times.end(0, MonoTime(read.0 + back)).unwrap();
+            let (parts, total) = shown(&value);
+            let whole = micros(SignedNanos(delay.0 + back as i64));
+            assert_eq!(total, whole, "seed {seed}: {value}");
+            if parts.is_empty() {
+                alone += 1;
+                assert!(is_stepped, "seed {seed}");
+                continue;
+            }
+            let stamped = nodes - usize::from(seed % 7 == 0 && nodes > 2);
+            assert_eq!(parts.len(), 2 * stamped, "seed {seed}: {value}");
+            assert_eq!(parts.iter().sum::<i64>(), total, "seed {seed}: {value}");
+            let off = parts.last().unwrap() - micros(server);
+            assert!(off.abs() <= 1, "seed {seed}: {value}");
+        }
+        assert_eq!(alone, 1_000);
+    }
+
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut times = times();
+        let mut times = RequestTimes::default();
         for number in 0..10_000 {
             times.begin(number);
         }

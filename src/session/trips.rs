@@ -3,8 +3,9 @@
 use crate::measure::{Direction, HopStamp, NodeId, Retransmits, Return, Trip};
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use crate::wire::{
-    FrameView, RetransmitCount, ServerConnect, Stamp, StampDirection, StampFlags,
-    ANNOTATION_RETRANSMITS, ANNOTATION_SERVER_CONNECT,
+    build, BehindExit, FrameType, FrameView, Header, RetransmitCount, ServerConnect, Stamp,
+    StampDirection, StampFlags, ANNOTATION_ANSWERED, ANNOTATION_BEHIND_EXIT,
+    ANNOTATION_RETRANSMITS, ANNOTATION_SERVER_CONNECT, MAX_STAMPS, STAMP_LEN,
 };
 
 /// The node that reads a frame: the trip begins there.
@@ -57,7 +58,7 @@ pub fn trip(
     returned_at: MonoTime,
     home: Return,
     limit: Option<Nanos>,
-) -> Result<Option<Trip>, ForgedStamp> {
+) -> Result<Option<Box<Trip>>, ForgedStamp> {
     let stamps = || frame.stamps().map_while(Result::ok);
     let is_own = |stamp: &Stamp| {
         stamp.node == origin.node
@@ -82,7 +83,7 @@ pub fn trip(
             .filter(|stamp| stamp.hop > origin.hop)
             .map(|stamp| hop_stamp(&stamp)),
     );
-    Ok(Some(Trip {
+    Ok(Some(Box::new(Trip {
         sequence: frame.header.sequence,
         at: due(&first, returned_at, &home),
         retransmits: retransmits(frame, origin.hop, |hop| {
@@ -93,7 +94,36 @@ pub fn trip(
         server: server_connect(frame, |hop| hop_stamps.iter().any(|stamp| stamp.hop == hop)),
         connection: frame.header.cookie as u32,
         hop_stamps,
-    }))
+    })))
+}
+
+/// Returns the trip of a block and of its answer, which came back to `origin` at `home`. `frame` is
+/// the first block of that answer: it has the stamps of the way back, and those of the block's way
+/// out in an annotation. The time behind the last node of the trip is the server's.
+///
+/// `None` if `frame` carries no stamps of a way out, or if they are not of this origin.
+pub fn answered(
+    frame: &FrameView<'_>,
+    origin: TripOrigin,
+    returned_at: MonoTime,
+    home: Return,
+) -> Option<Box<Trip>> {
+    let mut annotations = frame.annotations().map_while(Result::ok);
+    let forward = annotations.find(|it| it.kind == ANNOTATION_ANSWERED)?.value;
+    let mut behind = frame.annotations().map_while(Result::ok);
+    let behind = behind.find(|it| it.kind == ANNOTATION_BEHIND_EXIT)?.value;
+    let stamps = [forward, frame.stamp_bytes()].concat();
+    if forward.len() % STAMP_LEN != 0 || stamps.len() / STAMP_LEN > MAX_STAMPS {
+        return None;
+    }
+    let header = Header {
+        sequence: BehindExit::parse(behind).ok()?.sequence,
+        ..Header::new(FrameType::Report, frame.header.cookie, 0)
+    };
+    let whole = build(header, &stamps, &[], &[]);
+    let whole = FrameView::parse(&whole).ok()?;
+    // The origin knows by itself which blocks it sent.
+    trip(&whole, origin, returned_at, home, None).ok()?
 }
 
 /// Returns the connect of an exit to its server in a frame, if that exit is `known`.
@@ -165,10 +195,10 @@ mod tests {
     use super::*;
     use crate::measure::tests::samples::home;
     use crate::time::WallTime;
-    use crate::wire::{build, push_annotation, FrameType, Header};
+    use crate::wire::push_annotation;
 
     fn stamp(node: u64, hop: u8, direction: StampDirection, at: u64) -> Vec<u8> {
-        let mut out = vec![0; crate::wire::STAMP_LEN];
+        let mut out = vec![0; STAMP_LEN];
         Stamp {
             egress: WallTime(at + 1),
             ..Stamp::new(node, hop, direction, WallTime(at))
@@ -240,6 +270,56 @@ mod tests {
             let far = egress + under_way / 2 + 1;
             assert_eq!(places, [(11, egress), (12, far)], "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_block_and_its_answer_are_one_trip_with_the_server_behind_it() {
+        use StampDirection::{Forward, Return as Back};
+        let forward = [
+            stamp(10, 0, Forward, 100),
+            stamp(11, 1, Forward, 300),
+            stamp(12, 2, Forward, 500),
+        ]
+        .concat();
+        let back = [stamp(12, 2, Back, 9_501), stamp(11, 1, Back, 9_700)].concat();
+        let span = Nanos(9_000);
+        let behind = BehindExit { sequence: 42, span }.emit();
+        let frame = |forward: &[u8], back: &[u8], with_behind: bool| {
+            let mut annotations = Vec::new();
+            if with_behind {
+                push_annotation(&mut annotations, ANNOTATION_BEHIND_EXIT, 2, &behind);
+            }
+            push_annotation(&mut annotations, ANNOTATION_ANSWERED, 2, forward);
+            build(
+                Header::new(FrameType::Block, 1, 7),
+                back,
+                &annotations,
+                b"x",
+            )
+        };
+        let origin = TripOrigin { node: 10, hop: 0 };
+        let read = |bytes: &[u8], origin| {
+            let frame = FrameView::parse(bytes).unwrap();
+            answered(&frame, origin, MonoTime(0), home(9_900))
+        };
+        let trip = read(&frame(&forward, &back, true), origin).unwrap();
+        let parts = trip.split().unwrap();
+        assert_eq!(
+            (trip.sequence, parts.beyond),
+            (42, Some(SignedNanos(9_000)))
+        );
+        assert_eq!(parts.segments.len(), 2);
+        assert_eq!(parts.total, Some(SignedNanos(9_800)));
+
+        let other = TripOrigin { node: 99, hop: 0 };
+        assert_eq!(read(&frame(&forward, &back, true), other), None);
+        assert_eq!(read(&frame(&forward, &back, false), origin), None);
+        assert_eq!(read(&frame(&[], &back, true), origin), None);
+        assert_eq!(read(&frame(&forward[1..], &back, true), origin), None);
+        let many = forward.repeat(1 + MAX_STAMPS / 3);
+        assert_eq!(read(&frame(&many, &back, true), origin), None);
+        let plain = build(Header::new(FrameType::Block, 1, 7), &back, &[], b"x");
+        assert_eq!(read(&plain, origin), None);
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub const ANNOTATION_RETRANSMITS: u8 = 6;
 pub const ANNOTATION_CLIENT_ADDRESS: u8 = 7;
 /// An exit's latest connect to its server, on a probe that it answers: [`ServerConnect`].
 pub const ANNOTATION_SERVER_CONNECT: u8 = 8;
+/// A request of an entry, without a value: the exit sends the stamps of this block back with the
+/// first block of the server's answer, which then is marked too.
+pub const ANNOTATION_ASK_STAMPS: u8 = 9;
+/// The stamps of the block that this one answers, from its way out, one behind the other.
+pub const ANNOTATION_ANSWERED: u8 = 10;
 
 /// One annotation, its value not yet interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,6 +42,8 @@
 //! 0         1       2            4          8           16
 //! | outcome | maker | reserved 2 | age us 4 | span ns 8 | error |
 //!
+//! value of ASK_STAMPS: none. Value of ANSWERED: stamps, as many as its length holds.
+//!
 //! authentication trailer:
 //! 0       8
 //! | tag 8 |
@@ -79,9 +81,9 @@ pub mod values;
 
 pub use annotation::{
     push_annotation, Annotation, Annotations, BehindExit, NodeInfo, NodeRole, RetransmitCount,
-    ServerConnect, ABILITY_PROBES, ANNOTATION_ASK, ANNOTATION_BEHIND_EXIT,
-    ANNOTATION_CLIENT_ADDRESS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE, ANNOTATION_NONCE,
-    ANNOTATION_RETRANSMITS, ANNOTATION_SERVER_CONNECT, ANNOTATION_VALUES,
+    ServerConnect, ABILITY_PROBES, ANNOTATION_ANSWERED, ANNOTATION_ASK, ANNOTATION_ASK_STAMPS,
+    ANNOTATION_BEHIND_EXIT, ANNOTATION_CLIENT_ADDRESS, ANNOTATION_HEADER_LEN, ANNOTATION_NODE,
+    ANNOTATION_NONCE, ANNOTATION_RETRANSMITS, ANNOTATION_SERVER_CONNECT, ANNOTATION_VALUES,
 };
 pub use client_address::ClientAddress;
 pub use error::ParseError;

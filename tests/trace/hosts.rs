@@ -200,6 +200,12 @@ impl Hosts {
         format!("{}o{node}", self.bridge)
     }
 
+    /// Returns how often keys were accepted at a host of OpenSSH.
+    pub(crate) fn logins(&self, node: usize) -> usize {
+        let log = std::fs::read_to_string(self.dir.file(&format!("log{node}")));
+        log.unwrap().matches("Accepted publickey").count()
+    }
+
     /// Files of a host where trace may write, and the programs of its processes.
     pub(crate) fn contents(&self, node: usize) -> BTreeSet<String> {
         let server = self.servers[node - 1].id().to_string();

@@ -342,9 +342,26 @@ fn a_path_that_cannot_be_opened_from_another_host_is_critical() {
     let output = ssh.trace("--from edge core=no-such-host.invalid -c 2 --format nagios");
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{errors}");
-    assert!(errors.contains("subsegment-tcp-speeds: edge: "), "{errors}");
-    assert!(errors.contains("resolve no-such-host.invalid"), "{errors}");
-    assert!(errors.contains("name its address: core=ADDR"), "{errors}");
+    for part in [
+        "trace: core cannot be reached from edge: ",
+        "resolve no-such-host.invalid",
+        "name its address: core=ADDR",
+    ] {
+        assert!(errors.contains(part), "{part:?} is not in {errors}");
+    }
+    assert!(text(&output.stdout).starts_with("STS CRITICAL"), "{errors}");
+    // The same two hosts, and the second cannot be reached: that is the first one's report.
+    let line = "--from edge core=127.0.0.1 db=no-such-host.invalid -c 2 --format nagios";
+    let output = ssh.trace(line);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    let part = "trace: db cannot be reached from core: ";
+    assert!(errors.contains(part), "{errors}");
+    // From here it is the same, with the same exit code.
+    let output = ssh.trace("core=127.0.0.1 db=no-such-host.invalid -c 2 --format nagios");
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains(part), "{errors}");
     assert!(text(&output.stdout).starts_with("STS CRITICAL"), "{errors}");
     let dry = ssh.trace("--from edge core=10.0.0.7 --dry-run -c 2");
     let printed = text(&dry.stdout);
@@ -353,14 +370,68 @@ fn a_path_that_cannot_be_opened_from_another_host_is_critical() {
 }
 
 #[test]
+fn files_of_a_probe_on_another_host_are_those_of_this_host() {
+    let ssh = FakeSsh::new("trace-from-files");
+    ssh.host("copied", "PATH=$BARE\necho Welcome; printf 'prompt$ '\n");
+    ssh.host("csh", &format!("shell={}\n", need("tcsh").display()));
+    let files = ["rules", "state", "page", "report"].map(|name| ssh.dir.file(name));
+    let [rules, state, page, report] = files.each_ref().map(|path| path.display().to_string());
+    std::fs::write(&rules, "total round_trip mean > 0.001ms critical\n").unwrap();
+    let records = || {
+        let kept = std::fs::read_to_string(&state).unwrap();
+        kept.lines()
+            .filter(|line| line.starts_with("record "))
+            .count()
+    };
+    for (at, from) in ["installed", "copied", "csh"].into_iter().enumerate() {
+        let line = format!(
+            "--from {from} core=127.0.0.1 -c 20 -i 0.01 --format json --node here \
+             --report {report} --rules {rules} --state {state} --report-html {page}"
+        );
+        let output = ssh.trace(&line);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{from}: {errors}");
+        assert_eq!(text(&output.stdout), "", "{from}: it is in the file");
+        let value = json(&std::fs::read(&report).unwrap());
+        assert_eq!(crate::util::int(&value, "blocks/received"), 20);
+        assert_eq!(records(), at + 1, "{from}: {errors}");
+        let shown = std::fs::read_to_string(&page).unwrap();
+        assert!(shown.starts_with("<!DOCTYPE html>") && shown.contains("</html>"));
+        std::fs::remove_file(&page).unwrap();
+        assert_eq!(ssh.left(), 0);
+    }
+    // The last run is what this one is compared with.
+    let line = format!("--from csh core=127.0.0.1 -c 20 -i 0.01 --node here --baseline {state}");
+    let output = ssh.trace(&line);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(records(), 3, "a baseline is not written");
+    // What is no state is named as it is here, and stays.
+    std::fs::write(&state, "notes\n").unwrap();
+    let line = format!("--from csh core=127.0.0.1 -c 2 -i 0.01 --state {state}");
+    let errors = text(&ssh.trace(&line).stderr);
+    assert!(errors.contains(&format!("state {state}: ")), "{errors}");
+    assert_eq!(std::fs::read_to_string(&state).unwrap(), "notes\n");
+    for (option, file) in [("rules", "no-such-file"), ("report-html", "no-such/page")] {
+        let line = format!("--from csh core=127.0.0.1 --{option} {file}");
+        let error = ssh.error(&line);
+        assert!(error.contains(file), "{error}");
+    }
+    assert_eq!(ssh.left(), 0);
+}
+
+#[test]
 fn an_interrupted_probe_of_another_host_reports_and_leaves_nothing() {
     for signal in ["INT", "KILL"] {
         let ssh = FakeSsh::new(&format!("trace-from-{signal}"));
         let mark = ssh.dir.file("alive");
         ssh.host("edge", &format!("exec 9>{}\n", mark.display()));
-        let line = "--from edge core=127.0.0.1 -v -c 0 -i 0.01 --format json";
+        let page = ssh.dir.file("page");
+        let line = format!(
+            "--from edge core=127.0.0.1 -v -c 0 -i 0.01 --format json --report-html {}",
+            page.display()
+        );
         let report = ssh.dir.file("report");
-        let mut command = ssh.command(line);
+        let mut command = ssh.command(&line);
         command.stdout(std::fs::File::create(&report).unwrap());
         let mut trace = Process::start(&mut command);
         trace.wait_line("core: listens on");
@@ -378,6 +449,9 @@ fn an_interrupted_probe_of_another_host_reports_and_leaves_nothing() {
         assert_eq!(ssh.left(), 0);
         if signal == "INT" {
             assert!(status.code().is_some(), "{status}");
+            let report = std::fs::read(&report).unwrap();
+            let has_begun = !report.is_empty();
+            assert_eq!(page.metadata().unwrap().len() > 0, has_begun);
         }
     }
 }

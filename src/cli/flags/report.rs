@@ -20,14 +20,17 @@ const HEADERS_MAX: usize = 16;
 const HEADER_MAX: usize = 64;
 
 /// Fields that say where a message ends, or who may read it.
-const UNWRITABLE: [&str; 9] = [
+const UNWRITABLE: [&str; 12] = [
     "authorization",
     "connection",
     "content-length",
     "cookie",
     "expect",
     "host",
+    "keep-alive",
+    "proxy-authorization",
     "te",
+    "trailer",
     "transfer-encoding",
     "upgrade",
 ];

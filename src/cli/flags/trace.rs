@@ -29,8 +29,8 @@ pub(super) const FLAGS: &[Flag] = &[
         section: Section::Trace,
         brief: "the path begins at this host, not here",
         help:
-            "[user@]host: the probe runs there, and its report comes home over ssh. Options that \
-            name files of this host or serve metrics have no use then.",
+            "[user@]host: the probe runs there, and its report comes home over ssh, with the page \
+            and what it adds to the state. Options that serve metrics have no use then.",
         modes: TRACE,
         set: Set::Text(|s, text| {
             let host: HostWord = text.parse()?;

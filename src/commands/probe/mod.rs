@@ -19,6 +19,7 @@ use crate::output::{Output, OutputError};
 use crate::publish::metrics::Watched;
 use crate::publish::notify;
 use crate::publish::printer::Printer;
+use crate::remote::script::UNREACHABLE;
 use crate::report::{Blocks, Broken, State};
 use crate::sync::channel::channel;
 use crate::sync::{spawn, LARGE_STACK};
@@ -177,6 +178,37 @@ pub(super) fn check(
     let keys = keys(common).map_err(PathError::own)?;
     let (origin, _queue) = origin(common, &keys, next_hop);
     flow::check(&Arc::new(origin.probing()), stop)
+}
+
+/// Opens the path once and closes it. A failure is in words that `trace --from` reads.
+///
+/// # Errors
+///
+/// [`Failure`], with the exit code of the path's state.
+pub(super) fn report_unreachable(
+    common: &Common,
+    config: &ProbeConfig,
+    stop: &Arc<StopFlag>,
+) -> Result<(), Failure> {
+    match check(common, config, stop) {
+        Err(error) if !stop.is_set() => {
+            let state = broken_state(&error, config.on_timeout);
+            let text = format!("{UNREACHABLE}{} {}", error.hop, error.text);
+            Err(Failure::new(exit_code(state), text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the state of a path that is broken for this reason.
+pub(super) fn broken_state(cause: &PathError, on_timeout: State) -> State {
+    match cause {
+        PathError { unfit: true, .. } => State::Unknown,
+        PathError {
+            timed_out: true, ..
+        } => on_timeout,
+        _ => State::Critical,
+    }
 }
 
 /// Returns the state of a path and of its results: results that could not be written are at least
@@ -351,12 +383,6 @@ fn report_break(
         log::error!("probe: the path is broken: {text}");
         run.state.notice(text.clone());
     }
-    let state = match cause {
-        PathError { unfit: true, .. } => State::Unknown,
-        PathError {
-            timed_out: true, ..
-        } => plan.on_timeout,
-        _ => State::Critical,
-    };
+    let state = broken_state(cause, plan.on_timeout);
     Ok(Broken { state, text })
 }

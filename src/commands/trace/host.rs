@@ -4,8 +4,8 @@ use super::binaries;
 use crate::cli::PROGRAM;
 use crate::commands::control::{OPTION, READY};
 use crate::remote::answer::{ByteOrder, HostAnswer, Tag};
-use crate::remote::machine;
-use crate::remote::{script, ssh};
+use crate::remote::script::{PIECE, QUIT};
+use crate::remote::{machine, script, ssh};
 use crate::sync::channel::{channel, Receiver, Sender};
 use crate::sync::{lock, spawn, LARGE_STACK};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,6 +19,9 @@ use std::time::Duration;
 /// Most bytes of a line of a host, and of what is kept of its errors.
 const TEXT_MAX: usize = 16 << 10;
 
+/// More than any state and any page.
+const FILE_MAX: u64 = 64 << 20;
+
 /// Parts of a binary between which its progress is shown.
 const PARTS: usize = 10;
 
@@ -31,6 +34,17 @@ pub(super) struct Plan {
     pub(super) installed_only: bool,
     /// The probe runs there, and not a node.
     pub(super) is_source: bool,
+    /// The files that the probe needs, and those that it writes, as they are now.
+    pub(super) files: Arc<[FarFile]>,
+}
+
+/// A file of an option, which a probe elsewhere has under the option's name.
+pub(super) struct FarFile {
+    pub(super) option: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) bytes: Vec<u8>,
+    /// The probe writes it.
+    pub(super) comes_home: bool,
 }
 
 /// A step of a host.
@@ -51,6 +65,8 @@ pub(super) enum Event {
     Output(String),
     /// The probe ended with this exit code.
     Exited(i32),
+    /// A file that the probe wrote, by its option.
+    File(&'static str, Vec<u8>),
     /// It is of no use any more, for this reason.
     Ended(String),
 }
@@ -61,6 +77,8 @@ pub(super) struct Host {
     stdin: Mutex<Option<ChildStdin>>,
     /// The command of the script that runs the node; empty until that is known.
     run: Mutex<String>,
+    /// The directory made there; empty if there is none.
+    directory: Mutex<String>,
     /// The node reads, and has to hear from us.
     is_ready: AtomicBool,
 }
@@ -93,6 +111,7 @@ impl Host {
             child: Mutex::new(child),
             stdin,
             run: Mutex::default(),
+            directory: Mutex::default(),
             is_ready: AtomicBool::new(false),
         });
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
@@ -164,6 +183,16 @@ impl Host {
     pub(super) fn run(&self) {
         let run = lock(&self.run).clone();
         self.write(run.as_bytes());
+    }
+
+    /// Ends a probe in order. Its files still come.
+    pub(super) fn quit(&self) {
+        self.write(&[QUIT, b'\n']);
+    }
+
+    /// The directory made there; empty if there is none.
+    pub(super) fn directory(&self) -> String {
+        lock(&self.directory).clone()
     }
 
     /// Ends its input: the node ends, then the script, then ssh.
@@ -250,6 +279,9 @@ impl Talk<'_> {
                 String::new()
             }
         };
+        if !self.send_files()? {
+            return Ok(());
+        }
         let command = if self.plan.is_source { "go" } else { "run" };
         *lock(&self.host.run) = format!("{command} {path}\n");
         self.host.run();
@@ -259,8 +291,7 @@ impl Talk<'_> {
                     self.host.is_ready.store(true, Ordering::Release);
                     self.send(Event::Ready);
                     if self.plan.is_source {
-                        self.pass_output();
-                        return Ok(());
+                        return self.pass_output();
                     }
                 }
                 HostAnswer::Node(line) => self.send(Event::Node(line)),
@@ -274,8 +305,9 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// Passes on the stdout of the probe, and its exit code.
-    fn pass_output(&mut self) {
+    /// Passes on the stdout of the probe, its exit code, and its files. An error is the reason that
+    /// they cannot be had.
+    fn pass_output(&mut self) -> Result<(), String> {
         let mut bytes = Vec::new();
         while let Some(more) = read_bytes(&mut self.stdout) {
             bytes.extend(more);
@@ -297,8 +329,87 @@ impl Talk<'_> {
                 HostAnswer::read(answer.trim_end(), &self.plan.tag)
             {
                 self.send(Event::Exited(code));
+                if code != script::SILENT {
+                    self.fetch_files()?;
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Fetches the files that the probe wrote.
+    fn fetch_files(&mut self) -> Result<(), String> {
+        let files = Arc::clone(&self.plan.files);
+        for file in files.iter().filter(|file| file.comes_home) {
+            let option = file.option;
+            let mut bytes = Vec::new();
+            loop {
+                let piece = bytes.len() / PIECE;
+                let get = format!("get {piece} {option}\n");
+                self.host.write(get.as_bytes());
+                let Some(HostAnswer::Piece(size)) = self.answer() else {
+                    return Err(format!("lost before the file of --{option} came home"));
+                };
+                if size > FILE_MAX {
+                    return Err(format!("the file of --{option} has {size} bytes there"));
+                }
+                let rest = size.saturating_sub(bytes.len() as u64).min(PIECE as u64);
+                let read = (&mut self.stdout).take(rest).read_to_end(&mut bytes);
+                if read.map_or(true, |read| read as u64 != rest) {
+                    return Err(format!("lost while the file of --{option} came home"));
+                }
+                self.state(format!("brings the file of --{option}"));
+                if rest < PIECE as u64 {
+                    break;
+                }
+            }
+            self.send(Event::File(option, bytes));
+        }
+        Ok(())
+    }
+
+    /// Makes the directory there, unless there is one; `false` if ssh ended meanwhile.
+    fn make_directory(&mut self) -> Result<bool, String> {
+        if !lock(&self.host.directory).is_empty() {
+            return Ok(true);
+        }
+        self.host.write(b"dir\n");
+        match self.answer() {
+            None => Ok(false),
+            Some(HostAnswer::Dir(Some(directory))) => {
+                lock(&self.host.directory).clone_from(&directory);
+                self.state(format!("copies to {directory}"));
+                Ok(true)
+            }
+            Some(_) => Err(format!(
+                "no directory to run from: none of $XDG_RUNTIME_DIR, /dev/shm, /tmp, /var/tmp \
+                 and $HOME can be written to and executes (noexec); install {PROGRAM} there"
+            )),
+        }
+    }
+
+    /// Sends the files of the probe; `false` if ssh ended meanwhile.
+    fn send_files(&mut self) -> Result<bool, String> {
+        let files = Arc::clone(&self.plan.files);
+        for FarFile { option, bytes, .. } in files.iter() {
+            if !self.make_directory()? {
+                return Ok(false);
+            }
+            let size = bytes.len();
+            self.host
+                .write(format!("take {size} {option}\n").as_bytes());
+            self.host.write(bytes);
+            match self.answer() {
+                None => return Ok(false),
+                Some(HostAnswer::Took(took)) if took == size as u64 => {}
+                _ => {
+                    return Err(format!(
+                        "did not take the {size} bytes of --{option}: is its disk full?"
+                    ))
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn look(&mut self) -> Option<Look> {
@@ -329,16 +440,8 @@ impl Talk<'_> {
                 look.machine, targets[0]
             ));
         }
-        self.host.write(b"dir\n");
-        match self.answer() {
-            None => return Ok(false),
-            Some(HostAnswer::Dir(Some(directory))) => self.state(format!("copies to {directory}")),
-            Some(_) => {
-                return Err(format!(
-                    "no directory to run from: none of $XDG_RUNTIME_DIR, /dev/shm, /tmp, /var/tmp \
-                     and $HOME can be written to and executes (noexec); install {PROGRAM} there"
-                ))
-            }
+        if !self.make_directory()? {
+            return Ok(false);
         }
         let mut refused = Vec::new();
         for path in candidates {

@@ -13,7 +13,6 @@ use crate::commands::prepare::rules;
 use crate::commands::signals::Signals;
 use crate::commands::{print, probe, Failure};
 use crate::node::StopFlag;
-use crate::origin::PathError;
 use crate::output::print_error;
 use crate::remote::answer::{self, Tag};
 use crate::remote::host::{endpoint, names};
@@ -22,7 +21,7 @@ use crate::report::State;
 use crate::sync::channel::{channel, Receiver, RecvError, Sender};
 use crate::sync::{lock, random, spawn, LARGE_STACK, STACK};
 use crate::wire::siphash::Key;
-use host::{Event, Host, Plan};
+use host::{Event, FarFile, Host, Plan};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _};
@@ -55,14 +54,15 @@ pub fn run(
     stop: &Arc<StopFlag>,
 ) -> Result<ExitCode, Failure> {
     let format = common.format;
-    let failed = |text: String| {
-        let line = format.and_then(|format| format.failure(State::Unknown, &text));
+    let failed_as = |(state, text): (State, String)| {
+        let line = format.and_then(|format| format.failure(state, &text));
         if let Some(line) = line {
             // stderr and the exit code remain.
             let _ = crate::output::Output::Stdout.write(&line);
         }
-        Failure::new(ExitCode::ProbeUnknown, format!("trace: {text}"))
+        Failure::new(probe::exit_code(state), format!("trace: {text}"))
     };
+    let failed = |text: String| failed_as((State::Unknown, text));
     let addresses: Vec<String> = config
         .hosts
         .iter()
@@ -78,15 +78,15 @@ pub fn run(
     let (key, digits) = new_key().map_err(|error| failed(format!("make a key: {error}")))?;
     common.key = Some(key);
     signals.stop(stop, None);
-    let mut path = Path::start(&common, &config, addresses, &digits).map_err(failed)?;
+    let files = far::files(&common, &config.options.probe_files).map_err(failed)?;
+    let mut path = Path::start(&common, &config, addresses, &digits, files).map_err(failed)?;
+    let prepared = path.prepare(stop).map_err(|text| (State::Unknown, text));
     if config.options.from.is_some() {
-        let code = path
-            .prepare(stop)
-            .and_then(|port| path.probe_there(port, stop));
+        let state = prepared.and_then(|port| path.probe_there(port, stop));
         path.close();
-        return code.map_err(failed);
+        return state.map(probe::exit_code).map_err(failed_as);
     }
-    let prepared = path.prepare(stop).and_then(|port| {
+    let prepared = prepared.and_then(|port| {
         let host = Some(path.addresses[0].clone());
         let target = HostPort { host, port };
         let probe = ProbeConfig {
@@ -95,8 +95,11 @@ pub fn run(
         };
         match probe::check(&common, &probe, stop) {
             Err(error) if !stop.is_set() => Err(match path.ended() {
-                Some(reason) => reason,
-                None => path.unreachable(&error),
+                Some(reason) => (State::Unknown, reason),
+                None => (
+                    probe::broken_state(&error, probe.on_timeout),
+                    path.unreachable(error.hop, &error.text),
+                ),
             }),
             _ => Ok(probe),
         }
@@ -105,8 +108,8 @@ pub fn run(
         Ok(probe) if !stop.is_set() => probe,
         other => {
             path.close();
-            let text = other.err().unwrap_or_else(|| "ended by a signal".into());
-            return Err(failed(text));
+            let signal = || (State::Unknown, "ended by a signal".to_owned());
+            return Err(failed_as(other.err().unwrap_or_else(signal)));
         }
     };
     let lost = path.watch(stop).map_err(failed)?;
@@ -226,6 +229,10 @@ struct Path<'a> {
     addresses: Vec<String>,
     key: String,
     hosts: Vec<Arc<Host>>,
+    /// The files of a probe elsewhere.
+    files: Arc<[FarFile]>,
+    /// The reason for which a probe elsewhere could not open the path.
+    unreached: Option<String>,
     /// Closed when the host has ended.
     ended: Vec<Receiver<()>>,
     events: Option<Receiver<(usize, Event)>>,
@@ -256,6 +263,7 @@ impl<'a> Path<'a> {
         config: &'a TraceConfig,
         addresses: Vec<String>,
         key: &str,
+        files: Arc<[FarFile]>,
     ) -> Result<Self, String> {
         let plan = Plan {
             ssh: config.options.ssh.clone(),
@@ -263,6 +271,7 @@ impl<'a> Path<'a> {
             binaries: config.options.binaries.clone(),
             installed_only: config.options.installed_only,
             is_source: false,
+            files: Vec::new().into(),
         };
         let (sender, events) = channel(usize::MAX);
         let mut path = Self {
@@ -272,6 +281,8 @@ impl<'a> Path<'a> {
             addresses,
             key: key.to_owned(),
             hosts: Vec::new(),
+            files,
+            unreached: None,
             ended: Vec::new(),
             events: Some(events),
             progress: Progress::new(config.options.verbose, path_names(config).len()),
@@ -279,10 +290,11 @@ impl<'a> Path<'a> {
             beating: None,
         };
         for (at, word) in config.hosts.iter().chain(&config.options.from).enumerate() {
-            let plan = Plan {
-                is_source: at == config.hosts.len(),
-                ..plan.clone()
-            };
+            let mut plan = plan.clone();
+            if at == config.hosts.len() {
+                plan.is_source = true;
+                plan.files = Arc::clone(&path.files);
+            }
             match Host::start(&plan, &word.login, at, sender.clone()) {
                 Ok((host, ended)) => {
                     path.hosts.push(host);
@@ -383,7 +395,7 @@ impl<'a> Path<'a> {
                 self.hosts[at].run();
             }
             // A probe is not asked for before the path stands.
-            Event::Output(_) => {}
+            Event::Output(_) | Event::File(..) => {}
             Event::Exited(code) => return Err(format!("its probe ended with {code}")),
             Event::Ended(reason) => return Err(reason),
         }
@@ -450,13 +462,15 @@ impl<'a> Path<'a> {
     }
 
     /// Returns the error of a path that could not be opened, with the names of both ends.
-    fn unreachable(&self, error: &PathError) -> String {
+    fn unreachable(&self, hop: u8, text: &str) -> String {
+        let nodes = self.config.hosts.len();
         let name = |hop: usize| match hop.checked_sub(1) {
-            Some(at) => self.names.get(at).map_or("the server", String::as_str),
-            None => "here",
+            Some(at) if at < nodes => &self.names[at],
+            Some(_) => "the server",
+            // Behind the nodes there is the host of the probe.
+            None => self.names.get(nodes).map_or("here", String::as_str),
         };
-        let hop = usize::from(error.hop);
-        let text = &error.text;
+        let hop = usize::from(hop);
         let (near, far) = (name(hop), name(hop + 1));
         let cause = text.rsplit(": ").next().unwrap_or(text);
         let cause = cause.split(" (os error").next().unwrap_or(cause);

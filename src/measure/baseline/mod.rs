@@ -319,6 +319,29 @@ impl RunHistories {
         self.bound(path);
     }
 
+    /// Adds what a run elsewhere made of a copy: `before` is the copy that it was given, `after` is
+    /// what it left. Of a path that changed here meanwhile its records are added alone.
+    pub fn merge(&mut self, before: &Self, after: &Self) {
+        for (key, path) in &after.paths {
+            let known = before.paths.get(key);
+            if known == Some(path) {
+                continue;
+            }
+            if self.paths.get(key) == known {
+                self.paths.insert(key.clone(), path.clone());
+                self.bound(key);
+                continue;
+            }
+            let newest = known.map_or(0, PathHistory::newest);
+            let records = path.records.iter();
+            for record in records.filter(|record| record.sequence > newest) {
+                let sequence = self.next_sequence();
+                let record = record.clone();
+                self.keep(key, Record { sequence, ..record });
+            }
+        }
+    }
+
     fn path(&mut self, path: &str) -> &mut PathHistory {
         let key = path.to_owned();
         self.paths.get_or_insert_with(key, PathHistory::default)

@@ -130,6 +130,42 @@ fn a_state_is_read_as_it_was_written_and_as_it_was_appended() {
 }
 
 #[test]
+fn what_a_run_elsewhere_adds_to_a_copy_is_merged_and_no_record_is_lost() {
+    let mut random = Random(7);
+    let (before, _) = grown(&mut random, 20);
+    let mut add = |state: &mut RunHistories, path: &str| {
+        let mut record = random.record(start());
+        record.sequence = state.next_sequence();
+        state.push(path, record);
+    };
+    let records = |state: &RunHistories, path: &str| {
+        let path = state.paths.get(&path.to_owned());
+        let records = path.map_or(&[][..], |path| &path.records);
+        records
+            .iter()
+            .map(|record| record.sequence)
+            .collect::<Vec<_>>()
+    };
+    let mut after = before.clone();
+    add(&mut after, "0=new");
+    let mut here = before.clone();
+    here.merge(&before, &after);
+    assert_eq!(here, after, "nothing else wrote it");
+    let mut here = before.clone();
+    add(&mut here, "0=other");
+    here.merge(&before, &after);
+    assert_eq!(records(&here, "0=other").len(), 1);
+    assert_eq!(records(&here, "0=new").len(), 1);
+    let mut here = before.clone();
+    add(&mut here, "0=new");
+    add(&mut here, "0=new");
+    here.merge(&before, &after);
+    let next = before.next_sequence();
+    assert_eq!(records(&here, "0=new"), [next, next + 1, next + 2]);
+    assert_eq!(here.paths.len(), before.paths.len() + 1);
+}
+
+#[test]
 fn a_text_cut_at_any_length_loses_its_last_record_and_nothing_else() {
     let mut random = Random(5);
     let (_, text) = grown(&mut random, 12);

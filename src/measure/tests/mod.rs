@@ -2,4 +2,4 @@
 
 pub(crate) mod samples;
 mod scenarios;
-pub(in crate::measure) mod simulator;
+pub(crate) mod simulator;

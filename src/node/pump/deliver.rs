@@ -15,8 +15,10 @@ use crate::sync::lock;
 use crate::time::Nanos;
 use crate::wire::{
     build, push_annotation, set_egress, Flags, FrameType, FrameView, Header, Stamp, StampDirection,
-    StampFlags, ANNOTATION_RETRANSMITS, ANNOTATION_VALUES, MAX_STAMPS, STAMP_LEN,
+    StampFlags, ANNOTATION_ASK_STAMPS, ANNOTATION_RETRANSMITS, ANNOTATION_VALUES, MAX_STAMPS,
+    STAMP_LEN,
 };
+use crate::FULL;
 use std::sync::atomic::Ordering;
 
 impl<'a> Pump<'a> {
@@ -72,7 +74,7 @@ impl<'a> Pump<'a> {
         }
         let Some(ingress) = ingress else {
             self.pair.server_timer.begin_untimed();
-            self.log_payload(ConnectionSide::Client, None, payload);
+            self.log_payload(ConnectionSide::Client, None, frame.payload());
             self.send(ConnectionSide::Server, payload)?;
             if header.marked() {
                 self.report_unstamped(frame);
@@ -80,9 +82,12 @@ impl<'a> Pump<'a> {
             return Ok(());
         };
         let mut forward = self.stamp(ingress, StampDirection::Forward);
-        self.log_payload(ConnectionSide::Client, None, payload);
-        let timing = self.pair.server_timer.begin(header.sequence);
+        // The log has what this node read: its own stamps are none of another program's.
+        self.log_payload(ConnectionSide::Client, None, frame.payload());
+        let mut timing = self.pair.server_timer.begin(header.sequence);
+        timing.keep(asked_stamps(frame, &forward));
         let egress = self.clock.read();
+        timing.set_egress(egress.wall, egress.generation);
         timing.at(egress.mono, self.pair.blocked.load(Ordering::Relaxed) > 0);
         self.send(ConnectionSide::Server, payload)?;
         // The write to the server blocked this pump: that belongs to the forward stamp.
@@ -104,6 +109,7 @@ impl<'a> Pump<'a> {
         frame: &FrameView<'_>,
         ingress: Option<Moment>,
     ) -> Result<(), ConnectionFault> {
+        self.log_payload(ConnectionSide::Client, None, frame.payload());
         match ingress {
             Some(ingress) => {
                 let mut forward = self.stamp(ingress, StampDirection::Forward);
@@ -242,13 +248,13 @@ impl<'a> Pump<'a> {
                 FrameType::Block => {
                     self.count(header.payload_len);
                     let view = reader.view(header);
-                    self.take_behind_exit(&view);
+                    self.take_answered(&view, ingress);
                     let edited = self.edited(view.payload());
                     let payload = edited.as_deref().unwrap_or(view.payload());
                     if !payload.is_empty() || edited.is_none() {
                         self.send(ConnectionSide::Client, payload)?;
                     }
-                    self.log_payload(ConnectionSide::Server, None, payload);
+                    self.log_payload(ConnectionSide::Server, None, view.payload());
                     // A reflector at the end of the path answers in blocks, an exit in reports.
                     if let Some(ingress) = ingress {
                         let held = std::mem::take(&mut self.held);
@@ -295,6 +301,29 @@ impl<'a> Pump<'a> {
             self.collect_server_time(now, behind.span);
         }
     }
+}
+
+/// Returns the stamps of a block's way out, `own` the last, if its entry asked for them: they go
+/// back with the server's answer.
+#[inline]
+fn asked_stamps(frame: &FrameView<'_>, own: &Stamp) -> Vec<u8> {
+    match FULL && frame.header.annotations_len > 0 {
+        true => stamps_if_asked(frame, own),
+        false => Vec::new(),
+    }
+}
+
+#[inline(never)]
+fn stamps_if_asked(frame: &FrameView<'_>, own: &Stamp) -> Vec<u8> {
+    let mut stamps = Vec::new();
+    let mut annotations = frame.annotations().map_while(Result::ok);
+    if annotations.any(|it| it.kind == ANNOTATION_ASK_STAMPS) {
+        stamps.extend_from_slice(frame.stamp_bytes());
+        let at = stamps.len();
+        stamps.resize(at + STAMP_LEN, 0);
+        own.emit(&mut stamps[at..]);
+    }
+    stamps
 }
 
 /// Writes the egress time of this node's stamp, if it `stamps`, and the trailer of a report. OPENED

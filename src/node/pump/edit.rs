@@ -3,12 +3,16 @@
 use super::Pump;
 use crate::http::edit::PassReason;
 use crate::http::head::MessageKind;
+use crate::measure::Return;
+use crate::node::clock::Moment;
+use crate::node::connection_log::FromPayload;
 use crate::node::fault::ConnectionFault;
 use crate::node::http_edit::HttpEditor;
 use crate::node::reader::{Chunk, FrameReader, ReadFault, HEADROOM, READ_SIZE};
 use crate::session::connection_record::ConnectionSide;
+use crate::session::trips::{answered, TripOrigin};
 use crate::sys;
-use crate::time::MonoTime;
+use crate::time::{MonoTime, Nanos, WallTime};
 use crate::wire::authentication::TAG_LEN;
 use crate::wire::{BehindExit, FrameView, ANNOTATION_BEHIND_EXIT};
 use std::time::{Duration, Instant};
@@ -79,6 +83,7 @@ impl<'a> Pump<'a> {
             match reader.chunk() {
                 Ok(Some(chunk)) => {
                     read_at = chunk.read_at;
+                    self.log_unedited(&chunk);
                     self.take_answer(http);
                     self.feed(http, chunk.bytes(), &mut out);
                 }
@@ -111,6 +116,29 @@ impl<'a> Pump<'a> {
         }))
     }
 
+    /// Records bytes in the connection log before they are edited: the stamps of this node are none
+    /// of another program's. Those of the server are dated when they are read, not written.
+    #[inline(never)]
+    fn log_unedited(&mut self, chunk: &Chunk<'_>) {
+        let found = self.log_payload(self.source, chunk.read_at, chunk.bytes());
+        let early = self.early_found.get_or_insert_with(Box::default);
+        early.trace = early.trace.take().or(found.trace);
+        early.is_within_head = found.is_within_head;
+    }
+
+    /// Records the bytes of a chunk in the connection log, dated `when` or now, unless they were
+    /// recorded before they were edited. Returns what was found in them.
+    #[inline]
+    pub(super) fn log_chunk(&mut self, when: Option<WallTime>, chunk: &Chunk<'_>) -> FromPayload {
+        match self.editor().is_some_and(|http| http.holds(self.kind())) {
+            true => self
+                .early_found
+                .take()
+                .map_or_else(Default::default, |early| *early),
+            false => self.log_payload(self.source, when, chunk.bytes()),
+        }
+    }
+
     /// Edits the payload of a frame. `None` if it leaves as it is.
     #[inline]
     pub(super) fn edited(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
@@ -129,6 +157,10 @@ impl<'a> Pump<'a> {
             _ => is_holding.then(Instant::now),
         };
         self.note_passing(http);
+        if is_holding && out.is_empty() {
+            // Bytes that come faster than any tick do not prolong the wait.
+            self.held_too_long(http, out);
+        }
     }
 
     /// Returns the longest wait for the next bytes, if a head waits for them.
@@ -192,7 +224,7 @@ impl<'a> Pump<'a> {
         if !self.node.settings.stamp {
             return false;
         }
-        if self.editor().is_some_and(HttpEditor::awaits_block) {
+        if self.begins_request() {
             return self.node.collector.may_mark_request(&mut self.epoch);
         }
         self.node.collector.may_mark(&mut self.epoch)
@@ -230,13 +262,36 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Takes the server's time from the annotation of a block, before that is edited.
+    /// Returns `true` if the block at hand begins a request whose delays the response will name.
     #[inline]
-    pub(super) fn take_behind_exit(&self, view: &FrameView<'_>) {
-        if let (Some(http), true) = (self.editor(), view.header.annotations_len > 0) {
-            if let Some(behind) = behind_exit(view) {
-                http.server(behind.sequence, behind.span);
-            }
+    pub(super) fn begins_request(&self) -> bool {
+        self.editor().is_some_and(HttpEditor::awaits_block)
+    }
+
+    /// Takes the stamps of both ways from a block that begins an answer, read at `ingress`, before
+    /// it is edited.
+    #[inline]
+    pub(super) fn take_answered(&self, view: &FrameView<'_>, ingress: Option<Moment>) {
+        if let (Some(http), Some(ingress)) = (self.editor(), ingress) {
+            self.take_stamps(http, view, ingress);
+        }
+    }
+
+    #[inline(never)]
+    fn take_stamps(&self, http: &HttpEditor, view: &FrameView<'_>, ingress: Moment) {
+        let origin = TripOrigin {
+            node: self.node.id,
+            hop: self.session.hop,
+        };
+        let home = Return {
+            arrival: ingress.arrival,
+            ingress: ingress.wall,
+            egress: None,
+            generation: ingress.generation,
+            held: Nanos::ZERO,
+        };
+        if let Some(trip) = answered(view, origin, ingress.mono, home) {
+            http.answer(&trip, ingress.mono);
         }
     }
 }

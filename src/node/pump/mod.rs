@@ -28,7 +28,7 @@ use crate::session::inbound::Inbound;
 use crate::session::opening::Session;
 use crate::session::trips::{last_retransmits, trip, ForgedStamp, TripOrigin};
 use crate::time::{MonoTime, Nanos, WallTime};
-use crate::wire::{FrameView, Header, Stamp, StampDirection, StampFlags};
+use crate::wire::{FrameView, Header, Stamp, StampDirection, StampFlags, ANNOTATION_ANSWERED};
 use crate::FULL;
 use std::io;
 use std::net::TcpStream;
@@ -69,6 +69,8 @@ pub struct Pump<'a> {
     held_since: Option<Instant>,
     /// The block that the latest bytes of a plain server answered, and the time of its write.
     early_answer: Option<(u64, MonoTime)>,
+    /// The findings of the connection log in bytes that were logged before they were edited.
+    early_found: Option<Box<FromPayload>>,
 }
 
 impl<'a> Pump<'a> {
@@ -102,6 +104,7 @@ impl<'a> Pump<'a> {
             http: pair.http.get().map(|http| &**http),
             held_since: None,
             early_answer: None,
+            early_found: None,
         }
     }
 
@@ -425,7 +428,8 @@ impl<'a> Pump<'a> {
         egress: Option<Moment>,
         held: Nanos,
     ) {
-        let Ok(view) = FrameView::of(header, frame) else {
+        let view = FrameView::of(header, frame);
+        let Ok(view) = &view else {
             return;
         };
         let home = Return {
@@ -443,19 +447,27 @@ impl<'a> Pump<'a> {
             hop: self.session.hop,
         };
         let limit = Some(self.node.settings.timeout.into());
-        match trip(&view, origin, ingress.mono, home, limit) {
+        match trip(view, origin, ingress.mono, home, limit) {
             Ok(Some(trip)) => {
-                if let Some(http) = self.editor() {
-                    http.trip(&trip);
-                }
-                let trip = Measurement::Trip(self.path_key(), Box::new(trip));
+                let trip = Measurement::Trip(self.path_key(), trip);
                 self.node.collector.offer(trip);
             }
-            Ok(None) => {}
+            Ok(None) => self.collect_of_answer(view),
             Err(ForgedStamp) => return self.node.collector.offer(Measurement::Malformed),
         }
         if header.classes != 0 {
-            collect_annotations(self.node, self.path_key(), &view);
+            collect_annotations(self.node, self.path_key(), view);
+        }
+    }
+
+    /// Hands the readings of retransmissions in a marked answer to the collector: its stamps begin
+    /// at the exit, so it is no trip.
+    #[inline(never)]
+    fn collect_of_answer(&self, view: &FrameView<'_>) {
+        let mut annotations = view.annotations().map_while(Result::ok);
+        if FULL && annotations.any(|it| it.kind == ANNOTATION_ANSWERED) {
+            let readings = last_retransmits(view, self.session.hop);
+            self.node.collect_retransmits(self.path_key(), readings);
         }
     }
 

@@ -70,16 +70,16 @@ impl<'a> Pump<'a> {
     }
 
     /// Logs bytes of the client, at the time when they were read.
-    fn log_request(&self, chunk: &Chunk<'_>) {
+    fn log_request(&mut self, chunk: &Chunk<'_>) {
         if self.source == ConnectionSide::Client {
-            self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
+            self.log_chunk(chunk.read_at, chunk);
         }
     }
 
     /// Logs bytes for the client, at the time when they were written.
-    fn log_answer(&self, chunk: &Chunk<'_>) {
+    fn log_answer(&mut self, chunk: &Chunk<'_>) {
         if self.source == ConnectionSide::Server {
-            self.log_payload(ConnectionSide::Server, None, chunk.bytes());
+            self.log_chunk(None, chunk);
         }
     }
 

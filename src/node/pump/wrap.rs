@@ -15,10 +15,11 @@ use crate::sync::lock;
 use crate::sys;
 use crate::time::MonoTime;
 use crate::wire::{
-    build, push_annotation, put_front, set_egress, BehindExit, Flags, FrameType, Header,
-    StampDirection, StampFlags, ANNOTATION_BEHIND_EXIT, ANNOTATION_HEADER_LEN,
-    ANNOTATION_RETRANSMITS, HEADER_LEN, STAMP_LEN,
+    build, push_annotation, put_front, set_egress, BehindExit, Flags, FrameType, Header, Stamp,
+    StampDirection, StampFlags, ANNOTATION_ANSWERED, ANNOTATION_ASK_STAMPS, ANNOTATION_BEHIND_EXIT,
+    ANNOTATION_HEADER_LEN, ANNOTATION_RETRANSMITS, HEADER_LEN, STAMP_LEN,
 };
+use crate::FULL;
 
 impl<'a> Pump<'a> {
     /// Runs an entry's up pump. `open` is the OPEN frame, which shares a send with the first block
@@ -61,8 +62,9 @@ impl<'a> Pump<'a> {
             }
             let begun = read_at.or(marked.then_some(ingress));
             let block = marked.then_some(header.sequence);
+            let asks = marked && self.begins_request();
             self.note_request_block(begun.map(|begun| begun.mono), block);
-            let found = self.log_payload(ConnectionSide::Client, chunk.read_at, chunk.bytes());
+            let found = self.log_chunk(chunk.read_at, &chunk);
             head_block = head_block
                 .filter(|_| !marked)
                 .or(marked.then_some(header.sequence));
@@ -90,11 +92,16 @@ impl<'a> Pump<'a> {
                 .waiting(Direction::Forward)
                 .filter(|_| marked);
             let mut with_count = Vec::new();
-            if let Some(value) = waiting {
+            if waiting.is_some() || asks {
                 with_count.extend_from_slice(requested);
-                push_annotation(&mut with_count, ANNOTATION_RETRANSMITS, 0, &value);
+                if let Some(value) = waiting {
+                    push_annotation(&mut with_count, ANNOTATION_RETRANSMITS, 0, &value);
+                    self.retransmits.passed_on();
+                }
+                if asks {
+                    push_annotation(&mut with_count, ANNOTATION_ASK_STAMPS, 0, &[]);
+                }
                 requested = &with_count;
-                self.retransmits.passed_on();
             }
             let mut together;
             let (buffer, payload_at, end, open_len) = match open.take() {
@@ -198,7 +205,7 @@ impl<'a> Pump<'a> {
     }
 
     /// Runs an exit's down pump. Its blocks are not marked: the way back is measured by the
-    /// reports, which queue behind them.
+    /// reports, which queue behind them. One that answers a block whose entry asked for it is.
     ///
     /// # Errors
     ///
@@ -213,20 +220,38 @@ impl<'a> Pump<'a> {
             let read = sys::clock::mono();
             let answered = self.pair.server_timer.answered(read);
             let mut header = self.block(chunk.end - chunk.start, Flags::RETURN, tag);
-            let mut annotation = Vec::new();
+            let (mut annotation, mut stamp) = (Vec::new(), None);
             if let Some((sequence, since)) = answered {
-                annotation = self.behind_exit(sequence, since);
+                (annotation, stamp) = self.behind_exit(sequence, since);
             }
-            let (start, _) = put_front(chunk.buffer, chunk.start, &mut header, None, &annotation);
-            let frame = &mut chunk.buffer[start..chunk.end + tag];
+            let mut together = Vec::new();
+            let (buffer, payload_at, end) = match stamp {
+                None => (&mut *chunk.buffer, chunk.start, chunk.end + tag),
+                Some(_) => {
+                    // There is no room for a stamp and so many annotations before the chunk.
+                    header.flags = Flags(Flags::RETURN | Flags::MARKED);
+                    let payload_at = HEADER_LEN + STAMP_LEN + annotation.len();
+                    together.resize(payload_at, 0);
+                    together.extend_from_slice(&chunk.buffer[chunk.start..chunk.end + tag]);
+                    let end = together.len();
+                    (&mut together[..], payload_at, end)
+                }
+            };
+            let stamp = stamp.as_ref();
+            let (start, stamp_at) = put_front(buffer, payload_at, &mut header, stamp, &annotation);
             let guard = client.lock();
-            if let Some(seal) = client.begin_seal(&header, frame) {
-                seal.finish(frame);
+            let seal = client.begin_seal(&header, &buffer[start..end]);
+            if let Some(at) = stamp_at {
+                let moment = self.clock.read();
+                set_egress(&mut buffer[at..], moment.wall, moment.generation);
             }
-            self.send(ConnectionSide::Client, frame)?;
+            if let Some(seal) = seal {
+                seal.finish(&mut buffer[start..end]);
+            }
+            self.send(ConnectionSide::Client, &buffer[start..end])?;
             drop(guard);
             self.drain_reports(true);
-            self.log_payload(ConnectionSide::Server, chunk.read_at, chunk.bytes());
+            self.log_chunk(chunk.read_at, &chunk);
         }
         let mut annotations = Vec::new();
         if self.node.settings.stamp {
@@ -241,9 +266,10 @@ impl<'a> Pump<'a> {
     }
 
     /// Measures the time of the server from its request, sent at `since`, to its answer, read now.
-    /// Returns the annotation for the block with the answer.
+    /// Returns the annotations for the block with the answer, and its stamp if the entry asked for
+    /// that.
     #[inline(never)]
-    fn behind_exit(&mut self, sequence: u64, since: MonoTime) -> Vec<u8> {
+    fn behind_exit(&mut self, sequence: u64, since: MonoTime) -> (Vec<u8>, Option<Stamp>) {
         let now = self.clock.read();
         let span = now.mono.since(since);
         let mut annotation = Vec::new();
@@ -251,6 +277,13 @@ impl<'a> Pump<'a> {
         let hop = self.session.hop;
         push_annotation(&mut annotation, ANNOTATION_BEHIND_EXIT, hop, &value);
         self.collect_server_time(now, span);
-        annotation
+        if !FULL {
+            return (annotation, None);
+        }
+        let forward = self.pair.server_timer.take_forward(sequence);
+        let asked = !forward.is_empty()
+            && push_annotation(&mut annotation, ANNOTATION_ANSWERED, hop, &forward);
+        let stamp = asked.then(|| self.stamp(now, StampDirection::Return));
+        (annotation, stamp)
     }
 }
