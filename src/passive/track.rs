@@ -460,7 +460,7 @@ impl Track {
             repeated: false,
             ambiguous: false,
         };
-        let full = match of.ts_val {
+        match of.ts_val {
             Some(ts_val) => {
                 if !self.is_first(ts_val, of.time, passed.behind) {
                     return false;
@@ -483,8 +483,7 @@ impl Track {
                 self.by_sequence.push_back(waiting);
                 full
             }
-        };
-        full
+        }
     }
 
     /// Returns `true` if the segment's TSval is measured from here on: it is a new one, or one
