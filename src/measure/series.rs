@@ -54,6 +54,17 @@ pub(super) struct Row<'a> {
     pub(super) cells: &'a [i64],
 }
 
+/// Rows in the order of time.
+pub(super) trait InOrder<'a>:
+    ExactSizeIterator<Item = Row<'a>> + DoubleEndedIterator + Clone
+{
+}
+
+impl<'a, I> InOrder<'a> for I where
+    I: ExactSizeIterator<Item = Row<'a>> + DoubleEndedIterator + Clone
+{
+}
+
 impl Rows {
     pub(super) fn new(columns: usize, bounds: Bounds) -> Self {
         let random = 0x9e37_79b9_7f4a_7c15;
@@ -171,17 +182,18 @@ impl Rows {
     }
 
     /// All rows, the oldest first.
-    pub(super) fn all(&self) -> impl Iterator<Item = Row<'_>> + Clone {
-        let cells = self.values.chunks_exact(self.columns.max(1));
-        let times = self.times.iter().zip(&self.connections).zip(&self.flags);
-        times
-            .zip(cells)
-            .map(|(((at, connection), flags), cells)| Row {
-                at: *at,
-                connection: *connection,
-                flags: *flags,
-                cells,
-            })
+    pub(super) fn all(&self) -> impl InOrder<'_> {
+        self.from(0)
+    }
+
+    fn from(&self, first: usize) -> impl InOrder<'_> {
+        let row = |row: usize| Row {
+            at: self.times[row],
+            connection: self.connections[row],
+            flags: self.flags[row],
+            cells: &self.values[row * self.columns..(row + 1) * self.columns],
+        };
+        (first..self.len()).map(row)
     }
 
     /// The time at which the latest row was due; 0 for none.
@@ -195,17 +207,22 @@ impl Rows {
     }
 
     /// The rows among which changes are searched: of a run without end the latest.
-    pub(super) fn searched(&self) -> impl Iterator<Item = Row<'_>> + Clone {
-        let skipped = self.span.map_or(0, |_| self.len().saturating_sub(RECENT));
-        self.all().skip(skipped)
+    pub(super) fn searched(&self) -> impl InOrder<'_> {
+        self.latest_searched(usize::MAX)
+    }
+
+    /// The latest `most` of them.
+    pub(super) fn latest_searched(&self, most: usize) -> impl InOrder<'_> {
+        let most = self.span.map_or(most, |_| most.min(RECENT));
+        self.from(self.len().saturating_sub(most))
     }
 }
 
-/// The exact quantile, by nearest rank; sorts `values`.
+/// The exact quantile, by nearest rank; reorders `values`.
 pub(super) fn exact_quantile(values: &mut [i64], share: f64) -> Option<i64> {
-    values.sort_unstable();
     let rank = nearest_rank(share, values.len() as u64)?;
-    values.get(rank as usize - 1).copied()
+    let (_, value, _) = values.select_nth_unstable(rank as usize - 1);
+    Some(*value)
 }
 
 #[cfg(test)]

@@ -25,11 +25,8 @@ const FIRST_KIB: u64 = 1024;
 const SERIES: usize = 3;
 /// Lines about one peer and kind that a node logs without a pause; it counts the rest.
 const LOGGED_AT_ONCE: usize = 5;
-/// Time on the processor in the idle second after a fault.
+/// Time on the processor in the idle second after a fault, a last search for changes in it.
 const IDLE: Duration = Duration::from_millis(50);
-/// Most of it in a second with a search for changes, which the last traffic left. Such a second is
-/// not idle yet, and one of the next two has to be.
-const SEARCH: Duration = Duration::from_millis(150);
 
 /// A fault that waits for its turn: what it is called, and what runs it.
 pub(crate) type Play = (&'static str, Box<dyn FnOnce() -> Vec<Row> + Send>);
@@ -233,14 +230,9 @@ impl Scene {
         });
         drop(stop);
         let (mut witness, asked, slowest, unanswered) = requests.join().unwrap();
-        let mut idle = idle_second(&subjects);
-        for _ in 0..2 {
-            // It holds the search of what the last traffic left; no third second holds one.
-            let is_search = |taken: &Duration| *taken > IDLE && *taken <= SEARCH;
-            if idle.iter().any(is_search) {
-                idle = idle_second(&subjects);
-            }
-        }
+        let before: Vec<_> = subjects.iter().map(of_cpu).collect();
+        pass(Duration::from_secs(1));
+        let after: Vec<_> = subjects.iter().map(of_cpu).collect();
         let mut unharmed = unanswered;
         if unharmed.is_none() && !witness.is_answered(b"afterwards") {
             unharmed = Some("the witness is not answered afterwards".into());
@@ -255,7 +247,7 @@ impl Scene {
                 asked,
                 slowest,
                 vitals: [fresh[at], first[at], last[at]],
-                idle: idle[at],
+                idle: after[at] - before[at],
                 ..Row::default()
             };
             row.wrong.extend(unharmed.clone());
@@ -265,16 +257,6 @@ impl Scene {
         }
         rows
     }
-}
-
-/// Returns the time that each takes on the processor within a second.
-fn idle_second(subjects: &[Subject]) -> Vec<Duration> {
-    let before: Vec<_> = subjects.iter().map(of_cpu).collect();
-    pass(Duration::from_secs(1));
-    let taken = subjects.iter().zip(before);
-    taken
-        .map(|(subject, before)| of_cpu(subject) - before)
-        .collect()
 }
 
 fn of_cpu(subject: &Subject) -> Duration {

@@ -26,6 +26,7 @@ struct Endless {
     state: Arc<RunHistories>,
     random: Random,
     names: VecMap<u8, String>,
+    window: Nanos,
     block: u64,
     /// The first block of the process, from which its windows count.
     first: u64,
@@ -44,6 +45,7 @@ impl Endless {
             state: Arc::default(),
             random: Random::new(seed ^ 0x51),
             names: (0..).zip(["A", "B", "C", "Z"].map(str::to_owned)).collect(),
+            window: WINDOW,
             block: 0,
             first: 0,
         }
@@ -125,7 +127,8 @@ impl Endless {
 
     fn push(&mut self, when: When) {
         let key = self.model.path_key(&self.names).unwrap();
-        let mut record = self.model.window_record(when, WINDOW).unwrap();
+        let window = self.window;
+        let mut record = self.model.window_record(when, window).unwrap();
         let state = Arc::make_mut(&mut self.state);
         record.sequence = state.next_sequence();
         state.push(&key, record);
@@ -334,6 +337,77 @@ pub(crate) fn restarts() {
         let right = runs.iter().filter(|wrong| wrong.is_empty()).count();
         let example = runs.iter().flatten().next().map_or("", |wrong| wrong);
         row!("{windows} windows: {right} of 20 right {example}");
+    }
+}
+
+/// The time of one search, of the latest blocks of a run without end.
+pub(crate) fn cost() {
+    for (what, lateness, slow) in [
+        ("unchanged", 0.01, false),
+        ("one in five late", 0.2, false),
+        ("+3 ms half way on", 0.01, true),
+    ] {
+        let mut run = Endless::new(1);
+        for block in 0..3000 {
+            run.path.delays_ns[1][0] = if slow && block >= 2250 { 18.0 } else { 15.0 } * MS;
+            run.block(if block >= 2250 { lateness } else { 0.01 });
+        }
+        let mut taken = std::time::Duration::ZERO;
+        for _ in 0..20 {
+            run.block(lateness);
+            let start = std::time::Instant::now();
+            run.model.watch_changes(&run.names);
+            taken += start.elapsed();
+        }
+        let each = taken.as_secs_f64() * 1e6 / 20.0;
+        row!("cost, one search of an endless run of 7 parts, {what}: {each:.0} microseconds");
+    }
+}
+
+/// Memory of this process that is in use, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse().unwrap()
+}
+
+/// Memory after weeks of a path of 5 nodes, a block each 10 s, in windows of 5 minutes.
+pub(crate) fn memory() {
+    row!(
+        "## Four weeks of a path of 5 nodes, windows of 5 minutes, a block each 10 s: KiB of rows, \
+         of the state as text, and of the process beyond its first hour"
+    );
+    let mut run = Endless::new(5);
+    run.path = SimPath::new(5, 5);
+    run.path.arrivals = true;
+    run.path.interval_ns = 10_000.0 * MS;
+    let names = ["A", "B", "C", "D", "Z"].map(str::to_owned);
+    run.names = (0..).zip(names).collect();
+    run.window = Nanos::from_millis(300_000);
+    let mut first_hour = 0;
+    for window in 1..=28 * 288 {
+        for _ in 0..30 {
+            run.model.record(&run.path.trip(run.block)).unwrap();
+            run.block += 1;
+        }
+        run.model.end_window();
+        run.push(CLOCK.when(run.now()).before(run.window));
+        if window % 12 == 0 {
+            run.model.watch_changes(&run.names);
+        }
+        if window == 12 {
+            first_hour = resident();
+        }
+        if window % (7 * 288) == 0 {
+            let rows = run.model.memory() >> 10;
+            let text = Arc::make_mut(&mut run.state).text().len() >> 10;
+            let process = resident() - first_hour;
+            row!(
+                "after {} weeks: rows {rows}, text {text}, process {process}",
+                window / 2016
+            );
+        }
     }
 }
 

@@ -28,7 +28,7 @@ fn tables() {
     let Ok(wanted) = std::env::var("STS_TRIALS") else {
         return;
     };
-    let tables: [(&str, fn()); 20] = [
+    let tables: [(&str, fn()); 22] = [
         ("false", finite::false_verdicts),
         ("power", power::power),
         ("special", finite::special),
@@ -40,6 +40,7 @@ fn tables() {
         ("tails", state::tails),
         ("sequences", state::sequences),
         ("weeks", weeks::false_verdicts),
+        ("memory", endless::memory),
         ("steps", weeks::steps),
         ("slow", weeks::slow),
         ("bursts", endless::bursts),
@@ -49,6 +50,7 @@ fn tables() {
         ("seldom", endless::seldom),
         ("cost", finite::cost),
         ("cost", weeks::cost),
+        ("cost", endless::cost),
     ];
     let is_wanted = |name: &str| wanted == "all" || wanted.split(',').any(|w| w == name);
     for (name, table) in tables {

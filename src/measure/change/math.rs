@@ -25,12 +25,17 @@ pub(super) fn ln(x: f64) -> f64 {
 
 /// The mean of the middle one or two values; 0 for none. Reorders `values`.
 pub(super) fn median(values: &mut [i64]) -> f64 {
-    values.sort_unstable();
     let n = values.len();
-    match n {
-        0 => 0.0,
-        _ => (values[(n - 1) / 2] as f64 + values[n / 2] as f64) / 2.0,
+    if n == 0 {
+        return 0.0;
     }
+    let (below, upper, _) = values.select_nth_unstable(n / 2);
+    let upper = *upper as f64;
+    let lower = match n % 2 {
+        0 => below.iter().max().map_or(upper, |lower| *lower as f64),
+        _ => upper,
+    };
+    (lower + upper) / 2.0
 }
 
 /// The arithmetic mean; 0 for none.

@@ -33,6 +33,7 @@ pub use records::{
 };
 pub use runs::{Against, Judged, Lasting, Named, RunFigures, RunHistory, NEEDED_RUNS};
 
+use crate::measure::series::exact_quantile;
 use crate::time::{MonoTime, Nanos, SignedNanos};
 use level::Level;
 use own_blocks::{Batches, Blocks};
@@ -219,7 +220,7 @@ impl Search {
             return changes;
         };
         self.blocks.delays(&mut self.delays);
-        let levels = self.levels(batches);
+        let (levels, medians) = self.levels(batches);
         changes.findings = levels
             .iter()
             .map(|placed| self.level_finding(*placed))
@@ -235,8 +236,14 @@ impl Search {
         changes
             .findings
             .sort_unstable_by_key(|finding| std::cmp::Reverse(finding.amount.abs()));
-        changes.least = self.least(&levels, batches);
+        changes.least = self.least(&levels, medians, batches);
         changes
+    }
+
+    /// Figures of all blocks; `None` for a run that is too short.
+    pub(super) fn figures_of_all(&mut self) -> Option<Figures> {
+        let own_blocks = self.blocks.len();
+        (own_blocks >= Self::NEEDED_BLOCKS).then(|| self.figures(0, own_blocks).0)
     }
 
     /// The changes of the median alone.
@@ -245,15 +252,18 @@ impl Search {
             return Vec::new();
         };
         self.blocks.delays(&mut self.delays);
-        let levels = self.levels(batches).into_iter();
+        let (levels, _) = self.levels(batches);
+        let levels = levels.into_iter();
         levels.map(|placed| self.level_finding(placed)).collect()
     }
 
-    /// The changes of the median, each fitted with the others taken off.
-    fn levels(&mut self, batches: Batches) -> Vec<Placed> {
+    /// The changes of the median, each fitted with the others taken off, and the medians that were
+    /// searched last.
+    fn levels(&mut self, batches: Batches) -> (Vec<Placed>, Vec<f64>) {
         let mut found: Vec<Placed> = Vec::new();
+        let mut medians = Vec::new();
         while found.len() < MOST {
-            let medians = self.without(&found, None, batches);
+            medians = self.without(&found, None, batches);
             let levels = match level::find(&medians, batches) {
                 Some(level) => vec![level],
                 None if found.is_empty() => (2..=MOST)
@@ -278,7 +288,7 @@ impl Search {
             found.retain(|placed| placed.level.amount.abs() >= FLOOR_NS);
         }
         join(&mut found, batches);
-        found
+        (found, medians)
     }
 
     /// The batch medians of the delays less the changes found, except for the one at `except`.
@@ -421,23 +431,39 @@ impl Search {
         (inside, beside)
     }
 
-    fn least(&mut self, levels: &[Placed], batches: Batches) -> Option<Least> {
+    /// Without `levels`, `medians` are those of the batches, and the excesses are known.
+    fn least(&mut self, levels: &[Placed], medians: Vec<f64>, batches: Batches) -> Option<Least> {
         let length = self.blocks.time(batches.blocks).since(self.blocks.time(0));
         if length < LEAST_FROM {
             return None;
         }
-        let medians = self.without(levels, None, batches);
+        let medians = if levels.is_empty() {
+            medians
+        } else {
+            let medians = self.without(levels, None, batches);
+            tail::excesses(&self.rest, &mut self.scratch);
+            std::mem::swap(&mut self.rest, &mut self.scratch);
+            medians
+        };
         let delay = level::least(&medians);
-        tail::excesses(&self.rest, &mut self.scratch);
-        self.scratch.sort_unstable();
         let tail = (batches.blocks >= SHARES_FROM).then(|| {
+            let late = &mut self.scratch;
+            late.clear();
+            late.extend(self.rest.iter().filter(|excess| **excess as f64 > delay));
             // Where few of the blocks are anyway: a share is nothing among what the part varies by.
-            let usual = self.scratch[batches.blocks - 1 - batches.blocks / 50];
-            let delay = delay.max(usual as f64);
-            let late = self
-                .scratch
-                .partition_point(|excess| *excess as f64 <= delay);
-            let beside = (batches.blocks - late) as f64 / batches.blocks as f64;
+            let few = batches.blocks / 50;
+            let (delay, late) = if late.len() > few {
+                let place = late.len() - 1 - few;
+                let (_, usual, later) = late.select_nth_unstable(place);
+                let usual = *usual;
+                (
+                    usual as f64,
+                    later.iter().filter(|excess| **excess > usual).count(),
+                )
+            } else {
+                (delay, late.len())
+            };
+            let beside = late as f64 / batches.blocks as f64;
             let share = tail::least_share(batches.blocks, beside, self.parts);
             LeastTail {
                 delay: nanos(delay).abs(),
@@ -489,18 +515,14 @@ fn join(found: &mut Vec<Placed>, batches: Batches) {
     found.retain(|placed| placed.level.amount.abs() >= FLOOR_NS.max(placed.level.error));
 }
 
-/// Sorts `values`; zero if there are none.
+/// Reorders `values`; zero if there are none.
 fn figures(values: &mut [i64]) -> Figures {
     let mean = values.iter().map(|value| *value as f64).sum::<f64>() / values.len().max(1) as f64;
-    values.sort_unstable();
-    let at = |share: usize| {
-        let rank = (values.len() * share).div_ceil(100).max(1) - 1;
-        SignedNanos(values.get(rank).copied().unwrap_or_default())
-    };
+    let [p50, p95] = [0.50, 0.95].map(|share| exact_quantile(values, share).unwrap_or_default());
     Figures {
-        p50: at(50),
+        p50: SignedNanos(p50),
         mean: nanos(mean),
-        p95: at(95),
+        p95: SignedNanos(p95),
     }
 }
 

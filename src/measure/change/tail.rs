@@ -61,25 +61,37 @@ impl Tail {
 /// Each own block's delay less the 30 % quantile of those around it, into `out`.
 pub(super) fn excesses(delays: &[i64], out: &mut Vec<i64>) {
     out.clear();
-    let mut around: Vec<i64> = Vec::with_capacity(2 * AROUND + 1);
-    let insert = |around: &mut Vec<i64>, value: i64| {
-        let place = around.partition_point(|v| *v < value);
-        around.insert(place, value);
-    };
+    let mut around = [i64::MAX; 2 * AROUND + 1];
     for value in &delays[..AROUND.min(delays.len())] {
-        insert(&mut around, *value);
+        replace(&mut around, i64::MAX, *value);
     }
     for (index, delay) in delays.iter().enumerate() {
-        if let Some(next) = delays.get(index + AROUND) {
-            insert(&mut around, *next);
-        }
-        if let Some(old) = index.checked_sub(AROUND + 1) {
-            let place = around.partition_point(|v| *v < delays[old]);
-            around.remove(place);
-        }
-        let base = around[(BASE * (around.len() - 1) as f64) as usize];
+        // Places without a block hold the greatest value, and come last.
+        let next = delays.get(index + AROUND).copied();
+        let old = index.checked_sub(AROUND + 1).map(|old| delays[old]);
+        replace(
+            &mut around,
+            old.unwrap_or(i64::MAX),
+            next.unwrap_or(i64::MAX),
+        );
+        let count = index.min(AROUND) + 1 + AROUND.min(delays.len() - 1 - index);
+        let base = around[(BASE * (count - 1) as f64) as usize];
         out.push(delay.saturating_sub(base));
     }
+}
+
+/// Replaces the value `old` among sorted ones by `new`.
+fn replace(sorted: &mut [i64], old: i64, new: i64) {
+    let mut place = sorted.partition_point(|value| *value < old);
+    while place + 1 < sorted.len() && sorted[place + 1] < new {
+        sorted[place] = sorted[place + 1];
+        place += 1;
+    }
+    while place > 0 && sorted[place - 1] > new {
+        sorted[place] = sorted[place - 1];
+        place -= 1;
+    }
+    sorted[place] = new;
 }
 
 /// The highest delay that counts for amounts: `middle` plus three times the usual excess of late
@@ -97,8 +109,12 @@ pub(super) fn find(
     logs: &mut CountLogs,
 ) -> Option<Tail> {
     logs.reach(batches.blocks);
-    let mut ranked = excesses.to_vec();
+    // On a quiet part the floor divides: a quantile may lie among the late blocks themselves.
+    let floor = FLOOR_NS as i64;
+    let above_floor = excesses.iter().copied().filter(|excess| *excess > floor);
+    let mut ranked: Vec<i64> = above_floor.collect();
     ranked.sort_unstable();
+    let below = excesses.len() - ranked.len();
     let mut best: Option<Tail> = None;
     let mut take = |found: Option<Tail>| {
         if found.is_some_and(|found| best.map_or(true, |best| found.ratio > best.ratio)) {
@@ -108,9 +124,8 @@ pub(super) fn find(
     let mut late = vec![false; excesses.len()];
     let mut before = None;
     for level in LEVELS {
-        let above = ranked[((level * ranked.len() as f64) as usize).min(ranked.len() - 1)];
-        // On a quiet part the floor divides: a quantile may lie among the late blocks themselves.
-        let above = above.max(FLOOR_NS as i64);
+        let rank = ((level * excesses.len() as f64) as usize).min(excesses.len() - 1);
+        let above = rank.checked_sub(below).map_or(floor, |rank| ranked[rank]);
         if before == Some(above) {
             continue;
         }
@@ -135,11 +150,14 @@ fn scan(late: &[bool], batches: Batches, logs: &CountLogs) -> Option<Tail> {
     // Late blocks, and runs of neighbouring ones that begin, before each batch.
     let mut hits = [0usize; 41];
     let mut runs = [0usize; 41];
+    let mut starts = [0usize; 41];
     let mut before = false;
     for batch in 0..k {
+        let range = batches.range(batch, batch + 1);
+        starts[batch + 1] = range.end;
         hits[batch + 1] = hits[batch];
         runs[batch + 1] = runs[batch];
-        for late in &late[batches.range(batch, batch + 1)] {
+        for late in &late[range] {
             hits[batch + 1] += usize::from(*late);
             runs[batch + 1] += usize::from(*late && !before);
             before = *late;
@@ -157,7 +175,7 @@ fn scan(late: &[bool], batches: Batches, logs: &CountLogs) -> Option<Tail> {
         if nominal.min(k * count - nominal) < SPAN * k {
             return 0.0;
         }
-        let inside = batches.range(from, to).len();
+        let inside = starts[to] - starts[from];
         let c = hits[to] - hits[from];
         let split = logs.likelihood(c, inside) + logs.likelihood(all - c, count - inside);
         2.0 * (split - same)

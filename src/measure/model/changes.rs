@@ -89,15 +89,16 @@ pub(super) fn search_part(
     history: Option<&PathHistory>,
     started: WallTime,
 ) -> PartChanges {
-    fill(search, rows, column, 0);
+    fill(search, rows, column, usize::MAX);
     let mut found = search.changes();
+    let all = found.findings.is_empty().then(|| search.figures_of_all());
     let earlier = history
         .and_then(|history| history.parts.get(&column.part))
         .cloned();
     let judged = earlier.map(|mut earlier| earlier.judge(search, started));
     let against = judged.and_then(|judged| judged.against);
     add_latest(search, rows, column, &mut found);
-    let Column { part, column, .. } = column;
+    let Column { part, .. } = column;
     let end = rows.latest();
     let mut changes: Vec<Change> = found
         .findings
@@ -126,8 +127,10 @@ pub(super) fn search_part(
     }
     changes.sort_unstable_by_key(|change| std::cmp::Reverse(change.amount.abs()));
     let baseline = against.map(|against| against.usual);
-    let [p50, baseline_p95] = beside(&found, rows, column);
-    let baseline = baseline.or(p50);
+    let beside = found.findings.first().map(|largest| largest.beside);
+    let beside = beside.or(all.flatten());
+    let baseline = baseline.or(beside.map(|beside| beside.p50));
+    let baseline_p95 = beside.map(|beside| beside.p95);
     let increase = against.map(|against| against.amount);
     let lasts = changes.iter().find(|change| change.until.is_none());
     let increase = lasts.map(|change| change.amount).or(increase);
@@ -155,14 +158,13 @@ pub(super) fn search_part(
 fn add_latest(search: &mut Search, rows: &Rows, column: Column, found: &mut Changes) {
     let is_rise = |found: &Finding| found.until.is_none() && found.amount.0 > 0;
     let is_known = |found: &Finding| is_rise(found) && found.kind == FindingKind::Level;
-    let count = rows.searched().count();
-    let two_batches = count / 20;
-    let old = rows.searched().nth(count - two_batches.min(count));
+    let count = rows.searched().len();
+    let old = rows.latest_searched(count / 20).next();
     let is_slow = old.is_some_and(|row| rows.latest().since(MonoTime(row.at)) > LEVEL_STANDS);
     if !rows.is_endless() || count <= LATEST || !is_slow || found.findings.iter().any(is_known) {
         return;
     }
-    fill(search, rows, column, count - LATEST);
+    fill(search, rows, column, LATEST);
     let mut levels = search.levels_alone();
     let is_large = |level: &Finding| level.amount.0 >= MATTERS_NS.max(level.beside.p50.0 / 20);
     levels.retain(|level| is_rise(level) && level.shape == Shape::Step && is_large(level));
@@ -173,14 +175,14 @@ fn add_latest(search: &mut Search, rows: &Rows, column: Column, found: &mut Chan
     }
 }
 
-/// Pushes a column into the search, without the first `skipped` rows.
-pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column, skipped: usize) {
+/// Pushes a column of the latest `most` rows into the search.
+pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column, most: usize) {
     search.clear();
     let read = Reading {
         column: column.column,
         ..Reading::default()
     };
-    for row in rows.searched().skip(skipped) {
+    for row in rows.latest_searched(most) {
         if let Some(delay) = read.of(row.at, row.cells) {
             search.push(Block {
                 at: MonoTime(row.at),
@@ -190,24 +192,6 @@ pub(super) fn fill(search: &mut Search, rows: &Rows, column: Column, skipped: us
             });
         }
     }
-}
-
-/// Median and 95th percentile beside the largest change, else of all blocks; `None` for a run that
-/// is too short.
-fn beside(found: &Changes, rows: &Rows, column: usize) -> [Option<SignedNanos>; 2] {
-    if let Some(largest) = found.findings.first() {
-        return [Some(largest.beside.p50), Some(largest.beside.p95)];
-    }
-    if found.own_blocks < Search::NEEDED_BLOCKS {
-        return [None, None];
-    }
-    let read = Reading {
-        column,
-        ..Reading::default()
-    };
-    let values = rows.searched().filter_map(|row| read.of(row.at, row.cells));
-    let mut values: Vec<i64> = values.collect();
-    [0.50, 0.95].map(|share| exact_quantile(&mut values, share).map(SignedNanos))
 }
 
 fn figure_of(kind: FindingKind) -> Figure {

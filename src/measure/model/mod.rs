@@ -499,7 +499,7 @@ impl Model {
         let parts = path.map_or_else(Vec::new, |path| path.parts());
         let mut search = Search::new(parts.len() + self.servers().count().max(1));
         let mut judge = |part: Part, rows: &Rows, column: usize, flag| {
-            changes::fill(&mut search, rows, Column { part, column, flag }, 0);
+            changes::fill(&mut search, rows, Column { part, column, flag }, usize::MAX);
             let known = history.parts.get_or_insert_with(part, Default::default);
             known.judge(&mut search, self.started);
         };

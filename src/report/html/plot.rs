@@ -2,6 +2,7 @@
 //!
 //! Each slot has a band from the least value to the 95th percentile, and the median as a line.
 
+use super::super::text::signed_millis;
 use super::super::Report;
 use super::chart::{
     axis, escape, label, percent, row, span, ticks, time, upright, within, worth_drawing, Drawn,
@@ -179,7 +180,7 @@ pub(super) fn section(report: &Report, out: &mut String) {
         row(out, panel.class, panel.name, picture, &figures(last, panel));
     }
     axis(out, &times, "");
-    list(&events, out);
+    list(&events, timeline.end(), out);
     out.push_str("</section>\n");
 }
 
@@ -320,7 +321,8 @@ fn clock(moment: WallTime, dated: bool) -> String {
     text.get(range).unwrap_or(&text).to_owned()
 }
 
-/// Returns the latest clock steps, notices and changes of SLA states, in order of time.
+/// Returns the changes of the verdict, and the latest clock steps, notices and changes of SLA
+/// states, in order of time.
 fn happened(report: &Report, timeline: &Timeline) -> Vec<(WallTime, String)> {
     let own = timeline.events.iter().map(|event| {
         let what = match &event.kind {
@@ -338,16 +340,38 @@ fn happened(report: &Report, timeline: &Timeline) -> Vec<(WallTime, String)> {
     });
     let mut events: Vec<_> = own.chain(changes).collect();
     events.sort_by_key(|event| event.0);
-    events.split_off(events.len().saturating_sub(EVENTS))
+    let verdict = &report.statistics.verdict;
+    let named = |name: &str, by: SignedNanos| {
+        format!("{name}: {} ms", signed_millis(by)).replace("->", "\u{2192}")
+    };
+    let also = verdict.also.iter().filter_map(|also| {
+        let since = also.since?;
+        Some((since, named(&also.name, also.increase)))
+    });
+    let changed = verdict.since.zip(verdict.increase);
+    let changed = changed.map(|(since, by)| (since, named(&verdict.name, by)));
+    // These stay, however many others there are.
+    let changed: Vec<_> = changed.into_iter().chain(also).collect();
+    let most = EVENTS.saturating_sub(changed.len());
+    let mut latest = events.split_off(events.len().saturating_sub(most));
+    latest.extend(changed);
+    latest.sort_by_key(|event| event.0);
+    latest
 }
 
-fn list(events: &[(WallTime, String)], out: &mut String) {
+/// Lists the events, with the date where it is not that of `end`.
+fn list(events: &[(WallTime, String)], end: WallTime, out: &mut String) {
     if events.is_empty() {
         return;
     }
     out.push_str("<ol>");
     for (at, what) in events {
-        let _ = write!(out, "<li>{} {}</li>", clock(*at, false), escape(what));
+        let date = clock(*at, true);
+        let date = match date == clock(end, true) {
+            true => String::new(),
+            false => date + " ",
+        };
+        let _ = write!(out, "<li>{date}{} {}</li>", clock(*at, false), escape(what));
     }
     out.push_str("</ol>\n");
 }

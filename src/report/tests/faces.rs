@@ -8,8 +8,12 @@ use super::super::{
 };
 use super::json::{parse, Value};
 use super::samples;
-use crate::measure::{Basis, FlowPart, FlowStatistics, Part, Verdict, VerdictKind};
-use crate::time::SignedNanos;
+use crate::measure::tests::simulator::{Random, SimPath, MS};
+use crate::measure::timeline::{EventKind, TimelineEvent};
+use crate::measure::{
+    Baseline, Basis, FlowPart, FlowStatistics, Model, Part, Verdict, VerdictKind,
+};
+use crate::time::{MonoTime, Now, SignedNanos, WallTime};
 
 /// One set of measurements with a verdict of each kind.
 fn reports() -> Vec<Report> {
@@ -192,6 +196,130 @@ fn every_face_has_the_same_two_answers_for_every_kind_of_verdict() {
         VerdictKind::None,
     ];
     assert_eq!(seen, all);
+}
+
+/// The report of 300 blocks along A -> B -> C -> Z, with the part that became slower on the way.
+fn changed_report(seed: u64) -> (Report, Part) {
+    let mut random = Random::new(seed);
+    let mut path = SimPath::new(4, seed);
+    path.arrivals = true;
+    path.delays_ns = (0..3)
+        .map(|_| [(1.0 + 15.0 * random.unit()) * MS; 2])
+        .collect();
+    let place = random.below(3) as usize;
+    let more = (1.0 + 20.0 * random.unit()) * MS;
+    let from = 60 + random.below(180);
+    let is_segment = random.below(2) == 0;
+    let hop = place as u8;
+    let part = match is_segment {
+        true => Part::Segment {
+            from: hop,
+            to: hop + 1,
+        },
+        false => Part::Host(hop + 1),
+    };
+    let started = WallTime(1_700_000_000_000_000_000 + seed * 3_600_000_000_000);
+    let mut model = Model::new(Baseline::Run, None, started);
+    for block in 0..300 {
+        if block == from && is_segment {
+            path.delays_ns[place][random.below(2) as usize] += more;
+        } else if block == from {
+            path.nodes[place + 1].residence_ns[0] += more;
+        }
+        model.record(&path.trip(block)).unwrap();
+    }
+    let mono = MonoTime(path.at(300) as u64);
+    let wall = WallTime(started.0 + mono.0);
+    let now = Now { wall, mono };
+    let names = (0..).zip(["A", "B", "C", "Z"].map(str::to_owned)).collect();
+    let mut report = samples::full();
+    (report.started, report.ended) = (started, wall);
+    report.limits.clear();
+    report.events.clear();
+    report.statistics = model.statistics(&names, now);
+    report.timeline = model.timeline(60, now);
+    (report, part)
+}
+
+/// The number of milliseconds that follows `before` in `text`.
+fn ms_after(text: &str, before: &str) -> Option<f64> {
+    let (_, rest) = text.split_once(before)?;
+    let number = rest.split([' ', '<']).next()?;
+    number.trim_start_matches('+').parse().ok()
+}
+
+#[test]
+fn every_face_names_the_same_part_amount_and_time_of_a_measured_change() {
+    for seed in 0..60 {
+        let (mut report, part) = changed_report(seed);
+        let verdict = report.statistics.verdict.clone();
+        assert_eq!(verdict.part, Some(part), "seed {seed}: {}", verdict.text);
+        let amount = verdict.increase.expect("an amount");
+        let is_amount = |ms: f64| (ms - amount.as_millis_f64()).abs() < 0.006 * ms.abs();
+        let since = verdict.since.expect("a beginning").to_string();
+        let since = &since[11..19];
+        let name = &verdict.name;
+        let sentence = &verdict.text;
+        let what = format!("seed {seed}: {sentence}");
+        assert!(sentence.contains(since), "{what}");
+        assert!(ms_after(sentence, ": +").is_some_and(is_amount), "{what}");
+
+        // So many other events that the list has no room for all.
+        let timeline = report.timeline.as_mut().expect("a timeline");
+        let (start, end) = (timeline.start, timeline.end());
+        let notice = |number: i64| TimelineEvent {
+            at: start + SignedNanos((end - start).0 / 30 * number),
+            kind: EventKind::Notice(format!("notice {number}")),
+        };
+        timeline.events = (0..30).map(notice).collect();
+        let page = html::render(&report, Page::File);
+        let page = page.replace("&gt;", ">").replace('\u{2192}', "->");
+        let holds = |shown: &str| {
+            let shown = flat(shown).to_lowercase();
+            shown.contains(&flat(sentence).to_lowercase())
+        };
+        assert!(holds(&page), "{what}: {page}");
+        let event = format!("<li>{since} {name}: ");
+        let shown = ms_after(&page, &event);
+        assert!(shown.is_some_and(is_amount), "{what}: no {event} in {page}");
+
+        let style = TextStyle::default();
+        let nagios = nagios::render(&report);
+        for (face, shown) in [("text", text::render(&report, &style)), ("nagios", nagios)] {
+            assert!(holds(&shown), "{what}: {face}: {shown}");
+        }
+        let whole = json_face::render(&report);
+        let end = json_face::end_line(&report);
+        for shown in [whole, end] {
+            let value = parse(shown.as_bytes()).unwrap();
+            let text_at = |path: &str| value.at(path).and_then(Value::as_str);
+            assert_eq!(text_at("verdict/name"), Some(&**name), "{what}");
+            assert_eq!(text_at("verdict/text"), Some(&**sentence), "{what}");
+            let at = text_at("verdict/since").expect("a beginning");
+            assert!(at.contains(since), "{what}: {at}");
+            let increase = value.at("verdict/increase_ns").and_then(Value::as_i64);
+            assert_eq!(increase, Some(amount.0), "{what}");
+        }
+        let observed = Observed {
+            path: None,
+            report: Some(&report),
+            figures: NodeFigures::default(),
+        };
+        let metrics = prometheus::render(&[observed], Exposition::Text);
+        let info = metrics
+            .lines()
+            .find(|line| line.starts_with("subsegment_verdict_info{"))
+            .expect("a verdict");
+        assert!(info.contains(&format!("name=\"{name}\"")), "{what}: {info}");
+        let gauge = match part {
+            Part::Segment { .. } => "subsegment_segment_increase_seconds{",
+            _ => "subsegment_host_increase_seconds{",
+        };
+        let increases = metrics.lines().filter(|line| line.starts_with(gauge));
+        let values = increases.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let largest = values.fold(0.0, f64::max);
+        assert!(is_amount(largest * 1e3), "{what}: {largest} s");
+    }
 }
 
 #[test]

@@ -157,6 +157,7 @@ impl Search {
         if self.delays.len() < RUN_NEEDS {
             return None;
         }
+        self.delays.sort_unstable();
         let p50 = median(&mut self.delays) as i64;
         let mut late = [0u16; STEPS];
         for (step, count) in late.iter_mut().enumerate() {
