@@ -473,7 +473,7 @@ impl Track {
                 self.by_ts_val.push_back(waiting);
                 full
             }
-            None if passed.behind => return false,
+            None if passed.behind => false,
             None => {
                 self.uneven = true;
                 let full = self.by_sequence.len() >= of.bound;
