@@ -235,7 +235,7 @@ impl Analyzer {
         }
     }
 
-    /// Returns the record in a slot, and which end sent the segment if it belongs to it, and whether
+    /// Returns the record in a slot, the end that sent the segment if it belongs to it, and whether
     /// there is data.
     #[inline]
     fn guess(&self, at: u32, segment: &TcpSegment<'_>) -> Option<(&Flow, usize, bool)> {
