@@ -6,8 +6,9 @@ mod util;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 use util::http::{ask, metrics_of, until};
-use util::{Dir, Node, LONG};
+use util::{pass, Dir, Node, LONG};
 
 /// A step of a conversation: bytes of the client, then the server's answer to them.
 type Step = (&'static [u8], &'static [u8]);
@@ -240,6 +241,28 @@ fn the_first_request_of_a_connection_has_its_parts_however_long_its_head_is() {
         complete += usize::from(!parts.is_empty());
     }
     assert!(complete >= 15, "{complete} of 20 responses had their parts");
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_first_head_is_no_slow_connect() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let exit = Node::to("B", listener.local_addr().unwrap(), &["-r"]);
+    let entry = Node::to("A", exit.address, &["--accept", "raw", "--server-timing"]);
+    let mut client = TcpStream::connect(entry.address).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(LONG)).unwrap();
+    }
+    pass(Duration::from_secs(2));
+    client.write_all(b"Host: h\r\n\r\n").unwrap();
+    read_to(&mut server, &mut Vec::new(), b"\r\n\r\n");
+    server.write_all(b"HTTP/1.1 204 No\r\n\r\n").unwrap();
+    let mut seen = Vec::new();
+    read_to(&mut client, &mut seen, b"\r\n\r\n");
+    let head = String::from_utf8(seen).unwrap();
+    let (parts, total) = parts(&head);
+    assert!(!parts.is_empty() && total < 1_900.0, "{head}");
 }
 
 #[test]

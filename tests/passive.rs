@@ -120,12 +120,14 @@ fn assert_equal_to_tshark(path: &Path, found: &Analysis) {
         "tcp.flags.reset",
         "tcp.analysis.initial_rtt",
         "tcp.len",
+        "tcp.analysis.keep_alive",
     ];
     #[derive(Default)]
     struct Counted {
         events: [(u64, i64); 4],
         packets: u64,
         bytes: u64,
+        probes: u64,
     }
     let mut counted: HashMap<(u64, String), Counted> = HashMap::new();
     let mut initial: HashMap<u64, i64> = HashMap::new();
@@ -134,7 +136,9 @@ fn assert_equal_to_tshark(path: &Path, found: &Analysis) {
         let is = |at: usize| matches!(row[at].as_str(), "1" | "True");
         let of = counted.entry((stream, row[1].clone())).or_default();
         of.packets += 1;
-        of.bytes += row[8].parse::<u64>().unwrap();
+        let length = row[8].parse::<u64>().unwrap();
+        of.bytes += length;
+        of.probes += u64::from(length == 1 && !row[9].is_empty());
         let happened = [is(3) && !is(4), is(3) && is(4), is(5), is(6)];
         for (event, happened) in of.events.iter_mut().zip(happened) {
             if happened {
@@ -155,10 +159,19 @@ fn assert_equal_to_tshark(path: &Path, found: &Analysis) {
             let sent = flow.of(side);
             let key = (flow.id, flow.ends[side as usize].port.to_string());
             let of = counted.remove(&key).unwrap_or_default();
-            let event = |event: Event| (event.count, event.last.map_or(0, |time| time.0 as i64));
+            let event = |event: Event| (event.count, event.last().map_or(0, |time| time.0 as i64));
             let events = [sent.syn, sent.syn_ack, sent.fin, sent.rst].map(event);
             assert_eq!(events, of.events, "{} {side:?}", flow.ends[0]);
-            assert_eq!((sent.packets, sent.payload_bytes), (of.packets, of.bytes));
+            assert_eq!(sent.packets, of.packets);
+            // A byte sent again after its acknowledgment, as on a busy machine, is no payload but
+            // looks like a probe: tshark has its byte.
+            let probes = of.bytes - sent.payload_bytes;
+            assert!(
+                probes <= sent.keep_alives.min(of.probes),
+                "{probes} of {} and {}",
+                sent.keep_alives,
+                of.probes
+            );
         }
         let both = (flow.syn_to_synack, flow.synack_to_ack);
         let own = match both {
@@ -370,7 +383,7 @@ fn refused_lost_syn_and_half_close_equal_tshark() {
         "the lost SYN was counted in: {there} ms"
     );
     assert_eq!(half.ended(), Ended::Fin);
-    assert!(half.of(Side::Client).fin.last < half.of(Side::Server).first_data);
+    assert!(half.of(Side::Client).fin.last() < half.of(Side::Server).first_data);
     assert_eq!(half.of(Side::Server).payload_bytes, 50_000);
     assert_eq!(refused.ended(), Ended::Rst);
     assert_eq!(

@@ -144,7 +144,13 @@ pub fn read<'a, J: Judge>(
     mut field: impl FnMut(&'a [u8], &'a [u8]),
 ) -> BodyLength {
     let mut framing = Framing::default();
-    let mut lines = head.split(|byte| *byte == b'\n');
+    let mut rest = Some(head);
+    let mut lines = std::iter::from_fn(|| {
+        let all = rest?;
+        let end = position(b'\n', all);
+        rest = end.map(|end| &all[end + 1..]);
+        Some(end.map_or(all, |end| &all[..end]))
+    });
     let first = lines.next().unwrap_or_default();
     let mut host = Host::default();
     if J::LOOKS {
@@ -152,7 +158,7 @@ pub fn read<'a, J: Judge>(
         host = Host::of(kind, first, judge);
     }
     for line in lines {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+        let Some(colon) = position(b':', line) else {
             if J::LOOKS && !matches!(line, [] | [b'\r']) {
                 judge.doubt(Doubt::NoColon);
             }
@@ -183,6 +189,25 @@ pub fn read<'a, J: Judge>(
         }
     }
     framing.found(judge)
+}
+
+/// Returns the place of the first `byte`; eight bytes are looked at at a time.
+#[inline]
+pub(crate) fn position(byte: u8, bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (mut at, mut rest) = (0, bytes);
+    while let Some((&[a, b, c, d, e, f, g, h], later)) = rest.split_first_chunk() {
+        // The lowest zero byte of `word` has the lowest bit of `found`.
+        let word = u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ (ONES * u64::from(byte));
+        let found = word.wrapping_sub(ONES) & !word & (ONES << 7);
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+        rest = later;
+    }
+    let left = rest.iter().position(|of| *of == byte)?;
+    Some(at + left)
 }
 
 /// The fields that say how long a message is.
@@ -335,6 +360,21 @@ fn authority(target: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_of_a_byte_is_found_wherever_it_is() {
+        for length in 0..40 {
+            for at in 0..length {
+                for (byte, other) in [(b'\n', b'a'), (b':', b';'), (0, 1), (0xff, 0x7f), (0x80, 0)]
+                {
+                    let mut bytes = vec![other; length];
+                    assert_eq!(position(byte, &bytes), None);
+                    bytes[at..].fill(byte);
+                    assert_eq!(position(byte, &bytes), Some(at), "{length} {byte}");
+                }
+            }
+        }
+    }
     use crate::random::Random;
 
     fn judged(kind: MessageKind, head: &[u8]) -> (BodyLength, Vec<Doubt>) {

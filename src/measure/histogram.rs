@@ -8,6 +8,7 @@
 
 use super::Summary;
 use crate::time::{Nanos, SignedNanos};
+use std::borrow::Cow;
 
 /// log2 of the buckets per power of two.
 const PRECISION: u32 = 6;
@@ -38,14 +39,23 @@ pub const BUCKETS_NS: [i64; 17] = [
     10_000_000_000,
 ];
 
-/// The counts of signed delays by size: all that a quantile needs.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The latest values that wait for their buckets: these lie elsewhere in memory, and are looked for
+/// once for so many values.
+const WAITING: usize = 7;
+
+/// The counts of signed delays by size: all that a quantile needs. It is a line of the cache.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Counts {
-    /// Index and count of each bucket with a value, in rising order of the values.
-    buckets: Vec<(i16, u32)>,
     count: u64,
     min: i64,
     max: i64,
+    /// The buckets of the latest values.
+    waiting: [i16; WAITING],
+    /// How many wait.
+    waits: u16,
+    /// Index and count of each bucket with an earlier value, in rising order of the values.
+    buckets: Vec<(i16, u32)>,
 }
 
 impl Counts {
@@ -53,22 +63,44 @@ impl Counts {
     #[inline]
     pub fn record(&mut self, value: SignedNanos) {
         let value = value.0;
-        let index = index(value);
-        match self.buckets.binary_search_by_key(&index, |bucket| bucket.0) {
-            Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(1),
-            Err(at) => {
-                if self.buckets.capacity() == 0 {
-                    self.buckets.reserve_exact(BUCKETS_AT_FIRST);
-                }
-                self.buckets.insert(at, (index, 1));
-            }
+        if usize::from(self.waits) == WAITING {
+            self.settle();
         }
+        self.waiting[usize::from(self.waits)] = index(value);
+        self.waits += 1;
         if self.count == 0 {
             (self.min, self.max) = (value, value);
         }
         self.min = self.min.min(value);
         self.max = self.max.max(value);
         self.count += 1;
+    }
+
+    /// Brings the values that wait to their buckets.
+    #[inline(never)]
+    pub fn settle(&mut self) {
+        for index in &self.waiting[..usize::from(self.waits)] {
+            match self.buckets.binary_search_by_key(index, |bucket| bucket.0) {
+                Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(1),
+                Err(at) => {
+                    if self.buckets.capacity() == 0 {
+                        self.buckets.reserve_exact(BUCKETS_AT_FIRST);
+                    }
+                    self.buckets.insert(at, (*index, 1));
+                }
+            }
+        }
+        self.waits = 0;
+    }
+
+    /// Returns the buckets of all values.
+    fn buckets(&self) -> Cow<'_, [(i16, u32)]> {
+        if self.waits == 0 {
+            return Cow::Borrowed(&self.buckets);
+        }
+        let mut all = self.clone();
+        all.settle();
+        Cow::Owned(all.buckets)
     }
 
     /// Returns the number of values.
@@ -87,8 +119,11 @@ impl Counts {
     /// result has no meaning.
     #[inline]
     pub fn warm(&self) -> u64 {
+        if usize::from(self.waits) < WAITING {
+            return 0;
+        }
         let middle = self.buckets.get(self.buckets.len() / 2);
-        self.count ^ middle.map_or(0, |bucket| u64::from(bucket.1))
+        middle.map_or(0, |bucket| u64::from(bucket.1))
     }
 
     /// Returns the smallest value that at least `share` (0 to 1) of all values do not exceed, to 1
@@ -101,7 +136,8 @@ impl Counts {
     pub fn quantiles<const N: usize>(&self, shares: [f64; N]) -> Option<[SignedNanos; N]> {
         // A bucket's count has an end, at 2^32: beyond it the largest value stands.
         let mut quantiles = [SignedNanos(self.max); N];
-        let (mut seen, mut buckets) = (0, self.buckets.iter());
+        let buckets = self.buckets();
+        let (mut seen, mut buckets) = (0, buckets.iter());
         let mut index = 0;
         for (quantile, share) in quantiles.iter_mut().zip(shares) {
             let rank = nearest_rank(share, self.count)?;
@@ -115,6 +151,14 @@ impl Counts {
             *quantile = SignedNanos(value(index).clamp(self.min, self.max));
         }
         Some(quantiles)
+    }
+}
+
+/// Two are equal if they hold the same values, whatever waits.
+impl PartialEq for Counts {
+    fn eq(&self, other: &Self) -> bool {
+        let figures = |of: &Self| (of.count, of.min, of.max);
+        figures(self) == figures(other) && self.buckets() == other.buckets()
     }
 }
 
@@ -169,15 +213,20 @@ impl Histogram {
 
     /// Returns the number of values at or below `bound`, to the 1 % that a bucket is wide.
     pub fn count_up_to(&self, bound: SignedNanos) -> u64 {
-        let buckets = self.counts.buckets.iter();
-        let below = buckets.take_while(|b| value(b.0) <= bound.0);
+        let buckets = self.counts.buckets();
+        let below = buckets.iter().take_while(|b| value(b.0) <= bound.0);
         below.map(|bucket| u64::from(bucket.1)).sum()
     }
 
     /// Returns the middle and the count of each bucket with a value, in rising order.
     pub fn rows(&self) -> impl Iterator<Item = (SignedNanos, u64)> + '_ {
-        let rows = self.counts.buckets.iter();
-        rows.map(|&(index, count)| (SignedNanos(value(index)), u64::from(count)))
+        let rows = self.counts.buckets().into_owned().into_iter();
+        rows.map(|(index, count)| (SignedNanos(value(index)), u64::from(count)))
+    }
+
+    /// Brings the values that wait to their buckets, so that reading them takes no copy.
+    pub fn settle(&mut self) {
+        self.counts.settle();
     }
 
     /// Returns the exact sum in nanoseconds.
@@ -317,7 +366,24 @@ mod tests {
                 (summary.min.0, summary.max.0),
                 (values[0], values[values.len() - 1])
             );
-            assert!(histogram.counts.buckets.len() <= 2 * (59 * 64 + 64));
+            assert!(histogram.counts.buckets().len() <= 2 * (59 * 64 + 64));
+        }
+    }
+
+    #[test]
+    fn values_that_wait_count_as_those_in_their_buckets() {
+        let mut random = Random::new(3);
+        let (mut one, mut other) = (Histogram::default(), Histogram::default());
+        for number in 0..500 {
+            let value = SignedNanos((random.bits() >> (random.bits() % 64)) as i64);
+            one.record(value);
+            other.record(value);
+            other.settle();
+            assert_eq!(one, other, "{number}");
+            assert_eq!(one.summary(), other.summary());
+            assert!(one.rows().eq(other.rows()));
+            assert_eq!(one.count_up_to(value), other.count_up_to(value));
+            assert_eq!(one.rows().map(|row| row.1).sum::<u64>(), number + 1);
         }
     }
 

@@ -8,6 +8,7 @@ use super::flow::{AlsoSeen, BoxedFlow, Flow};
 use super::fragments::Fragments;
 use super::key::{Key, Keyed, Printed};
 use super::packet::{self, Skip, TcpSegment, ACK, FIN, RST, SYN};
+use super::recency::{Recency, NONE};
 use super::sent::{Ended, Findings, Sample};
 use super::side::Side;
 use super::tally::Tally;
@@ -64,24 +65,6 @@ pub trait Observer {
     fn ended(&mut self, flow: BoxedFlow);
 }
 
-/// No slot: the end of a list.
-const NONE: u32 = u32::MAX;
-
-/// A list of slots by the time they were last seen, newest first.
-#[derive(Clone, Copy, Debug)]
-struct Recency {
-    newest: u32,
-    oldest: u32,
-}
-
-/// A slot's neighbours, apart from the flows: a step in the list then touches 8 bytes and not two
-/// records.
-#[derive(Clone, Copy, Debug)]
-struct Links {
-    newer: u32,
-    older: u32,
-}
-
 /// As large as a line of the cache, which the look at its flow brings.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -128,10 +111,9 @@ pub struct Analyzer {
     /// at anyway.
     index: HashMap<u64, u32, BuildHasherDefault<Printed>>,
     slots: Vec<Option<Slot>>,
-    links: Vec<Links>,
     free: Vec<u32>,
     /// [`OPEN`] and [`CLOSED`] flows.
-    lists: [Recency; 2],
+    recency: Recency,
     /// Flows that are closed.
     lingering: usize,
     /// No closed flow has lingered for long enough before this time.
@@ -145,10 +127,6 @@ pub struct Analyzer {
 impl Analyzer {
     /// An empty table.
     pub fn new(limits: Limits) -> Self {
-        let empty = Recency {
-            newest: NONE,
-            oldest: NONE,
-        };
         Self {
             limits: Limits {
                 max_flows: limits.max_flows.clamp(1, NONE as usize),
@@ -158,9 +136,8 @@ impl Analyzer {
             keyed: Keyed::new(),
             index: HashMap::default(),
             slots: Vec::new(),
-            links: Vec::new(),
             free: Vec::new(),
-            lists: [empty; 2],
+            recency: Recency::default(),
             lingering: 0,
             none_due_before: WallTime(0),
             fragments: Fragments::default(),
@@ -233,13 +210,21 @@ impl Analyzer {
                 Some(Content::Segment(of)) => self.index.get(&of.print).copied(),
                 Some(Content::Fragment) | None => None,
             });
-            let warm = slots.map(|at| {
-                self.slots
-                    .get(at? as usize)?
-                    .as_ref()
-                    .map(|slot| slot.flow.warm())
+            // One step after the other for all of them: none then waits for the step before.
+            let flows: [Option<(&Flow, usize, bool)>; BATCH] =
+                std::array::from_fn(|at| match &parsed[at] {
+                    Some(Content::Segment(of)) => self.guess(slots[at]?, &of.segment),
+                    Some(Content::Fragment) | None => None,
+                });
+            let flows = || flows.iter().flatten();
+            let near = flows().fold(0, |sum, (flow, sender, data)| {
+                sum ^ flow.warm(*sender, *data)
             });
-            std::hint::black_box(warm);
+            std::hint::black_box(near);
+            let far = flows().fold(0, |sum, (flow, sender, data)| {
+                sum ^ flow.warm_further(*sender, *data)
+            });
+            std::hint::black_box(far);
             for ((content, at), packet) in parsed.iter().zip(slots).zip(batch) {
                 match content {
                     Some(Content::Segment(of)) => self.segment(of, at, observer),
@@ -248,6 +233,15 @@ impl Analyzer {
                 }
             }
         }
+    }
+
+    /// Returns the record in a slot, the end that sent the segment if it belongs to it, and whether
+    /// there is data.
+    #[inline]
+    fn guess(&self, at: u32, segment: &TcpSegment<'_>) -> Option<(&Flow, usize, bool)> {
+        let slot = self.slots.get(at as usize)?.as_ref()?;
+        let sender = slot.key.guessed_sender(segment);
+        Some((&*slot.flow, sender, segment.payload_len > 0))
     }
 
     /// Counts a packet, and returns what it has that can be used.
@@ -385,8 +379,8 @@ impl Analyzer {
             slot.flow.shrink();
             self.lingering += 1;
             self.none_due_before = WallTime(0);
-            self.unlink(at, OPEN);
-            self.link(at, CLOSED);
+            self.recency.unlink(at, OPEN);
+            self.recency.link(at, CLOSED);
         }
     }
 
@@ -479,15 +473,12 @@ impl Analyzer {
             }
             None => {
                 self.slots.push(Some(slot));
-                self.links.push(Links {
-                    newer: NONE,
-                    older: NONE,
-                });
+                self.recency.grow();
                 (self.slots.len() - 1) as u32
             }
         };
         self.index.insert(parsed.print, at);
-        self.link(at, OPEN);
+        self.recency.link(at, OPEN);
         (at, sender)
     }
 
@@ -497,37 +488,9 @@ impl Analyzer {
         let list = self.slots[at as usize]
             .as_ref()
             .map_or(OPEN, |slot| slot.list);
-        if self.lists[usize::from(list)].newest != at {
-            self.unlink(at, list);
-            self.link(at, list);
-        }
-    }
-
-    #[inline]
-    fn link(&mut self, at: u32, list: u8) {
-        let list = &mut self.lists[usize::from(list)];
-        self.links[at as usize] = Links {
-            newer: NONE,
-            older: list.newest,
-        };
-        match list.newest {
-            NONE => list.oldest = at,
-            newest => self.links[newest as usize].newer = at,
-        }
-        list.newest = at;
-    }
-
-    #[inline]
-    fn unlink(&mut self, at: u32, list: u8) {
-        let Links { newer, older } = self.links[at as usize];
-        let list = &mut self.lists[usize::from(list)];
-        match newer {
-            NONE => list.newest = older,
-            newer => self.links[newer as usize].older = older,
-        }
-        match older {
-            NONE => list.oldest = newer,
-            older => self.links[older as usize].newer = newer,
+        if self.recency.newest(list) != at {
+            self.recency.unlink(at, list);
+            self.recency.link(at, list);
         }
     }
 
@@ -542,19 +505,19 @@ impl Analyzer {
             false => LINGER_NS,
         };
         self.none_due_before = WallTime(u64::MAX);
-        while let Some(last) = self.last_seen(self.lists[usize::from(CLOSED)].oldest) {
+        while let Some(last) = self.last_seen(self.recency.oldest(CLOSED)) {
             let due = WallTime(last.0.saturating_add(linger));
             if now < due {
                 self.none_due_before = due;
                 break;
             }
-            self.retire(self.lists[usize::from(CLOSED)].oldest, observer);
+            self.retire(self.recency.oldest(CLOSED), observer);
         }
     }
 
     /// Retires the least recently seen flow, or a closed one that would have gone before long.
     fn evict(&mut self, observer: &mut impl Observer) {
-        let [open, closed] = self.lists.map(|list| list.oldest);
+        let [open, closed] = [OPEN, CLOSED].map(|list| self.recency.oldest(list));
         let spare = |of_closed: WallTime| {
             let now = self.tally.last.unwrap_or(of_closed);
             now.0.saturating_sub(of_closed.0) >= LINGER_LEAST_NS
@@ -576,6 +539,7 @@ impl Analyzer {
     /// Completes a record that leaves the table.
     fn close(&mut self, flow: &mut Flow) {
         flow.finish_payload(flow.ended() == Ended::Rst, &mut self.budget);
+        flow.settle();
         let intervals = flow.intervals.len();
         self.budget.history = self.budget.history.saturating_sub(intervals);
     }
@@ -584,7 +548,7 @@ impl Analyzer {
         let Some(mut slot) = self.slots.get_mut(at as usize).and_then(Option::take) else {
             return;
         };
-        self.unlink(at, slot.list);
+        self.recency.unlink(at, slot.list);
         self.lingering -= usize::from(slot.list != OPEN);
         self.index.remove(&slot.key.print(self.keyed));
         self.free.push(at);

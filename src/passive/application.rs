@@ -11,7 +11,7 @@ use super::http::{self, Http};
 use super::message::Opening;
 use super::packet::{TcpSegment, ACK, RST, SYN};
 use super::reassembly::{distance, MAX_HELD, MAX_HELD_IN_ALL};
-use super::sent::Findings;
+use super::sent::{Findings, Sent};
 use super::side::Side;
 use super::tickets::{Part, Tickets};
 use super::tls::{self, Handshake, Reader, Records, APPLICATION_DATA, TLS_1_3};
@@ -55,24 +55,28 @@ struct Turn {
     answer: Option<SignedNanos>,
 }
 
-/// The application's side of a connection.
+/// The application's side of a connection. Its order is that of memory: what most packets need
+/// lies together.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Application {
-    /// One past the highest number that each end sent.
-    next: [Option<u32>; 2],
+    tls: Option<Box<Reader>>,
     /// Set from an end's SYN to its first data.
     fresh: [bool; 2],
     /// Set if the round trip of what each end sent was closed by the other's kernel alone.
     network_seen: [bool; 2],
-    turn: Option<Turn>,
-    /// The server's records after the handshake of TLS 1.3, until its first response.
-    tickets: Option<Box<Tickets>>,
     /// Set once the server sent data of the application inside of TLS.
     settled: bool,
     /// Set if the connection carries something that looks like HTTP and is not.
     foreign: bool,
+    /// One past the highest number that each end sent.
+    next: [Option<u32>; 2],
+    turn: Option<Turn>,
+    /// The server's records after the handshake of TLS 1.3, until its first response.
+    tickets: Option<Box<Tickets>>,
+    /// The part of the budget that its bytes take.
+    held: usize,
     answers: [Counts; 2],
-    tls: Option<Box<Reader>>,
 }
 
 impl Application {
@@ -89,9 +93,25 @@ impl Application {
 
     /// Reads what an answer will need, so that it is at hand then; the number means nothing.
     #[inline]
-    pub(super) fn warm(&self) -> u64 {
-        let [client, server] = &self.answers;
-        client.warm() ^ server.warm() ^ u64::from(self.fresh[0])
+    pub(super) fn warm(&self, sender: usize, has_data: bool) -> u64 {
+        let count = |side: usize| self.answers[side].count();
+        let answers = if has_data {
+            count(0) ^ count(sender)
+        } else {
+            0
+        };
+        answers ^ u64::from(self.turn.is_some())
+    }
+
+    /// Reads what an answer will need of the memory that this points to.
+    #[inline]
+    pub(super) fn warm_further(&self, sender: usize) -> u64 {
+        self.answers[sender].warm()
+    }
+
+    /// Makes the distributions ready to be read.
+    pub(super) fn settle(&mut self) {
+        self.answers.iter_mut().for_each(Counts::settle);
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -106,7 +126,7 @@ impl Application {
         now: WallTime,
         side: Side,
         segment: &TcpSegment<'_>,
-        network: Option<SignedNanos>,
+        network: impl Fn() -> Option<SignedNanos>,
     ) -> Option<(WallTime, SignedNanos)> {
         let seq = segment.seq.wrapping_add(u32::from(segment.has(SYN)));
         let end = seq.wrapping_add(segment.payload_len);
@@ -151,7 +171,7 @@ impl Application {
                 }
                 _ if distance(seq, expected) < 0 => {
                     // Sooner than a round trip it is the capture that has it twice.
-                    let trip = network.unwrap_or(SignedNanos::from_millis(1));
+                    let trip = network().unwrap_or(SignedNanos::from_millis(1));
                     turn.void |= now - turn.time >= trip;
                 }
                 Some(_) => {}
@@ -246,7 +266,7 @@ impl Application {
         now: WallTime,
         side: Side,
         segment: &TcpSegment<'_>,
-        network: Option<SignedNanos>,
+        network: impl Fn() -> Option<SignedNanos>,
     ) -> Option<(WallTime, SignedNanos)> {
         let part = match self.tls {
             Some(_) => self.part(side, segment),
@@ -278,6 +298,12 @@ impl Application {
     }
 }
 
+/// Returns the least round trip of what an end `sent`, with that of its handshake.
+#[inline]
+fn least(sent: &Sent, handshake: Option<SignedNanos>) -> Option<SignedNanos> {
+    sent.round_trip.min().into_iter().chain(handshake).min()
+}
+
 impl Flow {
     /// Returns the least round trip from the capture point to this end and back; `None` if none is
     /// known.
@@ -286,8 +312,7 @@ impl Flow {
             Side::Server => self.syn_to_synack,
             Side::Client => self.synack_to_ack,
         };
-        let data = self.of(towards.other()).round_trip.min();
-        data.into_iter().chain(handshake).min()
+        least(self.of(towards.other()), handshake)
     }
 
     /// Returns the own time of an end that answered after `response`: less the least round trip to
@@ -323,7 +348,11 @@ impl Flow {
         }
         let has_data = findings.payload > 0 && segment.has(ACK) || segment.has(SYN);
         if has_data && segment.payload_len > 0 {
-            let network = self.network(sender.other());
+            let other = sender.other();
+            let network = || {
+                let handshake = [self.synack_to_ack, self.syn_to_synack][other as usize];
+                least(&self.sent[sender as usize], handshake)
+            };
             let app = &mut self.application;
             if let Some((time, response)) = app.take(now, sender, segment, network) {
                 app.answers[sender as usize].record(response);
@@ -373,7 +402,6 @@ impl Flow {
         if is_over || (is_idle && (segment.payload_len == 0 || app.foreign)) {
             return;
         }
-        let before = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
         let tunnel = self.http.as_ref().map_or(true, |http| http.is_tunnel());
         if segment.payload_len > 0 && app.tls.is_none() && tunnel && !app.foreign {
             self.look(sender, segment, budget);
@@ -402,6 +430,9 @@ impl Flow {
                 }
             }
         } else if let Some(http) = &mut self.http {
+            if http.is_passed_by(sender, segment) {
+                return;
+            }
             let kept = http.kept();
             http.segment(now, sender, segment, budget.room_for_exchanges());
             if http.is_refuted() {
@@ -413,12 +444,19 @@ impl Flow {
                 budget.take_stamps(http);
             }
         }
-        let app = &mut self.application;
-        let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
-        budget.held = (budget.held + after).saturating_sub(before);
+        self.account(budget);
         if budget.held > MAX_HELD_IN_ALL {
             self.relieve(budget);
         }
+    }
+
+    /// Brings the budget up to the bytes that are held now.
+    #[inline]
+    fn account(&mut self, budget: &mut Budget) {
+        let app = &mut self.application;
+        let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
+        let before = std::mem::replace(&mut app.held, after);
+        budget.held = (budget.held + after).saturating_sub(before);
     }
 
     /// Takes the packet that ends the handshake of TLS 1.3, in which the client's first data may
@@ -439,7 +477,7 @@ impl Flow {
             is_unclear,
         )));
         if sender == Side::Client && data.next().is_some() {
-            app.turn(now, sender, segment, None);
+            app.turn(now, sender, segment, || None);
             if is_unclear {
                 app.turn.iter_mut().for_each(|turn| turn.void = true);
             }
@@ -497,7 +535,6 @@ impl Flow {
     /// Lets go of what waits.
     fn relieve(&mut self, budget: &mut Budget) {
         let app = &mut self.application;
-        let before = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.give_up();
         }
@@ -507,16 +544,13 @@ impl Flow {
             budget.history += http.kept() - kept;
             budget.take_stamps(http);
         }
-        let app = &self.application;
-        let after = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
-        budget.held = (budget.held + after).saturating_sub(before);
+        self.account(budget);
     }
 
     /// Takes the end of the record.
     pub(super) fn finish_payload(&mut self, reset: bool, budget: &mut Budget) {
         let app = &mut self.application;
-        let held = app.memory() + self.http.as_ref().map_or(0, |http| http.memory());
-        budget.held = budget.held.saturating_sub(held);
+        budget.held = budget.held.saturating_sub(std::mem::take(&mut app.held));
         if let Some(reader) = app.tls.as_mut().filter(|reader| !reader.over) {
             reader.give_up();
         }

@@ -38,43 +38,46 @@ pub struct AlsoSeen {
 /// A record as it is handed about: a kilobyte that is not to be copied.
 pub type BoxedFlow = Box<Flow>;
 
-/// A connection's record.
+/// A connection's record. Its order is that of memory: what most packets need lies together.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Flow {
-    /// Rises by one with each flow of a capture.
-    pub id: u64,
-    /// Client and server.
-    pub ends: [Endpoint; 2],
     /// The client's and the server's direction.
     pub sent: [Sent; 2],
-    /// First packet.
-    pub first: WallTime,
     /// Last packet.
     pub last: WallTime,
-    /// The time at which the ACK that ends the handshake passed; `None` where it was not seen.
-    pub established: Option<WallTime>,
-    /// From the SYN to the SYN-ACK: to the server and back.
-    pub syn_to_synack: Option<SignedNanos>,
-    /// From the SYN-ACK to the ACK: to the client and back.
-    pub synack_to_ack: Option<SignedNanos>,
+    /// `None` where nothing looked like HTTP/1.x.
+    pub http: Option<Box<Http>>,
+    interval_end: WallTime,
     /// Both ends use RFC 7323 timestamps as far as was seen; else round trips are by sequence
     /// numbers.
     pub timestamps: bool,
     /// Set where it had to make room.
     pub evicted: bool,
+    /// Set if there are `intervals`, which lie further off.
+    has_intervals: bool,
+    /// Response times of each end.
+    pub application: Application,
+    /// From the SYN to the SYN-ACK: to the server and back.
+    pub syn_to_synack: Option<SignedNanos>,
+    /// From the SYN-ACK to the ACK: to the client and back.
+    pub synack_to_ack: Option<SignedNanos>,
     /// Completed and current interval snapshots, oldest first; only the latest are kept.
     pub intervals: VecDeque<Interval>,
-    /// `None` where nothing looked like HTTP/1.x.
-    pub http: Option<Box<Http>>,
+    /// Rises by one with each flow of a capture.
+    pub id: u64,
+    /// Client and server.
+    pub ends: [Endpoint; 2],
+    /// First packet.
+    pub first: WallTime,
+    /// The time at which the ACK that ends the handshake passed; `None` where it was not seen.
+    pub established: Option<WallTime>,
     /// The tunnel that it is inside of; `None` outside of one.
     pub tunnel: Option<Tunnel>,
     /// The number of the interface that its first packet passed; 0 where it is not known.
     pub interface: u32,
     /// Other interfaces that packets of it passed: these are in no other figure.
     pub also_seen: Vec<AlsoSeen>,
-    /// Response times of each end.
-    pub application: Application,
-    interval_end: WallTime,
     /// The last SYN before the SYN-ACK.
     asked: Option<WallTime>,
 }
@@ -93,6 +96,7 @@ impl Flow {
             synack_to_ack: None,
             timestamps: false,
             evicted: false,
+            has_intervals: false,
             intervals: VecDeque::new(),
             http: None,
             tunnel: None,
@@ -120,13 +124,32 @@ impl Flow {
         self.of(Side::Client).track.initial
     }
 
-    /// Reads what a segment will need, so that it is at hand then; the number means nothing.
+    /// Reads what a segment will need of the record itself, so that it is at hand then; the number
+    /// means nothing.
+    ///
+    /// `sender` is a guess: both ends are looked at by an index, for a branch would wait for the
+    /// memory.
     #[inline]
-    pub(super) fn warm(&self) -> u64 {
-        let [client, server] = &self.sent;
-        let of = |sent: &Sent| sent.packets ^ sent.track.warm() ^ sent.round_trip.warm();
-        let http = self.http.as_ref().map_or(0, |http| http.warm());
-        of(client) ^ of(server) ^ self.last.0 ^ self.application.warm() ^ http
+    pub(super) fn warm(&self, sender: usize, has_data: bool) -> u64 {
+        let (own, other) = (sender & 1, (sender & 1) ^ 1);
+        let sent = self.sent[own].warm(has_data) ^ self.sent[other].warm_for_other();
+        sent ^ self.last.0 ^ self.application.warm(own, has_data)
+    }
+
+    /// Reads what a segment will need of the memory that the record points to.
+    #[inline]
+    pub(super) fn warm_further(&self, sender: usize, has_data: bool) -> u64 {
+        let (own, other) = (sender & 1, (sender & 1) ^ 1);
+        let http = self.http.as_ref().map_or(0, |http| http.warm(has_data));
+        let interval = match self.has_intervals {
+            true => self.intervals.back().map_or(0, |of| of.sent[own].packets),
+            false => 0,
+        };
+        let answers = match has_data {
+            true => self.application.warm_further(own),
+            false => 0,
+        };
+        self.sent[other].round_trip.warm() ^ answers ^ http ^ interval
     }
 
     /// Its state.
@@ -209,6 +232,17 @@ impl Flow {
         }
     }
 
+    /// Makes the distributions of a complete record ready to be read.
+    pub(super) fn settle(&mut self) {
+        for sent in &mut self.sent {
+            sent.round_trip.settle();
+        }
+        self.application.settle();
+        if let Some(http) = &mut self.http {
+            http.first_byte.settle();
+        }
+    }
+
     /// Takes one segment of this connection, sent by `sender`.
     #[inline]
     pub(super) fn segment(
@@ -269,7 +303,7 @@ impl Flow {
             && other.track.outstanding()
         {
             own.duplicate_acks += 1;
-            if let Some(interval) = self.intervals.back_mut() {
+            if let Some(interval) = latest(self.has_intervals, &mut self.intervals) {
                 interval.sent[sender as usize].duplicate_acks += 1;
             }
         }
@@ -306,7 +340,7 @@ impl Flow {
                 other.established = Some(now);
                 if of_syn {
                     self.syn_to_synack = round_trip;
-                    self.asked = other.syn.last;
+                    self.asked = other.syn.last();
                 } else {
                     self.synack_to_ack = round_trip;
                     self.established = Some(now);
@@ -318,7 +352,7 @@ impl Flow {
             .map(|(time, basis)| answered(time, basis));
         if let Some(sample) = findings.data {
             other.round_trip.record(sample.round_trip);
-            if let Some(interval) = self.intervals.back_mut() {
+            if let Some(interval) = latest(self.has_intervals, &mut self.intervals) {
                 let value = sample.round_trip;
                 let entry = &mut interval.sent[sender.other() as usize].round_trip;
                 *entry = Some(match *entry {
@@ -354,7 +388,7 @@ impl Flow {
         } else if segment.window == 0 {
             sent.zero_windows += 1;
         }
-        if let Some(interval) = self.intervals.back_mut() {
+        if let Some(interval) = latest(self.has_intervals, &mut self.intervals) {
             let counts = &mut interval.sent[sender as usize];
             counts.packets += 1;
             counts.last_packet = Some(now);
@@ -423,7 +457,7 @@ impl Flow {
             sent.last_data = Some(now);
             findings.payload = payload;
             findings.retransmitted = repeated;
-            if let Some(interval) = self.intervals.back_mut() {
+            if let Some(interval) = latest(self.has_intervals, &mut self.intervals) {
                 let counts = &mut interval.sent[sender as usize];
                 counts.payload_bytes += u64::from(payload);
                 counts.retransmitted_bytes += u64::from(repeated);
@@ -445,10 +479,20 @@ impl Flow {
         if full {
             self.intervals.pop_front();
         }
+        self.has_intervals = true;
         self.intervals.push_back(Interval {
             start: WallTime(start),
             sent: Default::default(),
         });
         !full
+    }
+}
+
+/// Returns the current interval, without a look at the memory of `intervals` unless there is `any`.
+#[inline]
+fn latest(any: bool, intervals: &mut VecDeque<Interval>) -> Option<&mut Interval> {
+    match any {
+        true => intervals.back_mut(),
+        false => None,
     }
 }

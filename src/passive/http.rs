@@ -124,18 +124,19 @@ impl Current {
     }
 }
 
-/// One direction.
+/// One direction. Its order is that of memory: what most packets need lies together.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 struct End {
     stream: Stream,
-    state: State,
-    current: Current,
     /// The latest acknowledgment of the other end.
     acknowledged: Option<u32>,
     /// Set if the latest bytes are missing from the capture.
     gap: bool,
     /// Set if messages may be missing before the next one.
     out_of_step: bool,
+    state: State,
+    current: Current,
 }
 
 /// An exchange under way.
@@ -170,23 +171,12 @@ impl Open {
 
 /// The HTTP/1.x side of a connection.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct Http {
-    /// Those that are over, in the order of the requests.
-    pub exchanges: Vec<Exchange>,
-    /// Exchanges beyond those kept; the figures below have them too.
-    pub dropped: u64,
-    /// Gaps of the capture that left exchanges unknown.
-    pub gaps: u64,
-    /// Times to the first byte of all exchanges that are over.
-    pub first_byte: Histogram,
-    /// The count of each status, and last that of further ones, as 0.
-    pub statuses: Vec<(u16, u64)>,
-    /// Exchanges that are over of which the response or its status is not known.
-    pub without_status: u64,
+    ends: [End; 2],
     open: VecDeque<Open>,
     /// The number of the first of `open`.
     base: u64,
-    ends: [End; 2],
     /// Set if a request was sent while an earlier one was unanswered and others were being
     /// answered.
     sliding: bool,
@@ -199,12 +189,24 @@ pub struct Http {
     /// Set once a request with a whole method is over.
     has_method: bool,
     with_targets: bool,
+    /// The exchanges with stamps that are over, until they are taken.
+    stamped: Vec<StampedExchange>,
+    /// Those that are over, in the order of the requests.
+    pub exchanges: Vec<Exchange>,
+    /// Exchanges beyond those kept; the figures below have them too.
+    pub dropped: u64,
+    /// Gaps of the capture that left exchanges unknown.
+    pub gaps: u64,
+    /// Times to the first byte of all exchanges that are over.
+    pub first_byte: Histogram,
+    /// The count of each status, and last that of further ones, as 0.
+    pub statuses: Vec<(u16, u64)>,
+    /// Exchanges that are over of which the response or its status is not known.
+    pub without_status: u64,
     /// The fields of heads that are read; `None` for none.
     names: Option<Arc<StampNames>>,
     /// Clocks of stamps that are known.
     pub(crate) clocks: Arc<[StampClock]>,
-    /// The exchanges with stamps that are over, until they are taken.
-    stamped: Vec<StampedExchange>,
     /// Memory of the stamps of exchanges that are over.
     stamp_memory: usize,
     /// The trace of the latest request, until it is taken.
@@ -282,11 +284,15 @@ impl Http {
 
     /// Reads what a segment will need, so that it is at hand then; the number means nothing.
     #[inline]
-    pub(super) fn warm(&self) -> u64 {
-        let open = self.open.front().and_then(|open| open.seq);
-        let of = |end: &End| end.current.seq ^ end.stream.next().unwrap_or(0);
-        let ends = of(&self.ends[0]) ^ of(&self.ends[1]) ^ open.unwrap_or(0);
-        u64::from(ends) ^ self.base ^ self.without_status ^ self.first_byte.warm()
+    pub(super) fn warm(&self, has_data: bool) -> u64 {
+        let of = |end: &End| end.stream.next().unwrap_or(0);
+        let ends = of(&self.ends[0]) ^ of(&self.ends[1]);
+        let data = || {
+            let open = self.open.front().and_then(|open| open.seq);
+            let current = self.ends[0].current.seq ^ self.ends[1].current.seq;
+            current ^ open.unwrap_or(0)
+        };
+        u64::from(ends ^ if has_data { data() } else { 0 })
     }
 
     /// Returns the bytes of memory that its bounds are about.
@@ -356,6 +362,30 @@ impl Http {
         let open = self.open.iter().map(|open| &open.exchange);
         let all = self.exchanges.iter().chain(open);
         all.take(MAX_EXCHANGES).cloned().collect()
+    }
+
+    /// Takes a segment that changes nothing but the latest acknowledgment of what `side` reads, and
+    /// returns `true` if it is one, as most are.
+    #[inline]
+    pub(super) fn is_passed_by(&mut self, side: Side, segment: &TcpSegment<'_>) -> bool {
+        if segment.payload_len > 0 || segment.flags & (SYN | FIN | RST) != 0 {
+            return false;
+        }
+        let is_idle = self.ends.iter().all(|end| end.stream.is_idle());
+        let read = &mut self.ends[side.other() as usize];
+        if !is_idle || !self.open.is_empty() || self.tunnel || !self.stamped.is_empty() {
+            return false;
+        }
+        if segment.has(ACK) {
+            if read.stream.is_acknowledged_by(segment.ack) {
+                return false;
+            }
+            match read.acknowledged {
+                Some(known) if distance(segment.ack, known) < 0 => {}
+                _ => read.acknowledged = Some(segment.ack),
+            }
+        }
+        true
     }
 
     /// Takes a segment as it passed; `room` is how many more exchanges may be kept.

@@ -39,6 +39,15 @@ impl Key {
         back.then_some(Side::Server)
     }
 
+    /// Returns the number of the end that sent a segment which may be another connection's; without
+    /// a branch, which would wait for the memory.
+    #[inline]
+    pub(super) fn guessed_sender(&self, segment: &TcpSegment<'_>) -> usize {
+        let port = self.ports[0] != segment.source.port;
+        let address = self.addresses[0] != segment.source.address;
+        usize::from(port | address)
+    }
+
     /// Returns the [`Keyed::print`] of its segments.
     pub(super) fn print(&self, keyed: Keyed) -> u64 {
         let end = |at: usize| Endpoint {

@@ -2,7 +2,7 @@
 //!
 //! Read RFC 9112 §2 to §4 first. RTSP, SIP and ICAP have the same form and another version.
 
-use crate::http::head::is_token;
+use crate::http::head::{is_token, position};
 use std::borrow::Cow;
 
 /// The longest head, or line of a chunk, that is gathered.
@@ -153,12 +153,15 @@ pub(super) fn target(bytes: &[u8]) -> Box<str> {
 /// One past the empty line that ends a head, of which the first `known` bytes were looked at
 /// before.
 pub(super) fn end_of_head(head: &[u8], known: usize) -> Option<usize> {
-    let line_ends = (known..head.len()).filter(|at| head[*at] == b'\n');
-    let mut empty = line_ends.filter(|at| {
-        let before = &head[..*at];
-        before.ends_with(b"\n") || before.ends_with(b"\n\r")
-    });
-    empty.next().map(|at| at + 1)
+    let mut from = known;
+    loop {
+        let end = from + position(b'\n', head.get(from..)?)?;
+        let before = &head[..end];
+        if before.ends_with(b"\n") || before.ends_with(b"\n\r") {
+            return Some(end + 1);
+        }
+        from = end + 1;
+    }
 }
 
 /// Returns `true` if these few bytes may be the beginning of a method.

@@ -104,16 +104,17 @@ impl Held {
 
 /// One direction of a connection.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(super) struct Stream {
     next: Option<u32>,
-    /// By rising numbers, all beyond `next`.
-    held: VecDeque<Held>,
-    memory: usize,
     /// The other end has everything up to here, first seen then, while bytes before it had not
     /// passed.
     acknowledged: Option<(u32, WallTime)>,
+    /// By rising numbers, all beyond `next`.
+    held: VecDeque<Held>,
     /// The number of the FIN.
     end: Option<u32>,
+    memory: usize,
 }
 
 impl Stream {
@@ -146,6 +147,12 @@ impl Stream {
     /// Returns `true` if all up to the FIN was read.
     pub(super) fn finished(&self) -> bool {
         self.end.is_some() && self.end == self.next
+    }
+
+    /// Returns `true` if an acknowledgment may cover bytes that did not pass.
+    #[inline]
+    pub(super) fn is_acknowledged_by(&self, ack: u32) -> bool {
+        self.next.is_some_and(|next| distance(ack, next) > 0)
     }
 
     /// Takes the acknowledgment of the other end, which passed `now`.

@@ -6,27 +6,32 @@ use super::track::Track;
 use crate::measure::Histogram;
 use crate::time::{SignedNanos, WallTime};
 
-/// The count of an event, and its latest time. A count of zero has no time.
+/// The count of an event, and its latest time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     /// The count.
     pub count: u64,
-    /// The latest time; `None` if it never happened.
-    pub last: Option<WallTime>,
+    /// The latest time, if there was one.
+    latest: WallTime,
 }
 
 impl Event {
+    /// Returns the latest time; `None` if it never happened.
+    pub fn last(&self) -> Option<WallTime> {
+        (self.count > 0).then_some(self.latest)
+    }
+
     #[inline]
     pub(super) fn happened(&mut self, now: WallTime) {
         self.count += 1;
-        self.last = Some(now);
+        self.latest = now;
     }
 }
 
 /// One direction of a connection, as the capture point saw it. Its order is that of memory: what
 /// most packets need lies together.
 #[derive(Clone, Debug, Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Sent {
     /// Segments.
     pub packets: u64,
@@ -39,10 +44,19 @@ pub struct Sent {
     /// Last one.
     pub last_data: Option<WallTime>,
     pub(super) track: Track,
-    /// Of the data sent: from here to the other end and back. The handshake's are apart.
-    pub round_trip: Histogram,
     /// The part of the payload that had passed before.
     pub retransmitted_bytes: u64,
+    /// Segments whose match was given up because too many were waiting.
+    pub unmatched_dropped: u64,
+    /// The time at which this end moved to the established state, by what passed: the client's by
+    /// the SYN-ACK, the server's by the ACK.
+    pub established: Option<WallTime>,
+    /// RFC 5681: no payload, the same number and window again while data is outstanding.
+    pub duplicate_acks: u64,
+    /// Segments that announce a closed window.
+    pub zero_windows: u64,
+    /// Of the data sent: from here to the other end and back. The handshake's are apart.
+    pub round_trip: Histogram,
     /// SYN without ACK.
     pub syn: Event,
     /// SYN with ACK.
@@ -51,20 +65,30 @@ pub struct Sent {
     pub fin: Event,
     /// Resets.
     pub rst: Event,
-    /// The time at which this end moved to the established state, by what passed: the client's by
-    /// the SYN-ACK, the server's by the ACK.
-    pub established: Option<WallTime>,
-    /// RFC 5681: no payload, the same number and window again while data is outstanding.
-    pub duplicate_acks: u64,
-    /// Segments that announce a closed window.
-    pub zero_windows: u64,
     /// Keep-alive probes (RFC 9293 §3.8.4): at most one byte, already acknowledged.
     pub keep_alives: u64,
-    /// Segments whose match was given up because too many were waiting.
-    pub unmatched_dropped: u64,
 }
 
 impl Sent {
+    /// Reads what a segment will need of the end that sends it; the number means nothing.
+    #[inline]
+    pub(super) fn warm(&self, has_data: bool) -> u64 {
+        // Without a branch, which would wait for the memory.
+        let data = if has_data {
+            self.track.warm_for_data()
+        } else {
+            0
+        };
+        self.packets ^ self.track.warm() ^ data
+    }
+
+    /// Reads what a segment will need of the end that receives it.
+    #[inline]
+    pub(super) fn warm_for_other(&self) -> u64 {
+        let heard = self.last_packet.map_or(0, |time| time.0);
+        heard ^ self.track.warm() ^ self.round_trip.count() ^ self.round_trip.mean_ns().to_bits()
+    }
+
     /// Payload per second between the first and the last packet with payload; `None` where these
     /// are one instant.
     pub fn bytes_per_second(&self) -> Option<f64> {

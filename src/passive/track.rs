@@ -8,6 +8,7 @@
 //! waited for a hole before the segment to be filled.
 
 use super::packet::Timestamps;
+use super::queue::Queue;
 use super::sent::SampleBasis;
 use crate::time::WallTime;
 use std::collections::VecDeque;
@@ -53,35 +54,37 @@ struct Waiting {
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub(super) struct Track {
-    /// SYNs and SYN-ACKs that passed.
-    syns: Vec<(Option<Timestamps>, WallTime)>,
-    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
-    gaps: Vec<(u32, u32)>,
-    /// Segments without timestamps that wait for their ACK, oldest first.
-    by_sequence: VecDeque<Waiting>,
-    /// First sightings of TSvals that wait for their echo, oldest first.
-    by_ts_val: VecDeque<Waiting>,
     /// SND.UNA: what the other end has acknowledged of it.
     pub(super) una: Option<u32>,
     /// One past the highest sequence number that is known to have been sent.
     pub(super) next: Option<u32>,
-    /// Of its SYN or SYN-ACK.
-    pub(super) initial: Option<u32>,
     /// The end of the highest gap that is not acknowledged yet.
     hole: Option<u32>,
+    /// Of its SYN or SYN-ACK.
+    pub(super) initial: Option<u32>,
+    /// The lowest number seen, if there is a `next`.
+    lowest: u32,
+    /// The window of its latest segment.
+    pub(super) window: u16,
+    /// Its latest segment had no timestamps, so that it echoes none.
+    pub(super) unstamped: bool,
+    /// Set once there was something in `gaps` or `by_sequence`, which lie further off.
+    uneven: bool,
+    /// First sightings of TSvals that wait for their echo, oldest first.
+    by_ts_val: Queue<Waiting>,
     /// The latest first sighting of a TSval.
     newest: Option<(u32, WallTime)>,
     /// The latest segments that took sequence space, among which the original of a copy is looked
     /// for.
     latest: [(u32, u32, WallTime); 2],
-    /// The lowest number seen, if there is a `next`.
-    lowest: u32,
     /// Empty segments at `next` while nothing else of this direction is known.
     empty_at_start: u32,
-    /// The window of its latest segment.
-    pub(super) window: u16,
-    /// Its latest segment had no timestamps, so that it echoes none.
-    pub(super) unstamped: bool,
+    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
+    gaps: Vec<(u32, u32)>,
+    /// Segments without timestamps that wait for their ACK, oldest first.
+    by_sequence: VecDeque<Waiting>,
+    /// SYNs and SYN-ACKs that passed.
+    syns: Box<[(Option<Timestamps>, WallTime)]>,
 }
 
 /// `a - b` around the circle of sequence numbers (RFC 9293 §3.4), as a signed distance.
@@ -207,6 +210,9 @@ impl Track {
             }
             self.by_ts_val.pop_front();
         }
+        if !self.uneven {
+            return answered;
+        }
         while let Some(first) = self.by_sequence.front() {
             let rest = distance(first.end, ack);
             if rest > 0 {
@@ -289,6 +295,9 @@ impl Track {
         if distance(self.lowest, limit) < 0 {
             self.lowest = limit;
         }
+        if !self.uneven {
+            return;
+        }
         while let Some(first) = self.gaps.first_mut() {
             if distance(first.1, limit) > 0 {
                 if distance(first.0, limit) < 0 {
@@ -301,6 +310,7 @@ impl Track {
     }
 
     fn push_gap(&mut self, from: u32, to: u32) {
+        self.uneven = true;
         if self.gaps.len() == MAX_GAPS {
             self.gaps.remove(0);
         }
@@ -316,6 +326,7 @@ impl Track {
             if distance(end, lowest) <= 0 {
                 if end != lowest {
                     self.gaps.truncate(MAX_GAPS - 1);
+                    self.uneven = true;
                     self.gaps.insert(0, (end, lowest));
                 }
                 return end.wrapping_sub(seq);
@@ -350,7 +361,7 @@ impl Track {
             if !self.begins_at(seq) {
                 self.restart(seq);
                 self.una = Some(seq);
-                self.syns.clear();
+                self.syns = Box::default();
             }
             self.initial = Some(seq);
         }
@@ -359,11 +370,9 @@ impl Track {
                 return;
             }
         }
-        if self.syns.len() == MAX_SYNS {
-            self.syns.remove(0);
-        }
-        self.syns.reserve_exact(1);
-        self.syns.push((stamps, now));
+        let from = (self.syns.len() + 1).saturating_sub(MAX_SYNS);
+        let latest = self.syns[from..].iter().copied();
+        self.syns = latest.chain([(stamps, now)]).collect();
     }
 
     /// Returns `true` if the numbers seen so far follow a SYN at `seq` that did not pass yet.
@@ -451,23 +460,30 @@ impl Track {
             repeated: false,
             ambiguous: false,
         };
-        let queue = match of.ts_val {
+        match of.ts_val {
             Some(ts_val) => {
                 if !self.is_first(ts_val, of.time, passed.behind) {
                     return false;
                 }
                 self.newest = Some((ts_val, of.time));
-                &mut self.by_ts_val
+                let full = self.by_ts_val.len() >= of.bound;
+                if full {
+                    self.by_ts_val.pop_front();
+                }
+                self.by_ts_val.push_back(waiting);
+                full
             }
-            None if passed.behind => return false,
-            None => &mut self.by_sequence,
-        };
-        let full = queue.len() >= of.bound;
-        if full {
-            queue.pop_front();
+            None if passed.behind => false,
+            None => {
+                self.uneven = true;
+                let full = self.by_sequence.len() >= of.bound;
+                if full {
+                    self.by_sequence.pop_front();
+                }
+                self.by_sequence.push_back(waiting);
+                full
+            }
         }
-        queue.push_back(waiting);
-        full
     }
 
     /// Returns `true` if the segment's TSval is measured from here on: it is a new one, or one
@@ -505,7 +521,7 @@ impl Track {
             }
             self.by_sequence.pop_back();
         }
-        for waiting in &mut self.by_ts_val {
+        for waiting in self.by_ts_val.iter_mut() {
             waiting.repeated |= distance(waiting.end, of.seq) > 0;
             // Without a TSval of its own the echo stays what it was.
             waiting.ambiguous |= match of.ts_val {
@@ -515,19 +531,23 @@ impl Track {
         }
     }
 
-    /// Reads what a segment will need; the number means nothing.
+    /// Reads what a segment of either direction will need; the number means nothing.
     #[inline]
     pub(super) fn warm(&self) -> u64 {
-        let waiting = self.by_ts_val.front().map_or(0, |of| of.ts_val);
-        u64::from(waiting ^ self.latest[0].0 ^ self.latest[1].0 ^ self.lowest)
+        u64::from(self.lowest)
+    }
+
+    /// Reads what data of this direction will need besides.
+    #[inline]
+    pub(super) fn warm_for_data(&self) -> u64 {
+        u64::from(self.latest[1].0)
     }
 
     /// Gives back the memory of what a closed connection does not measure any more.
     pub(super) fn shrink(&mut self) {
-        for queue in [&mut self.by_ts_val, &mut self.by_sequence] {
-            if queue.is_empty() {
-                *queue = VecDeque::new();
-            }
+        self.by_ts_val.shrink();
+        if self.by_sequence.is_empty() {
+            self.by_sequence = VecDeque::new();
         }
     }
 }

@@ -86,6 +86,11 @@ impl<'a> Pump<'a> {
                     self.log_unedited(&chunk);
                     self.take_answer(http);
                     self.feed(http, chunk.bytes(), &mut out);
+                    if out.is_empty() && self.read_at.is_some() {
+                        let source = &self.end(self.source).socket;
+                        // From here on it waits for its client, and no more for its connect.
+                        self.read_at = self.read_at.filter(|_| sys::is_readable(source));
+                    }
                 }
                 Ok(None) => {
                     http.give_up(kind, PassReason::Cut, &mut out);
@@ -116,6 +121,12 @@ impl<'a> Pump<'a> {
         }))
     }
 
+    /// Returns `true` if heads of this direction wait until they are complete.
+    #[inline]
+    pub(super) fn holds_heads(&self) -> bool {
+        self.editor().is_some_and(|http| http.holds(self.kind()))
+    }
+
     /// Records bytes in the connection log before they are edited: the stamps of this node are none
     /// of another program's. Those of the server are dated when they are read, not written.
     #[inline(never)]
@@ -130,7 +141,7 @@ impl<'a> Pump<'a> {
     /// recorded before they were edited. Returns what was found in them.
     #[inline]
     pub(super) fn log_chunk(&mut self, when: Option<WallTime>, chunk: &Chunk<'_>) -> FromPayload {
-        match self.editor().is_some_and(|http| http.holds(self.kind())) {
+        match self.holds_heads() {
             true => self
                 .early_found
                 .take()
@@ -255,8 +266,7 @@ impl<'a> Pump<'a> {
     /// its write.
     #[inline]
     pub(super) fn answered(&mut self) -> Option<(u64, MonoTime)> {
-        let is_taken = self.editor().is_some_and(|http| http.holds(self.kind()));
-        match is_taken {
+        match self.holds_heads() {
             true => self.early_answer.take(),
             false => self.pair.server_timer.answered(sys::clock::mono()),
         }

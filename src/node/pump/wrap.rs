@@ -36,8 +36,9 @@ impl<'a> Pump<'a> {
         let server = self.end(ConnectionSide::Server);
         let mut open = Some(open);
         self.count_retransmits(ConnectionSide::Server);
-        if reader.pending().is_empty() && !sys::is_readable(&self.pair.client.socket) {
-            // The server may be the one that sends first.
+        let is_silent = || !sys::is_readable(&self.pair.client.socket);
+        if self.holds_heads() || (reader.pending().is_empty() && is_silent()) {
+            // The server may be the one that sends first, or the first head may take long.
             self.send_frame(ConnectionSide::Server, open.take().unwrap_or_default())?;
         }
         let tag = server.tag_len();

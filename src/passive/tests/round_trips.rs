@@ -173,7 +173,7 @@ fn the_handshake_is_kept_apart_and_a_lost_syn_is_known_by_its_timestamp() {
     assert_eq!(flow.syn_to_synack.map(|span| span.0), Some(20_000_000));
     assert_eq!(flow.synack_to_ack.map(|span| span.0), Some(500_000));
     assert_eq!(flow.of(Side::Client).syn.count, 2);
-    assert_eq!(flow.of(Side::Client).syn.last, Some(at(1000.0)));
+    assert_eq!(flow.of(Side::Client).syn.last(), Some(at(1000.0)));
     assert_eq!(flow.of(Side::Client).established, Some(at(1020.0)));
     assert_eq!(flow.of(Side::Server).established, Some(at(1020.5)));
     assert_eq!(flow.setup().map(|span| span.0), Some(20_500_000));

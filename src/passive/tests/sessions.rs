@@ -21,9 +21,10 @@ fn each_direction_has_counts_and_times_of_its_events() {
     );
     let flow = &observed.flows[0];
     let (client, server) = (flow.of(Side::Client), flow.of(Side::Server));
-    let event = |count, ms| Event {
-        count,
-        last: Some(at(ms)),
+    let event = |count, ms| {
+        let mut event = Event::default();
+        (0..count).for_each(|_| event.happened(at(ms)));
+        event
     };
     assert_eq!(
         (client.syn, client.syn_ack),

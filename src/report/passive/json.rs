@@ -48,7 +48,7 @@ impl ToJson for Event {
     fn to_json(self, w: &mut Writer) {
         Object(|w: &mut Writer| {
             w.pair("count", self.count);
-            w.pair("last", self.last);
+            w.pair("last", self.last());
         })
         .to_json(w);
     }
