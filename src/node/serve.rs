@@ -4,6 +4,7 @@
 //! while the connection idles in its pump.
 
 use crate::collect::path_key::PathKey;
+use crate::collect::path_labels::PathUse;
 use crate::node::clock::Moment;
 use crate::node::connect_window::ConnectWindow;
 use crate::node::connection::{pump_both, pump_here, Connection};
@@ -257,7 +258,8 @@ fn take_handshake(
 struct Opened {
     header: Header,
     session: Session,
-    path: PathKey,
+    /// Held as long as the connection lives: the label of its path is nobody else's until then.
+    path: PathUse,
     ingress: Moment,
     inbound: Inbound,
 }
@@ -314,8 +316,8 @@ fn accept_open<'a>(
         }
     })?;
     let origin = path::name(view.annotations()).unwrap_or_default();
-    let path = node.labels.enter(path, &origin, sys::clock::mono).key;
-    let _ = pair.path.set(path);
+    let path = node.labels.enter(path, &origin, sys::clock::mono);
+    let _ = pair.path.set(path.key);
     if node.settings.send_proxy.is_some() {
         take_client_address(pair, view.annotations());
     }
@@ -377,10 +379,11 @@ fn serve_framed<'a>(
     let opening = pass_open_on(node, reader, role, &opened, took, ends);
     if role != NodeRole::Relay {
         let annotations = Annotations::new(&opening.annotations);
-        report_nodes(node, opened.session, opened.path, annotations);
+        report_nodes(node, opened.session, opened.path.key, annotations);
     }
     let Opened {
         session,
+        path: _path,
         ingress,
         inbound,
         ..
