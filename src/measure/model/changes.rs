@@ -22,8 +22,8 @@ pub(super) struct Column {
     pub(super) flag: Option<u32>,
 }
 
-/// A change of some blocks that was seen for less is a burst.
-const TAIL_LASTS: Nanos = Nanos::from_millis(1_000);
+/// A change of some blocks, or one that has ended, is a burst if it was seen for less.
+const LASTS: Nanos = Nanos::from_millis(1_000);
 /// Latest blocks of a run without end that are searched in batches of eight besides.
 const LATEST: usize = 320;
 
@@ -222,8 +222,8 @@ fn within(part: Part, found: &Finding, end: MonoTime) -> Change {
         since: Some(found.since),
         began: Began::default(),
         until: found.until,
-        burst: found.kind != FindingKind::Level
-            && found.until.unwrap_or(end).since(found.since) < TAIL_LASTS,
+        burst: (found.kind != FindingKind::Level || found.until.is_some())
+            && found.until.unwrap_or(end).since(found.since) < LASTS,
         direction: None,
         reads_late: false,
     }

@@ -955,6 +955,28 @@ fn a_level_that_rises_by_more_takes_the_place_of_late_blocks_of_the_same_part() 
 }
 
 #[test]
+fn a_level_that_is_over_within_a_second_is_a_burst_and_a_longer_one_a_change() {
+    for seed in 0..20 {
+        // The same hundred of 400 blocks: for 0.4 s, for 2 s, and until the end.
+        for (interval_ms, last, is_named) in
+            [(4.0, 250, false), (20.0, 250, true), (4.0, 400, true)]
+        {
+            let mut path = SimPath::new(4, seed);
+            path.interval_ns = interval_ms * MS;
+            let usual = path.delays_ns[1][0];
+            let verdict = verdict_of(&mut path, 400, |block, path| {
+                let slow = (last - 100..last).contains(&block);
+                path.delays_ns[1][0] = usual + if slow { 3.0 * MS } else { 0.0 };
+            });
+            let seen = (seed, interval_ms, last, &verdict.text, &verdict.reason);
+            assert_eq!(verdict.kind == VerdictKind::Segment, is_named, "{seen:?}");
+            let says_burst = verdict.reason.contains("; a burst of +");
+            assert_eq!(says_burst, !is_named, "{seen:?}");
+        }
+    }
+}
+
+#[test]
 fn few_late_blocks_of_a_run_without_end_are_named_after_ten_minutes_and_one_in_ten_at_once() {
     for (one_in, named_from, named_by) in [(20, 600, 690), (10, 18, 60)] {
         let (mut path, mut random) = (SimPath::new(4, one_in), Random::new(one_in));
