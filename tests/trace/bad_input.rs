@@ -21,7 +21,8 @@ fn an_ssh_that_dies_is_named_with_its_step() {
     // The input ends in the middle of the copy, and nothing is answered any more.
     ssh.host(
         "in-copy",
-        "PATH=$BARE\ndd bs=65536 count=6 2>/dev/null | $shell -c \"$2\" | sed -u \"/ dir /q\"\nkill -9 $$\n",
+        "PATH=$BARE\ndd bs=65536 count=6 2>/dev/null | $shell -c \"$2\" |\n\
+         sed -u \"/ dir /q\"\nkill -9 $$\n",
     );
     ssh.host(
         "in-run",

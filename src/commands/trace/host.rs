@@ -197,8 +197,8 @@ impl Host {
         lock(&self.directory).clone()
     }
 
-    /// Ends its input: the node ends, then the script, then ssh. An ssh that takes no input is ended
-    /// at once.
+    /// Ends its input: the node ends, then the script, then ssh. An ssh that takes no input is
+    /// ended at once.
     pub(super) fn close(&self) {
         match self.stdin.try_lock() {
             Ok(mut stdin) => drop(stdin.take()),
