@@ -332,7 +332,7 @@ fn accept_open<'a>(
 }
 
 /// Makes the OPEN frame that this node passes on; with `-n` it has no stamp of this node. The ends
-/// are those that it tells: its own address, and the address upstream.
+/// are the addresses that it reports: its own, and the one upstream.
 #[inline(never)]
 fn pass_open_on(
     node: &Node,

@@ -323,14 +323,14 @@ mod tests {
         let view = FrameView::parse(&frame).unwrap();
         let info = info(11);
         let passed = Opening::pass_on(Session::behind(&view.header), &view, &at(&info, 200), false);
-        let onward = FrameView::parse(&passed.frame).unwrap();
-        assert_eq!(onward.stamp_bytes(), view.stamp_bytes());
-        assert_eq!((onward.header.hop, passed.stamp_at), (1, None));
-        assert!(!onward.header.flags.has(Flags::PROBE), "traffic");
-        let hops = path::nodes(onward.annotations());
+        let next = FrameView::parse(&passed.frame).unwrap();
+        assert_eq!(next.stamp_bytes(), view.stamp_bytes());
+        assert_eq!((next.header.hop, passed.stamp_at), (1, None));
+        assert!(!next.header.flags.has(Flags::PROBE), "traffic");
+        let hops = path::nodes(next.annotations());
         let hops: Vec<_> = hops.iter().map(|(hop, node)| (*hop, node.id)).collect();
         assert_eq!(hops, [(0, 10), (1, 11)]);
-        assert_eq!(passed.annotations, onward.annotation_bytes());
+        assert_eq!(passed.annotations, next.annotation_bytes());
     }
 
     #[test]
