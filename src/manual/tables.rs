@@ -10,8 +10,11 @@ use crate::cli::sentence;
 use crate::report::prometheus::FAMILIES;
 use std::fmt::Write as _;
 
-/// The name of each table, and the function that makes it in Markdown.
-const TABLES: &[(&str, fn() -> String)] = &[
+/// Makes a table in Markdown.
+type Make = fn() -> String;
+
+/// The tables by their names.
+const TABLES: &[(&str, Make)] = &[
     ("options", || options(false)),
     ("options of passive", || options(true)),
     ("metrics", metrics),
