@@ -1,8 +1,8 @@
 //! The tables of pages that the program makes of its own ones.
 //!
-//! The files hold them too, for readers of the source: between a mark with the name of the table and
-//! one of its end. The binary holds the text around them, and each table once. To add one: a row
-//! in [`TABLES`], and `<!-- NAME -->`, an empty line, and `<!-- end -->` in the page;
+//! The files hold them too, for readers of the source: between a mark with the name of the table
+//! and one of its end. The binary holds only the text around them. To add one: a row in
+//! [`TABLES`], and `<!-- NAME -->`, an empty line, and `<!-- end -->` in the page;
 //! `BLESS=1 cargo test --test readme` writes it into the file.
 
 use crate::cli::flags::{self, Flag, Section};
