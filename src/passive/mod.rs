@@ -18,7 +18,7 @@
 //! | `analyzer` | the table of flows and its bounds |
 //! | `key`, `tally` | the key of a connection; counts of a capture |
 //! | `flow` | one connection: what its segments bring to light |
-//! | `sent` | counts, times and round trips of one direction |
+//! | `sent`, `moment` | counts, times and round trips of one direction |
 //! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
 //! | `application` | response times of each end |
 //! | `reassembly` | the segments of a direction in order |
@@ -42,6 +42,7 @@ mod groups;
 mod http;
 mod key;
 mod message;
+mod moment;
 mod packet;
 mod peer;
 mod queue;
@@ -62,9 +63,10 @@ pub use filter::{parse_host, Filter, Host, MAX_TERMS};
 pub use flow::{AlsoSeen, BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
+pub use moment::Moment;
 pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
 pub use peer::{pair_flows, same_exchange, Halves, OneWay, Paired, Pairing, Which};
-pub use sent::{Ended, Event, Findings, Interval, IntervalSent, Sample, SampleBasis, Sent};
+pub use sent::{Ended, Event, Findings, Interval, IntervalSent, Rare, Sample, SampleBasis, Sent};
 pub use side::Side;
 pub use tally::Tally;
 pub use tls::Handshake;
