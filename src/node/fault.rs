@@ -15,6 +15,9 @@ use crate::wire::{build, ErrorCode, ErrorInfo, Flags, FrameType};
 use std::fmt;
 use std::time::Instant;
 
+/// Stands in the log of a node whose next hop is the node itself.
+pub const OWN_LOOP: &str = "is this node itself";
+
 /// The reason why a connection ends before its time, and the final frames to its two peers.
 ///
 /// Boxed: results that may carry one pass through every frame of a pump's stack, whose depth is
@@ -109,8 +112,7 @@ impl ConnectionFault {
     #[cold]
     pub(crate) fn own_loop(node: &Node, pair: &EndPair) -> Self {
         let peer = pair.client.peer;
-        let text =
-            format!("client {peer} is this node itself: --forward-to leads back to --listen");
+        let text = format!("client {peer} {OWN_LOOP}: --forward-to leads back to --listen");
         Self::error(node, 0, ErrorCode::Loop, text)
     }
 

@@ -58,7 +58,7 @@ w() {
   };
 };
 f() { w; [ -z "$d" ] || rm -rf "$d"; };
-r() {
+b() {
   : > "$x"; n=0;
   while [ "$n" -lt "$a" ]; do
     l=$((a - n)); [ "$l" -lt 65536 ] || l=65536;
@@ -90,7 +90,7 @@ while read -r c a; do
     done;
     w 8; echo "$t dir $d";;
   put)
-    w 8; x="$d/PROGRAM"; r; chmod 700 "$x"; w 8;
+    w 8; x="$d/PROGRAM"; b; chmod 700 "$x"; w 8;
     v=$(cd "$d" && PATH=/dev/null "$x" --control -V 2>&1 </dev/null);
     echo "$t put $n $(echo "$v" | head -n 1)";
     [ "$n" -eq "$a" ] || exit 1;;
@@ -106,7 +106,7 @@ while read -r c a; do
     } && exit 0;
     w 2; echo "$t ended";;
   take)
-    w 8; x="$d/${a#* }"; a=${a%% *}; k=1; r; echo "$t took $n";
+    w 8; x="$d/${a#* }"; a=${a%% *}; k=1; b; echo "$t took $n";
     [ "$n" -eq "$a" ] || exit 1;;
   go)
     w; x=${a:-$d/PROGRAM};

@@ -80,9 +80,30 @@ pub fn host_name(configuration: &str) -> Option<&str> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Returns the reason for which ssh ended before the host answered, with the remedy. `errors` is
-/// what it wrote to stderr, and `status` its exit code, `None` if a signal ended it.
-pub fn failure(errors: &str, status: Option<i32>, login: &str) -> String {
+/// The step of a host in which its ssh ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The host has not answered yet.
+    LogIn,
+    /// The look at the machine, and the copy.
+    Copy,
+    /// The node or the probe runs, or is about to.
+    Run,
+}
+
+impl Step {
+    fn words(self) -> &'static str {
+        match self {
+            Self::LogIn => "before an answer",
+            Self::Copy => "while the program was copied",
+            Self::Run => "while the program ran",
+        }
+    }
+}
+
+/// Returns the reason for which ssh ended in a step, with the remedy. `errors` is what it wrote to
+/// stderr, and `status` its exit code, `None` if a signal ended it.
+pub fn failure(errors: &str, status: Option<i32>, login: &str, step: Step) -> String {
     let is_shown = |line: &&str| {
         !line.is_empty()
             && !line.starts_with("Warning: Permanently added")
@@ -121,15 +142,17 @@ pub fn failure(errors: &str, status: Option<i32>, login: &str) -> String {
             return format!("{line}; {remedy}");
         }
     }
-    let last = lines().next_back().map(|line| format!(": {line}"));
-    let last = last.unwrap_or_default();
-    match status {
-        Some(127) => format!("the host has no sh{last}; trace needs one there"),
-        Some(code) => {
-            format!("ssh ended with {code} before an answer{last}; try: ssh {login} true")
+    let last = lines().next_back().map(|line| line.trim_end_matches('.'));
+    let last = last.map(|line| format!(": {line}")).unwrap_or_default();
+    let ended = match status {
+        Some(127) if step == Step::LogIn => {
+            return format!("the host has no sh{last}; trace needs one there");
         }
-        None => format!("ssh was ended by a signal{last}"),
-    }
+        Some(code) => format!("ended with {code}"),
+        None => "was ended by a signal".to_owned(),
+    };
+    let step = step.words();
+    format!("ssh {ended} {step}{last}; try: ssh {login} true")
 }
 
 #[cfg(test)]
@@ -199,9 +222,23 @@ mod tests {
                 Some(1),
                 "ssh ended with 1 before an answer; try: ssh r@edge true",
             ),
-            ("", None, "ssh was ended by a signal"),
+            (
+                "",
+                None,
+                "ssh was ended by a signal before an answer; try: ssh r@edge true",
+            ),
         ] {
-            assert_eq!(failure(errors, status, "r@edge"), expected);
+            assert_eq!(failure(errors, status, "r@edge", Step::LogIn), expected);
         }
+        let errors = "Timeout, server edge not responding.\n";
+        assert_eq!(
+            failure(errors, Some(255), "r@edge", Step::Run),
+            "ssh ended with 255 while the program ran: Timeout, server edge not responding; try: \
+             ssh r@edge true"
+        );
+        assert_eq!(
+            failure("", Some(127), "r@edge", Step::Copy),
+            "ssh ended with 127 while the program was copied; try: ssh r@edge true"
+        );
     }
 }

@@ -5,6 +5,7 @@ use crate::lab::run;
 use crate::path::TestPath;
 use crate::util::{Dir, LONG};
 use std::collections::BTreeSet;
+use std::env::consts::ARCH;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ pub(crate) enum Kind {
     Shell(&'static str),
     /// OpenSSH, on a machine of this name. Its binaries run in qemu.
     Machine(&'static str),
+    /// OpenSSH, on a host where no directory of trace executes.
+    NoExec,
 }
 
 /// Programs in whose place busybox stands on a host of [`Kind::Dropbear`].
@@ -30,13 +33,22 @@ pub(crate) struct Hosts {
     pub(crate) path: TestPath,
     dir: Dir,
     bridge: String,
+    kinds: usize,
     servers: Vec<Child>,
 }
 
 impl Hosts {
     /// Hosts 1 to the number of `kinds`; host 0 is the near end.
     pub(crate) fn new(kinds: &[Kind]) -> Self {
-        crate::lab::require(&["ip", "unshare", "nsenter", "ssh", "ssh-keygen", "sshd"]);
+        crate::lab::require(&[
+            "ip",
+            "unshare",
+            "nsenter",
+            "ssh",
+            "ssh-keygen",
+            "sshd",
+            "strip",
+        ]);
         let delay = [Duration::from_micros(200); 2];
         let path = TestPath::new(&vec![delay; kinds.len()]);
         let dir = Dir::new(&format!("trace-{}", path.space(0)));
@@ -63,27 +75,60 @@ impl Hosts {
             );
         }
         std::fs::copy(dir.file("client.pub"), dir.file("authorized_keys")).unwrap();
-        let mut config = format!(
-            "IdentityFile {0}/client\nUserKnownHostsFile {0}/known\nUser root\n\
-             StrictHostKeyChecking accept-new\n",
-            dir.0.display()
-        );
-        for node in 1..=kinds.len() {
-            config += &format!("Host h{node}\nHostName 10.79.0.{}\n", node + 1);
+        for target in [ARCH, &format!("full/{ARCH}")] {
+            let node = dir.file("nodes").join(target).join("subsegment-tcp-speeds");
+            std::fs::create_dir_all(node.parent().unwrap()).unwrap();
+            let program = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
+            run("strip", &["-o", node.to_str().unwrap(), program]);
         }
-        std::fs::write(dir.file("config"), config).unwrap();
+        std::fs::write(dir.file("banner"), "Authorized use only.\n").unwrap();
         let mut hosts = Self {
             path,
             dir,
             bridge,
+            kinds: kinds.len(),
             servers: Vec::new(),
         };
+        hosts.configure("", |node| format!("10.79.0.{}", node + 1));
         for (at, kind) in kinds.iter().enumerate() {
             let server = hosts.serve(at + 1, *kind);
             hosts.servers.push(server);
         }
         hosts.await_servers(kinds.len());
         hosts
+    }
+
+    /// Writes the configuration of ssh: `first`, and the address of each host.
+    pub(crate) fn configure(&self, first: &str, address: impl Fn(usize) -> String) {
+        let mut config = first.to_owned();
+        for node in 1..=self.kinds {
+            config += &format!("Host h{node}\nHostName {}\n", address(node));
+        }
+        config += &format!(
+            "Host *\nIdentityFile {0}/client\nUserKnownHostsFile {0}/known\nUser root\n\
+             StrictHostKeyChecking accept-new\n",
+            self.dir.0.display()
+        );
+        std::fs::write(self.dir.file("config"), config).unwrap();
+    }
+
+    /// Takes all IPv4 addresses from the hosts and gives each one of IPv6, over which ssh and
+    /// measured bytes go from now on.
+    pub(crate) fn become_ipv6_only(&self) {
+        for node in 0..=self.servers.len() {
+            let space = self.path.space(node);
+            let links = run("ip", &["-n", &space, "-br", "link"]);
+            for link in links.lines() {
+                let device = link.split(['@', ' ']).next().unwrap();
+                ip(&format!("-n {space} -4 addr flush dev {device}"));
+            }
+            let inner = format!("{}i{node}", self.bridge);
+            ip(&format!(
+                "-n {space} addr add fd79::{}/64 dev {inner} nodad",
+                node + 1
+            ));
+        }
+        self.configure("", |node| format!("fd79::{}", node + 1));
     }
 
     fn serve(&self, node: usize, kind: Kind) -> Child {
@@ -94,7 +139,8 @@ impl Hosts {
              mkdir -p /run/sshd\n\
              for of in /dev/shm /var/tmp; do mount -t tmpfs -o mode=1777 tmpfs $of; done\n\
              mount -t tmpfs -o mode=700 tmpfs /root\nmkdir -m 700 /root/.ssh\n\
-             cp {here}/authorized_keys /root/.ssh/authorized_keys\n"
+             cp {here}/authorized_keys /root/.ssh/authorized_keys\n\
+             echo \"echo Welcome; printf prompt%% ; echo warned >&2\" > /root/.bashrc\n"
         );
         if let Kind::Shell(shell) = kind {
             let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
@@ -112,10 +158,13 @@ impl Hosts {
         if let Kind::Machine(machine) = kind {
             let bin = self.dir.file(&format!("bin{node}"));
             std::fs::create_dir(&bin).unwrap();
-            let uname = bin.join("uname");
-            std::fs::write(&uname, format!("#!/bin/sh\necho Linux {machine}\n")).unwrap();
-            std::fs::set_permissions(&uname, PermissionsExt::from_mode(0o755)).unwrap();
+            self.install(node, "uname", &format!("#!/bin/sh\necho Linux {machine}\n"));
             options = format!(" -o SetEnv=PATH={}:/usr/bin:/bin", bin.display());
+        }
+        if kind == Kind::NoExec {
+            // The files of this test are under one of them.
+            script += "for of in /dev/shm /tmp /var/tmp /root; do mount --bind $of $of\n\
+                       mount -o remount,bind,noexec $of; done\n";
         }
         script += &match kind {
             Kind::Dropbear => {
@@ -130,7 +179,8 @@ impl Hosts {
             }
             _ => format!(
                 "exec /usr/sbin/sshd -D -e -f /dev/null -h {here}/server -o UsePAM=no \
-                 -o PidFile=none -o StrictModes=no -o PermitRootLogin=yes{options}\n"
+                 -o PidFile=none -o StrictModes=no -o PermitRootLogin=yes \
+                 -o Banner={here}/banner{options}\n"
             ),
         };
         let mut command = self.path.command(node, "unshare");
@@ -141,6 +191,18 @@ impl Hosts {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         command.spawn().unwrap()
+    }
+
+    /// Puts a program before all others of a host of [`Kind::Machine`].
+    pub(crate) fn install(&self, node: usize, name: &str, script: &str) {
+        let file = self.dir.file(&format!("bin{node}")).join(name);
+        std::fs::write(&file, script).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// Returns a file in the directory of this test.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.dir.file(name)
     }
 
     fn await_servers(&self, count: usize) {
@@ -177,6 +239,11 @@ impl Hosts {
         command
     }
 
+    /// Returns the directory of this program without debug information, as in a release.
+    pub(crate) fn nodes(&self) -> std::path::PathBuf {
+        self.dir.file("nodes")
+    }
+
     /// Returns `trace` with these options and without a host. `STS_PROGRAM` and `STS_BINARIES`
     /// name the program and the directory of those that it copies.
     pub(crate) fn local(&self, more: &str) -> Command {
@@ -187,10 +254,9 @@ impl Hosts {
         let ssh = format!("ssh -F {}", self.dir.file("config").display());
         command.args(["trace", "--ssh", &ssh]);
         command.args(more.split_whitespace()).stdin(Stdio::null());
-        if let Some(binaries) = std::env::var_os("STS_BINARIES") {
-            if !more.contains("--binaries") {
-                command.arg("--binaries").arg(binaries);
-            }
+        let binaries = std::env::var_os("STS_BINARIES").map_or(self.nodes(), Into::into);
+        if !more.contains("--binaries") {
+            command.arg("--binaries").arg(binaries);
         }
         command
     }

@@ -1,6 +1,9 @@
 //! `trace`: hosts of several login shells, chatter and errors by a stand-in for ssh, and real sshd
 //! in namespaces. `STS_TRACE=all` adds the trials of `scripts/trials trace`.
 
+mod bad_input;
+mod errors;
+mod fake;
 mod hosts;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)]

@@ -59,6 +59,18 @@ fn two_hosts_over_real_ssh_are_measured_and_nothing_is_left() {
     let output = hosts.trace("-c 1 --timeout 2").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert_eq!(hosts.logins(2), logins + 1);
+    // The same hosts with addresses of IPv6 alone.
+    hosts.become_ipv6_only();
+    let mut command = hosts.local("-c 5 -i 0.01 --format json");
+    let output = command.args(["h1", "h2"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = json(&output.stdout);
+    assert_eq!(int(&report, "blocks/received"), 5);
+    let address = report.at("path/nodes/2/address").and_then(Value::as_str);
+    assert!(address.unwrap().starts_with("[fd79::3]:"), "{address:?}");
+    for node in [1, 2] {
+        hosts.await_clean(node, &before[node - 1], CLEAN);
+    }
     crate::path::take_down();
 }
 

@@ -1,74 +1,9 @@
-//! Hosts by a stand-in for ssh: a script that runs the command line in a shell of this host.
+//! Hosts by a stand-in for ssh: their login shells, their files, and their errors.
 
-use crate::util::{json, need, program, text, Dir, Process};
-use std::os::unix::fs::PermissionsExt;
+use crate::fake::{is_open, write, FakeSsh};
+use crate::util::{json, need, text, Process};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-/// Stands in for ssh. What a host does before the command is in a file with the host's name. The
-/// program is installed, unless that file resets PATH to `$BARE`.
-struct FakeSsh {
-    dir: Dir,
-}
-
-impl FakeSsh {
-    fn new(name: &str) -> Self {
-        let dir = Dir::new(name);
-        let here = dir.0.display().to_string();
-        std::fs::create_dir(dir.file("run")).unwrap();
-        std::fs::create_dir_all(dir.file("usr")).unwrap();
-        let installed = dir.file("usr/subsegment-tcp-speeds");
-        let binary = env!("CARGO_BIN_EXE_subsegment-tcp-speeds");
-        std::os::unix::fs::symlink(binary, installed).unwrap();
-        write(
-            &dir.file("log-in"),
-            &format!(
-                "#!/bin/sh\nexport TMP_OF_TEST={here}\nshell=sh\n\
-                 export XDG_RUNTIME_DIR={here}/run BARE=$PATH PATH={here}/usr:$PATH\n\
-                 [ -r {here}/$1 ] && . {here}/$1\nexec $shell -c \"$2\"\n"
-            ),
-        );
-        Self { dir }
-    }
-
-    /// Has the host run `lines` before the command.
-    fn host(&self, name: &str, lines: &str) -> &Self {
-        write(&self.dir.file(name), lines);
-        self
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = program();
-        command
-            .args(["trace", "--ssh"])
-            .arg(self.dir.file("log-in"));
-        command.args(line.split(' ')).stdin(Stdio::null());
-        command
-    }
-
-    fn trace(&self, line: &str) -> Output {
-        self.command(line).output().unwrap()
-    }
-
-    /// Copies that runs left.
-    fn left(&self) -> usize {
-        std::fs::read_dir(self.dir.file("run")).unwrap().count()
-    }
-
-    /// Runs a line that has to fail; returns its last line on stderr.
-    #[track_caller]
-    fn error(&self, line: &str) -> String {
-        let output = self.trace(line);
-        let errors = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(3), "{line}: {errors}");
-        errors.lines().last().unwrap_or_default().to_owned()
-    }
-}
-
-fn write(path: &Path, script: &str) {
-    std::fs::write(path, script).unwrap();
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
-}
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_path_is_measured_whatever_the_login_shells_are() {
@@ -478,16 +413,6 @@ fn the_nodes_end_with_trace_however_it_ends() {
         }
         assert_eq!(ssh.left(), 0);
     }
-}
-
-/// Returns `true` if a process has the file open.
-fn is_open(path: &Path) -> bool {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes.into_iter().any(|process| {
-        let files = std::fs::read_dir(process.path().join("fd"));
-        let mut files = files.into_iter().flatten().flatten();
-        files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == path))
-    })
 }
 
 /// The path in the package of the nodes, under its root, of the binary for `target`.

@@ -6,6 +6,7 @@ use super::{Path, END, TICK};
 use crate::cli::{Common, ExitCode, Format, TraceConfig, PROGRAM};
 use crate::collect::state_file::StateFile;
 use crate::measure::RunHistories;
+use crate::node::fault::OWN_LOOP;
 use crate::node::StopFlag;
 use crate::output::{print_error, replace, Output, OutputError};
 use crate::remote::host::endpoint;
@@ -203,13 +204,18 @@ impl Path<'_> {
                     match failed.and_then(|failed| failed.split_once(' ')) {
                         Some((hop, text)) => {
                             let hop = hop.parse().unwrap_or_default();
-                            self.unreached = Some(self.unreachable(hop, text));
+                            let text = self.unreachable(hop, text);
+                            self.unreached.get_or_insert(text);
                         }
                         None => {
                             let line = self.at_home(&directory, line.to_owned());
                             print_error(&format!("{PROGRAM}: {name}: {line}\n"));
                         }
                     }
+                }
+                Event::Node(line) if line.contains(OWN_LOOP) => {
+                    self.progress.line(&self.names[at], &line);
+                    self.unreached = Some(self.own_loop(at));
                 }
                 Event::Node(line) | Event::Stderr(line) => {
                     self.progress.line(&self.names[at], &line);

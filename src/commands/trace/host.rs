@@ -5,6 +5,7 @@ use crate::cli::PROGRAM;
 use crate::commands::control::{OPTION, READY};
 use crate::remote::answer::{ByteOrder, HostAnswer, Tag};
 use crate::remote::script::{PIECE, QUIT};
+use crate::remote::ssh::Step;
 use crate::remote::{machine, script, ssh};
 use crate::sync::channel::{channel, Receiver, Sender};
 use crate::sync::{lock, spawn, LARGE_STACK};
@@ -144,6 +145,7 @@ impl Host {
                 stdout: BufReader::new(stdout),
                 events: &events,
                 place,
+                step: Step::LogIn,
             };
             let reason = match talk.drive() {
                 Ok(()) => {
@@ -153,7 +155,7 @@ impl Host {
                         .wait()
                         .ok()
                         .and_then(|status| status.code());
-                    ssh::failure(&lock(&errors), status, &login)
+                    ssh::failure(&lock(&errors), status, &login, talk.step)
                 }
                 Err(reason) => reason,
             };
@@ -195,9 +197,14 @@ impl Host {
         lock(&self.directory).clone()
     }
 
-    /// Ends its input: the node ends, then the script, then ssh.
+    /// Ends its input: the node ends, then the script, then ssh. An ssh that takes no input is
+    /// ended at once.
     pub(super) fn close(&self) {
-        lock(&self.stdin).take();
+        match self.stdin.try_lock() {
+            Ok(mut stdin) => drop(stdin.take()),
+            // A thread hangs in a write to it.
+            Err(_) => self.kill(),
+        }
     }
 
     /// Ends ssh at once.
@@ -236,6 +243,7 @@ struct Talk<'a> {
     stdout: BufReader<ChildStdout>,
     events: &'a Sender<(usize, Event)>,
     place: usize,
+    step: Step,
 }
 
 impl Talk<'_> {
@@ -266,6 +274,7 @@ impl Talk<'_> {
         let Some(look) = self.look() else {
             return Ok(());
         };
+        self.step = Step::Copy;
         let path = match &look.path {
             Some(path) if is_same(&look.version) => {
                 self.state(format!("runs the installed {path}"));
@@ -282,6 +291,7 @@ impl Talk<'_> {
         if !self.send_files()? {
             return Ok(());
         }
+        self.step = Step::Run;
         let command = if self.plan.is_source { "go" } else { "run" };
         *lock(&self.host.run) = format!("{command} {path}\n");
         self.host.run();
@@ -464,7 +474,10 @@ impl Talk<'_> {
                     refused.push(format!("{shown} is {version:?}, and this is {}", own()));
                 }
                 Some(HostAnswer::Put(_, output)) => {
-                    refused.push(format!("{shown} does not run there: {output:?}"));
+                    refused.push(format!(
+                        "{shown} does not run there: {output:?}{}",
+                        hint(&output)
+                    ));
                 }
                 Some(_) => {}
             }
@@ -474,6 +487,16 @@ impl Talk<'_> {
             refused.join("; "),
             look.machine
         ))
+    }
+}
+
+/// Returns the likely reason for which a binary that arrived does not run.
+fn hint(output: &str) -> &'static str {
+    let is_missing = ["not found", "No such file", "required file"];
+    if is_missing.iter().any(|part| output.contains(part)) {
+        " (its loader or libc is missing there: a static build needs none)"
+    } else {
+        ""
     }
 }
 

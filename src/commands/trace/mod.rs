@@ -4,10 +4,11 @@
 //! whose input keeps its node alive: the nodes end when this process does, however that happens.
 
 mod binaries;
+mod errors;
 mod far;
 mod host;
 
-use crate::cli::{Common, ExitCode, HostPort, Ports, ProbeConfig, TraceConfig, PROGRAM};
+use crate::cli::{Common, ExitCode, HostPort, ProbeConfig, TraceConfig, PROGRAM};
 use crate::commands::control::OPTION;
 use crate::commands::prepare::rules;
 use crate::commands::signals::Signals;
@@ -96,10 +97,11 @@ pub fn run(
         match probe::check(&common, &probe, stop) {
             Err(error) if !stop.is_set() => Err(match path.ended() {
                 Some(reason) => (State::Unknown, reason),
-                None => (
-                    probe::broken_state(&error, probe.on_timeout),
-                    path.unreachable(error.hop, &error.text),
-                ),
+                None => {
+                    let state = probe::broken_state(&error, probe.on_timeout);
+                    let text = path.unreachable(error.hop, &error.text);
+                    (state, path.unreached.take().unwrap_or(text))
+                }
             }),
             _ => Ok(probe),
         }
@@ -231,7 +233,7 @@ struct Path<'a> {
     hosts: Vec<Arc<Host>>,
     /// The files of a probe elsewhere.
     files: Arc<[FarFile]>,
-    /// The reason for which a probe elsewhere could not open the path.
+    /// The reason for which the path could not be opened, where a host has named it.
     unreached: Option<String>,
     /// Closed when the host has ended.
     ended: Vec<Receiver<()>>,
@@ -424,19 +426,6 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// Returns which hosts the path waits for.
-    fn silent(&self, standing: &[Standing]) -> String {
-        let waiting = self.names.iter().zip(standing);
-        let waiting = waiting.filter(|(_, host)| !host.is_ready);
-        let names: Vec<&str> = waiting.map(|(name, _)| name.as_str()).collect();
-        let login = &self.config.hosts[0].login;
-        format!(
-            "no answer from {} for {} s; try: ssh {login} true",
-            names.join(", "),
-            SILENCE.as_secs()
-        )
-    }
-
     /// Prints a note about names of one machine.
     fn note_twins(&self, standing: &[Standing]) {
         for (at, host) in standing.iter().enumerate() {
@@ -447,54 +436,6 @@ impl<'a> Path<'a> {
                     self.names[twin], self.names[at]
                 ));
             }
-        }
-    }
-
-    /// Returns which host has ended, and the reason. A path that cannot be opened may lack one.
-    fn ended(&self) -> Option<String> {
-        let deadline = Instant::now() + TICK;
-        while let Ok((at, event)) = self.events.as_ref()?.recv_deadline(deadline) {
-            if let Event::Ended(reason) = event {
-                return Some(format!("{}: {reason}", self.names[at]));
-            }
-        }
-        None
-    }
-
-    /// Returns the error of a path that could not be opened, with the names of both ends.
-    fn unreachable(&self, hop: u8, text: &str) -> String {
-        let nodes = self.config.hosts.len();
-        let name = |hop: usize| match hop.checked_sub(1) {
-            Some(at) if at < nodes => &self.names[at],
-            Some(_) => "the server",
-            // Behind the nodes there is the host of the probe.
-            None => self.names.get(nodes).map_or("here", String::as_str),
-        };
-        let hop = usize::from(hop);
-        let (near, far) = (name(hop), name(hop + 1));
-        let cause = text.rsplit(": ").next().unwrap_or(text);
-        let cause = cause.split(" (os error").next().unwrap_or(cause);
-        if let Some((_, rest)) = text.split_once("connect to ") {
-            let address = rest.split(": ").next().unwrap_or(rest);
-            let remedy = match self.config.options.ports {
-                Some(Ports { first, last }) => {
-                    format!("is {first}-{last} open there? else name its address: {far}=ADDR")
-                }
-                None => format!("open a range and use --ports, or name its address: {far}=ADDR"),
-            };
-            return format!("{far} cannot be reached from {near} at {address}: {cause}; {remedy}");
-        }
-        if text.contains("resolve ") {
-            return format!(
-                "{far} cannot be reached from {near}: {text}; name its address: {far}=ADDR"
-            );
-        }
-        if text.contains("loop") {
-            return format!("{near}: {text}; name the address of the next host: HOST=ADDR");
-        }
-        match hop {
-            0 => format!("the path cannot be opened: {text}"),
-            _ => format!("the path cannot be opened: {near} reports: {text}"),
         }
     }
 

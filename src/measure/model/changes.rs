@@ -22,8 +22,11 @@ pub(super) struct Column {
     pub(super) flag: Option<u32>,
 }
 
-/// A change of some blocks, or one that has ended, is a burst if it was seen for less.
+/// A change that was seen for less is a burst if it is one of some blocks, has ended, or is small.
 const LASTS: Nanos = Nanos::from_millis(1_000);
+/// A change is small for that if it is by less: the threads of a machine that has other work wake
+/// up as late for a part of a second.
+const SMALL_NS: u64 = 1_000_000;
 /// Latest blocks of a run without end that are searched in batches of eight besides.
 const LATEST: usize = 320;
 
@@ -207,6 +210,8 @@ fn within(part: Part, found: &Finding, end: MonoTime) -> Change {
         FindingKind::Level => found.beside.p50,
         FindingKind::Tail { .. } => found.beside.mean,
     };
+    let is_brief = found.until.unwrap_or(end).since(found.since) < LASTS;
+    let may_end = found.kind != FindingKind::Level || found.until.is_some();
     Change {
         part,
         origin: match found.shape {
@@ -222,8 +227,7 @@ fn within(part: Part, found: &Finding, end: MonoTime) -> Change {
         since: Some(found.since),
         began: Began::default(),
         until: found.until,
-        burst: (found.kind != FindingKind::Level || found.until.is_some())
-            && found.until.unwrap_or(end).since(found.since) < LASTS,
+        burst: is_brief && (may_end || found.amount.0.unsigned_abs() < SMALL_NS),
         direction: None,
         reads_late: false,
     }

@@ -955,23 +955,38 @@ fn a_level_that_rises_by_more_takes_the_place_of_late_blocks_of_the_same_part() 
 }
 
 #[test]
-fn a_level_that_is_over_within_a_second_is_a_burst_and_a_longer_one_a_change() {
+fn a_level_that_is_over_or_small_within_a_second_is_a_burst_and_a_longer_one_a_change() {
     for seed in 0..20 {
-        // The same hundred of 400 blocks: for 0.4 s, for 2 s, and until the end.
-        for (interval_ms, last, is_named) in
-            [(4.0, 250, false), (20.0, 250, true), (4.0, 400, true)]
-        {
+        // The same hundred of 400 blocks: for 0.4 s, for 2 s, and until the end, by 3 and 0.6 ms.
+        for (interval_ms, last, rise_ms, is_named) in [
+            (4.0, 250, 3.0, false),
+            (20.0, 250, 3.0, true),
+            (4.0, 400, 3.0, true),
+            (4.0, 400, 0.6, false),
+            (20.0, 400, 0.6, true),
+        ] {
             let mut path = SimPath::new(4, seed);
             path.interval_ns = interval_ms * MS;
             let usual = path.delays_ns[1][0];
             let verdict = verdict_of(&mut path, 400, |block, path| {
                 let slow = (last - 100..last).contains(&block);
-                path.delays_ns[1][0] = usual + if slow { 3.0 * MS } else { 0.0 };
+                path.delays_ns[1][0] = usual + if slow { rise_ms * MS } else { 0.0 };
             });
-            let seen = (seed, interval_ms, last, &verdict.text, &verdict.reason);
+            let seen = (
+                seed,
+                interval_ms,
+                last,
+                rise_ms,
+                &verdict.text,
+                &verdict.reason,
+            );
             assert_eq!(verdict.kind == VerdictKind::Segment, is_named, "{seen:?}");
             let says_burst = verdict.reason.contains("; a burst of +");
             assert_eq!(says_burst, !is_named, "{seen:?}");
+            if !is_named {
+                let is_sure = verdict.confidence == Confidence::High;
+                assert_eq!(is_sure, last < 400, "{seen:?}");
+            }
         }
     }
 }

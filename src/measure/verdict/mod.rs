@@ -287,8 +287,15 @@ impl Evidence<'_> {
         if !certain {
             doubts.push("a longer run would see smaller changes".to_owned());
         }
+        let may_last = |change: &Change| {
+            change.burst && change.until.is_none() && change.kind == FindingKind::Level
+        };
+        let ends_higher = self.changes.iter().any(may_last);
+        if ends_higher {
+            doubts.push("the burst at its end may be a change that has just begun".to_owned());
+        }
         Verdict {
-            confidence: if certain {
+            confidence: if certain && !ends_higher {
                 Confidence::High
             } else {
                 Confidence::Low

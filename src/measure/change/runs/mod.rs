@@ -284,6 +284,8 @@ impl Search {
         let (amount, error) = (share * later_by, shares.error * later_by);
         let later_by = nanos(later_by).abs();
         let is_enough = later_by.0 as f64 >= FLOOR_NS && amount.abs() >= LEAST_MEAN_NS;
+        // A retransmission is late by itself; other blocks might be so by chance.
+        let is_enough = is_enough && (retransmitted || amount.abs() > ease * error);
         is_enough.then_some(Named {
             kind: FindingKind::Tail {
                 share,
