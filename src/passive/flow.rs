@@ -10,7 +10,7 @@
 use super::application::Application;
 use super::encapsulation::Tunnel;
 use super::http::Http;
-use super::moment::Moment;
+use super::maybe_time::MaybeTime;
 use super::packet::{Endpoint, TcpSegment, ACK, FIN, RST, SYN};
 use super::sent::{Ended, Findings, Interval, Sample, SampleBasis, Sent};
 use super::side::Side;
@@ -84,7 +84,7 @@ pub struct Flow {
     /// Other interfaces that packets of it passed: these are in no other figure.
     also_seen: Option<Box<Elsewhere>>,
     /// The last SYN before the SYN-ACK.
-    asked: Moment,
+    asked: MaybeTime,
 }
 
 impl Flow {
@@ -107,7 +107,7 @@ impl Flow {
             also_seen: None,
             application: Application::default(),
             interval_end: WallTime(0),
-            asked: Moment::default(),
+            asked: MaybeTime::default(),
         }
     }
 
@@ -370,7 +370,7 @@ impl Flow {
                     self.asked = other
                         .syn()
                         .last()
-                        .map_or_else(Moment::default, Moment::from);
+                        .map_or_else(MaybeTime::default, MaybeTime::from);
                 } else {
                     self.synack_to_ack = round_trip;
                 }

@@ -18,8 +18,8 @@
 //! | `analyzer` | the table of flows and its bounds |
 //! | `key`, `tally` | the key of a connection; counts of a capture |
 //! | `flow` | one connection: what its segments bring to light |
-//! | `sent`, `moment` | counts, times and round trips of one direction |
-//! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
+//! | `sent`, `maybe_time` | counts, times and round trips of one direction |
+//! | `track`, `waiting` | sequence numbers of a direction, and what waits for its acknowledgment |
 //! | `application` | response times of each end |
 //! | `reassembly` | the segments of a direction in order |
 //! | `http`, `message` | HTTP/1.x exchanges of a connection |
@@ -41,8 +41,8 @@ mod fragments;
 mod groups;
 mod http;
 mod key;
+mod maybe_time;
 mod message;
-mod moment;
 mod packet;
 mod peer;
 mod queue;
@@ -54,6 +54,7 @@ mod tally;
 mod tickets;
 mod tls;
 mod track;
+mod waiting;
 
 pub use analyzer::{Analyzer, Limits, Observer};
 pub use application::{Application, ResponseSample};
@@ -63,7 +64,7 @@ pub use filter::{parse_host, Filter, Host, MAX_TERMS};
 pub use flow::{AlsoSeen, BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
-pub use moment::Moment;
+pub use maybe_time::MaybeTime;
 pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
 pub use peer::{pair_flows, same_exchange, Halves, OneWay, Paired, Pairing, Which};
 pub use sent::{Ended, Event, Findings, Interval, IntervalSent, Rare, Sample, SampleBasis, Sent};

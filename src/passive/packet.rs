@@ -15,7 +15,7 @@ const IPV4: u128 = 0xff00 << 112;
 /// An end of a connection. IPv4 and IPv6 are one kind of number, so that one comparison does for
 /// both. It is packed, for each record has two: 24 bytes less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(packed(4))]
+#[repr(Rust, packed(4))]
 pub struct Endpoint {
     /// The address as a number.
     pub address: u128,

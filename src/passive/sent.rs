@@ -1,7 +1,7 @@
 //! Counts, times and round trips of what one end of a connection sent.
 
 use super::application::ResponseSample;
-use super::moment::Moment;
+use super::maybe_time::MaybeTime;
 use super::side::Side;
 use super::track::Track;
 use crate::measure::Histogram;
@@ -39,15 +39,15 @@ pub struct Sent {
     /// Payload of all of them, repeated payload included, keep-alive probes not.
     pub payload_bytes: u64,
     /// Last packet of any kind.
-    pub last_packet: Moment,
+    pub last_packet: MaybeTime,
     /// First packet with payload.
-    pub first_data: Moment,
+    pub first_data: MaybeTime,
     /// Last one.
-    pub last_data: Moment,
+    pub last_data: MaybeTime,
     pub(super) track: Track,
     /// The time at which this end moved to the established state, by what passed: the client's by
     /// the SYN-ACK, the server's by the ACK.
-    pub established: Moment,
+    pub established: MaybeTime,
     rare: Option<Box<Rare>>,
     /// Of the kind that came first: SYN with ACK or without.
     opening: Event,

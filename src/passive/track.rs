@@ -7,10 +7,11 @@
 //! measured from. It is left out where the acknowledgment may answer a later copy, or may have
 //! waited for a hole before the segment to be filled.
 
-use super::moment::Moment;
+use super::maybe_time::MaybeTime;
 use super::packet::Timestamps;
 use super::queue::Queue;
 use super::sent::SampleBasis;
+use super::waiting::{More, Waiting};
 use crate::time::WallTime;
 
 /// SYNs remembered to be distinguished by their TSval; Linux sends 7.
@@ -30,24 +31,6 @@ const TS_VAL_AGE_NS: u64 = 24 * 86_400 * 1_000_000_000;
 /// A repeat this soon, with nothing from the other end between, is a copy by the network or a
 /// mirror port. A sender repeats because of an acknowledgment, or after a longer time.
 const COPY_NS: u64 = 1_000_000;
-
-/// A segment that waits for its acknowledgment.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    time: WallTime,
-    /// 0 where the segment is measured by its sequence numbers.
-    ts_val: u32,
-    seq: u32,
-    end: u32,
-    /// Numbers before it had not passed: its acknowledgment may have waited for them.
-    beyond_hole: bool,
-    /// It is a retransmission itself, known by its TSval.
-    retransmission: bool,
-    /// Its numbers passed again later.
-    repeated: bool,
-    /// Its TSval passed again on a segment out of order, which the echo may answer.
-    ambiguous: bool,
-}
 
 /// The state of a direction's numbers. Its order is that of memory: what most packets need lies
 /// together.
@@ -69,7 +52,7 @@ pub(super) struct Track {
     /// First sightings of TSvals that wait for their echo, oldest first.
     by_ts_val: Queue<Waiting>,
     /// The time of the latest first sighting of a TSval.
-    newest_at: Moment,
+    newest_at: MaybeTime,
     /// That TSval.
     newest: u32,
     /// Empty segments at `next` while nothing else of this direction is known.
@@ -80,26 +63,8 @@ pub(super) struct Track {
     /// The latest segments that took sequence space, among which the original of a copy is looked
     /// for.
     latest: [(u32, u32, WallTime); 2],
-}
-
-/// The part of the state that most connections need for their handshake alone.
-#[derive(Clone, Debug, Default)]
-struct More {
-    /// The end of the highest gap that is not acknowledged yet.
-    hole: Option<u32>,
-    /// Segments without timestamps that wait for their ACK, oldest first.
-    by_sequence: Queue<Waiting>,
-    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
-    gaps: Vec<(u32, u32)>,
-    /// SYNs and SYN-ACKs that passed, until one is answered.
-    syns: Vec<(Option<Timestamps>, WallTime)>,
-}
-
-impl More {
-    fn is_empty(&self) -> bool {
-        let none = self.by_sequence.front().is_none() && self.gaps.is_empty();
-        none && self.hole.is_none() && self.syns.is_empty()
-    }
+    /// Empty segments one below `next` while nothing else of this direction is known.
+    empty_below_start: u32,
 }
 
 /// `a - b` around the circle of sequence numbers (RFC 9293 §3.4), as a signed distance.
@@ -172,6 +137,8 @@ impl Track {
                 found.keep_alives = std::mem::take(&mut self.empty_at_start);
                 self.lowest = ack;
                 self.next = Some(ack);
+            } else if self.empty_below_start > 0 && unseen == 0 {
+                found.keep_alives = std::mem::take(&mut self.empty_below_start);
             }
             found.answered = self.answer(ack, echo, before, unseen > 0);
             if unseen > 0 && found.keep_alives == 0 && unseen.unsigned_abs() <= MAX_WINDOW {
@@ -249,6 +216,7 @@ impl Track {
         let end = seq.wrapping_add(length);
         let next = self.begin(seq);
         self.empty_at_start = 0;
+        self.empty_below_start = 0;
         let ahead = distance(seq, next);
         if ahead == 0 {
             self.advance(end);
@@ -296,7 +264,7 @@ impl Track {
         self.una = None;
         self.next = Some(seq);
         self.lowest = seq;
-        self.newest_at = Moment::default();
+        self.newest_at = MaybeTime::default();
         self.by_ts_val.clear();
         if let Some(more) = &mut self.more {
             more.hole = None;
@@ -470,7 +438,13 @@ impl Track {
         if next == seq && self.una.is_none() && (!known || self.empty_at_start > 0) {
             self.empty_at_start = self.empty_at_start.saturating_add(1);
         }
-        next.wrapping_sub(1) == seq && self.quiet()
+        if next.wrapping_sub(1) != seq {
+            return false;
+        }
+        if self.una.is_none() && self.empty_at_start > 0 {
+            self.empty_below_start = self.empty_below_start.saturating_add(1);
+        }
+        self.quiet()
     }
 
     /// Returns the time of the SYN that `echo` answers; where timestamps are no help, only one SYN

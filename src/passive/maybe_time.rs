@@ -4,12 +4,12 @@ use crate::time::WallTime;
 
 /// The time, or none: an `Option` would take sixteen bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment(
+pub struct MaybeTime(
     /// One more than the time; 0 where there is none.
     u64,
 );
 
-impl Moment {
+impl MaybeTime {
     /// Returns the time, if there is one.
     #[inline]
     pub fn get(self) -> Option<WallTime> {
@@ -24,7 +24,7 @@ impl Moment {
 }
 
 /// The last nanosecond, in the year 2554, is one earlier.
-impl From<WallTime> for Moment {
+impl From<WallTime> for MaybeTime {
     #[inline]
     fn from(time: WallTime) -> Self {
         Self(time.0.saturating_add(1))
@@ -37,9 +37,12 @@ mod tests {
 
     #[test]
     fn it_holds_any_time_or_none() {
-        assert_eq!((Moment::default().get(), size_of::<Moment>()), (None, 8));
+        assert_eq!(
+            (MaybeTime::default().get(), size_of::<MaybeTime>()),
+            (None, 8)
+        );
         for time in [0, 1, 1_795_253_400_000_000_000, u64::MAX - 1].map(WallTime) {
-            assert_eq!(Moment::from(time).get(), Some(time));
+            assert_eq!(MaybeTime::from(time).get(), Some(time));
         }
     }
 }
