@@ -20,7 +20,7 @@ use util::{program, Dir, Node, Process};
 fn every_command_line_can_be_typed_as_it_stands() {
     let mut seen = BTreeSet::new();
     for (name, page) in pages() {
-        for line in blocks(page).into_iter().flatten() {
+        for line in blocks(&page).into_iter().flatten() {
             let Some(arguments) = line.arguments() else {
                 continue;
             };
@@ -281,7 +281,7 @@ fn every_worked_example_runs() {
         let rules = page.split("```text\n# part").nth(1).unwrap_or("\n");
         let rules = rules.split("```").next().unwrap_or_default();
         let rules = format!("# part{rules}");
-        for (at, block) in blocks(page).iter().enumerate() {
+        for (at, block) in blocks(&page).iter().enumerate() {
             let is_run = |line: &&Line| !is_run_elsewhere(line);
             if !block.iter().any(|line| line.arguments().is_some()) {
                 continue;

@@ -34,6 +34,14 @@ fn run(command: &mut Command) -> String {
 fn man_shows_the_page_without_a_warning_in_narrow_and_wide_windows() {
     let dir = Dir::new("man");
     let page = generated(&dir, "man", "subsegment-tcp-speeds.1");
+    // The line of whatis(1).
+    let brief = env!("CARGO_PKG_DESCRIPTION");
+    let line = run(Command::new(need("lexgrog")).arg(&page));
+    let brief = format!("{}{}", brief[..1].to_lowercase(), &brief[1..]);
+    assert!(
+        line.contains(&format!("\"subsegment-tcp-speeds - {brief}\"")),
+        "{line}"
+    );
     for width in ["60", "80", "200"] {
         let mut man = Command::new(need("man"));
         man.args(["--warnings", "-E", "ascii", "-l"]).arg(&page);
@@ -75,7 +83,26 @@ fn cases() -> Vec<(&'static str, Vec<&'static str>)> {
         ("state sample.state ac", vec!["accept"]),
         ("check-rules sam", vec!["sample.state"]),
         ("-f b:1 --key-file sam", vec!["sample.state"]),
+        ("trace edge --binar", vec!["--binaries"]),
+        ("trace edge --binaries sam", vec!["sample.state"]),
+        ("trace edge --inst", vec!["--installed-only"]),
+        ("trace edge --format nag", vec!["nagios"]),
+        ("trace edge core.exam", vec!["core.example"]),
+        ("trace --from core.exam", vec!["core.example"]),
+        ("probe B:9000 --report-html sam", vec!["sample.state"]),
+        ("compare sample.state sam", vec!["sample.state"]),
+        ("prob", vec!["probe"]),
+        ("probe B:9000 --no-such", vec![]),
     ]
+}
+
+/// Makes a file and a known host for the completions to find.
+fn furnish(dir: &Dir) {
+    std::fs::write(dir.file("sample.state"), "").unwrap();
+    std::fs::write(dir.file("hosts"), "10.0.0.7 core.example\n").unwrap();
+    std::fs::create_dir(dir.file(".ssh")).unwrap();
+    let known = "core.example ssh-ed25519 AAAA\n";
+    std::fs::write(dir.file(".ssh/known_hosts"), known).unwrap();
 }
 
 /// Compares candidates in any order.
@@ -93,7 +120,7 @@ fn assert_candidates(shell: &str, line: &str, output: &str, mut expected: Vec<&s
 fn bash_completes_options_values_commands_and_operands() {
     let dir = Dir::new("bash");
     let file = generated(&dir, "bash", "subsegment-tcp-speeds");
-    std::fs::write(dir.file("sample.state"), "").unwrap();
+    furnish(&dir);
     // As readline splits a line: also at '=', and a new word after a space.
     let script = r#"
         set -u
@@ -113,6 +140,7 @@ fn bash_completes_options_values_commands_and_operands() {
         bash.args(["--norc", "-c", script, "bash"])
             .arg(&file)
             .arg(line);
+        bash.env("HOSTFILE", dir.file("hosts"));
         let output = run(bash.current_dir(dir.file("")));
         assert_candidates("bash", line, &output, expected);
     }
@@ -122,7 +150,7 @@ fn bash_completes_options_values_commands_and_operands() {
 fn fish_completes_options_values_commands_and_operands() {
     let dir = Dir::new("fish");
     let file = generated(&dir, "fish", "subsegment-tcp-speeds.fish");
-    std::fs::write(dir.file("sample.state"), "").unwrap();
+    furnish(&dir);
     let script = "source $argv[1]; cd (dirname $argv[1]); \
                   complete -C \"subsegment-tcp-speeds $argv[2]\"";
     for (line, expected) in cases() {
@@ -155,7 +183,7 @@ fn fish_completes_options_values_commands_and_operands() {
 fn zsh_completes_options_values_commands_and_operands() {
     let dir = Dir::new("zsh");
     generated(&dir, "zsh", "_subsegment-tcp-speeds");
-    std::fs::write(dir.file("sample.state"), "").unwrap();
+    furnish(&dir);
     let script = r#"
         zmodload zsh/zpty
         zpty z zsh -f -i
@@ -192,6 +220,7 @@ fn zsh_completes_options_values_commands_and_operands() {
         zsh.args(["-f", "-c", script, "zsh", "-"])
             .arg(dir.file(""))
             .arg(line);
+        zsh.env("HOME", dir.file(""));
         let output = run(&mut zsh);
         let hits = output
             .lines()

@@ -160,16 +160,16 @@ fn assert_equal_to_tshark(path: &Path, found: &Analysis) {
             let key = (flow.id, flow.ends[side as usize].port.to_string());
             let of = counted.remove(&key).unwrap_or_default();
             let event = |event: Event| (event.count, event.last().map_or(0, |time| time.0 as i64));
-            let events = [sent.syn, sent.syn_ack, sent.fin, sent.rst].map(event);
+            let events = [sent.syn(), sent.syn_ack(), sent.fin, sent.rare().rst].map(event);
             assert_eq!(events, of.events, "{} {side:?}", flow.ends[0]);
             assert_eq!(sent.packets, of.packets);
             // A byte sent again after its acknowledgment, as on a busy machine, is no payload but
             // looks like a probe: tshark has its byte.
             let probes = of.bytes - sent.payload_bytes;
             assert!(
-                probes <= sent.keep_alives.min(of.probes),
+                probes <= sent.rare().keep_alives.min(of.probes),
                 "{probes} of {} and {}",
-                sent.keep_alives,
+                sent.rare().keep_alives,
                 of.probes
             );
         }
@@ -179,7 +179,7 @@ fn assert_equal_to_tshark(path: &Path, found: &Analysis) {
             _ => None,
         };
         // tshark takes the reset that refuses a connection for the end of a handshake.
-        if flow.of(Side::Server).syn_ack.count > 0 || own.is_some() {
+        if flow.of(Side::Server).syn_ack().count > 0 || own.is_some() {
             assert_eq!(own, initial.get(&flow.id).copied(), "{}", flow.ends[0]);
         }
     }
@@ -316,16 +316,19 @@ fn bulk_with_loss_on_either_side_of_the_capture_keeps_its_round_trips_and_counts
     // What the client sent passed the capture before it was lost, and so passed twice.
     let up = found.flows[0].of(Side::Client);
     assert!(
-        up.retransmitted_bytes >= 3 * 1000,
+        up.rare().retransmitted_bytes >= 3 * 1000,
         "{} bytes",
-        up.retransmitted_bytes
+        up.rare().retransmitted_bytes
     );
-    assert_eq!(up.payload_bytes - up.retransmitted_bytes, 200_005);
+    assert_eq!(up.payload_bytes - up.rare().retransmitted_bytes, 200_005);
     // What the server sent was lost before it came here: its repeat is the first sighting, and the
     // gap is asked for.
     let down = found.flows[1].of(Side::Server);
-    assert_eq!(down.payload_bytes - down.retransmitted_bytes, 200_000);
-    assert!(found.flows[1].of(Side::Client).duplicate_acks > 0);
+    assert_eq!(
+        down.payload_bytes - down.rare().retransmitted_bytes,
+        200_000
+    );
+    assert!(found.flows[1].of(Side::Client).rare().duplicate_acks > 0);
     // Linux repeats within a round trip or by a timer of 200 ms; neither shows up as a round trip.
     let trips = found.trips(Side::Client);
     assert!(
@@ -335,8 +338,8 @@ fn bulk_with_loss_on_either_side_of_the_capture_keeps_its_round_trips_and_counts
     );
     println!(
         "loss: {} bytes repeated, {} duplicate ACKs, {:?}",
-        up.retransmitted_bytes,
-        found.flows[1].of(Side::Client).duplicate_acks,
+        up.rare().retransmitted_bytes,
+        found.flows[1].of(Side::Client).rare().duplicate_acks,
         figures(&trips)
     );
 }
@@ -376,18 +379,21 @@ fn refused_lost_syn_and_half_close_equal_tshark() {
     let [half, refused] = &found.flows[..] else {
         panic!("{} flows", found.flows.len())
     };
-    assert_eq!(half.of(Side::Client).syn.count, 2);
+    assert_eq!(half.of(Side::Client).syn().count, 2);
     let there = half.syn_to_synack.unwrap().as_millis_f64();
     assert!(
         (10.0..200.0).contains(&there),
         "the lost SYN was counted in: {there} ms"
     );
     assert_eq!(half.ended(), Ended::Fin);
-    assert!(half.of(Side::Client).fin.last() < half.of(Side::Server).first_data);
+    assert!(half.of(Side::Client).fin.last() < half.of(Side::Server).first_data.get());
     assert_eq!(half.of(Side::Server).payload_bytes, 50_000);
     assert_eq!(refused.ended(), Ended::Rst);
     assert_eq!(
-        (refused.of(Side::Server).rst.count, refused.established),
+        (
+            refused.of(Side::Server).rare().rst.count,
+            refused.established()
+        ),
         (1, None)
     );
     println!("odd: lost SYN {there:.3} ms, half-close and refusal equal to tshark");
@@ -419,7 +425,7 @@ fn without_timestamps_round_trips_are_a_part_of_tsharks() {
     assert!(http.time_to_first_byte().unwrap() >= SignedNanos(20_000_000));
     assert_eq!(
         http.response_last,
-        found.flows[2].of(Side::Server).last_data
+        found.flows[2].of(Side::Server).last_data.get()
     );
     println!(
         "plain: {} round trips equal to tshark's",
@@ -459,7 +465,10 @@ fn loopback_with_segments_of_64_kib_equals_tshark() {
     let found = Analysis::of(&path);
     let sent = found.flows[0].of(Side::Client);
     // Where the reader has to wait for a processor, the kernel sends again even over loopback.
-    assert_eq!(sent.payload_bytes - sent.retransmitted_bytes, 2_000_000);
+    assert_eq!(
+        sent.payload_bytes - sent.rare().retransmitted_bytes,
+        2_000_000
+    );
     assert!(sent.packets < 1000, "segments are gathered");
     assert_equal_to_tshark(&path, &found);
     let trips = found.trips(Side::Client);
@@ -490,12 +499,15 @@ fn cooked_captures_and_pcapng_of_other_tools_tell_the_same() {
     );
     let found = Analysis::of(&plain);
     let sent = found.flows[0].of(Side::Client);
-    assert_eq!(sent.payload_bytes - sent.retransmitted_bytes, 100_000);
+    assert_eq!(
+        sent.payload_bytes - sent.rare().retransmitted_bytes,
+        100_000
+    );
     // The very same packets, so to the nanosecond.
     assert_eq!(Analysis::of(&ng).samples, found.samples);
     let counts = |found: &Analysis| -> Vec<_> {
         let sent = found.flows.iter().flat_map(|flow| &flow.sent);
-        sent.map(|of| (of.packets, of.payload_bytes, of.syn.count, of.fin.count))
+        sent.map(|of| (of.packets, of.payload_bytes, of.syn().count, of.fin.count))
             .collect()
     };
     for cooked in [sll, sll2] {

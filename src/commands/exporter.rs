@@ -12,6 +12,7 @@ use crate::commands::probe::{self, Plan};
 use crate::commands::reload::Reload;
 use crate::commands::signals::Signals;
 use crate::commands::Failure;
+use crate::decimal::decimal;
 use crate::http::{Request, Response};
 use crate::measure::Baseline;
 use crate::node::dial::NextHop;
@@ -214,7 +215,7 @@ fn parse_request(request: &Request, timeout: Duration) -> Result<ProbeRequest, S
     let interval = match request.parameter("interval") {
         None => Duration::from_millis(20),
         Some(text) => {
-            let seconds = text.parse().ok();
+            let seconds = decimal(text);
             let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
             let interval = interval.filter(|interval| *interval >= SHORTEST_INTERVAL);
             interval

@@ -123,7 +123,11 @@ fn action(values: &Values) -> Option<String> {
         Values::Files => {
             "compopt -o filenames; COMPREPLY=($(compgen -f -- \"$word\")); return".into()
         }
-        Values::Hosts => "COMPREPLY=($(compgen -A hostname -- \"$word\")); return".into(),
+        // bash-completion knows the aliases of ssh_config, too.
+        Values::Hosts => "if declare -F _known_hosts_real > /dev/null; then \
+                          _known_hosts_real -a -- \"$word\"; else COMPREPLY=($(compgen -A \
+                          hostname -- \"$word\")); fi; return"
+            .into(),
         Values::Interfaces => "words=$(ls /sys/class/net 2> /dev/null)".into(),
         Values::Words(words) => format!("words='{}'", words.join(" ")),
         Values::List(words) => format!(

@@ -79,7 +79,9 @@ pub(super) fn text() -> String {
     heading(&mut text, "NAME");
     let brief = env!("CARGO_PKG_DESCRIPTION");
     let brief = brief[..1].to_lowercase() + &brief[1..];
-    let _ = writeln!(text, "{} \\- {}", escaped(PROGRAM), escaped(&brief));
+    // whatis(1) takes a place where a line may end for text.
+    let brief = escaped(&brief).replace("\\:", "");
+    let _ = writeln!(text, "{} \\- {brief}", escaped(PROGRAM));
     heading(&mut text, "SYNOPSIS");
     let program = format!(".B {}", escaped(PROGRAM));
     for synopsis in ["[-l ADDR] [-f ADDR] [OPTION]...", "COMMAND [OPTION]..."] {

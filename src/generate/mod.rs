@@ -54,6 +54,7 @@ fn values(flag: &Flag) -> Values {
         }
         (_, Some("LEVEL")) => Values::Words(vec!["0", "1", "2", "3", "4", "5", "6", "7"]),
         (_, Some("IF" | "SOURCE")) => Values::Interfaces,
+        (_, Some("HOST")) => Values::Hosts,
         _ => Values::None,
     }
 }

@@ -87,7 +87,7 @@ fn action(name: &str, values: &Values) -> String {
     match values {
         Values::None => " ".into(),
         Values::Files => "_files".into(),
-        Values::Hosts => "_hosts".into(),
+        Values::Hosts => "_ssh_hosts".into(),
         Values::Interfaces => "_net_interfaces".into(),
         Values::Words(words) => format!("({})", words.join(" ")),
         Values::List(words) => format!("_values -s , {} {}", escaped(name), words.join(" ")),

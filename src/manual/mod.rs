@@ -2,13 +2,15 @@
 //!
 //! To add a topic: a file `TOPIC.md` here and a line in `topics!`. Pages use headings, paragraphs,
 //! lists, tables and fenced code; `render` makes plain text of 79 columns of them. Tables of
-//! options and metrics are held equal to the program's own tables by `tests/readme.rs`.
+//! options and metrics are made by `tables`.
 
 mod render;
+mod tables;
 
 use crate::cli::nearest;
 use render::render;
 use std::fmt::Write as _;
+use tables::{with_tables, without_tables};
 
 /// A page of the manual.
 #[derive(Debug)]
@@ -17,8 +19,15 @@ pub struct Topic {
     pub name: &'static str,
     /// One line for the list of topics.
     pub brief: &'static str,
-    /// The page in Markdown.
-    pub page: &'static str,
+    /// The page in Markdown, without the tables that the program makes.
+    text: &'static str,
+}
+
+impl Topic {
+    /// Returns the page in Markdown.
+    pub fn page(&self) -> String {
+        with_tables(self.text)
+    }
 }
 
 /// Makes the table of topics, and for each a module whose documentation is the page.
@@ -33,7 +42,15 @@ macro_rules! topics {
         pub const TOPICS: &[Topic] = &[$(Topic {
             name: stringify!($name),
             brief: $brief,
-            page: include_str!($file),
+            text: {
+                const FILE: &str = include_str!($file);
+                const LENGTH: usize = without_tables::<{ FILE.len() }>(FILE).1;
+                const TEXT: [u8; LENGTH] = without_tables(FILE).0;
+                match std::str::from_utf8(&TEXT) {
+                    Ok(text) => text,
+                    Err(_) => panic!("it is cut at ends of lines"),
+                }
+            },
         }),*];
     };
 }
@@ -73,7 +90,7 @@ pub fn list() -> String {
 /// A sentence with the nearest topic, or with all topics, if there is no such one.
 pub fn page(name: &str) -> Result<String, String> {
     if let Some(topic) = TOPICS.iter().find(|topic| topic.name == name) {
-        return Ok(render(topic.page));
+        return Ok(render(&topic.page()));
     }
     let names = TOPICS.iter().map(|topic| topic.name);
     Err(match nearest(name, names.clone()) {
@@ -105,8 +122,9 @@ mod tests {
     #[test]
     fn every_page_has_its_title_and_some_substance() {
         for topic in TOPICS {
-            assert!(topic.page.starts_with("# "), "{}", topic.name);
-            assert!(topic.page.len() > 800, "{}", topic.name);
+            let page = topic.page();
+            assert!(page.starts_with("# "), "{}", topic.name);
+            assert!(page.len() > 800, "{}", topic.name);
         }
     }
 

@@ -166,7 +166,8 @@ impl PartialEq for Counts {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     counts: Counts,
-    sum: i128,
+    /// An `i128` in halves, the low one first, for it would have the whole aligned to 16 bytes.
+    sum: [u64; 2],
     // Welford's running mean and sum of squared deviations: stable where a sum of squares cancels
     // out.
     mean: f64,
@@ -181,7 +182,8 @@ impl Histogram {
         self.counts.record(value);
         let value = value.0;
         self.last = value;
-        self.sum += i128::from(value);
+        let sum = self.sum() + i128::from(value);
+        self.sum = [sum as u64, (sum >> 64) as u64];
         let delta = value as f64 - self.mean;
         self.mean += delta / self.count() as f64;
         self.deviation += delta * (value as f64 - self.mean);
@@ -231,7 +233,8 @@ impl Histogram {
 
     /// Returns the exact sum in nanoseconds.
     pub fn sum(&self) -> i128 {
-        self.sum
+        let [low, high] = self.sum;
+        i128::from(high as i64) << 64 | i128::from(low)
     }
 
     /// Returns the arithmetic mean in nanoseconds; 0 without values.
@@ -254,7 +257,7 @@ impl Histogram {
             count,
             min: SignedNanos(self.counts.min),
             // The mean lies between two i64, so it is one.
-            mean: SignedNanos(self.sum.checked_div(i128::from(count))? as i64),
+            mean: SignedNanos(self.sum().checked_div(i128::from(count))? as i64),
             stddev: Nanos(variance.max(0.0).sqrt().round() as u64),
             p50,
             p90,

@@ -323,15 +323,15 @@ impl Analyzer {
             .map(|slot| slot.flow)
             .collect();
         left.sort_by_key(|flow| flow.id);
-        left.iter_mut().for_each(|flow| self.close(flow));
+        for mut flow in left {
+            self.close(&mut flow);
+            observer.ended(flow);
+        }
         *self = Self {
             tally: std::mem::take(&mut self.tally),
             budget: self.budget.renewed(),
             ..Self::new(self.limits).with_filter(std::mem::take(&mut self.filter))
         };
-        for flow in left {
-            observer.ended(flow);
-        }
     }
 
     /// Takes a segment, which belongs to the flow in slot `at` if that one's key says so.
@@ -413,15 +413,12 @@ impl Analyzer {
             return false;
         }
         let flow = &mut slot.flow;
-        if let Some(seen) = flow
-            .also_seen
-            .iter_mut()
-            .find(|of| of.interface == interface)
-        {
+        let also_seen = flow.also_seen_mut();
+        if let Some(seen) = also_seen.iter_mut().find(|of| of.interface == interface) {
             seen.packets += 1;
-        } else if flow.also_seen.len() < MAX_ALSO_SEEN {
+        } else if also_seen.len() < MAX_ALSO_SEEN {
             let known = self.interfaces.iter().find(|(of, _)| *of == interface);
-            flow.also_seen.push(AlsoSeen {
+            also_seen.push(AlsoSeen {
                 interface,
                 name: known.map_or_else(|| interface.to_string(), |(_, name)| name.clone()),
                 packets: 1,
@@ -540,7 +537,7 @@ impl Analyzer {
     fn close(&mut self, flow: &mut Flow) {
         flow.finish_payload(flow.ended() == Ended::Rst, &mut self.budget);
         flow.settle();
-        let intervals = flow.intervals.len();
+        let intervals = flow.intervals().len();
         self.budget.history = self.budget.history.saturating_sub(intervals);
     }
 

@@ -236,6 +236,8 @@ impl Application {
         };
         match side {
             Side::Client => {
+                let mut records = Records { rest: payload };
+                tickets.spoken |= records.any(|(kind, _)| kind == APPLICATION_DATA);
                 let missed = others.map_or(true, |next| distance(segment.ack, next) > 0);
                 match tickets.is_unclear || missed || (continues && tickets.covered) {
                     true => Part::Unclear,
@@ -252,7 +254,10 @@ impl Application {
                     false => Part::Unclear,
                 };
                 if found != Part::None {
-                    self.tickets = None;
+                    // The rest of the server's flight may pass where its beginning was cut off.
+                    let is_flight = tickets.is_unclear && !tickets.spoken;
+                    let again = || Box::new(Tickets::new(tickets.from, true));
+                    self.tickets = is_flight.then(again);
                 }
                 found
             }

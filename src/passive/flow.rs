@@ -10,6 +10,7 @@
 use super::application::Application;
 use super::encapsulation::Tunnel;
 use super::http::Http;
+use super::maybe_time::MaybeTime;
 use super::packet::{Endpoint, TcpSegment, ACK, FIN, RST, SYN};
 use super::sent::{Ended, Findings, Interval, Sample, SampleBasis, Sent};
 use super::side::Side;
@@ -35,6 +36,14 @@ pub struct AlsoSeen {
     pub packets: u64,
 }
 
+/// Those of one connection, apart from its record.
+#[derive(Clone, Debug, Default)]
+struct Intervals(VecDeque<Interval>);
+
+/// Its packets elsewhere, apart from its record.
+#[derive(Clone, Debug, Default)]
+struct Elsewhere(Vec<AlsoSeen>);
+
 /// A record as it is handed about: a kilobyte that is not to be copied.
 pub type BoxedFlow = Box<Flow>;
 
@@ -54,8 +63,6 @@ pub struct Flow {
     pub timestamps: bool,
     /// Set where it had to make room.
     pub evicted: bool,
-    /// Set if there are `intervals`, which lie further off.
-    has_intervals: bool,
     /// Response times of each end.
     pub application: Application,
     /// From the SYN to the SYN-ACK: to the server and back.
@@ -63,23 +70,21 @@ pub struct Flow {
     /// From the SYN-ACK to the ACK: to the client and back.
     pub synack_to_ack: Option<SignedNanos>,
     /// Completed and current interval snapshots, oldest first; only the latest are kept.
-    pub intervals: VecDeque<Interval>,
+    intervals: Option<Box<Intervals>>,
     /// Rises by one with each flow of a capture.
     pub id: u64,
     /// Client and server.
     pub ends: [Endpoint; 2],
     /// First packet.
     pub first: WallTime,
-    /// The time at which the ACK that ends the handshake passed; `None` where it was not seen.
-    pub established: Option<WallTime>,
     /// The tunnel that it is inside of; `None` outside of one.
     pub tunnel: Option<Tunnel>,
     /// The number of the interface that its first packet passed; 0 where it is not known.
     pub interface: u32,
     /// Other interfaces that packets of it passed: these are in no other figure.
-    pub also_seen: Vec<AlsoSeen>,
+    also_seen: Option<Box<Elsewhere>>,
     /// The last SYN before the SYN-ACK.
-    asked: Option<WallTime>,
+    asked: MaybeTime,
 }
 
 impl Flow {
@@ -91,20 +96,18 @@ impl Flow {
             sent: [Sent::default(), Sent::default()],
             first: now,
             last: now,
-            established: None,
             syn_to_synack: None,
             synack_to_ack: None,
             timestamps: false,
             evicted: false,
-            has_intervals: false,
-            intervals: VecDeque::new(),
+            intervals: None,
             http: None,
             tunnel: None,
             interface: 0,
-            also_seen: Vec::new(),
+            also_seen: None,
             application: Application::default(),
             interval_end: WallTime(0),
-            asked: None,
+            asked: MaybeTime::default(),
         }
     }
 
@@ -114,9 +117,25 @@ impl Flow {
         &self.sent[side as usize]
     }
 
+    /// Completed and current interval snapshots, oldest first; only the latest are kept.
+    pub fn intervals(&self) -> impl ExactSizeIterator<Item = &Interval> + Clone {
+        let kept = self.intervals.as_ref().map(|of| of.0.iter());
+        kept.unwrap_or_default()
+    }
+
+    /// Other interfaces that packets of it passed: these are in no other figure.
+    pub fn also_seen(&self) -> &[AlsoSeen] {
+        self.also_seen.as_ref().map_or(&[], |of| &of.0)
+    }
+
+    /// The same to be counted.
+    pub(super) fn also_seen_mut(&mut self) -> &mut Vec<AlsoSeen> {
+        &mut self.also_seen.get_or_insert_with(Box::default).0
+    }
+
     /// Returns `true` if its SYN was seen.
     pub fn begins_with_syn(&self) -> bool {
-        self.of(Side::Client).syn.count > 0
+        self.of(Side::Client).syn().count > 0
     }
 
     /// The client's initial sequence number, where its SYN was seen.
@@ -141,10 +160,8 @@ impl Flow {
     pub(super) fn warm_further(&self, sender: usize, has_data: bool) -> u64 {
         let (own, other) = (sender & 1, (sender & 1) ^ 1);
         let http = self.http.as_ref().map_or(0, |http| http.warm(has_data));
-        let interval = match self.has_intervals {
-            true => self.intervals.back().map_or(0, |of| of.sent[own].packets),
-            false => 0,
-        };
+        let interval = self.intervals.as_ref().and_then(|of| of.0.back());
+        let interval = interval.map_or(0, |of| of.sent[own].packets);
         let answers = match has_data {
             true => self.application.warm_further(own),
             false => 0,
@@ -156,7 +173,7 @@ impl Flow {
     pub fn ended(&self) -> Ended {
         if self.sent.iter().all(|sent| sent.fin.count > 0) {
             Ended::Fin
-        } else if self.sent.iter().any(|sent| sent.rst.count > 0) {
+        } else if self.sent.iter().any(Sent::has_rst) {
             Ended::Rst
         } else if self.evicted {
             Ended::Evicted
@@ -168,7 +185,13 @@ impl Flow {
     /// From the last SYN before the SYN-ACK to the ACK that established the server: with several
     /// SYNs less than the user waited. `None` unless all three passed, in this order.
     pub fn setup(&self) -> Option<SignedNanos> {
-        Some(self.established? - self.asked?)
+        Some(self.established()? - self.asked.get()?)
+    }
+
+    /// Returns the time at which the ACK that ends the handshake passed; `None` where it was not
+    /// seen.
+    pub fn established(&self) -> Option<WallTime> {
+        self.of(Side::Server).established.get()
     }
 
     /// From the first packet to the last.
@@ -210,8 +233,8 @@ impl Flow {
         let (own, other) = (self.of(sender), self.of(sender.other()));
         let same = own.track.initial == Some(segment.seq) || own.track.begins_at(segment.seq);
         if special == SYN {
-            let untouched = own.packets == 0 && self.established.is_none();
-            let simultaneous = untouched && other.syn.count > 0;
+            let untouched = own.packets == 0 && self.established().is_none();
+            let simultaneous = untouched && other.syn().count > 0;
             return !same && !simultaneous;
         }
         if !closed || same || segment.has(RST) {
@@ -229,6 +252,9 @@ impl Flow {
     pub(super) fn shrink(&mut self) {
         for sent in &mut self.sent {
             sent.track.shrink();
+        }
+        if let Some(http) = &mut self.http {
+            http.exchanges.shrink_to_fit();
         }
     }
 
@@ -270,7 +296,7 @@ impl Flow {
             let sent = &mut self.sent[sender as usize];
             // Behind a FIN it is an ACK that was overtaken.
             if sent.track.empty(segment.seq) && sent.fin.count == 0 {
-                sent.keep_alives += 1;
+                sent.rare_mut().keep_alives += 1;
             }
         }
         let track = &mut self.sent[sender as usize].track;
@@ -302,8 +328,8 @@ impl Flow {
             && own.track.next == Some(segment.seq)
             && other.track.outstanding()
         {
-            own.duplicate_acks += 1;
-            if let Some(interval) = latest(self.has_intervals, &mut self.intervals) {
+            own.rare_mut().duplicate_acks += 1;
+            if let Some(interval) = latest(&mut self.intervals) {
                 interval.sent[sender as usize].duplicate_acks += 1;
             }
         }
@@ -312,7 +338,7 @@ impl Flow {
             return;
         };
         if acknowledged.keep_alives > 0 {
-            other.keep_alives += u64::from(acknowledged.keep_alives);
+            other.rare_mut().keep_alives += u64::from(acknowledged.keep_alives);
         }
         let answered = |time: WallTime, basis| Sample {
             time: now,
@@ -337,13 +363,16 @@ impl Flow {
                 let sample = begun.map(|time| answered(time, SampleBasis::Handshake));
                 let round_trip = sample.map(|sample| sample.round_trip);
                 findings.handshake = sample;
-                other.established = Some(now);
+                other.established = now.into();
+                other.track.forget_syns();
                 if of_syn {
                     self.syn_to_synack = round_trip;
-                    self.asked = other.syn.last();
+                    self.asked = other
+                        .syn()
+                        .last()
+                        .map_or_else(MaybeTime::default, MaybeTime::from);
                 } else {
                     self.synack_to_ack = round_trip;
-                    self.established = Some(now);
                 }
             }
         }
@@ -352,7 +381,7 @@ impl Flow {
             .map(|(time, basis)| answered(time, basis));
         if let Some(sample) = findings.data {
             other.round_trip.record(sample.round_trip);
-            if let Some(interval) = latest(self.has_intervals, &mut self.intervals) {
+            if let Some(interval) = latest(&mut self.intervals) {
                 let value = sample.round_trip;
                 let entry = &mut interval.sent[sender.other() as usize].round_trip;
                 *entry = Some(match *entry {
@@ -368,27 +397,22 @@ impl Flow {
     fn count(&mut self, now: WallTime, sender: Side, segment: &TcpSegment<'_>) {
         let sent = &mut self.sent[sender as usize];
         sent.packets += 1;
-        sent.last_packet = Some(now);
+        sent.last_packet = now.into();
         let special = segment.flags & (SYN | FIN | RST);
         if special != 0 {
             if special & SYN != 0 {
-                let event = if segment.has(ACK) {
-                    &mut sent.syn_ack
-                } else {
-                    &mut sent.syn
-                };
-                event.happened(now);
+                sent.opened(now, segment.has(ACK));
             }
             if special & FIN != 0 {
                 sent.fin.happened(now);
             }
             if special & RST != 0 {
-                sent.rst.happened(now);
+                sent.rare_mut().rst.happened(now);
             }
         } else if segment.window == 0 {
-            sent.zero_windows += 1;
+            sent.rare_mut().zero_windows += 1;
         }
-        if let Some(interval) = latest(self.has_intervals, &mut self.intervals) {
+        if let Some(interval) = latest(&mut self.intervals) {
             let counts = &mut interval.sent[sender as usize];
             counts.packets += 1;
             counts.last_packet = Some(now);
@@ -408,7 +432,7 @@ impl Flow {
     ) {
         let (heard, echoes) = {
             let other = self.of(sender.other());
-            (other.last_packet, !other.track.unstamped)
+            (other.last_packet.get(), !other.track.unstamped)
         };
         let sent = &mut self.sent[sender as usize];
         let track = &mut sent.track;
@@ -423,7 +447,7 @@ impl Flow {
             && track.begin(segment.seq).wrapping_sub(1) == segment.seq
             && track.quiet();
         if probe {
-            sent.keep_alives += 1;
+            sent.rare_mut().keep_alives += 1;
             return;
         }
         let passed = track.send(segment.seq, length);
@@ -443,7 +467,7 @@ impl Flow {
                 },
             };
             if track.wait(&sighting, passed) {
-                sent.unmatched_dropped += 1;
+                sent.rare_mut().unmatched_dropped += 1;
             }
         }
         let payload = segment.payload_len;
@@ -451,13 +475,15 @@ impl Flow {
             let repeated = passed.repeated.min(payload);
             sent.payload_bytes += u64::from(payload);
             if repeated > 0 {
-                sent.retransmitted_bytes += u64::from(repeated);
+                sent.rare_mut().retransmitted_bytes += u64::from(repeated);
             }
-            sent.first_data.get_or_insert(now);
-            sent.last_data = Some(now);
+            if !sent.first_data.is_some() {
+                sent.first_data = now.into();
+            }
+            sent.last_data = now.into();
             findings.payload = payload;
             findings.retransmitted = repeated;
-            if let Some(interval) = latest(self.has_intervals, &mut self.intervals) {
+            if let Some(interval) = latest(&mut self.intervals) {
                 let counts = &mut interval.sent[sender as usize];
                 counts.payload_bytes += u64::from(payload);
                 counts.retransmitted_bytes += u64::from(repeated);
@@ -475,12 +501,12 @@ impl Flow {
         }
         let start = now.0 - now.0 % interval_ns;
         self.interval_end = WallTime(start.saturating_add(interval_ns));
-        let full = self.intervals.len() >= keep && !self.intervals.is_empty();
+        let intervals = &mut self.intervals.get_or_insert_with(Box::default).0;
+        let full = intervals.len() >= keep && !intervals.is_empty();
         if full {
-            self.intervals.pop_front();
+            intervals.pop_front();
         }
-        self.has_intervals = true;
-        self.intervals.push_back(Interval {
+        intervals.push_back(Interval {
             start: WallTime(start),
             sent: Default::default(),
         });
@@ -488,11 +514,11 @@ impl Flow {
     }
 }
 
-/// Returns the current interval, without a look at the memory of `intervals` unless there is `any`.
+/// Returns the current interval.
 #[inline]
-fn latest(any: bool, intervals: &mut VecDeque<Interval>) -> Option<&mut Interval> {
-    match any {
-        true => intervals.back_mut(),
-        false => None,
-    }
+fn latest(intervals: &mut Option<Box<Intervals>>) -> Option<&mut Interval> {
+    intervals.as_mut()?.0.back_mut()
 }
+
+/// A record takes 16 lines of the cache: with a hundred thousand connections each one is 6 MB.
+const _: () = assert!(size_of::<Flow>() <= 1024);

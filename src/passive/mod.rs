@@ -18,8 +18,8 @@
 //! | `analyzer` | the table of flows and its bounds |
 //! | `key`, `tally` | the key of a connection; counts of a capture |
 //! | `flow` | one connection: what its segments bring to light |
-//! | `sent` | counts, times and round trips of one direction |
-//! | `track` | sequence numbers of one direction, and what waits for its acknowledgment |
+//! | `sent`, `maybe_time` | counts, times and round trips of one direction |
+//! | `track`, `waiting` | sequence numbers of a direction, and what waits for its acknowledgment |
 //! | `application` | response times of each end |
 //! | `reassembly` | the segments of a direction in order |
 //! | `http`, `message` | HTTP/1.x exchanges of a connection |
@@ -41,6 +41,7 @@ mod fragments;
 mod groups;
 mod http;
 mod key;
+mod maybe_time;
 mod message;
 mod packet;
 mod peer;
@@ -53,6 +54,7 @@ mod tally;
 mod tickets;
 mod tls;
 mod track;
+mod waiting;
 
 pub use analyzer::{Analyzer, Limits, Observer};
 pub use application::{Application, ResponseSample};
@@ -62,9 +64,10 @@ pub use filter::{parse_host, Filter, Host, MAX_TERMS};
 pub use flow::{AlsoSeen, BoxedFlow, Flow};
 pub use groups::{Buckets, Group, GroupBy, Groups, BOUNDS_NS};
 pub use http::{Exchange, Http};
+pub use maybe_time::MaybeTime;
 pub use packet::{parse, Endpoint, Skip, TcpSegment, Timestamps, ACK, FIN, RST, SYN};
 pub use peer::{pair_flows, same_exchange, Halves, OneWay, Paired, Pairing, Which};
-pub use sent::{Ended, Event, Findings, Interval, IntervalSent, Sample, SampleBasis, Sent};
+pub use sent::{Ended, Event, Findings, Interval, IntervalSent, Rare, Sample, SampleBasis, Sent};
 pub use side::Side;
 pub use tally::Tally;
 pub use tls::Handshake;

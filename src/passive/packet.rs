@@ -13,8 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const IPV4: u128 = 0xff00 << 112;
 
 /// An end of a connection. IPv4 and IPv6 are one kind of number, so that one comparison does for
-/// both.
+/// both. It is packed, for each record has two: 24 bytes less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(4))]
 pub struct Endpoint {
     /// The address as a number.
     pub address: u128,

@@ -67,6 +67,12 @@ impl<T> Queue<T> {
         std::mem::replace(&mut self.first, next)
     }
 
+    /// Takes the newest entry off.
+    pub(super) fn pop_back(&mut self) -> Option<T> {
+        let rest = self.rest.as_mut().and_then(|rest| rest.0.pop_back());
+        rest.or_else(|| self.first.take())
+    }
+
     /// Lets all entries be changed, oldest first.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         let rest = self.rest.as_mut().map(|rest| rest.0.iter_mut());
@@ -96,13 +102,14 @@ mod tests {
         let mut random = Random::new(1);
         let (mut queue, mut right) = (Queue::default(), VecDeque::new());
         for number in 0..20_000_u64 {
-            match random.below(9) {
+            match random.below(10) {
                 0..=3 => {
                     queue.push_back(number);
                     right.push_back(number);
                 }
                 4..=6 => assert_eq!(queue.pop_front(), right.pop_front()),
                 7 => queue.shrink(),
+                8 => assert_eq!(queue.pop_back(), right.pop_back()),
                 _ if number % 50 == 0 => {
                     queue.clear();
                     right.clear();

@@ -1,6 +1,7 @@
 //! Counts, times and round trips of what one end of a connection sent.
 
 use super::application::ResponseSample;
+use super::maybe_time::MaybeTime;
 use super::side::Side;
 use super::track::Track;
 use crate::measure::Histogram;
@@ -38,38 +39,89 @@ pub struct Sent {
     /// Payload of all of them, repeated payload included, keep-alive probes not.
     pub payload_bytes: u64,
     /// Last packet of any kind.
-    pub last_packet: Option<WallTime>,
+    pub last_packet: MaybeTime,
     /// First packet with payload.
-    pub first_data: Option<WallTime>,
+    pub first_data: MaybeTime,
     /// Last one.
-    pub last_data: Option<WallTime>,
+    pub last_data: MaybeTime,
     pub(super) track: Track,
+    /// The time at which this end moved to the established state, by what passed: the client's by
+    /// the SYN-ACK, the server's by the ACK.
+    pub established: MaybeTime,
+    rare: Option<Box<Rare>>,
+    /// Of the kind that came first: SYN with ACK or without.
+    opening: Event,
+    /// Of the data sent: from here to the other end and back. The handshake's are apart.
+    pub round_trip: Histogram,
+    /// Every FIN, repeated ones included.
+    pub fin: Event,
+}
+
+/// What an end sent that most never send.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rare {
     /// The part of the payload that had passed before.
     pub retransmitted_bytes: u64,
     /// Segments whose match was given up because too many were waiting.
     pub unmatched_dropped: u64,
-    /// The time at which this end moved to the established state, by what passed: the client's by
-    /// the SYN-ACK, the server's by the ACK.
-    pub established: Option<WallTime>,
     /// RFC 5681: no payload, the same number and window again while data is outstanding.
     pub duplicate_acks: u64,
     /// Segments that announce a closed window.
     pub zero_windows: u64,
-    /// Of the data sent: from here to the other end and back. The handshake's are apart.
-    pub round_trip: Histogram,
-    /// SYN without ACK.
-    pub syn: Event,
-    /// SYN with ACK.
-    pub syn_ack: Event,
-    /// Every FIN, repeated ones included.
-    pub fin: Event,
-    /// Resets.
-    pub rst: Event,
     /// Keep-alive probes (RFC 9293 §3.8.4): at most one byte, already acknowledged.
     pub keep_alives: u64,
+    /// Resets.
+    pub rst: Event,
+    /// Of the other kind than [`Sent::opening`].
+    opening: Event,
 }
 
 impl Sent {
+    /// Returns what most ends never send.
+    #[inline]
+    pub fn rare(&self) -> Rare {
+        self.rare.as_deref().copied().unwrap_or_default()
+    }
+
+    /// The same to be counted.
+    #[inline]
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(Box::default)
+    }
+
+    /// Returns `true` if it sent a reset.
+    pub(super) fn has_rst(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.rst.count > 0)
+    }
+
+    /// SYN without ACK.
+    pub fn syn(&self) -> Event {
+        self.opening(false)
+    }
+
+    /// SYN with ACK.
+    pub fn syn_ack(&self) -> Event {
+        self.opening(true)
+    }
+
+    fn opening(&self, answers: bool) -> Event {
+        match self.track.answers == answers {
+            true => self.opening,
+            false => self.rare().opening,
+        }
+    }
+
+    /// Counts a SYN, with ACK if it `answers` one.
+    pub(super) fn opened(&mut self, now: WallTime, answers: bool) {
+        if self.opening.count == 0 {
+            self.track.answers = answers;
+        }
+        match self.track.answers == answers {
+            true => self.opening.happened(now),
+            false => self.rare_mut().opening.happened(now),
+        }
+    }
+
     /// Reads what a segment will need of the end that sends it; the number means nothing.
     #[inline]
     pub(super) fn warm(&self, has_data: bool) -> u64 {
@@ -85,16 +137,16 @@ impl Sent {
     /// Reads what a segment will need of the end that receives it.
     #[inline]
     pub(super) fn warm_for_other(&self) -> u64 {
-        let heard = self.last_packet.map_or(0, |time| time.0);
+        let heard = self.last_packet.get().map_or(0, |time| time.0);
         heard ^ self.track.warm() ^ self.round_trip.count() ^ self.round_trip.mean_ns().to_bits()
     }
 
     /// Payload per second between the first and the last packet with payload; `None` where these
     /// are one instant.
     pub fn bytes_per_second(&self) -> Option<f64> {
-        let span = self.last_data? - self.first_data?;
-        (span.0 > 0)
-            .then(|| (self.payload_bytes - self.retransmitted_bytes) as f64 * 1e9 / span.0 as f64)
+        let span = self.last_data.get()? - self.first_data.get()?;
+        let bytes = self.payload_bytes - self.rare().retransmitted_bytes;
+        (span.0 > 0).then(|| bytes as f64 * 1e9 / span.0 as f64)
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Tickets {
     pub from: Option<u32>,
     /// Set if the end of the client's handshake is not known.
     pub is_unclear: bool,
+    /// Set once the client sent a record that may be its Finished or data.
+    pub spoken: bool,
     /// Set if one of the tickets acknowledged the client's request, as a response does.
     pub covered: bool,
     /// The length of the records so far, all of which are equal.

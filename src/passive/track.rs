@@ -7,11 +7,12 @@
 //! measured from. It is left out where the acknowledgment may answer a later copy, or may have
 //! waited for a hole before the segment to be filled.
 
+use super::maybe_time::MaybeTime;
 use super::packet::Timestamps;
 use super::queue::Queue;
 use super::sent::SampleBasis;
+use super::waiting::{More, Waiting};
 use crate::time::WallTime;
-use std::collections::VecDeque;
 
 /// SYNs remembered to be distinguished by their TSval; Linux sends 7.
 const MAX_SYNS: usize = 8;
@@ -31,24 +32,6 @@ const TS_VAL_AGE_NS: u64 = 24 * 86_400 * 1_000_000_000;
 /// mirror port. A sender repeats because of an acknowledgment, or after a longer time.
 const COPY_NS: u64 = 1_000_000;
 
-/// A segment that waits for its acknowledgment.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    time: WallTime,
-    /// 0 where the segment is measured by its sequence numbers.
-    ts_val: u32,
-    seq: u32,
-    end: u32,
-    /// Numbers before it had not passed: its acknowledgment may have waited for them.
-    beyond_hole: bool,
-    /// It is a retransmission itself, known by its TSval.
-    retransmission: bool,
-    /// Its numbers passed again later.
-    repeated: bool,
-    /// Its TSval passed again on a segment out of order, which the echo may answer.
-    ambiguous: bool,
-}
-
 /// The state of a direction's numbers. Its order is that of memory: what most packets need lies
 /// together.
 #[derive(Clone, Debug, Default)]
@@ -58,33 +41,30 @@ pub(super) struct Track {
     pub(super) una: Option<u32>,
     /// One past the highest sequence number that is known to have been sent.
     pub(super) next: Option<u32>,
-    /// The end of the highest gap that is not acknowledged yet.
-    hole: Option<u32>,
-    /// Of its SYN or SYN-ACK.
-    pub(super) initial: Option<u32>,
     /// The lowest number seen, if there is a `next`.
     lowest: u32,
     /// The window of its latest segment.
     pub(super) window: u16,
     /// Its latest segment had no timestamps, so that it echoes none.
     pub(super) unstamped: bool,
-    /// Set once there was something in `gaps` or `by_sequence`, which lie further off.
-    uneven: bool,
+    /// Its first SYN was a SYN-ACK.
+    pub(super) answers: bool,
     /// First sightings of TSvals that wait for their echo, oldest first.
     by_ts_val: Queue<Waiting>,
-    /// The latest first sighting of a TSval.
-    newest: Option<(u32, WallTime)>,
+    /// The time of the latest first sighting of a TSval.
+    newest_at: MaybeTime,
+    /// That TSval.
+    newest: u32,
+    /// Empty segments at `next` while nothing else of this direction is known.
+    empty_at_start: u32,
+    more: Option<Box<More>>,
+    /// Of its SYN or SYN-ACK.
+    pub(super) initial: Option<u32>,
     /// The latest segments that took sequence space, among which the original of a copy is looked
     /// for.
     latest: [(u32, u32, WallTime); 2],
-    /// Empty segments at `next` while nothing else of this direction is known.
-    empty_at_start: u32,
-    /// Stretches between `lowest` and `next` that did not pass: half-open, ascending.
-    gaps: Vec<(u32, u32)>,
-    /// Segments without timestamps that wait for their ACK, oldest first.
-    by_sequence: VecDeque<Waiting>,
-    /// SYNs and SYN-ACKs that passed.
-    syns: Box<[(Option<Timestamps>, WallTime)]>,
+    /// Empty segments one below `next` while nothing else of this direction is known.
+    empty_below_start: u32,
 }
 
 /// `a - b` around the circle of sequence numbers (RFC 9293 §3.4), as a signed distance.
@@ -157,6 +137,8 @@ impl Track {
                 found.keep_alives = std::mem::take(&mut self.empty_at_start);
                 self.lowest = ack;
                 self.next = Some(ack);
+            } else if self.empty_below_start > 0 && unseen == 0 {
+                found.keep_alives = std::mem::take(&mut self.empty_below_start);
             }
             found.answered = self.answer(ack, echo, before, unseen > 0);
             if unseen > 0 && found.keep_alives == 0 && unseen.unsigned_abs() <= MAX_WINDOW {
@@ -164,7 +146,9 @@ impl Track {
                 self.advance(ack);
             }
         }
-        self.hole = self.hole.filter(|hole| distance(*hole, ack) > 0);
+        if let Some(more) = &mut self.more {
+            more.hole = more.hole.filter(|hole| distance(*hole, ack) > 0);
+        }
         Some(found)
     }
 
@@ -178,7 +162,7 @@ impl Track {
         beyond: bool,
     ) -> Option<(WallTime, SampleBasis)> {
         let mut answered = None;
-        let hole = self.hole;
+        let hole = self.hole();
         let usable = |of: &Waiting| {
             let new = before.map_or(true, |una| distance(of.end, una) > 0);
             let open = match (of.beyond_hole, hole, before) {
@@ -210,10 +194,10 @@ impl Track {
             }
             self.by_ts_val.pop_front();
         }
-        if !self.uneven {
+        let Some(more) = &mut self.more else {
             return answered;
-        }
-        while let Some(first) = self.by_sequence.front() {
+        };
+        while let Some(first) = more.by_sequence.front() {
             let rest = distance(first.end, ack);
             if rest > 0 {
                 break;
@@ -221,7 +205,7 @@ impl Track {
             if rest == 0 && usable(first) {
                 answered = answered.or(Some((first.time, SampleBasis::Sequence)));
             }
-            self.by_sequence.pop_front();
+            more.by_sequence.pop_front();
         }
         answered
     }
@@ -232,6 +216,7 @@ impl Track {
         let end = seq.wrapping_add(length);
         let next = self.begin(seq);
         self.empty_at_start = 0;
+        self.empty_below_start = 0;
         let ahead = distance(seq, next);
         if ahead == 0 {
             self.advance(end);
@@ -244,7 +229,7 @@ impl Track {
         }
         if ahead > 0 {
             self.push_gap(next, seq);
-            self.hole = Some(seq);
+            self.more().hole = Some(seq);
             self.advance(end);
             return Passed::default();
         }
@@ -279,11 +264,13 @@ impl Track {
         self.una = None;
         self.next = Some(seq);
         self.lowest = seq;
-        self.hole = None;
-        self.newest = None;
-        self.gaps.clear();
+        self.newest_at = MaybeTime::default();
         self.by_ts_val.clear();
-        self.by_sequence.clear();
+        if let Some(more) = &mut self.more {
+            more.hole = None;
+            more.gaps.clear();
+            more.by_sequence.clear();
+        }
     }
 
     /// Moves `next` on, and drops what is more than a window below it. In the next lap of the
@@ -295,26 +282,36 @@ impl Track {
         if distance(self.lowest, limit) < 0 {
             self.lowest = limit;
         }
-        if !self.uneven {
+        let Some(more) = &mut self.more else {
             return;
-        }
-        while let Some(first) = self.gaps.first_mut() {
+        };
+        while let Some(first) = more.gaps.first_mut() {
             if distance(first.1, limit) > 0 {
                 if distance(first.0, limit) < 0 {
                     first.0 = limit;
                 }
                 break;
             }
-            self.gaps.remove(0);
+            more.gaps.remove(0);
         }
     }
 
+    #[inline]
+    fn hole(&self) -> Option<u32> {
+        self.more.as_ref()?.hole
+    }
+
+    #[inline]
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_with(Box::default)
+    }
+
     fn push_gap(&mut self, from: u32, to: u32) {
-        self.uneven = true;
-        if self.gaps.len() == MAX_GAPS {
-            self.gaps.remove(0);
+        let gaps = &mut self.more().gaps;
+        if gaps.len() == MAX_GAPS {
+            gaps.remove(0);
         }
-        self.gaps.push((from, to));
+        gaps.push((from, to));
     }
 
     /// Takes `seq..end`, which lies below `next`, as passed, and returns how many of its numbers
@@ -325,16 +322,19 @@ impl Track {
             let lowest = std::mem::replace(&mut self.lowest, seq);
             if distance(end, lowest) <= 0 {
                 if end != lowest {
-                    self.gaps.truncate(MAX_GAPS - 1);
-                    self.uneven = true;
-                    self.gaps.insert(0, (end, lowest));
+                    let gaps = &mut self.more().gaps;
+                    gaps.truncate(MAX_GAPS - 1);
+                    gaps.insert(0, (end, lowest));
                 }
                 return end.wrapping_sub(seq);
             }
             filled = lowest.wrapping_sub(seq);
         }
+        let Some(more) = &mut self.more else {
+            return filled;
+        };
         let mut at = 0;
-        while let Some(&(from, to)) = self.gaps.get(at) {
+        while let Some(&(from, to)) = more.gaps.get(at) {
             let start = if distance(seq, from) > 0 { seq } else { from };
             let stop = if distance(end, to) < 0 { end } else { to };
             at += 1;
@@ -344,14 +344,14 @@ impl Track {
             filled += stop.wrapping_sub(start);
             let rest = [(from, start), (stop, to)];
             let rest = rest.into_iter().filter(|(from, to)| from != to);
-            let before = self.gaps.len();
-            self.gaps.splice(at - 1..at, rest);
-            at = at + self.gaps.len() - before;
+            let before = more.gaps.len();
+            more.gaps.splice(at - 1..at, rest);
+            at = at + more.gaps.len() - before;
         }
-        self.gaps.truncate(MAX_GAPS);
+        more.gaps.truncate(MAX_GAPS);
         let una = self.una;
         let open = |hole: &u32| una.map_or(true, |una| distance(*hole, una) > 0);
-        self.hole = self.gaps.last().map(|gap| gap.1).filter(open);
+        more.hole = more.gaps.last().map(|gap| gap.1).filter(open);
         filled
     }
 
@@ -361,18 +361,37 @@ impl Track {
             if !self.begins_at(seq) {
                 self.restart(seq);
                 self.una = Some(seq);
-                self.syns = Box::default();
+                self.forget_syns();
             }
             self.initial = Some(seq);
         }
-        if let Some((latest, at)) = self.syns.last() {
+        let syns = &mut self.more().syns;
+        if let Some((latest, at)) = syns.last() {
             if *latest == stamps && now.0.saturating_sub(at.0) <= COPY_NS && stamps.is_some() {
                 return;
             }
         }
-        let from = (self.syns.len() + 1).saturating_sub(MAX_SYNS);
-        let latest = self.syns[from..].iter().copied();
-        self.syns = latest.chain([(stamps, now)]).collect();
+        if syns.len() == MAX_SYNS {
+            syns.remove(0);
+        }
+        if syns.capacity() == 0 {
+            syns.reserve_exact(1);
+        }
+        syns.push((stamps, now));
+    }
+
+    /// Forgets the SYNs, of which no later acknowledgment is one.
+    pub(super) fn forget_syns(&mut self) {
+        if let Some(more) = &mut self.more {
+            more.syns = Vec::new();
+        }
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        if self.more.as_ref().is_some_and(|more| more.is_empty()) {
+            self.more = None;
+        }
     }
 
     /// Returns `true` if the numbers seen so far follow a SYN at `seq` that did not pass yet.
@@ -419,20 +438,27 @@ impl Track {
         if next == seq && self.una.is_none() && (!known || self.empty_at_start > 0) {
             self.empty_at_start = self.empty_at_start.saturating_add(1);
         }
-        next.wrapping_sub(1) == seq && self.quiet()
+        if next.wrapping_sub(1) != seq {
+            return false;
+        }
+        if self.una.is_none() && self.empty_at_start > 0 {
+            self.empty_below_start = self.empty_below_start.saturating_add(1);
+        }
+        self.quiet()
     }
 
     /// Returns the time of the SYN that `echo` answers; where timestamps are no help, only one SYN
     /// leaves no doubt (Karn).
     pub(super) fn syn_answered(&self, echo: Option<u32>) -> Option<WallTime> {
         let ts_val = |stamps: Option<Timestamps>| stamps.map(|both| both.ts_val);
-        if let [(stamps, time)] = self.syns[..] {
+        let syns = self.more.as_ref().map_or(&[][..], |more| &more.syns);
+        if let [(stamps, time)] = *syns {
             // 0 is what an end without timestamps of its own echoes.
             let unknown = stamps.is_none() || matches!(echo, None | Some(0));
             return (unknown || ts_val(stamps) == echo).then_some(time);
         }
         let same = |of: &&(Option<Timestamps>, WallTime)| of.0.is_some() && ts_val(of.0) == echo;
-        let mut same = self.syns.iter().filter(same);
+        let mut same = syns.iter().filter(same);
         match (same.next(), same.next()) {
             (Some((_, time)), None) => Some(*time),
             _ => None,
@@ -455,7 +481,7 @@ impl Track {
             ts_val: of.ts_val.unwrap_or(0),
             seq: of.seq,
             end: of.end,
-            beyond_hole: self.hole.is_some(),
+            beyond_hole: self.hole().is_some(),
             retransmission: passed.behind,
             repeated: false,
             ambiguous: false,
@@ -465,7 +491,7 @@ impl Track {
                 if !self.is_first(ts_val, of.time, passed.behind) {
                     return false;
                 }
-                self.newest = Some((ts_val, of.time));
+                (self.newest, self.newest_at) = (ts_val, of.time.into());
                 let full = self.by_ts_val.len() >= of.bound;
                 if full {
                     self.by_ts_val.pop_front();
@@ -475,12 +501,12 @@ impl Track {
             }
             None if passed.behind => false,
             None => {
-                self.uneven = true;
-                let full = self.by_sequence.len() >= of.bound;
+                let by_sequence = &mut self.more().by_sequence;
+                let full = by_sequence.len() >= of.bound;
                 if full {
-                    self.by_sequence.pop_front();
+                    by_sequence.pop_front();
                 }
-                self.by_sequence.push_back(waiting);
+                by_sequence.push_back(waiting);
                 full
             }
         }
@@ -490,7 +516,7 @@ impl Track {
     /// whose earlier segments are acknowledged.
     #[inline]
     fn is_first(&mut self, ts_val: u32, now: WallTime, behind: bool) -> bool {
-        let Some((newest, at)) = self.newest else {
+        let (newest, Some(at)) = (self.newest, self.newest_at.get()) else {
             return true;
         };
         if now.0.saturating_sub(at.0) > TS_VAL_AGE_NS {
@@ -515,11 +541,11 @@ impl Track {
     /// Marks what a segment below `next` makes doubtful. The ACK of what was sent beyond it waits
     /// for it, so these measure nothing either.
     fn spoil(&mut self, of: &Sighting) {
-        while let Some(last) = self.by_sequence.back() {
-            if distance(last.end, of.seq) <= 0 {
-                break;
+        if let Some(more) = &mut self.more {
+            let doubtful = |last: &Waiting| distance(last.end, of.seq) > 0;
+            while more.by_sequence.back().is_some_and(doubtful) {
+                more.by_sequence.pop_back();
             }
-            self.by_sequence.pop_back();
         }
         for waiting in self.by_ts_val.iter_mut() {
             waiting.repeated |= distance(waiting.end, of.seq) > 0;
@@ -546,8 +572,9 @@ impl Track {
     /// Gives back the memory of what a closed connection does not measure any more.
     pub(super) fn shrink(&mut self) {
         self.by_ts_val.shrink();
-        if self.by_sequence.is_empty() {
-            self.by_sequence = VecDeque::new();
+        if let Some(more) = &mut self.more {
+            more.by_sequence.shrink();
         }
+        self.tidy();
     }
 }

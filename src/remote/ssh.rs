@@ -10,7 +10,8 @@ const OPTIONS: &[&str] = &[
     "-oClearAllForwardings=yes",
     // A master that stays would keep our pipes open.
     "-oControlMaster=no",
-    "-oConnectTimeout=30",
+    // A login may take 30 s; a host is given up after 60.
+    "-oConnectTimeout=45",
     // A cut line is known after 12 s, so that the other hosts are clean within 15.
     "-oServerAliveInterval=4",
     "-oServerAliveCountMax=2",

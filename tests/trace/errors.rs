@@ -193,5 +193,6 @@ fn every_error_over_real_ssh_names_the_host_the_step_and_the_remedy() {
     for node in nodes {
         hosts.await_clean(node, &before[node - 1], Duration::from_secs(2));
     }
+    drop(hosts);
     crate::path::take_down();
 }

@@ -71,6 +71,7 @@ fn two_hosts_over_real_ssh_are_measured_and_nothing_is_left() {
     for node in [1, 2] {
         hosts.await_clean(node, &before[node - 1], CLEAN);
     }
+    drop(hosts);
     crate::path::take_down();
 }
 

@@ -36,9 +36,10 @@ fn is_ours(command: &str) -> bool {
 }
 
 /// The pages by name, README.md among them.
-pub fn pages() -> Vec<(&'static str, &'static str)> {
-    let topics = TOPICS.iter().map(|topic| (topic.name, topic.page));
-    [("README", README)].into_iter().chain(topics).collect()
+pub fn pages() -> Vec<(&'static str, String)> {
+    let topics = TOPICS.iter().map(|topic| (topic.name, topic.page()));
+    let readme = ("README", README.to_owned());
+    std::iter::once(readme).chain(topics).collect()
 }
 
 /// The blocks of commands of a page: fenced ones of `sh`, and indented ones.

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 /// The interval at which a node hears from us; it ends after 10 s of silence.
 const BEAT: Duration = Duration::from_secs(3);
 
-/// A host that does nothing new for so long is given up. A slow login takes half of it.
+/// A host that does nothing new for so long is given up. ssh gives up a connection before.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Longest wait for the nodes' own end.

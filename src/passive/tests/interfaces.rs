@@ -39,13 +39,13 @@ fn a_connection_belongs_to_the_interface_of_its_first_packet() {
     analyzer.finish(&mut observed);
     assert_eq!(observed.flows.len(), 1);
     let flow = &observed.flows[0];
-    let seen = flow.also_seen.iter().map(|of| (&of.name[..], of.packets));
+    let seen = flow.also_seen().iter().map(|of| (&of.name[..], of.packets));
     assert_eq!(seen.collect::<Vec<_>>(), [("eth1", 5), ("4", 5)]);
     assert_eq!(
         flow.of(Side::Client).packets + flow.of(Side::Server).packets,
         5
     );
-    assert_eq!(flow.of(Side::Client).retransmitted_bytes, 0);
+    assert_eq!(flow.of(Side::Client).rare().retransmitted_bytes, 0);
     assert_eq!(observed.trips(Side::Client), [20.0]);
 }
 

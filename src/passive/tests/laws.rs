@@ -119,10 +119,10 @@ fn check_counts(case: &Case, flow: &Flow, side: Side) -> Result<(), String> {
     let count = |flags: u8, set: u8| of_side().filter(|of| of.flags & flags == set).count() as u64;
     let pairs = [
         ("packets", sent.packets, count(0, 0)),
-        ("syn", sent.syn.count, count(SYN | ACK, SYN)),
-        ("syn_ack", sent.syn_ack.count, count(SYN | ACK, SYN | ACK)),
+        ("syn", sent.syn().count, count(SYN | ACK, SYN)),
+        ("syn_ack", sent.syn_ack().count, count(SYN | ACK, SYN | ACK)),
         ("fin", sent.fin.count, count(FIN, FIN)),
-        ("rst", sent.rst.count, count(RST, RST)),
+        ("rst", sent.rare().rst.count, count(RST, RST)),
     ];
     for (name, found, right) in pairs {
         if found != right {
@@ -170,8 +170,8 @@ fn check_counts(case: &Case, flow: &Flow, side: Side) -> Result<(), String> {
     }
     let found = (
         sent.payload_bytes,
-        sent.retransmitted_bytes,
-        sent.keep_alives,
+        sent.rare().retransmitted_bytes,
+        sent.rare().keep_alives,
     );
     if found != (payload, repeated, probes) {
         return Err(format!(
@@ -247,7 +247,11 @@ fn check(seed: u64, seen: &mut Seen) -> Result<(), String> {
     for side in Side::BOTH {
         check_counts(&case, flow, side)?;
     }
-    seen.probes += flow.sent.iter().map(|of| of.keep_alives).sum::<u64>();
+    seen.probes += flow
+        .sent
+        .iter()
+        .map(|of| of.rare().keep_alives)
+        .sum::<u64>();
     let last = case.file.last().map_or(0, |of| of.0);
     let first = |of: &&Sample| of.time.0 - EPOCH <= last;
     for sample in observed.samples.iter().filter(first) {

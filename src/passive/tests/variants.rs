@@ -486,9 +486,9 @@ fn figures(found: &Observed) -> Vec<String> {
             (
                 of.packets,
                 of.payload_bytes,
-                of.retransmitted_bytes,
-                of.keep_alives,
-                of.duplicate_acks,
+                of.rare().retransmitted_bytes,
+                of.rare().keep_alives,
+                of.rare().duplicate_acks,
                 of.round_trip.count(),
                 of.round_trip.min(),
                 of.round_trip.quantile(1.0),
@@ -614,8 +614,8 @@ fn check_figures(
         let short = of_end().any(|of| of.payload.len() == 1);
         let counts = (
             sent.payload_bytes,
-            sent.retransmitted_bytes,
-            sent.keep_alives,
+            sent.rare().retransmitted_bytes,
+            sent.rare().keep_alives,
         );
         if counts != (payload as u64, repeated as u64, 0) && !short {
             return Err(format!("{side:?} {counts:?}, not {payload} {repeated}"));

@@ -203,7 +203,7 @@ pub(super) fn ticks(top: f64, most: usize) -> Vec<f64> {
         return vec![0.0];
     }
     let rough = top / most as f64;
-    let decade = 10_f64.powf(rough.log10().floor());
+    let decade = 10_f64.powi(rough.log10().floor() as i32);
     let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * decade);
     let step = steps.iter().find(|step| **step >= rough * 0.999);
     let step = step.copied().unwrap_or(steps[3]);

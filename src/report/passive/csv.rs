@@ -61,7 +61,7 @@ pub(super) fn rows(flow: &Flow) -> String {
     }
     let mut out = String::new();
     for side in Side::BOTH {
-        let sent = flow.of(side);
+        let (sent, rare) = (flow.of(side), flow.of(side).rare());
         let handshake = match side {
             Side::Client => flow.syn_to_synack,
             Side::Server => flow.synack_to_ack,
@@ -77,21 +77,21 @@ pub(super) fn rows(flow: &Flow) -> String {
             .to_owned(),
             flow.ended().name().to_owned(),
             flow.first.to_string(),
-            cell(flow.established),
+            cell(flow.established()),
             flow.last.to_string(),
             flow.timestamps.to_string(),
             side.other().name().to_owned(),
             sent.packets.to_string(),
             sent.payload_bytes.to_string(),
-            sent.retransmitted_bytes.to_string(),
-            sent.syn.count.to_string(),
-            sent.syn_ack.count.to_string(),
+            rare.retransmitted_bytes.to_string(),
+            sent.syn().count.to_string(),
+            sent.syn_ack().count.to_string(),
             sent.fin.count.to_string(),
-            sent.rst.count.to_string(),
-            cell(sent.first_data),
-            cell(sent.last_data),
-            sent.duplicate_acks.to_string(),
-            sent.zero_windows.to_string(),
+            rare.rst.count.to_string(),
+            cell(sent.first_data.get()),
+            cell(sent.last_data.get()),
+            rare.duplicate_acks.to_string(),
+            rare.zero_windows.to_string(),
             cell(handshake.map(|span| span.0)),
         ];
         match sent.round_trip.summary() {

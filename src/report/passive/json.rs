@@ -56,22 +56,23 @@ impl ToJson for Event {
 
 impl ToJson for &Sent {
     fn to_json(self, w: &mut Writer) {
+        let rare = self.rare();
         Object(|w: &mut Writer| {
             w.pair("packets", self.packets);
             w.pair("payload_bytes", self.payload_bytes);
-            w.pair("retransmitted_bytes", self.retransmitted_bytes);
-            w.pair("syn", self.syn);
-            w.pair("syn_ack", self.syn_ack);
+            w.pair("retransmitted_bytes", rare.retransmitted_bytes);
+            w.pair("syn", self.syn());
+            w.pair("syn_ack", self.syn_ack());
             w.pair("fin", self.fin);
-            w.pair("rst", self.rst);
-            w.pair("established", self.established);
-            w.pair("first_data", self.first_data);
-            w.pair("last_data", self.last_data);
-            w.pair("last_packet", self.last_packet);
+            w.pair("rst", rare.rst);
+            w.pair("established", self.established.get());
+            w.pair("first_data", self.first_data.get());
+            w.pair("last_data", self.last_data.get());
+            w.pair("last_packet", self.last_packet.get());
             w.pair("bytes_per_second", self.bytes_per_second().map(f64::round));
-            w.pair("duplicate_acks", self.duplicate_acks);
-            w.pair("zero_windows", self.zero_windows);
-            w.pair("keep_alives", self.keep_alives);
+            w.pair("duplicate_acks", rare.duplicate_acks);
+            w.pair("zero_windows", rare.zero_windows);
+            w.pair("keep_alives", rare.keep_alives);
             w.pair("round_trip_current_ns", self.round_trip.last());
             w.pair("round_trip", self.round_trip.summary());
         })
@@ -187,7 +188,7 @@ fn seen(flow: &Flow, w: &mut Writer) {
         },
     );
     w.pair("first", flow.first);
-    w.pair("established", flow.established);
+    w.pair("established", flow.established());
     w.pair("last", flow.last);
     w.pair("ended", flow.ended().name());
     w.pair("timestamps", flow.timestamps);
@@ -197,7 +198,7 @@ fn seen(flow: &Flow, w: &mut Writer) {
     );
     w.pair(
         "also_seen",
-        Array(flow.also_seen.iter().map(|seen| {
+        Array(flow.also_seen().iter().map(|seen| {
             Object(|w: &mut Writer| {
                 w.pair("interface", &seen.name);
                 w.pair("packets", seen.packets);
@@ -257,7 +258,7 @@ impl ToJson for &FlowRecord<'_> {
             );
             w.pair("application", application(flow));
             w.pair("tls", flow.application.tls());
-            w.pair("intervals", Array(&flow.intervals));
+            w.pair("intervals", Array(flow.intervals()));
             if let Some(one_way) = self.one_way {
                 w.pair("one_way_delay", one_way);
                 w.pair(

@@ -55,21 +55,21 @@ pub(super) fn flow(record: &FlowRecord<'_>) -> String {
     if let Some(tunnel) = flow.tunnel {
         let _ = writeln!(out, "  inside of {tunnel}");
     }
-    for seen in &flow.also_seen {
+    for seen in flow.also_seen() {
         let _ = writeln!(out, "  also seen on {}: {}", seen.name, seen.packets);
     }
     out.push_str(HEAD);
     for side in Side::BOTH {
-        let sent = flow.of(side);
+        let (sent, rare) = (flow.of(side), flow.of(side).rare());
         let trips = sent.round_trip.summary();
         let figure = |pick: fn(&Summary) -> SignedNanos| Millis::of(trips.as_ref().map(pick));
         let _ = write!(out, "  {:9}", side.other().name());
         for (width, count) in [
             (9, sent.packets),
             (12, sent.payload_bytes),
-            (9, sent.retransmitted_bytes),
-            (7, sent.duplicate_acks),
-            (6, sent.zero_windows),
+            (9, rare.retransmitted_bytes),
+            (7, rare.duplicate_acks),
+            (6, rare.zero_windows),
             (8, sent.round_trip.count()),
         ] {
             column(&mut out, width, Digits::of(count).as_str());

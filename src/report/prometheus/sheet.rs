@@ -62,6 +62,17 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// The word for it in TYPE lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// A metric, in all its series.
 #[derive(Debug)]
 pub struct Family {
@@ -197,15 +208,13 @@ impl Sheet {
             let (name, kind) = match (exposition, family.kind) {
                 (Exposition::OpenMetrics, Kind::Counter) => (
                     family.name.strip_suffix("_total").unwrap_or(family.name),
-                    "counter",
+                    family.kind.name(),
                 ),
                 (Exposition::OpenMetrics, Kind::Gauge) if family.name.ends_with("_info") => (
                     family.name.strip_suffix("_info").unwrap_or(family.name),
                     "info",
                 ),
-                (_, Kind::Counter) => (family.name, "counter"),
-                (_, Kind::Gauge) => (family.name, "gauge"),
-                (_, Kind::Histogram) => (family.name, "histogram"),
+                _ => (family.name, family.kind.name()),
             };
             let help = family.help;
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
