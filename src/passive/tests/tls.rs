@@ -152,26 +152,6 @@ fn where_one_record_may_be_a_ticket_or_the_answer_there_is_none() {
 }
 
 #[test]
-fn where_the_servers_flight_follows_what_was_cut_off_its_tickets_are_no_answer() {
-    let observed = play(
-        "0  c S  seq=0
-         10 s SA seq=0 ack=1
-         11 c A
-         11 c A tls=client
-         22 s A tls=retry+20:1 cut=58
-         24 c A tls=20:1+client
-         35 s A tls=server+20:1+23:900
-         40 c A tls=23:53
-         50 s A tls=23:250+23:250
-         51 c A tls=23:100
-         80 s A tls=23:900
-         90 c A tls=23:100
-         95 s A tls=23:250",
-    );
-    assert_eq!(responses(&observed.flows[0]), [5.0]);
-}
-
-#[test]
 fn the_second_turn_of_tls_is_known_where_the_first_is_not() {
     let flow = after_1_3(
         "32 c A tls=23:100

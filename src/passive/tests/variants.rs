@@ -801,3 +801,13 @@ fn each_figure_of_a_variant_is_right_or_there_is_none() {
         "{seen:?}"
     );
 }
+
+/// The rest of the server's flight passed behind what the snap length cut off, and its tickets were
+/// taken for an answer to the client's Finished.
+#[test]
+fn tickets_behind_a_flight_that_was_cut_off_are_no_answer() {
+    for seed in [5_004_089, 5_008_627, 5_026_045, 5_029_539, 5_057_308] {
+        let outcome = check(seed, &mut Seen::default());
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+    }
+}
