@@ -119,8 +119,8 @@ impl Flow {
 
     /// Completed and current interval snapshots, oldest first; only the latest are kept.
     pub fn intervals(&self) -> impl ExactSizeIterator<Item = &Interval> + Clone {
-        let kept = self.intervals.as_ref().map(|of| of.0.iter());
-        kept.unwrap_or_default()
+        static NONE: Intervals = Intervals(VecDeque::new());
+        self.intervals.as_deref().unwrap_or(&NONE).0.iter()
     }
 
     /// Other interfaces that packets of it passed: these are in no other figure.
