@@ -1,18 +1,12 @@
 //! Every error of a path over real ssh servers: the line names host, step and remedy.
 
+use crate::fake::write;
 use crate::hosts::{Hosts, Kind};
 use crate::lab::run;
 use crate::util::text;
 use std::env::consts::ARCH;
-use std::os::unix::fs::{symlink, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
-
-fn write(file: &Path, script: &str) {
-    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-    std::fs::write(file, script).unwrap();
-    std::fs::set_permissions(file, PermissionsExt::from_mode(0o755)).unwrap();
-}
 
 /// Aliases of ssh for the first host.
 const ALIASES: &str = "Host strict\nHostName 10.79.0.2\nStrictHostKeyChecking yes\n\

@@ -65,7 +65,9 @@ impl FakeSsh {
     }
 }
 
+/// Writes a script that can be run, and the directory that it is in.
 pub(crate) fn write(path: &Path, script: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, script).unwrap();
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
 }

@@ -196,8 +196,7 @@ impl Hosts {
     /// Puts a program before all others of a host of [`Kind::Machine`].
     pub(crate) fn install(&self, node: usize, name: &str, script: &str) {
         let file = self.dir.file(&format!("bin{node}")).join(name);
-        std::fs::write(&file, script).unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        crate::fake::write(&file, script);
     }
 
     /// Returns a file in the directory of this test.

@@ -992,6 +992,21 @@ fn a_level_that_is_over_or_small_within_a_second_is_a_burst_and_a_longer_one_a_c
 }
 
 #[test]
+fn a_small_fall_in_the_last_part_of_a_second_is_no_reason_for_doubt() {
+    for seed in 0..20 {
+        let mut path = SimPath::new(4, seed);
+        path.interval_ns = 4.0 * MS;
+        let verdict = verdict_of(&mut path, 400, |block, path| {
+            path.delays_ns[1][0] = if block < 300 { 3.6 * MS } else { 3.0 * MS };
+        });
+        let seen = (seed, &verdict.text, &verdict.reason, &verdict.doubts);
+        assert_eq!(verdict.kind, VerdictKind::None, "{seen:?}");
+        assert!(!verdict.reason.contains("burst"), "{seen:?}");
+        assert_eq!(verdict.confidence, Confidence::High, "{seen:?}");
+    }
+}
+
+#[test]
 fn few_late_blocks_of_a_run_without_end_are_named_after_ten_minutes_and_one_in_ten_at_once() {
     for (one_in, named_from, named_by) in [(20, 600, 690), (10, 18, 60)] {
         let (mut path, mut random) = (SimPath::new(4, one_in), Random::new(one_in));

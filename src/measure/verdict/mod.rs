@@ -288,7 +288,8 @@ impl Evidence<'_> {
             doubts.push("a longer run would see smaller changes".to_owned());
         }
         let may_last = |change: &Change| {
-            change.burst && change.until.is_none() && change.kind == FindingKind::Level
+            let is_rise = change.amount.0 > 0 && change.kind == FindingKind::Level;
+            is_rise && change.burst && change.until.is_none()
         };
         let ends_higher = self.changes.iter().any(may_last);
         if ends_higher {
