@@ -22,7 +22,9 @@ pub(super) struct Paths {
     paths: VecMap<PathKey, Box<PathState>>,
     /// The most memory of all paths, in bytes; `--max-memory` of a node that listens.
     pub(super) memory_limit: usize,
-    /// The memory of all paths at the last look, and that of the paths begun since.
+    /// The memory of what is kept of earlier windows, in bytes.
+    pub(super) records: usize,
+    /// The memory of all paths and records at the last look, and that of the paths begun since.
     memory: usize,
     /// The number of the latest measurement.
     used: u64,
@@ -39,6 +41,7 @@ impl Paths {
         Self {
             paths: VecMap::new(),
             memory_limit: usize::MAX,
+            records: 0,
             memory: 0,
             used: 0,
             dropped: 0,
@@ -108,7 +111,8 @@ impl Paths {
     /// the limit: a large path of a stranger never costs a small one its figures. Of each kind the
     /// longest idle goes first.
     pub(super) fn bound_memory(&mut self) {
-        self.memory = self.paths.values().map(|path| path.memory()).sum();
+        let paths = self.paths.values().map(|path| path.memory());
+        self.memory = self.records + paths.sum::<usize>();
         if self.memory <= self.memory_limit {
             return;
         }

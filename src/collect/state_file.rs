@@ -366,7 +366,7 @@ pub fn clock() -> BootClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::baseline::PartRecord;
+    use crate::measure::baseline::{PartRecord, PartRecords};
     use crate::time::SignedNanos;
     use crate::vec_map::VecMap;
     use std::os::unix::fs::PermissionsExt;
@@ -406,7 +406,7 @@ mod tests {
         Record {
             window: Nanos(1_000_000_000),
             when: now(),
-            parts: VecMap::from([(Part::Host(0), figures)]),
+            parts: PartRecords::from(&VecMap::from([(Part::Host(0), figures)])),
             ..Record::default()
         }
         .rounded()

@@ -39,7 +39,7 @@ pub struct PartBatches {
 
 /// Cuts the blocks that have a value in a column into batches; none for under 15 blocks.
 pub(super) fn cut(rows: &Rows, part: Part, column: usize) -> PartBatches {
-    let cells = rows.all().filter_map(|row| row.cells.get(column).copied());
+    let cells = rows.all().filter_map(|row| row.cells.get(column));
     let values: Vec<i64> = cells.filter(|value| *value != NONE).collect();
     PartBatches {
         part,
@@ -171,8 +171,8 @@ pub fn sides(records: &[Record], before: WallTime, after: WallTime) -> [VecMap<P
     [earlier, later].map(|records| {
         let mut sides: VecMap<Part, RunSide> = VecMap::new();
         for record in records {
-            for (part, figures) in &record.parts {
-                let side = sides.get_or_insert_with(*part, RunSide::default);
+            for (part, figures) in record.parts.iter() {
+                let side = sides.get_or_insert_with(part, RunSide::default);
                 side.batches.push(RunBatch {
                     count: figures.count,
                     p50: figures.p50,

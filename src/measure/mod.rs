@@ -16,6 +16,7 @@
 
 pub mod baseline;
 pub mod change;
+mod chunk;
 mod clock;
 pub mod compare;
 mod header_delays;

@@ -4,6 +4,8 @@
 //! (fourth, ...) by chance. Never every second one by count: a delay that hits each second block
 //! would then be all or nothing.
 
+use super::chunk::Chunk;
+pub(super) use super::chunk::NONE;
 use super::histogram::nearest_rank;
 use crate::time::{MonoTime, Nanos};
 
@@ -15,8 +17,10 @@ const CELLS: usize = 1 << 20;
 const RECENT: usize = 1_500;
 /// The memory of a row beside its values: its time, its flags and its connection.
 const BESIDE: usize = 2 * size_of::<u64>() + size_of::<u32>();
-/// Stands for a value that does not exist: no delay is minus 292 years.
-pub(super) const NONE: i64 = i64::MIN;
+/// Rows that are packed together, once there are so many.
+const CHUNK: usize = 64;
+/// The columns of a chunk ahead of the values: time and connection.
+const AHEAD: usize = 2;
 
 /// The bounds of a store, beside its own.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +38,11 @@ pub(super) struct Rows {
     columns: usize,
     limit: usize,
     span: Option<Nanos>,
+    /// All rows but the latest, [`CHUNK`] in each, the oldest first.
+    packed: Vec<Packed>,
+    /// Rows of the first chunk that were forgotten.
+    gone: usize,
+    /// The latest rows, fewer than [`CHUNK`].
     times: Vec<u64>,
     connections: Vec<u32>,
     flags: Vec<u64>,
@@ -41,6 +50,14 @@ pub(super) struct Rows {
     /// A row is kept with probability 1 / 2^halvings.
     halvings: u32,
     random: u64,
+}
+
+/// Rows that were packed.
+#[derive(Debug)]
+struct Packed {
+    chunk: Chunk,
+    /// `None` if no row has one.
+    flags: Option<Box<[u64; CHUNK]>>,
 }
 
 /// One block of the run.
@@ -51,7 +68,26 @@ pub(super) struct Row<'a> {
     pub(super) connection: u32,
     /// A bit for each segment, counted from 0, in which a retransmission delayed the block.
     pub(super) flags: u64,
-    pub(super) cells: &'a [i64],
+    pub(super) cells: Cells<'a>,
+}
+
+/// The values of a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cells<'a> {
+    /// Those of a row of a chunk.
+    Packed(&'a Chunk, usize),
+    /// All of them.
+    Plain(&'a [i64]),
+}
+
+impl Cells<'_> {
+    /// The value of a column; `None` without that column.
+    pub(super) fn get(self, column: usize) -> Option<i64> {
+        match self {
+            Self::Packed(chunk, row) => chunk.get(column.checked_add(AHEAD)?, row),
+            Self::Plain(values) => values.get(column).copied(),
+        }
+    }
 }
 
 /// Rows in the order of time.
@@ -77,6 +113,8 @@ impl Rows {
             columns,
             limit: most.max(RECENT),
             span: bounds.span,
+            packed: Vec::new(),
+            gone: 0,
             times: Vec::new(),
             connections: Vec::new(),
             flags: Vec::new(),
@@ -87,12 +125,16 @@ impl Rows {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.times.len()
+        self.packed.len() * CHUNK - self.gone + self.times.len()
     }
 
     /// Returns the memory of all rows, in bytes.
     pub(super) fn memory(&self) -> usize {
-        self.times.capacity() * BESIDE + self.values.capacity() * size_of::<i64>()
+        let flags = |packed: &Packed| packed.flags.as_ref().map_or(0, |of| size_of_val(&**of));
+        let chunks = self.packed.iter();
+        let chunks: usize = chunks.map(|of| of.chunk.memory() + flags(of)).sum();
+        let list = (self.packed.capacity() - self.packed.len()) * size_of::<Packed>();
+        chunks + list + self.times.capacity() * BESIDE + self.values.capacity() * size_of::<i64>()
     }
 
     pub(super) fn push(&mut self, at: MonoTime, connection: u32, flags: u64, row: &[i64]) {
@@ -100,15 +142,78 @@ impl Rows {
         if self.halvings > 0 && self.coins() & ((1 << self.halvings) - 1) != 0 {
             return;
         }
-        if self.times.len() >= self.limit {
+        if self.len() >= self.limit {
             self.thin();
         }
-        self.times.push(at.0);
-        self.connections.push(connection);
-        self.flags.push(flags);
-        self.values.extend_from_slice(row);
+        self.add(at.0, connection, flags, row.iter().copied());
         if let Some(span) = self.span {
             self.forget_before(at.0.saturating_sub(span.0));
+        }
+    }
+
+    fn add(&mut self, at: u64, connection: u32, flags: u64, row: impl Iterator<Item = i64>) {
+        self.times.push(at);
+        self.connections.push(connection);
+        self.flags.push(flags);
+        self.values.extend(row);
+        if self.times.len() == CHUNK {
+            self.pack();
+        }
+    }
+
+    /// Packs the latest rows.
+    fn pack(&mut self) {
+        let value = |column: usize, row: usize| match column {
+            0 => self.times[row] as i64,
+            1 => i64::from(self.connections[row]),
+            _ => self.values[row * self.columns + column - AHEAD],
+        };
+        let chunk = Chunk::new(AHEAD + self.columns, CHUNK, value);
+        let flags = self.flags.iter().any(|flags| *flags != 0);
+        let flags = flags.then(|| self.flags[..].try_into().ok()).flatten();
+        let flags = flags.map(Box::new);
+        self.packed.push(Packed { chunk, flags });
+        self.times.clear();
+        self.connections.clear();
+        self.flags.clear();
+        self.values.clear();
+    }
+
+    fn row(&self, row: usize) -> Row<'_> {
+        let place = self.gone + row;
+        match self.packed.get(place / CHUNK) {
+            Some(packed) => {
+                let row = place % CHUNK;
+                let ahead = |column| packed.chunk.get(column, row).unwrap_or_default();
+                Row {
+                    at: ahead(0) as u64,
+                    connection: ahead(1) as u32,
+                    flags: packed.flags.as_ref().map_or(0, |flags| flags[row]),
+                    cells: Cells::Packed(&packed.chunk, row),
+                }
+            }
+            None => {
+                let row = place - self.packed.len() * CHUNK;
+                let values = row * self.columns..(row + 1) * self.columns;
+                Row {
+                    at: self.times[row],
+                    connection: self.connections[row],
+                    flags: self.flags[row],
+                    cells: Cells::Plain(&self.values[values]),
+                }
+            }
+        }
+    }
+
+    fn flags_mut(&mut self, row: usize) -> &mut u64 {
+        let place = self.gone + row;
+        let chunks = self.packed.len();
+        match self.packed.get_mut(place / CHUNK) {
+            Some(packed) => {
+                let flags = packed.flags.get_or_insert_with(|| Box::new([0; CHUNK]));
+                &mut flags[place % CHUNK]
+            }
+            None => &mut self.flags[place - chunks * CHUNK],
         }
     }
 
@@ -122,13 +227,14 @@ impl Rows {
         bits: u64,
     ) -> u64 {
         let mut flagged = 0;
-        for row in (0..self.times.len()).rev() {
-            if self.times[row] < since.0 {
+        for at in (0..self.len()).rev() {
+            let row = self.row(at);
+            if row.at < since.0 {
                 break; // In the order of returns: those before were due earlier, but for a few.
             }
-            let value = self.values[row * self.columns + column];
-            if self.connections[row] == connection && value > above && self.flags[row] & bits == 0 {
-                self.flags[row] |= bits;
+            let is_late = row.cells.get(column).is_some_and(|value| value > above);
+            if row.connection == connection && is_late && row.flags & bits == 0 {
+                *self.flags_mut(at) |= bits;
                 flagged += 1;
             }
         }
@@ -136,39 +242,41 @@ impl Rows {
     }
 
     fn thin(&mut self) {
-        let mut kept = 0;
-        for row in 0..self.times.len() {
-            if self.coins() & 1 == 0 {
-                self.times[kept] = self.times[row];
-                self.connections[kept] = self.connections[row];
-                self.flags[kept] = self.flags[row];
-                let from = row * self.columns;
-                self.values
-                    .copy_within(from..from + self.columns, kept * self.columns);
-                kept += 1;
+        let (columns, limit, span) = (self.columns, self.limit, self.span);
+        let memory = usize::MAX;
+        let mut kept = Self {
+            limit,
+            ..Self::new(columns, Bounds { span, memory })
+        };
+        for row in 0..self.len() {
+            if self.coins() & 1 == 0 && kept.len() < limit - 1 {
+                let Row {
+                    at,
+                    connection,
+                    flags,
+                    cells,
+                } = self.row(row);
+                let values = (0..columns).map(|column| cells.get(column).unwrap_or(NONE));
+                kept.add(at, connection, flags, values);
             }
         }
-        kept = kept.min(self.limit - 1);
-        self.times.truncate(kept);
-        self.connections.truncate(kept);
-        self.flags.truncate(kept);
-        self.values.truncate(kept * self.columns);
-        self.halvings = (self.halvings + 1).min(62);
+        kept.random = self.random;
+        kept.halvings = (self.halvings + 1).min(62);
+        *self = kept;
     }
 
     /// Drops rows from before `start`, once they are a quarter of the store.
     fn forget_before(&mut self, start: u64) {
-        let len = self.times.len();
-        if len <= RECENT || self.times.get(len / 4).map_or(true, |time| *time >= start) {
+        let len = self.len();
+        if len <= RECENT || self.row(len / 4).at >= start {
             return;
         }
-        let old = self.times.iter().take_while(|time| **time < start).count();
-        let old = old.min(len - RECENT);
-        self.times.drain(..old);
-        self.connections.drain(..old);
-        self.flags.drain(..old);
-        self.values.drain(..old * self.columns);
-        if self.times.len() < self.limit / 4 {
+        let old = self.all().take_while(|row| row.at < start).count();
+        self.gone += old.min(len - RECENT);
+        let chunks = (self.gone / CHUNK).min(self.packed.len());
+        self.packed.drain(..chunks);
+        self.gone -= chunks * CHUNK;
+        if self.len() < self.limit / 4 {
             self.halvings = self.halvings.saturating_sub(1);
         }
     }
@@ -187,18 +295,12 @@ impl Rows {
     }
 
     fn from(&self, first: usize) -> impl InOrder<'_> {
-        let row = |row: usize| Row {
-            at: self.times[row],
-            connection: self.connections[row],
-            flags: self.flags[row],
-            cells: &self.values[row * self.columns..(row + 1) * self.columns],
-        };
-        (first..self.len()).map(row)
+        (first..self.len()).map(|row| self.row(row))
     }
 
     /// The time at which the latest row was due; 0 for none.
     pub(super) fn latest(&self) -> MonoTime {
-        MonoTime(self.times.last().copied().unwrap_or(0))
+        MonoTime(self.all().next_back().map_or(0, |row| row.at))
     }
 
     /// The run has no end.
@@ -255,11 +357,15 @@ mod tests {
             rows.push(MonoTime(block), 0, 0, &[i64::from(block % 2 == 0), NONE]);
             assert!(rows.len() <= ROWS);
         }
-        assert!(rows.values.capacity() <= 4 * ROWS);
+        assert!(
+            rows.memory() <= ROWS * (BESIDE + 2 * 8),
+            "{}",
+            rows.memory()
+        );
         let mut batches = [0; 8];
         let mut ones = 0;
         for row in rows.all() {
-            ones += row.cells[0];
+            ones += row.cells.get(0).expect("a column");
             batches[row.at as usize * 8 / 1_000_000] += 1;
         }
         let share = ones as f64 / rows.len() as f64;
@@ -290,7 +396,7 @@ mod tests {
     fn a_wide_path_keeps_fewer_rows() {
         let mut rows = Rows::new(500, unbounded(None));
         (0..20_000).for_each(|at| rows.push(MonoTime(at), 0, 0, &[1; 500]));
-        assert!(rows.values.len() <= CELLS && rows.len() >= RECENT / 2);
+        assert!(rows.len() * 500 <= CELLS && rows.len() >= RECENT / 2);
     }
 
     #[test]

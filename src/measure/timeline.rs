@@ -3,7 +3,7 @@
 //! The rows of an endless run are those of its first span (the baseline) and of its most recent
 //! one. If there is a gap between the two, the timeline is the most recent one alone.
 
-use super::series::{exact_quantile, NONE};
+use super::series::{exact_quantile, Cells, NONE};
 use super::Part;
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
@@ -101,8 +101,8 @@ impl Cut {
     /// Returns one line: `value` of each row, [`NONE`] if it has none.
     pub(super) fn line<'a>(
         self,
-        rows: impl Iterator<Item = (u64, &'a [i64])>,
-        value: impl Fn(&[i64]) -> i64,
+        rows: impl Iterator<Item = (u64, Cells<'a>)>,
+        value: impl Fn(Cells<'_>) -> i64,
     ) -> Line {
         let mut values = vec![Vec::new(); self.slots];
         for (at, row) in rows {
@@ -145,11 +145,15 @@ mod tests {
     use super::*;
     use crate::measure::tests::simulator::{SimPath, MS};
 
+    fn first(row: Cells<'_>) -> i64 {
+        row.get(0).expect("a column")
+    }
+
     #[test]
     fn every_row_is_in_the_slot_of_its_time() {
         let rows: Vec<(u64, [i64; 1])> = (0..1000).map(|at| (500 + at, [at as i64])).collect();
         let cut = Cut::new(500, 1499, rows.len(), 10);
-        let line = cut.line(rows.iter().map(|(at, row)| (*at, &row[..])), |row| row[0]);
+        let line = cut.line(rows.iter().map(|(at, row)| (*at, Cells::Plain(row))), first);
         assert_eq!(line.len(), 10);
         let counts: u32 = line.iter().flatten().map(|slot| slot.count).sum();
         assert_eq!(counts, 1000);
@@ -167,7 +171,7 @@ mod tests {
             .map(|&at| (at, [if at == 20 { NONE } else { 7 }]))
             .collect();
         let cut = Cut::new(0, 99, rows.len(), 200);
-        let line = cut.line(rows.iter().map(|(at, row)| (*at, &row[..])), |row| row[0]);
+        let line = cut.line(rows.iter().map(|(at, row)| (*at, Cells::Plain(row))), first);
         assert_eq!(line.len(), 6);
         let there: Vec<_> = line.iter().map(Option::is_some).collect();
         assert_eq!(there, [true, true, false, false, false, true]);

@@ -36,7 +36,8 @@ fn rows(key: &str, path: &PathHistory, now: When) -> Vec<Row> {
         .chain(path.watches.keys())
         .copied()
         .collect();
-    parts.extend(path.records.iter().flat_map(|record| record.parts.keys()));
+    let records = path.records.iter().flat_map(|record| record.parts.iter());
+    parts.extend(records.map(|(part, _)| part));
     parts.sort_unstable();
     parts.dedup();
     let row = |part: Part| {

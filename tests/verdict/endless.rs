@@ -376,7 +376,7 @@ fn resident() -> u64 {
 pub(crate) fn memory() {
     row!(
         "## Four weeks of a path of 5 nodes, windows of 5 minutes, a block each 10 s: KiB of rows, \
-         of the state as text, and of the process beyond its first hour"
+         of records and usual hours, of the state as text, and of the process beyond its first hour"
     );
     let mut run = Endless::new(5);
     run.path = SimPath::new(5, 5);
@@ -401,10 +401,11 @@ pub(crate) fn memory() {
         }
         if window % (7 * 288) == 0 {
             let rows = run.model.memory() >> 10;
+            let records = run.state.memory() >> 10;
             let text = Arc::make_mut(&mut run.state).text().len() >> 10;
             let process = resident() - first_hour;
             row!(
-                "after {} weeks: rows {rows}, text {text}, process {process}",
+                "after {} weeks: rows {rows}, records {records}, text {text}, process {process}",
                 window / 2016
             );
         }

@@ -314,8 +314,10 @@ impl RunState {
 
     /// Compares with the state as it is now, unless another baseline was given.
     fn follow_state(&mut self) {
+        let state = self.windows.state();
+        self.paths.records = state.memory();
         if self.follows {
-            self.baseline = Baseline::Earlier(self.windows.state(), state_file::clock());
+            self.baseline = Baseline::Earlier(state, state_file::clock());
             for path in self.paths.values_mut() {
                 path.model.set_baseline(self.baseline.clone());
             }

@@ -14,12 +14,14 @@
 //! read. So a process that is killed loses the line that it is writing, and nothing else.
 
 mod legacy;
+mod packed;
 mod record;
 #[cfg(test)]
 mod rise_tests;
 #[cfg(test)]
 mod tests;
 
+pub use packed::PartRecords;
 pub use record::{OneWayMedians, PartRecord, Record, StoodRise, HOURS_KEPT, RECENT_KEPT};
 
 use super::change::{Began, Lasts, RecordEvent, RecordWatch, RunHistory, When, NEW_NORMAL};
@@ -141,6 +143,13 @@ impl PathHistory {
         self.records.last().map_or(0, |record| record.sequence)
     }
 
+    /// Returns the memory of records and watches, in bytes.
+    fn memory(&self) -> usize {
+        let records = self.records.iter().map(|record| record.parts.memory());
+        let watches = self.watches.values().map(RecordWatch::memory);
+        records.chain(watches).sum::<usize>() + self.records.capacity() * size_of::<Record>()
+    }
+
     /// Returns the time at which the window at `at` began, by the clock as it is at `now`.
     pub fn began(&self, at: When, now: When) -> Began {
         let since = self.wall_of(at, now);
@@ -237,19 +246,20 @@ impl PathHistory {
     }
 
     fn keep(&mut self, record: Record) {
+        self.records.reserve_exact(1);
         self.records.push(record);
         record::thin(&mut self.records);
     }
 
     fn push(&mut self, record: Record) -> Vec<(Part, RecordEvent)> {
         let mut events = Vec::new();
-        for (part, figures) in &record.parts {
+        for (part, figures) in record.parts.iter() {
             let watch = self
                 .watches
-                .get_or_insert_with(*part, || RecordWatch::new(record.window));
+                .get_or_insert_with(part, || RecordWatch::new(record.window));
             watch.set_window(record.window);
             let event = watch.push(record.when, &figures.figures());
-            events.extend(event.map(|event| (*part, event)));
+            events.extend(event.map(|event| (part, event)));
         }
         self.keep(record);
         events
@@ -303,6 +313,11 @@ impl RunHistories {
     pub fn next_sequence(&self) -> u64 {
         let newest = self.paths.values().map(PathHistory::newest).max();
         newest.unwrap_or(0).saturating_add(1)
+    }
+
+    /// Returns the memory of the records and watches of all paths, in bytes.
+    pub fn memory(&self) -> usize {
+        self.paths.values().map(PathHistory::memory).sum()
     }
 
     /// Adds the record of a window: what it changed in which part. `record` is rounded and numbered
@@ -392,8 +407,12 @@ impl RunHistories {
                     accepted.push((key.clone(), part));
                 }
                 for record in &mut path.records {
-                    if let Some(figures) = record.parts.get_mut(&part) {
-                        figures.rise = None;
+                    let of = record.parts.get(&part);
+                    if of.is_some_and(|of| of.rise.is_some()) {
+                        let mut parts = record.parts.unpacked();
+                        let figures = parts.get_mut(&part).into_iter();
+                        figures.for_each(|figures| figures.rise = None);
+                        record.parts = PartRecords::from(&parts);
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! The record of one window or run of a path, and how records are merged as they age.
 
+use super::packed::PartRecords;
 use crate::measure::change::{Figures, When};
 use crate::measure::Part;
 use crate::time::{Nanos, SignedNanos, WallTime};
@@ -67,7 +68,7 @@ pub struct Record {
     /// The time at which the window began, in whole milliseconds.
     pub when: When,
     /// The parts that had blocks.
-    pub parts: VecMap<Part, PartRecord>,
+    pub parts: PartRecords,
 }
 
 impl PartRecord {
@@ -131,9 +132,11 @@ impl Record {
         self.window = Nanos(millis(self.window.0));
         self.when.wall = WallTime(millis(self.when.wall.0));
         self.when.mono.0 = millis(self.when.mono.0);
-        for part in self.parts.values_mut() {
+        let mut parts = self.parts.unpacked();
+        for part in parts.values_mut() {
             *part = part.rounded();
         }
+        self.parts = PartRecords::from(&parts);
         self
     }
 
@@ -141,13 +144,15 @@ impl Record {
     fn merge(&mut self, next: &Self) {
         self.sequence = next.sequence;
         self.window = Nanos(self.window.0.saturating_add(next.window.0));
-        for (part, figures) in &next.parts {
-            let merged = match self.parts.get(part) {
-                Some(known) => known.merged(figures),
-                None => *figures,
+        let mut parts = self.parts.unpacked();
+        for (part, figures) in next.parts.iter() {
+            let merged = match parts.get(&part) {
+                Some(known) => known.merged(&figures),
+                None => figures,
             };
-            self.parts.insert(*part, merged);
+            parts.insert(part, merged);
         }
+        self.parts = PartRecords::from(&parts);
     }
 
     /// Records of one hour are merged once they are old.
@@ -221,7 +226,7 @@ impl fmt::Display for Record {
         let (window, wall, mono) = (self.window.0 / MILLI, wall.0 / MILLI, mono.0 / MILLI);
         let sequence = self.sequence;
         write!(f, "{sequence} {window} {wall} {utc_offset} {boot:x} {mono}")?;
-        for (part, figures) in &self.parts {
+        for (part, figures) in self.parts.iter() {
             let us = |delay: SignedNanos| delay.0 / MICRO;
             let PartRecord {
                 count,
@@ -230,8 +235,8 @@ impl fmt::Display for Record {
                 p95,
                 one_way,
                 rise,
-            } = *figures;
-            write!(f, " {}=", short(*part))?;
+            } = figures;
+            write!(f, " {}=", short(part))?;
             write!(f, "{count},{},{},{}", us(mean), us(p50), us(p95))?;
             if let Some(OneWayMedians { ways, error }) = one_way {
                 let error = error.0 / MICRO as u64;
@@ -266,16 +271,18 @@ impl Record {
                 boot,
                 mono: crate::time::MonoTime(mono),
             },
-            parts: VecMap::new(),
+            parts: PartRecords::default(),
         };
+        let mut parts = VecMap::new();
         for word in words {
             let (part, figures) = word.split_once('=')?;
-            let is_new = record.parts.len() < PARTS;
+            let is_new = parts.len() < PARTS;
             let figures = parse_figures(figures).filter(|_| is_new)?;
-            if record.parts.insert(parse_short(part)?, figures).is_some() {
+            if parts.insert(parse_short(part)?, figures).is_some() {
                 return None;
             }
         }
+        record.parts = PartRecords::from(&parts);
         Some(record)
     }
 }

@@ -22,7 +22,7 @@ fn stood(levels: &[(i64, Option<i64>)]) -> (RunHistories, Option<(StoodRise, Whe
         let mut record = Record {
             sequence: place + 1,
             window: Nanos(10_000_000_000),
-            parts: VecMap::from([(Part::Host(1), figures)]),
+            parts: PartRecords::from(&VecMap::from([(Part::Host(1), figures)])),
             ..Record::default()
         };
         record.when.mono = MonoTime(place * 10_000_000_000);

@@ -56,7 +56,7 @@ impl Random {
             sequence: 0,
             window: Nanos(5 * MINUTE),
             when,
-            parts,
+            parts: PartRecords::from(&parts),
         }
         .rounded()
     }
@@ -275,7 +275,7 @@ fn of_nine(random: &mut Random, when: When, base: i64) -> Record {
         sequence: 0,
         window: Nanos(5 * MINUTE),
         when,
-        parts,
+        parts: PartRecords::from(&parts),
     }
     .rounded()
 }
@@ -299,6 +299,9 @@ fn four_weeks_of_nine_parts_take_less_than_512_kib_and_keep_a_day_and_an_hour_ea
     let text = state.text();
     assert!(text.len() < 512 << 10, "{} KiB", text.len() >> 10);
     println!("a state after four weeks: {} KiB", text.len() >> 10);
+    // The rest of a path's 512 KiB are its rows.
+    let memory = state.memory() >> 10;
+    assert!((100..320).contains(&memory), "{memory} KiB");
     let path = state.paths.values().next().expect("its path");
     let day = Nanos(24 * 60 * MINUTE);
     let is_recent = |record: &&Record| when.since(&record.when).is_some_and(|age| age < day);
@@ -436,6 +439,47 @@ fn names_of_a_path_are_read_as_they_were_written() {
     let key = path_key(nodes.iter().map(|(hop, name)| (*hop, name.as_str())));
     assert_eq!(path_nodes(&key), nodes);
     assert!(!key.contains(' '), "{key}");
+}
+
+#[test]
+fn parts_are_unpacked_as_they_were_packed() {
+    let mut random = Random(3);
+    let mut large = 0;
+    for case in 0..3_000 {
+        let record = random.record(start());
+        let mut parts = record.parts.unpacked();
+        for figures in parts.values_mut() {
+            let mut any = |value: &mut i64| match random.below(8) {
+                0 => *value = [i64::MAX, i64::MIN, -1, 0][case % 4],
+                1..=3 => *value = *value / 1_000 * 1_000,
+                _ => {}
+            };
+            any(&mut figures.mean.0);
+            any(&mut figures.p50.0);
+            any(&mut figures.p95.0);
+            large += usize::from(figures.mean.0 == i64::MIN && figures.p50.0 > 0);
+            if let Some(one_way) = &mut figures.one_way {
+                any(&mut one_way.ways[0].0);
+            }
+            if case % 50 == 0 {
+                figures.count = u64::MAX;
+            }
+        }
+        let packed = PartRecords::from(&parts);
+        assert_eq!(packed.unpacked(), parts, "case {case}");
+        for (part, figures) in &parts {
+            assert_eq!(packed.get(part), Some(*figures));
+        }
+        assert_eq!(packed.is_empty(), parts.is_empty());
+        assert_eq!(packed.get(&Part::Host(77)), None);
+    }
+    assert!(large > 10, "{large}");
+}
+
+#[test]
+fn a_record_of_nine_parts_takes_a_few_bytes_for_each() {
+    let record = of_nine(&mut Random(1), start(), 1_000_000);
+    assert!(record.parts.memory() < 9 * 16, "{}", record.parts.memory());
 }
 
 #[test]

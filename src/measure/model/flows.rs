@@ -128,7 +128,7 @@ impl Model {
             };
             let mut total = 0_i64;
             for (place, (_, column)) in (1..).zip(&columns) {
-                let cell = row.cells.get(*column).copied().unwrap_or(NONE);
+                let cell = row.cells.get(*column).unwrap_or(NONE);
                 if cell != NONE {
                     flow[place].push(cell);
                     total = total.wrapping_add(cell);

@@ -11,7 +11,7 @@ mod path;
 mod standing;
 mod statistics;
 
-use super::baseline::{path_key, PartRecord, PathHistory, Record, RunHistories};
+use super::baseline::{path_key, PartRecord, PartRecords, PathHistory, Record, RunHistories};
 use super::change::{BootClock, Search, When};
 use super::series::{Bounds, Rows};
 use super::sla;
@@ -19,7 +19,7 @@ use super::timeline::{wall, Cut, EventKind, Timeline, TimelineEvent};
 use super::trip::{Parts, Trip, TripError};
 use super::verdict::{Evidence, Share, Sight};
 use super::{Direction, Histogram, Largest, Part, Retransmits, Summary, Verdict};
-use crate::measure::series::NONE;
+use crate::measure::series::{Cells, NONE};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 pub(super) use changes::way_of;
@@ -397,7 +397,7 @@ impl Model {
             sequence: 0,
             window,
             when,
-            parts,
+            parts: PartRecords::from(&parts),
         };
         (!record.parts.is_empty()).then(|| record.rounded())
     }
@@ -412,18 +412,19 @@ impl Model {
         let rows = || path.rows.all().map(|row| (row.at, row.cells));
         let column = |part| {
             let column = path.part(part).map_or(usize::MAX, |(_, column)| column);
-            cut.line(rows(), |row| row.get(column).copied().unwrap_or(NONE))
+            cut.line(rows(), |row| row.get(column).unwrap_or(NONE))
         };
         let parts = path.parts();
         let columns = parts.iter().filter_map(|part| path.part(*part));
         let columns: Vec<usize> = columns.map(|(_, column)| column).collect();
-        let total = |row: &[i64]| {
+        let total = |row: Cells<'_>| {
+            let cell = |column: &usize| row.get(*column).unwrap_or(NONE);
             // A part that only some blocks have is nothing in the others; a host or segment never
             // is.
             let cells = columns.iter().zip(&parts).map(|(column, part)| match part {
-                Part::Host(_) | Part::Segment { .. } => row[*column],
-                _ if row[*column] == NONE => 0,
-                _ => row[*column],
+                Part::Host(_) | Part::Segment { .. } => cell(column),
+                _ if cell(column) == NONE => 0,
+                _ => cell(column),
             });
             let sum = |sum: i64, cell: i64| (cell != NONE).then(|| sum.wrapping_add(cell));
             cells.into_iter().try_fold(0, sum).unwrap_or(NONE)

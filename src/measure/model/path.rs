@@ -4,7 +4,7 @@
 use crate::measure::baseline::OneWayMedians;
 use crate::measure::clock::Clock;
 use crate::measure::held::Held;
-use crate::measure::series::{exact_quantile, Bounds, Rows, NONE};
+use crate::measure::series::{exact_quantile, Bounds, Cells, Rows, NONE};
 use crate::measure::trip::{HostPart, Pair, Parts, Retransmits, SegmentPart, Trip};
 use crate::measure::{Direction, Histogram, NodeId, Part, StampDirection, Summary};
 use crate::time::{MonoTime, Nanos, SignedNanos};
@@ -105,11 +105,8 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn of(self, at: u64, row: &[i64]) -> Option<i64> {
-        let value = row
-            .get(self.column)
-            .copied()
-            .filter(|value| *value != NONE)?;
+    pub(super) fn of(self, at: u64, row: Cells<'_>) -> Option<i64> {
+        let value = row.get(self.column).filter(|value| *value != NONE)?;
         let age = at.checked_sub(self.since.0)?;
         // A rate of 0 has to leave the value as it is: f64 has 53 bits.
         let drift = if self.rate == 0.0 {
@@ -253,7 +250,7 @@ impl Path {
         let since = since.max(clock.since()).0;
         let median = |column: usize| {
             let rows = self.rows.searched().filter(|row| row.at >= since);
-            let values = rows.filter_map(|row| row.cells.get(column).copied());
+            let values = rows.filter_map(|row| row.cells.get(column));
             let mut values: Vec<i64> = values.filter(|value| *value != NONE).collect();
             exact_quantile(&mut values, 0.5).map(SignedNanos)
         };

@@ -47,13 +47,13 @@ pub(super) struct Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cells {
     /// Value and how many hours it is the mean of: of the week, then of the two kinds of days.
-    pub(super) cells: [(i32, u8); WEEK + DAYS],
+    pub(super) cells: Box<[(i32, u8); WEEK + DAYS]>,
 }
 
 impl Cells {
     pub(super) fn new() -> Self {
         Self {
-            cells: [(NONE, 0); WEEK + DAYS],
+            cells: Box::new([(NONE, 0); WEEK + DAYS]),
         }
     }
 
@@ -108,7 +108,7 @@ impl Cells {
 
     /// Moves all of it by `by` microseconds: the level fell, the rhythm stays.
     pub(super) fn shift(&mut self, by: i32) {
-        for (value, count) in &mut self.cells {
+        for (value, count) in self.cells.iter_mut() {
             if *count > 0 {
                 *value = value.saturating_add(by);
             }

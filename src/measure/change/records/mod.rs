@@ -226,6 +226,11 @@ impl RecordWatch {
         }
     }
 
+    /// Returns its memory, in bytes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.series.iter().map(Series::memory).sum::<usize>()
+    }
+
     /// The finding that lasts.
     pub fn lasts(&self) -> Option<Lasts> {
         let us = |value: i32| SignedNanos(i64::from(value) * 1000);

@@ -78,6 +78,14 @@ impl Series {
         }
     }
 
+    /// Returns its memory beside itself, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        let delays = self.residuals.capacity() + self.recent.capacity();
+        delays * size_of::<i32>()
+            + self.spreads.capacity() * size_of::<i16>()
+            + size_of_val(&*self.cells.cells)
+    }
+
     /// After a gap the records before it are no neighbours.
     pub(super) fn restart(&mut self) {
         self.spreads.clear();
@@ -119,6 +127,7 @@ impl Series {
         let wide = factor * (spread.max(FLOOR_US / 2.0) + SLOPE * slope);
         if self.residuals.len() >= SPREAD_FROM {
             let z = (residual / wide).clamp(-MOST_SPREADS, MOST_SPREADS);
+            self.spreads.reserve_exact(REACH - self.spreads.len());
             if self.spreads.len() == REACH {
                 self.spreads.remove(0);
             }

@@ -91,7 +91,7 @@ impl fmt::Display for RecordWatch {
             for value in series.hour {
                 absent_or(f, value, value != NO_RECORD)?;
             }
-            for (value, count) in series.cells.cells {
+            for (value, count) in *series.cells.cells {
                 absent_or(f, value, count > 0)?;
                 if count > 0 {
                     write!(f, " {count}")?;
