@@ -53,6 +53,7 @@ pub fn decimal(text: &str) -> Option<f64> {
 }
 
 /// Fills `room` with the last digits of `value`, with zeros before them.
+#[inline]
 pub(crate) fn fill_digits(room: &mut [u8], mut value: u64) {
     for digit in room.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;

@@ -228,24 +228,27 @@ impl Add<SignedNanos> for WallTime {
     }
 }
 
-impl fmt::Display for WallTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl WallTime {
+    /// Returns the text of RFC 3339 with nine digits after the point.
+    pub(crate) fn rfc_3339(self) -> [u8; 30] {
         let seconds = self.0 / NANOS_PER_SEC;
         let (year, month, day) = civil_from_days((seconds / 86_400) as i64);
         let second = seconds % 86_400;
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
-        for (from, to, value) in [
-            (0, 4, year as u64),
-            (5, 7, month as u64),
-            (8, 10, day as u64),
-            (11, 13, second / 3_600),
-            (14, 16, second / 60 % 60),
-            (17, 19, second % 60),
-            (20, 29, self.0 % NANOS_PER_SEC),
-        ] {
-            fill_digits(&mut text[from..to], value);
-        }
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        fill_digits(&mut text[0..4], year as u64);
+        fill_digits(&mut text[5..7], month as u64);
+        fill_digits(&mut text[8..10], day as u64);
+        fill_digits(&mut text[11..13], second / 3_600);
+        fill_digits(&mut text[14..16], second / 60 % 60);
+        fill_digits(&mut text[17..19], second % 60);
+        fill_digits(&mut text[20..29], self.0 % NANOS_PER_SEC);
+        text
+    }
+}
+
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.rfc_3339()).unwrap_or_default())
     }
 }
 

@@ -10,6 +10,7 @@ use subsegment_tcp_speeds::wire::{
     build, push_annotation, Flags, FrameType, FrameView, Header, NodeInfo, NodeRole,
     ANNOTATION_NODE, HEADER_LEN,
 };
+use util::http::until;
 use util::json::Value;
 use util::{fill_backlog, int, json, run, text, Dir, Node, LONG};
 
@@ -191,6 +192,17 @@ fn connections(server: &TcpListener) -> usize {
         .count()
 }
 
+/// Returns the value at `key`; `None` if it is null or in nothing.
+fn given<'a>(report: &'a Value, key: &str) -> Option<&'a Value> {
+    report.at(key).filter(|value| !value.is_null())
+}
+
+/// Returns how many connects to the server `report` has. A probe on a machine that stalls may end
+/// before the first one has: the next probe reports it.
+fn connects(report: &Value) -> Option<i64> {
+    given(report, "server/connect/count")?.as_i64()
+}
+
 #[track_caller]
 fn verdict(report: &Value) -> (&str, &str) {
     let text = |key| report.at(key).unwrap().as_str().unwrap();
@@ -203,11 +215,13 @@ fn an_exit_times_its_server_at_the_given_interval_and_by_traffic_if_there_is_any
     let to = server.local_addr().unwrap();
     let checking = Node::to("C", to, &["-r", "--server-check", "60"]);
     let relay = Node::to("B", checking.address, &[]);
-    let count = |report: &Value| report.at("server/connect/count").unwrap().as_i64();
     // Two probes within a minute: one check, which both of them report.
     for _ in 0..2 {
-        let report = probed(relay.address, &["-c", "30"]);
-        assert_eq!(count(&report), Some(1));
+        let report = until("a connect", || {
+            let report = probed(relay.address, &["-c", "30"]);
+            connects(&report).map(|_| report)
+        });
+        assert_eq!(connects(&report), Some(1));
         assert!(report.at("server/down").unwrap().is_null());
         let names = texts(&report, "parts", "name");
         assert_eq!(names.last(), Some(&"connect C -> server"));
@@ -222,7 +236,7 @@ fn an_exit_times_its_server_at_the_given_interval_and_by_traffic_if_there_is_any
     let (mut served, _) = server.accept().unwrap();
     served.read_exact(&mut [0; 5]).unwrap();
     let report = probed(busy.address, &["-c", "20"]);
-    assert_eq!(count(&report), Some(1));
+    assert_eq!(connects(&report), Some(1));
     assert_eq!(connections(&server), 0);
 
     let silent = Node::to("E", to, &["-r"]);
@@ -248,28 +262,36 @@ fn a_server_that_refuses_or_never_answers_is_down_and_one_that_closes_at_once_is
         (silent.local_addr().unwrap(), "timed out"),
     ] {
         let exit = Node::to("C", server, &args);
-        let out = probe(exit.address, &["-c", "100", "--format", "json"]);
-        assert_eq!(out.status.code(), Some(2), "{}", text(&out.stderr));
-        let report = json(&out.stdout);
+        let (code, report) = until("a probe within which a connect failed", || {
+            let out = probe(exit.address, &["-c", "100", "--format", "json"]);
+            let report = json(&out.stdout);
+            assert_eq!(int(&report, "blocks/received"), 100, "the path works");
+            assert!(given(&report, "server/connect").is_none());
+            given(&report, "server/down")?;
+            Some((out.status.code(), report))
+        });
+        assert_eq!(code, Some(2));
         let (kind, words) = verdict(&report);
         assert_eq!(kind, "down");
         let down = format!("server down: C cannot connect to {server}: ");
         assert!(words.starts_with(&down) && words.contains(error), "{words}");
-        assert!(report.at("server/connect").unwrap().is_null());
         let down = report.at("server/down").unwrap().as_str().unwrap();
         assert!(down.contains(error), "{down}");
-        assert_eq!(int(&report, "blocks/received"), 100, "the path works");
-        let line = probe(exit.address, &["-c", "50", "--format", "nagios"]);
-        assert!(text(&line.stdout).contains("CRITICAL"));
-        assert!(text(&line.stdout).contains("server down: C cannot"));
+        until("a line that says so", || {
+            let line = probe(exit.address, &["-c", "50", "--format", "nagios"]);
+            let shown = text(&line.stdout);
+            (shown.contains("CRITICAL") && shown.contains("server down: C cannot")).then_some(())
+        });
     }
     let closing = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = closing.local_addr().unwrap();
     spawn(move || closing.incoming().for_each(drop));
     let exit = Node::to("C", to, &args);
-    let report = probed(exit.address, &["-c", "50"]);
-    assert!(int(&report, "server/connect/count") >= 2);
-    assert!(report.at("server/down").unwrap().is_null());
+    until("two connects within a probe", || {
+        let report = probed(exit.address, &["-c", "50"]);
+        assert!(given(&report, "server/down").is_none());
+        (connects(&report)? >= 2).then_some(())
+    });
 }
 
 #[test]
@@ -282,9 +304,12 @@ fn limits_of_the_server_decide_the_exit_status() {
         let rules = dir.file("rules");
         std::fs::write(&rules, format!("server connect > {limit} critical")).unwrap();
         let rules = rules.to_str().unwrap();
-        let out = probe(exit.address, &["-c", "30", "--rules", rules]);
-        let shown = text(&out.stdout);
+        // Without a connect before its end a probe has no part of that name, which it says.
+        let (out, shown) = until("a connect", || {
+            let out = probe(exit.address, &["-c", "30", "--rules", rules]);
+            let shown = text(&out.stdout).to_owned();
+            (!shown.contains("no part of the path")).then_some((out, shown))
+        });
         assert_eq!(out.status.code(), Some(code), "{limit}: {shown}");
-        assert!(!shown.contains("no part of the path"), "{shown}");
     }
 }

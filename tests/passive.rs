@@ -418,13 +418,10 @@ fn without_timestamps_round_trips_are_a_part_of_tsharks() {
     }
     assert!(found.samples.len() > 20, "{} samples", found.samples.len());
     let http = &found.flows[2].http.as_ref().unwrap().exchanges[0];
-    assert_eq!(
-        (http.method.as_deref(), http.status),
-        (Some("GET"), Some(200))
-    );
+    assert_eq!((http.method(), http.status), (Some("GET"), Some(200)));
     assert!(http.time_to_first_byte().unwrap() >= SignedNanos(20_000_000));
     assert_eq!(
-        http.response_last,
+        http.response_last.get(),
         found.flows[2].of(Side::Server).last_data.get()
     );
     println!(

@@ -80,6 +80,8 @@ struct Printer {
     /// The first failed write; nothing is written after it.
     failed: Option<io::Error>,
     is_first: bool,
+    /// Room for the text of one flow.
+    text: String,
     verbose: bool,
     groups: Option<Groups>,
 }
@@ -94,6 +96,7 @@ impl Printer {
             out: BufWriter::with_capacity(64 * 1024, io::stdout()),
             failed: None,
             is_first: true,
+            text: String::new(),
             verbose: config.verbose,
             groups: metrics.then(|| Groups::new(config.group_by, config.max_groups)),
         };
@@ -114,9 +117,12 @@ impl Printer {
     }
 
     fn record(&mut self, record: &FlowRecord<'_>) {
-        let text = self.format.flow(record, self.is_first);
+        self.text.clear();
+        self.format.flow(record, self.is_first, &mut self.text);
         self.is_first = false;
-        self.write(&text);
+        if self.failed.is_none() {
+            self.failed = self.out.write_all(self.text.as_bytes()).err();
+        }
     }
 
     fn alone(&mut self, flow: &Flow) {

@@ -10,14 +10,14 @@
 mod pair;
 mod parse;
 
-use super::message::{self, Opening};
+use super::maybe_time::MaybeTime;
+use super::message::{self, Opening, METHODS};
 use super::packet::{TcpSegment, ACK, FIN, RST, SYN};
 use super::reassembly::{distance, Piece, Stream};
 use super::side::Side;
 use crate::http::stamp::{StampClock, StampNames, StampedExchange, StampedHeaders, TraceParent};
 use crate::measure::Histogram;
 use crate::time::{SignedNanos, WallTime};
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -33,44 +33,98 @@ const MAX_STAMPS: usize = 64 << 10;
 /// Most different statuses that are counted apart.
 const MAX_STATUSES: usize = 32;
 
-/// One request and its response, as the capture point saw them.
+/// One request and its response, as the capture point saw them. Many are kept, so it is small.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exchange {
-    /// The method; `None` if the request was not seen.
-    pub method: Option<Cow<'static, str>>,
-    /// The target, shortened; `None` if it was not seen in full or is not kept.
-    pub target: Option<Box<str>>,
+    /// One more than the place among the usual methods; 0 for none of these.
+    usual: u8,
     /// The final status, not 1xx (but 101); `None` if no response was seen or its status was cut
     /// off.
     pub status: Option<u16>,
     /// First packet of the request.
-    pub request_first: Option<WallTime>,
-    /// Last packet of the request before it was acknowledged; `None` if its end was not seen.
-    pub request_last: Option<WallTime>,
+    pub request_first: MaybeTime,
+    /// Last packet of the request before it was acknowledged; none if its end was not seen.
+    pub request_last: MaybeTime,
     /// First packet of the response.
-    pub response_first: Option<WallTime>,
-    /// Last packet of the response before it was acknowledged; `None` if its end was not seen.
-    pub response_last: Option<WallTime>,
+    pub response_first: MaybeTime,
+    /// Last packet of the response before it was acknowledged; none if its end was not seen.
+    pub response_last: MaybeTime,
     /// Sequence number of the request's first byte.
     pub request_seq: Option<u32>,
     /// Sequence number of the response's first byte.
     pub response_seq: Option<u32>,
-    /// The stamps and traces in both heads; `None` without any, or beyond the memory for them.
-    pub headers: Option<Box<StampedHeaders>>,
+    /// Filled for few.
+    rare: Option<Box<Rare>>,
+}
+
+/// The parts that few exchanges have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rare {
+    /// A method that is not a usual one.
+    method: Option<Box<str>>,
+    target: Option<Box<str>>,
+    headers: Option<Box<StampedHeaders>>,
 }
 
 impl Exchange {
+    /// An exchange of which the request's method is known, unless `method` is empty.
+    pub fn new(method: &[u8]) -> Self {
+        let usual = METHODS.iter().position(|known| known.as_bytes() == method);
+        let mut exchange = Self {
+            usual: usual.map_or(0, |at| at as u8 + 1),
+            ..Self::default()
+        };
+        let other = std::str::from_utf8(method).ok();
+        if let Some(other) = other.filter(|text| usual.is_none() && !text.is_empty()) {
+            exchange.rare().method = Some(other.into());
+        }
+        exchange
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(Box::default)
+    }
+
+    /// Returns the method; `None` if the request was not seen.
+    pub fn method(&self) -> Option<&str> {
+        match self.usual {
+            0 => self.rare.as_ref()?.method.as_deref(),
+            usual => METHODS.get(usize::from(usual) - 1).copied(),
+        }
+    }
+
+    /// Returns the target, shortened; `None` if it was not seen in full or is not kept.
+    pub fn target(&self) -> Option<&str> {
+        self.rare.as_ref()?.target.as_deref()
+    }
+
+    /// Returns the stamps and traces in both heads; `None` without any, or beyond the memory for
+    /// them.
+    pub fn headers(&self) -> Option<&StampedHeaders> {
+        self.rare.as_ref()?.headers.as_deref()
+    }
+
+    fn take_headers(&mut self) -> Option<Box<StampedHeaders>> {
+        self.rare.as_mut()?.headers.take()
+    }
+
+    fn set_headers(&mut self, headers: Option<Box<StampedHeaders>>) {
+        if headers.is_some() {
+            self.rare().headers = headers;
+        }
+    }
+
     /// From the request's first packet to the response's first.
     pub fn time_to_first_byte(&self) -> Option<SignedNanos> {
-        Some(self.response_first? - self.request_first?)
+        Some(self.response_first.get()? - self.request_first.get()?)
     }
 
     /// Returns the times at which the first bytes of request and response passed.
     pub fn own_times(&self) -> [Option<WallTime>; 2] {
-        [self.request_first, self.response_first]
+        [self.request_first.get(), self.response_first.get()]
     }
 
-    fn times(&mut self, side: Side) -> (&mut Option<WallTime>, &mut Option<WallTime>) {
+    fn times(&mut self, side: Side) -> (&mut MaybeTime, &mut MaybeTime) {
         match side {
             Side::Client => (&mut self.request_first, &mut self.request_last),
             Side::Server => (&mut self.response_first, &mut self.response_last),
@@ -108,8 +162,8 @@ struct Current {
     seq: u32,
     ack: Option<u32>,
     apart: bool,
-    first: Option<WallTime>,
-    last: Option<WallTime>,
+    first: MaybeTime,
+    last: MaybeTime,
     /// The exchange it belongs to, once its head was read.
     exchange: Option<u64>,
 }
@@ -143,8 +197,6 @@ struct End {
 #[derive(Clone, Debug, Default)]
 struct Open {
     exchange: Exchange,
-    /// First byte of the request; `None` if it was not seen.
-    seq: Option<u32>,
     /// The request's acknowledgment: the response begins here, unless another one is still under
     /// way.
     ack: Option<u32>,
@@ -162,7 +214,7 @@ struct Open {
 
 impl Open {
     fn is_sent_before(&self, ack: Option<u32>) -> bool {
-        match (self.seq, ack) {
+        match (self.exchange.request_seq, ack) {
             (Some(seq), Some(ack)) => distance(ack, seq) > 0,
             (seq, _) => seq.is_some(),
         }
@@ -288,7 +340,7 @@ impl Http {
         let of = |end: &End| end.stream.next().unwrap_or(0);
         let ends = of(&self.ends[0]) ^ of(&self.ends[1]);
         let data = || {
-            let open = self.open.front().and_then(|open| open.seq);
+            let open = self.open.front().and_then(|open| open.exchange.request_seq);
             let current = self.ends[0].current.seq ^ self.ends[1].current.seq;
             current ^ open.unwrap_or(0)
         };
@@ -304,7 +356,7 @@ impl Http {
             };
             gathered + end.stream.memory()
         };
-        let stamps = |open: &Open| open.exchange.headers.as_ref().map_or(0, |of| of.memory());
+        let stamps = |open: &Open| open.exchange.headers().map_or(0, |of| of.memory());
         let open =
             self.open.len() * size_of::<Open>() + self.open.iter().map(stamps).sum::<usize>();
         self.ends.iter().map(of).sum::<usize>() + open

@@ -2,8 +2,8 @@
 
 use crate::time::WallTime;
 
-/// The time, or none: an `Option` would take sixteen bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The time, or none, which is before any: an `Option` would take sixteen bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MaybeTime(
     /// One more than the time; 0 where there is none.
     u64,
@@ -31,6 +31,13 @@ impl From<WallTime> for MaybeTime {
     }
 }
 
+impl From<Option<WallTime>> for MaybeTime {
+    #[inline]
+    fn from(time: Option<WallTime>) -> Self {
+        time.map_or(Self::default(), Self::from)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +50,8 @@ mod tests {
         );
         for time in [0, 1, 1_795_253_400_000_000_000, u64::MAX - 1].map(WallTime) {
             assert_eq!(MaybeTime::from(time).get(), Some(time));
+            assert_eq!(MaybeTime::from(Some(time)), time.into());
+            assert!(MaybeTime::from(None) < time.into());
         }
     }
 }

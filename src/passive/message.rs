@@ -3,7 +3,6 @@
 //! Read RFC 9112 §2 to §4 first. RTSP, SIP and ICAP have the same form and another version.
 
 use crate::http::head::{is_token, position};
-use std::borrow::Cow;
 
 /// The longest head, or line of a chunk, that is gathered.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
@@ -15,7 +14,7 @@ const MAX_METHOD: usize = 32;
 const MAX_TARGET: usize = 128;
 
 /// The methods that people use; others are kept as text.
-const METHODS: [&str; 12] = [
+pub(super) const METHODS: [&str; 12] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PROPFIND",
     "LOCK", "UNLOCK",
 ];
@@ -122,18 +121,6 @@ pub(super) fn status(head: &[u8]) -> Option<u16> {
     let digits = head.get(9..12)?;
     let number: u16 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     (100..1000).contains(&number).then_some(number)
-}
-
-/// A method as text; `None` if it was cut off.
-pub(super) fn method(name: &[u8]) -> Option<Cow<'static, str>> {
-    if name.is_empty() {
-        return None;
-    }
-    let known = METHODS.into_iter().find(|known| known.as_bytes() == name);
-    known.map(Cow::Borrowed).or_else(|| {
-        let text = std::str::from_utf8(name).ok()?;
-        Some(Cow::Owned(text.to_owned()))
-    })
 }
 
 /// A target as text, shortened, without what a terminal could take for a command.

@@ -118,7 +118,7 @@ fn end<'a>(of: &'a EndRecord, interval: Option<IntervalCounts>) -> impl ToJson +
         w.pair("connect_ns", of.connect);
         w.pair("established", of.established);
         w.pair("syn_retransmits", of.syn_retransmits.map(u64::from));
-        let mut moved = |names: [&str; 3], bytes: Transferred| {
+        let mut moved = |names: [&'static str; 3], bytes: Transferred| {
             w.pair(names[0], bytes.count);
             w.pair(names[1], bytes.first);
             w.pair(names[2], bytes.last);
@@ -151,14 +151,14 @@ fn end<'a>(of: &'a EndRecord, interval: Option<IntervalCounts>) -> impl ToJson +
 
 fn exchange(of: &Exchange) -> impl ToJson + '_ {
     Object(move |w: &mut Writer| {
-        w.pair("method", of.method.as_deref());
+        w.pair("method", of.method());
         w.pair("status", of.status.map(u64::from));
-        w.pair("request_first", of.request_first);
-        w.pair("request_last", of.request_last);
-        w.pair("response_first", of.response_first);
-        w.pair("response_last", of.response_last);
+        w.pair("request_first", of.request_first.get());
+        w.pair("request_last", of.request_last.get());
+        w.pair("response_first", of.response_first.get());
+        w.pair("response_last", of.response_last.get());
         w.pair("time_to_first_byte_ns", of.time_to_first_byte());
-        let headers = of.headers.as_deref();
+        let headers = of.headers();
         w.pair(
             "headers",
             headers.map(|headers| headers_object(headers, of.own_times())),
@@ -186,6 +186,11 @@ mod tests {
         let server = EndRecord::connected(now, peer, Nanos::from_millis(3), kernel);
         record.server = Some(server);
         record.client.receive(now, 5);
+        let mut exchange = Exchange::new(b"GET");
+        exchange.status = Some(200);
+        exchange.request_first = now.into();
+        exchange.request_last = now.into();
+        exchange.response_first = now.into();
         let snapshot = Snapshot {
             event: SessionEvent::End,
             at: now,
@@ -195,14 +200,7 @@ mod tests {
             interval: record.interval(),
             record,
             failed: true,
-            http: vec![Exchange {
-                method: Some("GET".into()),
-                status: Some(200),
-                request_first: Some(now),
-                request_last: Some(now),
-                response_first: Some(now),
-                ..Exchange::default()
-            }],
+            http: vec![exchange],
             http_dropped: 0,
         };
         let text = line("B\n", "exit", &snapshot);

@@ -14,7 +14,8 @@ use subsegment_tcp_speeds::wire::{
     NodeRole, ParseError, Stamp, StampDirection, ANNOTATION_NODE, STAMP_LEN,
 };
 
-const BULK: u64 = 40 << 20;
+/// More than the buffers of three connections take at once: a block is measured when it was sent.
+const BULK: u64 = 64 << 20;
 const RATE: u64 = 20_000_000;
 
 /// Sends [`BULK`] bytes from a source A into `entry`; its report.

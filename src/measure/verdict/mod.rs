@@ -246,7 +246,7 @@ impl Evidence<'_> {
                     self.own_blocks
                 ),
                 false => format!(
-                    "too short to decide: the run lasted {:.3} s, 1 s needed",
+                    "too short to decide: the blocks were sent within {:.3} s, 1 s needed",
                     self.lasted.0 as f64 / 1e9
                 ),
             };

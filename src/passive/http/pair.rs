@@ -1,6 +1,7 @@
 //! Heads in; exchanges out: which response answers which request, and which of it is known for
 //! sure.
 
+use super::super::maybe_time::MaybeTime;
 use super::super::message;
 use super::super::reassembly::{distance, Piece};
 use super::super::side::Side;
@@ -57,7 +58,7 @@ impl Http {
         let known = end.acknowledged;
         let current = &mut self.ends[side as usize].current;
         if current.last.is_some() && distance(until, current.seq) > 0 {
-            current.last = current.last.max(Some(piece.time));
+            current.last = current.last.max(piece.time.into());
         }
         for open in &mut self.open {
             let begin = match side {
@@ -70,7 +71,9 @@ impl Http {
             let within = distance(to, begin) > 0 && distance(to, piece.seq) > 0;
             if within && known.map_or(true, |known| distance(to, known) > 0) {
                 let (_, last) = open.exchange.times(side);
-                *last = last.map(|last| last.max(piece.time));
+                if last.is_some() {
+                    *last = (*last).max(piece.time.into());
+                }
             }
         }
     }
@@ -116,24 +119,22 @@ impl Http {
         let length = self.fields(MessageKind::Request, head, cut, &mut headers);
         if let Some(headers) = &mut headers {
             let first = self.ends[Side::Client as usize].current.first;
-            headers.resolve(MessageKind::Request, first, &self.clocks);
+            headers.resolve(MessageKind::Request, first.get(), &self.clocks);
             self.trace_parent = self.trace_parent.or(headers.trace_parent);
         }
         let parser = &mut self.ends[Side::Client as usize];
         let current = &mut parser.current;
         current.exchange = Some(self.base + self.open.len() as u64);
-        let target = line.target.filter(|_| self.with_targets);
+        let mut exchange = Exchange::new(line.method);
+        exchange.request_first = current.first;
+        exchange.request_last = current.last;
+        exchange.request_seq = Some(current.seq);
+        exchange.set_headers(headers);
+        if let Some(target) = line.target.filter(|_| self.with_targets) {
+            exchange.rare().target = Some(message::target(target));
+        }
         self.open.push_back(Open {
-            exchange: Exchange {
-                method: message::method(line.method),
-                target: target.map(message::target),
-                request_first: current.first,
-                request_last: current.last,
-                request_seq: Some(current.seq),
-                headers,
-                ..Exchange::default()
-            },
-            seq: Some(current.seq),
+            exchange,
             ack: current.ack,
             apart: current.apart,
             follows: !parser.out_of_step,
@@ -174,19 +175,19 @@ impl Http {
             Some(at) => at,
             None => self.response_alone(current.ack),
         };
-        let mut headers = self.open[at].exchange.headers.take();
+        let mut headers = self.open[at].exchange.take_headers();
         let length = self.fields(MessageKind::Response, head, cut, &mut headers);
         if let Some(headers) = &mut headers {
-            headers.resolve(MessageKind::Response, current.first, &self.clocks);
+            headers.resolve(MessageKind::Response, current.first.get(), &self.clocks);
         }
         let open = &mut self.open[at];
-        open.exchange.headers = headers;
+        open.exchange.set_headers(headers);
         open.answered = true;
         open.exchange.status = status;
         open.exchange.response_first = current.first;
         open.exchange.response_last = current.last;
         open.exchange.response_seq = Some(current.seq);
-        let method = open.exchange.method.as_deref();
+        let method = open.exchange.method();
         let success = status.is_some_and(|status| status / 100 == 2);
         let tunnel = status == Some(101) || (method == Some("CONNECT") && success);
         let none = method == Some("HEAD") || matches!(status, Some(204 | 304));
@@ -275,10 +276,11 @@ impl Http {
         for open in self.open.iter_mut().filter(|open| open.provisional) {
             open.provisional = false;
             open.exchange.status = None;
-            open.exchange.response_first = None;
-            open.exchange.response_last = None;
+            open.exchange.response_first = MaybeTime::default();
+            open.exchange.response_last = MaybeTime::default();
             open.exchange.response_seq = None;
-            if let Some(headers) = &mut open.exchange.headers {
+            let rare = open.exchange.rare.as_mut();
+            if let Some(headers) = rare.and_then(|rare| rare.headers.as_mut()) {
                 headers.forget_response();
             }
         }
@@ -316,17 +318,17 @@ impl Http {
         };
         self.base += 1;
         let mut exchange = open.exchange;
-        if let Some(headers) = exchange.headers.as_deref() {
+        if let Some(headers) = exchange.headers() {
             self.stamped.push((headers.clone(), exchange.own_times()));
             let memory = headers.memory();
             let is_kept = self.exchanges.len() < MAX_EXCHANGES && room > 0;
             if is_kept && self.stamp_memory + memory <= MAX_STAMPS {
                 self.stamp_memory += memory;
             } else {
-                exchange.headers = None;
+                exchange.take_headers();
             }
         }
-        self.has_method |= exchange.method.is_some();
+        self.has_method |= exchange.method().is_some();
         if let Some(first_byte) = exchange.time_to_first_byte() {
             self.first_byte.record(first_byte);
         }
@@ -396,7 +398,7 @@ mod tests {
             feed(Side::Server, &RESPONSE.repeat(count));
             assert_eq!(http.take_stamped().len(), count, "seed {seed}");
             for (at, exchange) in http.exchanges.iter().enumerate() {
-                let headers = exchange.headers.as_ref().expect("stamps");
+                let headers = exchange.headers().expect("stamps");
                 let names: Vec<_> = headers.stamps.iter().map(|stamp| stamp.who()).collect();
                 assert_eq!(names, [format!("p{at}")], "seed {seed}");
                 assert_eq!(headers.timings.len(), 1, "seed {seed}");
@@ -413,7 +415,7 @@ mod tests {
             http.read(NOW, Side::Server, RESPONSE.as_bytes());
             given += http.take_stamped().len();
         }
-        let kept = http.exchanges.iter().filter_map(|of| of.headers.as_ref());
+        let kept = http.exchanges.iter().filter_map(Exchange::headers);
         let memory: usize = kept.map(|headers| headers.memory()).sum();
         assert!(
             given == 500 && memory > 0 && memory <= MAX_STAMPS,

@@ -1,5 +1,6 @@
 //! Pieces of streams in; heads, bodies and their ends out, with what is missing or cut off.
 
+use super::super::maybe_time::MaybeTime;
 use super::super::message::{self, Opening, MAX_HEAD};
 use super::super::reassembly::Piece;
 use super::super::side::Side;
@@ -159,7 +160,7 @@ impl Http {
     pub(super) fn is_unsure(&self, side: Side) -> bool {
         let open = self.ends[side as usize].current.exchange;
         let open = open.and_then(|id| self.open.get(id.wrapping_sub(self.base) as usize));
-        open.is_some_and(|open| open.exchange.method.is_none() || open.provisional)
+        open.is_some_and(|open| open.exchange.method().is_none() || open.provisional)
     }
 
     /// The other end has sent more since: what follows may be of another message.
@@ -171,8 +172,9 @@ impl Http {
     /// Notes that a packet of the message under way passed.
     pub(super) fn touch(&mut self, side: Side, time: WallTime, latest: WallTime) {
         let current = &mut self.ends[side as usize].current;
-        current.first = Some(current.first.map_or(time, |first| first.min(time)));
-        current.last = current.last.max(Some(latest));
+        let first = current.first.get().map_or(time, |first| first.min(time));
+        current.first = first.into();
+        current.last = current.last.max(latest.into());
         let (first, last) = (current.first, current.last);
         let open = current.exchange.map(|id| id.wrapping_sub(self.base));
         if let Some(open) = open.and_then(|at| self.open.get_mut(at as usize)) {
@@ -198,7 +200,7 @@ impl Http {
         if let Some(open) = open.and_then(|at| self.open.get_mut(at as usize)) {
             open.ends[side as usize] = Some(end);
             if !whole {
-                *open.exchange.times(side).1 = None;
+                *open.exchange.times(side).1 = MaybeTime::default();
             }
         }
     }

@@ -282,7 +282,7 @@ pub(super) fn valid_json(capture: &[u8]) {
             at: Side::Client,
             verbose: true,
         };
-        text += &PassiveFormat::Json.flow(&record, at == 0);
+        PassiveFormat::Json.flow(&record, at == 0, &mut text);
     }
     text += &PassiveFormat::Json.end(&Capture {
         tally: &tally,

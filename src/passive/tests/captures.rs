@@ -122,11 +122,7 @@ fn exchanges(capture: &[u8]) -> Vec<Seen> {
         .map(|of| {
             let first_byte = of.time_to_first_byte();
             let first_byte = first_byte.map(|span| span.as_millis_f64());
-            (
-                of.method.as_deref().map(str::to_owned),
-                of.status,
-                first_byte,
-            )
+            (of.method().map(str::to_owned), of.status, first_byte)
         })
         .collect()
 }
@@ -204,7 +200,7 @@ fn an_empty_line_and_a_syn_with_data_begin_requests_as_well() {
     let exchanges = &observed.flows[0].http.as_ref().unwrap().exchanges;
     let found = exchanges.iter().map(|of| {
         let first_byte = of.time_to_first_byte().map(|span| span.as_millis_f64());
-        (of.method.as_deref(), of.status, first_byte)
+        (of.method(), of.status, first_byte)
     });
     assert_eq!(
         found.collect::<Vec<_>>(),

@@ -363,7 +363,7 @@ fn check(of: &Generated, shown: &Shown, what: &str) -> Vec<usize> {
         );
         seen.push((at, request.is_some()));
         let truth = &of.exchanges[at];
-        let method = found.method.as_deref();
+        let method = found.method();
         assert!(
             method.map_or(true, |method| method == truth.method),
             "{what}: {found:?}"
@@ -376,14 +376,14 @@ fn check(of: &Generated, shown: &Shown, what: &str) -> Vec<usize> {
             (
                 Side::Client,
                 &truth.request,
-                found.request_first,
-                found.request_last,
+                found.request_first.get(),
+                found.request_last.get(),
             ),
             (
                 Side::Server,
                 &truth.response,
-                found.response_first,
-                found.response_last,
+                found.response_first.get(),
+                found.response_last.get(),
             ),
         ];
         for (side, sent, first, last) in figures {

@@ -32,7 +32,7 @@ fn rendered(format: PassiveFormat) -> String {
             at: Side::Client,
             verbose: true,
         };
-        out += &format.flow(&record, at == 0);
+        format.flow(&record, at == 0, &mut out);
     }
     out + &format.end(&Capture {
         tally: &tally,

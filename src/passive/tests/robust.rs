@@ -34,7 +34,8 @@ fn survive(capture: &[u8], chunk: usize, rendered: bool) -> u64 {
             at: Side::Client,
             verbose: true,
         };
-        let text = PassiveFormat::Json.flow(&record, true);
+        let mut text = String::new();
+        PassiveFormat::Json.flow(&record, true, &mut text);
         assert!(text.len() < 20_000, "{} bytes", text.len());
     }
     tally.packets

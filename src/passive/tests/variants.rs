@@ -703,7 +703,7 @@ fn check_application(
     let mut unknown = turns;
     for exchange in exchanges {
         let first = |time: Option<WallTime>| time.map(|time| (time.0 - EPOCH) / US);
-        let request = first(exchange.request_first);
+        let request = first(exchange.request_first.get());
         let turn = (0..turns).find(|turn| {
             let began = variant.began(MessagePart::Request(*turn));
             request.is_some_and(|time| began.contains(&time))
@@ -719,7 +719,7 @@ fn check_application(
         seen.exchanges += u64::from(known);
         unknown -= usize::from(known && unknown > 0);
         let (method, status) = &variant.exchanges[turn];
-        if exchange.method.as_ref().is_some_and(|of| of != method)
+        if exchange.method().is_some_and(|of| of != method)
             || exchange.status.is_some_and(|of| of != *status)
         {
             return Err(format!("{exchange:?} is not {method} {status}"));

@@ -323,8 +323,8 @@ fn host_object<'a>(report: &'a Report, host: &'a HostStatistics) -> impl ToJson 
             Object(|w| {
                 for annotation in nodes.flat_map(|node| &node.annotations) {
                     match &annotation.value {
-                        AnnotationValue::Number(number) => w.pair(&annotation.name, *number),
-                        AnnotationValue::Text(text) => w.pair(&annotation.name, text),
+                        AnnotationValue::Number(number) => w.pair_named(&annotation.name, *number),
+                        AnnotationValue::Text(text) => w.pair_named(&annotation.name, text),
                     }
                 }
             }),

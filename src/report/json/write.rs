@@ -5,6 +5,11 @@ use crate::decimal::Digits;
 use crate::time::{Nanos, SignedNanos, WallTime};
 use std::fmt::Write as _;
 
+/// Returns `true` if a string has this byte as it is.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
+}
+
 /// Something that has a JSON form.
 pub trait ToJson {
     /// Appends itself to `w`.
@@ -54,8 +59,25 @@ impl Writer {
         self.out
     }
 
-    /// A member of the object that is being filled.
-    pub fn pair(&mut self, key: &str, value: impl ToJson) {
+    /// Appends `value` to `out`, whose room it uses.
+    pub fn append(mut self, value: impl ToJson, out: &mut String) {
+        self.out = std::mem::take(out);
+        *out = self.finish(value);
+    }
+
+    /// A member of the object that is being filled. A key of ours needs no escapes.
+    pub fn pair(&mut self, key: &'static str, value: impl ToJson) {
+        debug_assert!(key.bytes().all(is_plain), "{key:?}");
+        self.separate();
+        self.out.push('"');
+        self.out.push_str(key);
+        self.out
+            .push_str(if self.broken_depth > 0 { "\": " } else { "\":" });
+        value.to_json(self);
+    }
+
+    /// The same with a key of others.
+    pub fn pair_named(&mut self, key: &str, value: impl ToJson) {
         self.separate();
         key.to_json(self);
         self.out
@@ -137,8 +159,7 @@ impl ToJson for &str {
     /// reader of a peer's bytes replaces them.
     fn to_json(self, w: &mut Writer) {
         w.out.push('"');
-        let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-        let end = self.bytes().position(|byte| !plain(&byte));
+        let end = self.bytes().position(|byte| !is_plain(byte));
         // Nearly all strings are plain to their end.
         let (plain, rest) = self.split_at(end.unwrap_or(self.len()));
         w.out.push_str(plain);
@@ -166,7 +187,7 @@ impl ToJson for &String {
 
 impl ToJson for bool {
     fn to_json(self, w: &mut Writer) {
-        w.token(self);
+        w.out.push_str(if self { "true" } else { "false" });
     }
 }
 
@@ -180,7 +201,10 @@ impl ToJson for f64 {
     /// Writes at most six digits after the point; null for NaN and infinities, which JSON lacks.
     fn to_json(self, w: &mut Writer) {
         if !self.is_finite() {
-            return w.token("null");
+            return w.out.push_str("null");
+        }
+        if self.fract() == 0.0 && self.abs() < 1e15 {
+            return w.out.push_str(Digits::of_signed(self as i64).as_str());
         }
         let digits = format!("{self:.6}");
         let digits = digits.trim_end_matches('0').trim_end_matches('.');
@@ -202,8 +226,10 @@ impl ToJson for SignedNanos {
 
 impl ToJson for WallTime {
     fn to_json(self, w: &mut Writer) {
+        let text = self.rfc_3339();
         w.out.push('"');
-        w.token(self);
+        w.out
+            .push_str(std::str::from_utf8(&text).unwrap_or_default());
         w.out.push('"');
     }
 }

@@ -16,9 +16,9 @@ pub(super) fn begin() -> String {
 }
 
 /// One flow among others.
-pub(super) fn flow(record: &FlowRecord<'_>, is_first: bool) -> String {
-    let comma = if is_first { "" } else { "," };
-    format!("{comma}\n{}", Writer::compact().finish(record))
+pub(super) fn flow(record: &FlowRecord<'_>, is_first: bool, out: &mut String) {
+    out.push_str(if is_first { "\n" } else { ",\n" });
+    Writer::compact().append(record, out);
 }
 
 /// Returns the text after the last flow.
@@ -27,21 +27,24 @@ pub(super) fn end(whole: &Capture<'_>) -> String {
 }
 
 /// One flow alone.
-pub(super) fn flow_line(record: &FlowRecord<'_>) -> String {
-    line("flow", record)
+pub(super) fn flow_line(record: &FlowRecord<'_>, out: &mut String) {
+    line("flow", record, out);
 }
 
 /// The counts alone.
 pub(super) fn capture_line(whole: &Capture<'_>) -> String {
-    line("capture", whole)
+    let mut out = String::new();
+    line("capture", whole, &mut out);
+    out
 }
 
-fn line(key: &str, value: impl ToJson) -> String {
+fn line(key: &'static str, value: impl ToJson, out: &mut String) {
     let object = Object(|w: &mut Writer| {
         w.pair("schema", SCHEMA);
         w.pair(key, value);
     });
-    Writer::compact().finish(object) + "\n"
+    Writer::compact().append(object, out);
+    out.push('\n');
 }
 
 impl ToJson for Event {
@@ -112,12 +115,12 @@ fn exchange<'a>(of: &'a Exchange, others: Option<&'a Exchange>, at: Side) -> imp
     let end = move |side: Side| {
         let seen = if side == at { Some(of) } else { others };
         let request = [
-            seen.and_then(|e| e.request_first),
-            seen.and_then(|e| e.request_last),
+            seen.and_then(|e| e.request_first.get()),
+            seen.and_then(|e| e.request_last.get()),
         ];
         let response = [
-            seen.and_then(|e| e.response_first),
-            seen.and_then(|e| e.response_last),
+            seen.and_then(|e| e.response_first.get()),
+            seen.and_then(|e| e.response_last.get()),
         ];
         let (sent, received) = match side {
             Side::Client => (request, response),
@@ -131,13 +134,13 @@ fn exchange<'a>(of: &'a Exchange, others: Option<&'a Exchange>, at: Side) -> imp
         })
     };
     Object(move |w: &mut Writer| {
-        w.pair("method", of.method.as_deref());
+        w.pair("method", of.method());
         w.pair("status", of.status.map(u64::from));
-        w.pair("target", of.target.as_deref());
+        w.pair("target", of.target());
         w.pair("time_to_first_byte_ns", of.time_to_first_byte());
         w.pair("client", end(Side::Client));
         w.pair("server", end(Side::Server));
-        let headers = of.headers.as_deref();
+        let headers = of.headers();
         w.pair("headers", headers.map(|of| headers_object(of, own)));
     })
 }

@@ -102,14 +102,14 @@ impl PassiveFormat {
         }
     }
 
-    /// One flow.
-    pub fn flow(self, record: &FlowRecord<'_>, is_first: bool) -> String {
+    /// Appends one flow to `out`.
+    pub fn flow(self, record: &FlowRecord<'_>, is_first: bool, out: &mut String) {
         match self {
-            Self::Text => text::flow(record),
-            Self::Json => json::flow(record, is_first),
-            Self::JsonLines => json::flow_line(record),
-            Self::Csv => csv::rows(record.flow),
-            Self::Lines | Self::Prometheus => String::new(),
+            Self::Text => out.push_str(&text::flow(record)),
+            Self::Json => json::flow(record, is_first, out),
+            Self::JsonLines => json::flow_line(record, out),
+            Self::Csv => out.push_str(&csv::rows(record.flow)),
+            Self::Lines | Self::Prometheus => {}
         }
     }
 

@@ -156,7 +156,7 @@ fn applications(record: &FlowRecord<'_>, out: &mut String) {
     out.push('\n');
     let each = http.exchanges.iter().filter(|_| record.verbose);
     for of in each {
-        let time = of.request_first.or(of.response_first);
+        let time = of.request_first.get().or(of.response_first.get());
         let status = of
             .status
             .map_or_else(|| "-".to_owned(), |status| status.to_string());
@@ -164,8 +164,8 @@ fn applications(record: &FlowRecord<'_>, out: &mut String) {
             out,
             "    {} {} {} {status}: first byte after {} ms",
             time.map_or_else(|| "-".to_owned(), |time| time.to_string()),
-            of.method.as_deref().unwrap_or("-"),
-            of.target.as_deref().unwrap_or("-"),
+            of.method().unwrap_or("-"),
+            of.target().unwrap_or("-"),
             Millis::of(of.time_to_first_byte()),
         );
     }
