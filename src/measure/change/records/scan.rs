@@ -5,8 +5,11 @@
 const SPANS: [usize; 7] = [3, 4, 6, 12, 24, 48, 96];
 /// Records that a scan needs at most: the longest span, and the one before it.
 pub(super) const REACH: usize = 97;
-/// Standard errors that name a rise, and that end it.
-const RISE: f64 = 5.0;
+/// Standard errors that name a rise, at two autocorrelations: the higher it is, the more an error of
+/// it matters.
+const RISE: [f64; 2] = [4.3, 5.0];
+const RISE_AT: [f64; 2] = [0.5, 0.8];
+/// Standard errors that end a rise.
 const OVER: f64 = 4.0;
 /// The mean and the 95th percentile hold bursts, so one window more than the median.
 const FEWEST_WITH_BURSTS: usize = 4;
@@ -82,7 +85,13 @@ impl Reading {
         let high = part.iter().filter(|z| **z >= self.floor).count();
         let most: f64 = part.iter().map(|z| z.abs()).sum::<f64>() + before.abs();
         let [edge, plain] = self.units(part.len());
-        2 * high >= part.len() && most >= RISE * edge.min(plain)
+        2 * high >= part.len() && most >= self.limit() * edge.min(plain)
+    }
+
+    /// The standard errors that name a rise.
+    fn limit(self) -> f64 {
+        let place = (self.rho - RISE_AT[0]) / (RISE_AT[1] - RISE_AT[0]);
+        RISE[0] + (RISE[1] - RISE[0]) * place.clamp(0.0, 1.0)
     }
 
     /// The standard errors of both sums over `m` records.
@@ -94,7 +103,7 @@ impl Reading {
 
     /// The most certain rise that is named.
     pub(super) fn rise(self, z: &[f64]) -> Option<Rise> {
-        let (mut best, mut most) = (None, RISE);
+        let (mut best, mut most) = (None, self.limit());
         let mut sorted = [0.0; REACH];
         for (part, before) in self.spans(z) {
             let m = part.len();
