@@ -26,6 +26,8 @@ mod own_blocks;
 mod records;
 mod runs;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 pub use own_blocks::Block;
 pub use records::{
@@ -263,6 +265,7 @@ impl Search {
         let mut found: Vec<Placed> = Vec::new();
         let mut medians = Vec::new();
         while found.len() < MOST {
+            let before = found.len();
             medians = self.without(&found, None, batches);
             let levels = match level::find(&medians, batches) {
                 Some(level) => vec![level],
@@ -286,6 +289,10 @@ impl Search {
                 found[this] = self.place(level, &medians, batches);
             }
             found.retain(|placed| placed.level.amount.abs() >= FLOOR_NS);
+            // A level below the floor once the others are taken off would be found again, for ever.
+            if found.len() <= before {
+                break;
+            }
         }
         join(&mut found, batches);
         (found, medians)
