@@ -13,13 +13,12 @@ mod statistics;
 
 use super::baseline::{path_key, PartRecord, PartRecords, PathHistory, Record, RunHistories};
 use super::change::{BootClock, Search, When};
-use super::series::{Bounds, Rows};
+use super::series::{Bounds, Cells, Rows, NONE};
 use super::sla;
 use super::timeline::{wall, Cut, EventKind, Timeline, TimelineEvent};
 use super::trip::{Parts, Trip, TripError};
 use super::verdict::{Evidence, Share, Sight};
 use super::{Direction, Histogram, Largest, Part, Retransmits, Summary, Verdict};
-use crate::measure::series::{Cells, NONE};
 use crate::time::{MonoTime, Nanos, Now, SignedNanos, WallTime};
 use crate::vec_map::VecMap;
 pub(super) use changes::way_of;

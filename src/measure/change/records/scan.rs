@@ -5,8 +5,8 @@
 const SPANS: [usize; 7] = [3, 4, 6, 12, 24, 48, 96];
 /// Records that a scan needs at most: the longest span, and the one before it.
 pub(super) const REACH: usize = 97;
-/// Standard errors that name a rise, at two autocorrelations: the higher it is, the more an error of
-/// it matters.
+/// Standard errors that name a rise, at two autocorrelations: the higher one is, the more an error
+/// in it matters. Between them the limit rises in a line.
 const RISE: [f64; 2] = [4.3, 5.0];
 const RISE_AT: [f64; 2] = [0.5, 0.8];
 /// Standard errors that end a rise.
