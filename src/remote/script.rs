@@ -12,6 +12,8 @@
 //! | `go [PATH]` | runs its probe, whose stdout follows | `node ready`, ..., `exit CODE` |
 //! | `get PIECE NAME` | returns a piece of such a file | `piece SIZE`, and the bytes |
 //!
+//! Behind the last line of a probe on stderr stands the tag alone.
+//!
 //! Before the first command stands [`FIRST`]. The node reads the same input from its start on
 //! (`commands::control`). Its copy is removed once it has reported its port, that of a probe once
 //! it reads. The files of a probe stay until they were returned.
@@ -110,7 +112,7 @@ while read -r c a; do
     [ "$n" -eq "$a" ] || exit 1;;
   go)
     w; x=${a:-$d/PROGRAM};
-    { "$x" --control 2>&3; c=$?; [ "$c" -ne SILENT ] || f; echo "$t exit $c"; } | {
+    { "$x" --control 2>&3; c=$?; [ "$c" -ne SILENT ] || f; echo "$t" >&3; echo "$t exit $c"; } | {
       read -r l; if [ -n "$k" ]; then rm -f "$d/PROGRAM"; else f; fi;
       echo "$t node $l"; exec cat;
     };

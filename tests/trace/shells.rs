@@ -274,6 +274,10 @@ fn a_path_may_begin_at_another_host() {
 #[test]
 fn a_path_that_cannot_be_opened_from_another_host_is_critical() {
     let ssh = FakeSsh::new("trace-from-closed");
+    // What it writes to stderr comes later than its stdout.
+    let late = "$TMP_OF_TEST/late";
+    let slow = format!("mkfifo {late}; (exec 4< {late}; sleep 1; cat <&4) >&2 & exec 2> {late}\n");
+    ssh.host("edge", &slow);
     let output = ssh.trace("--from edge core=no-such-host.invalid -c 2 --format nagios");
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{errors}");
@@ -286,7 +290,7 @@ fn a_path_that_cannot_be_opened_from_another_host_is_critical() {
     }
     assert!(text(&output.stdout).starts_with("STS CRITICAL"), "{errors}");
     // The same two hosts, and the second cannot be reached: that is the first one's report.
-    let line = "--from edge core=127.0.0.1 db=no-such-host.invalid -c 2 --format nagios";
+    let line = "--from near core=127.0.0.1 db=no-such-host.invalid -c 2 --format nagios";
     let output = ssh.trace(line);
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{errors}");

@@ -170,14 +170,20 @@ impl Path<'_> {
         self.hosts[source].write(lines.as_bytes());
         let mut stopped: Option<Instant> = None;
         let mut missing = self.files.iter().filter(|file| file.comes_home).count();
-        let mut ended: Option<i32> = None;
+        let mut ended: Option<(i32, Instant)> = None;
+        let mut errors_end = false;
         loop {
             if stop.is_set() && stopped.is_none() {
                 self.hosts[source].quit();
                 stopped = Some(Instant::now());
             }
-            if let (Some(code), 0) = (ended, missing) {
-                return Ok(code);
+            // A probe without a state has written no file.
+            let over = ended.filter(|(code, _)| missing == 0 || state_of(*code).is_none());
+            if let Some((code, at)) = over {
+                // Its stderr comes by another way, which a command instead of ssh may not have.
+                if errors_end || at.elapsed() > END {
+                    return Ok(code);
+                }
             }
             if stopped.is_some_and(|stopped| stopped.elapsed() > END) {
                 return Err(format!("{name}: its probe did not end"));
@@ -225,8 +231,9 @@ impl Path<'_> {
                     missing = missing.saturating_sub(1);
                     self.bring_home(option, &bytes)?;
                 }
-                Event::Exited(code) if state_of(code).is_none() => return Ok(code),
-                Event::Exited(code) => ended = Some(code),
+                Event::Exited(code) => ended = Some((code, Instant::now())),
+                Event::ErrorsEnd => errors_end = true,
+                Event::Ended(_) if at == source && over.is_some() => errors_end = true,
                 Event::Ended(reason) => {
                     let name = &self.names[at];
                     return Err(format!("{name}: lost in the middle of the run: {reason}"));

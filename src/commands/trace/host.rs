@@ -66,6 +66,8 @@ pub(super) enum Event {
     Output(String),
     /// The probe ended with this exit code.
     Exited(i32),
+    /// All lines that the probe wrote to stderr were passed on.
+    ErrorsEnd,
     /// A file that the probe wrote, by its option.
     File(&'static str, Vec<u8>),
     /// It is of no use any more, for this reason.
@@ -123,9 +125,14 @@ impl Host {
         let errors = Arc::new(Mutex::new(String::new()));
         let (kept, noted) = (Arc::clone(&errors), events.clone());
         let (reading, read) = channel::<()>(1);
+        let tag = plan.tag.to_string();
         spawn("stderr", LARGE_STACK, move || {
             let mut stderr = BufReader::new(stderr);
             while let Some(line) = read_line(&mut stderr) {
+                if line == tag {
+                    let _ = noted.send((place, Event::ErrorsEnd));
+                    continue;
+                }
                 let mut kept = lock(&kept);
                 if kept.len() < TEXT_MAX {
                     kept.push_str(&line);

@@ -397,7 +397,7 @@ impl<'a> Path<'a> {
                 self.hosts[at].run();
             }
             // A probe is not asked for before the path stands.
-            Event::Output(_) | Event::File(..) => {}
+            Event::Output(_) | Event::ErrorsEnd | Event::File(..) => {}
             Event::Exited(code) => return Err(format!("its probe ended with {code}")),
             Event::Ended(reason) => return Err(reason),
         }
