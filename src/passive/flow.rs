@@ -453,11 +453,12 @@ impl Flow {
         let passed = track.send(segment.seq, length);
         // What is acknowledged already can advance nothing.
         let useful = track.una.map_or(true, |una| distance(end, una) > 0);
+        let ts_val = ts_val.filter(|_| echoes);
         // The handshake's round trips are kept apart.
         if useful && !segment.has(SYN) {
             let sighting = Sighting {
                 time: now,
-                ts_val: ts_val.filter(|_| echoes),
+                ts_val,
                 seq: segment.seq,
                 end,
                 heard,
@@ -469,6 +470,8 @@ impl Flow {
             if track.wait(&sighting, passed) {
                 sent.rare_mut().unmatched_dropped += 1;
             }
+        } else if let (Some(ts_val), false) = (ts_val, segment.has(SYN)) {
+            track.take_unneeded(ts_val, now);
         }
         let payload = segment.payload_len;
         if payload > 0 {

@@ -489,6 +489,12 @@ impl Track {
         match of.ts_val {
             Some(ts_val) => {
                 if !self.is_first(ts_val, of.time, passed.behind) {
+                    // The echo may be of this one, if the repeat before it was lost.
+                    let is_repeat = |of: &Waiting| of.retransmission && of.ts_val == ts_val;
+                    if self.by_ts_val.back().is_some_and(is_repeat) {
+                        let waiting = self.by_ts_val.iter_mut().last();
+                        waiting.into_iter().for_each(|of| of.ambiguous = true);
+                    }
                     return false;
                 }
                 (self.newest, self.newest_at) = (ts_val, of.time.into());
@@ -509,6 +515,14 @@ impl Track {
                 by_sequence.push_back(waiting);
                 full
             }
+        }
+    }
+
+    /// Takes the TSval of a segment that was acknowledged before it passed. The echo may answer it,
+    /// so no repeat that has that TSval later is measured.
+    pub(super) fn take_unneeded(&mut self, ts_val: u32, now: WallTime) {
+        if self.is_first(ts_val, now, true) {
+            (self.newest, self.newest_at) = (ts_val, now.into());
         }
     }
 

@@ -359,6 +359,15 @@ fn each_figure_of_a_random_connection_is_right_or_there_is_none() {
     assert!(seen.clean_samples > seen.clean_acks / 2 || cases < 100);
 }
 
+/// Two segments have one TSval: a repeat that was lost and new data, or a repeat of what was
+/// acknowledged and another repeat.
+#[test]
+fn an_echo_that_may_answer_another_segment_measures_no_repeat() {
+    for seed in [8_058_798, 9_015_245] {
+        check(seed, &mut Seen::default()).unwrap();
+    }
+}
+
 #[test]
 fn cut_at_every_length_a_random_capture_is_one_json_value() {
     for seed in cases(2000).take(4) {
